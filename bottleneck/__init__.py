@@ -1,0 +1,45 @@
+"""Folders of images to tested classifiers, without a training cluster."""
+
+__version__ = "0.1.0"
+
+# pandas uses PyPI's Bottleneck when a module of that name imports, and warns that ours is too old (it is another
+# thing). Our version stays below 1.5, so pandas leaves us alone; this keeps it from saying so. See the README.
+import warnings as _warnings
+
+_warnings.filterwarnings("ignore", message=r".*requires version .* of 'bottleneck'")
+
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+if TYPE_CHECKING:
+    from bottleneck.cache.store import FeatureCache
+    from bottleneck.extraction import extract
+    from bottleneck.fitting import fit
+    from bottleneck.images.scan import scan
+    from bottleneck.prediction import predict
+    from bottleneck.runs import load_run
+
+__all__ = ["FeatureCache", "__version__", "extract", "fit", "load_run", "predict", "scan"]
+
+_HOMES = {
+    "FeatureCache": "bottleneck.cache.store",
+    "extract": "bottleneck.extraction",
+    "fit": "bottleneck.fitting",
+    "load_run": "bottleneck.runs",
+    "predict": "bottleneck.prediction",
+    "scan": "bottleneck.images.scan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import bottleneck`` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bottleneck' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""From a name to a frozen network: its layer, its preprocessing, its spec."""

@@ -1,0 +1,81 @@
+"""Everything that decides a feature's value, and its fingerprint."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from bottleneck.errors import CacheError
+from bottleneck.files import canonical_json
+from bottleneck.images.preprocessing import Preprocessing
+
+SPEC_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What decides a feature's value. Two features compare only if the fingerprints of their specs are equal.
+
+    Parameters
+    ----------
+    backbone : str
+        Name of the network.
+    weights : str
+        Digest of its tensors, see `bottleneck.backbones.weights.tensors_digest`.
+    layer : str
+        Where the network is cut: ``"fc:input"`` is what the module ``fc`` receives.
+    pooling : str
+        ``"avg"`` where positions are averaged, ``"none"`` where the layer has none.
+    preprocessing : Preprocessing
+        Resize, crop, filter, mean and std.
+    transform_input : bool
+        Whether the network first maps ImageNet's mean and std to 0.5 (Inception-v3 and GoogLeNet, as trained).
+    precision : str
+        Of the computation: ``"fp32"``.
+    decoder : int
+        Version of `bottleneck.images.decode`.
+    """
+
+    backbone: str
+    weights: str
+    layer: str
+    pooling: str
+    preprocessing: Preprocessing
+    transform_input: bool
+    precision: str
+    decoder: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the spec's canonical JSON, 64 hexadecimal digits."""
+        return hashlib.sha256(canonical_json(self.to_json())).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "version": SPEC_VERSION,
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "layer": self.layer,
+            "pooling": self.pooling,
+            "preprocessing": self.preprocessing.to_json(),
+            "transform_input": self.transform_input,
+            "precision": self.precision,
+            "decoder": self.decoder,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Spec":
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        CacheError
+            If the spec is of another version, or is no spec.
+        """
+        try:
+            fields = dict(value)
+            if (version := fields.pop("version")) != SPEC_VERSION:
+                raise CacheError(f"expected a spec of version {SPEC_VERSION}, found {version}: update bottleneck")
+            return cls(**{**fields, "preprocessing": Preprocessing.from_json(fields["preprocessing"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CacheError(f"expected a spec, found {value!r:.200}") from error

@@ -1,0 +1,97 @@
+"""What can go wrong, as one family of exceptions.
+
+::
+
+    BottleneckError
+    ├── ImagesError (ValueError)          IMAGES holds nothing that the command can use
+    ├── ImageError (ValueError)           one image cannot be used; has a code and, perhaps, a path
+    ├── SplitError (ValueError)           splits that cannot be made, or that leak
+    ├── ModelError (ValueError)           no such backbone, or weights that do not fit it
+    │   └── WeightsUnavailable (OSError)  weights that are not on this machine and cannot be fetched
+    ├── CacheError (OSError)              the cache cannot be read or written
+    │   ├── ShardError (ValueError)       a shard that is damaged or hostile: it is moved to quarantine
+    │   │   └── NewerShard                one of a newer format: it is refused and left where it is
+    │   └── MissingFeatures (LookupError) features that were asked for are not in the cache
+    ├── RunError (ValueError)             a folder that is no run, or one of a newer format
+    ├── HeadError (ValueError)            a head that cannot be fitted on, or used with, these features
+    └── DownloadError (OSError)           a data set that could not be fetched or is not what was expected
+
+    BottleneckWarning (UserWarning)       work goes on, and the user should know
+
+Each message says what was expected, what was found and what to do next. The library raises; only the command line
+prints and exits.
+"""
+
+
+class BottleneckError(Exception):
+    """Base of every error that bottleneck raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError-like parents would show the repr of the message.
+        return str(self.args[0]) if self.args else ""
+
+
+class ImagesError(BottleneckError, ValueError):
+    """IMAGES holds nothing that the command can use."""
+
+
+class ImageError(BottleneckError, ValueError):
+    """One image cannot be used.
+
+    Parameters
+    ----------
+    code : str
+        One of `CODES`.
+    message : str
+        What was expected and what was found.
+    """
+
+    CODES = ("unreadable", "empty", "not-an-image", "truncated", "corrupt", "too-large", "changed")
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SplitError(BottleneckError, ValueError):
+    """Splits that cannot be made, or that leak."""
+
+
+class ModelError(BottleneckError, ValueError):
+    """No such backbone, or weights that do not fit it."""
+
+
+class WeightsUnavailable(ModelError, OSError):
+    """Weights that are not on this machine and cannot be fetched."""
+
+
+class CacheError(BottleneckError, OSError):
+    """The cache cannot be read or written."""
+
+
+class ShardError(CacheError, ValueError):
+    """A shard that is damaged or hostile."""
+
+
+class NewerShard(ShardError):
+    """A shard of a newer format, which a newer bottleneck can read."""
+
+
+class MissingFeatures(CacheError, LookupError):
+    """Features that were asked for are not in the cache."""
+
+
+class RunError(BottleneckError, ValueError):
+    """A folder that is no run, or one of a newer format."""
+
+
+class HeadError(BottleneckError, ValueError):
+    """A head that cannot be fitted on, or used with, these features."""
+
+
+class DownloadError(BottleneckError, OSError):
+    """A data set that could not be fetched or is not what was expected."""
+
+
+class BottleneckWarning(UserWarning):
+    """Work goes on, and the user should know."""

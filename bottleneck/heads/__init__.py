@@ -1,0 +1,1 @@
+"""Classifiers over features: what a head is, one module a family, their search."""

@@ -1,0 +1,219 @@
+"""Choose C by stratified cross-validation on the training part, then fit on all of it."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from bottleneck.errors import HeadError
+from bottleneck.heads.family import Codes, Family, Weights
+from bottleneck.heads.linear import Features, LinearHead, softmax
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What a search found.
+
+    Parameters
+    ----------
+    head : LinearHead
+        Fitted on all training images at the best C.
+    C : float
+    grid : tuple of float, length g
+    fold_accuracy : ndarray of float64, shape (g, folds)
+    """
+
+    head: LinearHead
+    C: float
+    grid: tuple[float, ...]
+    fold_accuracy: NDArray[np.float64]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy over the folds at the chosen C.
+
+        What was chosen by it looks a little better than it is; the held-out part says how good it is.
+        """
+        return float(self.fold_accuracy[self.grid.index(self.C)].mean())
+
+
+def search(
+    features: Features,
+    labels: Sequence[str],
+    family: Family,
+    *,
+    groups: Sequence[str | None] | None = None,
+    grid: Sequence[float] | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    fingerprint: str = "",
+) -> Search:
+    """Fit a head.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, d)
+        Each image once.
+    labels : sequence of str, length n
+    family : Family
+    groups : sequence of str or None, length n
+        Images of one group are never on both sides of a fold.
+    grid : sequence of float, optional
+        Values of C; by default the family's.
+    folds : int
+        At most; fewer where the smallest class has fewer images.
+    seed : int
+        Of the folds and of the family's own randomness. Equal seeds give equal heads.
+    fingerprint : str
+        Of the features' spec.
+
+    Raises
+    ------
+    HeadError
+        If there are fewer than two classes, or no class has two images.
+    """
+    chosen = tuple(sorted(grid if grid is not None else family.grid))
+    if not chosen or chosen[0] <= 0:
+        raise HeadError(f"expected values of C above 0, got {list(chosen)}")
+    classes, codes = np.unique(np.array(labels), return_inverse=True)
+    if len(classes) < 2:
+        raise HeadError(f"expected at least two classes to train on, found {classes.tolist()}")
+    parts = _folds(codes, groups, folds, seed)
+    outcomes = _cross_validate(features, codes, len(classes), family, chosen, parts, seed)
+    accuracy = np.array([(scores.argmax(axis=2) == codes[test]).mean(axis=1) for test, scores in outcomes]).T
+    best = one_standard_error(accuracy)
+    path, mean, scale = _fit(features, codes, len(classes), family, chosen[best : best + 1], seed)
+    weight, bias = path[0]
+    out_of_fold = np.concatenate([scores[best] for _, scores in outcomes])
+    sharpness = fit_sharpness(out_of_fold, codes[np.concatenate([test for test, _ in outcomes])])
+    head = LinearHead(
+        family=family.name,
+        classes=tuple(classes.tolist()),
+        weight=weight,
+        bias=bias,
+        mean=mean,
+        scale=scale,
+        sharpness=sharpness,
+        fingerprint=fingerprint,
+    )
+    return Search(head=head, C=chosen[best], grid=chosen, fold_accuracy=accuracy)
+
+
+def one_standard_error(fold_accuracy: NDArray[np.float64]) -> int:
+    """Return the row of the most regularised C that is within one standard error of the best.
+
+    Accuracies of neighbouring C are often equal up to noise; of those that are, the simplest generalises best. The
+    rule is that of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3.
+
+    Parameters
+    ----------
+    fold_accuracy : ndarray of float64, shape (g, folds)
+        Rows by rising C.
+    """
+    mean = fold_accuracy.mean(axis=1)
+    best = int(mean.argmax())
+    folds = fold_accuracy.shape[1]
+    error = fold_accuracy[best].std(ddof=1) / np.sqrt(folds) if folds > 1 else 0.0
+    return int(np.flatnonzero(mean >= mean[best] - error - 1e-12)[0])
+
+
+def standardisation(features: Features) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and standard deviation ``(d,)`` of features ``(n, d)``; where all are equal, 1 for the latter."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    scale = features.std(axis=0, dtype=np.float64)
+    scale[scale < 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def fit_sharpness(scores: NDArray[np.float64], codes: Codes) -> float:
+    """Return the factor a that makes ``softmax(a * scores)`` most likely, by Newton's method on log a.
+
+    This is temperature scaling, a = 1/T (Guo et al. 2017, "On calibration of modern neural networks").
+
+    Parameters
+    ----------
+    scores : ndarray of float64, shape (n, k)
+        Of images the head was not trained on.
+    codes : ndarray of int, shape (n,)
+        Their classes.
+    """
+    target = scores[np.arange(len(codes)), codes]
+    logarithm = -float(np.log(np.abs(scores[scores > -1e29]).mean() + 1e-12))
+    for _ in range(50):
+        factor = np.exp(logarithm)
+        shares = softmax(factor * scores)
+        visible = np.where(shares > 0, scores, 0.0)
+        mean = (shares * visible).sum(axis=1)
+        spread = (shares * visible**2).sum(axis=1) - mean**2
+        slope = float((mean - target).mean() * factor)
+        curvature = float(spread.mean() * factor**2 + slope)
+        step = slope / curvature if curvature > 0 else np.sign(slope)
+        logarithm = float(np.clip(logarithm - np.clip(step, -1, 1), -15, 15))
+        if abs(step) < 1e-8:
+            break
+    return float(np.exp(logarithm))
+
+
+def _folds(
+    codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: int
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Return (train, test) rows of each fold. The only image of a class is always trained on."""
+    counts = np.bincount(codes)
+    units = _units(groups, len(codes))
+    units_of_class = [len(set(units[codes == code].tolist())) for code in range(len(counts))]
+    rows = np.flatnonzero(np.array(units_of_class)[codes] > 1)
+    if not len(rows):
+        raise HeadError("expected a class with at least two training images (of two groups), to cross-validate on")
+    count = int(np.clip(min(number for number in units_of_class if number > 1), 2, folds))
+    grouped = len(set(units.tolist())) < len(units)
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a class is smaller than the folds: seen to above
+        parts = list(splitter.split(rows, codes[rows], units[rows]))
+    everything = np.arange(len(codes))
+    return [(np.setdiff1d(everything, rows[test]), rows[test]) for _, test in parts if len(test)]
+
+
+def _units(groups: Sequence[str | None] | None, count: int) -> NDArray[np.intp]:
+    """Return a number for each row, equal for rows of one group."""
+    if groups is None:
+        return np.arange(count)
+    names = [f"group {group}" if group is not None else f"row {row}" for row, group in enumerate(groups)]
+    return np.unique(np.array(names), return_inverse=True)[1]
+
+
+def _fit(
+    features: Features, codes: Codes, count: int, family: Family, grid: Sequence[float], seed: int
+) -> tuple[list[Weights], NDArray[np.float32], NDArray[np.float32]]:
+    """Standardise by these rows alone, and fit at each C."""
+    mean, scale = standardisation(features)
+    return family.fit_path((features - mean) / scale, codes, count, grid, seed), mean, scale
+
+
+def _cross_validate(
+    features: Features,
+    codes: Codes,
+    count: int,
+    family: Family,
+    grid: Sequence[float],
+    parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    seed: int,
+) -> list[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+    """Return for each fold its test rows and their scores ``(g, n_test, k)`` at each C."""
+
+    def one(train: NDArray[np.intp], test: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        path, mean, scale = _fit(features[train], codes[train], count, family, grid, seed)
+        standard = (features[test] - mean) / scale
+        return test, np.array([standard @ weight.T + bias for weight, bias in path], np.float64)
+
+    # The solvers leave Python for most of their time; a thread each, and each on one core.
+    with threadpool_limits(1):
+        found: list[tuple[NDArray[np.intp], NDArray[np.float64]]] = Parallel(n_jobs=-1, prefer="threads")(
+            delayed(one)(train, test) for train, test in parts
+        )
+    return found

@@ -1,0 +1,1 @@
+"""From paths to pixels: scanning, digests, splits, decoding. No network, no features."""

@@ -1,0 +1,113 @@
+"""A scan's result: path, digest, label, split and group of each image, and what could not be used."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.files import canonical_json, sha256_hex
+from bottleneck.images.splits import Shares, assign
+
+Digests = NDArray[np.uint8]  # (n, 32): row i is the SHA-256 of image i
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that cannot be used: listed, counted, never replaced."""
+
+    path: str
+    code: str
+    message: str
+    digest: str | None = None  # hexadecimal; None where the bytes could not be read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The images of one folder, CSV or file, in the order of their paths.
+
+    Parameters
+    ----------
+    source : Path
+        What was scanned, absolute.
+    paths : sequence of str
+        Where each image is; two paths may hold the same image.
+    digests : ndarray of uint8, shape (n, 32)
+        SHA-256 of each file's bytes.
+    labels, given_splits, groups : sequence of str or None
+        Given by folders or the CSV; None where they give none.
+    shares : Shares
+        How images without a given split are divided.
+    failures : sequence of Failure
+        Images that could not be read.
+    ignored : dict of str to int
+        How many files were passed over, by reason.
+    """
+
+    source: Path
+    paths: tuple[str, ...]
+    digests: Digests
+    labels: tuple[str | None, ...]
+    given_splits: tuple[str | None, ...]
+    groups: tuple[str | None, ...]
+    shares: Shares = field(default_factory=Shares)
+    failures: tuple[Failure, ...] = ()
+    ignored: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every image has a label."""
+        return bool(self.paths) and all(label is not None for label in self.labels)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels, sorted."""
+        return tuple(sorted({label for label in self.labels if label is not None}))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The split of each image: the given one, else decided from its digest or group."""
+        return assign(self.digests, self.groups, self.given_splits, self.shares)
+
+    def with_shares(self, shares: Shares) -> "Dataset":
+        """Return the same dataset, its undecided images divided by other shares."""
+        return replace(self, shares=shares)
+
+    def subset(self, rows: Iterable[int]) -> "Dataset":
+        """Return the dataset of the given rows, in that order."""
+        index = list(rows)
+
+        def pick(column: Sequence[str | None]) -> tuple[str | None, ...]:
+            return tuple(column[i] for i in index)
+
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in index),
+            digests=self.digests[index],
+            labels=pick(self.labels),
+            given_splits=tuple(self.splits[i] for i in index) if index else (),
+            groups=pick(self.groups),
+        )
+
+    def first_rows(self) -> NDArray[np.intp]:
+        """Return the row of each image's first path, in the order of the paths."""
+        _, first = np.unique(digest_keys(self.digests), return_index=True)
+        return np.sort(first)
+
+    def fingerprint(self) -> str:
+        """Return the hash of what a head can learn from: the set of (digest, label, split)."""
+        rows = zip(self.digests, self.labels, self.splits, strict=True)
+        return sha256_hex(canonical_json(sorted({(row.tobytes().hex(), a or "", b) for row, a, b in rows})))
+
+
+def digest_keys(digests: Digests) -> NDArray[np.bytes_]:
+    """Return the digests as sortable keys, shape (n,), dtype ``S32``.
+
+    NumPy drops trailing zero bytes from ``S`` scalars, but pads them when it compares, so keys of equal length
+    sort and match correctly.
+    """
+    return np.ascontiguousarray(digests).view("S32").reshape(-1)

@@ -1,0 +1,184 @@
+"""Walking a folder of images: which files count, and which class and split their folders give them."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bottleneck.errors import ImagesError
+from bottleneck.images.dataset import Failure
+
+# What torchvision's ImageFolder takes. A GIF in a folder is nearly always a placeholder of a web page; one that is
+# named, in a CSV or as IMAGES itself, is used.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"})
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass
+class Found:
+    """What stands in a folder: rows of (path, label, split, group), and what was passed over."""
+
+    paths: list[str] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    splits: list[str | None] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    empty_classes: list[str] = field(default_factory=list)
+
+    def add(self, path: str, label: str | None, split: str | None = None, group: str | None = None) -> None:
+        """Append one image."""
+        self.paths.append(path)
+        self.labels.append(label)
+        self.splits.append(split)
+        self.groups.append(group)
+
+
+def find_unlabelled(root: Path, exclude: Collection[Path]) -> Found:
+    """Return every image below `root`, without labels."""
+    found = Found()
+    for path in _images(root, exclude, found):
+        found.add(path, None)
+    return found
+
+
+def find_labelled(root: Path, exclude: Collection[Path]) -> Found:
+    """Return the images of a folder of class folders, or of train/val/test folders of class folders.
+
+    A file belongs to the class folder of the first level, however deep it lies. Without any class folder the
+    images have no labels.
+
+    Raises
+    ------
+    ImagesError
+        If split folders stand beside folders of images that are no split.
+    """
+    folders = _subfolders(root, exclude)
+    if not folders:
+        return find_unlabelled(root, exclude)
+    splits = _split_folders(root, folders, exclude)
+    found = Found()
+    if splits:
+        for folder, split in splits.items():
+            _add_classes(found, folder, split, exclude)
+            _count_loose(found, folder)
+    else:
+        # A lone train/ gives no held-out part: its classes are divided as if it were IMAGES itself.
+        lone = folders[0] if len(folders) == 1 and folders[0].name.lower() in SPLIT_FOLDERS else None
+        _add_classes(found, lone if lone and _subfolders(lone, exclude) else root, None, exclude)
+    _count_loose(found, root)
+    return found
+
+
+def _split_folders(root: Path, folders: list[Path], exclude: Collection[Path]) -> dict[Path, str] | None:
+    """Return folder -> split if `root` is divided into splits; a class may well be called "train" or "test"."""
+    named = {folder: SPLIT_FOLDERS[name] for folder in folders if (name := folder.name.lower()) in SPLIT_FOLDERS}
+    holding = {folder: split for folder, split in named.items() if _subfolders(folder, exclude)}
+    if len(holding) < 2 or "train" not in holding.values():
+        return None
+    others = [folder.name for folder in folders if folder not in named and _holds_image(folder, exclude)]
+    if others:
+        raise ImagesError(
+            f"expected {root} to hold either splits (train, val, test) or classes; found the splits "
+            f"{_list(folder.name for folder in holding)} beside {_list(others)}. Move one kind elsewhere, or "
+            f"describe the images in a CSV with columns path,label,split"
+        )
+    return holding
+
+
+def _add_classes(found: Found, root: Path, split: str | None, exclude: Collection[Path]) -> None:
+    for folder in _subfolders(root, exclude):
+        before = len(found.paths) + len(found.failures)
+        for path in _images(folder, exclude, found):
+            found.add(path, folder.name, split)
+        if len(found.paths) + len(found.failures) == before:
+            found.empty_classes.append(str(folder))
+
+
+def _count_loose(found: Found, root: Path) -> None:
+    """Count the files beside the class folders: they belong to no class."""
+    for entry in _entries(root, found):
+        if not _is_folder(entry):
+            reason = _why_ignored(entry.name)
+            found.ignored[reason or "outside any class folder"] += 1
+
+
+def _subfolders(root: Path, exclude: Collection[Path]) -> list[Path]:
+    return [
+        Path(entry.path)
+        for entry in _entries(root)
+        if _is_folder(entry) and not _is_hidden(entry.name) and Path(entry.path).resolve() not in exclude
+    ]
+
+
+def _holds_image(folder: Path, exclude: Collection[Path]) -> bool:
+    return next(_images(folder, exclude, Found()), None) is not None
+
+
+def _images(root: Path, exclude: Collection[Path], found: Found, above: tuple[Path, ...] = ()) -> Iterator[str]:
+    """Yield the image files below `root`, sorted; links are followed, loops are not."""
+    here = root.resolve()
+    if here in exclude or here in above:
+        return
+    for entry in _entries(root, found):
+        if _is_hidden(entry.name):
+            found.ignored["hidden"] += 1
+        elif _is_folder(entry):
+            yield from _images(Path(entry.path), exclude, found, (*above, here))
+        elif reason := _why_ignored(entry.name):
+            found.ignored[reason] += 1
+        elif problem := _why_unreadable(entry):
+            found.failures.append(Failure(entry.path, "unreadable", problem))
+        else:
+            yield entry.path
+
+
+def _entries(root: Path, found: Found | None = None) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if found is not None:
+            found.failures.append(Failure(str(root), "unreadable", f"folder: {error.strerror or error}"))
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")  # "._x" too, which macOS leaves on foreign disks
+
+
+def _why_ignored(name: str) -> str | None:
+    if _is_hidden(name):
+        return "hidden"
+    suffix = os.path.splitext(name)[1].lower()
+    return None if suffix in IMAGE_SUFFIXES else suffix or "no suffix"
+
+
+def _why_unreadable(entry: os.DirEntry[str]) -> str | None:
+    try:
+        mode = entry.stat().st_mode
+    except OSError as error:
+        return f"link to nothing ({error.strerror})" if entry.is_symlink() else error.strerror
+    return None if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _list(names: Iterator[str] | list[str]) -> str:
+    return ", ".join(f"{name}/" for name in names)

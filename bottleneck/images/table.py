@@ -1,0 +1,66 @@
+"""Images listed in a CSV: ``path,label[,split][,group]``, paths relative to the CSV."""
+
+import csv
+import os
+from pathlib import Path
+
+from bottleneck.errors import ImagesError
+from bottleneck.images.folders import SPLIT_FOLDERS, Found
+
+
+def find_listed(path: Path, *, labelled: bool) -> Found:
+    """Return the images that the CSV at `path` lists, each once, in the order of their paths.
+
+    Parameters
+    ----------
+    path : Path
+        UTF-8, with a header. Columns may come in any order; others are left alone.
+    labelled : bool
+        Whether labels are used; if not, only the column ``path`` is read.
+
+    Raises
+    ------
+    ImagesError
+        If a column is missing, a row has no path or (with labels) no label, or a split is unknown; the line is named.
+    """
+    found = Found()
+    seen: set[tuple[str, str | None, str | None, str | None]] = set()
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            rows = csv.DictReader(file)
+            columns = [name.strip().lower() for name in rows.fieldnames or []]
+            rows.fieldnames = columns
+            _check_columns(path, columns, labelled)
+            for row in rows:
+                seen.add(_row(path, rows.line_num, row, labelled))
+    except csv.Error as error:
+        raise ImagesError(f"expected a CSV with columns path,label; {path} is none: {error}") from error
+    for name, label, split, group in sorted(seen, key=lambda row: tuple(cell or "" for cell in row)):
+        found.add(name, label, split, group)
+    return found
+
+
+def _check_columns(path: Path, columns: list[str], labelled: bool) -> None:
+    wanted = ["path", "label"] if labelled and "label" in columns else ["path"]
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        raise ImagesError(
+            f"{path}: expected the columns path,label[,split][,group] in the first line, found {','.join(columns)!r}"
+        )
+
+
+def _row(
+    path: Path, line: int, row: dict[str, str | None], labelled: bool
+) -> tuple[str, str | None, str | None, str | None]:
+    cells = {name: (row.get(name) or "").strip() for name in ("path", "label", "split", "group")}
+    if not cells["path"]:
+        raise ImagesError(f"{path}, line {line}: expected a path, found none")
+    name = os.path.join(path.parent, cells["path"])
+    if not labelled or "label" not in row:
+        return name, None, None, None
+    if not cells["label"]:
+        raise ImagesError(f"{path}, line {line}: expected a label for {cells['path']}, found none")
+    split = SPLIT_FOLDERS.get(cells["split"].lower()) if cells["split"] else None
+    if cells["split"] and split is None:
+        raise ImagesError(f"{path}, line {line}: expected a split train, val or test, found {cells['split']!r}")
+    return name, cells["label"], split, cells["group"] or None

@@ -1,0 +1,86 @@
+"""Small real files for all tests, and the real photographs where a checkout has them beside it."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottleneck.backbones.spec import Spec
+from bottleneck.images.preprocessing import Preprocessing
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "hymenoptera"
+
+
+def photo(seed: int, size: tuple[int, int] = (64, 48), kind: str = "JPEG", **options: object) -> bytes:
+    """Return the bytes of a small picture that no other seed gives: coloured noise, enlarged smoothly."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write(path: Path, data: bytes, age: float = 60) -> Path:
+    """Write a file that was last modified `age` seconds ago, its folders too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    past = path.stat().st_mtime - age
+    os.utime(path, (past, past))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes ``{relative path: bytes or seed}`` below a new folder and returns it."""
+
+    def make(files: dict[str, bytes | int], name: str = "images") -> Path:
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        for relative, content in files.items():
+            write(root / relative, photo(content) if isinstance(content, int) else content)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def preprocessing() -> Preprocessing:
+    return Preprocessing(
+        resize=32,
+        crop=28,
+        interpolation="bilinear",
+        antialias=True,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+@pytest.fixture
+def spec(preprocessing: Preprocessing) -> Spec:
+    return Spec(
+        backbone="tiny",
+        weights="0" * 64,
+        layer="fc:input",
+        pooling="avg",
+        preprocessing=preprocessing,
+        transform_input=False,
+        precision="fp32",
+        decoder=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def hymenoptera() -> Path:
+    """Return the folder of real photographs of ants and bees."""
+    if not SHARED.is_dir():
+        pytest.skip("the real photographs are not beside this checkout (../shared/data/hymenoptera)")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test in a folder of its own: nothing is left in the checkout."""
+    monkeypatch.chdir(tmp_path)
