@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.request import DEFAULT_MODEL, Request, recall, remember
+from bottleneck.backbones.request import DEFAULT_MODEL, Request, recall, remember_spec
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.scans import Last, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
@@ -22,12 +22,11 @@ from bottleneck.images.dataset import Dataset, Digests, Failure
 from bottleneck.images.decode import decode
 from bottleneck.images.digest import read_file
 from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.images.scan import remember_digests, scan
+from bottleneck.images.scan import Progress, remember_digests, scan
 
 if TYPE_CHECKING:
     from bottleneck.engines.engine import Engine
 
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 # A commit loses nothing; work since the last one is lost to a kill. Early on that is two seconds' worth, later 2 %.
 _FIRST_COMMIT_SECONDS = 2.0
@@ -96,6 +95,7 @@ def extract(
     batch_size: int | None = None,
     threads: int | None = None,
     device: str | None = None,
+    remember: bool = True,
     progress: Progress | None = None,
 ) -> Extraction:
     """Compute the features of those images that have none yet, and commit them to the cache.
@@ -118,6 +118,8 @@ def extract(
         Images that pass the network at once, and threads that decode.
     device : str, optional
         As in ``torch.device``; by default ``cuda`` where there is one.
+    remember : bool
+        Whether these images become the default of later commands.
     progress : callable, optional
         Called with a stage ("scan", "extract"), how many are done, and how many there are.
 
@@ -155,8 +157,9 @@ def extract(
     if work.computed:
         remember_digests(dataset.paths, home.root)  # of files that were too young when they were scanned
     store.remember_request(request.to_json())
-    save_scan(home.root, replace(dataset, failures=failures))
-    save_last(home.root, Last(str(dataset.source), dataset.labelled, store.name))
+    if remember:
+        save_scan(home.root, replace(dataset, failures=failures))
+        save_last(home.root, Last(str(dataset.source), dataset.labelled, store.name))
     return Extraction(
         dataset=dataset,
         store=store,
@@ -218,7 +221,7 @@ class _Pending:
 
         backbone = load(self._request)
         self._engine = TorchEngine(backbone, batch_size=self._batch_size, device=self._device)
-        remember(self._request, backbone.spec, self._cache.root)
+        remember_spec(self._request, backbone.spec, self._cache.root)
         return backbone.spec
 
 

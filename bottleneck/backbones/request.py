@@ -67,7 +67,7 @@ def recall(request: Request, cache: Path) -> Spec | None:
     return None
 
 
-def remember(request: Request, spec: Spec, cache: Path) -> None:
+def remember_spec(request: Request, spec: Spec, cache: Path) -> None:
     """Keep the spec that `request` led to."""
     with suppress(OSError):
         write_json(_memo(request, cache), spec.to_json())
@@ -111,5 +111,3 @@ def _version(package: str) -> str:
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
     return "absent"
-
-

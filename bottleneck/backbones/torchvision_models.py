@@ -41,7 +41,7 @@ def build(request: Request) -> Backbone:
     official = not request.random and not request.file
     network = _fetched(request, weights) if official else _random(request)
     if hasattr(network, "transform_input"):
-        network.transform_input = True
+        setattr(network, "transform_input", True)  # noqa: B010 - to mypy, attributes of a Module are tensors
     _drop_auxiliary(network)
     layer, dim, pooling = _cut(network)
     if request.file:
@@ -104,10 +104,9 @@ def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _drop_auxiliary(network: nn.Module) -> None:
     if hasattr(network, "aux_logits"):
-        network.aux_logits = False
-        for name in _AUXILIARY:
+        for name, value in (("aux_logits", False), *((name, None) for name in _AUXILIARY)):
             if hasattr(network, name):
-                setattr(network, name, None)
+                setattr(network, name, value)
 
 
 def _cut(network: nn.Module) -> tuple[str, int, str]:

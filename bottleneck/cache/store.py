@@ -241,5 +241,3 @@ class Store:
 def _file_name(model: str) -> str:
     """Return a model's name as a folder's: ``timm/x.y`` gives ``timm_x.y``."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", model)
-
-

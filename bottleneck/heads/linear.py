@@ -68,7 +68,9 @@ class LinearHead:
         """
         if features.ndim != 2 or features.shape[1] != self.weight.shape[1]:
             raise HeadError(f"expected features (n, {self.weight.shape[1]}), got {features.shape}")
-        scores: NDArray[np.float64] = ((features - self.mean) / self.scale) @ self.weight.T.astype(np.float64) + self.bias
+        scores: NDArray[np.float64] = ((features - self.mean) / self.scale) @ self.weight.T.astype(
+            np.float64
+        ) + self.bias
         return scores
 
     def probabilities(self, features: Features) -> NDArray[np.float64]:
@@ -77,7 +79,8 @@ class LinearHead:
 
     def predict(self, features: Features) -> NDArray[np.str_]:
         """Return the first class ``(n,)`` of features ``(n, d)``."""
-        return np.array(self.classes)[self.scores(features).argmax(axis=1)]
+        labels: NDArray[np.str_] = np.array(self.classes)[self.scores(features).argmax(axis=1)]
+        return labels
 
     def save(self, path: Path) -> None:
         """Write the head as safetensors, atomically; what is no tensor goes into its metadata."""

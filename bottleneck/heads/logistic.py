@@ -13,7 +13,9 @@ from bottleneck.heads.family import Codes, Family, Weights, spread
 _ITERATIONS = 500
 
 
-def fit_path(features: NDArray[np.float32], codes: Codes, count: int, grid: Sequence[float], seed: int) -> list[Weights]:
+def fit_path(
+    features: NDArray[np.float32], codes: Codes, count: int, grid: Sequence[float], seed: int
+) -> list[Weights]:
     """Fit at each C of the rising `grid`, each from where the one before ended (deterministic: `seed` has no part)."""
     model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
     path = []
@@ -28,4 +30,4 @@ def fit_path(features: NDArray[np.float32], codes: Codes, count: int, grid: Sequ
     return path
 
 
-FAMILY = Family("logistic", tuple(np.logspace(-5, 1, 7).tolist()), fit_path)
+FAMILY = Family("logistic", (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), fit_path)

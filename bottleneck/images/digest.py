@@ -5,7 +5,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -111,7 +111,7 @@ class DigestMemo:
                 self.path.unlink()
                 self._write(rows)
 
-    def _write(self, rows: list[tuple[object, ...]]) -> None:
+    def _write(self, rows: Sequence[tuple[object, ...]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect(read_only=False)) as connection, connection:
             connection.execute(_SCHEMA)

@@ -1,0 +1,100 @@
+"""What all commands share: their common options, how errors and warnings are said, the progress bar."""
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from bottleneck.errors import BottleneckError, BottleneckWarning
+
+_STAGES = {"scan": "reading", "extract": "extracting", "download": "downloading"}
+
+Command = Callable[..., None]
+
+
+def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
+    """Make a click command with the options that every command has, whose errors are sentences."""
+
+    def decorate(body: Command) -> click.Command:
+        @functools.wraps(body)
+        def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
+            with errors_as_sentences(debug=debug, as_json=kwargs["as_json"]):
+                body(*args, **kwargs)
+
+        wrapped: Command = guarded
+        for option in reversed(_COMMON):
+            wrapped = option(wrapped)
+        made: click.Command = click.command(name, **settings)(wrapped)
+        return made
+
+    return decorate
+
+
+_COMMON: tuple[Callable[[Command], Command], ...] = (
+    click.option("--cache", default="cache", show_default=True, metavar="DIR", help="Where features are kept."),
+    click.option("--runs", default="runs", show_default=True, metavar="DIR", help="Where runs are kept."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+)
+
+
+@contextmanager
+def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
+    """Turn errors into a sentence on stderr and exit code 1, warnings into lines on stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BottleneckWarning)
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except KeyboardInterrupt:
+            _fail("interrupted", "Stopped. What was committed is kept; the same command goes on from there.", as_json)
+        except (BottleneckError, OSError) as error:
+            if debug:
+                raise
+            _fail(type(error).__name__, str(error), as_json)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            message = f"unexpected {type(error).__name__}: {error}. This is a bug; --debug shows where"
+            _fail(type(error).__name__, message, as_json)
+
+
+def say(message: str = "") -> None:
+    """Print a line for people, on stderr."""
+    click.echo(message, err=True)
+
+
+def put_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=True))
+
+
+@contextmanager
+def progress_bar(*, hidden: bool = False) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give a callback ``(stage, done, total)`` that draws a bar with images/s and the time to go, on stderr."""
+    if hidden or not sys.stderr.isatty():
+        yield None
+        return
+    from bottleneck.cli.bar import Bar
+
+    with Bar(_STAGES) as bar:
+        yield bar.update
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, BottleneckWarning):
+        say(click.style("warning: ", fg="yellow") + str(message))
+
+
+def _fail(kind: str, message: str, as_json: bool) -> None:
+    say(click.style("error: ", fg="red") + message)
+    if as_json:
+        put_json({"error": {"type": kind, "message": message}})
+    sys.exit(1)

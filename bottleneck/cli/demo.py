@@ -1,0 +1,70 @@
+"""``bottleneck demo``."""
+
+import time
+from pathlib import Path
+
+import click
+
+from bottleneck.cli.common import command, progress_bar, put_json, say
+
+_EXAMPLES = 8
+
+
+@command("demo", short_help="See the main job on handwritten digits; no network needed.")
+@click.option(
+    "--dataset",
+    default="digits",
+    show_default=True,
+    type=click.Choice(["digits", "flowers", "hymenoptera"]),
+    help="flowers (229 MB) and hymenoptera (47 MB) are fetched from their public addresses.",
+)
+@click.option("--dir", "folder", default="demo", show_default=True, metavar="DIR", help="Where the images are put.")
+def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> None:
+    """Watch a folder of images become a tested classifier.
+
+    Extracts with the default backbone, fits three heads, shows how well they do and what to type next.
+    """
+    from rich.console import Console
+
+    from bottleneck.cli.show import examples_table, runs_table
+    from bottleneck.demo.tour import examples, prepare
+    from bottleneck.extraction import extract
+    from bottleneck.fitting import fit
+    from bottleneck.heads.family import NAMES
+    from bottleneck.runs import best_run
+
+    started = time.perf_counter()
+    console = Console(stderr=True)
+    with progress_bar(hidden=as_json) as progress:
+        images = prepare(dataset, Path(folder), progress)
+        say(f"1. Images: {images}, a folder for each class")
+        say("2. Extract: a frozen EfficientNet-Lite0 sees each image once")
+        done = extract(images, cache=cache, runs=runs, progress=progress)
+        say(f"   {done.computed} computed, {done.reused} reused, {done.dim} features each, {done.seconds:.1f} s")
+    say("3. Fit: three heads on the cached features")
+    fitted = [fit(images, head=head, cache=cache, runs=runs) for head in NAMES]
+    console.print(runs_table(fitted))
+    best = best_run(runs)
+    say(f"4. Predict: the best by cross-validation is {best.card['head']}; some images it was not trained on")
+    console.print(examples_table(examples(best, _EXAMPLES)))
+    seconds = time.perf_counter() - started
+    say(f"{seconds:.0f} s in all. Next:")
+    for line, comment in (
+        (f"bottleneck predict {images}", "what the best head says of each, from the cache"),
+        ("bottleneck extract YOUR/IMAGES", "your own, in a folder for each class"),
+        ("bottleneck fit", "a tested classifier of them"),
+    ):
+        say(f"   {line:<33} # {comment}")
+    if as_json:
+        put_json(
+            {
+                "images": str(images),
+                "computed": done.computed,
+                "reused": done.reused,
+                "runs": [str(run.path) for run in fitted],
+                "best": str(best.path),
+                "cv_accuracy": best.cv_accuracy,
+                "accuracy": best.metrics["accuracy"],
+                "seconds": round(seconds, 3),
+            }
+        )

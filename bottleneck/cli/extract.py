@@ -1,0 +1,59 @@
+"""``bottleneck extract``."""
+
+import sys
+from typing import Any
+
+import click
+
+from bottleneck.cli.common import command, progress_bar, put_json, say
+
+
+@command("extract", short_help="Compute and cache the features of images.")
+@click.argument("images", required=False)
+@click.option("--model", default="efficientnet_lite0", show_default=True, help="The backbone.")
+@click.option("--weights", default="DEFAULT", show_default=True, help="DEFAULT, a torchvision name, a file, or none.")
+@click.option("--seed", default=0, show_default=True, help="Of random weights (--weights none).")
+@click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
+@click.option("--batch-size", type=click.IntRange(1), help="Images that pass the network at once.")
+@click.option("--threads", type=click.IntRange(1), help="Threads that decode.")
+@click.option("--device", help="As in torch.device.  [default: cuda where there is one, else cpu]")
+@click.option("--strict", is_flag=True, help="Exit with 1 if an image cannot be used.")
+def extract(
+    images: str | None, no_labels: bool, strict: bool, as_json: bool, cache: str, runs: str, **options: Any
+) -> None:
+    """Compute the features of those IMAGES that have none yet, and cache them.
+
+    IMAGES is a folder of class folders, a folder of train, val and test folders of class folders, a CSV with columns
+    path,label[,split][,group], or with --no-labels any folder or file. By default it is what was last extracted with
+    this cache, else the current folder.
+    """
+    from bottleneck.cli.show import failures_table, ignored_line
+    from bottleneck.extraction import extract as run
+
+    with progress_bar(hidden=as_json) as progress:
+        done = run(images, labels=not no_labels, cache=cache, runs=runs, progress=progress, **options)
+    failures_table(done.failures)
+    ignored_line(done.dataset.ignored)
+    say(
+        f"{done.images} images: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
+        f"{done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
+    )
+    if as_json:
+        put_json(
+            {
+                "images": done.images,
+                "unique": done.unique,
+                "computed": done.computed,
+                "reused": done.reused,
+                "failed": len(done.failures),
+                "ignored": done.ignored,
+                "model": done.store.spec.backbone,
+                "dim": done.dim,
+                "fingerprint": done.store.spec.fingerprint,
+                "seconds": round(done.seconds, 3),
+                "engine": done.engine,
+                "failures": [vars(failure) for failure in done.failures],
+            }
+        )
+    if strict and done.failures:
+        sys.exit(1)

@@ -1,0 +1,42 @@
+"""The command ``bottleneck``."""
+
+import sys
+
+import click
+
+from bottleneck import __version__
+from bottleneck.cli.demo import demo
+from bottleneck.cli.extract import extract
+from bottleneck.cli.fit import fit
+from bottleneck.cli.predict import predict
+
+
+class _InOrder(click.Group):
+    """Lists commands in the order of the work, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="bottleneck")
+def cli() -> None:
+    r"""Folders of images to tested classifiers, without a training cluster.
+
+    \b
+    bottleneck extract photos/           a frozen network sees each image once
+    bottleneck fit --head svm            a head is searched and tested, in seconds
+    bottleneck predict new-photos/       the best run says what they show
+    """
+
+
+for _command in (extract, fit, predict, demo):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    cli()

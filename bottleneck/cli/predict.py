@@ -1,0 +1,44 @@
+"""``bottleneck predict``."""
+
+import csv
+
+import click
+
+from bottleneck.cli.common import command, progress_bar, say
+
+
+@command("predict", short_help="Classify images with a run.")
+@click.argument("images")
+@click.option("--run", help="A run's folder or name.  [default: the best of the last images by cross-validation]")
+@click.option("--format", "layout", type=click.Choice(["table", "csv", "jsonl"]), help="[default: table]")
+@click.option("--out", type=click.Path(dir_okay=False), help="Write there instead of to stdout.")
+@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes told of each image.")
+def predict(
+    images: str,
+    run: str | None,
+    layout: str | None,
+    out: str | None,
+    top: int,
+    as_json: bool,
+    cache: str,
+    runs: str,
+) -> None:
+    """Say of each image its label, how probable it is, and the next two.
+
+    IMAGES is any folder, image, or CSV with a column path. --json prints one JSON object a line, as --format jsonl.
+    """
+    from bottleneck.cli.show import failures_table, prediction_lines, prediction_rows, predictions_table
+    from bottleneck.prediction import predict as classify
+
+    layout = "jsonl" if as_json else layout or "table"
+    with progress_bar(hidden=as_json) as progress:
+        found = classify(images, run=run, cache=cache, runs=runs, top=top, progress=progress)
+    with click.open_file(out or "-", "w", encoding="utf-8", errors="surrogateescape") as target:
+        if layout == "table":
+            predictions_table(found, target)
+        elif layout == "csv":
+            csv.writer(target, lineterminator="\n").writerows(prediction_rows(found, top))
+        else:
+            target.writelines(line + "\n" for line in prediction_lines(found))
+    failures_table(found.failures)
+    say(f"{len(found)} predicted, {len(found.failures)} failed, by {found.run.path} (cv {found.run.cv_accuracy:.1%})")

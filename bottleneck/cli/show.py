@@ -1,0 +1,134 @@
+"""How results look: tables and lines for people, rows and JSON lines for programs."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bottleneck.cli.common import say
+from bottleneck.demo.tour import Example
+from bottleneck.images.dataset import Failure
+from bottleneck.prediction import Predictions
+from bottleneck.runs import Run
+
+_FAILURES = 20
+_CONFUSION_CLASSES = 12
+
+
+def failures_table(failures: Sequence[Failure]) -> None:
+    """List the images that cannot be used, and why."""
+    for failure in failures[:_FAILURES]:
+        say(f"  {failure.code:<13} {failure.path}: {failure.message}")
+    if len(failures) > _FAILURES:
+        counts = ", ".join(f"{count} {code}" for code, count in Counter(f.code for f in failures).items())
+        say(f"  ... and {len(failures) - _FAILURES} more ({counts} in all; --json lists every one)")
+
+
+def ignored_line(ignored: dict[str, int]) -> None:
+    """Say which files were passed over."""
+    if ignored:
+        listed = ", ".join(f"{count} {reason}" for reason, count in ignored.items())
+        say(f"{sum(ignored.values())} files ignored: {listed}")
+
+
+def run_report(run: Run) -> None:
+    """Say what was trained and how well it does."""
+    card, metrics = run.card, run.metrics
+    low, high = metrics["accuracy_ci95"]
+    say(
+        f"{card['head']} on {card['model']}: {card['n_train']} training images, C {card['params']['C']:g} by "
+        f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%})"
+    )
+    aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
+    if aside:
+        say(f"{aside} val images are kept aside, for fine-tuning to stop by")
+    console = Console(stderr=True)
+    console.print(_classes_table(metrics))
+    if len(metrics["classes"]) <= _CONFUSION_CLASSES:
+        console.print(_confusion_table(metrics))
+    say(
+        f"accuracy {metrics['accuracy']:.1%} on {card['n_heldout']} held-out images ({card['heldout']}), "
+        f"95 % interval {low:.1%} to {high:.1%}; balanced {metrics['balanced_accuracy']:.1%}, "
+        f"macro F1 {metrics['macro_f1']:.3f}"
+    )
+    say(f"{run.path} in {card['seconds']:.1f} s")
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """Return a table of runs, a line each."""
+    table = Table("head", "C", "cross-validated", "held-out", "95 % interval", "seconds", box=box.SIMPLE_HEAD)
+    for run in runs:
+        low, high = run.metrics["accuracy_ci95"]
+        table.add_row(
+            run.card["head"],
+            f"{run.card['params']['C']:g}",
+            f"{run.cv_accuracy:.1%}",
+            f"{run.metrics['accuracy']:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{run.card['seconds']:.1f}",
+        )
+    return table
+
+
+def predictions_table(predictions: Predictions, target: IO[str]) -> None:
+    """Print a table of predictions; paths are never cut."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("path", no_wrap=True)
+    table.add_column("label")
+    table.add_column("probability", justify="right")
+    table.add_column("next")
+    for item in predictions:
+        runners_up = ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:])
+        table.add_row(item.path, item.label, f"{item.probability:.3f}", runners_up)
+    width = max((len(item.path) for item in predictions), default=0) + 80
+    Console(file=target, width=None if target.isatty() else width, markup=False, highlight=False).print(table)
+
+
+def prediction_rows(predictions: Predictions, top: int) -> Iterator[list[object]]:
+    """Yield a header and a row an image: path, digest, label, probability, label_2, probability_2, ..."""
+    count = min(top, len(predictions.run.card["classes"]))
+    more = [name for place in range(2, count + 1) for name in (f"label_{place}", f"probability_{place}")]
+    yield ["path", "digest", "label", "probability", *more]
+    for item in predictions:
+        cells = [cell for label, share in item.top for cell in (label, f"{share:.6f}")]
+        yield [item.path, item.digest, *cells]
+
+
+def prediction_lines(predictions: Predictions) -> Iterator[str]:
+    """Yield a JSON object an image; one that could not be used has a code and a message, and no label."""
+    for item in predictions:
+        top = [{"label": label, "probability": share} for label, share in item.top]
+        found = {"path": item.path, "digest": item.digest, "label": item.label, "probability": item.probability}
+        yield json.dumps({**found, "top": top})
+    for failure in predictions.failures:
+        lost = {"path": failure.path, "digest": failure.digest, "label": None, "probability": None}
+        yield json.dumps({**lost, "error": {"code": failure.code, "message": failure.message}})
+
+
+def _classes_table(metrics: dict[str, Any]) -> Table:
+    table = Table("class", "images", "precision", "recall", "F1", box=box.SIMPLE_HEAD)
+    for name, row in metrics["per_class"].items():
+        table.add_row(name, str(row["n"]), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")))
+    return table
+
+
+def _confusion_table(metrics: dict[str, Any]) -> Table:
+    """Return labels as rows, predictions as columns."""
+    classes, counts = metrics["classes"], metrics["confusion"]
+    table = Table("label \\ predicted", *classes, box=box.SIMPLE_HEAD)
+    for name, row in zip(classes, counts, strict=True):
+        table.add_row(name, *(str(count) if count else "·" for count in row))
+    return table
+
+
+def examples_table(examples: Sequence[Example]) -> Table:
+    """Return a table of held-out images, their labels and what the head says."""
+    table = Table("image", "label", "predicted", "probability", "", box=box.SIMPLE_HEAD)
+    for item in examples:
+        mark = "" if item.label == item.predicted else "wrong"
+        table.add_row(item.path, item.label, item.predicted, f"{item.probability:.3f}", mark)
+    return table

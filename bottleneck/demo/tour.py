@@ -1,0 +1,47 @@
+"""Images for the demonstration by the name of their data set, and what a run says of some."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from bottleneck.demo.digits import write_digits
+from bottleneck.demo.download import ARCHIVES, fetch_images
+from bottleneck.images.scan import Progress
+from bottleneck.runs import Run
+
+DATASETS = ("digits", *ARCHIVES)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One held-out image and what the best head says of it."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+def prepare(dataset: str, folder: Path, progress: Progress | None = None) -> Path:
+    """Put the images of `dataset`, one of `DATASETS`, below `folder` and return where they are.
+
+    Raises
+    ------
+    DownloadError
+        If they must be fetched and cannot be.
+    """
+    if dataset == "digits":
+        return write_digits(folder / "digits")
+    return fetch_images(ARCHIVES[dataset], folder, progress)
+
+
+def examples(run: Run, count: int) -> list[Example]:
+    """Return `count` held-out images of a run, evenly spaced, and one that it got wrong, if any."""
+    with open(run.path / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [
+            Example(row["path"], row["label"], row["predicted"], float(row["probability"]))
+            for row in csv.DictReader(file)
+        ]
+    chosen = rows[:: max(1, len(rows) // count)][:count]
+    wrong = [row for row in rows if row.label != row.predicted and row not in chosen]
+    return chosen + wrong[:1]

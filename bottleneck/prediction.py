@@ -1,0 +1,158 @@
+"""Images without labels, a run, and what it says of them; the cache is used and filled."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from bottleneck.backbones.request import Request
+from bottleneck.errors import ImagesError, RunError
+from bottleneck.extraction import Extraction, extract
+from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.scan import Progress, scan
+from bottleneck.runs import Run, best_run, load_run
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a head says of one image.
+
+    Parameters
+    ----------
+    path : str
+    digest : str
+        SHA-256 of the image's bytes, hexadecimal.
+    label : str
+        The most probable class.
+    probability : float
+        Of `label`.
+    top : tuple of (str, float)
+        The most probable classes with their probabilities, `label` first.
+    """
+
+    path: str
+    digest: str
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Predictions(Sequence[Prediction]):
+    """The predictions of one call, in the order of the paths; behaves as a sequence of `Prediction`.
+
+    Parameters
+    ----------
+    run : Run
+        Whose head spoke.
+    items : tuple of Prediction
+    failures : tuple of Failure
+        The images that could not be used.
+    """
+
+    run: Run
+    items: tuple[Prediction, ...]
+    failures: tuple[Failure, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Prediction, ...]: ...
+    def __getitem__(self, index: int | slice) -> Prediction | tuple[Prediction, ...]:
+        return self.items[index]
+
+
+def predict(
+    images: "str | os.PathLike[str] | Dataset",
+    *,
+    run: "str | os.PathLike[str] | Run | None" = None,
+    cache: str | os.PathLike[str] = "cache",
+    runs: str | os.PathLike[str] = "runs",
+    top: int = 3,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Classify images with the head of a run.
+
+    Parameters
+    ----------
+    images : path or Dataset
+        Any folder, image or CSV with a column ``path``.
+    run : path or Run, optional
+        A run's folder, or its name below `runs`; by default `bottleneck.runs.best_run`.
+    cache, runs : path
+        Features that are cached are used; others are computed and cached.
+    top : int
+        How many classes to tell of each image.
+    progress : callable, optional
+        As for `bottleneck.scan`.
+
+    Returns
+    -------
+    Predictions
+
+    Raises
+    ------
+    RunError
+        If there is no such run, or its backbone is not to be had as it was.
+    ImagesError
+        If there is no image, or none that can be used.
+    """
+    chosen = _run(run, Path(runs))
+    dataset = images if isinstance(images, Dataset) else _scan(images, Path(cache), Path(runs), progress)
+    done = _features(chosen, dataset, Path(cache), progress)
+    failed = {failure.digest for failure in done.failures}
+    rows = [row for row, digest in enumerate(dataset.digests) if digest.tobytes().hex() not in failed]
+    if not rows:
+        raise ImagesError(f"none of the {done.images} images of {dataset.source} can be used")
+    usable = dataset.subset(rows)
+    probabilities = chosen.head.probabilities(done.store.read(usable.digests))
+    items = []
+    for path, digest, shares in zip(usable.paths, usable.digests, probabilities, strict=True):
+        best = tuple(
+            (chosen.head.classes[code], float(shares[code])) for code in (-shares).argsort(kind="stable")[:top]
+        )
+        items.append(Prediction(path, digest.tobytes().hex(), *best[0], best))
+    return Predictions(chosen, tuple(items), done.failures)
+
+
+def _run(run: "str | os.PathLike[str] | Run | None", runs: Path) -> Run:
+    if isinstance(run, Run):
+        return run
+    if run is None:
+        return best_run(runs)
+    path = Path(run)
+    return load_run(path if path.exists() else runs / path)
+
+
+def _scan(images: str | os.PathLike[str], cache: Path, runs: Path, progress: Progress | None) -> Dataset:
+    return scan(images, labels=False, cache=cache, exclude=(runs,), progress=progress)
+
+
+def _features(run: Run, dataset: Dataset, cache: Path, progress: Progress | None) -> Extraction:
+    """Fill the cache for `dataset` with the run's own backbone."""
+    try:
+        request = Request(**run.card["request"])
+    except TypeError:
+        raise RunError(
+            f"no word in {run.path}/card.json on how its backbone was asked for: extract and fit again"
+        ) from None
+    done = extract(
+        dataset,
+        model=request.model,
+        weights=request.weights,
+        seed=request.seed,
+        cache=cache,
+        remember=False,
+        progress=progress,
+    )
+    if done.store.spec.fingerprint != run.card["fingerprint"]:
+        raise RunError(
+            f"expected features of spec {run.card['fingerprint'][:16]}, on which the head of {run.path} was trained; "
+            f"{request.model} with weights {request.weights} now gives {done.store.spec.fingerprint[:16]}. The weights or the "
+            f"libraries have changed: extract and fit again"
+        )
+    return done

@@ -1,0 +1,185 @@
+"""A run on disk: the folder that one fit leaves, with the head, its card and its predictions."""
+
+import csv
+import io
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bottleneck.errors import RunError
+from bottleneck.files import TEMPORARY, fsync_folder, write_atomic, write_json
+from bottleneck.heads.linear import LinearHead
+
+CARD_VERSION = 1
+_LARGEST_CARD = 64 << 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one fit left.
+
+    Parameters
+    ----------
+    path : Path
+        The folder: ``head.safetensors``, ``card.json``, ``predictions.csv``.
+    card : dict
+        What was trained, on what, and how well it does.
+    """
+
+    path: Path
+    card: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def cv_accuracy(self) -> float:
+        """Mean accuracy over the folds of the training part: what runs are chosen by."""
+        return float(self.card["search"]["cv_accuracy"])
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics on the held-out part, see `bottleneck.evaluate.evaluate`."""
+        metrics: dict[str, Any] = self.card["metrics"]
+        return metrics
+
+    @cached_property
+    def head(self) -> LinearHead:
+        """The head.
+
+        Raises
+        ------
+        RunError
+            If it cannot be read, or does not belong to the card.
+        """
+        head = LinearHead.load(self.path / "head.safetensors")
+        if head.fingerprint != self.card["fingerprint"] or list(head.classes) != self.card["classes"]:
+            raise RunError(f"expected the head and the card in {self.path} to belong together; they do not. Fit again")
+        return head
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run.
+
+    Parameters
+    ----------
+    path : path
+        The run's folder.
+
+    Raises
+    ------
+    RunError
+        If it is no run, is damaged, or was written by a newer bottleneck.
+    """
+    folder = Path(path)
+    file = folder / "card.json"
+    try:
+        if file.stat().st_size > _LARGEST_CARD:
+            raise RunError(f"expected a card of less than {_LARGEST_CARD >> 20} MiB in {file}")
+        card = json.loads(file.read_bytes())
+        if card["version"] != CARD_VERSION:
+            raise RunError(f"expected a card of version {CARD_VERSION} in {file}, found {card['version']!r}")
+        run = Run(folder, card)
+        _ = (run.cv_accuracy, run.metrics["accuracy"], card["spec"], card["request"], card["classes"], card["dataset"])
+    except FileNotFoundError:
+        raise RunError(f"expected a run in {folder}, found no card.json; `bottleneck fit` makes one") from None
+    except RunError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunError(f"expected a run in {folder}, cannot read its card: {error!r}. Fit it again") from error
+    return run
+
+
+def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
+    """Return the runs in `folder` that can be read, oldest first."""
+    found = []
+    for card in sorted(Path(folder).glob("*/card.json")):
+        with suppress(RunError):
+            found.append(load_run(card.parent))
+    return sorted(found, key=lambda run: (str(run.card.get("created")), run.name))
+
+
+def best_run(folder: str | os.PathLike[str]) -> Run:
+    """Return the best of the runs on the images that were fitted last.
+
+    The best is the one with the highest cross-validated accuracy, of equals the latest. The held-out part has no say:
+    it tells how good the chosen one is only as long as it does not choose.
+
+    Raises
+    ------
+    RunError
+        If there is no run.
+    """
+    runs = list_runs(folder)
+    if not runs:
+        raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
+    same = [run for run in runs if run.card["dataset"]["source"] == runs[-1].card["dataset"]["source"]]
+    return max(reversed(same), key=lambda run: run.cv_accuracy)
+
+
+def save_run(
+    folder: str | os.PathLike[str],
+    name: str,
+    head: LinearHead,
+    card: dict[str, Any],
+    columns: Sequence[str],
+    predictions: Iterable[Sequence[object]],
+) -> Run:
+    """Write a run below `folder`, whole or not at all.
+
+    Parameters
+    ----------
+    folder : path
+        Where the runs are.
+    name : str
+        The run's name begins with the time and ends with this.
+    head : LinearHead
+    card : dict
+        A JSON object; ``version`` and ``created`` are added.
+    columns : sequence of str
+        The header of ``predictions.csv``.
+    predictions : iterable of sequences
+        Its rows.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written.
+    """
+    home = Path(folder)
+    temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
+    now = datetime.now().astimezone()
+    card = {"version": CARD_VERSION, "created": now.isoformat(timespec="milliseconds"), **card}
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([columns, *predictions])
+    try:
+        temporary.mkdir(parents=True)
+        head.save(temporary / "head.safetensors")
+        write_json(temporary / "card.json", card)
+        write_atomic(temporary / "predictions.csv", table.getvalue().encode("utf-8", "surrogateescape"))
+        path = _rename(temporary, home, f"{now:%Y%m%d-%H%M%S}-{name}")
+        fsync_folder(home)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
+    return Run(path, card)
+
+
+def _rename(temporary: Path, home: Path, name: str) -> Path:
+    """Give the finished folder its name, with a number behind it where that name is taken."""
+    for number in range(1, 1000):
+        path = home / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError, OSError):
+            if not path.exists():
+                return temporary.rename(path)
+    raise OSError(f"no free name like {name}")
