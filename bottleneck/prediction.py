@@ -152,7 +152,7 @@ def _features(run: Run, dataset: Dataset, cache: Path, progress: Progress | None
     if done.store.spec.fingerprint != run.card["fingerprint"]:
         raise RunError(
             f"expected features of spec {run.card['fingerprint'][:16]}, on which the head of {run.path} was trained; "
-            f"{request.model} with weights {request.weights} now gives {done.store.spec.fingerprint[:16]}. The weights or the "
-            f"libraries have changed: extract and fit again"
+            f"{request.model} with weights {request.weights} now gives "
+            f"{done.store.spec.fingerprint[:16]}. The weights or the libraries have changed: extract and fit again"
         )
     return done

@@ -26,21 +26,20 @@ def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
             with errors_as_sentences(debug=debug, as_json=kwargs["as_json"]):
                 body(*args, **kwargs)
 
-        wrapped: Command = guarded
-        for option in reversed(_COMMON):
-            wrapped = option(wrapped)
-        made: click.Command = click.command(name, **settings)(wrapped)
+        made: click.Command = click.command(name, **settings)(guarded)
+        made.params += _common_options()
         return made
 
     return decorate
 
 
-_COMMON: tuple[Callable[[Command], Command], ...] = (
-    click.option("--cache", default="cache", show_default=True, metavar="DIR", help="Where features are kept."),
-    click.option("--runs", default="runs", show_default=True, metavar="DIR", help="Where runs are kept."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-)
+def _common_options() -> list[click.Option]:
+    return [
+        click.Option(["--cache"], default="cache", show_default=True, metavar="DIR", help="Where features are kept."),
+        click.Option(["--runs"], default="runs", show_default=True, metavar="DIR", help="Where runs are kept."),
+        click.Option(["--json", "as_json"], is_flag=True, help="One JSON object on stdout."),
+        click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+    ]
 
 
 @contextmanager
@@ -53,6 +52,8 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
             yield
         except KeyboardInterrupt:
             _fail("interrupted", "Stopped. What was committed is kept; the same command goes on from there.", as_json)
+        except BrokenPipeError:
+            raise  # `bottleneck predict ... | head`: click ends in silence
         except (BottleneckError, OSError) as error:
             if debug:
                 raise

@@ -32,7 +32,8 @@ def ignored_line(ignored: dict[str, int]) -> None:
     """Say which files were passed over."""
     if ignored:
         listed = ", ".join(f"{count} {reason}" for reason, count in ignored.items())
-        say(f"{sum(ignored.values())} files ignored: {listed}")
+        count = sum(ignored.values())
+        say(f"{count} file{'s' if count > 1 else ''} ignored: {listed}")
 
 
 def run_report(run: Run) -> None:
