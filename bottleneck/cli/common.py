@@ -26,7 +26,8 @@ def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
             with errors_as_sentences(debug=debug, as_json=kwargs["as_json"]):
                 body(*args, **kwargs)
 
-        made: click.Command = click.command(name, **settings)(guarded)
+        make: Callable[[Command], click.Command] = click.command(name, **settings)
+        made = make(guarded)
         made.params += _common_options()
         return made
 

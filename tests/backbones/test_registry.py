@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from bottleneck.backbones.registry import load, names
+from bottleneck.backbones.request import Request
+from bottleneck.errors import BottleneckWarning, ModelError
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "inception_v3", "resnet50", "vit_b_16"])
+def test_names_holds(name):
+    assert name in names()
+
+
+def test_names_are_sorted_and_different():
+    assert names() == sorted(set(names()))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50_quantized", "fcn_resnet50", "r3d_18", "fasterrcnn_resnet50_fpn", "raft_large"]
+)
+def test_names_holds_classifiers_of_images_alone(name):
+    assert name not in names()
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("resnet5O", "resnet50"),
+        ("ResNet50", "resnet50"),
+        ("inceptionv3", "inception_v3"),
+        ("efficientnet-lite0", "efficientnet_lite0"),
+    ],
+)
+def test_a_misspelt_name_names_the_nearest(misspelt, meant):
+    with pytest.raises(ModelError, match=rf"{misspelt}.*did you mean .*\b{meant}\b"):
+        load(Request(model=misspelt))
+
+
+@pytest.mark.parametrize("name", ["", "zzzzqqqq", "../../etc/passwd"])
+def test_a_name_that_is_near_to_none_gets_examples(name):
+    with pytest.raises(ModelError, match="some are alexnet"):
+        load(Request(model=name))
+
+
+def test_random_weights_warn_with_their_seed():
+    with pytest.warns(BottleneckWarning, match=r"resnet18 has random weights \(seed 7\)"):
+        load(Request(model="resnet18", weights="none", seed=7))
+
+
+def test_trained_weights_do_not_warn():
+    load(Request(model="efficientnet_lite0"))  # a BottleneckWarning is an error in these tests
+
+
+@pytest.mark.parametrize("model", ["resnet18", "efficientnet_lite0"])
+def test_a_backbone_is_frozen_and_in_eval_mode(model):
+    with pytest.warns(BottleneckWarning):
+        backbone = load(Request(model=model, weights="none"))
+
+    assert not any(module.training for module in backbone.network.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.network.parameters())
+    assert {parameter.dtype for parameter in backbone.network.parameters()} == {torch.float32}
+
+
+def test_the_spec_holds_the_name_that_was_asked_for():
+    with pytest.warns(BottleneckWarning):
+        assert load(Request(model="resnet18", weights="none")).spec.backbone == "resnet18"

@@ -1,0 +1,111 @@
+import copy
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from bottleneck.backbones.spec import SPEC_VERSION, Spec
+from bottleneck.errors import CacheError
+from bottleneck.images.preprocessing import Preprocessing
+
+SPEC_CHANGES: dict[str, Any] = {
+    "backbone": "other",
+    "weights": "1" * 64,
+    "layer": "avgpool:input",
+    "pooling": "none",
+    "transform_input": True,
+    "precision": "bf16",
+    "decoder": 2,
+}
+PREPROCESSING_CHANGES: dict[str, Any] = {
+    "resize": 33,
+    "crop": 27,
+    "interpolation": "bicubic",
+    "antialias": False,
+    "mean": (0.485, 0.456, 0.407),
+    "std": (0.229, 0.224, 0.226),
+}
+
+
+def changed(preprocessing: Preprocessing, **changes: Any) -> Preprocessing:
+    # Not by replace(): what the class refuses today (antialias False) counts in the fingerprint all the same.
+    other = copy.copy(preprocessing)
+    for name, value in changes.items():
+        object.__setattr__(other, name, value)
+    return other
+
+
+def test_the_changes_below_cover_every_field():
+    assert {field.name for field in fields(Spec)} == {*SPEC_CHANGES, "preprocessing"}
+    assert {field.name for field in fields(Preprocessing)} == set(PREPROCESSING_CHANGES)
+
+
+@pytest.mark.parametrize("name", SPEC_CHANGES)
+def test_every_field_changes_the_fingerprint(spec, name):
+    assert replace(spec, **{name: SPEC_CHANGES[name]}).fingerprint != spec.fingerprint
+
+
+@pytest.mark.parametrize("name", PREPROCESSING_CHANGES)
+def test_every_field_of_the_preprocessing_changes_the_fingerprint(spec, name):
+    other = changed(spec.preprocessing, **{name: PREPROCESSING_CHANGES[name]})
+
+    assert replace(spec, preprocessing=other).fingerprint != spec.fingerprint
+
+
+def test_equal_specs_have_one_fingerprint(spec):
+    assert copy.deepcopy(spec).fingerprint == spec.fingerprint
+
+
+def test_the_fingerprint_is_64_hexadecimal_digits(spec):
+    assert len(spec.fingerprint) == 64
+    assert set(spec.fingerprint) <= set("0123456789abcdef")
+
+
+def test_the_fingerprint_stays_what_it_was_in_earlier_releases(spec):
+    # Every cache in the world is keyed by it: a change here means that SPEC_VERSION was raised on purpose.
+    assert spec.fingerprint == "d6165c9cfd764420e1d0564ad543f43bb542e8ec8dbedcec7bc01c42715912ff"
+
+
+def test_a_spec_survives_json(spec):
+    assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@pytest.mark.parametrize("version", [0, SPEC_VERSION + 1, "1", None])
+def test_a_spec_of_another_version_is_refused(spec, version):
+    with pytest.raises(CacheError, match="version"):
+        Spec.from_json({**spec.to_json(), "version": version})
+
+
+@pytest.mark.parametrize("garbage", [None, 5, "spec", [], {}, {"version": SPEC_VERSION}, [["version", SPEC_VERSION]]])
+def test_what_is_no_spec_is_refused(garbage):
+    with pytest.raises(CacheError, match="expected a spec"):
+        Spec.from_json(garbage)
+
+
+@pytest.mark.parametrize("name", [*SPEC_CHANGES, "preprocessing", "version"])
+def test_a_spec_that_lacks_a_field_is_refused(spec, name):
+    value = spec.to_json()
+    del value[name]
+
+    with pytest.raises(CacheError, match="expected a spec"):
+        Spec.from_json(value)
+
+
+def test_a_spec_with_a_field_too_many_is_refused(spec):
+    with pytest.raises(CacheError, match="expected a spec"):
+        Spec.from_json({**spec.to_json(), "colour": "red"})
+
+
+@pytest.mark.parametrize("garbage", [None, 5, "x", [], {}, {"resize": 1}])
+def test_a_spec_with_garbage_for_preprocessing_is_refused(spec, garbage):
+    with pytest.raises(CacheError, match="expected a spec"):
+        Spec.from_json({**spec.to_json(), "preprocessing": garbage})
+
+
+@pytest.mark.parametrize(("name", "value"), [("crop", 33), ("crop", 0), ("interpolation", "magic"), ("resize", "32")])
+def test_a_spec_with_impossible_preprocessing_is_refused(spec, name, value):
+    preprocessing = {**spec.preprocessing.to_json(), name: value}
+
+    with pytest.raises(CacheError, match="expected a spec"):
+        Spec.from_json({**spec.to_json(), "preprocessing": preprocessing})

@@ -1,0 +1,405 @@
+import contextlib
+import hashlib
+import io
+import pickle
+import re
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.regnet import BlockParams
+
+from bottleneck.backbones import torchvision_models
+from bottleneck.backbones.backbone import Backbone
+from bottleneck.backbones.registry import load
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.weights import tensors_digest
+from bottleneck.engines.torch_engine import TorchEngine
+from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
+from bottleneck.images.decode import decode
+from tests.conftest import photo
+
+PHOTOS = [photo(1, (400, 300)), photo(2, (260, 500)), photo(3, (300, 300), "PNG")]
+OFFICIAL = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+
+# name: the module whose input is the feature, how many features
+CASES = {
+    "resnet50": ("fc", 2048),
+    "inception_v3": ("fc", 2048),
+    "mobilenet_v3_small": ("classifier.3", 1024),
+    "vgg11": ("classifier.6", 4096),
+    "squeezenet1_1": ("classifier.1", 512),
+    "vit_b_16": ("heads.head", 768),
+    "densenet121": ("classifier", 1024),
+    "googlenet": ("fc", 1024),
+}
+
+
+def randomly(name: str, seed: int = 0) -> Backbone:
+    with pytest.warns(BottleneckWarning):
+        return load(Request(model=name, weights="none", seed=seed))
+
+
+def torchvisions(name: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of another random initialisation some day
+        network = torchvision.models.get_model(name, weights=None)
+    if hasattr(network, "transform_input"):
+        # Set where trained weights are loaded, not with weights=None. Ours holds for both: the images of Inception
+        # and GoogLeNet come normalised as for all of torchvision's networks, and theirs were trained on -1..1.
+        network.transform_input = True
+    return network.eval()
+
+
+def official_pixels(name: str) -> torch.Tensor:
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return torch.stack([transforms(Image.open(io.BytesIO(data)).convert("RGB")) for data in PHOTOS])
+
+
+def our_features(backbone: Backbone) -> np.ndarray:
+    pixels = np.stack([decode(data, backbone.spec.preprocessing) for data in PHOTOS])
+    return TorchEngine(backbone, batch_size=3, device="cpu")(pixels)
+
+
+def input_of(network: nn.Module, layer: str, images: torch.Tensor) -> np.ndarray:
+    seen: list[torch.Tensor] = []
+    network.get_submodule(layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        network(images)
+    (features,) = seen
+    return (features.mean(dim=(2, 3)) if features.dim() == 4 else features).numpy()
+
+
+def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return (ours * theirs).sum(axis=1) / norms
+
+
+def assert_equal_features(ours: np.ndarray, theirs: np.ndarray) -> None:
+    assert ours.shape == theirs.shape
+    assert cosines(ours, theirs).min() > 0.99999
+    # Random networks see all images as nearly the same one; what is left when their mean is gone tells them apart.
+    apart_ours, apart_theirs = ours - ours.mean(axis=0), theirs - theirs.mean(axis=0)
+    assert cosines(apart_ours, np.roll(apart_theirs, 1, axis=0)).max() < 0.9
+    assert cosines(apart_ours, apart_theirs).min() > 0.999
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1), rtol=1e-4)
+
+
+def test_resnet18s_features_are_torchvisions_own():
+    extractor = create_feature_extractor(torchvisions("resnet18"), ["flatten"])
+    with torch.inference_mode():
+        theirs = extractor(official_pixels("resnet18"))["flatten"].numpy()
+    backbone = randomly("resnet18")
+
+    assert_equal_features(our_features(backbone), theirs)
+    assert backbone.dim == 512
+    assert backbone.spec.layer == "fc:input"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_features_are_the_input_of_torchvisions_classifier(name):
+    layer, dim = CASES[name]
+    backbone = randomly(name)
+
+    assert_equal_features(our_features(backbone), input_of(torchvisions(name), layer, official_pixels(name)))
+    assert backbone.dim == dim
+    assert layer.startswith(backbone.spec.layer.removesuffix(":input"))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("resnet18", False), ("googlenet", True), ("inception_v3", True)])
+def test_the_spec_says_whether_the_network_maps_its_input(name, expected):
+    assert randomly(name).spec.transform_input is expected
+
+
+@pytest.mark.parametrize(("seed", "equal"), [(5, True), (6, False)])
+def test_random_weights_are_those_torchvision_gives_for_the_seed(seed, equal):
+    network = torchvisions("resnet18", 5)
+    network.fc = nn.Identity()
+
+    assert (randomly("resnet18", seed).spec.weights == tensors_digest(network)) is equal
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+def test_the_preprocessing_is_that_of_the_default_weights(name):
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    found = randomly(name).spec.preprocessing
+
+    assert [found.resize, found.crop] == [*transforms.resize_size, *transforms.crop_size]
+    assert found.interpolation == transforms.interpolation.value
+    assert found.antialias is transforms.antialias
+    assert found.mean == tuple(transforms.mean)
+    assert found.std == tuple(transforms.std)
+
+
+def test_decoded_and_normalised_pixels_are_those_of_the_transforms():
+    preprocessing = randomly("resnet18").spec.preprocessing
+    pixels = np.stack([decode(data, preprocessing) for data in PHOTOS]).astype(np.float32) / 255
+    ours = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
+
+    np.testing.assert_allclose(ours.transpose(0, 3, 1, 2), official_pixels("resnet18").numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", torchvision_models.names())
+def test_every_classifier_can_be_cut_and_fed(name, monkeypatch):
+    # On the device "meta" tensors have shapes and no values: the largest network takes no memory and no time.
+    monkeypatch.setattr(torchvision_models, "tensors_digest", lambda network: "0" * 64)
+    on_meta = BlockParams.from_init_params
+
+    def on_cpu(*args: object, **options: object) -> BlockParams:
+        with torch.device("cpu"):  # RegNet computes its widths with tensors
+            return on_meta(*args, **options)
+
+    monkeypatch.setattr(BlockParams, "from_init_params", on_cpu)
+    with torch.device("meta"), torch.inference_mode():
+        backbone = torchvision_models.build(Request(model=name, weights="none"))
+        side = backbone.spec.preprocessing.crop
+        features = backbone.network(torch.empty(2, 3, side, side))
+
+    assert tuple(features.shape) == (2, backbone.dim)
+
+
+def test_weights_that_do_not_exist_are_a_model_error_that_names_those_that_do():
+    with pytest.raises(ModelError, match=r"weights of resnet50: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2.*'V7'"):
+        load(Request(model="resnet50", weights="V7"))
+
+
+def test_a_files_tensors_are_in_the_network(tmp_path):
+    torch.save(torchvisions("resnet18", 5).state_dict(), tmp_path / "w.pth")
+
+    assert load(Request(model="resnet18", weights=str(tmp_path / "w.pth"))).spec == randomly("resnet18", 5).spec
+
+
+def test_the_file_of_another_network_is_a_model_error(tmp_path):
+    torch.save(torchvisions("resnet34").state_dict(), tmp_path / "w.pth")
+
+    with pytest.raises(ModelError, match="do not fit"):
+        load(Request(model="resnet50", weights=str(tmp_path / "w.pth")))
+
+
+def test_files_with_and_without_auxiliary_heads_fit(tmp_path):
+    tensors = torchvisions("googlenet").state_dict()
+    torch.save(tensors, tmp_path / "with.pth")
+    torch.save({name: value for name, value in tensors.items() if "aux" not in name}, tmp_path / "without.pth")
+
+    found = [load(Request(model="googlenet", weights=str(tmp_path / f"{kind}.pth"))) for kind in ("with", "without")]
+
+    assert found[0].spec == found[1].spec
+
+
+def test_old_names_of_densenets_tensors_are_understood(tmp_path):
+    tensors = torchvisions("densenet121", 5).state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): tensors[name] for name in tensors}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "w.pth")
+
+    assert load(Request(model="densenet121", weights=str(tmp_path / "w.pth"))).spec == randomly("densenet121", 5).spec
+
+
+# --- weights from torchvision's address -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torch_home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("no_proxy", "*")
+    return tmp_path / "torch"
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def address(monkeypatch, torch_home) -> Callable[[str], None]:
+    """Return a function that moves resnet18's weights to another address."""
+    return lambda url: monkeypatch.setattr(OFFICIAL.value, "url", url)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    content = b""
+    claimed: int | None = None  # what Content-Length says, if not the truth
+    status = 200
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/models/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(self.server.claimed or len(self.server.content)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(self.server.content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> bytes:
+    buffer = io.BytesIO()
+    torch.save(torchvisions("resnet18", 5).state_dict(), buffer)
+    return buffer.getvalue()
+
+
+def hashed(data: bytes) -> str:
+    return f"resnet18-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+
+
+def fetch() -> Backbone:
+    return load(Request(model="resnet18", weights="DEFAULT"))
+
+
+@pytest.mark.parametrize("weights", ["DEFAULT", "IMAGENET1K_V1"])
+def test_without_a_network_the_error_says_what_to_fetch_and_how_to_use_it(address, closed_port, weights):
+    url = f"http://127.0.0.1:{closed_port}/models/resnet18-f37072fd.pth"
+    address(url)
+
+    with pytest.raises(WeightsUnavailable, match=r"expected resnet18-f37072fd\.pth") as caught:
+        load(Request(model="resnet18", weights=weights))
+
+    assert url in str(caught.value)
+    assert "--weights PATH" in str(caught.value)
+
+
+def test_weights_are_fetched_from_their_address(address, server, checkpoint, torch_home):
+    server.content = checkpoint
+    address(server.url(hashed(checkpoint)))
+
+    assert fetch().spec == randomly("resnet18", 5).spec
+    assert (torch_home / "hub" / "checkpoints" / hashed(checkpoint)).read_bytes() == checkpoint
+
+
+def test_fetched_weights_are_kept(address, server, checkpoint):
+    server.content = checkpoint
+    address(server.url(hashed(checkpoint)))
+    first = fetch()
+    server.status, server.content = 500, b""
+
+    assert fetch().spec == first.spec
+
+
+def test_other_bytes_than_the_names_hash_are_weights_unavailable(address, server, checkpoint, torch_home):
+    server.content = checkpoint[:-1] + bytes([checkpoint[-1] ^ 1])
+    address(server.url(hashed(checkpoint)))
+
+    with pytest.raises(WeightsUnavailable, match=hashed(checkpoint)):
+        fetch()
+
+    assert not [path for path in torch_home.rglob("*") if path.is_file()]
+
+
+def test_a_download_that_breaks_off_is_weights_unavailable(address, server, checkpoint, torch_home):
+    server.content, server.claimed = checkpoint[:100_000], len(checkpoint)
+    address(server.url(hashed(checkpoint)))
+
+    with pytest.raises(WeightsUnavailable, match=hashed(checkpoint)):
+        fetch()
+
+    assert not [path for path in torch_home.rglob("*") if path.is_file()]
+
+
+def test_a_connection_that_is_reset_is_weights_unavailable(address, checkpoint, monkeypatch):
+    address(f"http://127.0.0.1:1/{hashed(checkpoint)}")
+
+    def reset(*args: object, **options: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(torch.hub, "urlopen", reset)
+
+    with pytest.raises(WeightsUnavailable, match="reset by peer"):
+        fetch()
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_an_address_that_answers_with_an_error_is_weights_unavailable(address, server, checkpoint, status):
+    server.status = status
+    address(server.url(hashed(checkpoint)))
+
+    with pytest.raises(WeightsUnavailable, match=r"--weights PATH"):
+        fetch()
+
+
+def test_the_tensors_of_another_network_at_the_address_are_a_model_error(address, server):
+    buffer = io.BytesIO()
+    torch.save({"fc.weight": torch.ones(3)}, buffer)
+    server.content = buffer.getvalue()
+    address(server.url(hashed(server.content)))
+
+    with pytest.raises(ModelError):
+        fetch()
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.999])
+def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(
+    address, closed_port, checkpoint, torch_home, part
+):
+    kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(checkpoint[: int(part * len(checkpoint))])
+    address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
+
+    with pytest.raises(ModelError, match=hashed(checkpoint)) as caught:
+        fetch()
+
+    assert str(kept) in str(caught.value)
+
+
+def test_a_file_with_other_values_in_torchs_own_cache_is_refused(address, closed_port, checkpoint, torch_home):
+    kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
+    kept.parent.mkdir(parents=True)
+    torch.save(torchvisions("resnet18", 6).state_dict(), kept)
+    address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
+
+    with pytest.raises(ModelError, match=hashed(checkpoint)):
+        fetch()
+
+
+class Bomb:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_a_pickle_in_torchs_own_cache_runs_no_code(address, closed_port, checkpoint, torch_home, tmp_path):
+    kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(pickle.dumps(Bomb(tmp_path / "it ran"), protocol=2))
+    address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
+
+    with contextlib.suppress(Exception):
+        fetch()
+
+    assert not (tmp_path / "it ran").exists()

@@ -1,0 +1,187 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bottleneck import __version__
+from bottleneck.cli.main import cli
+from tests.conftest import photo, write
+
+CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(8)}
+CHECKOUT = Path(__file__).parents[2]
+
+
+def run(*words, code=0):
+    """Run a command in this process; return what stands on stdout and on stderr."""
+    found = CliRunner().invoke(cli, [str(word) for word in words])
+    assert found.exit_code == code, found.output
+    return found.stdout, found.stderr
+
+
+def in_a_process(*words, **settings):
+    return subprocess.run(
+        [sys.executable, "-m", "bottleneck", *map(str, words)], capture_output=True, text=True, **settings
+    )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["extract", "--help"], ["fit", "-h"]])
+def test_help_imports_nothing_heavy(words):
+    code = (
+        "import sys; from bottleneck.cli.main import main\n"
+        f"sys.argv[1:] = {words!r}\n"
+        "try: main()\n"
+        "finally: print('heavy:', sorted({'torch', 'numpy', 'h5py', 'sklearn', 'rich', 'PIL'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_the_launcher_in_a_checkout_is_the_command(tmp_path):
+    answer = subprocess.run(
+        [sys.executable, CHECKOUT / "cli.py", "--version"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert answer.stdout.strip().endswith(__version__)
+
+
+def test_commands_are_listed_in_the_order_of_the_work():
+    assert list(cli.list_commands(None)) == ["extract", "fit", "predict", "demo"]
+
+
+@pytest.mark.parametrize("name", list(cli.commands))
+def test_every_command_has_help_for_itself_and_each_option(name):
+    command = cli.commands[name]
+    assert command.help
+    assert command.short_help
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter.name not in ("head",):
+            assert parameter.help, parameter.name
+    assert {"--cache", "--runs", "--json", "--debug"} <= {word for p in command.params for word in p.opts}
+
+
+def test_from_folder_to_predictions_as_json(folder):
+    images = folder(CLASSES)
+    out, _ = run("extract", images, "--json")
+    found = json.loads(out)
+    assert found.items() >= {
+        "images": 16, "unique": 16, "computed": 16, "reused": 0, "failed": 0, "ignored": 0,
+        "model": "efficientnet_lite0", "dim": 1280,
+    }.items()  # fmt: skip
+    assert len(found["fingerprint"]) == 64
+    assert found["seconds"] > 0
+
+    out, _ = run("fit", "--json", "--split", "60/0/40")
+    fitted = json.loads(out)
+    assert set(fitted) >= {
+        "run", "head", "model", "params", "classes", "n_train", "n_heldout", "heldout", "cv_accuracy", "accuracy",
+        "accuracy_ci95", "balanced_accuracy", "macro_f1", "seconds",
+    }  # fmt: skip
+    assert fitted["classes"] == ["a", "b"]
+    assert fitted["heldout"] == "test"
+    assert fitted["n_train"] + fitted["n_heldout"] == 16
+    assert fitted["accuracy_ci95"][0] <= fitted["accuracy"] <= fitted["accuracy_ci95"][1]
+
+    write(images / "a/bad.jpg", b"<html>")
+    out, err = run("predict", images, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == 17
+    assert set(lines[0]) >= {"path", "digest", "label", "probability"}
+    assert lines[-1]["label"] is None
+    assert lines[-1]["error"]["code"] == "not-an-image"
+    assert "1 failed" in err
+
+
+def test_without_json_stdout_stays_free_for_data(folder):
+    images = folder(CLASSES)
+    assert run("extract", images)[0] == ""
+    assert run("fit", "--split", "60/0/40")[0] == ""
+    out, _ = run("predict", images)
+    assert str(images / "a" / "0.jpg") in out
+
+
+def test_predictions_as_csv_into_a_file(folder, tmp_path):
+    images = folder(CLASSES)
+    run("extract", images)
+    run("fit", "--split", "60/0/40")
+    assert run("predict", images, "--format", "csv", "--out", tmp_path / "p.csv")[0] == ""
+    lines = (tmp_path / "p.csv").read_text().splitlines()
+    assert lines[0] == "path,digest,label,probability,label_2,probability_2"
+    assert len(lines) == 17
+
+
+def test_failures_are_listed_with_reasons_and_strict_exits_with_1(folder):
+    whole = photo(1, size=(300, 200))
+    images = folder({**CLASSES, "a/cut.jpg": whole[:2000], "a/page.jpg": b"<html>", "b/zero.jpg": b""})
+    _, err = run("extract", images)
+    for name, code in (("cut.jpg", "truncated"), ("page.jpg", "not-an-image"), ("zero.jpg", "empty")):
+        assert any(name in line and code in line for line in err.splitlines())
+    assert "3 failed" in err.splitlines()[-1]
+    out, _ = run("extract", images, "--strict", "--json", code=1)
+    assert json.loads(out)["failed"] == 3
+
+
+def test_an_error_is_one_sentence_and_exit_code_1(tmp_path):
+    _, err = run("extract", tmp_path / "nowhere", code=1)
+    assert err.startswith("error: expected a folder of images")
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_error_with_json_is_one_object(tmp_path):
+    out, _ = run("fit", "--json", code=1)
+    assert "bottleneck extract" in json.loads(out)["error"]["message"]
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    answer = in_a_process("extract", tmp_path / "nowhere", "--debug")
+    assert answer.returncode == 1
+    assert "Traceback" in answer.stderr
+
+
+def test_a_bug_is_called_one_without_a_traceback(monkeypatch, folder):
+    def broken(*_, **__):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("bottleneck.extraction.extract", broken)
+    _, err = run("extract", folder(CLASSES), code=1)
+    assert "This is a bug" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["fit", "--head", "forest"], ["fit", "--cv", "1"], ["nothing"], ["predict"]])
+def test_wrong_usage_is_exit_code_2(words):
+    run(*words, code=2)
+
+
+def test_a_misspelt_model_gets_the_nearest_names(folder):
+    _, err = run("extract", folder(CLASSES), "--model", "resnet5", code=1)
+    assert "resnet50" in err
+
+
+def test_random_weights_warn(folder):
+    _, err = run("extract", folder(CLASSES), "--weights", "none")
+    assert "warning: efficientnet_lite0 has random weights" in err
+
+
+def test_in_a_fresh_process_a_second_extract_writes_nothing_and_names_survive_any_bytes(folder, tmp_path):
+    images = folder(CLASSES)
+    (images / "a" / b"caf\xe9.jpg".decode("utf-8", "surrogateescape")).write_bytes(photo(500))
+    assert in_a_process("extract", images).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    answer = in_a_process("extract", images, "--json")
+    assert json.loads(answer.stdout)["computed"] == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_the_demonstration_reaches_95_percent_by_cross_validation():
+    out, err = run("demo", "--json")
+    found = json.loads(out)
+    assert found["computed"] == 1797
+    assert found["cv_accuracy"] >= 0.95
+    assert len(found["runs"]) == 3
+    assert "bottleneck extract YOUR/IMAGES" in err
+    out, _ = run("predict", "demo/digits/3", "--format", "csv")
+    labels = [line.split(",")[2] for line in out.splitlines()[1:]]
+    assert labels.count("3") / len(labels) > 0.9

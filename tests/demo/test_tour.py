@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from bottleneck.demo.tour import examples, prepare
+from bottleneck.errors import DownloadError
+from bottleneck.runs import Run
+
+ROWS = [("a1", "a", "a", 0.9), ("a2", "a", "b", 0.6), ("b1", "b", "b", 0.8), ("b2", "b", "b", 0.7)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    lines = ["path,digest,split,label,predicted,probability"]
+    lines += [f"{path},00,test,{label},{predicted},{share}" for path, label, predicted, share in ROWS]
+    (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    return Run(tmp_path, {})
+
+
+def test_examples_are_evenly_spaced_and_include_a_mistake(run):
+    assert [example.path for example in examples(run, 2)] == ["a1", "b1", "a2"]
+
+
+def test_no_mistake_is_shown_twice(run):
+    assert [example.path for example in examples(run, 4)] == ["a1", "a2", "b1", "b2"]
+
+
+def test_a_set_that_must_be_fetched_says_so_offline(monkeypatch):
+    import socket
+
+    def offline(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    with pytest.raises(DownloadError, match=r"hymenoptera_data\.zip cannot be reached"):
+        prepare("hymenoptera", Path("demo"))

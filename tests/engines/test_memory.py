@@ -1,0 +1,92 @@
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from bottleneck.engines.memory import keep_freed_memory
+
+GLIBC = platform.libc_ver()[0] == "glibc"
+
+# Page faults of ten rounds of allocating, filling and freeing 64 MiB, beyond those of the first.
+ROUNDS = """
+import ctypes, resource, sys
+from bottleneck.engines.memory import keep_freed_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def one_round():
+    block = libc.malloc(64 << 20)
+    libc.memset(block, 1, 64 << 20)
+    libc.free(block)
+
+told = keep_freed_memory() if sys.argv[1] == "keep" else None
+one_round()
+before = faults()
+for _ in range(10):
+    one_round()
+print(told, faults() - before)
+"""
+
+
+def rounds(mode: str) -> tuple[str, int]:
+    # glibc reads these as settings of its own.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", ROUNDS, mode]
+    told, faults = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()
+    return told, int(faults)
+
+
+@pytest.mark.skipif(not GLIBC, reason="other C libraries have other allocators")
+def test_freed_memory_is_used_again_without_page_faults():
+    told, kept = rounds("keep")
+    _, usual = rounds("leave")
+
+    assert told == "True"
+    assert kept < usual / 5
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_other_systems_are_left_alone(monkeypatch, system):
+    def never(*args: object) -> None:
+        raise AssertionError("the C library was asked for")
+
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(ctypes, "CDLL", never)
+
+    assert keep_freed_memory() is False
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+
+    assert keep_freed_memory() is False
+
+
+def test_a_c_library_that_cannot_be_loaded_is_no_error(monkeypatch):
+    def fail(name: object) -> None:
+        raise OSError("no such library")
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+
+    assert keep_freed_memory() is False
+
+
+def test_a_refusal_is_reported(monkeypatch):
+    class Refusing:
+        def mallopt(self, *args: int) -> int:
+            return 0
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Refusing())
+
+    assert keep_freed_memory() is False

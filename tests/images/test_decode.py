@@ -1,0 +1,507 @@
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+from bottleneck.errors import ImageError
+from bottleneck.images import decode as module
+from bottleneck.images.decode import decode
+from bottleneck.images.preprocessing import INTERPOLATIONS, Preprocessing
+from tests.conftest import photo
+
+Pixels = NDArray[np.uint8]
+WHITE, RED = (255, 255, 255), (255, 0, 0)
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def plain(mode: str, colour: object) -> Image.Image:
+    return Image.new(mode, (40, 40), colour)  # type: ignore[arg-type]
+
+
+def torchvision(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    filter_ = InterpolationMode(preprocessing.interpolation)
+    return np.asarray(Compose([Resize(preprocessing.resize, filter_), CenterCrop(preprocessing.crop)])(image))
+
+
+def code(data: bytes, preprocessing: Preprocessing) -> str:
+    with pytest.raises(ImageError) as error:
+        decode(data, preprocessing)
+    assert str(error.value)
+    assert error.value.code in ImageError.CODES
+    return error.value.code
+
+
+def attempt(data: bytes, preprocessing: Preprocessing) -> Pixels | str:
+    """Return the pixels, or the code of the error."""
+    try:
+        return decode(data, preprocessing)
+    except ImageError as error:
+        return error.code
+
+
+def middle(data: bytes, preprocessing: Preprocessing) -> tuple[int, ...]:
+    """Return the colour of an image that has but one."""
+    pixels = decode(data, preprocessing)
+    assert (pixels == pixels[0, 0]).all()
+    return tuple(int(level) for level in pixels[0, 0])
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width: int, height: int) -> bytes:
+    """Return a PNG of a few bytes that claims to be as large as asked."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+
+
+def tiff_of(levels: NDArray[np.generic], sample_format: int) -> bytes:
+    """Return an uncompressed grey TIFF of samples that Pillow itself does not write."""
+    height, width = levels.shape
+    raw = levels.astype(levels.dtype.newbyteorder("<")).tobytes()
+    bits = levels.dtype.itemsize * 8
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (278, height)]
+    tags += [(279, len(raw)), (339, sample_format)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(raw)) + raw + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+# Equal to torchvision, pixel for pixel
+
+SIZES = [
+    (64, 48),
+    (48, 64),
+    (32, 32),
+    (33, 47),
+    (500, 333),
+    (333, 500),
+    (299, 300),
+    (20, 17),
+    (5, 9),
+    (32, 50),
+    (100, 13),
+    (17, 136),  # 8 : 1, the longest that is resized whole
+]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("resize", "crop"), [(32, 28), (32, 32), (33, 28), (35, 32), (32, 1)])
+def test_pixels_are_those_of_torchvision(
+    preprocessing: Preprocessing, size: tuple[int, int], interpolation: str, resize: int, crop: int
+) -> None:
+    image = noise(*size)
+    wanted = replace(preprocessing, resize=resize, crop=crop, interpolation=interpolation)
+    assert np.array_equal(decode(encode(image), wanted), torchvision(image, wanted))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_every_interpolation_is_that_of_torchvision(preprocessing: Preprocessing, interpolation: str) -> None:
+    image = noise(97, 61)
+    wanted = replace(preprocessing, interpolation=interpolation)
+    assert np.array_equal(decode(encode(image), wanted), torchvision(image, wanted))
+
+
+def test_the_interpolations_differ(preprocessing: Preprocessing) -> None:
+    data = photo(1)
+    results = {decode(data, replace(preprocessing, interpolation=name)).tobytes() for name in INTERPOLATIONS}
+    assert len(results) == len(INTERPOLATIONS)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_pixels_of_real_photographs_are_those_of_torchvision(
+    preprocessing: Preprocessing, hymenoptera: Path, interpolation: str
+) -> None:
+    wanted = replace(preprocessing, resize=342, crop=299, interpolation=interpolation)
+    for path in sorted(hymenoptera.rglob("*.jpg"))[::60]:
+        with Image.open(path) as image:
+            assert np.array_equal(decode(path.read_bytes(), wanted), torchvision(image.convert("RGB"), wanted)), path
+
+
+def test_the_result_is_a_square_of_bytes(preprocessing: Preprocessing) -> None:
+    pixels = decode(photo(1), preprocessing)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (28, 28, 3)
+    assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
+def test_every_format_is_decoded(preprocessing: Preprocessing, kind: str) -> None:
+    data = photo(1, kind=kind)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(decode(data, preprocessing), torchvision(image.convert("RGB"), preprocessing))
+
+
+# Odd shapes
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (2, 1), (9, 1), (1, 60_000)], ids=str)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_strip_keeps_its_colour(preprocessing: Preprocessing, size: tuple[int, int], interpolation: str) -> None:
+    wanted = replace(preprocessing, interpolation=interpolation)
+    assert middle(encode(Image.new("RGB", size, (10, 200, 30))), wanted) == (10, 200, 30)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_a_strip_the_middle_is_taken(preprocessing: Preprocessing, turned: bool) -> None:
+    levels = np.zeros((100, 3000, 3), np.uint8)
+    levels[:, 1500:] = 255
+    image = Image.fromarray(levels)
+    pixels = decode(encode(image.transpose(Image.Transpose.TRANSPOSE) if turned else image), preprocessing)
+    columns = pixels.mean(axis=(1, 2) if turned else (0, 2))
+    assert columns[:12].max() == 0
+    assert columns[-12:].min() == 255
+    assert 120 < columns.mean() < 135
+
+
+@pytest.mark.parametrize("size", [(300, 20), (20, 300), (137, 17), (1000, 64)], ids=str)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_strip_is_nearly_that_of_torchvision(
+    preprocessing: Preprocessing, size: tuple[int, int], interpolation: str
+) -> None:
+    image = noise(*size)
+    wanted = replace(preprocessing, interpolation=interpolation)
+    difference = np.abs(decode(encode(image), wanted).astype(int) - torchvision(image, wanted).astype(int))
+    assert difference.mean() < 1
+    assert difference.max() < 64
+
+
+def test_a_long_strip_is_never_resized_whole(preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def watch(image: Image.Image, size: tuple[int, int], *args: object, **options: object) -> Image.Image:
+        sizes.append(size)
+        return resize(image, size, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", watch)
+    decode(encode(Image.new("RGB", (20_000, 1))), preprocessing)
+    assert max(max(size) for size in sizes) <= module.STRIP * preprocessing.resize
+
+
+# Orientation
+
+# How to store an upright image so that a viewer that obeys the tag shows it upright again.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_is_obeyed(preprocessing: Preprocessing, orientation: int) -> None:
+    upright = noise(60, 41)
+    how = STORED[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encode(upright if how is None else upright.transpose(how), exif=exif)
+    assert np.array_equal(decode(stored, preprocessing), torchvision(upright, preprocessing))
+
+
+def test_exif_orientation_is_obeyed_in_jpeg(preprocessing: Preprocessing) -> None:
+    levels = np.zeros((48, 64, 3), np.uint8)
+    levels[:, :32] = RED
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it clockwise: what was left is above
+    pixels = decode(encode(Image.fromarray(levels), "JPEG", exif=exif), preprocessing)
+    assert pixels[:10, :, 0].min() > 200
+    assert pixels[-10:, :, 0].max() < 50
+
+
+@pytest.mark.parametrize("block", [b"broken", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
+@pytest.mark.filterwarnings("ignore:.*EXIF")
+def test_broken_exif_is_no_reason_to_refuse_an_image(preprocessing: Preprocessing, block: bytes) -> None:
+    broken = photo(1, exif=b"Exif\0\0" + block)
+    assert np.array_equal(decode(broken, preprocessing), decode(photo(1), preprocessing))
+
+
+# Transparency
+
+TWO_COLOURS = plain("P", 0)
+TWO_COLOURS.putpalette([200, 0, 0, 0, 0, 200])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(plain("RGBA", (200, 0, 0, 0))),
+        encode(plain("RGBA", (200, 0, 0, 0)), "WEBP", lossless=True, exact=True),
+        encode(plain("RGBA", (200, 0, 0, 0)), "TIFF"),
+        encode(plain("LA", (10, 0))),
+        encode(TWO_COLOURS, transparency=0),
+        encode(TWO_COLOURS, transparency=b"\0\xff"),
+        encode(TWO_COLOURS, "GIF", transparency=0),
+        encode(plain("L", 7), transparency=7),
+        encode(plain("RGB", (1, 2, 3)), transparency=(1, 2, 3)),
+        encode(plain("1", 0), transparency=0),
+    ],
+    ids=["RGBA", "WebP", "TIFF", "LA", "palette", "palette alpha", "GIF", "L key", "RGB key", "1 key"],
+)
+def test_what_is_transparent_is_white(preprocessing: Preprocessing, data: bytes) -> None:
+    assert middle(data, preprocessing) == WHITE
+
+
+@pytest.mark.parametrize(
+    ("data", "colour"),
+    [
+        (encode(plain("RGBA", (200, 0, 0, 255))), (200, 0, 0)),
+        (encode(plain("LA", (10, 255))), (10, 10, 10)),
+        (encode(TWO_COLOURS, transparency=1), (200, 0, 0)),
+        (encode(TWO_COLOURS), (200, 0, 0)),
+        (encode(plain("L", 7), transparency=8), (7, 7, 7)),
+        (encode(plain("RGB", (1, 2, 3)), transparency=(3, 2, 1)), (1, 2, 3)),
+    ],
+    ids=["RGBA", "LA", "palette", "opaque palette", "L key", "RGB key"],
+)
+def test_what_is_opaque_keeps_its_colour(preprocessing: Preprocessing, data: bytes, colour: tuple[int, ...]) -> None:
+    assert middle(data, preprocessing) == colour
+
+
+def test_what_is_half_transparent_is_mixed_with_white(preprocessing: Preprocessing) -> None:
+    assert middle(encode(plain("RGBA", (200, 0, 0, 51))), preprocessing) == (244, 204, 204)
+    assert middle(encode(plain("LA", (0, 51))), preprocessing) == (204, 204, 204)
+
+
+def test_colour_hidden_under_transparency_does_not_bleed(preprocessing: Preprocessing) -> None:
+    levels = np.zeros((64, 64, 4), np.uint8)
+    levels[:, :, 1] = 255  # green, and all of it transparent but for a white disc's pixels
+    levels[::2, ::2] = 255
+    assert middle(encode(Image.fromarray(levels)), preprocessing) == WHITE
+
+
+# Grey
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled_and_not_clipped(preprocessing: Preprocessing, kind: str) -> None:
+    for level in (0, 1, 100, 128, 254, 255):
+        data = encode(Image.fromarray(np.full((40, 40), level * 257, np.uint16)), kind)
+        assert middle(data, preprocessing) == (level,) * 3
+
+
+def test_equal_levels_of_sixteen_bits_stay_equal_across_images(preprocessing: Preprocessing) -> None:
+    dark, light = np.full((40, 40), 2570, np.uint16), np.full((40, 40), 2570, np.uint16)
+    light[:, 20:] = 65535
+    a, b = (decode(encode(Image.fromarray(levels)), preprocessing) for levels in (dark, light))
+    assert np.array_equal(a[:, :8], b[:, :8])
+    assert (b[:, -8:] == 255).all()
+
+
+def test_thirty_two_bits_are_scaled_to_their_whole_range(preprocessing: Preprocessing) -> None:
+    assert middle(tiff_of(np.full((40, 40), 2**31 - 1, np.uint32), 1), preprocessing) == (127,) * 3
+    assert middle(tiff_of(np.full((40, 40), 2**32 - 1, np.uint32), 1), preprocessing) == WHITE
+
+
+@pytest.mark.parametrize(
+    ("level", "top", "grey"),
+    [(0.5, 1.0, 128), (0.0, 1.0, 0), (1.0, 1.0, 255), (0.2, 0.2, 51), (100, 255, 100), (2570, 65535, 10), (-3, 1, 0)],
+)
+def test_floats_are_scaled_by_the_range_they_reach_into(
+    preprocessing: Preprocessing, level: float, top: float, grey: int
+) -> None:
+    levels = np.full((40, 40), level, np.float32)
+    levels[:, 30:] = top
+    assert (decode(encode(Image.fromarray(levels), "TIFF"), preprocessing)[:, :15] == grey).all()
+
+
+@pytest.mark.parametrize("level", [np.nan, np.inf, -np.inf])
+def test_floats_that_are_no_number_are_corrupt(preprocessing: Preprocessing, level: float) -> None:
+    levels = np.zeros((40, 40), np.float32)
+    levels[3, 4] = level
+    assert code(encode(Image.fromarray(levels), "TIFF"), preprocessing) == "corrupt"
+
+
+def test_one_bit_is_black_and_white(preprocessing: Preprocessing) -> None:
+    levels = np.zeros((40, 40), bool)
+    levels[:, 20:] = True
+    pixels = decode(encode(Image.fromarray(levels)), preprocessing)
+    assert (pixels[:, :12] == 0).all()
+    assert (pixels[:, -12:] == 255).all()
+
+
+def test_eight_bits_of_grey_are_three_equal_channels(preprocessing: Preprocessing) -> None:
+    assert middle(encode(plain("L", 77)), preprocessing) == (77, 77, 77)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+@pytest.mark.parametrize(
+    ("ink", "colour"), [((0, 255, 255, 0), RED), ((255, 255, 0, 0), (0, 0, 255)), ((0, 0, 0, 255), (0, 0, 0))]
+)
+def test_printing_inks_become_colours(
+    preprocessing: Preprocessing, kind: str, ink: tuple[int, ...], colour: tuple[int, ...]
+) -> None:
+    pixels = decode(encode(plain("CMYK", ink), kind), preprocessing)
+    assert np.abs(pixels.astype(int) - colour).max() <= 3
+
+
+# Several frames
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_counts(preprocessing: Preprocessing, kind: str) -> None:
+    others = [plain("RGB", (0, 0, 255)), plain("RGB", (0, 255, 0))]
+    data = encode(plain("RGB", RED), kind, save_all=True, append_images=others, lossless=True)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 3  # type: ignore[attr-defined]
+    assert middle(data, preprocessing) == RED
+
+
+# What cannot be used
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("part", [0.7, 0.95])
+@pytest.mark.filterwarnings("ignore:.*EXIF", "ignore:Truncated File Read")
+def test_a_file_cut_short_is_truncated(preprocessing: Preprocessing, kind: str, part: float) -> None:
+    data = encode(noise(50, 40), kind)
+    assert code(data[: int(len(data) * part)], preprocessing) == "truncated"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+@pytest.mark.filterwarnings("ignore:.*EXIF", "ignore:Truncated File Read")
+def test_a_file_cut_anywhere_is_refused_or_whole(preprocessing: Preprocessing, kind: str) -> None:
+    data = encode(noise(50, 40), kind)
+    whole = decode(data, preprocessing)
+    for length in (*range(60), *range(60, len(data), 61), *range(len(data) - 30, len(data))):
+        outcome = attempt(data[:length], preprocessing)
+        if isinstance(outcome, str):
+            assert outcome in ("empty", "not-an-image", "truncated", "corrupt"), length
+            continue
+        assert length > len(data) - 30
+        assert np.array_equal(outcome, whole), length
+
+
+def test_a_png_with_spoilt_pixels_is_corrupt(preprocessing: Preprocessing) -> None:
+    data = bytearray(encode(noise(50, 40)))
+    data[200:260] = bytes(60)
+    assert code(bytes(data), preprocessing) in ("corrupt", "truncated")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+@pytest.mark.filterwarnings("ignore")
+def test_overwritten_bytes_raise_nothing_but_image_errors(preprocessing: Preprocessing, kind: str) -> None:
+    data = encode(noise(50, 40), kind)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        damaged = np.frombuffer(data, np.uint8).copy()
+        damaged[rng.integers(0, len(damaged) if seed % 2 else 200, 10)] = rng.integers(0, 256, 10)
+        outcome = attempt(damaged.tobytes(), preprocessing)
+        assert outcome in ImageError.CODES if isinstance(outcome, str) else outcome.shape == (28, 28, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
+        (b"\n  <HTML lang=en>", "an HTML page"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<?xml version='1.0'?><svg/>", "SVG or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
+        (b"hello, world", "begins with b'hello, world'"),
+        (bytes(1000), "begins with"),
+        (np.random.default_rng(0).bytes(5000), "begins with"),
+        (b"\xff", "begins with"),
+    ],
+    ids=["html", "HTML", "svg", "xml", "lfs", "text", "zeros", "random", "one byte"],
+)
+def test_what_is_no_image_is_said_to_be_what_it_is(preprocessing: Preprocessing, data: bytes, words: str) -> None:
+    assert code(data, preprocessing) == "not-an-image"
+    with pytest.raises(ImageError, match=words.replace("(", r"\(")):
+        decode(data, preprocessing)
+
+
+def test_no_bytes_are_empty(preprocessing: Preprocessing) -> None:
+    assert code(b"", preprocessing) == "empty"
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (13_400, 13_400)], ids=str)
+def test_a_decompression_bomb_is_too_large(preprocessing: Preprocessing, size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="178,956,970 pixels") as error:
+        decode(png_of(*size), preprocessing)
+    assert error.value.code == "too-large"
+
+
+def test_the_limit_counts_pixels(preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PIXELS", 64 * 48)
+    assert decode(photo(1, (64, 48)), preprocessing).shape == (28, 28, 3)
+    assert code(photo(1, (64, 49)), preprocessing) == "too-large"
+
+
+def refuse(kind: type[Exception], text: str) -> Callable[..., None]:
+    def method(*args: object, **options: object) -> None:
+        raise kind(text)
+
+    return method
+
+
+def test_an_image_for_which_there_is_no_memory_is_too_large(
+    preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = photo(1)
+    monkeypatch.setattr(Image.Image, "resize", refuse(MemoryError, ""))
+    with pytest.raises(ImageError, match="no memory for 64 x 48") as error:
+        decode(data, preprocessing)
+    assert error.value.code == "too-large"
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (refuse(SyntaxError, "broken PNG file"), "corrupt"),
+        (refuse(ValueError, "bad"), "corrupt"),
+        (refuse(OSError, "image file is truncated (3 bytes not processed)"), "truncated"),
+        (refuse(EOFError, ""), "truncated"),
+        (refuse(struct.error, "unpack requires 4 bytes"), "truncated"),
+    ],
+)
+def test_whatever_pillow_raises_has_a_code(
+    preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, error: Callable[..., None], found: str
+) -> None:
+    data = photo(1)
+    monkeypatch.setattr(Image.Image, "resize", error)
+    assert code(data, preprocessing) == found
+
+
+def test_a_large_image_that_is_fine_prints_nothing() -> None:
+    script = """
+import io
+from PIL import Image
+from bottleneck.images.decode import decode
+from bottleneck.images.preprocessing import Preprocessing
+
+buffer = io.BytesIO()
+Image.new("RGB", (40, 30)).save(buffer, "PNG")
+Image.MAX_IMAGE_PIXELS = 1000  # Pillow warns above it, and refuses above twice as much
+values = dict(resize=32, crop=28, interpolation="bilinear", antialias=True, mean=(0, 0, 0), std=(1, 1, 1))
+print(decode(buffer.getvalue(), Preprocessing(**values)).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "(28, 28, 3)\n"
+    assert done.stderr == ""

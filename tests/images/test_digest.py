@@ -1,0 +1,323 @@
+import hashlib
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bottleneck.errors import ImageError
+from bottleneck.images import digest
+from bottleneck.images.digest import DigestMemo, Signature, digest_file, is_settled, read_file, signature
+from tests.conftest import write
+
+A, B = hashlib.sha256(b"a").digest(), hashlib.sha256(b"b").digest()
+SETTLED: Signature = (10, 10**18, 10**18, 7)
+NOW = 10**9 + 60.0
+
+
+def remembered(place: Path, signature: Signature = SETTLED) -> DigestMemo:
+    memo = DigestMemo(place)
+    memo.remember([("/images/a", signature, A, NOW), ("/images/b", signature, B, NOW)])
+    return memo
+
+
+def execute(place: Path, statement: str) -> None:
+    connection = sqlite3.connect(place)
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+# Reading
+
+
+def test_the_digest_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jpg", b"abc")
+    found, its_signature, now = digest_file(path)
+    assert found.hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert its_signature == signature(path.stat())
+    assert abs(now - time.time()) < 60
+
+
+def test_read_file_returns_every_byte(tmp_path: Path) -> None:
+    data = random.Random(0).randbytes(3_000_000)
+    assert read_file(write(tmp_path / "a.jpg", data))[0] == data
+
+
+def test_a_link_is_read_as_what_it_points_to(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", b"abc")
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    assert read_file(tmp_path / "link.jpg") == read_file(tmp_path / "a.jpg")
+
+
+def make_nothing(path: Path) -> None:
+    pass
+
+
+def make_dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (Path.mkdir, "unreadable"),
+        (make_nothing, "unreadable"),
+        (make_dangling, "unreadable"),
+        (make_loop, "unreadable"),
+        (Path.touch, "empty"),
+        (os.mkfifo, "unreadable"),  # and it does not wait for a writer
+    ],
+)
+def test_what_cannot_be_read_has_a_code(tmp_path: Path, make: Callable[[Path], None], code: str) -> None:
+    make(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=r"\w") as error:
+        read_file(tmp_path / "a.jpg")
+    assert error.value.code == code
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc on this machine")
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, Path.touch])
+def test_what_cannot_be_read_leaves_no_open_descriptor(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "a.jpg")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(ImageError, match=r"\w"):
+            read_file(tmp_path / "a.jpg")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.jpg", b"abc")
+    fstat = os.fstat
+
+    def fstat_then_change(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        with open(path, "ab") as file:
+            file.write(b"more")
+        return status
+
+    monkeypatch.setattr(os, "fstat", fstat_then_change)
+    with pytest.raises(ImageError, match="changed") as error:
+        read_file(path)
+    assert error.value.code == "changed"
+
+
+# The memo
+
+
+def test_the_memo_recalls_what_it_was_told(tmp_path: Path) -> None:
+    memo = remembered(tmp_path / "digests.sqlite")
+    asked = {"/images/a": SETTLED, "/images/b": SETTLED, "/images/c": SETTLED}
+    assert memo.lookup(asked) == {"/images/a": A, "/images/b": B}
+    assert DigestMemo(tmp_path / "digests.sqlite").lookup(asked) == {"/images/a": A, "/images/b": B}
+
+
+@pytest.mark.parametrize("field", range(4), ids=["size", "mtime", "ctime", "inode"])
+def test_a_change_of_any_part_of_the_signature_is_a_miss(tmp_path: Path, field: int) -> None:
+    memo = remembered(tmp_path / "digests.sqlite")
+    changed = tuple(value + (index == field) for index, value in enumerate(SETTLED))
+    assert memo.lookup({"/images/a": changed, "/images/b": SETTLED}) == {"/images/b": B}
+
+
+def test_a_later_digest_replaces_an_earlier_one(tmp_path: Path) -> None:
+    memo = remembered(tmp_path / "digests.sqlite")
+    later = (11, *SETTLED[1:])
+    memo.remember([("/images/a", later, B, NOW)])
+    assert memo.lookup({"/images/a": later}) == {"/images/a": B}
+    assert memo.lookup({"/images/a": SETTLED}) == {}
+
+
+def test_the_memo_takes_more_files_than_one_query(tmp_path: Path) -> None:
+    digests = {f"/images/{number}": hashlib.sha256(b"%d" % number).digest() for number in range(1201)}
+    memo = DigestMemo(tmp_path / "digests.sqlite")
+    memo.remember((path, SETTLED, found, NOW) for path, found in digests.items())
+    assert memo.lookup(dict.fromkeys(digests, SETTLED)) == digests
+
+
+@pytest.mark.parametrize("path", ["/images/café", os.fsdecode(b"/images/caf\xe9"), "/images/a'b\n?#%41"])
+def test_the_memo_takes_any_name(tmp_path: Path, path: str) -> None:
+    memo = DigestMemo(tmp_path / "odd ?#%41" / "digests.sqlite")
+    memo.remember([(path, SETTLED, A, NOW)])
+    assert memo.lookup({path: SETTLED}) == {path: A}
+    assert memo.path.is_file()
+
+
+def test_the_largest_inode_fits(tmp_path: Path) -> None:
+    status = os.stat_result((0o100644, 2**64 - 1, 0, 1, 0, 0, 10, 0, 0, 0))
+    memo = remembered(tmp_path / "digests.sqlite", (10, 10**18, 10**18, signature(status)[3]))
+    assert len(memo.lookup({"/images/a": (10, 10**18, 10**18, signature(status)[3])})) == 1
+
+
+@pytest.mark.parametrize(
+    ("mtime_age", "ctime_age", "settled"),
+    [(60, 60, True), (2, 2, True), (1.9, 60, False), (60, 1.9, False), (-60, 60, False)],
+)
+def test_a_file_is_settled_two_seconds_after_its_last_change(mtime_age: float, ctime_age: float, settled: bool) -> None:
+    found = (10, int((NOW - mtime_age) * 1e9), int((NOW - ctime_age) * 1e9), 7)
+    assert is_settled(found, NOW) is settled
+
+
+@pytest.mark.parametrize("field", [1, 2], ids=["mtime", "ctime"])
+def test_a_young_file_is_not_remembered(tmp_path: Path, field: int) -> None:
+    young = tuple(int((NOW - 1) * 1e9) if index == field else value for index, value in enumerate(SETTLED))
+    memo = remembered(tmp_path / "digests.sqlite", young)
+    assert memo.lookup({"/images/a": young}) == {}
+
+
+def test_a_file_just_written_is_not_remembered(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.jpg", b"abc"))  # its mtime is old, its ctime is not
+    found, its_signature, now = digest_file(path)
+    memo = DigestMemo(tmp_path / "digests.sqlite")
+    memo.remember([(path, its_signature, found, now)])
+    assert memo.lookup({path: its_signature}) == {}
+
+
+def test_nothing_is_written_when_there_is_nothing_to_remember(tmp_path: Path) -> None:
+    DigestMemo(tmp_path / "cache" / "digests.sqlite").remember([])
+    assert not (tmp_path / "cache").exists()
+
+
+def test_looking_up_writes_nothing(tmp_path: Path) -> None:
+    assert DigestMemo(tmp_path / "cache" / "digests.sqlite").lookup({"/images/a": SETTLED}) == {}
+    assert not (tmp_path / "cache").exists()
+
+
+# A memo that is lost or damaged
+
+
+def test_a_deleted_memo_is_empty_and_made_anew(tmp_path: Path) -> None:
+    memo = remembered(tmp_path / "digests.sqlite")
+    memo.path.unlink()
+    assert memo.lookup({"/images/a": SETTLED}) == {}
+    assert remembered(memo.path).lookup({"/images/a": SETTLED}) == {"/images/a": A}
+
+
+@pytest.mark.parametrize("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
+def test_a_memo_that_is_no_database_is_empty_and_made_anew(tmp_path: Path, content: bytes) -> None:
+    place = tmp_path / "digests.sqlite"
+    place.write_bytes(content)
+    assert DigestMemo(place).lookup({"/images/a": SETTLED}) == {}
+    assert remembered(place).lookup({"/images/a": SETTLED}) == {"/images/a": A}
+
+
+def test_a_memo_cut_short_gives_nothing_wrong(tmp_path: Path) -> None:
+    place = tmp_path / "digests.sqlite"
+    memo = remembered(place)
+    whole = place.read_bytes()
+    for length in range(0, len(whole), 512):
+        place.write_bytes(whole[:length])
+        assert memo.lookup({"/images/a": SETTLED}) in ({}, {"/images/a": A})
+
+
+@pytest.mark.parametrize("value", ["null", "5", "'" + "x" * 32 + "'", "x'00'"])
+def test_a_digest_that_is_not_32_bytes_is_a_miss(tmp_path: Path, value: str) -> None:
+    memo = remembered(tmp_path / "digests.sqlite")
+    execute(memo.path, f"update digests set digest = {value} where path = cast('/images/a' as blob)")
+    assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_overwritten_bytes_in_the_memo_are_no_error(tmp_path: Path, seed: int) -> None:
+    place = tmp_path / "digests.sqlite"
+    memo = remembered(place)
+    damaged, rng = bytearray(place.read_bytes()), random.Random(seed)
+    for _ in range(300):
+        damaged[rng.randrange(100, len(damaged))] = rng.randrange(256)
+    place.write_bytes(damaged)
+    assert set(memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED})) <= {"/images/a", "/images/b"}
+    memo.remember([("/images/a", SETTLED, A, NOW)])
+
+
+def test_a_path_overwritten_in_the_memo_is_a_miss(tmp_path: Path) -> None:
+    place = tmp_path / "digests.sqlite"
+    memo = remembered(place)
+    place.write_bytes(place.read_bytes().replace(b"/images/a", b"/imagex/a"))
+    assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
+
+
+def test_a_schema_overwritten_in_the_memo_is_no_error(tmp_path: Path) -> None:
+    place = tmp_path / "digests.sqlite"
+    memo = remembered(place)
+    place.write_bytes(place.read_bytes().replace(b"CREATE TABLE digests", b"CR\xe6ATE TABLE digests"))
+    assert memo.lookup({"/images/a": SETTLED}) == {}
+    memo.remember([("/images/a", SETTLED, A, NOW)])
+    assert memo.lookup({"/images/a": SETTLED}) == {"/images/a": A}
+
+
+def test_a_flipped_bit_in_a_remembered_digest_is_a_miss(tmp_path: Path) -> None:
+    place = tmp_path / "digests.sqlite"
+    memo = remembered(place)
+    place.write_bytes(place.read_bytes().replace(A, bytes([A[0] ^ 1]) + A[1:]))
+    assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
+
+
+def test_a_memo_of_another_schema_is_made_anew(tmp_path: Path) -> None:
+    place = tmp_path / "digests.sqlite"
+    execute(place, "create table digests (path blob)")
+    assert DigestMemo(place).lookup({"/images/a": SETTLED}) == {}
+    assert remembered(place).lookup({"/images/a": SETTLED}) == {"/images/a": A}
+
+
+def place_that_is_a_folder(root: Path) -> Path:
+    (root / "digests.sqlite").mkdir()
+    return root / "digests.sqlite"
+
+
+def place_below_a_file(root: Path) -> Path:
+    (root / "cache").write_bytes(b"")
+    return root / "cache" / "digests.sqlite"
+
+
+def place_of_too_long_a_name(root: Path) -> Path:
+    return root / ("x" * 300) / "digests.sqlite"
+
+
+@pytest.mark.parametrize("place", [place_that_is_a_folder, place_below_a_file, place_of_too_long_a_name])
+def test_a_memo_that_cannot_be_there_is_done_without(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+    memo = remembered(place(tmp_path))
+    assert memo.lookup({"/images/a": SETTLED}) == {}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_memo_in_a_read_only_folder_is_read_and_not_written(tmp_path: Path) -> None:
+    memo = remembered(tmp_path / "cache" / "digests.sqlite")
+    memo.path.chmod(0o444)
+    memo.path.parent.chmod(0o555)
+    memo.remember([("/images/c", SETTLED, A, NOW)])
+    assert memo.lookup({"/images/a": SETTLED, "/images/c": SETTLED}) == {"/images/a": A}
+    memo.path.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("message", ["attempt to write a readonly database", "database is locked", "disk is full"])
+def test_a_memo_that_cannot_be_written_is_kept_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    memo = remembered(tmp_path / "digests.sqlite")
+
+    def refuse(rows: object) -> None:
+        raise sqlite3.OperationalError(message)
+
+    monkeypatch.setattr(memo, "_write", refuse)
+    memo.remember([("/images/c", SETTLED, A, NOW)])
+    assert memo.lookup({"/images/a": SETTLED, "/images/c": SETTLED}) == {"/images/a": A}
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    memo = remembered(tmp_path / "cache" / "digests.sqlite")
+    assert memo.lookup({"/images/a": SETTLED}) == {}
+
+
+def test_fresh_is_two_seconds() -> None:
+    assert digest.FRESH_SECONDS == 2.0

@@ -1,0 +1,337 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bottleneck.errors import ImagesError
+from bottleneck.images.folders import IMAGE_SUFFIXES, SPLIT_FOLDERS, Found, find_labelled, find_unlabelled
+
+Make = Callable[..., Path]
+Rows = dict[str, tuple[str | None, str | None]]
+
+
+def labelled(root: Path, exclude: tuple[Path, ...] = ()) -> tuple[Rows, Found]:
+    """Return {relative path: (label, split)} and what was found."""
+    found = find_labelled(root, exclude)
+    names = [str(Path(path).relative_to(root)) for path in found.paths]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, zip(found.labels, found.splits, strict=True), strict=True)), found
+
+
+def labels(root: Path) -> dict[str, str | None]:
+    return {name: label for name, (label, _) in labelled(root)[0].items()}
+
+
+def unlabelled(root: Path, exclude: tuple[Path, ...] = ()) -> list[str]:
+    return [str(Path(path).relative_to(root)) for path in find_unlabelled(root, exclude).paths]
+
+
+# Classes
+
+
+def test_each_folder_is_a_class(folder: Make) -> None:
+    rows, found = labelled(folder({"cat/1.jpg": 1, "cat/2.jpg": 2, "dog/3.jpg": 3}))
+    assert rows == {"cat/1.jpg": ("cat", None), "cat/2.jpg": ("cat", None), "dog/3.jpg": ("dog", None)}
+    assert found.groups == [None, None, None]
+    assert not found.failures
+    assert not found.ignored
+
+
+def test_a_nested_file_belongs_to_the_class_of_the_first_level(folder: Make) -> None:
+    root = folder({"cat/1.jpg": 1, "cat/dog/2.jpg": 2, "cat/a/b/c/3.jpg": 3, "dog/2024/4.jpg": 4})
+    assert labels(root) == {
+        "cat/1.jpg": "cat",
+        "cat/dog/2.jpg": "cat",
+        "cat/a/b/c/3.jpg": "cat",
+        "dog/2024/4.jpg": "dog",
+    }
+
+
+def test_the_files_of_a_folder_come_in_the_order_of_their_names(folder: Make) -> None:
+    root = folder({"b/2.jpg": 1, "b/10.jpg": 2, "a/z.jpg": 3, "a/B.jpg": 4})
+    assert list(labels(root)) == ["a/B.jpg", "a/z.jpg", "b/10.jpg", "b/2.jpg"]
+
+
+def test_a_folder_without_folders_has_no_labels(folder: Make) -> None:
+    rows, found = labelled(folder({"1.jpg": 1, "2.png": 2, "note.txt": b"x"}))
+    assert rows == {"1.jpg": (None, None), "2.png": (None, None)}
+    assert found.ignored == {".txt": 1}
+
+
+def test_without_labels_every_image_at_any_depth_is_found(folder: Make) -> None:
+    root = folder({"1.jpg": 1, "train/cat/2.jpg": 2, "test/3.jpg": 3, "a/b/c/d/4.jpg": 4})
+    found = find_unlabelled(root, ())
+    assert unlabelled(root) == ["1.jpg", "a/b/c/d/4.jpg", "test/3.jpg", "train/cat/2.jpg"]
+    assert set(found.labels) == set(found.splits) == set(found.groups) == {None}
+
+
+@pytest.mark.parametrize("empty", ["dog", "dog/deeper"])
+def test_an_empty_class_folder_is_noted(folder: Make, empty: str) -> None:
+    root = folder({"cat/1.jpg": 1, "cow/2.jpg": 2})
+    (root / empty).mkdir(parents=True)
+    assert labelled(root)[1].empty_classes == [str(root / "dog")]
+
+
+def test_a_class_folder_of_other_files_is_empty_too(folder: Make) -> None:
+    root = folder({"cat/1.jpg": 1, "cow/2.jpg": 2, "docs/read.md": b"x"})
+    assert labelled(root)[1].empty_classes == [str(root / "docs")]
+
+
+def test_a_class_folder_whose_images_cannot_be_read_is_not_empty(folder: Make) -> None:
+    root = folder({"cat/1.jpg": 1, "cow/2.jpg": 2})
+    (root / "dog").mkdir()
+    (root / "dog" / "3.jpg").symlink_to("nowhere")
+    assert labelled(root)[1].empty_classes == []
+
+
+# Splits
+
+
+def test_split_folders_give_the_splits(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "train/dog/2.jpg": 2, "val/cat/3.jpg": 3, "test/dog/deep/4.jpg": 4})
+    assert labelled(root)[0] == {
+        "train/cat/1.jpg": ("cat", "train"),
+        "train/dog/2.jpg": ("dog", "train"),
+        "val/cat/3.jpg": ("cat", "val"),
+        "test/dog/deep/4.jpg": ("dog", "test"),
+    }
+
+
+@pytest.mark.parametrize("train", ["train", "training", "Train"])
+@pytest.mark.parametrize(
+    ("other", "split"),
+    [("val", "val"), ("valid", "val"), ("validation", "val"), ("test", "test"), ("testing", "test"), ("TEST", "test")],
+)
+def test_split_folders_have_other_names(folder: Make, train: str, other: str, split: str) -> None:
+    root = folder({f"{train}/cat/1.jpg": 1, f"{train}/dog/2.jpg": 2, f"{other}/cat/3.jpg": 3})
+    rows, _ = labelled(root)
+    assert rows[f"{train}/cat/1.jpg"] == ("cat", "train")
+    assert rows[f"{other}/cat/3.jpg"] == ("cat", split)
+
+
+def test_every_name_of_a_split_is_tested_here() -> None:
+    assert set(SPLIT_FOLDERS) == {"train", "training", "val", "valid", "validation", "test", "testing"}
+
+
+@pytest.mark.parametrize("name", sorted(SPLIT_FOLDERS))
+def test_a_lone_split_folder_is_divided_as_if_it_were_the_whole(folder: Make, name: str) -> None:
+    root = folder({f"{name}/cat/1.jpg": 1, f"{name}/dog/2.jpg": 2})
+    assert labelled(root)[0] == {f"{name}/cat/1.jpg": ("cat", None), f"{name}/dog/2.jpg": ("dog", None)}
+
+
+def test_a_class_may_be_called_train(folder: Make) -> None:
+    root = folder({"train/1.jpg": 1, "car/2.jpg": 2, "bus/3.jpg": 3})
+    assert labelled(root)[0] == {"bus/3.jpg": ("bus", None), "car/2.jpg": ("car", None), "train/1.jpg": ("train", None)}
+
+
+def test_a_class_called_train_may_have_folders(folder: Make) -> None:
+    root = folder({"train/steam/1.jpg": 1, "car/2.jpg": 2, "bus/red/3.jpg": 3})
+    assert labels(root) == {"bus/red/3.jpg": "bus", "car/2.jpg": "car", "train/steam/1.jpg": "train"}
+
+
+def test_two_classes_may_be_called_train_and_test(folder: Make) -> None:
+    assert labels(folder({"train/1.jpg": 1, "test/2.jpg": 2})) == {"test/2.jpg": "test", "train/1.jpg": "train"}
+
+
+def test_splits_beside_classes_are_an_error_that_names_both(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "val/cat/2.jpg": 2, "dog/3.jpg": 3, "bird/deep/4.jpg": 4})
+    with pytest.raises(ImagesError, match=r"either splits .* the splits train/, val/ beside bird/, dog/"):
+        find_labelled(root, ())
+
+
+def test_a_folder_of_other_files_beside_splits_is_no_error(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "train/dog/2.jpg": 2, "test/cat/3.jpg": 3, "docs/read.md": b"x"})
+    assert len(labels(root)) == 3
+
+
+def test_an_empty_class_folder_of_a_split_is_noted(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "train/dog/2.jpg": 2, "val/cat/3.jpg": 3})
+    (root / "val" / "dog").mkdir()
+    assert labelled(root)[1].empty_classes == [str(root / "val" / "dog")]
+
+
+def test_a_split_folder_without_class_folders_is_counted_beside_others(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "train/dog/2.jpg": 2, "val/cat/3.jpg": 3, "test/4.jpg": 4, "test/5.jpg": 5})
+    rows, found = labelled(root)
+    assert set(rows) == {"train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg"}
+    assert found.ignored == {"outside any class folder": 2}
+
+
+def test_a_test_folder_without_class_folders_is_no_class_beside_a_train_folder_with_them(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "train/dog/2.jpg": 2, "test/3.jpg": 3, "test/4.jpg": 4})
+    rows, found = labelled(root)
+    assert {label for label, _ in rows.values()} == {"cat", "dog"}
+    assert found.ignored == {"outside any class folder": 2}
+
+
+# What is passed over
+
+
+def test_loose_files_beside_class_folders_are_counted(folder: Make) -> None:
+    rows, found = labelled(folder({"cat/1.jpg": 1, "dog/2.jpg": 2, "3.jpg": 3, "4.png": 4, "read.md": b"x", ".x": b""}))
+    assert len(rows) == 2
+    assert found.ignored == {"outside any class folder": 2, ".md": 1, "hidden": 1}
+
+
+def test_loose_files_beside_the_class_folders_of_a_split_are_counted(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "train/2.jpg": 2, "val/cat/3.jpg": 3, "val/4.jpg": 4, "5.jpg": 5})
+    assert labelled(root)[1].ignored == {"outside any class folder": 3}
+
+
+def test_loose_files_in_a_lone_train_folder_are_counted(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "train/dog/2.jpg": 2, "train/3.jpg": 3})
+    rows, found = labelled(root)
+    assert len(rows) == 2
+    assert found.ignored == {"outside any class folder": 1}
+
+
+def test_hidden_files_and_folders_are_counted(folder: Make) -> None:
+    hidden = {"cat/.1.jpg": 1, "cat/._2.jpg": 2, "cat/.DS_Store": b"x", "cat/.thumbs/3.jpg": 3}
+    rows, found = labelled(folder({"cat/a.jpg": 4, "dog/b.jpg": 5, **hidden}))
+    assert set(rows) == {"cat/a.jpg", "dog/b.jpg"}
+    assert found.ignored == {"hidden": 4}
+
+
+def test_a_hidden_folder_beside_class_folders_is_no_class_and_counted(folder: Make) -> None:
+    rows, found = labelled(folder({"cat/a.jpg": 4, "dog/b.jpg": 5, ".thumbs/3.jpg": 3}))
+    assert set(rows) == {"cat/a.jpg", "dog/b.jpg"}
+    assert found.ignored == {"hidden": 1}
+
+
+def test_a_folder_with_only_a_hidden_folder_has_no_labels(folder: Make) -> None:
+    assert labels(folder({"a.jpg": 4, ".thumbs/3.jpg": 3})) == {"a.jpg": None}
+
+
+def test_other_types_are_counted_by_their_suffix(folder: Make) -> None:
+    others = {"cat/a.txt": b"x", "cat/b.TXT": b"x", "dog/c.mp4": b"x", "dog/d.gif": 3, "dog/e.svg": b"x", "dog/f": 4}
+    rows, found = labelled(folder({"cat/1.jpg": 1, "dog/2.jpg": 2, **others}))
+    assert set(rows) == {"cat/1.jpg", "dog/2.jpg"}
+    assert found.ignored == {".txt": 2, ".mp4": 1, ".gif": 1, ".svg": 1, "no suffix": 1}
+
+
+@pytest.mark.parametrize("suffix", sorted({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}))
+def test_images_are_known_by_their_suffix_however_it_is_written(folder: Make, suffix: str) -> None:
+    assert suffix in IMAGE_SUFFIXES
+    root = folder({f"1{suffix}": 1, f"2{suffix.upper()}": 2, f"3{suffix}.part": 3})
+    assert unlabelled(root) == [f"1{suffix}", f"2{suffix.upper()}"]
+
+
+def test_what_is_passed_over_is_counted_without_labels_too(folder: Make) -> None:
+    found = find_unlabelled(folder({"a/1.jpg": 1, "a/b/.2.jpg": 2, "a/b/3.gif": 3, "4.txt": b"x"}), ())
+    assert len(found.paths) == 1
+    assert found.ignored == {"hidden": 1, ".gif": 1, ".txt": 1}
+
+
+# Links
+
+
+def test_links_to_files_and_folders_are_followed(folder: Make) -> None:
+    far = folder({"x.jpg": 1, "birds/y.jpg": 2, "birds/deep/z.jpg": 3}, name="far")
+    root = folder({"cat/1.jpg": 4})
+    (root / "cat" / "2.jpg").symlink_to(far / "x.jpg")
+    (root / "bird").symlink_to(far / "birds")
+    assert labels(root) == {"bird/deep/z.jpg": "bird", "bird/y.jpg": "bird", "cat/1.jpg": "cat", "cat/2.jpg": "cat"}
+
+
+def test_images_may_be_a_link_themselves(folder: Make, tmp_path: Path) -> None:
+    folder({"cat/1.jpg": 1, "dog/2.jpg": 2})
+    (tmp_path / "link").symlink_to("images")
+    assert labels(tmp_path / "link") == {"cat/1.jpg": "cat", "dog/2.jpg": "dog"}
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "deep"], ids=["itself", "class", "images", "two"])
+def test_a_loop_of_links_ends(folder: Make, target: str) -> None:
+    root = folder({"cat/deep/1.jpg": 1, "dog/2.jpg": 2})
+    (root / "cat" / "deep" / "deep").symlink_to(target)
+    rows, found = labelled(root)
+    assert set(rows) == {"cat/deep/1.jpg", "dog/2.jpg"}
+    assert sorted(unlabelled(root)) == ["cat/deep/1.jpg", "dog/2.jpg"]
+    assert not found.failures
+
+
+def test_two_folders_that_link_to_each_other_end(folder: Make) -> None:
+    root = folder({"a/x/1.jpg": 1, "a/y/2.jpg": 2})
+    (root / "a" / "x" / "to").symlink_to("../y")
+    (root / "a" / "y" / "to").symlink_to("../x")
+    assert unlabelled(root) == ["a/x/1.jpg", "a/x/to/2.jpg", "a/y/2.jpg", "a/y/to/1.jpg"]
+
+
+def test_a_link_to_nothing_is_a_failure(folder: Make) -> None:
+    root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2})
+    (root / "cat" / "3.jpg").symlink_to("nowhere.jpg")
+    rows, found = labelled(root)
+    assert len(rows) == 2
+    [failure] = found.failures
+    assert failure.path == str(root / "cat" / "3.jpg")
+    assert failure.code == "unreadable"
+    assert "link to nothing" in failure.message
+
+
+def test_a_link_to_itself_is_a_failure(folder: Make) -> None:
+    root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2})
+    (root / "cat" / "3.jpg").symlink_to("3.jpg")
+    [failure] = labelled(root)[1].failures
+    assert (failure.path, failure.code) == (str(root / "cat" / "3.jpg"), "unreadable")
+
+
+def test_a_fifo_with_the_name_of_an_image_is_a_failure(folder: Make) -> None:
+    root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2})
+    os.mkfifo(root / "cat" / "3.jpg")
+    os.mkfifo(root / "cat" / "pipe")
+    rows, found = labelled(root)
+    assert len(rows) == 2
+    [failure] = found.failures
+    assert (failure.path, failure.code) == (str(root / "cat" / "3.jpg"), "unreadable")
+    assert "regular" in failure.message
+    assert found.ignored == {"no suffix": 1}
+
+
+def test_a_folder_with_the_name_of_an_image_is_a_folder(folder: Make) -> None:
+    assert unlabelled(folder({"odd.jpg/1.jpg": 1})) == ["odd.jpg/1.jpg"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failure(folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder({"cat/1.jpg": 1, "cat/closed/2.jpg": 2, "dog/3.jpg": 3})
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    rows, found = labelled(root)
+    assert set(rows) == {"cat/1.jpg", "dog/3.jpg"}
+    [failure] = found.failures
+    assert failure.path == str(root / "cat" / "closed")
+    assert failure.message == "folder: Permission denied"
+
+
+# What is never scanned
+
+
+@pytest.mark.parametrize("excluded", ["cache", "cat/cache", "cat/deep/cache"])
+def test_an_excluded_folder_is_never_scanned(folder: Make, excluded: str) -> None:
+    root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2, f"{excluded}/3.jpg": 3, f"{excluded}/deep/4.jpg": 4})
+    exclude = ((root / excluded).resolve(),)
+    assert set(labelled(root, exclude)[0]) == {"cat/1.jpg", "dog/2.jpg"}
+    assert unlabelled(root, exclude) == ["cat/1.jpg", "dog/2.jpg"]
+
+
+def test_an_excluded_folder_is_not_scanned_through_a_link(folder: Make) -> None:
+    far = folder({"3.jpg": 3}, name="far")
+    root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2})
+    (root / "bird").symlink_to(far)
+    (root / "cat" / "more").symlink_to(far)
+    assert set(labelled(root, (far.resolve(),))[0]) == {"cat/1.jpg", "dog/2.jpg"}
+
+
+def test_an_excluded_folder_beside_loose_images_makes_no_classes(folder: Make) -> None:
+    root = folder({"1.jpg": 1, "2.jpg": 2, "cache/3.jpg": 3})
+    assert labelled(root, ((root / "cache").resolve(),))[0] == {"1.jpg": (None, None), "2.jpg": (None, None)}
+
+
+def test_a_name_that_is_not_utf_8_is_found(folder: Make) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert labels(folder({f"{name}/{name}.jpg": 1, "b/2.jpg": 2})) == {"b/2.jpg": "b", f"{name}/{name}.jpg": name}

@@ -1,0 +1,462 @@
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.errors import BottleneckWarning, ImagesError
+from bottleneck.images import digest
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.scan import remember_digests, scan, two_labels
+from bottleneck.images.splits import Shares
+from tests.conftest import photo, write
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files be remembered at once: no test can set a ctime back."""
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", -1.0)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by the name of each file that is read."""
+    names: list[str] = []
+    read_file = digest.read_file
+
+    def watch(path: str | Path) -> object:
+        names.append(os.path.basename(path))
+        return read_file(path)
+
+    monkeypatch.setattr(digest, "read_file", watch)
+    return names
+
+
+def animals(folder: Make) -> Path:
+    return folder({"cat/1.jpg": 1, "cat/2.jpg": 2, "dog/3.jpg": 3, "dog/4.jpg": 4})
+
+
+def hexadecimal(dataset: Dataset) -> list[str]:
+    return [row.tobytes().hex() for row in dataset.digests]
+
+
+def tick(path: Path) -> None:
+    """Wait until a change of `path` would have another time than its last one."""
+    probe = path.with_name("probe")
+    while write(probe, b"").stat().st_ctime_ns <= path.stat().st_ctime_ns:
+        time.sleep(0.001)
+    probe.unlink()
+
+
+# What a scan returns
+
+
+def test_a_folder_of_classes_becomes_a_dataset(folder: Make) -> None:
+    root = animals(folder)
+    dataset = scan(root)
+    assert dataset.source == root.absolute()
+    assert dataset.paths == tuple(str(root / name) for name in ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg", "dog/4.jpg"))
+    assert hexadecimal(dataset) == [hashlib.sha256(photo(seed)).hexdigest() for seed in (1, 2, 3, 4)]
+    assert dataset.digests.dtype == np.uint8
+    assert dataset.digests.shape == (4, 32)
+    assert dataset.labels == ("cat", "cat", "dog", "dog")
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.labelled
+    assert dataset.given_splits == (None,) * 4
+    assert dataset.failures == ()
+    assert dataset.ignored == {}
+
+
+def test_a_row_keeps_its_digest_when_others_cannot_be_read(folder: Make) -> None:
+    root = animals(folder)
+    write(root / "cat" / "0.jpg", b"")
+    (root / "cat" / "11.jpg").symlink_to("nowhere")
+    write(root / "dog" / "35.jpg", b"")
+    dataset = scan(root)
+    for path, found in zip(dataset.paths, hexadecimal(dataset), strict=True):
+        assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == found
+    assert len(dataset) == 4
+    assert {(os.path.basename(failure.path), failure.code) for failure in dataset.failures} == {
+        ("0.jpg", "empty"),
+        ("11.jpg", "unreadable"),
+        ("35.jpg", "empty"),
+    }
+
+
+def test_the_bytes_are_named_whether_or_not_they_are_an_image(folder: Make) -> None:
+    dataset = scan(folder({"cat/1.jpg": b"<html>", "dog/2.jpg": 2}))
+    assert len(dataset) == 2
+    assert dataset.failures == ()
+
+
+def test_split_folders_give_the_splits(folder: Make) -> None:
+    root = folder({"train/cat/1.jpg": 1, "train/dog/2.jpg": 2, "valid/cat/3.jpg": 3, "testing/dog/4.jpg": 4})
+    dataset = scan(root, split="34/33/33")
+    assert dict(zip((Path(path).name for path in dataset.paths), dataset.splits, strict=True)) == {
+        "1.jpg": "train",
+        "2.jpg": "train",
+        "3.jpg": "val",
+        "4.jpg": "test",
+    }
+
+
+def test_a_lone_train_folder_is_divided(folder: Make) -> None:
+    images = {f"train/{'cat' if seed % 2 else 'dog'}/{seed}.jpg": seed for seed in range(60)}
+    dataset = scan(folder(images), split="50/25/25")
+    assert dataset.classes == ("cat", "dog")
+    assert set(dataset.splits) == {"train", "val", "test"}
+
+
+def test_the_shares_are_those_asked_for(folder: Make) -> None:
+    assert scan(animals(folder), split="60/30/10").shares == Shares(60, 30, 10)
+
+
+def test_an_unlabelled_folder_is_a_dataset_without_labels(folder: Make) -> None:
+    dataset = scan(folder({"1.jpg": 1, "2.jpg": 2}))
+    assert dataset.labels == (None, None)
+    assert not dataset.labelled
+
+
+def test_without_labels_every_image_is_taken_as_it_is(folder: Make) -> None:
+    root = folder({"1.jpg": 1, "only/2.jpg": 2, "only/deep/3.jpg": 3})
+    dataset = scan(root, labels=False)
+    assert len(dataset) == 3
+    assert set(dataset.labels) == {None}
+
+
+@pytest.mark.parametrize("name", ["one.jpg", "one.gif", "one", ".one.png"])
+@pytest.mark.parametrize("labels", [True, False])
+def test_one_file_is_a_dataset_of_one_image_whatever_its_name(tmp_path: Path, name: str, labels: bool) -> None:
+    path = write(tmp_path / name, photo(1))
+    dataset = scan(path, labels=labels)
+    assert dataset.paths == (str(path),)
+    assert dataset.labels == (None,)
+    assert hexadecimal(dataset) == [hashlib.sha256(photo(1)).hexdigest()]
+
+
+@pytest.mark.parametrize(("make", "code"), [(os.mkfifo, "unreadable"), (Path.touch, "empty")])
+def test_one_file_that_cannot_be_used_is_a_failure(tmp_path: Path, make: Callable[[Path], None], code: str) -> None:
+    make(tmp_path / "one.jpg")
+    dataset = scan(tmp_path / "one.jpg")
+    assert len(dataset) == 0
+    assert dataset.digests.shape == (0, 32)
+    assert [failure.code for failure in dataset.failures] == [code]
+
+
+def test_a_dangling_link_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").symlink_to("nowhere")
+    assert [failure.code for failure in scan(tmp_path / "one.jpg").failures] == ["unreadable"]
+
+
+def test_a_gif_is_ignored_in_a_folder(folder: Make) -> None:
+    dataset = scan(folder({"cat/1.jpg": 1, "dog/2.jpg": 2, "dog/3.gif": photo(3, kind="GIF")}))
+    assert len(dataset) == 2
+    assert dataset.ignored == {".gif": 1}
+
+
+def test_the_path_may_be_text_and_relative(folder: Make, tmp_path: Path) -> None:
+    animals(folder)
+    dataset = scan("images")
+    assert dataset.source == tmp_path / "images"
+    assert dataset.paths[0] == os.path.join("images", "cat", "1.jpg")
+
+
+def test_a_name_that_is_not_utf_8_is_scanned_and_remembered(folder: Make, settled: None, reads: list[str]) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    root = folder({f"{name}/{name}.jpg": 1, "b/2.jpg": 2})
+    dataset = scan(root)
+    assert dataset.labels == ("b", name)
+    assert len(reads) == 2
+    assert hexadecimal(scan(root)) == hexadecimal(dataset)
+    assert len(reads) == 2
+    assert len(dataset.fingerprint()) == 64
+
+
+def test_progress_ends_with_every_file(folder: Make) -> None:
+    seen: list[tuple[str, int, int]] = []
+    scan(animals(folder), progress=lambda *step: seen.append(step))
+    assert seen[-1] == ("scan", 4, 4)
+
+
+# What is never scanned
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_the_cache_and_the_runs_are_never_scanned(tmp_path: Path, labels: bool) -> None:
+    for name in ("cat/1.jpg", "dog/2.jpg", "cache/x/3.jpg", "runs/a/4.jpg"):
+        write(tmp_path / name, photo(int(name[-5])))
+    assert [Path(path).name for path in scan(".", labels=labels).paths] == ["1.jpg", "2.jpg"]
+
+
+def test_another_cache_is_not_scanned_either(folder: Make) -> None:
+    root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2, "dog/features/3.jpg": 3})
+    assert len(scan(root, cache=root / "dog" / "features")) == 2
+    assert len(scan(root, cache=None)) == 3
+
+
+def test_other_excluded_folders_are_not_scanned(folder: Make, tmp_path: Path) -> None:
+    root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2, "results/3.jpg": 3})
+    assert scan(root, exclude=["images/results"]).classes == ("cat", "dog")
+
+
+def test_a_class_may_be_called_runs(folder: Make) -> None:
+    assert scan(folder({"runs/1.jpg": 1, "walks/2.jpg": 2})).classes == ("runs", "walks")
+
+
+# Errors
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.csv", "nowhere/1.jpg", "x" * 300])
+def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ImagesError, match=f"{name} does not exist"):
+        scan(tmp_path / name)
+
+
+def test_no_image_is_an_error_that_names_what_was_passed_over(folder: Make) -> None:
+    root = folder({"cat/a.txt": b"x", "cat/b.txt": b"x", "dog/c.gif": 1, "dog/.d.jpg": 2, "e.jpg": 3})
+    with pytest.raises(ImagesError, match="found none; passed over") as error:
+        scan(root)
+    for words in ("2 .txt", "1 .gif", "1 hidden", "1 outside any class folder", str(root)):
+        assert words in str(error.value)
+
+
+def test_an_empty_folder_is_an_error(folder: Make) -> None:
+    with pytest.raises(ImagesError, match="found none"):
+        scan(folder({}))
+
+
+def test_one_class_is_an_error_that_says_what_to_do(folder: Make) -> None:
+    with pytest.raises(ImagesError, match=r"at least two classes .*, found one: 'cat'.*--no-labels"):
+        scan(folder({"cat/1.jpg": 1, "cat/2.jpg": 2}))
+
+
+def test_a_wrong_split_is_an_error(folder: Make) -> None:
+    with pytest.raises(ValueError, match="80/10/10"):
+        scan(animals(folder), split="80/20")
+
+
+# Warnings (a test in which any other warning appears fails)
+
+
+def test_an_empty_class_folder_warns(folder: Make) -> None:
+    root = animals(folder)
+    (root / "cow").mkdir()
+    with pytest.warns(BottleneckWarning, match="empty class folder: .*cow"):
+        assert scan(root).classes == ("cat", "dog")
+
+
+def test_the_same_image_under_two_labels_warns_with_the_paths(folder: Make) -> None:
+    root = folder({"cat/1.jpg": 1, "cat/2.jpg": 2, "dog/3.jpg": 3, "dog/4.jpg": 1})
+    with pytest.warns(BottleneckWarning, match="the same image under two labels") as caught:
+        dataset = scan(root)
+    [warning] = caught
+    assert str(root / "cat" / "1.jpg") in str(warning.message)
+    assert str(root / "dog" / "4.jpg") in str(warning.message)
+    assert "2.jpg" not in str(warning.message)
+    assert list(two_labels(dataset)) == [hashlib.sha256(photo(1)).digest()]
+
+
+def test_many_paths_of_one_image_are_counted(folder: Make) -> None:
+    with pytest.warns(BottleneckWarning, match="and 3 more"):
+        scan(folder({**{f"cat/{number}.jpg": 1 for number in range(7)}, "dog/7.jpg": 1, "dog/8.jpg": 2}))
+
+
+def test_the_same_image_twice_under_one_label_does_not_warn(folder: Make) -> None:
+    dataset = scan(folder({"cat/1.jpg": 1, "cat/2.jpg": 1, "cat/deep/3.jpg": 1, "dog/4.jpg": 4}))
+    assert len(dataset) == 4
+    assert len(dataset.first_rows()) == 2
+    assert two_labels(dataset) == {}
+
+
+def test_the_same_image_twice_without_labels_does_not_warn(folder: Make) -> None:
+    assert len(scan(folder({"cat/1.jpg": 1, "dog/2.jpg": 1}), labels=False)) == 2
+
+
+def test_a_link_to_the_folder_of_all_classes_does_not_warn(folder: Make) -> None:
+    root = animals(folder)
+    (root / "cat" / "all").symlink_to(root)
+    assert len(scan(root)) == 4
+
+
+# The memo
+
+
+@pytest.mark.usefixtures("settled")
+def test_scanning_twice_reads_no_file_again(folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = animals(folder)
+    first = scan(root)
+
+    def never(path: str) -> None:
+        raise AssertionError(f"{path} was read again")
+
+    monkeypatch.setattr("bottleneck.images.digest.read_file", never)
+    assert hexadecimal(scan(root)) == hexadecimal(first)
+    assert hexadecimal(scan("images", labels=False)) == hexadecimal(first)
+
+
+@pytest.mark.usefixtures("settled")
+def test_only_a_new_file_is_read(folder: Make, reads: list[str]) -> None:
+    root = animals(folder)
+    scan(root)
+    write(root / "cat" / "5.jpg", photo(5))
+    reads.clear()
+    assert len(scan(root)) == 5
+    assert reads == ["5.jpg"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_without_a_cache_nothing_is_remembered(folder: Make, tmp_path: Path, reads: list[str]) -> None:
+    root = animals(folder)
+    scan(root, cache=None)
+    scan(root, cache=None)
+    assert len(reads) == 8
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_just_written_is_read_again(folder: Make, reads: list[str]) -> None:
+    root = animals(folder)
+    scan(root)
+    scan(root)
+    assert len(reads) == 8
+
+
+def test_files_that_were_too_young_can_be_remembered_later(
+    folder: Make, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = animals(folder)
+    dataset = scan(root)
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", -1.0)
+    remember_digests(dataset.paths, "cache")
+    reads.clear()
+    assert hexadecimal(scan(root)) == hexadecimal(dataset)
+    assert reads == []
+
+
+def rewritten(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def rewritten_with_the_old_mtime(path: Path, data: bytes) -> None:
+    status = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replaced_with_the_old_mtime(path: Path, data: bytes) -> None:
+    status = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(data)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("change", [rewritten, rewritten_with_the_old_mtime, replaced_with_the_old_mtime])
+def test_other_bytes_of_the_same_length_are_noticed(
+    folder: Make, reads: list[str], change: Callable[[Path, bytes], None]
+) -> None:
+    root = animals(folder)
+    before = scan(root)
+    path = root / "cat" / "1.jpg"
+    data = bytes(reversed(photo(1)))
+    tick(path)
+    reads.clear()
+    change(path, data)
+    after = scan(root)
+    assert hexadecimal(after) == [hashlib.sha256(data).hexdigest(), *hexadecimal(before)[1:]]
+    assert reads == ["1.jpg"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_became_longer_is_noticed(folder: Make) -> None:
+    root = animals(folder)
+    before = hexadecimal(scan(root))
+    with open(root / "cat" / "1.jpg", "ab") as file:
+        file.write(b"more")
+    assert hexadecimal(scan(root)) == [hashlib.sha256(photo(1) + b"more").hexdigest(), *before[1:]]
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_vanished_is_not_recalled(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", photo(1))
+    write(tmp_path / "b.jpg", photo(2))
+    table = write(tmp_path / "images.csv", b"path\na.jpg\nb.jpg\n")
+    assert len(scan(table)) == 2
+    (tmp_path / "a.jpg").unlink()
+    dataset = scan(table)
+    assert [Path(path).name for path in dataset.paths] == ["b.jpg"]
+    assert [Path(failure.path).name for failure in dataset.failures] == ["a.jpg"]
+
+
+def test_renaming_files_keeps_their_digests_and_splits(folder: Make, tmp_path: Path) -> None:
+    images = {f"{'cat' if seed % 2 else 'dog'}/{seed}.jpg": seed for seed in range(40)}
+    root = folder(images)
+    before = scan(root, split="50/25/25")
+    for number, path in enumerate(sorted(root.rglob("*.jpg"), reverse=True)):
+        path.rename(path.with_name(f"renamed {number}.JPEG"))
+    root.rename(tmp_path / "moved")
+    after = scan(tmp_path / "moved", split="50/25/25")
+    assert not set(before.paths) & set(after.paths)
+    assert dict(zip(hexadecimal(after), after.splits, strict=True)) == dict(
+        zip(hexadecimal(before), before.splits, strict=True)
+    )
+    assert after.fingerprint() == before.fingerprint()
+
+
+def no_database(path: Path) -> None:
+    path.write_bytes(b"no database " * 500)
+
+
+def half_a_database(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def nulls(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("update digests set digest = null")
+    connection.close()
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("damage", [Path.unlink, no_database, half_a_database, nulls])
+def test_a_lost_or_damaged_memo_changes_no_result(
+    folder: Make, reads: list[str], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    root = animals(folder)
+    before = scan(root)
+    damage(tmp_path / "cache" / "digests.sqlite")
+    assert hexadecimal(scan(root)) == hexadecimal(before)
+    reads.clear()
+    assert hexadecimal(scan(root)) == hexadecimal(before)
+    assert reads == []  # it was made anew
+
+
+def test_a_cache_that_cannot_be_written_changes_no_result(folder: Make, tmp_path: Path, settled: None) -> None:
+    write(tmp_path / "file", b"")
+    assert len(scan(animals(folder), cache="file/cache")) == 4
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_scan_of_remembered_files_writes_nothing(folder: Make, tmp_path: Path) -> None:
+    root = animals(folder)
+    scan(root)
+    memo = tmp_path / "cache" / "digests.sqlite"
+    before = memo.stat().st_mtime_ns, memo.read_bytes()
+    scan(root)
+    assert (memo.stat().st_mtime_ns, memo.read_bytes()) == before
+    assert os.listdir(tmp_path / "cache") == ["digests.sqlite"]
+
+
+@pytest.mark.shared
+def test_the_real_photographs_are_scanned(hymenoptera: Path) -> None:
+    dataset = scan(hymenoptera, cache=None)
+    assert dataset.classes == ("ants", "bees")
+    assert len(dataset) > 200
+    assert not dataset.failures

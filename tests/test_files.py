@@ -1,0 +1,194 @@
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bottleneck import files
+from bottleneck.files import canonical_json, fsync_folder, sha256_hex, write_atomic, write_changed, write_json
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Let no file grow beyond 1000 bytes: a write of more fails in the middle, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fail(*args: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_write_atomic_makes_the_folders_and_leaves_the_bytes_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_atomic(path, b"\r\n\0\xff")
+    assert path.read_bytes() == b"\r\n\0\xff"
+    assert names(path.parent) == ["file"]
+
+
+def test_write_atomic_replaces_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old and long")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_write_atomic_never_opens_the_file_itself(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with open(path, "rb") as reader:
+        write_atomic(path, b"new")
+        assert reader.read() == b"old"
+
+
+def test_a_failed_fsync_is_raised_and_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_the_bytes_are_synced_before_the_rename_and_the_folder_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    seen: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        kind = "folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file"
+        seen.append((kind, path.exists()))
+        fsync(descriptor)
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("no /proc on this machine")
+    monkeypatch.setattr(os, "fsync", watch)
+    write_atomic(path, b"new")
+    assert seen == [("file", False), ("folder", True)]
+
+
+def test_a_failed_rename_is_raised_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    (path / "full").mkdir(parents=True)  # a file cannot replace a folder
+    with pytest.raises(OSError, match=r"\w"):
+        write_atomic(path, b"new")
+    assert names(tmp_path) == ["file"]
+    assert names(path) == ["full"]
+
+
+def test_a_failed_replace_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)  # Python 3.10 binds os.replace when it is imported
+    with pytest.raises(OSError, match="Input/output error"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_write_that_fails_half_way_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match=r"(?i)file too large"):
+        write_atomic(path, b"x" * 100_000)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_ctrl_c_during_a_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "file", b"new")
+    assert names(tmp_path) == []
+
+
+def test_fsync_folder_closes_what_it_opens_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: fail(opened.append(descriptor)))
+    with pytest.raises(OSError, match="Input/output error"):
+        fsync_folder(tmp_path)
+    with pytest.raises(OSError, match=r"\w"):
+        os.fstat(opened[0])
+
+
+def test_write_changed_does_not_touch_a_file_that_is_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_changed(path, b"same")
+    before = path.stat()
+    write_changed(path, b"same")
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    write_changed(path, b"other")
+    assert path.read_bytes() == b"other"
+
+
+def test_write_json_does_not_touch_a_file_that_is_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": [1, 2]})
+    before = path.stat()
+    write_json(path, {"a": [1, 2]})
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_write_json_replaces_another_value(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert path.read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize("name", ["café", "caf\udce9"])
+def test_write_json_keeps_any_file_name(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path / "value.json", [name])
+    assert json.loads((tmp_path / "value.json").read_bytes()) == [name]
+    assert (tmp_path / "value.json").read_bytes().isascii()
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert canonical_json({"b": {"y": 1, "x": 2}, "a": 3}) == canonical_json({"a": 3, "b": {"x": 2, "y": 1}})
+    assert canonical_json({"b": [1, 2.5, None], "a": "é"}) == b'{"a":"\\u00e9","b":[1,2.5,null]}'
+
+
+def test_canonical_json_depends_on_the_order_of_lists() -> None:
+    assert canonical_json([1, 2]) != canonical_json([2, 1])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_canonical_json_refuses_what_is_no_json_number(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"mean": [number]})
+
+
+def test_sha256_hex_is_that_of_the_standard() -> None:
+    assert sha256_hex(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_temporary_name_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.extend(os.listdir(tmp_path)), fsync(descriptor)))
+    write_atomic(tmp_path / "file", b"new")
+    assert seen[0].startswith(files.TEMPORARY)
+    assert files.TEMPORARY.startswith(".")

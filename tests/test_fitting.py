@@ -1,0 +1,241 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from bottleneck.backbones.spec import Spec
+from bottleneck.cache.scans import Last, save_last, save_scan
+from bottleneck.cache.store import FeatureCache
+from bottleneck.errors import BottleneckWarning, CacheError, HeadError, ImagesError, MissingFeatures, SplitError
+from bottleneck.fitting import fit
+from bottleneck.images.dataset import Failure
+from bottleneck.images.scan import scan
+from bottleneck.runs import load_run
+from tests.conftest import write
+
+DIM = 16
+
+
+@pytest.fixture
+def extracted(folder, spec: Spec, tmp_path):
+    """Return a function that scans images and caches made-up features that tell the classes apart."""
+
+    def make(root, leave_out=()):
+        dataset = scan(root)
+        centres = {
+            name: np.random.default_rng(place).normal(size=DIM) * 3 for place, name in enumerate(dataset.classes)
+        }
+        rows = [row for row in dataset.first_rows() if dataset.paths[row] not in leave_out]
+        features = np.array(
+            [
+                centres[dataset.labels[row]] + np.random.default_rng(dataset.digests[row]).normal(size=DIM)
+                for row in rows
+            ],
+            np.float32,
+        )
+        store = FeatureCache("cache").store(spec)
+        store.append(dataset.digests[rows], features)
+        store.remember_request({"model": "tiny", "weights": "none", "seed": 0})
+        save_scan(tmp_path / "cache", dataset)
+        save_last(tmp_path / "cache", Last(str(dataset.source), True, store.name))
+        return root
+
+    return make
+
+
+def files(count=40, classes="ab", prefix=""):
+    return {f"{prefix}{name}/{number}.jpg": f"{prefix}{name}{number}".encode() for name in classes
+            for number in range(count)}  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["logistic", "svm", "softmax"])
+def test_a_run_holds_the_head_the_card_and_the_predictions(folder, extracted, head):
+    extracted(folder(files(classes="abc")))
+    run = load_run(fit(head=head).path)
+    assert {path.name for path in run.path.iterdir()} == {"head.safetensors", "card.json", "predictions.csv"}
+    assert run.card["classes"] == ["a", "b", "c"]
+    assert run.card["heldout"] == "test"
+    assert run.cv_accuracy > 0.9
+    assert run.metrics["accuracy"] > 0.9
+    assert run.head.family == head
+    assert run.head.fingerprint == run.card["fingerprint"]
+
+
+def test_the_card_says_what_was_trained_on_what_and_how_well(folder, extracted, spec):
+    extracted(folder(files()))
+    card = fit(seed=7).card
+    assert card["spec"] == spec.to_json()
+    assert card["fingerprint"] == spec.fingerprint
+    assert card["seed"] == 7
+    assert card["params"]["C"] in card["search"]["grid"]
+    assert np.shape(card["search"]["fold_accuracy"]) == (len(card["search"]["grid"]), 5)
+    assert len(card["dataset"]["digest"]) == 64
+    assert card["dataset"]["splits"]["train"] == card["n_train"]
+    assert {"torch", "scikit-learn", "python", "bottleneck"} <= set(card["versions"])
+    assert json.loads(json.dumps(card)) == card
+
+
+def test_predictions_list_every_held_out_path_with_what_the_head_says(folder, extracted):
+    root = folder(files())
+    dataset = scan(root)
+    held_out = [path for path, split in zip(dataset.paths, dataset.splits, strict=True) if split == "test"]
+    copy = root / "a" / "copy.jpg" if "/a/" in held_out[0] else root / "b" / "copy.jpg"
+    shutil.copy(held_out[0], copy)
+    extracted(root)
+    run = fit()
+    rows = list(csv.DictReader((run.path / "predictions.csv").open()))
+    assert sorted(row["path"] for row in rows) == sorted([*held_out, str(copy)])
+    assert run.card["n_heldout"] == len(held_out)
+    correct = {row["digest"]: row["label"] == row["predicted"] for row in rows}
+    assert np.mean(list(correct.values())) == pytest.approx(run.metrics["accuracy"])
+    assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_val_is_held_out_where_there_is_no_test(folder, extracted):
+    extracted(folder({**files(20, prefix="train/"), **files(6, prefix="val/")}))
+    card = fit().card
+    assert (card["heldout"], card["n_train"], card["n_heldout"]) == ("val", 40, 12)
+
+
+def test_val_is_neither_trained_on_nor_tested_on_where_there_is_a_test_part(folder, extracted):
+    extracted(folder({**files(20, prefix="train/"), **files(6, prefix="val/"), **files(5, prefix="test/")}))
+    card = fit().card
+    assert (card["heldout"], card["n_train"], card["n_heldout"]) == ("test", 40, 10)
+
+
+def test_the_held_out_part_has_no_say_in_the_head(folder, extracted):
+    root = extracted(folder({**files(20, prefix="train/"), **files(6, prefix="val/")}))
+    before = fit(root).head
+    for path in sorted((root / "val/a").iterdir())[1:]:
+        path.rename(root / "val/b" / f"moved-{path.name}")
+    after = fit(root).head
+    assert np.array_equal(before.weight, after.weight)
+    assert np.array_equal(before.mean, after.mean)
+    assert before.sharpness == after.sharpness
+
+
+def test_equal_seeds_give_equal_heads(folder, extracted):
+    extracted(folder(files()))
+    heads = [fit(head="softmax", seed=3).head for _ in range(2)]
+    assert np.array_equal(heads[0].weight, heads[1].weight)
+
+
+def test_a_fixed_c_is_kept(folder, extracted):
+    extracted(folder(files()))
+    assert fit(C=[0.25]).card["params"] == {"C": 0.25}
+
+
+def test_new_images_without_features_are_an_error_that_names_the_command(folder, extracted):
+    root = extracted(folder(files()))
+    write(root / "a/new.jpg", b"new")
+    with pytest.raises(MissingFeatures, match=r"1 have none .*new\.jpg.*bottleneck extract"):
+        fit()
+
+
+def test_images_that_failed_to_extract_are_left_out(folder, extracted, tmp_path):
+    root = folder(files())
+    lost = str(root / "a/3.jpg")
+    extracted(root, leave_out={lost})
+    dataset = scan(root)
+    digest = dataset.digests[dataset.paths.index(lost)].tobytes().hex()
+    failed = Failure(lost, "truncated", "cut", digest)
+    save_scan(tmp_path / "cache", type(dataset)(**{**vars(dataset), "failures": (failed,)}))
+    card = fit().card
+    assert (card["dataset"]["images"], card["dataset"]["used"]) == (80, 79)
+
+
+def test_an_image_under_two_labels_is_left_out_with_a_warning(folder, extracted):
+    root = folder(files())
+    shutil.copy(root / "a/0.jpg", root / "b/same.jpg")
+    with pytest.warns(BottleneckWarning, match="two labels"):
+        extracted(root)
+    with pytest.warns(BottleneckWarning, match="two labels"):
+        card = fit().card
+    assert card["dataset"]["used"] == 79
+
+
+def test_an_image_in_two_given_splits_is_an_error_unless_allowed(folder, extracted):
+    root = folder({**files(20, prefix="train/"), **files(6, prefix="val/")})
+    shutil.copy(root / "train/a/0.jpg", root / "val/a/leak.jpg")
+    extracted(root)
+    with pytest.raises(SplitError, match=r"leak\.jpg.*--allow-duplicates"):
+        fit()
+    assert fit(allow_duplicates=True).card["n_heldout"] == 13
+
+
+def test_a_group_in_two_given_splits_is_an_error_unless_allowed(folder, extracted):
+    root = folder(files())
+    lines = [f"{name}/{n}.jpg,{name},{'train' if n < 30 else 'val'},{'g' if n in (0, 35) else f'{name}{n}'}"
+             for name in "ab" for n in range(40)]  # fmt: skip
+    table = write(root / "list.csv", "\n".join(["path,label,split,group", *lines]).encode())
+    extracted(table)
+    with pytest.raises(SplitError, match="group"):
+        fit()
+    assert fit(allow_duplicates=True).card["n_train"] == 60
+
+
+def test_where_the_folder_is_gone_the_last_scan_serves(folder, extracted):
+    root = extracted(folder(files()))
+    before = fit()
+    shutil.rmtree(root)
+    with pytest.warns(BottleneckWarning, match="last scan"):
+        after = fit()
+    assert after.card["dataset"]["digest"] == before.card["dataset"]["digest"]
+    assert np.array_equal(after.head.weight, before.head.weight)
+
+
+def test_renamed_files_give_the_same_data_digest_and_the_same_head(folder, extracted):
+    root = extracted(folder(files()))
+    before = fit()
+    for number, path in enumerate(sorted(root.rglob("*.jpg"), reverse=True)):
+        path.rename(path.with_name(f"{number:03d}.png"))
+    after = fit()
+    assert after.card["dataset"]["digest"] == before.card["dataset"]["digest"]
+
+
+def test_nothing_to_hold_out_is_an_error_with_advice(folder, extracted):
+    extracted(folder({**files(3)}))
+    with pytest.raises(SplitError, match="--split"):
+        fit(split="99/1/0")
+
+
+def test_other_shares_divide_otherwise(folder, extracted):
+    extracted(folder(files()))
+    assert fit(split="50/0/50").card["n_heldout"] > 2 * fit().card["n_heldout"]
+
+
+def test_before_any_extraction_the_error_says_so(tmp_path):
+    with pytest.raises(CacheError, match="bottleneck extract"):
+        fit()
+
+
+def test_an_unknown_model_is_an_error_that_names_the_cached_ones(folder, extracted):
+    extracted(folder(files()))
+    with pytest.raises(CacheError, match="tiny"):
+        fit(model="resnet50")
+
+
+def test_an_unknown_head_is_an_error_that_names_the_known_ones(folder, extracted):
+    with pytest.raises(HeadError, match="logistic, svm, softmax"):
+        fit(head="forest")
+
+
+def test_images_without_labels_cannot_be_fitted(folder, extracted):
+    root = extracted(folder(files()))
+    with pytest.raises(ImagesError, match="labels"):
+        fit(root / "a")
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_ants_and_bees_reach_what_the_readme_says(hymenoptera):
+    from bottleneck.extraction import extract
+
+    done = extract(hymenoptera)
+    assert (done.images, done.ignored, done.dataset.ignored) == (397, 1, {".gif": 1})
+    for head, least in (("logistic", 0.95), ("svm", 0.94), ("softmax", 0.94)):
+        run = fit(head=head)
+        assert (run.card["n_train"], run.card["n_heldout"], run.card["heldout"]) == (244, 153, "val")
+        assert run.metrics["accuracy"] >= least

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+import pytest
+
+import bottleneck
+
+
+@pytest.mark.parametrize("name", ["scan", "extract", "FeatureCache", "fit", "predict", "load_run"])
+def test_public_names_have_docstrings(name):
+    value = getattr(bottleneck, name)
+    assert callable(value)
+    assert value.__doc__
+
+
+def test_all_is_what_is_exported():
+    assert set(bottleneck.__all__) == {"__version__", *bottleneck._HOMES}
+    assert set(dir(bottleneck)) == set(bottleneck.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = bottleneck.nothing
+
+
+def test_public_functions_are_not_shadowed_by_modules_of_their_name():
+    code = (
+        "import bottleneck.extraction, bottleneck.fitting, bottleneck.prediction, bottleneck.images.scan, bottleneck;"
+        "print(all(callable(getattr(bottleneck, name)) for name in ('scan', 'extract', 'fit', 'predict', 'load_run')))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "True"

@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.errors import BottleneckWarning, ImagesError, RunError
+from bottleneck.extraction import extract
+from bottleneck.fitting import fit
+from bottleneck.prediction import predict
+from tests.conftest import photo, write
+
+CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abcd") for number in range(12)}
+
+
+@pytest.fixture
+def run(folder):
+    extract(folder(CLASSES))
+    return fit(split="60/0/40")
+
+
+def test_the_same_images_get_what_the_head_says_of_their_features(run):
+    found = predict("images")
+    store_features = extract("images").store.read(extract("images").dataset.digests)
+    assert [item.label for item in found] == run.head.predict(store_features).tolist()
+    assert len(found) == 48
+    assert found.failures == ()
+
+
+def test_a_prediction_tells_the_next_two_labels_with_falling_probabilities(run):
+    for item in predict("images"):
+        shares = [share for _, share in item.top]
+        assert len(item.top) == 3
+        assert item.top[0] == (item.label, item.probability)
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) <= 1 + 1e-9
+
+
+def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
+    new = folder({"x.jpg": 900, "deep/y.png": photo(901, kind="PNG"), "z.jpg": 0}, name="new")
+    assert [Path(item.path).name for item in predict(new)] == ["y.png", "x.jpg", "z.jpg"]
+    assert extract(new, labels=False).computed == 0
+
+
+def test_a_single_file_can_be_asked_about(run, folder):
+    new = folder({"x.jpg": 900}, name="new")
+    (item,) = predict(new / "x.jpg")
+    assert item.path == str(new / "x.jpg")
+
+
+def test_images_that_cannot_be_used_are_listed_and_the_rest_is_predicted(run, folder):
+    new = folder({"x.jpg": 900, "bad.jpg": b"<html>"}, name="new")
+    found = predict(new)
+    assert [Path(item.path).name for item in found] == ["x.jpg"]
+    assert [(Path(failure.path).name, failure.code) for failure in found.failures] == [("bad.jpg", "not-an-image")]
+
+
+def test_only_unusable_images_are_an_error(run, folder):
+    with pytest.raises(ImagesError, match="none of the 1"):
+        predict(folder({"bad.jpg": b"<html>"}, name="new"))
+
+
+def test_predicting_does_not_change_the_default_images(run, folder):
+    predict(folder({"x.jpg": 900}, name="new"))
+    assert fit(split="60/0/40").card["dataset"]["source"] == run.card["dataset"]["source"]
+
+
+def test_a_run_is_found_by_path_by_name_and_as_an_object(run):
+    ways = [predict("images", run=way) for way in (run, run.path, run.name)]
+    assert ways[0].items == ways[1].items == ways[2].items
+
+
+def test_an_unknown_run_is_an_error(run):
+    with pytest.raises(RunError, match=r"no card\.json"):
+        predict("images", run="nowhere")
+
+
+def test_a_head_is_never_used_on_features_of_another_spec(run):
+    card = json.loads((run.path / "card.json").read_text())
+    card["request"]["weights"] = "none"
+    (run.path / "card.json").write_text(json.dumps(card))
+    with (
+        pytest.warns(BottleneckWarning, match="random"),
+        pytest.raises(RunError, match="expected features of spec"),
+    ):
+        predict("images")
+
+
+def test_a_card_that_forgot_its_request_is_an_error(run):
+    card = json.loads((run.path / "card.json").read_text())
+    card["request"] = None
+    (run.path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(RunError, match="asked for"):
+        predict("images")
+
+
+def test_order_of_files_does_not_move_predictions_between_images(run):
+    before = {item.digest: item.probability for item in predict("images")}
+    for number, path in enumerate(sorted(Path("images").rglob("*.jpg"), reverse=True)):
+        path.rename(path.with_name(f"z{number}.jpg"))
+    write(Path("images/a/0new.jpg"), photo(777))
+    after = {item.digest: item.probability for item in predict("images")}
+    assert len(after) == 49
+    assert np.allclose([after[digest] for digest in before], list(before.values()))

@@ -1,0 +1,120 @@
+import json
+
+import numpy as np
+import pytest
+
+from bottleneck.errors import RunError
+from bottleneck.heads.linear import LinearHead
+from bottleneck.runs import best_run, list_runs, load_run, save_run
+
+
+def head(fingerprint="f", classes=("a", "b")):
+    return LinearHead(
+        family="logistic",
+        classes=classes,
+        weight=np.ones((len(classes), 3), np.float32),
+        bias=np.zeros(len(classes), np.float32),
+        mean=np.zeros(3, np.float32),
+        scale=np.ones(3, np.float32),
+        fingerprint=fingerprint,
+    )
+
+
+def card(cv=0.9, accuracy=0.8, source="here"):
+    return {
+        "head": "logistic",
+        "classes": ["a", "b"],
+        "search": {"cv_accuracy": cv},
+        "metrics": {"accuracy": accuracy},
+        "spec": {},
+        "request": {},
+        "dataset": {"source": source},
+        "fingerprint": "f",
+    }
+
+
+def save(name="x", **fields):
+    return save_run("runs", name, head(), card(**fields), ["path"], [["p"]])
+
+
+def test_a_run_comes_back_as_it_was():
+    run = save()
+    again = load_run(run.path)
+    assert again.card == run.card
+    assert np.array_equal(again.head.weight, head().weight)
+    assert (run.path / "predictions.csv").read_text() == "path\np\n"
+
+
+def test_runs_of_one_second_get_names_of_their_own():
+    assert len({save().path for _ in range(3)}) == 3
+
+
+def test_the_best_run_is_best_by_cross_validation_and_not_by_the_held_out_part():
+    save("worse", cv=0.8, accuracy=1.0)
+    better = save("better", cv=0.9, accuracy=0.1)
+    assert best_run("runs").path == better.path
+
+
+def test_the_best_run_is_one_on_the_images_that_were_fitted_last():
+    save("elsewhere", cv=0.99, source="elsewhere")
+    here = save("here", cv=0.7, source="here")
+    assert best_run("runs").path == here.path
+
+
+def test_without_runs_the_error_says_what_makes_one():
+    with pytest.raises(RunError, match="bottleneck fit"):
+        best_run("runs")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"{}", b'{"version": 1}', b"\xff\xfe", b"[" * 100_000],
+    ids=["empty", "cut", "list", "null", "object", "bare", "binary", "deep"],
+)
+def test_a_damaged_card_is_a_run_error(content):
+    run = save()
+    (run.path / "card.json").write_bytes(content)
+    with pytest.raises(RunError):
+        load_run(run.path)
+
+
+def test_a_newer_card_is_refused():
+    run = save()
+    (run.path / "card.json").write_text(json.dumps({**run.card, "version": 99}))
+    with pytest.raises(RunError, match="version 1"):
+        load_run(run.path)
+
+
+def test_a_huge_card_is_refused_unread(monkeypatch):
+    run = save()
+    monkeypatch.setattr("bottleneck.runs._LARGEST_CARD", 10)
+    with pytest.raises(RunError, match="less than"):
+        load_run(run.path)
+
+
+def test_a_head_that_belongs_to_another_card_is_refused():
+    run = save()
+    head(fingerprint="other").save(run.path / "head.safetensors")
+    with pytest.raises(RunError, match="belong together"):
+        _ = load_run(run.path).head
+
+
+def test_a_folder_without_card_is_no_run(tmp_path):
+    with pytest.raises(RunError, match=r"no card\.json"):
+        load_run(tmp_path)
+
+
+def test_damaged_runs_are_not_listed():
+    good, bad = save("good"), save("bad")
+    (bad.path / "card.json").write_bytes(b"{")
+    assert [run.path for run in list_runs("runs")] == [good.path]
+
+
+def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bottleneck.runs.write_json", full)
+    with pytest.raises(RunError, match="No space left"):
+        save()
+    assert list((tmp_path / "runs").iterdir()) == []
