@@ -1,19 +1,23 @@
 """How results look: tables and lines for people, rows and JSON lines for programs."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from bottleneck.cli.common import say
-from bottleneck.demo.tour import Example
-from bottleneck.images.dataset import Failure
-from bottleneck.prediction import Predictions
-from bottleneck.runs import Run
+
+if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
+    from bottleneck.demo.tour import Example
+    from bottleneck.images.dataset import Failure
+    from bottleneck.prediction import Predictions
+    from bottleneck.runs import Run
 
 _FAILURES = 20
 _CONFUSION_CLASSES = 12

@@ -39,6 +39,19 @@ def test_help_imports_nothing_heavy(words):
     assert answer.stdout.splitlines()[-1] == "heavy: []"
 
 
+def test_an_extraction_that_has_nothing_to_compute_imports_no_library_it_does_not_need(folder):
+    images = folder(CLASSES)
+    run("extract", images)
+    code = (
+        "import sys; from bottleneck.cli.main import main\n"
+        f"sys.argv[1:] = ['extract', {str(images)!r}]\n"
+        "try: main()\n"
+        "finally: print('heavy:', sorted({'torch', 'sklearn', 'scipy', 'pandas', 'safetensors'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "heavy: []"
+
+
 def test_the_launcher_in_a_checkout_is_the_command(tmp_path):
     answer = subprocess.run(
         [sys.executable, CHECKOUT / "cli.py", "--version"], capture_output=True, text=True, check=True, cwd=tmp_path

@@ -236,11 +236,17 @@ def test_overwritten_bytes_in_the_memo_are_no_error(tmp_path: Path, seed: int) -
     memo.remember([("/images/a", SETTLED, A, NOW)])
 
 
-def test_a_path_overwritten_in_the_memo_is_a_miss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", range(4))
+@pytest.mark.parametrize("byte", [b"\x01", b"A", b"\xb9"])
+def test_a_path_overwritten_in_the_memo_is_a_miss(tmp_path: Path, name: int, byte: bytes) -> None:
     place = tmp_path / "digests.sqlite"
-    memo = remembered(place)
-    place.write_bytes(place.read_bytes().replace(b"/images/a", b"/imagex/a"))
-    assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
+    digests = {f"/images/{number}": bytes([number]) * 32 for number in range(4)}
+    memo = DigestMemo(place)
+    memo.remember((path, SETTLED, found, NOW) for path, found in digests.items())
+    place.write_bytes(place.read_bytes().replace(b"/images/%d" % name, b"/%cmages/%d" % (byte, name)))
+    del digests[f"/images/{name}"]
+    recalled = memo.lookup({f"/images/{number}": SETTLED for number in range(4)})
+    assert recalled.items() <= digests.items()
 
 
 def test_a_schema_overwritten_in_the_memo_is_no_error(tmp_path: Path) -> None:

@@ -1,0 +1,218 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.cache.scans import Last, load_last, load_scan, save_last, save_scan
+from bottleneck.errors import CacheError
+from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.splits import Shares
+
+SHARES = Shares(60, 20, 20)
+
+
+def dataset(source: Path, *paths: str, **fields: object) -> Dataset:
+    digests = [list(hashlib.sha256(os.fsencode(path)).digest()) for path in paths]
+    count = len(paths)
+    given = {
+        "labels": tuple("ab"[i % 2] for i in range(count)),
+        "given_splits": (None,) * count,
+        "groups": (None,) * count,
+        "shares": SHARES,
+        **fields,
+    }
+    return Dataset(source=source, paths=paths, digests=np.array(digests, np.uint8).reshape(-1, 32), **given)
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    return tmp_path / "images"
+
+
+def stored(cache: Path) -> Path:
+    (path,) = [path for path in (cache / "datasets").iterdir() if path.name != "last.json"]
+    return path
+
+
+def assert_same(found: Dataset, wanted: Dataset) -> None:
+    assert found.digests.dtype == np.uint8
+    assert np.array_equal(found.digests, wanted.digests)
+    for name in ("source", "paths", "labels", "given_splits", "groups", "shares", "failures", "ignored"):
+        assert getattr(found, name) == getattr(wanted, name), name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"labels": (None,) * 3},
+        {"given_splits": ("train", None, "test"), "groups": ("one", None, "one")},
+        {"failures": (Failure("/x.jpg", "empty", "no bytes"), Failure("/y", "corrupt", "why", "0" * 64))},
+        {"ignored": {"hidden": 2, "not an image's name": 1}},
+        {"labels": ("ä", "", 'with "quotes"\n')},
+    ],
+    ids=["plain", "no labels", "splits and groups", "failures", "ignored", "odd labels"],
+)
+def test_a_scan_comes_back_as_it_was(cache, source, fields):
+    wanted = dataset(source, "/a.jpg", "/b.jpg", "/c.jpg", **fields)
+    save_scan(cache, wanted)
+
+    assert_same(load_scan(cache, source, SHARES), wanted)
+
+
+def test_a_scan_of_no_images_comes_back(cache, source):
+    wanted = dataset(source, failures=(Failure("/x.jpg", "empty", "no bytes"),))
+    save_scan(cache, wanted)
+
+    assert_same(load_scan(cache, source, SHARES), wanted)
+
+
+def test_the_shares_are_those_asked_for_now(cache, source):
+    save_scan(cache, dataset(source, "/a.jpg"))
+
+    assert load_scan(cache, source, Shares(50, 25, 25)).shares == Shares(50, 25, 25)
+
+
+def test_paths_that_are_not_utf_8_survive(cache, tmp_path):
+    source = tmp_path / os.fsdecode(b"caf\xe9")
+    path = os.fsdecode(b"/caf\xe9/\xff\xfe.jpg")
+    wanted = dataset(source, path, labels=(os.fsdecode(b"\xe9"),), groups=(os.fsdecode(b"\xe8"),))
+    save_scan(cache, wanted)
+    found = load_scan(cache, source, SHARES)
+
+    assert_same(found, wanted)
+    assert os.fsencode(found.paths[0]) == b"/caf\xe9/\xff\xfe.jpg"
+
+
+def test_a_scan_that_is_already_kept_is_not_written_again(cache, source):
+    save_scan(cache, dataset(source, "/a.jpg", "/b.jpg"))
+    before = stored(cache).stat()
+    save_scan(cache, dataset(source, "/a.jpg", "/b.jpg"))
+    after = stored(cache).stat()
+
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_changed_scan_takes_the_place_of_the_last(cache, source):
+    save_scan(cache, dataset(source, "/a.jpg"))
+    save_scan(cache, dataset(source, "/a.jpg", "/b.jpg"))
+
+    assert stored(cache).exists()
+    assert load_scan(cache, source, SHARES).paths == ("/a.jpg", "/b.jpg")
+
+
+def test_folders_of_one_name_are_kept_apart(cache, tmp_path):
+    one, other = tmp_path / "one" / "images", tmp_path / "other" / "images"
+    save_scan(cache, dataset(one, "/a.jpg"))
+    save_scan(cache, dataset(other, "/b.jpg"))
+
+    assert load_scan(cache, one, SHARES).paths == ("/a.jpg",)
+    assert load_scan(cache, other, SHARES).paths == ("/b.jpg",)
+
+
+def test_a_source_may_be_named_by_a_relative_path(cache, source):
+    save_scan(cache, dataset(source, "/a.jpg"))
+
+    assert load_scan(cache, "images", SHARES).paths == ("/a.jpg",)
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "a/b", "ä ö", "...", "-"])
+def test_any_name_of_a_source_stays_below_the_cache(cache, tmp_path, name):
+    save_scan(cache, dataset(tmp_path / name, "/a.jpg"))
+
+    assert stored(cache).parent == cache / "datasets"
+    assert load_scan(cache, tmp_path / name, SHARES).paths == ("/a.jpg",)
+
+
+def test_without_a_scan_the_error_says_that_the_images_are_not_there(cache, source):
+    with pytest.raises(CacheError, match="expected images at .*images: they are not there"):
+        load_scan(cache, source, SHARES)
+
+
+def test_a_newer_version_is_refused(cache, source):
+    save_scan(cache, dataset(source, "/a.jpg"))
+    value = json.loads(stored(cache).read_text())
+    stored(cache).write_text(json.dumps({**value, "version": 2}))
+
+    with pytest.raises(CacheError, match="expected a scan of version 1 .* found 2"):
+        load_scan(cache, source, SHARES)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b"{}", b"\xff\xfe", b'{"version": 1}'])
+def test_garbage_is_a_cache_error_that_names_the_file(cache, source, garbage):
+    save_scan(cache, dataset(source, "/a.jpg"))
+    stored(cache).write_bytes(garbage)
+
+    with pytest.raises(CacheError, match="Delete that file") as caught:
+        load_scan(cache, source, SHARES)
+
+    assert str(stored(cache)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"images": [["/a.jpg", "00", "a", None, None]]},
+        {"images": [["/a.jpg", "no digits", "a", None, None]]},
+        {"images": [["/a.jpg", None, "a", None, None]]},
+        {"images": [["/a.jpg"]]},
+        {"images": [["/a.jpg", "0" * 64, "a", None, None], ["/b.jpg"]]},
+        {"images": 5},
+        {"failures": [5]},
+        {"failures": [{"colour": "red"}]},
+        {"source": None},
+    ],
+    ids=lambda edit: json.dumps(edit)[:40],
+)
+def test_a_scan_that_does_not_add_up_is_a_cache_error(cache, source, edit):
+    save_scan(cache, dataset(source, "/a.jpg"))
+    value = json.loads(stored(cache).read_text())
+    stored(cache).write_text(json.dumps({**value, **edit}))
+
+    with pytest.raises(CacheError):
+        load_scan(cache, source, SHARES)
+
+
+def test_the_last_extraction_comes_back(cache):
+    save_last(cache, Last("/images", True, "tiny-0"))
+    save_last(cache, Last("/others", False, "tiny-1"))
+
+    assert load_last(cache) == Last("/others", False, "tiny-1")
+
+
+def test_before_the_first_extraction_there_is_no_last(cache):
+    assert load_last(cache) is None
+    assert not cache.exists()
+
+
+def test_the_last_extraction_is_not_written_again(cache):
+    save_last(cache, Last("/images", True, "tiny-0"))
+    before = (cache / "datasets" / "last.json").stat()
+    save_last(cache, Last("/images", True, "tiny-0"))
+    after = (cache / "datasets" / "last.json").stat()
+
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b'"x"', b"{}", b"\xff\xfe", b'{"version": 1}'])
+def test_a_memo_of_the_last_extraction_that_is_garbage_is_none(cache, garbage):
+    save_last(cache, Last("/images", True, "tiny-0"))
+    (cache / "datasets" / "last.json").write_bytes(garbage)
+
+    assert load_last(cache) is None
+
+
+def test_a_newer_memo_of_the_last_extraction_is_none(cache):
+    save_last(cache, Last("/images", True, "tiny-0"))
+    path = cache / "datasets" / "last.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+
+    assert load_last(cache) is None
