@@ -133,7 +133,7 @@ def test_any_name_of_a_source_stays_below_the_cache(cache, tmp_path, name):
 
 
 def test_without_a_scan_the_error_says_that_the_images_are_not_there(cache, source):
-    with pytest.raises(CacheError, match="expected images at .*images: they are not there"):
+    with pytest.raises(CacheError, match=r"expected images at .*images: they are not there"):
         load_scan(cache, source, SHARES)
 
 
@@ -142,7 +142,7 @@ def test_a_newer_version_is_refused(cache, source):
     value = json.loads(stored(cache).read_text())
     stored(cache).write_text(json.dumps({**value, "version": 2}))
 
-    with pytest.raises(CacheError, match="expected a scan of version 1 .* found 2"):
+    with pytest.raises(CacheError, match=r"expected a scan of version 1 .* found 2"):
         load_scan(cache, source, SHARES)
 
 

@@ -60,6 +60,15 @@ def test_a_second_call_writes_what_is_missing_and_keeps_the_rest(digits: Path) -
     assert changed == {str(path), str(path.parent)}
 
 
+def test_a_second_call_keeps_what_the_user_changed(digits: Path) -> None:
+    path = digits / "0" / "0000.png"
+    data = path.read_bytes()
+    path.write_bytes(b"mine")
+    write_digits(digits)
+    assert path.read_bytes() == b"mine"
+    path.write_bytes(data)
+
+
 def test_each_page_is_light_and_its_ink_is_dark(digits: Path) -> None:
     for path in sorted(digits.rglob("*.png"))[::20]:
         page = pixels(path)

@@ -112,6 +112,7 @@ def test_the_fingerprint_does_not_depend_on_paths_order_or_repetition() -> None:
     there = dataset("ab", ["x", "y"])
     assert dataset("ba", ["y", "x"]).fingerprint() == there.fingerprint()
     assert dataset("aab", ["x", "x", "y"]).fingerprint() == there.fingerprint()
+    assert dataset(LETTERS).fingerprint() == dataset(LETTERS[::-1]).fingerprint()
     assert replace(there, paths=("/elsewhere/1", "/elsewhere/2"), source=Path("/")).fingerprint() == there.fingerprint()
 
 

@@ -65,6 +65,13 @@ def middle(data: bytes, preprocessing: Preprocessing) -> tuple[int, ...]:
     return tuple(int(level) for level in pixels[0, 0])
 
 
+def refuse(kind: type[Exception], text: str) -> Callable[..., None]:
+    def method(*args: object, **options: object) -> None:
+        raise kind(text)
+
+    return method
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -235,11 +242,31 @@ def test_exif_orientation_is_obeyed_in_jpeg(preprocessing: Preprocessing) -> Non
     assert pixels[-10:, :, 0].max() < 50
 
 
+@pytest.mark.parametrize("tag", [(0x010E, 5), (0x011A, 2), (0xA005, 1)], ids=["description", "resolution", "pointer"])
+def test_exif_orientation_is_obeyed_beside_another_tag_of_a_wrong_type(
+    preprocessing: Preprocessing, tag: tuple[int, int]
+) -> None:
+    upright = noise(60, 41)
+    number, kind = tag
+    entries = [struct.pack("<HHII", 0x0112, 3, 1, 6), struct.pack("<HHII", number, kind, 1, 8)]
+    block = b"II*\0\x08\0\0\0\x02\0" + b"".join(sorted(entries)) + bytes(4)
+    stored = encode(upright.transpose(STORED[6]), exif=b"Exif\0\0" + block)
+    assert np.array_equal(decode(stored, preprocessing), torchvision(upright, preprocessing))
+
+
 @pytest.mark.parametrize("block", [b"broken", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
 @pytest.mark.filterwarnings("ignore:.*EXIF")
 def test_broken_exif_is_no_reason_to_refuse_an_image(preprocessing: Preprocessing, block: bytes) -> None:
     broken = photo(1, exif=b"Exif\0\0" + block)
     assert np.array_equal(decode(broken, preprocessing), decode(photo(1), preprocessing))
+
+
+def test_exif_that_pillow_cannot_read_is_no_reason_to_refuse_an_image(
+    preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = decode(photo(1), preprocessing)
+    monkeypatch.setattr(Image.Image, "getexif", refuse(struct.error, "unpack requires 4 bytes"))
+    assert np.array_equal(decode(photo(1), preprocessing), wanted)
 
 
 # Transparency
@@ -452,13 +479,6 @@ def test_the_limit_counts_pixels(preprocessing: Preprocessing, monkeypatch: pyte
     monkeypatch.setattr(module, "MAX_PIXELS", 64 * 48)
     assert decode(photo(1, (64, 48)), preprocessing).shape == (28, 28, 3)
     assert code(photo(1, (64, 49)), preprocessing) == "too-large"
-
-
-def refuse(kind: type[Exception], text: str) -> Callable[..., None]:
-    def method(*args: object, **options: object) -> None:
-        raise kind(text)
-
-    return method
 
 
 def test_an_image_for_which_there_is_no_memory_is_too_large(

@@ -93,7 +93,7 @@ def test_an_image_has_the_split_that_it_has_alone_whatever_the_set() -> None:
 
 def test_a_group_stays_in_its_split_as_images_join_it() -> None:
     images = digests(400)
-    groups = [f"patient {row % 40}" for row in range(400)]
+    groups = [f"patient {row % 40} of a study whose name is longer than a digest" for row in range(400)]
     first, all_of_them = (assign(images[:n], groups[:n], [None] * n, SHARES) for n in (40, 400))
     assert all_of_them[:40] == first
     assert all_of_them == first * 10

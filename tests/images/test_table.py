@@ -151,6 +151,14 @@ def test_what_is_no_csv_is_an_error(table: Table) -> None:
         find_listed(table("path,label", "x" * 200_000 + ",cat"), labelled=True)
 
 
+def test_a_scan_without_labels_reads_only_the_paths(table: Table) -> None:
+    path = table("path,label,split", "a.jpg,,nonsense")
+    write(path.parent / "a.jpg", photo(1))
+    dataset = scan(path, labels=False)
+    assert dataset.labels == (None,)
+    assert dataset.given_splits == (None,)
+
+
 def test_a_missing_file_is_a_failure_and_the_others_are_used(table: Table) -> None:
     path = table("path,label", "a.jpg,cat", "b.jpg,dog", "gone.jpg,dog", ".,dog")
     write(path.parent / "a.jpg", photo(1))

@@ -1,0 +1,328 @@
+import json
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from bottleneck.errors import HeadError, RunError
+from bottleneck.heads.linear import FORMAT_VERSION, LinearHead, softmax
+
+K, D = 3, 5
+TENSORS = ("weight", "bias", "mean", "scale")
+
+
+def make(classes: tuple[str, ...] = ("a", "b", "c"), **fields: Any) -> LinearHead:
+    random = np.random.default_rng(0)
+    given = {
+        "family": "logistic",
+        "classes": classes,
+        "weight": random.normal(size=(len(classes), D)).astype(np.float32),
+        "bias": random.normal(size=len(classes)).astype(np.float32),
+        "mean": random.normal(size=D).astype(np.float32),
+        "scale": random.uniform(0.5, 2, D).astype(np.float32),
+        "sharpness": 1.7,
+        "fingerprint": "f" * 64,
+    }
+    return LinearHead(**{**given, **fields})
+
+
+def features(count: int = 7, dim: int = D) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(count, dim)).astype(np.float32)
+
+
+class Bomb:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+# --- what it computes -------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_formula():
+    head, x = make(), features()
+    expected = [
+        [sum(float(w) * (float(v) - m) / s for w, v, m, s in zip(row, one, head.mean, head.scale, strict=True)) + b]
+        for one in x.tolist()
+        for row, b in zip(head.weight.tolist(), head.bias.tolist(), strict=True)
+    ]
+
+    np.testing.assert_allclose(head.scores(x), np.array(expected).reshape(7, K), rtol=1e-5, atol=1e-5)
+    assert head.scores(x).dtype == np.float64
+
+
+def test_probabilities_are_the_softmax_of_the_sharpened_scores():
+    head, x = make(), features()
+    powers = np.exp(1.7 * head.scores(x))
+
+    np.testing.assert_allclose(head.probabilities(x), powers / powers.sum(axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_probabilities_sum_to_one_however_large_the_scores():
+    probabilities = make(sharpness=1e6).probabilities(features())
+
+    assert np.isfinite(probabilities).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+
+
+def test_the_prediction_is_the_most_probable_class():
+    head, x = make(), features()
+
+    assert head.predict(x).tolist() == [head.classes[i] for i in head.probabilities(x).argmax(axis=1)]
+
+
+def test_the_sharpness_changes_no_prediction():
+    assert make(sharpness=0.01).predict(features(50)).tolist() == make(sharpness=100.0).predict(features(50)).tolist()
+
+
+def test_no_images_have_no_scores():
+    assert make().scores(features(0)).shape == (0, K)
+    assert make().probabilities(features(0)).shape == (0, K)
+    assert make().predict(features(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("x", [features(dim=D + 1), features(dim=1), features()[0], features()[None]])
+@pytest.mark.parametrize("ask", [LinearHead.scores, LinearHead.probabilities, LinearHead.predict])
+def test_features_of_another_width_are_refused(ask, x):
+    with pytest.raises(HeadError, match=rf"expected features \(n, {D}\), got"):
+        ask(make(), x)
+
+
+def test_softmax_is_that_of_the_textbook():
+    np.testing.assert_allclose(softmax(np.log([[1.0, 2.0, 5.0]])), [[0.125, 0.25, 0.625]])
+
+
+def test_softmax_of_a_class_that_never_wins_is_zero():
+    assert softmax(np.array([[0.0, -1e30]])).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bias": np.zeros(K + 1, np.float32)},
+        {"bias": np.zeros((K, 1), np.float32)},
+        {"mean": np.zeros(D + 1, np.float32)},
+        {"scale": np.ones(D - 1, np.float32)},
+        {"classes": ("a", "b")},
+        {"weight": np.zeros((K + 1, D), np.float32)},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_tensors_that_do_not_add_up_are_refused(wrong):
+    with pytest.raises(HeadError, match="expected"):
+        replace(make(), **wrong)
+
+
+def test_a_head_of_one_class_is_refused():
+    with pytest.raises(HeadError):
+        make(("a",))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_tensors_that_are_not_finite_are_refused(name, value):
+    tensor = getattr(make(), name).copy()
+    tensor.flat[-1] = value
+
+    with pytest.raises(HeadError, match="finite"):
+        make(**{name: tensor})
+
+
+def test_a_scale_of_zero_is_refused():
+    with pytest.raises(HeadError, match="zero"):
+        make(scale=np.array([1, 1, 0, 1, 1], np.float32))
+
+
+# --- on disk ----------------------------------------------------------------------------------------------------
+
+
+def assert_same(found: LinearHead, wanted: LinearHead) -> None:
+    for name in TENSORS:
+        assert getattr(found, name).dtype == np.float32
+        assert getattr(found, name).shape == getattr(wanted, name).shape
+        assert getattr(found, name).tobytes() == getattr(wanted, name).tobytes()
+    for name in ("family", "classes", "sharpness", "fingerprint"):
+        assert getattr(found, name) == getattr(wanted, name)
+
+
+def test_a_head_comes_back_bit_for_bit(tmp_path):
+    make(sharpness=1 / 3).save(tmp_path / "head.safetensors")
+
+    assert_same(LinearHead.load(tmp_path / "head.safetensors"), make(sharpness=1 / 3))
+
+
+@pytest.mark.parametrize("classes", [("ä", "日本"), ("", " "), ('"', "\\n\n"), ("1", "2"), ("a\udcff", "b")])
+def test_any_label_comes_back(tmp_path, classes):
+    make(classes).save(tmp_path / "head.safetensors")
+
+    assert LinearHead.load(tmp_path / "head.safetensors").classes == classes
+
+
+def test_a_class_that_no_image_has_comes_back(tmp_path):
+    head = make(bias=np.array([0, -1e30, 1], np.float32))
+    head.save(tmp_path / "head.safetensors")
+
+    assert_same(LinearHead.load(tmp_path / "head.safetensors"), head)
+
+
+def test_views_are_saved_as_what_they_show(tmp_path):
+    head = make(weight=np.asfortranarray(make().weight), mean=np.arange(10, dtype=np.float32)[::2])
+    head.save(tmp_path / "head.safetensors")
+
+    assert_same(LinearHead.load(tmp_path / "head.safetensors"), head)
+
+
+def test_saving_leaves_one_file(tmp_path):
+    make().save(tmp_path / "new" / "head.safetensors")
+
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["head.safetensors"]
+
+
+def crafted(tmp_path: Path, tensors: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None) -> Path:
+    """Write a head's file with some parts replaced; None removes one."""
+    head = make()
+    plain = {
+        "format_version": str(FORMAT_VERSION),
+        "family": head.family,
+        "classes": json.dumps(head.classes),
+        "sharpness": repr(head.sharpness),
+        "fingerprint": head.fingerprint,
+    }
+    arrays = {name: getattr(head, name) for name in TENSORS} | (tensors or {})
+    texts = plain | (metadata or {})
+    path = tmp_path / "head.safetensors"
+    path.write_bytes(
+        save(
+            {name: value for name, value in arrays.items() if value is not None},
+            {name: value for name, value in texts.items() if value is not None},
+        )
+    )
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises((RunError, HeadError)) as caught:
+        LinearHead.load(path)
+    return str(caught.value)
+
+
+def test_a_file_made_by_hand_is_read(tmp_path):
+    assert_same(LinearHead.load(crafted(tmp_path)), make())
+
+
+def test_a_missing_file_is_refused_by_its_name(tmp_path):
+    assert "head.safetensors" in refused(tmp_path / "head.safetensors")
+
+
+def test_a_folder_is_refused(tmp_path):
+    refused(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path, part):
+    path = crafted(tmp_path)
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+
+    assert "cannot read it" in refused(path)
+
+
+@pytest.mark.parametrize("garbage", [b"garbage" * 50, b"\0" * 100, b"\xff" * 100, b"<!doctype html>", b"{}"])
+def test_garbage_is_refused(tmp_path, garbage):
+    (tmp_path / "head.safetensors").write_bytes(garbage)
+
+    refused(tmp_path / "head.safetensors")
+
+
+@pytest.mark.parametrize("length", [2**63 - 1, 2**60, 10**8 + 1, 10**6])
+def test_a_header_that_claims_a_huge_size_is_refused(tmp_path, length):
+    path = crafted(tmp_path)
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+
+    refused(path)
+
+
+def test_a_tensor_that_claims_a_huge_size_is_refused(tmp_path):
+    header = json.dumps(
+        {
+            "__metadata__": {"format_version": "1"},
+            "weight": {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 2**42]},
+        }
+    ).encode()
+    (tmp_path / "head.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 64)
+
+    refused(tmp_path / "head.safetensors")
+
+
+def test_a_huge_file_is_refused_unread(tmp_path):
+    path = crafted(tmp_path)
+    os.truncate(path, (1 << 31) + 1)  # sparse: it takes no space
+
+    assert "GiB" in refused(path)
+
+
+@pytest.mark.parametrize("version", ["2", "0", "", "one", None])
+def test_another_version_is_refused(tmp_path, version):
+    assert "format version 1" in refused(crafted(tmp_path, metadata={"format_version": version}))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_missing_tensor_is_refused(tmp_path, name):
+    assert name in refused(crafted(tmp_path, {name: None}))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_tensor_of_another_shape_is_refused(tmp_path, name):
+    refused(crafted(tmp_path, {name: np.ones((2, 2, 2), np.float32)}))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_tensor_that_is_not_finite_is_refused(tmp_path, name, value):
+    tensor = getattr(make(), name).copy()
+    tensor.flat[0] = value
+
+    assert "finite" in refused(crafted(tmp_path, {name: tensor}))
+
+
+@pytest.mark.parametrize("name", ["family", "classes", "sharpness", "fingerprint"])
+def test_a_missing_text_is_refused(tmp_path, name):
+    assert name in refused(crafted(tmp_path, metadata={name: None}))
+
+
+@pytest.mark.parametrize("classes", ["", "{", "null", "5", '["a", "b"]', '"abc"', "[1, 2, 3]", '["a", null, "c"]'])
+def test_classes_that_are_no_list_of_labels_are_refused(tmp_path, classes):
+    refused(crafted(tmp_path, metadata={"classes": classes}))
+
+
+@pytest.mark.parametrize("sharpness", ["", "many", "nan", "inf", "-inf", "-1.0", "0.0"])
+def test_an_impossible_sharpness_is_refused(tmp_path, sharpness):
+    refused(crafted(tmp_path, metadata={"sharpness": sharpness}))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_in_place_of_a_head_runs_no_code(tmp_path, protocol):
+    marker = tmp_path / "it ran"
+    (tmp_path / "head.safetensors").write_bytes(pickle.dumps(Bomb(marker), protocol))
+
+    refused(tmp_path / "head.safetensors")
+
+    assert not marker.exists()
+
+
+def test_an_array_of_pickled_objects_runs_no_code(tmp_path):
+    marker = tmp_path / "it ran"
+    with open(tmp_path / "head.safetensors", "wb") as file:
+        np.save(file, np.array([Bomb(marker)]), allow_pickle=True)
+
+    refused(tmp_path / "head.safetensors")
+
+    assert not marker.exists()

@@ -1,0 +1,278 @@
+"""The rules of the design that can be read from the sources: who imports whom, the name, the size."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import bottleneck
+
+PACKAGE = Path(bottleneck.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# One way: a module imports from its own stage or an earlier one.
+STAGES = (
+    {"errors", "files"},
+    {"images"},
+    {"backbones"},
+    {"engines"},
+    {"cache"},
+    {"extraction"},
+    {"heads"},
+    {"evaluate"},
+    {"runs"},
+    {"fitting"},
+    {"prediction"},
+    {"demo"},
+    {"cli"},
+    {"__main__"},
+)
+
+TORCH = ("backbones", "engines", "finetune", "heads.softmax")
+ROOMS = {
+    "torch": TORCH,
+    "torchvision": TORCH,
+    "timm": TORCH,
+    "h5py": ("cache",),
+    "sklearn": ("heads", "images.splits", "evaluate", "demo"),
+    "click": ("cli",),
+    "rich": ("cli",),
+}
+
+LONGEST = 400  # lines
+
+
+@dataclass(frozen=True)
+class Import:
+    """One name that one module imports; both without the leading ``bottleneck.`` where it is ours."""
+
+    module: str
+    line: int
+    name: str
+    ours: bool
+
+    def __str__(self) -> str:
+        return f"bottleneck.{self.module}, line {self.line}: {'bottleneck.' * self.ours}{self.name}"
+
+
+def module_name(path: Path) -> str:
+    """Return ``images.scan`` of ``bottleneck/images/scan.py``, ``images`` of its ``__init__.py``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(tree: ast.AST, module: str, *, folder: bool) -> Iterator[Import]:
+    """Yield what a module imports: on top, in functions and under TYPE_CHECKING alike."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                here = f"bottleneck.{module}".rstrip(".").split(".")
+                kept = here[: len(here) - node.level + folder]
+                base = ".".join([*kept, base] if base else kept)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and (text := _imported_by_call(node)):
+            names = [text]
+        else:
+            continue
+        for name in names:
+            top, _, rest = name.partition(".")
+            if top != "bottleneck":
+                yield Import(module, node.lineno, name, ours=False)
+            elif rest and rest != "__version__":
+                yield Import(module, node.lineno, _home(rest), ours=True)
+
+
+def _imported_by_call(node: ast.Call) -> str | None:
+    """Return x of ``import_module("x")``, or its beginning where x is an f-string."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called not in ("import_module", "__import__") or not node.args:
+        return None
+    first = node.args[0]
+    if isinstance(first, ast.JoinedStr):
+        first = first.values[0]
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+
+
+def _home(name: str) -> str:
+    """Return where a public name is defined: ``cache.store`` for ``FeatureCache``."""
+    home = bottleneck._HOMES.get(name)
+    return home.removeprefix("bottleneck.") if home else name
+
+
+def all_imports() -> list[Import]:
+    return [
+        found
+        for path in SOURCES
+        for found in imports_of(ast.parse(path.read_text()), module_name(path), folder=path.name == "__init__.py")
+    ]
+
+
+def within(module: str, rooms: tuple[str, ...]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+
+
+def stage(module: str) -> int | None:
+    top = module.split(".")[0]
+    return next((number for number, tops in enumerate(STAGES) if top in tops), None)
+
+
+def listed(offenders: list[object]) -> str:
+    return "\n" + "\n".join(str(offender) for offender in offenders)
+
+
+def in_a_fresh_process(code: str, *options: str) -> str:
+    result = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+# --- who imports whom -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("party", ROOMS)
+def test_third_parties_stay_in_their_rooms(party):
+    offenders = [
+        found
+        for found in all_imports()
+        if not found.ours and found.name.split(".")[0] == party and not within(found.module, ROOMS[party])
+    ]
+
+    assert not offenders, f"{party} belongs in {', '.join(ROOMS[party])} alone:{listed(offenders)}"
+
+
+@pytest.mark.parametrize("party", ROOMS)
+def test_each_room_is_lived_in(party):
+    # Else the test above reads nothing, and would say nothing.
+    assert [found for found in all_imports() if found.name.split(".")[0] == party]
+
+
+def test_every_module_has_a_stage():
+    unknown = sorted({module_name(path).split(".")[0] for path in SOURCES} - set().union(*STAGES) - {""})
+
+    assert not unknown, f"give these a place in STAGES: {unknown}"
+
+
+def test_imports_go_one_way():
+    offenders = [
+        found
+        for found in all_imports()
+        # bottleneck/__init__.py offers everything, lazily.
+        if found.ours and found.module and (stage(found.name) is None or stage(found.name) > stage(found.module))
+    ]
+
+    assert not offenders, f"imported by something earlier:{listed(offenders)}"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import torch.nn as nn", ["torch.nn"]),
+        ("from torch import nn, Tensor", ["torch.nn", "torch.Tensor"]),
+        ("def f():\n    import h5py", ["h5py"]),
+        ("if TYPE_CHECKING:\n    from sklearn.svm import LinearSVC", ["sklearn.svm.LinearSVC"]),
+        ("from bottleneck.runs import Run", ["runs.Run"]),
+        ("from bottleneck import fit, __version__", ["fitting"]),
+        ("from bottleneck import runs", ["runs"]),
+        ("import bottleneck.cli.main", ["cli.main"]),
+        ("from . import scan", ["images.scan"]),
+        ("from .scan import scan", ["images.scan.scan"]),
+        ("from .. import errors", ["errors"]),
+        ("from ..cache.store import Store", ["cache.store.Store"]),
+        ("import_module('h5py')", ["h5py"]),
+        ("importlib.import_module(f'bottleneck.heads.{name}')", ["heads."]),
+        ("__import__('torch')", ["torch"]),
+        ("text = 'import torch'", []),
+    ],
+)
+def test_this_file_reads_every_form_of_import(source, expected):
+    assert [found.name for found in imports_of(ast.parse(source), "images.table", folder=False)] == expected
+
+
+def test_this_file_reads_relative_imports_of_a_folder():
+    (found,) = imports_of(ast.parse("from .scan import scan"), "images", folder=True)
+
+    assert found.name == "images.scan.scan"
+
+
+# --- the name ---------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_first_statement_and_below_1_5():
+    docstring, first = ast.parse((PACKAGE / "__init__.py").read_text()).body[:2]
+
+    assert isinstance(docstring, ast.Expr)
+    assert isinstance(first, ast.Assign)
+    assert [getattr(target, "id", None) for target in first.targets] == ["__version__"]
+    assert ast.literal_eval(first.value) == bottleneck.__version__
+    assert tuple(map(int, re.findall(r"\d+", bottleneck.__version__)[:2])) < (1, 5)
+
+
+def test_pandas_works_beside_it_without_a_warning():
+    pytest.importorskip("pandas")
+    in_a_fresh_process("import pandas; pandas.Series([1.,2.]).median()", "-W", "error")
+
+
+def test_the_warning_of_a_pandas_that_finds_our_version_too_old_is_silenced():
+    printed = in_a_fresh_process(
+        "import warnings\n"
+        "warnings.simplefilter('error')\n"
+        "import bottleneck\n"
+        "warnings.warn(\"Pandas requires version '1.4.2' or newer of 'bottleneck' (version '0.1.0' installed).\")\n"
+        "try:\n"
+        "    warnings.warn('another')\n"
+        "except UserWarning as warning:\n"
+        "    print(warning)"
+    )
+
+    assert printed.strip() == "another"
+
+
+# --- what is heavy, and what is long ----------------------------------------------------------------------------
+
+
+def test_importing_it_imports_nothing_heavy():
+    heavy = in_a_fresh_process(
+        "import sys, bottleneck\n"
+        "names = ('torch', 'torchvision', 'timm', 'numpy', 'h5py', 'sklearn', 'PIL', 'click', 'rich', 'pandas')\n"
+        "print([name for name in names if name in sys.modules])"
+    )
+
+    assert heavy.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", [name for name in bottleneck.__all__ if name != "__version__"])
+def test_each_public_name_is_where_it_is_said_to_be(name):
+    assert getattr(bottleneck, name).__module__ == bottleneck._HOMES[name]
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bottleneck.nothing  # noqa: B018
+
+
+def test_no_module_is_too_long():
+    lengths = {module_name(path): len(path.read_text().splitlines()) for path in SOURCES}
+    offenders = [f"bottleneck.{module}: {length} lines" for module, length in lengths.items() if length > LONGEST]
+
+    assert not offenders, f"no module has more than {LONGEST} lines:{listed(offenders)}"
+
+
+def test_every_module_says_what_it_does():
+    offenders = [path for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))]
+
+    assert not offenders, f"a module begins with a docstring:{listed(offenders)}"
+
+
+def test_nothing_imports_a_pickler():
+    picklers = ("pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal")
+    offenders = [found for found in all_imports() if found.name.split(".")[0] in picklers]
+
+    assert not offenders, listed(offenders)
