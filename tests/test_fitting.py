@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_images_that_failed_to_extract_are_left_out(folder, extracted, tmp_path)
     dataset = scan(root)
     digest = dataset.digests[dataset.paths.index(lost)].tobytes().hex()
     failed = Failure(lost, "truncated", "cut", digest)
-    save_scan(tmp_path / "cache", type(dataset)(**{**vars(dataset), "failures": (failed,)}))
+    save_scan(tmp_path / "cache", replace(dataset, failures=(failed,)))
     card = fit().card
     assert (card["dataset"]["images"], card["dataset"]["used"]) == (80, 79)
 

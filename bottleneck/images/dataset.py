@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ class Dataset:
         """The labels, sorted."""
         return tuple(sorted({label for label in self.labels if label is not None}))
 
-    @property
+    @cached_property
     def splits(self) -> tuple[str, ...]:
         """The split of each image: the given one, else decided from its digest or group."""
         return assign(self.digests, self.groups, self.given_splits, self.shares)

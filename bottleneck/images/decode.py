@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from bottleneck.errors import ImageError
 from bottleneck.images.preprocessing import Preprocessing
@@ -27,6 +27,21 @@ _FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+
+_SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, 1, 2  # TIFF's tag and two of its values
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# How the formats begin that Pillow calls unknown when their headers are cut short.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 
 # Between Pillow's warning and its error lie images that are large and fine.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -56,7 +71,7 @@ def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     image = _open(data)
     try:
         image.load()
-        return _resize_and_crop(_to_rgb(_oriented(image)), preprocessing)
+        return _resize_and_crop(_oriented(_to_rgb(image), image), preprocessing)
     except ImageError:
         raise
     except MemoryError as error:
@@ -71,6 +86,8 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
+        if data.startswith(_BEGINNINGS):
+            raise ImageError("truncated", "the header is cut short or damaged") from error
         raise ImageError("not-an-image", f"no image format is recognised; {_looks_like(data)}") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", f"expected at most {MAX_PIXELS:,} pixels: {error}") from error
@@ -98,21 +115,22 @@ def _looks_like(data: bytes) -> str:
     return f"the file begins with {data[:12]!r}"
 
 
-def _oriented(image: Image.Image) -> Image.Image:
+def _oriented(image: Image.Image, original: Image.Image) -> Image.Image:
+    """Turn `image` as the EXIF orientation of `original` says; a broken EXIF block says nothing about the pixels."""
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return image
+        turn = _TURNS.get(original.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        turn = None
+    return image.transpose(turn) if turn is not None else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Return the image in mode RGB: alpha on white, deep grey scaled to 8 bits."""
+    one_colour_clear = image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info
+    if one_colour_clear or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return _on_white(image.convert("RGBA"))
     if image.mode == "RGB":
-        if "transparency" not in image.info:
-            return image
-        return _on_white(image.convert("RGBA"))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (image.mode in ("P", "L") and "transparency" in image.info):
-        return _on_white(image.convert("RGBA"))
+        return image
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(image).convert("RGB")
     return image.convert("RGB")
@@ -132,6 +150,8 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     levels = np.asarray(image).astype(np.float64)
     if not np.isfinite(levels).all():
         raise ImageError("corrupt", "expected finite grey levels, found NaN or infinity")
+    if image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (_SIGNED,))[0] == _UNSIGNED:
+        levels %= 2.0**32  # Pillow reads 32 bits as signed
     top = levels.max(initial=0)
     if image.mode == "F":
         scale = 1.0 if top <= 1 else 255.0 if top <= 255 else 65535.0

@@ -13,10 +13,13 @@ from bottleneck.errors import ImageError
 
 FRESH_SECONDS = 2.0  # a file this young may change again within one tick of its clock
 _SCHEMA = """
-create table if not exists digests (
-    path blob primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, digest blob
+create table if not exists digests_1 (
+    path blob primary key, size integer, mtime_ns integer, ctime_ns integer, inode integer, digest blob, seal blob
 ) without rowid
 """
+
+_SELECT = "select path, size, mtime_ns, ctime_ns, inode, digest, seal from digests_1 where path in"
+_DAMAGE = (sqlite3.Error, OSError, UnicodeDecodeError)  # the last when SQLite quotes damaged bytes
 
 Signature = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 
@@ -42,14 +45,19 @@ def read_file(path: str | Path) -> tuple[bytes, Signature]:
     try:
         # Without O_NONBLOCK a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise ImageError("unreadable", "not a regular file")
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from error
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise ImageError("unreadable", "not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
             data = file.read()
-            after = os.fstat(descriptor)
+        after = os.fstat(descriptor)
     except OSError as error:
         raise ImageError("unreadable", error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
     if signature(before) != signature(after):
         raise ImageError("changed", "the file changed while it was being read; run the command again")
     if not data:
@@ -70,6 +78,13 @@ def digest_file(path: str | Path) -> tuple[bytes, Signature, float]:
     return hashlib.sha256(data).digest(), found, now
 
 
+def _seal(key: bytes, digest: object) -> bytes | None:
+    """Return what tells a row that was written from one whose bits have flipped: SQLite has no checksums."""
+    if not isinstance(digest, bytes) or len(digest) != 32:
+        return None
+    return hashlib.blake2b(key + digest, digest_size=8).digest()
+
+
 class DigestMemo:
     """(path, size, mtime, ctime, inode) -> digest, in SQLite. It can always be deleted.
 
@@ -81,33 +96,36 @@ class DigestMemo:
 
     def lookup(self, signatures: Mapping[str, Signature]) -> dict[str, bytes]:
         """Return the digests of those files that are unchanged since they were remembered."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             return {}
         names = {os.fsencode(path): path for path in signatures}
         found: dict[str, bytes] = {}
-        with suppress(sqlite3.Error), closing(self._connect(read_only=True)) as connection:
+        with suppress(*_DAMAGE), closing(self._connect(read_only=True)) as connection:
             keys = list(names)
             for start in range(0, len(keys), 500):
                 some = keys[start : start + 500]
                 marks = ",".join("?" * len(some))
-                query = f"select path, size, mtime_ns, ctime_ns, inode, digest from digests where path in ({marks})"
-                for key, *numbers, digest in connection.execute(query, some):
-                    path = names[key]
-                    if tuple(numbers) == signatures[path] and len(digest) == 32:
+                for key, *numbers, digest, seal in connection.execute(f"{_SELECT} ({marks})", some):
+                    path = names.get(key)
+                    if path is not None and tuple(numbers) == signatures[path] and seal == _seal(key, digest):
                         found[path] = digest
         return found
 
     def remember(self, read: Iterable[tuple[str, Signature, bytes, float]]) -> None:
         """Keep the digests of files (path, signature, digest, when read) that were settled when they were read."""
-        rows = [(os.fsencode(path), *found, digest) for path, found, digest, now in read if is_settled(found, now)]
+        rows = [
+            (key := os.fsencode(path), *found, digest, _seal(key, digest))
+            for path, found, digest, now in read
+            if is_settled(found, now)
+        ]
         if not rows:
             return
         try:
             self._write(rows)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                return  # locked, read-only or full: the digests are computed again next time
-            with suppress(OSError, sqlite3.Error):
+        except (OSError, sqlite3.OperationalError):
+            return  # locked, read-only or full: the digests are computed again next time
+        except _DAMAGE:
+            with suppress(*_DAMAGE):
                 self.path.unlink()
                 self._write(rows)
 
@@ -115,7 +133,7 @@ class DigestMemo:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect(read_only=False)) as connection, connection:
             connection.execute(_SCHEMA)
-            connection.executemany("insert or replace into digests values (?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany("insert or replace into digests_1 values (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _connect(self, *, read_only: bool) -> sqlite3.Connection:
         mode = "ro" if read_only else "rwc"

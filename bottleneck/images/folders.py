@@ -67,27 +67,29 @@ def find_labelled(root: Path, exclude: Collection[Path]) -> Found:
     folders = _subfolders(root, exclude)
     if not folders:
         return find_unlabelled(root, exclude)
-    splits = _split_folders(root, folders, exclude)
     found = Found()
-    if splits:
-        for folder, split in splits.items():
-            _add_classes(found, folder, split, exclude)
-            _count_loose(found, folder)
+    divided = _split_folders(root, folders, exclude)
+    for folder, split in divided.items():
+        # A lone train/ leaves nothing to hold out: its images are divided as if their split were not given.
+        _add_classes(found, folder, split if len(divided) > 1 else None, exclude, above=(root.resolve(),))
+        _count_loose(found, folder)
+    if divided:
+        for folder in folders:
+            if folder not in divided:
+                _count_loose(found, folder)
     else:
-        # A lone train/ gives no held-out part: its classes are divided as if it were IMAGES itself.
-        lone = folders[0] if len(folders) == 1 and folders[0].name.lower() in SPLIT_FOLDERS else None
-        _add_classes(found, lone if lone and _subfolders(lone, exclude) else root, None, exclude)
+        _add_classes(found, root, None, exclude)
     _count_loose(found, root)
     return found
 
 
-def _split_folders(root: Path, folders: list[Path], exclude: Collection[Path]) -> dict[Path, str] | None:
+def _split_folders(root: Path, folders: list[Path], exclude: Collection[Path]) -> dict[Path, str]:
     """Return folder -> split if `root` is divided into splits; a class may well be called "train" or "test"."""
     named = {folder: SPLIT_FOLDERS[name] for folder in folders if (name := folder.name.lower()) in SPLIT_FOLDERS}
     holding = {folder: split for folder, split in named.items() if _subfolders(folder, exclude)}
-    if len(holding) < 2 or "train" not in holding.values():
-        return None
     others = [folder.name for folder in folders if folder not in named and _holds_image(folder, exclude)]
+    if "train" not in holding.values() or (others and len(holding) == 1):
+        return holding if len(holding) == len(folders) == 1 else {}
     if others:
         raise ImagesError(
             f"expected {root} to hold either splits (train, val, test) or classes; found the splits "
@@ -97,10 +99,12 @@ def _split_folders(root: Path, folders: list[Path], exclude: Collection[Path]) -
     return holding
 
 
-def _add_classes(found: Found, root: Path, split: str | None, exclude: Collection[Path]) -> None:
+def _add_classes(
+    found: Found, root: Path, split: str | None, exclude: Collection[Path], above: tuple[Path, ...] = ()
+) -> None:
     for folder in _subfolders(root, exclude):
         before = len(found.paths) + len(found.failures)
-        for path in _images(folder, exclude, found):
+        for path in _images(folder, exclude, found, (*above, root.resolve())):
             found.add(path, folder.name, split)
         if len(found.paths) + len(found.failures) == before:
             found.empty_classes.append(str(folder))
@@ -109,7 +113,7 @@ def _add_classes(found: Found, root: Path, split: str | None, exclude: Collectio
 def _count_loose(found: Found, root: Path) -> None:
     """Count the files beside the class folders: they belong to no class."""
     for entry in _entries(root, found):
-        if not _is_folder(entry):
+        if _is_hidden(entry.name) or not _is_folder(entry):
             reason = _why_ignored(entry.name)
             found.ignored[reason or "outside any class folder"] += 1
 

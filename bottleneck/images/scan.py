@@ -86,11 +86,11 @@ def scan(
 
 
 def _find(source: Path, labels: bool, exclude: Collection[Path]) -> Found:
-    if source.is_dir():
+    if os.path.isdir(source):  # unlike Path.is_dir, no error for a name that is too long
         return find_labelled(source, exclude) if labels else find_unlabelled(source, exclude)
-    if source.suffix.lower() == ".csv" and source.is_file():
+    if source.suffix.lower() == ".csv" and os.path.isfile(source):
         return find_listed(source, labelled=labels)
-    if not source.exists() and not source.is_symlink():
+    if not os.path.lexists(source):
         raise ImagesError(f"expected a folder of images, a CSV or an image; {source} does not exist")
     found = Found()
     found.add(str(source), None)
@@ -132,7 +132,7 @@ def _signatures(paths: list[str]) -> Iterator[tuple[str, Signature]]:
     for path in paths:
         try:
             yield path, signature(os.stat(path))
-        except OSError:
+        except (OSError, ValueError):
             continue  # reading it will say why
 
 

@@ -91,7 +91,10 @@ def assign(
     for key, group in zip(keys, groups, strict=True):
         ties.join(key, b"group " + group.encode("utf-8", "surrogateescape") if group is not None else key)
     root_of = [ties.root(key) for key in keys]
-    followed = {root: split for root, split in zip(root_of, given, strict=True) if split is not None}
+    followed: dict[bytes, str] = {}
+    for root, split in zip(root_of, given, strict=True):
+        if split is not None:  # of several, the first of SPLITS, whatever the order of the files
+            followed[root] = min(followed.get(root, split), split, key=SPLITS.index)
     decided = {root: followed.get(root) or split_of(root, shares) for root in set(root_of)}
     return tuple(split or decided[root] for split, root in zip(given, root_of, strict=True))
 

@@ -1,7 +1,6 @@
 """Images listed in a CSV: ``path,label[,split][,group]``, paths relative to the CSV."""
 
 import csv
-import os
 from pathlib import Path
 
 from bottleneck.errors import ImagesError
@@ -41,11 +40,11 @@ def find_listed(path: Path, *, labelled: bool) -> Found:
 
 
 def _check_columns(path: Path, columns: list[str], labelled: bool) -> None:
-    wanted = ["path", "label"] if labelled and "label" in columns else ["path"]
-    missing = [name for name in wanted if name not in columns]
-    if missing:
+    bare = columns == ["path"]  # a list of images; a column that is misspelt must not make it one
+    if "path" not in columns or (labelled and not bare and "label" not in columns):
         raise ImagesError(
-            f"{path}: expected the columns path,label[,split][,group] in the first line, found {','.join(columns)!r}"
+            f"{path}: expected the columns path,label[,split][,group] in the first line (without labels, path and "
+            f"--no-labels), found {','.join(columns)!r}"
         )
 
 
@@ -55,7 +54,7 @@ def _row(
     cells = {name: (row.get(name) or "").strip() for name in ("path", "label", "split", "group")}
     if not cells["path"]:
         raise ImagesError(f"{path}, line {line}: expected a path, found none")
-    name = os.path.join(path.parent, cells["path"])
+    name = str(path.parent / cells["path"])
     if not labelled or "label" not in row:
         return name, None, None, None
     if not cells["label"]:

@@ -221,7 +221,7 @@ def test_a_memo_cut_short_gives_nothing_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["null", "5", "'" + "x" * 32 + "'", "x'00'"])
 def test_a_digest_that_is_not_32_bytes_is_a_miss(tmp_path: Path, value: str) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
-    execute(memo.path, f"update digests set digest = {value} where path = cast('/images/a' as blob)")
+    execute(memo.path, f"update digests_1 set digest = {value} where path = cast('/images/a' as blob)")
     assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
 
 

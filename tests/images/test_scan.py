@@ -420,7 +420,7 @@ def half_a_database(path: Path) -> None:
 def nulls(path: Path) -> None:
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("update digests set digest = null")
+        connection.execute("update digests_1 set digest = null")
     connection.close()
 
 

@@ -224,3 +224,9 @@ def test_the_suffix_may_be_written_large(table: Table) -> None:
     dataset = scan("LIST.CSV")
     assert [os.path.normpath(path) for path in dataset.paths] == ["a.jpg"]
     assert not dataset.failures
+
+
+def test_a_misspelt_label_column_is_an_error_and_not_a_list_of_images(folder):
+    root = folder({"a.jpg": 1, "list.csv": b"path,lable\na.jpg,a\n"})
+    with pytest.raises(ImagesError, match="path,lable"):
+        scan(root / "list.csv")
