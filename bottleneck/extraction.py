@@ -1,9 +1,10 @@
 """The pipeline that joins images, an engine and the cache: each image passes the network once in its life."""
 
 import hashlib
+import itertools
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -235,17 +236,25 @@ def _compute(
     commits = _Commits(store)
     batch: list[tuple[int, NDArray[np.uint8]]] = []
 
+    def fail(row: int, error: ImageError) -> None:
+        digest = dataset.digests[row].tobytes().hex()
+        work.failures.append(Failure(dataset.paths[row], error.code, str(error), digest))
+
     def run_batch() -> None:
         features = pending.engine()(np.stack([pixels for _, pixels in batch]))
-        commits.add(dataset.digests[[row for row, _ in batch]], features)
-        work.computed += len(batch)
+        good = [bool(np.isfinite(row).all()) for row in features]
+        for row, _ in itertools.compress(batch, (not fine for fine in good)):
+            fail(row, ImageError("not-finite", "the network gives NaN or infinity; are its weights intact?"))
+        if any(good):
+            rows = [row for row, _ in itertools.compress(batch, good)]
+            commits.add(dataset.digests[rows], features[good])
+            work.computed += len(rows)
         batch.clear()
 
     try:
         for row, outcome in _decoded(dataset, missing, store.spec.preprocessing, threads):
             if isinstance(outcome, ImageError):
-                digest = dataset.digests[row].tobytes().hex()
-                work.failures.append(Failure(dataset.paths[row], outcome.code, str(outcome), digest))
+                fail(row, outcome)
             else:
                 batch.append((row, outcome))
             if batch and len(batch) == pending.engine().batch_size:
@@ -267,13 +276,16 @@ def _decoded(
     dataset: Dataset, rows: NDArray[np.intp], preprocessing: Preprocessing, threads: int | None
 ) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
     """Yield each row's pixels, or why there are none, in order; threads work a bounded way ahead."""
+    paths: defaultdict[bytes, list[str]] = defaultdict(list)
+    for path, key in zip(dataset.paths, dataset.digests, strict=True):
+        paths[key.tobytes()].append(path)
     count = threads or min(4, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
     ahead: deque[tuple[int, Future[NDArray[np.uint8] | ImageError]]] = deque()
     try:
         for row in rows:
             digest = dataset.digests[row].tobytes()
-            ahead.append((int(row), pool.submit(_pixels, dataset.paths[row], digest, preprocessing)))
+            ahead.append((int(row), pool.submit(_pixels, paths[digest], digest, preprocessing)))
             if len(ahead) >= 16 * count:
                 first, future = ahead.popleft()
                 yield first, future.result()
@@ -284,15 +296,20 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _pixels(path: str, digest: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] | ImageError:
-    """Read and decode one image; the bytes that are decoded are the bytes whose digest was asked for."""
-    try:
-        data, _ = read_file(path)
-        if hashlib.sha256(data).digest() != digest:
-            raise ImageError("changed", "the file changed since it was scanned; run the command again")
-        return decode(data, preprocessing)
-    except ImageError as error:
-        return error
+def _pixels(paths: list[str], digest: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] | ImageError:
+    """Read one image from the first of its paths that still holds it, and decode the bytes whose digest was checked."""
+    problems = []
+    for path in paths:
+        try:
+            data, _ = read_file(path)
+            if hashlib.sha256(data).digest() == digest:
+                return decode(data, preprocessing)
+            problems.append(ImageError("changed", "the file changed since it was scanned; run the command again"))
+        except ImageError as error:
+            problems.append(error)
+            if error.code in ImageError.FINAL:
+                break
+    return problems[-1]
 
 
 class _Commits:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,12 +19,12 @@ from numpy.typing import NDArray
 from bottleneck import __version__
 from bottleneck.cache.scans import load_last, load_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import BottleneckWarning, CacheError, ImagesError, MissingFeatures, SplitError
+from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError, MissingFeatures, SplitError
 from bottleneck.evaluate import evaluate
 from bottleneck.heads.family import family
 from bottleneck.heads.linear import Features
 from bottleneck.heads.search import Search, search
-from bottleneck.images.dataset import Dataset, digest_keys
+from bottleneck.images.dataset import Dataset, Failure, digest_keys
 from bottleneck.images.scan import Progress, scan, two_labels
 from bottleneck.images.splits import Shares, parted
 from bottleneck.runs import Run, save_run
@@ -51,7 +52,7 @@ def fit(
     model: str | None = None,
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
-    split: str = "80/10/10",
+    split: str | None = None,
     C: Sequence[float] | None = None,
     folds: int = 5,
     seed: int = 0,
@@ -73,8 +74,9 @@ def fit(
         The backbone whose features are used; by default that of the last extraction.
     cache, runs : path
         Where features are read, and where the run is written.
-    split : str
-        Percentages ``train/val/test`` for images whose split is not given.
+    split : str, optional
+        Percentages ``train/val/test`` for images whose split is not given; by default those of the dataset, which
+        are 80/10/10 unless it was scanned with others.
     C : sequence of float, optional
         The values that are searched; by default the family's grid.
     folds : int
@@ -104,9 +106,9 @@ def fit(
     started = time.perf_counter()
     chosen = family(head)
     home = FeatureCache(cache)
-    dataset = _dataset(images, home, Path(runs), Shares.parse(split), progress)
-    store = _store(home, model, dataset)
-    usable = _usable(dataset, store)
+    dataset = _dataset(images, home, Path(runs), Shares.parse(split) if split else None, progress)
+    store = _store(home, model)
+    usable, failures = _usable(dataset, store)
     if not allow_duplicates:
         _refuse_leaks(usable)
     held_out = _held_out(usable)
@@ -139,6 +141,7 @@ def fit(
         "n_heldout": len(test.dataset),
         "metrics": evaluate(test.labels, predicted),
         "dataset": _dataset_card(dataset, usable),
+        "failures": [vars(failure) for failure in failures],
         "spec": store.spec.to_json(),
         "fingerprint": store.spec.fingerprint,
         "request": store.request(),
@@ -154,11 +157,12 @@ def _dataset(
     images: "str | os.PathLike[str] | Dataset | None",
     cache: FeatureCache,
     runs: Path,
-    shares: Shares,
+    shares: Shares | None,
     progress: Progress | None,
 ) -> Dataset:
     if isinstance(images, Dataset):
-        return images
+        return images.with_shares(shares) if shares else images
+    shares = shares or Shares()
     if images is None:
         last = load_last(cache.root)
         if last is None:
@@ -171,19 +175,21 @@ def _dataset(
     return dataset
 
 
-def _store(cache: FeatureCache, model: str | None, dataset: Dataset) -> Store:
+def _store(cache: FeatureCache, model: str | None) -> Store:
     """Return the store of `model`; by default, and among several specs of it, that of the last extraction."""
-    last = load_last(cache.root)
-    if last is None:
-        if model is None:
-            raise CacheError(f"expected features in {cache.root}, found none: run `bottleneck extract IMAGES` first")
-        return cache.find(model)
-    recent = cache.find(last.store)
-    return recent if model in (None, recent.spec.backbone) else cache.find(str(model))
+    recent = None
+    if last := load_last(cache.root):
+        with suppress(CacheError):  # deleted since
+            recent = cache.open(last.store)
+    if recent and model in (None, recent.spec.backbone):
+        return recent
+    if model is None:
+        raise CacheError(f"expected features in {cache.root}, found none: run `bottleneck extract IMAGES` first")
+    return cache.find(model)
 
 
-def _usable(dataset: Dataset, store: Store) -> Dataset:
-    """Return the labelled images that have features; those known to have failed, or with two labels, are left out.
+def _usable(dataset: Dataset, store: Store) -> tuple[Dataset, tuple[Failure, ...]]:
+    """Return the labelled images that have features and one label, and the images that cannot be used.
 
     Raises
     ------
@@ -198,7 +204,8 @@ def _usable(dataset: Dataset, store: Store) -> Dataset:
             f"list the images in a CSV with columns path,label"
         )
     has = store.has(dataset.digests)
-    unknown = [row for row in np.flatnonzero(~has) if row not in _failed(dataset, store)]
+    failed = _failures(dataset, store)
+    unknown = [row for row in np.flatnonzero(~has) if dataset.digests[row].tobytes().hex() not in failed]
     if unknown:
         raise MissingFeatures(
             f"expected features of {store.spec.backbone} for {len(dataset)} images, {len(unknown)} have none "
@@ -206,18 +213,18 @@ def _usable(dataset: Dataset, store: Store) -> Dataset:
             f"--model {store.spec.backbone}` again"
         )
     torn = two_labels(dataset)
-    return dataset.subset(row for row in np.flatnonzero(has).tolist() if dataset.digests[row].tobytes() not in torn)
+    keep = [row for row in np.flatnonzero(has).tolist() if dataset.digests[row].tobytes() not in torn]
+    failures = [failed[digest] for row in dataset.digests[~has] if (digest := row.tobytes().hex()) in failed]
+    return dataset.subset(keep), (*dataset.failures, *failures)
 
 
-def _failed(dataset: Dataset, store: Store) -> set[int]:
-    """Return the rows of images that the last extraction could not use."""
+def _failures(dataset: Dataset, store: Store) -> dict[str, Failure]:
+    """Return, by digest, the images that the last extraction found to be undecodable, whatever is tried again."""
     root = store.folder.parents[1]
-    try:
+    with suppress(CacheError):
         last = load_scan(root, dataset.source, dataset.shares)
-    except CacheError:
-        return set()
-    failed = {failure.digest for failure in last.failures if failure.digest}
-    return {row for row, digest in enumerate(dataset.digests) if digest.tobytes().hex() in failed}
+        return {f.digest: f for f in last.failures if f.digest and f.code in ImageError.FINAL}
+    return {}
 
 
 def _refuse_leaks(dataset: Dataset) -> None:

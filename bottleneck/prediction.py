@@ -102,7 +102,9 @@ def predict(
         If there is no image, or none that can be used.
     """
     chosen = _run(run, Path(runs))
-    dataset = images if isinstance(images, Dataset) else _scan(images, Path(cache), Path(runs), progress)
+    if not isinstance(images, Dataset):
+        images = scan(images, labels=False, cache=cache, exclude=(runs,), progress=progress)
+    dataset = images
     done = _features(chosen, dataset, Path(cache), progress)
     failed = {failure.digest for failure in done.failures}
     rows = [row for row, digest in enumerate(dataset.digests) if digest.tobytes().hex() not in failed]
@@ -126,10 +128,6 @@ def _run(run: "str | os.PathLike[str] | Run | None", runs: Path) -> Run:
         return best_run(runs)
     path = Path(run)
     return load_run(path if path.exists() else runs / path)
-
-
-def _scan(images: str | os.PathLike[str], cache: Path, runs: Path, progress: Progress | None) -> Dataset:
-    return scan(images, labels=False, cache=cache, exclude=(runs,), progress=progress)
 
 
 def _features(run: Run, dataset: Dataset, cache: Path, progress: Progress | None) -> Extraction:

@@ -1,21 +1,22 @@
 """A run on disk: the folder that one fit leaves, with the head, its card and its predictions."""
 
 import csv
+import errno
 import io
 import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import RunError
-from bottleneck.files import TEMPORARY, fsync_folder, write_atomic, write_json
+from bottleneck.errors import BottleneckWarning, RunError
+from bottleneck.files import TEMPORARY, fsync_folder, sha256_hex, write_atomic, write_json
 from bottleneck.heads.linear import LinearHead
 
 CARD_VERSION = 1
@@ -62,7 +63,10 @@ class Run:
         RunError
             If it cannot be read, or does not belong to the card.
         """
-        head = LinearHead.load(self.path / "head.safetensors")
+        file = self.path / "head.safetensors"
+        head = LinearHead.load(file)
+        if sha256_hex(file.read_bytes()) != self.card.get("head_sha256"):
+            raise RunError(f"expected {file} to be as it was written; it has changed. Fit again")
         if head.fingerprint != self.card["fingerprint"] or list(head.classes) != self.card["classes"]:
             raise RunError(f"expected the head and the card in {self.path} to belong together; they do not. Fit again")
         return head
@@ -90,7 +94,14 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         if card["version"] != CARD_VERSION:
             raise RunError(f"expected a card of version {CARD_VERSION} in {file}, found {card['version']!r}")
         run = Run(folder, card)
-        _ = (run.cv_accuracy, run.metrics["accuracy"], card["spec"], card["request"], card["classes"], card["dataset"])
+        _ = (
+            run.cv_accuracy,
+            run.metrics["accuracy"],
+            card["spec"],
+            card["request"],
+            card["classes"],
+            card["dataset"]["digest"],
+        )
     except FileNotFoundError:
         raise RunError(f"expected a run in {folder}, found no card.json; `bottleneck fit` makes one") from None
     except RunError:
@@ -104,8 +115,12 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """Return the runs in `folder` that can be read, oldest first."""
     found = []
     for card in sorted(Path(folder).glob("*/card.json")):
-        with suppress(RunError):
+        if card.parent.name.startswith(TEMPORARY):
+            continue  # of a fit that is at work, or was killed
+        try:
             found.append(load_run(card.parent))
+        except RunError as error:
+            warnings.warn(f"{error}; it is left out", BottleneckWarning, stacklevel=3)
     return sorted(found, key=lambda run: (str(run.card.get("created")), run.name))
 
 
@@ -113,7 +128,8 @@ def best_run(folder: str | os.PathLike[str]) -> Run:
     """Return the best of the runs on the images that were fitted last.
 
     The best is the one with the highest cross-validated accuracy, of equals the latest. The held-out part has no say:
-    it tells how good the chosen one is only as long as it does not choose.
+    it tells how good the chosen one is only as long as it does not choose. Runs on other images, labels or splits were
+    set another task, so their accuracy does not compare.
 
     Raises
     ------
@@ -123,7 +139,7 @@ def best_run(folder: str | os.PathLike[str]) -> Run:
     runs = list_runs(folder)
     if not runs:
         raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
-    same = [run for run in runs if run.card["dataset"]["source"] == runs[-1].card["dataset"]["source"]]
+    same = [run for run in runs if run.card["dataset"]["digest"] == runs[-1].card["dataset"]["digest"]]
     return max(reversed(same), key=lambda run: run.cv_accuracy)
 
 
@@ -158,20 +174,26 @@ def save_run(
     """
     home = Path(folder)
     temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
-    now = datetime.now().astimezone()
-    card = {"version": CARD_VERSION, "created": now.isoformat(timespec="milliseconds"), **card}
+    now = datetime.now(timezone.utc)
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([columns, *predictions])
     try:
         temporary.mkdir(parents=True)
         head.save(temporary / "head.safetensors")
+        card = {
+            "version": CARD_VERSION,
+            "created": now.isoformat(timespec="milliseconds"),
+            **card,
+            "head_sha256": sha256_hex((temporary / "head.safetensors").read_bytes()),
+        }
         write_json(temporary / "card.json", card)
         write_atomic(temporary / "predictions.csv", table.getvalue().encode("utf-8", "surrogateescape"))
-        path = _rename(temporary, home, f"{now:%Y%m%d-%H%M%S}-{name}")
+        path = _rename(temporary, home, f"{now.astimezone():%Y%m%d-%H%M%S}-{name}")
         fsync_folder(home)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it once it has its name
     return Run(path, card)
 
 
@@ -179,7 +201,11 @@ def _rename(temporary: Path, home: Path, name: str) -> Path:
     """Give the finished folder its name, with a number behind it where that name is taken."""
     for number in range(1, 1000):
         path = home / (name if number == 1 else f"{name}-{number}")
-        with suppress(FileExistsError, OSError):
-            if not path.exists():
-                return temporary.rename(path)
+        if path.exists():
+            continue
+        try:
+            return temporary.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
     raise OSError(f"no free name like {name}")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,7 @@ def _home(name: str) -> str:
     return home.removeprefix("bottleneck.") if home else name
 
 
+@cache
 def all_imports() -> list[Import]:
     return [
         found

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bottleneck.cache.store import FeatureCache
-from bottleneck.errors import BottleneckWarning, ImagesError
+from bottleneck.errors import BottleneckWarning, ImagesError, ModelError
 from bottleneck.extraction import extract
 from bottleneck.images.scan import scan
 from tests.conftest import photo, write
@@ -138,6 +138,35 @@ def test_an_image_that_changes_between_scan_and_reading_is_a_failure(folder):
     done = extract(dataset)
     assert [(Path(failure.path).name, failure.code) for failure in done.failures] == [("0.jpg", "changed")]
     assert done.computed == 9
+
+
+def test_an_image_one_of_whose_paths_is_gone_is_read_from_the_other(folder):
+    images = folder(CLASSES)
+    shutil.copy(images / "a/0.jpg", images / "a/z-copy.jpg")
+    dataset = scan(images)
+    (images / "a/0.jpg").unlink()
+    done = extract(dataset)
+    assert (done.computed, done.failures) == (10, ())
+
+
+def test_an_image_whose_features_are_not_finite_is_a_failure_and_the_rest_is_kept(folder, monkeypatch):
+    from bottleneck.engines.torch_engine import TorchEngine
+
+    whole = TorchEngine.__call__
+
+    def broken(self, pixels):
+        features = whole(self, pixels).copy()
+        features[1, 5] = np.nan
+        return features
+
+    monkeypatch.setattr(TorchEngine, "__call__", broken)
+    done = extract(folder(CLASSES), batch_size=5)
+    assert (done.computed, [failure.code for failure in done.failures]) == (8, ["not-finite"] * 2)
+
+
+def test_a_device_that_is_not_there_is_an_error_that_names_one_that_is(folder):
+    with pytest.raises(ModelError, match="such as cpu"):
+        extract(folder(CLASSES), device="nonsense")
 
 
 def test_images_default_to_the_last_extracted_else_to_the_current_folder(folder, monkeypatch):

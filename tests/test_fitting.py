@@ -145,6 +145,18 @@ def test_images_that_failed_to_extract_are_left_out(folder, extracted, tmp_path)
     save_scan(tmp_path / "cache", replace(dataset, failures=(failed,)))
     card = fit().card
     assert (card["dataset"]["images"], card["dataset"]["used"]) == (80, 79)
+    assert [failure["path"] for failure in card["failures"]] == [lost]
+
+
+def test_an_image_that_only_could_not_be_read_is_not_taken_for_undecodable(folder, extracted, tmp_path):
+    root = folder(files())
+    lost = str(root / "a/3.jpg")
+    extracted(root, leave_out={lost})
+    dataset = scan(root)
+    digest = dataset.digests[dataset.paths.index(lost)].tobytes().hex()
+    save_scan(tmp_path / "cache", replace(dataset, failures=(Failure(lost, "changed", "it changed", digest),)))
+    with pytest.raises(MissingFeatures):
+        fit()
 
 
 def test_an_image_under_two_labels_is_left_out_with_a_warning(folder, extracted):
@@ -205,6 +217,21 @@ def test_nothing_to_hold_out_is_an_error_with_advice(folder, extracted):
 def test_other_shares_divide_otherwise(folder, extracted):
     extracted(folder(files()))
     assert fit(split="50/0/50").card["n_heldout"] > 2 * fit().card["n_heldout"]
+
+
+def test_shares_divide_a_dataset_that_was_scanned_with_others(folder, extracted):
+    dataset = scan(extracted(folder(files())))
+    card = fit(dataset, split="50/0/50").card
+    assert card["n_heldout"] > 20
+    assert card["dataset"]["shares"] == "50/0/50"
+
+
+def test_a_model_is_found_when_the_last_one_was_deleted(folder, extracted, tmp_path):
+    root = extracted(folder(files()))
+    save_last(tmp_path / "cache", Last(str(root), True, "gone-" + "0" * 64))
+    assert fit(model="tiny").card["model"] == "tiny"
+    with pytest.raises(CacheError, match="bottleneck extract"):
+        fit()
 
 
 def test_before_any_extraction_the_error_says_so(tmp_path):

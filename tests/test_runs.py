@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from bottleneck.errors import RunError
+from bottleneck.errors import BottleneckWarning, RunError
 from bottleneck.heads.linear import LinearHead
 from bottleneck.runs import best_run, list_runs, load_run, save_run
 
@@ -20,7 +20,7 @@ def head(fingerprint="f", classes=("a", "b")):
     )
 
 
-def card(cv=0.9, accuracy=0.8, source="here"):
+def card(cv=0.9, accuracy=0.8, data="today"):
     return {
         "head": "logistic",
         "classes": ["a", "b"],
@@ -28,7 +28,7 @@ def card(cv=0.9, accuracy=0.8, source="here"):
         "metrics": {"accuracy": accuracy},
         "spec": {},
         "request": {},
-        "dataset": {"source": source},
+        "dataset": {"digest": data},
         "fingerprint": "f",
     }
 
@@ -41,6 +41,7 @@ def test_a_run_comes_back_as_it_was():
     run = save()
     again = load_run(run.path)
     assert again.card == run.card
+    assert again.card["version"] == 1
     assert np.array_equal(again.head.weight, head().weight)
     assert (run.path / "predictions.csv").read_text() == "path\np\n"
 
@@ -55,9 +56,9 @@ def test_the_best_run_is_best_by_cross_validation_and_not_by_the_held_out_part()
     assert best_run("runs").path == better.path
 
 
-def test_the_best_run_is_one_on_the_images_that_were_fitted_last():
-    save("elsewhere", cv=0.99, source="elsewhere")
-    here = save("here", cv=0.7, source="here")
+def test_the_best_run_is_one_on_the_images_labels_and_splits_that_were_fitted_last():
+    save("easier", cv=0.99, data="yesterday")
+    here = save("here", cv=0.7, data="today")
     assert best_run("runs").path == here.path
 
 
@@ -93,10 +94,25 @@ def test_a_huge_card_is_refused_unread(monkeypatch):
 
 
 def test_a_head_that_belongs_to_another_card_is_refused():
-    run = save()
-    head(fingerprint="other").save(run.path / "head.safetensors")
+    run = save_run("runs", "x", head(fingerprint="other"), card(), ["path"], [])
     with pytest.raises(RunError, match="belong together"):
         _ = load_run(run.path).head
+
+
+def test_a_head_of_which_a_bit_has_flipped_is_refused():
+    run = save()
+    file = run.path / "head.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(RunError, match="has changed"):
+        _ = load_run(run.path).head
+
+
+def test_a_run_that_is_not_finished_is_no_run():
+    run = save()
+    run.path.rename("runs/.tmp-dead")
+    assert list_runs("runs") == []
 
 
 def test_a_folder_without_card_is_no_run(tmp_path):
@@ -104,10 +120,11 @@ def test_a_folder_without_card_is_no_run(tmp_path):
         load_run(tmp_path)
 
 
-def test_damaged_runs_are_not_listed():
+def test_damaged_runs_are_left_out_with_a_warning():
     good, bad = save("good"), save("bad")
     (bad.path / "card.json").write_bytes(b"{")
-    assert [run.path for run in list_runs("runs")] == [good.path]
+    with pytest.warns(BottleneckWarning, match="left out"):
+        assert [run.path for run in list_runs("runs")] == [good.path]
 
 
 def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):

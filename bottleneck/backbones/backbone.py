@@ -26,14 +26,6 @@ class Backbone:
     dim: int
 
 
-class Identity(nn.Module):
-    """Stands where the classifier stood: the network returns what the classifier would receive."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return `features`."""
-        return features
-
-
 class AveragePool(nn.Module):
     """Stands where a convolutional classifier stood: the mean over the positions of its input."""
 

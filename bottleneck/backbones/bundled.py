@@ -7,7 +7,7 @@ import timm
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from bottleneck.backbones.backbone import Backbone, Identity
+from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.weights import Tensors, load_tensors, read_tensors, tensors_digest
@@ -29,7 +29,7 @@ def build(request: Request) -> Backbone:
     network: Any = timm.create_model(NAMES[request.model])
     preprocessing = _preprocessing(network)
     dim = int(network.num_features)
-    network.classifier = Identity()
+    network.classifier = nn.Identity()
     if not request.random:
         tensors = read_tensors(request.file) if request.file else _packaged(request)
         load_tensors(network, _in_timms_order(network, tensors), request.weights)
@@ -38,7 +38,7 @@ def build(request: Request) -> Backbone:
         backbone=request.model,
         weights=tensors_digest(network),
         layer="classifier:input",
-        pooling="avg",
+        pooling="none",
         preprocessing=preprocessing,
         transform_input=False,
         precision="fp32",

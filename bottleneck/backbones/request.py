@@ -99,7 +99,7 @@ def _file_digest(path: Path, cache: Path) -> str:
     try:
         known = memo.lookup({name: signature(path.stat())})
         if not known:
-            digest, found, now = digest_file(path)
+            digest, found, now = digest_file(path, largest=1 << 40)
             memo.remember([(name, found, digest, now)])
             known = {name: digest}
     except (OSError, ImageError) as error:

@@ -24,7 +24,8 @@ class Spec:
     layer : str
         Where the network is cut: ``"fc:input"`` is what the module ``fc`` receives.
     pooling : str
-        ``"avg"`` where positions are averaged, ``"none"`` where the layer has none.
+        How the positions of the layer become one row: ``"avg"``, or ``"none"`` where it has none, as the input of most
+        classifiers, which the network itself has pooled.
     preprocessing : Preprocessing
         Resize, crop, filter, mean and std.
     transform_input : bool
@@ -50,7 +51,11 @@ class Spec:
         return hashlib.sha256(canonical_json(self.to_json())).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
+        """Return a JSON object.
+
+        A field that is added later stands in it only where it is not at its default, so that specs of today keep
+        their fingerprints.
+        """
         return {
             "version": SPEC_VERSION,
             "backbone": self.backbone,

@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 import torchvision
 from torch import Tensor, nn
 
-from bottleneck.backbones.backbone import AveragePool, Backbone, Identity
+from bottleneck.backbones.backbone import AveragePool, Backbone
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.weights import load_tensors, read_tensors, tensors_digest
@@ -113,8 +113,8 @@ def _cut(network: nn.Module) -> tuple[str, int, str]:
     """Take the classifier off; return its name, the width of its input, and how positions are pooled."""
     name, last = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     if isinstance(last, nn.Linear):
-        _replace(network, name, Identity())
-        return name, last.in_features, "avg"
+        _replace(network, name, nn.Identity())
+        return name, last.in_features, "none"
     # SqueezeNet classifies each position and then averages; its classifier's input is pooled the same way.
     classifier = name.rpartition(".")[0]
     _replace(network, classifier, AveragePool())

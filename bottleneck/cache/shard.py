@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.errors import NewerShard, ShardError
+from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.files import canonical_json, sha256_hex, write_atomic
 
 FORMAT_VERSION = 1
@@ -61,18 +61,7 @@ def read_shard(path: Path, spec: Spec) -> Rows:
     ShardError
         If the shard is damaged, hostile, of another spec or of a newer format.
     """
-    image = path.read_bytes()
-    if sha256_hex(image) != path.stem:
-        raise ShardError(f"{path}: the bytes do not match the name; the shard is damaged")
-    try:
-        # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
-        with closing(h5py.File(h5py.h5f.open_file_image(image))) as file:
-            digests, features = _datasets(file, path, spec)
-            return Rows(digests[:], features[:])
-    except ShardError:
-        raise
-    except Exception as error:  # HDF5 raises OSError, KeyError, RuntimeError and ValueError
-        raise ShardError(f"{path}: not a shard: {error}") from error
+    return _parse(_proven(path), path, spec)
 
 
 def read_outline(path: Path, spec: Spec) -> Outline:
@@ -89,9 +78,44 @@ def read_outline(path: Path, spec: Spec) -> Outline:
         with h5py.File(path, "r", locking=False) as file:
             digests, features = _datasets(file, path, spec)
             return Outline(digests[:], features.shape[1])
-    except (ShardError, FileNotFoundError):
+    except FileNotFoundError:
         raise
-    except Exception as error:
+    except Exception:
+        # Damage, or a disk, a memory or a limit that failed for a moment? Only the bytes can tell.
+        rows = read_shard(path, spec)
+        return Outline(rows.digests, rows.features.shape[1])
+
+
+def _proven(path: Path) -> bytes:
+    """Return the bytes of a shard, which hash to its name.
+
+    Raises
+    ------
+    ShardError
+        If they do not.
+    CacheError
+        If they cannot be read, which says nothing about them.
+    """
+    try:
+        image = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror or error}") from error
+    if sha256_hex(image) != path.stem:
+        raise ShardError(f"{path}: the bytes do not match the name; the shard is damaged")
+    return image
+
+
+def _parse(image: bytes, path: Path, spec: Spec) -> Rows:
+    try:
+        # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
+        with closing(h5py.File(h5py.h5f.open_file_image(image))) as file:
+            digests, features = _datasets(file, path, spec)
+            return Rows(digests[:], features[:])
+    except (ShardError, MemoryError):
+        raise
+    except Exception as error:  # HDF5 raises OSError, KeyError, RuntimeError and ValueError
         raise ShardError(f"{path}: not a shard: {error}") from error
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.shard import Rows, read_outline, read_shard, write_shard
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
-from bottleneck.files import fsync_folder, write_json
+from bottleneck.files import fsync_folder, sha256_hex, write_json
 from bottleneck.images.dataset import Digests, digest_keys
 
 _Read = TypeVar("_Read")
@@ -47,14 +47,14 @@ class FeatureCache:
         return Store(self.root / "features" / f"{_file_name(spec.backbone)}-{spec.fingerprint}", spec)
 
     def stores(self) -> list["Store"]:
-        """Return the stores of all specs, by name.
-
-        Raises
-        ------
-        CacheError
-            If a ``spec.json`` cannot be read.
-        """
-        return [self._open(path.parent) for path in sorted((self.root / "features").glob("*/spec.json"))]
+        """Return the stores of all specs, by name; one whose spec cannot be read is left out with a warning."""
+        found = []
+        for path in sorted((self.root / "features").glob("*/spec.json")):
+            try:
+                found.append(self.open(path.parent.name))
+            except CacheError as error:
+                warnings.warn(f"{error}; its features are left alone", BottleneckWarning, stacklevel=3)
+        return found
 
     def find(self, name: str) -> "Store":
         """Return the store of a backbone: ``resnet50``, or ``resnet50-1f0c`` (any unique beginning) among several.
@@ -73,7 +73,15 @@ class FeatureCache:
         advice = f"choose with --model: {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
         raise CacheError(f"expected features of {name!r} in {self.root}, found {len(found)} specs; {advice}")
 
-    def _open(self, folder: Path) -> "Store":
+    def open(self, name: str) -> "Store":
+        """Return the store of that name.
+
+        Raises
+        ------
+        CacheError
+            If there is none, or its ``spec.json`` cannot be read.
+        """
+        folder = self.root / "features" / name
         try:
             spec = Spec.from_json(json.loads((folder / "spec.json").read_bytes()))
         except (OSError, ValueError) as error:
@@ -162,6 +170,11 @@ class Store:
         for rows in self._each(read_shard):
             place = np.searchsorted(wanted, digest_keys(rows.digests)).clip(max=max(len(wanted) - 1, 0))
             use = wanted[place] == digest_keys(rows.digests) if len(wanted) else np.zeros(len(rows.digests), bool)
+            if features is not None and rows.features.shape[1] != features.shape[1]:
+                raise CacheError(
+                    f"expected {features.shape[1]} features of each image in {self.folder}, found a shard with "
+                    f"{rows.features.shape[1]}: delete that folder and extract again"
+                )
             if features is None:
                 features = np.zeros((len(wanted), rows.features.shape[1]), np.float32)
             features[place[use]] = rows.features[use]
@@ -228,14 +241,19 @@ class Store:
     def _quarantine(self, path: Path, error: ShardError) -> None:
         """Take a shard that cannot be trusted out of use; its images count as missing."""
         target = self.folder / "quarantine" / f"{path.stem}-{time.time_ns()}.h5"
-        with suppress(OSError):  # another process was faster, or the cache is read-only
+        moved = f"It was moved to {target.parent}"
+        try:
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
-        warnings.warn(
-            f"{error}. It was moved to {target.parent}; `bottleneck extract` computes its images again",
-            BottleneckWarning,
-            stacklevel=4,
-        )
+            if sha256_hex(target.read_bytes()) == path.stem and "match the name" in str(error):
+                target.replace(path)  # since it was read, another process has written the same rows again
+                return
+        except FileNotFoundError:
+            return  # another process was faster
+        except OSError:
+            moved = "It is left where it is, and not used"
+        message = f"{error}. {moved}; `bottleneck extract` computes its images again"
+        warnings.warn(message, BottleneckWarning, stacklevel=4)
 
 
 def _file_name(model: str) -> str:

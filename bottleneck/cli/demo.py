@@ -24,9 +24,7 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
 
     Extracts with the default backbone, fits three heads, shows how well they do and what to type next.
     """
-    from rich.console import Console
-
-    from bottleneck.cli.show import examples_table, runs_table
+    from bottleneck.cli.show import examples_table, plain_console, runs_table
     from bottleneck.demo.tour import examples, prepare
     from bottleneck.extraction import extract
     from bottleneck.fitting import fit
@@ -34,7 +32,7 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
     from bottleneck.runs import best_run
 
     started = time.perf_counter()
-    console = Console(stderr=True)
+    console = plain_console()
     with progress_bar(hidden=as_json) as progress:
         images = prepare(dataset, Path(folder), progress)
         say(f"1. Images: {images}, a folder for each class")

@@ -12,7 +12,13 @@ from bottleneck.cli.common import command, progress_bar, put_json, say
 @click.argument("images", required=False)
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="The backbone.")
 @click.option("--weights", default="DEFAULT", show_default=True, help="DEFAULT, a torchvision name, a file, or none.")
-@click.option("--seed", default=0, show_default=True, help="Of random weights (--weights none).")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**63 - 1),
+    help="Of random weights (--weights none).",
+)
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images that pass the network at once.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that decode.")

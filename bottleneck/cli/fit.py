@@ -5,16 +5,37 @@ import click
 from bottleneck.cli.common import command, progress_bar, put_json
 
 
+def _shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    from bottleneck.images.splits import Shares
+
+    try:
+        return str(Shares.parse(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+
+
 @command("fit", short_help="Train a head on cached features and test it.")
 @click.argument("images", required=False)
 @click.option("--head", default="logistic", show_default=True, type=click.Choice(["logistic", "svm", "softmax"]))
 @click.option("--model", help="Whose features.  [default: the last extracted]")
 @click.option(
-    "--split", default="80/10/10", show_default=True, help="Percentages train/val/test, where none are given."
+    "--split",
+    default="80/10/10",
+    show_default=True,
+    callback=_shares,
+    help="Percentages train/val/test, where none are given.",
 )
-@click.option("--C", "values", type=float, multiple=True, help="Fix C, or search these values (repeat the option).")
+@click.option(
+    "--C",
+    "values",
+    type=click.FloatRange(0, 1e30, min_open=True),
+    multiple=True,
+    help="Fix C, or search these values (repeat the option).",
+)
 @click.option("--cv", "folds", default=5, show_default=True, type=click.IntRange(2), help="Folds of the search.")
-@click.option("--seed", default=0, show_default=True, help="Equal seeds give equal heads.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Equal seeds give equal heads."
+)
 @click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
 def fit(
     images: str | None,
@@ -68,6 +89,8 @@ def fit(
                 "accuracy_ci95": metrics["accuracy_ci95"],
                 "balanced_accuracy": metrics["balanced_accuracy"],
                 "macro_f1": metrics["macro_f1"],
+                "failed": len(card["failures"]),
+                "failures": card["failures"],
                 "seconds": round(card["seconds"], 3),
             }
         )

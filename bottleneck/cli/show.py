@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bottleneck.cli.common import say
+from bottleneck.images.dataset import Failure
 
 if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
     from bottleneck.demo.tour import Example
-    from bottleneck.images.dataset import Failure
     from bottleneck.prediction import Predictions
     from bottleneck.runs import Run
 
@@ -51,7 +51,7 @@ def run_report(run: Run) -> None:
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
     if aside:
         say(f"{aside} val images are kept aside, for fine-tuning to stop by")
-    console = Console(stderr=True)
+    console = plain_console()
     console.print(_classes_table(metrics))
     if len(metrics["classes"]) <= _CONFUSION_CLASSES:
         console.print(_confusion_table(metrics))
@@ -60,7 +60,13 @@ def run_report(run: Run) -> None:
         f"95 % interval {low:.1%} to {high:.1%}; balanced {metrics['balanced_accuracy']:.1%}, "
         f"macro F1 {metrics['macro_f1']:.3f}"
     )
-    say(f"{run.path} in {card['seconds']:.1f} s")
+    failures_table([Failure(**failure) for failure in card["failures"]])
+    say(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s")
+
+
+def plain_console() -> Console:
+    """Return the console of stderr; class names and paths are shown as they are, brackets too."""
+    return Console(stderr=True, markup=False, highlight=False)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.engines.memory import keep_freed_memory
+from bottleneck.errors import ModelError
 
 _BATCH = {"cpu": 8, "cuda": 128}
 
@@ -26,7 +27,7 @@ class TorchEngine:
     """
 
     def __init__(self, backbone: Backbone, *, batch_size: int | None = None, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.batch_size = batch_size or _BATCH.get(self.device.type, 32)
         self.name = f"torch {self.device}"
         if self.device.type == "cpu":
@@ -41,7 +42,19 @@ class TorchEngine:
         count = len(pixels)
         padding = np.zeros((self.batch_size - count, *pixels.shape[1:]), np.uint8)
         batch = torch.from_numpy(np.concatenate([pixels, padding])).to(self.device)
-        with torch.inference_mode():
+        # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             images = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
             features: NDArray[np.float32] = self._network(images)[:count].float().cpu().numpy()
         return features
+
+
+def _device(name: str | None) -> torch.device:
+    """Return the device called `name`, once a number has been put on it."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"expected a device that torch has here, such as cpu, got {name!r}: {reason}") from error

@@ -21,7 +21,8 @@ NAMES = ("logistic", "svm", "softmax")
 class Family:
     """A family of linear heads with one parameter, C: the inverse of the strength of the L2 penalty.
 
-    All families minimise ``|W|^2 / 2 + C * sum of losses`` on standardised features.
+    The objective is ``|W|^2 / 2 + C * sum of losses`` on standardised features; each module says how near its solver
+    comes, and whether the bias is penalised.
 
     Parameters
     ----------

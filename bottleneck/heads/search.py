@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Codes, Family, Weights
 from bottleneck.heads.linear import Features, LinearHead, softmax
+
+_NEVER = -1e29  # below it are the scores of classes that a fold was not trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def search(
     grid : sequence of float, optional
         Values of C; by default the family's.
     folds : int
-        At most; fewer where the smallest class has fewer images.
+        At most; fewer where no class has that many images.
     seed : int
         Of the folds and of the family's own randomness. Equal seeds give equal heads.
     fingerprint : str
@@ -78,16 +81,21 @@ def search(
         If there are fewer than two classes, or no class has two images.
     """
     chosen = tuple(sorted(grid if grid is not None else family.grid))
-    if not chosen or chosen[0] <= 0:
+    if not chosen or not all(0 < C < np.inf for C in chosen):
         raise HeadError(f"expected values of C above 0, got {list(chosen)}")
     classes, codes = np.unique(np.array(labels), return_inverse=True)
     if len(classes) < 2:
         raise HeadError(f"expected at least two classes to train on, found {classes.tolist()}")
     parts = _folds(codes, groups, folds, seed)
-    outcomes = _cross_validate(features, codes, len(classes), family, chosen, parts, seed)
+    with warnings.catch_warnings():
+        # Separable classes have no finite optimum as C grows; a solver that stops early has separated them.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        outcomes = _cross_validate(features, codes, len(classes), family, chosen, parts, seed)
     accuracy = np.array([(scores.argmax(axis=2) == codes[test]).mean(axis=1) for test, scores in outcomes]).T
     best = one_standard_error(accuracy)
-    path, mean, scale = _fit(features, codes, len(classes), family, chosen[best : best + 1], seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        path, mean, scale = _fit(features, codes, len(classes), family, chosen[best : best + 1], seed)
     weight, bias = path[0]
     out_of_fold = np.concatenate([scores[best] for _, scores in outcomes])
     sharpness = fit_sharpness(out_of_fold, codes[np.concatenate([test for test, _ in outcomes])])
@@ -133,7 +141,9 @@ def standardisation(features: Features) -> tuple[NDArray[np.float32], NDArray[np
 def fit_sharpness(scores: NDArray[np.float64], codes: Codes) -> float:
     """Return the factor a that makes ``softmax(a * scores)`` most likely, by Newton's method on log a.
 
-    This is temperature scaling, a = 1/T (Guo et al. 2017, "On calibration of modern neural networks").
+    This is temperature scaling, a = 1/T (Guo et al. 2017, "On calibration of modern neural networks"). To the
+    n images one is added whose class could be any: n that are all right do not prove that the next cannot be wrong
+    (after Platt 1999, "Probabilistic outputs for support vector machines", section 2.2).
 
     Parameters
     ----------
@@ -142,14 +152,15 @@ def fit_sharpness(scores: NDArray[np.float64], codes: Codes) -> float:
     codes : ndarray of int, shape (n,)
         Their classes.
     """
-    target = scores[np.arange(len(codes)), codes]
-    logarithm = -float(np.log(np.abs(scores[scores > -1e29]).mean() + 1e-12))
+    n = len(scores)
+    known = np.where(scores > _NEVER, scores, 0.0)
+    target = (n * known[np.arange(n), codes] + known.mean(axis=1)) / (n + 1)
+    logarithm = -float(np.log(np.abs(known).mean() + 1e-12))
     for _ in range(50):
         factor = np.exp(logarithm)
         shares = softmax(factor * scores)
-        visible = np.where(shares > 0, scores, 0.0)
-        mean = (shares * visible).sum(axis=1)
-        spread = (shares * visible**2).sum(axis=1) - mean**2
+        mean = (shares * known).sum(axis=1)
+        spread = (shares * known**2).sum(axis=1) - mean**2
         slope = float((mean - target).mean() * factor)
         curvature = float(spread.mean() * factor**2 + slope)
         step = slope / curvature if curvature > 0 else np.sign(slope)
@@ -169,7 +180,7 @@ def _folds(
     rows = np.flatnonzero(np.array(units_of_class)[codes] > 1)
     if not len(rows):
         raise HeadError("expected a class with at least two training images (of two groups), to cross-validate on")
-    count = int(np.clip(min(number for number in units_of_class if number > 1), 2, folds))
+    count = int(np.clip(max(units_of_class), 2, folds))  # smaller classes are missing from some folds' test part
     grouped = len(set(units.tolist())) < len(units)
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -192,7 +203,10 @@ def _fit(
 ) -> tuple[list[Weights], NDArray[np.float32], NDArray[np.float32]]:
     """Standardise by these rows alone, and fit at each C."""
     mean, scale = standardisation(features)
-    return family.fit_path((features - mean) / scale, codes, count, grid, seed), mean, scale
+    path = family.fit_path((features - mean) / scale, codes, count, grid, seed)
+    if not all(np.isfinite(weight).all() and np.isfinite(bias).all() for weight, bias in path):
+        raise HeadError(f"expected finite weights of the {family.name} head, found NaN or infinity at C {list(grid)}")
+    return path, mean, scale
 
 
 def _cross_validate(

@@ -39,10 +39,11 @@ def fit_path(
                 error = torch.softmax(weight @ batch.T + bias, dim=1)  # (grid, k, batch)
                 error[:, wanted, torch.arange(len(chosen))] -= 1
                 error /= len(chosen)
-                velocity.mul_(_MOMENTUM).add_(error @ batch).add_(decay * weight)
+                velocity.mul_(_MOMENTUM).add_(error @ batch)
                 bias_velocity.mul_(_MOMENTUM).add_(error.sum(dim=2, keepdim=True))
                 rate = _RATE * (1 + math.cos(math.pi * step / steps)) / 2
-                weight -= rate * velocity
+                # The penalty is taken as a proximal step, which is stable however strong it is.
+                weight = (weight - rate * velocity) / (1 + rate * decay / (1 - _MOMENTUM))
                 bias -= rate * bias_velocity
                 step += 1
     absent = torch.tensor([code not in set(codes.tolist()) for code in range(count)])

@@ -1,11 +1,9 @@
 """Linear support vector machines with squared hinge loss, one against the rest, by scikit-learn (LIBLINEAR)."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from bottleneck.heads.family import Codes, Family, Weights, spread
@@ -24,9 +22,7 @@ def fit_path(
     path = []
     for C in grid:
         model = LinearSVC(C=C, dual=dual, tol=_TOLERANCE, max_iter=_ITERATIONS, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(exact, codes)
+        model.fit(exact, codes)
         path.append(spread(model.coef_, model.intercept_, model.classes_, count))
     return path
 

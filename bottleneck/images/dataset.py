@@ -40,6 +40,8 @@ class Dataset:
         Given by folders or the CSV; None where they give none.
     shares : Shares
         How images without a given split are divided.
+    decided : sequence of str, optional
+        The splits that a subset keeps from the dataset it was taken from.
     failures : sequence of Failure
         Images that could not be read.
     ignored : dict of str to int
@@ -53,6 +55,7 @@ class Dataset:
     given_splits: tuple[str | None, ...]
     groups: tuple[str | None, ...]
     shares: Shares = field(default_factory=Shares)
+    decided: tuple[str, ...] | None = None
     failures: tuple[Failure, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)
 
@@ -72,14 +75,19 @@ class Dataset:
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """The split of each image: the given one, else decided from its digest or group."""
+        if self.decided is not None:
+            return self.decided
         return assign(self.digests, self.groups, self.given_splits, self.shares)
 
     def with_shares(self, shares: Shares) -> "Dataset":
         """Return the same dataset, its undecided images divided by other shares."""
-        return replace(self, shares=shares)
+        return replace(self, shares=shares, decided=None)
 
     def subset(self, rows: Iterable[int]) -> "Dataset":
-        """Return the dataset of the given rows, in that order."""
+        """Return the dataset of the given rows, in that order, each in the split it had among all.
+
+        Files that could not be read, or were passed over, are no part of it.
+        """
         index = list(rows)
 
         def pick(column: Sequence[str | None]) -> tuple[str | None, ...]:
@@ -90,8 +98,11 @@ class Dataset:
             paths=tuple(self.paths[i] for i in index),
             digests=self.digests[index],
             labels=pick(self.labels),
-            given_splits=tuple(self.splits[i] for i in index) if index else (),
+            given_splits=pick(self.given_splits),
             groups=pick(self.groups),
+            decided=tuple(self.splits[i] for i in index),
+            failures=(),
+            ignored={},
         )
 
     def first_rows(self) -> NDArray[np.intp]:
@@ -100,9 +111,9 @@ class Dataset:
         return np.sort(first)
 
     def fingerprint(self) -> str:
-        """Return the hash of what a head can learn from: the set of (digest, label, split)."""
-        rows = zip(self.digests, self.labels, self.splits, strict=True)
-        return sha256_hex(canonical_json(sorted({(row.tobytes().hex(), a or "", b) for row, a, b in rows})))
+        """Return the hash of what a head can learn from: the set of (digest, label, split, group)."""
+        rows = zip(self.digests, self.labels, self.splits, self.groups, strict=True)
+        return sha256_hex(canonical_json(sorted({(row.tobytes().hex(), a or "", b, c or "") for row, a, b, c in rows})))
 
 
 def digest_keys(digests: Digests) -> NDArray[np.bytes_]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bottleneck.errors import ImageError
 
+LARGEST_FILE = 2 << 30  # bytes; no image of a size that can be decoded is larger
 FRESH_SECONDS = 2.0  # a file this young may change again within one tick of its clock
 _SCHEMA = """
 create table if not exists digests_1 (
@@ -34,13 +35,13 @@ def is_settled(signature: Signature, now: float) -> bool:
     return now - max(signature[1], signature[2]) / 1e9 >= FRESH_SECONDS
 
 
-def read_file(path: str | Path) -> tuple[bytes, Signature]:
-    """Read one regular file whole.
+def read_file(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, Signature]:
+    """Read one regular file of at most `largest` bytes whole.
 
     Raises
     ------
     ImageError
-        With code ``unreadable``, ``empty`` or ``changed`` (while it was being read).
+        With code ``unreadable``, ``empty``, ``too-large`` or ``changed`` (while it was being read).
     """
     try:
         # Without O_NONBLOCK a FIFO would wait for a writer.
@@ -51,11 +52,15 @@ def read_file(path: str | Path) -> tuple[bytes, Signature]:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise ImageError("unreadable", "not a regular file")
+        if before.st_size > largest:
+            raise ImageError("too-large", f"expected at most {largest >> 30} GiB, found {before.st_size:,} bytes")
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read()
         after = os.fstat(descriptor)
     except OSError as error:
         raise ImageError("unreadable", error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise ImageError("too-large", f"no memory for {before.st_size:,} bytes") from error
     finally:
         os.close(descriptor)
     if signature(before) != signature(after):
@@ -65,7 +70,7 @@ def read_file(path: str | Path) -> tuple[bytes, Signature]:
     return data, signature(before)
 
 
-def digest_file(path: str | Path) -> tuple[bytes, Signature, float]:
+def digest_file(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, Signature, float]:
     """Return the digest of a file, its signature, and when it was read.
 
     Raises
@@ -74,7 +79,7 @@ def digest_file(path: str | Path) -> tuple[bytes, Signature, float]:
         As `read_file`.
     """
     now = time.time()
-    data, found = read_file(path)
+    data, found = read_file(path, largest)
     return hashlib.sha256(data).digest(), found, now
 
 

@@ -76,12 +76,12 @@ def test_the_network_knows_ants_and_bees(default, packaged, hymenoptera):
     engine = TorchEngine(default, device="cpu")
     hits = 0
     for kind, code in (("ants", ANT), ("bees", BEE)):
-        paths = sorted(hymenoptera.rglob(f"{kind}/*.jpg"))[:8]
+        paths = sorted(hymenoptera.rglob(f"{kind}/*.jpg"))[:6]
         pixels = np.stack([decode(path.read_bytes(), default.spec.preprocessing) for path in paths])
         logits = engine(pixels) @ weight.T + bias
         hits += int((np.argsort(-logits)[:, :5] == code).any(axis=1).sum())
 
-    assert hits >= 11  # of 16; of 1000 classes chance would give 0
+    assert hits >= 8  # of 12; of 1000 classes chance would give 0
 
 
 def test_the_preprocessing_is_that_of_the_weights(default):

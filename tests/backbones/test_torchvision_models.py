@@ -118,7 +118,14 @@ def test_features_are_the_input_of_torchvisions_classifier(name):
     assert layer.startswith(backbone.spec.layer.removesuffix(":input"))
 
 
-@pytest.mark.parametrize(("name", "expected"), [("resnet18", False), ("googlenet", True), ("inception_v3", True)])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", False),
+        pytest.param("googlenet", True, marks=pytest.mark.slow),
+        pytest.param("inception_v3", True, marks=pytest.mark.slow),
+    ],
+)
 def test_the_spec_says_whether_the_network_maps_its_input(name, expected):
     assert randomly(name).spec.transform_input is expected
 
@@ -189,6 +196,7 @@ def test_the_file_of_another_network_is_a_model_error(tmp_path):
         load(Request(model="resnet50", weights=str(tmp_path / "w.pth")))
 
 
+@pytest.mark.slow
 def test_files_with_and_without_auxiliary_heads_fit(tmp_path):
     tensors = torchvisions("googlenet").state_dict()
     torch.save(tensors, tmp_path / "with.pth")

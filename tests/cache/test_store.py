@@ -334,6 +334,22 @@ def test_data_and_folder_are_durable_before_the_append_returns(store, monkeypatc
     assert events == ["file", "rename", "folder"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such call on Windows")
+def test_new_folders_are_durable_before_the_first_append_returns(cache, store, monkeypatch):
+    seen: set[int] = set()
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        seen.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    store.append(digests(1), features(1))
+    folders = [store.folder / "shards", store.folder, cache.root / "features", cache.root, cache.root.parent]
+
+    assert [folder for folder in folders if folder.stat().st_ino not in seen] == []
+
+
 # --- writers that are killed, and many at once ------------------------------------------------------------------
 
 

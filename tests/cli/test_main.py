@@ -162,7 +162,18 @@ def test_a_bug_is_called_one_without_a_traceback(monkeypatch, folder):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("words", [["fit", "--head", "forest"], ["fit", "--cv", "1"], ["nothing"], ["predict"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "--head", "forest"],
+        ["fit", "--cv", "1"],
+        ["fit", "--split", "abc"],
+        ["fit", "--C", "-1"],
+        ["fit", "--seed", "-1"],
+        ["nothing"],
+        ["predict"],
+    ],
+)
 def test_wrong_usage_is_exit_code_2(words):
     run(*words, code=2)
 
@@ -185,6 +196,14 @@ def test_in_a_fresh_process_a_second_extract_writes_nothing_and_names_survive_an
     answer = in_a_process("extract", images, "--json")
     assert json.loads(answer.stdout)["computed"] == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_class_names_with_brackets_are_shown_as_they_are(folder):
+    images = folder({path.replace("a/", "[old]a/").replace("b/", "[bold]b/"): seed for path, seed in CLASSES.items()})
+    run("extract", images)
+    _, err = run("fit", "--split", "60/0/40")
+    assert "[old]a" in err
+    assert "[bold]b" in err
 
 
 @pytest.mark.slow

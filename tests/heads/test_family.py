@@ -1,7 +1,9 @@
 """What every family of heads keeps, as one contract; and how each compares with scikit-learn."""
 
+import hashlib
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import NAMES, Family, family, spread
 from bottleneck.heads.linear import LinearHead
-from bottleneck.heads.search import search, standardisation
+from bottleneck.heads.search import fit_sharpness, search, standardisation
 
 D = 20
 
@@ -36,7 +39,8 @@ def some(request) -> Family:
 
 
 def fit(some: Family, x: np.ndarray, labels: np.ndarray, **options: object) -> LinearHead:
-    return search(x, labels.tolist(), some, **options).head
+    """Return the head of a small search; `grid=None` searches the family's whole grid."""
+    return search(x, labels.tolist(), some, **{"folds": 3, "grid": some.grid[2:5], **options}).head
 
 
 def accuracy(head: LinearHead, x: np.ndarray, labels: np.ndarray) -> float:
@@ -81,11 +85,21 @@ def test_probabilities_sum_to_one_and_their_best_is_the_prediction(some, classes
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_probabilities_of_blobs_that_overlap_are_right_as_often_as_they_say(some, classes):
-    x, labels = blobs(classes, apart=2.0, each=200)
+    x, labels = blobs(classes, apart=2.0, each=150)
     new, wanted = blobs(classes, seed=1, apart=2.0, each=1000)
-    head = fit(some, x, labels)
+    head = fit(some, x, labels, folds=5, grid=None)
 
     assert head.probabilities(new).max(axis=1).mean() == pytest.approx(accuracy(head, new, wanted), abs=0.06)
+
+
+def test_the_sharpness_is_that_of_the_head_and_not_of_the_smaller_ones_of_the_folds(some):
+    # With few folds they see far fewer rows, and where C is small the weights grow with the rows.
+    x, labels = blobs(4, apart=2.0, each=150)
+    new, wanted = blobs(4, seed=1, apart=2.0, each=1000)
+    head = fit(some, x, labels, folds=2, grid=some.grid[1:2])
+    best = fit_sharpness(replace(head, sharpness=1.0).scores(new), np.unique(wanted, return_inverse=True)[1])
+
+    assert head.sharpness / best == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -93,6 +107,23 @@ def test_one_seed_gives_one_head_bit_for_bit(some, classes):
     one, other = (fit(some, *blobs(classes), seed=3) for _ in range(2))
 
     assert list(parts(one)) == list(parts(other))
+
+
+def test_fits_that_run_in_threads_are_the_fits_alone_bit_for_bit(some):
+    # The folds of a search run so: solvers that share a state, such as one random generator, must not.
+    x, labels = blobs(4, apart=2.0, dim=500)
+    mean, scale = standardisation(x)
+    codes = np.unique(labels, return_inverse=True)[1]
+
+    def path(_: int) -> str:
+        ((weight, bias),) = some.fit_path((x - mean) / scale, codes, 4, (0.01,), 3)
+        return hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest()
+
+    with threadpool_limits(1), ThreadPoolExecutor(3) as pool:
+        alone = path(0)
+        together = list(pool.map(path, range(9)))
+
+    assert together == [alone] * 9
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -110,7 +141,7 @@ def test_features_of_another_width_are_refused(some):
         fit(some, *blobs(2)).predict(blobs(2, dim=D + 1)[0])
 
 
-@pytest.mark.parametrize("constant", [0.0, 7.5, -1e6, 1e30])
+@pytest.mark.parametrize("constant", [0.0, -7.5, 1e30])
 def test_constant_features_do_no_harm(some, constant):
     (x, labels), (new, wanted) = blobs(4), blobs(4, seed=1)
     wide, new_wide = (np.insert(one, [3, 9], np.float32(constant), axis=1) for one in (x, new))
@@ -126,7 +157,7 @@ def test_features_that_are_all_constant_give_a_head(some):
     np.testing.assert_allclose(head.probabilities(np.ones((1, 3), np.float32)), 0.5, atol=0.05)
 
 
-@pytest.mark.parametrize("factor", [1e-6, 1e6, 1e15, 1e30])
+@pytest.mark.parametrize("factor", [1e-6, 1e12, 1e30])
 def test_features_of_any_scale_are_told_apart(some, factor):
     (x, labels), (new, wanted) = blobs(4), blobs(4, seed=1)
     head = fit(some, x * np.float32(factor), labels)
@@ -151,7 +182,7 @@ def test_features_far_from_zero_are_told_apart(some):
 def test_a_class_of_one_image_is_harmless(some):
     x, labels = blobs(4)
     rows = np.r_[0:121]  # one dog
-    head = fit(some, x[rows], labels[rows])
+    head = fit(some, x[rows], labels[rows], grid=None)
 
     assert head.classes == ("ant", "bee", "cat", "dog")
     assert accuracy(head, *(part[:120] for part in blobs(4, seed=1))) > 0.95
@@ -159,7 +190,7 @@ def test_a_class_of_one_image_is_harmless(some):
 
 def test_two_images_of_one_class_and_one_of_the_other_are_enough(some):
     x, labels = blobs(2, apart=20.0)
-    head = fit(some, x[[0, 1, 40]], labels[[0, 1, 40]])
+    head = fit(some, x[[0, 1, 40]], labels[[0, 1, 40]], grid=None)
 
     assert head.classes == ("ant", "bee")
     assert np.isfinite(head.probabilities(x)).all()
@@ -168,7 +199,7 @@ def test_two_images_of_one_class_and_one_of_the_other_are_enough(some):
 @pytest.mark.parametrize("each", [2, 3, 5, 10])
 def test_a_few_images_of_a_real_backbones_width_give_a_sane_head(some, each):
     x, labels = blobs(2, each=each, dim=1280, apart=100.0)
-    head = fit(some, x, labels)
+    head = fit(some, x, labels, grid=None)
 
     assert np.abs(head.weight).max() < 100
     assert 0 < head.sharpness < np.inf
@@ -181,6 +212,7 @@ def test_a_class_without_rows_never_wins(some, absent):
     codes = np.unique(labels, return_inverse=True)[1]
     mean, scale = standardisation(x)
     rows = codes != absent
+    far = np.random.default_rng(2).normal(size=(1000, D)) * 100  # in all directions
     path = some.fit_path((x[rows] - mean) / scale, codes[rows], 4, some.grid, 0)
 
     for weight, bias in path[-3:]:
@@ -189,6 +221,7 @@ def test_a_class_without_rows_never_wins(some, absent):
         assert np.isfinite(weight).all()
         assert np.isfinite(bias).all()
         assert absent not in scores.argmax(axis=1)
+        assert absent not in (far @ weight.T + bias).argmax(axis=1)
         assert (scores.argmax(axis=1) == codes)[rows].mean() > 0.95
 
 
@@ -295,7 +328,7 @@ def test_svm_orders_as_scikit_learns_decision_function(classes, dim):
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("C", [0.01, 0.1])
 def test_softmax_labels_nearly_as_logistic_does(classes, C):
-    x, labels = blobs(classes, apart=3.0, each=100)
+    x, labels = blobs(classes, apart=3.0)
     new, _ = blobs(classes, seed=1, apart=3.0, each=100)
     one, other = (fit(family(name), x, labels, grid=(C,)).predict(new) for name in ("softmax", "logistic"))
 
@@ -306,7 +339,7 @@ def test_softmax_visits_the_rows_in_an_order_drawn_from_the_seed():
     x, labels = blobs(4, apart=2.0)
     heads = [fit(family("softmax"), x, labels, grid=(0.1,), seed=seed) for seed in (1, 2)]
 
-    assert heads[0].weight.tobytes() != heads[1].weight.tobytes()
+    assert not np.array_equal(heads[0].weight, heads[1].weight)
 
 
 # --- names and parts --------------------------------------------------------------------------------------------

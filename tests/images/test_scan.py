@@ -30,9 +30,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read_file = digest.read_file
 
-    def watch(path: str | Path) -> object:
+    def watch(path: str | Path, *limits: int) -> object:
         names.append(os.path.basename(path))
-        return read_file(path)
+        return read_file(path, *limits)
 
     monkeypatch.setattr(digest, "read_file", watch)
     return names
