@@ -10,6 +10,8 @@ _warnings.filterwarnings("ignore", message=r".*requires version .* of 'bottlenec
 
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
+from bottleneck import errors  # noqa: E402
+
 if TYPE_CHECKING:
     from bottleneck.cache.store import FeatureCache
     from bottleneck.extraction import extract
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from bottleneck.prediction import predict
     from bottleneck.runs import load_run
 
-__all__ = ["FeatureCache", "__version__", "extract", "fit", "load_run", "predict", "scan"]
+__all__ = ["FeatureCache", "__version__", "errors", "extract", "fit", "load_run", "predict", "scan"]
 
 _HOMES = {
     "FeatureCache": "bottleneck.cache.store",

@@ -54,6 +54,11 @@ class Extraction:
     engine: str | None = None  # None where nothing had to be computed
 
     @property
+    def usable(self) -> Dataset:
+        """The part of the dataset that has features."""
+        return self.dataset.subset(np.flatnonzero(self.store.has(self.dataset.digests)).tolist())
+
+    @property
     def images(self) -> int:
         """How many image files there are, unreadable ones included."""
         return len(self.dataset) + len(self.dataset.failures)

@@ -139,7 +139,7 @@ def fit(
         "heldout": held_out,
         "n_train": len(train.dataset),
         "n_heldout": len(test.dataset),
-        "metrics": evaluate(test.labels, predicted),
+        "metrics": evaluate(test.labels, predicted, found.head.classes),
         "dataset": _dataset_card(dataset, usable),
         "failures": [vars(failure) for failure in failures],
         "spec": store.spec.to_json(),
@@ -264,6 +264,9 @@ def _part(dataset: Dataset, store: Store, split: str) -> _Part:
 def _warn_of_classes(train: _Part, test: _Part, held_out: str) -> None:
     missing = sorted(set(train.labels) - set(test.labels))
     unknown = sorted(set(test.labels) - set(train.labels))
+    single = sorted(name for name, count in Counter(train.labels).items() if count == 1)
+    if single:
+        _warn(f"only one training image of {_some(single)}: it cannot be cross-validated")
     if missing:
         _warn(f"no {held_out} image of {_some(missing)}: the scores say nothing about it")
     if unknown:
@@ -276,7 +279,7 @@ def _search_card(found: Search, folds: int) -> dict[str, Any]:
         "folds": found.fold_accuracy.shape[1],
         "grid": list(found.grid),
         "fold_accuracy": found.fold_accuracy.tolist(),
-        "rule": "the smallest C within one standard error of the best",
+        "rule": "the smallest C whose balanced accuracy is within one standard error of the best",
     }
 
 

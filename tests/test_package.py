@@ -14,7 +14,7 @@ def test_public_names_have_docstrings(name):
 
 
 def test_all_is_what_is_exported():
-    assert set(bottleneck.__all__) == {"__version__", *bottleneck._HOMES}
+    assert set(bottleneck.__all__) == {"__version__", "errors", *bottleneck._HOMES}
     assert set(dir(bottleneck)) == set(bottleneck.__all__)
 
 

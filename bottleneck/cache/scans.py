@@ -36,7 +36,7 @@ def load_last(cache: Path) -> Last | None:
     """Return the last extraction, or None before the first."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         value = json.loads((cache / "datasets" / "last.json").read_bytes())
-        if value.pop("version") == _VERSION:
+        if isinstance(value, dict) and value.pop("version") == _VERSION:
             return Last(**value)
     return None
 

@@ -80,7 +80,8 @@ def read_outline(path: Path, spec: Spec) -> Outline:
             return Outline(digests[:], features.shape[1])
     except FileNotFoundError:
         raise
-    except Exception:
+    except Exception as error:
+        _refuse_system_errors(error, path)
         # Damage, or a disk, a memory or a limit that failed for a moment? Only the bytes can tell.
         rows = read_shard(path, spec)
         return Outline(rows.digests, rows.features.shape[1])
@@ -107,6 +108,12 @@ def _proven(path: Path) -> bytes:
     return image
 
 
+def _refuse_system_errors(error: Exception, path: Path) -> None:
+    """Raise what the system could not do for a moment: it says nothing about the shard. HDF5's own have no number."""
+    if isinstance(error, OSError) and not isinstance(error, ShardError) and error.errno:
+        raise CacheError(f"cannot read {path}: {error}") from error
+
+
 def _parse(image: bytes, path: Path, spec: Spec) -> Rows:
     try:
         # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
@@ -116,6 +123,7 @@ def _parse(image: bytes, path: Path, spec: Spec) -> Rows:
     except (ShardError, MemoryError):
         raise
     except Exception as error:  # HDF5 raises OSError, KeyError, RuntimeError and ValueError
+        _refuse_system_errors(error, path)
         raise ShardError(f"{path}: not a shard: {error}") from error
 
 
@@ -172,6 +180,10 @@ def _plain(file: h5py.File, name: str, path: Path, count: int) -> h5py.Dataset:
     if dataset.dtype.name not in types or dataset.ndim != 2 or dataset.shape[0] != count or dataset.chunks is None:
         raise ShardError(f"{path}: {name} has shape {dataset.shape} and type {dataset.dtype}, expected {count} rows")
     if (width and dataset.shape[1] != width) or dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize:
+        raise ShardError(f"{path}: {name} claims {dataset.shape} values, more than the file holds")
+    if dataset.id.get_num_chunks() != math.prod(
+        -(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+    ):
         raise ShardError(f"{path}: {name} claims {dataset.shape} values, more than the file holds")
     return dataset
 

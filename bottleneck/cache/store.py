@@ -83,10 +83,10 @@ class FeatureCache:
         """
         folder = self.root / "features" / name
         try:
-            spec = Spec.from_json(json.loads((folder / "spec.json").read_bytes()))
-        except (OSError, ValueError) as error:
+            own = self.store(Spec.from_json(json.loads((folder / "spec.json").read_bytes())))
+        except (OSError, ValueError, TypeError) as error:
             raise CacheError(f"expected a spec in {folder / 'spec.json'}: {error}") from error
-        if folder != (own := self.store(spec)).folder:
+        if folder != own.folder:
             raise CacheError(f"expected the spec of {folder.name} in {folder / 'spec.json'}, found that of {own.name}")
         return own
 

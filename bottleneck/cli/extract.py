@@ -33,15 +33,18 @@ def extract(
     path,label[,split][,group], or with --no-labels any folder or file. By default it is what was last extracted with
     this cache, else the current folder.
     """
-    from bottleneck.cli.show import failures_table, ignored_line
+    from bottleneck.cli.show import dataset_line, failures_table, ignored_line
     from bottleneck.extraction import extract as run
 
     with progress_bar(hidden=as_json) as progress:
         done = run(images, labels=not no_labels, cache=cache, runs=runs, progress=progress, **options)
     failures_table(done.failures)
     ignored_line(done.dataset.ignored)
+    dataset_line(done.dataset)
+    copies = len(done.dataset) - done.unique
+    counted = f"{done.images} images ({copies} copies)" if copies else f"{done.images} images"
     say(
-        f"{done.images} images: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
+        f"{counted}: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
         f"{done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
     )
     if as_json:

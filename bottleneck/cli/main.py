@@ -18,16 +18,21 @@ class _InOrder(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_HELP = """Folders of images to tested classifiers, without a training cluster.
+
+\b
+bottleneck extract photos/       a frozen network sees each image once
+bottleneck fit --head svm        a head is searched and tested
+bottleneck predict new-photos/   the best run says what they show
+"""
+
+
+@click.group(
+    cls=_InOrder, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="bottleneck")
 def cli() -> None:
-    r"""Folders of images to tested classifiers, without a training cluster.
-
-    \b
-    bottleneck extract photos/           a frozen network sees each image once
-    bottleneck fit --head svm            a head is searched and tested, in seconds
-    bottleneck predict new-photos/       the best run says what they show
-    """
+    """Hold the commands."""
 
 
 for _command in (extract, fit, predict, demo):

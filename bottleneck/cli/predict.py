@@ -1,6 +1,7 @@
 """``bottleneck predict``."""
 
 import csv
+from pathlib import Path
 
 import click
 
@@ -10,7 +11,12 @@ from bottleneck.cli.common import command, progress_bar, say
 @command("predict", short_help="Classify images with a run.")
 @click.argument("images")
 @click.option("--run", help="A run's folder or name.  [default: the best of the last images by cross-validation]")
-@click.option("--format", "layout", type=click.Choice(["table", "csv", "jsonl"]), help="[default: table]")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["table", "csv", "jsonl"]),
+    help="[default: as the name of --out ends, else table]",
+)
 @click.option("--out", type=click.Path(dir_okay=False), help="Write there instead of to stdout.")
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes told of each image.")
 def predict(
@@ -30,7 +36,8 @@ def predict(
     from bottleneck.cli.show import failures_table, prediction_lines, prediction_rows, predictions_table
     from bottleneck.prediction import predict as classify
 
-    layout = "jsonl" if as_json else layout or "table"
+    by_suffix = {".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}.get(Path(out or "").suffix.lower(), "table")
+    layout = "jsonl" if as_json else layout or by_suffix
     with progress_bar(hidden=as_json) as progress:
         found = classify(images, run=run, cache=cache, runs=runs, top=top, progress=progress)
     with click.open_file(out or "-", "w", encoding="utf-8", errors="surrogateescape") as target:

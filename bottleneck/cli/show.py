@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bottleneck.cli.common import say
-from bottleneck.images.dataset import Failure
+from bottleneck.images.dataset import Dataset, Failure
 
 if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
     from bottleneck.demo.tour import Example
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers woul
 
 _FAILURES = 20
 _CONFUSION_CLASSES = 12
+_CLASSES = 8
 
 
 def failures_table(failures: Sequence[Failure]) -> None:
@@ -40,17 +41,34 @@ def ignored_line(ignored: dict[str, int]) -> None:
         say(f"{count} file{'s' if count > 1 else ''} ignored: {listed}")
 
 
+def dataset_line(dataset: Dataset) -> None:
+    """Say which classes and splits were found, so that a wrong folder is seen at once."""
+    if not dataset.labelled:
+        say("no labels: `bottleneck fit` needs a folder for each class, or a CSV with a column label")
+        return
+    labels = Counter(label for label in dataset.labels if label is not None)
+    shown = ", ".join(f"{name} {labels[name]}" for name in sorted(labels)[:_CLASSES])
+    more = f" and {len(labels) - _CLASSES} more" if len(labels) > _CLASSES else ""
+    given = " (given)" if all(dataset.given_splits) else ""
+    splits = Counter(dataset.splits)
+    divided = ", ".join(f"{name} {splits[name]}" for name in ("train", "val", "test") if splits[name])
+    say(f"{len(labels)} classes: {shown}{more}; splits{given}: {divided}")
+
+
 def run_report(run: Run) -> None:
     """Say what was trained and how well it does."""
     card, metrics = run.card, run.metrics
     low, high = metrics["accuracy_ci95"]
+    labels = ", ".join(f"{name} {count}" for name, count in sorted(card["dataset"]["labels"].items())[:_CLASSES])
+    more = len(card["dataset"]["labels"]) - _CLASSES
+    say(f"{card['dataset']['source']}: {labels}" + (f" and {more} more classes" if more > 0 else ""))
     say(
         f"{card['head']} on {card['model']}: {card['n_train']} training images, C {card['params']['C']:g} by "
         f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%})"
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
     if aside:
-        say(f"{aside} val images are kept aside, for fine-tuning to stop by")
+        say(f"{aside} val images are kept aside (for fine-tuning, later); --split 80/0/20 would hold all out")
     console = plain_console()
     console.print(_classes_table(metrics))
     if len(metrics["classes"]) <= _CONFUSION_CLASSES:
@@ -88,10 +106,10 @@ def runs_table(runs: Sequence[Run]) -> Table:
 def predictions_table(predictions: Predictions, target: IO[str]) -> None:
     """Print a table of predictions; paths are never cut."""
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("path", no_wrap=True)
-    table.add_column("label")
-    table.add_column("probability", justify="right")
-    table.add_column("next")
+    table.add_column("path", overflow="fold")  # where room is short a path goes on below, and a label never does
+    table.add_column("label", no_wrap=True)
+    table.add_column("probability", justify="right", no_wrap=True)
+    table.add_column("next", no_wrap=True)
     for item in predictions:
         runners_up = ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:])
         table.add_row(item.path, item.label, f"{item.probability:.3f}", runners_up)

@@ -33,11 +33,14 @@ class Family:
     fit_path : callable
         ``(features (n, d) standardised, codes (n,), k, Cs, seed)`` to the weights at each C. Classes that no row
         has get weights that never win.
+    threads : bool
+        Whether several fits may run at once in one process and still give the same weights.
     """
 
     name: str
     grid: tuple[float, ...]
     fit_path: FitPath
+    threads: bool = True
 
 
 def family(name: str) -> Family:

@@ -57,6 +57,8 @@ class LinearHead:
             raise HeadError(f"expected {len(self.classes)} classes to fit weight {self.weight.shape}, got {wrong}")
         if not all(np.isfinite(getattr(self, name)).all() for name in _TENSORS) or not self.scale.all():
             raise HeadError("expected finite tensors and no zero in the scale")
+        if not 0 < self.sharpness < np.inf:
+            raise HeadError(f"expected a sharpness above 0, got {self.sharpness}")
 
     def scores(self, features: Features) -> NDArray[np.float64]:
         """Return the scores ``(n, k)`` of features ``(n, d)``.
@@ -91,7 +93,7 @@ class LinearHead:
             "sharpness": repr(self.sharpness),
             "fingerprint": self.fingerprint,
         }
-        write_atomic(path, save({name: getattr(self, name) for name in _TENSORS}, metadata))
+        write_atomic(path, save({name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}, metadata))
 
     @classmethod
     def load(cls, path: Path) -> "LinearHead":
@@ -111,9 +113,12 @@ class LinearHead:
                     found = metadata.get("format_version")
                     raise RunError(f"expected a head of format version {FORMAT_VERSION} in {path}, found {found}")
                 tensors = {name: file.get_tensor(name).astype(np.float32) for name in _TENSORS}
+            classes = json.loads(metadata["classes"])
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise RunError(f"expected a list of class names in {path}, found {classes!r:.100}")
             return cls(
                 family=metadata["family"],
-                classes=tuple(json.loads(metadata["classes"])),
+                classes=tuple(classes),
                 sharpness=float(metadata["sharpness"]),
                 fingerprint=metadata["fingerprint"],
                 **tensors,

@@ -12,8 +12,10 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.family import Codes, Family, Weights
+from bottleneck.heads.family import Codes, Family, Weights, spread
 from bottleneck.heads.linear import Features, LinearHead, softmax
+
+_Outcome = tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]
 
 _NEVER = -1e29  # below it are the scores of classes that a fold was not trained on
 
@@ -91,14 +93,22 @@ def search(
         # Separable classes have no finite optimum as C grows; a solver that stops early has separated them.
         warnings.simplefilter("ignore", ConvergenceWarning)
         outcomes = _cross_validate(features, codes, len(classes), family, chosen, parts, seed)
-    accuracy = np.array([(scores.argmax(axis=2) == codes[test]).mean(axis=1) for test, scores in outcomes]).T
-    best = one_standard_error(accuracy)
+    right = [(codes[test], scores.argmax(axis=2) == codes[test]) for test, scores, _ in outcomes]
+    accuracy = np.array([hits.mean(axis=1) for _, hits in right]).T
+    balanced = np.array(
+        [np.mean([hits[:, own == code].mean(axis=1) for code in np.unique(own)], axis=0) for own, hits in right]
+    ).T
+    best = one_standard_error(balanced)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         path, mean, scale = _fit(features, codes, len(classes), family, chosen[best : best + 1], seed)
     weight, bias = path[0]
-    out_of_fold = np.concatenate([scores[best] for _, scores in outcomes])
-    sharpness = fit_sharpness(out_of_fold, codes[np.concatenate([test for test, _ in outcomes])])
+    out_of_fold = np.concatenate([scores[best] for _, scores, _ in outcomes])
+    sharpness = fit_sharpness(out_of_fold, codes[np.concatenate([test for test, _, _ in outcomes])])
+    # The head has seen more rows than those of the folds, and where C is small its weights are larger for it.
+    of_folds, of_head = np.mean([sizes[best] for _, _, sizes in outcomes]), _size(weight)
+    if of_folds and of_head:
+        sharpness *= float(of_folds / of_head)
     head = LinearHead(
         family=family.name,
         classes=tuple(classes.tolist()),
@@ -116,7 +126,8 @@ def one_standard_error(fold_accuracy: NDArray[np.float64]) -> int:
     """Return the row of the most regularised C that is within one standard error of the best.
 
     Accuracies of neighbouring C are often equal up to noise; of those that are, the simplest generalises best. The
-    rule is that of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3.
+    rule is that of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3. It is used on balanced
+    accuracy (mean recall of the classes): by plain accuracy a head that always says the largest class would do.
 
     Parameters
     ----------
@@ -128,6 +139,11 @@ def one_standard_error(fold_accuracy: NDArray[np.float64]) -> int:
     folds = fold_accuracy.shape[1]
     error = fold_accuracy[best].std(ddof=1) / np.sqrt(folds) if folds > 1 else 0.0
     return int(np.flatnonzero(mean >= mean[best] - error - 1e-12)[0])
+
+
+def _size(weight: NDArray[np.float32]) -> float:
+    """Return the Frobenius norm of the differences between classes, which are all that decides."""
+    return float(np.linalg.norm(weight - weight.mean(axis=0)))
 
 
 def standardisation(features: Features) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -152,7 +168,11 @@ def fit_sharpness(scores: NDArray[np.float64], codes: Codes) -> float:
     codes : ndarray of int, shape (n,)
         Their classes.
     """
+    learnt = scores[np.arange(len(codes)), codes] > _NEVER  # a fold that lacks a class says nothing of its images
+    scores, codes = scores[learnt], codes[learnt]
     n = len(scores)
+    if not n:
+        return 1.0
     known = np.where(scores > _NEVER, scores, 0.0)
     target = (n * known[np.arange(n), codes] + known.mean(axis=1)) / (n + 1)
     logarithm = -float(np.log(np.abs(known).mean() + 1e-12))
@@ -186,8 +206,7 @@ def _folds(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a class is smaller than the folds: seen to above
         parts = list(splitter.split(rows, codes[rows], units[rows]))
-    everything = np.arange(len(codes))
-    return [(np.setdiff1d(everything, rows[test]), rows[test]) for _, test in parts if len(test)]
+    return [(np.flatnonzero(~np.isin(units, units[rows[test]])), rows[test]) for _, test in parts if len(test)]
 
 
 def _units(groups: Sequence[str | None] | None, count: int) -> NDArray[np.intp]:
@@ -203,7 +222,12 @@ def _fit(
 ) -> tuple[list[Weights], NDArray[np.float32], NDArray[np.float32]]:
     """Standardise by these rows alone, and fit at each C."""
     mean, scale = standardisation(features)
-    path = family.fit_path((features - mean) / scale, codes, count, grid, seed)
+    present = np.unique(codes)
+    if len(present) == 1:  # a fold may be left with one class, which then always wins
+        nothing = np.zeros((1, features.shape[1]))
+        path = [spread(nothing, np.zeros(1), present, count)] * len(grid)
+    else:
+        path = family.fit_path((features - mean) / scale, codes, count, grid, seed)
     if not all(np.isfinite(weight).all() and np.isfinite(bias).all() for weight, bias in path):
         raise HeadError(f"expected finite weights of the {family.name} head, found NaN or infinity at C {list(grid)}")
     return path, mean, scale
@@ -217,17 +241,18 @@ def _cross_validate(
     grid: Sequence[float],
     parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
     seed: int,
-) -> list[tuple[NDArray[np.intp], NDArray[np.float64]]]:
-    """Return for each fold its test rows and their scores ``(g, n_test, k)`` at each C."""
+) -> list[_Outcome]:
+    """Return for each fold its test rows, their scores ``(g, n_test, k)`` and the sizes ``(g,)`` of the weights."""
 
-    def one(train: NDArray[np.intp], test: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    def one(train: NDArray[np.intp], test: NDArray[np.intp]) -> _Outcome:
         path, mean, scale = _fit(features[train], codes[train], count, family, grid, seed)
         standard = (features[test] - mean) / scale
-        return test, np.array([standard @ weight.T + bias for weight, bias in path], np.float64)
+        scores = np.array([standard @ weight.T + bias for weight, bias in path], np.float64)
+        return test, scores, np.array([_size(weight) for weight, _ in path])
 
     # The solvers leave Python for most of their time; a thread each, and each on one core.
     with threadpool_limits(1):
-        found: list[tuple[NDArray[np.intp], NDArray[np.float64]]] = Parallel(n_jobs=-1, prefer="threads")(
+        found: list[_Outcome] = Parallel(n_jobs=-1 if family.threads else 1, prefer="threads")(
             delayed(one)(train, test) for train, test in parts
         )
     return found

@@ -59,6 +59,8 @@ def _row(
         return name, None, None, None
     if not cells["label"]:
         raise ImagesError(f"{path}, line {line}: expected a label for {cells['path']}, found none")
+    if not (cells["label"] + cells["group"]).isprintable():  # lone surrogates: bytes that are no UTF-8
+        raise ImagesError(f"{path}, line {line}: expected UTF-8, found other bytes; save the table as CSV UTF-8")
     split = SPLIT_FOLDERS.get(cells["split"].lower()) if cells["split"] else None
     if cells["split"] and split is None:
         raise ImagesError(f"{path}, line {line}: expected a split train, val or test, found {cells['split']!r}")

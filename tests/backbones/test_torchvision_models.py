@@ -104,7 +104,7 @@ def test_resnet18s_features_are_torchvisions_own():
 
     assert_equal_features(our_features(backbone), theirs)
     assert backbone.dim == 512
-    assert backbone.spec.layer == "fc:input"
+    assert (backbone.spec.layer, backbone.spec.pooling) == ("fc:input", "none")
 
 
 @pytest.mark.slow
@@ -116,6 +116,7 @@ def test_features_are_the_input_of_torchvisions_classifier(name):
     assert_equal_features(our_features(backbone), input_of(torchvisions(name), layer, official_pixels(name)))
     assert backbone.dim == dim
     assert layer.startswith(backbone.spec.layer.removesuffix(":input"))
+    assert backbone.spec.pooling == ("avg" if name.startswith("squeezenet") else "none")
 
 
 @pytest.mark.parametrize(

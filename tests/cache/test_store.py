@@ -630,6 +630,39 @@ def test_a_shard_that_does_not_fit_into_memory_stays(store, monkeypatch):
     assert store.shards() == [path]
 
 
+def test_a_shard_that_another_process_has_meanwhile_written_whole_is_not_lost(store, monkeypatch):
+    path = add(store, 1)
+    whole = path.read_bytes()
+    flip_a_feature(path, 1)
+    rename = Path.replace
+
+    def after_another_wrote(source: Path, target: Path) -> Path:
+        if source == path:
+            path.write_bytes(whole)
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", after_another_wrote)
+
+    with pytest.raises(MissingFeatures):  # this reader saw the damage; the next one does not
+        store.read(digests(1))
+    assert np.array_equal(store.read(digests(1)), features(1))
+
+
+def test_two_readers_may_quarantine_one_shard(store, monkeypatch):
+    path = add(store, 1)
+    flip_a_feature(path, 1)
+    rename = Path.replace
+
+    def after_another_did(source: Path, target: Path) -> Path:
+        source.unlink()
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", after_another_did)
+
+    with pytest.raises(MissingFeatures):
+        store.read(digests(1))
+
+
 # --- specs ------------------------------------------------------------------------------------------------------
 
 
@@ -749,8 +782,10 @@ def test_a_spec_that_was_edited_is_refused(cache, store, spec, edit):
     add(store, 1)
     (store.folder / "spec.json").write_text(json.dumps({**spec.to_json(), **edit}))
 
+    with pytest.warns(BottleneckWarning, match=r"spec"):
+        assert cache.stores() == []
     with pytest.raises(CacheError, match=r"spec"):
-        cache.stores()
+        cache.open(store.name)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"\xff\xfe"])
@@ -758,8 +793,33 @@ def test_a_spec_that_is_garbage_is_refused(cache, store, garbage):
     add(store, 1)
     (store.folder / "spec.json").write_bytes(garbage)
 
+    with pytest.warns(BottleneckWarning, match="expected a spec"):
+        assert cache.stores() == []
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-0", "", ".."])
+def test_a_store_that_is_not_there_is_a_cache_error(cache, store, name):
+    add(store, 1)
+
     with pytest.raises(CacheError, match="expected a spec"):
-        cache.stores()
+        cache.open(name)
+
+
+def test_a_store_is_opened_by_its_name(cache, store):
+    add(store, 1)
+
+    assert cache.open(store.name) == store
+
+
+def test_a_store_whose_spec_cannot_be_read_hides_no_other(cache, store, spec):
+    other = cache.store(replace(spec, backbone="other"))
+    add(store, 1), add(other, 1)
+    (other.folder / "spec.json").write_text("{}")
+
+    with pytest.warns(BottleneckWarning, match=re.escape(str(other.folder))):
+        assert cache.stores() == [store]
+    with pytest.warns(BottleneckWarning):
+        assert cache.find("tiny") == store
 
 
 def test_features_are_read_without_spec_json_and_the_next_append_mends_it(cache, store):

@@ -9,7 +9,7 @@ from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import Request
 from bottleneck.engines.torch_engine import TorchEngine
-from bottleneck.errors import BottleneckWarning
+from bottleneck.errors import BottleneckWarning, ModelError
 
 NETWORKS = ["resnet18", "efficientnet_lite0"]
 
@@ -144,3 +144,25 @@ def test_the_engine_says_what_it_is(flat):
     assert engine.name == "torch cpu"
     assert engine.batch_size == 8
     assert TorchEngine(flat, batch_size=3, device="cpu").batch_size == 3
+
+
+@pytest.mark.parametrize("device", ["no such thing", "cpu:x", "cuda:99", "hpu"])
+def test_a_device_that_is_not_here_is_a_model_error(flat, device):
+    with pytest.raises(ModelError, match="expected a device that torch has here"):
+        TorchEngine(flat, device=device)
+
+
+def test_convolutions_of_a_gpu_are_not_rounded_to_tf32(spec, monkeypatch):
+    # On a CPU it shows only in the setting that a GPU would see.
+    seen: list[bool] = []
+
+    class Watched(nn.Flatten):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(images)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    TorchEngine(Backbone(Watched(), spec, 3 * 28 * 28), batch_size=2, device="cpu")(pixels(2, 28))
+
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 is True, "the caller's setting is left as it was"

@@ -124,8 +124,8 @@ def test_every_fold_has_its_share_of_each_class(folds):
         assert sum(labels[row] == "b" for row in test) == 2
 
 
-@pytest.mark.parametrize(("labels", "expected"), [("a" * 20 + "b" * 3, 3), ("a" * 20 + "b" * 2, 2), ("ab" * 9, 5)])
-def test_there_are_no_more_folds_than_images_of_the_smallest_class(folds, labels, expected):
+@pytest.mark.parametrize(("labels", "expected"), [("a" * 20 + "b" * 2, 5), ("aaab", 3), ("ab" * 9, 5)])
+def test_there_are_no_more_folds_than_images_of_the_largest_class(folds, labels, expected):
     assert len(folds(list(labels))) == expected
 
 
@@ -217,12 +217,12 @@ def test_a_class_with_one_image_never_breaks_it(name, labels):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_only_image_of_one_of_two_classes_is_not_forgotten(name):
-    # No fold can test its class, so a head that never says "b" is right in all of them.
-    labels = list("aaaaaaaaaab")
-    x = rows(labels, apart=50.0)[:, 1:]
+def test_a_small_class_is_not_given_up_for_the_large_one(name):
+    # By plain accuracy a head that never says "b" would be within a standard error of the best.
+    labels = list("a" * 95 + "b" * 5)
+    x = rows(labels, apart=1.5)
 
-    assert search(x, labels, family(name)).head.predict(x).tolist() == labels
+    assert "b" in search(x, labels, family(name)).head.predict(x).tolist()
 
 
 def test_the_only_image_of_a_class_is_always_trained_on(folds):
@@ -248,8 +248,8 @@ def test_a_class_that_a_fold_cannot_learn_is_harmless(name, case):
     right = [head.classes.index(label) for label in labels]
 
     assert head.predict(x).tolist() == labels
-    # One image whose class could not be learnt must not turn all probabilities into 1/k.
-    assert head.probabilities(x)[np.arange(len(x)), right].min() > 0.6
+    # Images whose class could not be learnt must not turn all probabilities into 1/k.
+    assert head.probabilities(x)[np.arange(len(x)), right].min() > 1.3 / len(head.classes)
 
 
 @pytest.mark.parametrize("labels", [[], ["a"], ["a"] * 10])
@@ -331,10 +331,23 @@ def test_the_sharpness_is_the_most_likely_one():
     codes = (softmax(2 * scores).cumsum(axis=1) > random.random((300, 1))).argmax(axis=1)
 
     def likelihood(factor: float) -> float:
-        return float(np.log(softmax(factor * scores)[np.arange(300), codes]).mean())
+        logarithms = np.log(softmax(factor * scores))
+        return float(logarithms[np.arange(300), codes].sum() + logarithms.mean())  # one more could be any class
 
     found = fit_sharpness(scores, codes)
-    assert likelihood(found) > max(likelihood(found * 0.99), likelihood(found * 1.01))
+    assert likelihood(found) > max(likelihood(found * 0.999), likelihood(found * 1.001))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("n", [4, 80, 1000])
+@pytest.mark.parametrize("margin", [1e-3, 1.0, 1e3])
+def test_images_that_are_all_right_do_not_make_it_certain(classes, n, margin):
+    codes = np.arange(n) % classes
+    scores = margin * np.eye(classes)[codes]
+    probabilities = softmax(fit_sharpness(scores, codes) * scores)[np.arange(n), codes]
+
+    # n right ones, and one more that could be any class
+    np.testing.assert_allclose(probabilities, (n + 1 / classes) / (n + 1), rtol=1e-6)
 
 
 def test_classes_that_a_fold_did_not_know_do_not_count():
