@@ -43,7 +43,7 @@ def build(request: Request) -> Backbone:
     """
     weights = _weights(request)
     official = not request.random and not request.file
-    network = _fetched(request, weights) if official else _random(request)
+    network = _fetched(request, weights) if official else _random(request, weights)
     if hasattr(network, "transform_input"):
         setattr(network, "transform_input", True)  # noqa: B010 - to mypy, attributes of a Module are tensors
     _drop_auxiliary(network)
@@ -76,11 +76,13 @@ def _weights(request: Request) -> Any:
     return known[request.weights]
 
 
-def _random(request: Request) -> nn.Module:
+def _random(request: Request, weights: Any) -> nn.Module:
+    # A vision transformer takes images of one size: that which the preprocessing gives.
+    size = {"image_size": weights.transforms().crop_size[0]} if request.model.startswith("vit_") else {}
     with warnings.catch_warnings():
         # Inception and GoogLeNet announce a change of their random weights, which no version has made yet.
         warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)
-        network: nn.Module = torchvision.models.get_model(request.model, weights=None)
+        network: nn.Module = torchvision.models.get_model(request.model, weights=None, **size)
     return network
 
 

@@ -249,7 +249,7 @@ def test_a_class_that_a_fold_cannot_learn_is_harmless(name, case):
 
     assert head.predict(x).tolist() == labels
     # Images whose class could not be learnt must not turn all probabilities into 1/k.
-    assert head.probabilities(x)[np.arange(len(x)), right].min() > 1.3 / len(head.classes)
+    assert head.probabilities(x)[np.arange(len(x)), right].min() > 1.1 / len(head.classes)
 
 
 @pytest.mark.parametrize("labels", [[], ["a"], ["a"] * 10])
