@@ -46,7 +46,17 @@ class ImageError(BottleneckError, ValueError):
         What was expected and what was found.
     """
 
-    CODES = ("unreadable", "empty", "not-an-image", "truncated", "corrupt", "too-large", "changed", "not-finite")
+    CODES = (
+        "unreadable",
+        "empty",
+        "not-an-image",
+        "truncated",
+        "corrupt",
+        "too-large",
+        "no-memory",
+        "changed",
+        "not-finite",
+    )
     FINAL = ("empty", "not-an-image", "truncated", "corrupt", "too-large")  # as long as the bytes stay the same
 
     def __init__(self, code: str, message: str) -> None:

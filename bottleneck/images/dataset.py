@@ -1,5 +1,6 @@
 """A scan's result: path, digest, label, split and group of each image, and what could not be used."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.files import canonical_json, sha256_hex
+from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.images.splits import Shares, assign
-
-Digests = NDArray[np.uint8]  # (n, 32): row i is the SHA-256 of image i
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ class Dataset:
 
     def first_rows(self) -> NDArray[np.intp]:
         """Return the row of each image's first path, in the order of the paths."""
-        _, first = np.unique(digest_keys(self.digests), return_index=True)
-        return np.sort(first)
+        return DigestSet(self.digests).rows
 
     def fingerprint(self) -> str:
         """Return the hash of what a head can learn from: the set of (digest, label, split, group)."""
@@ -116,10 +115,14 @@ class Dataset:
         return sha256_hex(canonical_json(sorted({(row.tobytes().hex(), a or "", b, c or "") for row, a, b, c in rows})))
 
 
-def digest_keys(digests: Digests) -> NDArray[np.bytes_]:
-    """Return the digests as sortable keys, shape (n,), dtype ``S32``.
-
-    NumPy drops trailing zero bytes from ``S`` scalars, but pads them when it compares, so keys of equal length
-    sort and match correctly.
-    """
-    return np.ascontiguousarray(digests).view("S32").reshape(-1)
+def two_labels(dataset: Dataset) -> dict[bytes, list[str]]:
+    """Return digest -> paths of the images that stand under more than one label."""
+    first = DigestSet(dataset.digests).find(dataset.digests)
+    copies: defaultdict[int, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(first != np.arange(len(first))).tolist():
+        copies[int(first[row])].append(row)
+    return {
+        dataset.digests[row].tobytes(): [dataset.paths[i] for i in (row, *others)]
+        for row, others in sorted(copies.items())
+        if len({dataset.labels[i] for i in (row, *others)}) > 1
+    }

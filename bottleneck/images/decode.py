@@ -1,8 +1,10 @@
 """The bytes of an image become the pixels a network sees. What is done here is part of the spec."""
 
+import functools
 import io
 import struct
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +42,35 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# What photographs come in. Pillow reads more, EPS among it, for which it would start another program.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
 # How the formats begin that Pillow calls unknown when their headers are cut short.
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # of a JPEG
 
 # Between Pillow's warning and its error lie images that are large and fine.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Decoded:
+    """What a network sees of an image.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (crop, crop, 3)
+        Red, green, blue. Equal to torchvision's ``Resize`` and ``CenterCrop`` on the same Pillow image, up to an
+        aspect ratio of `STRIP`.
+    note : str or None
+        What the user should know: that the file has more frames than the one that was used.
+    """
+
+    pixels: NDArray[np.uint8]
+    note: str | None = None
+
+
+def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode, orient, resize and crop one image.
 
     Parameters
@@ -56,51 +79,85 @@ def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         The bytes of the image file.
     preprocessing : Preprocessing
         Size and filter. Mean and std are the engine's.
+    max_pixels : int
+        An image of more is refused before it is decoded.
 
     Returns
     -------
-    ndarray of uint8, shape (crop, crop, 3)
-        Red, green, blue. Equal to torchvision's ``Resize`` and ``CenterCrop`` on the same Pillow image, up to an
-        aspect ratio of `STRIP`.
+    Decoded
 
     Raises
     ------
     ImageError
-        With code ``not-an-image``, ``truncated``, ``corrupt`` or ``too-large``.
+        With code ``empty``, ``not-an-image``, ``truncated``, ``corrupt``, ``too-large`` or ``no-memory``.
     """
-    image = _open(data)
+    image = _open(data, max_pixels)
     try:
         image.load()
-        return _resize_and_crop(_oriented(_to_rgb(image), image), preprocessing)
+        pixels = _resize_and_crop(_oriented(_to_rgb(image), image), preprocessing)
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError("too-large", f"no memory for {image.width} x {image.height} pixels") from error
+        raise ImageError("no-memory", f"no memory for {image.width} x {image.height} pixels") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and more
-        raise ImageError(*_reason(error)) from error
+        raise ImageError(*_reason(error, data)) from error
+    return Decoded(pixels, _note(image, data))
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "the file has no bytes")
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for a process; it is raised, never lowered
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
-        if data.startswith(_BEGINNINGS):
+        if data.startswith(_BEGINNINGS) or data[8:12] == b"WEBP":
             raise ImageError("truncated", "the header is cut short or damaged") from error
         raise ImageError("not-an-image", f"no image format is recognised; {_looks_like(data)}") from error
     except Image.DecompressionBombError as error:
-        raise ImageError("too-large", f"expected at most {MAX_PIXELS:,} pixels: {error}") from error
+        raise _too_large(max_pixels, str(error)) from error
+    except MemoryError as error:
+        raise ImageError("no-memory", "no memory to open it") from error
     except Exception as error:
-        raise ImageError(*_reason(error)) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError("too-large", f"expected at most {MAX_PIXELS:,} pixels, found {image.width}x{image.height}")
+        raise ImageError(*_reason(error, data)) from error
+    if image.width * image.height > max_pixels:
+        raise _too_large(max_pixels, f"found {image.width} x {image.height}")
     return image
 
 
-def _reason(error: Exception) -> tuple[str, str]:
+def _too_large(max_pixels: int, found: str) -> ImageError:
+    return ImageError("too-large", f"expected at most {max_pixels:,} pixels, {found}; --max-pixels sets the limit")
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Return the formats that this Pillow, with its plugins, can open."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _note(image: Image.Image, data: bytes) -> str | None:
+    """Say what is odd about an image that was decoded."""
+    if image.format in ("JPEG", "MPO"):  # the second picture of a camera's MPO is a preview, not another frame
+        whole = data.rfind(_END_OF_IMAGE) > data.rfind(_START_OF_SCAN)
+        return None if whole else "no end of the image (JPEG); a part may be missing"
+    try:
+        several = getattr(image, "is_animated", False)
+    except MemoryError:
+        several = False
+    except Exception:  # the frames behind the first are broken, and nobody asked for them
+        several = True
+    return f"several frames ({image.format}); the first is used" if several else None
+
+
+def _reason(error: Exception, data: bytes) -> tuple[str, str]:
     text = str(error) or type(error).__name__
+    if "out of memory" in text.lower():  # how a codec says it
+        return "no-memory", text
     cut_short = isinstance(error, (EOFError, struct.error)) or "truncated" in text.lower()
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        cut_short |= int.from_bytes(data[4:8], "little") + 8 > len(data)
     return ("truncated" if cut_short else "corrupt"), text
 
 

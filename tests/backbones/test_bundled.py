@@ -50,7 +50,7 @@ def randomly(seed: int) -> Backbone:
 
 
 def test_features_are_finite_and_1280_wide(default):
-    pixels = np.stack([decode(photo(seed), default.spec.preprocessing) for seed in range(3)])
+    pixels = np.stack([decode(photo(seed), default.spec.preprocessing).pixels for seed in range(3)])
     features = TorchEngine(default, batch_size=4, device="cpu")(pixels)
 
     assert features.shape == (3, 1280)
@@ -77,7 +77,7 @@ def test_the_network_knows_ants_and_bees(default, packaged, hymenoptera):
     hits = 0
     for kind, code in (("ants", ANT), ("bees", BEE)):
         paths = sorted(hymenoptera.rglob(f"{kind}/*.jpg"))[:6]
-        pixels = np.stack([decode(path.read_bytes(), default.spec.preprocessing) for path in paths])
+        pixels = np.stack([decode(path.read_bytes(), default.spec.preprocessing).pixels for path in paths])
         logits = engine(pixels) @ weight.T + bias
         hits += int((np.argsort(-logits)[:, :5] == code).any(axis=1).sum())
 

@@ -68,7 +68,7 @@ def official_pixels(name: str) -> torch.Tensor:
 
 
 def our_features(backbone: Backbone) -> np.ndarray:
-    pixels = np.stack([decode(data, backbone.spec.preprocessing) for data in PHOTOS])
+    pixels = np.stack([decode(data, backbone.spec.preprocessing).pixels for data in PHOTOS])
     return TorchEngine(backbone, batch_size=3, device="cpu")(pixels)
 
 
@@ -153,7 +153,7 @@ def test_the_preprocessing_is_that_of_the_default_weights(name):
 
 def test_decoded_and_normalised_pixels_are_those_of_the_transforms():
     preprocessing = randomly("resnet18").spec.preprocessing
-    pixels = np.stack([decode(data, preprocessing) for data in PHOTOS]).astype(np.float32) / 255
+    pixels = np.stack([decode(data, preprocessing).pixels for data in PHOTOS]).astype(np.float32) / 255
     ours = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
 
     np.testing.assert_allclose(ours.transpose(0, 3, 1, 2), official_pixels("resnet18").numpy(), atol=1e-5)

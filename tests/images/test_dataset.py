@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bottleneck.images import dataset as module
-from bottleneck.images.dataset import Dataset, digest_keys
+from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.splits import Shares
 
 
@@ -130,18 +130,23 @@ def test_the_fingerprint_depends_on_images_labels_and_splits(other: Dataset) -> 
     assert other.fingerprint() != dataset("ab", ["x", "y"], given_splits=("train", "test")).fingerprint()
 
 
-def test_keys_sort_and_match_as_the_digests_do_zero_bytes_included() -> None:
-    digests = np.zeros((4, 32), np.uint8)
-    digests[1, 0], digests[2, 31], digests[3, :31] = 1, 1, 1
-    keys = digest_keys(digests)
-    assert keys.shape == (4,)
-    assert len(np.unique(keys)) == 4
-    in_order = sorted(range(4), key=lambda row: digests[row].tobytes())
-    assert np.argsort(keys).tolist() == in_order
-    assert np.searchsorted(np.sort(keys), keys).tolist() == np.argsort(in_order).tolist()
+def test_an_image_under_two_labels_is_found_with_all_its_paths_in_their_order() -> None:
+    found = dataset("babbca", ["x", "y", "x", "z", "x", "y"])
+    b = found.digests[0].tobytes()
+    assert two_labels(found) == {b: ["/images/0.jpg", "/images/2.jpg", "/images/3.jpg"]}
 
 
-def test_keys_of_columns_and_of_nothing() -> None:
-    digests = np.random.default_rng(0).integers(0, 256, (5, 64), np.uint8)[:, ::2]  # not contiguous
-    assert digest_keys(digests)[3].ljust(32, b"\0") == digests[3].tobytes()
-    assert digest_keys(np.empty((0, 32), np.uint8)).shape == (0,)
+def test_images_under_two_labels_are_in_the_order_of_their_first_paths() -> None:
+    found = dataset("cabbac", ["x", "x", "x", "y", "y", "y"])
+    assert list(two_labels(found)) == [row.tobytes() for row in found.digests[:3]]
+
+
+def test_an_image_with_a_label_and_one_without_stand_under_two() -> None:
+    assert len(two_labels(dataset("aa", ["x", None]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"), [("aab", ["x", "x", "y"]), ("abc", ["x", "y", "x"]), ("aa", None), ("", [])]
+)
+def test_copies_under_one_label_are_no_contradiction(names: str, labels: list[str | None] | None) -> None:
+    assert two_labels(dataset(names, labels)) == {}

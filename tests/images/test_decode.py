@@ -3,7 +3,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,9 +42,17 @@ def torchvision(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     return np.asarray(Compose([Resize(preprocessing.resize, filter_), CenterCrop(preprocessing.crop)])(image))
 
 
+def pixels_of(data: bytes, preprocessing: Preprocessing) -> Pixels:
+    return decode(data, preprocessing).pixels
+
+
 def code(data: bytes, preprocessing: Preprocessing) -> str:
+    return code_within(data, preprocessing, module.MAX_PIXELS)
+
+
+def code_within(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> str:
     with pytest.raises(ImageError) as error:
-        decode(data, preprocessing)
+        decode(data, preprocessing, max_pixels)
     assert str(error.value)
     assert error.value.code in ImageError.CODES
     return error.value.code
@@ -53,14 +61,14 @@ def code(data: bytes, preprocessing: Preprocessing) -> str:
 def attempt(data: bytes, preprocessing: Preprocessing) -> Pixels | str:
     """Return the pixels, or the code of the error."""
     try:
-        return decode(data, preprocessing)
+        return pixels_of(data, preprocessing)
     except ImageError as error:
         return error.code
 
 
 def middle(data: bytes, preprocessing: Preprocessing) -> tuple[int, ...]:
     """Return the colour of an image that has but one."""
-    pixels = decode(data, preprocessing)
+    pixels = pixels_of(data, preprocessing)
     assert (pixels == pixels[0, 0]).all()
     return tuple(int(level) for level in pixels[0, 0])
 
@@ -119,19 +127,19 @@ def test_pixels_are_those_of_torchvision(
 ) -> None:
     image = noise(*size)
     wanted = replace(preprocessing, resize=resize, crop=crop, interpolation=interpolation)
-    assert np.array_equal(decode(encode(image), wanted), torchvision(image, wanted))
+    assert np.array_equal(pixels_of(encode(image), wanted), torchvision(image, wanted))
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_every_interpolation_is_that_of_torchvision(preprocessing: Preprocessing, interpolation: str) -> None:
     image = noise(97, 61)
     wanted = replace(preprocessing, interpolation=interpolation)
-    assert np.array_equal(decode(encode(image), wanted), torchvision(image, wanted))
+    assert np.array_equal(pixels_of(encode(image), wanted), torchvision(image, wanted))
 
 
 def test_the_interpolations_differ(preprocessing: Preprocessing) -> None:
     data = photo(1)
-    results = {decode(data, replace(preprocessing, interpolation=name)).tobytes() for name in INTERPOLATIONS}
+    results = {pixels_of(data, replace(preprocessing, interpolation=name)).tobytes() for name in INTERPOLATIONS}
     assert len(results) == len(INTERPOLATIONS)
 
 
@@ -143,11 +151,11 @@ def test_pixels_of_real_photographs_are_those_of_torchvision(
     wanted = replace(preprocessing, resize=342, crop=299, interpolation=interpolation)
     for path in sorted(hymenoptera.rglob("*.jpg"))[::60]:
         with Image.open(path) as image:
-            assert np.array_equal(decode(path.read_bytes(), wanted), torchvision(image.convert("RGB"), wanted)), path
+            assert np.array_equal(pixels_of(path.read_bytes(), wanted), torchvision(image.convert("RGB"), wanted)), path
 
 
 def test_the_result_is_a_square_of_bytes(preprocessing: Preprocessing) -> None:
-    pixels = decode(photo(1), preprocessing)
+    pixels = pixels_of(photo(1), preprocessing)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (28, 28, 3)
     assert pixels.flags.c_contiguous
@@ -157,7 +165,7 @@ def test_the_result_is_a_square_of_bytes(preprocessing: Preprocessing) -> None:
 def test_every_format_is_decoded(preprocessing: Preprocessing, kind: str) -> None:
     data = photo(1, kind=kind)
     with Image.open(io.BytesIO(data)) as image:
-        assert np.array_equal(decode(data, preprocessing), torchvision(image.convert("RGB"), preprocessing))
+        assert np.array_equal(pixels_of(data, preprocessing), torchvision(image.convert("RGB"), preprocessing))
 
 
 # Odd shapes
@@ -175,7 +183,7 @@ def test_of_a_strip_the_middle_is_taken(preprocessing: Preprocessing, turned: bo
     levels = np.zeros((100, 3000, 3), np.uint8)
     levels[:, 1500:] = 255
     image = Image.fromarray(levels)
-    pixels = decode(encode(image.transpose(Image.Transpose.TRANSPOSE) if turned else image), preprocessing)
+    pixels = pixels_of(encode(image.transpose(Image.Transpose.TRANSPOSE) if turned else image), preprocessing)
     columns = pixels.mean(axis=(1, 2) if turned else (0, 2))
     assert columns[:12].max() == 0
     assert columns[-12:].min() == 255
@@ -189,7 +197,7 @@ def test_a_strip_is_nearly_that_of_torchvision(
 ) -> None:
     image = noise(*size)
     wanted = replace(preprocessing, interpolation=interpolation)
-    difference = np.abs(decode(encode(image), wanted).astype(int) - torchvision(image, wanted).astype(int))
+    difference = np.abs(pixels_of(encode(image), wanted).astype(int) - torchvision(image, wanted).astype(int))
     assert difference.mean() < 1
     assert difference.max() < 64
 
@@ -203,7 +211,7 @@ def test_a_long_strip_is_never_resized_whole(preprocessing: Preprocessing, monke
         return resize(image, size, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image.Image, "resize", watch)
-    decode(encode(Image.new("RGB", (20_000, 1))), preprocessing)
+    pixels_of(encode(Image.new("RGB", (20_000, 1))), preprocessing)
     assert max(max(size) for size in sizes) <= module.STRIP * preprocessing.resize
 
 
@@ -229,7 +237,7 @@ def test_exif_orientation_is_obeyed(preprocessing: Preprocessing, orientation: i
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = encode(upright if how is None else upright.transpose(how), exif=exif)
-    assert np.array_equal(decode(stored, preprocessing), torchvision(upright, preprocessing))
+    assert np.array_equal(pixels_of(stored, preprocessing), torchvision(upright, preprocessing))
 
 
 def test_exif_orientation_is_obeyed_in_jpeg(preprocessing: Preprocessing) -> None:
@@ -237,7 +245,7 @@ def test_exif_orientation_is_obeyed_in_jpeg(preprocessing: Preprocessing) -> Non
     levels[:, :32] = RED
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it clockwise: what was left is above
-    pixels = decode(encode(Image.fromarray(levels), "JPEG", exif=exif), preprocessing)
+    pixels = pixels_of(encode(Image.fromarray(levels), "JPEG", exif=exif), preprocessing)
     assert pixels[:10, :, 0].min() > 200
     assert pixels[-10:, :, 0].max() < 50
 
@@ -251,22 +259,22 @@ def test_exif_orientation_is_obeyed_beside_another_tag_of_a_wrong_type(
     entries = [struct.pack("<HHII", 0x0112, 3, 1, 6), struct.pack("<HHII", number, kind, 1, 8)]
     block = b"II*\0\x08\0\0\0\x02\0" + b"".join(sorted(entries)) + bytes(4)
     stored = encode(upright.transpose(STORED[6]), exif=b"Exif\0\0" + block)
-    assert np.array_equal(decode(stored, preprocessing), torchvision(upright, preprocessing))
+    assert np.array_equal(pixels_of(stored, preprocessing), torchvision(upright, preprocessing))
 
 
 @pytest.mark.parametrize("block", [b"broken", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
 @pytest.mark.filterwarnings("ignore:.*EXIF")
 def test_broken_exif_is_no_reason_to_refuse_an_image(preprocessing: Preprocessing, block: bytes) -> None:
     broken = photo(1, exif=b"Exif\0\0" + block)
-    assert np.array_equal(decode(broken, preprocessing), decode(photo(1), preprocessing))
+    assert np.array_equal(pixels_of(broken, preprocessing), pixels_of(photo(1), preprocessing))
 
 
 def test_exif_that_pillow_cannot_read_is_no_reason_to_refuse_an_image(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = decode(photo(1), preprocessing)
+    wanted = pixels_of(photo(1), preprocessing)
     monkeypatch.setattr(Image.Image, "getexif", refuse(struct.error, "unpack requires 4 bytes"))
-    assert np.array_equal(decode(photo(1), preprocessing), wanted)
+    assert np.array_equal(pixels_of(photo(1), preprocessing), wanted)
 
 
 # Transparency
@@ -336,7 +344,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(preprocessing: Preprocessing, k
 def test_equal_levels_of_sixteen_bits_stay_equal_across_images(preprocessing: Preprocessing) -> None:
     dark, light = np.full((40, 40), 2570, np.uint16), np.full((40, 40), 2570, np.uint16)
     light[:, 20:] = 65535
-    a, b = (decode(encode(Image.fromarray(levels)), preprocessing) for levels in (dark, light))
+    a, b = (pixels_of(encode(Image.fromarray(levels)), preprocessing) for levels in (dark, light))
     assert np.array_equal(a[:, :8], b[:, :8])
     assert (b[:, -8:] == 255).all()
 
@@ -355,7 +363,7 @@ def test_floats_are_scaled_by_the_range_they_reach_into(
 ) -> None:
     levels = np.full((40, 40), level, np.float32)
     levels[:, 30:] = top
-    assert (decode(encode(Image.fromarray(levels), "TIFF"), preprocessing)[:, :15] == grey).all()
+    assert (pixels_of(encode(Image.fromarray(levels), "TIFF"), preprocessing)[:, :15] == grey).all()
 
 
 @pytest.mark.parametrize("level", [np.nan, np.inf, -np.inf])
@@ -368,7 +376,7 @@ def test_floats_that_are_no_number_are_corrupt(preprocessing: Preprocessing, lev
 def test_one_bit_is_black_and_white(preprocessing: Preprocessing) -> None:
     levels = np.zeros((40, 40), bool)
     levels[:, 20:] = True
-    pixels = decode(encode(Image.fromarray(levels)), preprocessing)
+    pixels = pixels_of(encode(Image.fromarray(levels)), preprocessing)
     assert (pixels[:, :12] == 0).all()
     assert (pixels[:, -12:] == 255).all()
 
@@ -384,7 +392,7 @@ def test_eight_bits_of_grey_are_three_equal_channels(preprocessing: Preprocessin
 def test_printing_inks_become_colours(
     preprocessing: Preprocessing, kind: str, ink: tuple[int, ...], colour: tuple[int, ...]
 ) -> None:
-    pixels = decode(encode(plain("CMYK", ink), kind), preprocessing)
+    pixels = pixels_of(encode(plain("CMYK", ink), kind), preprocessing)
     assert np.abs(pixels.astype(int) - colour).max() <= 3
 
 
@@ -398,6 +406,30 @@ def test_of_several_frames_the_first_counts(preprocessing: Preprocessing, kind: 
     with Image.open(io.BytesIO(data)) as image:
         assert image.n_frames == 3  # type: ignore[attr-defined]
     assert middle(data, preprocessing) == RED
+    assert decode(data, preprocessing).note == f"several frames ({kind}); the first is used"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
+def test_of_one_frame_there_is_nothing_to_note(preprocessing: Preprocessing, kind: str) -> None:
+    assert decode(photo(1, kind=kind), preprocessing).note is None
+
+
+def test_the_preview_behind_a_cameras_picture_is_no_frame_to_note(preprocessing: Preprocessing) -> None:
+    data = encode(plain("RGB", RED), "MPO", save_all=True, append_images=[plain("RGB", (0, 0, 255))])
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)  # type: ignore[attr-defined]
+    assert decode(data, preprocessing).note is None
+    assert np.abs(pixels_of(data, preprocessing).astype(int) - RED).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+def test_a_broken_second_frame_is_no_reason_to_refuse_the_first(preprocessing: Preprocessing, kind: str) -> None:
+    first = encode(noise(50, 40), kind)
+    both = encode(noise(50, 40), kind, save_all=True, append_images=[noise(50, 40, 1)])
+    for length in range(len(first) + 20, len(both), 97):
+        done = decode(both[:length], preprocessing)
+        assert np.array_equal(done.pixels, pixels_of(first, preprocessing)), length
 
 
 # What cannot be used
@@ -415,7 +447,7 @@ def test_a_file_cut_short_is_truncated(preprocessing: Preprocessing, kind: str, 
 @pytest.mark.filterwarnings("ignore:.*EXIF", "ignore:Truncated File Read")
 def test_a_file_cut_anywhere_is_refused_or_whole(preprocessing: Preprocessing, kind: str) -> None:
     data = encode(noise(50, 40), kind)
-    whole = decode(data, preprocessing)
+    whole = pixels_of(data, preprocessing)
     for length in (*range(60), *range(60, len(data), 61), *range(len(data) - 30, len(data))):
         outcome = attempt(data[:length], preprocessing)
         if isinstance(outcome, str):
@@ -461,39 +493,75 @@ def test_overwritten_bytes_raise_nothing_but_image_errors(preprocessing: Preproc
 def test_what_is_no_image_is_said_to_be_what_it_is(preprocessing: Preprocessing, data: bytes, words: str) -> None:
     assert code(data, preprocessing) == "not-an-image"
     with pytest.raises(ImageError, match=words.replace("(", r"\(")):
-        decode(data, preprocessing)
+        pixels_of(data, preprocessing)
 
 
 def test_no_bytes_are_empty(preprocessing: Preprocessing) -> None:
     assert code(b"", preprocessing) == "empty"
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as the library does
 @pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (13_400, 13_400)], ids=str)
 def test_a_decompression_bomb_is_too_large(preprocessing: Preprocessing, size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match="178,956,970 pixels") as error:
-        decode(png_of(*size), preprocessing)
+        pixels_of(png_of(*size), preprocessing)
     assert error.value.code == "too-large"
 
 
-def test_the_limit_counts_pixels(preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PIXELS", 64 * 48)
-    assert decode(photo(1, (64, 48)), preprocessing).shape == (28, 28, 3)
-    assert code(photo(1, (64, 49)), preprocessing) == "too-large"
+def test_the_limit_counts_pixels(preprocessing: Preprocessing) -> None:
+    at_most = 64 * 48
+    assert decode(photo(1, (64, 48)), preprocessing, at_most).pixels.shape == (28, 28, 3)
+    with pytest.raises(ImageError, match=r"at most 3,072 pixels, found 64 x 49; --max-pixels") as error:
+        decode(photo(1, (64, 49)), preprocessing, at_most)
+    assert error.value.code == "too-large"
 
 
-def test_an_image_for_which_there_is_no_memory_is_too_large(
+@pytest.fixture
+def pillows_limit() -> Iterator[None]:
+    """Put Pillow's limit, of which a process has one, back to what it was."""
+    before = Image.MAX_IMAGE_PIXELS
+    yield
+    Image.MAX_IMAGE_PIXELS = before
+
+
+@pytest.mark.usefixtures("pillows_limit")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_limit_above_pillows_own_lets_a_larger_image_through(preprocessing: Preprocessing) -> None:
+    Image.MAX_IMAGE_PIXELS = 1000  # Pillow refuses above twice as much
+    data = encode(plain("RGB", RED).resize((50, 50)))
+    assert code_within(data, preprocessing, 2000) == "too-large"
+    assert middle(data, preprocessing) == RED
+
+
+@pytest.mark.usefixtures("pillows_limit")
+def test_a_limit_that_was_raised_once_is_no_limit_of_the_next_image(preprocessing: Preprocessing) -> None:
+    data = encode(plain("RGB", RED).resize((50, 50)))
+    decode(data, preprocessing, 10**12)
+    assert code_within(data, preprocessing, 2499) == "too-large"
+    assert code(png_of(60_000, 60_000), preprocessing) == "too-large"
+
+
+def test_an_image_for_which_there_is_no_memory_may_fit_another_time(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = photo(1)
     monkeypatch.setattr(Image.Image, "resize", refuse(MemoryError, ""))
     with pytest.raises(ImageError, match="no memory for 64 x 48") as error:
         decode(data, preprocessing)
-    assert error.value.code == "too-large"
+    assert error.value.code == "no-memory"
+
+
+def test_no_memory_to_open_an_image_is_not_held_against_it(
+    preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "open", refuse(MemoryError, ""))
+    assert code(photo(1), preprocessing) == "no-memory"
 
 
 @pytest.mark.parametrize(
     ("error", "found"),
     [
+        (refuse(OSError, "out of memory when reading image file"), "no-memory"),
         (refuse(SyntaxError, "broken PNG file"), "corrupt"),
         (refuse(ValueError, "bad"), "corrupt"),
         (refuse(OSError, "image file is truncated (3 bytes not processed)"), "truncated"),
@@ -520,7 +588,7 @@ buffer = io.BytesIO()
 Image.new("RGB", (40, 30)).save(buffer, "PNG")
 Image.MAX_IMAGE_PIXELS = 1000  # Pillow warns above it, and refuses above twice as much
 values = dict(resize=32, crop=28, interpolation="bilinear", antialias=True, mean=(0, 0, 0), std=(1, 1, 1))
-print(decode(buffer.getvalue(), Preprocessing(**values)).shape)
+print(decode(buffer.getvalue(), Preprocessing(**values)).pixels.shape)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "(28, 28, 3)\n"

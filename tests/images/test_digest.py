@@ -24,6 +24,10 @@ def remembered(place: Path, signature: Signature = SETTLED) -> DigestMemo:
     return memo
 
 
+def place_of(memo: DigestMemo) -> Path:
+    return memo._memo.path
+
+
 def execute(place: Path, statement: str) -> None:
     connection = sqlite3.connect(place)
     with connection:
@@ -148,7 +152,16 @@ def test_the_memo_takes_any_name(tmp_path: Path, path: str) -> None:
     memo = DigestMemo(tmp_path / "odd ?#%41" / "digests.sqlite")
     memo.remember([(path, SETTLED, A, NOW)])
     assert memo.lookup({path: SETTLED}) == {path: A}
-    assert memo.path.is_file()
+    assert place_of(memo).is_file()
+
+
+@pytest.mark.parametrize("time_ns", [-(2**62), -1, 2**62, 2**63 + 5])
+def test_a_time_long_ago_or_far_ahead_fits(tmp_path: Path, time_ns: int) -> None:
+    odd = (10, time_ns, -5, 7)
+    memo = DigestMemo(tmp_path / "digests.sqlite")
+    memo.remember([("/images/a", odd, A, 2**40)])
+    assert memo.lookup({"/images/a": odd}) == {"/images/a": A}
+    assert memo.lookup({"/images/a": (10, time_ns + 1, -5, 7)}) == {}
 
 
 def test_the_largest_inode_fits(tmp_path: Path) -> None:
@@ -196,9 +209,9 @@ def test_looking_up_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_deleted_memo_is_empty_and_made_anew(tmp_path: Path) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
-    memo.path.unlink()
+    place_of(memo).unlink()
     assert memo.lookup({"/images/a": SETTLED}) == {}
-    assert remembered(memo.path).lookup({"/images/a": SETTLED}) == {"/images/a": A}
+    assert remembered(place_of(memo)).lookup({"/images/a": SETTLED}) == {"/images/a": A}
 
 
 @pytest.mark.parametrize("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
@@ -218,10 +231,10 @@ def test_a_memo_cut_short_gives_nothing_wrong(tmp_path: Path) -> None:
         assert memo.lookup({"/images/a": SETTLED}) in ({}, {"/images/a": A})
 
 
-@pytest.mark.parametrize("value", ["null", "5", "'" + "x" * 32 + "'", "x'00'"])
-def test_a_digest_that_is_not_32_bytes_is_a_miss(tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize("value", ["null", "5", "'" + "x" * 64 + "'", "x'00'", "x''"])
+def test_an_entry_that_is_not_what_was_written_is_a_miss(tmp_path: Path, value: str) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
-    execute(memo.path, f"update digests_1 set digest = {value} where path = cast('/images/a' as blob)")
+    execute(place_of(memo), f"update digests_2 set value = {value} where key = cast('/images/a' as blob)")
     assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
 
 
@@ -257,6 +270,14 @@ def test_a_schema_overwritten_in_the_memo_is_no_error(tmp_path: Path) -> None:
     assert memo.lookup({"/images/a": SETTLED}) == {}
     memo.remember([("/images/a", SETTLED, A, NOW)])
     assert memo.lookup({"/images/a": SETTLED}) == {"/images/a": A}
+
+
+@pytest.mark.parametrize("length", [0, 31, 63, 65, 96])
+def test_an_entry_of_another_length_is_a_miss_though_its_seal_holds(tmp_path: Path, length: int) -> None:
+    memo = remembered(tmp_path / "digests.sqlite")
+    [value] = memo._memo.get([b"/images/a"]).values()
+    memo._memo.put([(b"/images/a", (value + value)[:length])])
+    assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
 
 
 def test_a_flipped_bit_in_a_remembered_digest_is_a_miss(tmp_path: Path) -> None:
@@ -296,11 +317,11 @@ def test_a_memo_that_cannot_be_there_is_done_without(tmp_path: Path, place: Call
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_memo_in_a_read_only_folder_is_read_and_not_written(tmp_path: Path) -> None:
     memo = remembered(tmp_path / "cache" / "digests.sqlite")
-    memo.path.chmod(0o444)
-    memo.path.parent.chmod(0o555)
+    place_of(memo).chmod(0o444)
+    place_of(memo).parent.chmod(0o555)
     memo.remember([("/images/c", SETTLED, A, NOW)])
     assert memo.lookup({"/images/a": SETTLED, "/images/c": SETTLED}) == {"/images/a": A}
-    memo.path.parent.chmod(0o755)
+    place_of(memo).parent.chmod(0o755)
 
 
 @pytest.mark.parametrize("message", ["attempt to write a readonly database", "database is locked", "disk is full"])
@@ -312,7 +333,7 @@ def test_a_memo_that_cannot_be_written_is_kept_as_it_is(
     def refuse(rows: object) -> None:
         raise sqlite3.OperationalError(message)
 
-    monkeypatch.setattr(memo, "_write", refuse)
+    monkeypatch.setattr(memo._memo, "_write", refuse)
     memo.remember([("/images/c", SETTLED, A, NOW)])
     assert memo.lookup({"/images/a": SETTLED, "/images/c": SETTLED}) == {"/images/a": A}
 

@@ -10,9 +10,10 @@ import pytest
 
 from bottleneck.errors import BottleneckWarning, ImagesError
 from bottleneck.images import digest
-from bottleneck.images.dataset import Dataset
-from bottleneck.images.scan import remember_digests, scan, two_labels
+from bottleneck.images.dataset import Dataset, two_labels
+from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
+from bottleneck.images.survey import survey
 from tests.conftest import photo, write
 
 Make = Callable[..., Path]
@@ -330,11 +331,13 @@ def test_files_that_were_too_young_can_be_remembered_later(
     folder: Make, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = animals(folder)
-    dataset = scan(root)
+    found = survey(root, labels=True, shares=Shares(), cache="cache", exclude=())
+    read_unknown(found)
+    assert len(reads) == 4
     monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", -1.0)
-    remember_digests(dataset.paths, "cache")
+    read_unknown(found.young())
     reads.clear()
-    assert hexadecimal(scan(root)) == hexadecimal(dataset)
+    assert hexadecimal(scan(root)) == hexadecimal(found.dataset())
     assert reads == []
 
 
@@ -420,7 +423,7 @@ def half_a_database(path: Path) -> None:
 def nulls(path: Path) -> None:
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("update digests_1 set digest = null")
+        connection.execute("update digests_2 set value = null")
     connection.close()
 
 

@@ -1,0 +1,85 @@
+"""Images that cannot be used: grouped by reason, written to a table, and how many are too many."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from bottleneck.files import write_changed
+from bottleneck.images.dataset import Failure
+
+COLUMNS = ("path", "code", "message", "digest")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many images may fail.
+
+    Parameters
+    ----------
+    value : float
+        A number of images, or a percentage of them.
+    percent : bool
+    """
+
+    value: float
+    percent: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Limit":
+        """Read ``"10%"`` or ``"25"``.
+
+        Raises
+        ------
+        ValueError
+            If the text is neither.
+        """
+        number = text.strip().removesuffix("%")
+        percent = text.strip().endswith("%")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf or (percent and value > 100) or (not percent and value != int(value)):
+            raise ValueError(f"expected a number of images, such as 25, or a share, such as 10%; got {text!r}")
+        return cls(value, percent)
+
+    def __str__(self) -> str:
+        return f"{self.value:g}%" if self.percent else f"{self.value:g}"
+
+    def exceeded(self, failed: int, total: int) -> bool:
+        """Whether `failed` of `total` images are more than may fail."""
+        limit = Fraction(str(self.value))  # exact: 57 of 10,000 are not more than 0.57%
+        return failed > (limit * total / 100 if self.percent else limit)
+
+    def problem(self, failed: int, total: int, table: Path | None = None) -> str | None:
+        """Return what to tell a user whose images failed too often; None where they did not."""
+        if not self.exceeded(failed, total):
+            return None
+        listed = f"; {table} lists them" if table else ""
+        return (
+            f"expected at most {self} of the images to fail, {failed} of {total} did{listed}. The others are done and "
+            f"kept; mend or remove the failed ones, or allow more with --max-failures"
+        )
+
+
+def by_reason(failures: Iterable[Failure]) -> dict[str, list[Failure]]:
+    """Return the failures of each code, the most frequent code first."""
+    groups: dict[str, list[Failure]] = {}
+    for failure in failures:
+        groups.setdefault(failure.code, []).append(failure)
+    return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def write_table(path: Path, failures: Sequence[Failure]) -> None:
+    """Write the failures as a CSV, or remove it where there are none; one that is up to date is not touched."""
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    rows = ([failure.path, failure.code, failure.message, failure.digest or ""] for failure in failures)
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([COLUMNS, *rows])  # \r in a name, too
+    write_changed(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -1,0 +1,75 @@
+"""Sorting and finding digests by the million."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Digests = NDArray[np.uint8]  # (n, 32): row i is the SHA-256 of image i
+
+
+def as_digests(keys: Sequence[bytes]) -> Digests:
+    """Return digests of 32 bytes as an array ``(n, 32)``."""
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
+
+
+class DigestSet:
+    """Distinct digests, sorted so that they are found quickly.
+
+    Parameters
+    ----------
+    digests : ndarray of uint8, shape (n, 32)
+        Repeated ones stand for their first row.
+
+    Notes
+    -----
+    Sorted by their first 8 bytes, as one number, which tells nearly all digests apart; whether two are equal is
+    always decided by all 32.
+    """
+
+    def __init__(self, digests: Digests) -> None:
+        self._words = _words(digests)
+        order = np.argsort(self._words[:, 0], kind="stable")
+        tied = np.flatnonzero(np.diff(self._words[order, 0]) == 0)
+        twins = (self._words[order[tied]] == self._words[order[tied + 1]]).all(axis=1)
+        if not twins.all():  # different digests that begin alike must not part equal ones
+            order = np.lexsort(self._words.T[::-1])
+            twins = (self._words[order[1:]] == self._words[order[:-1]]).all(axis=1)
+            tied = np.arange(len(twins))
+        self._order = np.delete(order, tied[twins] + 1)
+        self._prefix = self._words[self._order, 0]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """The first row of each distinct digest, in the order of the rows."""
+        return np.sort(self._order)
+
+    @property
+    def sorted_rows(self) -> NDArray[np.intp]:
+        """The first row of each distinct digest, in the order of the digests."""
+        return self._order
+
+    def find(self, digests: Digests) -> NDArray[np.intp]:
+        """Return for each of ``(m, 32)`` digests the first row that holds it, or -1."""
+        asked = _words(digests)
+        place = np.searchsorted(self._prefix, asked[:, 0])
+        found = np.full(len(asked), -1, np.intp)
+        open_ = np.arange(len(asked))
+        while True:
+            open_ = open_[place[open_] < len(self._prefix)]
+            open_ = open_[self._prefix[place[open_]] == asked[open_, 0]]
+            if not len(open_):
+                return found
+            rows = self._order[place[open_]]
+            same = (self._words[rows] == asked[open_]).all(axis=1)
+            found[open_[same]] = rows[same]
+            open_ = open_[~same]
+            place[open_] += 1
+
+
+def _words(digests: Digests) -> NDArray[np.uint64]:
+    """Return the digests as four numbers each, which sort as the bytes do."""
+    return np.ascontiguousarray(digests, np.uint8).reshape(-1, 32).view(">u8").astype(np.uint64)

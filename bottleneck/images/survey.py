@@ -1,0 +1,184 @@
+"""What a source holds before its files are read: paths, labels, and the digests that are known already."""
+
+import os
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
+from bottleneck.images.dataset import Dataset, Failure, two_labels
+from bottleneck.images.digest import DigestMemo, Signature, is_settled, signature
+from bottleneck.images.folders import Found, find_labelled, find_unlabelled
+from bottleneck.images.keys import as_digests
+from bottleneck.images.splits import Shares
+from bottleneck.images.table import find_listed
+
+_SHOWN = 5  # how many paths a message names
+_BATCH = 1024  # files between two writes to the memo
+
+
+@dataclass
+class Survey:
+    """The image files of a source; whoever reads one tells its digest, or why it cannot be read.
+
+    Parameters
+    ----------
+    source : Path
+    found : Found
+    shares : Shares
+    memo : DigestMemo or None
+    digests : list of bytes or None
+        Of each path; None until the file was read.
+    """
+
+    source: Path
+    found: Found
+    shares: Shares
+    memo: DigestMemo | None
+    digests: list[bytes | None]
+    _failures: dict[int, Failure] = field(default_factory=dict)
+    _read: list[tuple[str, Signature, bytes, float]] = field(default_factory=list)
+    _young: list[int] = field(default_factory=list)
+    _given: Dataset | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Survey":
+        """Return the survey of a dataset: nothing is unknown."""
+        found = Found(paths=list(dataset.paths))
+        return cls(
+            dataset.source, found, dataset.shares, None, [row.tobytes() for row in dataset.digests], _given=dataset
+        )
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of each file."""
+        return self.found.paths
+
+    def unknown(self) -> list[int]:
+        """Return the rows whose files must be read to know their digests."""
+        return [row for row, digest in enumerate(self.digests) if digest is None and row not in self._failures]
+
+    def learn(self, row: int, digest: bytes, found: Signature, when: float) -> None:
+        """Take the digest of a file that was read at `when`, seconds since the epoch."""
+        self.digests[row] = digest
+        self._read.append((os.path.abspath(self.paths[row]), found, digest, when))
+        if not is_settled(found, when):
+            self._young.append(row)
+        if len(self._read) >= _BATCH:
+            self.save()
+
+    def fail(self, row: int, error: ImageError) -> None:
+        """Take why a file cannot be read."""
+        self._failures[row] = Failure(self.paths[row], error.code, str(error))
+
+    def young(self) -> "Survey":
+        """Return a survey of the files that were too young to be remembered when they were read."""
+        rows, found = self._young, self.found
+        part = Found()
+        for row in rows:
+            part.add(found.paths[row], found.labels[row], found.splits[row], found.groups[row])
+        return Survey(self.source, part, self.shares, self.memo, [None] * len(rows))
+
+    def save(self) -> None:
+        """Put what was learnt into the memo."""
+        read, self._read = self._read, []
+        if self.memo:
+            self.memo.remember(read)
+
+    def dataset(self) -> Dataset:
+        """Return the dataset of the files that could be read.
+
+        Warns
+        -----
+        BottleneckWarning
+            For the same bytes under two labels.
+        """
+        if self._given is not None:
+            return self._given
+        rows = [row for row, digest in enumerate(self.digests) if digest is not None]
+        dataset = Dataset(
+            source=self.source.absolute(),
+            paths=tuple(self.paths[row] for row in rows),
+            digests=as_digests([digest for digest in self.digests if digest is not None]),
+            labels=tuple(self.found.labels[row] for row in rows),
+            given_splits=tuple(self.found.splits[row] for row in rows),
+            groups=tuple(self.found.groups[row] for row in rows),
+            shares=self.shares,
+            failures=(*self.found.failures, *(self._failures[row] for row in sorted(self._failures))),
+            ignored=dict(sorted(self.found.ignored.items())),
+        )
+        for paths in two_labels(dataset).values():
+            _warn(f"the same image under two labels (fit leaves it out): {_some(paths)}")
+        return dataset
+
+
+def survey(
+    images: str | os.PathLike[str],
+    *,
+    labels: bool,
+    shares: Shares,
+    cache: str | os.PathLike[str] | None,
+    exclude: Collection[str | os.PathLike[str]],
+) -> Survey:
+    """Find the image files of a source, and recall what is known of them; no image is read.
+
+    Parameters and errors are those of `bottleneck.scan`.
+    """
+    source = Path(images)
+    skip = {Path(folder).resolve() for folder in (*exclude, *([cache] if cache is not None else []))}
+    found = _find(source, labels, skip)
+    _check(found, source)
+    memo = DigestMemo(Path(cache) / "digests.sqlite") if cache is not None else None
+    full = [os.path.abspath(path) for path in found.paths]
+    known = memo.lookup(dict(_signatures(full))) if memo else {}
+    return Survey(source, found, shares, memo, [known.get(path) for path in full])
+
+
+def _find(source: Path, labels: bool, exclude: Collection[Path]) -> Found:
+    if os.path.isdir(source):  # unlike Path.is_dir, no error for a name that is too long
+        return find_labelled(source, exclude) if labels else find_unlabelled(source, exclude)
+    if source.suffix.lower() == ".csv" and os.path.isfile(source):
+        return find_listed(source, labelled=labels)
+    if not os.path.lexists(source):
+        raise ImagesError(f"expected a folder of images, a CSV or an image; {source} does not exist")
+    found = Found()
+    found.add(str(source), None)
+    return found
+
+
+def _signatures(paths: list[str]) -> Iterator[tuple[str, Signature]]:
+    for path in paths:
+        try:
+            yield path, signature(os.stat(path))
+        except (OSError, ValueError):
+            continue  # reading it will say why
+
+
+def _check(found: Found, source: Path) -> None:
+    if not found.paths and not found.failures:
+        raise ImagesError(f"expected images in {source}, found none{_ignored(dict(sorted(found.ignored.items())))}")
+    classes = {label for label in found.labels if label is not None}
+    if len(classes) == 1:
+        raise ImagesError(
+            f"expected at least two classes in {source}, found one: {classes.pop()!r}. Give each class a folder "
+            f"of its own, or use --no-labels to take every image as it is"
+        )
+    if found.empty_classes:
+        _warn(f"empty class folder: {', '.join(found.empty_classes)}")
+
+
+def _ignored(ignored: dict[str, int]) -> str:
+    if not ignored:
+        return ""
+    listed = ", ".join(f"{count} {reason}" for reason, count in ignored.items())
+    return f"; passed over {listed}. An image is a file whose name ends in .jpg, .png, .webp, .tif, .bmp, .ppm or .pgm"
+
+
+def _some(paths: list[str]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(paths[:_SHOWN]) + more
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, BottleneckWarning, stacklevel=4)

@@ -1,0 +1,43 @@
+"""Images that this decoder cannot decode, known by digest: they need not be read again to be reported."""
+
+import json
+import os
+from contextlib import suppress
+
+import PIL
+
+from bottleneck.errors import ImageError
+from bottleneck.files import canonical_json
+from bottleneck.images.decode import DECODER_VERSION
+from bottleneck.images.memo import Memo
+
+# Only what the bytes alone decide: a larger --max-pixels, or more memory, makes a large image small enough.
+_REMEMBERED = ("not-an-image", "truncated", "corrupt")
+
+
+class UndecodableMemo:
+    """Digest -> why this version of the decoder cannot decode it. It can always be deleted."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._memo = Memo(os.fspath(path), "undecodable_1")
+        # Another Pillow may read what this one cannot.
+        self._decoder = f"{DECODER_VERSION} {PIL.__version__} ".encode()
+
+    def load(self) -> dict[bytes, ImageError]:
+        """Return all that is known of this decoder."""
+        found = {}
+        for key, value in self._memo.all().items():
+            decoder, digest = key[:-32], key[-32:]
+            with suppress(ValueError, TypeError):
+                code, message = json.loads(value)
+                if decoder == self._decoder and code in _REMEMBERED:
+                    found[digest] = ImageError(code, message)
+        return found
+
+    def remember(self, errors: dict[bytes, ImageError]) -> None:
+        """Keep why images of these digests could not be decoded, where that will be so again."""
+        self._memo.put(
+            (self._decoder + digest, canonical_json([error.code, str(error)]))
+            for digest, error in errors.items()
+            if error.code in _REMEMBERED
+        )

@@ -1,0 +1,208 @@
+import hashlib
+import os
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bottleneck.images.memo import Memo
+
+KNOWN = {b"one": b"first", b"two": b"second", b"": b"of no key", b"of no value": b""}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "memo.sqlite"
+
+
+def filled(place: Path, table: str = "things_1", known: dict[bytes, bytes] = KNOWN) -> Memo:
+    memo = Memo(place, table)
+    memo.put(known.items())
+    return memo
+
+
+def execute(place: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(place)) as connection, connection:
+        connection.execute(statement, values)
+
+
+def test_what_was_put_is_got_again(place: Path) -> None:
+    filled(place)
+    memo = Memo(str(place), "things_1")
+    assert memo.all() == KNOWN
+    assert memo.get([b"one", b"", b"unknown", b"of no value"]) == {
+        b"one": b"first",
+        b"": b"of no key",
+        b"of no value": b"",
+    }
+    assert memo.get([]) == {}
+
+
+def test_a_later_value_replaces_an_earlier_one(place: Path) -> None:
+    memo = filled(place)
+    memo.put([(b"one", b"again"), (b"three", b"third"), (b"one", b"at last")])
+    assert memo.all() == {**KNOWN, b"one": b"at last", b"three": b"third"}
+
+
+@pytest.mark.parametrize("count", [499, 500, 501, 1500])
+def test_more_keys_than_one_query_takes_are_found(place: Path, count: int) -> None:
+    many = {b"%d" % number: hashlib.sha256(b"%d" % number).digest() for number in range(count)}
+    memo = filled(place, known=many)
+    assert memo.get([*many, b"unknown"]) == many
+    assert memo.all() == many
+
+
+def test_keys_and_values_may_hold_any_bytes(place: Path) -> None:
+    odd = {bytes([byte]) * 3: bytes([255 - byte, 0, 39]) for byte in range(256)}
+    memo = filled(place, known=odd)
+    assert memo.get(list(odd)) == odd
+
+
+def test_two_memos_may_share_a_file(place: Path) -> None:
+    first, second = filled(place, "first_1"), Memo(place, "second_1")
+    assert second.all() == {}
+    assert second.get([b"one"]) == {}
+    second.put([(b"one", b"other")])
+    assert (first.get([b"one"]), second.get([b"one"])) == ({b"one": b"first"}, {b"one": b"other"})
+
+
+def test_a_memo_is_made_when_there_is_something_to_keep(tmp_path: Path) -> None:
+    memo = Memo(tmp_path / "a" / "b" / "memo.sqlite", "things_1")
+    assert memo.all() == memo.get([b"one"]) == {}
+    memo.put(iter([]))
+    assert not (tmp_path / "a").exists()
+    memo.put(iter([(b"one", b"first")]))
+    assert memo.all() == {b"one": b"first"}
+
+
+def test_reading_writes_nothing(place: Path) -> None:
+    memo = filled(place)
+    before = place.read_bytes(), place.stat().st_mtime_ns
+    memo.get([b"one"])
+    memo.all()
+    assert (place.read_bytes(), place.stat().st_mtime_ns) == before
+    assert os.listdir(place.parent) == [place.name]
+
+
+def test_reading_makes_no_memo_anew_that_another_process_removes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "exists", lambda path: True)  # it was there a moment ago
+    memo = Memo(place, "things_1")
+    assert memo.all() == memo.get([b"one"]) == {}
+    monkeypatch.undo()
+    assert not place.exists()
+
+
+def test_no_connection_stays_open(place: Path) -> None:
+    memo = filled(place)
+    memo.get([b"one"])
+    memo.all()
+    if os.path.isdir("/proc/self/fd"):
+        opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        assert str(place.resolve()) not in opened
+    place.unlink()
+    assert memo.all() == {}
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "value = x'0102'",
+        "value = null",
+        "value = 5",
+        "value = cast(value as text)",
+        "seal = x'0102030405060708'",
+        "seal = null",
+        "key = x'00'",
+        "key = cast(key as text)",
+    ],
+)
+def test_a_row_that_is_not_what_was_written_is_not_there(place: Path, change: str) -> None:
+    memo = filled(place, known={b"one": b"first", b"two": b"second"})
+    execute(place, f"update things_1 set {change} where key = ?", b"one")
+    assert memo.all() == {b"two": b"second"}
+    assert memo.get([b"one", b"two", b"\0"]) == {b"two": b"second"}
+
+
+@pytest.mark.parametrize("column", ["key", "value", "seal"])
+def test_text_that_is_none_is_no_error(place: Path, column: str) -> None:
+    memo = filled(place, known={b"one": b"first", b"two": b"second"})
+    execute(place, f"update things_1 set {column} = cast(x'ff' as text) where key = ?", b"one")
+    assert memo.all().items() <= {(b"two", b"second")}
+    assert memo.get([b"two"]) == {b"two": b"second"}
+
+
+def test_the_seal_of_a_row_does_not_fit_another(place: Path) -> None:
+    memo = filled(place, known={b"one": b"first", b"two": b"second"})
+    execute(place, "update things_1 set value = ?, seal = (select seal from things_1 where key = ?)", b"first", b"one")
+    assert memo.all() == {b"one": b"first"}
+
+
+def test_a_byte_that_moved_from_the_key_to_the_value_breaks_the_seal(place: Path) -> None:
+    memo = filled(place, known={b"one": b"first"})
+    execute(place, "update things_1 set key = ?, value = ?", b"on", b"efirst")
+    assert memo.all() == {}
+
+
+@pytest.mark.parametrize("text", [b"one", b"first"])
+def test_every_flipped_bit_of_a_row_is_noticed(place: Path, text: bytes) -> None:
+    memo = filled(place, known={b"one": b"first"})
+    sound = place.read_bytes()
+    at = sound.index(b"onefirst") + b"onefirst".index(text)
+    for bit in range(8 * len(text)):
+        damaged = bytearray(sound)
+        damaged[at + bit // 8] ^= 1 << bit % 8
+        place.write_bytes(damaged)
+        assert memo.all() == memo.get([b"one"]) == {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_overwritten_bytes_give_nothing_wrong_and_are_mended(place: Path, seed: int) -> None:
+    known = {b"key %d" % number: b"value %d" % number for number in range(200)}
+    memo = filled(place, known=known)
+    damaged, rng = bytearray(place.read_bytes()), random.Random(seed)
+    for _ in range(200):
+        damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+    place.write_bytes(damaged)
+    assert memo.all().items() <= known.items()
+    assert memo.get(list(known)).items() <= known.items()
+    memo.put([(b"one", b"first")])
+    assert memo.all().items() <= {**known, b"one": b"first"}.items()
+
+
+@pytest.mark.parametrize("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
+def test_what_is_no_database_is_empty_and_made_anew(place: Path, content: bytes) -> None:
+    place.write_bytes(content)
+    memo = Memo(place, "things_1")
+    assert memo.all() == memo.get([b"one"]) == {}
+    memo.put(KNOWN.items())
+    assert memo.all() == KNOWN
+
+
+def test_a_memo_below_a_file_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"as it was")
+    memo = filled(tmp_path / "file" / "memo.sqlite")
+    assert memo.all() == memo.get([b"one"]) == {}
+    assert (tmp_path / "file").read_bytes() == b"as it was"
+
+
+def test_a_memo_that_cannot_be_written_now_keeps_what_it_has(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memo = filled(place)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0}))
+    with closing(connect(place)) as other:
+        other.execute("begin exclusive")  # another process is writing
+        memo.put([(b"three", b"third")])
+        assert memo.all() == {}  # it is done without, and not waited for, nor an error
+    assert memo.all() == KNOWN
+
+
+def test_an_error_of_whoever_gives_the_rows_is_not_hidden(place: Path) -> None:
+    memo = filled(place)
+    with pytest.raises(ZeroDivisionError):
+        memo.put((b"one", b"%d" % (1 // number)) for number in (1, 0))
+    assert memo.all() == KNOWN

@@ -1,0 +1,129 @@
+import hashlib
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import PIL
+import pytest
+
+from bottleneck.errors import ImageError
+from bottleneck.images import undecodable
+from bottleneck.images.digest import DigestMemo
+from bottleneck.images.memo import Memo
+from bottleneck.images.undecodable import UndecodableMemo
+
+A, B, C = (hashlib.sha256(name).digest() for name in (b"a", b"b", b"c"))
+ERRORS = {
+    A: ImageError("truncated", "image file is truncated"),
+    B: ImageError("corrupt", "caf\xe9 \udce9 'b\"\n"),
+    C: ImageError("not-an-image", "the file is an HTML page"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "digests.sqlite"
+
+
+def told(place: Path, errors: dict[bytes, ImageError] = ERRORS) -> dict[bytes, tuple[str, str]]:
+    """Return what a memo knows that was told of these errors."""
+    UndecodableMemo(place).remember(errors)
+    return known(place)
+
+
+def known(place: Path) -> dict[bytes, tuple[str, str]]:
+    return {digest: (error.code, str(error)) for digest, error in UndecodableMemo(place).load().items()}
+
+
+EXPECTED = {digest: (error.code, str(error)) for digest, error in ERRORS.items()}
+
+
+def test_why_an_image_cannot_be_decoded_is_known_by_its_digest(place: Path) -> None:
+    assert known(place) == {}
+    assert told(place) == EXPECTED
+    assert all(isinstance(error, ImageError) for error in UndecodableMemo(place).load().values())
+
+
+def test_a_digest_may_hold_any_bytes(place: Path) -> None:
+    odd = {digest: ERRORS[A] for digest in (bytes(32), b" " * 32, b"\xff" * 32, b"1 9.0.0 ".ljust(32))}
+    assert set(told(place, odd)) == set(odd)
+
+
+def test_what_is_learnt_later_is_added(place: Path) -> None:
+    told(place, {A: ERRORS[A]})
+    assert told(place, {A: ERRORS[B], C: ERRORS[C]}) == {A: EXPECTED[B], C: EXPECTED[C]}
+
+
+@pytest.mark.parametrize("code", ImageError.CODES)
+def test_only_what_the_bytes_alone_decide_is_remembered(place: Path, code: str) -> None:
+    lasting = code in ("not-an-image", "truncated", "corrupt")
+    assert (A in told(place, {A: ImageError(code, "why")})) is lasting
+    assert place.exists() is lasting
+
+
+def test_what_passes_is_not_recalled_though_it_was_written(place: Path) -> None:
+    memo = UndecodableMemo(place)
+    memo._memo.put([(memo._decoder + A, b'["too-large","why"]'), (memo._decoder + B, b'["no-memory","why"]')])
+    assert known(place) == {}
+
+
+def test_what_another_version_of_the_decoder_could_not_decode_is_tried_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(undecodable, "DECODER_VERSION", undecodable.DECODER_VERSION + 1)
+        assert known(place) == {}
+        assert set(told(place, {A: ERRORS[A]})) == {A}
+    assert known(place) == EXPECTED
+
+
+@pytest.mark.parametrize("version", ["1.0", f"{PIL.__version__}.post1", PIL.__version__[:-1], ""])
+def test_what_another_pillow_could_not_decode_is_tried_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    told(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(PIL, "__version__", version)
+        assert known(place) == {}
+    assert known(place) == EXPECTED
+
+
+@pytest.mark.parametrize("column", ["key", "value", "seal"])
+def test_a_damaged_row_is_ignored(place: Path, column: str) -> None:
+    told(place)
+    with closing(sqlite3.connect(place)) as connection, connection:
+        connection.execute(f"update undecodable_1 set {column} = x'00' where substr(key, -32) = ?", (A,))
+    assert known(place) == {B: EXPECTED[B], C: EXPECTED[C]}
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"no JSON", b"[", b"\xff\xfe", b'["corrupt"]', b'["a","b","c"]', b'"ab"', b"{}", b"5"]
+)
+def test_a_whole_row_of_another_form_is_ignored(place: Path, value: bytes) -> None:
+    memo = UndecodableMemo(place)
+    memo._memo.put([(memo._decoder + A, value)])
+    memo.remember({B: ERRORS[B]})
+    assert known(place) == {B: EXPECTED[B]}
+
+
+@pytest.mark.parametrize("key", [b"", b"short", A, A[:31]])
+def test_a_whole_row_of_another_key_is_ignored(place: Path, key: bytes) -> None:
+    told(place)
+    Memo(place, "undecodable_1").put([(key, b'["corrupt","why"]')])
+    assert known(place) == EXPECTED
+
+
+def test_it_shares_the_file_of_the_digests(place: Path) -> None:
+    settled = (10, 10**18, 10**18, 7)
+    DigestMemo(place).remember([("/images/a", settled, A, 10**9 + 60.0)])
+    told(place)
+    assert DigestMemo(place).lookup({"/images/a": settled}) == {"/images/a": A}
+    assert known(place) == EXPECTED
+
+
+def test_a_lost_memo_knows_nothing_and_is_made_anew(place: Path) -> None:
+    told(place)
+    place.write_bytes(b"no database " * 1000)
+    assert known(place) == {}
+    assert told(place) == EXPECTED
