@@ -5,31 +5,72 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"  # how the name of an unfinished file or folder begins
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, after any kill.
 
     The bytes go to a temporary name beside `path`, are fsynced and renamed; then the folder is fsynced.
     An error, from fsync too, is raised, never retried, and leaves no temporary file.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes
+    durable : bool
+        Whether the file must survive a loss of power too; a memo need not, and saves the two fsyncs.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+    make_folder(path.parent)
+    temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:
             file.write(data)
-            file.flush()
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        _remove(temporary)
+        raise
+    if durable:
+        fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, for a writer that needs one; what it wrote takes the place of `path`.
+
+    As with `write_atomic`, a reader sees the old file or the new one, and an error leaves the old one alone.
+    """
+    make_folder(path.parent)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        _remove(temporary)
         raise
     fsync_folder(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a name in the folder of `path` that nobody else uses and no reader looks at."""
+    return path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of them durably."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        fsync_folder(path.parent)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -61,6 +102,11 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
-def sha256_hex(data: bytes) -> str:
+def sha256_hex(data: bytes | memoryview) -> str:
     """Return the SHA-256 of `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -8,7 +8,16 @@ from typing import BinaryIO
 import pytest
 
 from bottleneck import files
-from bottleneck.files import canonical_json, fsync_folder, sha256_hex, write_atomic, write_changed, write_json
+from bottleneck.files import (
+    canonical_json,
+    fsync_folder,
+    make_folder,
+    replacing,
+    sha256_hex,
+    write_atomic,
+    write_changed,
+    write_json,
+)
 
 
 class _Small:
@@ -99,6 +108,92 @@ def test_the_bytes_are_synced_before_the_rename_and_the_folder_after_it(
     monkeypatch.setattr(os, "fsync", watch)
     write_atomic(path, b"new")
     assert seen == [("file", False), ("folder", True)]
+
+
+def test_a_memo_is_whole_and_takes_no_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomic(tmp_path / "file", b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    write_atomic(tmp_path / "file", b"new", durable=False)
+
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_memo_that_fails_half_way_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "file", b"old", durable=False)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(tmp_path / "file", b"x" * 2000, durable=False)
+
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+# --- a writer that needs a name ---------------------------------------------------------------------------------
+
+
+def test_what_was_written_under_the_temporary_name_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file"
+    for data in (b"one", b"two"):
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+            assert names(path.parent) == sorted([temporary.name, *(["file"] if data == b"two" else [])])
+        assert path.read_bytes() == data
+
+    assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_writer_that_fails_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]) -> None:
+    write_atomic(tmp_path / "file", b"old")
+
+    def half() -> None:
+        with replacing(tmp_path / "file") as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        half()
+
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_writer_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "file"):
+        pass
+
+    assert names(tmp_path) == []
+
+
+def test_what_a_writer_wrote_is_synced_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomic(tmp_path / "file", b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+
+    def new() -> None:
+        with replacing(tmp_path / "file") as temporary:
+            temporary.write_bytes(b"new")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        new()
+
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such call on Windows")
+def test_each_new_folder_is_made_durable_in_the_one_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.fstat(descriptor).st_ino) or fsync(descriptor))
+    make_folder(tmp_path / "a" / "b" / "c")
+
+    assert seen == [path.stat().st_ino for path in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")]
+    seen.clear()
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert seen == []
 
 
 def test_a_failed_rename_is_raised_and_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
 from bottleneck.files import canonical_json, sha256_hex, write_changed, write_json
 from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.failures import write_table
 from bottleneck.images.splits import Shares
 
 _VERSION = 1
@@ -29,7 +31,8 @@ class Last:
 
 def save_last(cache: Path, last: Last) -> None:
     """Keep `last`; nothing is written when it is already kept."""
-    write_json(cache / "datasets" / "last.json", {"version": _VERSION, **asdict(last)})
+    with writing(cache):
+        write_json(cache / "datasets" / "last.json", {"version": _VERSION, **asdict(last)})
 
 
 def load_last(cache: Path) -> Last | None:
@@ -42,7 +45,7 @@ def load_last(cache: Path) -> Last | None:
 
 
 def save_scan(cache: Path, dataset: Dataset) -> None:
-    """Keep a dataset, its failures included; nothing is written when it is already kept."""
+    """Keep a dataset, and beside it a table of its failures; nothing is written when it is already kept."""
     hexadecimal = [row.tobytes().hex() for row in dataset.digests]
     columns = (dataset.paths, hexadecimal, dataset.labels, dataset.given_splits, dataset.groups)
     value = {
@@ -53,7 +56,19 @@ def save_scan(cache: Path, dataset: Dataset) -> None:
         "failures": [asdict(failure) for failure in dataset.failures],
         "ignored": dataset.ignored,
     }
-    write_changed(_path(cache, dataset.source), canonical_json(value))  # one line: a scan may list a million images
+    with writing(cache):
+        write_changed(_path(cache, dataset.source), canonical_json(value))  # one line: it may list a million images
+        write_table(failures_path(cache, dataset.source), dataset.failures)
+
+
+def failures_path(cache: Path, source: Path) -> Path:
+    """Return where the table of the images of `source` that cannot be used is kept."""
+    return _path(cache, source).with_suffix(".failures.csv")
+
+
+def scanned(cache: Path) -> list[Path]:
+    """Return the files of all scans that are kept."""
+    return sorted(path for path in (cache / "datasets").glob("*.json") if path.name != "last.json")
 
 
 def load_scan(cache: Path, source: str | os.PathLike[str], shares: Shares) -> Dataset:
@@ -64,7 +79,22 @@ def load_scan(cache: Path, source: str | os.PathLike[str], shares: Shares) -> Da
     CacheError
         If there is none, or it cannot be read.
     """
-    path = _path(cache, Path(source))
+    try:
+        return read_scan(_path(cache, Path(source)), shares)
+    except FileNotFoundError:
+        raise CacheError(f"expected images at {source}: they are not there, and no scan of them is cached") from None
+
+
+def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
+    """Return the dataset of one of the files that `scanned` lists.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    CacheError
+        If it cannot be read.
+    """
     try:
         value: dict[str, Any] = json.loads(path.read_bytes())
         if value["version"] != _VERSION:
@@ -78,14 +108,38 @@ def load_scan(cache: Path, source: str | os.PathLike[str], shares: Shares) -> Da
             labels=tuple(labels),
             given_splits=tuple(splits),
             groups=tuple(groups),
-            shares=shares,
+            shares=shares or Shares(),
             failures=tuple(Failure(**failure) for failure in value["failures"]),
             ignored=value["ignored"],
         )
     except FileNotFoundError:
-        raise CacheError(f"expected images at {source}: they are not there, and no scan of them is cached") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CacheError(f"cannot read the last scan of {source} in {path}: {error}. Delete that file") from error
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CacheError(f"cannot read the scan in {path}: {error}. Delete that file") from error
+
+
+def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
+    """Take over the scans of another cache whose images were never scanned here, and its last one where there is none.
+
+    Returns
+    -------
+    (int, list of str)
+        How many, and what could not be read.
+    """
+    count, problems = 0, []
+    for path in scanned(source):
+        try:
+            dataset = read_scan(path)
+        except (CacheError, FileNotFoundError) as error:
+            problems.append(str(error))
+            continue
+        if not _path(cache, dataset.source).exists():
+            save_scan(cache, dataset)
+            count += 1
+    last = load_last(source)
+    if last and load_last(cache) is None:
+        save_last(cache, last)
+    return count, problems
 
 
 def _path(cache: Path, source: Path) -> Path:

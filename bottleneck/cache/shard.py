@@ -1,8 +1,11 @@
 """One shard: an immutable HDF5 file of digests and features of one spec, named by the hash of its bytes."""
 
+import errno
 import json
 import math
-from contextlib import closing
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,14 @@ from numpy.typing import NDArray
 from bottleneck.backbones.spec import Spec
 from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.files import canonical_json, sha256_hex, write_atomic
+from bottleneck.images.digest import Signature, signature
 
 FORMAT_VERSION = 1
+LARGEST_SHARD = 1 << 30  # bytes; a file beyond is refused unread
 _CHUNK_BYTES = 1 << 20
 _DATASETS = ("digests", "features")
+_FLETCHER32_BYTES = 4  # that the filter puts behind a chunk
+_SHARE_IMAGE = 2 | 4  # H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE: HDF5 reads our bytes where they are
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,35 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Outline:
-    """What a shard holds, seen without reading its features."""
+class Blocks:
+    """What a shard holds, its features in place: consecutive rows, as views of the bytes they were read from."""
 
     digests: NDArray[np.uint8]  # (n, 32)
-    dim: int
+    features: tuple[NDArray[Any], ...]  # each (rows of a chunk, d)
+    file: Signature  # of the file that was read
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.features[0].shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the features."""
+        return self.features[0].dtype
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say of the system's errors that the cache cannot be written."""
+    try:
+        yield
+    except CacheError:
+        raise
+    except OSError as error:
+        raise CacheError(
+            f"cannot write to the cache {folder}: {error.strerror or error}. What was committed before is kept"
+        ) from error
 
 
 def write_shard(folder: Path, spec: Spec, rows: Rows) -> Path:
@@ -60,71 +91,101 @@ def read_shard(path: Path, spec: Spec) -> Rows:
     ------
     ShardError
         If the shard is damaged, hostile, of another spec or of a newer format.
-    """
-    return _parse(_proven(path), path, spec)
-
-
-def read_outline(path: Path, spec: Spec) -> Outline:
-    """Read what a shard holds, without its features and without hashing the file.
-
-    Enough to tell what is missing: a feature is served only through `read_shard`.
-
-    Raises
-    ------
-    ShardError
-        As `read_shard`, for what can be seen without reading the features.
-    """
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            digests, features = _datasets(file, path, spec)
-            return Outline(digests[:], features.shape[1])
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        _refuse_system_errors(error, path)
-        # Damage, or a disk, a memory or a limit that failed for a moment? Only the bytes can tell.
-        rows = read_shard(path, spec)
-        return Outline(rows.digests, rows.features.shape[1])
-
-
-def _proven(path: Path) -> bytes:
-    """Return the bytes of a shard, which hash to its name.
-
-    Raises
-    ------
-    ShardError
-        If they do not.
     CacheError
-        If they cannot be read, which says nothing about them.
+        If it cannot be read at the moment, which says nothing about it.
+    FileNotFoundError
+        If it is not there.
     """
-    try:
-        image = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise CacheError(f"cannot read {path}: {error.strerror or error}") from error
+    blocks = read_blocks(path, spec)
+    return Rows(blocks.digests, np.concatenate(blocks.features))
+
+
+def read_blocks(path: Path, spec: Spec, buffer: "Buffer | None" = None) -> Blocks:
+    """Read a whole shard as `read_shard` does, without copying its features out of the bytes that were read.
+
+    Parameters
+    ----------
+    path : Path
+    spec : Spec
+    buffer : Buffer, optional
+        Where the bytes are put; the blocks hold until it is used again.
+
+    Raises
+    ------
+    ShardError, CacheError, FileNotFoundError
+        As `read_shard`.
+    """
+    image, status = (buffer or Buffer()).read(path)
     if sha256_hex(image) != path.stem:
         raise ShardError(f"{path}: the bytes do not match the name; the shard is damaged")
-    return image
-
-
-def _refuse_system_errors(error: Exception, path: Path) -> None:
-    """Raise what the system could not do for a moment: it says nothing about the shard. HDF5's own have no number."""
-    if isinstance(error, OSError) and not isinstance(error, ShardError) and error.errno:
-        raise CacheError(f"cannot read {path}: {error}") from error
-
-
-def _parse(image: bytes, path: Path, spec: Spec) -> Rows:
     try:
         # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
-        with closing(h5py.File(h5py.h5f.open_file_image(image))) as file:
+        with closing(h5py.File(h5py.h5f.open_file_image(image, _SHARE_IMAGE))) as file:
             digests, features = _datasets(file, path, spec)
-            return Rows(digests[:], features[:])
+            copied = np.concatenate(_blocks(digests, image, path))
+            return Blocks(copied, tuple(_blocks(features, image, path)), signature(status))
     except (ShardError, MemoryError):
         raise
     except Exception as error:  # HDF5 raises OSError, KeyError, RuntimeError and ValueError
-        _refuse_system_errors(error, path)
+        if isinstance(error, OSError) and error.errno:  # the system's; HDF5's own have no number
+            raise CacheError(f"cannot read {path}: {error}") from error
         raise ShardError(f"{path}: not a shard: {error}") from error
+
+
+class Buffer:
+    """Memory that one shard after the other is read into: fresh memory costs as much as reading does."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def read(self, path: Path) -> tuple[memoryview, os.stat_result]:
+        """Return the bytes of a file, which hold until the next one is read, and its status.
+
+        Raises
+        ------
+        ShardError
+            If it is larger than any shard.
+        CacheError
+            If it cannot be read, which says nothing about its bytes.
+        """
+        try:
+            with open(path, "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                size = status.st_size
+                if size > LARGEST_SHARD:
+                    raise ShardError(f"{path}: expected a shard of at most {LARGEST_SHARD:,} bytes, found {size:,}")
+                if size > len(self._bytes):
+                    self._bytes = np.empty(size, np.uint8)
+                view = self._bytes.data[:size]
+                done = 0
+                while done < size and (count := file.readinto(view[done:])):
+                    done += count
+                return view[:done], status
+        except (FileNotFoundError, ShardError):
+            raise
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # what NFS says of a file that another machine has removed
+                raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
+            raise CacheError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _blocks(dataset: h5py.Dataset, image: memoryview, path: Path) -> list[NDArray[Any]]:
+    """Return the chunks of a plain dataset as views of the shard's bytes, which were proven: no filter need run."""
+    count, width = dataset.shape
+    height = dataset.chunks[0]
+    size = height * width * dataset.dtype.itemsize
+    found = {}
+    for number in range(dataset.id.get_num_chunks()):
+        chunk = dataset.id.get_chunk_info(number)
+        if chunk.size != size + _FLETCHER32_BYTES or chunk.filter_mask or chunk.byte_offset + size > len(image):
+            raise ShardError(f"{path}: a chunk of {dataset.name} does not lie where it should")
+        start = int(chunk.chunk_offset[0])
+        rows = min(height, count - start)
+        flat = np.frombuffer(image, dataset.dtype, rows * width, chunk.byte_offset)
+        found[start] = flat.reshape(rows, width)
+    if sorted(found) != list(range(0, count, height)):
+        raise ShardError(f"{path}: {dataset.name} has chunks that overlap or are missing")
+    return [found[start] for start in sorted(found)]
 
 
 def _check_rows(rows: Rows) -> None:
@@ -176,14 +237,17 @@ def _plain(file: h5py.File, name: str, path: Path, count: int) -> h5py.Dataset:
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
         raise ShardError(f"{path}: {name} is not stored in the shard")
-    types, width = (("uint8",), 32) if name == "digests" else (("float16", "float32"), None)
-    if dataset.dtype.name not in types or dataset.ndim != 2 or dataset.shape[0] != count or dataset.chunks is None:
+    types, width = (("|u1",), 32) if name == "digests" else (("<f2", "<f4"), None)
+    if dataset.dtype.str not in types or dataset.ndim != 2 or dataset.shape[0] != count or dataset.chunks is None:
         raise ShardError(f"{path}: {name} has shape {dataset.shape} and type {dataset.dtype}, expected {count} rows")
+    filters = dataset.id.get_create_plist()
+    if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != h5py.h5z.FILTER_FLETCHER32:
+        raise ShardError(f"{path}: {name} is packed by another filter than fletcher32")
+    if dataset.chunks[1] != dataset.shape[1] or not dataset.size:
+        raise ShardError(f"{path}: {name} has chunks {dataset.chunks} of {dataset.shape} values, expected whole rows")
     if (width and dataset.shape[1] != width) or dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize:
         raise ShardError(f"{path}: {name} claims {dataset.shape} values, more than the file holds")
-    if dataset.id.get_num_chunks() != math.prod(
-        -(-n // chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True)
-    ):
+    if dataset.id.get_num_chunks() != math.ceil(dataset.shape[0] / dataset.chunks[0]):
         raise ShardError(f"{path}: {name} claims {dataset.shape} values, more than the file holds")
     return dataset
 

@@ -5,23 +5,25 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.shard import Rows, read_outline, read_shard, write_shard
+from bottleneck.cache.index import Entry, Index, load_entry, save_entry
+from bottleneck.cache.reading import read_rows
+from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
-from bottleneck.files import fsync_folder, sha256_hex, write_json
-from bottleneck.images.dataset import Digests, digest_keys
+from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, write_json
+from bottleneck.images.digest import signature
+from bottleneck.images.keys import Digests
 
-_Read = TypeVar("_Read")
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
+_SHARD_BYTES = 256 << 20  # of features, in one shard at most
 
 
 class FeatureCache:
@@ -50,6 +52,8 @@ class FeatureCache:
         """Return the stores of all specs, by name; one whose spec cannot be read is left out with a warning."""
         found = []
         for path in sorted((self.root / "features").glob("*/spec.json")):
+            if path.parent.name.startswith(TEMPORARY):
+                continue  # being removed
             try:
                 found.append(self.open(path.parent.name))
             except CacheError as error:
@@ -59,6 +63,8 @@ class FeatureCache:
     def find(self, name: str) -> "Store":
         """Return the store of a backbone: ``resnet50``, or ``resnet50-1f0c`` (any unique beginning) among several.
 
+        The beginning of a fingerprint, of 4 digits or more, will do too.
+
         Raises
         ------
         CacheError
@@ -67,6 +73,7 @@ class FeatureCache:
         stores = self.stores()
         found = [store for store in stores if store.spec.backbone == name]
         found = found or [store for store in stores if store.name.startswith(name) and "-" in name]
+        found = found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
         if len(found) == 1:
             return found[0]
         known = ", ".join(store.short_name for store in found or stores) or "none"
@@ -112,19 +119,25 @@ class Store:
         return self.name[: len(self.name) - 64 + 8]
 
     def shards(self) -> list[Path]:
-        """Return the paths of all shards, sorted by name."""
-        try:
-            names = os.listdir(self.folder / "shards")
-        except FileNotFoundError:
-            return []
-        return [self.folder / "shards" / name for name in sorted(names) if _SHARD_NAME.fullmatch(name)]
+        """Return the paths of all shards, sorted by name.
+
+        Raises
+        ------
+        CacheError
+            If the folder cannot be listed at the moment.
+        """
+        return [self._shard(name) for name in self._names()]
+
+    def index(self) -> Index:
+        """Return which images have features here, as of now; its `Index.refresh` follows what others add.
+
+        A shard is in it when its bytes were found to match its name, now or since when its file last changed.
+        """
+        return Index(self._names, self._load)
 
     def digests(self) -> Digests:
         """Return the digests of all images whose features are here, ``uint8 (n, 32)``, sorted, each once."""
-        parts = [outline.digests for outline in self._each(read_outline)]
-        if not parts:
-            return np.empty((0, 32), np.uint8)
-        return np.unique(digest_keys(np.concatenate(parts))).view(np.uint8).reshape(-1, 32)
+        return self.index().digests()
 
     def dim(self) -> int:
         """Return d, the number of features of an image.
@@ -134,24 +147,30 @@ class Store:
         MissingFeatures
             If there is no shard yet.
         """
-        for outline in self._each(read_outline):
-            return outline.dim
+        for entry in self.index().entries.values():
+            return entry.dim
         raise MissingFeatures(f"expected features in {self.folder}, found none: run `bottleneck extract`")
 
     def has(self, digests: Digests) -> NDArray[np.bool_]:
         """Return for each of ``(n, 32)`` digests whether its features are here."""
-        return np.isin(digest_keys(digests), digest_keys(self.digests()))
+        return self.index().has(digests)
 
-    def read(self, digests: Digests) -> NDArray[np.float32]:
+    def missing(self, digests: Digests) -> NDArray[np.intp]:
+        """Return the rows of ``(n, 32)`` digests whose features are not here."""
+        return np.flatnonzero(~self.has(digests))
+
+    def read(self, digests: Digests, *, as_stored: bool = False) -> NDArray[Any]:
         """Return the features of the given images, in the given order.
 
         Parameters
         ----------
         digests : ndarray of uint8, shape (n, 32)
+        as_stored : bool
+            Whether float16 stays float16.
 
         Returns
         -------
-        ndarray of float32, shape (n, d)
+        ndarray of float32 (or float16), shape (n, d)
 
         Raises
         ------
@@ -160,53 +179,83 @@ class Store:
 
         Notes
         -----
-        Shards are read whole and one after the other; a damaged one is moved to ``quarantine/``, and its images are
-        missing from then on.
+        The shards that hold them are read whole, several at once, and proven before a row is served; a damaged one is
+        moved to ``quarantine/``, and its images are missing from then on, unless another shard has them too.
         """
-        keys = digest_keys(digests)
-        wanted, rows_of = np.unique(keys, return_inverse=True)
-        found = np.zeros(len(wanted), bool)
-        features: NDArray[np.float32] | None = None
-        for rows in self._each(read_shard):
-            place = np.searchsorted(wanted, digest_keys(rows.digests)).clip(max=max(len(wanted) - 1, 0))
-            use = wanted[place] == digest_keys(rows.digests) if len(wanted) else np.zeros(len(rows.digests), bool)
-            if features is not None and rows.features.shape[1] != features.shape[1]:
-                raise CacheError(
-                    f"expected {features.shape[1]} features of each image in {self.folder}, found a shard with "
-                    f"{rows.features.shape[1]}: delete that folder and extract again"
-                )
-            if features is None:
-                features = np.zeros((len(wanted), rows.features.shape[1]), np.float32)
-            features[place[use]] = rows.features[use]
-            found[place[use]] = True
-        if features is None or not found.all():
-            raise MissingFeatures(
-                f"expected features of {len(wanted)} images in {self.folder}, {int((~found).sum())} are missing: "
-                f"run `bottleneck extract` again"
-            )
-        return features[rows_of]
+        return read_rows(
+            self.index(), digests, self._blocks, self._quarantine, as_stored=as_stored, where=str(self.folder)
+        )
 
-    def append(self, digests: Digests, features: NDArray[Any]) -> None:
-        """Commit features ``(n, d)`` of n images as one shard; when this returns they survive any kill.
+    def append(self, digests: Digests, features: NDArray[Any]) -> list[str]:
+        """Commit features ``(n, d)`` of n images; when this returns they survive any kill.
+
+        Returns
+        -------
+        list of str
+            The names of the shards that hold them: one, unless they are very large.
 
         Raises
         ------
         CacheError
-            If the shard cannot be written, or a feature is not finite.
+            If they cannot be written, or a feature is not finite.
+        """
+        step = max(1, _SHARD_BYTES // max(1, features[:1].nbytes))
+        return [
+            self._commit(Rows(digests[start : start + step], features[start : start + step]))
+            for start in range(0, max(1, len(features)), step)
+        ]
+
+    def load(self, name: str) -> Rows | None:
+        """Return what one shard holds, proven; None where it has vanished or was just quarantined."""
+        try:
+            found = self._trusted(name)
+        except FileNotFoundError:
+            return None
+        return Rows(found.digests, np.concatenate(found.features)) if found else None
+
+    def drop(self, name: str) -> None:
+        """Delete one shard. Its images are missing then, unless another shard has them.
+
+        Raises
+        ------
+        CacheError
+            If it cannot be deleted.
         """
         try:
-            self._prepare()
-            write_shard(self.folder / "shards", self.spec, Rows(digests, features))
-        except ShardError:
-            raise
+            self._shard(name).unlink(missing_ok=True)
+            self._memo(name).unlink(missing_ok=True)
         except OSError as error:
-            raise CacheError(
-                f"cannot write to the cache {self.folder}: {error.strerror or error}. What was committed before is kept"
-            ) from error
+            raise CacheError(f"cannot delete {self._shard(name)}: {error.strerror or error}") from error
+
+    def retire(self, name: str, error: ShardError) -> str | None:
+        """Move a shard that cannot be trusted to ``quarantine/``; its images count as missing.
+
+        Returns
+        -------
+        str or None
+            What to tell the user; None where another process has written the shard whole again since it was read.
+        """
+        path = self._shard(name)
+        target = self.folder / "quarantine" / f"{name}-{time.time_ns()}.h5"
+        moved = f"It was moved to {target.parent}"
+        try:
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+            if "match the name" in str(error) and sha256_hex(target.read_bytes()) == name:
+                target.replace(path)
+                return None
+        except FileNotFoundError:
+            moved = "Another process has moved it to quarantine"
+        except OSError:
+            moved = "It is left where it is, and not used"
+        with suppress(OSError):
+            self._memo(name).unlink()
+        return f"{error}. {moved}; `bottleneck extract` computes its images again"
 
     def remember_request(self, request: dict[str, Any]) -> None:
         """Keep how the backbone of this spec was asked for, so that it can be built again."""
-        write_json(self.folder / "request.json", request)
+        with writing(self.folder):
+            write_json(self.folder / "request.json", request)
 
     def request(self) -> dict[str, Any] | None:
         """Return what `remember_request` kept last."""
@@ -215,45 +264,87 @@ class Store:
             return value if isinstance(value, dict) else None
         return None
 
-    def _prepare(self) -> None:
-        shards = self.folder / "shards"
-        if shards.is_dir() and (self.folder / "spec.json").exists():
-            return
-        shards.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "spec.json", self.spec.to_json())
-        for parent in (self.folder, *self.folder.absolute().parents[:3]):  # features/, the cache and where it lies
-            fsync_folder(parent)
-
-    def _each(self, read: Callable[[Path, Spec], _Read]) -> Iterator[_Read]:
-        """Yield what `read` finds in each shard, and take the ones that cannot be trusted out of use."""
-        for path in self.shards():
-            try:
-                found = read(path, self.spec)
-            except FileNotFoundError:
-                continue  # compacted or removed by another process since the folder was listed
-            except NewerShard:
-                raise
-            except ShardError as error:
-                self._quarantine(path, error)
-            else:
-                yield found
-
-    def _quarantine(self, path: Path, error: ShardError) -> None:
-        """Take a shard that cannot be trusted out of use; its images count as missing."""
-        target = self.folder / "quarantine" / f"{path.stem}-{time.time_ns()}.h5"
-        moved = f"It was moved to {target.parent}"
+    def _names(self) -> list[str]:
         try:
-            target.parent.mkdir(exist_ok=True)
-            path.replace(target)
-            if sha256_hex(target.read_bytes()) == path.stem and "match the name" in str(error):
-                target.replace(path)  # since it was read, another process has written the same rows again
-                return
+            names = os.listdir(self.folder / "shards")
         except FileNotFoundError:
-            return  # another process was faster
-        except OSError:
-            moved = "It is left where it is, and not used"
-        message = f"{error}. {moved}; `bottleneck extract` computes its images again"
-        warnings.warn(message, BottleneckWarning, stacklevel=4)
+            return []
+        except OSError as error:
+            raise CacheError(f"cannot list {self.folder / 'shards'}: {error.strerror or error}") from error
+        return [name[:-3] for name in sorted(names) if _SHARD_NAME.fullmatch(name)]
+
+    def _shard(self, name: str) -> Path:
+        return self.folder / "shards" / f"{name}.h5"
+
+    def _memo(self, name: str) -> Path:
+        return self.folder / "index" / name
+
+    def _commit(self, rows: Rows) -> str:
+        with writing(self.folder):
+            self._prepare()
+            path = write_shard(self.folder / "shards", self.spec, rows)
+        with suppress(OSError):
+            entry = Entry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
+            save_entry(self._memo(path.stem), signature(os.stat(path)), entry)
+        return path.stem
+
+    def _prepare(self) -> None:
+        """Make the folders and the spec; durable here too where another process has made them just now."""
+        make_folder(self.folder / "shards")
+        write_json(self.folder / "spec.json", self.spec.to_json())
+        for folder in (self.folder, *self.folder.absolute().parents[:3]):  # features/, the cache and where it lies
+            fsync_folder(folder)
+
+    def _load(self, name: str) -> Entry | None:
+        """Return what a shard holds; None where it cannot be trusted.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it has vanished.
+        """
+        with suppress(OSError):  # gone, or it cannot be reached just now, which reading it will say
+            if known := load_entry(self._memo(name), self._shard(name)):
+                return known
+        found = self._trusted(name)
+        if found is None:
+            return None
+        entry = Entry(found.digests, found.dim, found.dtype.name)
+        save_entry(self._memo(name), found.file, entry)
+        return entry
+
+    def _trusted(self, name: str) -> Blocks | None:
+        """Return the proven rows of a shard; None where it cannot be trusted, and is out of use now.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it has vanished, or was put back by another process: list the folder again.
+        """
+        found = self._blocks(name, Buffer())
+        if isinstance(found, ShardError) and self._quarantine(name, found):
+            return None
+        if not isinstance(found, Blocks):
+            raise FileNotFoundError(f"{self._shard(name)} has vanished")
+        return found
+
+    def _blocks(self, name: str, buffer: Buffer) -> Blocks | ShardError | None:
+        """Return the proven rows of a shard, why it cannot be trusted, or None where it has vanished."""
+        try:
+            return read_blocks(self._shard(name), self.spec, buffer)
+        except NewerShard:
+            raise
+        except ShardError as error:
+            return error
+        except FileNotFoundError:
+            return None
+
+    def _quarantine(self, name: str, error: ShardError) -> bool:
+        """Take a shard that cannot be trusted out of use, with a warning; return whether it is."""
+        message = self.retire(name, error)
+        if message:
+            warnings.warn(message, BottleneckWarning, stacklevel=5)
+        return message is not None
 
 
 def _file_name(model: str) -> str:

@@ -1,5 +1,8 @@
+import errno
 import hashlib
+import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+import bottleneck.cache.shard
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.shard import FORMAT_VERSION, Rows, read_outline, read_shard, write_shard
-from bottleneck.errors import NewerShard, ShardError
-from bottleneck.files import canonical_json
+from bottleneck.cache.shard import FORMAT_VERSION, LARGEST_SHARD, Buffer, Rows, read_blocks, read_shard, write_shard
+from bottleneck.errors import CacheError, ShardError
 
 MIB = 1 << 20
 N, D = 6, 5
@@ -23,51 +26,41 @@ def rows(count: int = N, dim: int = D, dtype: str = "float32", seed: int = 0) ->
     return Rows(random.integers(0, 256, (count, 32), np.uint8), random.normal(size=(count, dim)).astype(dtype))
 
 
+class Slow(io.FileIO):
+    """A file that gives a few bytes at a time, as network file systems may."""
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[:1000])
+
+
+class Broken(io.FileIO):
+    """A file whose disk fails."""
+
+    def readinto(self, buffer: Any) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class Unread(io.FileIO):
+    """A file that must not be read."""
+
+    def readinto(self, buffer: Any) -> int:
+        raise AssertionError("it was read")
+
+
+@pytest.fixture
+def opened_as(monkeypatch) -> Callable[[type], None]:
+    """Return a function that decides what kind of file shards are from now on."""
+
+    def use(kind: type) -> None:
+        monkeypatch.setattr(bottleneck.cache.shard, "open", lambda path, *_, **__: kind(path), raising=False)
+
+    return use
+
+
 @pytest.fixture
 def shards(tmp_path) -> Path:
     (tmp_path / "shards").mkdir()
     return tmp_path / "shards"
-
-
-@pytest.fixture
-def craft(shards, spec) -> Callable[..., Path]:
-    """Return a function that makes a shard by hand, as `write_shard` would unless told otherwise.
-
-    `attributes` replace those of a plain shard (None removes one); `digests` and `features` are functions that put
-    something else in their places; the file is named by its own hash, as an attacker would name it.
-    """
-
-    def make(
-        attributes: dict[str, Any] | None = None,
-        digests: Callable[[h5py.File], object] | None = None,
-        features: Callable[[h5py.File], object] | None = None,
-        then: Callable[[h5py.File], object] | None = None,
-    ) -> Path:
-        plain = {
-            "format_version": FORMAT_VERSION,
-            "fingerprint": np.bytes_(spec.fingerprint),
-            "spec": np.bytes_(canonical_json(spec.to_json())),
-            "n": N,
-        }
-        put = {
-            "digests": digests or (lambda file: store(file, "digests", rows().digests)),
-            "features": features or (lambda file: store(file, "features", rows().features)),
-        }
-        with h5py.File(shards / "crafted", "w") as file:
-            for name, value in {**plain, **(attributes or {})}.items():
-                if value is not None:
-                    file.attrs[name] = value
-            for fill in put.values():
-                fill(file)
-            if then:
-                then(file)
-        return named(shards / "crafted")
-
-    return make
-
-
-def store(file: h5py.File, name: str, values: np.ndarray, **options: Any) -> h5py.Dataset:
-    return file.create_dataset(name, data=values, **{"chunks": values.shape, "fletcher32": True, **options})
 
 
 def named(path: Path) -> Path:
@@ -80,9 +73,6 @@ def flip(path: Path, where: int) -> Path:
     data[where] ^= 0xFF
     path.write_bytes(data)
     return path
-
-
-both = pytest.mark.parametrize("read", [read_shard, read_outline])
 
 
 # --- what is written --------------------------------------------------------------------------------------------
@@ -235,11 +225,39 @@ def test_rows_that_do_not_add_up_are_refused(shards, spec, wrong):
     assert not list(shards.iterdir())
 
 
-def test_the_outline_has_the_digests_and_the_width(shards, spec):
-    outline = read_outline(write_shard(shards, spec, rows()), spec)
+# --- blocks -----------------------------------------------------------------------------------------------------
 
-    assert np.array_equal(outline.digests, rows().digests)
-    assert outline.dim == D
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(("count", "dim"), [(1, 1), (7, 3), (700, 2048), (1001, 777)])
+def test_the_blocks_of_a_shard_are_its_rows_in_order(shards, spec, dtype, count, dim):
+    wanted = rows(count, dim, dtype)
+    blocks = read_blocks(write_shard(shards, spec, wanted), spec)
+
+    assert (blocks.dim, blocks.dtype) == (dim, dtype)
+    assert np.array_equal(blocks.digests, wanted.digests)
+    assert np.concatenate(blocks.features).tobytes() == wanted.features.tobytes()
+
+
+def test_blocks_are_views_of_the_buffer_and_a_shard_is_a_copy(shards, spec, monkeypatch):
+    path = write_shard(shards, spec, rows(700, 2048))
+    buffer = Buffer()
+    blocks = read_blocks(path, spec, buffer)
+    image = np.frombuffer(buffer.read(path)[0], np.uint8)
+
+    assert len(blocks.features) > 1
+    assert all(np.shares_memory(block, image) for block in blocks.features)
+    monkeypatch.setattr(bottleneck.cache.shard, "Buffer", lambda: buffer)
+    assert not np.shares_memory(read_shard(path, spec).features, image)
+
+
+def test_one_buffer_serves_large_and_small_shards_after_each_other(shards, spec):
+    wanted = {write_shard(shards, spec, rows(count, 50, seed=count)): count for count in (3, 900, 40, 1200)}
+    buffer = Buffer()
+
+    for path, count in wanted.items():
+        blocks = read_blocks(path, spec, buffer)
+        assert np.array_equal(np.concatenate(blocks.features), rows(count, 50, seed=count).features)
 
 
 # --- what is damaged --------------------------------------------------------------------------------------------
@@ -257,27 +275,23 @@ def test_a_flipped_byte_anywhere_is_noticed(shards, spec):
     assert np.array_equal(read_shard(path, spec).features, rows().features)
 
 
-@both
-def test_the_checksum_notices_a_flipped_byte_even_under_a_matching_name(shards, spec, read):
+@pytest.mark.parametrize("name", ["digests", "features"])
+def test_other_readers_of_hdf5_notice_a_flipped_byte_by_its_checksum(shards, spec, name):
     path = write_shard(shards, spec, rows())
-    data = path.read_bytes()
-    values = (rows().features if read is read_shard else rows().digests).tobytes()
-    where = data.index(values)
-    path = named(flip(path, where))
+    flip(path, path.read_bytes().index(getattr(rows(), name).tobytes()))
 
-    with pytest.raises(ShardError, match="not a shard"):
-        read(path, spec)
+    with h5py.File(path) as file, pytest.raises(OSError, match="filter returned failure"):
+        file[name][:]
 
 
-@both
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.9, -1])
-def test_a_file_cut_short_is_refused(shards, spec, read, kept):
+def test_a_file_cut_short_is_refused(shards, spec, kept):
     path = write_shard(shards, spec, rows(50, 50))
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
 
     with pytest.raises(ShardError):
-        read(path, spec)
+        read_shard(path, spec)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.9, -1])
@@ -290,19 +304,64 @@ def test_a_file_cut_short_is_refused_even_under_a_matching_name(shards, spec, ke
         read_shard(named(path), spec)
 
 
-@both
 @pytest.mark.parametrize("garbage", [b"", b"garbage", b"\x89HDF\r\n\x1a\n" + b"\xff" * 1000, b"\0" * 5000])
-def test_garbage_under_a_matching_name_is_refused(shards, spec, read, garbage):
+def test_garbage_under_a_matching_name_is_refused(shards, spec, garbage):
     (shards / "garbage").write_bytes(garbage)
 
     with pytest.raises(ShardError, match="not a shard"):
-        read(named(shards / "garbage"), spec)
+        read_shard(named(shards / "garbage"), spec)
 
 
-@both
-def test_a_missing_file_is_a_file_not_found_error(shards, spec, read):
+@pytest.mark.parametrize("count", [1, 500])
+def test_a_file_that_comes_in_small_pieces_is_read_whole(shards, spec, opened_as, count):
+    path = write_shard(shards, spec, rows(count))
+    opened_as(Slow)
+
+    assert np.array_equal(read_shard(path, spec).features, rows(count).features)
+
+
+def test_a_disk_that_fails_says_nothing_about_the_shard(shards, spec, opened_as):
+    path = write_shard(shards, spec, rows())
+    opened_as(Broken)
+
+    with pytest.raises(CacheError, match="cannot read") as caught:
+        read_shard(path, spec)
+
+    assert not isinstance(caught.value, ShardError)
+
+
+def test_a_file_that_another_machine_has_removed_is_a_file_not_found_error(shards, spec, opened_as):
+    path = write_shard(shards, spec, rows())
+
+    def stale(path: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    opened_as(stale)
+
     with pytest.raises(FileNotFoundError):
-        read(shards / f"{'0' * 64}.h5", spec)
+        read_shard(path, spec)
+
+
+def test_a_file_larger_than_any_shard_is_refused_unread(shards, spec, opened_as):
+    path = shards / f"{'0' * 64}.h5"
+    path.touch()
+    os.truncate(path, LARGEST_SHARD + 1)
+    opened_as(Unread)
+
+    with pytest.raises(ShardError, match=r"at most 1,073,741,824 bytes, found 1,073,741,825"):
+        read_shard(path, spec)
+
+
+def test_the_largest_shard_is_read(shards, spec, monkeypatch):
+    path = write_shard(shards, spec, rows())
+    monkeypatch.setattr(bottleneck.cache.shard, "LARGEST_SHARD", path.stat().st_size)
+
+    assert np.array_equal(read_shard(path, spec).features, rows().features)
+
+
+def test_a_missing_file_is_a_file_not_found_error(shards, spec):
+    with pytest.raises(FileNotFoundError):
+        read_shard(shards / f"{'0' * 64}.h5", spec)
 
 
 def test_a_shard_under_another_name_is_refused(shards, spec):
@@ -310,211 +369,3 @@ def test_a_shard_under_another_name_is_refused(shards, spec):
 
     with pytest.raises(ShardError, match="do not match the name"):
         read_shard(path.rename(shards / f"{'0' * 64}.h5"), spec)
-
-
-# --- what is hostile --------------------------------------------------------------------------------------------
-
-
-@both
-def test_a_plain_shard_made_by_hand_is_read(craft, spec, read):
-    assert np.array_equal(read(craft(), spec).digests, rows().digests)
-
-
-@both
-def test_a_shard_of_another_spec_is_refused(shards, spec, read):
-    path = write_shard(shards, spec, rows())
-
-    with pytest.raises(ShardError, match="another spec"):
-        read(path, replace(spec, weights="1" * 64))
-
-
-@both
-def test_a_fingerprint_that_is_not_of_the_spec_beside_it_is_refused(craft, spec, read):
-    other = np.bytes_(canonical_json(replace(spec, decoder=2).to_json()))
-
-    with pytest.raises(ShardError, match="another spec"):
-        read(craft({"spec": other}), spec)
-
-
-@both
-def test_a_newer_format_is_refused_as_such(craft, spec, read):
-    with pytest.raises(NewerShard, match=r"found 2.*update bottleneck"):
-        read(craft({"format_version": FORMAT_VERSION + 1}), spec)
-
-
-@both
-@pytest.mark.parametrize("version", [0, -1, "one", np.bytes_(b"x"), [1, 2]])
-def test_an_impossible_format_version_is_refused_and_not_called_newer(craft, spec, read, version):
-    with pytest.raises(ShardError) as caught:
-        read(craft({"format_version": version}), spec)
-
-    assert not isinstance(caught.value, NewerShard)
-
-
-@both
-@pytest.mark.parametrize("name", ["format_version", "fingerprint", "spec", "n"])
-def test_a_missing_attribute_is_refused(craft, spec, read, name):
-    with pytest.raises(ShardError):
-        read(craft({name: None}), spec)
-
-
-@both
-@pytest.mark.parametrize("count", [N - 1, N + 1, 0, -1, 10**12, "many"])
-def test_a_wrong_n_is_refused(craft, spec, read, count):
-    with pytest.raises(ShardError):
-        read(craft({"n": count}), spec)
-
-
-@both
-@pytest.mark.parametrize("value", [b"{", b"[]", b"null", b"\xff\xfe"])
-def test_garbage_for_the_spec_is_refused(craft, spec, read, value):
-    with pytest.raises(ShardError):
-        read(craft({"spec": np.bytes_(value)}), spec)
-
-
-@both
-@pytest.mark.parametrize("name", ["digests", "features"])
-def test_an_external_link_is_refused(craft, spec, read, tmp_path, name):
-    with h5py.File(tmp_path / "secret.h5", "w") as secret:
-        store(secret, "values", getattr(rows(), name))
-
-    def link(file: h5py.File) -> None:
-        file[name] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/values")
-
-    with pytest.raises(ShardError, match="link"):
-        read(craft(**{name: link}), spec)
-
-
-@both
-def test_a_soft_link_is_refused(craft, spec, read):
-    def link(file: h5py.File) -> None:
-        file["features"] = h5py.SoftLink("/digests")
-
-    with pytest.raises(ShardError, match="link"):
-        read(craft(features=link), spec)
-
-
-@both
-@pytest.mark.parametrize("name", ["digests", "features"])
-def test_external_storage_is_refused(craft, spec, read, tmp_path, name):
-    values = getattr(rows(), name)
-    (tmp_path / "secret.bin").write_bytes(values.tobytes())
-
-    def elsewhere(file: h5py.File) -> None:
-        outside = [(str(tmp_path / "secret.bin"), 0, values.nbytes)]
-        file.create_dataset(name, values.shape, values.dtype, external=outside)
-
-    with pytest.raises(ShardError, match="not stored in the shard"):
-        read(craft(**{name: elsewhere}), spec)
-
-
-@both
-@pytest.mark.parametrize("name", ["digests", "features"])
-def test_a_virtual_dataset_is_refused(craft, spec, read, tmp_path, name):
-    values = getattr(rows(), name)
-    with h5py.File(tmp_path / "source.h5", "w") as source:
-        store(source, "values", values)
-
-    def virtual(file: h5py.File) -> None:
-        layout = h5py.VirtualLayout(values.shape, values.dtype)
-        layout[:] = h5py.VirtualSource(str(tmp_path / "source.h5"), "values", values.shape)
-        file.create_virtual_dataset(name, layout)
-
-    with pytest.raises(ShardError, match="not stored in the shard"):
-        read(craft(**{name: virtual}), spec)
-
-
-@both
-@pytest.mark.parametrize("width", [D, 10**9])
-def test_features_that_were_never_written_are_refused(craft, spec, read, width):
-    def claim(file: h5py.File) -> None:
-        file.create_dataset("features", (N, width), "f4", chunks=(N, min(width, 1000)), fletcher32=True)
-
-    with pytest.raises(ShardError, match="more than the file holds"):
-        read(craft(features=claim), spec)
-
-
-@both
-def test_rows_that_were_never_written_are_refused(craft, spec, read):
-    count = 10**9
-
-    def claim(name: str, width: int, dtype: str) -> Callable[[h5py.File], object]:
-        return lambda file: file.create_dataset(name, (count, width), dtype, chunks=(1000, width), fletcher32=True)
-
-    path = craft({"n": count}, digests=claim("digests", 32, "u1"), features=claim("features", D, "f4"))
-
-    with pytest.raises(ShardError, match="more than the file holds"):
-        read(path, spec)
-
-
-@both
-@pytest.mark.parametrize("written", [1, 3, N - 1])
-def test_a_chunk_that_was_never_written_is_refused(craft, spec, read, written):
-    def some(file: h5py.File) -> None:
-        features = file.create_dataset("features", (N, D), "f4", chunks=(1, D), fletcher32=True)
-        features[:written] = rows().features[:written]
-
-    with pytest.raises(ShardError, match="more than the file holds"):
-        read(craft(features=some), spec)
-
-
-@both
-def test_a_compressed_bomb_is_refused(craft, spec, read):
-    def bomb(file: h5py.File) -> None:
-        zeros = np.zeros((N, 1_000_000), np.float32)
-        file.create_dataset("features", data=zeros, chunks=(1, 100_000), compression="gzip")
-
-    path = craft(features=bomb)
-    assert path.stat().st_size < 1_000_000
-
-    with pytest.raises(ShardError, match="more than the file holds"):
-        read(path, spec)
-
-
-@both
-@pytest.mark.parametrize(
-    "values",
-    [
-        np.ones((N, D), np.float64),
-        np.ones((N, D), np.int32),
-        np.ones((N, D), np.complex64),
-        np.ones((N, D, 2), np.float32),
-        np.ones(N, np.float32),
-        np.array([[b"text"] * D] * N),
-    ],
-    ids=["float64", "int32", "complex", "3 axes", "1 axis", "text"],
-)
-def test_features_of_another_kind_are_refused(craft, spec, read, values):
-    with pytest.raises(ShardError, match="features has shape"):
-        read(craft(features=lambda file: store(file, "features", values, fletcher32=False)), spec)
-
-
-@both
-@pytest.mark.parametrize(
-    "values",
-    [np.ones((N, 31), np.uint8), np.ones((N, 33), np.uint8), np.ones((N, 32), np.int8), np.ones(N, np.uint8)],
-    ids=["31 wide", "33 wide", "int8", "1 axis"],
-)
-def test_digests_of_another_kind_are_refused(craft, spec, read, values):
-    with pytest.raises(ShardError, match="digests"):
-        read(craft(digests=lambda file: store(file, "digests", values)), spec)
-
-
-@both
-def test_a_group_in_place_of_a_dataset_is_refused(craft, spec, read):
-    with pytest.raises(ShardError, match="not stored in the shard"):
-        read(craft(features=lambda file: file.create_group("features")), spec)
-
-
-@both
-@pytest.mark.parametrize("extra", ["more", "Features"])
-def test_more_than_two_datasets_are_refused(craft, spec, read, extra):
-    with pytest.raises(ShardError, match="expected the datasets"):
-        read(craft(then=lambda file: store(file, extra, np.ones((1, 1), np.float32))), spec)
-
-
-@both
-@pytest.mark.parametrize("name", ["digests", "features"])
-def test_a_missing_dataset_is_refused(craft, spec, read, name):
-    with pytest.raises(ShardError, match="expected the datasets"):
-        read(craft(then=lambda file: file.__delitem__(name)), spec)

@@ -3,47 +3,23 @@ import hashlib
 import io
 import json
 import os
-import re
 import signal
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
+import bottleneck.cache.shard
+import bottleneck.cache.store
 import bottleneck.files
 from bottleneck.cache.shard import read_shard
-from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
-
-D = 6
-
-
-def digests(*numbers: int) -> np.ndarray:
-    """Return the digests of images that are known by a number."""
-    return np.array([list(hashlib.sha256(bytes([number])).digest()) for number in numbers], np.uint8).reshape(-1, 32)
-
-
-def features(*numbers: int, dtype: str = "float32") -> np.ndarray:
-    """Return the features of images that are known by a number."""
-    return np.array([np.random.default_rng(number).normal(size=D) for number in numbers], dtype).reshape(-1, D)
-
-
-def add(store: Store, *numbers: int, dtype: str = "float32") -> Path:
-    """Append one shard and return its path."""
-    before = set(store.shards())
-    store.append(digests(*numbers), features(*numbers, dtype=dtype))
-    (path,) = set(store.shards()) - before
-    return path
-
-
-def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+from bottleneck.cache.store import FeatureCache
+from bottleneck.errors import CacheError, MissingFeatures, ShardError
+from tests.cache.numbered import D, add, digests, features, files
 
 
 def full_disk(*args: object, **options: object) -> None:
@@ -52,16 +28,6 @@ def full_disk(*args: object, **options: object) -> None:
 
 def is_folder(descriptor: int) -> bool:
     return stat.S_ISDIR(os.fstat(descriptor).st_mode)
-
-
-@pytest.fixture
-def cache(tmp_path) -> FeatureCache:
-    return FeatureCache(tmp_path / "cache")
-
-
-@pytest.fixture
-def store(cache, spec) -> Store:
-    return cache.store(spec)
 
 
 # --- the map digest -> features ---------------------------------------------------------------------------------
@@ -155,10 +121,19 @@ def test_in_an_empty_store_all_are_missing(store):
         store.read(digests(1, 2))
 
 
+def test_missing_gives_the_rows_whose_features_are_not_there(store):
+    add(store, 1, 3)
+
+    assert store.missing(digests(1, 2, 3, 4, 2)).tolist() == [1, 3, 4]
+    assert store.missing(digests()).tolist() == []
+
+
 def test_no_images_have_no_features(store):
+    assert store.read(digests()).shape == (0, 0)
     add(store, 1)
 
     assert store.read(digests()).shape == (0, D)
+    assert not store.has(digests()).size
 
 
 def test_the_dimension_is_that_of_the_features(store):
@@ -208,9 +183,27 @@ def test_the_layout_is_that_of_the_design(cache, store, spec):
     assert files(cache.root) == {
         f"features/tiny-{spec.fingerprint}/spec.json",
         f"features/tiny-{spec.fingerprint}/shards/{path.name}",
+        f"features/tiny-{spec.fingerprint}/index/{path.stem}",
     }
     assert json.loads((store.folder / "spec.json").read_text()) == spec.to_json()
     assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("rows_at_once", "shards"), [(1, 5), (2, 3), (4, 2), (5, 1), (6, 1)])
+def test_a_batch_too_large_for_one_shard_becomes_several(store, monkeypatch, rows_at_once, shards):
+    monkeypatch.setattr(bottleneck.cache.store, "_SHARD_BYTES", rows_at_once * D * 4)
+    names = store.append(digests(*range(5)), features(*range(5)))
+
+    assert len(names) == shards
+    assert sorted(names) == [path.stem for path in store.shards()]
+    assert np.array_equal(store.read(digests(*range(5))), features(*range(5)))
+
+
+def test_an_empty_batch_is_refused(store):
+    with pytest.raises(ShardError, match="above 0"):
+        store.append(digests(), features())
+
+    assert store.shards() == []
 
 
 def test_appending_equal_rows_again_leaves_one_shard(store):
@@ -316,22 +309,27 @@ def test_a_cache_below_a_file_is_a_cache_error(spec, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="no such call on Windows")
 def test_data_and_folder_are_durable_before_the_append_returns(store, monkeypatch):
     add(store, 1)
+    shards = store.folder / "shards"
     events: list[str] = []
     fsync, rename = os.fsync, Path.replace
 
     def spy_fsync(descriptor: int) -> None:
-        events.append("folder" if is_folder(descriptor) else "file")
+        if not is_folder(descriptor):
+            events.append("file")
+        elif os.path.samestat(os.fstat(descriptor), shards.stat()):
+            events.append("folder")
         fsync(descriptor)
 
     def spy_rename(path: Path, target: Path) -> Path:
-        events.append("rename")
+        if target.parent == shards:
+            events.append("rename")
         return rename(path, target)
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(Path, "replace", spy_rename)
     store.append(digests(2), features(2))
 
-    assert events == ["file", "rename", "folder"]
+    assert events == ["file", "rename", "folder"]  # and the memo of the shard takes no time
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such call on Windows")
@@ -370,14 +368,15 @@ from pathlib import Path
 import numpy as np
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.store import FeatureCache
-import json
+import json, stat
 
 root, death, *numbers = sys.argv[1:]
 store = FeatureCache(root).store(Spec.from_json(json.loads(Path("spec.json").read_text())))
 digests, features = np.load("digests.npy"), np.load("features.npy")
-if death:
-    store._prepare()
-    setattr(os if death == "fsync" else Path, death, lambda *args: os._exit(9))
+if death == "fsync":
+    os.fsync = lambda descriptor: os._exit(9) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+elif death:
+    Path.replace = lambda *args: os._exit(9)
 for number in map(int, numbers):
     store.append(digests[number : number + 2], features[number : number + 2])
     print(number, flush=True)
@@ -401,6 +400,7 @@ def writer(tmp_path, spec):
 
 @pytest.mark.parametrize("death", ["fsync", "replace"])
 def test_a_writer_that_dies_before_its_shard_is_whole_leaves_nothing_to_be_read(cache, store, writer, death):
+    store._prepare()
     process = writer(cache, [5], death)
     printed, _ = process.communicate()
 
@@ -437,434 +437,11 @@ def test_many_writers_at_once_leave_the_map_that_one_leaves(cache, store, writer
 
 def test_a_shard_that_vanishes_while_the_store_is_read_is_no_error(store, monkeypatch):
     kept, gone = add(store, 1), add(store, 2)
-    listed = [gone, kept]
     gone.unlink()
-    monkeypatch.setattr(Store, "shards", lambda self: listed)
+    monkeypatch.setattr(os, "listdir", lambda folder: [gone.name, kept.name])
 
     assert np.array_equal(store.read(digests(1)), features(1))
     assert len(store.digests()) == 1
-
-
-# --- shards that cannot be trusted ------------------------------------------------------------------------------
-
-
-def flip_a_feature(path: Path, *numbers: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[data.index(features(*numbers).tobytes()) + 3] ^= 0x40
-    path.write_bytes(data)
-
-
-def test_a_flipped_byte_takes_its_shard_alone_out_of_use(store):
-    damaged, good = add(store, 1, 2), add(store, 3, 4)
-    flip_a_feature(damaged, 1, 2)
-
-    with (
-        pytest.warns(BottleneckWarning, match="the shard is damaged"),
-        pytest.raises(MissingFeatures, match=r"of 4 .* 2 are"),
-    ):
-        store.read(digests(1, 2, 3, 4))
-
-    assert store.shards() == [good]
-    assert len(files(store.folder / "quarantine")) == 1
-    assert store.has(digests(1, 2, 3, 4)).tolist() == [False, False, True, True]
-    assert np.array_equal(store.read(digests(4, 3)), features(4, 3))
-
-
-def test_images_of_a_quarantined_shard_can_be_computed_again(store):
-    damaged = add(store, 1, 2)
-    flip_a_feature(damaged, 1, 2)
-    with pytest.warns(BottleneckWarning), pytest.raises(MissingFeatures):
-        store.read(digests(1))
-
-    assert add(store, 1, 2) == damaged
-    assert np.array_equal(store.read(digests(1, 2)), features(1, 2))
-
-
-def test_an_image_that_is_in_a_good_shard_too_is_not_missed(store):
-    damaged = add(store, 1, 2)
-    add(store, 2, 3)
-    flip_a_feature(damaged, 1, 2)
-
-    with pytest.warns(BottleneckWarning):
-        assert np.array_equal(store.read(digests(2, 3)), features(2, 3))
-
-
-def test_the_damaged_bytes_are_kept_in_quarantine(store):
-    damaged = add(store, 1)
-    flip_a_feature(damaged, 1)
-    data = damaged.read_bytes()
-    with pytest.warns(BottleneckWarning, match="quarantine"), pytest.raises(MissingFeatures):
-        store.read(digests(1))
-
-    (kept,) = (store.folder / "quarantine").iterdir()
-    assert kept.name.startswith(damaged.stem)
-    assert kept.read_bytes() == data
-
-
-@pytest.mark.parametrize("ask", [Store.digests, Store.dim, lambda store: store.has(digests(3))])
-@pytest.mark.parametrize("damage", [b"", b"garbage", 0.5, -10])
-def test_damage_that_shows_without_the_features_is_noticed_at_once(store, ask, damage):
-    first, second = sorted([add(store, 1, 2), add(store, 3, 4)])
-    data = first.read_bytes()
-    cut = int(damage * len(data)) if isinstance(damage, float) else damage
-    first.write_bytes(damage if isinstance(damage, bytes) else data[:cut])
-
-    with pytest.warns(BottleneckWarning, match="moved to .*quarantine"):
-        ask(store)
-
-    assert store.shards() == [second]
-    assert store.dim() == D
-
-
-@pytest.mark.parametrize("damage", [b"", b"garbage", b"\0" * 10_000])
-def test_a_file_of_garbage_is_quarantined_when_it_is_read(store, damage):
-    add(store, 1)
-    (store.folder / "shards" / f"{'0' * 64}.h5").write_bytes(damage)
-
-    with pytest.warns(BottleneckWarning):
-        assert np.array_equal(store.read(digests(1)), features(1))
-
-    assert len(store.shards()) == 1
-
-
-def test_a_shard_of_another_spec_is_quarantined(cache, store, spec):
-    add(store, 1)
-    other = cache.store(replace(spec, weights="1" * 64))
-    foreign = add(other, 2)
-    foreign.rename(store.folder / "shards" / foreign.name)
-
-    with pytest.warns(BottleneckWarning, match="another spec"):
-        assert np.array_equal(store.read(digests(1)), features(1))
-    assert not store.has(digests(2)).any()
-
-
-def hostile(store: Store, change: Any) -> Path:
-    """Put a changed copy of a shard beside it, named by its own hash."""
-    path = store.shards()[0]
-    copy = path.with_name("copy")
-    copy.write_bytes(path.read_bytes())
-    with h5py.File(copy, "r+") as file:
-        change(file)
-    return copy.rename(path.with_name(f"{hashlib.sha256(copy.read_bytes()).hexdigest()}.h5"))
-
-
-def test_a_hostile_shard_under_its_own_hash_is_quarantined(store):
-    add(store, 1)
-
-    def link(file: h5py.File) -> None:
-        del file["features"]
-        file["features"] = h5py.ExternalLink("/etc/passwd", "/")
-
-    path = hostile(store, link)
-
-    with pytest.warns(BottleneckWarning, match="link"):
-        assert np.array_equal(store.read(digests(1)), features(1))
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("ask", [Store.digests, lambda store: store.read(digests(1))])
-def test_a_newer_shard_is_refused_and_stays_where_it_is(store, ask):
-    add(store, 1)
-    newer = hostile(store, lambda file: file.attrs.modify("format_version", 2))
-
-    with pytest.raises(NewerShard, match="update bottleneck"):
-        ask(store)
-
-    assert newer in store.shards()
-    assert not (store.folder / "quarantine").exists()
-
-
-def test_a_quarantine_that_cannot_be_written_leaves_the_others_readable(store, monkeypatch):
-    flip_a_feature(add(store, 1), 1)
-    add(store, 2)
-    monkeypatch.setattr(Path, "replace", full_disk)
-
-    with pytest.warns(BottleneckWarning) as caught:
-        assert np.array_equal(store.read(digests(2)), features(2))
-
-    assert len(store.shards()) == 2
-    assert "was moved" not in str(caught[0].message)
-
-
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM])
-def test_a_shard_that_cannot_be_opened_just_now_is_a_cache_error_and_stays(store, monkeypatch, code):
-    path = add(store, 1)
-
-    def fail(*args: object, **options: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(h5py, "File", fail)
-        with pytest.raises(CacheError):
-            store.digests()
-
-    assert store.shards() == [path]
-
-
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EACCES])
-def test_a_shard_that_cannot_be_read_just_now_is_a_cache_error_and_stays(store, monkeypatch, code):
-    path = add(store, 1)
-
-    def fail(*args: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fail)
-        with pytest.raises(CacheError):
-            store.read(digests(1))
-
-    assert store.shards() == [path]
-
-
-def test_a_shard_that_does_not_fit_into_memory_stays(store, monkeypatch):
-    path = add(store, 1)
-
-    def fail(*args: object) -> None:
-        raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(h5py.Dataset, "__getitem__", fail)
-        with pytest.raises((MemoryError, CacheError)):
-            store.read(digests(1))
-
-    assert store.shards() == [path]
-
-
-def test_a_shard_that_another_process_has_meanwhile_written_whole_is_not_lost(store, monkeypatch):
-    path = add(store, 1)
-    whole = path.read_bytes()
-    flip_a_feature(path, 1)
-    rename = Path.replace
-
-    def after_another_wrote(source: Path, target: Path) -> Path:
-        if source == path:
-            path.write_bytes(whole)
-        return rename(source, target)
-
-    monkeypatch.setattr(Path, "replace", after_another_wrote)
-
-    with pytest.raises(MissingFeatures):  # this reader saw the damage; the next one does not
-        store.read(digests(1))
-    assert np.array_equal(store.read(digests(1)), features(1))
-
-
-def test_two_readers_may_quarantine_one_shard(store, monkeypatch):
-    path = add(store, 1)
-    flip_a_feature(path, 1)
-    rename = Path.replace
-
-    def after_another_did(source: Path, target: Path) -> Path:
-        source.unlink()
-        return rename(source, target)
-
-    monkeypatch.setattr(Path, "replace", after_another_did)
-
-    with pytest.raises(MissingFeatures):
-        store.read(digests(1))
-
-
-# --- specs ------------------------------------------------------------------------------------------------------
-
-
-def test_specs_never_mix(cache, store, spec):
-    other = cache.store(replace(spec, preprocessing=replace(spec.preprocessing, crop=27)))
-    store.append(digests(1), features(1))
-    other.append(digests(1), features(2))
-    other.append(digests(3), features(3))
-
-    assert np.array_equal(store.read(digests(1)), features(1))
-    assert np.array_equal(other.read(digests(1)), features(2))
-    assert not store.has(digests(3)).any()
-
-
-def test_all_stores_are_listed_by_name(cache, spec):
-    specs = [replace(spec, backbone=name) for name in ("c", "a", "b")]
-    for one in specs:
-        add(cache.store(one), 1)
-
-    assert [found.spec.backbone for found in cache.stores()] == ["a", "b", "c"]
-    assert {found.spec for found in cache.stores()} == set(specs)
-
-
-def test_an_absent_cache_has_no_stores(cache):
-    assert cache.stores() == []
-
-
-def test_a_folder_that_is_no_store_is_passed_over(cache, store):
-    add(store, 1)
-    (cache.root / "features" / "notes").mkdir()
-
-    assert cache.stores() == [store]
-
-
-@pytest.mark.parametrize("backbone", ["timm/x.y", "../../escape", "", "a b", "ä", "x" * 100])
-def test_any_name_of_a_backbone_stays_below_the_cache(cache, spec, backbone):
-    store = cache.store(replace(spec, backbone=backbone))
-    add(store, 1)
-
-    assert store.folder.resolve().parent == (cache.root / "features").resolve()
-    assert cache.stores() == [store]
-
-
-def test_a_store_is_found_by_the_name_of_its_backbone(cache, store):
-    add(store, 1)
-
-    assert cache.find("tiny") == store
-
-
-def test_a_store_is_found_by_the_beginning_of_its_fingerprint(cache, store, spec):
-    add(store, 1)
-    add(cache.store(replace(spec, decoder=2)), 1)
-
-    assert cache.find(f"tiny-{spec.fingerprint[:4]}") == store
-    assert cache.find(store.short_name) == store
-    assert cache.find(store.name) == store
-
-
-def test_the_short_name_has_8_digits_of_the_fingerprint(store, spec):
-    assert store.short_name == f"tiny-{spec.fingerprint[:8]}"
-
-
-def test_a_name_that_several_stores_have_lists_them(cache, store, spec):
-    other = cache.store(replace(spec, decoder=2))
-    add(store, 1), add(other, 1)
-
-    with pytest.raises(CacheError, match="found 2 specs; choose with --model") as caught:
-        cache.find("tiny")
-
-    assert store.short_name in str(caught.value)
-    assert other.short_name in str(caught.value)
-
-
-def test_a_beginning_that_several_stores_have_is_refused(cache, store, spec):
-    add(store, 1), add(cache.store(replace(spec, decoder=2)), 1)
-
-    with pytest.raises(CacheError, match="found 2 specs"):
-        cache.find("tiny-")
-
-
-def test_a_backbones_name_does_not_find_one_that_only_begins_so(cache, spec):
-    add(cache.store(replace(spec, backbone="tiny-large")), 1)
-
-    with pytest.raises(CacheError, match="found 0 specs"):
-        cache.find("tiny")
-    with pytest.raises(CacheError, match="found 0 specs"):
-        cache.find("tin")
-
-
-def test_a_name_that_is_absent_lists_what_is_cached(cache, store):
-    add(store, 1)
-
-    with pytest.raises(CacheError, match=re.escape(f"cached are: {store.short_name}. Run `bottleneck extract` first")):
-        cache.find("resnet50")
-
-
-def test_an_empty_cache_says_so(cache):
-    with pytest.raises(CacheError, match="cached are: none"):
-        cache.find("resnet50")
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        {"decoder": 2},
-        {"backbone": "other"},
-        {"weights": "1" * 64},
-        {"backbone": 5},
-        {"decoder": None},
-        {"precision": float("nan")},
-        {"version": 99},
-        {"colour": "red"},
-    ],
-    ids=str,
-)
-def test_a_spec_that_was_edited_is_refused(cache, store, spec, edit):
-    add(store, 1)
-    (store.folder / "spec.json").write_text(json.dumps({**spec.to_json(), **edit}))
-
-    with pytest.warns(BottleneckWarning, match=r"spec"):
-        assert cache.stores() == []
-    with pytest.raises(CacheError, match=r"spec"):
-        cache.open(store.name)
-
-
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"\xff\xfe"])
-def test_a_spec_that_is_garbage_is_refused(cache, store, garbage):
-    add(store, 1)
-    (store.folder / "spec.json").write_bytes(garbage)
-
-    with pytest.warns(BottleneckWarning, match="expected a spec"):
-        assert cache.stores() == []
-
-
-@pytest.mark.parametrize("name", ["tiny", "tiny-0", "", ".."])
-def test_a_store_that_is_not_there_is_a_cache_error(cache, store, name):
-    add(store, 1)
-
-    with pytest.raises(CacheError, match="expected a spec"):
-        cache.open(name)
-
-
-def test_a_store_is_opened_by_its_name(cache, store):
-    add(store, 1)
-
-    assert cache.open(store.name) == store
-
-
-def test_a_store_whose_spec_cannot_be_read_hides_no_other(cache, store, spec):
-    other = cache.store(replace(spec, backbone="other"))
-    add(store, 1), add(other, 1)
-    (other.folder / "spec.json").write_text("{}")
-
-    with pytest.warns(BottleneckWarning, match=re.escape(str(other.folder))):
-        assert cache.stores() == [store]
-    with pytest.warns(BottleneckWarning):
-        assert cache.find("tiny") == store
-
-
-def test_features_are_read_without_spec_json_and_the_next_append_mends_it(cache, store):
-    add(store, 1)
-    (store.folder / "spec.json").unlink()
-
-    assert np.array_equal(store.read(digests(1)), features(1))
-    add(store, 2)
-    assert cache.stores() == [store]
-
-
-# --- how the backbone was asked for -----------------------------------------------------------------------------
-
-
-def test_a_request_is_kept(store):
-    store.remember_request({"model": "tiny", "weights": "w.pth", "seed": 0})
-
-    assert store.request() == {"model": "tiny", "weights": "w.pth", "seed": 0}
-
-
-def test_deleting_the_request_is_harmless(cache, store):
-    add(store, 1)
-    store.remember_request({"model": "tiny"})
-    (store.folder / "request.json").unlink()
-
-    assert store.request() is None
-    assert cache.find("tiny") == store
-    assert np.array_equal(store.read(digests(1)), features(1))
-
-
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b"\xff\xfe"])
-def test_a_request_that_is_garbage_is_none(store, garbage):
-    store.remember_request({"model": "tiny"})
-    (store.folder / "request.json").write_bytes(garbage)
-
-    assert store.request() is None
-
-
-def test_a_request_that_is_already_kept_is_not_written_again(store):
-    store.remember_request({"model": "tiny"})
-    before = (store.folder / "request.json").stat()
-    store.remember_request({"model": "tiny"})
-    after = (store.folder / "request.json").stat()
-
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_the_shards_of_a_store_are_whole_files_that_read_shard_reads(store, spec):

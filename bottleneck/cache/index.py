@@ -1,0 +1,165 @@
+"""Which images have features, and in which shard: an index in memory, and a memo of each shard on disk."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.files import write_atomic
+from bottleneck.images.digest import Signature, signature
+from bottleneck.images.keys import Digests, DigestSet
+
+_VERSION = 1
+_SEAL_BYTES = 16
+_SEGMENTS = 8  # sorted separately, before all are sorted together
+_ATTEMPTS = 10  # to read a folder in which shards come and go
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one shard holds, without its features."""
+
+    digests: Digests
+    dim: int
+    dtype: str  # of the features
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+def load_entry(memo: Path, shard: Path) -> Entry | None:
+    """Return what is remembered of a shard, if its file is the one that was proven to match its name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the shard is not there.
+    """
+    status = os.stat(shard)
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        data = memo.read_bytes()
+        body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+        head, _, digests = body.partition(b"\n")
+        told = json.loads(head)
+        if told["version"] == _VERSION and told["file"] == list(signature(status)) and seal == _seal(body):
+            return Entry(np.frombuffer(digests, np.uint8).reshape(-1, 32), told["dim"], told["dtype"])
+    return None
+
+
+def save_entry(memo: Path, file: Signature, entry: Entry) -> None:
+    """Remember what a shard holds whose bytes have just been proven, or written."""
+    with suppress(OSError):
+        told = {"version": _VERSION, "file": file, "dim": entry.dim, "dtype": entry.dtype}
+        body = json.dumps(told).encode() + b"\n" + entry.digests.tobytes()
+        write_atomic(memo, body + _seal(body), durable=False)
+
+
+def _seal(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_SEAL_BYTES).digest()
+
+
+class Index:
+    """Which images have features, and in which shard; it follows the folder as shards come and go.
+
+    Parameters
+    ----------
+    names : callable
+        Lists the names of all shards.
+    load : callable
+        Gives the entry of a shard; None where it cannot be trusted. FileNotFoundError where it has vanished.
+    """
+
+    def __init__(self, names: Callable[[], list[str]], load: Callable[[str], Entry | None]) -> None:
+        self._names = names
+        self._load = load
+        self.entries: dict[str, Entry] = {}
+        self._unusable: set[str] = set()
+        self._segments: list[_Segment] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in the shards that have come since, and forget those that have gone."""
+        for _ in range(_ATTEMPTS):
+            listed = self._names()
+            unseen = [name for name in listed if name not in self.entries and name not in self._unusable]
+            loaded: dict[str, Entry | None] = {}
+            for name in unseen:
+                with suppress(FileNotFoundError):
+                    loaded[name] = self._load(name)
+            fresh = {name: entry for name, entry in loaded.items() if entry is not None}
+            self._unusable |= loaded.keys() - fresh.keys()
+            self._update(set(listed), fresh)
+            if len(loaded) == len(unseen):
+                return  # else one has vanished: compacted, perhaps, into another that was not listed yet
+
+    def forget(self, name: str) -> None:
+        """Leave out a shard that cannot be trusted."""
+        self._unusable.add(name)
+        self.lose(name)
+
+    def lose(self, name: str) -> None:
+        """Leave out a shard that has vanished, until it is listed again."""
+        self._update(self.entries.keys() - {name}, {})
+
+    def _update(self, listed: Set[str], fresh: dict[str, Entry]) -> None:
+        gone = self.entries.keys() - listed
+        for name in gone:
+            del self.entries[name]
+        self.entries.update(fresh)
+        if gone or len(self._segments) >= _SEGMENTS:
+            self._segments = [_Segment(self.entries)] if self.entries else []
+        elif fresh:
+            self._segments.append(_Segment(fresh))
+
+    def digests(self) -> Digests:
+        """Return the digests of all images that have features, sorted, each once."""
+        if not self.entries:
+            return np.empty((0, 32), np.uint8)
+        if len(self._segments) > 1:
+            self._segments = [_Segment(self.entries)]
+        return self._segments[0].sorted_digests()
+
+    def has(self, digests: Digests) -> NDArray[np.bool_]:
+        """Return for each of ``(n, 32)`` digests whether its features are in some shard."""
+        found = np.zeros(len(digests), bool)
+        for segment in self._segments:
+            found |= segment.find(digests) >= 0
+        return found
+
+    def shards_of(self, digests: Digests) -> dict[str, NDArray[np.intp]]:
+        """Return, for each shard that is needed, which rows of ``(n, 32)`` digests to take from it."""
+        needed = {}
+        open_ = np.arange(len(digests))
+        for segment in self._segments if len(digests) else []:
+            shard = segment.find(digests[open_])
+            order = np.argsort(shard, kind="stable")
+            numbers, starts = np.unique(shard[order], return_index=True)
+            for number, rows in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+                if number >= 0:
+                    needed[segment.names[number]] = open_[rows]
+            open_ = open_[shard < 0]
+        return needed
+
+
+class _Segment:
+    """The digests of some shards, sorted together."""
+
+    def __init__(self, entries: dict[str, Entry]) -> None:
+        self.names = sorted(entries, key=lambda name: (-len(entries[name]), name))  # few large shards before many small
+        self._digests = np.concatenate([entries[name].digests for name in self.names])
+        self._shard = np.repeat(np.arange(len(self.names)), [len(entries[name]) for name in self.names])
+        self._known = DigestSet(self._digests)
+
+    def find(self, digests: Digests) -> NDArray[np.intp]:
+        """Return for each digest the number of its shard, or -1."""
+        row = self._known.find(digests)
+        return np.where(row >= 0, self._shard[row], -1)
+
+    def sorted_digests(self) -> Digests:
+        return self._digests[self._known.sorted_rows]

@@ -1,0 +1,137 @@
+"""Rows out of many shards, in the order that is asked for."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.cache.index import Index
+from bottleneck.cache.shard import Blocks, Buffer
+from bottleneck.errors import CacheError, MissingFeatures, ShardError
+from bottleneck.images.keys import Digests, DigestSet
+
+_ATTEMPTS = 10  # to read shards that are being compacted away
+_THREADS = 4  # at most; each holds one shard in memory
+
+Load = Callable[[str, Buffer], Blocks | ShardError | None]
+
+
+def read_rows(
+    index: Index,
+    digests: Digests,
+    load: Load,
+    settle: Callable[[str, ShardError], bool],
+    *,
+    as_stored: bool,
+    where: str,
+) -> NDArray[Any]:
+    """Return the features of ``(n, 32)`` digests, float32 or as stored, shape ``(n, d)``.
+
+    Parameters
+    ----------
+    index : Index
+    digests : ndarray of uint8, shape (n, 32)
+    load : callable
+        Gives the proven rows of a shard, why it cannot be trusted, or None where it has vanished.
+    settle : callable
+        Takes a shard that cannot be trusted out of use; gives False where it has become whole meanwhile.
+    as_stored : bool
+        Whether float16 stays float16.
+    where : str
+        The store's folder, for messages.
+
+    Raises
+    ------
+    MissingFeatures
+        If features of some of the digests are in no shard.
+    CacheError
+        If shards disagree on d.
+    """
+    wanted = DigestSet(digests)
+    done = np.zeros(len(digests), bool)
+    features: NDArray[Any] | None = None
+    for _ in range(_ATTEMPTS):
+        if features is None:
+            features = _empty(index, len(digests), as_stored, where)
+        todo = wanted.rows[~done[wanted.rows]]
+        needed = {name: todo[rows] for name, rows in index.shards_of(digests[todo]).items()}
+        if lost := len(todo) - sum(map(len, needed.values())):
+            raise MissingFeatures(
+                f"expected features of {len(wanted)} images in {where}, {lost} are missing: "
+                f"run `bottleneck extract` again"
+            )
+        for name, outcome in _filled(needed, digests, load, features, done):
+            if isinstance(outcome, _Vanished):
+                index.lose(name)
+            elif outcome and settle(name, outcome):
+                index.forget(name)
+        if done[wanted.rows].all():
+            return _with_copies(features, wanted.find(digests))
+        index.refresh()  # a shard that was compacted away has left its rows in another
+    raise CacheError(f"shards of {where} vanish while they are read: is it being compacted over and over? Try again")
+
+
+def _empty(index: Index, count: int, as_stored: bool, where: str) -> NDArray[Any]:
+    dims = {entry.dim for entry in index.entries.values()}
+    if len(dims) > 1:
+        raise CacheError(
+            f"expected as many features of each image in {where}, found shards with "
+            f"{' and '.join(map(str, sorted(dims)))}: delete that folder and extract again"
+        )
+    halves = as_stored and all(entry.dtype == "float16" for entry in index.entries.values())
+    return np.empty((count, dims.pop() if dims else 0), np.float16 if halves else np.float32)
+
+
+class _Vanished(Exception):
+    """A shard that is no longer there."""
+
+
+def _filled(
+    needed: dict[str, NDArray[np.intp]], digests: Digests, load: Load, features: NDArray[Any], done: NDArray[np.bool_]
+) -> Iterator[tuple[str, ShardError | _Vanished | None]]:
+    """Fill in the needed rows of each shard, several at once; yield its name, and what was wrong with it."""
+    buffers: SimpleQueue[Buffer] = SimpleQueue()
+
+    def fill(name: str) -> ShardError | _Vanished | None:
+        buffer = buffers.get()
+        try:
+            found = load(name, buffer)
+            if isinstance(found, Blocks):
+                _copy(found, needed[name], digests, features, done)
+                return None
+            return found or _Vanished()
+        finally:
+            buffers.put(buffer)
+
+    count = min(_THREADS, os.cpu_count() or 1, max(1, len(needed)))
+    for _ in range(count):
+        buffers.put(Buffer())
+    with ThreadPoolExecutor(count, thread_name_prefix="read") as pool:
+        yield from zip(needed, pool.map(fill, needed), strict=True)
+
+
+def _copy(
+    blocks: Blocks, rows: NDArray[np.intp], digests: Digests, features: NDArray[Any], done: NDArray[np.bool_]
+) -> None:
+    """Put what a shard has of the given rows where it belongs: whole blocks in order, permuted in memory."""
+    place = DigestSet(blocks.digests).find(digests[rows])
+    rows, place = rows[place >= 0], place[place >= 0]
+    order = np.argsort(place)
+    rows, place = rows[order], place[order]
+    start = 0
+    for block in blocks.features:
+        low, high = np.searchsorted(place, (start, start + len(block)))
+        features[rows[low:high]] = block[place[low:high] - start]
+        start += len(block)
+    done[rows] = True
+
+
+def _with_copies(features: NDArray[Any], first: NDArray[np.intp]) -> NDArray[Any]:
+    """Give rows that were asked for again what their first row has."""
+    again = np.flatnonzero(first != np.arange(len(first)))
+    features[again] = features[first[again]]
+    return features

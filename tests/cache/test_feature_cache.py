@@ -1,0 +1,210 @@
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bottleneck.errors import BottleneckWarning, CacheError
+from tests.cache.numbered import add, digests, features
+
+
+def test_specs_never_mix(cache, store, spec):
+    other = cache.store(replace(spec, preprocessing=replace(spec.preprocessing, crop=27)))
+    store.append(digests(1), features(1))
+    other.append(digests(1), features(2))
+    other.append(digests(3), features(3))
+
+    assert np.array_equal(store.read(digests(1)), features(1))
+    assert np.array_equal(other.read(digests(1)), features(2))
+    assert not store.has(digests(3)).any()
+
+
+def test_all_stores_are_listed_by_name(cache, spec):
+    specs = [replace(spec, backbone=name) for name in ("c", "a", "b")]
+    for one in specs:
+        add(cache.store(one), 1)
+
+    assert [found.spec.backbone for found in cache.stores()] == ["a", "b", "c"]
+    assert {found.spec for found in cache.stores()} == set(specs)
+
+
+def test_an_absent_cache_has_no_stores(cache):
+    assert cache.stores() == []
+
+
+def test_a_folder_that_is_no_store_is_passed_over(cache, store):
+    add(store, 1)
+    (cache.root / "features" / "notes").mkdir()
+
+    assert cache.stores() == [store]
+
+
+@pytest.mark.parametrize("backbone", ["timm/x.y", "../../escape", "", "a b", "ä", "x" * 100])
+def test_any_name_of_a_backbone_stays_below_the_cache(cache, spec, backbone):
+    store = cache.store(replace(spec, backbone=backbone))
+    add(store, 1)
+
+    assert store.folder.resolve().parent == (cache.root / "features").resolve()
+    assert cache.stores() == [store]
+
+
+def test_a_store_is_found_by_the_name_of_its_backbone(cache, store):
+    add(store, 1)
+
+    assert cache.find("tiny") == store
+
+
+def test_a_store_is_found_by_the_beginning_of_its_fingerprint(cache, store, spec):
+    add(store, 1)
+    add(cache.store(replace(spec, decoder=2)), 1)
+
+    assert cache.find(f"tiny-{spec.fingerprint[:4]}") == store
+    assert cache.find(store.short_name) == store
+    assert cache.find(store.name) == store
+
+
+def test_the_short_name_has_8_digits_of_the_fingerprint(store, spec):
+    assert store.short_name == f"tiny-{spec.fingerprint[:8]}"
+
+
+def test_a_name_that_several_stores_have_lists_them(cache, store, spec):
+    other = cache.store(replace(spec, decoder=2))
+    add(store, 1), add(other, 1)
+
+    with pytest.raises(CacheError, match="found 2 specs; choose with --model") as caught:
+        cache.find("tiny")
+
+    assert store.short_name in str(caught.value)
+    assert other.short_name in str(caught.value)
+
+
+def test_a_beginning_that_several_stores_have_is_refused(cache, store, spec):
+    add(store, 1), add(cache.store(replace(spec, decoder=2)), 1)
+
+    with pytest.raises(CacheError, match="found 2 specs"):
+        cache.find("tiny-")
+
+
+def test_a_backbones_name_does_not_find_one_that_only_begins_so(cache, spec):
+    add(cache.store(replace(spec, backbone="tiny-large")), 1)
+
+    with pytest.raises(CacheError, match="found 0 specs"):
+        cache.find("tiny")
+    with pytest.raises(CacheError, match="found 0 specs"):
+        cache.find("tin")
+
+
+def test_a_name_that_is_absent_lists_what_is_cached(cache, store):
+    add(store, 1)
+
+    with pytest.raises(CacheError, match=re.escape(f"cached are: {store.short_name}. Run `bottleneck extract` first")):
+        cache.find("resnet50")
+
+
+def test_an_empty_cache_says_so(cache):
+    with pytest.raises(CacheError, match="cached are: none"):
+        cache.find("resnet50")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"decoder": 2},
+        {"backbone": "other"},
+        {"weights": "1" * 64},
+        {"backbone": 5},
+        {"decoder": None},
+        {"precision": float("nan")},
+        {"version": 99},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+def test_a_spec_that_was_edited_is_refused(cache, store, spec, edit):
+    add(store, 1)
+    (store.folder / "spec.json").write_text(json.dumps({**spec.to_json(), **edit}))
+
+    with pytest.warns(BottleneckWarning, match=r"spec"):
+        assert cache.stores() == []
+    with pytest.raises(CacheError, match=r"spec"):
+        cache.open(store.name)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"\xff\xfe"])
+def test_a_spec_that_is_garbage_is_refused(cache, store, garbage):
+    add(store, 1)
+    (store.folder / "spec.json").write_bytes(garbage)
+
+    with pytest.warns(BottleneckWarning, match="expected a spec"):
+        assert cache.stores() == []
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-0", "", ".."])
+def test_a_store_that_is_not_there_is_a_cache_error(cache, store, name):
+    add(store, 1)
+
+    with pytest.raises(CacheError, match="expected a spec"):
+        cache.open(name)
+
+
+def test_a_store_is_opened_by_its_name(cache, store):
+    add(store, 1)
+
+    assert cache.open(store.name) == store
+
+
+def test_a_store_whose_spec_cannot_be_read_hides_no_other(cache, store, spec):
+    other = cache.store(replace(spec, backbone="other"))
+    add(store, 1), add(other, 1)
+    (other.folder / "spec.json").write_text("{}")
+
+    with pytest.warns(BottleneckWarning, match=re.escape(str(other.folder))):
+        assert cache.stores() == [store]
+    with pytest.warns(BottleneckWarning):
+        assert cache.find("tiny") == store
+
+
+def test_features_are_read_without_spec_json_and_the_next_append_mends_it(cache, store):
+    add(store, 1)
+    (store.folder / "spec.json").unlink()
+
+    assert np.array_equal(store.read(digests(1)), features(1))
+    add(store, 2)
+    assert cache.stores() == [store]
+
+
+# --- how the backbone was asked for -----------------------------------------------------------------------------
+
+
+def test_a_request_is_kept(store):
+    store.remember_request({"model": "tiny", "weights": "w.pth", "seed": 0})
+
+    assert store.request() == {"model": "tiny", "weights": "w.pth", "seed": 0}
+
+
+def test_deleting_the_request_is_harmless(cache, store):
+    add(store, 1)
+    store.remember_request({"model": "tiny"})
+    (store.folder / "request.json").unlink()
+
+    assert store.request() is None
+    assert cache.find("tiny") == store
+    assert np.array_equal(store.read(digests(1)), features(1))
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b"\xff\xfe"])
+def test_a_request_that_is_garbage_is_none(store, garbage):
+    store.remember_request({"model": "tiny"})
+    (store.folder / "request.json").write_bytes(garbage)
+
+    assert store.request() is None
+
+
+def test_a_request_that_is_already_kept_is_not_written_again(store):
+    store.remember_request({"model": "tiny"})
+    before = (store.folder / "request.json").stat()
+    store.remember_request({"model": "tiny"})
+    after = (store.folder / "request.json").stat()
+
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
