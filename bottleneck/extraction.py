@@ -1,13 +1,9 @@
-"""The pipeline that joins images, an engine and the cache: each image passes the network once in its life."""
+"""Features for images: what the cache lacks is computed, and each image passes the network once in its life."""
 
-import hashlib
-import itertools
 import os
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,24 +12,28 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, recall, remember_spec
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.scans import Last, load_last, save_last, save_scan
+from bottleneck.cache.scans import Last, failures_path, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import ImageError, ImagesError
-from bottleneck.images.dataset import Dataset, Digests, Failure
-from bottleneck.images.decode import decode
-from bottleneck.images.digest import read_file
-from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.images.scan import Progress, remember_digests, scan
+from bottleneck.errors import CacheError, ImageError, ImagesError
+from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.decode import MAX_PIXELS
+from bottleneck.images.failures import by_reason
+from bottleneck.images.scan import Progress, read_unknown
+from bottleneck.images.splits import Shares
+from bottleneck.images.survey import Survey, survey
+from bottleneck.images.undecodable import UndecodableMemo
+from bottleneck.pipeline import Settings, Work, run
 
 if TYPE_CHECKING:
     from bottleneck.engines.engine import Engine
 
 
-# A commit loses nothing; work since the last one is lost to a kill. Early on that is two seconds' worth, later 2 %.
-_FIRST_COMMIT_SECONDS = 2.0
-_LAST_COMMIT_SECONDS = 60.0
-_COMMIT_SHARE = 0.02
-_COMMIT_ROWS = 16_384
+@dataclass(frozen=True)
+class Note:
+    """Something to know of an image that was used: that its file has several frames, say."""
+
+    path: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,8 @@ class Extraction:
     computed: int
     reused: int
     failures: tuple[Failure, ...]
+    failures_table: Path | None  # the CSV that lists them, where there are any
+    notes: tuple[Note, ...]  # of images that were computed now
     seconds: float
     engine: str | None = None  # None where nothing had to be computed
 
@@ -74,15 +76,7 @@ class Extraction:
         return sum(self.dataset.ignored.values())
 
 
-@dataclass
-class _Work:
-    """What one pass over the missing images has done so far."""
-
-    store: Store
-    reused: int
-    computed: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    engine: str | None = None
+_PASSES = 4  # of which one is needed, and a second where the memo of the spec was wrong
 
 
 class _OtherSpec(Exception):
@@ -100,6 +94,7 @@ def extract(
     labels: bool = True,
     batch_size: int | None = None,
     threads: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     device: str | None = None,
     remember: bool = True,
     progress: Progress | None = None,
@@ -122,12 +117,14 @@ def extract(
         Whether folders, or the CSV, give labels.
     batch_size, threads : int, optional
         Images that pass the network at once, and threads that decode.
+    max_pixels : int
+        An image of more pixels is refused before it is decoded; it would take three bytes of memory a pixel or more.
     device : str, optional
         As in ``torch.device``; by default ``cuda`` where there is one.
     remember : bool
         Whether these images become the default of later commands.
     progress : callable, optional
-        Called with a stage ("scan", "extract"), how many are done, and how many there are.
+        Called with a stage ("extract"), how many files are done, and how many there are to read.
 
     Returns
     -------
@@ -150,47 +147,80 @@ def extract(
     started = time.perf_counter()
     home = FeatureCache(cache)
     request = Request(model=model, weights=weights, seed=seed)
-    dataset = _dataset(images, home.root, Path(runs), labels, progress)
+    found = _survey(images, home.root, Path(runs), labels)
     pending = _Pending(request, home, batch_size, device)
-    try:
-        work = _compute(dataset, home.store(pending.spec), pending, threads, progress)
-    except _OtherSpec:
-        work = _compute(dataset, home.store(pending.spec), pending, threads, progress)
-    store = work.store
-    failures = (*dataset.failures, *sorted(work.failures, key=lambda failure: failure.path))
-    if not work.computed + work.reused:
-        raise ImagesError(f"none of the {len(failures)} images can be used: {_listed(failures)}")
-    if work.computed:
-        remember_digests(dataset.paths, home.root)  # of files that were too young when they were scanned
-    store.remember_request(request.to_json())
+    memo = UndecodableMemo(home.root / "digests.sqlite")
+    known = memo.load()
+    settings = Settings(threads=threads, max_pixels=max_pixels)
+    store, dataset, work = _fill(found, home, pending, known, settings, progress)
+    index = store.index()
+    has = index.has(dataset.digests)
+    failures = _failures(dataset, known | work.undecodable, work, has)
+    memo.remember(work.undecodable)
     if remember:
         save_scan(home.root, replace(dataset, failures=failures))
+    table = failures_path(home.root, dataset.source)
+    if not has.any():
+        raise _nothing_usable(failures, table if remember else None)
+    read_unknown(found.young())  # so that the next command need not
+    store.remember_request(request.to_json())
+    if remember:
         save_last(home.root, Last(str(dataset.source), dataset.labelled, store.name))
     return Extraction(
         dataset=dataset,
         store=store,
-        dim=store.dim(),
-        computed=work.computed,
-        reused=work.reused,
+        dim=next(iter(index.entries.values())).dim,
+        computed=len(work.computed),
+        reused=int(has[dataset.first_rows()].sum()) - len(work.computed),
         failures=failures,
+        failures_table=table if failures and remember else None,
+        notes=_notes(dataset, work),
         seconds=time.perf_counter() - started,
         engine=work.engine,
     )
 
 
-def _dataset(
-    images: "str | os.PathLike[str] | Dataset | None",
-    cache: Path,
-    runs: Path,
-    labels: bool,
+def _fill(
+    found: Survey,
+    home: FeatureCache,
+    pending: "_Pending",
+    known: dict[bytes, ImageError],
+    settings: Settings,
     progress: Progress | None,
-) -> Dataset:
+) -> tuple[Store, Dataset, Work]:
+    """Run the pipeline until every image has features, or a reason to have none.
+
+    Raises
+    ------
+    CacheError
+        If features vanish as fast as they are computed.
+    """
+    work = Work()
+    for _ in range(_PASSES):
+        store = home.store(pending.spec)
+        try:
+            run(found, store, pending.engine, known, settings, work, progress)
+        except _OtherSpec:
+            continue
+        dataset = found.dataset()
+        if not _lost(dataset, store, known.keys() | work.undecodable.keys() | work.failures.keys()):
+            return store, dataset, work
+        # Features that were here at the start have been quarantined, or deleted by another process, meanwhile.
+    raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
+
+
+def _lost(dataset: Dataset, store: Store, excused: Set[bytes]) -> bool:
+    """Whether images have neither features nor a reason to have none."""
+    return any(dataset.digests[row].tobytes() not in excused for row in store.missing(dataset.digests).tolist())
+
+
+def _survey(images: "str | os.PathLike[str] | Dataset | None", cache: Path, runs: Path, labels: bool) -> Survey:
     if isinstance(images, Dataset):
-        return images
+        return Survey.of(images)
     if images is None:
         last = load_last(cache)
         images, labels = (last.source, labels and last.labels) if last else (".", labels)
-    return scan(images, labels=labels, cache=cache, exclude=(runs,), progress=progress)
+    return survey(images, labels=labels, shares=Shares(), cache=cache, exclude=(runs,))
 
 
 class _Pending:
@@ -231,119 +261,32 @@ class _Pending:
         return backbone.spec
 
 
-def _compute(
-    dataset: Dataset, store: Store, pending: _Pending, threads: int | None, progress: Progress | None
-) -> _Work:
-    """Send the images whose features are missing through decoding and the engine, and commit what comes out."""
-    rows = dataset.first_rows()
-    missing = rows[~store.has(dataset.digests[rows])]
-    work = _Work(store, reused=len(rows) - len(missing))
-    commits = _Commits(store)
-    batch: list[tuple[int, NDArray[np.uint8]]] = []
-
-    def fail(row: int, error: ImageError) -> None:
-        digest = dataset.digests[row].tobytes().hex()
-        work.failures.append(Failure(dataset.paths[row], error.code, str(error), digest))
-
-    def run_batch() -> None:
-        features = pending.engine()(np.stack([pixels for _, pixels in batch]))
-        good = [bool(np.isfinite(row).all()) for row in features]
-        for row, _ in itertools.compress(batch, (not fine for fine in good)):
-            fail(row, ImageError("not-finite", "the network gives NaN or infinity; are its weights intact?"))
-        if any(good):
-            rows = [row for row, _ in itertools.compress(batch, good)]
-            commits.add(dataset.digests[rows], features[good])
-            work.computed += len(rows)
-        batch.clear()
-
-    try:
-        for row, outcome in _decoded(dataset, missing, store.spec.preprocessing, threads):
-            if isinstance(outcome, ImageError):
-                fail(row, outcome)
-            else:
-                batch.append((row, outcome))
-            if batch and len(batch) == pending.engine().batch_size:
-                run_batch()
-            if progress:
-                progress("extract", work.computed + len(work.failures), len(missing))
-        if batch:
-            run_batch()
-            if progress:
-                progress("extract", len(missing), len(missing))
-    finally:
-        commits.flush()  # after Ctrl-C too: what is computed is kept
-    if work.computed:
-        work.engine = pending.engine().name
-    return work
+def _failures(
+    dataset: Dataset, undecodable: dict[bytes, ImageError], work: Work, has: NDArray[np.bool_]
+) -> tuple[Failure, ...]:
+    """Return the files that could not be read and, for each image that cannot be used, its first path."""
+    found = []
+    for row in np.intersect1d(dataset.first_rows(), np.flatnonzero(~has)).tolist():
+        digest = dataset.digests[row].tobytes()
+        if digest in undecodable:
+            error = undecodable[digest]
+            found.append(Failure(dataset.paths[row], error.code, str(error), digest.hex()))
+        elif digest in work.failures:
+            found.append(work.failures[digest])
+    return (*dataset.failures, *sorted(found, key=lambda failure: failure.path))
 
 
-def _decoded(
-    dataset: Dataset, rows: NDArray[np.intp], preprocessing: Preprocessing, threads: int | None
-) -> Iterator[tuple[int, NDArray[np.uint8] | ImageError]]:
-    """Yield each row's pixels, or why there are none, in order; threads work a bounded way ahead."""
-    paths: defaultdict[bytes, list[str]] = defaultdict(list)
-    for path, key in zip(dataset.paths, dataset.digests, strict=True):
-        paths[key.tobytes()].append(path)
-    count = threads or min(4, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(count, thread_name_prefix="decode")
-    ahead: deque[tuple[int, Future[NDArray[np.uint8] | ImageError]]] = deque()
-    try:
-        for row in rows:
-            digest = dataset.digests[row].tobytes()
-            ahead.append((int(row), pool.submit(_pixels, paths[digest], digest, preprocessing)))
-            if len(ahead) >= 16 * count:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        while ahead:
-            first, future = ahead.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _notes(dataset: Dataset, work: Work) -> tuple[Note, ...]:
+    rows = dataset.first_rows().tolist() if work.notes else []
+    return tuple(
+        Note(dataset.paths[row], work.notes[digest])
+        for row in rows
+        if (digest := dataset.digests[row].tobytes()) in work.notes
+    )
 
 
-def _pixels(paths: list[str], digest: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] | ImageError:
-    """Read one image from the first of its paths that still holds it, and decode the bytes whose digest was checked."""
-    problems = []
-    for path in paths:
-        try:
-            data, _ = read_file(path)
-            if hashlib.sha256(data).digest() == digest:
-                return decode(data, preprocessing)
-            problems.append(ImageError("changed", "the file changed since it was scanned; run the command again"))
-        except ImageError as error:
-            problems.append(error)
-            if error.code in ImageError.FINAL:
-                break
-    return problems[-1]
-
-
-class _Commits:
-    """Features on their way into the cache."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._digests: list[Digests] = []
-        self._features: list[NDArray[np.float32]] = []
-        self._started = self._last = time.monotonic()
-
-    def add(self, digests: Digests, features: NDArray[np.float32]) -> None:
-        """Take a batch, and commit when enough has come together."""
-        self._digests.append(digests)
-        self._features.append(features)
-        now = time.monotonic()
-        patience = min(max(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE * (now - self._started)), _LAST_COMMIT_SECONDS)
-        if now - self._last >= patience or sum(map(len, self._digests)) >= _COMMIT_ROWS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Commit what has come together; when this returns it survives any kill."""
-        if self._digests:
-            digests, features = np.concatenate(self._digests), np.concatenate(self._features)
-            self._digests, self._features = [], []
-            self._store.append(digests, features)
-        self._last = time.monotonic()
-
-
-def _listed(failures: tuple[Failure, ...]) -> str:
+def _nothing_usable(failures: tuple[Failure, ...], table: Path | None) -> ImagesError:
+    counts = ", ".join(f"{len(group)} {code}" for code, group in by_reason(failures).items())
     shown = "; ".join(f"{failure.path}: {failure.message}" for failure in failures[:3])
-    return shown + (f"; and {len(failures) - 3} more" if len(failures) > 3 else "")
+    listed = f". {table} lists all" if table else ""
+    return ImagesError(f"none of the {len(failures)} images can be used ({counts}): {shown}{listed}")

@@ -7,29 +7,27 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck import __version__
-from bottleneck.cache.scans import load_last, load_scan
-from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError, MissingFeatures, SplitError
+from bottleneck.cache.store import Store
+from bottleneck.errors import BottleneckWarning, ImagesError, SplitError
 from bottleneck.evaluate import evaluate
 from bottleneck.heads.family import family
 from bottleneck.heads.linear import Features
 from bottleneck.heads.search import Search, search
-from bottleneck.images.dataset import Dataset, Failure, digest_keys
-from bottleneck.images.scan import Progress, scan, two_labels
+from bottleneck.images.dataset import Dataset, two_labels
+from bottleneck.images.keys import DigestSet
+from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares, parted
 from bottleneck.runs import Run, save_run
+from bottleneck.selection import Selection, select, some
 
-_SHOWN = 4  # paths that a message names
 _PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "h5py", "numpy", "pillow")
 
 
@@ -105,10 +103,10 @@ def fit(
     """
     started = time.perf_counter()
     chosen = family(head)
-    home = FeatureCache(cache)
-    dataset = _dataset(images, home, Path(runs), Shares.parse(split) if split else None, progress)
-    store = _store(home, model)
-    usable, failures = _usable(dataset, store)
+    shares = Shares.parse(split) if split else None
+    selected = select(images, model=model, cache=cache, runs=runs, labels=True, shares=shares, progress=progress)
+    dataset, store = selected.dataset, selected.store
+    usable = _labelled(selected)
     if not allow_duplicates:
         _refuse_leaks(usable)
     held_out = _held_out(usable)
@@ -141,7 +139,7 @@ def fit(
         "n_heldout": len(test.dataset),
         "metrics": evaluate(test.labels, predicted, found.head.classes),
         "dataset": _dataset_card(dataset, usable),
-        "failures": [vars(failure) for failure in failures],
+        "failures": [vars(failure) for failure in selected.failures],
         "spec": store.spec.to_json(),
         "fingerprint": store.spec.fingerprint,
         "request": store.request(),
@@ -153,78 +151,22 @@ def fit(
     return save_run(runs, f"{store.spec.backbone.replace('/', '_')}-{head}", found.head, card, columns, rows)
 
 
-def _dataset(
-    images: "str | os.PathLike[str] | Dataset | None",
-    cache: FeatureCache,
-    runs: Path,
-    shares: Shares | None,
-    progress: Progress | None,
-) -> Dataset:
-    if isinstance(images, Dataset):
-        return images.with_shares(shares) if shares else images
-    shares = shares or Shares()
-    if images is None:
-        last = load_last(cache.root)
-        if last is None:
-            raise CacheError(f"expected features in {cache.root}, found none: run `bottleneck extract IMAGES` first")
-        images = last.source
-    if Path(images).exists():
-        return scan(images, split=str(shares), cache=cache.root, exclude=(runs,), progress=progress)
-    dataset = load_scan(cache.root, images, shares)
-    warnings.warn(f"{images} is not there: the features of its last scan are used", BottleneckWarning, stacklevel=3)
-    return dataset
-
-
-def _store(cache: FeatureCache, model: str | None) -> Store:
-    """Return the store of `model`; by default, and among several specs of it, that of the last extraction."""
-    recent = None
-    if last := load_last(cache.root):
-        with suppress(CacheError):  # deleted since
-            recent = cache.open(last.store)
-    if recent and model in (None, recent.spec.backbone):
-        return recent
-    if model is None:
-        raise CacheError(f"expected features in {cache.root}, found none: run `bottleneck extract IMAGES` first")
-    return cache.find(model)
-
-
-def _usable(dataset: Dataset, store: Store) -> tuple[Dataset, tuple[Failure, ...]]:
-    """Return the labelled images that have features and one label, and the images that cannot be used.
+def _labelled(selected: Selection) -> Dataset:
+    """Return the usable images that have one label.
 
     Raises
     ------
     ImagesError
         If there are no labels.
-    MissingFeatures
-        If features are missing that an extraction could compute.
     """
-    if not dataset.labelled:
+    if not selected.dataset.labelled:
         raise ImagesError(
-            f"expected labels for the images of {dataset.source}, found none: give each class a folder of its own, or "
-            f"list the images in a CSV with columns path,label"
+            f"expected labels for the images of {selected.dataset.source}, found none: give each class a folder of its "
+            f"own, or list the images in a CSV with columns path,label"
         )
-    has = store.has(dataset.digests)
-    failed = _failures(dataset, store)
-    unknown = [row for row in np.flatnonzero(~has) if dataset.digests[row].tobytes().hex() not in failed]
-    if unknown:
-        raise MissingFeatures(
-            f"expected features of {store.spec.backbone} for {len(dataset)} images, {len(unknown)} have none "
-            f"({_some([dataset.paths[row] for row in unknown])}): run `bottleneck extract {dataset.source} "
-            f"--model {store.spec.backbone}` again"
-        )
-    torn = two_labels(dataset)
-    keep = [row for row in np.flatnonzero(has).tolist() if dataset.digests[row].tobytes() not in torn]
-    failures = [failed[digest] for row in dataset.digests[~has] if (digest := row.tobytes().hex()) in failed]
-    return dataset.subset(keep), (*dataset.failures, *failures)
-
-
-def _failures(dataset: Dataset, store: Store) -> dict[str, Failure]:
-    """Return, by digest, the images that the last extraction found to be undecodable, whatever is tried again."""
-    root = store.folder.parents[1]
-    with suppress(CacheError):
-        last = load_scan(root, dataset.source, dataset.shares)
-        return {f.digest: f for f in last.failures if f.digest and f.code in ImageError.FINAL}
-    return {}
+    torn = two_labels(selected.dataset)
+    usable = selected.usable
+    return usable.subset(row for row, digest in enumerate(usable.digests) if digest.tobytes() not in torn)
 
 
 def _refuse_leaks(dataset: Dataset) -> None:
@@ -233,13 +175,13 @@ def _refuse_leaks(dataset: Dataset) -> None:
     if leaks:
         paths = [path for path, digest in zip(dataset.paths, digests, strict=True) if digest in leaks]
         raise SplitError(
-            f"expected each image in one split, found {len(leaks)} in more ({_some(paths)}): the score would be too "
+            f"expected each image in one split, found {len(leaks)} in more ({some(paths)}): the score would be too "
             f"good. Remove the copies, or say --allow-duplicates"
         )
     named = [(group, split) for group, split in zip(dataset.groups, dataset.splits, strict=True) if group is not None]
     if named and (leaks := parted(*zip(*named, strict=True))):
         raise SplitError(
-            f"expected each group in one split, found {len(leaks)} in more ({_some(sorted(leaks))}): the score would "
+            f"expected each group in one split, found {len(leaks)} in more ({some(sorted(leaks))}): the score would "
             f"be too good. Mend the splits, or say --allow-duplicates"
         )
 
@@ -266,11 +208,11 @@ def _warn_of_classes(train: _Part, test: _Part, held_out: str) -> None:
     unknown = sorted(set(test.labels) - set(train.labels))
     single = sorted(name for name, count in Counter(train.labels).items() if count == 1)
     if single:
-        _warn(f"only one training image of {_some(single)}: it cannot be cross-validated")
+        _warn(f"only one training image of {some(single)}: it cannot be cross-validated")
     if missing:
-        _warn(f"no {held_out} image of {_some(missing)}: the scores say nothing about it")
+        _warn(f"no {held_out} image of {some(missing)}: the scores say nothing about it")
     if unknown:
-        _warn(f"no training image of {_some(unknown)}: its {held_out} images cannot be right")
+        _warn(f"no training image of {some(unknown)}: its {held_out} images cannot be right")
 
 
 def _search_card(found: Search, folds: int) -> dict[str, Any]:
@@ -300,12 +242,11 @@ def _predictions(
     part: Dataset, dataset: Dataset, predicted: Sequence[str], probabilities: NDArray[np.float64]
 ) -> Iterator[tuple[object, ...]]:
     """Yield the rows of ``predictions.csv``: every path of every held-out image."""
-    row_of = {key: row for row, key in enumerate(digest_keys(part.digests))}
-    for path, key, digest, split, label in zip(
-        dataset.paths, digest_keys(dataset.digests), dataset.digests, dataset.splits, dataset.labels, strict=True
+    rows = DigestSet(part.digests).find(dataset.digests).tolist()
+    for path, row, digest, split, label in zip(
+        dataset.paths, rows, dataset.digests, dataset.splits, dataset.labels, strict=True
     ):
-        row = row_of.get(key)
-        if row is not None and split == part.splits[row]:
+        if row >= 0 and split == part.splits[row]:
             best = f"{probabilities[row].max():.6f}"
             yield path, digest.tobytes().hex(), split, label, predicted[row], best
 
@@ -315,11 +256,6 @@ def _versions() -> dict[str, str]:
     for package in _PACKAGES:
         found[package] = metadata.version(package)
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _warn(message: str) -> None:

@@ -10,7 +10,7 @@ from bottleneck.backbones.request import Request
 from bottleneck.errors import ImagesError, RunError
 from bottleneck.extraction import Extraction, extract
 from bottleneck.images.dataset import Dataset, Failure
-from bottleneck.images.scan import Progress, scan
+from bottleneck.images.scan import Progress
 from bottleneck.runs import Run, best_run, load_run
 
 
@@ -102,10 +102,8 @@ def predict(
         If there is no image, or none that can be used.
     """
     chosen = _run(run, Path(runs))
-    if not isinstance(images, Dataset):
-        images = scan(images, labels=False, cache=cache, exclude=(runs,), progress=progress)
-    dataset = images
-    done = _features(chosen, dataset, Path(cache), progress)
+    done = _features(chosen, images, Path(cache), Path(runs), progress)
+    dataset = done.dataset
     failed = {failure.digest for failure in done.failures}
     rows = [row for row, digest in enumerate(dataset.digests) if digest.tobytes().hex() not in failed]
     if not rows:
@@ -130,8 +128,10 @@ def _run(run: "str | os.PathLike[str] | Run | None", runs: Path) -> Run:
     return load_run(path if path.exists() else runs / path)
 
 
-def _features(run: Run, dataset: Dataset, cache: Path, progress: Progress | None) -> Extraction:
-    """Fill the cache for `dataset` with the run's own backbone."""
+def _features(
+    run: Run, images: "str | os.PathLike[str] | Dataset", cache: Path, runs: Path, progress: Progress | None
+) -> Extraction:
+    """Fill the cache for `images` with the run's own backbone."""
     try:
         request = Request(**run.card["request"])
     except TypeError:
@@ -139,11 +139,13 @@ def _features(run: Run, dataset: Dataset, cache: Path, progress: Progress | None
             f"no word in {run.path}/card.json on how its backbone was asked for: extract and fit again"
         ) from None
     done = extract(
-        dataset,
+        images,
+        labels=False,
         model=request.model,
         weights=request.weights,
         seed=request.seed,
         cache=cache,
+        runs=runs,
         remember=False,
         progress=progress,
     )

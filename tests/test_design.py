@@ -23,6 +23,7 @@ STAGES = (
     {"backbones"},
     {"engines"},
     {"cache"},
+    {"pipeline", "selection"},
     {"extraction"},
     {"heads"},
     {"evaluate"},

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from bottleneck.cli.main import cli
@@ -9,19 +10,24 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+def options(group: click.Group = cli) -> set[str]:
+    """Return the options of all commands, those of groups too."""
+    found = {word for command in group.commands.values() for p in command.params for word in p.opts}
+    return found.union(*(options(inner) for inner in group.commands.values() if isinstance(inner, click.Group)))
+
+
 @pytest.mark.parametrize("name", list(cli.commands))
 def test_every_command_has_its_heading(name):
     assert f"### `bottleneck {name}" in README
 
 
 def test_every_option_that_is_named_exists():
-    known = {word for command in cli.commands.values() for p in command.params for word in p.opts}
     named = set(re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", README))
-    assert named - known - {"--help"} == set()
+    assert named - options() - {"--help"} == set()
 
 
 def test_every_option_but_the_selfexplaining_ones_is_explained():
-    known = {word for command in cli.commands.values() for p in command.params for word in p.opts if word[:2] == "--"}
+    known = {word for word in options() if word.startswith("--")}
     assert known - set(re.findall(r"--[A-Za-z][\w-]*", README)) == {"--top", "--dir"}
 
 

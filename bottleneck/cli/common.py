@@ -6,15 +6,29 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from bottleneck.errors import BottleneckError, BottleneckWarning
 
-_STAGES = {"scan": "reading", "extract": "extracting", "download": "downloading"}
+_STAGES = {
+    "scan": "reading",
+    "extract": "extracting",
+    "download": "downloading",
+    "verify": "verifying",
+    "merge": "merging",
+}
 
 Command = Callable[..., None]
+
+
+class InOrder(click.Group):
+    """Lists commands in the order of the work, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names as they were added."""
+        return list(self.commands)
 
 
 def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
@@ -95,8 +109,13 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
         say(click.style("warning: ", fg="yellow") + str(message))
 
 
-def _fail(kind: str, message: str, as_json: bool) -> None:
+def give_up(message: str) -> NoReturn:
+    """Say what went wrong, and exit with 1; what there was to print has been printed."""
     say(click.style("error: ", fg="red") + message)
+    sys.exit(1)
+
+
+def _fail(kind: str, message: str, as_json: bool) -> None:
     if as_json:
         put_json({"error": {"type": kind, "message": message}})
-    sys.exit(1)
+    give_up(message)

@@ -1,11 +1,24 @@
 """``bottleneck extract``."""
 
-import sys
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bottleneck.cli.common import command, progress_bar, put_json, say
+from bottleneck.cli.common import command, give_up, progress_bar, put_json, say
+
+if TYPE_CHECKING:
+    from bottleneck.images.failures import Limit
+
+
+def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
+    from bottleneck.images.failures import Limit
+
+    try:
+        return Limit.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
 
 
 @command("extract", short_help="Compute and cache the features of images.")
@@ -23,9 +36,26 @@ from bottleneck.cli.common import command, progress_bar, put_json, say
 @click.option("--batch-size", type=click.IntRange(1), help="Images that pass the network at once.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that decode.")
 @click.option("--device", help="As in torch.device.  [default: cuda where there is one, else cpu]")
-@click.option("--strict", is_flag=True, help="Exit with 1 if an image cannot be used.")
+@click.option("--max-pixels", type=click.IntRange(1), help="Refuse larger images.  [default: 178956970]")
+@click.option(
+    "--max-failures",
+    default="10%",
+    show_default=True,
+    callback=_limit,
+    metavar="N|N%",
+    help="Exit with 1 if more images cannot be used; the others are kept.",
+)
+@click.option("--strict", is_flag=True, help="As --max-failures 0.")
 def extract(
-    images: str | None, no_labels: bool, strict: bool, as_json: bool, cache: str, runs: str, **options: Any
+    images: str | None,
+    no_labels: bool,
+    max_pixels: int | None,
+    max_failures: Limit,
+    strict: bool,
+    as_json: bool,
+    cache: str,
+    runs: str,
+    **options: Any,
 ) -> None:
     """Compute the features of those IMAGES that have none yet, and cache them.
 
@@ -33,12 +63,16 @@ def extract(
     path,label[,split][,group], or with --no-labels any folder or file. By default it is what was last extracted with
     this cache, else the current folder.
     """
-    from bottleneck.cli.show import dataset_line, failures_table, ignored_line
+    from bottleneck.cli.show import dataset_line, failures_list, ignored_line, notes_list
     from bottleneck.extraction import extract as run
+    from bottleneck.images.failures import Limit
 
+    if max_pixels:
+        options["max_pixels"] = max_pixels
     with progress_bar(hidden=as_json) as progress:
         done = run(images, labels=not no_labels, cache=cache, runs=runs, progress=progress, **options)
-    failures_table(done.failures)
+    failures_list(done.failures, done.failures_table)
+    notes_list(done.notes)
     ignored_line(done.dataset.ignored)
     dataset_line(done.dataset)
     copies = len(done.dataset) - done.unique
@@ -47,6 +81,8 @@ def extract(
         f"{counted}: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
         f"{done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
     )
+    limit = Limit(0, percent=False) if strict else max_failures
+    problem = limit.problem(len(done.failures), done.images, done.failures_table)
     if as_json:
         put_json(
             {
@@ -62,7 +98,10 @@ def extract(
                 "seconds": round(done.seconds, 3),
                 "engine": done.engine,
                 "failures": [vars(failure) for failure in done.failures],
+                "failures_table": str(done.failures_table) if done.failures_table else None,
+                "notes": [vars(note) for note in done.notes],
+                "problem": problem,
             }
         )
-    if strict and done.failures:
-        sys.exit(1)
+    if problem:
+        give_up(problem)

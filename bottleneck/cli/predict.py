@@ -33,7 +33,7 @@ def predict(
 
     IMAGES is any folder, image, or CSV with a column path. --json prints one JSON object a line, as --format jsonl.
     """
-    from bottleneck.cli.show import failures_table, prediction_lines, prediction_rows, predictions_table
+    from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
     from bottleneck.prediction import predict as classify
 
     by_suffix = {".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}.get(Path(out or "").suffix.lower(), "table")
@@ -47,5 +47,5 @@ def predict(
             csv.writer(target, lineterminator="\n").writerows(prediction_rows(found, top))
         else:
             target.writelines(line + "\n" for line in prediction_lines(found))
-    failures_table(found.failures)
+    failures_list(found.failures)
     say(f"{len(found)} predicted, {len(found.failures)} failed, by {found.run.path} (cv {found.run.cv_accuracy:.1%})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rich import box
@@ -13,24 +14,39 @@ from rich.table import Table
 
 from bottleneck.cli.common import say
 from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.failures import by_reason
 
 if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
+    from bottleneck.cache.maintain import StoreInfo
     from bottleneck.demo.tour import Example
+    from bottleneck.extraction import Note
     from bottleneck.prediction import Predictions
     from bottleneck.runs import Run
 
-_FAILURES = 20
+_FAILURES = 3  # paths that are shown of each reason
 _CONFUSION_CLASSES = 12
 _CLASSES = 8
 
 
-def failures_table(failures: Sequence[Failure]) -> None:
-    """List the images that cannot be used, and why."""
-    for failure in failures[:_FAILURES]:
-        say(f"  {failure.code:<13} {failure.path}: {failure.message}")
-    if len(failures) > _FAILURES:
-        counts = ", ".join(f"{count} {code}" for code, count in Counter(f.code for f in failures).items())
-        say(f"  ... and {len(failures) - _FAILURES} more ({counts} in all; --json lists every one)")
+def failures_list(failures: Sequence[Failure], table: Path | None = None) -> None:
+    """List the images that cannot be used, by reason, the first of each with its path."""
+    for code, group in by_reason(failures).items():
+        say(f"{len(group)} {code}:")
+        for failure in group[:_FAILURES]:
+            say(f"  {failure.path}: {failure.message}")
+        if len(group) > _FAILURES:
+            say(f"  ... and {len(group) - _FAILURES} more")
+    if table:
+        say(f"all that failed: {table}")
+
+
+def notes_list(notes: Sequence[Note]) -> None:
+    """Say what is odd about images that were used."""
+    messages = Counter(note.message for note in notes)
+    for message, count in messages.items():
+        paths = [note.path for note in notes if note.message == message]
+        more = f" and {count - _FAILURES} more" if count > _FAILURES else ""
+        say(f"{count} with {message}: {', '.join(paths[:_FAILURES])}{more}")
 
 
 def ignored_line(ignored: dict[str, int]) -> None:
@@ -78,7 +94,7 @@ def run_report(run: Run) -> None:
         f"95 % interval {low:.1%} to {high:.1%}; balanced {metrics['balanced_accuracy']:.1%}, "
         f"macro F1 {metrics['macro_f1']:.3f}"
     )
-    failures_table([Failure(**failure) for failure in card["failures"]])
+    failures_list([Failure(**failure) for failure in card["failures"]])
     say(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s")
 
 
@@ -100,6 +116,20 @@ def runs_table(runs: Sequence[Run]) -> Table:
             f"{low:.1%} to {high:.1%}",
             f"{run.card['seconds']:.1f}",
         )
+    return table
+
+
+def specs_table(specs: Sequence[StoreInfo]) -> Table:
+    """Return a table of what is cached, a line a spec."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("spec", no_wrap=True)
+    for name in ("images", "features", "shards", "MB"):
+        table.add_column(name, justify="right")
+    table.add_column("written")
+    for spec in specs:
+        held = f" (+{spec.quarantined} quarantined)" if spec.quarantined else ""
+        shards, megabytes = f"{spec.shards}{held}", f"{spec.bytes / 1e6:,.1f}"
+        table.add_row(spec.short_name, str(spec.images), str(spec.dim), shards, megabytes, (spec.last or "")[:10])
     return table
 
 

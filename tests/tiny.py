@@ -1,0 +1,79 @@
+"""A backbone without torch, for tests of all that happens around one: its features are some of the pixels."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.spec import Spec
+from bottleneck.cache.store import FeatureCache
+from bottleneck.images.decode import decode
+from bottleneck.images.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(
+    resize=16, crop=12, interpolation="bilinear", antialias=True, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+)
+SPEC = Spec(
+    backbone="tiny",
+    weights="0" * 64,
+    layer="fc:input",
+    pooling="avg",
+    preprocessing=PREPROCESSING,
+    transform_input=False,
+    precision="fp32",
+    decoder=1,
+)
+DIM = 16
+
+
+class TinyEngine:
+    """An engine that counts what it is given.
+
+    Parameters
+    ----------
+    batch_size : int
+    before : callable, optional
+        Called before each batch.
+    """
+
+    name = "tiny"
+
+    def __init__(self, batch_size: int = 4, before: Callable[[], object] | None = None) -> None:
+        self.batch_size = batch_size
+        self.batches: list[int] = []
+        self._before = before
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        if self._before:
+            self._before()
+        assert 0 < len(pixels) <= self.batch_size
+        self.batches.append(len(pixels))
+        return pixels.reshape(len(pixels), -1)[:, ::27].astype(np.float32) / 255
+
+
+class Pending:
+    """Stands where `bottleneck.extraction._Pending` stood."""
+
+    def __init__(self, request: Request, cache: FeatureCache, batch_size: int | None, device: str | None) -> None:
+        self.spec = SPEC
+        self._engine = TinyEngine(batch_size or 4)
+
+    def engine(self) -> TinyEngine:
+        return self._engine
+
+
+def digest(data: bytes) -> np.ndarray:
+    """Return the digest of an image, as an array (1, 32)."""
+    return np.frombuffer(hashlib.sha256(data).digest(), np.uint8).reshape(1, 32)
+
+
+def features(data: bytes) -> np.ndarray:
+    """Return the features of an image, as an array (1, DIM)."""
+    return TinyEngine()(decode(data, PREPROCESSING).pixels[None])
+
+
+def use(monkeypatch: Any) -> None:
+    """Let `extract` use the tiny backbone, whatever model it is asked for."""
+    monkeypatch.setattr("bottleneck.extraction._Pending", Pending)
