@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test torture lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# The long form of the tests that break things: every call of every job in every way, and hundreds of kills.
+torture: $(VENV)/.installed-dev
+	BOTTLENECK_TORTURE=1 $(BIN)/python -m pytest -rP tests/cache/test_crash.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

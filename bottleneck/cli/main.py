@@ -5,18 +5,12 @@ import sys
 import click
 
 from bottleneck import __version__
+from bottleneck.cli.cache import cache
+from bottleneck.cli.common import InOrder
 from bottleneck.cli.demo import demo
 from bottleneck.cli.extract import extract
 from bottleneck.cli.fit import fit
 from bottleneck.cli.predict import predict
-
-
-class _InOrder(click.Group):
-    """Lists commands in the order of the work, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
 
 _HELP = """Folders of images to tested classifiers, without a training cluster.
 
@@ -28,14 +22,14 @@ bottleneck predict new-photos/   the best run says what they show
 
 
 @click.group(
-    cls=_InOrder, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=InOrder, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="bottleneck")
 def cli() -> None:
     """Hold the commands."""
 
 
-for _command in (extract, fit, predict, demo):
+for _command in (extract, fit, predict, cache, demo):
     cli.add_command(_command)
 
 

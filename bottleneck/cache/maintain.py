@@ -1,0 +1,289 @@
+"""Looking after a cache: what is in it, whether it is whole, and what nobody needs any more."""
+
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from bottleneck.cache.lock import maintenance
+from bottleneck.cache.scans import read_scan, scanned
+from bottleneck.cache.shard import read_shard
+from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.errors import BottleneckWarning, CacheError, NewerShard, ShardError
+from bottleneck.files import TEMPORARY, fsync_folder, temporary_beside
+from bottleneck.images.keys import Digests, DigestSet
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+_DAY = 86_400.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreInfo:
+    """One spec of a cache, in numbers.
+
+    Parameters
+    ----------
+    name, short_name : str
+        ``<model>-<fingerprint>``, and the same with 8 digits of the fingerprint.
+    model : str
+    images, dim : int
+        Rows and columns of its features.
+    dtype : str
+        ``float16``, ``float32``, or both.
+    shards, bytes : int
+    quarantined : int
+        Shards that were taken out of use.
+    first, last : str or None
+        When the oldest and the newest shard were written, ISO 8601, UTC.
+    """
+
+    name: str
+    short_name: str
+    model: str
+    images: int
+    dim: int
+    dtype: str
+    shards: int
+    bytes: int
+    quarantined: int
+    first: str | None
+    last: str | None
+
+
+def info(cache: FeatureCache) -> list[StoreInfo]:
+    """Return the specs of a cache, in the order of their names."""
+    return [_info(store) for store in cache.stores()]
+
+
+def _info(store: Store) -> StoreInfo:
+    index = store.index()
+    status = [found for path in store.shards() if (found := _status(path))]
+    times = sorted(found.st_mtime for found in status)
+    return StoreInfo(
+        name=store.name,
+        short_name=store.short_name,
+        model=store.spec.backbone,
+        images=len(index.digests()),
+        dim=next((entry.dim for entry in index.entries.values()), 0),
+        dtype=" and ".join(sorted({entry.dtype for entry in index.entries.values()})),
+        shards=len(status),
+        bytes=sum(found.st_size for found in status),
+        quarantined=len(_listed(store.folder / "quarantine")),
+        first=_date(times[0]) if times else None,
+        last=_date(times[-1]) if times else None,
+    )
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a look at every byte of a cache found.
+
+    Parameters
+    ----------
+    shards : int
+        How many were read.
+    damage : list of str
+        What is wrong; empty where all is well.
+    """
+
+    shards: int
+    damage: list[str]
+
+
+def verify(cache: FeatureCache, progress: Progress | None = None) -> Verification:
+    """Read every shard of every spec, and prove it. Damaged ones are moved to quarantine."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", BottleneckWarning)
+        stores = cache.stores()
+    damage = [str(warning.message) for warning in caught]
+    paths = [(store, path) for store in stores for path in store.shards()]
+    for done, (store, path) in enumerate(paths, 1):
+        try:
+            rows = read_shard(path, store.spec)
+            if not np.isfinite(rows.features).all():
+                raise ShardError(f"{path}: features that are not finite")
+        except FileNotFoundError:
+            pass  # compacted meanwhile, into a shard that was written just now
+        except NewerShard as error:
+            damage.append(str(error))
+        except ShardError as error:
+            if message := store.retire(path.stem, error):
+                damage.append(message)
+        except CacheError as error:
+            damage.append(str(error))
+        if progress:
+            progress("verify", done, len(paths))
+    return Verification(len(paths), damage)
+
+
+def remove(cache: FeatureCache, name: str) -> StoreInfo:
+    """Delete all features of a spec.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    name : str
+        As for `FeatureCache.find`.
+
+    Raises
+    ------
+    CacheError
+        If there is no such spec, or more than one, or it cannot be deleted.
+    """
+    store = cache.find(name)
+    told = _info(store)
+    try:
+        with maintenance(store.folder):
+            doomed = store.folder.rename(temporary_beside(store.folder))  # at once, so that nobody sees a half of it
+            fsync_folder(store.folder.parent)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise CacheError(f"cannot delete {store.folder}: {error.strerror or error}") from error
+    return told
+
+
+@dataclass
+class Garbage:
+    """What nobody needs any more.
+
+    Parameters
+    ----------
+    images : int
+        Rows of features of images that no dataset names.
+    temporaries, quarantined, memos : int
+        Unfinished files, shards in quarantine and memos of shards that are gone.
+    young : int
+        Rows that no dataset names, and that are kept because they are young.
+    bytes : int
+        What is freed, in all.
+    """
+
+    images: int = 0
+    temporaries: int = 0
+    quarantined: int = 0
+    memos: int = 0
+    young: int = 0
+    bytes: int = 0
+    paths: list[Path] = field(default_factory=list)
+
+
+def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Garbage:
+    """Delete what nobody needs any more.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    days : float
+        Nothing younger is deleted: it may belong to an extraction that is still at work.
+    dry_run : bool
+        Only say what would be deleted.
+
+    Raises
+    ------
+    CacheError
+        If a dataset cannot be read, or none is known: then nobody can say which images are needed.
+    """
+    before = time.time() - days * _DAY
+    named = _named(cache)
+    found = Garbage()
+    for store in cache.stores():
+        with maintenance(store.folder):
+            _sweep_shards(store, named, before, found, dry_run)
+            _sweep_files(store, before, found, dry_run)
+    for path in _temporaries(cache.root):
+        if _age_ok(path, before):
+            _delete(path, found, dry_run)
+            found.temporaries += 1
+    return found
+
+
+def _named(cache: FeatureCache) -> DigestSet:
+    """Return the digests of all images that some dataset names."""
+    scans = scanned(cache.root)
+    if not scans:
+        raise CacheError(
+            f"expected scans of your images in {cache.root / 'datasets'}, found none: every feature would seem "
+            f"unneeded. Run `bottleneck extract` on the images you keep, or `bottleneck cache rm` on a whole spec"
+        )
+    parts: list[Digests] = [read_scan(path).digests for path in scans]
+    return DigestSet(np.concatenate(parts))
+
+
+def _sweep_shards(store: Store, named: DigestSet, before: float, found: Garbage, dry_run: bool) -> None:
+    for name, entry in store.index().entries.items():
+        path = store.folder / "shards" / f"{name}.h5"
+        status = _status(path)
+        keep = named.find(entry.digests) >= 0
+        lost = int((~keep).sum())
+        if status is None or not lost:
+            continue
+        if status.st_mtime > before:
+            found.young += lost
+            continue
+        found.images += lost
+        found.bytes += round(status.st_size * lost / len(keep))
+        found.paths.append(path)
+        if not dry_run and (rows := store.load(name)) is not None:
+            if keep.any():
+                store.append(rows.digests[keep], rows.features[keep])  # durable before the old one goes
+            store.drop(name)
+
+
+def _sweep_files(store: Store, before: float, found: Garbage, dry_run: bool) -> None:
+    for path in _listed(store.folder / "quarantine"):
+        if _age_ok(path, before):
+            _delete(path, found, dry_run)
+            found.quarantined += 1
+    shards = {path.stem for path in store.shards()}
+    for path in _listed(store.folder / "index"):
+        if path.name not in shards and _age_ok(path, before):
+            _delete(path, found, dry_run)
+            found.memos += 1
+
+
+def _temporaries(root: Path) -> Iterator[Path]:
+    """Yield the unfinished files and folders that killed processes have left."""
+    for pattern in ("", "datasets/", "specs/", "features/", "features/*/", "features/*/*/"):
+        yield from sorted(root.glob(f"{pattern}{TEMPORARY}*"))
+
+
+def _delete(path: Path, found: Garbage, dry_run: bool) -> None:
+    inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+    found.bytes += sum(status.st_size for file in inside if (status := _status(file)))
+    found.paths.append(path)
+    if dry_run:
+        return
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CacheError(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def _age_ok(path: Path, before: float) -> bool:
+    status = _status(path)
+    return status is not None and status.st_mtime <= before
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if not path.name.startswith(TEMPORARY))
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

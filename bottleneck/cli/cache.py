@@ -1,0 +1,162 @@
+"""``bottleneck cache``."""
+
+from __future__ import annotations
+
+import click
+
+from bottleneck.cli.common import InOrder, command, give_up, progress_bar, put_json, say
+
+
+@click.group("cache", cls=InOrder, short_help="Look after the cache: info, verify, merge, compact, export, rm, gc.")
+def cache() -> None:
+    """Look after the feature cache."""
+
+
+@command("info", short_help="What is in it.")
+def info(as_json: bool, cache: str, runs: str) -> None:
+    """List the specs with their images, bytes and dates."""
+    from bottleneck.cache.maintain import info as look
+    from bottleneck.cache.store import FeatureCache
+    from bottleneck.cli.show import plain_console, specs_table
+
+    found = look(FeatureCache(cache))
+    if found:
+        plain_console().print(specs_table(found))
+    total = sum(spec.bytes for spec in found)
+    say(f"{len(found)} specs, {sum(spec.images for spec in found)} rows, {total / 1e6:,.1f} MB in {cache}")
+    if as_json:
+        put_json({"cache": cache, "bytes": total, "specs": [vars(spec) for spec in found]})
+
+
+@command("verify", short_help="Prove every byte; exit 1 on damage.")
+def verify(as_json: bool, cache: str, runs: str) -> None:
+    """Read every shard and compare it with its hash. A damaged one goes to quarantine; `extract` mends the loss."""
+    from bottleneck.cache.maintain import verify as prove
+    from bottleneck.cache.store import FeatureCache
+
+    with progress_bar(hidden=as_json) as progress:
+        found = prove(FeatureCache(cache), progress)
+    if as_json:
+        put_json({"cache": cache, "shards": found.shards, "damage": found.damage})
+    for problem in found.damage:
+        say(problem)
+    if found.damage:
+        give_up(f"expected {found.shards} whole shards, found {len(found.damage)} problems")
+    say(f"{found.shards} shards, all as they were written")
+
+
+@command("merge", short_help="Take over the features of other caches.")
+@click.argument("sources", nargs=-1, required=True, metavar="SRC...")
+def merge(sources: tuple[str, ...], as_json: bool, cache: str, runs: str) -> None:
+    """Take over what the caches SRC have and this one has not, also from another machine. SRC is only read."""
+    from bottleneck.cache.merge import merge as join
+    from bottleneck.cache.store import FeatureCache
+
+    done = []
+    with progress_bar(hidden=as_json) as progress:
+        for source in sources:
+            done.append(join(FeatureCache(cache), source, progress))
+            say(f"{source}: {done[-1].added} images added, {done[-1].known} known, {done[-1].scans} scans")
+    problems = [problem for merged in done for problem in merged.problems]
+    if as_json:
+        put_json({"cache": cache, "merged": [{**vars(merged), "source": str(merged.source)} for merged in done]})
+    for problem in problems:
+        say(problem)
+    if problems:
+        give_up(f"{len(problems)} parts could not be taken over; everything else was")
+
+
+@command("compact", short_help="Join small shards.")
+@click.argument("spec", required=False)
+def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
+    """Join many small shards into few, of SPEC or of all specs. Others may read and extract meanwhile."""
+    from bottleneck.cache.compact import compact as join
+    from bottleneck.cache.store import FeatureCache
+
+    home = FeatureCache(cache)
+    done = {}
+    for store in [home.find(spec)] if spec else home.stores():
+        sizes = join(store)
+        done[store.name] = vars(sizes)
+        say(f"{store.short_name}: {sizes.before} shards before, {sizes.after} after")
+    if as_json:
+        put_json({"cache": cache, "specs": done})
+
+
+@command("export", short_help="Write features for other programs.")
+@click.argument("images", required=False)
+@click.option("--format", "layout", type=click.Choice(["npz", "h5", "parquet"]), help="[default: as --out ends]")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="The file to write.")
+@click.option("--model", help="Whose features.  [default: the last extracted]")
+@click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
+def export(
+    images: str | None,
+    layout: str | None,
+    out: str,
+    model: str | None,
+    no_labels: bool,
+    as_json: bool,
+    cache: str,
+    runs: str,
+) -> None:
+    """Write digest, path, label, split and features of IMAGES, by default the last extracted, to one file."""
+    from bottleneck.cache.export import export as write
+    from bottleneck.cli.show import failures_list
+    from bottleneck.selection import select
+
+    with progress_bar(hidden=as_json) as progress:
+        labels = False if no_labels else None
+        chosen = select(images, model=model, cache=cache, runs=runs, labels=labels, progress=progress)
+    try:
+        layout = write(chosen.store, chosen.usable, out, layout)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    failures_list(chosen.failures)
+    say(f"{len(chosen.usable)} rows written to {out} ({layout}), {len(chosen.failures)} failed")
+    if as_json:
+        counts = {"rows": len(chosen.usable), "failed": len(chosen.failures)}
+        put_json({"out": out, "format": layout, "spec": chosen.store.name, **counts})
+
+
+@command("rm", short_help="Delete all features of a spec.")
+@click.argument("spec")
+def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
+    """Delete SPEC, named as `bottleneck cache info` shows it: the model, or enough of its fingerprint."""
+    from bottleneck.cache.maintain import remove
+    from bottleneck.cache.store import FeatureCache
+
+    gone = remove(FeatureCache(cache), spec)
+    say(f"deleted {gone.short_name}: {gone.images} images, {gone.bytes / 1e6:,.1f} MB")
+    if as_json:
+        put_json({"cache": cache, "deleted": vars(gone)})
+
+
+@command("gc", short_help="Delete what nobody needs; --dry-run first.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option(
+    "--days",
+    default=14.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Keep what is younger: an extraction at work may need it.",
+)
+def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None:
+    """Delete unfinished files, what is in quarantine, and features of images that no dataset names any more."""
+    from bottleneck.cache.maintain import gc as sweep
+    from bottleneck.cache.store import FeatureCache
+
+    found = sweep(FeatureCache(cache), days=days, dry_run=dry_run)
+    for path in found.paths:
+        say(f"  {path}")
+    young = f"; {found.young} rows more are unneeded, but younger than {days:g} days" if found.young else ""
+    say(
+        f"{'would delete' if dry_run else 'deleted'} features of {found.images} images, {found.temporaries} unfinished "
+        f"files, {found.quarantined} in quarantine, {found.memos} memos: {found.bytes / 1e6:,.1f} MB{young}"
+    )
+    if as_json:
+        counts = {name: value for name, value in vars(found).items() if name != "paths"}
+        put_json({"cache": cache, "dry_run": dry_run, **counts, "paths": [str(path) for path in found.paths]})
+
+
+for _command in (info, verify, merge, compact, export, rm, gc):
+    cache.add_command(_command)

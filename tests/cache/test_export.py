@@ -1,0 +1,131 @@
+import os
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bottleneck.cache.export import export
+from bottleneck.errors import CacheError, MissingFeatures
+from bottleneck.images.dataset import Dataset
+from tests.cache.numbered import D, add, digests, features
+
+LAYOUTS = ["npz", "h5", "parquet"]
+NAMES = ("digest", "path", "label", "split")
+
+
+def dataset(*numbers: int, labels: tuple[str | None, ...] = (), paths: tuple[str, ...] = ()) -> Dataset:
+    none = (None,) * len(numbers)
+    return Dataset(
+        source=Path("/images"),
+        paths=paths or tuple(f"/images/ä{number}.jpg" for number in range(len(numbers))),
+        digests=digests(*numbers),
+        labels=labels or tuple("ab"[number % 2] for number in numbers),
+        given_splits=("train", "val", "test", "train")[: len(numbers)],
+        groups=none,
+    )
+
+
+def load(path: Path, layout: str) -> dict[str, np.ndarray]:
+    if layout == "npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    if layout == "h5":
+        with h5py.File(path) as file:
+            texts = {name: file[name].asstr()[:] for name in NAMES}
+            return {**texts, "features": file["features"][:]}
+    table = pytest.importorskip("pyarrow.parquet").read_table(path)
+    texts = {name: np.array(table[name].to_pylist(), object) for name in NAMES}
+    return {
+        **texts,
+        "features": np.array(
+            table["features"].to_pylist(), table.schema.field("features").type.value_type.to_pandas_dtype()
+        ),
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_every_layout_holds_a_row_a_path_in_the_order_of_the_paths(store, tmp_path, layout, dtype):
+    add(store, 3, 1, dtype=dtype)
+    add(store, 2, dtype=dtype)
+    out = tmp_path / f"out.{layout}"
+    assert export(store, dataset(1, 2, 3, 1), out) == layout
+    found = load(out, layout)
+
+    assert found["digest"].tolist() == [row.tobytes().hex() for row in digests(1, 2, 3, 1)]
+    assert found["path"].tolist() == [f"/images/ä{number}.jpg" for number in range(4)]
+    assert found["label"].tolist() == ["b", "a", "b", "b"]
+    assert found["split"].tolist() == ["train", "val", "test", "train"]
+    assert found["features"].dtype == dtype
+    assert np.array_equal(found["features"], features(1, 2, 3, 1, dtype=dtype))
+
+
+@pytest.mark.parametrize(("layout", "nothing"), [("npz", ""), ("h5", ""), ("parquet", None)])
+def test_an_image_without_a_label_has_an_empty_one(store, tmp_path, layout, nothing):
+    add(store, 1, 2)
+    out = tmp_path / "out"
+    export(store, dataset(1, 2, labels=(None, "b")), out, layout)
+
+    assert load(out, layout)["label"].tolist() == [nothing, "b"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_path_that_is_not_utf_8_is_spelt_out(store, tmp_path, layout):
+    add(store, 1)
+    out = tmp_path / "out"
+    export(store, dataset(1, paths=("/images/caf\udce9.jpg",)), out, layout)
+
+    assert load(out, layout)["path"].tolist() == ["/images/caf\\xe9.jpg"]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out"])
+def test_a_name_that_tells_no_layout_is_refused(store, tmp_path, name):
+    add(store, 1)
+    with pytest.raises(ValueError, match="npz, h5, parquet"):
+        export(store, dataset(1), tmp_path / name)
+
+    assert os.listdir(tmp_path) == ["cache"]
+
+
+def test_missing_features_leave_the_old_file_alone(store, tmp_path):
+    add(store, 1)
+    out = tmp_path / "out.npz"
+    out.write_bytes(b"old")
+    with pytest.raises(MissingFeatures):
+        export(store, dataset(1, 2), out)
+
+    assert out.read_bytes() == b"old"
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone_and_nothing_else(store, tmp_path, monkeypatch):
+    add(store, 1)
+    out = tmp_path / "out.npz"
+    out.write_bytes(b"old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(CacheError, match="No space left"):
+        export(store, dataset(1), out)
+
+    assert out.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["cache", "out.npz"]
+
+
+def test_without_pyarrow_the_line_that_installs_it_is_said(store, tmp_path, monkeypatch):
+    add(store, 1)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CacheError, match=r"pip install 'bottleneck-vision\[parquet\]'"):
+        export(store, dataset(1), tmp_path / "out.parquet")
+
+    assert os.listdir(tmp_path) == ["cache"]
+
+
+def test_features_are_chunked_by_rows(store, tmp_path):
+    add(store, 1, 2, 3)
+    export(store, dataset(1, 2, 3), tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["features"].chunks == (3, D)

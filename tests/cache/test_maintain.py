@@ -1,0 +1,269 @@
+import hashlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bottleneck.cache.maintain import Verification, gc, info, remove, verify
+from bottleneck.cache.scans import save_scan
+from bottleneck.errors import BottleneckWarning, CacheError
+from bottleneck.files import TEMPORARY
+from bottleneck.images.dataset import Dataset
+from tests.cache.numbered import D, add, digests, features, files, flip_a_feature
+
+DAY = 86_400
+
+
+def age(path: Path, days: float) -> Path:
+    when = time.time() - days * DAY
+    os.utime(path, (when, when))
+    return path
+
+
+def name_images(cache, *numbers: int, source: str = "/images") -> None:
+    """Keep a dataset of images that are known by a number."""
+    none = (None,) * len(numbers)
+    paths = tuple(f"{source}/{number}.jpg" for number in numbers)
+    dataset = Dataset(
+        source=Path(source), paths=paths, digests=digests(*numbers), labels=none, given_splits=none, groups=none
+    )
+    save_scan(cache.root, dataset)
+
+
+# --- info -------------------------------------------------------------------------------------------------------
+
+
+def test_info_counts_images_once_and_everything_on_disk(cache, store):
+    paths = [age(add(store, 1, 2), 3), age(add(store, 2, 3), 1)]
+    (found,) = info(cache)
+
+    assert (found.images, found.dim, found.dtype, found.shards) == (3, D, "float32", 2)
+    assert found.bytes == sum(path.stat().st_size for path in paths)
+    assert (found.name, found.short_name, found.model) == (store.name, store.short_name, "tiny")
+    assert found.first < found.last
+    assert found.first[:10] == time.strftime("%Y-%m-%d", time.gmtime(time.time() - 3 * DAY))
+
+
+def test_info_lists_every_spec(cache, store, spec):
+    add(store, 1)
+    add(cache.store(replace(spec, weights="1" * 64)), 1, dtype="float16")
+
+    assert sorted(found.dtype for found in info(cache)) == ["float16", "float32"]
+
+
+def test_info_of_an_absent_cache_is_empty(cache):
+    assert info(cache) == []
+    assert not cache.root.exists()
+
+
+def test_info_counts_what_is_in_quarantine(cache, store):
+    add(store, 1)
+    flip_a_feature(add(store, 2), 2)
+    with pytest.warns(BottleneckWarning, match="damaged"):
+        (found,) = info(cache)
+
+    assert (found.images, found.shards, found.quarantined) == (1, 1, 1)
+
+
+# --- verify -----------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_cache_is_verified(cache, store):
+    add(store, 1, 2)
+    add(store, 3)
+
+    assert verify(cache) == Verification(shards=2, damage=[])
+
+
+def rot(path: Path, numbers: tuple[int, ...]) -> None:
+    """Flip a bit as a disk would: the file's times stay as they are."""
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    flip_a_feature(path, *numbers)
+    os.utime(path, ns=times)
+
+
+def test_bits_that_rot_in_place_are_found_and_their_images_are_computed_again(cache, store):
+    add(store, 1, 2)
+    rot(add(store, 3, 4), (3, 4))
+    (problem,) = verify(cache).damage
+
+    assert "damaged" in problem
+    assert "quarantine" in problem
+    assert store.missing(digests(1, 2, 3, 4)).tolist() == [2, 3]
+    assert verify(cache) == Verification(shards=1, damage=[])
+
+
+def test_features_that_are_not_finite_are_damage_even_under_a_matching_name(cache, store):
+    path = add(store, 1)
+    with h5py.File(path, "r+") as file:
+        file["features"][0, 0] = np.inf
+    path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5"))
+
+    assert "not finite" in verify(cache).damage[0]
+    assert store.shards() == []
+
+
+def test_a_newer_shard_is_reported_and_stays(cache, store):
+    path = add(store, 1)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+    path = path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5"))
+
+    assert "update bottleneck" in verify(cache).damage[0]
+    assert store.shards() == [path]
+
+
+def test_a_spec_that_cannot_be_read_is_damage(cache, store):
+    add(store, 1)
+    (store.folder / "spec.json").write_text("{")
+
+    assert "expected a spec" in verify(cache).damage[0]
+
+
+def test_verify_reports_its_progress(cache, store):
+    add(store, 1)
+    add(store, 2)
+    seen = []
+    verify(cache, lambda *event: seen.append(event))
+
+    assert seen == [("verify", 1, 2), ("verify", 2, 2)]
+
+
+# --- rm ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["model", "short name", "fingerprint"])
+def test_a_spec_is_deleted_and_no_other(cache, store, spec, part):
+    other = cache.store(replace(spec, backbone="huge", weights="1" * 64))
+    add(store, 1)
+    add(other, 1)
+    name = {"model": "tiny", "short name": store.short_name, "fingerprint": spec.fingerprint[:6]}[part]
+    gone = remove(cache, name)
+
+    assert (gone.name, gone.images) == (store.name, 1)
+    assert [left.name for left in cache.stores()] == [other.name]
+    assert os.listdir(cache.root / "features") == [other.name]
+
+
+def test_a_name_that_fits_two_specs_deletes_none(cache, store, spec):
+    add(store, 1)
+    add(cache.store(replace(spec, weights="1" * 64)), 1)
+    with pytest.raises(CacheError, match="found 2 specs"):
+        remove(cache, "tiny")
+
+    assert len(cache.stores()) == 2
+
+
+def test_a_spec_that_is_being_deleted_is_no_store_any_more(cache, store):
+    add(store, 1)
+    store.folder.rename(store.folder.with_name(f"{TEMPORARY}1-x"))
+
+    assert cache.stores() == []
+
+
+# --- gc ---------------------------------------------------------------------------------------------------------
+
+
+def test_features_that_no_dataset_names_go_and_the_others_stay(cache, store):
+    name_images(cache, 1, 2)
+    name_images(cache, 5, source="/others")
+    for path in (add(store, 1, 3), add(store, 2, 5), add(store, 4)):
+        age(path, 20)
+    found = gc(cache)
+
+    assert (found.images, found.young) == (2, 0)
+    assert store.missing(digests(1, 2, 3, 4, 5)).tolist() == [2, 3]
+    assert np.array_equal(store.read(digests(1, 2, 5)), features(1, 2, 5))
+
+
+def test_a_dry_run_says_the_same_and_deletes_nothing(cache, store):
+    name_images(cache, 1)
+    age(add(store, 1, 3), 20)
+    age(add(store, 4), 20)
+    (store.folder / "quarantine").mkdir()
+    (store.folder / "quarantine" / "x.h5").write_bytes(b"damaged")
+    age(store.folder / "quarantine" / "x.h5", 20)
+    (store.folder / "shards" / f"{TEMPORARY}9-x").write_bytes(b"half")
+    age(store.folder / "shards" / f"{TEMPORARY}9-x", 20)
+    before = files(cache.root)
+    told = gc(cache, dry_run=True)
+    kept = files(cache.root) - {str((store.folder / "maintenance.lock").relative_to(cache.root))}
+
+    assert kept == before
+    assert (told.images, told.quarantined, told.temporaries) == (2, 1, 1)
+    done = gc(cache)
+    assert vars(done) == vars(told)
+    assert len(files(cache.root)) < len(before)
+
+
+def test_what_is_young_stays_for_an_extraction_that_is_still_at_work(cache, store):
+    name_images(cache, 1)
+    add(store, 1, 3)
+    (store.folder / "shards" / f"{TEMPORARY}9-x").write_bytes(b"half")
+    found = gc(cache)
+
+    assert (found.images, found.young, found.temporaries, found.paths) == (0, 1, 0, [])
+    assert store.has(digests(1, 3)).all()
+
+
+def test_days_set_what_is_young(cache, store):
+    name_images(cache, 1)
+    age(add(store, 3), 2)
+
+    assert gc(cache, days=3, dry_run=True).images == 0
+    assert gc(cache, days=1, dry_run=True).images == 1
+
+
+@pytest.mark.parametrize("place", ["", "features", "datasets", "specs", "store", "shards", "index"])
+def test_unfinished_files_and_folders_go_wherever_they_lie(cache, store, place):
+    name_images(cache, 1)
+    add(store, 1)
+    folder = {"store": store.folder, "shards": store.folder / "shards", "index": store.folder / "index"}.get(
+        place, cache.root / place
+    )
+    folder.mkdir(exist_ok=True)
+    left = folder / f"{TEMPORARY}9-x"
+    if place == "features":  # of a spec that was being deleted
+        left.mkdir()
+        (left / "more").write_bytes(b"half")
+    else:
+        left.write_bytes(b"half")
+    age(left, 20)
+    found = gc(cache)
+
+    assert (found.temporaries, found.paths) == (1, [left])
+    assert not left.exists()
+    assert store.has(digests(1)).all()
+
+
+def test_memos_of_shards_that_are_gone_go(cache, store):
+    name_images(cache, 1)
+    path = add(store, 1)
+    stray = store.folder / "index" / ("0" * 64)
+    stray.write_bytes(b"")
+    age(stray, 20)
+
+    assert gc(cache).memos == 1
+    assert [memo.name for memo in (store.folder / "index").iterdir()] == [path.stem]
+
+
+def test_without_any_dataset_nothing_is_deleted(cache, store):
+    age(add(store, 1), 20)
+    with pytest.raises(CacheError, match="every feature would seem unneeded"):
+        gc(cache)
+
+    assert store.has(digests(1)).all()
+
+
+def test_a_dataset_that_cannot_be_read_stops_it_before_anything_is_deleted(cache, store):
+    name_images(cache, 1)
+    age(add(store, 1, 2), 20)
+    (cache.root / "datasets" / "other-0.json").write_text("{")
+    with pytest.raises(CacheError, match="cannot read the scan"):
+        gc(cache)
+
+    assert store.has(digests(1, 2)).all()

@@ -1,0 +1,196 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from bottleneck.cache.store import FeatureCache
+from bottleneck.cli.main import cli
+from tests.conftest import photo, write
+
+CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(5)}
+COMMANDS = ["info", "verify", "merge", "compact", "export", "rm", "gc"]
+
+
+def run(*words, code=0):
+    """Run a command in this process; return what stands on stdout and on stderr."""
+    found = CliRunner().invoke(cli, [str(word) for word in words])
+    assert found.exit_code == code, found.output
+    return found.stdout, found.stderr
+
+
+@pytest.fixture
+def images(folder):
+    images = folder(CLASSES)
+    run("extract", images)
+    return images
+
+
+def store():
+    (found,) = FeatureCache("cache").stores()
+    return found
+
+
+def test_the_group_lists_its_commands_in_the_order_of_the_work():
+    assert list(cli.commands["cache"].commands) == COMMANDS
+    help_ = run("cache", "--help")[0]
+    assert [help_.index(f"  {name} ") for name in COMMANDS] == sorted(help_.index(f"  {name} ") for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_the_common_options(name):
+    printed = run("cache", name, "--help")[0]
+    for option in ("--cache", "--runs", "--json", "--debug"):
+        assert option in printed
+
+
+def test_info_shows_each_spec_on_one_line_of_80_columns(images):
+    stdout, stderr = run("cache", "info")
+    assert stdout == ""
+    (line,) = [line for line in stderr.splitlines() if store().short_name in line]
+    assert line.split()[1:3] == ["10", "1280"]
+    assert max(map(len, stderr.splitlines())) <= 80
+    assert "1 specs, 10 rows" in stderr
+
+
+def test_info_as_json_has_bytes_and_dates(images):
+    (found,) = json.loads(run("cache", "info", "--json")[0])["specs"]
+    assert (found["images"], found["dim"], found["dtype"], found["shards"]) == (10, 1280, "float32", 1)
+    assert found["bytes"] == store().shards()[0].stat().st_size
+    assert found["first"] <= found["last"]
+
+
+def test_info_of_nothing_is_no_error():
+    assert "0 specs" in run("cache", "info")[1]
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    os.utime(path, (1, 1))
+
+
+def test_verify_exits_with_1_on_damage_and_extract_mends_it(images):
+    assert "all as they were written" in run("cache", "verify")[1]
+    damage(store().shards()[0])
+    stdout, stderr = run("cache", "verify", "--json", code=1)
+    assert len(json.loads(stdout)["damage"]) == 1
+    assert "damaged" in stderr
+    assert json.loads(run("extract", images, "--json")[0])["computed"] == 10
+    assert json.loads(run("cache", "verify", "--json")[0]) == {"cache": "cache", "shards": 1, "damage": []}
+
+
+def test_an_extraction_after_damage_in_place_says_so_and_computes_again(images):
+    damage(store().shards()[0])
+    stdout, stderr = run("extract", images, "--json")
+    assert json.loads(stdout)["computed"] == 10
+    assert "moved to" in stderr
+
+
+def test_merge_takes_over_and_the_heads_can_be_fitted(folder, images, tmp_path):
+    stdout, stderr = run("cache", "merge", "cache", "--cache", "other", "--json")
+    (merged,) = json.loads(stdout)["merged"]
+    assert (merged["added"], merged["known"], merged["scans"], merged["problems"]) == (10, 0, 1, [])
+    assert "10 images added" in stderr
+    shutil.rmtree(images)
+    assert "held-out" in run("fit", "--cache", "other", "--split", "60/0/40", "--cv", "2")[1]
+
+
+def test_merge_of_several_with_damage_takes_the_rest_and_exits_with_1(images, folder):
+    more = folder(
+        {f"{name}/{n}.jpg": 700 + 10 * place + n for place, name in enumerate("ab") for n in range(3)}, "more"
+    )
+    run("extract", more, "--cache", "second")
+    damage(next(Path("cache").glob("features/*/shards/*.h5")))
+    stdout, stderr = run("cache", "merge", "cache", "second", "--cache", "third", "--json", code=1)
+    assert [merged["added"] for merged in json.loads(stdout)["merged"]] == [0, 6]
+    assert "everything else was" in stderr
+
+
+def test_merge_of_what_is_no_cache_is_an_error(images):
+    assert "expected a cache" in run("cache", "merge", images, code=1)[1]
+    run("cache", "merge", code=2)
+
+
+def test_compact_joins_what_several_extractions_left(images):
+    for number in range(3):
+        write(images / f"a/new{number}.jpg", photo(500 + number))
+        run("extract", images)
+    stdout, stderr = run("cache", "compact", "--json")
+    assert list(json.loads(stdout)["specs"].values()) == [{"before": 4, "after": 1}]
+    assert "4 shards before, 1 after" in stderr
+    assert json.loads(run("extract", images, "--json")[0])["reused"] == 13
+    run("cache", "compact", store().short_name)
+    assert "found 0 specs" in run("cache", "compact", "nothing", code=1)[1]
+
+
+@pytest.mark.parametrize(("name", "words"), [("x.npz", []), ("x.bin", ["--format", "npz"])])
+def test_export_writes_what_was_extracted_last(images, name, words):
+    stdout, stderr = run("cache", "export", "--out", name, *words, "--json")
+    answer = json.loads(stdout)
+    assert (answer["rows"], answer["format"], answer["failed"]) == (10, "npz", 0)
+    assert "10 rows written" in stderr
+    with np.load(name) as arrays:
+        assert arrays["features"].shape == (10, 1280)
+        assert arrays["label"].tolist() == ["a"] * 5 + ["b"] * 5
+        assert arrays["path"].tolist() == sorted(str(images / name) for name in CLASSES)
+        assert set(arrays["split"].tolist()) <= {"train", "val", "test"}
+
+
+def test_export_lists_what_failed_and_leaves_it_out(images):
+    write(images / "a/page.jpg", b"<html>")
+    run("extract", images)
+    stdout, stderr = run("cache", "export", "--out", "x.npz", "--json")
+    assert (json.loads(stdout)["rows"], json.loads(stdout)["failed"]) == (10, 1)
+    assert "page.jpg" in stderr
+
+
+def test_export_of_images_without_labels(folder, images):
+    flat = folder({"1.jpg": 801, "2.jpg": 802}, "flat")
+    run("extract", flat, "--no-labels")
+    run("cache", "export", "--out", "x.npz")
+    with np.load("x.npz") as arrays:
+        assert arrays["label"].tolist() == ["", ""]
+
+
+def test_export_needs_features_a_file_and_a_format(folder, images):
+    more = folder({"a/1.jpg": 901, "b/2.jpg": 902}, "more")
+    assert "extract" in run("cache", "export", more, "--out", "x.npz", code=1)[1]
+    assert not Path("x.npz").exists()
+    run("cache", "export", code=2)
+    assert "expected a format" in run("cache", "export", "--out", "x.csv", code=2)[1]
+
+
+def test_rm_deletes_a_spec(images):
+    stdout, stderr = run("cache", "rm", "efficientnet_lite0", "--json")
+    assert json.loads(stdout)["deleted"]["images"] == 10
+    assert "deleted efficientnet_lite0-" in stderr
+    assert FeatureCache("cache").stores() == []
+    assert "found 0 specs" in run("cache", "rm", "efficientnet_lite0", code=1)[1]
+    assert json.loads(run("extract", images, "--json")[0])["computed"] == 10
+
+
+def test_gc_deletes_what_no_dataset_names_once_it_is_old(images):
+    (images / "a/0.jpg").unlink()
+    run("extract", images)
+    assert json.loads(run("cache", "gc", "--json")[0])["young"] == 1
+    stdout, stderr = run("cache", "gc", "--days", "0", "--dry-run", "--json")
+    assert (json.loads(stdout)["images"], json.loads(stdout)["dry_run"]) == (1, True)
+    assert "would delete" in stderr
+    assert len(store().digests()) == 10
+    run("cache", "gc", "--days", "0")
+    assert len(store().digests()) == 9
+    assert json.loads(run("extract", images, "--json")[0])["reused"] == 9
+
+
+@pytest.mark.parametrize("words", [["compact"], ["gc", "--days", "0"], ["rm", "efficientnet_lite0"]])
+def test_two_maintenance_jobs_at_once_are_refused(images, words):
+    from bottleneck.cache.lock import maintenance
+
+    with maintenance(store().folder):
+        assert "try again later" in run("cache", *words, code=1)[1]
+    assert len(store().digests()) == 10
