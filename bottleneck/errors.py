@@ -10,6 +10,7 @@
     │   └── WeightsUnavailable (OSError)  weights that are not on this machine and cannot be fetched
     ├── CacheError (OSError)              the cache cannot be read or written
     │   ├── ShardError (ValueError)       a shard that is damaged or hostile: it is moved to quarantine
+    │   │   ├── DamagedShard              one whose bytes do not match its name
     │   │   └── NewerShard                one of a newer format: it is refused and left where it is
     │   └── MissingFeatures (LookupError) features that were asked for are not in the cache
     ├── RunError (ValueError)             a folder that is no run, or one of a newer format
@@ -82,6 +83,10 @@ class CacheError(BottleneckError, OSError):
 
 class ShardError(CacheError, ValueError):
     """A shard that is damaged or hostile."""
+
+
+class DamagedShard(ShardError):
+    """A shard whose bytes do not match its name."""
 
 
 class NewerShard(ShardError):

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, recall, remember_spec
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.scans import Last, failures_path, load_last, save_last, save_scan
+from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
@@ -40,8 +39,8 @@ class Note:
 class Extraction:
     """What `extract` did.
 
-    ``unique`` images stand behind ``images`` paths; of these ``computed`` passed the network now, ``reused`` had
-    their features in the cache, and the rest are among the ``failures``, as are files that could not be read.
+    Of ``images`` paths some are among the ``failures``, some are ``copies`` of others, and of the rest ``computed``
+    passed the network now and ``reused`` had their features in the cache.
     """
 
     dataset: Dataset
@@ -49,6 +48,7 @@ class Extraction:
     dim: int
     computed: int
     reused: int
+    copies: int
     failures: tuple[Failure, ...]
     failures_table: Path | None  # the CSV that lists them, where there are any
     notes: tuple[Note, ...]  # of images that were computed now
@@ -152,12 +152,11 @@ def extract(
     memo = UndecodableMemo(home.root / "digests.sqlite")
     known = memo.load()
     settings = Settings(threads=threads, max_pixels=max_pixels)
-    store, dataset, work = _fill(found, home, pending, known, settings, progress)
-    index = store.index()
-    has = index.has(dataset.digests)
-    failures = _failures(dataset, known | work.undecodable, work, has)
+    filled = _fill(found, home, pending, known, settings, progress)
+    store, dataset, has, work = filled.store, filled.dataset, filled.has, filled.work
+    failures = _failures(dataset, known | work.undecodable | work.unread, has)
     memo.remember(work.undecodable)
-    if remember:
+    if remember and (dataset.decided is None or not has_scan(home.root, dataset.source)):  # a subset is not the whole
         save_scan(home.root, replace(dataset, failures=failures))
     table = failures_path(home.root, dataset.source)
     if not has.any():
@@ -166,18 +165,31 @@ def extract(
     store.remember_request(request.to_json())
     if remember:
         save_last(home.root, Last(str(dataset.source), dataset.labelled, store.name))
+    unique = int(has[dataset.first_rows()].sum())
     return Extraction(
         dataset=dataset,
         store=store,
-        dim=next(iter(index.entries.values())).dim,
+        dim=filled.dim,
         computed=len(work.computed),
-        reused=int(has[dataset.first_rows()].sum()) - len(work.computed),
+        reused=unique - len(work.computed),
+        copies=int(has.sum()) - unique,
         failures=failures,
         failures_table=table if failures and remember else None,
         notes=_notes(dataset, work),
         seconds=time.perf_counter() - started,
         engine=work.engine,
     )
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A dataset of which every image has features, or a reason to have none."""
+
+    store: Store
+    dataset: Dataset
+    has: NDArray[np.bool_]  # whether each row has features, when the pipeline had run
+    dim: int
+    work: Work
 
 
 def _fill(
@@ -187,7 +199,7 @@ def _fill(
     known: dict[bytes, ImageError],
     settings: Settings,
     progress: Progress | None,
-) -> tuple[Store, Dataset, Work]:
+) -> _Filled:
     """Run the pipeline until every image has features, or a reason to have none.
 
     Raises
@@ -202,16 +214,14 @@ def _fill(
             run(found, store, pending.engine, known, settings, work, progress)
         except _OtherSpec:
             continue
-        dataset = found.dataset()
-        if not _lost(dataset, store, known.keys() | work.undecodable.keys() | work.failures.keys()):
-            return store, dataset, work
+        dataset, index = found.dataset(), store.index()
+        has = index.has(dataset.digests)
+        excused = known.keys() | work.undecodable.keys() | work.unread.keys()
+        if all(dataset.digests[row].tobytes() in excused for row in np.flatnonzero(~has).tolist()):
+            dim = next((entry.dim for entry in index.entries.values()), 0)
+            return _Filled(store, dataset, has, dim, work)
         # Features that were here at the start have been quarantined, or deleted by another process, meanwhile.
     raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
-
-
-def _lost(dataset: Dataset, store: Store, excused: Set[bytes]) -> bool:
-    """Whether images have neither features nor a reason to have none."""
-    return any(dataset.digests[row].tobytes() not in excused for row in store.missing(dataset.digests).tolist())
 
 
 def _survey(images: "str | os.PathLike[str] | Dataset | None", cache: Path, runs: Path, labels: bool) -> Survey:
@@ -261,19 +271,13 @@ class _Pending:
         return backbone.spec
 
 
-def _failures(
-    dataset: Dataset, undecodable: dict[bytes, ImageError], work: Work, has: NDArray[np.bool_]
-) -> tuple[Failure, ...]:
-    """Return the files that could not be read and, for each image that cannot be used, its first path."""
+def _failures(dataset: Dataset, errors: dict[bytes, ImageError], has: NDArray[np.bool_]) -> tuple[Failure, ...]:
+    """Return the files that could not be read, and every path of the images that have no features."""
     found = []
-    for row in np.intersect1d(dataset.first_rows(), np.flatnonzero(~has)).tolist():
+    for row in np.flatnonzero(~has).tolist():
         digest = dataset.digests[row].tobytes()
-        if digest in undecodable:
-            error = undecodable[digest]
-            found.append(Failure(dataset.paths[row], error.code, str(error), digest.hex()))
-        elif digest in work.failures:
-            found.append(work.failures[digest])
-    return (*dataset.failures, *sorted(found, key=lambda failure: failure.path))
+        found.append(Failure(dataset.paths[row], errors[digest].code, str(errors[digest]), digest.hex()))
+    return (*dataset.failures, *found)
 
 
 def _notes(dataset: Dataset, work: Work) -> tuple[Note, ...]:

@@ -97,6 +97,22 @@ def write_json(path: Path, value: Any) -> None:
     write_changed(path, (json.dumps(value, indent=2, ensure_ascii=True) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """Return the value that `path` holds.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, or nested too deeply.
+    OSError
+        If it cannot be read.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+
+
 def canonical_json(value: Any) -> bytes:
     """Return the one byte string that stands for `value`: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from bottleneck.cache.index import Index
 from bottleneck.cache.store import Store
 from bottleneck.errors import ImageError
-from bottleneck.images.dataset import Failure
 from bottleneck.images.decode import MAX_PIXELS, Decoded, decode
 from bottleneck.images.digest import Signature, read_file
 from bottleneck.images.keys import Digests, DigestSet, as_digests
@@ -61,7 +60,7 @@ class Work:
 
     computed: set[bytes] = field(default_factory=set)  # digests
     undecodable: dict[bytes, ImageError] = field(default_factory=dict)  # by digest
-    failures: dict[bytes, Failure] = field(default_factory=dict)  # by digest, of files that could not be read again
+    unread: dict[bytes, ImageError] = field(default_factory=dict)  # by digest, of known files not to be read again
     notes: dict[bytes, str] = field(default_factory=dict)  # by digest
     engine: str | None = None
 
@@ -186,11 +185,10 @@ def _shuffled(items: list[_Item]) -> list[_Item]:
 
 def _fail(survey: Survey, item: _Item, error: ImageError, work: Work) -> None:
     """Take the failure of a file that could not be read."""
-    row = item.rows[0]
     if item.digest is None:
-        survey.fail(row, error)
+        survey.fail(item.rows[0], error)
     else:
-        work.failures[item.digest] = Failure(survey.paths[row], error.code, str(error), item.digest.hex())
+        work.unread[item.digest] = error
 
 
 def _take(survey: Survey, item: _Item, read: _Read, work: Work, batch: list[tuple[bytes, NDArray[np.uint8]]]) -> None:

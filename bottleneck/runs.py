@@ -94,6 +94,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         if card["version"] != CARD_VERSION:
             raise RunError(f"expected a card of version {CARD_VERSION} in {file}, found {card['version']!r}")
         run = Run(folder, card)
+        if not isinstance(card["fingerprint"], str):
+            raise RunError(f"expected a fingerprint in {file}, found {card['fingerprint']!r}")
         _ = (
             run.cv_accuracy,
             run.metrics["accuracy"],

@@ -4,14 +4,14 @@ import os
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bottleneck.cache.scans import load_last, load_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import BottleneckWarning, CacheError, ImageError, MissingFeatures
+from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress, scan
 from bottleneck.images.splits import Shares
@@ -82,7 +82,7 @@ def select(
             f"({some([dataset.paths[row] for row in unknown])}): run `bottleneck extract {dataset.source} "
             f"--model {store.spec.backbone}` again"
         )
-    failures = (*dataset.failures, *(failed[digest] for digest in lost.values()))
+    failures = (*dataset.failures, *(replace(failed[digest], path=dataset.paths[row]) for row, digest in lost.items()))
     return Selection(dataset, store, dataset.subset(np.flatnonzero(has).tolist()), failures)
 
 
@@ -131,9 +131,9 @@ def _store(cache: FeatureCache, model: str | None) -> Store:
 
 
 def _failures(dataset: Dataset, store: Store) -> dict[str, Failure]:
-    """Return, by digest, the images that the last extraction found to be undecodable, whatever is tried again."""
+    """Return, by digest, the images that the last extraction could not use; it has said so, and why."""
     root = store.folder.parents[1]
     with suppress(CacheError):
         last = load_scan(root, dataset.source, dataset.shares)
-        return {f.digest: f for f in last.failures if f.digest and f.code in ImageError.FINAL}
+        return {failure.digest: failure for failure in last.failures if failure.digest}
     return {}

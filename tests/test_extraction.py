@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bottleneck.cache.scans import load_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning, ImagesError, ModelError
 from bottleneck.extraction import extract
 from bottleneck.images.scan import scan
+from bottleneck.images.splits import Shares
 from tests.conftest import photo, write
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(5)}
@@ -184,6 +186,13 @@ def test_the_caches_own_folder_is_never_scanned(folder):
     write(images / "runs/y.jpg", photo(6))
     done = extract(images, cache=images / "cache", runs=images / "runs")
     assert done.dataset.classes == ("a", "b")
+
+
+def test_a_part_of_the_images_does_not_take_the_place_of_their_scan(folder):
+    images = folder(CLASSES)
+    whole = extract(images).dataset
+    extract(whole.subset([0, 1, 2]))
+    assert len(load_scan(Path("cache"), images, Shares())) == len(whole)
 
 
 def test_specs_never_mix(folder):

@@ -148,15 +148,17 @@ def test_images_that_failed_to_extract_are_left_out(folder, extracted, tmp_path)
     assert [failure["path"] for failure in card["failures"]] == [lost]
 
 
-def test_an_image_that_only_could_not_be_read_is_not_taken_for_undecodable(folder, extracted, tmp_path):
+@pytest.mark.parametrize("code", ["unreadable", "no-memory", "not-finite", "changed"])
+def test_an_image_that_the_last_extraction_could_not_use_is_left_out_whatever_was_wrong(
+    folder, extracted, tmp_path, code
+):
     root = folder(files())
     lost = str(root / "a/3.jpg")
     extracted(root, leave_out={lost})
     dataset = scan(root)
     digest = dataset.digests[dataset.paths.index(lost)].tobytes().hex()
-    save_scan(tmp_path / "cache", replace(dataset, failures=(Failure(lost, "changed", "it changed", digest),)))
-    with pytest.raises(MissingFeatures):
-        fit()
+    save_scan(tmp_path / "cache", replace(dataset, failures=(Failure(lost, code, "why", digest),)))
+    assert [(failure["path"], failure["code"]) for failure in fit().card["failures"]] == [(lost, code)]
 
 
 def test_an_image_under_two_labels_is_left_out_with_a_warning(folder, extracted):

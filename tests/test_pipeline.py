@@ -106,7 +106,7 @@ def expected(*seeds: int) -> dict[bytes, bytes]:
 def test_every_image_gets_its_own_features(folder, store, threads, batch_size):
     work = go(folder(many(21)), store, TinyEngine(batch_size), threads=threads)
 
-    assert (len(work.computed), work.engine, work.undecodable, work.failures) == (21, "tiny", {}, {})
+    assert (len(work.computed), work.engine, work.undecodable, work.unread) == (21, "tiny", {}, {})
     assert by_digest(store) == expected(*range(21))
 
 
@@ -285,10 +285,9 @@ def test_a_known_image_that_is_gone_or_has_changed_is_a_failure_with_its_digest(
     write(images / "b.jpg", photo(9))
     work = go(Survey.of(dataset), store)
 
-    told = {(Path(failure.path).name, failure.code, failure.digest) for failure in work.failures.values()}
-    assert told == {
-        ("a.jpg", "unreadable", tiny.digest(photo(1)).tobytes().hex()),
-        ("b.jpg", "changed", tiny.digest(photo(2)).tobytes().hex()),
+    assert {digest: error.code for digest, error in work.unread.items()} == {
+        tiny.digest(photo(1)).tobytes(): "unreadable",
+        tiny.digest(photo(2)).tobytes(): "changed",
     }
     assert by_digest(store) == expected(3)
 
@@ -300,7 +299,7 @@ def test_a_known_image_is_read_from_whichever_of_its_paths_still_holds_it(folder
     write(images / "b.jpg", photo(9))
     work = go(Survey.of(dataset), store)
 
-    assert (len(work.computed), work.failures) == (1, {})
+    assert (len(work.computed), work.unread) == (1, {})
     assert by_digest(store) == expected(1)
 
 

@@ -52,12 +52,14 @@ def _groups(index: Index) -> Iterator[list[str]]:
             kinds.setdefault((entry.dim, entry.dtype), []).append(name)
     for names in kinds.values():
         group: list[str] = []
+        count = 0
         for name in names:
             entry = index.entries[name]
-            if group and sum(len(index.entries[other]) for other in group) + len(entry) > _full(entry):
+            if group and count + len(entry) > _full(entry):
                 yield group
-                group = []
+                group, count = [], 0
             group.append(name)
+            count += len(entry)
         if len(group) > 1:
             yield group
 

@@ -15,12 +15,12 @@ from bottleneck.errors import CacheError
 from bottleneck.files import replacing
 from bottleneck.images.dataset import Dataset
 
-FORMATS = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".parquet": "parquet"}
+LAYOUTS = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".parquet": "parquet"}
 _CHUNK_BYTES = 1 << 20
 _GROUP_ROWS = 16_384  # rows of a row group of a Parquet file
 
 
-def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: str | None = None) -> str:
+def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: str | None = None) -> None:
     r"""Write the features of a dataset, a row a path, in the order of the paths.
 
     Columns, or arrays, are ``digest`` (64 hexadecimal digits), ``path``, ``label`` (empty, or null in Parquet, where
@@ -34,12 +34,7 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
     out : path
         The file; one that is there is replaced once the new one is complete.
     layout : str, optional
-        ``npz``, ``h5`` or ``parquet``; by default as the name of `out` ends.
-
-    Returns
-    -------
-    str
-        The layout.
+        ``npz``, ``h5`` or ``parquet``; by default as `layout_of` says.
 
     Raises
     ------
@@ -48,20 +43,20 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
     MissingFeatures
         If features are missing.
     CacheError
-        If the file cannot be written, or pyarrow is needed and not installed.
+        If there is nothing to write, the file cannot be written, or pyarrow is needed and not installed.
 
     Notes
     -----
-    A path that is not UTF-8 has its odd bytes written as ``\xNN``. All features are held in memory at once.
+    Of a path or label that is not UTF-8 the odd bytes are written as ``\xNN``. All features are held in memory at once.
     """
     path = Path(out)
-    layout = layout or FORMATS.get(path.suffix.lower())
-    if layout not in _WRITERS:
-        raise ValueError(f"expected a format {', '.join(_WRITERS)}, or a file name that ends in one; got {path.name!r}")
+    layout = layout or layout_of(path)
+    if not len(dataset):
+        raise CacheError(f"expected images of {dataset.source} with features, found none to write to {path}")
     texts = {
         "digest": [row.tobytes().hex() for row in dataset.digests],
-        "path": [os.fsencode(name).decode("utf-8", "backslashreplace") for name in dataset.paths],
-        "label": [label or "" for label in dataset.labels],
+        "path": [_utf8(name) for name in dataset.paths],
+        "label": [_utf8(label or "") for label in dataset.labels],
         "split": list(dataset.splits),
     }
     features = store.read(dataset.digests, as_stored=True)
@@ -72,7 +67,23 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
         raise
     except (OSError, RuntimeError) as error:  # the latter from HDF5
         raise CacheError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-    return layout
+
+
+def layout_of(path: Path) -> str:
+    """Return the layout that a file's name tells.
+
+    Raises
+    ------
+    ValueError
+        If it tells none.
+    """
+    if path.suffix.lower() not in LAYOUTS:
+        raise ValueError(f"expected a format {', '.join(_WRITERS)}, or a file name that ends in one; got {path.name!r}")
+    return LAYOUTS[path.suffix.lower()]
+
+
+def _utf8(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _write_npz(path: Path, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
@@ -90,12 +101,44 @@ def _add_array(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> Non
 
 def _write_h5(path: Path, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     rows = max(1, _CHUNK_BYTES // max(1, features[:1].nbytes))
-    with h5py.File(path, "w") as file:
-        for name, values in texts.items():
-            file.create_dataset(name, data=np.array(values, object), dtype=h5py.string_dtype())
-        file.create_dataset(
-            "features", data=features, chunks=(min(rows, len(features)), features.shape[1]), fletcher32=True
-        )
+    with open(path, "xb+", buffering=0) as target:
+        patient = _Patient(target)
+        with h5py.File(patient, "w") as file:
+            for name, values in texts.items():
+                file.create_dataset(name, data=np.array(values, object), dtype=h5py.string_dtype())
+            chunks = (min(rows, len(features)), features.shape[1])
+            file.create_dataset("features", data=features, chunks=chunks, fletcher32=True)
+    if patient.error:
+        raise patient.error
+
+
+class _Patient:
+    """A file that keeps its first error to itself: HDF5 crashes when a write fails, on a full disk say."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        """Write all of `data`."""
+        try:
+            done = 0
+            while done < len(data):
+                done += self._file.write(data[done:])
+        except OSError as error:
+            self.error = self.error or error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size of the file."""
+        try:
+            return int(self._file.truncate(size))
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _write_parquet(path: Path, texts: dict[str, list[str]], features: NDArray[Any]) -> None:

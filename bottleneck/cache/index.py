@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from bottleneck.images.keys import Digests, DigestSet
 _VERSION = 1
 _SEAL_BYTES = 16
 _SEGMENTS = 8  # sorted separately, before all are sorted together
-_ATTEMPTS = 10  # to read a folder in which shards come and go
+_ATTEMPTS = 8  # to read a folder in which shards come and go: within 2.5 s
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ def load_entry(memo: Path, shard: Path) -> Entry | None:
     with suppress(OSError, ValueError, TypeError, KeyError):
         data = memo.read_bytes()
         body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+        if seal != _seal(body):
+            return None
         head, _, digests = body.partition(b"\n")
         told = json.loads(head)
-        if told["version"] == _VERSION and told["file"] == list(signature(status)) and seal == _seal(body):
+        if told["version"] == _VERSION and told["file"] == list(signature(status)):
             return Entry(np.frombuffer(digests, np.uint8).reshape(-1, 32), told["dim"], told["dtype"])
     return None
 
@@ -62,6 +65,12 @@ def save_entry(memo: Path, file: Signature, entry: Entry) -> None:
 
 def _seal(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_SEAL_BYTES).digest()
+
+
+def wait_for_listing(attempt: int) -> None:
+    """Give a network file system time to list what another machine has changed; the first look again is at once."""
+    if attempt:
+        time.sleep(0.01 * 2**attempt)
 
 
 class Index:
@@ -85,7 +94,7 @@ class Index:
 
     def refresh(self) -> None:
         """Take in the shards that have come since, and forget those that have gone."""
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             listed = self._names()
             unseen = [name for name in listed if name not in self.entries and name not in self._unusable]
             loaded: dict[str, Entry | None] = {}
@@ -96,7 +105,8 @@ class Index:
             self._unusable |= loaded.keys() - fresh.keys()
             self._update(set(listed), fresh)
             if len(loaded) == len(unseen):
-                return  # else one has vanished: compacted, perhaps, into another that was not listed yet
+                return
+            wait_for_listing(attempt)  # one has vanished: compacted, perhaps, into another that was not listed yet
 
     def forget(self, name: str) -> None:
         """Leave out a shard that cannot be trusted."""
@@ -136,7 +146,9 @@ class Index:
         """Return, for each shard that is needed, which rows of ``(n, 32)`` digests to take from it."""
         needed = {}
         open_ = np.arange(len(digests))
-        for segment in self._segments if len(digests) else []:
+        for segment in self._segments:
+            if not len(open_):
+                break
             shard = segment.find(digests[open_])
             order = np.argsort(shard, kind="stable")
             numbers, starts = np.unique(shard[order], return_index=True)

@@ -3,19 +3,20 @@
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
+from bottleneck.cache.index import Entry
 from bottleneck.cache.lock import maintenance
 from bottleneck.cache.scans import read_scan, scanned
 from bottleneck.cache.shard import read_shard
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import BottleneckWarning, CacheError, NewerShard, ShardError
+from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.files import TEMPORARY, fsync_folder, temporary_beside
 from bottleneck.images.keys import Digests, DigestSet
 
@@ -42,6 +43,8 @@ class StoreInfo:
         Shards that were taken out of use.
     first, last : str or None
         When the oldest and the newest shard were written, ISO 8601, UTC.
+    problem : str or None
+        Why its images could not be counted.
     """
 
     name: str
@@ -55,6 +58,7 @@ class StoreInfo:
     quarantined: int
     first: str | None
     last: str | None
+    problem: str | None = None
 
 
 def info(cache: FeatureCache) -> list[StoreInfo]:
@@ -63,21 +67,28 @@ def info(cache: FeatureCache) -> list[StoreInfo]:
 
 
 def _info(store: Store) -> StoreInfo:
-    index = store.index()
+    entries: list[Entry] = []
+    images, problem = 0, None
+    try:
+        index = store.index()
+        entries, images = list(index.entries.values()), len(index.digests())
+    except CacheError as error:  # a shard of a newer format, or one that cannot be read just now
+        problem = str(error)
     status = [found for path in store.shards() if (found := _status(path))]
     times = sorted(found.st_mtime for found in status)
     return StoreInfo(
         name=store.name,
         short_name=store.short_name,
         model=store.spec.backbone,
-        images=len(index.digests()),
-        dim=next((entry.dim for entry in index.entries.values()), 0),
-        dtype=" and ".join(sorted({entry.dtype for entry in index.entries.values()})),
+        images=images,
+        dim=next((entry.dim for entry in entries), 0),
+        dtype=" and ".join(sorted({entry.dtype for entry in entries})),
         shards=len(status),
         bytes=sum(found.st_size for found in status),
         quarantined=len(_listed(store.folder / "quarantine")),
         first=_date(times[0]) if times else None,
         last=_date(times[-1]) if times else None,
+        problem=problem,
     )
 
 
@@ -98,11 +109,16 @@ class Verification:
 
 
 def verify(cache: FeatureCache, progress: Progress | None = None) -> Verification:
-    """Read every shard of every spec, and prove it. Damaged ones are moved to quarantine."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", BottleneckWarning)
-        stores = cache.stores()
-    damage = [str(warning.message) for warning in caught]
+    """Read every shard of every spec, and prove it. Damaged ones are moved to quarantine.
+
+    Raises
+    ------
+    CacheError
+        If there is no cache.
+    """
+    if not (cache.root / "features").is_dir():
+        raise CacheError(f"expected a cache with a folder features/ in {cache.root}, found none")
+    stores, damage = cache.listed()
     paths = [(store, path) for store in stores for path in store.shards()]
     for done, (store, path) in enumerate(paths, 1):
         try:
@@ -194,7 +210,7 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
     named = _named(cache)
     found = Garbage()
     for store in cache.stores():
-        with maintenance(store.folder):
+        with nullcontext() if dry_run else maintenance(store.folder):
             _sweep_shards(store, named, before, found, dry_run)
             _sweep_files(store, before, found, dry_run)
     for path in _temporaries(cache.root):
@@ -255,13 +271,14 @@ def _temporaries(root: Path) -> Iterator[Path]:
 
 
 def _delete(path: Path, found: Garbage, dry_run: bool) -> None:
-    inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+    is_folder = path.is_dir() and not path.is_symlink()
+    inside = [path, *path.rglob("*")] if is_folder else [path]
     found.bytes += sum(status.st_size for file in inside if (status := _status(file)))
     found.paths.append(path)
     if dry_run:
         return
     try:
-        if path.is_dir():
+        if is_folder:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -280,7 +297,7 @@ def _listed(folder: Path) -> list[Path]:
 
 def _status(path: Path) -> os.stat_result | None:
     try:
-        return path.stat()
+        return path.lstat()
     except OSError:
         return None
 

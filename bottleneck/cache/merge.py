@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bottleneck.cache.index import Index
 from bottleneck.cache.scans import merge_scans
 from bottleneck.cache.shard import Rows, read_shard
 from bottleneck.cache.store import FeatureCache, Store
@@ -57,15 +58,17 @@ def merge(cache: FeatureCache, source: str | os.PathLike[str], progress: Progres
     if cache.root.exists() and other.root.samefile(cache.root):
         raise CacheError(f"expected another cache than {cache.root} itself to merge with")
     done = Merge(other.root)
-    stores = other.stores()
+    stores, problems = other.listed()
+    done.problems += problems
     total = sum(len(store.shards()) for store in stores)
     seen = 0
     for theirs in stores:
         ours = cache.store(theirs.spec)
+        index = ours.index()
         for path in theirs.shards():
             rows = _read(path, theirs, done)
             if rows is not None:
-                _take(ours, rows, path, done)
+                _take(ours, index, rows, path, done)
             seen += 1
             if progress:
                 progress("merge", seen, total)
@@ -84,9 +87,8 @@ def _read(path: Path, store: Store, done: Merge) -> Rows | None:
         return None
 
 
-def _take(ours: Store, rows: Rows, path: Path, done: Merge) -> None:
+def _take(ours: Store, index: Index, rows: Rows, path: Path, done: Merge) -> None:
     """Commit those rows that are not here yet."""
-    index = ours.index()
     dims = {entry.dim for entry in index.entries.values()}
     if dims - {rows.features.shape[1]}:
         done.problems.append(f"{path}: {rows.features.shape[1]} features of each image, those here have {dims.pop()}")
@@ -97,6 +99,7 @@ def _take(ours: Store, rows: Rows, path: Path, done: Merge) -> None:
     fresh = np.intersect1d(DigestSet(rows.digests).rows, np.flatnonzero(~index.has(rows.digests)))
     if len(fresh):
         ours.append(rows.digests[fresh], rows.features[fresh])
+        index.refresh()
     done.added += len(fresh)
     done.known += len(DigestSet(rows.digests)) - len(fresh)
 

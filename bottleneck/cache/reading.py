@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.cache.index import Index
+from bottleneck.cache.index import Index, wait_for_listing
 from bottleneck.cache.shard import Blocks, Buffer
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
 from bottleneck.images.keys import Digests, DigestSet
 
-_ATTEMPTS = 10  # to read shards that are being compacted away
+_ATTEMPTS = 8  # to read shards that are being compacted away: within 2.5 s
 _THREADS = 4  # at most; each holds one shard in memory
 
 Load = Callable[[str, Buffer], Blocks | ShardError | None]
@@ -53,10 +53,9 @@ def read_rows(
     """
     wanted = DigestSet(digests)
     done = np.zeros(len(digests), bool)
-    features: NDArray[Any] | None = None
-    for _ in range(_ATTEMPTS):
-        if features is None:
-            features = _empty(index, len(digests), as_stored, where)
+    features = np.empty((0, 0), np.float16)
+    for attempt in range(_ATTEMPTS):
+        features = _shaped(features, index, len(digests), as_stored, where)
         todo = wanted.rows[~done[wanted.rows]]
         needed = {name: todo[rows] for name, rows in index.shards_of(digests[todo]).items()}
         if lost := len(todo) - sum(map(len, needed.values())):
@@ -71,19 +70,25 @@ def read_rows(
                 index.forget(name)
         if done[wanted.rows].all():
             return _with_copies(features, wanted.find(digests))
+        wait_for_listing(attempt)
         index.refresh()  # a shard that was compacted away has left its rows in another
     raise CacheError(f"shards of {where} vanish while they are read: is it being compacted over and over? Try again")
 
 
-def _empty(index: Index, count: int, as_stored: bool, where: str) -> NDArray[Any]:
+def _shaped(features: NDArray[Any], index: Index, count: int, as_stored: bool, where: str) -> NDArray[Any]:
+    """Return `features` with a row for each of `count` images, shaped and typed as the shards that there are now."""
     dims = {entry.dim for entry in index.entries.values()}
     if len(dims) > 1:
         raise CacheError(
             f"expected as many features of each image in {where}, found shards with "
             f"{' and '.join(map(str, sorted(dims)))}: delete that folder and extract again"
         )
+    shape = (count, dims.pop() if dims else 0)
     halves = as_stored and all(entry.dtype == "float16" for entry in index.entries.values())
-    return np.empty((count, dims.pop() if dims else 0), np.float16 if halves else np.float32)
+    dtype = np.dtype(np.float16 if halves else np.float32)
+    if features.shape != shape:
+        return np.empty(shape, dtype)
+    return features if features.dtype == dtype else features.astype(dtype)
 
 
 class _Vanished(Exception):

@@ -1,6 +1,5 @@
 """The last scans and the last extraction, so that later commands need not be told, or need the images."""
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -12,7 +11,7 @@ import numpy as np
 
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
-from bottleneck.files import canonical_json, sha256_hex, write_changed, write_json
+from bottleneck.files import canonical_json, read_json, sha256_hex, write_changed, write_json
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import write_table
 from bottleneck.images.splits import Shares
@@ -37,10 +36,11 @@ def save_last(cache: Path, last: Last) -> None:
 
 def load_last(cache: Path) -> Last | None:
     """Return the last extraction, or None before the first."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        value = json.loads((cache / "datasets" / "last.json").read_bytes())
-        if isinstance(value, dict) and value.pop("version") == _VERSION:
-            return Last(**value)
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        value = read_json(cache / "datasets" / "last.json")
+        if value.pop("version") == _VERSION:
+            last = Last(**value)
+            return last if isinstance(last.source, str) and isinstance(last.store, str) else None
     return None
 
 
@@ -59,6 +59,11 @@ def save_scan(cache: Path, dataset: Dataset) -> None:
     with writing(cache):
         write_changed(_path(cache, dataset.source), canonical_json(value))  # one line: it may list a million images
         write_table(failures_path(cache, dataset.source), dataset.failures)
+
+
+def has_scan(cache: Path, source: Path) -> bool:
+    """Whether a scan of `source` is kept."""
+    return _path(cache, source).exists()
 
 
 def failures_path(cache: Path, source: Path) -> Path:
@@ -96,7 +101,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
         If it cannot be read.
     """
     try:
-        value: dict[str, Any] = json.loads(path.read_bytes())
+        value: dict[str, Any] = read_json(path)
         if value["version"] != _VERSION:
             raise CacheError(f"expected a scan of version {_VERSION} in {path}, found {value['version']}")
         rows = value["images"]
@@ -114,7 +119,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
         )
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CacheError(f"cannot read the scan in {path}: {error}. Delete that file") from error
 
 
@@ -130,10 +135,11 @@ def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
     for path in scanned(source):
         try:
             dataset = read_scan(path)
-        except (CacheError, FileNotFoundError) as error:
+            known = has_scan(cache, dataset.source)
+        except (CacheError, FileNotFoundError, ValueError) as error:  # the last of a name that no file has
             problems.append(str(error))
             continue
-        if not _path(cache, dataset.source).exists():
+        if not known:
             save_scan(cache, dataset)
             count += 1
     last = load_last(source)

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.errors import CacheError, NewerShard, ShardError
+from bottleneck.errors import CacheError, DamagedShard, NewerShard, ShardError
 from bottleneck.files import canonical_json, sha256_hex, write_atomic
 from bottleneck.images.digest import Signature, signature
 
@@ -24,7 +25,8 @@ LARGEST_SHARD = 1 << 30  # bytes; a file beyond is refused unread
 _CHUNK_BYTES = 1 << 20
 _DATASETS = ("digests", "features")
 _FLETCHER32_BYTES = 4  # that the filter puts behind a chunk
-_SHARE_IMAGE = 2 | 4  # H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE: HDF5 reads our bytes where they are
+# H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE: HDF5 reads our bytes where they are; they must stay until it has closed.
+_SHARE_IMAGE = 2 | 4
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,17 @@ class Blocks:
     """What a shard holds, its features in place: consecutive rows, as views of the bytes they were read from."""
 
     digests: NDArray[np.uint8]  # (n, 32)
-    features: tuple[NDArray[Any], ...]  # each (rows of a chunk, d)
+    features: tuple[NDArray[Any], ...]  # each (rows of a chunk, d), float16 or float32
     file: Signature  # of the file that was read
 
     @property
     def dim(self) -> int:
-        """D."""
+        """The number d of features of an image."""
         return int(self.features[0].shape[1])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the features."""
+        """The type of the features."""
         return self.features[0].dtype
 
 
@@ -117,11 +119,13 @@ def read_blocks(path: Path, spec: Spec, buffer: "Buffer | None" = None) -> Block
     """
     image, status = (buffer or Buffer()).read(path)
     if sha256_hex(image) != path.stem:
-        raise ShardError(f"{path}: the bytes do not match the name; the shard is damaged")
+        raise DamagedShard(f"{path}: the bytes do not match the name; the shard is damaged")
     try:
         # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
         with closing(h5py.File(h5py.h5f.open_file_image(image, _SHARE_IMAGE))) as file:
             digests, features = _datasets(file, path, spec)
+            if digests.nbytes + features.nbytes > len(image):
+                raise ShardError(f"{path}: claims more values than the file holds")
             copied = np.concatenate(_blocks(digests, image, path))
             return Blocks(copied, tuple(_blocks(features, image, path)), signature(status))
     except (ShardError, MemoryError):
@@ -149,9 +153,11 @@ class Buffer:
             If it cannot be read, which says nothing about its bytes.
         """
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(path, "rb", buffering=0, opener=_without_waiting) as file:
                 status = os.fstat(file.fileno())
                 size = status.st_size
+                if not stat.S_ISREG(status.st_mode):
+                    raise ShardError(f"{path}: expected a regular file")
                 if size > LARGEST_SHARD:
                     raise ShardError(f"{path}: expected a shard of at most {LARGEST_SHARD:,} bytes, found {size:,}")
                 if size > len(self._bytes):
@@ -166,7 +172,14 @@ class Buffer:
         except OSError as error:
             if error.errno == errno.ESTALE:  # what NFS says of a file that another machine has removed
                 raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
-            raise CacheError(f"cannot read {path}: {error.strerror or error}") from error
+            raise CacheError(
+                f"cannot read {path}: {error.strerror or error}. If that does not pass, move the file away: "
+                f"`bottleneck extract` computes its images again"
+            ) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for a writer
 
 
 def _blocks(dataset: h5py.Dataset, image: memoryview, path: Path) -> list[NDArray[Any]]:
@@ -174,16 +187,17 @@ def _blocks(dataset: h5py.Dataset, image: memoryview, path: Path) -> list[NDArra
     count, width = dataset.shape
     height = dataset.chunks[0]
     size = height * width * dataset.dtype.itemsize
-    found = {}
+    found, offsets = {}, set()
     for number in range(dataset.id.get_num_chunks()):
         chunk = dataset.id.get_chunk_info(number)
         if chunk.size != size + _FLETCHER32_BYTES or chunk.filter_mask or chunk.byte_offset + size > len(image):
             raise ShardError(f"{path}: a chunk of {dataset.name} does not lie where it should")
+        offsets.add(chunk.byte_offset)
         start = int(chunk.chunk_offset[0])
         rows = min(height, count - start)
         flat = np.frombuffer(image, dataset.dtype, rows * width, chunk.byte_offset)
         found[start] = flat.reshape(rows, width)
-    if sorted(found) != list(range(0, count, height)):
+    if sorted(found) != list(range(0, count, height)) or len(offsets) != len(found):
         raise ShardError(f"{path}: {dataset.name} has chunks that overlap or are missing")
     return [found[start] for start in sorted(found)]
 

@@ -1,6 +1,5 @@
 """All shards of a spec, and all specs of a cache. No locks: the listing of a folder is the manifest."""
 
-import json
 import os
 import re
 import time
@@ -17,8 +16,8 @@ from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Entry, Index, load_entry, save_entry
 from bottleneck.cache.reading import read_rows
 from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
-from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
-from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, write_json
+from bottleneck.errors import BottleneckWarning, CacheError, DamagedShard, MissingFeatures, NewerShard, ShardError
+from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, sha256_hex, write_json
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests
 
@@ -50,15 +49,23 @@ class FeatureCache:
 
     def stores(self) -> list["Store"]:
         """Return the stores of all specs, by name; one whose spec cannot be read is left out with a warning."""
-        found = []
-        for path in sorted((self.root / "features").glob("*/spec.json")):
-            if path.parent.name.startswith(TEMPORARY):
+        found, problems = self.listed()
+        for problem in problems:
+            warnings.warn(problem, BottleneckWarning, stacklevel=2)
+        return found
+
+    def listed(self) -> tuple[list["Store"], list[str]]:
+        """Return the stores, and what is wrong with those whose spec cannot be read."""
+        found, problems = [], []
+        for folder in sorted((self.root / "features").glob("*/")):
+            if folder.name.startswith(TEMPORARY):
                 continue  # being removed
             try:
-                found.append(self.open(path.parent.name))
+                found.append(self.open(folder.name))
             except CacheError as error:
-                warnings.warn(f"{error}; its features are left alone", BottleneckWarning, stacklevel=3)
-        return found
+                if (folder / "spec.json").exists() or any((folder / "shards").glob("*.h5")):
+                    problems.append(f"{error}; its features are left alone")
+        return found, problems
 
     def find(self, name: str) -> "Store":
         """Return the store of a backbone: ``resnet50``, or ``resnet50-1f0c`` (any unique beginning) among several.
@@ -90,7 +97,7 @@ class FeatureCache:
         """
         folder = self.root / "features" / name
         try:
-            own = self.store(Spec.from_json(json.loads((folder / "spec.json").read_bytes())))
+            own = self.store(Spec.from_json(read_json(folder / "spec.json")))
         except (OSError, ValueError, TypeError) as error:
             raise CacheError(f"expected a spec in {folder / 'spec.json'}: {error}") from error
         if folder != own.folder:
@@ -236,18 +243,21 @@ class Store:
             What to tell the user; None where another process has written the shard whole again since it was read.
         """
         path = self._shard(name)
+        if isinstance(error, DamagedShard) and _matches(path, name):
+            return None
         target = self.folder / "quarantine" / f"{name}-{time.time_ns()}.h5"
         moved = f"It was moved to {target.parent}"
         try:
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
-            if "match the name" in str(error) and sha256_hex(target.read_bytes()) == name:
-                target.replace(path)
-                return None
         except FileNotFoundError:
             moved = "Another process has moved it to quarantine"
         except OSError:
             moved = "It is left where it is, and not used"
+        if isinstance(error, DamagedShard) and _matches(target, name):
+            with suppress(OSError):  # it was written again between the look and the move
+                target.replace(path)
+                return None
         with suppress(OSError):
             self._memo(name).unlink()
         return f"{error}. {moved}; `bottleneck extract` computes its images again"
@@ -260,7 +270,7 @@ class Store:
     def request(self) -> dict[str, Any] | None:
         """Return what `remember_request` kept last."""
         with suppress(OSError, ValueError):
-            value = json.loads((self.folder / "request.json").read_bytes())
+            value = read_json(self.folder / "request.json")
             return value if isinstance(value, dict) else None
         return None
 
@@ -283,6 +293,8 @@ class Store:
         with writing(self.folder):
             self._prepare()
             path = write_shard(self.folder / "shards", self.spec, rows)
+            if not (self.folder / "spec.json").exists():  # the folder was deleted between the two
+                self._prepare()
         with suppress(OSError):
             entry = Entry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
             save_entry(self._memo(path.stem), signature(os.stat(path)), entry)
@@ -293,7 +305,8 @@ class Store:
         make_folder(self.folder / "shards")
         write_json(self.folder / "spec.json", self.spec.to_json())
         for folder in (self.folder, *self.folder.absolute().parents[:3]):  # features/, the cache and where it lies
-            fsync_folder(folder)
+            with suppress(PermissionError):  # of a folder above that is not ours to open
+                fsync_folder(folder)
 
     def _load(self, name: str) -> Entry | None:
         """Return what a shard holds; None where it cannot be trusted.
@@ -322,6 +335,8 @@ class Store:
             If it has vanished, or was put back by another process: list the folder again.
         """
         found = self._blocks(name, Buffer())
+        if isinstance(found, Blocks) and not all(np.isfinite(block).all() for block in found.features):
+            found = ShardError(f"{self._shard(name)}: expected finite features, found NaN or infinity")
         if isinstance(found, ShardError) and self._quarantine(name, found):
             return None
         if not isinstance(found, Blocks):
@@ -345,6 +360,13 @@ class Store:
         if message:
             warnings.warn(message, BottleneckWarning, stacklevel=5)
         return message is not None
+
+
+def _matches(path: Path, name: str) -> bool:
+    """Whether the bytes of a shard match its name."""
+    with suppress(CacheError, FileNotFoundError):
+        return sha256_hex(Buffer().read(path)[0]) == name
+    return False
 
 
 def _file_name(model: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from bottleneck.cli.common import InOrder, command, give_up, progress_bar, put_json, say
@@ -22,6 +24,9 @@ def info(as_json: bool, cache: str, runs: str) -> None:
     found = look(FeatureCache(cache))
     if found:
         plain_console().print(specs_table(found))
+    for spec in found:
+        if spec.problem:
+            say(f"{spec.short_name}: {spec.problem}")
     total = sum(spec.bytes for spec in found)
     say(f"{len(found)} specs, {sum(spec.images for spec in found)} rows, {total / 1e6:,.1f} MB in {cache}")
     if as_json:
@@ -101,16 +106,18 @@ def export(
 ) -> None:
     """Write digest, path, label, split and features of IMAGES, by default the last extracted, to one file."""
     from bottleneck.cache.export import export as write
+    from bottleneck.cache.export import layout_of
     from bottleneck.cli.show import failures_list
     from bottleneck.selection import select
 
+    try:
+        layout = layout or layout_of(Path(out))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     with progress_bar(hidden=as_json) as progress:
         labels = False if no_labels else None
         chosen = select(images, model=model, cache=cache, runs=runs, labels=labels, progress=progress)
-    try:
-        layout = write(chosen.store, chosen.usable, out, layout)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    write(chosen.store, chosen.usable, out, layout)
     failures_list(chosen.failures)
     say(f"{len(chosen.usable)} rows written to {out} ({layout}), {len(chosen.failures)} failed")
     if as_json:

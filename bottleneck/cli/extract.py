@@ -74,9 +74,8 @@ def extract(
     failures_list(done.failures, done.failures_table)
     notes_list(done.notes)
     ignored_line(done.dataset.ignored)
-    dataset_line(done.dataset)
-    copies = len(done.dataset) - done.unique
-    counted = f"{done.images} images ({copies} copies)" if copies else f"{done.images} images"
+    dataset_line(done.usable)
+    counted = f"{done.images} images ({done.copies} copies)" if done.copies else f"{done.images} images"
     say(
         f"{counted}: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
         f"{done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
@@ -88,6 +87,7 @@ def extract(
             {
                 "images": done.images,
                 "unique": done.unique,
+                "copies": done.copies,
                 "computed": done.computed,
                 "reused": done.reused,
                 "failed": len(done.failures),

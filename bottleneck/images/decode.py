@@ -110,7 +110,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for a process; it is raised, never lowered
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
+        image = Image.open(io.BytesIO(data), formats=formats())
     except UnidentifiedImageError as error:
         if data.startswith(_BEGINNINGS) or data[8:12] == b"WEBP":
             raise ImageError("truncated", "the header is cut short or damaged") from error
@@ -131,7 +131,7 @@ def _too_large(max_pixels: int, found: str) -> ImageError:
 
 
 @functools.cache
-def _formats() -> list[str]:
+def formats() -> list[str]:
     """Return the formats that this Pillow, with its plugins, can open."""
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]

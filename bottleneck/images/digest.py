@@ -27,7 +27,9 @@ def signature(status: os.stat_result) -> Signature:
 
 def is_settled(signature: Signature, now: float) -> bool:
     """Whether a file read at `now` (seconds since the epoch) was old enough for its digest to be remembered."""
-    return now - max(signature[1], signature[2]) / 1e9 >= FRESH_SECONDS
+    # A modification in the future was set by hand, or came with the file; the change time cannot be set.
+    modified, changed = signature[1] / 1e9, signature[2] / 1e9
+    return now - (max(modified, changed) if modified <= now else changed) >= FRESH_SECONDS
 
 
 def read_file(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, Signature]:

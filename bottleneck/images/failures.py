@@ -77,7 +77,8 @@ def by_reason(failures: Iterable[Failure]) -> dict[str, list[Failure]]:
 def write_table(path: Path, failures: Sequence[Failure]) -> None:
     """Write the failures as a CSV, or remove it where there are none; one that is up to date is not touched."""
     if not failures:
-        path.unlink(missing_ok=True)
+        if path.exists():  # on a read-only disk even deleting nothing is an error
+            path.unlink(missing_ok=True)
         return
     text = io.StringIO()
     rows = ([failure.path, failure.code, failure.message, failure.digest or ""] for failure in failures)

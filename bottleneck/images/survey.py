@@ -1,6 +1,7 @@
 """What a source holds before its files are read: paths, labels, and the digests that are known already."""
 
 import os
+import time
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -73,12 +74,14 @@ class Survey:
         self._failures[row] = Failure(self.paths[row], error.code, str(error))
 
     def young(self) -> "Survey":
-        """Return a survey of the files that were too young to be remembered when they were read."""
-        rows, found = self._young, self.found
-        part = Found()
-        for row in rows:
-            part.add(found.paths[row], found.labels[row], found.splits[row], found.groups[row])
-        return Survey(self.source, part, self.shares, self.memo, [None] * len(rows))
+        """Return a survey of the files that were too young to be remembered when they were read, and no longer are."""
+        found, part, now = self.found, Found(), time.time()
+        statuses = dict(_signatures([found.paths[row] for row in self._young]))
+        for row in self._young:
+            path = found.paths[row]
+            if path in statuses and is_settled(statuses[path], now):
+                part.add(path, found.labels[row], found.splits[row], found.groups[row])
+        return Survey(self.source, part, self.shares, self.memo, [None] * len(part.paths))
 
     def save(self) -> None:
         """Put what was learnt into the memo."""

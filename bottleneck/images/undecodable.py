@@ -8,7 +8,7 @@ import PIL
 
 from bottleneck.errors import ImageError
 from bottleneck.files import canonical_json
-from bottleneck.images.decode import DECODER_VERSION
+from bottleneck.images.decode import DECODER_VERSION, formats
 from bottleneck.images.memo import Memo
 
 # Only what the bytes alone decide: a larger --max-pixels, or more memory, makes a large image small enough.
@@ -20,24 +20,32 @@ class UndecodableMemo:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._memo = Memo(os.fspath(path), "undecodable_1")
-        # Another Pillow may read what this one cannot.
-        self._decoder = f"{DECODER_VERSION} {PIL.__version__} ".encode()
+
+    @property
+    def _decoder(self) -> bytes:
+        """What of this decoder decides: another Pillow, or one with other plugins, may read what this one cannot."""
+        return f"{DECODER_VERSION} {PIL.__version__} {','.join(formats())} ".encode()
 
     def load(self) -> dict[bytes, ImageError]:
         """Return all that is known of this decoder."""
-        found = {}
-        for key, value in self._memo.all().items():
+        found: dict[bytes, ImageError] = {}
+        rows = self._memo.all()
+        this = self._decoder if rows else b""
+        for key, value in rows.items():
             decoder, digest = key[:-32], key[-32:]
-            with suppress(ValueError, TypeError):
+            with suppress(ValueError, TypeError, RecursionError):
                 code, message = json.loads(value)
-                if decoder == self._decoder and code in _REMEMBERED:
+                if decoder == this and code in _REMEMBERED:
                     found[digest] = ImageError(code, message)
         return found
 
     def remember(self, errors: dict[bytes, ImageError]) -> None:
         """Keep why images of these digests could not be decoded, where that will be so again."""
+        if not errors:
+            return
+        this = self._decoder
         self._memo.put(
-            (self._decoder + digest, canonical_json([error.code, str(error)]))
+            (this + digest, canonical_json([error.code, str(error)]))
             for digest, error in errors.items()
             if error.code in _REMEMBERED
         )

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_every_layout_holds_a_row_a_path_in_the_order_of_the_paths(store, tmp_pa
     add(store, 3, 1, dtype=dtype)
     add(store, 2, dtype=dtype)
     out = tmp_path / f"out.{layout}"
-    assert export(store, dataset(1, 2, 3, 1), out) == layout
+    export(store, dataset(1, 2, 3, 1), out)
     found = load(out, layout)
 
     assert found["digest"].tolist() == [row.tobytes().hex() for row in digests(1, 2, 3, 1)]
@@ -69,6 +70,46 @@ def test_an_image_without_a_label_has_an_empty_one(store, tmp_path, layout, noth
     export(store, dataset(1, 2, labels=(None, "b")), out, layout)
 
     assert load(out, layout)["label"].tolist() == [nothing, "b"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_label_that_is_not_utf_8_is_spelt_out(store, tmp_path, layout):
+    add(store, 1)
+    export(store, dataset(1, labels=("caf\udce9",)), tmp_path / "out", layout)
+
+    assert load(tmp_path / "out", layout)["label"].tolist() == ["caf\\xe9"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_images_are_an_error(store, tmp_path, layout):
+    add(store, 1)
+    with pytest.raises(CacheError, match="found none"):
+        export(store, dataset(), tmp_path / "out", layout)
+
+    assert not (tmp_path / "out").exists()
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from bottleneck.cache.export import _WRITERS
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+texts = {name: ["x"] * 5000 for name in ("digest", "path", "label", "split")}
+features = np.random.default_rng(0).random((5000, 64), np.float32)
+try:
+    _WRITERS[sys.argv[1]](Path("out"), texts, features)
+except OSError as error:
+    print("OSError", error.errno)
+"""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_full_disk_is_an_error_and_no_crash(layout):
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, layout], capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout.split()[:1]) == (0, ["OSError"]), done.stderr
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -318,6 +318,17 @@ def test_chunks_that_overlap_or_lie_elsewhere_are_refused(tampered, spec, row):
         read_shard(tampered(chunk_entry(3), lambda _: chunk_entry(row)), spec)
 
 
+def test_chunks_that_share_their_bytes_are_refused(tampered, spec):
+    # A small file could claim to hold any number of rows so.
+    data = tampered(chunk_entry(3), lambda same: same).read_bytes()
+    place = data.index(chunk_entry(2)) + len(chunk_entry(2))
+    address = data[place : place + 8]
+    path = tampered(chunk_entry(3), lambda entry: entry[:-8] + address, behind=8)
+
+    with pytest.raises(ShardError, match="overlap"):
+        read_shard(path, spec)
+
+
 def test_a_chunk_whose_checksum_was_left_out_is_refused(tampered, spec):
     with pytest.raises(ShardError, match="does not lie where it should"):
         read_shard(tampered(chunk_entry(3), lambda _: chunk_entry(3, mask=1)), spec)

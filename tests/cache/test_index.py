@@ -57,6 +57,16 @@ def test_an_index_of_nothing_is_empty():
     assert index.shards_of(digests()) == {}
 
 
+def test_images_that_an_earlier_segment_has_are_not_sought_in_later_ones():
+    folder = Folder(a=(1, 2, 3))
+    index = folder.index()
+    folder.shards = {**folder.shards, "b": (4, 5)}
+    index.refresh()
+
+    assert {name: rows.tolist() for name, rows in index.shards_of(digests(1)).items()} == {"a": [0]}
+    assert {name: rows.tolist() for name, rows in index.shards_of(digests(4, 1)).items()} == {"a": [1], "b": [0]}
+
+
 def test_shards_that_come_are_taken_in_and_those_that_are_known_are_not_loaded_again():
     folder = Folder(a=(1, 2))
     index = folder.index()

@@ -8,7 +8,7 @@ import pytest
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_last, load_scan
 from bottleneck.cache.store import FeatureCache
-from bottleneck.errors import BottleneckWarning, CacheError
+from bottleneck.errors import CacheError
 from bottleneck.extraction import extract
 from bottleneck.images.splits import Shares
 from tests.cache.numbered import D, add, digests, features, files, flip_a_feature
@@ -112,13 +112,13 @@ def test_features_that_are_not_finite_are_a_problem(cache, store, theirs):
     assert "not finite" in done.problems[0]
 
 
-def test_a_store_whose_spec_cannot_be_read_is_left_out_with_a_warning(cache, store, theirs):
+def test_a_store_whose_spec_cannot_be_read_is_a_problem(cache, store, theirs):
     add(theirs, 1)
     (theirs.folder / "spec.json").write_text("{")
-    with pytest.warns(BottleneckWarning, match="expected a spec"):
-        done = merge(cache, theirs.folder.parents[1])
+    done = merge(cache, theirs.folder.parents[1])
 
     assert done.added == 0
+    assert "expected a spec" in done.problems[0]
 
 
 def test_scans_come_along_so_that_heads_can_be_fitted_without_the_images(folder):

@@ -221,6 +221,15 @@ def test_a_shard_that_another_process_has_meanwhile_written_whole_is_not_lost(st
     assert np.array_equal(store.read(digests(1)), features(1))  # by the very reader that saw the damage
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+def test_a_fifo_in_place_of_a_shard_is_quarantined_and_nobody_waits(store):
+    path = add(store, 1)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.warns(BottleneckWarning, match="expected a regular file"):
+        assert store.missing(digests(1)).tolist() == [0]
+
+
 def test_two_readers_may_quarantine_one_shard(store, monkeypatch):
     path = add(store, 1)
     flip_a_feature(path, 1)

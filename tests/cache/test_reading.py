@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,6 +243,7 @@ def test_images_of_a_shard_that_vanishes_for_good_are_missing(store, monkeypatch
 def test_shards_that_are_compacted_away_over_and_over_are_given_up_on(store, monkeypatch):
     add(store, 1)
     others = iter(range(100, 200))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
     def gone(path: Path, *args: object, **options: object) -> None:
         number = next(others)

@@ -3,10 +3,12 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -439,9 +441,51 @@ def test_a_shard_that_vanishes_while_the_store_is_read_is_no_error(store, monkey
     kept, gone = add(store, 1), add(store, 2)
     gone.unlink()
     monkeypatch.setattr(os, "listdir", lambda folder: [gone.name, kept.name])
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
     assert np.array_equal(store.read(digests(1)), features(1))
     assert len(store.digests()) == 1
+
+
+def test_a_listing_that_is_stale_for_a_while_is_waited_for(store, monkeypatch):
+    # As a network file system shows a folder that another machine has just compacted.
+    old, new = add(store, 1), add(store, 1, 2)
+    old.unlink()
+    listdir, looks, waits = os.listdir, iter(range(100)), []
+    monkeypatch.setattr(os, "listdir", lambda folder: [old.name] if next(looks) < 4 else listdir(folder))
+    monkeypatch.setattr(time, "sleep", waits.append)
+
+    assert np.array_equal(store.read(digests(1)), features(1))
+    assert store.shards() == [new]
+    assert 0 < sum(waits) < 1
+
+
+def test_a_spec_that_is_deleted_while_a_shard_is_written_is_written_again(store, monkeypatch):
+    write = bottleneck.cache.store.write_shard
+
+    def after_a_removal(*args: Any) -> Path:
+        shutil.rmtree(store.folder)
+        return write(*args)
+
+    monkeypatch.setattr(bottleneck.cache.store, "write_shard", after_a_removal)
+    add(store, 1)
+
+    assert (store.folder / "spec.json").exists()
+    assert [found.name for found in FeatureCache(store.folder.parents[1]).stores()] == [store.name]
+
+
+def test_a_folder_above_that_may_not_be_opened_is_no_hindrance(store, monkeypatch):
+    fsync = bottleneck.cache.store.fsync_folder
+
+    def mostly(folder: Path) -> None:
+        if folder == store.folder.parents[2]:
+            raise PermissionError(13, "Permission denied")
+        fsync(folder)
+
+    monkeypatch.setattr(bottleneck.cache.store, "fsync_folder", mostly)
+    add(store, 1)
+
+    assert store.has(digests(1)).all()
 
 
 def test_the_shards_of_a_store_are_whole_files_that_read_shard_reads(store, spec):

@@ -172,7 +172,15 @@ def test_the_largest_inode_fits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mtime_age", "ctime_age", "settled"),
-    [(60, 60, True), (2, 2, True), (1.9, 60, False), (60, 1.9, False), (-60, 60, False)],
+    [
+        (60, 60, True),
+        (2, 2, True),
+        (1.9, 60, False),
+        (60, 1.9, False),
+        (-60, 60, True),
+        (-60, 1.9, False),
+        (60, -60, False),
+    ],
 )
 def test_a_file_is_settled_two_seconds_after_its_last_change(mtime_age: float, ctime_age: float, settled: bool) -> None:
     found = (10, int((NOW - mtime_age) * 1e9), int((NOW - ctime_age) * 1e9), 7)

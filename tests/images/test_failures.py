@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 from pathlib import Path
 
@@ -147,6 +148,14 @@ def test_where_nothing_failed_an_old_table_is_removed(tmp_path: Path) -> None:
     write_table(path, [])
     write_table(tmp_path / "nowhere" / "failures.csv", [])
     assert os.listdir(tmp_path) == []
+
+
+def test_where_nothing_failed_and_none_did_nothing_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    write_table(tmp_path / "failures.csv", [])
 
 
 def test_a_table_that_is_up_to_date_is_not_touched(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,13 +234,15 @@ def test_without_a_cache_nothing_is_saved(root: Path, tmp_path: Path) -> None:
 # Files too young to be remembered
 
 
-def test_young_files_are_surveyed_anew_and_the_others_are_not(root: Path) -> None:
+def test_young_files_are_surveyed_anew_and_the_others_are_not(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = survey(root)
     young = max(status.st_ctime for status in map(os.stat, found.paths)) + 1  # seconds; a second old
     for row, when in enumerate((NOW, young, NOW, young)):
         learn(found, row, row + 1, when)
     found.save()
     assert recalled(found) == {"1.jpg": sha(1), "3.jpg": sha(3)}
+    assert found.young().paths == []  # they still are too young
+    monkeypatch.setattr(time, "time", lambda: NOW)
     part = found.young()
     assert part.paths == [found.paths[1], found.paths[3]]
     assert part.unknown() == [0, 1]
