@@ -112,7 +112,7 @@ def _filled(
         finally:
             buffers.put(buffer)
 
-    count = min(_THREADS, os.cpu_count() or 1, max(1, len(needed)))
+    count = min(_THREADS, 2 * (os.cpu_count() or 1), max(1, len(needed)))  # more than cores: shards are few, and uneven
     for _ in range(count):
         buffers.put(Buffer())
     with ThreadPoolExecutor(count, thread_name_prefix="read") as pool:
@@ -130,7 +130,8 @@ def _copy(
     start = 0
     for block in blocks.features:
         low, high = np.searchsorted(place, (start, start + len(block)))
-        features[rows[low:high]] = block[place[low:high] - start]
+        whole = high - low == len(block)  # then each row of the block is wanted, in order
+        features[rows[low:high]] = block if whole else block[place[low:high] - start]
         start += len(block)
     done[rows] = True
 

@@ -1,6 +1,7 @@
 """One shard: an immutable HDF5 file of digests and features of one spec, named by the hash of its bytes."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from bottleneck.images.digest import Signature, signature
 FORMAT_VERSION = 1
 LARGEST_SHARD = 1 << 30  # bytes; a file beyond is refused unread
 _CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 19  # of a file that is read
 _DATASETS = ("digests", "features")
 _FLETCHER32_BYTES = 4  # that the filter puts behind a chunk
 # H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE: HDF5 reads our bytes where they are; they must stay until it has closed.
@@ -117,8 +119,8 @@ def read_blocks(path: Path, spec: Spec, buffer: "Buffer | None" = None) -> Block
     ShardError, CacheError, FileNotFoundError
         As `read_shard`.
     """
-    image, status = (buffer or Buffer()).read(path)
-    if sha256_hex(image) != path.stem:
+    image, digest, status = (buffer or Buffer()).read(path)
+    if digest != path.stem:
         raise DamagedShard(f"{path}: the bytes do not match the name; the shard is damaged")
     try:
         # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
@@ -142,8 +144,8 @@ class Buffer:
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)
 
-    def read(self, path: Path) -> tuple[memoryview, os.stat_result]:
-        """Return the bytes of a file, which hold until the next one is read, and its status.
+    def read(self, path: Path) -> tuple[memoryview, str, os.stat_result]:
+        """Return the bytes of a file, which hold until the next one is read, their SHA-256, and the file's status.
 
         Raises
         ------
@@ -163,10 +165,12 @@ class Buffer:
                 if size > len(self._bytes):
                     self._bytes = np.empty(size, np.uint8)
                 view = self._bytes.data[:size]
-                done = 0
-                while done < size and (count := file.readinto(view[done:])):
+                digest, done = hashlib.sha256(), 0
+                # In pieces that stay in the processor's cache until they are hashed.
+                while done < size and (count := file.readinto(view[done : done + _PIECE_BYTES])):
+                    digest.update(view[done : done + count])
                     done += count
-                return view[:done], status
+                return view[:done], digest.hexdigest(), status
         except (FileNotFoundError, ShardError):
             raise
         except OSError as error:

@@ -17,7 +17,7 @@ from bottleneck.cache.index import Entry, Index, load_entry, save_entry
 from bottleneck.cache.reading import read_rows
 from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
 from bottleneck.errors import BottleneckWarning, CacheError, DamagedShard, MissingFeatures, NewerShard, ShardError
-from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, sha256_hex, write_json
+from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, write_json
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests
 
@@ -365,7 +365,7 @@ class Store:
 def _matches(path: Path, name: str) -> bool:
     """Whether the bytes of a shard match its name."""
     with suppress(CacheError, FileNotFoundError):
-        return sha256_hex(Buffer().read(path)[0]) == name
+        return Buffer().read(path)[1] == name
     return False
 
 
