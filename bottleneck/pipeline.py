@@ -210,7 +210,7 @@ class _Claims:
         self.index = index
         self.known = known
         self._claimed: set[bytes] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._looked = time.monotonic()
 
     def take(self, digest: bytes) -> bool:
@@ -223,11 +223,13 @@ class _Claims:
 
     def has(self, digest: bytes) -> bool:
         """Whether the image has features."""
-        return bool(self.index.has(as_digests([digest]))[0])
+        with self._lock:
+            return bool(self.index.has(as_digests([digest]))[0])
 
     def open(self, batch: list[tuple[bytes, NDArray[np.uint8]]]) -> list[tuple[bytes, NDArray[np.uint8]]]:
         """Return the part of a batch that no other process has committed meanwhile."""
-        settled = self.index.has(as_digests([digest for digest, _ in batch]))
+        with self._lock:
+            settled = self.index.has(as_digests([digest for digest, _ in batch]))
         return [entry for entry, done in zip(batch, settled.tolist(), strict=True) if not done]
 
     def look(self) -> None:

@@ -18,6 +18,7 @@ from bottleneck.images.keys import Digests, DigestSet
 
 _VERSION = 1
 _SEAL_BYTES = 16
+_FILTER_BITS = 20
 _SEGMENTS = 8  # sorted separately, before all are sorted together
 _ATTEMPTS = 8  # to read a folder in which shards come and go: within 2.5 s
 
@@ -90,6 +91,7 @@ class Index:
         self.entries: dict[str, Entry] = {}
         self._unusable: set[str] = set()
         self._segments: list[_Segment] = []
+        self._unsorted: dict[str, Entry] = {}  # that are in no segment yet: who only reads needs none
         self.refresh()
 
     def refresh(self) -> None:
@@ -122,56 +124,65 @@ class Index:
         for name in gone:
             del self.entries[name]
         self.entries.update(fresh)
-        if gone or len(self._segments) >= _SEGMENTS:
-            self._segments = [_Segment(self.entries)] if self.entries else []
-        elif fresh:
-            self._segments.append(_Segment(fresh))
+        self._unsorted.update(fresh)
+        if gone:
+            self._segments, self._unsorted = [], dict(self.entries)
 
     def digests(self) -> Digests:
         """Return the digests of all images that have features, sorted, each once."""
         if not self.entries:
             return np.empty((0, 32), np.uint8)
-        if len(self._segments) > 1:
-            self._segments = [_Segment(self.entries)]
+        if self._unsorted or len(self._segments) > 1:
+            self._segments, self._unsorted = [_Segment(self.entries)], {}
         return self._segments[0].sorted_digests()
 
     def has(self, digests: Digests) -> NDArray[np.bool_]:
         """Return for each of ``(n, 32)`` digests whether its features are in some shard."""
         found = np.zeros(len(digests), bool)
-        for segment in self._segments:
-            found |= segment.find(digests) >= 0
+        for segment in self._sorted():
+            found |= segment.has(digests)
         return found
 
     def shards_of(self, digests: Digests) -> dict[str, NDArray[np.intp]]:
-        """Return, for each shard that is needed, which rows of ``(n, 32)`` digests to take from it."""
+        """Return, for each shard that is needed, which rows of distinct ``(n, 32)`` digests to take from it."""
         needed = {}
-        open_ = np.arange(len(digests))
-        for segment in self._segments:
-            if not len(open_):
+        wanted, found = DigestSet(digests), np.zeros(len(digests), bool)
+        likely = np.zeros(1 << _FILTER_BITS, bool)  # by the first bits of a digest, which rule most others out at once
+        likely[_first_bits(digests)] = True
+        for name in sorted(self.entries, key=lambda name: (-len(self.entries[name]), name)):  # few large ones first
+            if found.all():
                 break
-            shard = segment.find(digests[open_])
-            order = np.argsort(shard, kind="stable")
-            numbers, starts = np.unique(shard[order], return_index=True)
-            for number, rows in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-                if number >= 0:
-                    needed[segment.names[number]] = open_[rows]
-            open_ = open_[shard < 0]
+            held = self.entries[name].digests
+            rows = np.unique(wanted.find(held[likely[_first_bits(held)]]))
+            rows = rows[(rows >= 0) & ~found[rows]]
+            if len(rows):
+                needed[name] = rows
+                found[rows] = True
         return needed
+
+    def _sorted(self) -> "list[_Segment]":
+        if self._unsorted and len(self._segments) >= _SEGMENTS:
+            self._segments, self._unsorted = [], dict(self.entries)
+        if self._unsorted:
+            self._segments, self._unsorted = [*self._segments, _Segment(self._unsorted)], {}
+        return self._segments
+
+
+def _first_bits(digests: Digests) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(digests[:, :4]).view(">u4").ravel() >> np.uint32(32 - _FILTER_BITS)
 
 
 class _Segment:
     """The digests of some shards, sorted together."""
 
     def __init__(self, entries: dict[str, Entry]) -> None:
-        self.names = sorted(entries, key=lambda name: (-len(entries[name]), name))  # few large shards before many small
-        self._digests = np.concatenate([entries[name].digests for name in self.names])
-        self._shard = np.repeat(np.arange(len(self.names)), [len(entries[name]) for name in self.names])
+        self._digests = np.concatenate([entry.digests for entry in entries.values()])
         self._known = DigestSet(self._digests)
 
-    def find(self, digests: Digests) -> NDArray[np.intp]:
-        """Return for each digest the number of its shard, or -1."""
-        row = self._known.find(digests)
-        return np.where(row >= 0, self._shard[row], -1)
+    def has(self, digests: Digests) -> NDArray[np.bool_]:
+        """Return for each digest whether it is in one of the shards."""
+        return self._known.find(digests) >= 0
 
     def sorted_digests(self) -> Digests:
+        """Return the digests, each once."""
         return self._digests[self._known.sorted_rows]

@@ -112,7 +112,7 @@ def _filled(
         finally:
             buffers.put(buffer)
 
-    count = min(_THREADS, 2 * (os.cpu_count() or 1), max(1, len(needed)))  # more than cores: shards are few, and uneven
+    count = min(_THREADS, 1 + (os.cpu_count() or 1), max(1, len(needed)))  # one more than cores: shards are few
     for _ in range(count):
         buffers.put(Buffer())
     with ThreadPoolExecutor(count, thread_name_prefix="read") as pool:
