@@ -169,7 +169,8 @@ class Index:
 
 
 def _first_bits(digests: Digests) -> NDArray[np.uint32]:
-    return np.ascontiguousarray(digests[:, :4]).view(">u4").ravel() >> np.uint32(32 - _FILTER_BITS)
+    first = np.ascontiguousarray(digests[:, :4]).view(">u4").ravel().astype(np.uint32)
+    return np.right_shift(first, np.uint32(32 - _FILTER_BITS))
 
 
 class _Segment:
