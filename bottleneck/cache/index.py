@@ -169,8 +169,9 @@ class Index:
 
 
 def _first_bits(digests: Digests) -> NDArray[np.uint32]:
-    first = np.ascontiguousarray(digests[:, :4]).view(">u4").ravel().astype(np.uint32)
-    return np.right_shift(first, np.uint32(32 - _FILTER_BITS))
+    first: NDArray[np.uint32] = np.ascontiguousarray(digests[:, :4]).view(">u4").ravel().astype(np.uint32)
+    first >>= np.uint32(32 - _FILTER_BITS)
+    return first
 
 
 class _Segment:

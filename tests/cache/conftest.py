@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+import bottleneck.cache.shard
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.store import FeatureCache, Store
 
@@ -14,3 +15,16 @@ def cache(tmp_path: Path) -> FeatureCache:
 @pytest.fixture
 def store(cache: FeatureCache, spec: Spec) -> Store:
     return cache.store(spec)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of shards that are opened from now on."""
+    names: list[str] = []
+
+    def spy(path: Path, *args: object, **options: object) -> object:
+        names.append(Path(path).stem)
+        return open(path, *args, **options)
+
+    monkeypatch.setattr(bottleneck.cache.shard, "open", spy, raising=False)
+    return names

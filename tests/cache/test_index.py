@@ -213,19 +213,6 @@ def memo(store: Store, shard: Path) -> Path:
     return store.folder / "index" / shard.stem
 
 
-@pytest.fixture
-def opened(monkeypatch) -> list[str]:
-    """Return the list of shards that are opened from now on."""
-    names: list[str] = []
-
-    def spy(path: Path, *args: object, **options: object) -> object:
-        names.append(Path(path).stem)
-        return open(path, *args, **options)
-
-    monkeypatch.setattr(bottleneck.cache.shard, "open", spy, raising=False)
-    return names
-
-
 def test_what_is_remembered_of_a_shard_comes_back(tmp_path):
     (tmp_path / "shard").write_bytes(b"x")
     wanted = Entry(digests(1, 2, 3), 1280, "float16")

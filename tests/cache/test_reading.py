@@ -18,19 +18,6 @@ from bottleneck.images.digest import signature
 from tests.cache.numbered import D, add, digests, features, flip_a_feature
 
 
-@pytest.fixture
-def opened(monkeypatch) -> list[str]:
-    """Return the list of shards that are opened from now on."""
-    names: list[str] = []
-
-    def spy(path: Path, *args: object, **options: object) -> object:
-        names.append(Path(path).stem)
-        return open(path, *args, **options)
-
-    monkeypatch.setattr(bottleneck.cache.shard, "open", spy, raising=False)
-    return names
-
-
 def when_opened(monkeypatch, path: Path, act: Callable[[], object]) -> None:
     """Do something the first time that a shard is opened to be read."""
     todo = [act]
