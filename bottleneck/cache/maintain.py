@@ -179,6 +179,8 @@ class Garbage:
         Rows that no dataset names, and that are kept because they are young.
     bytes : int
         What is freed, in all.
+    paths : list of Path
+        The files and folders in question; a shard that holds needed rows too is written anew without the others.
     """
 
     images: int = 0

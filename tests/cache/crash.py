@@ -287,7 +287,7 @@ class Saboteur:
         os.fsync = self._guard(os.fsync, "fsync")
         for name in ("replace", "rename", "unlink", "mkdir"):
             setattr(Path, name, self._guard(getattr(Path, name), name))
-        bottleneck.files.open = self._open  # type: ignore[attr-defined]
+        bottleneck.files.open = self._open
 
     def _guard(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
         def guarded(target: Any, *args: Any, **options: Any) -> Any:
@@ -356,7 +356,7 @@ def report_acks(pipe: int) -> None:
             os.write(pipe, digest + row)
         return names
 
-    Store.append = spoken  # type: ignore[method-assign]
+    Store.append = spoken
 
 
 class Child:
@@ -550,12 +550,12 @@ def put_flaw(flaw: str) -> None:
     import bottleneck.cache.shard
 
     if flaw == "in-place":
-        bottleneck.cache.shard.write_atomic = in_place  # type: ignore[assignment]
-        Store._blocks = lambda self, name, buffer: _unproven(self, name)  # type: ignore[method-assign,assignment]
+        bottleneck.cache.shard.write_atomic = in_place
+        Store._blocks = lambda self, name, buffer: _unproven(self, name)
     elif flaw == "error-swallowed":
-        bottleneck.cache.shard.write_atomic = without_error  # type: ignore[assignment]
+        bottleneck.cache.shard.write_atomic = without_error
     elif flaw == "delete-first":
-        bottleneck.cache.compact._join = delete_first  # type: ignore[assignment]
+        bottleneck.cache.compact._join = delete_first
 
 
 def _unproven(store: Store, name: str) -> Any:
@@ -571,7 +571,7 @@ def _unproven(store: Store, name: str) -> Any:
 
 
 def main() -> None:
-    extraction._Pending = Pending  # type: ignore[assignment,misc]
+    extraction._Pending = Pending
     pipeline._FIRST_COMMIT_SECONDS = 0.0
     os.fsync = lambda descriptor: None  # what it is for, a loss of power, cannot be had here; that it is called can
     root = Path(tempfile.mkdtemp(prefix="crash-", dir=os.getcwd()))
