@@ -156,6 +156,7 @@ def test_where_nothing_failed_and_none_did_nothing_is_deleted(tmp_path: Path, mo
 
     monkeypatch.setattr(Path, "unlink", read_only)
     write_table(tmp_path / "failures.csv", [])
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_table_that_is_up_to_date_is_not_touched(tmp_path: Path) -> None:
