@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 from bottleneck import errors  # noqa: E402
 
 if TYPE_CHECKING:
+    from bottleneck.backbones.catalogue import models
+    from bottleneck.backbones.describe import describe
     from bottleneck.cache.store import FeatureCache
     from bottleneck.extraction import extract
     from bottleneck.fitting import fit
@@ -20,13 +22,26 @@ if TYPE_CHECKING:
     from bottleneck.prediction import predict
     from bottleneck.runs import load_run
 
-__all__ = ["FeatureCache", "__version__", "errors", "extract", "fit", "load_run", "predict", "scan"]
+__all__ = [
+    "FeatureCache",
+    "__version__",
+    "describe",
+    "errors",
+    "extract",
+    "fit",
+    "load_run",
+    "models",
+    "predict",
+    "scan",
+]
 
 _HOMES = {
     "FeatureCache": "bottleneck.cache.store",
+    "describe": "bottleneck.backbones.describe",
     "extract": "bottleneck.extraction",
     "fit": "bottleneck.fitting",
     "load_run": "bottleneck.runs",
+    "models": "bottleneck.backbones.catalogue",
     "predict": "bottleneck.prediction",
     "scan": "bottleneck.images.scan",
 }

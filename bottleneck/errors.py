@@ -7,7 +7,8 @@
     ├── ImageError (ValueError)           one image cannot be used; has a code and, perhaps, a path
     ├── SplitError (ValueError)           splits that cannot be made, or that leak
     ├── ModelError (ValueError)           no such backbone, or weights that do not fit it
-    │   └── WeightsUnavailable (OSError)  weights that are not on this machine and cannot be fetched
+    │   ├── WeightsUnavailable (OSError)  weights that are not on this machine and cannot be fetched
+    │   └── WeightsMismatch               a checkpoint that does not fit the network; knows what goes where
     ├── CacheError (OSError)              the cache cannot be read or written
     │   ├── ShardError (ValueError)       a shard that is damaged or hostile: it is moved to quarantine
     │   │   ├── DamagedShard              one whose bytes do not match its name
@@ -22,6 +23,8 @@
 Each message says what was expected, what was found and what to do next. The library raises; only the command line
 prints and exits.
 """
+
+from typing import Any
 
 
 class BottleneckError(Exception):
@@ -75,6 +78,21 @@ class ModelError(BottleneckError, ValueError):
 
 class WeightsUnavailable(ModelError, OSError):
     """Weights that are not on this machine and cannot be fetched."""
+
+
+class WeightsMismatch(ModelError):
+    """A checkpoint that does not fit the network.
+
+    Parameters
+    ----------
+    message : str
+    found : bottleneck.backbones.restore.Restored
+        What of it goes where.
+    """
+
+    def __init__(self, message: str, found: Any) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class CacheError(BottleneckError, OSError):

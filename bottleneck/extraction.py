@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.request import DEFAULT_MODEL, Request, recall, remember_spec
+from bottleneck.backbones.request import DEFAULT_MODEL, Request
 from bottleneck.backbones.spec import Spec
+from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import CacheError, ImageError, ImagesError
@@ -24,6 +26,7 @@ from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.pipeline import Settings, Work, run
 
 if TYPE_CHECKING:
+    from bottleneck.backbones.restore import Restored
     from bottleneck.engines.engine import Engine
 
 
@@ -54,6 +57,7 @@ class Extraction:
     notes: tuple[Note, ...]  # of images that were computed now
     seconds: float
     engine: str | None = None  # None where nothing had to be computed
+    restored: "Restored | None" = None  # of a weights file, where the network was built from one
 
     @property
     def usable(self) -> Dataset:
@@ -89,6 +93,13 @@ def extract(
     model: str = DEFAULT_MODEL,
     weights: str = "DEFAULT",
     seed: int = 0,
+    layer: str | Sequence[str] = (),
+    pool: str | None = None,
+    flip: bool = False,
+    resize: int | None = None,
+    crop: int | None = None,
+    restore_exclude: str | Sequence[str] = (),
+    allow_partial: bool = False,
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     labels: bool = True,
@@ -105,12 +116,8 @@ def extract(
     ----------
     images : path or Dataset, optional
         See `bottleneck.scan`. By default what was last extracted with this cache, else the current folder.
-    model : str
-        ``efficientnet_lite0`` or the name of a torchvision classifier.
-    weights : str
-        ``DEFAULT``, the name of a torchvision weights entry, the path of a file, or ``none`` for random weights.
-    seed : int
-        Of the random weights.
+    model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial
+        The backbone; see `bottleneck.backbones.request.Request`.
     cache, runs : path
         The cache's folder; both are never scanned.
     labels : bool
@@ -135,7 +142,7 @@ def extract(
     ImagesError
         If there is no image, none that can be used, or only one class.
     ModelError
-        If there is no such model, or its weights are not to be had.
+        If there is no such model or layer, or its weights are not to be had or do not fit.
     CacheError
         If the cache cannot be written. What was committed before is kept, as it is after Ctrl-C or a kill.
 
@@ -146,7 +153,18 @@ def extract(
     """
     started = time.perf_counter()
     home = FeatureCache(cache)
-    request = Request(model=model, weights=weights, seed=seed)
+    request = Request(
+        model=model,
+        weights=weights,
+        seed=seed,
+        layer=tuple([layer] if isinstance(layer, str) else layer),
+        pool=pool,
+        flip=flip,
+        resize=resize,
+        crop=crop,
+        restore_exclude=tuple([restore_exclude] if isinstance(restore_exclude, str) else restore_exclude),
+        allow_partial=allow_partial,
+    )
     found = _survey(images, home.root, Path(runs), labels)
     pending = _Pending(request, home, batch_size, device)
     memo = UndecodableMemo(home.root / "digests.sqlite")
@@ -178,6 +196,7 @@ def extract(
         notes=_notes(dataset, work),
         seconds=time.perf_counter() - started,
         engine=work.engine,
+        restored=pending.restored,
     )
 
 
@@ -242,6 +261,7 @@ class _Pending:
         self._batch_size = batch_size
         self._device = device
         self._engine: Engine | None = None
+        self.restored: Restored | None = None
         recalled = recall(request, cache.root)
         self.spec: Spec = recalled or self._build()
 
@@ -267,6 +287,7 @@ class _Pending:
 
         backbone = load(self._request)
         self._engine = TorchEngine(backbone, batch_size=self._batch_size, device=self._device)
+        self.restored = backbone.restored
         remember_spec(self._request, backbone.spec, self._cache.root)
         return backbone.spec
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"  # how the name of an unfinished file or folder begins
+_BLOCK = 1 << 20  # bytes that are hashed at once
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -121,6 +122,15 @@ def canonical_json(value: Any) -> bytes:
 def sha256_hex(data: bytes | memoryview) -> str:
     """Return the SHA-256 of `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file of any size, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _remove(path: Path) -> None:

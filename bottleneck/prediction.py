@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import overload
 
 from bottleneck.backbones.request import Request
-from bottleneck.errors import ImagesError, RunError
+from bottleneck.errors import ImagesError, ModelError, RunError
 from bottleneck.extraction import Extraction, extract
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
@@ -134,16 +134,14 @@ def _features(
     """Fill the cache for `images` with the run's own backbone."""
     try:
         request = Request(**run.card["request"])
-    except TypeError:
+    except (TypeError, ModelError):
         raise RunError(
             f"no word in {run.path}/card.json on how its backbone was asked for: extract and fit again"
         ) from None
     done = extract(
         images,
         labels=False,
-        model=request.model,
-        weights=request.weights,
-        seed=request.seed,
+        **request.options(),
         cache=cache,
         runs=runs,
         remember=False,

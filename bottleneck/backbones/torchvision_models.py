@@ -9,19 +9,28 @@ from urllib.parse import urlparse
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from bottleneck.backbones.backbone import AveragePool, Backbone
+from bottleneck.backbones.backbone import Whole, replace
+from bottleneck.backbones.downloads import check_kept, unreachable
+from bottleneck.backbones.pooling import Layout, pooled
 from bottleneck.backbones.request import Request
-from bottleneck.backbones.spec import Spec
-from bottleneck.backbones.weights import load_tensors, read_tensors, tensors_digest
+from bottleneck.backbones.weights import Tensors
 from bottleneck.errors import ModelError, WeightsUnavailable
-from bottleneck.files import sha256_hex
-from bottleneck.images.decode import DECODER_VERSION
+from bottleneck.files import file_sha256
 from bottleneck.images.preprocessing import Preprocessing
 
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training uses
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
+
+
+class AveragePool(nn.Module):
+    """Stands where a convolutional classifier stood: the mean over the positions of its input."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ``(b, d)`` of ``(b, d, h, w)``."""
+        return pooled(features, Layout((2, 3)), "avg")
 
 
 def names() -> list[str]:
@@ -30,90 +39,137 @@ def names() -> list[str]:
     return listed
 
 
-def build(request: Request) -> Backbone:
-    """Build a torchvision classifier, cut at the input of its last layer.
+def build(request: Request) -> Whole:
+    """Build a torchvision classifier.
 
     Random weights are those of ``torch.manual_seed(seed); torchvision.models.get_model(name, weights=None)``; their
-    preprocessing, and Inception's ``transform_input``, are those of the default weights.
+    preprocessing, and Inception's ``transform_input``, are those of the default weights. A weights file that is one of
+    torchvision's own, whatever it is called, brings the preprocessing of its entry, any other that of the default.
 
     Raises
     ------
     ModelError, WeightsUnavailable
-        If there are no such weights, they cannot be fetched, or they do not fit.
+        If there are no such weights, or they cannot be fetched.
     """
-    weights = _weights(request)
+    entry, remarks = _entry(request)
+    preprocessing = preprocessing_of(entry)
+    size = request.crop or preprocessing.crop_size[0]
     official = not request.random and not request.file
-    network = _fetched(request, weights) if official else _random(request, weights)
+    network = _fetched(request, entry, size) if official else _random(request.model, size)
     if hasattr(network, "transform_input"):
         setattr(network, "transform_input", True)  # noqa: B010 - to mypy, attributes of a Module are tensors
+    known = tuple(network.state_dict())
     _drop_auxiliary(network)
-    layer, dim, pooling = _cut(network)
-    if request.file:
-        load_tensors(network, _renamed(read_tensors(request.file)), request.weights)
-    network.eval().requires_grad_(False)
-    spec = Spec(
-        backbone=request.model,
-        weights=tensors_digest(network),
-        layer=f"{layer}:input",
+    classifier, layer, pooling, dim = _classifier(network)
+
+    def end() -> nn.Module:
+        replace(network, classifier, AveragePool() if pooling == "avg" else nn.Identity())
+        return network
+
+    return Whole(
+        network=network,
+        layer=layer,
         pooling=pooling,
-        preprocessing=_preprocessing(weights),
+        dim=dim,
+        end=end,
+        preprocessing=preprocessing,
+        known=known,
         transform_input=bool(getattr(network, "transform_input", False)),
-        precision="fp32",
-        decoder=DECODER_VERSION,
+        rename=lambda tensors: _renamed(network, tensors),
+        remarks=remarks,
     )
-    return Backbone(network, spec, dim)
 
 
-def _weights(request: Request) -> Any:
-    known = torchvision.models.get_model_weights(request.model)
-    if request.random or request.file or request.weights == "DEFAULT":
-        return known.DEFAULT
-    if request.weights not in known.__members__:
+def entries(model: str) -> list[Any]:
+    """Return torchvision's weights entries of a model, the default first."""
+    known = torchvision.models.get_model_weights(model)
+    return sorted(known, key=lambda entry: entry != known.DEFAULT)
+
+
+def file_name(entry: Any) -> str:
+    """Return the name of the file that holds the weights of an entry."""
+    return str(urlparse(entry.url).path.rpartition("/")[2])
+
+
+def _entry(request: Request) -> tuple[Any, tuple[str, ...]]:
+    """Return the weights entry that decides the preprocessing, and what to say of it."""
+    known = {entry.name: entry for entry in entries(request.model)}
+    default = next(iter(known.values()))
+    if request.file:
+        return _entry_of_file(request.file, list(known.values()))
+    if request.random or request.weights == "DEFAULT":
+        return default, ()
+    if request.weights not in known:
         raise ModelError(
-            f"expected weights of {request.model}: {', '.join(known.__members__)}, none or the path of a "
+            f"expected weights of {request.model}: {', '.join(known)}, none or the path of a "
             f".pth, .pt or .safetensors file; got {request.weights!r}"
         )
-    return known[request.weights]
+    return known[request.weights], ()
 
 
-def _random(request: Request, weights: Any) -> nn.Module:
-    # A vision transformer takes images of one size: that which the preprocessing gives.
-    size = {"image_size": weights.transforms().crop_size[0]} if request.model.startswith("vit_") else {}
+def _entry_of_file(path: Path, known: list[Any]) -> tuple[Any, tuple[str, ...]]:
+    """Recognise torchvision's own files by their hash, which is in their names."""
+    try:
+        digest = file_sha256(path)
+    except OSError:
+        return known[0], ()  # reading the tensors will say it
+    for entry in known:
+        wanted = _HASH.search(file_name(entry))
+        if wanted and digest.startswith(wanted[1]):
+            return entry, (f"these are torchvision's {entry.name}",)
+    several = len({preprocessing_of(entry) for entry in known}) > 1
+    return known[0], ((f"images are prepared as for {known[0].name}",) if several else ())
+
+
+def _random(model: str, size: int) -> nn.Module:
+    # Vision transformers and MaxViT take images of one size: that which the preprocessing gives.
+    sized: dict[str, Any] = {"image_size": size} if model.startswith("vit_") else {}
+    if model.startswith("maxvit"):
+        sized = {"input_size": (size, size)}
     with warnings.catch_warnings():
         # Inception and GoogLeNet announce a change of their random weights, which no version has made yet.
         warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)
-        network: nn.Module = torchvision.models.get_model(request.model, weights=None, **size)
-    return network
+        try:
+            network: nn.Module = torchvision.models.get_model(model, weights=None, **sized)
+        except NotImplementedError:  # on the meta device
+            raise
+        except (ValueError, RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"{model} cannot take images of {size} x {size} pixels: {reason}") from error
+    return network.eval()
 
 
-def _fetched(request: Request, weights: Any) -> nn.Module:
+def _fetched(request: Request, entry: Any, size: int) -> nn.Module:
     """Build the network with the weights from torchvision's own cache or address, hash checked."""
-    name = urlparse(weights.url).path.rpartition("/")[2]
-    _check_kept(Path(torch.hub.get_dir()) / "checkpoints" / name)
+    name = file_name(entry)
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / name
+    wanted = _HASH.search(name)
+    if wanted:
+        check_kept(kept, wanted[1])
     try:
-        network: nn.Module = torchvision.models.get_model(request.model, weights=weights)
+        if size == preprocessing_of(entry).crop_size[0]:
+            network: nn.Module = torchvision.models.get_model(request.model, weights=entry)
+        else:
+            network = _random(request.model, size)
+            network.load_state_dict(_renamed(network, entry.get_state_dict(progress=True, check_hash=True)))
     except OSError as error:  # URLError is one
-        reason = getattr(error, "reason", None) or error
-        raise WeightsUnavailable(
-            f"expected {name}, the weights {weights} of {request.model}; it is not on this machine and "
-            f"{weights.url} cannot be reached ({reason}). Fetch that file where there is a network and name it with "
-            f"--weights PATH, or use --weights none for random weights"
-        ) from error
+        raise unreachable(f"{name}, the weights {entry} of {request.model}", entry.url, error) from error
     except RuntimeError as error:  # torch.hub: the hash in the file's name does not match
-        raise WeightsUnavailable(f"{weights.url} did not give {name}: {error}") from error
-    return network
+        raise WeightsUnavailable(f"{entry.url} did not give {name}: {error}") from error
+    return network.eval()
 
 
-def _check_kept(file: Path) -> None:
-    """Check the hash in the name of a file that an earlier download has left: torch looks at it only then."""
-    wanted = _HASH.search(file.name)
-    if wanted and file.is_file() and not sha256_hex(file.read_bytes()).startswith(wanted[1]):
-        raise ModelError(f"expected weights whose SHA-256 begins with {wanted[1]} in {file}, found others: delete it")
+def _renamed(network: nn.Module, tensors: Tensors) -> Tensors:
+    """Return the tensors under the names, and for the size of images, of this network.
 
-
-def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of torchvision's old DenseNet files under the names of today (``norm.1`` is ``norm1``)."""
-    return {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
+    The old DenseNet files have ``norm.1`` for ``norm1``. The position embeddings of vision transformers are
+    interpolated, as torchvision does it, where the network was built for images of another size.
+    """
+    tensors = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
+    place = "encoder.pos_embedding"
+    if not isinstance(network, VisionTransformer) or place not in tensors:
+        return tensors
+    return dict(interpolate_embeddings(network.image_size, network.patch_size, tensors))
 
 
 def _drop_auxiliary(network: nn.Module) -> None:
@@ -123,25 +179,19 @@ def _drop_auxiliary(network: nn.Module) -> None:
                 setattr(network, name, value)
 
 
-def _cut(network: nn.Module) -> tuple[str, int, str]:
-    """Take the classifier off; return its name, the width of its input, and how positions are pooled."""
+def _classifier(network: nn.Module) -> tuple[str, str, str, int]:
+    """Return the module that is taken off, the layer where this cuts the network, its pooling and its width."""
     name, last = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     if isinstance(last, nn.Linear):
-        _replace(network, name, nn.Identity())
-        return name, last.in_features, "none"
+        return name, f"{name}:input", "none", last.in_features
     # SqueezeNet classifies each position and then averages; its classifier's input is pooled the same way.
     classifier = name.rpartition(".")[0]
-    _replace(network, classifier, AveragePool())
-    return classifier, last.in_channels, "avg"
+    return classifier, f"{classifier}:input", "avg", last.in_channels
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
-
-
-def _preprocessing(weights: Any) -> Preprocessing:
-    transforms = weights.transforms()
+def preprocessing_of(entry: Any) -> Preprocessing:
+    """Return the preprocessing that torchvision gives a weights entry."""
+    transforms = entry.transforms()
     return Preprocessing(
         resize=transforms.resize_size[0],
         crop=transforms.crop_size[0],

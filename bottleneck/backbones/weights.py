@@ -1,8 +1,12 @@
-"""Tensors from files, safely; their digest; fitting them to a network."""
+"""Tensors from files, safely; their digest."""
 
+import argparse
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +15,39 @@ from bottleneck.errors import ModelError, WeightsUnavailable
 
 Tensors = Mapping[str, Tensor]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_SHOWN = 4
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # of several, the first counts
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint: ``.safetensors``, or ``.pth``/``.pt`` as PyTorch saves them, without running code.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file.
 
-    A dictionary inside ``state_dict``, ``model_state_dict`` or ``model`` is taken out, and the prefix ``module.``
-    that DataParallel leaves is dropped.
+    Parameters
+    ----------
+    source : str
+        The file.
+    tensors : dict of str to Tensor
+        By name.
+    remarks : tuple of str
+        What was taken off to get at them, in words.
+    """
+
+    source: str
+    tensors: dict[str, Tensor]
+    remarks: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read ``.safetensors``, or what PyTorch saves (``.pth``, ``.pt``, ``.bin``, ...), without running code.
+
+    Where the tensors stand inside another dictionary, as ``state_dict``, ``model`` or the like, they are taken out.
 
     Raises
     ------
+    WeightsUnavailable
+        If there is no such file.
     ModelError
-        If the file cannot be read, or holds anything but tensors.
+        If the file cannot be read, or holds no dictionary of tensors, or several.
     """
     try:
         if path.suffix.lower() == ".safetensors":
@@ -32,7 +55,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
             found: object = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with _namespaces_allowed():
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsUnavailable(f"expected a weights file at {path}, found none") from error
     except Exception as error:  # zipfile, pickle and safetensors each raise their own
@@ -41,44 +65,47 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"expected tensors (a state_dict) in {path}, could not read them: {reason:.300}. Save them with "
             f"torch.save(model.state_dict(), PATH) or as .safetensors"
         ) from error
-    return _unwrapped(found, path)
+    tensors, remarks = _unwrapped(found, path)
+    return Checkpoint(str(path), tensors, remarks)
 
 
-def _unwrapped(found: object, path: Path) -> dict[str, Tensor]:
-    for key in _WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError(f"expected a state_dict of tensors in {path}, found {type(found).__name__}")
-    if all(name.startswith("module.") for name in found):
-        found = {name.removeprefix("module."): value for name, value in found.items()}
-    return found
+@contextmanager
+def _namespaces_allowed() -> Iterator[None]:
+    """Let a checkpoint hold the settings of a training script, which are an ``argparse.Namespace``; it is only data."""
+    if not hasattr(torch.serialization, "safe_globals"):  # torch < 2.5
+        yield
+        return
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        yield
 
 
-def load_tensors(network: nn.Module, tensors: Tensors, source: str) -> None:
-    """Copy `tensors` into `network`, every one by its name.
+def _unwrapped(found: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    remarks = []
+    while isinstance(found, dict) and not _is_state(found):
+        inside = [key for key, value in found.items() if isinstance(value, dict) and _holds_state(value)]
+        known = [key for key in _WRAPPERS if key in inside]
+        if not inside or (len(inside) > 1 and not known):
+            break
+        key = (known or inside)[0]
+        others = ", ".join(repr(other) for other in inside if other != key)
+        remarks.append(f"taken from {key!r}" + (f" ({others} not used)" if others else ""))
+        found = found[key]
+    if isinstance(found, dict) and _is_state(found):
+        return found, tuple(remarks)
+    names = ", ".join(str(key) for key in found) if isinstance(found, dict) else ""
+    holds = f"a dictionary of {names:.200}" if names else type(found).__name__
+    raise ModelError(
+        f"expected a state_dict of tensors in {path}, found {holds}. Save them with "
+        f"torch.save(model.state_dict(), PATH) or as .safetensors"
+    )
 
-    What the network has and does not use for features (a classifier that was cut off) is not asked for;
-    `tensors` may hold more.
 
-    Raises
-    ------
-    ModelError
-        If a tensor is missing or has another shape; the first ones are named.
-    """
-    wanted = {name: value for name, value in network.state_dict().items() if not _is_counter(name)}
-    missing = [name for name in wanted if name not in tensors]
-    shapes = [
-        f"{name} (expected {tuple(value.shape)}, found {tuple(tensors[name].shape)})"
-        for name, value in wanted.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    if missing or shapes:
-        raise ModelError(
-            f"the weights {source} do not fit: of {len(wanted)} tensors {len(missing)} are missing"
-            f"{_named(missing)}, {len(shapes)} have another shape{_named(shapes)}. Is it a checkpoint of this model?"
-        )
-    network.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
+def _is_state(found: dict[Any, Any]) -> bool:
+    return bool(found) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items())
+
+
+def _holds_state(found: dict[Any, Any]) -> bool:
+    return _is_state(found) or any(isinstance(value, dict) and _is_state(value) for value in found.values())
 
 
 def tensors_digest(network: nn.Module) -> str:
@@ -89,7 +116,7 @@ def tensors_digest(network: nn.Module) -> str:
     """
     hasher = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        if _is_counter(name):
+        if is_counter(name):
             continue
         values = tensor.detach().cpu().contiguous()
         hasher.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
@@ -97,12 +124,6 @@ def tensors_digest(network: nn.Module) -> str:
     return hasher.hexdigest()
 
 
-def _is_counter(name: str) -> bool:
+def is_counter(name: str) -> bool:
+    """Whether a tensor only counts batches."""
     return name.endswith("num_batches_tracked")
-
-
-def _named(names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f": {', '.join(names[:_SHOWN])}{more}"

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from bottleneck.errors import BottleneckError, BottleneckWarning
+from bottleneck.errors import BottleneckError, BottleneckWarning, WeightsMismatch
 
 _STAGES = {
     "scan": "reading",
@@ -72,6 +72,8 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
         except (BottleneckError, OSError) as error:
             if debug:
                 raise
+            if isinstance(error, WeightsMismatch) and not as_json:
+                _show_misfit(error)
             _fail(type(error).__name__, str(error), as_json)
         except click.ClickException:
             raise
@@ -102,6 +104,13 @@ def progress_bar(*, hidden: bool = False) -> Iterator[Callable[[str, int, int], 
 
     with Bar(_STAGES) as bar:
         yield bar.update
+
+
+def _show_misfit(error: WeightsMismatch) -> None:
+    from bottleneck.cli.show import plain_console
+    from bottleneck.cli.show_models import misfit_table
+
+    plain_console().print(misfit_table(error.found))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

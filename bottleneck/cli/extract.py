@@ -23,15 +23,29 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 
 @command("extract", short_help="Compute and cache the features of images.")
 @click.argument("images", required=False)
-@click.option("--model", default="efficientnet_lite0", show_default=True, help="The backbone.")
-@click.option("--weights", default="DEFAULT", show_default=True, help="DEFAULT, a torchvision name, a file, or none.")
+@click.option("--model", default="efficientnet_lite0", show_default=True, help="The backbone; see `bottleneck models`.")
 @click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0, 2**63 - 1),
-    help="Of random weights (--weights none).",
+    "--weights", default="DEFAULT", show_default=True, help="DEFAULT, a name, a tag, a file, or none: random."
 )
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of random weights.")
+@click.option(
+    "--layer",
+    multiple=True,
+    metavar="NAME",
+    help="Features of this module, or NAME:input; several are joined.  [default: the classifier's input]",
+)
+@click.option(
+    "--pool",
+    type=click.Choice(["avg", "max", "gem", "none", "cls"]),
+    help="How a layer's positions become one row.  [default: avg, where it has any]",
+)
+@click.option("--flip", is_flag=True, help="Average the features of each image and its mirror image.")
+@click.option("--resize", type=click.IntRange(1), help="In pixels.  [default: as the weights were trained]")
+@click.option("--crop", type=click.IntRange(1), help="In pixels.  [default: as the weights were trained]")
+@click.option(
+    "--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors that are not taken from a weights file."
+)
+@click.option("--allow-partial", is_flag=True, help="Take what fits of a weights file; the rest is random.")
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images that pass the network at once.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that decode.")
@@ -71,6 +85,8 @@ def extract(
         options["max_pixels"] = max_pixels
     with progress_bar(hidden=as_json) as progress:
         done = run(images, labels=not no_labels, cache=cache, runs=runs, progress=progress, **options)
+    if done.restored:
+        say(done.restored.summary())
     failures_list(done.failures, done.failures_table)
     notes_list(done.notes)
     ignored_line(done.dataset.ignored)

@@ -10,6 +10,7 @@ from bottleneck.cli.common import InOrder
 from bottleneck.cli.demo import demo
 from bottleneck.cli.extract import extract
 from bottleneck.cli.fit import fit
+from bottleneck.cli.models import inspect, models
 from bottleneck.cli.predict import predict
 
 _HELP = """Folders of images to tested classifiers, without a training cluster.
@@ -29,7 +30,7 @@ def cli() -> None:
     """Hold the commands."""
 
 
-for _command in (extract, fit, predict, cache, demo):
+for _command in (extract, fit, predict, models, inspect, cache, demo):
     cli.add_command(_command)
 
 

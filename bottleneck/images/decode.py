@@ -59,9 +59,9 @@ class Decoded:
 
     Parameters
     ----------
-    pixels : ndarray of uint8, shape (crop, crop, 3)
-        Red, green, blue. Equal to torchvision's ``Resize`` and ``CenterCrop`` on the same Pillow image, up to an
-        aspect ratio of `STRIP`.
+    pixels : ndarray of uint8, shape (crop height, crop width, 3)
+        Red, green, blue. Equal to what the transforms of torchvision, or of timm, make of the same Pillow image, up to
+        an aspect ratio of `STRIP`.
     note : str or None
         What the user should know: that the file has more frames than the one that was used.
     """
@@ -218,19 +218,44 @@ def _deep_grey(image: Image.Image) -> Image.Image:
 
 
 def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return the centre of the resized image, by the arithmetic of torchvision's ``Resize`` and ``CenterCrop``."""
+    """Return the centre of the resized image, by the arithmetic of torchvision's and timm's own transforms."""
     width, height = image.size
-    resize, crop = preprocessing.resize, preprocessing.crop
-    if width <= height:
-        new_width, new_height = resize, int(resize * height / width)
-    else:
-        new_width, new_height = int(resize * width / height), resize
-    left, top = round((new_width - crop) / 2.0), round((new_height - crop) / 2.0)
+    crop_height, crop_width = preprocessing.crop_size
+    new_width, new_height = _new_size(width, height, preprocessing)
+    seen_width, seen_height = min(crop_width, new_width), min(crop_height, new_height)
+    left, top = round((new_width - seen_width) / 2.0), round((new_height - seen_height) / 2.0)
     filter_ = _FILTERS[preprocessing.interpolation]
-    if max(new_width, new_height) > STRIP * resize:
+    if max(new_width, new_height) > STRIP * max(preprocessing.resize_size):
         step_x, step_y = width / new_width, height / new_height
-        box = (left * step_x, top * step_y, min((left + crop) * step_x, width), min((top + crop) * step_y, height))
-        return np.asarray(image.resize((crop, crop), filter_, box=box), np.uint8)
-    if (new_width, new_height) != (width, height):
-        image = image.resize((new_width, new_height), filter_)
-    return np.asarray(image.crop((left, top, left + crop, top + crop)), np.uint8)
+        right, bottom = min((left + seen_width) * step_x, width), min((top + seen_height) * step_y, height)
+        image = image.resize((seen_width, seen_height), filter_, box=(left * step_x, top * step_y, right, bottom))
+    else:
+        if (new_width, new_height) != (width, height):
+            image = image.resize((new_width, new_height), filter_)
+        image = image.crop((left, top, left + seen_width, top + seen_height))
+    if (seen_width, seen_height) != (crop_width, crop_height):
+        image = _on_page(image, preprocessing)
+    return np.asarray(image, np.uint8)
+
+
+def _new_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the width and height that an image is resized to."""
+    target_height, target_width = preprocessing.resize_size
+    if preprocessing.mode == "squash":
+        return target_width, target_height
+    if preprocessing.mode == "center" and target_height == target_width:  # torchvision's Resize of the shorter side
+        if width <= height:
+            return target_width, int(target_width * height / width)
+        return int(target_height * width / height), target_height
+    choose = max if preprocessing.mode == "border" else min  # timm's ResizeKeepRatio
+    ratio = choose(height / target_height, width / target_width)
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
+def _on_page(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Return the image in the middle of a page of the crop's size: black, or with ``border`` of the mean colour."""
+    height, width = preprocessing.crop_size
+    mean = tuple(round(255 * value) for value in preprocessing.mean)
+    page = Image.new("RGB", (width, height), mean if preprocessing.mode == "border" else (0, 0, 0))
+    page.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return page

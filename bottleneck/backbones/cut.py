@@ -1,0 +1,206 @@
+"""A network that ends at some of its layers, whatever the network."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bottleneck.backbones.pooling import LARGEST_ROW, Layout, layout_of, pooled
+from bottleneck.backbones.tracing import Call, first_tensor, trace
+from bottleneck.errors import ModelError
+
+_INPUT = ":input"
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A place in a network where features are taken.
+
+    Parameters
+    ----------
+    module : str
+        Its name in the network.
+    is_input : bool
+        Whether what the module receives is taken, and not what it gives.
+    calls : int
+        How often the module runs; the last time counts.
+    layout : Layout
+    """
+
+    module: str
+    is_input: bool
+    calls: int
+    layout: Layout
+
+
+class _Reached(Exception):
+    """All features have been taken: the rest of the network need not run."""
+
+
+class Cut(nn.Module):
+    """Runs a network up to the last of its taps, and joins what these give.
+
+    Parameters
+    ----------
+    network : nn.Module
+    taps : sequence of Tap
+    pooling : str
+        As for `bottleneck.backbones.pooling.pooled`.
+    """
+
+    def __init__(self, network: nn.Module, taps: Sequence[Tap], pooling: str) -> None:
+        super().__init__()
+        self.network = network
+        self._taps = tuple(taps)
+        self._pooling = pooling
+        self._seen: dict[Tap, int] = {}
+        self._rows: dict[Tap, Tensor] = {}
+        for tap in self._taps:
+            module = network.get_submodule(tap.module)
+            if tap.is_input:
+                module.register_forward_pre_hook(lambda _, args, tap=tap: self._take(tap, args))
+            else:
+                module.register_forward_hook(lambda _, args, output, tap=tap: self._take(tap, output))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``(b, d)`` of ``(b, 3, h, w)``."""
+        self._seen, self._rows = dict.fromkeys(self._taps, 0), {}
+        try:
+            self.network(images)
+        except _Reached:
+            rows, self._rows = self._rows, {}
+            return torch.cat([rows[tap] for tap in self._taps], dim=1)
+        raise ModelError(f"the network did not come to {', '.join(tap.module for tap in self._taps)}")
+
+    def _take(self, tap: Tap, value: Any) -> None:
+        self._seen[tap] += 1
+        if self._seen[tap] == tap.calls:
+            tensor = first_tensor(value)
+            assert tensor is not None  # there was one when the network was traced
+            self._rows[tap] = pooled(tensor, tap.layout, self._pooling)
+            if len(self._rows) == len(self._taps):
+                raise _Reached
+
+
+def cut(
+    network: nn.Module, layers: Sequence[str], pool: str | None, image: tuple[int, int], prefix: int = 0
+) -> tuple[Cut, str, int]:
+    """Cut a network at `layers`, and take out of it what comes after.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode. It is changed: modules that no feature needs are replaced by ``nn.Identity``.
+    layers : sequence of str
+        Names of modules for their outputs, ``NAME:input`` for what they receive.
+    pool : str, optional
+        See `bottleneck.backbones.pooling.pooled`; by default ``avg`` where a layer has positions, else ``none``.
+    image : (int, int)
+        Height and width of the network's images, in pixels.
+    prefix : int
+        How many tokens the network puts before those of the positions.
+
+    Returns
+    -------
+    Cut, str, int
+        The network, the pooling, and d.
+
+    Raises
+    ------
+    ModelError
+        If there is no such layer (the nearest are named), it does not run, its output is not one row or one map an
+        image, or there would be more than 131,072 features.
+    """
+    for layer in layers:
+        _check_name(network, layer)
+    calls = trace(network, torch.zeros(2, 3, *image))
+    taps = [_tap(layer, calls, image, prefix, pool) for layer in layers]
+    pooling = _pooling(taps, layers, pool, calls, image)
+    dim = sum(_width(tap, layer, calls, pooling) for tap, layer in zip(taps, layers, strict=True))
+    if dim > LARGEST_ROW:
+        raise ModelError(
+            f"expected at most {LARGEST_ROW:,} features an image, {'+'.join(layers)} with --pool {pooling} has "
+            f"{dim:,}: choose --pool avg, or another layer"
+        )
+    _drop_what_follows(network, taps, calls)
+    return Cut(network, taps, pooling), pooling, dim
+
+
+def stages(network: nn.Module) -> list[str]:
+    """Return the names of the network's top-level modules that have parameters."""
+    return [name for name, module in network.named_children() if any(True for _ in module.parameters())]
+
+
+def _check_name(network: nn.Module, layer: str) -> None:
+    names = [name for name, _ in network.named_modules() if name]
+    module = layer.removesuffix(_INPUT)
+    if module in names:
+        return
+    nearest = difflib.get_close_matches(module, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"the stages are {', '.join(stages(network))}."
+    raise ModelError(f"expected the name of a layer, got {layer!r}; {hint} `bottleneck inspect MODEL` lists all")
+
+
+def _tap(layer: str, calls: dict[str, Call], image: tuple[int, int], prefix: int, pool: str | None) -> Tap:
+    module, is_input = layer.removesuffix(_INPUT), layer.endswith(_INPUT)
+    call = calls.get(module)
+    shape = (call.inputs if is_input else call.outputs) if call else None
+    if not call or not shape:
+        raise ModelError(f"the layer {layer} cannot be taken: it does not run, or holds no tensor")
+    if shape[0] != 2 or len(shape) < 2:  # the network was traced with two images
+        raise ModelError(
+            f"the layer {layer} cannot be taken: for 2 images it has the shape {shape}, which is not one row an image"
+        )
+    try:
+        layout = layout_of(shape, image, prefix)
+    except ModelError as error:
+        if pool != "none":
+            raise ModelError(f"the layer {layer} cannot be pooled: {error}. --pool none takes it whole") from None
+        layout = Layout((1,))
+    return Tap(module, is_input, call.calls, layout)
+
+
+def _pooling(
+    taps: Sequence[Tap], layers: Sequence[str], pool: str | None, calls: dict[str, Call], image: tuple[int, int]
+) -> str:
+    with_positions = [tap for tap in taps if tap.layout.positions]
+    if not with_positions:
+        if pool in (None, "none"):
+            return "none"
+        raise ModelError(no_positions("+".join(layers), pool, calls, image))
+    if pool == "cls" and not all(tap.layout.prefix for tap in taps):
+        raise ModelError(f"expected layers with a class token for --pool cls, {'+'.join(layers)} has none: --pool avg")
+    return pool or "avg"
+
+
+def no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[int, int]) -> str:
+    """Say that a layer has nothing to pool, and name the last one that has."""
+    with_positions = []
+    for name, call in calls.items():
+        try:
+            positions = layout_of(call.outputs, image, 0).positions if name and call.outputs else ()
+            if call.outputs and math.prod(call.outputs[place] for place in positions) > 1:
+                with_positions.append((name.count("."), -call.entered, name))
+        except ModelError:
+            continue
+    example = f": name a layer that has some, for example --layer {min(with_positions)[2]}" if with_positions else ""
+    return f"--pool {pool} has nothing to pool: {layer} is one row an image, without positions{example}"
+
+
+def _width(tap: Tap, layer: str, calls: dict[str, Call], pooling: str) -> int:
+    shape = calls[tap.module].inputs if tap.is_input else calls[tap.module].outputs
+    return pooled(torch.empty(shape or (), device="meta"), tap.layout, pooling).shape[1]
+
+
+def _drop_what_follows(network: nn.Module, taps: Sequence[Tap], calls: dict[str, Call]) -> None:
+    """Replace the modules that first run after the last tap, so that they count for nothing."""
+    last = max(calls[tap.module].opened if tap.is_input else calls[tap.module].closed for tap in taps)
+    late = {name for name, call in calls.items() if call.entered >= last}
+    for name in late:
+        parent, _, child = name.rpartition(".")
+        if parent not in late:
+            setattr(network.get_submodule(parent), child, nn.Identity())

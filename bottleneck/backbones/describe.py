@@ -1,0 +1,139 @@
+"""What a network consists of, and what a checkpoint would give it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bottleneck.backbones.catalogue import Entry, entries, source_of
+from bottleneck.backbones.cut import stages
+from bottleneck.backbones.registry import build_without_numbers
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.restore import Restored, match
+from bottleneck.backbones.tracing import trace
+from bottleneck.backbones.weights import Checkpoint, read_checkpoint
+from bottleneck.images.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """One module of a network.
+
+    Parameters
+    ----------
+    name : str
+        As ``--layer`` and ``--unfreeze`` take it.
+    kind : str
+        Its class.
+    output : tuple of int or None
+        Shape of what it gives for one image; None where it does not run, or gives no tensor.
+    parameters : int
+        Of it and what is inside.
+    macs : int
+        Multiply-adds of convolutions and matrix products for one image, of it and what is inside.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...] | None
+    parameters: int
+    macs: int
+
+    @property
+    def depth(self) -> int:
+        """1 for a module of the network itself, 2 for one inside of that, and so on."""
+        return self.name.count(".") + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A network as it was published.
+
+    Parameters
+    ----------
+    model : str
+    source : str
+        ``bundled``, ``torchvision`` or ``timm``.
+    weights : tuple of Entry
+        Those that are published, the default first.
+    preprocessing : Preprocessing
+    transform_input : bool
+        Whether it first maps ImageNet's mean and std to 0.5.
+    layer, pooling : str
+        Of its features by default.
+    dim : int
+        How many these are.
+    parameters, macs : int
+        With its classifier; auxiliary ones, which only training uses, do not count.
+    stages : tuple of str
+        The modules at the top that have parameters.
+    modules : tuple of Module
+        All of them, as a tree is read.
+    """
+
+    model: str
+    source: str
+    weights: tuple[Entry, ...]
+    preprocessing: Preprocessing
+    transform_input: bool
+    layer: str
+    pooling: str
+    dim: int
+    parameters: int
+    macs: int
+    stages: tuple[str, ...]
+    modules: tuple[Module, ...]
+
+
+def describe(model: str) -> Description:
+    """Describe a network at the size of its images, without weights and without computing.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    whole = build_without_numbers(Request(model=model, weights="none"))
+    network, (height, width) = whole.network, whole.preprocessing.crop_size
+    images = torch.zeros(1, 3, height, width, device="meta")
+    calls = trace(network, images)
+    modules = []
+    for name, module in network.named_modules():
+        call = calls.get(name)
+        output = call.outputs[1:] if call and call.outputs else None
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        kind, macs = type(module).__name__, call.macs if call else 0
+        modules.append(Module(name=name, kind=kind, output=output, parameters=parameters, macs=macs))
+    top = modules.pop(0)
+    name, _, tag = model.partition(".")
+    published = tuple(entry for entry in entries() if entry.name == name and tag in ("", entry.weights))
+    return Description(
+        model=model,
+        source=source_of(model),
+        weights=tuple(entry for entry in published if entry.weights),
+        preprocessing=whole.preprocessing,
+        transform_input=whole.transform_input,
+        layer=whole.layer,
+        pooling=whole.pooling,
+        dim=whole.dim,
+        parameters=top.parameters,
+        macs=top.macs,
+        stages=tuple(stages(network)),
+        modules=tuple(modules),
+    )
+
+
+def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> tuple[Checkpoint, Restored]:
+    """Read a checkpoint, and say what of it `model` would take for its default features.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, there is no such model, or a pattern of `exclude` fits nothing.
+    """
+    checkpoint = read_checkpoint(path)
+    whole = build_without_numbers(Request(model=model, weights="none"))
+    whole.end()
+    found, _ = match(whole.network, checkpoint, known=whole.known, rename=whole.rename, exclude=exclude)
+    return checkpoint, found

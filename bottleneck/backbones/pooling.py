@@ -1,0 +1,101 @@
+"""How the positions of a layer become one row of features."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bottleneck.errors import ModelError
+
+GEM_POWER = 3.0
+GEM_SMALLEST = 1e-6
+LARGEST_ROW = 131_072  # features; layer4 of ResNet-50 and Mixed_7c of Inception-v3 fit with all their positions
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the positions of a layer's output stand.
+
+    Parameters
+    ----------
+    positions : tuple of int
+        Dimensions of the output that are positions: none for ``(b, d)``, ``(2, 3)`` for ``(b, c, h, w)``, ``(1, 2)``
+        for ``(b, h, w, c)``, ``(1,)`` for ``(b, tokens, c)``.
+    prefix : int
+        How many tokens come before those of the positions: the class token, registers.
+    """
+
+    positions: tuple[int, ...]
+    prefix: int = 0
+
+
+def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> Layout:
+    """Find the positions in the shape of a layer's output.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the output for a batch.
+    image : (int, int)
+        Height and width of the network's images: the positions of a layer have the same proportions.
+    prefix : int
+        How many tokens the network puts before those of the positions, where it works on tokens.
+
+    Raises
+    ------
+    ModelError
+        If the shape has no positions that can be told from channels.
+    """
+    if len(shape) == 2:
+        return Layout(())
+    if len(shape) == 3:
+        before = prefix if _is_grid(shape[1] - prefix, image) or not _is_grid(shape[1], image) else 0
+        return Layout((1,), before)
+    if len(shape) == 4:
+        first, last = _alike(shape[2:4], image), _alike(shape[1:3], image)
+        if first or last:
+            return Layout((2, 3) if first else (1, 2))
+    raise ModelError(f"its output has the shape {tuple(shape)}, in which no positions can be told from channels")
+
+
+def pooled(output: Tensor, layout: Layout, pooling: str) -> Tensor:
+    """Return ``(b, d)`` of a layer's output, in memory of its own.
+
+    Parameters
+    ----------
+    output : Tensor
+        Of the shape that `layout` was found in.
+    layout : Layout
+    pooling : str
+        ``avg``: the mean over the positions. ``max``: the largest. ``gem``: the generalised mean with the power 3 of
+        values of at least 1e-6 (Radenović, Tolias and Chum 2019, "Fine-tuning CNN Image Retrieval with No Human
+        Annotation"). ``none``: all positions, as they stand. ``cls``: the first token.
+    """
+    if pooling == "none" or not layout.positions:
+        return output.flatten(1).clone()  # what runs next may work in place
+    if pooling == "cls":
+        return output[:, 0].clone()
+    if layout.prefix:
+        output = output[:, layout.prefix :]
+    if pooling == "avg":
+        return output.mean(dim=layout.positions)
+    if pooling == "max":
+        return output.amax(dim=layout.positions)
+    return output.float().clamp(min=GEM_SMALLEST).pow(GEM_POWER).mean(dim=layout.positions).pow(1 / GEM_POWER)
+
+
+def _is_grid(count: int, image: tuple[int, int]) -> bool:
+    """Whether `count` positions can form a grid with the proportions of the image."""
+    if count < 1:
+        return False
+    height = round(math.sqrt(count * image[0] / image[1]))
+    return height > 0 and count % height == 0 and _alike((height, count // height), image)
+
+
+def _alike(grid: Sequence[int], image: tuple[int, int]) -> bool:
+    """Whether a grid has the proportions of the image, up to one position of rounding."""
+    (height, width), (image_height, image_width) = grid, image
+    if image_height == image_width:
+        return height == width
+    return abs(height - width * image_height / image_width) < 1.5

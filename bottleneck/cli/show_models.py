@@ -1,0 +1,198 @@
+"""How models and checkpoints look: tables and lines, on stdout, since they are what was asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bottleneck.backbones.catalogue import Entry
+    from bottleneck.backbones.describe import Description
+    from bottleneck.backbones.restore import Restored
+    from bottleneck.backbones.weights import Checkpoint
+
+_ROWS = 80  # of a tree that is not asked to be of any depth
+_WEIGHTS = 4
+_MISFITS = 8  # of each kind, beside an error
+_WIDE = 200  # columns, where nobody looks at the width
+
+
+def show(*things: Table | str) -> None:
+    """Print tables and lines on stdout; a name is folded in a terminal that is too narrow, and never cut."""
+    width = None if sys.stdout.isatty() else _WIDE
+    console = Console(file=sys.stdout, width=width, markup=False, highlight=False)
+    for thing in things:
+        console.print(thing, soft_wrap=isinstance(thing, str) and not sys.stdout.isatty())
+
+
+def models_table(entries: Sequence[Entry]) -> Table:
+    """Return a table of models, a line each."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("model", overflow="fold")
+    table.add_column("source", no_wrap=True)
+    for name in ("parameters", "images", "features"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
+    names = [entry.name for entry in entries]
+    for entry in entries:
+        several = names.count(entry.name) > 1 and entry.weights
+        parameters = "?" if entry.parameters is None else count(entry.parameters)
+        features = "?" if entry.dim is None else str(entry.dim)
+        name = f"{entry.name}.{entry.weights}" if several and entry.source == "timm" else entry.name
+        here = "here" if entry.is_here else _fetched(entry)
+        if several and entry.source != "timm":
+            here = f"{entry.weights}, {here}"
+        table.add_row(name, entry.source, parameters, _pixels(entry.input_size), features, here)
+    return table
+
+
+def _fetched(entry: Entry) -> str:
+    if not entry.weights:
+        return "none"
+    return "by pip" if entry.source == "bundled" else "by download"
+
+
+def description_lines(found: Description) -> tuple[list[str], list[str]]:
+    """Return what stands before the tree of modules, and what after."""
+    preprocessing = found.preprocessing
+    size = _pixels(preprocessing.crop_size)
+    weights = [f"{entry.weights}{' (here)' if entry.is_here else ''}" for entry in found.weights[:_WEIGHTS]]
+    more = f" and {len(found.weights) - _WEIGHTS} more" if len(found.weights) > _WEIGHTS else ""
+    pooled = f", {found.pooling} over its positions" if found.pooling != "none" else ""
+    resize = _pixels(preprocessing.resize_size) if isinstance(preprocessing.resize, tuple) else preprocessing.resize
+    side = {"center": "the shorter side", "squash": "each side", "border": "the longer side"}[preprocessing.mode]
+    before = [
+        f"{found.model} ({found.source}): {count(found.parameters)} parameters, {count(found.macs)} multiply-adds for "
+        f"an image of {size}",
+        f"features: {found.dim} from {found.layer}{pooled}",
+        f"weights: {', '.join(weights) or 'none are published'}{more}",
+        f"images: {side} to {resize} ({preprocessing.interpolation}), centre {size}, "
+        f"mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}"
+        + (", then transform_input" if found.transform_input else ""),
+    ]
+    after = [
+        f"stages: {', '.join(found.stages)}",
+        "--layer takes a name (what the module gives) or NAME:input (what it receives); --unfreeze takes names",
+    ]
+    return before, after
+
+
+def modules_table(found: Description, depth: int | None) -> Table:
+    """Return the tree of modules, `depth` levels of it; 0 is all, None as many as fit on a page or two."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("module", overflow="fold")
+    table.add_column("kind", no_wrap=True, max_width=18)
+    for name in ("output", "parameters", "multiply-adds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    levels = _levels(found, depth)
+    for module in found.modules:
+        if module.depth <= levels:
+            output = "x".join(map(str, module.output)) if module.output else "-"
+            macs = count(module.macs) if module.macs else ""
+            table.add_row(module.name, module.kind, output, count(module.parameters) if module.parameters else "", macs)
+    return table
+
+
+def too_deep(found: Description, depth: int | None) -> list[str]:
+    """Return a line on the levels that are not shown."""
+    levels, deepest = _levels(found, depth), max((module.depth for module in found.modules), default=0)
+    hidden = sum(module.depth > levels for module in found.modules)
+    return [f"{levels} of {deepest} levels; {hidden} modules more with --depth all"] if hidden else []
+
+
+def _levels(found: Description, depth: int | None) -> int:
+    deepest = max((module.depth for module in found.modules), default=1)
+    if depth == 0:
+        return deepest
+    if depth:
+        return depth
+    fitting = [
+        level for level in range(1, deepest + 1) if sum(module.depth <= level for module in found.modules) <= _ROWS
+    ]
+    return max(fitting, default=1)
+
+
+def tensors_table(checkpoint: Checkpoint) -> Table:
+    """Return the tensors of a checkpoint, a line each."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("tensor", overflow="fold")
+    table.add_column("shape", justify="right", no_wrap=True)
+    table.add_column("dtype", no_wrap=True)
+    for name, value in checkpoint.tensors.items():
+        table.add_row(name, _shape(tuple(value.shape)), str(value.dtype).removeprefix("torch."))
+    return table
+
+
+def checkpoint_line(checkpoint: Checkpoint) -> str:
+    """Return what a checkpoint holds in all."""
+    values: list[Any] = list(checkpoint.tensors.values())
+    numbers, size = sum(value.numel() for value in values), sum(value.nbytes for value in values)
+    remarks = "".join(f"; {remark}" for remark in checkpoint.remarks)
+    return f"{checkpoint.source}: {len(values)} tensors, {count(numbers)} numbers, {size / 1e6:,.1f} MB{remarks}"
+
+
+def restored_table(found: Restored) -> Table:
+    """Return what goes where, what does not fit last."""
+    table = _fates_table()
+    for word, names in {"restored": found.restored, "excluded": found.excluded, "not needed": found.unneeded}.items():
+        for name in names:
+            table.add_row(name, word, "", "")
+    _add_misfits(table, found, None)
+    return table
+
+
+def misfit_table(found: Restored) -> Table:
+    """Return what does not fit, the first of each kind, and how many tensors do."""
+    table = _fates_table()
+    table.add_row(f"{len(found.restored)} tensors", "restored", "", "")
+    _add_misfits(table, found, _MISFITS)
+    return table
+
+
+def _fates_table() -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("tensor", overflow="fold")
+    table.add_column("", no_wrap=True)
+    table.add_column("expected", justify="right", no_wrap=True)
+    table.add_column("found", justify="right", no_wrap=True)
+    return table
+
+
+def _add_misfits(table: Table, found: Restored, most: int | None) -> None:
+    shapes = {name: (_shape(expected), _shape(have)) for name, (expected, have) in found.misshapen.items()}
+    groups: dict[str, Sequence[str]] = {
+        "missing": found.missing,
+        "unexpected": found.unexpected,
+        "wrong shape": list(shapes),
+    }
+    for word, names in groups.items():
+        for name in names[:most]:
+            table.add_row(name, word, *shapes.get(name, ("", "")))
+        if most and len(names) > most:
+            table.add_row(f"and {len(names) - most} more", word, "", "")
+
+
+def count(number: int) -> str:
+    """Return a large number with three digits and a unit: ``25.6M``."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        value = number / size
+        if value >= 0.9995:  # which three digits would show as 1.00
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
+    return str(number)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
