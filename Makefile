@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture lint clean
+.PHONY: demo test torture parity catalogue lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
@@ -14,6 +14,14 @@ test: $(VENV)/.installed-dev
 # The long form of the tests that break things: every call of every job in every way, and hundreds of kills.
 torture: $(VENV)/.installed-dev
 	BOTTLENECK_TORTURE=1 $(BIN)/python -m pytest -rP tests/cache/test_crash.py
+
+# Every classifier of torchvision, and 44 models of timm, against torchvision and timm themselves (half an hour).
+parity: $(VENV)/.installed-dev
+	BOTTLENECK_PARITY=1 $(BIN)/python -m pytest -rP tests/backbones/test_parity.py
+
+# The table of models, for the installed versions of torchvision and timm (some minutes).
+catalogue: $(VENV)/.installed-dev
+	$(BIN)/python -m bottleneck.backbones.catalogue_maker
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

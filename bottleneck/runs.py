@@ -9,13 +9,15 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import BottleneckWarning, RunError
+from bottleneck.backbones.spec import Spec
+from bottleneck.errors import BottleneckWarning, CacheError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, sha256_hex, write_atomic, write_json
 from bottleneck.heads.linear import LinearHead
 
@@ -47,6 +49,14 @@ class Run:
     def cv_accuracy(self) -> float:
         """Mean accuracy over the folds of the training part: what runs are chosen by."""
         return float(self.card["search"]["cv_accuracy"])
+
+    @property
+    def features(self) -> str:
+        """The network that it was trained on, and what is not as usual of its features."""
+        variant = ""
+        with suppress(CacheError):
+            variant = Spec.from_json(self.card["spec"]).variant
+        return f"{self.card['model']} ({variant})" if variant else str(self.card["model"])
 
     @property
     def metrics(self) -> dict[str, Any]:

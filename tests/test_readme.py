@@ -45,8 +45,9 @@ def test_the_python_example_runs(folder):
 
 
 def test_links_to_files_lead_somewhere():
+    headings = {re.sub(r"[^\w -]", "", line.strip("# ")).lower().replace(" ", "-") for line in README.splitlines()}
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        assert target.removeprefix("#") in headings if target.startswith("#") else (ROOT / target).exists(), target
 
 
 def test_the_cache_format_can_be_read_as_the_page_says(folder):

@@ -141,13 +141,13 @@ def _restored(whole: Whole, request: Request) -> Restored:
 
 def _warn_of_random(request: Request, restored: Restored | None) -> None:
     if request.random:
-        what = f"{request.model} has random weights (seed {request.seed})"
+        what = f"{request.model} has random weights (seed {request.seed}): its features tell little about images"
     elif restored and len(restored.restored) < restored.wanted:
         left = restored.wanted - len(restored.restored)
         what = f"{left} of {restored.wanted} tensors of {request.model} are random (seed {request.seed})"
     else:
         return
-    warnings.warn(f"{what}: its features tell little about images", BottleneckWarning, stacklevel=3)
+    warnings.warn(what, BottleneckWarning, stacklevel=3)
 
 
 def _unknown(model: str) -> str:

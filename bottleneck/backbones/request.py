@@ -1,5 +1,6 @@
 """What a user asks for: a network, its weights, a layer, and how images reach it."""
 
+import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from bottleneck.errors import ModelError
 DEFAULT_MODEL = "efficientnet_lite0"
 POOLS = ("avg", "max", "gem", "none", "cls")
 
+_SHORT = {f"lite{size}": f"efficientnet_lite{size}" for size in (0, 1, 2)}
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 
 
@@ -57,6 +59,7 @@ class Request:
     allow_partial: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", full_name(self.model))
         for name in ("layer", "restore_exclude"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
         if self.pool not in (None, *POOLS):
@@ -91,6 +94,22 @@ class Request:
     def options(self) -> dict[str, Any]:
         """Return the fields as keyword arguments of `bottleneck.extract`."""
         return asdict(self)
+
+    def command(self) -> str:
+        """Return the options of ``bottleneck extract`` that ask for the same, as a user types them."""
+        words = ["--model", self.model]
+        for name, value in self.to_json().items():
+            option = f"--{name.replace('_', '-')}"
+            if name == "model" or (name == "seed" and not value) or (name == "weights" and value == "DEFAULT"):
+                continue
+            for one in value if isinstance(value, tuple) else [value]:
+                words += [option] if one is True else [option, str(one)]
+        return shlex.join(words)
+
+
+def full_name(model: str) -> str:
+    """Return the name of a model for a short form of it: ``lite0`` is ``efficientnet_lite0``."""
+    return _SHORT.get(model, model)
 
 
 def looks_like_file(text: str) -> bool:

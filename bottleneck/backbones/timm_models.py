@@ -11,7 +11,7 @@ import timm
 import torch
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 from timm.data.config import resolve_data_config
-from timm.layers import ClassifierHead
+from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import Whole, replace

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.backbones.request import full_name
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Entry, Index, load_entry, save_entry
 from bottleneck.cache.reading import read_rows
@@ -78,7 +79,9 @@ class FeatureCache:
             If there is none, or more than one.
         """
         stores = self.stores()
+        name = full_name(name)
         found = [store for store in stores if store.spec.backbone == name]
+        found = found or [store for store in stores if (store.request() or {}).get("model") == name]  # with a tag
         found = found or [store for store in stores if store.name.startswith(name) and "-" in name]
         found = found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
         if len(found) == 1:

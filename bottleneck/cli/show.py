@@ -79,7 +79,7 @@ def run_report(run: Run) -> None:
     more = len(card["dataset"]["labels"]) - _CLASSES
     say(f"{card['dataset']['source']}: {labels}" + (f" and {more} more classes" if more > 0 else ""))
     say(
-        f"{card['head']} on {card['model']}: {card['n_train']} training images, C {card['params']['C']:g} by "
+        f"{card['head']} on {run.features}: {card['n_train']} training images, C {card['params']['C']:g} by "
         f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%})"
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None

@@ -1,0 +1,154 @@
+import hashlib
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from bottleneck.backbones.downloads import check_kept, check_reachable, unreachable
+from bottleneck.errors import ModelError, WeightsUnavailable
+from tests.conftest import write
+
+DIGEST = hashlib.sha256(b"weights").hexdigest()
+
+
+class Server(HTTPServer):
+    status = 200
+    asked: list[str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/w.pth"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _direct(monkeypatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.asked = []
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def closed() -> str:
+    """Return an address at which nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{one.getsockname()[1]}/w.pth"
+
+
+@pytest.mark.parametrize("digits", [8, 10, 64])
+def test_a_kept_file_of_the_wanted_hash_is_accepted(tmp_path, digits):
+    check_kept(write(tmp_path / "w.pth", b"weights"), DIGEST[:digits])
+
+
+@pytest.mark.parametrize("wanted", ["0" * 8, DIGEST[:-1] + "g", DIGEST[1:9]])
+def test_a_kept_file_of_another_hash_is_refused_and_left_where_it_is(tmp_path, wanted):
+    path = write(tmp_path / "w.pth", b"weights")
+
+    with pytest.raises(ModelError, match=rf"begins with {wanted} in .*w\.pth, found others: delete it"):
+        check_kept(path, wanted)
+
+    assert path.read_bytes() == b"weights"
+
+
+def test_where_no_file_is_kept_there_is_nothing_to_check(tmp_path):
+    check_kept(tmp_path / "w.pth", "0" * 8)
+
+
+@pytest.mark.parametrize("status", [200, 204, 401, 403, 404, 405, 500, 503])
+def test_a_server_that_answers_is_reachable_whatever_it_says(server, status):
+    server.status = status
+
+    check_reachable("w.pth", server.url)
+
+    assert server.asked == ["/w.pth"]
+
+
+def test_a_closed_port_is_not_reachable(closed):
+    started = time.monotonic()
+
+    with pytest.raises(WeightsUnavailable, match=r"expected w\.pth; .*Connection refused") as caught:
+        check_reachable("w.pth", closed, "timm/some")
+
+    assert time.monotonic() - started < 5
+    assert closed in str(caught.value)
+    assert "--model timm/some --weights PATH" in str(caught.value)
+
+
+def test_a_name_that_nobody_knows_is_not_reachable(monkeypatch):
+    def unknown(*args: object, **options: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # a real one may wait for a name server
+
+    with pytest.raises(WeightsUnavailable, match=r"http://hub\.invalid/w\.pth cannot be reached .*not known"):
+        check_reachable("w.pth", "http://hub.invalid/w.pth")
+
+
+def test_a_server_that_hangs_up_is_not_reachable():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=lambda: listening.accept()[0].close())
+        thread.start()
+        with pytest.raises(WeightsUnavailable, match=r"expected w\.pth"):
+            check_reachable("w.pth", f"http://127.0.0.1:{listening.getsockname()[1]}/w.pth")
+        thread.join()
+
+
+def test_a_server_that_says_nothing_is_not_reachable_after_a_while(monkeypatch):
+    monkeypatch.setattr("bottleneck.backbones.downloads._PATIENCE", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        pytest.raises(WeightsUnavailable, match="timed out"),
+    ):
+        check_reachable("w.pth", f"http://127.0.0.1:{listening.getsockname()[1]}/w.pth")
+
+
+def test_the_error_says_what_is_wanted_from_where_why_it_failed_and_what_to_do():
+    error = unreachable("w.pth, the weights of x", "http://h/w.pth", urllib.error.URLError("no route"))
+
+    assert isinstance(error, WeightsUnavailable)
+    assert str(error) == (
+        "expected w.pth, the weights of x; it is not on this machine and http://h/w.pth cannot be reached (no route). "
+        "Fetch that file where there is a network and name it with --weights PATH, or use --weights none for random "
+        "weights"
+    )
+
+
+def test_the_model_is_named_where_it_matters():
+    error = unreachable("w.pth", "http://h/w.pth", OSError("gone"), "timm/some.tag")
+
+    assert "name it with --model timm/some.tag --weights PATH" in str(error)
+
+
+def test_the_first_line_of_a_long_reason_is_enough():
+    assert "cannot be reached (one)." in str(unreachable("w.pth", "http://h", OSError("one\ntwo\nthree")))
+
+
+@pytest.mark.parametrize("error", [OSError(), TimeoutError(), ConnectionResetError("")], ids=repr)
+def test_a_reason_without_words_is_named_by_its_kind(error):
+    assert type(error).__name__ in str(unreachable("w.pth", "http://h/w.pth", error))

@@ -1,0 +1,206 @@
+"""Cached features against those of torchvision and timm themselves, on photographs, through the whole of `extract`.
+
+A quick subset by default; ``make parity`` (BOTTLENECK_PARITY=1) takes every classifier of torchvision, and 44 models of
+timm of 41 families.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from timm.data import create_transform, resolve_model_data_config
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+import bottleneck
+from bottleneck.backbones import torchvision_models
+from bottleneck.backbones.catalogue import models
+from bottleneck.errors import BottleneckWarning
+from tests.conftest import SHARED
+
+ALL = bool(os.environ.get("BOTTLENECK_PARITY"))
+PHOTOGRAPHS = 8
+
+# How the names of torchvision's models begin: the layer whose input is their feature.
+CLASSIFIERS = {
+    "alexnet": "classifier.6",
+    "convnext": "classifier.2",
+    "densenet": "classifier",
+    "efficientnet": "classifier.1",
+    "googlenet": "fc",
+    "inception": "fc",
+    "maxvit": "classifier.5",
+    "mnasnet": "classifier.1",
+    "mobilenet_v2": "classifier.1",
+    "mobilenet_v3": "classifier.3",
+    "regnet": "fc",
+    "resne": "fc",
+    "shufflenet": "fc",
+    "squeezenet": "classifier.0",
+    "swin": "head",
+    "vgg": "classifier.6",
+    "vit": "heads.head",
+    "wide_resnet": "fc",
+}
+QUICK = {"googlenet", "inception_v3", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "squeezenet1_1", "swin_t"}
+
+TIMM = [
+    "caformer_s18",
+    "cait_xxs24_224",
+    "coat_lite_tiny",
+    "convit_tiny",
+    "convmixer_768_32",
+    "convnextv2_atto",
+    "crossvit_tiny_240",
+    "cspresnet50",
+    "davit_tiny",
+    "deit_tiny_distilled_patch16_224",
+    "dla34",
+    "dpn48b",
+    "edgenext_xx_small",
+    "efficientformer_l1",
+    "efficientformerv2_s0",
+    "eva02_tiny_patch14_224",
+    "fastvit_t8",
+    "focalnet_tiny_srf",
+    "gcvit_xxtiny",
+    "ghostnet_100",
+    "hrnet_w18_small",
+    "inception_v4",
+    "levit_128s",
+    "maxvit_tiny_tf_384",
+    "mixer_s32_224",
+    "mobilenetv3_small_100",
+    "mobilenetv4_conv_small",
+    "mobilevit_xxs",
+    "nfnet_l0",
+    "pit_ti_224",
+    "pvt_v2_b0",
+    "regnety_002",
+    "repvgg_a0",
+    "resnet26d",
+    "resnetv2_50",
+    "swinv2_cr_tiny_ns_224",
+    "tf_efficientnetv2_b3",
+    "tnt_s_legacy_patch16_224",
+    "twins_svt_small",
+    "vgg11_bn",
+    "vit_base_patch32_clip_224",
+    "vit_small_patch14_reg4_dinov2",
+    "volo_d1_224",
+    "xcit_nano_12_p16_224",
+]
+QUICK_TIMM = [
+    "deit_tiny_distilled_patch16_224",
+    "levit_128s",
+    "mobilenetv3_small_100",
+    "test_vit3",
+    "tf_efficientnetv2_b3",
+]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> list[Path]:
+    """8 real photographs of different sizes: of ants and bees, or cut out of those of scikit-learn."""
+    sizes: dict[tuple[int, int], Path] = {}
+    for path in sorted(SHARED.glob("val/*/*.jpg")):
+        sizes.setdefault(Image.open(path).size, path)
+    if len(sizes) >= PHOTOGRAPHS:
+        return list(sizes.values())[:PHOTOGRAPHS]
+    folder, found = tmp_path_factory.mktemp("photographs"), []
+    for number, pixels in enumerate(load_sample_images().images * (PHOTOGRAPHS // 2)):
+        height, width = pixels.shape[0] - 23 * number, pixels.shape[1] - 61 * number
+        found.append(folder / f"{number}.png")
+        Image.fromarray(pixels[:height, :width]).save(found[-1])
+    return found
+
+
+def cached(photographs: Sequence[Path], model: str, cache: Path) -> tuple[np.ndarray, int]:
+    table = cache.parent / "photographs.csv"
+    table.write_text("path\n" + "".join(f"{path}\n" for path in photographs))
+    with pytest.warns(BottleneckWarning, match="random weights"):
+        done = bottleneck.extract(table, model=model, weights="none", labels=False, cache=cache)
+    rows = {Path(path).name: row for row, path in enumerate(done.dataset.paths)}
+    order = [rows[path.name] for path in photographs]
+    return done.store.read(done.dataset.digests[order]), done.dim
+
+
+def assert_equal(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Each image's cosine is above 0.9999, and it lies far nearer to itself than to any other image."""
+    assert found.shape == wanted.shape
+    cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosine.min() > 0.9999
+    # Random networks see all images alike: cosines would be as high with another preprocessing.
+    between = np.linalg.norm(wanted[:, None] - wanted[None], axis=2)
+    np.fill_diagonal(between, np.inf)
+    assert np.linalg.norm(found - wanted, axis=1).max() < 0.02 * between.min()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in torchvision_models.names() if ALL or name in QUICK])
+def test_features_are_those_of_torchvision(photographs, tmp_path, name):
+    features, dim = cached(photographs, name, tmp_path / "cache")
+    entry = torchvision.models.get_model_weights(name).DEFAULT
+    network = torchvisions(name, entry)
+    transforms = entry.transforms()
+
+    with torch.inference_mode():
+        wanted = [network(transforms(Image.open(path).convert("RGB"))[None]) for path in photographs]
+
+    assert_equal(features, torch.cat(wanted).numpy())
+    assert {entry.dim for entry in models(name) if entry.name == name} == {dim} == {features.shape[1]}
+
+
+def torchvisions(name: str, entry: object) -> nn.Module:
+    """Torchvision's own network up to the input of its classifier."""
+    sized = {"image_size": entry.transforms().crop_size[0]} if name.startswith("vit") else {}
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        network = torchvision.models.get_model(name, weights=None, **sized).eval()
+    if hasattr(network, "transform_input"):
+        network.transform_input = True  # as with trained weights
+    (classifier,) = [layer for beginning, layer in CLASSIFIERS.items() if name.startswith(beginning)]
+    nodes = get_graph_node_names(network)[1]
+    before = nodes[next(i for i, node in enumerate(nodes) if node == classifier) - 1]
+    extractor = create_feature_extractor(network, {before: "features"})
+
+    class Reference(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features = extractor(images)["features"]
+            return features.mean((2, 3)) if features.dim() == 4 else features  # of SqueezeNet
+
+    return Reference()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIMM if ALL else QUICK_TIMM)
+def test_features_are_those_of_timm(photographs, tmp_path, name):
+    features, dim = cached(photographs, f"timm/{name}", tmp_path / "cache")
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    transform = create_transform(**resolve_model_data_config(network), is_training=False)
+
+    with torch.inference_mode():
+        pixels = (transform(Image.open(path).convert("RGB"))[None] for path in photographs)
+        wanted = [network.forward_head(network.forward_features(image), pre_logits=True) for image in pixels]
+
+    assert_equal(features, torch.cat(wanted).numpy())
+    assert [entry.dim for entry in models(f"timm/{name}") if entry.name == f"timm/{name}"] == [dim]
+
+
+def test_the_timm_models_are_40_of_20_families():
+    families = {
+        family for family in timm.list_modules() for name in TIMM if timm.models.is_model_in_modules(name, [family])
+    }
+
+    assert len(TIMM) >= 40
+    assert len(families) >= 20
