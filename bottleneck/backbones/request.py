@@ -60,6 +60,8 @@ class Request:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", full_name(self.model))
+        if self.weights.upper() == "DEFAULT":
+            object.__setattr__(self, "weights", "DEFAULT")
         for name in ("layer", "restore_exclude"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
         if self.pool not in (None, *POOLS):

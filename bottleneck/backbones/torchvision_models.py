@@ -122,21 +122,24 @@ def _entry_of_file(path: Path, known: list[Any]) -> tuple[Any, tuple[str, ...]]:
 
 
 def _random(model: str, size: int) -> nn.Module:
-    # Vision transformers and MaxViT take images of one size: that which the preprocessing gives.
-    sized: dict[str, Any] = {"image_size": size} if model.startswith("vit_") else {}
-    if model.startswith("maxvit"):
-        sized = {"input_size": (size, size)}
     with warnings.catch_warnings():
         # Inception and GoogLeNet announce a change of their random weights, which no version has made yet.
         warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)
         try:
-            network: nn.Module = torchvision.models.get_model(model, weights=None, **sized)
+            network: nn.Module = torchvision.models.get_model(model, weights=None, **_sized(model, size))
         except NotImplementedError:  # on the meta device
             raise
         except (ValueError, RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ModelError(f"{model} cannot take images of {size} x {size} pixels: {reason}") from error
     return network.eval()
+
+
+def _sized(model: str, size: int) -> dict[str, Any]:
+    """Return the arguments of networks that are built for images of one size, in pixels."""
+    if model.startswith("vit_"):
+        return {"image_size": size}
+    return {"input_size": (size, size)} if model.startswith("maxvit") else {}
 
 
 def _fetched(request: Request, entry: Any, size: int) -> nn.Module:
@@ -147,7 +150,7 @@ def _fetched(request: Request, entry: Any, size: int) -> nn.Module:
     if wanted:
         check_kept(kept, wanted[1])
     try:
-        if size == preprocessing_of(entry).crop_size[0]:
+        if size == preprocessing_of(entry).crop_size[0] or not _sized(request.model, size):
             network: nn.Module = torchvision.models.get_model(request.model, weights=entry)
         else:
             network = _random(request.model, size)

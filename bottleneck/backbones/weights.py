@@ -2,8 +2,7 @@
 
 import argparse
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
             found: object = load_file(path)
         else:
-            with _namespaces_allowed():
+            # The settings of a training script, which a checkpoint may hold, are only data.
+            with torch.serialization.safe_globals([argparse.Namespace]):
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsUnavailable(f"expected a weights file at {path}, found none") from error
@@ -67,16 +67,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from error
     tensors, remarks = _unwrapped(found, path)
     return Checkpoint(str(path), tensors, remarks)
-
-
-@contextmanager
-def _namespaces_allowed() -> Iterator[None]:
-    """Let a checkpoint hold the settings of a training script, which are an ``argparse.Namespace``; it is only data."""
-    if not hasattr(torch.serialization, "safe_globals"):  # torch < 2.5
-        yield
-        return
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        yield
 
 
 def _unwrapped(found: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:

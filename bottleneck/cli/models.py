@@ -54,7 +54,7 @@ def inspect(
     from bottleneck.backbones.request import looks_like_file
     from bottleneck.errors import ModelError
 
-    if looks_like_file(thing) and not thing.startswith("timm/"):
+    if Path(thing).is_file() or (looks_like_file(thing) and not thing.startswith("timm/")):
         _checkpoint(Path(thing).expanduser(), against, restore_exclude, as_json)
         return
     if against or restore_exclude:

@@ -203,7 +203,9 @@ def test_joined_layers_of_a_residual_network_give_what_torchvision_extracts():
     assert torch.equal(features(resnet18(), layers), torch.cat([mean(wanted[layer]) for layer in layers], 1))
 
 
-@pytest.mark.parametrize("layer", ["stem", "relu", "block", "block.conv", "block.relu", "late", "late.0", "late.1", "fc"])
+@pytest.mark.parametrize(
+    "layer", ["stem", "relu", "block", "block.conv", "block.relu", "late", "late.0", "late.1", "fc"]
+)
 def test_a_layer_gives_what_a_hook_sees_the_last_time(layer):
     wanted = outputs(seeded(Net), layer, images())[-1]
 
@@ -439,7 +441,13 @@ def test_modules_inside_a_list_are_dropped():
 
 @pytest.mark.parametrize(
     ("layers", "trapped"),
-    [(["block"], "late"), (["late:input"], "fc"), (["late.0"], "late.1"), (["block", "stem"], "late"), (["late"], "fc")],
+    [
+        (["block"], "late"),
+        (["late:input"], "fc"),
+        (["late.0"], "late.1"),
+        (["block", "stem"], "late"),
+        (["late"], "fc"),
+    ],
     ids=str,
 )
 def test_what_comes_after_the_cut_does_not_run(layers, trapped):
@@ -574,7 +582,9 @@ def test_there_is_a_limit_to_features_without_pooling(width, fits):
     if fits:
         assert cut(network, ["0"], "none", SIZE)[2] == 131_072
         return
-    with pytest.raises(ModelError, match=r"at most 131,072 features.*0 with --pool none has 132,096: choose --pool avg"):
+    with pytest.raises(
+        ModelError, match=r"at most 131,072 features.*0 with --pool none has 132,096: choose --pool avg"
+    ):
         cut(network, ["0"], "none", SIZE)
 
 

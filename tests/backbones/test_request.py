@@ -1,9 +1,11 @@
+import inspect
 import json
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from bottleneck import extract
 from bottleneck.backbones.request import DEFAULT_MODEL, POOLS, Request
 from bottleneck.errors import ModelError
 
@@ -83,10 +85,6 @@ def test_options_are_all_fields_as_they_are():
 
 
 def test_options_are_the_arguments_of_extract():
-    import inspect
-
-    from bottleneck import extract
-
     arguments = inspect.signature(extract).parameters
     assert all(arguments[name].default == value for name, value in Request().options().items())
 

@@ -1,3 +1,4 @@
+import argparse
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -54,6 +55,119 @@ def test_a_wrapper_is_taken_off(tmp_path, wrapper):
     torch.save({wrapper: OrderedDict(tensors()), "epoch": 7, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
 
     assert same(read_checkpoint(tmp_path / "w.pth").tensors, tensors())
+
+
+def others(count: int = 1) -> dict[str, torch.Tensor]:
+    """Return tensors that are not those of the network."""
+    return {f"other.{number}": torch.zeros(number + 1) for number in range(count)}
+
+
+def test_what_has_no_wrapper_has_no_remark(tmp_path):
+    torch.save(tensors(), tmp_path / "w.pth")
+
+    assert read_checkpoint(tmp_path / "w.pth").remarks == ()
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "net", "network", "weights", "params_ema"])
+def test_a_wrapper_that_is_taken_off_is_named(tmp_path, wrapper):
+    torch.save({wrapper: tensors(), "epoch": 7, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
+
+    found = read_checkpoint(tmp_path / "w.pth")
+
+    assert same(found.tensors, tensors())
+    assert found.remarks == (f"taken from {wrapper!r}",)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        ("state_dict", ["model"]),
+        ("state_dict", ["model_ema", "network"]),
+        ("model_state_dict", ["model", "ema"]),
+        ("model", ["net", "model_ema"]),
+        ("net", ["network"]),
+        ("network", ["discriminator"]),
+    ],
+    ids=str,
+)
+def test_of_several_wrappers_the_best_known_counts_and_the_others_are_named(tmp_path, chosen, left):
+    torch.save({**{name: others(2) for name in left}, chosen: tensors()}, tmp_path / "w.pth")
+
+    found = read_checkpoint(tmp_path / "w.pth")
+
+    assert same(found.tensors, tensors())
+    assert found.remarks == (f"taken from {chosen!r} ({', '.join(repr(name) for name in left)} not used)",)
+
+
+def test_of_several_wrappers_that_nobody_knows_none_is_chosen(tmp_path):
+    torch.save({"generator": tensors(), "discriminator": others()}, tmp_path / "w.pth")
+
+    with pytest.raises(ModelError, match="found a dictionary of generator, discriminator"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_the_state_of_an_optimizer_is_no_wrapper(tmp_path):
+    net = network()
+    optimizer = torch.optim.Adam(net.parameters())
+    sum(value.sum() for value in net.parameters()).backward()
+    optimizer.step()
+    torch.save({"optimizer": optimizer.state_dict(), "weights": tensors(), "lr": 0.1}, tmp_path / "w.pth")
+
+    found = read_checkpoint(tmp_path / "w.pth")
+
+    assert same(found.tensors, tensors())
+    assert found.remarks == ("taken from 'weights'",)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"), [("checkpoint", "model"), ("model", "state_dict"), ("a", "b"), ("state_dict", "a")]
+)
+def test_wrappers_in_wrappers_are_taken_off_and_named(tmp_path, outer, inner):
+    torch.save({outer: {inner: tensors(), "epoch": 3}, "args": {"lr": 0.1}}, tmp_path / "w.pth")
+
+    found = read_checkpoint(tmp_path / "w.pth")
+
+    assert same(found.tensors, tensors())
+    assert found.remarks == (f"taken from {outer!r}", f"taken from {inner!r}")
+
+
+def test_the_wrapper_of_a_wrapper_names_what_it_leaves(tmp_path):
+    content = {"model": {"state_dict": tensors(), "ema": others()}, "teacher": others()}
+    torch.save(content, tmp_path / "w.pth")
+
+    assert read_checkpoint(tmp_path / "w.pth").remarks == (
+        "taken from 'model' ('teacher' not used)",
+        "taken from 'state_dict' ('ema' not used)",
+    )
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new format", "old format"])
+def test_the_settings_of_a_training_script_are_accepted(tmp_path, old):
+    settings = argparse.Namespace(lr=0.1, arch="resnet18", layers=[1, 2], resume=None)
+    torch.save({"model": tensors(), "args": settings}, tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
+
+    found = read_checkpoint(tmp_path / "w.pth")
+
+    assert same(found.tensors, tensors())
+    assert found.remarks == ("taken from 'model'",)
+
+
+def test_settings_that_hold_code_are_refused(tmp_path):
+    settings = argparse.Namespace(lr=0.1, bomb=Bomb(tmp_path / "it ran"))
+    torch.save({"model": tensors(), "args": settings}, tmp_path / "w.pth")
+
+    with pytest.raises(ModelError, match="could not read"):
+        read_checkpoint(tmp_path / "w.pth")
+
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_settings_are_allowed_while_a_checkpoint_is_read_only(tmp_path):
+    torch.save({"model": tensors(), "args": argparse.Namespace()}, tmp_path / "w.pth")
+    read_checkpoint(tmp_path / "w.pth")
+
+    with pytest.raises(pickle.UnpicklingError, match="Namespace"):
+        torch.load(tmp_path / "w.pth", weights_only=True)
 
 
 def test_a_module_that_is_called_module_keeps_its_name(tmp_path):

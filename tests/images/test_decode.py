@@ -1,4 +1,5 @@
 import io
+import math
 import struct
 import subprocess
 import sys
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from bottleneck.errors import ImageError
 from bottleneck.images import decode as module
 from bottleneck.images.decode import decode
-from bottleneck.images.preprocessing import INTERPOLATIONS, Preprocessing
+from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing
 from tests.conftest import photo
 
 Pixels = NDArray[np.uint8]
@@ -40,6 +42,25 @@ def plain(mode: str, colour: object) -> Image.Image:
 def torchvision(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     filter_ = InterpolationMode(preprocessing.interpolation)
     return np.asarray(Compose([Resize(preprocessing.resize, filter_), CenterCrop(preprocessing.crop)])(image))
+
+
+def as_timm(preprocessing: Preprocessing, crop: tuple[int, int], part: float, mode: str) -> Preprocessing:
+    """Return what timm does for a crop that is a `part` of the resized image."""
+    height, width = crop
+    return replace(preprocessing, resize=(math.floor(height / part), math.floor(width / part)), crop=crop, mode=mode)
+
+
+def timm(image: Image.Image, preprocessing: Preprocessing, part: float) -> Pixels:
+    transform = transforms_imagenet_eval(
+        preprocessing.crop_size,
+        crop_pct=part,
+        crop_mode=preprocessing.mode,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        normalize=False,
+    )
+    return transform(image).permute(1, 2, 0).numpy()
 
 
 def pixels_of(data: bytes, preprocessing: Preprocessing) -> Pixels:
@@ -128,6 +149,114 @@ def test_pixels_are_those_of_torchvision(
     image = noise(*size)
     wanted = replace(preprocessing, resize=resize, crop=crop, interpolation=interpolation)
     assert np.array_equal(pixels_of(encode(image), wanted), torchvision(image, wanted))
+
+
+TIMMS_SIZES = [
+    (64, 48),
+    (48, 64),
+    (28, 28),
+    (32, 32),
+    (33, 47),
+    (299, 300),
+    (333, 250),
+    (20, 17),
+    (5, 9),
+    (100, 13),
+    (13, 100),
+    (136, 17),
+    (1, 1),
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("crop", [(28, 28), (28, 20), (20, 33)], ids=str)
+@pytest.mark.parametrize("part", [0.875, 0.95, 1.0, 1.3])  # of more than 1, the crop is larger than the image
+def test_pixels_are_those_of_timm(preprocessing: Preprocessing, mode: str, crop: tuple[int, int], part: float) -> None:
+    for size in TIMMS_SIZES:
+        for interpolation in ("bilinear", "bicubic"):
+            image = noise(*size)
+            wanted = replace(as_timm(preprocessing, crop, part, mode), interpolation=interpolation)
+            found = pixels_of(encode(image, compress_level=1), wanted)
+            assert np.array_equal(found, timm(image, wanted, part)), (size, interpolation)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_every_interpolation_is_that_of_timm(preprocessing: Preprocessing, mode: str, interpolation: str) -> None:
+    image = noise(97, 61)
+    wanted = replace(as_timm(preprocessing, (28, 24), 0.9, mode), interpolation=interpolation)
+    assert np.array_equal(pixels_of(encode(image), wanted), timm(image, wanted, 0.9))
+
+
+def test_the_modes_differ(preprocessing: Preprocessing) -> None:
+    assert len({pixels_of(photo(1), replace(preprocessing, mode=mode)).tobytes() for mode in MODES}) == len(MODES)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("crop", [(20, 33), (33, 20), (40, 28), 50], ids=str)
+def test_the_result_is_as_high_and_wide_as_the_crop(
+    preprocessing: Preprocessing, mode: str, crop: int | tuple[int, int]
+) -> None:
+    wanted = replace(preprocessing, crop=crop, mode=mode)
+    for size in ((64, 48), (48, 64), (3, 2), (900, 30), (30, 900), (1, 1), (2000, 1), (1, 2000)):
+        pixels = pixels_of(encode(noise(*size)), wanted)
+        assert pixels.shape == (*wanted.crop_size, 3)
+        assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("mode", ["squash", "border"])
+@pytest.mark.parametrize("crop", [(28, 28), (28, 20)], ids=str)
+@pytest.mark.parametrize("size", [(300, 20), (20, 300), (1000, 40), (40, 1000)], ids=str)
+def test_a_strip_that_is_not_enlarged_is_that_of_timm(
+    preprocessing: Preprocessing, mode: str, crop: tuple[int, int], size: tuple[int, int]
+) -> None:
+    image, wanted = noise(*size), as_timm(preprocessing, crop, 0.875, mode)
+    assert np.array_equal(pixels_of(encode(image), wanted), timm(image, wanted, 0.875))
+
+
+@pytest.mark.parametrize("crop", [(28, 28), (28, 20), (20, 33)], ids=str)
+@pytest.mark.parametrize("part", [0.875, 1.3])
+@pytest.mark.parametrize("size", [(1000, 40), (40, 1000), (400, 16)], ids=str)
+def test_the_middle_of_a_strip_is_nearly_that_of_timm(
+    preprocessing: Preprocessing, crop: tuple[int, int], part: float, size: tuple[int, int]
+) -> None:
+    image, wanted = noise(*size), as_timm(preprocessing, crop, part, "center")
+    difference = np.abs(pixels_of(encode(image), wanted).astype(int) - timm(image, wanted, part).astype(int))
+    assert difference.mean() < 1
+    assert difference.max() < 64
+
+
+@pytest.mark.parametrize("size", [(2000, 1), (1, 2000)], ids=str)
+def test_a_strip_that_would_lose_its_width_keeps_a_pixel_of_it(
+    preprocessing: Preprocessing, size: tuple[int, int]
+) -> None:
+    wanted = replace(preprocessing, mode="border", resize=28)
+    pixels = pixels_of(encode(Image.new("RGB", size, RED)), wanted)
+    assert (pixels == RED).all(2).sum() == 28
+
+
+def test_around_an_image_that_is_smaller_than_the_crop_it_is_black(preprocessing: Preprocessing) -> None:
+    pixels = pixels_of(encode(plain("RGB", RED)), replace(preprocessing, resize=20, crop=(28, 24)))
+    assert (pixels[4:24, 2:22] == RED).all()
+    assert (pixels == 0).all(2).sum() == 28 * 24 - 20 * 20
+
+
+def test_around_an_image_with_a_border_it_has_the_mean_colour(preprocessing: Preprocessing) -> None:
+    pixels = pixels_of(encode(Image.new("RGB", (40, 20), RED)), replace(preprocessing, resize=28, mode="border"))
+    assert (pixels[7:21] == RED).all()
+    assert (pixels[:7] == (124, 116, 104)).all()  # 255 times 0.485, 0.456, 0.406
+    assert (pixels[21:] == (124, 116, 104)).all()
+
+
+def test_a_squashed_image_loses_nothing(preprocessing: Preprocessing) -> None:
+    levels = np.zeros((20, 100, 3), np.uint8)
+    levels[:, :10] = levels[:, -10:] = 255
+    pixels = pixels_of(
+        encode(Image.fromarray(levels)), replace(preprocessing, resize=(30, 40), crop=(30, 40), mode="squash")
+    )
+    assert (pixels[:, :3] == 255).all()
+    assert (pixels[:, -3:] == 255).all()
+    assert (pixels[:, 6:-6] == 0).all()
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)

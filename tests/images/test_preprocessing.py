@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from bottleneck.errors import ModelError
-from bottleneck.images.preprocessing import INTERPOLATIONS, Preprocessing
+from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing, Size
 
 
 @pytest.mark.parametrize(("resize", "crop"), [(32, 0), (32, -1), (0, 0), (-5, -5)])
@@ -16,6 +16,39 @@ def test_a_size_without_pixels_is_refused(preprocessing: Preprocessing, resize: 
 @pytest.mark.parametrize(("resize", "crop"), [(1, 1), (32, 32), (33, 32), (32, 33)])
 def test_a_size_is_taken(preprocessing: Preprocessing, resize: int, crop: int) -> None:
     assert replace(preprocessing, resize=resize, crop=crop).crop == crop
+
+
+@pytest.mark.parametrize("sizes", [{"resize": (0, 32)}, {"resize": (32, -1)}, {"crop": (32, 0)}, {"crop": [-2, 3]}])
+def test_a_rectangle_without_pixels_is_refused(preprocessing: Preprocessing, sizes: dict[str, Size]) -> None:
+    with pytest.raises(ModelError, match="expected at least 1 pixel"):
+        replace(preprocessing, **sizes)
+
+
+@pytest.mark.parametrize(("size", "pair"), [(7, (7, 7)), ((7, 5), (7, 5)), ([7, 5], (7, 5)), ((7, 7), (7, 7))], ids=str)
+def test_a_size_is_a_height_and_a_width(preprocessing: Preprocessing, size: Size, pair: tuple[int, int]) -> None:
+    changed = replace(preprocessing, resize=size, crop=3)
+    assert (changed.resize_size, changed.crop_size) == (pair, (3, 3))
+    changed = replace(preprocessing, resize=3, crop=size)
+    assert (changed.resize_size, changed.crop_size) == ((3, 3), pair)
+
+
+@pytest.mark.parametrize("square", [(224, 224), [224, 224]], ids=["tuple", "list"])
+def test_a_square_is_written_in_one_way(preprocessing: Preprocessing, square: Size) -> None:
+    plain = replace(preprocessing, resize=224, crop=224)
+    assert replace(preprocessing, resize=square, crop=square) == plain
+    assert json.dumps(replace(preprocessing, resize=square, crop=square).to_json()) == json.dumps(plain.to_json())
+    assert Preprocessing.from_json({**plain.to_json(), "crop": [224, 224]}) == plain
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_listed_mode_is_taken(preprocessing: Preprocessing, mode: str) -> None:
+    assert replace(preprocessing, mode=mode).mode == mode
+
+
+@pytest.mark.parametrize("mode", ["centre", "", "Center", "pad"])
+def test_another_mode_is_refused(preprocessing: Preprocessing, mode: str) -> None:
+    with pytest.raises(ModelError, match=f"expected one of center, squash, border, got mode '{mode}'"):
+        replace(preprocessing, mode=mode)
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -40,6 +73,35 @@ def test_json_keeps_every_field(preprocessing: Preprocessing) -> None:
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
     }
+
+
+def test_json_of_the_default_mode_is_as_it_was_before_there_were_modes(preprocessing: Preprocessing) -> None:
+    old = preprocessing.to_json()
+    assert "mode" not in old
+    assert replace(preprocessing, mode="center").to_json() == old
+    assert Preprocessing.from_json(old).mode == "center"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("resize", "crop"), [(32, 28), ((32, 40), (28, 36)), (32, (28, 36)), ((32, 40), 28), (20, 28)], ids=str
+)
+def test_json_keeps_modes_and_rectangles(preprocessing: Preprocessing, mode: str, resize: Size, crop: Size) -> None:
+    changed = replace(preprocessing, mode=mode, resize=resize, crop=crop)
+    again = Preprocessing.from_json(json.loads(json.dumps(changed.to_json())))
+    assert again == changed
+    assert hash(again) == hash(changed)
+
+
+def test_json_of_a_rectangle_and_of_another_mode(preprocessing: Preprocessing) -> None:
+    changed = replace(preprocessing, mode="border", resize=(32, 40), crop=(28, 36))
+    assert changed.to_json() == {**preprocessing.to_json(), "resize": [32, 40], "crop": [28, 36], "mode": "border"}
+
+
+def test_modes_and_proportions_tell_settings_apart(preprocessing: Preprocessing) -> None:
+    changed = [replace(preprocessing, mode=mode) for mode in MODES]
+    changed += [replace(preprocessing, crop=crop) for crop in ((28, 36), (36, 28))]
+    assert len({json.dumps(one.to_json()) for one in changed}) == len(set(changed)) == 5
 
 
 def test_what_was_read_is_checked_too(preprocessing: Preprocessing) -> None:
