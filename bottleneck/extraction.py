@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.request import DEFAULT_MODEL, Request
+from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
@@ -157,12 +157,12 @@ def extract(
         model=model,
         weights=weights,
         seed=seed,
-        layer=tuple([layer] if isinstance(layer, str) else layer),
+        layer=listed(layer),
         pool=pool,
         flip=flip,
         resize=resize,
         crop=crop,
-        restore_exclude=tuple([restore_exclude] if isinstance(restore_exclude, str) else restore_exclude),
+        restore_exclude=listed(restore_exclude),
         allow_partial=allow_partial,
     )
     found = _survey(images, home.root, Path(runs), labels)

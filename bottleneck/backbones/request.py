@@ -1,6 +1,7 @@
 """What a user asks for: a network, its weights, a layer, and how images reach it."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Request:
         if self.weights.upper() == "DEFAULT":
             object.__setattr__(self, "weights", "DEFAULT")
         for name in ("layer", "restore_exclude"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
+            object.__setattr__(self, name, listed(getattr(self, name)))  # JSON has lists
         if self.pool not in (None, *POOLS):
             raise ModelError(f"expected --pool {', '.join(POOLS)}, got {self.pool!r}")
         if len(set(self.layer)) < len(self.layer):
@@ -107,6 +108,11 @@ class Request:
             for one in value if isinstance(value, tuple) else [value]:
                 words += [option] if one is True else [option, str(one)]
         return shlex.join(words)
+
+
+def listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one name, or several, as a tuple."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def full_name(model: str) -> str:

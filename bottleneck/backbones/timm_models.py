@@ -135,7 +135,7 @@ def config_of(name: str, tag: str) -> dict[str, Any]:
     """
     known = {full.partition(".")[2]: config for full, config in timm.models.get_arch_pretrained_cfgs(name).items()}
     if not tag:
-        return dict(vars(timm.models.get_pretrained_cfg(name)))
+        return dict(vars(timm.models.get_pretrained_cfg(name) or timm.models.PretrainedCfg()))
     if tag not in known:
         nearest = difflib.get_close_matches(tag, list(known), n=3, cutoff=0.3)
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"there are {', '.join(tags(name)) or 'none'}"

@@ -24,18 +24,26 @@ _WIDE = 200  # columns, where nobody looks at the width
 
 def show(*things: Table | str) -> None:
     """Print tables and lines on stdout; a name is folded in a terminal that is too narrow, and never cut."""
-    width = None if sys.stdout.isatty() else _WIDE
-    console = Console(file=sys.stdout, width=width, markup=False, highlight=False)
+    console = _console()
     for thing in things:
         console.print(thing, soft_wrap=isinstance(thing, str) and not sys.stdout.isatty())
 
 
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(file=sys.stdout, width=width, markup=False, highlight=False)
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+
+
 def models_table(entries: Sequence[Entry]) -> Table:
     """Return a table of models, a line each."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = _table()
     table.add_column("model", overflow="fold")
     table.add_column("source", no_wrap=True)
-    for name in ("parameters", "images", "features"):
+    for name in ("params", "images", "features"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("weights", no_wrap=True)
     names = [entry.name for entry in entries]
@@ -47,14 +55,14 @@ def models_table(entries: Sequence[Entry]) -> Table:
         here = "here" if entry.is_here else _fetched(entry)
         if several and entry.source != "timm":
             here = f"{entry.weights}, {here}"
-        table.add_row(name, entry.source, parameters, _pixels(entry.input_size), features, here)
+        table.add_row(name, entry.source, parameters, _shape(entry.input_size), features, here)
     return table
 
 
 def _fetched(entry: Entry) -> str:
     if not entry.weights:
         return "none"
-    return "by pip" if entry.source == "bundled" else "by download"
+    return "by pip" if entry.source == "bundled" else "download"
 
 
 def description_lines(found: Description) -> tuple[list[str], list[str]]:
@@ -67,8 +75,8 @@ def description_lines(found: Description) -> tuple[list[str], list[str]]:
     resize = _pixels(preprocessing.resize_size) if isinstance(preprocessing.resize, tuple) else preprocessing.resize
     side = {"center": "the shorter side", "squash": "each side", "border": "the longer side"}[preprocessing.mode]
     before = [
-        f"{found.model} ({found.source}): {count(found.parameters)} parameters, {count(found.macs)} multiply-adds for "
-        f"an image of {size}",
+        f"{found.model} ({found.source}): {count(found.parameters)} parameters, "
+        f"{count(found.macs)} multiply-adds (MACs)",
         f"features: {found.dim} from {found.layer}{pooled}",
         f"weights: {', '.join(weights) or 'none are published'}{more}",
         f"images: {side} to {resize} ({preprocessing.interpolation}), centre {size}, "
@@ -84,17 +92,28 @@ def description_lines(found: Description) -> tuple[list[str], list[str]]:
 
 def modules_table(found: Description, depth: int | None) -> Table:
     """Return the tree of modules, `depth` levels of it; 0 is all, None as many as fit on a page or two."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("module", overflow="fold")
-    table.add_column("kind", no_wrap=True, max_width=18)
-    for name in ("output", "parameters", "multiply-adds"):
-        table.add_column(name, justify="right", no_wrap=True)
     levels = _levels(found, depth)
-    for module in found.modules:
-        if module.depth <= levels:
-            output = "x".join(map(str, module.output)) if module.output else "-"
-            macs = count(module.macs) if module.macs else ""
-            table.add_row(module.name, module.kind, output, count(module.parameters) if module.parameters else "", macs)
+    rows = [
+        (
+            module.name,
+            module.kind,
+            _shape(module.output) if module.output else "-",
+            count(module.parameters) if module.parameters else "",
+            count(module.macs) if module.macs else "",
+        )
+        for module in found.modules
+        if module.depth <= levels
+    ]
+    width = sum(max(len(cell) for cell in column) + 2 for column in zip(*rows, strict=True))
+    with_kind = width <= _console().width  # a name is worth more than a class
+    table = _table()
+    table.add_column("module", overflow="fold")
+    if with_kind:
+        table.add_column("kind", no_wrap=True)
+    for name in ("output", "params", "MACs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, kind, *numbers in rows:
+        table.add_row(name, *([kind] if with_kind else []), *numbers)
     return table
 
 
@@ -119,7 +138,7 @@ def _levels(found: Description, depth: int | None) -> int:
 
 def tensors_table(checkpoint: Checkpoint) -> Table:
     """Return the tensors of a checkpoint, a line each."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = _table()
     table.add_column("tensor", overflow="fold")
     table.add_column("shape", justify="right", no_wrap=True)
     table.add_column("dtype", no_wrap=True)
@@ -155,7 +174,7 @@ def misfit_table(found: Restored) -> Table:
 
 
 def _fates_table() -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = _table()
     table.add_column("tensor", overflow="fold")
     table.add_column("", no_wrap=True)
     table.add_column("expected", justify="right", no_wrap=True)
