@@ -15,7 +15,7 @@ test: $(VENV)/.installed-dev
 torture: $(VENV)/.installed-dev
 	BOTTLENECK_TORTURE=1 $(BIN)/python -m pytest -rP tests/cache/test_crash.py
 
-# Every classifier of torchvision, and 44 models of timm, against torchvision and timm themselves (half an hour).
+# Every classifier of torchvision, and 45 models of timm, against torchvision and timm themselves (half an hour).
 parity: $(VENV)/.installed-dev
 	BOTTLENECK_PARITY=1 $(BIN)/python -m pytest -rP tests/backbones/test_parity.py
 

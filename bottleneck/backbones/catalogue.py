@@ -1,7 +1,6 @@
 """Which models there are, told from a table and without torch; what of their weights is on this machine."""
 
 import csv
-import difflib
 import functools
 import os
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.errors import ModelError
 
 TABLE = Path(__file__).with_name("catalogue.csv")
@@ -94,8 +94,8 @@ def models(pattern: str = "", *, weights: bool = False) -> list[Entry]:
             found.append(entry)
         seen.add(entry.name)
     if not found:
-        nearest = nearest_names(pattern, {entry.name for entry in entries()})
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`bottleneck models` lists all"
+        hint = did_you_mean(nearest_names(pattern, {entry.name for entry in entries()}))
+        hint = hint or "`bottleneck models` lists all"
         raise ModelError(f"expected the name of a model or a part of it, or a pattern, got {pattern!r}; {hint}")
     return found
 
@@ -113,7 +113,7 @@ def nearest_names(name: str, known: Iterable[str]) -> list[str]:
     asked = name.lower().removeprefix("timm/").partition(".")[0]
     if asked in bare:
         return [bare[asked]]
-    return [bare[one] for one in difflib.get_close_matches(asked, list(bare), n=3, cutoff=0.5)]
+    return [bare[one] for one in nearest(asked, bare)]
 
 
 @functools.cache
@@ -165,21 +165,15 @@ def torch_checkpoints() -> Path:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    if any(sign in pattern for sign in "*?["):
-        return fnmatchcase(name, pattern)
-    return pattern.lower() in name
+    name, pattern = name.lower(), pattern.lower()
+    return fnmatchcase(name, pattern) if any(sign in pattern for sign in "*?[") else pattern in name
 
 
 def _in_hubs_cache(repository: str) -> bool:
-    if f"models--{repository.replace('/', '--')}" not in _hubs_cache():
-        return False
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in _HUB_FILES)
-
-
-@functools.cache
-def _hubs_cache() -> frozenset[str]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return frozenset(os.listdir(HF_HUB_CACHE)) if os.path.isdir(HF_HUB_CACHE) else frozenset()
+    if not os.path.isdir(os.path.join(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")):
+        return False
+    from huggingface_hub import try_to_load_from_cache  # which takes its time to import
+
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in _HUB_FILES)

@@ -1,6 +1,5 @@
 """A network that ends at some of its layers, whatever the network."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.backbones.pooling import LARGEST_ROW, Layout, layout_of, pooled
 from bottleneck.backbones.tracing import Call, first_tensor, trace
 from bottleneck.errors import ModelError
@@ -37,6 +38,10 @@ class Tap:
     layout: Layout
 
 
+class Dropped(nn.Module):
+    """Stands where a module was that no feature needs. It is no ``nn.Identity``, which some networks look for."""
+
+
 class _Reached(Exception):
     """All features have been taken: the rest of the network need not run."""
 
@@ -59,12 +64,24 @@ class Cut(nn.Module):
         self._pooling = pooling
         self._seen: dict[Tap, int] = {}
         self._rows: dict[Tap, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
         for tap in self._taps:
             module = network.get_submodule(tap.module)
             if tap.is_input:
-                module.register_forward_pre_hook(lambda _, args, tap=tap: self._take(tap, args))
+                hook = module.register_forward_pre_hook(lambda _, args, tap=tap: self._take(tap, args))
             else:
-                module.register_forward_hook(lambda _, args, output, tap=tap: self._take(tap, output))
+                hook = module.register_forward_hook(lambda _, args, output, tap=tap: self._take(tap, output))
+            self._hooks.append(hook)
+
+    def release(self) -> None:
+        """Let the network run as if it had not been cut."""
+        for hook in self._hooks:
+            hook.remove()
+
+    @property
+    def layer(self) -> str:
+        """Where the network is cut, as in a `Spec`."""
+        return "+".join(f"{tap.module}{_INPUT if tap.is_input else ''}" for tap in self._taps)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``(b, d)`` of ``(b, 3, h, w)``."""
@@ -87,14 +104,20 @@ class Cut(nn.Module):
 
 
 def cut(
-    network: nn.Module, layers: Sequence[str], pool: str | None, image: tuple[int, int], prefix: int = 0
+    network: nn.Module,
+    layers: Sequence[str],
+    pool: str | None,
+    image: tuple[int, int],
+    prefix: int = 0,
+    *,
+    class_token: bool = True,
 ) -> tuple[Cut, str, int]:
     """Cut a network at `layers`, and take out of it what comes after.
 
     Parameters
     ----------
     network : nn.Module
-        In eval mode. It is changed: modules that no feature needs are replaced by ``nn.Identity``.
+        In eval mode. It is changed: modules that no feature needs are replaced by `Dropped`.
     layers : sequence of str
         Names of modules for their outputs, ``NAME:input`` for what they receive.
     pool : str, optional
@@ -103,6 +126,8 @@ def cut(
         Height and width of the network's images, in pixels.
     prefix : int
         How many tokens the network puts before those of the positions.
+    class_token : bool
+        Whether the first of them is a class token.
 
     Returns
     -------
@@ -115,19 +140,32 @@ def cut(
         If there is no such layer (the nearest are named), it does not run, its output is not one row or one map an
         image, or there would be more than 131,072 features.
     """
-    for layer in layers:
-        _check_name(network, layer)
-    calls = trace(network, torch.zeros(2, 3, *image))
+    layers = [_own_name(network, layer) for layer in layers]
+    if len(set(layers)) < len(layers):
+        raise ModelError(f"expected different layers to join, got {', '.join(layers)}")
+    images = torch.zeros(2, 3, *image)
+    calls = trace(network, images)
     taps = [_tap(layer, calls, image, prefix, pool) for layer in layers]
     pooling = _pooling(taps, layers, pool, calls, image)
+    if pooling == "cls" and not (class_token and all(tap.layout.prefix for tap in taps)):
+        raise ModelError(f"expected layers with a class token for --pool cls, {'+'.join(layers)} has none: --pool avg")
     dim = sum(_width(tap, layer, calls, pooling) for tap, layer in zip(taps, layers, strict=True))
     if dim > LARGEST_ROW:
         raise ModelError(
             f"expected at most {LARGEST_ROW:,} features an image, {'+'.join(layers)} with --pool {pooling} has "
             f"{dim:,}: choose --pool avg, or another layer"
         )
-    _drop_what_follows(network, taps, calls)
-    return Cut(network, taps, pooling), pooling, dim
+    dropped = _drop_what_follows(network, taps, calls)
+    ended = Cut(network, taps, pooling)
+    try:
+        with torch.no_grad():
+            ended(images)
+    except Exception:  # the network looks at the insides of modules that it runs later: let it keep them
+        ended.release()
+        for module, child, original in dropped:
+            setattr(module, child, original)
+        ended = Cut(network, taps, pooling)
+    return ended, pooling, dim
 
 
 def stages(network: nn.Module) -> list[str]:
@@ -135,13 +173,14 @@ def stages(network: nn.Module) -> list[str]:
     return [name for name, module in network.named_children() if any(True for _ in module.parameters())]
 
 
-def _check_name(network: nn.Module, layer: str) -> None:
-    names = [name for name, _ in network.named_modules() if name]
-    module = layer.removesuffix(_INPUT)
-    if module in names:
-        return
-    nearest = difflib.get_close_matches(module, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"the stages are {', '.join(stages(network))}."
+def _own_name(network: nn.Module, layer: str) -> str:
+    """Return a layer under the first of the names that its module has."""
+    names = {name: module for name, module in network.named_modules(remove_duplicate=False) if name}
+    name = layer.removesuffix(_INPUT)
+    if name in names:
+        first: str = next(own for own, module in names.items() if module is names[name])
+        return first + layer.removeprefix(name)
+    hint = did_you_mean(nearest(name, names)) or f"the stages are {', '.join(stages(network))}."
     raise ModelError(f"expected the name of a layer, got {layer!r}; {hint} `bottleneck inspect MODEL` lists all")
 
 
@@ -172,8 +211,6 @@ def _pooling(
         if pool in (None, "none"):
             return "none"
         raise ModelError(no_positions("+".join(layers), pool, calls, image))
-    if pool == "cls" and not all(tap.layout.prefix for tap in taps):
-        raise ModelError(f"expected layers with a class token for --pool cls, {'+'.join(layers)} has none: --pool avg")
     return pool or "avg"
 
 
@@ -196,11 +233,33 @@ def _width(tap: Tap, layer: str, calls: dict[str, Call], pooling: str) -> int:
     return pooled(torch.empty(shape or (), device="meta"), tap.layout, pooling).shape[1]
 
 
-def _drop_what_follows(network: nn.Module, taps: Sequence[Tap], calls: dict[str, Call]) -> None:
-    """Replace the modules that first run after the last tap, so that they count for nothing."""
+def _drop_what_follows(
+    network: nn.Module, taps: Sequence[Tap], calls: dict[str, Call]
+) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Replace the modules that first run after the last tap, so that they count for nothing.
+
+    Returns
+    -------
+    list of (nn.Module, str, nn.Module)
+        Where each stood: its parent, its name there, and it.
+    """
     last = max(calls[tap.module].opened if tap.is_input else calls[tap.module].closed for tap in taps)
-    late = {name for name, call in calls.items() if call.entered >= last}
-    for name in late:
+    early = {name for name, call in calls.items() if call.entered < last}
+    kept = {".".join(parts[:end]) for parts in (name.split(".") for name in early) for end in range(len(parts) + 1)}
+    late = {name for name in calls if name not in kept}
+    modules = dict(network.named_modules())
+    gone = {id(modules[name]) for name in late}
+    found = []
+    for name, module in list(network.named_modules(remove_duplicate=False)):
         parent, _, child = name.rpartition(".")
-        if parent not in late:
-            setattr(network.get_submodule(parent), child, nn.Identity())
+        if id(module) in gone and not _inside(parent, late):
+            found.append((network.get_submodule(parent), child, module))
+    for owner, child, _ in found:
+        setattr(owner, child, Dropped())
+    return found
+
+
+def _inside(name: str, modules: set[str]) -> bool:
+    """Whether a module is one of some, or inside of one."""
+    parts = name.split(".")
+    return any(".".join(parts[:end]) in modules for end in range(1, len(parts) + 1))

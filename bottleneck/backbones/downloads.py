@@ -1,6 +1,8 @@
 """What torchvision and timm download, and keep on this machine: its hashes, and what to say when it is out of reach."""
 
 import contextlib
+import http.client
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.files import file_sha256
 
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # of torch.hub: the first digits of the SHA-256
 _PATIENCE = 10.0  # seconds
 
 
@@ -43,7 +46,7 @@ def check_reachable(wanted: str, url: str, tag: str = "") -> None:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
         except urllib.error.HTTPError:
             raise
-        except OSError as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: it is no address
             raise unreachable(wanted, url, error, tag) from error
 
 
@@ -60,9 +63,14 @@ def unreachable(wanted: str, url: str, error: Exception, model: str = "") -> Wei
     model : str
         The name that the file is to be used under, where it matters.
     """
-    reason = getattr(error, "reason", None) or str(error).strip().splitlines()[0]
+    reason = getattr(error, "reason", None) or first_line(error)
     name = f"--model {model} " if model else ""
     return WeightsUnavailable(
         f"expected {wanted}; it is not on this machine and {url} cannot be reached ({reason}). Fetch that file where "
         f"there is a network and name it with {name}--weights PATH, or use --weights none for random weights"
     )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its class where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

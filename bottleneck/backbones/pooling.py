@@ -94,8 +94,9 @@ def _is_grid(count: int, image: tuple[int, int]) -> bool:
 
 
 def _alike(grid: Sequence[int], image: tuple[int, int]) -> bool:
-    """Whether a grid has the proportions of the image, up to one position of rounding."""
+    """Whether a grid has the proportions of the image, up to one position of rounding in height or width."""
     (height, width), (image_height, image_width) = grid, image
     if image_height == image_width:
         return height == width
-    return abs(height - width * image_height / image_width) < 1.5
+    too_tall, too_wide = height - width * image_height / image_width, width - height * image_width / image_height
+    return min(abs(too_tall), abs(too_wide)) < 1.5

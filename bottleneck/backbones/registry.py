@@ -9,6 +9,7 @@ from bottleneck.backbones import bundled, timm_models, torchvision_models
 from bottleneck.backbones.backbone import Backbone, Mirrored, Whole
 from bottleneck.backbones.catalogue import nearest_names
 from bottleneck.backbones.cut import cut
+from bottleneck.backbones.nearest import did_you_mean
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.restore import Restored, restore
 from bottleneck.backbones.spec import Spec
@@ -107,8 +108,9 @@ def _ended(whole: Whole, request: Request, image: tuple[int, int]) -> tuple[nn.M
             with torch.no_grad():
                 run(network, torch.zeros(1, 3, *image))
         return network, whole.layer, whole.pooling, whole.dim
-    network, pooling, dim = cut(whole.network, layers, request.pool, image, timm_models.prefix_tokens(whole.network))
-    return network, "+".join(layers), pooling, dim
+    prefix, class_token = timm_models.prefix_tokens(whole.network), timm_models.has_class_token(whole.network)
+    ended, pooling, dim = cut(whole.network, layers, request.pool, image, prefix, class_token=class_token)
+    return ended, ended.layer, pooling, dim
 
 
 def _overridden(preprocessing: Preprocessing, request: Request) -> Preprocessing:
@@ -152,8 +154,7 @@ def _warn_of_random(request: Request, restored: Restored | None) -> None:
 
 def _unknown(model: str) -> str:
     known = names()
-    nearest = nearest_names(model, known)
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"some are {', '.join(known[:5])}."
+    hint = did_you_mean(nearest_names(model, known)) or f"some are {', '.join(known[:5])}."
     return (
         f"expected the name of a model (efficientnet_lite0, one of torchvision's classifiers or timm/NAME), got "
         f"{model!r}; {hint} `bottleneck models` lists all"

@@ -69,7 +69,7 @@ class Request:
             raise ModelError(f"expected --pool {', '.join(POOLS)}, got {self.pool!r}")
         if len(set(self.layer)) < len(self.layer):
             raise ModelError(f"expected different layers to join, got {', '.join(self.layer)}")
-        if min(self.resize or 1, self.crop or 1) < 1:
+        if any(size is not None and size < 1 for size in (self.resize, self.crop)):
             raise ModelError(f"expected --resize and --crop in pixels, got {self.resize} and {self.crop}")
         if (self.restore_exclude or self.allow_partial) and not self.file:
             raise ModelError(

@@ -1,6 +1,5 @@
 """The tensors of a checkpoint go to their places in a network, and what does not fit is said."""
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,12 +7,14 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.backbones.weights import Checkpoint, Tensors, is_counter
 from bottleneck.errors import ModelError, WeightsMismatch
 
 Rename = Callable[[Tensors], Tensors]
 
 _SHOWN = 4
+_HEADS = ("head", "fc", "classifier", "logits", "aux")
 _ANCHORS = 8  # names of the network that are looked for behind a prefix
 
 
@@ -112,7 +113,8 @@ def match(
     """
     wanted = {name: value for name, value in network.state_dict().items() if not is_counter(name)}
     tensors, remarks, outside = _placed(checkpoint, wanted, rename)
-    _check_patterns(exclude, [*wanted, *tensors])
+    known = set(known)
+    _check_patterns(exclude, [*wanted, *tensors, *outside, *known])
     excluded = [name for name in wanted if _fits(name, exclude)]
     asked = {name: value for name, value in wanted.items() if name not in set(excluded)}
     misshapen = {
@@ -121,7 +123,6 @@ def match(
         if name in tensors and not _alike(value, tensors[name])
     }
     left = [name for name in tensors if name not in wanted and not is_counter(name) and not _fits(name, exclude)]
-    known = set(known)
     heads = _classifiers({name: tensors[name] for name in left if name not in known})
     unneeded = [name for name in left if name in known or name in heads or not tensors[name].dim()]
     found = Restored(
@@ -187,7 +188,8 @@ def _prefix(tensors: Tensors, wanted: Tensors) -> str:
     candidates = {name[: -len(anchor)] for name in tensors for anchor in anchors if name.endswith(f".{anchor}")}
     scores = Counter({prefix: sum(f"{prefix}{name}" in tensors for name in names) for prefix in sorted(candidates)})
     bare = sum(name in tensors for name in names)
-    best = [prefix for prefix, score in scores.items() if score > bare and score == max(scores.values())]
+    enough = max(bare + 1, len(names) / 2)  # blocks of another network share some names with blocks of this one
+    best = [prefix for prefix, score in scores.items() if score == max(scores.values()) >= enough]
     if len(best) > 1:
         raise ModelError(
             f"the weights hold several networks that fit, under the prefixes {' and '.join(best)}: save the one that "
@@ -205,25 +207,29 @@ def _alike(value: Tensor, other: Tensor) -> bool:
 
 
 def _classifiers(tensors: Tensors) -> set[str]:
-    """Return the names of tensors that are a linear layer and nothing else below their top-level name."""
+    """Return the names of tensors that are a linear layer, and nothing else below their top-level name.
+
+    There is one such layer, or all are called as classifiers are: several others are those of a deeper network.
+    """
     groups: dict[str, list[str]] = {}
     for name in tensors:
         groups.setdefault(name.partition(".")[0], []).append(name)
-    found = set()
+    found = []
     for names in groups.values():
         weights = [name for name in names if name.endswith(".weight") and tensors[name].dim() == 2]
-        owner = weights[0].removesuffix("weight") if weights else ""
-        if len(weights) == 1 and set(names) <= {weights[0], f"{owner}bias"}:
-            found.update(names)
-    return found
+        if weights and set(names) <= {weights[0], f"{weights[0].removesuffix('weight')}bias"}:
+            found.append(set(names))
+    if len(found) > 1:
+        found = [group for group in found if min(group).startswith(_HEADS)]
+    return set().union(*found)
 
 
 def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(_fits(name, [pattern]) for name in names):
-            modules = {name.rpartition(".")[0] for name in names}
-            nearest = difflib.get_close_matches(pattern, [*modules, *names], n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+            modules = {name.rpartition(".")[0] for name in names} - {""}
+            hint = did_you_mean(nearest(pattern, [*modules, *names]))
+            hint = f"; {hint}" if hint else ""
             raise ModelError(f"expected tensors that --restore-exclude {pattern!r} fits, found none{hint}")
 
 
@@ -235,7 +241,10 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _misfit(found: Restored) -> str:
-    shapes = [f"{name} (expected {want}, found {have})" for name, (want, have) in found.misshapen.items()]
+    shapes = [
+        f"{name} (expected {want}, found {'whole numbers' if want == have else have})"
+        for name, (want, have) in found.misshapen.items()
+    ]
     left = f", {len(found.unexpected)} are unexpected{_named(found.unexpected)}" if found.unexpected else ""
     return (
         f"the weights {found.source} do not fit: of {found.wanted} tensors {len(found.missing)} are missing"

@@ -1,8 +1,10 @@
 """Every model of timm, as ``timm/NAME`` or ``timm/NAME.TAG``, with the data configuration of its weights."""
 
-import difflib
 import math
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -15,7 +17,8 @@ from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import Whole, replace
-from bottleneck.backbones.downloads import check_kept, check_reachable, unreachable
+from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, check_reachable, first_line
+from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.backbones.pooling import layout_of, pooled
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.restore import Rename
@@ -26,7 +29,7 @@ from bottleneck.images.preprocessing import Preprocessing
 PREFIX = "timm/"
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which timm looks for them
-_SHA256_DIGITS = 64
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class PreLogits(nn.Module):
@@ -137,8 +140,7 @@ def config_of(name: str, tag: str) -> dict[str, Any]:
     if not tag:
         return dict(vars(timm.models.get_pretrained_cfg(name) or timm.models.PretrainedCfg()))
     if tag not in known:
-        nearest = difflib.get_close_matches(tag, list(known), n=3, cutoff=0.3)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"there are {', '.join(tags(name)) or 'none'}"
+        hint = did_you_mean(nearest(tag, known)) or f"there are {', '.join(tags(name)) or 'none'}"
         raise ModelError(f"expected weights of {PREFIX}{name} in timm, got {tag!r}; {hint}")
     return dict(vars(known[tag]))
 
@@ -164,6 +166,14 @@ def prefix_tokens(network: nn.Module) -> int:
     if isinstance(own, int):
         return own
     return 1 if hasattr(network, "class_token") else 0  # torchvision's vision transformers
+
+
+def has_class_token(network: nn.Module) -> bool:
+    """Whether the first of these is a class token, and not a register."""
+    own = getattr(network, "has_class_token", None)
+    if isinstance(own, bool):
+        return own
+    return any(getattr(network, name, None) is not None for name in ("cls_token", "class_token"))
 
 
 def renamer(network: nn.Module) -> Rename:
@@ -222,17 +232,22 @@ def _chosen(request: Request) -> tuple[str, str]:
 
 
 def _created(name: str, config: dict[str, Any], request: Request, sized: dict[str, Any]) -> nn.Module:
-    try:
-        if request.random or request.file:
-            network: nn.Module = timm.create_model(name, pretrained=False, **sized)
-        else:
-            network = _pretrained(name, config, sized)
-    except (TypeError, ValueError, AssertionError) as error:
-        if not sized:
-            raise
-        size = sized["img_size"]
-        raise ModelError(f"{request.model} cannot take images of {size} x {size} pixels: {error}") from error
+    if sized:
+        _check_size(name, sized)
+    if request.random or request.file:
+        network: nn.Module = timm.create_model(name, pretrained=False, **sized)
+    else:
+        network = _pretrained(name, config, sized)
     return network.eval()
+
+
+def _check_size(name: str, sized: dict[str, Any]) -> None:
+    try:
+        with torch.device("meta"):
+            timm.create_model(name, pretrained=False, **sized)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        size = sized["img_size"]
+        raise ModelError(f"{PREFIX}{name} cannot take images of {size} x {size} pixels: {first_line(error)}") from error
 
 
 def _pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> nn.Module:
@@ -243,34 +258,68 @@ def _pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> nn.
         )
     found = kept(config)
     if found:
-        _check_hash(found)
-        overlay = {"state_dict": read_checkpoint(found).tensors}
-        network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
-        return network
+        return _from_kept(name, found, sized)
     address, files, repository = where(config)
-    wanted = f"{files[0]}, the weights of {PREFIX}{name}"
-    check_reachable(wanted, hf_hub_url(repository, files[0]) if repository else address, f"{PREFIX}{name}")
-    timm.models.set_pretrained_download_progress(True)
-    timm.models.set_pretrained_check_hash(True)
+    full_name = f"{PREFIX}{config['architecture']}" + (f".{config['tag']}" if config["tag"] else "")
+    wanted = f"{files[0]}, the weights of {full_name}"
+    check_reachable(wanted, hf_hub_url(repository, files[0]) if repository else address, full_name)
     try:
-        network = timm.create_model(name, pretrained=True, **sized)
-    except OSError as error:
-        raise unreachable(wanted, address, error, f"{PREFIX}{name}") from error
-    except RuntimeError as error:  # the hash in the file's name does not match, or its tensors do not fit
-        raise WeightsUnavailable(f"{address} did not give {wanted}: {error}") from error
+        with _download_settings(hashed=bool(repository or _hash_in(files[0]))):
+            network: nn.Module = timm.create_model(name, pretrained=True, **sized)
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # of the hub, of httpx, of safetensors, of torch: a broken line, a page instead of a file
+        raise WeightsUnavailable(
+            f"{address} did not give {wanted}: {first_line(error)}. Fetch that file by other means and name it with "
+            f"--model {full_name} --weights PATH"
+        ) from error
     found = kept(config)
     if found:
         _check_hash(found)
     return network
 
 
+def _from_kept(name: str, file: Path, sized: dict[str, Any]) -> nn.Module:
+    """Build a network with the weights of a file that is here, without asking anybody."""
+    _check_hash(file)
+    overlay = {"state_dict": read_checkpoint(file).tensors}
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
+    except RuntimeError as error:
+        raise ModelError(
+            f"expected the weights of {PREFIX}{name} in {file.resolve()}, found others: {first_line(error)}. Delete it"
+        ) from error
+    return network
+
+
+@contextmanager
+def _download_settings(*, hashed: bool) -> Iterator[None]:
+    """Let timm show its progress and check the hash that a file has in its name, while it downloads."""
+    before = timm.models._builder._DOWNLOAD_PROGRESS, timm.models._builder._CHECK_HASH
+    timm.models.set_pretrained_download_progress(True)
+    timm.models.set_pretrained_check_hash(hashed)
+    try:
+        yield
+    finally:
+        timm.models.set_pretrained_download_progress(before[0])
+        timm.models.set_pretrained_check_hash(before[1])
+
+
 def _check_hash(file: Path) -> None:
     """Prove a kept file: the hub's cache calls it by its SHA-256, other addresses give its beginning."""
-    blob = file.resolve().name
-    if len(blob) == _SHA256_DIGITS and "." not in blob:
-        check_kept(file, blob)
-    elif wanted := torch.hub.HASH_REGEX.search(file.name):
-        check_kept(file, wanted[1])
+    blob = file.resolve()
+    if _SHA256.fullmatch(blob.name):
+        check_kept(blob, blob.name)
+    elif wanted := _hash_in(file.name):
+        check_kept(blob, wanted)
+
+
+def _hash_in(name: str) -> str:
+    """Return the digits of a SHA-256 in a file's name; ``300e`` in that of I-JEPA's are epochs."""
+    found = HASH_IN_NAME.search(name)
+    return found[1] if found else ""
 
 
 def _classifiers(network: Any) -> list[str]:

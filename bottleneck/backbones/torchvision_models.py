@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from bottleneck.backbones.backbone import Whole, replace
-from bottleneck.backbones.downloads import check_kept, unreachable
+from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, first_line, unreachable
 from bottleneck.backbones.pooling import Layout, pooled
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.weights import Tensors
@@ -21,7 +21,6 @@ from bottleneck.files import file_sha256
 from bottleneck.images.preprocessing import Preprocessing
 
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training uses
-_HASH = re.compile(r"-([0-9a-f]{8,})\.")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
 
 
@@ -114,7 +113,7 @@ def _entry_of_file(path: Path, known: list[Any]) -> tuple[Any, tuple[str, ...]]:
     except OSError:
         return known[0], ()  # reading the tensors will say it
     for entry in known:
-        wanted = _HASH.search(file_name(entry))
+        wanted = HASH_IN_NAME.search(file_name(entry))
         if wanted and digest.startswith(wanted[1]):
             return entry, (f"these are torchvision's {entry.name}",)
     several = len({preprocessing_of(entry) for entry in known}) > 1
@@ -130,8 +129,7 @@ def _random(model: str, size: int) -> nn.Module:
         except NotImplementedError:  # on the meta device
             raise
         except (ValueError, RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"{model} cannot take images of {size} x {size} pixels: {reason}") from error
+            raise ModelError(f"{model} cannot take images of {size} x {size} pixels: {first_line(error)}") from error
     return network.eval()
 
 
@@ -146,7 +144,7 @@ def _fetched(request: Request, entry: Any, size: int) -> nn.Module:
     """Build the network with the weights from torchvision's own cache or address, hash checked."""
     name = file_name(entry)
     kept = Path(torch.hub.get_dir()) / "checkpoints" / name
-    wanted = _HASH.search(name)
+    wanted = HASH_IN_NAME.search(name)
     if wanted:
         check_kept(kept, wanted[1])
     try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bottleneck.backbones.downloads import first_line
 from bottleneck.errors import ModelError
 
 Shape = tuple[int, ...]
@@ -79,15 +80,20 @@ def trace(network: nn.Module, images: Tensor) -> dict[str, Call]:
 
         return hook
 
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     handles = []
     for name, module in network.named_modules():
         handles += [module.register_forward_pre_hook(before(name)), module.register_forward_hook(after(name))]
     try:
+        for parameter in trained:  # the counter cannot do with views of those that ask for gradients
+            parameter.requires_grad_(False)
         with torch.no_grad(), _plain_attention(), counter:
             run(network, images)
     finally:
         for handle in handles:
             handle.remove()
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return found
 
 
@@ -102,9 +108,10 @@ def run(network: nn.Module, images: Tensor) -> Any:
     try:
         return network(images)
     except Exception as error:  # torch and timm check sizes by assertions, ValueError and RuntimeError
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         height, width = images.shape[2:]
-        raise ModelError(f"the network cannot take images of {height} x {width} pixels: {reason:.300}") from error
+        raise ModelError(
+            f"the network cannot take images of {height} x {width} pixels: {first_line(error):.300}"
+        ) from error
 
 
 def first_tensor(value: Any) -> Tensor | None:

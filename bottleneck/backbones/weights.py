@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bottleneck.backbones.downloads import first_line
 from bottleneck.errors import ModelError, WeightsUnavailable
 
 Tensors = Mapping[str, Tensor]
 
+_FOREIGN = re.compile(r"(?:GLOBAL|class) ([\w.]+\.\w+)")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # of several, the first counts
 
 
@@ -59,14 +62,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsUnavailable(f"expected a weights file at {path}, found none") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"expected a weights file at {path}, found a folder: could not read it") from error
     except Exception as error:  # zipfile, pickle and safetensors each raise their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"expected tensors (a state_dict) in {path}, could not read them: {reason:.300}. Save them with "
+            f"expected tensors (a state_dict) in {path}, could not read them: {_reason(error):.300}. Save them with "
             f"torch.save(model.state_dict(), PATH) or as .safetensors"
         ) from error
     tensors, remarks = _unwrapped(found, path)
     return Checkpoint(str(path), tensors, remarks)
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__name__ != "UnpicklingError":
+        return first_line(error)
+    found = _FOREIGN.search(str(error))  # torch's own words go on to tell how its safety is turned off
+    what = f"Python objects ({found[1]})" if found else "something"
+    return f"it holds {what} beside tensors, which could run code and is never loaded"
 
 
 def _unwrapped(found: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -110,7 +122,7 @@ def tensors_digest(network: nn.Module) -> str:
             continue
         values = tensor.detach().cpu().contiguous()
         hasher.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        hasher.update(values.view(torch.uint8).numpy().data if values.dim() else values.numpy().tobytes())
+        hasher.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 

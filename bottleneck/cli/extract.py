@@ -32,16 +32,18 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     "--layer",
     multiple=True,
     metavar="NAME",
-    help="Features of this module, or NAME:input; several are joined.  [default: the classifier's input]",
+    help="Features of this module, or NAME:input; repeat to join several.  [default: the classifier's input]",
 )
 @click.option(
     "--pool",
     type=click.Choice(["avg", "max", "gem", "none", "cls"]),
     help="How a layer's positions become one row.  [default: avg, where it has any]",
 )
-@click.option("--flip", is_flag=True, help="Average the features of each image and its mirror image.")
-@click.option("--resize", type=click.IntRange(1), help="In pixels.  [default: as the weights were trained]")
-@click.option("--crop", type=click.IntRange(1), help="In pixels.  [default: as the weights were trained]")
+@click.option("--flip", is_flag=True, help="Average the features of each image and its mirror image; twice the work.")
+@click.option(
+    "--resize", type=click.IntRange(1), help="Of the shorter side, pixels.  [default: as the weights were trained]"
+)
+@click.option("--crop", type=click.IntRange(1), help="Of both sides, pixels.  [default: as the weights were trained]")
 @click.option(
     "--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors that are not taken from a weights file."
 )

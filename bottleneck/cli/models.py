@@ -28,7 +28,7 @@ def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
         return
     show(models_table(found))
     here = sum(entry.is_here for entry in found)
-    say(f"{len(found)} models, the weights of {here} on this machine")
+    say(f"{len(found)} model{'' if len(found) == 1 else 's'}, the weights of {here} on this machine")
 
 
 @command("inspect", short_help="What a model, or a checkpoint, consists of.")

@@ -183,7 +183,10 @@ def _fates_table() -> Table:
 
 
 def _add_misfits(table: Table, found: Restored, most: int | None) -> None:
-    shapes = {name: (_shape(expected), _shape(have)) for name, (expected, have) in found.misshapen.items()}
+    shapes = {
+        name: (_shape(expected), "whole numbers" if expected == have else _shape(have))
+        for name, (expected, have) in found.misshapen.items()
+    }
     groups: dict[str, Sequence[str]] = {
         "missing": found.missing,
         "unexpected": found.unexpected,

@@ -36,10 +36,8 @@ written_for_these = pytest.mark.skipif(
 def _fresh() -> Iterator[None]:
     """Let no test see what another has looked up."""
     catalogue.entries.cache_clear()
-    catalogue._hubs_cache.cache_clear()
     yield
     catalogue.entries.cache_clear()
-    catalogue._hubs_cache.cache_clear()
 
 
 @pytest.fixture
@@ -250,6 +248,11 @@ def test_all_weights_of_timms_models_are_listed_too():
 
 def test_one_tag_can_be_asked_for():
     assert (only("timm/resnet18.tv_in1k").name, only("timm/resnet18.tv_in1k").weights) == ("timm/resnet18", "tv_in1k")
+
+
+@pytest.mark.parametrize("pattern", ["resnet50.IMAGENET1K_V1", "resnet50.imagenet1k_v1", "resnet50.*V1"])
+def test_torchvisions_weights_can_be_asked_for_by_their_name(pattern):
+    assert [entry.weights for entry in models(pattern) if entry.name == "resnet50"] == ["IMAGENET1K_V1"]
 
 
 def test_weights_can_be_asked_for_by_a_word():

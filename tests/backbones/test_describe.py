@@ -45,13 +45,13 @@ def test_resnet18_has_the_parameters_and_multiply_adds_that_torchvision_says(res
         "mobilenet_v3_small",
         "shufflenet_v2_x0_5",
         "mnasnet0_5",
-        "densenet121",
+        pytest.param("densenet121", marks=pytest.mark.slow),
         "inception_v3",
         "regnet_x_400mf",
         "vit_b_16",
         "swin_t",
         "convnext_tiny",
-        "maxvit_t",
+        pytest.param("maxvit_t", marks=pytest.mark.slow),
     ],
 )
 def test_multiply_adds_are_those_that_torchvision_says(name):
@@ -130,6 +130,14 @@ def test_a_vision_transformers_tokens_are_the_shape_of_its_layers():
 
     assert module(found, "blocks").output == (101, 64)
     assert (found.source, found.layer, found.dim) == ("timm", "head:input", 64)
+
+
+@pytest.mark.parametrize("model", ["timm/pit_ti_224", "timm/cait_xxs24_224"])
+def test_a_network_whose_parameters_reach_modules_as_views_is_described(model):
+    found = describe(model)
+
+    assert found.macs > 1e8
+    assert [module.output for module in found.modules if module.name in found.stages]
 
 
 def test_a_models_tag_decides_its_preprocessing():

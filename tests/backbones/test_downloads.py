@@ -119,6 +119,28 @@ def test_a_server_that_hangs_up_is_not_reachable():
         thread.join()
 
 
+@pytest.mark.parametrize("url", ["hub.example/w.pth", "gopher://127.0.0.1/w.pth", "http://127.0.0.1:port/w.pth"])
+def test_an_address_that_is_none_is_not_reachable(url):
+    with pytest.raises(WeightsUnavailable, match=r"expected w\.pth"):
+        check_reachable("w.pth", url)
+
+
+def test_a_server_that_speaks_another_language_is_not_reachable():
+    def answer() -> None:
+        with listening.accept()[0] as other:
+            other.recv(1000)
+            other.sendall(b"220 mail.example ESMTP\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            with pytest.raises(WeightsUnavailable, match=r"expected w\.pth"):
+                check_reachable("w.pth", f"http://127.0.0.1:{listening.getsockname()[1]}/w.pth")
+        finally:
+            thread.join()
+
+
 def test_a_server_that_says_nothing_is_not_reachable_after_a_while(monkeypatch):
     monkeypatch.setattr("bottleneck.backbones.downloads._PATIENCE", 0.2)
     with (

@@ -1,6 +1,6 @@
 """Cached features against those of torchvision and timm themselves, on photographs, through the whole of `extract`.
 
-A quick subset by default; ``make parity`` (BOTTLENECK_PARITY=1) takes every classifier of torchvision, and 44 models of
+A quick subset by default; ``make parity`` (BOTTLENECK_PARITY=1) takes every classifier of torchvision, and 45 models of
 timm of 41 families.
 """
 
@@ -93,6 +93,7 @@ TIMM = [
     "tnt_s_legacy_patch16_224",
     "twins_svt_small",
     "vgg11_bn",
+    "vit_base_patch16_sapiens2",
     "vit_base_patch32_clip_224",
     "vit_small_patch14_reg4_dinov2",
     "volo_d1_224",
@@ -141,7 +142,8 @@ def assert_equal(found: np.ndarray, wanted: np.ndarray) -> None:
     # Random networks see all images alike: cosines would be as high with another preprocessing.
     between = np.linalg.norm(wanted[:, None] - wanted[None], axis=2)
     np.fill_diagonal(between, np.inf)
-    assert np.linalg.norm(found - wanted, axis=1).max() < 0.02 * between.min()
+    noise = 1e-6 * np.linalg.norm(wanted, axis=1).max()  # some see no difference at all
+    assert np.linalg.norm(found - wanted, axis=1).max() < 0.02 * between.min() + noise
 
 
 @pytest.mark.slow

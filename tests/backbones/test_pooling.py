@@ -51,6 +51,7 @@ def formula(rows: list[Tensor], pooling: str) -> Tensor:
         ((2, 50, 96), SQUARE, 1, Layout((1,), 1)),
         ((2, 53, 96), SQUARE, 4, Layout((1,), 4)),
         ((2, 49, 96), SQUARE, 1, TOKENS),
+        ((2, 1, 96), SQUARE, 5, TOKENS),
         ((2, 32, 96), TALL, 0, TOKENS),
         ((2, 33, 96), TALL, 1, Layout((1,), 1)),
         ((2, 32, 96), TALL, 1, TOKENS),

@@ -1,5 +1,6 @@
 import inspect
 import json
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from bottleneck import extract
 from bottleneck.backbones.request import DEFAULT_MODEL, POOLS, Request
+from bottleneck.cli.extract import extract as command
 from bottleneck.errors import ModelError
 
 CHANGED = {
@@ -116,3 +118,38 @@ def test_every_pooling_can_be_asked_for(pool):
 def test_a_request_that_makes_no_sense_is_a_model_error(options, words):
     with pytest.raises(ModelError, match=words):
         Request(**options)
+
+
+@pytest.mark.parametrize(("short", "full"), [("lite0", "efficientnet_lite0"), ("lite2", "efficientnet_lite2")])
+def test_a_short_name_is_the_full_one(short, full):
+    assert Request(model=short) == Request(model=full)
+
+
+@pytest.mark.parametrize("weights", ["default", "Default", "DEFAULT"])
+def test_capitals_do_not_matter_in_default(weights):
+    assert Request(weights=weights).weights == "DEFAULT"
+
+
+def test_one_name_is_a_list_of_one():
+    assert Request(layer="layer3").layer == ("layer3",)
+    assert Request(restore_exclude="fc", weights="w.pth").restore_exclude == ("fc",)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Request(),
+        Request(model="resnet18", weights="none"),
+        Request(**CHANGED),
+        Request(weights="/a b/it's.pth", seed=1),
+    ],
+    ids=["default", "random", "all fields", "spaces and quotes"],
+)
+def test_the_command_asks_for_the_same(asked):
+    context = command.make_context("extract", shlex.split(asked.command()))
+
+    assert Request(**{name: context.params[name] for name in asked.options()}) == asked
+
+
+def test_the_command_says_no_more_than_it_has_to():
+    assert Request(flip=True, layer=("layer3",)).command() == "--model efficientnet_lite0 --layer layer3 --flip"

@@ -33,7 +33,12 @@ class Indexed(nn.Module):
 def network(seed: int = 1, **options: int) -> Net:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Net(**options)
+        built = Net(**options)
+        torch.manual_seed(seed)  # the rest of the network does not depend on its classifier
+        for value in built.state_dict().values():
+            if value.is_floating_point():
+                value.normal_()  # those of a norm too, else any two networks would have them alike
+    return built
 
 
 def tensors(seed: int = 2, **options: int) -> Tensors:
@@ -132,6 +137,16 @@ def test_two_classifiers_are_not_needed_either():
     heads = {"head.weight": torch.ones(9, 4), "head_dist.weight": torch.ones(9, 4), "head_dist.bias": torch.ones(9)}
 
     assert restore(network(), checkpoint({**tensors(), **heads})).unneeded == tuple(heads)
+
+
+def test_a_new_classifier_beside_that_of_the_network_is_not_needed():
+    old, new = ("head.old.weight", "head.old.bias"), ("head.new.weight", "head.new.bias")
+    heads = {name: torch.ones(9, 4) if name.endswith("weight") else torch.ones(9) for name in (*old, *new)}
+
+    found = restore(network(), checkpoint({**tensors(), **heads}), known=old)
+
+    assert found.complete
+    assert found.unneeded == (*old, *new)
 
 
 @pytest.mark.parametrize(
@@ -386,8 +401,8 @@ def test_tensors_of_the_checkpoint_can_be_excluded():
         ("blocks.0.0.wieght", r"did you mean blocks\.0\.0\.weight"),
         ("ste", "did you mean stem"),
         ("tem", "did you mean stem"),
-        ("STEM", "found none$"),
-        ("zzz*", "found none$"),
+        ("STEM", r"found none\.?$"),
+        ("zzz*", r"found none\.?$"),
     ],
 )
 def test_a_pattern_that_fits_nothing_is_refused_with_the_nearest(pattern, hint):
@@ -471,6 +486,17 @@ def test_names_that_fit_as_they_are_keep_a_prefix_that_fits_too():
     assert set(error.found.unexpected) == set(prefixed("ema.", dict.fromkeys(WANTED))) - {"ema.scale"}
 
 
+@pytest.mark.parametrize("part", [["stem.weight"], WANTED[1:]], ids=["less", "as much"])
+def test_names_that_fit_as_they_are_are_not_given_up_for_a_prefix(part):
+    found = tensors()
+    del found["stem.weight"]
+
+    error = refused(network(), {**found, **prefixed("ema.", {name: tensors(3)[name] for name in part})})
+
+    assert error.found.missing == ("stem.weight",)
+    assert error.found.remarks == ()
+
+
 @pytest.mark.parametrize("prefixes", [("student.", "teacher."), ("model.a.", "model.b.")])
 def test_two_prefixes_that_fit_alike_are_refused(prefixes):
     one, other = prefixes
@@ -481,17 +507,17 @@ def test_two_prefixes_that_fit_alike_are_refused(prefixes):
     assert tensors_digest(target) == tensors_digest(network())
 
 
-def upper(found: Tensors) -> Tensors:
+def stem_for_first(found: Tensors) -> Tensors:
     """Undo what another framework did to the names."""
-    return {name.lower(): value for name, value in found.items()}
+    return {"stem.weight" if name == "first.weight" else name: value for name, value in found.items()}
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_names_of_other_forms_are_changed_by_the_rule_of_the_network(prefix):
     target = network()
-    other = {"STEM.weight" if name == "stem.weight" else name: value for name, value in tensors().items()}
+    other = {"first.weight" if name == "stem.weight" else name: value for name, value in tensors().items()}
 
-    restore(target, checkpoint(prefixed(prefix, other)), rename=upper)
+    restore(target, checkpoint(prefixed(prefix, other)), rename=stem_for_first)
 
     assert tensors_digest(target) == tensors_digest(network(2))
 

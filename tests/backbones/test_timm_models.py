@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,16 @@ def test_the_features_pass_the_engine_with_the_models_own_mean_and_std():
     pixels = decode(data, backbone.spec.preprocessing).pixels[None]
 
     np.testing.assert_allclose(TorchEngine(backbone, device="cpu")(pixels), theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [(), ("layer3",)], ids=["default", "layer3"])
+def test_with_flip_the_features_are_the_mean_of_an_images_and_its_mirror_images(layer):
+    plain, both = (randomly("timm/test_resnet", 3, layer=layer, flip=flip) for flip in (False, True))
+    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    one, other = features(plain, images), features(plain, images.flip(3))
+
+    assert not torch.allclose(one, other)
+    torch.testing.assert_close(features(both, images), (one + other) / 2)
 
 
 class Encoder(nn.Module):
@@ -462,7 +473,7 @@ def test_fetched_bytes_of_another_hash_than_the_hub_names_are_refused(hub, train
     hub.claimed = "a" * 64
 
     for _ in range(2):
-        with pytest.raises(ModelError, match=rf"SHA-256 begins with {'a' * 64} in .*model\.safetensors"):
+        with pytest.raises(ModelError, match=rf"SHA-256 begins with {'a' * 64} in .*/blobs/{'a' * 64}"):
             load(Request(model="timm/test_vit"))
 
 
@@ -471,6 +482,20 @@ def test_kept_bytes_of_another_hash_than_their_name_are_refused(hub_cache, train
 
     with pytest.raises(ModelError, match=r"SHA-256 begins with b{64} in .*delete it"):
         load(Request(model="timm/test_vit"))
+
+
+def test_when_the_damaged_file_that_the_error_names_is_deleted_it_is_fetched_again(
+    hub, hub_cache, trained, spec_of_trained
+):
+    good = save(trained)
+    hub.files[f"{REPOSITORY}/model.safetensors"] = good
+    lay_out(hub_cache, "model.safetensors", good[:-8], hashlib.sha256(good).hexdigest())
+    with pytest.raises(ModelError, match="delete it") as caught:
+        load(Request(model="timm/test_vit"))
+
+    Path(re.search(r" in (\S+), found others", str(caught.value))[1]).unlink()
+
+    assert load(Request(model="timm/test_vit")).spec == spec_of_trained
 
 
 def test_a_download_that_breaks_off_is_weights_unavailable(hub, trained, monkeypatch):
@@ -538,10 +563,45 @@ def test_a_pickle_of_the_hub_runs_no_code(request, hub_cache, tmp_path, kept, fo
     assert not (tmp_path / "it ran").exists()
 
 
-def test_a_file_of_an_address_of_its_own_is_checked_by_the_hash_in_its_name(hub_cache, tmp_path):
+def file_at(monkeypatch: pytest.MonkeyPatch, hub: Hub, name: str, content: bytes) -> None:
+    """Let test_vit's weights lie at an address of their own, not in a repository."""
+    hub.files[name] = content
+    config = replace(timm.get_pretrained_cfg("test_vit"), hf_hub_id=None, url=f"{hub.url}/{name}")
+    for model in ("test_vit", "test_vit.r160_in1k"):
+        monkeypatch.setitem(timm.models._registry._model_pretrained_cfgs, model, config)
+
+
+def test_weights_are_fetched_from_an_address_of_their_own_once(hub, trained, spec_of_trained, tmp_path, monkeypatch):
+    name = f"vit-{hashlib.sha256(pickled(trained)).hexdigest()[:8]}.pth"
+    file_at(monkeypatch, hub, name, pickled(trained))
+
+    assert load(Request(model="timm/test_vit")).spec == spec_of_trained
+    assert (tmp_path / "torch" / "hub" / "checkpoints" / name).is_file()
+    hub.asked.clear()
+    assert load(Request(model="timm/test_vit")).spec == spec_of_trained
+    assert hub.asked == []
+
+
+def test_a_file_of_another_hash_than_in_its_name_is_not_kept(hub, trained, tmp_path, monkeypatch):
+    file_at(monkeypatch, hub, "vit-00000000.pth", pickled(trained))
+
+    with pytest.raises(WeightsUnavailable, match=r"did not give vit-00000000\.pth.*hash"):
+        load(Request(model="timm/test_vit"))
+
+    assert not [path for path in (tmp_path / "torch").rglob("*") if path.is_file()]
+
+
+def test_300_epochs_are_no_hash(hub, trained, spec_of_trained, monkeypatch):
+    file_at(monkeypatch, hub, "IN1K-vit.h.14-300e.pth.tar", pickled(trained))  # so timm's I-JEPA files are called
+
+    for _ in ("fetched", "kept"):
+        assert load(Request(model="timm/test_vit")).spec == spec_of_trained
+
+
+def test_a_kept_file_of_another_hash_than_in_its_name_is_refused(hub_cache, tmp_path):
     kept = tmp_path / "torch" / "hub" / "checkpoints" / "seresnet18-4bb0ce65.pth"
     kept.parent.mkdir(parents=True)
-    kept.write_bytes(pickled(timms("legacy_seresnet18").state_dict()))
+    kept.write_bytes(b"others")
 
     with pytest.raises(ModelError, match=r"SHA-256 begins with 4bb0ce65 in .*seresnet18-4bb0ce65\.pth"):
         load(Request(model="timm/legacy_seresnet18"))

@@ -225,7 +225,7 @@ def test_a_residual_network_without_numbers_has_the_multiply_adds_that_its_autho
     [
         (AssertionError("Input height (9) doesn't match"), "Input height \\(9\\) doesn't match"),
         (AssertionError(), "AssertionError"),
-        (RuntimeError("\n first line \nsecond line"), "first line $"),
+        (RuntimeError("\n first line \nsecond line"), "first line ?$"),
         (ValueError("x" * 1000), "x{300}$"),
         (KeyError("size"), "'size'"),
     ],
@@ -243,7 +243,7 @@ def test_images_that_the_network_rejects_are_a_model_error(error, reason):
 
 
 def test_images_that_are_too_small_are_a_model_error():
-    with pytest.raises(ModelError, match="the network cannot take images of 2 x 2 pixels: .*[Kk]ernel size"):
+    with pytest.raises(ModelError, match=r"the network cannot take images of 2 x 2 pixels: .*[Kk]ernel size"):
         run(nn.Conv2d(3, 3, 5), images(size=2))
 
 

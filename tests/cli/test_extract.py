@@ -1,17 +1,26 @@
-"""``bottleneck extract`` on the command line; no image passes a real network here."""
+"""``bottleneck extract`` on the command line; a real network sees an image only in the last part."""
 
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from click.testing import CliRunner
 
+from bottleneck import extraction
 from bottleneck.cache.store import FeatureCache
 from bottleneck.cli.main import cli
 from tests import tiny
 from tests.conftest import photo
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(9)}
+
+REAL = extraction._Pending
 
 
 @pytest.fixture(autouse=True)
@@ -177,3 +186,175 @@ def test_frames_that_are_not_used_are_told(folder, tmp_path):
     _, err = run(tmp_path / "list.csv")
 
     assert f"1 with several frames (GIF); the first is used: {images / 'a/x.gif'}" in err.splitlines()
+
+
+# --- a real network -----------------------------------------------------------------------------------------------
+
+MODEL = "timm/test_resnet"
+SMALL = ["--resize", 64, "--crop", 64]  # pixels: as little work as it takes
+CHANGED = [  # options, how many features
+    (["--layer", "layer3"], 192),
+    (["--layer", "layer3:input"], 48),
+    (["--layer", "layer3", "--layer", "layer4"], 288),
+    (["--layer", "layer4", "--layer", "layer3"], 288),
+    (["--layer", "layer4", "--pool", "max"], 96),
+    (["--layer", "layer4", "--pool", "gem"], 96),
+    (["--layer", "layer4", "--pool", "none"], 96 * 2 * 2),
+    (["--flip"], 96),
+    (["--resize", 80], 96),
+    (["--resize", 96, "--crop", 96], 96),
+    (["--seed", 1], 96),
+]
+
+
+def words(value: object) -> str:
+    """Name a test by its options."""
+    return " ".join(map(str, value)) if isinstance(value, list) else "-"
+
+
+@pytest.fixture
+def images(folder, monkeypatch) -> Path:
+    """Return a folder of four images, and let `extract` use the network that it is asked for."""
+    monkeypatch.setattr(extraction, "_Pending", REAL)
+    return folder({"a/0.jpg": 1, "a/1.jpg": 2, "b/0.jpg": 3, "b/1.jpg": 4})
+
+
+def randomly(images: Path, *options: object, model: str = MODEL) -> dict[str, object]:
+    return run_json(images, "--model", model, "--weights", "none", *SMALL, *options)
+
+
+@pytest.fixture
+def saved(tmp_path) -> Callable[..., Path]:
+    """Return a function that saves a checkpoint of the network, with some tensors changed or (None) left out."""
+
+    def save(name: str = "w.pth", **changed: torch.Tensor | None) -> Path:
+        torch.manual_seed(5)
+        tensors = timm.create_model("test_resnet").state_dict()
+        tensors.update({key.replace("__", "."): value for key, value in changed.items()})
+        torch.save({key: value for key, value in tensors.items() if value is not None}, tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+def from_file(images: Path, path: Path, *options: object) -> dict[str, object]:
+    return run_json(images, "--model", MODEL, "--weights", path, *SMALL, *options)
+
+
+@pytest.mark.parametrize(("options", "dim"), CHANGED, ids=words)
+def test_each_option_gives_features_of_their_own(images, options, dim):
+    default = randomly(images)
+    found = randomly(images, *options)
+
+    assert found["fingerprint"] != default["fingerprint"]
+    assert (found["dim"], found["computed"], found["reused"]) == (dim, 4, 0)
+    assert randomly(images)["reused"] == 4
+
+
+def test_the_default_layer_by_its_name_gives_the_default_features(images):
+    assert randomly(images, "--layer", "fc:input")["fingerprint"] == randomly(images)["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--layer", "layer5"], r"expected the name of a layer, got 'layer5'; did you mean layer4"),
+        (["--layer", "layer3", "--layer", "layer3"], r"expected different layers to join, got layer3, layer3"),
+        (["--pool", "max"], r"--pool max has nothing to pool: fc:input is one row an image"),
+        (["--layer", "layer4", "--pool", "cls"], r"expected layers with a class token for --pool cls, layer4 has none"),
+        (["--crop", 100], r"expected a crop that fits into the resized image, got crop 100 and resize 64"),
+        (["--allow-partial"], r"--allow-partial are about a weights file, expected --weights PATH, got 'none'"),
+        (["--restore-exclude", "fc"], r"--restore-exclude and .* expected --weights PATH, got 'none'"),
+    ],
+    ids=words,
+)
+def test_an_option_that_makes_no_sense_exits_with_1_and_says_why(images, options, words):
+    out, err = run(images, "--model", MODEL, "--weights", "none", *SMALL, *options, code=1)
+
+    assert out == ""
+    assert re.search(f"error: .*{words}", err)
+
+
+@pytest.mark.parametrize("options", [["--pool", "mean"], ["--resize", "0"], ["--crop", "-1"], ["--crop", "large"]])
+def test_an_option_that_no_network_could_take_is_wrong_usage(images, options):
+    run(images, *options, code=2)
+
+
+def test_what_was_restored_is_told(images, saved):
+    _, err = run(images, "--model", MODEL, "--weights", saved(), *SMALL)
+
+    assert re.search(r"w\.pth: 75 of 75 tensors restored; 2 not needed: fc\.weight, fc\.bias\n", err)
+
+
+def test_a_checkpoint_that_does_not_fit_exits_with_1_and_shows_the_tensors(images, saved):
+    path = saved(layer1__0__conv1__weight=torch.zeros(32, 16, 3, 3), layer2__0__conv1__weight=None)
+    out, err = run(images, "--model", MODEL, "--weights", path, code=1)
+    rows = [re.split(r"\s{2,}", line.strip()) for line in err.splitlines()]
+
+    assert out == ""
+    assert ["73 tensors", "restored"] in rows
+    assert ["layer1.0.conv1.weight", "wrong shape", "32x32x3x3", "32x16x3x3"] in rows
+    assert ["layer2.0.conv1.weight", "missing"] in rows
+    assert "--allow-partial" in err.splitlines()[-1]
+    assert not list(Path("cache").glob("features/*"))
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_json_object_too(images, saved):
+    path = saved(layer2__0__conv1__weight=None)
+    found = run_json(images, "--model", MODEL, "--weights", path, code=1)
+
+    assert found["error"]["type"] == "WeightsMismatch"
+    assert "layer2.0.conv1.weight" in found["error"]["message"]
+
+
+def test_with_allow_partial_the_rest_is_random_by_the_seed_and_told(images, saved):
+    path = saved(layer2__0__conv1__weight=None)
+    _, err = run(images, "--model", MODEL, "--weights", path, *SMALL, "--allow-partial")
+    one, other = (from_file(images, path, "--allow-partial", "--seed", seed) for seed in (0, 1))
+
+    assert "74 of 75 tensors restored; 1 missing: layer2.0.conv1.weight" in err
+    assert "warning: 1 of 75 tensors of timm/test_resnet are random (seed 0)" in err
+    assert (one["reused"], other["reused"]) == (4, 0)
+    assert one["fingerprint"] != other["fingerprint"] != from_file(images, saved("whole.pth"))["fingerprint"]
+
+
+def test_tensors_can_be_left_out_of_a_checkpoint(images, saved):
+    path = saved(layer1__0__conv1__weight=torch.zeros(32, 16, 3, 3))
+    found = from_file(images, path, "--restore-exclude", "layer1.0.conv1")
+    whole = from_file(images, saved("whole.pth"))
+    less = from_file(images, saved("whole.pth"), "--restore-exclude", "layer1.0.conv1")
+
+    assert found["fingerprint"] == less["fingerprint"] != whole["fingerprint"]
+
+
+def test_with_the_same_options_nothing_is_computed_again_and_torch_is_not_imported(images):
+    options = [*SMALL, "--layer", "layer3", "--pool", "max", "--flip"]
+    first = randomly(images, *options)
+    words = ["extract", images, "--model", MODEL, "--weights", "none", *options, "--json"]
+    code = (
+        "import sys; from bottleneck.cli.main import main\n"
+        f"sys.argv[1:] = {list(map(str, words))!r}\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'torchvision', 'timm'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found, imported = answer.stdout.splitlines()
+
+    assert (json.loads(found)["reused"], json.loads(found)["fingerprint"]) == (4, first["fingerprint"])
+    assert imported == "[]"
+
+
+def test_a_run_predicts_with_the_layer_and_the_flip_that_it_was_fitted_on(folder, monkeypatch):
+    monkeypatch.setattr(extraction, "_Pending", REAL)
+    images = folder(CLASSES)
+    randomly(images, "--layer", "layer3", "--flip", model="resnet18")
+    for words in (["fit", "--split", "60/0/40", "--C", "1"], ["predict", folder({"x.jpg": 900, "y.jpg": 901}, "new")]):
+        found = CliRunner().invoke(cli, [str(word) for word in [*words, "--json"]])
+        assert found.exit_code == 0, found.output
+
+    (path,) = Path("runs").iterdir()
+    card = json.loads((path / "card.json").read_text())
+    assert (card["request"]["layer"], card["request"]["flip"]) == (["layer3"], True)
+    (store,) = FeatureCache("cache").stores()
+    assert store.spec.fingerprint == card["fingerprint"]
+    assert len(store.digests()) == len(CLASSES) + 2
