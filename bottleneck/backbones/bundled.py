@@ -7,7 +7,7 @@ from typing import Any
 
 from bottleneck.backbones import timm_models
 from bottleneck.backbones.backbone import Whole
-from bottleneck.backbones.request import Request
+from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
 
@@ -34,7 +34,7 @@ def build(request: Request) -> Whole:
     WeightsUnavailable, ModelError
         If the weights' package is missing, or there are no weights of that name.
     """
-    inner = Request(model=f"{timm_models.PREFIX}{NAMES[request.model]}", weights="none", crop=request.crop)
+    inner = Request(model=f"{TIMM}{NAMES[request.model]}", weights="none", crop=request.crop)
     whole = timm_models.build(inner)
     if not request.random and not request.file:
         network: Any = whole.network

@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bottleneck.backbones.nearest import did_you_mean, nearest
+from bottleneck.backbones.request import TIMM
 from bottleneck.errors import ModelError
 
 TABLE = Path(__file__).with_name("catalogue.csv")
 COLUMNS = ("name", "weights", "parameters", "height", "width", "dim", "file")
 PACKAGES = ("torchvision", "timm")
 
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository, in the order in which timm looks for them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +103,15 @@ def models(pattern: str = "", *, weights: bool = False) -> list[Entry]:
 
 def source_of(name: str) -> str:
     """Return where a model comes from: ``bundled``, ``torchvision`` or ``timm``."""
-    if name.startswith("timm/"):
+    if name.startswith(TIMM):
         return "timm"
     return "bundled" if name.startswith("efficientnet_lite") else "torchvision"
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:
     """Return the known names of models that are nearest to a misspelt one; the prefix and the tag do not count."""
-    bare = {one.removeprefix("timm/"): one for one in sorted(known, reverse=True)}  # torchvision's name before timm's
-    asked = name.lower().removeprefix("timm/").partition(".")[0]
+    bare = {one.removeprefix(TIMM): one for one in sorted(known, reverse=True)}  # torchvision's name before timm's
+    asked = name.lower().removeprefix(TIMM).partition(".")[0]
     if asked in bare:
         return [bare[asked]]
     return [bare[one] for one in nearest(asked, bare)]
@@ -176,4 +177,4 @@ def _in_hubs_cache(repository: str) -> bool:
         return False
     from huggingface_hub import try_to_load_from_cache  # which takes its time to import
 
-    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in _HUB_FILES)
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in HUB_FILES)

@@ -11,26 +11,26 @@ from typing import TextIO
 
 import torch
 
-from bottleneck.backbones import bundled, timm_models, torchvision_models
+from bottleneck.backbones import bundled, timm_models, timm_weights, torchvision_models
 from bottleneck.backbones.catalogue import COLUMNS, TABLE, Entry, installed
 from bottleneck.backbones.registry import build_without_numbers
-from bottleneck.backbones.request import Request
+from bottleneck.backbones.request import TIMM, Request
 
 
 def published() -> Iterator[Entry]:
     """Yield every model with every set of weights, without parameters and features."""
     for name in bundled.NAMES:
-        whole = timm_models.config_of(bundled.NAMES[name], "")
+        whole = timm_weights.config_of(bundled.NAMES[name], "")
         yield _entry(name, "DEFAULT", whole["input_size"][1:], f"pip {bundled.package_of(name)}")
     for name in torchvision_models.names():
         for entry in torchvision_models.entries(name):
             size = torchvision_models.preprocessing_of(entry).crop_size
             yield _entry(name, entry.name, size, torchvision_models.file_name(entry))
     for name in timm_models.names():
-        bare = name.removeprefix(timm_models.PREFIX)
-        for tag in timm_models.tags(bare) or [""]:
-            config = timm_models.config_of(bare, tag)
-            _, files, repository = timm_models.where(config)
+        bare = name.removeprefix(TIMM)
+        for tag in timm_weights.tags(bare) or [""]:
+            config = timm_weights.config_of(bare, tag)
+            _, files, repository = timm_weights.where(config)
             file = (repository or files[0]) if tag else ""
             yield _entry(name, tag, config["input_size"][1:], file)
 

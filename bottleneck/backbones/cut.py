@@ -173,6 +173,22 @@ def stages(network: nn.Module) -> list[str]:
     return [name for name, module in network.named_children() if any(True for _ in module.parameters())]
 
 
+def prefix_tokens(network: nn.Module) -> int:
+    """Return how many tokens come before those of the positions: the class token, registers."""
+    own = getattr(network, "num_prefix_tokens", None)
+    if isinstance(own, int):
+        return own
+    return 1 if hasattr(network, "class_token") else 0  # torchvision's vision transformers
+
+
+def has_class_token(network: nn.Module) -> bool:
+    """Whether the first of these is a class token, and not a register."""
+    own = getattr(network, "has_class_token", None)
+    if isinstance(own, bool):
+        return own
+    return any(getattr(network, name, None) is not None for name in ("cls_token", "class_token"))
+
+
 def _own_name(network: nn.Module, layer: str) -> str:
     """Return a layer under the first of the names that its module has."""
     names = {name: module for name, module in network.named_modules(remove_duplicate=False) if name}

@@ -8,9 +8,9 @@ from torch import nn
 from bottleneck.backbones import bundled, timm_models, torchvision_models
 from bottleneck.backbones.backbone import Backbone, Mirrored, Whole
 from bottleneck.backbones.catalogue import nearest_names
-from bottleneck.backbones.cut import cut
+from bottleneck.backbones.cut import cut, has_class_token, prefix_tokens
 from bottleneck.backbones.nearest import did_you_mean
-from bottleneck.backbones.request import Request
+from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.restore import Restored, restore
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.tracing import run
@@ -79,7 +79,7 @@ def build(request: Request) -> Whole:
         builder = bundled.build
     elif model in torchvision_models.names():
         builder = torchvision_models.build
-    elif model.startswith(timm_models.PREFIX) and model.partition(".")[0] in timm_models.names():
+    elif model.startswith(TIMM) and model.partition(".")[0] in timm_models.names():
         builder = timm_models.build
     else:
         raise ModelError(_unknown(model))
@@ -108,7 +108,7 @@ def _ended(whole: Whole, request: Request, image: tuple[int, int]) -> tuple[nn.M
             with torch.no_grad():
                 run(network, torch.zeros(1, 3, *image))
         return network, whole.layer, whole.pooling, whole.dim
-    prefix, class_token = timm_models.prefix_tokens(whole.network), timm_models.has_class_token(whole.network)
+    prefix, class_token = prefix_tokens(whole.network), has_class_token(whole.network)
     ended, pooling, dim = cut(whole.network, layers, request.pool, image, prefix, class_token=class_token)
     return ended, ended.layer, pooling, dim
 

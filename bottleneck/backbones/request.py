@@ -9,6 +9,7 @@ from typing import Any
 from bottleneck.errors import ModelError
 
 DEFAULT_MODEL = "efficientnet_lite0"
+TIMM = "timm/"  # how the names of its models begin
 POOLS = ("avg", "max", "gem", "none", "cls")
 
 _SHORT = {f"lite{size}": f"efficientnet_lite{size}" for size in (0, 1, 2)}

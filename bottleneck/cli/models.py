@@ -51,10 +51,10 @@ def inspect(
 
     Their names are what --layer and --unfreeze take. Of a CHECKPOINT (.pth, .pt, .safetensors) show the tensors.
     """
-    from bottleneck.backbones.request import looks_like_file
+    from bottleneck.backbones.request import TIMM, looks_like_file
     from bottleneck.errors import ModelError
 
-    if Path(thing).is_file() or (looks_like_file(thing) and not thing.startswith("timm/")):
+    if Path(thing).is_file() or (looks_like_file(thing) and not thing.startswith(TIMM)):
         _checkpoint(Path(thing).expanduser(), against, restore_exclude, as_json)
         return
     if against or restore_exclude:

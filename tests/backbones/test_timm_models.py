@@ -23,7 +23,7 @@ from safetensors.torch import save, save_file
 from timm.data import create_transform, resolve_data_config
 from torch import nn
 
-from bottleneck.backbones import timm_models
+from bottleneck.backbones import timm_models, timm_weights
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import build_without_numbers, load
 from bottleneck.backbones.request import Request
@@ -215,13 +215,13 @@ def test_the_preprocessing_is_what_timms_transform_does(kind):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_preprocessing_of_published_weights_is_what_timms_transform_does(name):
-    assert_timms_pixels(timm_models.config_of(*name.split(".", 1)))
+    assert_timms_pixels(timm_weights.config_of(*name.split(".", 1)))
 
 
 def test_a_models_preprocessing_is_that_of_its_tag():
     found = randomly("timm/resnet18.tv_in1k").spec.preprocessing
 
-    assert found == timm_models.preprocessing_of(timm_models.config_of("resnet18", "tv_in1k"))
+    assert found == timm_models.preprocessing_of(timm_weights.config_of("resnet18", "tv_in1k"))
     assert (found.resize, found.crop, found.interpolation, found.mode) == (256, 224, "bilinear", "center")
 
 
@@ -322,9 +322,9 @@ def test_a_model_without_published_weights_says_so(model):
 
 
 def test_the_tags_begin_with_the_default():
-    assert timm_models.tags("resnet18")[0] == timm.get_pretrained_cfg("resnet18").tag
-    assert "tv_in1k" in timm_models.tags("resnet18")
-    assert timm_models.tags("test_vit_relpos") == []
+    assert timm_weights.tags("resnet18")[0] == timm.get_pretrained_cfg("resnet18").tag
+    assert "tv_in1k" in timm_weights.tags("resnet18")
+    assert timm_weights.tags("test_vit_relpos") == []
 
 
 # --- a hub on this machine ----------------------------------------------------------------------------------------
