@@ -71,7 +71,24 @@ def _checkpoint(name: str) -> str:
 
 
 def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> nn.Module:
-    """Build a network with the weights that timm has kept, or fetches, of one tag."""
+    """Build a network with the weights that timm has kept, or fetches, of one tag.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, with the tag if there is one, without ``timm/``.
+    config : dict
+        See `config_of`.
+    sized : dict
+        Arguments for images of another size.
+
+    Raises
+    ------
+    WeightsUnavailable
+        If there are none, or they cannot be fetched.
+    ModelError
+        If what is kept is damaged, or of another network.
+    """
     if not (config["hf_hub_id"] or config["url"]):
         raise WeightsUnavailable(
             f"timm has no weights of {TIMM}{name}: use --weights PATH, or --weights none for random weights"
