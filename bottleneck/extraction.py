@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import CacheError, ImageError, ImagesError
+from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.failures import by_reason
@@ -165,6 +167,7 @@ def extract(
         restore_exclude=listed(restore_exclude),
         allow_partial=allow_partial,
     )
+    check_request(request)
     found = _survey(images, home.root, Path(runs), labels)
     pending = _Pending(request, home, batch_size, device)
     memo = UndecodableMemo(home.root / "digests.sqlite")
@@ -174,6 +177,8 @@ def extract(
     store, dataset, has, work = filled.store, filled.dataset, filled.has, filled.work
     failures = _failures(dataset, known | work.undecodable | work.unread, has)
     memo.remember(work.undecodable)
+    if request.random and not pending.built:
+        warnings.warn(request.warning(), BottleneckWarning, stacklevel=2)
     if remember and (dataset.decided is None or not has_scan(home.root, dataset.source)):  # a subset is not the whole
         save_scan(home.root, replace(dataset, failures=failures))
     table = failures_path(home.root, dataset.source)
@@ -261,6 +266,7 @@ class _Pending:
         self._batch_size = batch_size
         self._device = device
         self._engine: Engine | None = None
+        self.built = False
         self.restored: Restored | None = None
         recalled = recall(request, cache.root)
         self.spec: Spec = recalled or self._build()
@@ -287,7 +293,7 @@ class _Pending:
 
         backbone = load(self._request)
         self._engine = TorchEngine(backbone, batch_size=self._batch_size, device=self._device)
-        self.restored = backbone.restored
+        self.built, self.restored = True, backbone.restored
         remember_spec(self._request, backbone.spec, self._cache.root)
         return backbone.spec
 

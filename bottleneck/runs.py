@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bottleneck.backbones.spec import Spec
-from bottleneck.errors import BottleneckWarning, CacheError, RunError
+from bottleneck.backbones.request import Request
+from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, sha256_hex, write_atomic, write_json
 from bottleneck.heads.linear import LinearHead
 
@@ -52,11 +52,11 @@ class Run:
 
     @property
     def features(self) -> str:
-        """The network that it was trained on, and what is not as usual of its features."""
-        variant = ""
-        with suppress(CacheError):
-            variant = Spec.from_json(self.card["spec"]).variant
-        return f"{self.card['model']} ({variant})" if variant else str(self.card["model"])
+        """The network that it was trained on, and with which options its features were asked for."""
+        unusual = ""
+        with suppress(TypeError, ModelError):
+            unusual = Request(**self.card["request"]).unusual()
+        return f"{self.card['model']} ({unusual})" if unusual else str(self.card["model"])
 
     @property
     def metrics(self) -> dict[str, Any]:

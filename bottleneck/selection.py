@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bottleneck.backbones.request import Request, full_name
+from bottleneck.backbones.request import full_name
 from bottleneck.cache.scans import load_last, load_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, ModelError
+from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress, scan
 from bottleneck.images.splits import Shares
@@ -125,22 +124,22 @@ def _store(cache: FeatureCache, model: str | None) -> Store:
     if last := load_last(cache.root):
         with suppress(CacheError):  # deleted since
             recent = cache.open(last.store)
-    if recent and (model is None or full_name(model) in (recent.spec.backbone, _asked(recent).get("model"))):
+    if recent and (model is None or full_name(model) in (recent.spec.backbone, _asked(recent))):
         return recent
     if model is None:
         raise CacheError(f"expected features in {cache.root}, found none: run `bottleneck extract IMAGES` first")
     return cache.find(model)
 
 
-def _asked(store: Store) -> dict[str, Any]:
-    return store.request() or {}
+def _asked(store: Store) -> str | None:
+    asked = store.asked()
+    return asked.model if asked else None
 
 
 def _options(store: Store) -> str:
     """Return the options with which the features of a store were asked for."""
-    with suppress(TypeError, ModelError):
-        return Request(**_asked(store)).command()
-    return f"--model {store.spec.backbone}"
+    asked = store.asked()
+    return asked.command() if asked else f"--model {store.spec.backbone}"
 
 
 def _failures(dataset: Dataset, store: Store) -> dict[str, Failure]:

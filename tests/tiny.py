@@ -59,6 +59,7 @@ class Pending:
     def __init__(self, request: Request, cache: FeatureCache, batch_size: int | None, device: str | None) -> None:
         self.spec = SPEC
         self.restored = None
+        self.built = True
         self._engine = TinyEngine(batch_size or 4)
 
     def engine(self) -> TinyEngine:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bottleneck.backbones import timm_models
 from bottleneck.backbones.backbone import Whole
-from bottleneck.backbones.request import TIMM, Request
+from bottleneck.backbones.request import TIMM, Request, no_such_weights
 from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
 
@@ -44,10 +44,7 @@ def build(request: Request) -> Whole:
 
 def _packaged(request: Request) -> Tensors:
     if request.weights != "DEFAULT":
-        raise ModelError(
-            f"expected --weights DEFAULT, none or the path of a .pth, .pt or .safetensors file for {request.model}, "
-            f"got {request.weights!r}"
-        )
+        raise ModelError(no_such_weights(request, ["DEFAULT"]))
     package = package_of(request.model)
     try:
         module = import_module(package.replace("-", "_"))

@@ -3,7 +3,7 @@
 import csv
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import metadata
@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bottleneck.backbones.nearest import did_you_mean, nearest
-from bottleneck.backbones.request import TIMM
-from bottleneck.errors import ModelError
+from bottleneck.backbones.request import TIMM, Request
+from bottleneck.errors import ModelError, WeightsUnavailable
 
 TABLE = Path(__file__).with_name("catalogue.csv")
 COLUMNS = ("name", "weights", "parameters", "height", "width", "dim", "file")
@@ -101,6 +101,40 @@ def models(pattern: str = "", *, weights: bool = False) -> list[Entry]:
     return found
 
 
+def check_request(request: Request) -> None:
+    """Refuse a request that cannot be met before torch is imported to find that out.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model; the nearest names are given. Nothing is said where the installed torchvision and timm
+        are of other versions than the table.
+    WeightsUnavailable
+        If there is no such weights file.
+    """
+    if request.file and not request.file.exists():
+        raise WeightsUnavailable(f"expected a weights file at {request.file}, found none")
+    known = {entry.name for entry in read_table(TABLE)} if written_for(TABLE) == installed() else {request.model}
+    if request.model not in known and not (source_of(request.model) == "timm" and _without_tag(request.model) in known):
+        raise ModelError(unknown(request.model, known))
+
+
+def unknown(model: str, known: Collection[str]) -> str:
+    """Return what to say of a name that no model has."""
+    if model and Path(model).exists():
+        hint = f"that is a file or a folder; a checkpoint goes with --model NAME --weights {model}."
+    else:
+        hint = did_you_mean(nearest_names(model, known)) or f"some are {', '.join(sorted(known)[:5])}."
+    return (
+        f"expected the name of a model (efficientnet_lite0, one of torchvision's classifiers or timm/NAME), got "
+        f"{model!r}; {hint} `bottleneck models` lists all"
+    )
+
+
+def _without_tag(model: str) -> str:
+    return model.partition(".")[0]
+
+
 def source_of(name: str) -> str:
     """Return where a model comes from: ``bundled``, ``torchvision`` or ``timm``."""
     if name.startswith(TIMM):
@@ -111,10 +145,11 @@ def source_of(name: str) -> str:
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:
     """Return the known names of models that are nearest to a misspelt one; the prefix and the tag do not count."""
     bare = {one.removeprefix(TIMM): one for one in sorted(known, reverse=True)}  # torchvision's name before timm's
-    asked = name.lower().removeprefix(TIMM).partition(".")[0]
+    asked = _without_tag(name.lower().removeprefix(TIMM))
     if asked in bare:
         return [bare[asked]]
-    return [bare[one] for one in nearest(asked, bare)]
+    near = nearest(asked, bare, most=6)
+    return [bare[one] for one in sorted(near, key=lambda one: one.startswith("test_"))[:3]]  # timm's tiny ones last
 
 
 @functools.cache

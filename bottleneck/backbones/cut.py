@@ -148,7 +148,7 @@ def cut(
     taps = [_tap(layer, calls, image, prefix, pool) for layer in layers]
     pooling = _pooling(taps, layers, pool, calls, image)
     if pooling == "cls" and not (class_token and all(tap.layout.prefix for tap in taps)):
-        raise ModelError(f"expected layers with a class token for --pool cls, {'+'.join(layers)} has none: --pool avg")
+        raise ModelError(f"expected a layer with a class token for --pool cls, {'+'.join(layers)} has none")
     dim = sum(_width(tap, layer, calls, pooling) for tap, layer in zip(taps, layers, strict=True))
     if dim > LARGEST_ROW:
         raise ModelError(

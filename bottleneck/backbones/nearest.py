@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 
-def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Return the known names that are nearest to a misspelt one, three at most."""
-    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Return the known names that are nearest to a misspelt one."""
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
 
 
 def did_you_mean(names: Sequence[str]) -> str:

@@ -7,9 +7,8 @@ from torch import nn
 
 from bottleneck.backbones import bundled, timm_models, torchvision_models
 from bottleneck.backbones.backbone import Backbone, Mirrored, Whole
-from bottleneck.backbones.catalogue import nearest_names
+from bottleneck.backbones.catalogue import unknown
 from bottleneck.backbones.cut import cut, has_class_token, prefix_tokens
-from bottleneck.backbones.nearest import did_you_mean
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.restore import Restored, restore
 from bottleneck.backbones.spec import Spec
@@ -82,7 +81,7 @@ def build(request: Request) -> Whole:
     elif model.startswith(TIMM) and model.partition(".")[0] in timm_models.names():
         builder = timm_models.build
     else:
-        raise ModelError(_unknown(model))
+        raise ModelError(unknown(model, names()))
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         torch.manual_seed(request.seed)
         return builder(request)
@@ -137,25 +136,17 @@ def _restored(whole: Whole, request: Request) -> Restored:
         rename=whole.rename,
         exclude=request.restore_exclude,
         allow_partial=request.allow_partial,
+        model=request.model,
     )
     return Restored(**{**vars(found), "remarks": (*found.remarks, *whole.remarks)})
 
 
 def _warn_of_random(request: Request, restored: Restored | None) -> None:
     if request.random:
-        what = f"{request.model} has random weights (seed {request.seed}): its features tell little about images"
+        what = request.warning()
     elif restored and len(restored.restored) < restored.wanted:
         left = restored.wanted - len(restored.restored)
         what = f"{left} of {restored.wanted} tensors of {request.model} are random (seed {request.seed})"
     else:
         return
     warnings.warn(what, BottleneckWarning, stacklevel=3)
-
-
-def _unknown(model: str) -> str:
-    known = names()
-    hint = did_you_mean(nearest_names(model, known)) or f"some are {', '.join(known[:5])}."
-    return (
-        f"expected the name of a model (efficientnet_lite0, one of torchvision's classifiers or timm/NAME), got "
-        f"{model!r}; {hint} `bottleneck models` lists all"
-    )

@@ -101,7 +101,11 @@ class Request:
 
     def command(self) -> str:
         """Return the options of ``bottleneck extract`` that ask for the same, as a user types them."""
-        words = ["--model", self.model]
+        return f"--model {shlex.quote(self.model)} {self.unusual()}".rstrip()
+
+    def unusual(self) -> str:
+        """Return those of these options that ask for other than the usual features of the model."""
+        words: list[str] = []
         for name, value in self.to_json().items():
             option = f"--{name.replace('_', '-')}"
             if name == "model" or (name == "seed" and not value) or (name == "weights" and value == "DEFAULT"):
@@ -109,6 +113,12 @@ class Request:
             for one in value if isinstance(value, tuple) else [value]:
                 words += [option] if one is True else [option, str(one)]
         return shlex.join(words)
+
+    def warning(self) -> str:
+        """Return what a user should know of random weights; nothing where they are not."""
+        if not self.random:
+            return ""
+        return f"{self.model} has random weights (seed {self.seed}): its features tell little about images"
 
 
 def listed(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -125,3 +135,13 @@ def looks_like_file(text: str) -> bool:
     """Return whether `text` names a file of weights: by its ending, or because it stands in a folder."""
     path = Path(text).expanduser()
     return path.suffix.lower() in _SUFFIXES or len(path.parts) > 1
+
+
+def no_such_weights(request: Request, known: Sequence[str]) -> str:
+    """Return what to say of weights that a model does not have; `known` are those that it has."""
+    endings = ", ".join(_SUFFIXES)
+    there = f"; the file {request.weights} has none of these endings" if Path(request.weights).is_file() else ""
+    return (
+        f"expected weights of {request.model}: {', '.join(known)}, none, or a file that ends in {endings}, got "
+        f"{request.weights!r}{there}"
+    )

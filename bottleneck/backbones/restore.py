@@ -146,8 +146,9 @@ def restore(
     rename: Rename | None = None,
     exclude: Sequence[str] = (),
     allow_partial: bool = False,
+    model: str = "the network",
 ) -> Restored:
-    """Copy the tensors of a checkpoint into a network; parameters as for `match`.
+    """Copy the tensors of a checkpoint into a network, which errors call `model`; other parameters as for `match`.
 
     Raises
     ------
@@ -157,9 +158,10 @@ def restore(
     """
     found, tensors = match(network, checkpoint, known=known, rename=rename, exclude=exclude)
     if not (found.complete or allow_partial):
-        raise WeightsMismatch(_misfit(found), found)
+        look = f"`bottleneck inspect {found.source} --against {model}` shows them all"
+        raise WeightsMismatch(f"{misfit(found, model)}; {look}", found)
     if not found.restored:
-        raise WeightsMismatch(f"the weights {found.source} do not fit: no tensor of the network is among them", found)
+        raise WeightsMismatch(f"the weights {found.source} do not fit: no tensor of {model} is among them", found)
     network.load_state_dict(tensors, strict=False)
     return found
 
@@ -227,8 +229,9 @@ def _classifiers(tensors: Tensors) -> set[str]:
 def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(_fits(name, [pattern]) for name in names):
-            modules = {name.rpartition(".")[0] for name in names} - {""}
-            hint = did_you_mean(nearest(pattern, [*modules, *names]))
+            parts = [name.split(".") for name in names]
+            modules = {".".join(words[:end]) for words in parts for end in range(1, len(words))}
+            hint = did_you_mean(nearest(pattern, [*sorted(modules), *names]))
             hint = f"; {hint}" if hint else ""
             raise ModelError(f"expected tensors that --restore-exclude {pattern!r} fits, found none{hint}")
 
@@ -240,17 +243,21 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     )
 
 
-def _misfit(found: Restored) -> str:
+def misfit(found: Restored, model: str) -> str:
+    """Say why a checkpoint is refused, and what can be done."""
     shapes = [
         f"{name} (expected {want}, found {'whole numbers' if want == have else have})"
         for name, (want, have) in found.misshapen.items()
     ]
-    left = f", {len(found.unexpected)} are unexpected{_named(found.unexpected)}" if found.unexpected else ""
+    groups: dict[str, Sequence[str]] = {
+        "missing": found.missing,
+        "of another shape": shapes,
+        "unexpected": found.unexpected,
+    }
+    problems = ", ".join(f"{len(names)} {word}{_named(names)}" for word, names in groups.items() if names)
     return (
-        f"the weights {found.source} do not fit: of {found.wanted} tensors {len(found.missing)} are missing"
-        f"{_named(found.missing)}, {len(shapes)} have another shape{_named(shapes)}{left}. Is it a checkpoint of this "
-        f"model? If so, leave tensors out with --restore-exclude NAME, or take what fits with --allow-partial; "
-        f"`bottleneck inspect PATH --against MODEL` shows them all"
+        f"the weights {found.source} do not fit {model}, which needs {found.wanted} tensors: {problems}. Are they of "
+        f"this model? If so, leave tensors out with --restore-exclude NAME, or take what fits with --allow-partial"
     )
 
 

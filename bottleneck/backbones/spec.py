@@ -54,13 +54,6 @@ class Spec:
         """SHA-256 of the spec's canonical JSON, 64 hexadecimal digits."""
         return hashlib.sha256(canonical_json(self.to_json())).hexdigest()
 
-    @property
-    def variant(self) -> str:
-        """What tells it from the usual features of its network, in words: ``"layer3+layer4 gem, flip"``, or ``""``."""
-        usual = "+" not in self.layer and self.layer.endswith((":input", "pre_logits", "forward_features"))
-        pooled = f"{self.layer} {self.pooling}"
-        return ", ".join(([] if usual else [pooled]) + (["flip"] if self.flip else []))
-
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object.
 

@@ -14,7 +14,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 from bottleneck.backbones.backbone import Whole, replace
 from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, first_line, unreachable
 from bottleneck.backbones.pooling import Layout, pooled
-from bottleneck.backbones.request import Request
+from bottleneck.backbones.request import Request, no_such_weights
 from bottleneck.backbones.weights import Tensors
 from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.files import file_sha256
@@ -98,12 +98,9 @@ def _entry(request: Request) -> tuple[Any, tuple[str, ...]]:
         return _entry_of_file(request.file, list(known.values()))
     if request.random or request.weights == "DEFAULT":
         return default, ()
-    if request.weights not in known:
-        raise ModelError(
-            f"expected weights of {request.model}: {', '.join(known)}, none or the path of a "
-            f".pth, .pt or .safetensors file; got {request.weights!r}"
-        )
-    return known[request.weights], ()
+    if request.weights.upper() not in known:
+        raise ModelError(no_such_weights(request, ["DEFAULT", *known]))
+    return known[request.weights.upper()], ()
 
 
 def _entry_of_file(path: Path, known: list[Any]) -> tuple[Any, tuple[str, ...]]:

@@ -75,7 +75,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _reason(error: Exception) -> str:
     if type(error).__name__ != "UnpicklingError":
-        return first_line(error)
+        reason = first_line(error)
+        return reason if any(sign.isalpha() for sign in reason) else "it is no file that torch.save has written"
     found = _FOREIGN.search(str(error))  # torch's own words go on to tell how its safety is turned off
     what = f"Python objects ({found[1]})" if found else "something"
     return f"it holds {what} beside tensors, which could run code and is never loaded"

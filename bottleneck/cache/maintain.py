@@ -34,8 +34,8 @@ class StoreInfo:
     name, short_name : str
         ``<model>-<fingerprint>``, and the same with 8 digits of the fingerprint.
     model : str
-    variant : str
-        What is not as usual in its spec, see `bottleneck.backbones.spec.Spec.variant`.
+    asked : str
+        With which options it was asked for, beside the model, see `bottleneck.backbones.request.Request.unusual`.
     images, dim : int
         Rows and columns of its features.
     dtype : str
@@ -52,7 +52,7 @@ class StoreInfo:
     name: str
     short_name: str
     model: str
-    variant: str
+    asked: str
     images: int
     dim: int
     dtype: str
@@ -83,7 +83,7 @@ def _info(store: Store) -> StoreInfo:
         name=store.name,
         short_name=store.short_name,
         model=store.spec.backbone,
-        variant=store.spec.variant,
+        asked=asked.unusual() if (asked := store.asked()) else "",
         images=images,
         dim=next((entry.dim for entry in entries), 0),
         dtype=" and ".join(sorted({entry.dtype for entry in entries})),

@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.request import full_name
+from bottleneck.backbones.request import Request, full_name
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Entry, Index, load_entry, save_entry
 from bottleneck.cache.reading import read_rows
 from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
-from bottleneck.errors import BottleneckWarning, CacheError, DamagedShard, MissingFeatures, NewerShard, ShardError
+from bottleneck.errors import (
+    BottleneckWarning,
+    CacheError,
+    DamagedShard,
+    MissingFeatures,
+    ModelError,
+    NewerShard,
+    ShardError,
+)
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, write_json
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests
@@ -81,13 +89,13 @@ class FeatureCache:
         stores = self.stores()
         name = full_name(name)
         found = [store for store in stores if store.spec.backbone == name]
-        found = found or [store for store in stores if (store.request() or {}).get("model") == name]  # with a tag
+        found = found or [store for store in stores if (asked := store.asked()) and asked.model == name]  # with a tag
         found = found or [store for store in stores if store.name.startswith(name) and "-" in name]
         found = found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
         if len(found) == 1:
             return found[0]
         known = ", ".join(store.short_name for store in found or stores) or "none"
-        advice = f"choose with --model: {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
+        advice = f"name one of {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
         raise CacheError(f"expected features of {name!r} in {self.root}, found {len(found)} specs; {advice}")
 
     def open(self, name: str) -> "Store":
@@ -275,6 +283,12 @@ class Store:
         with suppress(OSError, ValueError):
             value = read_json(self.folder / "request.json")
             return value if isinstance(value, dict) else None
+        return None
+
+    def asked(self) -> Request | None:
+        """Return `request` as what it is; None where it is not known."""
+        with suppress(TypeError, ModelError):
+            return Request(**(self.request() or {}))
         return None
 
     def _names(self) -> list[str]:

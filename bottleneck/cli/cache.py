@@ -25,8 +25,8 @@ def info(as_json: bool, cache: str, runs: str) -> None:
     if found:
         plain_console().print(specs_table(found))
     for spec in found:
-        if spec.variant:
-            say(f"{spec.short_name}: {spec.variant}")
+        if spec.asked:
+            say(f"{spec.short_name}: {spec.asked}")
         if spec.problem:
             say(f"{spec.short_name}: {spec.problem}")
     total = sum(spec.bytes for spec in found)

@@ -17,7 +17,7 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 @command("fit", short_help="Train a head on cached features and test it.")
 @click.argument("images", required=False)
 @click.option("--head", default="logistic", show_default=True, type=click.Choice(["logistic", "svm", "softmax"]))
-@click.option("--model", help="Whose features.  [default: the last extracted]")
+@click.option("--model", help="Whose features: a model, or a spec of `cache info`.  [default: the last extracted]")
 @click.option(
     "--split",
     default="80/10/10",

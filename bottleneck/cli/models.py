@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bottleneck.cli.common import command, put_json, say
+if TYPE_CHECKING:
+    from bottleneck.backbones.catalogue import Entry
+
+from bottleneck.cli.common import command, give_up, put_json, say
 
 
 @command("models", short_help="Which backbones there are.")
@@ -26,9 +30,13 @@ def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
         keys = ("name", "source", "weights", "parameters", "input_size", "dim", "is_here")
         put_json({"models": [{key: getattr(entry, key) for key in keys} for entry in found]})
         return
-    show(models_table(found))
+    show(models_table(found, with_weights=_asks_for_weights(pattern, found)))
     here = sum(entry.is_here for entry in found)
     say(f"{len(found)} model{'' if len(found) == 1 else 's'}, the weights of {here} on this machine")
+
+
+def _asks_for_weights(pattern: str, found: Sequence[Entry]) -> bool:
+    return "." in pattern or len({entry.name for entry in found}) < len(found)
 
 
 @command("inspect", short_help="What a model, or a checkpoint, consists of.")
@@ -49,13 +57,14 @@ def inspect(
 ) -> None:
     """Show the modules of a model: output shapes, parameters, multiply-adds at the size of its images.
 
-    Their names are what --layer and --unfreeze take. Of a CHECKPOINT (.pth, .pt, .safetensors) show the tensors.
+    Their names are what --layer and --unfreeze take. Of a CHECKPOINT (.pth, .pt, .safetensors) show the tensors, or
+    with --against what MODEL would take of them; exit with 1 if they do not fit.
     """
     from bottleneck.backbones.request import TIMM, looks_like_file
     from bottleneck.errors import ModelError
 
     if Path(thing).is_file() or (looks_like_file(thing) and not thing.startswith(TIMM)):
-        _checkpoint(Path(thing).expanduser(), against, restore_exclude, as_json)
+        _checkpoint(Path(thing).expanduser(), against, restore_exclude, _levels(depth), as_json)
         return
     if against or restore_exclude:
         raise ModelError(f"--against and --restore-exclude are about a checkpoint, expected a file, got {thing!r}")
@@ -91,8 +100,9 @@ def _model(name: str, depth: int | None, as_json: bool) -> None:
     show(*before, modules_table(found, depth), *too_deep(found, depth), *after)
 
 
-def _checkpoint(path: Path, against: str | None, exclude: tuple[str, ...], as_json: bool) -> None:
+def _checkpoint(path: Path, against: str | None, exclude: tuple[str, ...], depth: int | None, as_json: bool) -> None:
     from bottleneck.backbones.describe import compare
+    from bottleneck.backbones.restore import misfit
     from bottleneck.backbones.weights import read_checkpoint
     from bottleneck.cli.show_models import checkpoint_line, restored_table, show, tensors_table
 
@@ -108,10 +118,12 @@ def _checkpoint(path: Path, against: str | None, exclude: tuple[str, ...], as_js
         ]
         report = {**vars(found), "model": against, "complete": found.complete} if found else None
         put_json({"checkpoint": str(path), "remarks": checkpoint.remarks, "tensors": tensors, "against": report})
+        if found and not found.complete:
+            give_up(misfit(found, against or ""))
         return
-    if found:
-        show(restored_table(found))
-        say(found.summary())
-        say(f"{against} takes it" if found.complete else f"{against} takes it with --allow-partial only")
+    if not found:
+        show(tensors_table(checkpoint), checkpoint_line(checkpoint))
         return
-    show(tensors_table(checkpoint), checkpoint_line(checkpoint))
+    show(restored_table(found, whole=depth == 0), found.summary())
+    if not found.complete:
+        give_up(misfit(found, against or ""))

@@ -121,11 +121,11 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
 def specs_table(specs: Sequence[StoreInfo]) -> Table:
     """Return a table of what is cached, a line a spec."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("spec", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("spec", overflow="fold")
     for name in ("images", "features", "shards", "MB"):
-        table.add_column(name, justify="right")
-    table.add_column("written")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("written", no_wrap=True)
     for spec in specs:
         held = f" (+{spec.quarantined} quarantined)" if spec.quarantined else ""
         shards, megabytes = f"{spec.shards}{held}", f"{spec.bytes / 1e6:,.1f}"

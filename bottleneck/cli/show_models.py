@@ -38,30 +38,42 @@ def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
 
 
-def models_table(entries: Sequence[Entry]) -> Table:
-    """Return a table of models, a line each."""
+def models_table(entries: Sequence[Entry], *, with_weights: bool = False) -> Table:
+    """Return a table of models, a line each; or with their weights, a line for each of these."""
+    rows = [
+        (
+            entry.name,
+            (entry.weights or "-") if with_weights else entry.source,
+            "?" if entry.parameters is None else count(entry.parameters),
+            _shape(entry.input_size),
+            "?" if entry.dim is None else str(entry.dim),
+            _availability(entry),
+        )
+        for entry in entries
+    ]
+    with_second = with_weights or _fits(rows)  # a name tells its source as well
     table = _table()
     table.add_column("model", overflow="fold")
-    table.add_column("source", no_wrap=True)
+    if with_second:
+        table.add_column("--weights" if with_weights else "source", overflow="fold" if with_weights else "ellipsis")
     for name in ("params", "images", "features"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("weights", no_wrap=True)
-    names = [entry.name for entry in entries]
-    for entry in entries:
-        several = names.count(entry.name) > 1 and entry.weights
-        parameters = "?" if entry.parameters is None else count(entry.parameters)
-        features = "?" if entry.dim is None else str(entry.dim)
-        name = f"{entry.name}.{entry.weights}" if several and entry.source == "timm" else entry.name
-        here = "here" if entry.is_here else _fetched(entry)
-        if several and entry.source != "timm":
-            here = f"{entry.weights}, {here}"
-        table.add_row(name, entry.source, parameters, _shape(entry.input_size), features, here)
+    for name, second, *others in rows:
+        table.add_row(name, *([second] if with_second else []), *others)
     return table
 
 
-def _fetched(entry: Entry) -> str:
+def _fits(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether rows stand side by side in the terminal without folding a name."""
+    return sum(max(len(cell) for cell in column) + 3 for column in zip(*rows, strict=True)) <= _console().width
+
+
+def _availability(entry: Entry) -> str:
+    if entry.is_here:
+        return "here"
     if not entry.weights:
-        return "none"
+        return "unpublished"
     return "by pip" if entry.source == "bundled" else "download"
 
 
@@ -69,7 +81,7 @@ def description_lines(found: Description) -> tuple[list[str], list[str]]:
     """Return what stands before the tree of modules, and what after."""
     preprocessing = found.preprocessing
     size = _pixels(preprocessing.crop_size)
-    weights = [f"{entry.weights}{' (here)' if entry.is_here else ''}" for entry in found.weights[:_WEIGHTS]]
+    weights = [f"{entry.weights} ({_availability(entry)})" for entry in found.weights[:_WEIGHTS]]
     more = f" and {len(found.weights) - _WEIGHTS} more" if len(found.weights) > _WEIGHTS else ""
     pooled = f", {found.pooling} over its positions" if found.pooling != "none" else ""
     resize = _pixels(preprocessing.resize_size) if isinstance(preprocessing.resize, tuple) else preprocessing.resize
@@ -78,7 +90,8 @@ def description_lines(found: Description) -> tuple[list[str], list[str]]:
         f"{found.model} ({found.source}): {count(found.parameters)} parameters, "
         f"{count(found.macs)} multiply-adds (MACs)",
         f"features: {found.dim} from {found.layer}{pooled}",
-        f"weights: {', '.join(weights) or 'none are published'}{more}",
+        f"weights: {', '.join(weights) or 'none are published'}{more}"
+        + ("; the first is DEFAULT" if weights[1:] else ""),
         f"images: {side} to {resize} ({preprocessing.interpolation}), centre {size}, "
         f"mean {_numbers(preprocessing.mean)}, std {_numbers(preprocessing.std)}"
         + (", then transform_input" if found.transform_input else ""),
@@ -104,8 +117,7 @@ def modules_table(found: Description, depth: int | None) -> Table:
         for module in found.modules
         if module.depth <= levels
     ]
-    width = sum(max(len(cell) for cell in column) + 2 for column in zip(*rows, strict=True))
-    with_kind = width <= _console().width  # a name is worth more than a class
+    with_kind = _fits(rows)  # a name is worth more than a class
     table = _table()
     table.add_column("module", overflow="fold")
     if with_kind:
@@ -155,10 +167,15 @@ def checkpoint_line(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.source}: {len(values)} tensors, {count(numbers)} numbers, {size / 1e6:,.1f} MB{remarks}"
 
 
-def restored_table(found: Restored) -> Table:
-    """Return what goes where, what does not fit last."""
+def restored_table(found: Restored, *, whole: bool = False) -> Table:
+    """Return what goes where, what does not fit last; what is restored is counted, unless the `whole` is wanted."""
     table = _fates_table()
-    for word, names in {"restored": found.restored, "excluded": found.excluded, "not needed": found.unneeded}.items():
+    if whole:
+        for name in found.restored:
+            table.add_row(name, "restored", "", "")
+    else:
+        table.add_row(f"{len(found.restored)} tensors", "restored", "", "")
+    for word, names in {"excluded": found.excluded, "not needed": found.unneeded}.items():
         for name in names:
             table.add_row(name, word, "", "")
     _add_misfits(table, found, None)
@@ -176,7 +193,7 @@ def misfit_table(found: Restored) -> Table:
 def _fates_table() -> Table:
     table = _table()
     table.add_column("tensor", overflow="fold")
-    table.add_column("", no_wrap=True)
+    table.add_column("fate", no_wrap=True)
     table.add_column("expected", justify="right", no_wrap=True)
     table.add_column("found", justify="right", no_wrap=True)
     return table

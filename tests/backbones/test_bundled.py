@@ -191,7 +191,7 @@ def test_the_callers_random_numbers_are_left_as_they_were(weights):
 
 
 def test_weights_of_an_unknown_name_are_a_model_error():
-    with pytest.raises(ModelError, match=r"expected --weights DEFAULT.*IMAGENET1K_V1"):
+    with pytest.raises(ModelError, match=r"expected weights of efficientnet_lite0: DEFAULT, none.*IMAGENET1K_V1"):
         load(Request(model="efficientnet_lite0", weights="IMAGENET1K_V1"))
 
 

@@ -167,7 +167,7 @@ def test_what_is_no_classifier_is_unexpected(extra):
 
     assert error.found.unexpected == tuple(extra)
     assert error.found.unneeded == ()
-    assert f"{len(extra)} are unexpected: {', '.join(extra)}" in str(error)
+    assert f"{len(extra)} unexpected: {', '.join(extra)}" in str(error)
 
 
 def test_a_classifier_inside_a_module_of_the_network_is_unexpected():
@@ -248,8 +248,8 @@ def test_whole_numbers_are_restored():
 def test_a_wrong_shape_is_named_with_both_and_leaves_the_network_as_it_was():
     error = refused(network(), {**tensors(), "blocks.0.0.weight": torch.ones(4, 7, 1, 1)})
 
-    assert "1 have another shape: blocks.0.0.weight (expected (4, 4, 1, 1), found (4, 7, 1, 1))" in str(error)
-    assert "of 14 tensors 0 are missing, " in str(error)
+    assert "1 of another shape: blocks.0.0.weight (expected (4, 4, 1, 1), found (4, 7, 1, 1))" in str(error)
+    assert "which needs 14 tensors: 1 of another shape" in str(error)
     assert "unexpected" not in str(error)
     assert error.found.misshapen == {"blocks.0.0.weight": ((4, 4, 1, 1), (4, 7, 1, 1))}
     assert error.found.restored == tuple(name for name in WANTED if name != "blocks.0.0.weight")
@@ -262,7 +262,10 @@ def test_missing_tensors_are_named():
 
     error = refused(network(), found)
 
-    assert "w.pth do not fit: of 14 tensors 2 are missing: blocks.1.0.bias, blocks.1.1.running_var, " in str(error)
+    assert (
+        "w.pth do not fit the network, which needs 14 tensors: 2 missing: blocks.1.0.bias, blocks.1.1.running_var, "
+        in str(error)
+    )
     assert error.found.missing == ("blocks.1.0.bias", "blocks.1.1.running_var")
 
 
@@ -283,7 +286,7 @@ def test_of_many_the_first_four_are_named():
     error = refused(network(), {"stem.weight": tensors()["stem.weight"]})
 
     first = "blocks.0.0.weight, blocks.0.0.bias, blocks.0.1.weight and 9 more"
-    assert f"13 are missing: scale, {first}" in str(error)
+    assert f"13 missing: scale, {first}" in str(error)
 
 
 def test_the_tensors_of_a_deeper_network_do_not_fit():
@@ -293,7 +296,7 @@ def test_the_tensors_of_a_deeper_network_do_not_fit():
 
     assert error.found.restored == WANTED
     assert error.found.unexpected == tuple(name for name in without_counters(deeper) if name.startswith("blocks.2"))
-    assert "6 are unexpected: blocks.2.0.weight, " in str(error)
+    assert "6 unexpected: blocks.2.0.weight, " in str(error)
 
 
 def test_a_deeper_residual_network_does_not_fit():
@@ -584,5 +587,10 @@ def test_the_error_is_a_model_error_that_says_what_to_do():
     assert isinstance(error, ModelError)
     assert isinstance(error.found, Restored)
     assert error.found.source == "w.pth"
-    for word in ("w.pth", "--restore-exclude NAME", "--allow-partial", "bottleneck inspect PATH --against MODEL"):
+    for word in (
+        "w.pth",
+        "--restore-exclude NAME",
+        "--allow-partial",
+        "bottleneck inspect w.pth --against the network",
+    ):
         assert word in str(error)

@@ -178,7 +178,7 @@ def test_every_classifier_can_be_cut_and_fed(name, monkeypatch):
 
 
 def test_weights_that_do_not_exist_are_a_model_error_that_names_those_that_do():
-    with pytest.raises(ModelError, match=r"weights of resnet50: IMAGENET1K_V2, IMAGENET1K_V1, none.*'V7'"):
+    with pytest.raises(ModelError, match=r"weights of resnet50: DEFAULT, IMAGENET1K_V2, IMAGENET1K_V1, none.*'V7'"):
         load(Request(model="resnet50", weights="V7"))
 
 

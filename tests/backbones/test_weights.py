@@ -265,12 +265,12 @@ def test_missing_tensors_are_named_and_counted():
     lacking = tensors()
     del lacking["0.bias"], lacking["1.running_mean"]
 
-    with pytest.raises(ModelError, match=r"2 are missing: 0\.bias, 1\.running_mean"):
+    with pytest.raises(ModelError, match=r"2 missing: 0\.bias, 1\.running_mean"):
         restore(network(), Checkpoint("w.pth", lacking))
 
 
 def test_of_many_missing_tensors_the_first_are_named():
-    with pytest.raises(ModelError, match=r"8 are missing: 0\.weight, 0\.bias, .* and 4 more"):
+    with pytest.raises(ModelError, match=r"8 missing: 0\.weight, 0\.bias, .* and 4 more"):
         restore(network(), Checkpoint("w.pth", {"other": torch.ones(1)}))
 
 

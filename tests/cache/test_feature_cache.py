@@ -72,7 +72,7 @@ def test_a_name_that_several_stores_have_lists_them(cache, store, spec):
     other = cache.store(replace(spec, decoder=2))
     add(store, 1), add(other, 1)
 
-    with pytest.raises(CacheError, match="found 2 specs; choose with --model") as caught:
+    with pytest.raises(CacheError, match="found 2 specs; name one of") as caught:
         cache.find("tiny")
 
     assert store.short_name in str(caught.value)
