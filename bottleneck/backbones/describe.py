@@ -9,7 +9,7 @@ import torch
 from bottleneck.backbones.catalogue import Entry, entries, source_of
 from bottleneck.backbones.cut import stages
 from bottleneck.backbones.registry import build_without_numbers
-from bottleneck.backbones.request import Request
+from bottleneck.backbones.request import Request, looks_like_file
 from bottleneck.backbones.restore import Restored, match
 from bottleneck.backbones.tracing import trace
 from bottleneck.backbones.weights import Checkpoint, read_checkpoint
@@ -134,7 +134,8 @@ def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> tuple[Checkp
         If the file cannot be read, there is no such model, or a pattern of `exclude` fits nothing.
     """
     checkpoint = read_checkpoint(path)
-    whole = build_without_numbers(Request(model=model, weights="none"))
+    weights = str(path) if looks_like_file(str(path)) else "none"  # torchvision's own files are known by their hash
+    whole = build_without_numbers(Request(model=model, weights=weights))
     whole.end()
     found, _ = match(whole.network, checkpoint, known=whole.known, rename=whole.rename, exclude=exclude)
     return checkpoint, found

@@ -50,8 +50,11 @@ def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> Layo
     if len(shape) == 2:
         return Layout(())
     if len(shape) == 3:
-        before = prefix if _is_grid(shape[1] - prefix, image) or not _is_grid(shape[1], image) else 0
-        return Layout((1,), before)
+        for before in dict.fromkeys((prefix, 0)):
+            if _is_grid(shape[1] - before, image):
+                return Layout((1,), before)
+        if _is_grid(shape[2], image):
+            return Layout((2,))
     if len(shape) == 4:
         first, last = _alike(shape[2:4], image), _alike(shape[1:3], image)
         if first or last:

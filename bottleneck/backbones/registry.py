@@ -1,6 +1,7 @@
 """From a request to a backbone; torch is imported only here and below."""
 
 import warnings
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -116,12 +117,16 @@ def _overridden(preprocessing: Preprocessing, request: Request) -> Preprocessing
     resize, crop = request.resize or preprocessing.resize, request.crop or preprocessing.crop
     if not (request.resize or request.crop):
         return preprocessing
-    changed = Preprocessing(**{**vars(preprocessing), "resize": resize, "crop": crop})
+    changed = replace(preprocessing, resize=resize, crop=crop)
+    if changed == preprocessing:
+        return preprocessing
     if any(small < large for small, large in zip(changed.resize_size, changed.crop_size, strict=True)):
-        proportion = max(preprocessing.resize_size) / max(preprocessing.crop_size)
+        proportion = max(1.0, max(preprocessing.resize_size) / max(preprocessing.crop_size))
+        advice = f"--resize {round(max(changed.crop_size) * proportion)}"
+        if not request.crop:
+            advice = f"--crop {round(min(changed.resize_size) / proportion)}"
         raise ModelError(
-            f"expected a crop that fits into the resized image, got crop {crop} and resize {resize}: add "
-            f"--resize {round(max(changed.crop_size) * max(proportion, 1.0))}"
+            f"expected a crop that fits into the resized image, got crop {crop} and resize {resize}: add {advice}"
         )
     return changed
 
@@ -135,10 +140,11 @@ def _restored(whole: Whole, request: Request) -> Restored:
         known=whole.known,
         rename=whole.rename,
         exclude=request.restore_exclude,
+        resized=request.crop is not None,
         allow_partial=request.allow_partial,
         model=request.model,
     )
-    return Restored(**{**vars(found), "remarks": (*found.remarks, *whole.remarks)})
+    return replace(found, remarks=(*found.remarks, *whole.remarks))
 
 
 def _warn_of_random(request: Request, restored: Restored | None) -> None:

@@ -1,21 +1,18 @@
 """The tensors of a checkpoint go to their places in a network, and what does not fit is said."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
 from bottleneck.backbones.nearest import did_you_mean, nearest
+from bottleneck.backbones.placing import Rename, place
 from bottleneck.backbones.weights import Checkpoint, Tensors, is_counter
 from bottleneck.errors import ModelError, WeightsMismatch
 
-Rename = Callable[[Tensors], Tensors]
-
 _SHOWN = 4
-_HEADS = ("head", "fc", "classifier", "logits", "aux")
-_ANCHORS = 8  # names of the network that are looked for behind a prefix
+_HEADS = ("head", "fc", "classif", "cls", "logits", "linear", "last_linear", "output", "predict", "proj", "aux")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +80,7 @@ def match(
     known: Iterable[str] = (),
     rename: Rename | None = None,
     exclude: Sequence[str] = (),
+    resized: bool = False,
 ) -> tuple[Restored, dict[str, Tensor]]:
     """Find the place of each tensor of a checkpoint.
 
@@ -95,8 +93,8 @@ def match(
     checkpoint : Checkpoint
     known : iterable of str
         Tensors that the network had before it was cut.
-    rename : callable, optional
-        Gives the tensors of files in other forms the names, and shapes, of this network.
+    rename, resized
+        See `bottleneck.backbones.placing.place`.
     exclude : sequence of str
         Tensors that are not to be restored: names, beginnings of names (``fc`` for ``fc.weight``), or patterns with
         ``*``, ``?`` and ``[]``.
@@ -112,28 +110,29 @@ def match(
         If a pattern of `exclude` fits nothing, or if tensors fit under two prefixes.
     """
     wanted = {name: value for name, value in network.state_dict().items() if not is_counter(name)}
-    tensors, remarks, outside = _placed(checkpoint, wanted, rename)
-    known = set(known)
-    _check_patterns(exclude, [*wanted, *tensors, *outside, *known])
+    placed = place(checkpoint, wanted, rename, resized=resized)
+    tensors, known = placed.tensors, set(known)
+    exclude = [pattern.removeprefix(placed.prefix) for pattern in exclude]
+    _check_patterns(exclude, [*wanted, *tensors, *placed.outside, *known])
     excluded = [name for name in wanted if _fits(name, exclude)]
     asked = {name: value for name, value in wanted.items() if name not in set(excluded)}
     misshapen = {
         name: (tuple(value.shape), tuple(tensors[name].shape))
         for name, value in asked.items()
-        if name in tensors and not _alike(value, tensors[name])
+        if name in tensors and not _same_kind(value, tensors[name])
     }
     left = [name for name in tensors if name not in wanted and not is_counter(name) and not _fits(name, exclude)]
     heads = _classifiers({name: tensors[name] for name in left if name not in known})
     unneeded = [name for name in left if name in known or name in heads or not tensors[name].dim()]
     found = Restored(
         source=checkpoint.source,
-        remarks=remarks,
+        remarks=(*checkpoint.remarks, *placed.remarks),
         restored=tuple(name for name in asked if name in tensors and name not in misshapen),
         excluded=tuple(excluded),
         missing=tuple(name for name in asked if name not in tensors),
         misshapen=misshapen,
         unexpected=tuple(name for name in left if name not in set(unneeded)),
-        unneeded=(*unneeded, *outside),
+        unneeded=(*unneeded, *placed.outside),
     )
     return found, {name: tensors[name] for name in found.restored}
 
@@ -145,6 +144,7 @@ def restore(
     known: Iterable[str] = (),
     rename: Rename | None = None,
     exclude: Sequence[str] = (),
+    resized: bool = False,
     allow_partial: bool = False,
     model: str = "the network",
 ) -> Restored:
@@ -156,7 +156,7 @@ def restore(
         Unless every tensor that is not excluded is restored and none is left over, or `allow_partial`. The network is
         left as it was.
     """
-    found, tensors = match(network, checkpoint, known=known, rename=rename, exclude=exclude)
+    found, tensors = match(network, checkpoint, known=known, rename=rename, exclude=exclude, resized=resized)
     if not (found.complete or allow_partial):
         look = f"`bottleneck inspect {found.source} --against {model}` shows them all"
         raise WeightsMismatch(f"{misfit(found, model)}; {look}", found)
@@ -166,64 +166,21 @@ def restore(
     return found
 
 
-def _placed(
-    checkpoint: Checkpoint, wanted: Tensors, rename: Rename | None
-) -> tuple[Tensors, tuple[str, ...], tuple[str, ...]]:
-    """Return the tensors under the network's names, remarks on how, and the names that stand outside of a prefix."""
-    tensors: Tensors = checkpoint.tensors
-    if rename and not _all_fit(tensors, wanted):
-        tensors = rename(tensors)
-    prefix = "" if _all_fit(tensors, wanted) else _prefix(tensors, wanted)
-    if not prefix:
-        return tensors, checkpoint.remarks, ()
-    inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    if rename and not _all_fit(inside, wanted):
-        inside = dict(rename(inside))
-    outside = tuple(name for name in tensors if not name.startswith(prefix))
-    return inside, (*checkpoint.remarks, f"prefix {prefix!r} dropped"), outside
-
-
-def _prefix(tensors: Tensors, wanted: Tensors) -> str:
-    """Return what stands before the names of the network in a checkpoint: mostly nothing."""
-    names = list(wanted)
-    anchors = names[:: max(1, len(names) // _ANCHORS)]
-    candidates = {name[: -len(anchor)] for name in tensors for anchor in anchors if name.endswith(f".{anchor}")}
-    scores = Counter({prefix: sum(f"{prefix}{name}" in tensors for name in names) for prefix in sorted(candidates)})
-    bare = sum(name in tensors for name in names)
-    enough = max(bare + 1, len(names) / 2)  # blocks of another network share some names with blocks of this one
-    best = [prefix for prefix, score in scores.items() if score == max(scores.values()) >= enough]
-    if len(best) > 1:
-        raise ModelError(
-            f"the weights hold several networks that fit, under the prefixes {' and '.join(best)}: save the one that "
-            f"is meant in a file of its own"
-        )
-    return best[0] if best else ""
-
-
-def _all_fit(tensors: Tensors, wanted: Tensors) -> bool:
-    return all(name in tensors and tensors[name].shape == value.shape for name, value in wanted.items())
-
-
-def _alike(value: Tensor, other: Tensor) -> bool:
+def _same_kind(value: Tensor, other: Tensor) -> bool:
     return value.shape == other.shape and (value.is_floating_point() == other.is_floating_point())
 
 
 def _classifiers(tensors: Tensors) -> set[str]:
-    """Return the names of tensors that are a linear layer, and nothing else below their top-level name.
-
-    There is one such layer, or all are called as classifiers are: several others are those of a deeper network.
-    """
+    """Return the names of tensors that are a linear layer, called as classifiers are, and nothing else beside it."""
     groups: dict[str, list[str]] = {}
     for name in tensors:
         groups.setdefault(name.partition(".")[0], []).append(name)
-    found = []
-    for names in groups.values():
+    found: set[str] = set()
+    for top, names in groups.items():
         weights = [name for name in names if name.endswith(".weight") and tensors[name].dim() == 2]
         if weights and set(names) <= {weights[0], f"{weights[0].removesuffix('weight')}bias"}:
-            found.append(set(names))
-    if len(found) > 1:
-        found = [group for group in found if min(group).startswith(_HEADS)]
-    return set().union(*found)
+            found.update(names if top.startswith(_HEADS) else ())
+    return found
 
 
 def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
@@ -255,9 +212,12 @@ def misfit(found: Restored, model: str) -> str:
         "unexpected": found.unexpected,
     }
     problems = ", ".join(f"{len(names)} {word}{_named(names)}" for word, names in groups.items() if names)
+    size = any("pos" in name for name in found.misshapen)
+    sized = " Position embeddings of another length are those of images of another size: see --crop." if size else ""
     return (
-        f"the weights {found.source} do not fit {model}, which needs {found.wanted} tensors: {problems}. Are they of "
-        f"this model? If so, leave tensors out with --restore-exclude NAME, or take what fits with --allow-partial"
+        f"the weights {found.source} do not fit {model}, which needs {found.wanted} tensors: {problems}.{sized} Are "
+        f"they of this model? If so, leave tensors out with --restore-exclude NAME, or take what fits with "
+        f"--allow-partial"
     )
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from bottleneck.backbones.backbone import Whole, replace
 from bottleneck.backbones.cut import prefix_tokens
 from bottleneck.backbones.downloads import first_line
+from bottleneck.backbones.placing import Rename
 from bottleneck.backbones.pooling import layout_of, pooled
 from bottleneck.backbones.request import TIMM, Request
-from bottleneck.backbones.restore import Rename
 from bottleneck.backbones.timm_weights import config_of, pretrained
 from bottleneck.backbones.weights import Tensors
 from bottleneck.errors import ModelError

@@ -74,12 +74,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _reason(error: Exception) -> str:
-    if type(error).__name__ != "UnpicklingError":
+    if "TorchScript" in str(error):
+        return "it is a TorchScript program, not tensors"
+    if type(error).__name__ != "UnpicklingError":  # whose words go on to tell how torch's safety is turned off
         reason = first_line(error)
         return reason if any(sign.isalpha() for sign in reason) else "it is no file that torch.save has written"
-    found = _FOREIGN.search(str(error))  # torch's own words go on to tell how its safety is turned off
-    what = f"Python objects ({found[1]})" if found else "something"
-    return f"it holds {what} beside tensors, which could run code and is never loaded"
+    found = _FOREIGN.search(str(error))
+    if not found:
+        return "it is no file that torch.save has written"
+    return f"it holds Python objects ({found[1]}) beside tensors, which could run code and are never loaded"
 
 
 def _unwrapped(found: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -104,7 +107,10 @@ def _unwrapped(found: object, path: Path) -> tuple[dict[str, Tensor], tuple[str,
 
 
 def _is_state(found: dict[Any, Any]) -> bool:
-    return bool(found) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items())
+    return bool(found) and all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in found.items()
+    )
 
 
 def _holds_state(found: dict[Any, Any]) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bottleneck.backbones.request import POOLS
 from bottleneck.cli.common import command, give_up, progress_bar, put_json, say
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 )
 @click.option(
     "--pool",
-    type=click.Choice(["avg", "max", "gem", "none", "cls"]),
+    type=click.Choice(POOLS),
     help="How a layer's positions become one row.  [default: avg, where it has any]",
 )
 @click.option("--flip", is_flag=True, help="Average the features of each image and its mirror image; twice the work.")
 @click.option(
-    "--resize", type=click.IntRange(1), help="Of the shorter side, pixels.  [default: as the weights were trained]"
+    "--resize", type=click.IntRange(1), help="Before the crop, in pixels.  [default: as the weights were trained]"
 )
-@click.option("--crop", type=click.IntRange(1), help="Of both sides, pixels.  [default: as the weights were trained]")
+@click.option("--crop", type=click.IntRange(1), help="In pixels.  [default: as the weights were trained]")
 @click.option(
     "--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors that are not taken from a weights file."
 )

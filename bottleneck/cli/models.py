@@ -63,12 +63,15 @@ def inspect(
     from bottleneck.backbones.request import TIMM, looks_like_file
     from bottleneck.errors import ModelError
 
+    levels = _levels(depth)
+    if restore_exclude and not against:
+        raise click.UsageError("--restore-exclude goes with --against MODEL")
     if Path(thing).is_file() or (looks_like_file(thing) and not thing.startswith(TIMM)):
-        _checkpoint(Path(thing).expanduser(), against, restore_exclude, _levels(depth), as_json)
+        _checkpoint(Path(thing).expanduser(), against, restore_exclude, levels, as_json)
         return
-    if against or restore_exclude:
-        raise ModelError(f"--against and --restore-exclude are about a checkpoint, expected a file, got {thing!r}")
-    _model(thing, _levels(depth), as_json)
+    if against:
+        raise ModelError(f"--against is about a checkpoint, expected a file, got {thing!r}")
+    _model(thing, levels, as_json)
 
 
 def _levels(depth: str | None) -> int | None:

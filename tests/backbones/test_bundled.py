@@ -209,3 +209,25 @@ def test_without_the_package_a_file_and_random_weights_still_do(monkeypatch, def
 
     assert from_file(PACKAGED).spec == default.spec
     assert randomly(0).dim == 1280
+
+
+def test_its_tensors_behind_a_prefix_give_the_same_fingerprint(default, packaged, tmp_path):
+    torch.save({"state_dict": {f"module.{name}": value for name, value in packaged.items()}}, tmp_path / "w.pth")
+    found = from_file(tmp_path / "w.pth")
+
+    assert found.spec.fingerprint == default.spec.fingerprint
+    assert "prefix 'module.' dropped" in found.restored.summary()
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "crop"),
+    [
+        ("efficientnet_lite1", "efficientnet_lite1", 240),
+        ("efficientnet_lite2", "efficientnet_lite2", 260),
+        ("lite1", "efficientnet_lite1", 240),
+    ],
+)
+def test_the_larger_ones_come_with_their_packages(model, name, crop):
+    spec = load(Request(model=model)).spec
+
+    assert (spec.backbone, spec.preprocessing.crop) == (name, crop)

@@ -2,12 +2,13 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from bottleneck.backbones.cut import Cut, cut, stages
+from bottleneck.backbones.cut import Cut, cut, has_class_token, prefix_tokens, stages
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.errors import ModelError
 
@@ -614,3 +615,42 @@ def test_a_cut_is_a_module_around_the_network():
 
     assert isinstance(ended, Cut)
     assert ended.network is network
+
+
+# --- networks of timm whose tokens are not as those of a plain transformer ----------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("pit_ti_224", "transformers.2.blocks.3"), ("coat_tiny", "serial_blocks4.1"), ("crossvit_9_240", "norm.0")],
+)
+def test_the_class_token_is_left_out_of_the_mean_and_can_be_taken_alone(name, layer):
+    side = int(name[-3:]) if name[-3:].isdigit() else 224
+    seen: list[torch.Tensor] = []
+    for pool in ("avg", "cls"):
+        torch.manual_seed(0)
+        network = timm.create_model(name).eval()
+        network.get_submodule(layer).register_forward_hook(lambda _, args, output: seen.append(output))
+        ended, _, _ = cut(
+            network, [layer], pool, (side, side), prefix_tokens(network), class_token=has_class_token(network)
+        )
+        seen.clear()
+        with torch.no_grad():
+            found = ended(torch.randn(2, 3, side, side))
+        whole = seen[0][0] if isinstance(seen[0], tuple | list) else seen[0]
+        assert torch.allclose(found, whole[:, 1:].mean(1) if pool == "avg" else whole[:, 0], atol=1e-5)
+
+
+def test_what_mixes_tokens_is_pooled_over_tokens_and_not_over_channels():
+    network = timm.create_model("mixer_s32_224").eval()
+    _, pooling, dim = cut(network, ["blocks.0.mlp_tokens"], None, (224, 224))
+
+    assert (pooling, dim) == ("avg", 512)
+
+
+def test_the_attention_between_tokens_is_no_map_of_an_image():
+    network = timm.create_model("convit_tiny").eval()
+
+    with pytest.raises(ModelError, match="the attention between tokens"):
+        cut(network, ["blocks.3.attn.attn_drop"], None, (224, 224), prefix_tokens(network))

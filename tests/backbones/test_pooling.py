@@ -74,8 +74,13 @@ def test_of_a_cube_the_channels_come_first(shape):
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 2])
-def test_tokens_that_form_no_grid_keep_their_prefix(prefix):
-    assert layout_of((2, 40, 96), SQUARE, prefix) == Layout((1,), prefix)
+def test_tokens_that_form_no_grid_are_refused(prefix):
+    with pytest.raises(ModelError, match=r"the shape \(2, 40, 96\), in which no positions"):
+        layout_of((2, 40, 96), SQUARE, prefix)
+
+
+def test_tokens_that_stand_last_are_found():
+    assert layout_of((2, 96, 49), SQUARE, 0) == Layout((2,))
 
 
 def test_a_prefix_that_leaves_no_token_is_none():

@@ -64,3 +64,17 @@ def test_a_backbone_is_frozen_and_in_eval_mode(model):
 def test_the_spec_holds_the_name_that_was_asked_for():
     with pytest.warns(BottleneckWarning):
         assert load(Request(model="resnet18", weights="none")).spec.backbone == "resnet18"
+
+
+@pytest.mark.parametrize("sizes", [{"resize": 256}, {"crop": 224}, {"resize": 256, "crop": 224}])
+@pytest.mark.filterwarnings("ignore::bottleneck.errors.BottleneckWarning")
+def test_sizes_that_are_the_usual_ones_change_nothing(sizes):
+    assert load(Request(model="resnet18", weights="none", **sizes)).spec == (
+        load(Request(model="resnet18", weights="none")).spec
+    )
+
+
+@pytest.mark.parametrize(("sizes", "advice"), [({"resize": 128}, "--crop 112"), ({"crop": 320}, "--resize 366")])
+def test_a_crop_that_does_not_fit_gets_advice_on_what_was_not_asked_for(sizes, advice):
+    with pytest.raises(ModelError, match=f"add {advice}$"):
+        load(Request(model="resnet18", weights="none", **sizes))

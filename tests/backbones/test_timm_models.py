@@ -244,15 +244,36 @@ def test_a_convolutional_network_takes_any_crop_with_the_weights_it_has():
     assert one.spec.fingerprint != other.spec.fingerprint
 
 
-def test_a_checkpoint_of_another_size_is_adapted_by_timms_own_rule(tmp_path):
-    tensors = timms("test_vit", 5, img_size=96).state_dict()
+def test_a_checkpoint_of_another_size_is_adapted_by_timms_own_rule_where_the_crop_asks_for_it(tmp_path):
+    tensors = timms("test_vit", 5).state_dict()
     save_file(tensors, tmp_path / "w.safetensors")
-    wanted = timm.create_model("test_vit", pretrained=True, pretrained_cfg_overlay={"state_dict": tensors})
+    overlay = {"state_dict": dict(tensors)}
+    wanted = timm.create_model("test_vit", pretrained=True, pretrained_cfg_overlay=overlay, img_size=96)
     wanted.reset_classifier(0)
 
-    found = from_file("timm/test_vit", tmp_path / "w.safetensors")
+    found = from_file("timm/test_vit", tmp_path / "w.safetensors", crop=96)
 
     assert found.spec.weights == tensors_digest(wanted)
+    assert "pos_embed interpolated" in found.restored.summary()
+
+
+def test_a_checkpoint_of_another_size_is_refused_where_no_crop_asks_for_it(tmp_path):
+    save_file(timms("test_vit", 5, img_size=96).state_dict(), tmp_path / "w.safetensors")
+
+    with pytest.raises(ModelError, match=r"1 of another shape: pos_embed .*images of another size: see --crop"):
+        from_file("timm/test_vit", tmp_path / "w.safetensors")
+
+
+@pytest.mark.slow
+def test_kernels_of_another_network_are_never_resampled(tmp_path):
+    save_file(timms("vit_tiny_patch16_224", 5).state_dict(), tmp_path / "w.safetensors")
+    wider = torch.nn.functional.interpolate(timms("vit_tiny_patch16_224", 5).patch_embed.proj.weight, size=32)
+    tensors = {**timms("vit_tiny_patch16_224", 5).state_dict(), "patch_embed.proj.weight": wider.detach()}
+    save_file(tensors, tmp_path / "wider.safetensors")
+
+    assert from_file("timm/vit_tiny_patch16_224", tmp_path / "w.safetensors").restored.complete
+    with pytest.raises(ModelError, match=r"1 of another shape: patch_embed\.proj\.weight"):
+        from_file("timm/vit_tiny_patch16_224", tmp_path / "wider.safetensors")
 
 
 def test_a_checkpoint_of_the_crops_size_is_taken_as_it_is(tmp_path):

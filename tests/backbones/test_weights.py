@@ -354,3 +354,26 @@ def test_the_digest_does_not_depend_on_the_order_of_the_modules():
     other.b, other.a = one.b, one.a
 
     assert tensors_digest(one) == tensors_digest(other)
+
+
+def test_a_torchscript_program_is_called_what_it_is(tmp_path):
+    torch.jit.script(network()).save(str(tmp_path / "w.pt"))
+
+    with pytest.raises(ModelError, match="it is a TorchScript program, not tensors") as caught:
+        read_checkpoint(tmp_path / "w.pt")
+
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_page_is_not_accused_of_code(tmp_path):
+    (tmp_path / "w.pth").write_text("<!doctype html><html>404</html>")
+
+    with pytest.raises(ModelError, match=r"it is no file that torch\.save has written"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_sparse_tensors_are_refused(tmp_path):
+    torch.save({"a": torch.ones(2, 2).to_sparse()}, tmp_path / "w.pth")
+
+    with pytest.raises(ModelError, match="expected a state_dict"):
+        read_checkpoint(tmp_path / "w.pth")

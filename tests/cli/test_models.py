@@ -346,11 +346,15 @@ def test_inspect_of_a_missing_file_exits_with_1_and_names_it(words):
     assert err == f"error: expected a weights file at {words[0]}, found none\n"
 
 
-@pytest.mark.parametrize("options", [["--against", "resnet18"], ["--restore-exclude", "fc"]])
-def test_a_model_is_not_compared_with_a_model(options):
-    _, err = run("inspect", "resnet18", *options, code=1)
+def test_a_model_is_not_compared_with_a_model():
+    _, err = run("inspect", "resnet18", "--against", "resnet18", code=1)
 
-    assert err == "error: --against and --restore-exclude are about a checkpoint, expected a file, got 'resnet18'\n"
+    assert err == "error: --against is about a checkpoint, expected a file, got 'resnet18'\n"
+
+
+@pytest.mark.parametrize("thing", ["resnet18", "w.pth"])
+def test_what_is_excluded_is_excluded_from_a_comparison(thing):
+    assert "--restore-exclude goes with --against MODEL" in run("inspect", thing, "--restore-exclude", "fc", code=2)[1]
 
 
 def test_inspect_against_an_unknown_model_names_the_nearest(saved):
