@@ -150,7 +150,7 @@ def cut(
     pooling = _pooling(taps, layers, pool, calls, image)
     if pooling == "cls" and not (class_token and all(tap.layout.prefix for tap in taps)):
         raise ModelError(f"expected a layer with a class token for --pool cls, {'+'.join(layers)} has none")
-    dim = sum(_width(tap, layer, calls, pooling) for tap, layer in zip(taps, layers, strict=True))
+    dim = sum(_width(tap, calls, pooling) for tap in taps)
     if dim > LARGEST_ROW:
         raise ModelError(
             f"expected at most {LARGEST_ROW:,} features an image, {'+'.join(layers)} with --pool {pooling} has "
@@ -243,7 +243,20 @@ def _pooling(
         if pool in (None, "none"):
             return "none"
         raise ModelError(no_positions("+".join(layers), pool, calls, image))
+    if pool in (None, "avg", "max") and all(_is_one_row(tap, calls) for tap in taps):
+        return "none"  # which gives the same values: they have one name
     return pool or "avg"
+
+
+def _shape(tap: Tap, calls: dict[str, Call]) -> tuple[int, ...]:
+    call = calls[tap.module]
+    return (call.inputs if tap.is_input else call.outputs) or ()
+
+
+def _is_one_row(tap: Tap, calls: dict[str, Call]) -> bool:
+    """Whether a tap has one position, or none."""
+    shape = _shape(tap, calls)
+    return not tap.layout.prefix and math.prod(shape[place] for place in tap.layout.positions) == 1
 
 
 def no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[int, int]) -> str:
@@ -260,9 +273,8 @@ def no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[int
     return f"--pool {pool} has nothing to pool: {layer} is one row an image, without positions{example}"
 
 
-def _width(tap: Tap, layer: str, calls: dict[str, Call], pooling: str) -> int:
-    shape = calls[tap.module].inputs if tap.is_input else calls[tap.module].outputs
-    return pooled(torch.empty(shape or (), device="meta"), tap.layout, pooling).shape[1]
+def _width(tap: Tap, calls: dict[str, Call], pooling: str) -> int:
+    return pooled(torch.empty(_shape(tap, calls), device="meta"), tap.layout, pooling).shape[1]
 
 
 def _drop_what_follows(

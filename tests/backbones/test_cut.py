@@ -617,6 +617,13 @@ def test_a_cut_is_a_module_around_the_network():
     assert ended.network is network
 
 
+@pytest.mark.parametrize("pool", [None, "avg", "max", "none"])
+def test_one_position_is_pooled_in_one_way_only(pool):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)).eval()
+
+    assert cut(network, ["1"], pool, (32, 32))[1:] == ("none", 4)
+
+
 # --- networks of timm whose tokens are not as those of a plain transformer ----------------------------------------
 
 
