@@ -287,8 +287,9 @@ class Store:
 
     def asked(self) -> Request | None:
         """Return `request` as what it is; None where it is not known."""
+        value = self.request()
         with suppress(TypeError, ModelError):
-            return Request(**(self.request() or {}))
+            return None if value is None else Request(**value)
         return None
 
     def _names(self) -> list[str]:

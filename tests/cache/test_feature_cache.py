@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bottleneck.backbones.request import Request
 from bottleneck.errors import BottleneckWarning, CacheError
 from tests.cache.numbered import add, digests, features
 
@@ -208,3 +209,25 @@ def test_a_request_that_is_already_kept_is_not_written_again(store):
     after = (store.folder / "request.json").stat()
 
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_store_says_how_it_was_asked_for(cache, spec):
+    store = cache.store(spec)
+    assert store.asked() is None
+
+    asked = Request(model="resnet18", weights="none", layer=("layer3",), flip=True)
+    store.remember_request(asked.to_json())
+
+    assert store.asked() == asked
+    assert asked.unusual() == "--weights none --layer layer3 --flip"
+
+
+def test_a_store_is_found_by_the_name_with_a_tag_that_it_was_asked_for_by(cache, spec):
+    stores = [cache.store(replace(spec, backbone="timm/resnet18", weights=digit * 64)) for digit in "12"]
+    for store, tag in zip(stores, ("a1_in1k", "tv_in1k"), strict=True):
+        add(store, 1)
+        store.remember_request(Request(model=f"timm/resnet18.{tag}").to_json())
+
+    assert cache.find("timm/resnet18.tv_in1k").spec == stores[1].spec
+    with pytest.raises(CacheError, match="found 2 specs"):
+        cache.find("timm/resnet18")
