@@ -88,6 +88,8 @@ class Pending:
     """Stands for `extraction._Pending`: a backbone that is there at once."""
 
     spec = SPEC
+    built = True
+    restored = None
 
     def __init__(self, *_: object) -> None:
         pass
