@@ -1,7 +1,7 @@
 """Cached features against those of torchvision and timm themselves, on photographs, through the whole of `extract`.
 
 A quick subset by default; ``make parity`` (BOTTLENECK_PARITY=1) takes every classifier of torchvision, and 45 models of
-timm of 41 families.
+timm of 42 families.
 """
 
 import os
