@@ -114,7 +114,7 @@ def check_request(request: Request) -> None:
     """
     if request.file and not request.file.exists():
         raise WeightsUnavailable(f"expected a weights file at {request.file}, found none")
-    known = {entry.name for entry in read_table(TABLE)} if written_for(TABLE) == installed() else {request.model}
+    known = {entry.name for entry in entries()} if written_for(TABLE) == installed() else {request.model}
     if request.model not in known and not (source_of(request.model) == "timm" and _without_tag(request.model) in known):
         raise ModelError(unknown(request.model, known))
 

@@ -15,6 +15,7 @@ from bottleneck.backbones.tracing import Call, first_tensor, trace
 from bottleneck.errors import ModelError
 
 _INPUT = ":input"
+_TOKENS = {"cls": ("cls_token", "class_token"), "dist": ("dist_token",)}  # how their parameters are called
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,9 @@ def _own_tokens(network: nn.Module) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for name, parameter in network.named_parameters(recurse=False):
-        kind = {"cls_": "cls", "clas": "cls", "dist": "dist"}.get(name[:4]) if "token" in name else None
-        if kind and parameter.dim() == 3:
-            found[kind] = max(found.get(kind, 0), parameter.shape[1])
+        for kind, beginnings in _TOKENS.items():
+            if name.startswith(beginnings) and parameter.dim() == 3:
+                found[kind] = max(found.get(kind, 0), parameter.shape[1])
     return found
 
 
@@ -242,7 +243,7 @@ def _pooling(
     if not any(tap.layout.positions for tap in taps):
         if pool in (None, "none"):
             return "none"
-        raise ModelError(no_positions("+".join(layers), pool, calls, image))
+        raise ModelError(_no_positions("+".join(layers), pool, calls, image))
     if pool in (None, "avg", "max") and all(_is_one_row(tap, calls) for tap in taps):
         return "none"  # which gives the same values: they have one name
     return pool or "avg"
@@ -259,7 +260,7 @@ def _is_one_row(tap: Tap, calls: dict[str, Call]) -> bool:
     return not tap.layout.prefix and math.prod(shape[place] for place in tap.layout.positions) == 1
 
 
-def no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[int, int]) -> str:
+def _no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[int, int]) -> str:
     """Say that a layer has nothing to pool, and name the last one that has."""
     with_positions = []
     for name, call in calls.items():

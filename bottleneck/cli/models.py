@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bottleneck.cli.common import command, give_up, put_json, say
+
 if TYPE_CHECKING:
     from bottleneck.backbones.catalogue import Entry
-
-from bottleneck.cli.common import command, give_up, put_json, say
 
 
 @command("models", short_help="Which backbones there are.")
@@ -121,12 +121,9 @@ def _checkpoint(path: Path, against: str | None, exclude: tuple[str, ...], depth
         ]
         report = {**vars(found), "model": against, "complete": found.complete} if found else None
         put_json({"checkpoint": str(path), "remarks": checkpoint.remarks, "tensors": tensors, "against": report})
-        if found and not found.complete:
-            give_up(misfit(found, against or ""))
-        return
-    if not found:
+    elif found:
+        show(restored_table(found, whole=depth == 0), found.summary())
+    else:
         show(tensors_table(checkpoint), checkpoint_line(checkpoint))
-        return
-    show(restored_table(found, whole=depth == 0), found.summary())
-    if not found.complete:
-        give_up(misfit(found, against or ""))
+    if against and not found.complete:
+        give_up(misfit(found, against))
