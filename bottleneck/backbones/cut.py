@@ -109,9 +109,6 @@ def cut(
     layers: Sequence[str],
     pool: str | None,
     image: tuple[int, int],
-    prefix: int = 0,
-    *,
-    class_token: bool = True,
 ) -> tuple[Cut, str, int]:
     """Cut a network at `layers`, and take out of it what comes after.
 
@@ -125,10 +122,6 @@ def cut(
         See `bottleneck.backbones.pooling.pooled`; by default ``avg`` where a layer has positions, else ``none``.
     image : (int, int)
         Height and width of the network's images, in pixels.
-    prefix : int
-        How many tokens the network puts before those of the positions.
-    class_token : bool
-        Whether the first of them is a class token.
 
     Returns
     -------
@@ -144,12 +137,13 @@ def cut(
     layers = [_own_name(network, layer) for layer in layers]
     if len(set(layers)) < len(layers):
         raise ModelError(f"expected different layers to join, got {', '.join(layers)}")
+    prefix = prefix_tokens(network)
     images = torch.zeros(2, 3, *image)
     calls = trace(network, images)
     counts = {call.outputs[1] for call in calls.values() if call.outputs and len(call.outputs) == 3}
     taps = [_tap(layer, calls, image, prefix, pool, counts) for layer in layers]
     pooling = _pooling(taps, layers, pool, calls, image)
-    if pooling == "cls" and not (class_token and all(tap.layout.prefix for tap in taps)):
+    if pooling == "cls" and not (has_class_token(network) and all(tap.layout.prefix for tap in taps)):
         raise ModelError(f"expected a layer with a class token for --pool cls, {'+'.join(layers)} has none")
     dim = sum(_width(tap, calls, pooling) for tap in taps)
     if dim > LARGEST_ROW:

@@ -9,7 +9,7 @@ from torch import nn
 from bottleneck.backbones import bundled, timm_models, torchvision_models
 from bottleneck.backbones.backbone import Backbone, Mirrored, Whole
 from bottleneck.backbones.catalogue import unknown
-from bottleneck.backbones.cut import cut, has_class_token, prefix_tokens
+from bottleneck.backbones.cut import cut
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.restore import Restored, restore
 from bottleneck.backbones.spec import Spec
@@ -108,8 +108,7 @@ def _ended(whole: Whole, request: Request, image: tuple[int, int]) -> tuple[nn.M
             with torch.no_grad():
                 run(network, torch.zeros(1, 3, *image))
         return network, whole.layer, whole.pooling, whole.dim
-    prefix, class_token = prefix_tokens(whole.network), has_class_token(whole.network)
-    ended, pooling, dim = cut(whole.network, layers, request.pool, image, prefix, class_token=class_token)
+    ended, pooling, dim = cut(whole.network, layers, request.pool, image)
     return ended, ended.layer, pooling, dim
 
 

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from bottleneck.backbones.cut import Cut, cut, has_class_token, prefix_tokens, stages
+from bottleneck.backbones.cut import Cut, cut, stages
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.errors import ModelError
 
@@ -62,13 +62,13 @@ class Tokens(nn.Module):
     def __init__(self, prefix: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 8, 16, stride=16)
-        self.prefix = nn.Parameter(torch.randn(1, prefix, 8))
+        self.cls_token = nn.Parameter(torch.randn(1, prefix, 8))
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
         self.norm = nn.LayerNorm(8)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patches(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.prefix.expand(len(tokens), -1, -1), tokens], 1)
+        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1)
         return self.norm(tokens + self.attention(tokens, tokens, tokens)[0])[:, 0]
 
 
@@ -153,9 +153,9 @@ def images(count: int = 2, seed: int = 1) -> Tensor:
     return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def features(network: nn.Module, layers: Sequence[str], pool: str | None = None, prefix: int = 0) -> Tensor:
+def features(network: nn.Module, layers: Sequence[str], pool: str | None = None) -> Tensor:
     with torch.no_grad():
-        return cut(network, layers, pool, SIZE, prefix)[0](images())
+        return cut(network, layers, pool, SIZE)[0](images())
 
 
 def outputs(network: nn.Module, name: str, given: Tensor) -> list[Tensor]:
@@ -317,35 +317,35 @@ def test_the_class_token_stands_before_the_positions(layer, pool):
     wanted = {"cls": output[:, 0], "max": output[:, 1:].max(1).values}.get(pool, output[:, 1:].mean(1))
 
     assert output.shape == (2, 17, 16)
-    assert torch.allclose(features(seeded(vit), [layer], pool, prefix=1), wanted, atol=1e-6)
+    assert torch.allclose(features(seeded(vit), [layer], pool), wanted, atol=1e-6)
 
 
 def test_class_tokens_of_several_layers_are_joined():
     layers = ["encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_0"]
     wanted = torch.cat([outputs(seeded(vit), layer, images())[0][:, 0] for layer in layers], 1)
 
-    assert torch.equal(features(seeded(vit), layers, "cls", prefix=1), wanted)
+    assert torch.equal(features(seeded(vit), layers, "cls"), wanted)
 
 
 def test_without_pooling_the_class_token_is_kept_too():
     wanted = outputs(seeded(vit), "encoder", images())[0]
 
-    assert torch.equal(features(seeded(vit), ["encoder"], "none", prefix=1), wanted.flatten(1))
+    assert torch.equal(features(seeded(vit), ["encoder"], "none"), wanted.flatten(1))
 
 
 @pytest.mark.parametrize(
-    ("build", "layers", "prefix"),
+    ("build", "layers"),
     [
-        (lambda: Tokens(0), ["norm"], 0),
-        (lambda: Tokens(1), ["patches"], 1),
-        (lambda: Tokens(1), ["norm", "patches"], 1),
-        (Net, ["late"], 0),
+        (lambda: Tokens(0), ["norm"]),
+        (lambda: Tokens(1), ["patches"]),
+        (lambda: Tokens(1), ["norm", "patches"]),
+        (Net, ["late"]),
     ],
     ids=["tokens", "map", "joined", "convolutions"],
 )
-def test_where_there_is_no_class_token_none_is_taken(build, layers, prefix):
+def test_where_there_is_no_class_token_none_is_taken(build, layers):
     with pytest.raises(ModelError, match=r"class token for --pool cls, .* has none") as error:
-        cut(seeded(build), layers, "cls", SIZE, prefix)
+        cut(seeded(build), layers, "cls", SIZE)
     assert "+".join(layers) in str(error.value)
 
 
@@ -639,9 +639,7 @@ def test_the_class_token_is_left_out_of_the_mean_and_can_be_taken_alone(name, la
         torch.manual_seed(0)
         network = timm.create_model(name).eval()
         network.get_submodule(layer).register_forward_hook(lambda _, args, output: seen.append(output))
-        ended, _, _ = cut(
-            network, [layer], pool, (side, side), prefix_tokens(network), class_token=has_class_token(network)
-        )
+        ended, _, _ = cut(network, [layer], pool, (side, side))
         seen.clear()
         with torch.no_grad():
             found = ended(torch.randn(2, 3, side, side))
@@ -660,4 +658,4 @@ def test_the_attention_between_tokens_is_no_map_of_an_image():
     network = timm.create_model("convit_tiny").eval()
 
     with pytest.raises(ModelError, match="the attention between tokens"):
-        cut(network, ["blocks.3.attn.attn_drop"], None, (224, 224), prefix_tokens(network))
+        cut(network, ["blocks.3.attn.attn_drop"], None, (224, 224))
