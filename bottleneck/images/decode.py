@@ -2,8 +2,11 @@
 
 import functools
 import io
+import math
 import struct
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,23 +15,11 @@ from PIL import Image, UnidentifiedImageError
 
 from bottleneck.errors import ImageError
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.images.resize import resize_and_crop
 
-DECODER_VERSION = 1  # raise it when a change here changes the pixels of any image
+DECODER_VERSION = 2  # raise it when a change here changes the pixels of any image
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
-
-# Of an image this many times as long as it is wide only the crop is resized: a strip of 20000 x 1 would else become
-# 5 million pixels long. Pillow may then run its two passes in the other order, which moves a few pixels by some levels.
-STRIP = 8
-
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
 
 _SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, 1, 2  # TIFF's tag and two of its values
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -53,6 +44,11 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # of a JPEG
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
+Room = Callable[[int], AbstractContextManager[object]]
+
+_BYTES_A_PIXEL = 8  # Pillow has 4 of an RGB image; a turned or converted copy has as many
+
+
 @dataclass(frozen=True)
 class Decoded:
     """What a network sees of an image.
@@ -60,8 +56,7 @@ class Decoded:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (crop height, crop width, 3)
-        Red, green, blue. Equal to what the transforms of torchvision, or of timm, make of the same Pillow image, up to
-        an aspect ratio of `STRIP`.
+        Red, green, blue; see `bottleneck.images.resize.resize_and_crop`.
     note : str or None
         What the user should know: that the file has more frames than the one that was used.
     """
@@ -70,7 +65,9 @@ class Decoded:
     note: str | None = None
 
 
-def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(
+    data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, room: Room = lambda _: nullcontext()
+) -> Decoded:
     """Decode, orient, resize and crop one image.
 
     Parameters
@@ -81,6 +78,8 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXE
         Size and filter. Mean and std are the engine's.
     max_pixels : int
         An image of more is refused before it is decoded.
+    room : callable
+        Takes how many bytes the pixels will need, and gives a context in which they may be there.
 
     Returns
     -------
@@ -93,8 +92,11 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXE
     """
     image = _open(data, max_pixels)
     try:
-        image.load()
-        pixels = _resize_and_crop(_oriented(_to_rgb(image), image), preprocessing)
+        if preprocessing.fast_jpeg:
+            _scale_in_jpeg(image, preprocessing)
+        with room(_BYTES_A_PIXEL * image.width * image.height):
+            image.load()
+            pixels = resize_and_crop(_oriented(_to_rgb(image), image), preprocessing)
     except ImageError:
         raise
     except MemoryError as error:
@@ -126,6 +128,13 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
+def _scale_in_jpeg(image: Image.Image, preprocessing: Preprocessing) -> None:
+    """Let a JPEG's decoder give a half, a quarter or an eighth of the size, still twice of what is needed or more."""
+    factor = min(image.size) / (2 * max(*preprocessing.resize_size, *preprocessing.crop_size))
+    if factor >= 2:
+        image.draft(image.mode, (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+
+
 def _too_large(max_pixels: int, found: str) -> ImageError:
     return ImageError("too-large", f"expected at most {max_pixels:,} pixels, {found}; --max-pixels sets the limit")
 
@@ -140,7 +149,7 @@ def formats() -> list[str]:
 def _note(image: Image.Image, data: bytes) -> str | None:
     """Say what is odd about an image that was decoded."""
     if image.format in ("JPEG", "MPO"):  # the second picture of a camera's MPO is a preview, not another frame
-        whole = data.rfind(_END_OF_IMAGE) > data.rfind(_START_OF_SCAN)
+        whole = data.endswith(_END_OF_IMAGE) or data.rfind(_END_OF_IMAGE) > data.rfind(_START_OF_SCAN)
         return None if whole else "no end of the image (JPEG); a part may be missing"
     try:
         several = getattr(image, "is_animated", False)
@@ -182,14 +191,14 @@ def _oriented(image: Image.Image, original: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in mode RGB: alpha on white, deep grey scaled to 8 bits."""
+    """Return the image in mode RGB, or L where it is grey: alpha on white, deep grey scaled to 8 bits."""
     one_colour_clear = image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info
     if one_colour_clear or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         return _on_white(image.convert("RGBA"))
-    if image.mode == "RGB":
+    if image.mode in ("RGB", "L"):
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey(image).convert("RGB")
+        return _deep_grey(image)
     return image.convert("RGB")
 
 
@@ -215,47 +224,3 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     else:
         scale = 65535.0 if top <= 65535 else 2.0**32 - 1
     return Image.fromarray(np.rint(levels.clip(0, scale) * (255 / scale)).astype(np.uint8))
-
-
-def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return the centre of the resized image, by the arithmetic of torchvision's and timm's own transforms."""
-    width, height = image.size
-    crop_height, crop_width = preprocessing.crop_size
-    new_width, new_height = _new_size(width, height, preprocessing)
-    seen_width, seen_height = min(crop_width, new_width), min(crop_height, new_height)
-    left, top = round((new_width - seen_width) / 2.0), round((new_height - seen_height) / 2.0)
-    filter_ = _FILTERS[preprocessing.interpolation]
-    if max(new_width, new_height) > STRIP * max(preprocessing.resize_size):
-        step_x, step_y = width / new_width, height / new_height
-        right, bottom = min((left + seen_width) * step_x, width), min((top + seen_height) * step_y, height)
-        image = image.resize((seen_width, seen_height), filter_, box=(left * step_x, top * step_y, right, bottom))
-    else:
-        if (new_width, new_height) != (width, height):
-            image = image.resize((new_width, new_height), filter_)
-        image = image.crop((left, top, left + seen_width, top + seen_height))
-    if (seen_width, seen_height) != (crop_width, crop_height):
-        image = _on_page(image, preprocessing)
-    return np.asarray(image, np.uint8)
-
-
-def _new_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Return the width and height that an image is resized to."""
-    target_height, target_width = preprocessing.resize_size
-    if preprocessing.mode == "squash":
-        return target_width, target_height
-    if preprocessing.mode == "center" and target_height == target_width:  # torchvision's Resize of the shorter side
-        if width <= height:
-            return target_width, int(target_width * height / width)
-        return int(target_height * width / height), target_height
-    choose = max if preprocessing.mode == "border" else min  # timm's ResizeKeepRatio
-    ratio = choose(height / target_height, width / target_width)
-    return max(1, round(width / ratio)), max(1, round(height / ratio))
-
-
-def _on_page(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Return the image in the middle of a page of the crop's size: black, or with ``border`` of the mean colour."""
-    height, width = preprocessing.crop_size
-    mean = tuple(round(255 * value) for value in preprocessing.mean)
-    page = Image.new("RGB", (width, height), mean if preprocessing.mode == "border" else (0, 0, 0))
-    page.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
-    return page

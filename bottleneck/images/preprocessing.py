@@ -32,6 +32,9 @@ class Preprocessing:
     mode : str
         What `resize` means, in the words of timm's ``crop_mode``. ``center``: the shorter side gets this length.
         ``squash``: each side does, and proportions are not kept. ``border``: the longer side does.
+    fast_jpeg : bool
+        Whether large JPEGs are decoded at a half, a quarter or an eighth of their size (DCT scaling), still at least
+        twice as large as they are resized to.
     """
 
     resize: Size
@@ -41,6 +44,7 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     mode: str = "center"
+    fast_jpeg: bool = False
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):  # a square has one way to be written, else it would have two fingerprints
@@ -66,8 +70,8 @@ class Preprocessing:
         return _pair(self.crop)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; `mode` stands in it only where it is not at its default."""
-        value = {
+        """Return a JSON object; `mode` and `fast_jpeg` stand in it only where they are not at their defaults."""
+        value: dict[str, Any] = {
             "resize": _listed(self.resize),
             "crop": _listed(self.crop),
             "interpolation": self.interpolation,
@@ -75,7 +79,11 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
         }
-        return value if self.mode == "center" else {**value, "mode": self.mode}
+        if self.mode != "center":
+            value["mode"] = self.mode
+        if self.fast_jpeg:
+            value["fast_jpeg"] = True
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Preprocessing":

@@ -19,6 +19,7 @@ from bottleneck.errors import ImageError
 from bottleneck.images import decode as module
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing
+from bottleneck.images.resize import STRIP
 from tests.conftest import photo
 
 Pixels = NDArray[np.uint8]
@@ -341,7 +342,7 @@ def test_a_long_strip_is_never_resized_whole(preprocessing: Preprocessing, monke
 
     monkeypatch.setattr(Image.Image, "resize", watch)
     pixels_of(encode(Image.new("RGB", (20_000, 1))), preprocessing)
-    assert max(max(size) for size in sizes) <= module.STRIP * preprocessing.resize
+    assert max(max(size) for size in sizes) <= STRIP * preprocessing.resize
 
 
 # Orientation
