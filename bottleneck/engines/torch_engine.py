@@ -1,60 +1,166 @@
-"""The reference engine: PyTorch in fp32, on a CUDA device where there is one, else on the CPU."""
+"""The reference engine: PyTorch, on a CPU, a CUDA device or Apple's GPU."""
+
+import queue
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import Backbone
+from bottleneck.engines.engine import padded
+from bottleneck.engines.folding import Prepared, probe
+from bottleneck.engines.hardware import cores
 from bottleneck.engines.memory import keep_freed_memory
 from bottleneck.errors import ModelError
 
 _BATCH = {"cpu": 8, "cuda": 128}
+_PARALLEL = 4  # batches at once on a CPU; each has activations of its own
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchEngine:
     """Runs a backbone with PyTorch.
 
-    Each batch is padded to `batch_size`, so that an image's features do not depend, in the last bit, on how many
-    others came along.
+    On a CPU several batches run at once, each on its share of the cores: threads that share one batch wait for each
+    other after every layer. On a GPU two batches are on their way, so that one is copied while the other is computed.
 
     Parameters
     ----------
     backbone : Backbone
+        Its network is changed, until `close`: batch norm is folded in fp32, weights are narrowed in bf16.
+    precision : str
+        ``fp32``, or ``bf16`` or ``fp16`` by autocast.
     batch_size : int, optional
         By default 8 on a CPU and 128 on a GPU.
     device : str, optional
         As in ``torch.device``; by default ``cuda`` where there is one, else ``cpu``.
+    plain : bool
+        Whether the network stays as it is and runs one batch at a time: the reference of all others.
+    compile : bool
+        Whether ``torch.compile`` has the network first.
+
+    Raises
+    ------
+    ModelError
+        If torch has no such device here, or cannot compile.
     """
 
-    def __init__(self, backbone: Backbone, *, batch_size: int | None = None, device: str | None = None) -> None:
-        self.device = _device(device)
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        precision: str = "fp32",
+        batch_size: int | None = None,
+        device: str | None = None,
+        plain: bool = False,
+        compile: bool = False,
+    ) -> None:
+        self.device = torch_device(device)
+        self.precision = precision
+        on_cpu = self.device.type == "cpu"
         self.batch_size = batch_size or _BATCH.get(self.device.type, 32)
-        self.name = f"torch {self.device}"
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        self._network = backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parallel = 1 if plain else min(_PARALLEL, cores()) if on_cpu else 2
+        self.name = f"torch {torch.__version__.partition('+')[0]}, {self.device}{', compiled' if compile else ''}"
+        self._threads = torch.get_num_threads()
         preprocessing = backbone.spec.preprocessing
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
+        network = backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._prepared = Prepared(network)
+        if not plain:
+            self._prepare(preprocessing.crop_size)
+        self._network: Callable[[Tensor], Tensor] = self._compiled(network) if compile else network
+        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        for _ in range(self.parallel):
+            self._lanes.put(_Lane(self.device))
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features ``float32 (b, d)`` of ``uint8 (b, h, w, 3)``."""
-        count = len(pixels)
-        padding = np.zeros((self.batch_size - count, *pixels.shape[1:]), np.uint8)
-        batch = torch.from_numpy(np.concatenate([pixels, padding])).to(self.device)
-        # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            images = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
-            features: NDArray[np.float32] = self._network(images)[:count].float().cpu().numpy()
-        return features
+        lane = self._lanes.get()
+        try:
+            # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
+            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False), lane.stream():
+                batch = lane.moved(padded(pixels, self.batch_size))
+                images = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+                with self._autocast():
+                    rows = self._network(images)
+                features: NDArray[np.float32] = rows[: len(pixels)].float().cpu().numpy()
+            return features
+        finally:
+            self._lanes.put(lane)
+
+    def close(self) -> None:
+        """Give the network back as it was, and torch the number of its threads."""
+        self._prepared.undo()
+        torch.set_num_threads(self._threads)
+
+    def _prepare(self, crop_size: tuple[int, int]) -> None:
+        if self.precision == "bf16":
+            self._prepared.round_weights()
+            self._prepared.narrow_weights()
+        elif self.precision == "fp32":
+            self._prepared.fold(probe(crop_size).to(self.device))
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            torch.set_num_threads(max(1, cores() // self.parallel))  # of each thread that calls from now on
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, _DTYPES[self.precision])
+
+    def _compiled(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        compiled: Callable[[Tensor], Tensor] = torch.compile(network)
+        return compiled
 
 
-def _device(name: str | None) -> torch.device:
-    """Return the device called `name`, once a number has been put on it."""
+class _Lane:
+    """One batch on its way; on a CUDA device with a stream, and pinned memory that is copied while others compute."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._pinned: Tensor | None = None
+
+    def stream(self) -> AbstractContextManager[Any]:
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
+
+    def moved(self, batch: NDArray[np.uint8]) -> Tensor:
+        """Return the batch on the device."""
+        pixels = torch.from_numpy(batch)
+        if self._stream is None:
+            return pixels.to(self._device)
+        if self._pinned is None or self._pinned.shape != pixels.shape:
+            self._pinned = torch.empty_like(pixels, pin_memory=True)
+        self._pinned.copy_(pixels)  # free again: the features of the batch before have arrived on the CPU
+        return self._pinned.to(self._device, non_blocking=True)
+
+
+def torch_device(name: str | None = None) -> torch.device:
+    """Return the device called `name`, once a number has been put on it; by default a GPU where there is one.
+
+    Raises
+    ------
+    ModelError
+        If torch has no such device here.
+    """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"expected a device that torch has here, such as cpu, got {name!r}: {reason}") from error
+
+
+def fastest_precision(device: torch.device) -> str:
+    """Return the fastest precision that a GPU has natively."""
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp16" if torch.cuda.get_device_capability(device)[0] >= 7 else "fp32"
+    return "fp16" if device.type == "mps" else "fp32"

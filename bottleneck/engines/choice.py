@@ -1,0 +1,229 @@
+"""How an engine is chosen: the fastest that gives, on real images, the features of torch in fp32."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.engines.engine import Engine, Wish
+from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
+from bottleneck.engines.kept import LEAST_COSINE, Check, Kept
+from bottleneck.errors import ModelError
+
+if TYPE_CHECKING:
+    from bottleneck.backbones.backbone import Backbone
+    from bottleneck.backbones.spec import Spec
+
+SAMPLE = 8  # images that an engine is checked on
+
+NO_OPENVINO = (
+    "OpenVINO is not installed; on CPUs it is faster than torch, and starts in a second: "
+    "pip install 'bottleneck-vision[openvino]'"
+)
+
+
+class NoEngine(ModelError):
+    """No engine computes a backbone in the precision asked for as torch does in fp32.
+
+    Parameters
+    ----------
+    precision : str
+    remarks : tuple of str
+        What is wrong with each.
+    """
+
+    def __init__(self, precision: str, remarks: tuple[str, ...]) -> None:
+        self.remarks = remarks
+        super().__init__(f"expected an engine for {precision}, found none: {'; '.join(remarks)}. Add --precision fp32")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An engine, its check, and what the user should know of the choice."""
+
+    engine: Engine
+    check: Check
+    remarks: tuple[str, ...]
+
+
+def precisions(wish: Wish, precision: str) -> tuple[str, ...]:
+    """Return the precisions to try, the fastest first, for `precision`, which may be ``auto``.
+
+    Raises
+    ------
+    ModelError
+        If there is no such device.
+    """
+    if precision != "auto":
+        return (precision,)
+    if _on_cpu(wish):
+        return ("bf16", "fp32") if native_bf16() else ("fp32",)
+    from bottleneck.engines.torch_engine import fastest_precision, torch_device
+
+    return tuple(dict.fromkeys((fastest_precision(torch_device(wish.device)), "fp32")))
+
+
+def choose(
+    wish: Wish, spec: "Spec", build: "Callable[[], Backbone]", sample: NDArray[np.uint8], folder: Path
+) -> Chosen:
+    """Return the fastest engine for a spec that is allowed.
+
+    An engine that was checked before on a CPU like this is trusted; one whose conversion was kept, too, starts without
+    torch. All others are compared with torch in fp32 on `sample` first.
+
+    Parameters
+    ----------
+    wish : Wish
+    spec : Spec
+        Its precision is the one that counts.
+    build : callable
+        Gives the backbone.
+    sample : ndarray of uint8, shape (n, h, w, 3)
+        Real images, decoded; n is at least 1.
+    folder : path
+        Where conversions and checks are kept.
+
+    Raises
+    ------
+    NoEngine
+        If none computes it in this precision as torch does in fp32.
+    ModelError
+        If an engine was asked for by name and cannot be had.
+    """
+    return _Choice(wish, spec, build, sample[:SAMPLE], Kept(folder)).made()
+
+
+class _Choice:
+    def __init__(
+        self, wish: Wish, spec: "Spec", build: "Callable[[], Backbone]", sample: NDArray[np.uint8], kept: Kept
+    ) -> None:
+        self._wish = wish
+        self._spec = spec
+        self._build = build
+        self._sample = sample
+        self._kept = kept
+        self._backbone: Backbone | None = None
+        self._reference: NDArray[np.float32] | None = None
+        self._remarks: list[str] = []
+
+    def made(self) -> Chosen:
+        for attempt in self._attempts():
+            try:
+                engine, check = attempt()
+            except ModelError as error:
+                if self._wish.engine != "auto":
+                    raise
+                self._remarks.append(str(error))
+                continue
+            if check.passed:
+                return Chosen(engine, check, tuple(self._remarks))
+            engine.close()
+            self._remarks.append(_distant(check))
+        raise NoEngine(self._spec.precision, tuple(self._remarks))
+
+    def _attempts(self) -> list[Callable[[], tuple[Engine, Check]]]:
+        wish, attempts = self._wish, []
+        if wish.engine == "openvino" and not has_openvino():
+            raise ModelError(f"expected OpenVINO for --engine openvino: {NO_OPENVINO}")
+        if wish.engine != "torch" and not wish.compile and _on_cpu(wish):
+            if has_openvino():
+                attempts.append(self._openvino)
+            else:
+                self._remarks.append(NO_OPENVINO)
+        if wish.engine != "openvino":
+            attempts.append(self._torch)
+        return attempts
+
+    def _openvino(self) -> tuple[Engine, Check]:
+        from bottleneck.engines import openvino_engine as module
+
+        batch = self._wish.batch_size or module.BATCH
+        conversion = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{batch}"
+        name = f"{conversion}-{cpu_id()}"
+        known = self._kept.check(name)
+        if known and not known.passed:
+            raise ModelError(_distant(known))
+        kept = self._kept.conversion(conversion)
+        if known and kept:
+            return module.OpenVinoEngine(module.read(kept), self._spec.precision), known
+        reference, backbone = self._expected(), self._built()
+        model = module.convert(backbone, self._spec.precision, batch)
+        engine = module.OpenVinoEngine(model, self._spec.precision)
+        self._kept.keep_conversion(conversion, model)
+        return engine, self._checked(name, engine, reference)
+
+    def _torch(self) -> tuple[Engine, Check]:
+        from bottleneck.engines.torch_engine import TorchEngine
+
+        wish, backbone = self._wish, self._built()
+        reference = self._expected()  # before the network is changed
+        engine = TorchEngine(
+            backbone,
+            precision=self._spec.precision,
+            batch_size=wish.batch_size,
+            device=wish.device,
+            compile=wish.compile,
+        )
+        name = f"{engine.name.replace(', ', '-').replace(' ', '-').replace(':', '')}-{cpu_id()}"
+        return engine, self._checked(name, engine, reference)
+
+    def _built(self) -> "Backbone":
+        if self._backbone is None:
+            self._backbone = self._build()
+        return self._backbone
+
+    def _expected(self) -> NDArray[np.float32]:
+        """Return what torch makes of the sample in fp32, with the network as it is."""
+        if self._reference is None:
+            from bottleneck.engines.torch_engine import TorchEngine
+
+            plain = TorchEngine(self._built(), batch_size=len(self._sample), device=self._wish.device, plain=True)
+            self._reference = plain(self._sample)
+        return self._reference
+
+    def _checked(self, name: str, engine: Engine, reference: NDArray[np.float32]) -> Check:
+        size = engine.batch_size
+        parts = [engine(self._sample[start : start + size]) for start in range(0, len(self._sample), size)]
+        cosine = lowest_cosine(np.concatenate(parts), reference)
+        check = Check(engine.name, self._spec.precision, cosine, len(self._sample))
+        self._kept.keep_check(name, check)
+        return check
+
+
+def lowest_cosine(features: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
+    """Return the lowest cosine between rows of ``(n, d)``, None where a row of `features` alone is not finite.
+
+    Rows that are not finite in `reference` are left out: they are the network's own fault. Two rows of zeros are alike.
+    """
+    sound = np.isfinite(reference).all(axis=1)
+    a, b = features[sound].astype(np.float64), reference[sound].astype(np.float64)
+    if not np.isfinite(a).all():
+        return None
+    norms = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    product = norms[0] * norms[1]
+    alike = (norms[0] == norms[1]).astype(np.float64)
+    cosines = np.divide((a * b).sum(axis=1), product, out=alike, where=product > 0)
+    return math.floor(float(cosines.min(initial=1.0)) * 1e7) / 1e7
+
+
+def _on_cpu(wish: Wish) -> bool:
+    """Whether the engine runs on a CPU; torch is asked only where there may be a GPU."""
+    if wish.engine == "openvino" or wish.device == "cpu":
+        return True
+    if wish.device is None and not gpu_possible():
+        return True
+    from bottleneck.engines.torch_engine import torch_device
+
+    return torch_device(wish.device).type == "cpu"
+
+
+def _distant(check: Check) -> str:
+    found = "some features are not finite" if check.cosine is None else f"lowest cosine {check.cosine:.4f}"
+    return (
+        f"{check.engine} in {check.precision} is not used: {found}, expected {LEAST_COSINE} or more against torch in "
+        f"fp32 on {check.images} images"
+    )

@@ -1,0 +1,107 @@
+"""What is kept of engines beside the features of a spec: conversions, and how near each came to torch in fp32."""
+
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bottleneck.files import file_sha256, make_folder, read_json, temporary_beside, write_json
+
+if TYPE_CHECKING:
+    import openvino
+
+LEAST_COSINE = 0.999
+_MODEL, _HASHES = "model.xml", "hashes.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """How near an engine came to torch in fp32, on real images.
+
+    Parameters
+    ----------
+    engine : str
+        Its name, with its version.
+    precision : str
+    cosine : float or None
+        The lowest between the features of an image; None where some were not finite.
+    images : int
+        How many were compared.
+    """
+
+    engine: str
+    precision: str
+    cosine: float | None
+    images: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the engine may be used."""
+        return self.cosine is not None and self.cosine >= LEAST_COSINE
+
+
+class Kept:
+    """A folder of memos: deleting it costs some seconds at the next start, and the figures of the past.
+
+    Parameters
+    ----------
+    folder : path
+        ``features/<model>-<fingerprint>/engines``; the fingerprint says of which network and precision they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def checks(self) -> list[Check]:
+        """Return the checks of all engines that were tried, on any machine."""
+        return [check for path in sorted(self._folder.glob("*.json")) if (check := _read(path))]
+
+    def check(self, name: str) -> Check | None:
+        """Return the check of the engine kept under `name`, if it was made."""
+        return _read(self._folder / f"{name}.json")
+
+    def keep_check(self, name: str, check: Check) -> None:
+        """Keep a check, where the folder can be written."""
+        with suppress(OSError):
+            make_folder(self._folder)
+            write_json(self._folder / f"{name}.json", asdict(check))
+
+    def conversion(self, name: str) -> Path | None:
+        """Return the file of a conversion, if it is here and has the bytes that were written."""
+        folder = self._folder / name
+        try:
+            hashes = read_json(folder / _HASHES)
+            if {path.name: file_sha256(path) for path in _files(folder)} == hashes:
+                return folder / _MODEL
+        except (OSError, ValueError, TypeError):
+            pass
+        return None
+
+    def keep_conversion(self, name: str, model: "openvino.Model") -> None:
+        """Keep a conversion, where the folder can be written; one that is damaged is replaced."""
+        import openvino
+
+        folder = self._folder / name
+        fresh = temporary_beside(folder)
+        try:
+            make_folder(fresh)
+            openvino.save_model(model, fresh / _MODEL, compress_to_fp16=False)
+            (fresh / _HASHES).write_text(json.dumps({path.name: file_sha256(path) for path in _files(fresh)}))
+            shutil.rmtree(folder, ignore_errors=True)
+            fresh.rename(folder)
+        except (OSError, RuntimeError):  # a full or read-only disk; OpenVINO raises RuntimeError
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / _MODEL, (folder / _MODEL).with_suffix(".bin")]
+
+
+def _read(path: Path) -> Check | None:
+    try:
+        found: dict[str, Any] = read_json(path)
+        return Check(**found)
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,165 @@
+"""OpenVINO on a CPU: the network and its normalisation as one graph, uint8 in, float32 out."""
+
+import logging
+import queue
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from bottleneck.engines.engine import padded
+from bottleneck.errors import ModelError
+
+if TYPE_CHECKING:
+    from bottleneck.backbones.backbone import Backbone
+
+VERSION = openvino.__version__.partition("-")[0]
+CONVERSION = 1  # raise it when the same backbone becomes another graph
+BATCH = 8
+
+_TYPES = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16, "fp16": openvino.Type.f16}
+
+
+class OpenVinoEngine:
+    """Runs a converted backbone on the CPU.
+
+    Each core, or few, run a batch of their own (OpenVINO's streams).
+
+    Parameters
+    ----------
+    model : openvino.Model
+        What `convert` returned.
+    precision : str
+        ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises
+    ------
+    ModelError
+        If OpenVINO cannot run it on this CPU, or not in this precision.
+    """
+
+    def __init__(self, model: openvino.Model, precision: str) -> None:
+        self.precision = precision
+        self.name = f"openvino {VERSION}, cpu"
+        self.batch_size = int(model.inputs[0].shape[0])
+        wanted = _TYPES[precision]
+        try:
+            self._compiled = openvino.Core().compile_model(
+                model, "CPU", {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": "THROUGHPUT"}
+            )
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot run the network on this CPU: {_first_line(error)}") from error
+        found = self._compiled.get_property("INFERENCE_PRECISION_HINT")
+        if found != wanted:
+            raise ModelError(f"OpenVINO has no {precision} on this CPU; it would compute in {found.get_type_name()}")
+        self.parallel = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.parallel):
+            self._requests.put(self._compiled.create_infer_request())
+        # Two threads that hand over an array for the first time wait for each other forever: one has the GIL and waits
+        # for the bindings' own start-up, which the other is in, waiting for the GIL.
+        self(np.zeros((1, *model.inputs[0].shape[1:]), np.uint8))
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features ``float32 (b, d)`` of ``uint8 (b, h, w, 3)``."""
+        request = self._requests.get()
+        try:
+            request.infer([padded(pixels, self.batch_size)], share_inputs=True)
+            features: NDArray[np.float32] = request.get_output_tensor(0).data[: len(pixels)].copy()
+            return features
+        finally:
+            self._requests.put(request)
+
+    def close(self) -> None:
+        """Do nothing: OpenVINO's settings are its own."""
+
+
+def convert(backbone: "Backbone", precision: str, batch_size: int | None = None) -> openvino.Model:
+    """Turn a backbone into a graph of OpenVINO.
+
+    For bf16 batch norm is folded first and the weights are rounded with care, see `bottleneck.engines.folding`.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        On the CPU; the same afterwards.
+    precision : str
+    batch_size : int, optional
+        Images that pass at once, 8 by default: the graph has fixed shapes.
+
+    Returns
+    -------
+    openvino.Model
+        ``uint8 (b, h, w, 3)`` to ``float32 (b, d)``.
+
+    Raises
+    ------
+    ModelError
+        If OpenVINO has no counterpart of some of its operations.
+    """
+    import torch
+
+    from bottleneck.engines.folding import prepared, probe
+
+    preprocessing = backbone.spec.preprocessing
+    height, width = preprocessing.crop_size
+
+    class Graph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = backbone.network
+            self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1) * 255)
+            self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1) * 255)
+
+        def forward(self, pixels: Any) -> Any:
+            return self.network((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+
+    with prepared(backbone.network) as changes, torch.no_grad(), _quiet():
+        if precision == "bf16":
+            changes.fold(probe(preprocessing.crop_size))
+            changes.round_weights()
+            changes.add_biases_in_fp32()
+        example = torch.zeros(batch_size or BATCH, height, width, 3, dtype=torch.uint8)
+        try:
+            traced = torch.jit.trace(Graph().eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
+            model: openvino.Model = openvino.convert_model(traced, input=[openvino.PartialShape(list(example.shape))])
+            model.validate_nodes_and_infer_types()
+        except Exception as error:  # the frontend's own errors have no common class
+            raise ModelError(f"OpenVINO cannot convert the network: {_first_line(error)}") from error
+    return model
+
+
+def read(path: Path) -> openvino.Model:
+    """Read a conversion that was kept.
+
+    Raises
+    ------
+    ModelError
+        If OpenVINO cannot read it.
+    """
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO cannot read {path}: {_first_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch and OpenVINO say of tracing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
