@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
-from bottleneck.backbones.spec import Spec
-from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.engines.engine import Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
@@ -25,11 +24,13 @@ from bottleneck.images.scan import Progress, read_unknown
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey
 from bottleneck.images.undecodable import UndecodableMemo
-from bottleneck.pipeline import Settings, Work, run
+from bottleneck.pending import OtherSpec, Pending
+from bottleneck.pipeline.run import run
+from bottleneck.pipeline.work import Settings, Work
 
 if TYPE_CHECKING:
     from bottleneck.backbones.restore import Restored
-    from bottleneck.engines.engine import Engine
+    from bottleneck.engines.kept import Check
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Extraction:
     notes: tuple[Note, ...]  # of images that were computed now
     seconds: float
     engine: str | None = None  # None where nothing had to be computed
+    check: "Check | None" = None  # how near the engine came to torch in fp32
+    remarks: tuple[str, ...] = ()  # on the choice of the engine
     restored: "Restored | None" = None  # of a weights file, where the network was built from one
 
     @property
@@ -85,10 +88,6 @@ class Extraction:
 _PASSES = 4  # of which one is needed, and a second where the memo of the spec was wrong
 
 
-class _OtherSpec(Exception):
-    """The network turned out to be of another spec than the memo said."""
-
-
 def extract(
     images: "str | os.PathLike[str] | Dataset | None" = None,
     *,
@@ -102,13 +101,17 @@ def extract(
     crop: int | None = None,
     restore_exclude: str | Sequence[str] = (),
     allow_partial: bool = False,
+    precision: str = "auto",
+    fast_jpeg: bool = False,
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     labels: bool = True,
     batch_size: int | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    engine: str = "auto",
     device: str | None = None,
+    compile: bool = False,
     remember: bool = True,
     progress: Progress | None = None,
 ) -> Extraction:
@@ -118,7 +121,7 @@ def extract(
     ----------
     images : path or Dataset, optional
         See `bottleneck.scan`. By default what was last extracted with this cache, else the current folder.
-    model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial
+    model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial, precision, fast_jpeg
         The backbone; see `bottleneck.backbones.request.Request`.
     cache, runs : path
         The cache's folder; both are never scanned.
@@ -128,8 +131,8 @@ def extract(
         Images that pass the network at once, and threads that decode.
     max_pixels : int
         An image of more pixels is refused before it is decoded; it would take three bytes of memory a pixel or more.
-    device : str, optional
-        As in ``torch.device``; by default ``cuda`` where there is one.
+    engine, device, compile
+        What runs the backbone; see `bottleneck.engines.engine.Wish`.
     remember : bool
         Whether these images become the default of later commands.
     progress : callable, optional
@@ -144,7 +147,8 @@ def extract(
     ImagesError
         If there is no image, none that can be used, or only one class.
     ModelError
-        If there is no such model or layer, or its weights are not to be had or do not fit.
+        If there is no such model or layer, its weights are not to be had or do not fit, or no engine computes it in
+        the precision asked for.
     CacheError
         If the cache cannot be written. What was committed before is kept, as it is after Ctrl-C or a kill.
 
@@ -166,10 +170,13 @@ def extract(
         crop=crop,
         restore_exclude=listed(restore_exclude),
         allow_partial=allow_partial,
+        precision=precision,
+        fast_jpeg=fast_jpeg,
     )
+    wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
     check_request(request)
     found = _survey(images, home.root, Path(runs), labels)
-    pending = _Pending(request, home, batch_size, device)
+    pending = Pending(request, home, wish)
     memo = UndecodableMemo(home.root / "digests.sqlite")
     known = memo.load()
     settings = Settings(threads=threads, max_pixels=max_pixels)
@@ -185,7 +192,7 @@ def extract(
     if not has.any():
         raise _nothing_usable(failures, table if remember else None)
     read_unknown(found.young())  # so that the next command need not
-    store.remember_request(request.to_json())
+    store.remember_request(replace(request, precision=store.spec.precision).to_json())
     if remember:
         save_last(home.root, Last(str(dataset.source), dataset.labelled, store.name))
     unique = int(has[dataset.first_rows()].sum())
@@ -201,6 +208,8 @@ def extract(
         notes=_notes(dataset, work),
         seconds=time.perf_counter() - started,
         engine=work.engine,
+        check=pending.check,
+        remarks=pending.remarks if work.computed else (),
         restored=pending.restored,
     )
 
@@ -219,7 +228,7 @@ class _Filled:
 def _fill(
     found: Survey,
     home: FeatureCache,
-    pending: "_Pending",
+    pending: "Pending",
     known: dict[bytes, ImageError],
     settings: Settings,
     progress: Progress | None,
@@ -236,7 +245,7 @@ def _fill(
         store = home.store(pending.spec)
         try:
             run(found, store, pending.engine, known, settings, work, progress)
-        except _OtherSpec:
+        except OtherSpec:
             continue
         dataset, index = found.dataset(), store.index()
         has = index.has(dataset.digests)
@@ -255,47 +264,6 @@ def _survey(images: "str | os.PathLike[str] | Dataset | None", cache: Path, runs
         last = load_last(cache)
         images, labels = (last.source, labels and last.labels) if last else (".", labels)
     return survey(images, labels=labels, shares=Shares(), cache=cache, exclude=(runs,))
-
-
-class _Pending:
-    """A backbone that is built, and torch imported, when the first batch of pixels is ready for it."""
-
-    def __init__(self, request: Request, cache: FeatureCache, batch_size: int | None, device: str | None) -> None:
-        self._request = request
-        self._cache = cache
-        self._batch_size = batch_size
-        self._device = device
-        self._engine: Engine | None = None
-        self.built = False
-        self.restored: Restored | None = None
-        recalled = recall(request, cache.root)
-        self.spec: Spec = recalled or self._build()
-
-    def engine(self) -> "Engine":
-        """Return the engine.
-
-        Raises
-        ------
-        _OtherSpec
-            If the network is not of the spec that the memo gave; `spec` has been mended.
-        """
-        if self._engine is None:
-            recalled = self.spec
-            self.spec = self._build()
-            if self.spec != recalled:
-                raise _OtherSpec
-        assert self._engine is not None
-        return self._engine
-
-    def _build(self) -> Spec:
-        from bottleneck.backbones.registry import load
-        from bottleneck.engines.torch_engine import TorchEngine
-
-        backbone = load(self._request)
-        self._engine = TorchEngine(backbone, batch_size=self._batch_size, device=self._device)
-        self.built, self.restored = True, backbone.restored
-        remember_spec(self._request, backbone.spec, self._cache.root)
-        return backbone.spec
 
 
 def _failures(dataset: Dataset, errors: dict[bytes, ImageError], has: NDArray[np.bool_]) -> tuple[Failure, ...]:

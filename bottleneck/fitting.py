@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bottleneck import __version__
 from bottleneck.cache.store import Store
+from bottleneck.engines.kept import Kept
 from bottleneck.errors import BottleneckWarning, ImagesError, SplitError
 from bottleneck.evaluate import evaluate
 from bottleneck.heads.family import family
@@ -28,7 +29,7 @@ from bottleneck.images.splits import Shares, parted
 from bottleneck.runs import Run, save_run
 from bottleneck.selection import Selection, select, some
 
-_PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "h5py", "numpy", "pillow")
+_PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def fit(
         "spec": store.spec.to_json(),
         "fingerprint": store.spec.fingerprint,
         "request": store.request(),
+        "engines": [asdict(check) for check in Kept(store.engines).checks() if check.passed],
         "versions": _versions(),
         "seconds": time.perf_counter() - started,
     }

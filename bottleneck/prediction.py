@@ -133,8 +133,8 @@ def _features(
 ) -> Extraction:
     """Fill the cache for `images` with the run's own backbone."""
     try:
-        request = Request(**run.card["request"])
-    except (TypeError, ModelError):
+        request = Request(**{**run.card["request"], "precision": run.card["spec"]["precision"]})
+    except (TypeError, KeyError, ModelError):
         raise RunError(
             f"no word in {run.path}/card.json on how its backbone was asked for: extract and fit again"
         ) from None

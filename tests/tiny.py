@@ -9,6 +9,7 @@ import numpy as np
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.store import FeatureCache
+from bottleneck.engines.engine import Wish
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 
@@ -39,6 +40,8 @@ class TinyEngine:
     """
 
     name = "tiny"
+    precision = "fp32"
+    parallel = 1
 
     def __init__(self, batch_size: int = 4, before: Callable[[], object] | None = None) -> None:
         self.batch_size = batch_size
@@ -52,17 +55,22 @@ class TinyEngine:
         self.batches.append(len(pixels))
         return pixels.reshape(len(pixels), -1)[:, ::27].astype(np.float32) / 255
 
+    def close(self) -> None:
+        pass
+
 
 class Pending:
-    """Stands where `bottleneck.extraction._Pending` stood."""
+    """Stands where `bottleneck.pending.Pending` stood."""
 
-    def __init__(self, request: Request, cache: FeatureCache, batch_size: int | None, device: str | None) -> None:
+    def __init__(self, request: Request, cache: FeatureCache, wish: Wish) -> None:
         self.spec = SPEC
         self.restored = None
         self.built = True
-        self._engine = TinyEngine(batch_size or 4)
+        self.check = None
+        self.remarks = ()
+        self._engine = TinyEngine(wish.batch_size or 4)
 
-    def engine(self) -> TinyEngine:
+    def engine(self, sample: np.ndarray) -> TinyEngine:
         return self._engine
 
 
@@ -78,4 +86,4 @@ def features(data: bytes) -> np.ndarray:
 
 def use(monkeypatch: Any) -> None:
     """Let `extract` use the tiny backbone, whatever model it is asked for."""
-    monkeypatch.setattr("bottleneck.extraction._Pending", Pending)
+    monkeypatch.setattr("bottleneck.extraction.Pending", Pending)

@@ -59,7 +59,7 @@ def load(request: Request) -> Backbone:
         pooling=pooling,
         preprocessing=preprocessing,
         transform_input=whole.transform_input,
-        precision="fp32",
+        precision="fp32" if request.precision == "auto" else request.precision,
         decoder=DECODER_VERSION,
         flip=request.flip,
     )
@@ -114,8 +114,7 @@ def _ended(whole: Whole, request: Request, image: tuple[int, int]) -> tuple[nn.M
 
 def _overridden(preprocessing: Preprocessing, request: Request) -> Preprocessing:
     resize, crop = request.resize or preprocessing.resize, request.crop or preprocessing.crop
-    if not (request.resize or request.crop):
-        return preprocessing
+    preprocessing = replace(preprocessing, fast_jpeg=request.fast_jpeg)
     changed = replace(preprocessing, resize=resize, crop=crop)
     if changed == preprocessing:
         return preprocessing

@@ -11,6 +11,7 @@ from bottleneck.errors import ModelError
 DEFAULT_MODEL = "efficientnet_lite0"
 TIMM = "timm/"  # how the names of its models begin
 POOLS = ("avg", "max", "gem", "none", "cls")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 _SHORT = {f"lite{size}": f"efficientnet_lite{size}" for size in (0, 1, 2)}
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
@@ -42,6 +43,10 @@ class Request:
         Tensors that are not taken from the weights file: names, the beginnings of names, or patterns with ``*``.
     allow_partial : bool
         Whether a weights file may lack tensors, or have some of another shape; these stay random, by `seed`.
+    precision : str
+        One of `PRECISIONS`: of the computation. ``auto`` is the fastest that the hardware has natively.
+    fast_jpeg : bool
+        Whether large JPEGs are decoded at a fraction of their size; see `Preprocessing`.
 
     Raises
     ------
@@ -59,6 +64,8 @@ class Request:
     crop: int | None = None
     restore_exclude: tuple[str, ...] = ()
     allow_partial: bool = False
+    precision: str = "auto"
+    fast_jpeg: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", full_name(self.model))
@@ -68,6 +75,8 @@ class Request:
             object.__setattr__(self, name, listed(getattr(self, name)))  # JSON has lists
         if self.pool not in (None, *POOLS):
             raise ModelError(f"expected --pool {', '.join(POOLS)}, got {self.pool!r}")
+        if self.precision not in PRECISIONS:
+            raise ModelError(f"expected --precision {', '.join(PRECISIONS)}, got {self.precision!r}")
         if len(set(self.layer)) < len(self.layer):
             raise ModelError(f"expected different layers to join, got {', '.join(self.layer)}")
         if any(size is not None and size < 1 for size in (self.resize, self.crop)):

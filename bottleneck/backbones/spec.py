@@ -32,7 +32,7 @@ class Spec:
     transform_input : bool
         Whether the network first maps ImageNet's mean and std to 0.5 (Inception-v3 and GoogLeNet, as trained).
     precision : str
-        Of the computation: ``"fp32"``.
+        Of the computation: ``"fp32"``, ``"bf16"`` or ``"fp16"``, whatever the engine.
     decoder : int
         Version of `bottleneck.images.decode`.
     flip : bool

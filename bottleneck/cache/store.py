@@ -136,6 +136,11 @@ class Store:
         """``<model>-<first 8 digits of the fingerprint>``, enough to tell specs apart."""
         return self.name[: len(self.name) - 64 + 8]
 
+    @property
+    def engines(self) -> Path:
+        """Where the engines keep their conversions and checks; see `bottleneck.engines.kept.Kept`."""
+        return self.folder / "engines"
+
     def shards(self) -> list[Path]:
         """Return the paths of all shards, sorted by name.
 
@@ -289,7 +294,7 @@ class Store:
         """Return `request` as what it is; None where it is not known."""
         value = self.request()
         with suppress(TypeError, ModelError):
-            return None if value is None else Request(**value)
+            return None if value is None else Request(**{**value, "precision": self.spec.precision})
         return None
 
     def _names(self) -> list[str]:

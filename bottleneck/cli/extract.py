@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bottleneck.backbones.request import POOLS
+from bottleneck.backbones.request import POOLS, PRECISIONS
 from bottleneck.cli.common import command, give_up, progress_bar, put_json, say
+from bottleneck.engines.engine import ENGINES
 
 if TYPE_CHECKING:
     from bottleneck.images.failures import Limit
@@ -49,10 +50,22 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     "--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors that are not taken from a weights file."
 )
 @click.option("--allow-partial", is_flag=True, help="Take what fits of a weights file; the rest is random.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="Of the computation; auto: the fastest that the hardware has natively.",
+)
+@click.option(
+    "--fast-jpeg", is_flag=True, help="Decode large JPEGs at a fraction of their size; slightly other features."
+)
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
 @click.option("--batch-size", type=click.IntRange(1), help="Images that pass the network at once.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that decode.")
-@click.option("--device", help="As in torch.device.  [default: cuda where there is one, else cpu]")
+@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What computes.")
+@click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
+@click.option("--compile", is_flag=True, help="Let torch compile the network first, which takes minutes.")
 @click.option("--max-pixels", type=click.IntRange(1), help="Refuse larger images.  [default: 178956970]")
 @click.option(
     "--max-failures",
@@ -80,7 +93,7 @@ def extract(
     path,label[,split][,group], or with --no-labels any folder or file. By default it is what was last extracted with
     this cache, else the current folder.
     """
-    from bottleneck.cli.show import dataset_line, failures_list, ignored_line, notes_list
+    from bottleneck.cli.show import dataset_line, engine_line, failures_list, ignored_line, notes_list
     from bottleneck.extraction import extract as run
     from bottleneck.images.failures import Limit
 
@@ -99,6 +112,7 @@ def extract(
         f"{counted}: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
         f"{done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
     )
+    engine_line(done)
     limit = Limit(0, percent=False) if strict else max_failures
     problem = limit.problem(len(done.failures), done.images, done.failures_table)
     if as_json:
@@ -118,6 +132,9 @@ def extract(
                 "fingerprint": done.store.spec.fingerprint,
                 "seconds": round(done.seconds, 3),
                 "engine": done.engine,
+                "precision": done.store.spec.precision,
+                "cosine": done.check.cosine if done.check else None,
+                "remarks": list(done.remarks),
                 "restored": vars(done.restored) if done.restored else None,
                 "failures": [vars(failure) for failure in done.failures],
                 "failures_table": str(done.failures_table) if done.failures_table else None,

@@ -19,7 +19,7 @@ from bottleneck.images.failures import by_reason
 if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
     from bottleneck.cache.maintain import StoreInfo
     from bottleneck.demo.tour import Example
-    from bottleneck.extraction import Note
+    from bottleneck.extraction import Extraction, Note
     from bottleneck.prediction import Predictions
     from bottleneck.runs import Run
 
@@ -55,6 +55,16 @@ def ignored_line(ignored: dict[str, int]) -> None:
         listed = ", ".join(f"{count} {reason}" for reason, count in ignored.items())
         count = sum(ignored.values())
         say(f"{count} file{'s' if count > 1 else ''} ignored: {listed}")
+
+
+def engine_line(done: Extraction) -> None:
+    """Say what computed the features, how near it comes to torch in fp32, and why nothing faster did."""
+    if not done.computed:
+        return
+    near = f", lowest cosine to torch in fp32 {done.check.cosine:.4f}" if done.check and done.check.cosine else ""
+    say(f"engine: {done.engine}, {done.store.spec.precision}{near}")
+    for remark in done.remarks:
+        say(f"  {remark}")
 
 
 def dataset_line(dataset: Dataset) -> None:

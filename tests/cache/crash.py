@@ -34,7 +34,7 @@ import numpy as np
 from PIL import Image
 
 import bottleneck.files
-from bottleneck import extraction, pipeline
+from bottleneck import extraction
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.compact import compact
 from bottleneck.cache.maintain import gc
@@ -43,6 +43,7 @@ from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
 from bottleneck.images.digest import signature
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.pipeline import commits
 
 SPEC = Spec(
     backbone="tiny",
@@ -78,23 +79,30 @@ class TinyEngine:
     """Gives the mean colour of each 2 x 4 block of an image, in no time and without torch."""
 
     name = "tiny"
+    precision = "fp32"
     batch_size = 4
+    parallel = 1
+
+    def close(self) -> None:
+        pass
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return pixels.reshape(len(pixels), 4, 2, 2, 4, 3).mean(axis=(2, 4)).reshape(len(pixels), D).astype(np.float32)
 
 
 class Pending:
-    """Stands for `extraction._Pending`: a backbone that is there at once."""
+    """Stands for `pending.Pending`: a backbone that is there at once."""
 
     spec = SPEC
     built = True
     restored = None
+    check = None
+    remarks = ()
 
     def __init__(self, *_: object) -> None:
         pass
 
-    def engine(self) -> TinyEngine:
+    def engine(self, sample: np.ndarray) -> TinyEngine:
         return TinyEngine()
 
 
@@ -573,8 +581,8 @@ def _unproven(store: Store, name: str) -> Any:
 
 
 def main() -> None:
-    extraction._Pending = Pending
-    pipeline._FIRST_COMMIT_SECONDS = 0.0
+    extraction.Pending = Pending
+    commits._FIRST_COMMIT_SECONDS = 0.0
     os.fsync = lambda descriptor: None  # what it is for, a loss of power, cannot be had here; that it is called can
     root = Path(tempfile.mkdtemp(prefix="crash-", dir=os.getcwd()))
     os.chdir(root)

@@ -1,0 +1,120 @@
+"""What stands between two stages: a queue that holds so many bytes, and room for so many bytes at once."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Cancelled(Exception):
+    """The work has been stopped; a thread that meets this ends."""
+
+
+class Channel(Generic[T]):
+    """Hands items from some threads to others.
+
+    Parameters
+    ----------
+    limit : int, optional
+        How many bytes may wait in it; one item may always. By default there is no limit.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._items: deque[tuple[T, int]] = deque()
+        self._bytes = 0
+        self._closed = self._cancelled = False
+        self._changed = Condition()
+
+    def put(self, item: T, size: int = 0) -> None:
+        """Add an item of `size` bytes, when there is room for it.
+
+        Raises
+        ------
+        Cancelled
+            If the work has been stopped.
+        """
+        with self._changed:
+            while not self._cancelled and self._items and self._limit is not None and self._bytes + size > self._limit:
+                self._changed.wait()
+            if self._cancelled:
+                raise Cancelled
+            self._items.append((item, size))
+            self._bytes += size
+            self._changed.notify_all()
+
+    def get(self) -> T | None:
+        """Return the next item, or None where no more will come.
+
+        Raises
+        ------
+        Cancelled
+            If the work has been stopped.
+        """
+        with self._changed:
+            while not self._items and not self._closed and not self._cancelled:
+                self._changed.wait()
+            if self._cancelled:
+                raise Cancelled
+            if not self._items:
+                return None
+            item, size = self._items.popleft()
+            self._bytes -= size
+            self._changed.notify_all()
+            return item
+
+    def first(self, count: int) -> list[T]:
+        """Return the first items, up to `count`, when they are there or no more will come; they stay."""
+        with self._changed:
+            while len(self._items) < count and not self._closed and not self._cancelled and not self._full():
+                self._changed.wait()
+            return [item for item, _ in list(self._items)[:count]]
+
+    def close(self) -> None:
+        """Say that no more items will come."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """Stop all that wait here, and all that come."""
+        with self._changed:
+            self._cancelled = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def _full(self) -> bool:
+        return self._limit is not None and self._bytes >= self._limit // 2
+
+
+class Room:
+    """Memory for what is being decoded: a few large images at once, or many small ones.
+
+    Parameters
+    ----------
+    limit : int
+        In bytes; what needs more has it alone.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def __call__(self, size: int) -> Iterator[None]:
+        """Wait until there is room for `size` bytes, and have it within the context."""
+        size = min(size, self._limit)
+        with self._changed:
+            while self._taken + size > self._limit:
+                self._changed.wait()
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()

@@ -1,0 +1,42 @@
+"""Features on their way into the cache: often enough that a kill loses little, seldom enough that shards are few."""
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.cache.store import Store
+from bottleneck.images.keys import Digests
+
+# A commit loses nothing; work since the last one is lost to a kill. Early on that is two seconds' worth, later 2 %.
+_FIRST_COMMIT_SECONDS = 2.0
+_LAST_COMMIT_SECONDS = 60.0
+_COMMIT_SHARE = 0.02
+_COMMIT_ROWS = 16_384
+
+
+class Commits:
+    """Collects features and commits them to a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._digests: list[Digests] = []
+        self._features: list[NDArray[np.float32]] = []
+        self._started = self._last = time.monotonic()
+
+    def add(self, digests: Digests, features: NDArray[np.float32]) -> None:
+        """Take a batch, and commit when enough has come together."""
+        self._digests.append(digests)
+        self._features.append(features)
+        now = time.monotonic()
+        patience = min(max(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE * (now - self._started)), _LAST_COMMIT_SECONDS)
+        if now - self._last >= patience or sum(map(len, self._digests)) >= _COMMIT_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what has come together; when this returns it survives any kill."""
+        if self._digests:
+            digests, features = np.concatenate(self._digests), np.concatenate(self._features)
+            self._digests, self._features = [], []
+            self._store.append(digests, features)
+        self._last = time.monotonic()

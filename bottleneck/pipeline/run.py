@@ -1,0 +1,125 @@
+"""One pass over a set of images: what has no features goes through all stages, and into the cache."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.cache.store import Store
+from bottleneck.engines.hardware import cores
+from bottleneck.errors import ImageError
+from bottleneck.images.decode import Decoded
+from bottleneck.images.keys import as_digests
+from bottleneck.images.scan import Progress
+from bottleneck.images.survey import Survey
+from bottleneck.pipeline.claims import Claims
+from bottleneck.pipeline.commits import Commits
+from bottleneck.pipeline.stages import Computed, Crashed, Read, Stages
+from bottleneck.pipeline.work import Settings, Work, items_of
+
+if TYPE_CHECKING:
+    from bottleneck.engines.engine import Engine
+
+_SAMPLE = 8  # images that the choice of an engine looks at
+_PATIENCE = 0.5  # seconds that threads have to end in after Ctrl-C
+
+StartEngine = Callable[[NDArray[np.uint8]], "Engine"]
+
+
+def run(
+    survey: Survey,
+    store: Store,
+    start_engine: StartEngine,
+    known: dict[bytes, ImageError],
+    settings: Settings,
+    work: Work,
+    progress: Progress | None,
+) -> None:
+    """Read the files that are unknown, and send every image without features through decoding and the engine.
+
+    Parameters
+    ----------
+    survey : Survey
+        Learns the digests of the files that are read.
+    store : Store
+    start_engine : callable
+        Takes the first images, ``uint8 (n, h, w, 3)``, and gives the engine; not called where none needs it.
+    known : dict of bytes to ImageError
+        Images that need not be tried again.
+    settings : Settings
+    work : Work
+        Takes what was done.
+    progress : callable or None
+
+    Raises
+    ------
+    CacheError
+        If features cannot be committed. What was committed before is kept, as it is after Ctrl-C.
+    """
+    claims = Claims(store.index(), known.keys() | work.undecodable.keys())
+    items = items_of(survey, claims, settings.share)
+    stages = Stages(survey.paths, store.spec.preprocessing, settings, claims, settings.threads or cores())
+    commits = Commits(store)
+    engine: Engine | None = None
+    read = waiting = 0  # items that were read; images that are on their way through the engine
+    try:
+        stages.read(items)
+        while read < len(items) or waiting:
+            event = stages.events.get()
+            if isinstance(event, Crashed):
+                raise event.error
+            if isinstance(event, Computed):
+                waiting -= event.count
+                _commit(event, commits, work)
+            elif event is not None:
+                read += 1
+                waiting += event.has_pixels
+                _take(event, survey, work)
+                if event.has_pixels and engine is None:
+                    engine = start_engine(stages.sample(_SAMPLE))
+                    work.engine = engine.name
+                    stages.compute(engine)
+            if progress:
+                progress("extract", read - waiting, len(items))
+    finally:
+        try:
+            commits.flush()  # after Ctrl-C too: what is computed is kept
+            survey.save()
+        finally:
+            stages.stop(_PATIENCE)
+            if engine:
+                engine.close()
+
+
+def _take(read: Read, survey: Survey, work: Work) -> None:
+    """Take what came of a file."""
+    if read.problem:
+        if read.item.digest is None:
+            survey.fail(read.item.rows[0], read.problem)
+        else:
+            work.unread[read.item.digest] = read.problem
+        return
+    if read.signature is None:
+        return  # others have committed its features
+    if read.item.digest is None:
+        survey.learn(read.row, read.digest, read.signature, read.when)
+    if isinstance(read.outcome, ImageError):
+        work.undecodable[read.digest] = read.outcome
+    elif isinstance(read.outcome, Decoded) and read.outcome.note:
+        work.notes[read.digest] = read.outcome.note
+
+
+def _commit(batch: Computed, commits: Commits, work: Work) -> None:
+    """Take the features of a batch."""
+    if batch.features is None:
+        return
+    good = np.asarray(np.isfinite(batch.features).all(axis=1))
+    for digest in (digest for digest, fine in zip(batch.digests, good.tolist(), strict=True) if not fine):
+        work.undecodable[digest] = ImageError(
+            "not-finite", "the network gives NaN or infinity; are its weights intact?"
+        )
+    done = [digest for digest, fine in zip(batch.digests, good.tolist(), strict=True) if fine]
+    if done:
+        commits.add(as_digests(done), batch.features[good])
+        work.computed.update(done)
