@@ -15,7 +15,8 @@ from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.engines.engine import Wish
+from bottleneck.crew import Crew
+from bottleneck.engines.engine import Engine, Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
@@ -132,7 +133,8 @@ def extract(
     max_pixels : int
         An image of more pixels is refused before it is decoded; it would take three bytes of memory a pixel or more.
     engine, device, compile
-        What runs the backbone; see `bottleneck.engines.engine.Wish`.
+        What runs the backbone; see `bottleneck.engines.engine.Wish`. Several devices, with commas between, have a
+        process each; by default all CUDA devices do.
     remember : bool
         Whether these images become the default of later commands.
     progress : callable, optional
@@ -176,12 +178,23 @@ def extract(
     wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
     check_request(request)
     found = _survey(images, home.root, Path(runs), labels)
-    pending = Pending(request, home, wish)
+    settings = Settings(threads=threads, max_pixels=max_pixels)
+    crew = Crew(wish, request, home.root, found, settings)
+    pending = Pending(request, home, crew.wish)
     memo = UndecodableMemo(home.root / "digests.sqlite")
     known = memo.load()
-    settings = Settings(threads=threads, max_pixels=max_pixels)
-    filled = _fill(found, home, pending, known, settings, progress)
-    store, dataset, has, work = filled.store, filled.dataset, filled.has, filled.work
+    work, before = Work(), None
+    remarks: tuple[str, ...] = ()
+    try:
+        if crew.others:
+            before = home.store(pending.spec).index()
+            remarks = _share(found, home, pending, crew, known, settings, work, progress)
+            found = _survey(images, home.root, Path(runs), labels)  # the others have read files, too
+            known = memo.load()
+        filled = _fill(found, home, pending, known, settings, work, progress)
+    finally:
+        crew.stop()
+    store, dataset, has = filled.store, filled.dataset, filled.has
     failures = _failures(dataset, known | work.undecodable | work.unread, has)
     memo.remember(work.undecodable)
     if request.random and not pending.built:
@@ -195,13 +208,17 @@ def extract(
     store.remember_request(replace(request, precision=store.spec.precision).to_json())
     if remember:
         save_last(home.root, Last(str(dataset.source), dataset.labelled, store.name))
-    unique = int(has[dataset.first_rows()].sum())
+    first = dataset.first_rows()
+    unique = int(has[first].sum())
+    computed = len(work.computed)
+    if before is not None:  # by the others, too
+        computed = int((has & ~before.has(dataset.digests))[first].sum())
     return Extraction(
         dataset=dataset,
         store=store,
         dim=filled.dim,
-        computed=len(work.computed),
-        reused=unique - len(work.computed),
+        computed=computed,
+        reused=unique - computed,
         copies=int(has.sum()) - unique,
         failures=failures,
         failures_table=table if failures and remember else None,
@@ -209,7 +226,7 @@ def extract(
         seconds=time.perf_counter() - started,
         engine=work.engine,
         check=pending.check,
-        remarks=pending.remarks if work.computed else (),
+        remarks=(*(pending.remarks if computed else ()), *remarks),
         restored=pending.restored,
     )
 
@@ -222,7 +239,6 @@ class _Filled:
     dataset: Dataset
     has: NDArray[np.bool_]  # whether each row has features, when the pipeline had run
     dim: int
-    work: Work
 
 
 def _fill(
@@ -231,6 +247,7 @@ def _fill(
     pending: "Pending",
     known: dict[bytes, ImageError],
     settings: Settings,
+    work: Work,
     progress: Progress | None,
 ) -> _Filled:
     """Run the pipeline until every image has features, or a reason to have none.
@@ -240,7 +257,6 @@ def _fill(
     CacheError
         If features vanish as fast as they are computed.
     """
-    work = Work()
     for _ in range(_PASSES):
         store = home.store(pending.spec)
         try:
@@ -252,9 +268,35 @@ def _fill(
         excused = known.keys() | work.undecodable.keys() | work.unread.keys()
         if all(dataset.digests[row].tobytes() in excused for row in np.flatnonzero(~has).tolist()):
             dim = next((entry.dim for entry in index.entries.values()), 0)
-            return _Filled(store, dataset, has, dim, work)
+            return _Filled(store, dataset, has, dim)
         # Features that were here at the start have been quarantined, or deleted by another process, meanwhile.
     raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
+
+
+def _share(
+    found: Survey,
+    home: FeatureCache,
+    pending: "Pending",
+    crew: Crew,
+    known: dict[bytes, ImageError],
+    settings: Settings,
+    work: Work,
+    progress: Progress | None,
+) -> tuple[str, ...]:
+    """Compute a share of the images while other processes compute theirs; return what went wrong with them."""
+
+    def engine(sample: NDArray[np.uint8]) -> Engine:
+        started = pending.engine(sample)
+        crew.start(pending.spec.precision)
+        return started
+
+    for _ in range(_PASSES):
+        try:
+            run(found, home.store(pending.spec), engine, known, replace(settings, share=crew.share), work, progress)
+            break
+        except OtherSpec:
+            continue
+    return crew.finish()
 
 
 def _survey(images: "str | os.PathLike[str] | Dataset | None", cache: Path, runs: Path, labels: bool) -> Survey:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from bottleneck.engines.kept import Check
 
 
+_SLOW = "fp32: no bfloat16 of its own was found in this CPU, nor a GPU"
+
+
 class OtherSpec(Exception):
     """The features turned out to be of another spec than was planned."""
 
@@ -61,8 +64,13 @@ class Pending:
             raise OtherSpec from error
         self._backbone = None
         self.check = chosen.check
-        self.remarks = tuple(dict.fromkeys((*self.remarks, *chosen.remarks)))
+        slow = (_SLOW,) if self._slow() else ()
+        self.remarks = tuple(dict.fromkeys((*self.remarks, *chosen.remarks, *slow)))
         return chosen.engine
+
+    def _slow(self) -> bool:
+        """Whether fp32 is all that ``auto`` can choose from."""
+        return self._request.precision == "auto" and precisions(self._wish, "auto") == ("fp32",)
 
     def _planned(self) -> Spec:
         """Return the spec in the fastest precision, of a network that is built for it."""

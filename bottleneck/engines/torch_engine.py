@@ -90,6 +90,11 @@ class TorchEngine:
                     rows = self._network(images)
                 features: NDArray[np.float32] = rows[: len(pixels)].float().cpu().numpy()
             return features
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"no memory on {self.device} for {self.batch_size} images at once: add --batch-size "
+                f"{max(1, self.batch_size // 4)}"
+            ) from error
         finally:
             self._lanes.put(lane)
 
@@ -155,6 +160,11 @@ def torch_device(name: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"expected a device that torch has here, such as cpu, got {name!r}: {reason}") from error
+
+
+def cuda_devices() -> tuple[str, ...]:
+    """Return the names of all CUDA devices that this process may use."""
+    return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
 
 
 def fastest_precision(device: torch.device) -> str:

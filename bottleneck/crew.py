@@ -1,0 +1,156 @@
+"""Several devices of one machine: a process for each, all writing shards into one cache.
+
+This process has the first device and the first share of the images; each other process has the next.
+"""
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from bottleneck.backbones.request import Request
+from bottleneck.cache.store import FeatureCache
+from bottleneck.engines.engine import Wish
+from bottleneck.engines.hardware import gpu_possible
+from bottleneck.errors import BottleneckError, ModelError
+from bottleneck.images.splits import Shares
+from bottleneck.images.survey import Survey, survey
+from bottleneck.images.undecodable import UndecodableMemo
+from bottleneck.pending import OtherSpec, Pending
+from bottleneck.pipeline.run import run
+from bottleneck.pipeline.work import Settings, Work
+
+_PASSES = 2  # the second where the memo of the spec was wrong
+
+
+def devices_of(wish: Wish) -> tuple[str | None, ...]:
+    """Return the devices to use: those named, with commas between; by default all CUDA devices that are visible.
+
+    Raises
+    ------
+    ModelError
+        If one of several has no name.
+    """
+    if wish.device is not None:
+        names = tuple(name.strip() for name in wish.device.split(","))
+        if not all(names):
+            raise ModelError(f"expected devices with commas between, such as cuda:0,cuda:1, got {wish.device!r}")
+        return names
+    if wish.engine != "openvino" and gpu_possible():
+        from bottleneck.engines.torch_engine import cuda_devices
+
+        if len(found := cuda_devices()) > 1:
+            return found
+    return (None,)
+
+
+class Crew:
+    """The other processes; without other devices there are none.
+
+    Parameters
+    ----------
+    wish : Wish
+        With the devices of all.
+    request : Request
+    cache : path
+    found : Survey
+        Of the images of all.
+    settings : Settings
+        Of a process that works alone.
+    """
+
+    def __init__(self, wish: Wish, request: Request, cache: Path, found: Survey, settings: Settings) -> None:
+        self._devices = devices_of(wish)
+        self._request = request
+        self._cache = cache
+        self._paths = found.paths
+        self._settings = settings
+        self._processes: list[tuple[str | None, subprocess.Popen[str]]] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="bottleneck-")
+        self.wish = replace(wish, device=self._devices[0])  # of this process
+
+        self.share = (0, len(self._devices))  # of the images, that this process has while the others work
+
+    @property
+    def others(self) -> bool:
+        """Whether there are other processes."""
+        return len(self._devices) > 1
+
+    def start(self, precision: str) -> None:
+        """Start the other processes, once the precision is known."""
+        if self._processes:
+            return
+        table = Path(self._folder.name) / "images.csv"
+        if len(self._devices) > 1:
+            with open(table, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                csv.writer(file).writerows([["path"], *([str(Path(path).absolute())] for path in self._paths)])
+        for number, device in enumerate(self._devices[1:], 1):
+            job = {
+                "images": str(table),
+                "request": replace(self._request, precision=precision).to_json(),
+                "wish": asdict(replace(self.wish, device=device)),
+                "cache": str(self._cache),
+                "settings": asdict(replace(self._settings, share=(number, len(self._devices)))),
+            }
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bottleneck.crew"],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # it has ended; `finish` tells why
+                process.stdin.write(json.dumps(job))
+                process.stdin.close()
+            process.stdin = None
+            self._processes.append((device, process))
+
+    def finish(self) -> tuple[str, ...]:
+        """Wait for the others; return what went wrong with them, whose images are then left to this process."""
+        remarks = []
+        for device, process in self._processes:
+            _, text = process.communicate()
+            if process.returncode:
+                last = (text.strip().splitlines() or ["no word"])[-1]
+                remarks.append(f"the process on {device} ended early ({last}); its images were left to this one")
+        self._processes = []
+        return tuple(remarks)
+
+    def stop(self) -> None:
+        """End the others, if they still work; what they have committed is kept."""
+        for _, process in self._processes:
+            process.terminate()
+            process.communicate()
+        self._folder.cleanup()
+
+
+def work(job: dict[str, Any]) -> None:
+    """Compute the features of one share of the images, in the process of its own that this is."""
+    request, wish = Request(**job["request"]), Wish(**job["wish"])
+    settings = Settings(**{**job["settings"], "share": tuple(job["settings"]["share"])})
+    home = FeatureCache(job["cache"])
+    found = survey(Path(job["images"]), labels=False, shares=Shares(), cache=home.root, exclude=())
+    pending = Pending(request, home, wish)
+    memo = UndecodableMemo(home.root / "digests.sqlite")
+    done = Work()
+    for _ in range(_PASSES):
+        try:
+            run(found, home.store(pending.spec), pending.engine, memo.load(), settings, done, None)
+            break
+        except OtherSpec:
+            continue
+    memo.remember(done.undecodable)
+
+
+if __name__ == "__main__":
+    try:
+        work(json.load(sys.stdin))
+    except (BottleneckError, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
