@@ -24,7 +24,7 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
 
     Extracts with the default backbone, fits three heads, shows how well they do and what to type next.
     """
-    from bottleneck.cli.show import examples_table, plain_console, runs_table
+    from bottleneck.cli.show import engine_line, examples_table, plain_console, runs_table
     from bottleneck.demo.tour import examples, prepare
     from bottleneck.extraction import extract
     from bottleneck.fitting import fit
@@ -39,6 +39,7 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
         say("2. Extract: a frozen EfficientNet-Lite0 sees each image once")
         done = extract(images, cache=cache, runs=runs, progress=progress)
         say(f"   {done.computed} computed, {done.reused} reused, {done.dim} features each, {done.seconds:.1f} s")
+        engine_line(done)
     say("3. Fit: three heads on the cached features")
     fitted = [fit(images, head=head, cache=cache, runs=runs) for head in NAMES]
     console.print(runs_table(fitted))

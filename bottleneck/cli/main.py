@@ -1,6 +1,8 @@
 """The command ``bottleneck``."""
 
+import os
 import sys
+import threading
 
 import click
 
@@ -39,4 +41,23 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
-    cli()
+    try:
+        cli()
+    except SystemExit as end:
+        _leave_threads_behind(end.code)
+        raise
+
+
+def _leave_threads_behind(code: object) -> None:
+    """End the process at once, if an interrupted extraction has left threads in the middle of a batch or an image.
+
+    The interpreter would take itself down under them, and a crash would hide the exit code.
+    """
+    if threading.active_count() == 1:
+        return
+    from bottleneck.pipeline.stages import THREADS
+
+    if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))

@@ -103,6 +103,8 @@ def convert(backbone: "Backbone", precision: str, batch_size: int | None = None)
         If OpenVINO has no counterpart of some of its operations.
     """
     import torch
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     from bottleneck.engines.folding import prepared, probe
 
@@ -127,8 +129,11 @@ def convert(backbone: "Backbone", precision: str, batch_size: int | None = None)
         example = torch.zeros(batch_size or BATCH, height, width, 3, dtype=torch.uint8)
         try:
             traced = torch.jit.trace(Graph().eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
-            model: openvino.Model = openvino.convert_model(traced, input=[openvino.PartialShape(list(example.shape))])
-            model.validate_nodes_and_infer_types()
+            # As `openvino.convert_model` does, without its passes over the model, which compiling runs again.
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            decoder = TorchScriptPythonDecoder(traced)  # the frontend keeps no reference of its own
+            model: openvino.Model = frontend.convert(frontend.load(decoder))
+            model.reshape(list(example.shape))
         except Exception as error:  # the frontend's own errors have no common class
             raise ModelError(f"OpenVINO cannot convert the network: {_first_line(error)}") from error
     return model

@@ -1,10 +1,8 @@
 """One pass over a set of images: what has no features goes through all stages, and into the cache."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bottleneck.cache.store import Store
 from bottleneck.engines.hardware import cores
@@ -15,16 +13,13 @@ from bottleneck.images.scan import Progress
 from bottleneck.images.survey import Survey
 from bottleneck.pipeline.claims import Claims
 from bottleneck.pipeline.commits import Commits
-from bottleneck.pipeline.stages import Computed, Crashed, Read, Stages
+from bottleneck.pipeline.stages import Computed, Crashed, Read, Stages, Started, StartEngine
 from bottleneck.pipeline.work import Settings, Work, items_of
 
 if TYPE_CHECKING:
     from bottleneck.engines.engine import Engine
 
-_SAMPLE = 8  # images that the choice of an engine looks at
-_PATIENCE = 0.5  # seconds that threads have to end in after Ctrl-C
-
-StartEngine = Callable[[NDArray[np.uint8]], "Engine"]
+_PATIENCE = 0.3  # seconds that threads have to end in after Ctrl-C
 
 
 def run(
@@ -62,6 +57,7 @@ def run(
     stages = Stages(survey.paths, store.spec.preprocessing, settings, claims, settings.threads or cores())
     commits = Commits(store)
     engine: Engine | None = None
+    starting = False
     read = waiting = 0  # items that were read; images that are on their way through the engine
     try:
         stages.read(items)
@@ -69,17 +65,20 @@ def run(
             event = stages.events.get()
             if isinstance(event, Crashed):
                 raise event.error
-            if isinstance(event, Computed):
+            if isinstance(event, Started):
+                engine = event.engine
+                work.engine = engine.name
+                stages.compute(engine)
+            elif isinstance(event, Computed):
                 waiting -= event.count
                 _commit(event, commits, work)
             elif event is not None:
                 read += 1
                 waiting += event.has_pixels
                 _take(event, survey, work)
-                if event.has_pixels and engine is None:
-                    engine = start_engine(stages.sample(_SAMPLE))
-                    work.engine = engine.name
-                    stages.compute(engine)
+                if event.has_pixels and not starting:
+                    starting = True
+                    stages.start(start_engine)
             if progress:
                 progress("extract", read - waiting, len(items))
     finally:

@@ -23,6 +23,10 @@ from bottleneck.pipeline.work import Item, Settings
 if TYPE_CHECKING:
     from bottleneck.engines.engine import Engine
 
+StartEngine = Callable[[NDArray[np.uint8]], "Engine"]  # (n, h, w, 3), some of the images
+
+_SAMPLE = 8  # images that the choice of an engine looks at
+
 # Threads that read wait for a disk or a network, not for a core.
 _READERS = 8
 
@@ -58,6 +62,13 @@ class Computed:
     count: int
     digests: list[bytes]
     features: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Started:
+    """An engine that is ready."""
+
+    engine: "Engine"
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class Stages:
     def __init__(
         self, paths: list[str], preprocessing: Preprocessing, settings: Settings, claims: Claims, threads: int
     ) -> None:
-        self.events: Channel[Read | Computed | Crashed] = Channel()
+        self.events: Channel[Read | Started | Computed | Crashed] = Channel()
         self._paths = paths
         self._preprocessing = preprocessing
         self._max_pixels = settings.max_pixels
@@ -117,9 +128,17 @@ class Stages:
         self._start("read", min(_READERS, len(items)), lambda: self._read_all(source), self._files)
         self._start("decode", self._decoders, self._decode_all, self._pixels)
 
-    def sample(self, count: int) -> NDArray[np.uint8]:
-        """Return the pixels of the images that come first, ``uint8 (n, h, w, 3)``; they stay where they are."""
-        return np.stack([pixels for _, pixels in self._pixels.first(count)])
+    def start(self, start_engine: "StartEngine") -> None:
+        """Begin to start an engine, which comes as `Started`; it is shown the images that come first.
+
+        In a thread, too: importing and converting a network takes seconds, and swallows a Ctrl-C that falls into it.
+        """
+
+        def body() -> None:
+            sample = np.stack([pixels for _, pixels in self._pixels.first(_SAMPLE)])
+            self.events.put(Started(start_engine(sample)))
+
+        self._start("engine", 1, body, None)
 
     def compute(self, engine: "Engine") -> None:
         """Begin to run the engine on what has been decoded; of each batch comes one `Computed`."""
