@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture parity catalogue lint clean
+.PHONY: demo test torture parity catalogue bench-extract lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
@@ -23,6 +23,11 @@ parity: $(VENV)/.installed-dev
 catalogue: $(VENV)/.installed-dev
 	$(BIN)/python -m bottleneck.backbones.catalogue_maker
 
+# Extraction beside the plain loop of PyTorch and img2vec, in an environment of its own tools (some minutes).
+bench-extract: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet img2vec-pytorch
+	$(BIN)/python benchmarks/bench_extract.py
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,7 +37,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[openvino]'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python

@@ -1,92 +1,77 @@
-"""The main job beside the plain PyTorch loop, in one run on the same images: ``python benchmarks/bench_main_job.py``.
+"""The main job from nothing to three heads, in each precision, on the same images.
 
-Prints a Markdown table. IMAGES is a folder of class folders, or of train/val folders of them; by default the digits of
-the demonstration.
+``python benchmarks/bench_main_job.py [IMAGES]``
+Prints Markdown tables. IMAGES is a folder of class folders, or of train/val folders of them; by default the digits of
+the demonstration. Each command is a process of its own, start-up included.
 """
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
 
-PLAIN_LOOP = 256  # images that the plain loop sees; its rate does not change with more
+HEADS = ("logistic", "svm", "softmax")
 
 
-def plain_loop(paths: list[str]) -> tuple[float, np.ndarray]:
-    """Return the seconds that a DataLoader and a frozen network in fp32 take, model built before, and the features."""
-    import torch
-    from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
-
-    from bottleneck.backbones.registry import load
-    from bottleneck.backbones.request import Request
-
-    backbone = load(Request())
-    import timm
-    from timm.data import create_transform, resolve_model_data_config
-
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
-    network.load_state_dict(backbone.network.state_dict(), strict=False)
-    transform = create_transform(**resolve_model_data_config(network))
-
-    class Images(Dataset):
-        def __len__(self) -> int:
-            return len(paths)
-
-        def __getitem__(self, index: int) -> torch.Tensor:
-            return transform(Image.open(paths[index]).convert("RGB"))
-
+def timed(*words: str) -> tuple[float, dict[str, Any]]:
+    """Return the seconds that a bottleneck command takes, and what it prints as JSON."""
     started = time.perf_counter()
-    with torch.inference_mode():
-        features = torch.cat([network(batch) for batch in DataLoader(Images(), batch_size=32, num_workers=2)])
-    return time.perf_counter() - started, features.numpy()
+    done = subprocess.run(
+        [sys.executable, "-m", "bottleneck", *words, "--json"], check=True, capture_output=True, text=True
+    )
+    return time.perf_counter() - started, json.loads(done.stdout)
 
 
-def timed(*words: str) -> float:
-    """Return the seconds that a bottleneck command takes as a process of its own, start-up included."""
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "bottleneck", *words], check=True, capture_output=True)
-    return time.perf_counter() - started
+def measure(source: Path, home: Path, precision: str) -> tuple[dict[str, float], dict[str, dict[str, Any]], str]:
+    """Return the seconds of each command, what each fit found, and what computed the features."""
+    common = ("--cache", str(home / precision), "--runs", str(home / f"runs-{precision}"))
+    seconds: dict[str, float] = {}
+    seconds["extract"], done = timed("extract", str(source), "--precision", precision, *common)
+    fits = {}
+    for head in HEADS:
+        seconds[f"fit --head {head}"], fits[head] = timed("fit", "--head", head, *common)
+    seconds["all four"] = sum(seconds.values())
+    seconds["extract again"], _ = timed("extract", str(source), "--precision", precision, *common)
+    for shards in (home / precision).glob("features/*/shards"):
+        shutil.rmtree(shards)
+    again, _ = timed("extract", str(source), "--precision", precision, *common)
+    seconds["extract all again, with the conversion kept"] = again
+    return seconds, fits, f"{done['engine']}, lowest cosine {done['cosine']:.5f}, {done['computed']} images"
 
 
 @click.command()
 @click.argument("images", required=False)
-def main(images: str | None) -> None:
+@click.option("--precisions", default="bf16,fp32", show_default=True)
+def main(images: str | None, precisions: str) -> None:
     """Measure the main job on IMAGES."""
     from bottleneck.demo.digits import write_digits
-    from bottleneck.extraction import extract
 
     home = Path(tempfile.mkdtemp(prefix="bottleneck-bench-"))
     source = Path(images).absolute() if images else write_digits(home / "digits")
-    common = ("--cache", str(home / "cache"), "--runs", str(home / "runs"))
+    names = precisions.split(",")
     try:
-        first = timed("extract", str(source), *common)
-        again = timed("extract", str(source), *common)
-        fits = {head: timed("fit", "--head", head, *common) for head in ("logistic", "svm", "softmax")}
-        done = extract(source, cache=home / "cache")
-        step = max(1, len(done.dataset) // PLAIN_LOOP)
-        some = done.dataset.subset(range(0, len(done.dataset), step))
-        seconds, reference = plain_loop(list(some.paths))
-        fresh = extract(some, cache=home / "other")
-        cached = done.store.read(some.digests)
+        found = {precision: measure(source, home, precision) for precision in names}
     finally:
         shutil.rmtree(home)
-    cosine = (cached * reference).sum(1) / np.linalg.norm(cached, axis=1) / np.linalg.norm(reference, axis=1)
-    plain, ours = len(some) / seconds, len(some) / fresh.seconds
-    print(f"{done.images} images of {source.name}, efficientnet_lite0, fp32\n")
-    print("| what | seconds | images/s | ratio |\n|---|---|---|---|")
-    print(f"| plain PyTorch loop, {len(some)} images, model built before | {seconds:.1f} | {plain:.1f} | 1.0 |")
-    print(f"| `extract`, the same images, committed | {fresh.seconds:.1f} | {ours:.1f} | {ours / plain:.1f} |")
-    print(f"| `extract` of all, as a process | {first:.1f} | {done.images / first:.1f} | |")
-    print(f"| `extract` again | {again:.2f} | | {first / again:.0f}x faster than the first |")
-    for head, taken in fits.items():
-        print(f"| `fit --head {head}`, as a process | {taken:.1f} | | |")
-    print(f"\nlowest cosine of a cached feature with the plain loop's: {cosine.min():.7f}")
+    columns = " | ".join(names)
+    click.echo(f"| seconds, as processes | {columns} |\n|---{'|---' * len(names)}|")
+    for what in found[names[0]][0]:
+        click.echo(f"| {what} | {' | '.join(f'{found[name][0][what]:.1f}' for name in names)} |")
+    click.echo(f"\n| accuracy, cross-validated / held-out, % | {columns} |\n|---{'|---' * len(names)}|")
+    for head in HEADS:
+        cells = [
+            f"{100 * found[name][1][head]['cv_accuracy']:.1f} / {100 * found[name][1][head]['accuracy']:.1f}"
+            for name in names
+        ]
+        click.echo(f"| {head} | {' | '.join(cells)} |")
+    for name in names:
+        click.echo(f"\n{name}: {found[name][2]}")
 
 
 if __name__ == "__main__":

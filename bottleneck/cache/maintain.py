@@ -268,6 +268,10 @@ def _sweep_files(store: Store, before: float, found: Garbage, dry_run: bool) -> 
         if path.name not in shards and _age_ok(path, before):
             _delete(path, found, dry_run)
             found.memos += 1
+    for path in _listed(store.engines):  # conversions; the checks beside them are a few lines each, and stay
+        if path.is_dir() and _age_ok(path, before):
+            _delete(path, found, dry_run)
+            found.memos += 1
 
 
 def _temporaries(root: Path) -> Iterator[Path]:
