@@ -15,8 +15,8 @@ from typing import Any
 
 from bottleneck.backbones.request import Request
 from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.engine import Wish
 from bottleneck.engines.hardware import gpu_possible
+from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckError, ModelError
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey

@@ -16,7 +16,8 @@ from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.crew import Crew
-from bottleneck.engines.engine import Engine, Wish
+from bottleneck.engines.engine import Engine
+from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
@@ -133,7 +134,7 @@ def extract(
     max_pixels : int
         An image of more pixels is refused before it is decoded; it would take three bytes of memory a pixel or more.
     engine, device, compile
-        What runs the backbone; see `bottleneck.engines.engine.Wish`. Several devices, with commas between, have a
+        What runs the backbone; see `bottleneck.engines.wish.Wish`. Several devices, with commas between, have a
         process each; by default all CUDA devices do.
     remember : bool
         Whether these images become the default of later commands.

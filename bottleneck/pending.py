@@ -11,8 +11,9 @@ from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.cache.store import FeatureCache
 from bottleneck.engines.choice import NoEngine, choose, precisions
-from bottleneck.engines.engine import Engine, Wish
+from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import facts
+from bottleneck.engines.wish import Wish
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone

@@ -22,13 +22,14 @@ WRITERS = 8
 WRITER = """
 import json, sys, time
 from pathlib import Path
-import bottleneck.pipeline
+from bottleneck import extraction
 from bottleneck.extraction import extract
+from bottleneck.pipeline import claims, commits, stages
 from tests import tiny
 
-bottleneck.extraction._Pending = tiny.Pending
-bottleneck.pipeline._LOOK_SECONDS = 0.01
-bottleneck.pipeline._FIRST_COMMIT_SECONDS = bottleneck.pipeline._COMMIT_SHARE = 0.0
+extraction.Pending = tiny.Pending
+claims._LOOK_SECONDS = 0.01
+commits._FIRST_COMMIT_SECONDS = commits._COMMIT_SHARE = 0.0
 compute = tiny.TinyEngine.__call__
 tiny.TinyEngine.__call__ = lambda engine, pixels: time.sleep(0.02) or compute(engine, pixels)
 Path(f"ready-{sys.argv[1]}").touch()
@@ -97,9 +98,13 @@ def test_many_processes_at_once_leave_the_map_of_one_and_readers_never_wait(fold
         time.sleep(0.01)
     readers = [start(READER) for _ in range(2)]
     Path("go").touch()
-    told = [json.loads(finish(writer)) for writer in writers]
-    Path("stop").touch()
-    rounds = [int(finish(reader)) for reader in readers]
+    try:
+        told = [json.loads(finish(writer)) for writer in writers]
+        Path("stop").touch()
+        rounds = [int(finish(reader)) for reader in readers]
+    finally:
+        for process in (*writers, *readers):
+            process.kill()
 
     store = FeatureCache("shared").store(tiny.SPEC)
     assert np.array_equal(store.digests(), digests)

@@ -10,7 +10,7 @@ import bottleneck.crew
 from bottleneck.backbones.request import Request
 from bottleneck.crew import Crew, devices_of
 from bottleneck.engines import torch_engine
-from bottleneck.engines.engine import Wish
+from bottleneck.engines.wish import Wish
 from bottleneck.errors import ModelError
 from bottleneck.extraction import extract
 from bottleneck.images.splits import Shares

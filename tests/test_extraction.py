@@ -5,18 +5,23 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bottleneck import extraction
 from bottleneck.cache.scans import load_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning, ImagesError, ModelError
-from bottleneck.extraction import extract
+from bottleneck.images.decode import decode
 from bottleneck.images.scan import scan
 from bottleneck.images.splits import Shares
 from tests.conftest import photo, write
+
+# In the precision in which features can be compared bit for bit, and without the seconds that a conversion takes.
+extract = partial(extraction.extract, engine="torch", precision="fp32")
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(5)}
 
@@ -48,7 +53,7 @@ def test_a_second_extraction_computes_nothing_and_writes_nothing(folder, tmp_pat
 
 def test_a_second_extraction_does_not_import_torch(folder):
     images = folder(CLASSES)
-    extract(images)
+    extraction.extract(images)
     code = f"import sys, bottleneck; print(bottleneck.extract({str(images)!r}).reused, 'torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["10", "False"]
@@ -153,18 +158,23 @@ def test_an_image_one_of_whose_paths_is_gone_is_read_from_the_other(folder):
 
 
 def test_an_image_whose_features_are_not_finite_is_a_failure_and_the_rest_is_kept(folder, monkeypatch):
+    from bottleneck.backbones.registry import load
+    from bottleneck.backbones.request import Request
     from bottleneck.engines.torch_engine import TorchEngine
 
+    preprocessing = load(Request()).spec.preprocessing
+    wrong = {decode(photo(seed), preprocessing).pixels.tobytes() for seed in (3, 102)}
     whole = TorchEngine.__call__
 
-    def broken(self, pixels):
+    def broken(self, pixels):  # the network itself: the engine that others are compared with is broken, too
         features = whole(self, pixels).copy()
-        features[1, 5] = np.nan
+        features[[image.tobytes() in wrong for image in pixels], 5] = np.nan
         return features
 
     monkeypatch.setattr(TorchEngine, "__call__", broken)
     done = extract(folder(CLASSES), batch_size=5)
     assert (done.computed, [failure.code for failure in done.failures]) == (8, ["not-finite"] * 2)
+    assert [Path(failure.path).name for failure in done.failures] == ["3.jpg", "2.jpg"]
 
 
 def test_a_device_that_is_not_there_is_an_error_that_names_one_that_is(folder):
@@ -238,14 +248,31 @@ def test_batches_and_threads_do_not_change_which_rows_are_computed(folder):
 
 def test_progress_counts_up_to_the_number_of_files_to_read(folder):
     seen = []
-    extract(folder(CLASSES), progress=lambda *event: seen.append(event))
-    assert seen == [("extract", done, 10) for done in range(1, 11)]
+    extract(folder(CLASSES), batch_size=2, progress=lambda *event: seen.append(event))
+    assert {(stage, total) for stage, _, total in seen} == {("extract", 10)}
+    assert sorted({done for _, done, _ in seen}) == [0, 2, 4, 6, 8, 10]
+    assert seen == sorted(seen)
+
+
+def test_by_default_the_fastest_engine_is_taken_that_gives_the_features_of_torch(folder):
+    images = folder(CLASSES)
+    done = extraction.extract(images)
+    reference = extract(images)
+    found, expected = (one.store.read(one.dataset.digests) for one in (done, reference))
+    cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosine.min() > 0.999
+    assert done.check.passed
+    assert done.check.precision == done.store.spec.precision
+    assert done.check.cosine == pytest.approx(cosine.min(), abs=1e-3)
+    assert done.engine == done.check.engine
+    assert reference.store.spec.precision == "fp32"
 
 
 CHILD = """
-import bottleneck.pipeline
-bottleneck.pipeline._FIRST_COMMIT_SECONDS = bottleneck.pipeline._COMMIT_SHARE = 0.0
-bottleneck.extract("images", cache="killed", batch_size=2)
+import bottleneck
+from bottleneck.pipeline import commits
+commits._FIRST_COMMIT_SECONDS = commits._COMMIT_SHARE = 0.0
+bottleneck.extract("images", cache="killed", batch_size=2, engine="torch", precision="fp32")
 """
 
 

@@ -9,6 +9,7 @@ import pytest
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.scans import Last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache
+from bottleneck.engines.kept import Check, Kept
 from bottleneck.errors import BottleneckWarning, CacheError, HeadError, ImagesError, MissingFeatures, SplitError
 from bottleneck.fitting import fit
 from bottleneck.images.dataset import Failure
@@ -76,6 +77,20 @@ def test_the_card_says_what_was_trained_on_what_and_how_well(folder, extracted, 
     assert card["dataset"]["splits"]["train"] == card["n_train"]
     assert {"torch", "scikit-learn", "python", "bottleneck"} <= set(card["versions"])
     assert json.loads(json.dumps(card)) == card
+
+
+def test_the_card_names_the_engines_that_computed_the_features_as_torch_does(folder, extracted, spec):
+    extracted(folder(files()))
+    assert fit().card["engines"] == []
+    kept = Kept(FeatureCache("cache").store(spec).engines)
+    kept.keep_check("one", Check("openvino 2026.4.1, cpu", "bf16", 0.9998, 8))
+    kept.keep_check("two", Check("torch 2.9.0, cpu", "bf16", 0.5, 8))  # it was not used
+    kept.keep_check("three", Check("torch 2.9.0, cuda:0", "bf16", 1.0, 3))
+    card = fit().card
+    assert card["engines"] == [
+        {"engine": "openvino 2026.4.1, cpu", "precision": "bf16", "cosine": 0.9998, "images": 8},
+        {"engine": "torch 2.9.0, cuda:0", "precision": "bf16", "cosine": 1.0, "images": 3},
+    ]
 
 
 def test_predictions_list_every_held_out_path_with_what_the_head_says(folder, extracted):

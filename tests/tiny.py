@@ -9,7 +9,7 @@ import numpy as np
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.engine import Wish
+from bottleneck.engines.wish import Wish
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 

@@ -1,6 +1,7 @@
 """A network that ends at some of its layers, whatever the network."""
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +64,7 @@ class Cut(nn.Module):
         self.network = network
         self._taps = tuple(taps)
         self._pooling = pooling
-        self._seen: dict[Tap, int] = {}
-        self._rows: dict[Tap, Tensor] = {}
+        self._run = threading.local()  # ``seen`` and ``rows`` of the batch that a thread is at
         self._hooks: list[RemovableHandle] = []
         for tap in self._taps:
             module = network.get_submodule(tap.module)
@@ -86,21 +86,23 @@ class Cut(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``(b, d)`` of ``(b, 3, h, w)``."""
-        self._seen, self._rows = dict.fromkeys(self._taps, 0), {}
+        run = self._run
+        run.seen, run.rows = dict.fromkeys(self._taps, 0), {}
         try:
             self.network(images)
         except _Reached:
-            rows, self._rows = self._rows, {}
+            rows, run.rows = run.rows, {}
             return torch.cat([rows[tap] for tap in self._taps], dim=1)
         raise ModelError(f"the network did not come to {', '.join(tap.module for tap in self._taps)}")
 
     def _take(self, tap: Tap, value: Any) -> None:
-        self._seen[tap] += 1
-        if self._seen[tap] == tap.calls:
+        run = self._run
+        run.seen[tap] += 1
+        if run.seen[tap] == tap.calls:
             tensor = first_tensor(value)
             assert tensor is not None  # there was one when the network was traced
-            self._rows[tap] = pooled(tensor, tap.layout, self._pooling)
-            if len(self._rows) == len(self._taps):
+            run.rows[tap] = pooled(tensor, tap.layout, self._pooling)
+            if len(run.rows) == len(self._taps):
                 raise _Reached
 
 

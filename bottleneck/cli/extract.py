@@ -8,7 +8,7 @@ import click
 
 from bottleneck.backbones.request import POOLS, PRECISIONS
 from bottleneck.cli.common import command, give_up, progress_bar, put_json, say
-from bottleneck.engines.engine import ENGINES
+from bottleneck.engines.wish import ENGINES
 
 if TYPE_CHECKING:
     from bottleneck.images.failures import Limit
@@ -107,12 +107,12 @@ def extract(
     notes_list(done.notes)
     ignored_line(done.dataset.ignored)
     dataset_line(done.usable)
+    engine_line(done)
     counted = f"{done.images} images ({done.copies} copies)" if done.copies else f"{done.images} images"
     say(
         f"{counted}: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
         f"{done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
     )
-    engine_line(done)
     limit = Limit(0, percent=False) if strict else max_failures
     problem = limit.problem(len(done.failures), done.images, done.failures_table)
     if as_json:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.engines.engine import Engine, Wish
+from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
 from bottleneck.engines.kept import LEAST_COSINE, Check, Kept
+from bottleneck.engines.wish import Wish
 from bottleneck.errors import ModelError
 
 if TYPE_CHECKING:
@@ -119,14 +120,16 @@ class _Choice:
                     raise
                 self._remarks.append(str(error))
                 continue
-            if check.passed:
+            if engine and check.passed:
                 return Chosen(engine, check, tuple(self._remarks))
-            engine.close()
+            if engine:
+                engine.close()
             self._remarks.append(_distant(check))
         raise NoEngine(self._spec.precision, tuple(self._remarks))
 
-    def _attempts(self) -> list[Callable[[], tuple[Engine, Check]]]:
-        wish, attempts = self._wish, []
+    def _attempts(self) -> list[Callable[[], tuple[Engine | None, Check]]]:
+        wish = self._wish
+        attempts: list[Callable[[], tuple[Engine | None, Check]]] = []
         if wish.engine == "openvino" and not has_openvino():
             raise ModelError(f"expected OpenVINO for --engine openvino: {NO_OPENVINO}")
         if wish.engine != "torch" and not wish.compile and _on_cpu(wish):
@@ -138,7 +141,8 @@ class _Choice:
             attempts.append(self._torch)
         return attempts
 
-    def _openvino(self) -> tuple[Engine, Check]:
+    def _openvino(self) -> tuple[Engine | None, Check]:
+        """Return the engine, and its check; no engine where the check is known to have failed."""
         from bottleneck.engines import openvino_engine as module
 
         batch = self._wish.batch_size or module.BATCH
@@ -146,15 +150,19 @@ class _Choice:
         name = f"{conversion}-{cpu_id()}"
         known = self._kept.check(name)
         if known and not known.passed:
-            raise ModelError(_distant(known))
+            return None, known
         kept = self._kept.conversion(conversion)
         if known and kept:
             return module.OpenVinoEngine(module.read(kept), self._spec.precision), known
         reference, backbone = self._expected(), self._built()
         model = module.convert(backbone, self._spec.precision, batch)
+        if kept := self._kept.keep_conversion(conversion, model):
+            model = module.read(kept)  # what later starts will read: it differs in the last bit
         engine = module.OpenVinoEngine(model, self._spec.precision)
-        self._kept.keep_conversion(conversion, model)
-        return engine, self._checked(name, engine, reference)
+        check = self._checked(name, engine, reference)
+        if not check.passed:
+            self._kept.drop_conversion(conversion)
+        return engine, check
 
     def _torch(self) -> tuple[Engine, Check]:
         from bottleneck.engines.torch_engine import TorchEngine

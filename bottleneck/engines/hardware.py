@@ -28,7 +28,7 @@ def native_bf16() -> bool:
     """
     for switch in _ISA_SWITCHES:
         limit = os.environ.get(switch)
-        if limit is not None and not any(name in limit.upper() for name in _ISAS_WITH_BF16):
+        if limit and not any(name in limit.upper() for name in _ISAS_WITH_BF16):
             return False
     return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 

@@ -79,8 +79,12 @@ class Kept:
             pass
         return None
 
-    def keep_conversion(self, name: str, model: "openvino.Model") -> None:
-        """Keep a conversion, where the folder can be written; one that is damaged is replaced."""
+    def drop_conversion(self, name: str) -> None:
+        """Delete a conversion."""
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    def keep_conversion(self, name: str, model: "openvino.Model") -> Path | None:
+        """Keep a conversion and return its file; None where the folder cannot be written. A damaged one is replaced."""
         import openvino
 
         folder = self._folder / name
@@ -91,8 +95,10 @@ class Kept:
             (fresh / _HASHES).write_text(json.dumps({path.name: file_sha256(path) for path in _files(fresh)}))
             shutil.rmtree(folder, ignore_errors=True)
             fresh.rename(folder)
+            return folder / _MODEL
         except (OSError, RuntimeError):  # a full or read-only disk; OpenVINO raises RuntimeError
             shutil.rmtree(fresh, ignore_errors=True)
+            return None
 
 
 def _files(folder: Path) -> list[Path]:
@@ -102,6 +108,7 @@ def _files(folder: Path) -> list[Path]:
 def _read(path: Path) -> Check | None:
     try:
         found: dict[str, Any] = read_json(path)
-        return Check(**found)
+        check = Check(**found)
+        return check if isinstance(check.cosine, (float, int, type(None))) else None
     except (OSError, ValueError, TypeError):
         return None

@@ -53,7 +53,7 @@ class OpenVinoEngine:
                 model, "CPU", {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": "THROUGHPUT"}
             )
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot run the network on this CPU: {_first_line(error)}") from error
+            raise ModelError(f"OpenVINO cannot run the network on this CPU: {_reason(error)}") from error
         found = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         if found != wanted:
             raise ModelError(f"OpenVINO has no {precision} on this CPU; it would compute in {found.get_type_name()}")
@@ -135,7 +135,7 @@ def convert(backbone: "Backbone", precision: str, batch_size: int | None = None)
             model: openvino.Model = frontend.convert(frontend.load(decoder))
             model.reshape(list(example.shape))
         except Exception as error:  # the frontend's own errors have no common class
-            raise ModelError(f"OpenVINO cannot convert the network: {_first_line(error)}") from error
+            raise ModelError(f"OpenVINO cannot convert the network: {_reason(error)}") from error
     return model
 
 
@@ -150,7 +150,7 @@ def read(path: Path) -> openvino.Model:
     try:
         return openvino.Core().read_model(path)
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO cannot read {path}: {_first_line(error)}") from error
+        raise ModelError(f"OpenVINO cannot read {path}: {_reason(error)}") from error
 
 
 @contextmanager
@@ -165,6 +165,7 @@ def _quiet() -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
+    telling = [line for line in lines if "No conversion rule" in line] or lines[-1:] or [type(error).__name__]
+    return telling[0].removeprefix("-- ")[:200]

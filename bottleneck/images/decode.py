@@ -91,12 +91,14 @@ def decode(
         With code ``empty``, ``not-an-image``, ``truncated``, ``corrupt``, ``too-large`` or ``no-memory``.
     """
     image = _open(data, max_pixels)
+    whole = image.size
     try:
         if preprocessing.fast_jpeg:
             _scale_in_jpeg(image, preprocessing)
         with room(_BYTES_A_PIXEL * image.width * image.height):
             image.load()
-            pixels = resize_and_crop(_oriented(_to_rgb(image), image), preprocessing)
+            turned = _oriented(_to_rgb(image), image)
+            pixels = resize_and_crop(turned, preprocessing, whole if turned.size == image.size else whole[::-1])
     except ImageError:
         raise
     except MemoryError as error:

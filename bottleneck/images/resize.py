@@ -23,10 +23,13 @@ _FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
-_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0, "box": 0.5, "hamming": 1.0}  # in pixels of the result
+# How far filters reach, in pixels of the result. Not those with steps, for which the last bit of a coordinate decides.
+_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0, "hamming": 1.0}
 
 
-def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def resize_and_crop(
+    image: Image.Image, preprocessing: Preprocessing, whole: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
     """Return the centre of the resized image.
 
     Parameters
@@ -34,6 +37,8 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray
     image : Image
         In mode RGB or L.
     preprocessing : Preprocessing
+    whole : (int, int), optional
+        Width and height of the original, of which the image is a reduction.
 
     Returns
     -------
@@ -43,7 +48,7 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> NDArray
     """
     width, height = image.size
     crop_height, crop_width = preprocessing.crop_size
-    new_width, new_height = new_size(width, height, preprocessing)
+    new_width, new_height = new_size(*(whole or image.size), preprocessing)
     seen_width, seen_height = min(crop_width, new_width), min(crop_height, new_height)
     left, top = round((new_width - seen_width) / 2.0), round((new_height - seen_height) / 2.0)
     filter_ = _FILTERS[preprocessing.interpolation]

@@ -1,5 +1,6 @@
 """What stands between two stages: a queue that holds so many bytes, and room for so many bytes at once."""
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,11 +67,17 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return item
 
-    def first(self, count: int) -> list[T]:
-        """Return the first items, up to `count`, when they are there or no more will come; they stay."""
+    def first(self, count: int, patience: float = 5.0) -> list[T]:
+        """Return the first items, up to `count`, when they are there, no more will come, or seconds have passed.
+
+        They stay; there is at least one already.
+        """
+        until = time.monotonic() + patience
         with self._changed:
             while len(self._items) < count and not self._closed and not self._cancelled and not self._full():
-                self._changed.wait()
+                if (left := until - time.monotonic()) <= 0:
+                    break
+                self._changed.wait(left)
             return [item for item, _ in list(self._items)[:count]]
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.store import Store
+from bottleneck.errors import CacheError
 from bottleneck.images.keys import Digests
 
 # A commit loses nothing; work since the last one is lost to a kill. Early on that is two seconds' worth, later 2 %.
@@ -36,7 +37,10 @@ class Commits:
     def flush(self) -> None:
         """Commit what has come together; when this returns it survives any kill."""
         if self._digests:
-            digests, features = np.concatenate(self._digests), np.concatenate(self._features)
+            try:
+                self._store.append(np.concatenate(self._digests), np.concatenate(self._features))
+            except CacheError:
+                self._digests, self._features = [], []  # not to be tried again at the end
+                raise
             self._digests, self._features = [], []
-            self._store.append(digests, features)
         self._last = time.monotonic()

@@ -68,6 +68,7 @@ def run(
             if isinstance(event, Started):
                 engine = event.engine
                 work.engine = engine.name
+                commits = Commits(store)  # whose clock begins now
                 stages.compute(engine)
             elif isinstance(event, Computed):
                 waiting -= event.count

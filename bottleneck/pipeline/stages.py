@@ -196,7 +196,7 @@ class Stages:
             try:
                 data, signature = read_file(self._paths[row])
             except ImageError as error:
-                problem = error
+                problem = _without_history(error)
                 continue
             return _File(item, row, data, signature, now, rows[place + 1 :])
         return Read(item, problem=problem or ImageError("unreadable", "no path"))
@@ -227,11 +227,12 @@ class Stages:
         try:
             return decode(data, self._preprocessing, self._max_pixels, self._room)
         except ImageError as error:
-            return error
+            return _without_history(error)
 
     def _compute_all(self, engine: "Engine") -> None:
         while batch := self._batch(engine.batch_size):
             digests = [digest for digest, _ in batch]
+            self._claims.look()
             others = self._claims.settled(digests).tolist()
             wanted = [pair for pair, done in zip(batch, others, strict=True) if not done]
             features = engine(np.stack([pixels for _, pixels in wanted])) if wanted else None
@@ -244,6 +245,12 @@ class Stages:
             while len(batch) < size and (pair := self._pixels.get()) is not None:
                 batch.append(pair)
         return batch
+
+
+def _without_history(error: ImageError) -> ImageError:
+    """Take from an error what led to it: a traceback keeps a file's bytes and its half-decoded picture in memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 class _Source:

@@ -65,18 +65,20 @@ def items_of(survey: Survey, claims: Claims, share: tuple[int, int]) -> list[Ite
         digest = digests[place].tobytes()
         if digest not in claims.known:
             items.append(Item(same, digest))
-    return _shuffled(sorted(items, key=lambda item: item.rows[0]), share)
+    return _shuffled(sorted(items, key=lambda item: item.rows[0]), len(survey.paths), share)
 
 
-def _shuffled(items: list[Item], share: tuple[int, int]) -> list[Item]:
+def _shuffled(items: list[Item], files: int, share: tuple[int, int]) -> list[Item]:
     """Return the share of the items in blocks of neighbours, the blocks in an order of this process's own.
 
     Processes that extract the same images at once then begin in different places, and each skips what the others have
     committed. Neighbours stay together, since disks read on.
     """
-    size = max(1, min(_BLOCK, len(items) // 16))
-    blocks = [items[start : start + size] for start in range(0, len(items), size)]
     number, count = share
-    blocks = blocks[number::count]
-    random.SystemRandom().shuffle(blocks)
-    return [item for block in blocks for item in block]
+    size = max(1, min(_BLOCK, files // (16 * count)))
+    blocks: dict[int, list[Item]] = {}
+    for item in items:
+        blocks.setdefault(item.rows[0] // size, []).append(item)
+    mine = [blocks[block] for block in blocks if block % count == number]  # by row: the same for all, whatever is left
+    random.SystemRandom().shuffle(mine)
+    return [item for block in mine for item in block]

@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import pytest
@@ -659,3 +661,30 @@ def test_the_attention_between_tokens_is_no_map_of_an_image():
 
     with pytest.raises(ModelError, match="the attention between tokens"):
         cut(network, ["blocks.3.attn.attn_drop"], None, (224, 224))
+
+
+class Meeting(nn.Module):
+    """Lets nobody pass before two threads have come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._barrier = threading.Barrier(2, timeout=10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self._barrier.wait()
+        return images
+
+
+@pytest.mark.parametrize("layers", [("3",), ("1", "3")], ids=["one layer", "two layers"])
+def test_a_cut_network_gives_two_threads_at_once_the_rows_of_their_own_images(layers):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Identity(), nn.Conv2d(4, 5, 1), nn.Conv2d(5, 6, 1))
+    found, _, _ = cut(network.eval(), layers, None, SIZE)
+    images = [torch.full((2, 3, *SIZE), value) for value in (0.25, 0.75)]
+    with torch.inference_mode():
+        alone = [found(image) for image in images]
+        network[2] = Meeting()  # both have begun, and neither has come to the last layer
+        with ThreadPoolExecutor(2) as pool:
+            together = list(pool.map(torch.inference_mode()(found), images))
+
+    assert not torch.equal(alone[0], alone[1])
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))

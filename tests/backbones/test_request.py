@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bottleneck import extract
-from bottleneck.backbones.request import DEFAULT_MODEL, POOLS, Request
+from bottleneck.backbones.request import DEFAULT_MODEL, POOLS, PRECISIONS, Request
 from bottleneck.cli.extract import extract as command
 from bottleneck.errors import ModelError
 
@@ -22,6 +22,8 @@ CHANGED = {
     "crop": 288,
     "restore_exclude": ("fc", "head.*"),
     "allow_partial": True,
+    "precision": "bf16",
+    "fast_jpeg": True,
 }
 
 
@@ -56,6 +58,7 @@ def test_a_request_of_an_earlier_version_is_still_read():
     value = json.loads('{"model": "resnet18", "weights": "IMAGENET1K_V1", "seed": 7}')
 
     assert Request(**value) == Request(model="resnet18", weights="IMAGENET1K_V1", seed=7)
+    assert (Request(**value).precision, Request(**value).fast_jpeg) == ("auto", False)
 
 
 def test_every_field_is_tried():
@@ -102,9 +105,15 @@ def test_every_pooling_can_be_asked_for(pool):
     assert Request(pool=pool).pool == pool
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_can_be_asked_for(precision):
+    assert Request(precision=precision).precision == precision
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"precision": "fp64"}, r"expected --precision auto, fp32, bf16, fp16, got 'fp64'"),
         ({"pool": "mean"}, r"expected --pool avg, max, gem, none, cls, got 'mean'"),
         ({"layer": ("layer3", "layer4", "layer3")}, r"expected different layers to join, got layer3, layer4, layer3"),
         ({"resize": 0}, r"--resize and --crop in pixels, got 0 and None"),

@@ -9,10 +9,19 @@ from click.testing import CliRunner
 
 from bottleneck.cache.store import FeatureCache
 from bottleneck.cli.main import cli
+from bottleneck.pipeline import commits
 from tests.conftest import photo, write
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(5)}
+EXTRACT = ["extract", "--engine", "torch", "--precision", "fp32"]  # nothing is converted, there is one spec
 COMMANDS = ["info", "verify", "merge", "compact", "export", "rm", "gc"]
+
+
+@pytest.fixture(autouse=True)
+def one_shard(monkeypatch):
+    """Let an extraction leave one shard, however slow the machine is."""
+    monkeypatch.setattr(commits, "_FIRST_COMMIT_SECONDS", 1e9)
+    monkeypatch.setattr(commits, "_LAST_COMMIT_SECONDS", 1e9)
 
 
 def run(*words, code=0):
@@ -25,7 +34,7 @@ def run(*words, code=0):
 @pytest.fixture
 def images(folder):
     images = folder(CLASSES)
-    run("extract", images)
+    run(*EXTRACT, images)
     return images
 
 
@@ -50,10 +59,11 @@ def test_every_command_has_help_and_the_common_options(name):
 def test_info_shows_each_spec_on_one_line_of_80_columns(images):
     stdout, stderr = run("cache", "info")
     assert stdout == ""
-    (line,) = [line for line in stderr.splitlines() if store().short_name in line]
+    (line,) = [line for line in stderr.splitlines() if line.split()[:1] == [store().short_name]]
     assert line.split()[1:3] == ["10", "1280"]
     assert max(map(len, stderr.splitlines())) <= 80
     assert "1 specs, 10 rows" in stderr
+    assert f"{store().short_name}: --precision fp32" in stderr.splitlines()
 
 
 def test_info_as_json_has_bytes_and_dates(images):
@@ -80,13 +90,13 @@ def test_verify_exits_with_1_on_damage_and_extract_mends_it(images):
     stdout, stderr = run("cache", "verify", "--json", code=1)
     assert len(json.loads(stdout)["damage"]) == 1
     assert "damaged" in stderr
-    assert json.loads(run("extract", images, "--json")[0])["computed"] == 10
+    assert json.loads(run(*EXTRACT, images, "--json")[0])["computed"] == 10
     assert json.loads(run("cache", "verify", "--json")[0]) == {"cache": "cache", "shards": 1, "damage": []}
 
 
 def test_an_extraction_after_damage_in_place_says_so_and_computes_again(images):
     damage(store().shards()[0])
-    stdout, stderr = run("extract", images, "--json")
+    stdout, stderr = run(*EXTRACT, images, "--json")
     assert json.loads(stdout)["computed"] == 10
     assert "moved to" in stderr
 
@@ -104,7 +114,7 @@ def test_merge_of_several_with_damage_takes_the_rest_and_exits_with_1(images, fo
     more = folder(
         {f"{name}/{n}.jpg": 700 + 10 * place + n for place, name in enumerate("ab") for n in range(3)}, "more"
     )
-    run("extract", more, "--cache", "second")
+    run(*EXTRACT, more, "--cache", "second")
     damage(next(Path("cache").glob("features/*/shards/*.h5")))
     stdout, stderr = run("cache", "merge", "cache", "second", "--cache", "third", "--json", code=1)
     assert [merged["added"] for merged in json.loads(stdout)["merged"]] == [0, 6]
@@ -119,11 +129,11 @@ def test_merge_of_what_is_no_cache_is_an_error(images):
 def test_compact_joins_what_several_extractions_left(images):
     for number in range(3):
         write(images / f"a/new{number}.jpg", photo(500 + number))
-        run("extract", images)
+        run(*EXTRACT, images)
     stdout, stderr = run("cache", "compact", "--json")
     assert list(json.loads(stdout)["specs"].values()) == [{"before": 4, "after": 1}]
     assert "4 shards before, 1 after" in stderr
-    assert json.loads(run("extract", images, "--json")[0])["reused"] == 13
+    assert json.loads(run(*EXTRACT, images, "--json")[0])["reused"] == 13
     run("cache", "compact", store().short_name)
     assert "found 0 specs" in run("cache", "compact", "nothing", code=1)[1]
 
@@ -143,7 +153,7 @@ def test_export_writes_what_was_extracted_last(images, name, words):
 
 def test_export_lists_what_failed_and_leaves_it_out(images):
     write(images / "a/page.jpg", b"<html>")
-    run("extract", images)
+    run(*EXTRACT, images)
     stdout, stderr = run("cache", "export", "--out", "x.npz", "--json")
     assert (json.loads(stdout)["rows"], json.loads(stdout)["failed"]) == (10, 1)
     assert "page.jpg" in stderr
@@ -151,7 +161,7 @@ def test_export_lists_what_failed_and_leaves_it_out(images):
 
 def test_export_of_images_without_labels(folder, images):
     flat = folder({"1.jpg": 801, "2.jpg": 802}, "flat")
-    run("extract", flat, "--no-labels")
+    run(*EXTRACT, flat, "--no-labels")
     run("cache", "export", "--out", "x.npz")
     with np.load("x.npz") as arrays:
         assert arrays["label"].tolist() == ["", ""]
@@ -171,12 +181,12 @@ def test_rm_deletes_a_spec(images):
     assert "deleted efficientnet_lite0-" in stderr
     assert FeatureCache("cache").stores() == []
     assert "found 0 specs" in run("cache", "rm", "efficientnet_lite0", code=1)[1]
-    assert json.loads(run("extract", images, "--json")[0])["computed"] == 10
+    assert json.loads(run(*EXTRACT, images, "--json")[0])["computed"] == 10
 
 
 def test_gc_deletes_what_no_dataset_names_once_it_is_old(images):
     (images / "a/0.jpg").unlink()
-    run("extract", images)
+    run(*EXTRACT, images)
     assert json.loads(run("cache", "gc", "--json")[0])["young"] == 1
     stdout, stderr = run("cache", "gc", "--days", "0", "--dry-run", "--json")
     assert (json.loads(stdout)["images"], json.loads(stdout)["dry_run"]) == (1, True)
@@ -184,7 +194,7 @@ def test_gc_deletes_what_no_dataset_names_once_it_is_old(images):
     assert len(store().digests()) == 10
     run("cache", "gc", "--days", "0")
     assert len(store().digests()) == 9
-    assert json.loads(run("extract", images, "--json")[0])["reused"] == 9
+    assert json.loads(run(*EXTRACT, images, "--json")[0])["reused"] == 9
 
 
 @pytest.mark.parametrize("words", [["compact"], ["gc", "--days", "0"], ["rm", "efficientnet_lite0"]])

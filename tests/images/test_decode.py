@@ -5,21 +5,20 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
-from timm.data.transforms_factory import transforms_imagenet_eval
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+from PIL import Image, ImageFile
 
 from bottleneck.errors import ImageError
 from bottleneck.images import decode as module
 from bottleneck.images.decode import decode
-from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing
-from bottleneck.images.resize import STRIP
+from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.images.resize import resize_and_crop
 from tests.conftest import photo
 
 Pixels = NDArray[np.uint8]
@@ -40,28 +39,8 @@ def plain(mode: str, colour: object) -> Image.Image:
     return Image.new(mode, (40, 40), colour)  # type: ignore[arg-type]
 
 
-def torchvision(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    filter_ = InterpolationMode(preprocessing.interpolation)
-    return np.asarray(Compose([Resize(preprocessing.resize, filter_), CenterCrop(preprocessing.crop)])(image))
-
-
-def as_timm(preprocessing: Preprocessing, crop: tuple[int, int], part: float, mode: str) -> Preprocessing:
-    """Return what timm does for a crop that is a `part` of the resized image."""
-    height, width = crop
-    return replace(preprocessing, resize=(math.floor(height / part), math.floor(width / part)), crop=crop, mode=mode)
-
-
-def timm(image: Image.Image, preprocessing: Preprocessing, part: float) -> Pixels:
-    transform = transforms_imagenet_eval(
-        preprocessing.crop_size,
-        crop_pct=part,
-        crop_mode=preprocessing.mode,
-        interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        normalize=False,
-    )
-    return transform(image).permute(1, 2, 0).numpy()
+def as_resized(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    return resize_and_crop(image.convert("RGB"), preprocessing)
 
 
 def pixels_of(data: bytes, preprocessing: Preprocessing) -> Pixels:
@@ -123,165 +102,7 @@ def tiff_of(levels: NDArray[np.generic], sample_format: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8 + len(raw)) + raw + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
-# Equal to torchvision, pixel for pixel
-
-SIZES = [
-    (64, 48),
-    (48, 64),
-    (32, 32),
-    (33, 47),
-    (500, 333),
-    (333, 500),
-    (299, 300),
-    (20, 17),
-    (5, 9),
-    (32, 50),
-    (100, 13),
-    (17, 136),  # 8 : 1, the longest that is resized whole
-]
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("resize", "crop"), [(32, 28), (32, 32), (33, 28), (35, 32), (32, 1)])
-def test_pixels_are_those_of_torchvision(
-    preprocessing: Preprocessing, size: tuple[int, int], interpolation: str, resize: int, crop: int
-) -> None:
-    image = noise(*size)
-    wanted = replace(preprocessing, resize=resize, crop=crop, interpolation=interpolation)
-    assert np.array_equal(pixels_of(encode(image), wanted), torchvision(image, wanted))
-
-
-TIMMS_SIZES = [
-    (64, 48),
-    (48, 64),
-    (28, 28),
-    (32, 32),
-    (33, 47),
-    (299, 300),
-    (333, 250),
-    (20, 17),
-    (5, 9),
-    (100, 13),
-    (13, 100),
-    (136, 17),
-    (1, 1),
-]
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("crop", [(28, 28), (28, 20), (20, 33)], ids=str)
-@pytest.mark.parametrize("part", [0.875, 0.95, 1.0, 1.3])  # of more than 1, the crop is larger than the image
-def test_pixels_are_those_of_timm(preprocessing: Preprocessing, mode: str, crop: tuple[int, int], part: float) -> None:
-    for size in TIMMS_SIZES:
-        for interpolation in ("bilinear", "bicubic"):
-            image = noise(*size)
-            wanted = replace(as_timm(preprocessing, crop, part, mode), interpolation=interpolation)
-            found = pixels_of(encode(image, compress_level=1), wanted)
-            assert np.array_equal(found, timm(image, wanted, part)), (size, interpolation)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_every_interpolation_is_that_of_timm(preprocessing: Preprocessing, mode: str, interpolation: str) -> None:
-    image = noise(97, 61)
-    wanted = replace(as_timm(preprocessing, (28, 24), 0.9, mode), interpolation=interpolation)
-    assert np.array_equal(pixels_of(encode(image), wanted), timm(image, wanted, 0.9))
-
-
-def test_the_modes_differ(preprocessing: Preprocessing) -> None:
-    assert len({pixels_of(photo(1), replace(preprocessing, mode=mode)).tobytes() for mode in MODES}) == len(MODES)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("crop", [(20, 33), (33, 20), (40, 28), 50], ids=str)
-def test_the_result_is_as_high_and_wide_as_the_crop(
-    preprocessing: Preprocessing, mode: str, crop: int | tuple[int, int]
-) -> None:
-    wanted = replace(preprocessing, crop=crop, mode=mode)
-    for size in ((64, 48), (48, 64), (3, 2), (900, 30), (30, 900), (1, 1), (2000, 1), (1, 2000)):
-        pixels = pixels_of(encode(noise(*size)), wanted)
-        assert pixels.shape == (*wanted.crop_size, 3)
-        assert pixels.dtype == np.uint8
-
-
-@pytest.mark.parametrize("mode", ["squash", "border"])
-@pytest.mark.parametrize("crop", [(28, 28), (28, 20)], ids=str)
-@pytest.mark.parametrize("size", [(300, 20), (20, 300), (1000, 40), (40, 1000)], ids=str)
-def test_a_strip_that_is_not_enlarged_is_that_of_timm(
-    preprocessing: Preprocessing, mode: str, crop: tuple[int, int], size: tuple[int, int]
-) -> None:
-    image, wanted = noise(*size), as_timm(preprocessing, crop, 0.875, mode)
-    assert np.array_equal(pixels_of(encode(image), wanted), timm(image, wanted, 0.875))
-
-
-@pytest.mark.parametrize("crop", [(28, 28), (28, 20), (20, 33)], ids=str)
-@pytest.mark.parametrize("part", [0.875, 1.3])
-@pytest.mark.parametrize("size", [(1000, 40), (40, 1000), (400, 16)], ids=str)
-def test_the_middle_of_a_strip_is_nearly_that_of_timm(
-    preprocessing: Preprocessing, crop: tuple[int, int], part: float, size: tuple[int, int]
-) -> None:
-    image, wanted = noise(*size), as_timm(preprocessing, crop, part, "center")
-    difference = np.abs(pixels_of(encode(image), wanted).astype(int) - timm(image, wanted, part).astype(int))
-    assert difference.mean() < 1
-    assert difference.max() < 64
-
-
-@pytest.mark.parametrize("size", [(2000, 1), (1, 2000)], ids=str)
-def test_a_strip_that_would_lose_its_width_keeps_a_pixel_of_it(
-    preprocessing: Preprocessing, size: tuple[int, int]
-) -> None:
-    wanted = replace(preprocessing, mode="border", resize=28)
-    pixels = pixels_of(encode(Image.new("RGB", size, RED)), wanted)
-    assert (pixels == RED).all(2).sum() == 28
-
-
-def test_around_an_image_that_is_smaller_than_the_crop_it_is_black(preprocessing: Preprocessing) -> None:
-    pixels = pixels_of(encode(plain("RGB", RED)), replace(preprocessing, resize=20, crop=(28, 24)))
-    assert (pixels[4:24, 2:22] == RED).all()
-    assert (pixels == 0).all(2).sum() == 28 * 24 - 20 * 20
-
-
-def test_around_an_image_with_a_border_it_has_the_mean_colour(preprocessing: Preprocessing) -> None:
-    pixels = pixels_of(encode(Image.new("RGB", (40, 20), RED)), replace(preprocessing, resize=28, mode="border"))
-    assert (pixels[7:21] == RED).all()
-    assert (pixels[:7] == (124, 116, 104)).all()  # 255 times 0.485, 0.456, 0.406
-    assert (pixels[21:] == (124, 116, 104)).all()
-
-
-def test_a_squashed_image_loses_nothing(preprocessing: Preprocessing) -> None:
-    levels = np.zeros((20, 100, 3), np.uint8)
-    levels[:, :10] = levels[:, -10:] = 255
-    pixels = pixels_of(
-        encode(Image.fromarray(levels)), replace(preprocessing, resize=(30, 40), crop=(30, 40), mode="squash")
-    )
-    assert (pixels[:, :3] == 255).all()
-    assert (pixels[:, -3:] == 255).all()
-    assert (pixels[:, 6:-6] == 0).all()
-
-
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_every_interpolation_is_that_of_torchvision(preprocessing: Preprocessing, interpolation: str) -> None:
-    image = noise(97, 61)
-    wanted = replace(preprocessing, interpolation=interpolation)
-    assert np.array_equal(pixels_of(encode(image), wanted), torchvision(image, wanted))
-
-
-def test_the_interpolations_differ(preprocessing: Preprocessing) -> None:
-    data = photo(1)
-    results = {pixels_of(data, replace(preprocessing, interpolation=name)).tobytes() for name in INTERPOLATIONS}
-    assert len(results) == len(INTERPOLATIONS)
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_pixels_of_real_photographs_are_those_of_torchvision(
-    preprocessing: Preprocessing, hymenoptera: Path, interpolation: str
-) -> None:
-    wanted = replace(preprocessing, resize=342, crop=299, interpolation=interpolation)
-    for path in sorted(hymenoptera.rglob("*.jpg"))[::60]:
-        with Image.open(path) as image:
-            assert np.array_equal(pixels_of(path.read_bytes(), wanted), torchvision(image.convert("RGB"), wanted)), path
+# Formats
 
 
 def test_the_result_is_a_square_of_bytes(preprocessing: Preprocessing) -> None:
@@ -295,54 +116,7 @@ def test_the_result_is_a_square_of_bytes(preprocessing: Preprocessing) -> None:
 def test_every_format_is_decoded(preprocessing: Preprocessing, kind: str) -> None:
     data = photo(1, kind=kind)
     with Image.open(io.BytesIO(data)) as image:
-        assert np.array_equal(pixels_of(data, preprocessing), torchvision(image.convert("RGB"), preprocessing))
-
-
-# Odd shapes
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (2, 1), (9, 1), (1, 60_000)], ids=str)
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_a_strip_keeps_its_colour(preprocessing: Preprocessing, size: tuple[int, int], interpolation: str) -> None:
-    wanted = replace(preprocessing, interpolation=interpolation)
-    assert middle(encode(Image.new("RGB", size, (10, 200, 30))), wanted) == (10, 200, 30)
-
-
-@pytest.mark.parametrize("turned", [False, True])
-def test_of_a_strip_the_middle_is_taken(preprocessing: Preprocessing, turned: bool) -> None:
-    levels = np.zeros((100, 3000, 3), np.uint8)
-    levels[:, 1500:] = 255
-    image = Image.fromarray(levels)
-    pixels = pixels_of(encode(image.transpose(Image.Transpose.TRANSPOSE) if turned else image), preprocessing)
-    columns = pixels.mean(axis=(1, 2) if turned else (0, 2))
-    assert columns[:12].max() == 0
-    assert columns[-12:].min() == 255
-    assert 120 < columns.mean() < 135
-
-
-@pytest.mark.parametrize("size", [(300, 20), (20, 300), (137, 17), (1000, 64)], ids=str)
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_strip_is_nearly_that_of_torchvision(
-    preprocessing: Preprocessing, size: tuple[int, int], interpolation: str
-) -> None:
-    image = noise(*size)
-    wanted = replace(preprocessing, interpolation=interpolation)
-    difference = np.abs(pixels_of(encode(image), wanted).astype(int) - torchvision(image, wanted).astype(int))
-    assert difference.mean() < 1
-    assert difference.max() < 64
-
-
-def test_a_long_strip_is_never_resized_whole(preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[tuple[int, int]] = []
-    resize = Image.Image.resize
-
-    def watch(image: Image.Image, size: tuple[int, int], *args: object, **options: object) -> Image.Image:
-        sizes.append(size)
-        return resize(image, size, *args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Image.Image, "resize", watch)
-    pixels_of(encode(Image.new("RGB", (20_000, 1))), preprocessing)
-    assert max(max(size) for size in sizes) <= STRIP * preprocessing.resize
+        assert np.array_equal(pixels_of(data, preprocessing), as_resized(image, preprocessing))
 
 
 # Orientation
@@ -367,7 +141,7 @@ def test_exif_orientation_is_obeyed(preprocessing: Preprocessing, orientation: i
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = encode(upright if how is None else upright.transpose(how), exif=exif)
-    assert np.array_equal(pixels_of(stored, preprocessing), torchvision(upright, preprocessing))
+    assert np.array_equal(pixels_of(stored, preprocessing), as_resized(upright, preprocessing))
 
 
 def test_exif_orientation_is_obeyed_in_jpeg(preprocessing: Preprocessing) -> None:
@@ -389,7 +163,7 @@ def test_exif_orientation_is_obeyed_beside_another_tag_of_a_wrong_type(
     entries = [struct.pack("<HHII", 0x0112, 3, 1, 6), struct.pack("<HHII", number, kind, 1, 8)]
     block = b"II*\0\x08\0\0\0\x02\0" + b"".join(sorted(entries)) + bytes(4)
     stored = encode(upright.transpose(STORED[6]), exif=b"Exif\0\0" + block)
-    assert np.array_equal(pixels_of(stored, preprocessing), torchvision(upright, preprocessing))
+    assert np.array_equal(pixels_of(stored, preprocessing), as_resized(upright, preprocessing))
 
 
 @pytest.mark.parametrize("block", [b"broken", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
@@ -405,6 +179,176 @@ def test_exif_that_pillow_cannot_read_is_no_reason_to_refuse_an_image(
     wanted = pixels_of(photo(1), preprocessing)
     monkeypatch.setattr(Image.Image, "getexif", refuse(struct.error, "unpack requires 4 bytes"))
     assert np.array_equal(pixels_of(photo(1), preprocessing), wanted)
+
+
+# Large JPEGs at a half, a quarter or an eighth of their size
+
+
+@pytest.fixture
+def fast(preprocessing: Preprocessing) -> Preprocessing:
+    return replace(preprocessing, fast_jpeg=True)
+
+
+def sizes_of(data: bytes, preprocessing: Preprocessing) -> list[int]:
+    """Return how much room was asked for."""
+    asked: list[int] = []
+
+    def room(size: int) -> AbstractContextManager[None]:
+        asked.append(size)
+        return nullcontext()
+
+    decode(data, preprocessing, room=room)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled"),
+    [
+        ((640, 480), (160, 120)),  # a quarter: an eighth would be less than twice of 32
+        ((480, 640), (120, 160)),
+        ((256, 256), (64, 64)),
+        ((128, 200), (64, 100)),
+        ((1000, 600), (125, 75)),
+        ((3000, 2000), (375, 250)),  # there is no sixteenth
+        ((127, 200), (127, 200)),
+        ((64, 48), (64, 48)),
+    ],
+    ids=str,
+)
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
+    fast: Preprocessing, size: tuple[int, int], scaled: tuple[int, int]
+) -> None:
+    assert sizes_of(photo(1, size), fast) == [8 * scaled[0] * scaled[1]]
+
+
+def test_a_jpeg_keeps_at_least_twice_of_what_it_is_resized_to(fast: Preprocessing) -> None:
+    for side in range(100, 700, 7):
+        for change in ({}, {"mode": "squash"}, {"resize": (20, 32)}, {"resize": 20, "crop": 32}, {"mode": "border"}):
+            (room,) = sizes_of(photo(1, (side, side)), replace(fast, **change))  # type: ignore[arg-type]
+            kept = math.isqrt(room // 8)
+            assert kept >= min(side, 2 * 32), (side, change)
+            assert kept <= max(2 * 2 * 32, side / 8 + 1), (side, change)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_decoded_fast_is_nearly_the_same(
+    preprocessing: Preprocessing, fast: Preprocessing, options: dict[str, object], mode: str
+) -> None:
+    with Image.open(io.BytesIO(photo(1, (640, 480)))) as image:
+        data = encode(image.convert(mode), "JPEG", quality=95, **options)
+
+    slow, quick = (pixels_of(data, wanted).astype(int) for wanted in (preprocessing, fast))
+
+    assert not np.array_equal(slow, quick)
+    assert np.abs(slow - quick).mean() < 1
+    assert np.abs(slow - quick).max() < 12
+
+
+@pytest.mark.shared
+def test_photographs_decoded_fast_are_nearly_the_same(
+    preprocessing: Preprocessing, fast: Preprocessing, hymenoptera: Path
+) -> None:
+    differences = []
+    for path in sorted(hymenoptera.rglob("*.jpg"))[::10]:
+        slow, quick = (pixels_of(path.read_bytes(), wanted).astype(int) for wanted in (preprocessing, fast))
+        differences.append(np.abs(slow - quick).mean())
+    assert 0 < np.mean(differences) < 2
+    assert max(differences) < 6
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
+def test_other_formats_are_decoded_as_always(preprocessing: Preprocessing, fast: Preprocessing, kind: str) -> None:
+    data = photo(1, (640, 480), kind)
+    assert np.array_equal(pixels_of(data, fast), pixels_of(data, preprocessing))
+
+
+def test_a_small_jpeg_is_decoded_as_always(preprocessing: Preprocessing, fast: Preprocessing) -> None:
+    for size in ((64, 48), (127, 127), (500, 100)):
+        assert np.array_equal(pixels_of(photo(1, size), fast), pixels_of(photo(1, size), preprocessing)), size
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_of_a_jpeg_decoded_fast_is_obeyed(
+    preprocessing: Preprocessing, fast: Preprocessing, orientation: int
+) -> None:
+    with Image.open(io.BytesIO(photo(1, (600, 410)))) as image:
+        upright = image.convert("RGB")
+    how = STORED[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encode(upright if how is None else upright.transpose(how), "JPEG", exif=exif, quality=95)
+
+    pixels = pixels_of(stored, fast)
+
+    assert not np.array_equal(pixels, pixels_of(stored, preprocessing)), "it was not decoded fast"
+    assert np.abs(pixels.astype(int) - as_resized(upright, preprocessing)).max() < 12
+
+
+@pytest.mark.filterwarnings("ignore:.*EXIF", "ignore:Truncated File Read")
+def test_a_large_jpeg_cut_short_is_truncated_when_decoded_fast(fast: Preprocessing) -> None:
+    data = encode(noise(300, 300), "JPEG")
+    for part in (0.3, 0.7, 0.95):
+        assert code(data[: int(len(data) * part)], fast) == "truncated", part
+
+
+# Room in memory
+
+
+class Watched(AbstractContextManager[None]):
+    """A context that notes what happens in it."""
+
+    def __init__(self, happened: list[object]) -> None:
+        self._happened = happened
+
+    def __call__(self, size: int) -> "Watched":
+        self._happened.append(size)
+        return self
+
+    def __enter__(self) -> None:
+        self._happened.append("in")
+
+    def __exit__(self, *error: object) -> None:
+        self._happened.append("out")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
+def test_room_is_asked_for_once_before_the_pixels_are_there(
+    preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    happened: list[object] = []
+    data, load = photo(1, (64, 48), kind), ImageFile.ImageFile.load
+
+    def watch(image: ImageFile.ImageFile) -> object:
+        if "loaded" not in happened:
+            happened.append("loaded")
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", watch)
+    decode(data, preprocessing, room=Watched(happened))
+
+    assert happened == [8 * 64 * 48, "in", "loaded", "out"]
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+def test_room_is_given_back_when_an_image_cannot_be_used(preprocessing: Preprocessing) -> None:
+    happened: list[object] = []
+    data = encode(noise(50, 40), "JPEG")
+
+    with pytest.raises(ImageError):
+        decode(data[: len(data) // 2], preprocessing, room=Watched(happened))
+
+    assert happened == [8 * 50 * 40, "in", "out"]
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", png_of(60_000, 60_000)], ids=["empty", "text", "bomb"])
+def test_no_room_is_asked_for_what_is_refused_unseen(preprocessing: Preprocessing, data: bytes) -> None:
+    happened: list[object] = []
+
+    with pytest.raises(ImageError):
+        decode(data, preprocessing, room=Watched(happened))
+
+    assert not happened
 
 
 # Transparency

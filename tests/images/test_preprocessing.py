@@ -104,6 +104,15 @@ def test_modes_and_proportions_tell_settings_apart(preprocessing: Preprocessing)
     assert len({json.dumps(one.to_json()) for one in changed}) == len(set(changed)) == 5
 
 
+def test_fast_jpeg_stands_in_json_only_where_it_is_asked_for(preprocessing: Preprocessing) -> None:
+    fast = replace(preprocessing, fast_jpeg=True)
+
+    assert not preprocessing.fast_jpeg
+    assert "fast_jpeg" not in preprocessing.to_json()
+    assert fast.to_json() == {**preprocessing.to_json(), "fast_jpeg": True}
+    assert Preprocessing.from_json(json.loads(json.dumps(fast.to_json()))) == fast != preprocessing
+
+
 def test_what_was_read_is_checked_too(preprocessing: Preprocessing) -> None:
     with pytest.raises(ModelError, match="crop -9"):
         Preprocessing.from_json({**preprocessing.to_json(), "crop": -9})

@@ -1,0 +1,514 @@
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bottleneck.backbones.backbone import Backbone
+from bottleneck.engines import choice as module
+from bottleneck.engines import hardware, torch_engine
+from bottleneck.engines.choice import NO_OPENVINO, SAMPLE, Chosen, NoEngine, choose, lowest_cosine, precisions
+from bottleneck.engines.kept import Check, Kept
+from bottleneck.engines.torch_engine import TorchEngine
+from bottleneck.engines.wish import Wish
+from bottleneck.errors import ModelError
+
+try:
+    from bottleneck.engines import openvino_engine
+except ImportError:
+    openvino_engine = None  # type: ignore[assignment]
+
+needs_openvino = pytest.mark.skipif(openvino_engine is None, reason="OpenVINO is not installed")
+
+
+def pixels(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 28, 28, 3), np.uint8)
+
+
+class Start:
+    """Starts of one program after another, with one folder of kept things."""
+
+    def __init__(self, backbone: Backbone, folder: Path) -> None:
+        self.backbone = backbone
+        self.folder = folder
+        self.kept = Kept(folder)
+        self.built = 0
+
+    def __call__(self, precision: str = "fp32", images: int = 3, **wish: object) -> Chosen:
+        wish = {"batch_size": 4, "device": "cpu", **wish}
+        spec = replace(self.backbone.spec, precision=precision)
+        return choose(Wish(**wish), spec, self.build, pixels(images), self.folder)  # type: ignore[arg-type]
+
+    def build(self) -> Backbone:
+        self.built += 1
+        return self.backbone
+
+
+@pytest.fixture
+def start(tiny, tmp_path) -> Start:
+    return Start(tiny, tmp_path / "engines")
+
+
+@pytest.fixture(autouse=True)
+def a_cpu(monkeypatch) -> None:
+    monkeypatch.setattr(module, "gpu_possible", lambda: False)
+    for switch in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(switch, raising=False)
+
+
+def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(network: torch.nn.Module, before: dict[str, torch.Tensor]) -> bool:
+    after = network.state_dict()
+    kept = before.keys() == after.keys() and all(torch.equal(value, after[name]) for name, value in before.items())
+    return kept and not any("forward" in vars(each) for each in network.modules())
+
+
+def shifted(features: np.ndarray) -> np.ndarray:
+    """Return features of a cosine well below 0.999 and above 0.5."""
+    return features + np.float32(0.3 * np.abs(features).max()) * (np.arange(features.shape[1]) % 2).astype(np.float32)
+
+
+def not_finite(features: np.ndarray) -> np.ndarray:
+    features[1, 5] = np.nan
+    return features
+
+
+def spoil_openvino(monkeypatch: pytest.MonkeyPatch, how: Callable[[np.ndarray], np.ndarray] = shifted) -> None:
+    right = openvino_engine.OpenVinoEngine.__call__
+
+    def call(self: object, images: np.ndarray) -> np.ndarray:
+        features = right(self, images)
+        return how(features) if len(images) > 1 else features
+
+    monkeypatch.setattr(openvino_engine.OpenVinoEngine, "__call__", call)
+
+
+def spoil_torch(monkeypatch: pytest.MonkeyPatch, how: Callable[[np.ndarray], np.ndarray] = shifted) -> None:
+    """Spoil torch in bf16; in fp32 it is the reference."""
+    right = TorchEngine.__call__
+
+    def call(self: TorchEngine, images: np.ndarray) -> np.ndarray:
+        features = right(self, images)
+        return how(features) if self.precision == "bf16" else features
+
+    monkeypatch.setattr(TorchEngine, "__call__", call)
+
+
+def refuse(error: Exception) -> Callable[..., None]:
+    def function(*args: object, **options: object) -> None:
+        raise error
+
+    return function
+
+
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "has_openvino", lambda: False)
+
+
+# The first that is near enough
+
+
+@needs_openvino
+def test_on_a_cpu_openvino_is_used(start):
+    chosen = start()
+
+    assert chosen.engine.name == f"openvino {openvino_engine.VERSION}, cpu"
+    assert chosen.engine.precision == "fp32"
+    assert chosen.engine.batch_size == 4
+    assert chosen.check.engine == chosen.engine.name
+    assert chosen.check.images == 3
+    assert 0.99999 < chosen.check.cosine <= 1
+    assert chosen.remarks == ()
+    assert start.kept.checks() == [chosen.check]
+
+
+@needs_openvino
+def test_its_features_are_those_of_torch_in_fp32(start):
+    expected = TorchEngine(start.backbone, batch_size=4, device="cpu", plain=True)(pixels(4, 1))
+
+    np.testing.assert_allclose(start().engine(pixels(4, 1)), expected, rtol=1e-3, atol=1e-4)
+
+
+@needs_openvino
+@pytest.mark.parametrize("images", [1, SAMPLE - 1, SAMPLE, 20])
+def test_a_sample_of_any_size_will_do(start, images):
+    assert start(images=images).check.images == min(images, SAMPLE)
+    assert start(engine="torch", images=images).check.images == min(images, SAMPLE)
+
+
+@needs_openvino
+def test_every_image_of_the_sample_is_compared(start, monkeypatch):
+    seen: list[np.ndarray] = []
+    right = module.lowest_cosine
+
+    def watch(features: np.ndarray, reference: np.ndarray) -> float | None:
+        seen.append(features.copy())
+        np.testing.assert_allclose(features, reference, rtol=1e-3, atol=1e-4)
+        return right(features, reference)
+
+    monkeypatch.setattr(module, "lowest_cosine", watch)
+    start(images=7)
+
+    assert len(seen[0]) == 7, "with a batch of 4, in two parts"
+
+
+@pytest.mark.parametrize("wish", [{"engine": "torch"}, {"compile": True}], ids=str)
+def test_where_torch_is_asked_for_it_is_used_without_a_remark(start, monkeypatch, wish):
+    monkeypatch.setattr(TorchEngine, "_compiled", lambda self, network: network)  # which would take a minute
+
+    chosen = start(**wish)
+
+    assert chosen.engine.name.startswith("torch ")
+    assert chosen.remarks == ()
+    assert chosen.check.cosine > 0.99999
+    assert start.kept.checks() == [chosen.check]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_is_compared_with_the_network_as_it_was(start, precision):
+    reference = TorchEngine(start.backbone, batch_size=3, device="cpu", plain=True)(pixels(3))
+
+    chosen = start(precision, engine="torch")
+
+    assert chosen.engine.precision == precision
+    assert chosen.check.cosine == lowest_cosine(chosen.engine(pixels(3)), reference)
+    assert (chosen.check.cosine > 0.999999) == (precision == "fp32")
+
+
+def test_the_backbone_is_built_once_whatever_is_tried(start, monkeypatch):
+    if openvino_engine:
+        spoil_openvino(monkeypatch)
+    start()
+
+    assert start.built == 1
+
+
+# The gate
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("how", "words"), [(shifted, r"lowest cosine 0\.\d{4}"), (not_finite, "some features are not finite")]
+)
+def test_an_engine_that_is_too_far_off_is_not_used(start, monkeypatch, how, words):
+    spoil_openvino(monkeypatch, how)
+
+    chosen = start()
+
+    assert chosen.engine.name.startswith("torch ")
+    assert chosen.check.passed
+    (remark,) = chosen.remarks
+    name = re.escape(f"openvino {openvino_engine.VERSION}, cpu")
+    assert re.fullmatch(
+        rf"{name} in fp32 is not used: {words}, expected 0\.999 or more against torch in fp32 on 3 images", remark
+    )
+    assert [check.passed for check in start.kept.checks()] == [False, True]
+
+
+@needs_openvino
+def test_a_failed_check_is_remembered_and_nothing_is_converted_again(start, monkeypatch):
+    spoil_openvino(monkeypatch)
+    first = start()
+    first.engine.close()
+    monkeypatch.setattr(openvino_engine, "convert", refuse(AssertionError("it was converted again")))
+    monkeypatch.setattr(openvino_engine, "read", refuse(AssertionError("it was read")))
+
+    second = start()
+
+    assert second.remarks == first.remarks != ()
+    assert second.engine.name == first.engine.name
+
+
+@needs_openvino
+def test_a_failed_check_does_not_count_on_another_cpu(start, monkeypatch):
+    with monkeypatch.context() as spoilt:
+        spoil_openvino(spoilt)
+        start().engine.close()
+    monkeypatch.setattr(module, "cpu_id", lambda: "another")
+
+    assert start().engine.name.startswith("openvino ")
+
+
+@needs_openvino
+def test_where_no_engine_is_near_enough_there_is_none(start, monkeypatch):
+    before = state(start.backbone.network)
+    spoil_torch(monkeypatch, not_finite)
+    monkeypatch.setattr(openvino_engine, "convert", refuse(ModelError("OpenVINO cannot convert the network: odd")))
+
+    with pytest.raises(NoEngine) as error:
+        start("bf16")
+
+    converting, torchs = error.value.remarks
+    assert converting == "OpenVINO cannot convert the network: odd"
+    assert torchs.startswith(f"torch {torch.__version__.partition('+')[0]}, cpu in bf16 is not used: some features are")
+    assert str(error.value) == (
+        f"expected an engine for bf16, found none: {converting}; {torchs}. Add --precision fp32"
+    )
+    assert same(start.backbone.network, before), "the next attempt is another precision of the same network"
+
+
+def test_torch_alone_too_is_checked(start, monkeypatch):
+    spoil_torch(monkeypatch)
+
+    with pytest.raises(
+        NoEngine, match=r"torch .*, cpu in bf16 is not used: lowest cosine 0\.\d{4}, expected 0\.999 or"
+    ):
+        start("bf16", engine="torch")
+
+
+@needs_openvino
+def test_an_engine_asked_for_by_name_is_not_replaced(start, monkeypatch, closed):
+    spoil_openvino(monkeypatch)
+
+    for _ in range(2):  # the second time it is remembered
+        with pytest.raises(ModelError, match=r"openvino .* in fp32 is not used: lowest cosine 0\."):
+            start(engine="openvino")
+
+    assert all(engine.parallel == 1 for engine in closed), "none but the reference"
+
+
+@needs_openvino
+def test_an_engine_asked_for_by_name_that_cannot_be_made_says_why(start, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "convert", refuse(ModelError("OpenVINO cannot convert the network: odd")))
+
+    with pytest.raises(ModelError, match=r"^OpenVINO cannot convert the network: odd$"):
+        start(engine="openvino")
+
+
+@needs_openvino
+def test_a_network_that_openvino_cannot_convert_is_torchs(start, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "convert", refuse(ModelError("OpenVINO cannot convert the network: odd")))
+
+    chosen = start()
+
+    assert chosen.engine.name.startswith("torch ")
+    assert chosen.remarks == ("OpenVINO cannot convert the network: odd",)
+
+
+def test_without_openvino_torch_is_used_and_it_is_said(start, monkeypatch):
+    without_openvino(monkeypatch)
+
+    chosen = start()
+
+    assert chosen.engine.name.startswith("torch ")
+    assert chosen.remarks == (NO_OPENVINO,)
+    assert "pip install" in NO_OPENVINO
+
+
+def test_without_openvino_it_cannot_be_asked_for(start, monkeypatch):
+    without_openvino(monkeypatch)
+
+    with pytest.raises(ModelError, match=r"expected OpenVINO for --engine openvino: .*pip install"):
+        start(engine="openvino")
+    assert start.built == 0
+
+
+# What was kept
+
+
+@needs_openvino
+def test_the_second_start_reads_the_conversion_and_builds_nothing(start, monkeypatch):
+    first = start()
+    features = first.engine(pixels(4, 1))
+    monkeypatch.setattr(start, "build", refuse(AssertionError("it was built")))
+    monkeypatch.setattr(openvino_engine, "convert", refuse(AssertionError("it was converted")))
+    monkeypatch.setattr(torch_engine, "TorchEngine", refuse(AssertionError("torch was asked")))
+
+    second = start()
+
+    assert second.check == first.check
+    assert second.remarks == ()
+    np.testing.assert_allclose(second.engine(pixels(4, 1)), features, rtol=1e-4, atol=1e-6)
+
+
+@needs_openvino
+def test_a_conversion_that_was_damaged_is_made_again(start):
+    start()
+    (path,) = start.folder.rglob("model.bin")
+    path.write_bytes(path.read_bytes()[:-4] + b"abcd")
+
+    assert start().check.cosine > 0.99999
+    assert start.built == 2
+
+    start()
+    assert start.built == 2, "it was repaired"
+
+
+@needs_openvino
+def test_a_check_that_was_lost_is_made_again(start):
+    start()
+    (path,) = start.folder.glob("*.json")
+    path.write_text("{")
+
+    start()
+    start()
+
+    assert start.built == 2
+
+
+@needs_openvino
+def test_another_cpu_and_another_batch_size_are_checked_on_their_own(start, monkeypatch):
+    start()
+    start(batch_size=2)
+    assert start.built == 2
+    monkeypatch.setattr(module, "cpu_id", lambda: "another")
+    start()
+    assert start.built == 3
+
+    start()
+    start(batch_size=4)
+    assert start.built == 3
+    assert start(batch_size=2).engine.batch_size == 2
+
+
+@needs_openvino
+def test_a_folder_that_cannot_be_written_does_no_harm(start, monkeypatch):
+    for name in ("make_folder", "write_json"):
+        monkeypatch.setattr(f"bottleneck.engines.kept.{name}", refuse(PermissionError(13, "Permission denied")))
+
+    for _ in range(2):
+        assert start().engine.name.startswith("openvino ")
+    assert start.built == 2
+    assert start.kept.checks() == []
+
+
+# How near features are
+
+
+def rows(*values: list[float]) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("features", "reference", "cosine"),
+    [
+        (rows([1, 2]), rows([1, 2]), 1.0),
+        (rows([2, 4]), rows([1, 2]), 1.0),
+        (rows([1, 0]), rows([0, 1]), 0.0),
+        (rows([-1, -2]), rows([1, 2]), -1.0),
+        (rows([1, 0], [3, 4], [1, 1]), rows([1, 0], [5, 0], [1, 1]), 0.6),
+        (rows([0, 0]), rows([0, 0]), 1.0),
+        (rows([0, 0]), rows([1, 0]), 0.0),
+        (rows([1, 0]), rows([0, 0]), 0.0),
+        (rows([np.nan, 0], [1, 0]), rows([1, 0], [1, 0]), None),
+        (rows([np.inf, 0]), rows([1, 0]), None),
+        (rows([np.nan, 0], [1, 0]), rows([np.nan, 0], [1, 0]), 1.0),
+        (rows([1, 0], [3, 4]), rows([np.inf, 0], [5, 0]), 0.6),
+        (rows([np.nan, 1]), rows([np.nan, 1]), 1.0),
+        (rows([1e30, 1e30]), rows([1e30, 1e30]), 1.0),
+        (rows([1e-30, 0]), rows([0, 1e-30]), 0.0),
+    ],
+)
+def test_the_lowest_cosine(features, reference, cosine):
+    found = lowest_cosine(features, reference)
+
+    assert found is cosine if cosine is None else found == pytest.approx(cosine, abs=2e-7)
+
+
+def test_the_lowest_cosine_is_rounded_down():
+    assert lowest_cosine(rows([1.0, 0.0]), rows([1.0, 0.001])) == 0.9999995
+    slightly = rows([1.0, 0.0]), rows([1.0, 3e-4])  # 1 - 4.5e-8
+    assert lowest_cosine(*slightly) == 0.9999999
+    limit = np.float32(np.tan(np.arccos(0.999)))
+    assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 1.001])), 1).passed is False
+    assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 0.999])), 1).passed is True
+
+
+# Precisions
+
+
+def flags(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: frozenset(names))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_precision_that_was_asked_for_is_the_only_one(monkeypatch, precision):
+    for native in (True, False):
+        monkeypatch.setattr(module, "native_bf16", lambda native=native: native)
+        assert precisions(Wish(), precision) == (precision,)
+
+
+@pytest.mark.parametrize("wish", [Wish(), Wish(device="cpu"), Wish(engine="torch"), Wish(engine="openvino")], ids=str)
+def test_on_a_cpu_bf16_is_first_where_it_is_native(monkeypatch, wish):
+    monkeypatch.setattr(module, "native_bf16", lambda: True)
+    assert precisions(wish, "auto") == ("bf16", "fp32")
+
+    monkeypatch.setattr(module, "native_bf16", lambda: False)
+    assert precisions(wish, "auto") == ("fp32",)
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"),
+    [
+        (None, ("bf16", "fp32")),
+        ("AVX512_CORE", ("fp32",)),
+        ("AVX512_CORE_VNNI", ("fp32",)),
+        ("AVX512_CORE_AMX", ("bf16", "fp32")),
+    ],
+)
+def test_a_limit_of_onednn_decides_too(monkeypatch, limit, found):
+    flags(monkeypatch, "avx512f", "avx512_bf16", "amx_bf16")
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+
+    assert precisions(Wish(), "auto") == found
+
+
+@pytest.mark.parametrize(
+    ("fastest", "found"), [("bf16", ("bf16", "fp32")), ("fp16", ("fp16", "fp32")), ("fp32", ("fp32",))]
+)
+def test_on_a_gpu_the_fastest_that_it_has_is_first(monkeypatch, fastest, found):
+    monkeypatch.setattr(module, "gpu_possible", lambda: True)
+    monkeypatch.setattr(module, "native_bf16", refuse(AssertionError("the CPU was asked")))
+    monkeypatch.setattr(torch_engine, "torch_device", lambda name=None: torch.device("cuda", 0))
+    monkeypatch.setattr(torch_engine, "fastest_precision", lambda device: fastest)
+
+    for wish in (Wish(), Wish(device="cuda"), Wish(engine="torch", device="cuda:0")):
+        assert precisions(wish, "auto") == found
+
+
+def test_where_a_gpu_is_possible_and_torch_finds_none_it_is_a_cpu(monkeypatch):
+    monkeypatch.setattr(module, "gpu_possible", lambda: True)
+    monkeypatch.setattr(module, "native_bf16", lambda: True)
+    monkeypatch.setattr(torch_engine, "torch_device", lambda name=None: torch.device("cpu"))
+
+    assert precisions(Wish(), "auto") == ("bf16", "fp32")
+
+
+def test_a_device_that_is_not_here_is_a_model_error():
+    with pytest.raises(ModelError, match="expected a device that torch has here"):
+        precisions(Wish(device="no such thing"), "auto")
+
+
+@needs_openvino
+def test_openvino_is_not_tried_on_a_gpu(start, monkeypatch):
+    monkeypatch.setattr(torch_engine, "torch_device", lambda name=None: torch.device("cpu"))  # to compute it
+    monkeypatch.setattr(module, "_on_cpu", lambda wish: False)
+
+    chosen = start(device=None)
+
+    assert chosen.engine.name.startswith("torch ")
+    assert chosen.remarks == ()
+
+
+def test_neither_torch_nor_openvino_is_imported_to_plan_on_a_cpu():
+    script = """
+import sys
+from bottleneck.engines import choice
+from bottleneck.engines.wish import Wish
+
+choice.gpu_possible = lambda: False
+choice.precisions(Wish(), "auto")
+print([name for name in ("torch", "openvino") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.stdout == "[]\n", done.stderr

@@ -1,0 +1,136 @@
+"""What the tests of the pipeline share: a store, spies on reading and decoding, and one pass over a folder."""
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.errors import ImageError
+from bottleneck.images.digest import read_file
+from bottleneck.images.splits import Shares
+from bottleneck.images.survey import Survey, survey
+from bottleneck.pipeline import stages
+from bottleneck.pipeline.run import run
+from bottleneck.pipeline.work import Settings, Work
+from tests import tiny
+from tests.conftest import photo
+from tests.tiny import TinyEngine
+
+SOON = 10.0  # seconds after which what should happen at once has not happened
+PIXELS = 12 * 12 * 3  # bytes that an image takes before the tiny engine
+
+
+@pytest.fixture
+def store() -> Store:
+    return FeatureCache("cache").store(tiny.SPEC)
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch) -> None:
+    """Let files that were written just now be remembered."""
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+
+
+@pytest.fixture
+def reads(monkeypatch) -> Counter[str]:
+    """Return how often each file has been read, by name, from now on."""
+    found: Counter[str] = Counter()
+
+    def spy(path: str, *args: object) -> object:
+        found[Path(path).name] += 1
+        return read_file(path, *args)
+
+    monkeypatch.setattr(stages, "read_file", spy)
+    return found
+
+
+@pytest.fixture
+def decodes(monkeypatch) -> Counter[str]:
+    """Return how often each image has been decoded, by digest, from now on."""
+    found: Counter[str] = Counter()
+    decode = stages.decode
+
+    def spy(data: bytes, *args: object) -> object:
+        found[hashlib.sha256(data).hexdigest()] += 1
+        return decode(data, *args)
+
+    monkeypatch.setattr(stages, "decode", spy)
+    return found
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Return an event for threads to wait at; it is set at the latest when the test has ended."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def found_in(source: Path) -> Survey:
+    return survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
+
+
+def go(
+    source: Path | Survey,
+    store: Store,
+    engine: TinyEngine | None = None,
+    known: dict[bytes, ImageError] | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
+    start: Callable[[np.ndarray], TinyEngine] | None = None,
+    work: Work | None = None,
+    **settings: object,
+) -> Work:
+    found = source if isinstance(source, Survey) else found_in(source)
+    engine, work = engine or TinyEngine(), work or Work()
+    run(found, store, start or (lambda sample: engine), known or {}, Settings(**settings), work, progress)
+    return work
+
+
+def many(count: int) -> dict[str, int]:
+    return {f"{number:03}.jpg": number for number in range(count)}
+
+
+def by_digest(store: Store) -> dict[bytes, bytes]:
+    digests = store.digests()
+    return {row.tobytes(): x.tobytes() for row, x in zip(digests, store.read(digests), strict=True)}
+
+
+def expected(*seeds: int) -> dict[bytes, bytes]:
+    return {tiny.digest(photo(seed)).tobytes(): tiny.features(photo(seed)).tobytes() for seed in seeds}
+
+
+def soon(true: Callable[[], object]) -> bool:
+    """Wait until something is true, and return whether it ever was."""
+    until = time.monotonic() + SOON
+    while not true() and time.monotonic() < until:
+        time.sleep(0.002)
+    return bool(true())
+
+
+def steady(count: Callable[[], int], seconds: float = 0.15) -> int:
+    """Return a number once it has not grown for some time."""
+    last, since, until = count(), time.monotonic(), time.monotonic() + SOON
+    while time.monotonic() - since < seconds and time.monotonic() < until:
+        time.sleep(0.005)
+        if (now := count()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+def in_a_thread(body: Callable[[], object]) -> threading.Thread:
+    """Run something beside the test, in a thread that keeps no process alive."""
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    return thread
+
+
+def ends(thread: threading.Thread) -> bool:
+    """Whether a thread comes to its end."""
+    thread.join(SOON)
+    return not thread.is_alive()
