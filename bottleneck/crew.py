@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from bottleneck.pending import OtherSpec, Pending
 from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
 
+_PATIENCE = 0.5  # seconds that the others have to end in after Ctrl-C
 _PASSES = 2  # the second where the memo of the spec was wrong
 
 
@@ -47,6 +49,18 @@ def devices_of(wish: Wish) -> tuple[str | None, ...]:
         if len(found := cuda_devices()) > 1:
             return found
     return (None,)
+
+
+def may_be_several(wish: Wish) -> bool:
+    """Whether there may be several devices to use, found without torch."""
+    if wish.device is not None:
+        return "," in wish.device
+    return wish.engine != "openvino" and gpu_possible()
+
+
+def own(wish: Wish) -> Wish:
+    """Return the wish of this process: the first of several devices."""
+    return replace(wish, device=wish.device.split(",")[0].strip()) if wish.device else wish
 
 
 class Crew:
@@ -72,7 +86,7 @@ class Crew:
         self._settings = settings
         self._processes: list[tuple[str | None, subprocess.Popen[str]]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="bottleneck-")
-        self.wish = replace(wish, device=self._devices[0])  # of this process
+        self._wish = wish
 
         self.share = (0, len(self._devices))  # of the images, that this process has while the others work
 
@@ -93,7 +107,7 @@ class Crew:
             job = {
                 "images": str(table),
                 "request": replace(self._request, precision=precision).to_json(),
-                "wish": asdict(replace(self.wish, device=device)),
+                "wish": asdict(replace(self._wish, device=device)),
                 "cache": str(self._cache),
                 "settings": asdict(replace(self._settings, share=(number, len(self._devices)))),
             }
@@ -123,7 +137,10 @@ class Crew:
 
     def stop(self) -> None:
         """End the others, if they still work; what they have committed is kept."""
+        until = time.monotonic() + _PATIENCE
         for _, process in self._processes:
+            with suppress(subprocess.TimeoutExpired):  # Ctrl-C has reached them, too
+                process.communicate(timeout=max(0.0, until - time.monotonic()))
             process.terminate()
             process.communicate()
         self._folder.cleanup()

@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
+from bottleneck.cache.index import Index
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.crew import Crew
+from bottleneck.crew import Crew, may_be_several, own
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.failures import by_reason
+from bottleneck.images.keys import as_digests
 from bottleneck.images.scan import Progress, read_unknown
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey
@@ -180,21 +182,23 @@ def extract(
     check_request(request)
     found = _survey(images, home.root, Path(runs), labels)
     settings = Settings(threads=threads, max_pixels=max_pixels)
-    crew = Crew(wish, request, home.root, found, settings)
-    pending = Pending(request, home, crew.wish)
+    pending = Pending(request, home, own(wish))
     memo = UndecodableMemo(home.root / "digests.sqlite")
     known = memo.load()
-    work, before = Work(), None
+    work = Work()
     remarks: tuple[str, ...] = ()
-    try:
-        if crew.others:
-            before = home.store(pending.spec).index()
+    before: Index | None = None  # what was cached when several processes began
+    if may_be_several(wish) and _lacks_something(found, index := home.store(pending.spec).index(), known):
+        crew = Crew(wish, request, home.root, found, settings)
+        before = index if crew.others else None
+    if before is not None:
+        try:
             remarks = _share(found, home, pending, crew, known, settings, work, progress)
-            found = _survey(images, home.root, Path(runs), labels)  # the others have read files, too
-            known = memo.load()
-        filled = _fill(found, home, pending, known, settings, work, progress)
-    finally:
-        crew.stop()
+        finally:
+            crew.stop()
+        found = _survey(images, home.root, Path(runs), labels)  # the others have read files, too
+        known = memo.load()
+    filled = _fill(found, home, pending, known, settings, work, progress)
     store, dataset, has = filled.store, filled.dataset, filled.has
     failures = _failures(dataset, known | work.undecodable | work.unread, has)
     memo.remember(work.undecodable)
@@ -272,6 +276,12 @@ def _fill(
             return _Filled(store, dataset, has, dim)
         # Features that were here at the start have been quarantined, or deleted by another process, meanwhile.
     raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
+
+
+def _lacks_something(found: Survey, index: Index, known: dict[bytes, ImageError]) -> bool:
+    """Whether there may be anything to compute, for which it pays to look for devices."""
+    digests = [digest for digest in found.digests if digest is not None and digest not in known]
+    return bool(found.unknown()) or not index.has(as_digests(digests)).all()
 
 
 def _share(

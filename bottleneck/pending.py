@@ -1,6 +1,6 @@
 """A backbone that is on its way: its spec is known before torch is imported, its engine comes with the first pixels."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +35,7 @@ class Pending:
         self._request = request
         self._cache = cache
         self._wish = wish
-        self._facts = {**facts(), "wish": asdict(wish)}
+        self._facts = {**facts(), "engine": wish.engine, "device": wish.device}
         self.built = False
         self.restored: Restored | None = None
         self.check: Check | None = None

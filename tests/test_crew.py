@@ -8,7 +8,7 @@ import pytest
 
 import bottleneck.crew
 from bottleneck.backbones.request import Request
-from bottleneck.crew import Crew, devices_of
+from bottleneck.crew import Crew, devices_of, own
 from bottleneck.engines import torch_engine
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import ModelError
@@ -76,7 +76,7 @@ def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
             with open(jobs[-1]["images"], newline="", encoding="utf-8") as file:
                 jobs[-1]["paths"] = [row["path"] for row in csv.DictReader(file)]
 
-        def communicate(self) -> tuple[str, str]:
+        def communicate(self, timeout: float = 0.0) -> tuple[str, str]:
             return "", ""
 
         def terminate(self) -> None: ...
@@ -89,7 +89,7 @@ def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
     crew.finish()
     crew.stop()
 
-    assert (crew.others, crew.wish.device, crew.share) == (True, "cuda:0", (0, 3))
+    assert (crew.others, own(Wish(device="cuda:0,cuda:1")).device, crew.share) == (True, "cuda:0", (0, 3))
     assert [(job["wish"]["device"], job["settings"]["share"]) for job in jobs] == [
         ("cuda:1", [1, 3]),
         ("cuda:2", [2, 3]),

@@ -191,6 +191,7 @@ class _Choice:
 
             plain = TorchEngine(self._built(), batch_size=len(self._sample), device=self._wish.device, plain=True)
             self._reference = plain(self._sample)
+            plain.close()
         return self._reference
 
     def _checked(self, name: str, engine: Engine, reference: NDArray[np.float32]) -> Check:
@@ -203,14 +204,14 @@ class _Choice:
 
 
 def lowest_cosine(features: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
-    """Return the lowest cosine between rows of ``(n, d)``, None where a row of `features` alone is not finite.
+    """Return the lowest cosine between rows of ``(n, d)``, None where a row is finite in one and not in the other.
 
-    Rows that are not finite in `reference` are left out: they are the network's own fault. Two rows of zeros are alike.
+    Rows that are finite in neither are left out: they are the network's own fault. Two rows of zeros are alike.
     """
     sound = np.isfinite(reference).all(axis=1)
-    a, b = features[sound].astype(np.float64), reference[sound].astype(np.float64)
-    if not np.isfinite(a).all():
+    if (np.isfinite(features).all(axis=1) != sound).any():
         return None
+    a, b = features[sound].astype(np.float64), reference[sound].astype(np.float64)
     norms = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     product = norms[0] * norms[1]
     alike = (norms[0] == norms[1]).astype(np.float64)

@@ -45,7 +45,8 @@ class Prepared:
     def round_weights(self) -> None:
         """Round the kernels of convolutions to bfloat16 so that the sum of each kernel stays; see `rounded`."""
         for module in self._convolutions():
-            _swap(module, "weight", rounded(module.weight), self._undo)
+            weight: Tensor = module.weight
+            _swap(module, "weight", rounded(weight.cpu()).to(weight.device), self._undo)
 
     def narrow_weights(self) -> None:
         """Keep the weights of convolutions and linear layers as bfloat16, as autocast would make them at every call."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.engines.engine import padded
@@ -63,9 +63,12 @@ class TorchEngine:
         self.precision = precision
         on_cpu = self.device.type == "cpu"
         self.batch_size = batch_size or _BATCH.get(self.device.type, 32)
-        self.parallel = 1 if plain else min(_PARALLEL, cores()) if on_cpu else 2
+        lanes = min(_PARALLEL, cores()) if on_cpu else 2 if self.device.type == "cuda" else 1
+        self.parallel = 1 if plain else lanes
         self.name = f"torch {torch.__version__.partition('+')[0]}, {self.device}{', compiled' if compile else ''}"
-        self._threads = torch.get_num_threads()
+        self._threads, self._tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+        # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
+        torch.backends.cudnn.allow_tf32 = False
         preprocessing = backbone.spec.preprocessing
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
@@ -73,17 +76,20 @@ class TorchEngine:
         self._prepared = Prepared(network)
         if not plain:
             self._prepare(preprocessing.crop_size)
-        self._network: Callable[[Tensor], Tensor] = self._compiled(network) if compile else network
+        self._network: Callable[[Tensor], Tensor] = network
         self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
         for _ in range(self.parallel):
             self._lanes.put(_Lane(self.device))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the lanes do not wait for what the default stream is still doing
+        if compile:
+            self._compile(preprocessing.crop_size)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features ``float32 (b, d)`` of ``uint8 (b, h, w, 3)``."""
         lane = self._lanes.get()
         try:
-            # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
-            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False), lane.stream():
+            with torch.inference_mode(), lane.stream():
                 batch = lane.moved(padded(pixels, self.batch_size))
                 images = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
                 with self._autocast():
@@ -99,9 +105,10 @@ class TorchEngine:
             self._lanes.put(lane)
 
     def close(self) -> None:
-        """Give the network back as it was, and torch the number of its threads."""
+        """Give the network back as it was, and torch its settings."""
         self._prepared.undo()
         torch.set_num_threads(self._threads)
+        torch.backends.cudnn.allow_tf32 = self._tf32
 
     def _prepare(self, crop_size: tuple[int, int]) -> None:
         if self.precision == "bf16":
@@ -118,9 +125,16 @@ class TorchEngine:
             return nullcontext()
         return torch.autocast(self.device.type, _DTYPES[self.precision])
 
-    def _compiled(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        compiled: Callable[[Tensor], Tensor] = torch.compile(network)
-        return compiled
+    def _compile(self, crop_size: tuple[int, int]) -> None:
+        """Compile the network, now and not in the midst of the first batches."""
+        self._network = torch.compile(self._network)
+        try:
+            self(np.zeros((1, *crop_size, 3), np.uint8))
+        except ModelError:
+            raise
+        except Exception as error:  # no compiler, or an operation that has no compiled form
+            self.close()
+            raise ModelError(f"torch cannot compile the network: {str(error).strip().splitlines()[0][:200]}") from error
 
 
 class _Lane:

@@ -162,7 +162,7 @@ def test_every_image_of_the_sample_is_compared(start, monkeypatch):
 
 @pytest.mark.parametrize("wish", [{"engine": "torch"}, {"compile": True}], ids=str)
 def test_where_torch_is_asked_for_it_is_used_without_a_remark(start, monkeypatch, wish):
-    monkeypatch.setattr(TorchEngine, "_compiled", lambda self, network: network)  # which would take a minute
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # which would take a minute
 
     chosen = start(**wish)
 
@@ -401,7 +401,7 @@ def rows(*values: list[float]) -> np.ndarray:
         (rows([np.nan, 0], [1, 0]), rows([1, 0], [1, 0]), None),
         (rows([np.inf, 0]), rows([1, 0]), None),
         (rows([np.nan, 0], [1, 0]), rows([np.nan, 0], [1, 0]), 1.0),
-        (rows([1, 0], [3, 4]), rows([np.inf, 0], [5, 0]), 0.6),
+        (rows([1, 0], [3, 4]), rows([np.inf, 0], [5, 0]), None),
         (rows([np.nan, 1]), rows([np.nan, 1]), 1.0),
         (rows([1e30, 1e30]), rows([1e30, 1e30]), 1.0),
         (rows([1e-30, 0]), rows([0, 1e-30]), 0.0),

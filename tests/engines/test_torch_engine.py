@@ -173,7 +173,9 @@ def test_convolutions_of_a_gpu_are_not_rounded_to_tf32(spec, monkeypatch):
             return super().forward(images)
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    TorchEngine(Backbone(Watched(), spec, 3 * 28 * 28), batch_size=2, device="cpu", plain=True)(pixels(2, 28))
+    engine = TorchEngine(Backbone(Watched(), spec, 3 * 28 * 28), batch_size=2, device="cpu", plain=True)
+    engine(pixels(2, 28))
+    engine.close()
 
     assert set(seen) == {False}
     assert torch.backends.cudnn.allow_tf32 is True, "the caller's setting is left as it was"
