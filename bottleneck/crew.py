@@ -5,9 +5,11 @@ This process has the first device and the first share of the images; each other 
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -25,6 +27,9 @@ from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.pending import OtherSpec, Pending
 from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
+
+# Not with -m, for which the current folder, perhaps one of images, would be searched for modules first.
+_MAIN = f"import sys; sys.path[0] = {str(Path(__file__).parents[1])!r}; from bottleneck.crew import main; main()"
 
 _PATIENCE = 0.5  # seconds that the others have to end in after Ctrl-C
 _PASSES = 2  # the second where the memo of the spec was wrong
@@ -85,7 +90,9 @@ class Crew:
         self._paths = found.paths
         self._settings = settings
         self._processes: list[tuple[str | None, subprocess.Popen[str]]] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="bottleneck-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._lock = threading.Lock()  # `start` is called in a thread of the engine's
+        self._stopped = False
         self._wish = wish
 
         self.share = (0, len(self._devices))  # of the images, that this process has while the others work
@@ -97,12 +104,15 @@ class Crew:
 
     def start(self, precision: str) -> None:
         """Start the other processes, once the precision is known."""
-        if self._processes:
-            return
+        with self._lock:
+            if not self._processes and not self._stopped and self.others:
+                self._start(precision)
+
+    def _start(self, precision: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="bottleneck-")
         table = Path(self._folder.name) / "images.csv"
-        if len(self._devices) > 1:
-            with open(table, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                csv.writer(file).writerows([["path"], *([str(Path(path).absolute())] for path in self._paths)])
+        with open(table, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file).writerows([["path"], *([str(Path(path).absolute())] for path in self._paths)])
         for number, device in enumerate(self._devices[1:], 1):
             job = {
                 "images": str(table),
@@ -111,12 +121,10 @@ class Crew:
                 "cache": str(self._cache),
                 "settings": asdict(replace(self._settings, share=(number, len(self._devices)))),
             }
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bottleneck.crew"],
-                stdin=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            with open(self._words(number), "wb") as words:  # a pipe that nobody reads would fill up
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _MAIN], stdin=subprocess.PIPE, stderr=words, text=True
+                )
             assert process.stdin is not None
             with suppress(BrokenPipeError):  # it has ended; `finish` tells why
                 process.stdin.write(json.dumps(job))
@@ -127,23 +135,36 @@ class Crew:
     def finish(self) -> tuple[str, ...]:
         """Wait for the others; return what went wrong with them, whose images are then left to this process."""
         remarks = []
-        for device, process in self._processes:
-            _, text = process.communicate()
-            if process.returncode:
-                last = (text.strip().splitlines() or ["no word"])[-1]
+        for number, (device, process) in enumerate(self._processes, 1):
+            if process.wait():
+                last = (
+                    self._words(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                    or ["no word"]
+                )[-1]
                 remarks.append(f"the process on {device} ended early ({last}); its images were left to this one")
         self._processes = []
         return tuple(remarks)
 
     def stop(self) -> None:
         """End the others, if they still work; what they have committed is kept."""
+        with self._lock:
+            self._stopped = True
+        for _, process in self._processes:
+            if sys.platform != "win32":
+                process.send_signal(signal.SIGINT)  # upon which they commit what they have
         until = time.monotonic() + _PATIENCE
         for _, process in self._processes:
-            with suppress(subprocess.TimeoutExpired):  # Ctrl-C has reached them, too
-                process.communicate(timeout=max(0.0, until - time.monotonic()))
-            process.terminate()
-            process.communicate()
-        self._folder.cleanup()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+            process.kill()
+            process.wait()
+        if self._folder:
+            self._folder.cleanup()
+
+    def _words(self, number: int) -> Path:
+        """Return the file for what a process says."""
+        assert self._folder
+        return Path(self._folder.name) / f"{number}.txt"
 
 
 def work(job: dict[str, Any]) -> None:
@@ -164,7 +185,8 @@ def work(job: dict[str, Any]) -> None:
     memo.remember(done.undecodable)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do the work that stands on stdin."""
     try:
         work(json.load(sys.stdin))
     except (BottleneckError, OSError) as error:

@@ -80,6 +80,10 @@ class WeightsUnavailable(ModelError, OSError):
     """Weights that are not on this machine and cannot be fetched."""
 
 
+class NoMemory(ModelError):
+    """A device has no memory for so many images at once."""
+
+
 class WeightsMismatch(ModelError):
     """A checkpoint that does not fit the network.
 

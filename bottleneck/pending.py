@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bottleneck.engines.kept import Check
 
 
-_SLOW = "fp32: no bfloat16 of its own was found in this CPU, nor a GPU"
+_SLOW = "fp32: no bfloat16 of its own was found in this device"
 
 
 class OtherSpec(Exception):

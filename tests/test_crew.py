@@ -76,10 +76,12 @@ def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
             with open(jobs[-1]["images"], newline="", encoding="utf-8") as file:
                 jobs[-1]["paths"] = [row["path"] for row in csv.DictReader(file)]
 
-        def communicate(self, timeout: float = 0.0) -> tuple[str, str]:
-            return "", ""
+        def wait(self, timeout: float = 0.0) -> int:
+            return 0
 
-        def terminate(self) -> None: ...
+        def send_signal(self, number: int) -> None: ...
+
+        def kill(self) -> None: ...
 
     monkeypatch.setattr(bottleneck.crew.subprocess, "Popen", Process)
     images = folder(many(3))

@@ -39,7 +39,7 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
         say("2. Extract: a frozen EfficientNet-Lite0 sees each image once")
         done = extract(images, cache=cache, runs=runs, progress=progress)
         say(f"   {done.computed} computed, {done.reused} reused, {done.dim} features each, {done.seconds:.1f} s")
-        engine_line(done)
+        engine_line(done, "   ")
     say("3. Fit: three heads on the cached features")
     fitted = [fit(images, head=head, cache=cache, runs=runs) for head in NAMES]
     console.print(runs_table(fitted))

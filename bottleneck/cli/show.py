@@ -57,14 +57,14 @@ def ignored_line(ignored: dict[str, int]) -> None:
         say(f"{count} file{'s' if count > 1 else ''} ignored: {listed}")
 
 
-def engine_line(done: Extraction) -> None:
+def engine_line(done: Extraction, indent: str = "") -> None:
     """Say what computed the features, how near it comes to torch in fp32, and why nothing faster did."""
     if not done.computed:
         return
     near = f", lowest cosine to torch in fp32 {done.check.cosine:.4f}" if done.check and done.check.cosine else ""
-    say(f"engine: {done.engine}, {done.store.spec.precision}{near}")
+    say(f"{indent}engine: {done.engine}, {done.store.spec.precision}{near}")
     for remark in done.remarks:
-        say(f"  {remark}")
+        say(f"{indent}  {remark}")
 
 
 def dataset_line(dataset: Dataset) -> None:

@@ -13,7 +13,7 @@ from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
 from bottleneck.engines.kept import LEAST_COSINE, Check, Kept
 from bottleneck.engines.wish import Wish
-from bottleneck.errors import ModelError
+from bottleneck.errors import ModelError, NoMemory
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
@@ -39,7 +39,8 @@ class NoEngine(ModelError):
 
     def __init__(self, precision: str, remarks: tuple[str, ...]) -> None:
         self.remarks = remarks
-        super().__init__(f"expected an engine for {precision}, found none: {'; '.join(remarks)}. Add --precision fp32")
+        advice = ". Add --precision fp32" if precision != "fp32" else ""
+        super().__init__(f"expected an engine for {precision}, found none: {'; '.join(remarks)}{advice}")
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def choose(
 ) -> Chosen:
     """Return the fastest engine for a spec that is allowed.
 
-    An engine that was checked before on a CPU like this is trusted; one whose conversion was kept, too, starts without
-    torch. All others are compared with torch in fp32 on `sample` first.
+    An engine that has passed before on a CPU like this is trusted; OpenVINO, where its conversion was kept, too, then
+    starts without torch. All others are compared with torch in fp32 on `sample` first.
 
     Parameters
     ----------
@@ -115,10 +116,14 @@ class _Choice:
         for attempt in self._attempts():
             try:
                 engine, check = attempt()
-            except ModelError as error:
-                if self._wish.engine != "auto":
+            except NoMemory:
+                raise
+            except (ModelError, RuntimeError, MemoryError) as error:
+                if self._wish.engine != "auto" and isinstance(error, ModelError):
                     raise
-                self._remarks.append(str(error))
+                if self._wish.engine != "auto":
+                    raise ModelError(f"{attempt.__name__.strip('_')} cannot run the network: {error}") from error
+                self._remarks.append(str(error).strip().partition("\n")[0] or type(error).__name__)
                 continue
             if engine and check.passed:
                 return Chosen(engine, check, tuple(self._remarks))
@@ -189,17 +194,29 @@ class _Choice:
         if self._reference is None:
             from bottleneck.engines.torch_engine import TorchEngine
 
-            plain = TorchEngine(self._built(), batch_size=len(self._sample), device=self._wish.device, plain=True)
-            self._reference = plain(self._sample)
-            plain.close()
+            device = "cpu" if _on_cpu(self._wish) else self._wish.device
+            plain = TorchEngine(self._built(), batch_size=len(self._sample), device=device, plain=True)
+            try:
+                self._reference = plain(self._sample)
+            finally:
+                plain.close()
         return self._reference
 
     def _checked(self, name: str, engine: Engine, reference: NDArray[np.float32]) -> Check:
+        """Compare an engine with the reference; one that cannot run is closed, and has left the network as it was."""
+        known = self._kept.check(name)
+        if known and known.passed:
+            return known  # decided once: other images do not change what features of this spec are computed with
         size = engine.batch_size
-        parts = [engine(self._sample[start : start + size]) for start in range(0, len(self._sample), size)]
+        try:
+            parts = [engine(self._sample[start : start + size]) for start in range(0, len(self._sample), size)]
+        except BaseException:
+            engine.close()
+            raise
         cosine = lowest_cosine(np.concatenate(parts), reference)
-        check = Check(engine.name, self._spec.precision, cosine, len(self._sample))
-        self._kept.keep_check(name, check)
+        check = Check(engine.name, self._spec.precision, cosine, int(np.isfinite(reference).all(axis=1).sum()))
+        if check.images:  # else the network itself gives nothing that could be compared
+            self._kept.keep_check(name, check)
         return check
 
 
@@ -231,7 +248,7 @@ def _on_cpu(wish: Wish) -> bool:
 
 
 def _distant(check: Check) -> str:
-    found = "some features are not finite" if check.cosine is None else f"lowest cosine {check.cosine:.4f}"
+    found = "some features are not finite" if check.cosine is None else f"lowest cosine {check.cosine:.5f}"
     return (
         f"{check.engine} in {check.precision} is not used: {found}, expected {LEAST_COSINE} or more against torch in "
         f"fp32 on {check.images} images"

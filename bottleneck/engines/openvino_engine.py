@@ -4,6 +4,7 @@ import logging
 import queue
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +50,11 @@ class OpenVinoEngine:
         self.batch_size = int(model.inputs[0].shape[0])
         wanted = _TYPES[precision]
         try:
-            self._compiled = openvino.Core().compile_model(
-                model, "CPU", {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": "THROUGHPUT"}
-            )
+            # Compiling gives the thread a stack for signals that goes with the model, wherever that is deleted: in
+            # the main thread the next Ctrl-C would be a segmentation fault.
+            with ThreadPoolExecutor(1) as short_lived:
+                settings = {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": "THROUGHPUT"}
+                self._compiled = short_lived.submit(openvino.Core().compile_model, model, "CPU", settings).result()
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot run the network on this CPU: {_reason(error)}") from error
         found = self._compiled.get_property("INFERENCE_PRECISION_HINT")
@@ -158,11 +161,12 @@ def _quiet() -> Iterator[None]:
     """Silence what torch and OpenVINO say of tracing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from bottleneck.engines.engine import padded
 from bottleneck.engines.folding import Prepared, probe
 from bottleneck.engines.hardware import cores
 from bottleneck.engines.memory import keep_freed_memory
-from bottleneck.errors import ModelError
+from bottleneck.errors import ModelError, NoMemory
 
 _BATCH = {"cpu": 8, "cuda": 128}
 _PARALLEL = 4  # batches at once on a CPU; each has activations of its own
@@ -75,7 +75,11 @@ class TorchEngine:
         network = backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._prepared = Prepared(network)
         if not plain:
-            self._prepare(preprocessing.crop_size)
+            try:
+                self._prepare(preprocessing.crop_size)
+            except BaseException:
+                self.close()
+                raise
         self._network: Callable[[Tensor], Tensor] = network
         self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
         for _ in range(self.parallel):
@@ -97,7 +101,7 @@ class TorchEngine:
                 features: NDArray[np.float32] = rows[: len(pixels)].float().cpu().numpy()
             return features
         except torch.OutOfMemoryError as error:
-            raise ModelError(
+            raise NoMemory(
                 f"no memory on {self.device} for {self.batch_size} images at once: add --batch-size "
                 f"{max(1, self.batch_size // 4)}"
             ) from error
@@ -170,7 +174,9 @@ def torch_device(name: str | None = None) -> torch.device:
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.zeros(1, device=name).device
+        number = torch.zeros(1, device=name)
+        number.cpu()  # which the device "meta" cannot
+        return number.device
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"expected a device that torch has here, such as cpu, got {name!r}: {reason}") from error
@@ -184,7 +190,6 @@ def cuda_devices() -> tuple[str, ...]:
 def fastest_precision(device: torch.device) -> str:
     """Return the fastest precision that a GPU has natively."""
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16"
-        return "fp16" if torch.cuda.get_device_capability(device)[0] >= 7 else "fp32"
+        generation = torch.cuda.get_device_capability(device)[0]  # of NVIDIA; AMD's GPUs of today have 9 and more
+        return "bf16" if generation >= 8 else "fp16" if generation >= 7 else "fp32"
     return "fp16" if device.type == "mps" else "fp32"

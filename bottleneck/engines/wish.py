@@ -38,5 +38,7 @@ class Wish:
             raise ModelError(f"expected --engine {', '.join(ENGINES)}, got {self.engine!r}")
         if self.engine == "openvino" and self.device not in (None, "cpu"):
             raise ModelError(f"expected --device cpu, on which the engine openvino runs, got {self.device!r}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ModelError(f"expected at least one image at once, got a batch size of {self.batch_size}")
         if self.compile and self.engine == "openvino":
             raise ModelError("--compile is about the engine torch, got --engine openvino")

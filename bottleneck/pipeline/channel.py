@@ -80,6 +80,15 @@ class Channel(Generic[T]):
                 self._changed.wait(left)
             return [item for item, _ in list(self._items)[:count]]
 
+    def rest(self) -> list[T]:
+        """Take out all items that are here, without waiting."""
+        with self._changed:
+            items = [item for item, _ in self._items]
+            self._items.clear()
+            self._bytes = 0
+            self._changed.notify_all()
+            return items
+
     def close(self) -> None:
         """Say that no more items will come."""
         with self._changed:

@@ -14,6 +14,7 @@ _FIRST_COMMIT_SECONDS = 2.0
 _LAST_COMMIT_SECONDS = 60.0
 _COMMIT_SHARE = 0.02
 _COMMIT_ROWS = 16_384
+_COMMIT_BYTES = 256 << 20
 
 
 class Commits:
@@ -21,26 +22,26 @@ class Commits:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._digests: list[Digests] = []
-        self._features: list[NDArray[np.float32]] = []
+        self._batches: list[tuple[Digests, NDArray[np.float32]]] = []
         self._started = self._last = time.monotonic()
 
     def add(self, digests: Digests, features: NDArray[np.float32]) -> None:
         """Take a batch, and commit when enough has come together."""
-        self._digests.append(digests)
-        self._features.append(features)
+        self._batches.append((digests, features))
         now = time.monotonic()
         patience = min(max(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE * (now - self._started)), _LAST_COMMIT_SECONDS)
-        if now - self._last >= patience or sum(map(len, self._digests)) >= _COMMIT_ROWS:
+        rows, size = sum(len(part) for part, _ in self._batches), sum(part.nbytes for _, part in self._batches)
+        if now - self._last >= patience or rows >= _COMMIT_ROWS or size >= _COMMIT_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Commit what has come together; when this returns it survives any kill."""
-        if self._digests:
+        if self._batches:
+            digests, features = zip(*self._batches, strict=True)
             try:
-                self._store.append(np.concatenate(self._digests), np.concatenate(self._features))
+                self._store.append(np.concatenate(digests), np.concatenate(features))
             except CacheError:
-                self._digests, self._features = [], []  # not to be tried again at the end
+                self._batches = []  # not to be tried again at the end
                 raise
-            self._digests, self._features = [], []
+            self._batches = []
         self._last = time.monotonic()

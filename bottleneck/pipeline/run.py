@@ -6,8 +6,7 @@ import numpy as np
 
 from bottleneck.cache.store import Store
 from bottleneck.engines.hardware import cores
-from bottleneck.errors import ImageError
-from bottleneck.images.decode import Decoded
+from bottleneck.errors import CacheError, ImageError
 from bottleneck.images.keys import as_digests
 from bottleneck.images.scan import Progress
 from bottleneck.images.survey import Survey
@@ -82,8 +81,14 @@ def run(
                     stages.start(start_engine)
             if progress:
                 progress("extract", read - waiting, len(items))
+    except CacheError:
+        stages.stop(0)  # what is left cannot be committed either
+        raise
     finally:
         try:
+            for event in stages.events.rest():
+                if isinstance(event, Computed):
+                    _commit(event, commits, work)
             commits.flush()  # after Ctrl-C too: what is computed is kept
             survey.save()
         finally:
@@ -104,10 +109,10 @@ def _take(read: Read, survey: Survey, work: Work) -> None:
         return  # others have committed its features
     if read.item.digest is None:
         survey.learn(read.row, read.digest, read.signature, read.when)
-    if isinstance(read.outcome, ImageError):
-        work.undecodable[read.digest] = read.outcome
-    elif isinstance(read.outcome, Decoded) and read.outcome.note:
-        work.notes[read.digest] = read.outcome.note
+    if read.undecodable:
+        work.undecodable[read.digest] = read.undecodable
+    elif read.note:
+        work.notes[read.digest] = read.note
 
 
 def _commit(batch: Computed, commits: Commits, work: Work) -> None:

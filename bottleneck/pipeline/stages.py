@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,7 @@ _READERS = 8
 
 _FILES_BYTES = 64 << 20  # of files that wait to be decoded
 _PIXELS_BYTES = 64 << 20  # of decoded images that wait for the engine
+_FEATURES_BYTES = 64 << 20  # of features that wait to be committed
 _DECODING_BYTES = 512 << 20  # of images that are being decoded, at their full size
 
 THREADS = "bottleneck-"  # how the names of all threads begin
@@ -46,13 +47,10 @@ class Read:
     digest: bytes = b""
     signature: Signature | None = None
     when: float = 0.0
-    outcome: Decoded | ImageError | None = None  # of the decoder, where there was more to do
+    has_pixels: bool = False  # they are on their way to the engine
+    note: str | None = None
+    undecodable: ImageError | None = None
     problem: ImageError | None = None  # of the file
-
-    @property
-    def has_pixels(self) -> bool:
-        """Whether the image is on its way to the engine."""
-        return isinstance(self.outcome, Decoded)
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Stages:
     def __init__(
         self, paths: list[str], preprocessing: Preprocessing, settings: Settings, claims: Claims, threads: int
     ) -> None:
-        self.events: Channel[Read | Started | Computed | Crashed] = Channel()
+        self.events: Channel[Read | Started | Computed | Crashed] = Channel(_FEATURES_BYTES)
         self._paths = paths
         self._preprocessing = preprocessing
         self._max_pixels = settings.max_pixels
@@ -136,7 +134,12 @@ class Stages:
 
         def body() -> None:
             sample = np.stack([pixels for _, pixels in self._pixels.first(_SAMPLE)])
-            self.events.put(Started(start_engine(sample)))
+            engine = start_engine(sample)
+            try:
+                self.events.put(Started(engine))
+            except Cancelled:
+                engine.close()
+                raise
 
         self._start("engine", 1, body, None)
 
@@ -203,23 +206,27 @@ class Stages:
 
     def _decode_all(self) -> None:
         while (file := self._files.get()) is not None:
-            read = self._named(file)
-            if isinstance(read.outcome, Decoded):
-                self._pixels.put((read.digest, read.outcome.pixels), read.outcome.pixels.nbytes)
+            read, pixels = self._named(file)
+            if pixels is not None:
+                self._pixels.put((read.digest, pixels), pixels.nbytes)
             self.events.put(read)
 
-    def _named(self, file: _File) -> Read:
+    def _named(self, file: _File) -> tuple[Read, NDArray[np.uint8] | None]:
         """Return what comes of the first file with the digest that is expected; digest and pixels are of its bytes."""
         item = file.item
         while True:
             digest = hashlib.sha256(file.data).digest()
             if item.digest in (None, digest):
-                return Read(item, file.row, digest, file.signature, file.when, self._decoded(file.data, digest))
+                read = Read(item, file.row, digest, file.signature, file.when)
+                found = self._decoded(file.data, digest)
+                if isinstance(found, Decoded):
+                    return replace(read, has_pixels=True, note=found.note), found.pixels
+                return replace(read, undecodable=found), None
             changed = ImageError("changed", "the file changed since it was scanned; run the command again")
-            found = self._file(item, file.left, changed)
-            if isinstance(found, Read):
-                return found
-            file = found
+            following = self._file(item, file.left, changed)
+            if isinstance(following, Read):
+                return following, None
+            file = following
 
     def _decoded(self, data: bytes, digest: bytes) -> Decoded | ImageError | None:
         if not self._claims.take(digest):
@@ -236,7 +243,8 @@ class Stages:
             others = self._claims.settled(digests).tolist()
             wanted = [pair for pair, done in zip(batch, others, strict=True) if not done]
             features = engine(np.stack([pixels for _, pixels in wanted])) if wanted else None
-            self.events.put(Computed(len(batch), [digest for digest, _ in wanted], features))
+            size = 0 if features is None else features.nbytes
+            self.events.put(Computed(len(batch), [digest for digest, _ in wanted], features), size)
 
     def _batch(self, size: int) -> list[Pixels]:
         """Return the next images, fewer than `size` only at the end; one thread fills its batch at a time."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bottleneck.errors import ImageError
+from bottleneck.errors import ImageError, ImagesError
 from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.keys import DigestSet, as_digests
 from bottleneck.images.survey import Survey
@@ -31,6 +31,10 @@ class Settings:
     threads: int | None = None
     max_pixels: int = MAX_PIXELS
     share: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ImagesError(f"expected at least one thread, got {self.threads}")
 
 
 @dataclass

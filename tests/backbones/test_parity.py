@@ -128,7 +128,9 @@ def cached(photographs: Sequence[Path], model: str, cache: Path) -> tuple[np.nda
     table = cache.parent / "photographs.csv"
     table.write_text("path\n" + "".join(f"{path}\n" for path in photographs))
     with pytest.warns(BottleneckWarning, match="random weights"):
-        done = bottleneck.extract(table, model=model, weights="none", labels=False, cache=cache)
+        done = bottleneck.extract(
+            table, model=model, weights="none", precision="fp32", engine="torch", labels=False, cache=cache
+        )
     rows = {Path(path).name: row for row, path in enumerate(done.dataset.paths)}
     order = [rows[path.name] for path in photographs]
     return done.store.read(done.dataset.digests[order]), done.dim

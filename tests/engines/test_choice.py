@@ -196,7 +196,7 @@ def test_the_backbone_is_built_once_whatever_is_tried(start, monkeypatch):
 
 @needs_openvino
 @pytest.mark.parametrize(
-    ("how", "words"), [(shifted, r"lowest cosine 0\.\d{4}"), (not_finite, "some features are not finite")]
+    ("how", "words"), [(shifted, r"lowest cosine 0\.\d{5}"), (not_finite, "some features are not finite")]
 )
 def test_an_engine_that_is_too_far_off_is_not_used(start, monkeypatch, how, words):
     spoil_openvino(monkeypatch, how)
@@ -259,7 +259,7 @@ def test_torch_alone_too_is_checked(start, monkeypatch):
     spoil_torch(monkeypatch)
 
     with pytest.raises(
-        NoEngine, match=r"torch .*, cpu in bf16 is not used: lowest cosine 0\.\d{4}, expected 0\.999 or"
+        NoEngine, match=r"torch .*, cpu in bf16 is not used: lowest cosine 0\.\d{5}, expected 0\.999 or"
     ):
         start("bf16", engine="torch")
 

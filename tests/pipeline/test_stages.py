@@ -9,7 +9,7 @@ import pytest
 
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import ImageError
-from bottleneck.images.decode import Decoded, decode
+from bottleneck.images.decode import decode
 from bottleneck.pipeline import stages
 from bottleneck.pipeline.channel import Cancelled
 from bottleneck.pipeline.claims import Claims
@@ -65,9 +65,9 @@ def test_of_each_item_comes_one_event(folder, begun, store):
     assert events.keys() == set(range(6))
     assert [events[row].has_pixels for row in (1, 3, 4, 5)] == [False] * 4
     assert sorted([events[0].has_pixels, events[2].has_pixels]) == [False, True]  # copies: one is decoded
-    assert (events[1].digest, events[1].outcome, events[1].problem) == (digest(2), None, None)
+    assert (events[1].digest, events[1].has_pixels, events[1].problem) == (digest(2), False, None)
     assert (events[3].problem.code, events[3].digest) == ("empty", b"")
-    assert [events[row].outcome.code for row in (4, 5)] == ["truncated", "too-large"]
+    assert [events[row].undecodable.code for row in (4, 5)] == ["truncated", "too-large"]
     assert events[4].digest == tiny.digest(cut).tobytes()
     assert found.events._items == found._pixels._items.__class__()  # no more events
 
@@ -81,7 +81,7 @@ def test_an_event_tells_all_that_the_memo_of_digests_needs(folder, begun):
     assert (event.row, event.digest) == (0, digest(1))
     assert event.signature == (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     assert before <= event.when <= time.time()
-    assert isinstance(event.outcome, Decoded)
+    assert event.has_pixels
 
 
 def test_a_known_item_is_read_from_the_first_of_its_rows_that_holds_it(folder, begun):
@@ -96,7 +96,7 @@ def test_a_known_item_that_no_row_holds_is_a_problem(folder, begun, rows, code):
     images = folder({"a.jpg": 9, "b.jpg": b""})
     (event,) = take(begun(images, [Item(rows, digest(1))]), 1)
 
-    assert (event.problem.code, event.has_pixels, event.outcome) == (code, False, None)
+    assert (event.problem.code, event.has_pixels, event.undecodable) == (code, False, None)
 
 
 def test_a_known_item_with_features_is_not_even_read(folder, begun, store, reads):
@@ -209,7 +209,7 @@ def test_errors_of_images_are_no_crashes(folder, begun, monkeypatch):
     monkeypatch.setattr(stages, "decode", refuse)
     events = take(begun(folder(many(12)), unknown(12)), 12)
 
-    assert [event.outcome.code for event in events] == ["corrupt"] * 12
+    assert [event.undecodable.code for event in events] == ["corrupt"] * 12
 
 
 def test_threads_end_when_there_is_no_more_to_do(folder, begun):
