@@ -51,7 +51,7 @@ def randomly(seed: int) -> Backbone:
 
 def test_features_are_finite_and_1280_wide(default):
     pixels = np.stack([decode(photo(seed), default.spec.preprocessing).pixels for seed in range(3)])
-    features = TorchEngine(default, batch_size=4, device="cpu")(pixels)
+    features = TorchEngine(default, batch_size=4, device="cpu", plain=True)(pixels)
 
     assert features.shape == (3, 1280)
     assert features.dtype == np.float32
@@ -73,7 +73,7 @@ def test_every_tensor_is_the_packages_in_order(default, packaged):
 @pytest.mark.shared
 def test_the_network_knows_ants_and_bees(default, packaged, hymenoptera):
     weight, bias = packaged["_fc.weight"].numpy(), packaged["_fc.bias"].numpy()
-    engine = TorchEngine(default, device="cpu")
+    engine = TorchEngine(default, device="cpu", plain=True)
     hits = 0
     for kind, code in (("ants", ANT), ("bees", BEE)):
         paths = sorted(hymenoptera.rglob(f"{kind}/*.jpg"))[:6]

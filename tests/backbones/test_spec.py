@@ -20,6 +20,7 @@ SPEC_CHANGES: dict[str, Any] = {
     "flip": True,
 }
 PREPROCESSING_CHANGES: dict[str, Any] = {
+    "fast_jpeg": True,
     "resize": 33,
     "crop": 27,
     "interpolation": "bicubic",

@@ -69,7 +69,7 @@ def official_pixels(name: str) -> torch.Tensor:
 
 def our_features(backbone: Backbone) -> np.ndarray:
     pixels = np.stack([decode(data, backbone.spec.preprocessing).pixels for data in PHOTOS])
-    return TorchEngine(backbone, batch_size=3, device="cpu")(pixels)
+    return TorchEngine(backbone, batch_size=3, device="cpu", plain=True)(pixels)
 
 
 def input_of(network: nn.Module, layer: str, images: torch.Tensor) -> np.ndarray:
@@ -93,7 +93,7 @@ def assert_equal_features(ours: np.ndarray, theirs: np.ndarray) -> None:
     apart_ours, apart_theirs = ours - ours.mean(axis=0), theirs - theirs.mean(axis=0)
     assert cosines(apart_ours, np.roll(apart_theirs, 1, axis=0)).max() < 0.9
     assert cosines(apart_ours, apart_theirs).min() > 0.999
-    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1), rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1), rtol=5e-4)
 
 
 def test_resnet18s_features_are_torchvisions_own():
@@ -156,7 +156,8 @@ def test_decoded_and_normalised_pixels_are_those_of_the_transforms():
     pixels = np.stack([decode(data, preprocessing).pixels for data in PHOTOS]).astype(np.float32) / 255
     ours = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
 
-    np.testing.assert_allclose(ours.transpose(0, 3, 1, 2), official_pixels("resnet18").numpy(), atol=1e-5)
+    atol = 2 / 255 / min(preprocessing.std) + 1e-5  # two levels, see test_resize.py
+    np.testing.assert_allclose(ours.transpose(0, 3, 1, 2), official_pixels("resnet18").numpy(), rtol=0, atol=atol)
 
 
 @pytest.mark.slow
