@@ -23,7 +23,7 @@ parity: $(VENV)/.installed-dev
 catalogue: $(VENV)/.installed-dev
 	$(BIN)/python -m bottleneck.backbones.catalogue_maker
 
-# Extraction beside the plain loop of PyTorch and img2vec, in an environment of its own tools (some minutes).
+# Extraction beside the plain loop of PyTorch and img2vec, which this installs (some minutes).
 bench-extract: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet img2vec-pytorch
 	$(BIN)/python benchmarks/bench_extract.py
