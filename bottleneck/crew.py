@@ -94,7 +94,6 @@ class Crew:
         self._lock = threading.Lock()  # `start` is called in a thread of the engine's
         self._stopped = False
         self._wish = wish
-
         self.share = (0, len(self._devices))  # of the images, that this process has while the others work
 
     @property
@@ -137,10 +136,8 @@ class Crew:
         remarks = []
         for number, (device, process) in enumerate(self._processes, 1):
             if process.wait():
-                last = (
-                    self._words(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                    or ["no word"]
-                )[-1]
+                words = self._words(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                last = words[-1] if words else "no word"
                 remarks.append(f"the process on {device} ended early ({last}); its images were left to this one")
         self._processes = []
         return tuple(remarks)

@@ -44,7 +44,7 @@ def resize_and_crop(
     -------
     ndarray of uint8, shape (crop height, crop width, 3)
         What the transforms of torchvision, or of timm, make of the same image, to within two levels up to an aspect
-        ratio of 2 and exactly up to `STRIP`.
+        ratio of 2, and exactly from there to `STRIP`.
     """
     width, height = image.size
     crop_height, crop_width = preprocessing.crop_size

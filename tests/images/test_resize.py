@@ -21,9 +21,6 @@ RED = (255, 0, 0)
 STEPS = ("nearest", "box")  # for which the last bit of a coordinate decides
 NEAR = 2  # levels, up to an aspect ratio of 2: Pillow rounds its first pass to bytes, here of other rows
 
-# A box is a step: the sampling points of the middle alone are those of the whole but for the last bit of a double, and
-# where one falls on the edge between two pixels the other pixel is taken. See `test_a_box_is_within_two_levels_too`.
-
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
