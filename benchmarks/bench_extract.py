@@ -187,7 +187,7 @@ def parts(model: str, paths: list[str], engine: str, precision: str) -> dict[str
         pixels = np.stack([decode(data, spec.preprocessing).pixels for data in files])
         decoding.append((time.perf_counter() - started) / len(files))
     with tempfile.TemporaryDirectory() as keep:
-        runner = choose(Wish(engine=engine), spec, lambda: backbone, pixels[:8], Path(keep)).engine
+        runner = choose(Wish(engine=engine), spec, lambda: backbone, Path(keep)).engine
         computing = []
         for _ in range(3):
             computing.append(cores() / rate(runner, pixels))

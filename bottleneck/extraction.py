@@ -17,6 +17,7 @@ from bottleneck.cache.index import Index
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.crew import Crew, may_be_several, own
+from bottleneck.engines.choice import Sample
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
@@ -296,7 +297,7 @@ def _share(
 ) -> tuple[str, ...]:
     """Compute a share of the images while other processes compute theirs; return what went wrong with them."""
 
-    def engine(sample: NDArray[np.uint8]) -> Engine:
+    def engine(sample: Sample) -> Engine:
         started = pending.engine(sample)
         crew.start(pending.spec.precision)
         return started

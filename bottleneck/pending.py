@@ -3,17 +3,16 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.choice import NoEngine, choose, precisions
+from bottleneck.engines.choice import Chosen, NoEngine, Sample, choose, precisions, told
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import facts
+from bottleneck.engines.kept import Kept
 from bottleneck.engines.wish import Wish
+from bottleneck.pipeline.sample import SAMPLE
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
@@ -44,30 +43,69 @@ class Pending:
         recalled = recall(request, cache.root, self._facts)
         self.spec: Spec = recalled or self._planned()
 
-    def engine(self, sample: NDArray[np.uint8]) -> Engine:
-        """Return the engine for the spec, once it has been checked on a sample of the images.
+    def engine(self, sample: Sample) -> Engine:
+        """Return the engine for the spec, once it has been checked.
+
+        The first features of a spec decide, too: where those of a sample of the images are too far from fp32 in the
+        precision that ``auto`` began with, it goes on with the next. Afterwards a spec has features that others build
+        on, and stays.
+
+        Parameters
+        ----------
+        sample : callable
+            Gives some of the images.
 
         Raises
         ------
         OtherSpec
-            If the network is not of the spec that the memo gave, or none computes it in this precision; `spec` has been
+            If the network is not of the spec that the memo gave, or the precision is not good enough; `spec` has been
             mended.
+        NoEngine
+            If no engine computes it in the precision asked for.
         """
+        store = self._cache.store(self.spec)
+        first = self.spec.precision != "fp32" and not store.shards()
         try:
-            chosen = choose(self._wish, self.spec, self._built, sample, self._cache.store(self.spec).engines)
+            chosen = choose(self._wish, self.spec, self._built, store.engines, sample if first else None)
         except NoEngine as error:
-            later = precisions(self._wish, self._request.precision)
-            later = later[later.index(self.spec.precision) + 1 :] if self.spec.precision in later else ()
-            if not later:
+            if not (later := self._later()):
                 raise
             self.remarks = (*self.remarks, *error.remarks)
-            self._become(replace(self.spec, precision=later[0]))
+            self._become(replace(self.spec, precision=later))
             raise OtherSpec from error
+        if first and not chosen.check.suits:
+            self._reconsider(chosen)
         self._backbone = None
         self.check = chosen.check
         slow = (_SLOW,) if self._slow() else ()
         self.remarks = tuple(dict.fromkeys((*self.remarks, *chosen.remarks, *slow)))
         return chosen.engine
+
+    def _later(self) -> str | None:
+        """Return the precision that ``auto`` tries after that of the spec."""
+        tried = precisions(self._wish, self._request.precision)
+        later = tried[tried.index(self.spec.precision) + 1 :] if self.spec.precision in tried else ()
+        return later[0] if later else None
+
+    def _reconsider(self, chosen: Chosen) -> None:
+        """Take the next precision, for images whose features this one changes too much; or say so, if it was asked for.
+
+        Raises
+        ------
+        OtherSpec
+            If there is a next.
+        """
+        check = chosen.check
+        which, found = f"{check.engine} in {check.precision}", f"{told(check.own_cosine)} on {check.own_images} images"
+        if not (later := self._later()):
+            self.remarks = (*self.remarks, f"{which}: {found}; features in fp32 have no such error")
+            return
+        chosen.engine.close()
+        Kept(self._cache.store(self.spec).engines).drop_conversions()
+        self.remarks = (*self.remarks, f"{which} is not used: {found}")
+        # Few images are no reason to compute all that follow in the slower precision.
+        self._become(replace(self.spec, precision=later), remember=check.own_images >= SAMPLE)
+        raise OtherSpec
 
     def _slow(self) -> bool:
         """Whether fp32 is all that ``auto`` can choose from."""
@@ -95,6 +133,7 @@ class Pending:
         self.built, self.restored = True, backbone.restored
         return backbone
 
-    def _become(self, spec: Spec) -> None:
+    def _become(self, spec: Spec, remember: bool = True) -> None:
         self.spec = spec
-        remember_spec(self._request, spec, self._cache.root, self._facts)
+        if remember:
+            remember_spec(self._request, spec, self._cache.root, self._facts)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall
 from bottleneck.cache.store import FeatureCache
 from bottleneck.engines import choice
-from bottleneck.engines.choice import Chosen, NoEngine
+from bottleneck.engines.choice import Chosen, NoEngine, Sample
 from bottleneck.engines.hardware import cpu_id
 from bottleneck.engines.kept import Check, Kept
 from bottleneck.engines.wish import Wish
@@ -29,7 +30,11 @@ from tests import tiny
 from tests.conftest import photo
 from tests.tiny import TinyEngine
 
-SAMPLE = np.zeros((2, 12, 12, 3), np.uint8)
+
+def sample(count: int = 2) -> Callable[[], np.ndarray]:
+    return lambda: np.zeros((count, 12, 12, 3), np.uint8)
+
+
 FILES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(6)}
 MORE = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abc") for number in range(20)}
 
@@ -42,21 +47,33 @@ class Machine:
         self.loads: list[Request] = []
         self.chosen: list[str] = []  # precisions that an engine was looked for
         self.distant: set[str] = set()  # precisions in which no engine passes
+        self.cosine: float | None = 0.9995  # of the user's images, in other precisions than fp32
+        self.sampled: list[int] = []  # images of the user's that an engine was tried on
+        self.closed = 0  # engines that were not used
         self.spec = tiny.SPEC
 
     def load(self, request: Request) -> object:
         self.loads.append(request)
         return SimpleNamespace(spec=self.spec, restored=None)
 
-    def choose(self, wish: Wish, spec: Spec, build, sample: np.ndarray, folder: Path) -> Chosen:
+    def choose(self, wish: Wish, spec: Spec, build, folder: Path, sample: Sample | None) -> Chosen:
         self.chosen.append(spec.precision)
-        assert sample.shape[1:] == (12, 12, 3)
         if spec.precision in self.distant:
             raise NoEngine(spec.precision, (f"too far in {spec.precision}",))
         build()
         engine = TinyEngine()
         engine.precision = spec.precision
-        return Chosen(engine, Check("tiny", spec.precision, 1.0, len(sample)), ("a remark",))
+        engine.close = self.close  # type: ignore[method-assign]
+        check = Check("tiny", spec.precision, 1.0)
+        if sample:
+            images = sample()
+            assert images.shape[1:] == (12, 12, 3)
+            self.sampled.append(len(images))
+            check = replace(check, own_cosine=self.cosine, own_images=len(images))
+        return Chosen(engine, check, ("a remark",))
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 @pytest.fixture
@@ -150,11 +167,11 @@ def test_a_memo_that_is_wrong_says_so_before_an_engine_is_there(machine):
     machine.spec = replace(tiny.SPEC, weights="e" * 64)
     found = made()
     with pytest.raises(OtherSpec):
-        found.engine(SAMPLE)
+        found.engine(sample())
 
     assert found.spec == replace(machine.spec, precision="bf16")
     assert memo() == found.spec
-    assert found.engine(SAMPLE).precision == "bf16"
+    assert found.engine(sample()).precision == "bf16"
     assert len(machine.loads) == 2
 
 
@@ -212,8 +229,67 @@ def test_auto_is_fp32_too_where_the_engine_was_named_and_is_remembered_to_be_wro
     Kept(FeatureCache("cache").store(found.spec).engines).keep_check(name, Check("openvino", "bf16", 0.5, 8))
 
     with pytest.raises(OtherSpec):
-        found.engine(SAMPLE)
+        found.engine(sample())
     assert found.spec.precision == "fp32"
+
+
+# --- the first images of a spec ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cosine", [0.9989, None])
+def test_where_the_images_themselves_change_too_much_in_bf16_auto_is_fp32(folder, machine, cosine):
+    machine.cosine = cosine
+    images = folder(FILES)
+    done = extract(images)
+
+    assert (done.computed, done.store.spec, machine.chosen) == (12, tiny.SPEC, ["bf16", "fp32"])
+    assert (machine.sampled, machine.closed, len(machine.loads)) == ([8], 2, 1)
+    found = "some features are not finite" if cosine is None else "lowest cosine 0.99890"
+    assert done.remarks[0] == (
+        f"tiny in bf16 is not used: {found}, expected 0.999 or more against torch in fp32 on 8 images"
+    )
+    assert done.check.own_images == 0
+    assert memo() == tiny.SPEC
+    assert extract(images).reused == 12
+
+
+def test_the_verdict_is_that_of_a_spec_and_later_images_do_not_change_it(folder, machine):
+    assert extract(folder(FILES)).store.spec.precision == "bf16"
+    machine.cosine = 0.5
+    done = extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="new"))
+
+    assert (done.computed, done.store.spec.precision) == (2, "bf16")
+    assert machine.sampled == [8]
+
+
+def test_a_few_odd_images_do_not_decide_for_those_that_follow(folder, machine):
+    machine.cosine = 0.9
+    few = extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="few"))
+    machine.cosine = 0.9995
+    many = extract(folder(FILES))
+
+    assert (few.store.spec.precision, few.computed) == ("fp32", 2)
+    assert (many.store.spec.precision, many.computed) == ("bf16", 12)
+    assert machine.sampled == [2, 8]
+
+
+def test_a_precision_that_was_asked_for_is_used_whatever_the_images_and_it_is_said(folder, machine):
+    machine.cosine = 0.9
+    done = extract(folder(FILES), precision="bf16")
+
+    assert (done.computed, done.store.spec.precision) == (12, "bf16")
+    assert done.remarks[0] == (
+        "tiny in bf16: lowest cosine 0.90000, expected 0.999 or more against torch in fp32 on 8 images; "
+        "features in fp32 have no such error"
+    )
+    assert done.check.lowest == 0.9
+
+
+def test_fp32_needs_no_images_to_be_trusted(folder, machine):
+    machine.cosine = 0.9
+    extract(folder(FILES), precision="fp32")
+
+    assert machine.sampled == []
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])

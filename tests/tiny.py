@@ -70,7 +70,7 @@ class Pending:
         self.remarks = ()
         self._engine = TinyEngine(wish.batch_size or 4)
 
-    def engine(self, sample: np.ndarray) -> TinyEngine:
+    def engine(self, sample: object) -> TinyEngine:
         return self._engine
 
 

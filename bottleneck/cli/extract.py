@@ -133,7 +133,7 @@ def extract(
                 "seconds": round(done.seconds, 3),
                 "engine": done.engine,
                 "precision": done.store.spec.precision,
-                "cosine": done.check.cosine if done.check else None,
+                "cosine": done.check.lowest if done.check else None,
                 "remarks": list(done.remarks),
                 "restored": vars(done.restored) if done.restored else None,
                 "failures": [vars(failure) for failure in done.failures],

@@ -61,7 +61,7 @@ def engine_line(done: Extraction, indent: str = "") -> None:
     """Say what computed the features, how near it comes to torch in fp32, and why nothing faster did."""
     if not done.computed:
         return
-    near = f", lowest cosine to torch in fp32 {done.check.cosine:.4f}" if done.check and done.check.cosine else ""
+    near = f", lowest cosine to torch in fp32 {done.check.lowest:.4f}" if done.check and done.check.lowest else ""
     say(f"{indent}engine: {done.engine}, {done.store.spec.precision}{near}")
     for remark in done.remarks:
         say(f"{indent}  {remark}")

@@ -1,8 +1,8 @@
-"""How an engine is chosen: the fastest that gives, on real images, the features of torch in fp32."""
+"""How an engine is chosen: the fastest that gives the features of torch in fp32."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
 from bottleneck.engines.kept import LEAST_COSINE, Check, Kept
+from bottleneck.engines.probe import probe_images
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import ModelError, NoMemory
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
     from bottleneck.backbones.spec import Spec
 
-SAMPLE = 8  # images that an engine is checked on
+_BATCH = 8  # images that pass the reference at once
+
+Sample = Callable[[], NDArray[np.uint8]]  # images of the user's, (n, h, w, 3), decoded when they are wanted
 
 NO_OPENVINO = (
     "OpenVINO is not installed; on CPUs it is faster than torch, and starts in a second: "
@@ -39,7 +42,7 @@ class NoEngine(ModelError):
 
     def __init__(self, precision: str, remarks: tuple[str, ...]) -> None:
         self.remarks = remarks
-        advice = ". Add --precision fp32" if precision != "fp32" else ""
+        advice = ". Extract with --precision fp32" if precision != "fp32" else ""
         super().__init__(f"expected an engine for {precision}, found none: {'; '.join(remarks)}{advice}")
 
 
@@ -70,12 +73,12 @@ def precisions(wish: Wish, precision: str) -> tuple[str, ...]:
 
 
 def choose(
-    wish: Wish, spec: "Spec", build: "Callable[[], Backbone]", sample: NDArray[np.uint8], folder: Path
+    wish: Wish, spec: "Spec", build: "Callable[[], Backbone]", folder: Path, sample: Sample | None = None
 ) -> Chosen:
     """Return the fastest engine for a spec that is allowed.
 
     An engine that has passed before on a CPU like this is trusted; OpenVINO, where its conversion was kept, too, then
-    starts without torch. All others are compared with torch in fp32 on `sample` first.
+    starts without torch. All others are compared with torch in fp32 on `probe_images` first.
 
     Parameters
     ----------
@@ -84,10 +87,11 @@ def choose(
         Its precision is the one that counts.
     build : callable
         Gives the backbone.
-    sample : ndarray of uint8, shape (n, h, w, 3)
-        Real images, decoded; n is at least 1.
     folder : path
         Where conversions and checks are kept.
+    sample : callable, optional
+        Gives images of the user's, on which the engine is compared, too, if it has not been before. They decide
+        nothing here: how near its features of them are stands in the check.
 
     Raises
     ------
@@ -96,12 +100,12 @@ def choose(
     ModelError
         If an engine was asked for by name and cannot be had.
     """
-    return _Choice(wish, spec, build, sample[:SAMPLE], Kept(folder)).made()
+    return _Choice(wish, spec, build, Kept(folder), sample).made()
 
 
 class _Choice:
     def __init__(
-        self, wish: Wish, spec: "Spec", build: "Callable[[], Backbone]", sample: NDArray[np.uint8], kept: Kept
+        self, wish: Wish, spec: "Spec", build: "Callable[[], Backbone]", kept: Kept, sample: Sample | None
     ) -> None:
         self._wish = wish
         self._spec = spec
@@ -109,7 +113,7 @@ class _Choice:
         self._sample = sample
         self._kept = kept
         self._backbone: Backbone | None = None
-        self._reference: NDArray[np.float32] | None = None
+        self._references: dict[str, _Reference] = {}
         self._remarks: list[str] = []
 
     def made(self) -> Chosen:
@@ -157,23 +161,32 @@ class _Choice:
         if known and not known.passed:
             return None, known
         kept = self._kept.conversion(conversion)
-        if known and kept:
-            return module.OpenVinoEngine(module.read(kept), self._spec.precision), known
-        reference, backbone = self._expected(), self._built()
-        model = module.convert(backbone, self._spec.precision, batch)
-        if kept := self._kept.keep_conversion(conversion, model):
-            model = module.read(kept)  # what later starts will read: it differs in the last bit
+        if not known or not kept:
+            self._built()  # before the rest: what the memo told may be wrong
+            kept = None
+        references = self._wanted(known)
+        if kept:
+            model = module.read(kept)
+        else:
+            model = module.convert(self._built(), self._spec.precision, batch)
+            if kept := self._kept.keep_conversion(conversion, model):
+                model = module.read(kept)  # what later starts will read: it differs in the last bit
         engine = module.OpenVinoEngine(model, self._spec.precision)
-        check = self._checked(name, engine, reference)
+        check = self._checked(name, engine, known, references)
         if not check.passed:
             self._kept.drop_conversion(conversion)
         return engine, check
 
-    def _torch(self) -> tuple[Engine, Check]:
-        from bottleneck.engines.torch_engine import TorchEngine
+    def _torch(self) -> tuple[Engine | None, Check]:
+        from bottleneck.engines.torch_engine import TorchEngine, engine_name, torch_device
 
         wish, backbone = self._wish, self._built()
-        reference = self._expected()  # before the network is changed
+        title = engine_name(torch_device(wish.device), wish.compile)
+        name = f"{title.replace(', ', '-').replace(' ', '-').replace(':', '')}-{cpu_id()}"
+        known = self._kept.check(name)
+        if known and not known.passed:
+            return None, known
+        references = self._wanted(known)  # before the network is changed
         engine = TorchEngine(
             backbone,
             precision=self._spec.precision,
@@ -181,43 +194,70 @@ class _Choice:
             device=wish.device,
             compile=wish.compile,
         )
-        name = f"{engine.name.replace(', ', '-').replace(' ', '-').replace(':', '')}-{cpu_id()}"
-        return engine, self._checked(name, engine, reference)
+        return engine, self._checked(name, engine, known, references)
 
     def _built(self) -> "Backbone":
         if self._backbone is None:
             self._backbone = self._build()
         return self._backbone
 
-    def _expected(self) -> NDArray[np.float32]:
-        """Return what torch makes of the sample in fp32, with the network as it is."""
-        if self._reference is None:
-            from bottleneck.engines.torch_engine import TorchEngine
+    def _wanted(self, known: Check | None) -> dict[str, "_Reference"]:
+        """Return what an engine must still be compared on, with what torch makes of it in fp32."""
+        wanted: dict[str, Sample] = {}
+        if known is None:
+            wanted["probe"] = lambda: probe_images(*self._spec.preprocessing.crop_size)
+        if self._sample is not None and (known is None or not known.own_images):
+            wanted["own"] = self._sample
+        missing = {name: sample() for name, sample in wanted.items() if name not in self._references}
+        self._references.update(self._expected(missing))
+        return {name: self._references[name] for name in wanted}
 
-            device = "cpu" if _on_cpu(self._wish) else self._wish.device
-            plain = TorchEngine(self._built(), batch_size=len(self._sample), device=device, plain=True)
-            try:
-                self._reference = plain(self._sample)
-            finally:
-                plain.close()
-        return self._reference
+    def _expected(self, samples: dict[str, NDArray[np.uint8]]) -> dict[str, "_Reference"]:
+        """Return what torch makes of samples in fp32, with the network as it is."""
+        if not samples:
+            return {}
+        from bottleneck.engines.torch_engine import TorchEngine
 
-    def _checked(self, name: str, engine: Engine, reference: NDArray[np.float32]) -> Check:
-        """Compare an engine with the reference; one that cannot run is closed, and has left the network as it was."""
-        known = self._kept.check(name)
-        if known and known.passed:
-            return known  # decided once: other images do not change what features of this spec are computed with
-        size = engine.batch_size
+        device = "cpu" if _on_cpu(self._wish) else self._wish.device
+        plain = TorchEngine(self._built(), batch_size=_BATCH, device=device, plain=True)
         try:
-            parts = [engine(self._sample[start : start + size]) for start in range(0, len(self._sample), size)]
+            return {name: _Reference(pixels, _features(plain, pixels)) for name, pixels in samples.items()}
+        finally:
+            plain.close()
+
+    def _checked(self, name: str, engine: Engine, known: Check | None, references: dict[str, "_Reference"]) -> Check:
+        """Compare an engine with what is expected; one that cannot run is closed, and leaves the network as it was.
+
+        A verdict stands: nothing changes any more what features of this spec are computed with.
+        """
+        check = known or Check(engine.name, self._spec.precision, None)
+        try:
+            for sample, reference in references.items():
+                cosine = lowest_cosine(_features(engine, reference.pixels), reference.features)
+                if sample == "probe":
+                    check = replace(check, cosine=cosine)
+                else:
+                    check = replace(check, own_cosine=cosine, own_images=len(reference.pixels))
         except BaseException:
             engine.close()
             raise
-        cosine = lowest_cosine(np.concatenate(parts), reference)
-        check = Check(engine.name, self._spec.precision, cosine, int(np.isfinite(reference).all(axis=1).sum()))
-        if check.images:  # else the network itself gives nothing that could be compared
-            self._kept.keep_check(name, check)
+        if check != known and all(np.isfinite(each.features).all(axis=1).any() for each in references.values()):
+            self._kept.keep_check(name, check)  # else the network itself gives nothing that could be compared
         return check
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """Images, and the features that torch gives them in fp32."""
+
+    pixels: NDArray[np.uint8]
+    features: NDArray[np.float32]
+
+
+def _features(engine: Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the features ``(n, d)`` of any number of images."""
+    size = engine.batch_size
+    return np.concatenate([engine(pixels[start : start + size]) for start in range(0, len(pixels), size)])
 
 
 def lowest_cosine(features: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
@@ -248,8 +288,10 @@ def _on_cpu(wish: Wish) -> bool:
 
 
 def _distant(check: Check) -> str:
-    found = "some features are not finite" if check.cosine is None else f"lowest cosine {check.cosine:.5f}"
-    return (
-        f"{check.engine} in {check.precision} is not used: {found}, expected {LEAST_COSINE} or more against torch in "
-        f"fp32 on {check.images} images"
-    )
+    return f"{check.engine} in {check.precision} is not used: {told(check.cosine)} on images made to try it"
+
+
+def told(cosine: float | None) -> str:
+    """Say how a lowest cosine falls short."""
+    found = "some features are not finite" if cosine is None else f"lowest cosine {cosine:.5f}"
+    return f"{found}, expected {LEAST_COSINE} or more against torch in fp32"

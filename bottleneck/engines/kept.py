@@ -18,7 +18,7 @@ _MODEL, _HASHES = "model.xml", "hashes.json"
 
 @dataclass(frozen=True)
 class Check:
-    """How near an engine came to torch in fp32, on real images.
+    """How near an engine came to torch in fp32.
 
     Parameters
     ----------
@@ -26,20 +26,34 @@ class Check:
         Its name, with its version.
     precision : str
     cosine : float or None
-        The lowest between the features of an image; None where some were not finite.
-    images : int
-        How many were compared.
+        The lowest between the features of an image, of those that all engines are tried on
+        (`bottleneck.engines.probe`); None where some were not finite.
+    own_cosine : float or None
+        The same of images of the user's, of which there were `own_images`.
+    own_images : int
     """
 
     engine: str
     precision: str
     cosine: float | None
-    images: int
+    own_cosine: float | None = None
+    own_images: int = 0
 
     @property
     def passed(self) -> bool:
-        """Whether the engine may be used."""
-        return self.cosine is not None and self.cosine >= LEAST_COSINE
+        """Whether the engine may be used for this spec, whatever the images."""
+        return _near(self.cosine)
+
+    @property
+    def suits(self) -> bool:
+        """Whether the user's images, too, have features as near as that."""
+        return not self.own_images or _near(self.own_cosine)
+
+    @property
+    def lowest(self) -> float | None:
+        """The lower of the cosines; None where some features were not finite."""
+        found = (self.cosine, self.own_cosine) if self.own_images else (self.cosine,)
+        return None if None in found else min(cosine for cosine in found if cosine is not None)
 
 
 class Kept:
@@ -83,6 +97,11 @@ class Kept:
         """Delete a conversion."""
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
+    def drop_conversions(self) -> None:
+        """Delete all conversions; the checks stay."""
+        for path in self._folder.glob(f"*/{_HASHES}"):
+            shutil.rmtree(path.parent, ignore_errors=True)
+
     def keep_conversion(self, name: str, model: "openvino.Model") -> Path | None:
         """Keep a conversion and return its file; None where the folder cannot be written. A damaged one is replaced."""
         import openvino
@@ -101,6 +120,10 @@ class Kept:
             return None
 
 
+def _near(cosine: float | None) -> bool:
+    return cosine is not None and cosine >= LEAST_COSINE
+
+
 def _files(folder: Path) -> list[Path]:
     return [folder / _MODEL, (folder / _MODEL).with_suffix(".bin")]
 
@@ -109,6 +132,8 @@ def _read(path: Path) -> Check | None:
     try:
         found: dict[str, Any] = read_json(path)
         check = Check(**found)
-        return check if isinstance(check.cosine, (float, int, type(None))) else None
+        cosines = check.cosine, check.own_cosine
+        sound = all(isinstance(cosine, (float, int, type(None))) for cosine in cosines)
+        return check if sound and isinstance(check.own_images, int) else None
     except (OSError, ValueError, TypeError):
         return None

@@ -65,7 +65,7 @@ class TorchEngine:
         self.batch_size = batch_size or _BATCH.get(self.device.type, 32)
         lanes = min(_PARALLEL, cores()) if on_cpu else 2 if self.device.type == "cuda" else 1
         self.parallel = 1 if plain else lanes
-        self.name = f"torch {torch.__version__.partition('+')[0]}, {self.device}{', compiled' if compile else ''}"
+        self.name = engine_name(self.device, compile)
         self._threads, self._tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
         # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
         torch.backends.cudnn.allow_tf32 = False
@@ -161,6 +161,11 @@ class _Lane:
             self._pinned = torch.empty_like(pixels, pin_memory=True)
         self._pinned.copy_(pixels)  # free again: the features of the batch before have arrived on the CPU
         return self._pinned.to(self._device, non_blocking=True)
+
+
+def engine_name(device: torch.device, compile: bool) -> str:
+    """Return what an engine is called, with the version of torch."""
+    return f"torch {torch.__version__.partition('+')[0]}, {device}{', compiled' if compile else ''}"
 
 
 def torch_device(name: str | None = None) -> torch.device:

@@ -1,6 +1,5 @@
 """What stands between two stages: a queue that holds so many bytes, and room for so many bytes at once."""
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,18 +66,10 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return item
 
-    def first(self, count: int, patience: float = 5.0) -> list[T]:
-        """Return the first items, up to `count`, when they are there, no more will come, or seconds have passed.
-
-        They stay; there is at least one already.
-        """
-        until = time.monotonic() + patience
+    def waiting(self) -> list[T]:
+        """Return the items that are here; they stay."""
         with self._changed:
-            while len(self._items) < count and not self._closed and not self._cancelled and not self._full():
-                if (left := until - time.monotonic()) <= 0:
-                    break
-                self._changed.wait(left)
-            return [item for item, _ in list(self._items)[:count]]
+            return [item for item, _ in self._items]
 
     def rest(self) -> list[T]:
         """Take out all items that are here, without waiting."""
@@ -101,9 +92,6 @@ class Channel(Generic[T]):
             self._cancelled = True
             self._items.clear()
             self._changed.notify_all()
-
-    def _full(self) -> bool:
-        return self._limit is not None and self._bytes >= self._limit // 2
 
 
 class Room:

@@ -38,7 +38,7 @@ def run(
         Learns the digests of the files that are read.
     store : Store
     start_engine : callable
-        Takes the first images, ``uint8 (n, h, w, 3)``, and gives the engine; not called where none needs it.
+        Takes what gives some images, ``uint8 (n, h, w, 3)``, and gives the engine; not called where none needs it.
     known : dict of bytes to ImageError
         Images that need not be tried again.
     settings : Settings

@@ -18,14 +18,13 @@ from bottleneck.images.digest import Signature, read_file
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.pipeline.channel import Cancelled, Channel, Room
 from bottleneck.pipeline.claims import Claims
+from bottleneck.pipeline.sample import some_images
 from bottleneck.pipeline.work import Item, Settings
 
 if TYPE_CHECKING:
     from bottleneck.engines.engine import Engine
 
-StartEngine = Callable[[NDArray[np.uint8]], "Engine"]  # (n, h, w, 3), some of the images
-
-_SAMPLE = 8  # images that the choice of an engine looks at
+StartEngine = Callable[[Callable[[], NDArray[np.uint8]]], "Engine"]  # is given what gives some images (n, h, w, 3)
 
 # Threads that read wait for a disk or a network, not for a core.
 _READERS = 8
@@ -127,14 +126,13 @@ class Stages:
         self._start("decode", self._decoders, self._decode_all, self._pixels)
 
     def start(self, start_engine: "StartEngine") -> None:
-        """Begin to start an engine, which comes as `Started`; it is shown the images that come first.
+        """Begin to start an engine, which comes as `Started`; it is shown some of the images, if it wants to.
 
         In a thread, too: importing and converting a network takes seconds, and swallows a Ctrl-C that falls into it.
         """
 
         def body() -> None:
-            sample = np.stack([pixels for _, pixels in self._pixels.first(_SAMPLE)])
-            engine = start_engine(sample)
+            engine = start_engine(self._sample)
             try:
                 self.events.put(Started(engine))
             except Cancelled:
@@ -142,6 +140,11 @@ class Stages:
                 raise
 
         self._start("engine", 1, body, None)
+
+    def _sample(self) -> NDArray[np.uint8]:
+        """Return some of the images; of many files that are no images, those that have come by now."""
+        found = some_images(self._paths, self._preprocessing, self._max_pixels)
+        return np.stack(found or [pixels for _, pixels in self._pixels.waiting()])
 
     def compute(self, engine: "Engine") -> None:
         """Begin to run the engine on what has been decoded; of each batch comes one `Computed`."""

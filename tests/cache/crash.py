@@ -104,7 +104,7 @@ class Pending:
     def __init__(self, *_: object) -> None:
         pass
 
-    def engine(self, sample: np.ndarray) -> TinyEngine:
+    def engine(self, sample: object) -> TinyEngine:
         return TinyEngine()
 
 

@@ -12,8 +12,9 @@ import torch
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.engines import choice as module
 from bottleneck.engines import hardware, torch_engine
-from bottleneck.engines.choice import NO_OPENVINO, SAMPLE, Chosen, NoEngine, choose, lowest_cosine, precisions
+from bottleneck.engines.choice import NO_OPENVINO, Chosen, NoEngine, choose, lowest_cosine, precisions
 from bottleneck.engines.kept import Check, Kept
+from bottleneck.engines.probe import PROBES, probe_images
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import ModelError
@@ -39,10 +40,11 @@ class Start:
         self.kept = Kept(folder)
         self.built = 0
 
-    def __call__(self, precision: str = "fp32", images: int = 3, **wish: object) -> Chosen:
+    def __call__(self, precision: str = "fp32", sample: np.ndarray | None = None, **wish: object) -> Chosen:
         wish = {"batch_size": 4, "device": "cpu", **wish}
         spec = replace(self.backbone.spec, precision=precision)
-        return choose(Wish(**wish), spec, self.build, pixels(images), self.folder)  # type: ignore[arg-type]
+        own = None if sample is None else lambda: sample
+        return choose(Wish(**wish), spec, self.build, self.folder, own)  # type: ignore[arg-type]
 
     def build(self) -> Backbone:
         self.built += 1
@@ -124,7 +126,7 @@ def test_on_a_cpu_openvino_is_used(start):
     assert chosen.engine.precision == "fp32"
     assert chosen.engine.batch_size == 4
     assert chosen.check.engine == chosen.engine.name
-    assert chosen.check.images == 3
+    assert chosen.check.own_images == 0
     assert 0.99999 < chosen.check.cosine <= 1
     assert chosen.remarks == ()
     assert start.kept.checks() == [chosen.check]
@@ -137,15 +139,7 @@ def test_its_features_are_those_of_torch_in_fp32(start):
     np.testing.assert_allclose(start().engine(pixels(4, 1)), expected, rtol=1e-3, atol=1e-4)
 
 
-@needs_openvino
-@pytest.mark.parametrize("images", [1, SAMPLE - 1, SAMPLE, 20])
-def test_a_sample_of_any_size_will_do(start, images):
-    assert start(images=images).check.images == min(images, SAMPLE)
-    assert start(engine="torch", images=images).check.images == min(images, SAMPLE)
-
-
-@needs_openvino
-def test_every_image_of_the_sample_is_compared(start, monkeypatch):
+def test_every_probe_is_compared_and_every_image_of_the_users(start, monkeypatch):
     seen: list[np.ndarray] = []
     right = module.lowest_cosine
 
@@ -155,9 +149,59 @@ def test_every_image_of_the_sample_is_compared(start, monkeypatch):
         return right(features, reference)
 
     monkeypatch.setattr(module, "lowest_cosine", watch)
-    start(images=7)
+    chosen = start(sample=pixels(7))
 
-    assert len(seen[0]) == 7, "with a batch of 4, in two parts"
+    assert [len(features) for features in seen] == [PROBES, 7], "with a batch of 4, in two parts each"
+    assert (chosen.check.own_images, chosen.check.passed, chosen.check.suits) == (7, True, True)
+
+
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_images_of_the_users_are_compared_once(start, engine):
+    first = start(engine=engine)
+    first.engine.close()
+    second = start(engine=engine, sample=pixels(3, 1))
+    second.engine.close()
+    third = start(engine=engine, sample=pixels(5, 2))
+    third.engine.close()
+
+    assert (first.check.own_images, first.check.own_cosine) == (0, None)
+    assert second.check.cosine == first.check.cosine
+    assert second.check.own_images == 3
+    assert third.check == second.check
+    assert start.kept.checks() == [second.check]
+
+
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_images_of_the_users_decide_nothing_here(start, monkeypatch, engine):
+    monkeypatch.setattr(module, "lowest_cosine", lambda features, reference: 1.0 if len(features) == PROBES else 0.5)
+    chosen = start(engine=engine, sample=pixels(3))
+
+    assert chosen.engine.name.startswith(engine)
+    assert (chosen.check.passed, chosen.check.suits, chosen.check.own_cosine) == (True, False, 0.5)
+    assert chosen.remarks == ()
+
+
+def test_a_known_verdict_needs_no_reference(start, monkeypatch):
+    start(engine="torch").engine.close()
+    plain: list[bool] = []
+    right = TorchEngine.__init__
+
+    def watch(self: TorchEngine, *args: object, **options: object) -> None:
+        plain.append(bool(options.get("plain")))
+        right(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TorchEngine, "__init__", watch)
+    start(engine="torch").engine.close()
+
+    assert plain == [False]
+
+
+def test_a_network_without_finite_features_gives_no_verdict(start, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(TorchEngine, "__call__", lambda self, images: np.full((len(images), 4), np.nan, np.float32))
+        start(engine="torch").engine.close()
+
+    assert start.kept.checks() == []
 
 
 @pytest.mark.parametrize("wish", [{"engine": "torch"}, {"compile": True}], ids=str)
@@ -174,12 +218,13 @@ def test_where_torch_is_asked_for_it_is_used_without_a_remark(start, monkeypatch
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_torch_is_compared_with_the_network_as_it_was(start, precision):
-    reference = TorchEngine(start.backbone, batch_size=3, device="cpu", plain=True)(pixels(3))
+    probes = probe_images(28, 28)
+    reference = TorchEngine(start.backbone, batch_size=8, device="cpu", plain=True)(probes)
 
-    chosen = start(precision, engine="torch")
+    chosen = start(precision, engine="torch", batch_size=8)
 
     assert chosen.engine.precision == precision
-    assert chosen.check.cosine == lowest_cosine(chosen.engine(pixels(3)), reference)
+    assert chosen.check.cosine == lowest_cosine(chosen.engine(probes), reference)
     assert (chosen.check.cosine > 0.999999) == (precision == "fp32")
 
 
@@ -208,7 +253,8 @@ def test_an_engine_that_is_too_far_off_is_not_used(start, monkeypatch, how, word
     (remark,) = chosen.remarks
     name = re.escape(f"openvino {openvino_engine.VERSION}, cpu")
     assert re.fullmatch(
-        rf"{name} in fp32 is not used: {words}, expected 0\.999 or more against torch in fp32 on 3 images", remark
+        rf"{name} in fp32 is not used: {words}, expected 0\.999 or more against torch in fp32 on images made to try it",
+        remark,
     )
     assert [check.passed for check in start.kept.checks()] == [False, True]
 
@@ -250,7 +296,7 @@ def test_where_no_engine_is_near_enough_there_is_none(start, monkeypatch):
     assert converting == "OpenVINO cannot convert the network: odd"
     assert torchs.startswith(f"torch {torch.__version__.partition('+')[0]}, cpu in bf16 is not used: some features are")
     assert str(error.value) == (
-        f"expected an engine for bf16, found none: {converting}; {torchs}. Add --precision fp32"
+        f"expected an engine for bf16, found none: {converting}; {torchs}. Extract with --precision fp32"
     )
     assert same(start.backbone.network, before), "the next attempt is another precision of the same network"
 
@@ -418,8 +464,8 @@ def test_the_lowest_cosine_is_rounded_down():
     slightly = rows([1.0, 0.0]), rows([1.0, 3e-4])  # 1 - 4.5e-8
     assert lowest_cosine(*slightly) == 0.9999999
     limit = np.float32(np.tan(np.arccos(0.999)))
-    assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 1.001])), 1).passed is False
-    assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 0.999])), 1).passed is True
+    assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 1.001]))).passed is False
+    assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 0.999]))).passed is True
 
 
 # Precisions

@@ -6,7 +6,7 @@ import pytest
 from bottleneck.engines import kept as module
 from bottleneck.engines.kept import Check, Kept
 
-CHECK = Check("openvino 2026.4.1, cpu", "bf16", 0.99951, 8)
+CHECK = Check("openvino 2026.4.1, cpu", "bf16", 0.99951, 0.9993, 8)
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def engines(tmp_path) -> Path:
 # Checks
 
 
-@pytest.mark.parametrize("check", [CHECK, Check("torch 2.15.0, cpu", "fp32", 1.0, 1), Check("x", "fp16", None, 3)])
+@pytest.mark.parametrize("check", [CHECK, Check("torch 2.15.0, cpu", "fp32", 1.0), Check("x", "fp16", None, None, 3)])
 def test_a_check_is_read_back_as_it_was(kept, check):
     kept.keep_check("one", check)
 
@@ -35,11 +35,27 @@ def test_a_check_is_read_back_as_it_was(kept, check):
     ("cosine", "passed"), [(1.0, True), (0.9990, True), (0.9989999, False), (0.0, False), (-1.0, False), (None, False)]
 )
 def test_a_check_is_passed_from_0_999_on(cosine, passed):
-    assert Check("x", "bf16", cosine, 8).passed is passed
+    assert Check("x", "bf16", cosine).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("own", "images", "suits", "lowest"),
+    [
+        (None, 0, True, 0.9995),
+        (None, 3, False, None),
+        (0.9992, 8, True, 0.9992),
+        (0.5, 8, False, 0.5),
+        (1.0, 1, True, 0.9995),
+    ],
+)
+def test_what_a_check_says_of_the_users_images(own, images, suits, lowest):
+    check = Check("x", "bf16", 0.9995, own, images)
+
+    assert (check.passed, check.suits, check.lowest) == (True, suits, lowest)
 
 
 def test_a_later_check_takes_the_place_of_an_earlier_one(kept):
-    kept.keep_check("one", Check("x", "bf16", 0.5, 8))
+    kept.keep_check("one", Check("x", "bf16", 0.5))
     kept.keep_check("one", CHECK)
 
     assert kept.check("one") == CHECK
@@ -47,7 +63,7 @@ def test_a_later_check_takes_the_place_of_an_earlier_one(kept):
 
 
 def test_the_checks_of_all_engines_are_listed(kept):
-    others = [Check(f"engine {number}", "fp32", 1.0, number) for number in range(3)]
+    others = [Check(f"engine {number}", "fp32", 1.0, 1.0, number) for number in range(3)]
     for number in (2, 0, 1):
         kept.keep_check(f"engine-{number}", others[number])
 
@@ -69,7 +85,10 @@ def test_of_what_was_never_checked_nothing_is_known(kept):
         b"3",
         b"{}",
         b"\xff\xfe",
-        b'{"engine": "x", "precision": "bf16", "cosine": 1.0}',
+        b'{"engine": "x", "precision": "bf16"}',
+        b'{"engine": "x", "precision": "bf16", "cosine": "high"}',
+        b'{"engine": "x", "precision": "bf16", "cosine": 1.0, "own_cosine": "high", "own_images": 8}',
+        b'{"engine": "x", "precision": "bf16", "cosine": 1.0, "own_cosine": 1.0, "own_images": "8"}',
         b'{"engine": "x", "precision": "bf16", "cosine": 1.0, "images": 8, "more": 1}',
     ],
 )

@@ -82,7 +82,7 @@ def go(
     engine: TinyEngine | None = None,
     known: dict[bytes, ImageError] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
-    start: Callable[[np.ndarray], TinyEngine] | None = None,
+    start: Callable[[Callable[[], np.ndarray]], TinyEngine] | None = None,
     work: Work | None = None,
     **settings: object,
 ) -> Work:

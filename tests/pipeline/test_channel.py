@@ -143,56 +143,17 @@ def test_who_comes_after_it_was_cancelled_is_sent_away():
         channel.get()
 
 
-# --- its first items --------------------------------------------------------------------------------------------
+# --- what waits in it -------------------------------------------------------------------------------------------
 
 
-def test_the_first_items_stay_where_they_are():
+def test_what_waits_can_be_seen_and_stays():
     channel: Channel[int] = Channel()
+    assert channel.waiting() == []
     for number in range(5):
         channel.put(number)
 
-    assert channel.first(3) == [0, 1, 2]
+    assert channel.waiting() == [0, 1, 2, 3, 4]
     assert [channel.get() for _ in range(5)] == [0, 1, 2, 3, 4]
-
-
-def test_the_first_items_are_waited_for():
-    channel: Channel[int] = Channel(1000)
-    found: list[list[int]] = []
-    thread = in_a_thread(lambda: found.append(channel.first(3)))
-    channel.put(0, 1), channel.put(1, 1)
-
-    assert steady(lambda: len(found), 0.05) == 0
-    channel.put(2, 1)
-    assert ends(thread)
-    assert found == [[0, 1, 2]]
-
-
-@pytest.mark.parametrize("end", ["close", "cancel"])
-def test_fewer_are_first_where_no_more_will_come(end):
-    channel: Channel[int] = Channel()
-    found: list[list[int]] = []
-    thread = in_a_thread(lambda: found.append(channel.first(3)))
-    channel.put(0)
-    time.sleep(0.02)
-    getattr(channel, end)()
-
-    assert ends(thread)
-    assert found == [[0]] if end == "close" else found == [[]]
-
-
-@pytest.mark.parametrize("size", [3, 10, 20, 26, 50, 51, 99, 100, 101, 500])
-def test_fewer_are_first_where_more_do_not_fit(size):
-    channel: Channel[int] = Channel(100)
-    giver = in_a_thread(lambda: put_all(channel, [size] * 100, []))
-    found: list[list[int]] = []
-    thread = in_a_thread(lambda: found.append(channel.first(60)))
-
-    assert ends(thread)
-    assert found[0] == list(range(len(found[0])))
-    assert len(found[0]) >= max(1, 100 // size // 2)
-    for number in range(100):
-        assert channel.get() == number
-    assert ends(giver)
 
 
 # --- room for what is being decoded -----------------------------------------------------------------------------

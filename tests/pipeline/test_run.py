@@ -24,6 +24,7 @@ from bottleneck.images.scan import scan
 from bottleneck.images.survey import Survey
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.pipeline import claims, commits, stages
+from bottleneck.pipeline.sample import spread_rows
 from bottleneck.pipeline.work import Work
 from tests import tiny
 from tests.conftest import photo, write
@@ -31,7 +32,7 @@ from tests.pipeline.conftest import PIXELS, by_digest, ends, expected, found_in,
 from tests.tiny import TinyEngine
 
 
-def forbidden(sample: np.ndarray) -> TinyEngine:
+def forbidden(sample: object) -> TinyEngine:
     raise AssertionError("the engine was asked for")
 
 
@@ -128,7 +129,7 @@ def test_the_engine_is_asked_for_with_images_that_are_computed_too(folder, store
     samples: list[np.ndarray] = []
     engine = TinyEngine()
     images = folder({**many(count), "page.jpg": b"<html>"})
-    go(images, store, start=lambda sample: samples.append(sample) or engine)
+    go(images, store, start=lambda sample: samples.append(sample()) or engine)
 
     (sample,) = samples
     assert (sample.dtype, sample.shape) == (np.uint8, (sampled, 12, 12, 3))
@@ -138,17 +139,26 @@ def test_the_engine_is_asked_for_with_images_that_are_computed_too(folder, store
     assert by_digest(store) == expected(*range(count))
 
 
-def test_the_sample_is_smaller_where_the_memory_for_pixels_is(folder, store, monkeypatch):
-    monkeypatch.setattr(stages, "_PIXELS_BYTES", 2 * PIXELS)
+def test_the_sample_is_what_has_come_where_hardly_a_file_is_an_image(folder, store):
     samples: list[np.ndarray] = []
-    go(folder(many(20)), store, start=lambda sample: samples.append(sample) or TinyEngine())
+    files = {f"{number:03}.jpg": b"<html>" for number in range(300)}
+    row = min(set(range(300)) - set(spread_rows(300, 64)))
+    files[f"{row:03}.jpg"] = 7
+    go(folder(files), store, start=lambda sample: samples.append(sample()) or TinyEngine())
 
-    assert 1 <= len(samples[0]) <= 2
-    assert by_digest(store) == expected(*range(20))
+    assert len(samples[0]) == 1
+    assert by_digest(store) == expected(7)
+
+
+def test_images_are_not_decoded_for_a_sample_that_nobody_wants(folder, store, monkeypatch):
+    monkeypatch.setattr(stages, "some_images", forbidden)
+    go(folder(many(3)), store)
+
+    assert by_digest(store) == expected(0, 1, 2)
 
 
 def test_an_engine_that_cannot_be_had_ends_the_work_and_what_was_read_is_remembered(folder, store, reads):
-    def nothing(sample: np.ndarray) -> TinyEngine:
+    def nothing(sample: object) -> TinyEngine:
         raise LookupError("no engine")
 
     found = found_in(folder({"a.jpg": b"<html>", **many(20)}))

@@ -107,12 +107,12 @@ def test_a_known_item_with_features_is_not_even_read(folder, begun, store, reads
     assert not reads
 
 
-def test_the_engine_is_started_with_the_pixels_that_come_first_and_they_stay(folder, begun):
+def test_the_engine_is_shown_some_of_the_images_and_computes_all(folder, begun):
     samples: list[np.ndarray] = []
     found = begun(folder(many(10)), unknown(10))
     take(found, 10)
     engine = TinyEngine(4)
-    found.start(lambda sample: samples.append(sample) or engine)
+    found.start(lambda sample: samples.append(sample()) or engine)
     assert take(found, 1) == [Started(engine)]
     found.compute(engine)
     batches = take(found, 3)
@@ -125,7 +125,7 @@ def test_the_engine_is_started_with_the_pixels_that_come_first_and_they_stay(fol
 
 
 def test_an_engine_that_cannot_be_started_is_an_event(folder, begun):
-    def nothing(sample: np.ndarray) -> TinyEngine:
+    def nothing(sample: object) -> TinyEngine:
         raise LookupError("no engine")
 
     found = begun(folder(many(3)), unknown(3))

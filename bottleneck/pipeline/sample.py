@@ -1,0 +1,42 @@
+"""Some of the images, the same each time: those that the first features of a spec are checked on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.errors import ImageError
+from bottleneck.images.decode import decode
+from bottleneck.images.digest import read_file
+from bottleneck.images.preprocessing import Preprocessing
+
+SAMPLE = 8
+_TRIES = 64
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def some_images(paths: Sequence[str], preprocessing: Preprocessing, max_pixels: int) -> list[NDArray[np.uint8]]:
+    """Return up to 8 images that can be decoded, each ``uint8 (h, w, 3)``, from all over the list.
+
+    Which they are depends on the list alone, and not on what is quickest to read.
+    """
+    found: list[NDArray[np.uint8]] = []
+    for row in spread_rows(len(paths), _TRIES):
+        try:
+            found.append(decode(read_file(paths[row])[0], preprocessing, max_pixels).pixels)
+        except ImageError:
+            continue
+        if len(found) == SAMPLE:
+            break
+    return found
+
+
+def spread_rows(count: int, wanted: int) -> list[int]:
+    """Return up to `wanted` different rows of `count`, of which the first ones, however many, lie far apart.
+
+    They are the multiples of the golden ratio, modulo 1 (Knuth, "The Art of Computer Programming", volume 3, section
+    6.4, theorem S).
+    """
+    if count <= wanted:
+        return sorted(range(count), key=lambda row: (row * _GOLDEN) % 1)
+    return list(dict.fromkeys(int(number * _GOLDEN % 1 * count) for number in range(wanted)))
