@@ -12,6 +12,7 @@ from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import facts
 from bottleneck.engines.kept import Kept
 from bottleneck.engines.wish import Wish
+from bottleneck.garbage import no_collection
 from bottleneck.pipeline.sample import SAMPLE
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Pending:
         store = self._cache.store(self.spec)
         first = self.spec.precision != "fp32" and not store.shards()
         try:
-            chosen = choose(self._wish, self.spec, self._built, store.engines, sample if first else None)
+            with no_collection():
+                chosen = choose(self._wish, self.spec, self._built, store.engines, sample if first else None)
         except NoEngine as error:
             if not (later := self._later()):
                 raise
@@ -127,9 +129,10 @@ class Pending:
         return self._backbone
 
     def _load(self) -> "Backbone":
-        from bottleneck.backbones.registry import load
+        with no_collection():
+            from bottleneck.backbones.registry import load
 
-        backbone = load(self._request)
+            backbone = load(self._request)
         self.built, self.restored = True, backbone.restored
         return backbone
 

@@ -4,15 +4,13 @@ import math
 import sys
 from typing import Any
 
-import timm
 import torch
-from timm.data.config import resolve_data_config
-from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import Whole, replace
 from bottleneck.backbones.cut import prefix_tokens
 from bottleneck.backbones.downloads import first_line
+from bottleneck.backbones.packages import timm
 from bottleneck.backbones.placing import Rename
 from bottleneck.backbones.pooling import layout_of, pooled
 from bottleneck.backbones.request import TIMM, Request
@@ -114,7 +112,7 @@ def build(request: Request) -> Whole:
 
 def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
     """Return what timm's own ``create_transform`` would do for a configuration, outside of training."""
-    data = resolve_data_config({}, pretrained_cfg=config)
+    data = timm.data.config.resolve_data_config({}, pretrained_cfg=config)
     height, width = data["input_size"][1:]
     return Preprocessing(
         resize=(math.floor(height / data["crop_pct"]), math.floor(width / data["crop_pct"])),
@@ -182,5 +180,5 @@ def _classifiers(network: Any) -> list[str]:
         return []
     found = network.get_classifier()
     modules = list(found) if isinstance(found, tuple | list) else [found]
-    modules = [module.fc if isinstance(module, ClassifierHead) else module for module in modules]
+    modules = [module.fc if isinstance(module, timm.layers.classifier.ClassifierHead) else module for module in modules]
     return [name for name, module in network.named_modules() if any(module is one for one in modules)]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import timm
 import torch
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 from torch import nn
@@ -15,6 +14,7 @@ from torch import nn
 from bottleneck.backbones.catalogue import HUB_FILES
 from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, check_reachable, first_line
 from bottleneck.backbones.nearest import did_you_mean, nearest
+from bottleneck.backbones.packages import timm
 from bottleneck.backbones.request import TIMM
 from bottleneck.backbones.weights import read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable

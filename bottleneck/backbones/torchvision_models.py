@@ -7,12 +7,11 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from bottleneck.backbones.backbone import Whole, replace
 from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, first_line, unreachable
+from bottleneck.backbones.packages import torchvision
 from bottleneck.backbones.pooling import Layout, pooled
 from bottleneck.backbones.request import Request, no_such_weights
 from bottleneck.backbones.weights import Tensors
@@ -165,9 +164,10 @@ def _renamed(network: nn.Module, tensors: Tensors) -> Tensors:
     """
     tensors = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
     place = "encoder.pos_embedding"
-    if not isinstance(network, VisionTransformer) or place not in tensors:
+    transformers = torchvision.models.vision_transformer
+    if not isinstance(network, transformers.VisionTransformer) or place not in tensors:
         return tensors
-    return dict(interpolate_embeddings(network.image_size, network.patch_size, tensors))
+    return dict(transformers.interpolate_embeddings(network.image_size, network.patch_size, tensors))
 
 
 def _drop_auxiliary(network: nn.Module) -> None:

@@ -3,6 +3,7 @@
 import click
 
 from bottleneck.cli.common import command, progress_bar, put_json
+from bottleneck.garbage import no_collection
 
 
 def _shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -54,8 +55,9 @@ def fit(
 
     IMAGES is what was extracted; by default the last. The held-out part is test where there is one, else val.
     """
-    from bottleneck.cli.show import run_report
-    from bottleneck.fitting import fit as run
+    with no_collection():
+        from bottleneck.cli.show import run_report
+        from bottleneck.fitting import fit as run
 
     with progress_bar(hidden=as_json) as progress:
         done = run(

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from bottleneck.cli.common import command, progress_bar, say
+from bottleneck.garbage import no_collection
 
 
 @command("predict", short_help="Classify images with a run.")
@@ -33,8 +34,9 @@ def predict(
 
     IMAGES is any folder, image, or CSV with a column path. --json prints one JSON object a line, as --format jsonl.
     """
-    from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
-    from bottleneck.prediction import predict as classify
+    with no_collection():
+        from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
+        from bottleneck.prediction import predict as classify
 
     by_suffix = {".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}.get(Path(out or "").suffix.lower(), "table")
     layout = "jsonl" if as_json else layout or by_suffix

@@ -14,7 +14,7 @@ def test_they_are_the_same_in_every_process():
     second = probe_images(64, 64)
 
     assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest()
-    assert first.mean(axis=(1, 2, 3)).round().tolist() == [97, 112, 157, 118, 151, 108, 99, 139]
+    assert first.mean(axis=(1, 2, 3)).round().tolist() == [97, 112, 157, 118]
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (28, 28), (299, 299), (12, 33), (1, 8)])
