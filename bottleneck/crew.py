@@ -5,6 +5,7 @@ This process has the first device and the first share of the images; each other 
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,27 +13,30 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones.request import Request
+from bottleneck.cache.index import Index
 from bottleneck.cache.store import FeatureCache
+from bottleneck.engines.choice import Sample
+from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import gpu_possible
 from bottleneck.engines.wish import Wish
-from bottleneck.errors import BottleneckError, ModelError
+from bottleneck.errors import BottleneckError, ImageError, ModelError
+from bottleneck.images.keys import as_digests
+from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey
 from bottleneck.images.undecodable import UndecodableMemo
-from bottleneck.pending import OtherSpec, Pending
-from bottleneck.pipeline.run import run
+from bottleneck.pending import Pending, run_through
 from bottleneck.pipeline.work import Settings, Work
 
 # Not with -m, for which the current folder, perhaps one of images, would be searched for modules first.
 _MAIN = f"import sys; sys.path[0] = {str(Path(__file__).parents[1])!r}; from bottleneck.crew import main; main()"
 
 _PATIENCE = 0.5  # seconds that the others have to end in after Ctrl-C
-_PASSES = 2  # the second where the memo of the spec was wrong
 
 
 def devices_of(wish: Wish) -> tuple[str | None, ...]:
@@ -126,9 +130,8 @@ class Crew:
                 )
             assert process.stdin is not None
             with suppress(BrokenPipeError):  # it has ended; `finish` tells why
-                process.stdin.write(json.dumps(job))
-                process.stdin.close()
-            process.stdin = None
+                process.stdin.write(json.dumps(job) + "\n")
+                process.stdin.flush()  # it stays open: its end is how the others learn that this process has ended
             self._processes.append((device, process))
 
     def finish(self) -> tuple[str, ...]:
@@ -139,6 +142,7 @@ class Crew:
                 words = self._words(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 last = words[-1] if words else "no word"
                 remarks.append(f"the process on {device} ended early ({last}); its images were left to this one")
+            _hang_up(process)
         self._processes = []
         return tuple(remarks)
 
@@ -155,6 +159,7 @@ class Crew:
                 process.wait(max(0.0, until - time.monotonic()))
             process.kill()
             process.wait()
+            _hang_up(process)
         if self._folder:
             self._folder.cleanup()
 
@@ -162,6 +167,73 @@ class Crew:
         """Return the file for what a process says."""
         assert self._folder
         return Path(self._folder.name) / f"{number}.txt"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What came of working together.
+
+    Parameters
+    ----------
+    before : Index
+        What was cached when it began.
+    remarks : tuple of str
+        What went wrong with the others.
+    """
+
+    before: Index
+    remarks: tuple[str, ...]
+
+
+def work_together(
+    found: Survey,
+    wish: Wish,
+    request: Request,
+    home: FeatureCache,
+    pending: Pending,
+    known: dict[bytes, ImageError],
+    settings: Settings,
+    done: Work,
+    progress: Progress | None,
+) -> Shared | None:
+    """Compute a share of the images while other processes compute theirs, if there are devices for them.
+
+    What is missing afterwards (a process has failed, say) is the caller's to compute.
+
+    Returns
+    -------
+    Shared or None
+        None where this process is to work alone.
+    """
+    if not may_be_several(wish) or not _lacks_something(found, before := pending.store.index(), known):
+        return None
+    crew = Crew(wish, request, home.root, found, settings)
+    if not crew.others:
+        return None
+
+    def engine(sample: Sample) -> Engine:
+        started = pending.engine(sample)
+        crew.start(pending.spec.precision)
+        return started
+
+    try:
+        run_through(pending, engine, found, known, replace(settings, share=crew.share), done, progress)
+        return Shared(before, crew.finish())
+    finally:
+        crew.stop()
+
+
+def _lacks_something(found: Survey, index: Index, known: dict[bytes, ImageError]) -> bool:
+    """Whether there may be anything to compute, for which it pays to look for devices."""
+    digests = [digest for digest in found.digests if digest is not None and digest not in known]
+    return bool(found.unknown()) or not index.has(as_digests(digests)).all()
+
+
+def _hang_up(process: "subprocess.Popen[str]") -> None:
+    """Close this end of a process's stdin."""
+    if process.stdin:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def work(job: dict[str, Any]) -> None:
@@ -173,20 +245,26 @@ def work(job: dict[str, Any]) -> None:
     pending = Pending(request, home, wish)
     memo = UndecodableMemo(home.root / "digests.sqlite")
     done = Work()
-    for _ in range(_PASSES):
-        try:
-            run(found, home.store(pending.spec), pending.engine, memo.load(), settings, done, None)
-            break
-        except OtherSpec:
-            continue
+    run_through(pending, pending.engine, found, memo.load(), settings, done, None)
     memo.remember(done.undecodable)
 
 
 def main() -> None:
-    """Do the work that stands on stdin."""
+    """Do the work that stands on stdin, unless its end comes first: the process that wants it is gone."""
     try:
-        work(json.load(sys.stdin))
+        job = json.loads(sys.stdin.readline())
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        work(job)
     except (BottleneckError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("interrupted")
+
+
+def _end_with_stdin() -> None:
+    """Send the main thread a Ctrl-C when stdin ends."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    if sys.platform == "win32":
+        os._exit(1)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

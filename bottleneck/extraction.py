@@ -13,24 +13,19 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
-from bottleneck.cache.index import Index
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.crew import Crew, may_be_several, own
-from bottleneck.engines.choice import Sample
-from bottleneck.engines.engine import Engine
+from bottleneck.crew import own, work_together
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.failures import by_reason
-from bottleneck.images.keys import as_digests
 from bottleneck.images.scan import Progress, read_unknown
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey
 from bottleneck.images.undecodable import UndecodableMemo
-from bottleneck.pending import OtherSpec, Pending
-from bottleneck.pipeline.run import run
+from bottleneck.pending import Pending, run_through
 from bottleneck.pipeline.work import Settings, Work
 
 if TYPE_CHECKING:
@@ -90,7 +85,7 @@ class Extraction:
         return sum(self.dataset.ignored.values())
 
 
-_PASSES = 4  # of which one is needed, and a second where the memo of the spec was wrong
+_PASSES = 3  # of which one is needed, unless features vanish
 
 
 def extract(
@@ -187,19 +182,11 @@ def extract(
     memo = UndecodableMemo(home.root / "digests.sqlite")
     known = memo.load()
     work = Work()
-    remarks: tuple[str, ...] = ()
-    before: Index | None = None  # what was cached when several processes began
-    if may_be_several(wish) and _lacks_something(found, index := home.store(pending.spec).index(), known):
-        crew = Crew(wish, request, home.root, found, settings)
-        before = index if crew.others else None
-    if before is not None:
-        try:
-            remarks = _share(found, home, pending, crew, known, settings, work, progress)
-        finally:
-            crew.stop()
-        found = _survey(images, home.root, Path(runs), labels)  # the others have read files, too
+    shared = work_together(found, wish, request, home, pending, known, settings, work, progress)
+    if shared:  # the others have read files, too
+        found = _survey(images, home.root, Path(runs), labels)
         known = memo.load()
-    filled = _fill(found, home, pending, known, settings, work, progress)
+    filled = _fill(found, pending, known, settings, work, progress)
     store, dataset, has = filled.store, filled.dataset, filled.has
     failures = _failures(dataset, known | work.undecodable | work.unread, has)
     memo.remember(work.undecodable)
@@ -217,8 +204,8 @@ def extract(
     first = dataset.first_rows()
     unique = int(has[first].sum())
     computed = len(work.computed)
-    if before is not None:  # by the others, too
-        computed = int((has & ~before.has(dataset.digests))[first].sum())
+    if shared:
+        computed = int((has & ~shared.before.has(dataset.digests))[first].sum())
     return Extraction(
         dataset=dataset,
         store=store,
@@ -232,7 +219,7 @@ def extract(
         seconds=time.perf_counter() - started,
         engine=work.engine,
         check=pending.check,
-        remarks=(*(pending.remarks if computed else ()), *remarks),
+        remarks=(*(pending.remarks if computed else ()), *(shared.remarks if shared else ())),
         restored=pending.restored,
     )
 
@@ -249,7 +236,6 @@ class _Filled:
 
 def _fill(
     found: Survey,
-    home: FeatureCache,
     pending: "Pending",
     known: dict[bytes, ImageError],
     settings: Settings,
@@ -264,11 +250,8 @@ def _fill(
         If features vanish as fast as they are computed.
     """
     for _ in range(_PASSES):
-        store = home.store(pending.spec)
-        try:
-            run(found, store, pending.engine, known, settings, work, progress)
-        except OtherSpec:
-            continue
+        run_through(pending, pending.engine, found, known, settings, work, progress)
+        store = pending.store
         dataset, index = found.dataset(), store.index()
         has = index.has(dataset.digests)
         excused = known.keys() | work.undecodable.keys() | work.unread.keys()
@@ -277,38 +260,6 @@ def _fill(
             return _Filled(store, dataset, has, dim)
         # Features that were here at the start have been quarantined, or deleted by another process, meanwhile.
     raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
-
-
-def _lacks_something(found: Survey, index: Index, known: dict[bytes, ImageError]) -> bool:
-    """Whether there may be anything to compute, for which it pays to look for devices."""
-    digests = [digest for digest in found.digests if digest is not None and digest not in known]
-    return bool(found.unknown()) or not index.has(as_digests(digests)).all()
-
-
-def _share(
-    found: Survey,
-    home: FeatureCache,
-    pending: "Pending",
-    crew: Crew,
-    known: dict[bytes, ImageError],
-    settings: Settings,
-    work: Work,
-    progress: Progress | None,
-) -> tuple[str, ...]:
-    """Compute a share of the images while other processes compute theirs; return what went wrong with them."""
-
-    def engine(sample: Sample) -> Engine:
-        started = pending.engine(sample)
-        crew.start(pending.spec.precision)
-        return started
-
-    for _ in range(_PASSES):
-        try:
-            run(found, home.store(pending.spec), engine, known, replace(settings, share=crew.share), work, progress)
-            break
-        except OtherSpec:
-            continue
-    return crew.finish()
 
 
 def _survey(images: "str | os.PathLike[str] | Dataset | None", cache: Path, runs: Path, labels: bool) -> Survey:

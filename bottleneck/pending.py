@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall, remember_spec
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.engines.choice import Chosen, NoEngine, Sample, choose, precisions, told
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import facts
 from bottleneck.engines.kept import Kept
 from bottleneck.engines.wish import Wish
+from bottleneck.errors import ImageError
 from bottleneck.garbage import no_collection
+from bottleneck.images.scan import Progress
+from bottleneck.images.survey import Survey
+from bottleneck.pipeline.run import run
 from bottleneck.pipeline.sample import SAMPLE
+from bottleneck.pipeline.stages import StartEngine
+from bottleneck.pipeline.work import Settings, Work
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
@@ -44,6 +50,11 @@ class Pending:
         recalled = recall(request, cache.root, self._facts)
         self.spec: Spec = recalled or self._planned()
 
+    @property
+    def store(self) -> Store:
+        """Where the features of the spec, as it is now, belong."""
+        return self._cache.store(self.spec)
+
     def engine(self, sample: Sample) -> Engine:
         """Return the engine for the spec, once it has been checked.
 
@@ -64,7 +75,7 @@ class Pending:
         NoEngine
             If no engine computes it in the precision asked for.
         """
-        store = self._cache.store(self.spec)
+        store = self.store
         first = self.spec.precision != "fp32" and not store.shards()
         try:
             with no_collection():
@@ -103,7 +114,7 @@ class Pending:
             self.remarks = (*self.remarks, f"{which}: {found}; features in fp32 have no such error")
             return
         chosen.engine.close()
-        Kept(self._cache.store(self.spec).engines).drop_conversions()
+        Kept(self.store.engines).drop_conversions()
         self.remarks = (*self.remarks, f"{which} is not used: {found}")
         # Few images are no reason to compute all that follow in the slower precision.
         self._become(replace(self.spec, precision=later), remember=check.own_images >= SAMPLE)
@@ -140,3 +151,31 @@ class Pending:
         self.spec = spec
         if remember:
             remember_spec(self._request, spec, self._cache.root, self._facts)
+
+
+def run_through(
+    pending: Pending,
+    start_engine: StartEngine,
+    found: Survey,
+    known: dict[bytes, ImageError],
+    settings: Settings,
+    work: Work,
+    progress: Progress | None,
+) -> None:
+    """Run the pipeline for a backbone, and again where its spec turned out to be another than was planned.
+
+    Parameters
+    ----------
+    pending : Pending
+        Its spec says which features are missing.
+    start_engine : callable
+        Its `Pending.engine`, or what calls that.
+    found, known, settings, work, progress
+        As for `bottleneck.pipeline.run.run`.
+    """
+    for last in (False, False, True):  # the memo of the spec was wrong, and then the precision is not good enough
+        try:
+            return run(found, pending.store, start_engine, known, settings, work, progress)
+        except OtherSpec:
+            if last:
+                raise

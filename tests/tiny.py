@@ -64,6 +64,7 @@ class Pending:
 
     def __init__(self, request: Request, cache: FeatureCache, wish: Wish) -> None:
         self.spec = SPEC
+        self.store = cache.store(SPEC)
         self.restored = None
         self.built = True
         self.check = None

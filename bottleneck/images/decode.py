@@ -44,7 +44,7 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # of a JPEG
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-Room = Callable[[int], AbstractContextManager[object]]
+Reserve = Callable[[int], AbstractContextManager[object]]  # bytes, for as long as the context lasts
 
 _BYTES_A_PIXEL = 8  # Pillow has 4 of an RGB image; a turned or converted copy has as many
 
@@ -66,7 +66,7 @@ class Decoded:
 
 
 def decode(
-    data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, room: Room = lambda _: nullcontext()
+    data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, room: Reserve = lambda _: nullcontext()
 ) -> Decoded:
     """Decode, orient, resize and crop one image.
 

@@ -101,8 +101,8 @@ class Pending:
     check = None
     remarks = ()
 
-    def __init__(self, *_: object) -> None:
-        pass
+    def __init__(self, request: object, cache: FeatureCache, *_: object) -> None:
+        self.store = cache.store(SPEC)
 
     def engine(self, sample: object) -> TinyEngine:
         return TinyEngine()
