@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
 
+# In two processes, of one thread each: threads of OpenMP that share a core wait for each other.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The long form of the tests that break things: every call of every job in every way, and hundreds of kills.
 torture: $(VENV)/.installed-dev

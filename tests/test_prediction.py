@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,19 @@ from tests.conftest import photo, write
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abcd") for number in range(12)}
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory) -> Path:
+    """Return a cache that has the features of all images, wherever they lie."""
+    root = tmp_path_factory.mktemp("features")
+    for name, seed in CLASSES.items():
+        write(root / "images" / name, photo(seed))
+    extract(root / "images", cache=root / "cache", runs=root / "runs")
+    return root / "cache"
+
+
 @pytest.fixture
-def run(folder):
+def run(folder, features):
+    shutil.copytree(features, "cache")
     extract(folder(CLASSES))
     return fit(split="60/0/40")
 

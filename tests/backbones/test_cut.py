@@ -416,7 +416,7 @@ def test_a_network_that_ends_before_its_layer_is_a_model_error():
         (["fc:input"], {"stem", "never", "block.conv", "block.norm", "late.0", "late.1"}),
         (["relu"], {"stem", "never", "block.conv", "block.norm", "late.0", "late.1", "fc"}),
     ],
-    ids=str,
+    ids=lambda value: ",".join(value) if isinstance(value, list) else "",
 )
 def test_what_comes_after_the_last_layer_is_dropped_and_nothing_else(layers, kept):
     network = seeded(Net)

@@ -32,8 +32,15 @@ def test_afterwards_the_compiler_is_itself():
     code = """
 import inspect, sys
 import torch
+from bottleneck.backbones import packages
 from bottleneck.backbones.packages import timm, torchvision
 print("torch._dynamo" in sys.modules)
+with packages._without_compiler():
+    import torch._dynamo
+    print(isinstance(sys.modules["torch._dynamo"], packages._StandIn), torch._dynamo.is_compiling())
+    print(isinstance(sys.modules["torch._dynamo"], packages._StandIn))
+with packages._without_compiler():
+    print(isinstance(sys.modules["torch._dynamo"], packages._StandIn))
 rois = torch.tensor([[0.0, 1.0, 1.0, 5.0, 5.0]])
 print(tuple(torchvision.ops.roi_align(torch.rand(1, 3, 8, 8), rois, 2).shape))
 import torch._dynamo
@@ -41,30 +48,12 @@ print(inspect.ismodule(torch._dynamo) and torch._dynamo.__file__ is not None)
 doubled = torch.compile(lambda x: x * 2, backend="eager")
 print(doubled(torch.ones(1)).item())
 """
-    assert said(code)[0] == "False"
-    assert said(code)[1:] == ["(1,", "3,", "2,", "2)", "True", "2.0"]
+    before, stands_in, answer, found, left_alone, *rest = said(code)
 
-
-def test_where_the_compiler_is_there_first_it_is_left_alone():
-    code = """
-import torch._dynamo as before
-from bottleneck.backbones import packages
-import sys
-print(sys.modules["torch._dynamo"] is before, isinstance(before, packages._StandIn))
-"""
-    assert said(code) == ["True", "False"]
-
-
-def test_what_no_stand_in_has_is_asked_of_the_compiler():
-    code = """
-import sys
-from bottleneck.backbones import packages
-with packages._without_compiler():
-    import torch._dynamo
-    print(torch._dynamo.is_compiling())
-    print(isinstance(sys.modules["torch._dynamo"], packages._StandIn))
-"""
-    assert said(code) == ["False", "False"]
+    assert (before, stands_in) == ("False", "True")
+    assert (answer, found) == ("False", "False"), "what no stand-in has is asked of the compiler, which takes its place"
+    assert left_alone == "False"
+    assert rest == ["(1,", "3,", "2,", "2)", "True", "2.0"]
 
 
 def test_what_was_marked_to_be_left_alone_by_the_compiler_is():
