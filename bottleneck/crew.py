@@ -20,8 +20,8 @@ from typing import Any
 from bottleneck.backbones.request import Request
 from bottleneck.cache.index import Index
 from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.choice import Sample
 from bottleneck.engines.engine import Engine
+from bottleneck.engines.gate import Sample
 from bottleneck.engines.hardware import gpu_possible
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckError, ImageError, ModelError

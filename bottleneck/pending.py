@@ -7,17 +7,17 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.engines.choice import Chosen, NoEngine, Sample, choose, precisions, told
+from bottleneck.engines.choice import Chosen, NoEngine, choose, precisions
 from bottleneck.engines.engine import Engine
+from bottleneck.engines.gate import Sample, told
 from bottleneck.engines.hardware import facts
-from bottleneck.engines.kept import Kept
+from bottleneck.engines.kept import SAMPLE, Kept
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import ImageError
 from bottleneck.garbage import no_collection
 from bottleneck.images.scan import Progress
 from bottleneck.images.survey import Survey
 from bottleneck.pipeline.run import run
-from bottleneck.pipeline.sample import SAMPLE
 from bottleneck.pipeline.stages import StartEngine
 from bottleneck.pipeline.work import Settings, Work
 

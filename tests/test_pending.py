@@ -17,7 +17,8 @@ from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall
 from bottleneck.cache.store import FeatureCache
 from bottleneck.engines import choice
-from bottleneck.engines.choice import Chosen, NoEngine, Sample
+from bottleneck.engines.choice import Chosen, NoEngine
+from bottleneck.engines.gate import Sample
 from bottleneck.engines.hardware import cpu_id
 from bottleneck.engines.kept import Check, Kept
 from bottleneck.engines.wish import Wish

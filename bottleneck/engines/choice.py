@@ -1,18 +1,14 @@
 """How an engine is chosen: the fastest that gives the features of torch in fp32."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bottleneck.engines.engine import Engine
+from bottleneck.engines.gate import Gate, Sample, told
 from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
-from bottleneck.engines.kept import LEAST_COSINE, Check, Kept
-from bottleneck.engines.probe import probe_images
+from bottleneck.engines.kept import Check, Kept
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import ModelError, NoMemory
 
@@ -21,8 +17,6 @@ if TYPE_CHECKING:
     from bottleneck.backbones.spec import Spec
 
 _BATCH = 8  # images that pass the reference at once
-
-Sample = Callable[[], NDArray[np.uint8]]  # images of the user's, (n, h, w, 3), decoded when they are wanted
 
 NO_OPENVINO = (
     "OpenVINO is not installed; on CPUs it is faster than torch, and starts in a second: "
@@ -110,10 +104,9 @@ class _Choice:
         self._wish = wish
         self._spec = spec
         self._build = build
-        self._sample = sample
         self._kept = kept
+        self._gate = Gate(spec, self._plain, kept, sample)
         self._backbone: Backbone | None = None
-        self._references: dict[str, _Reference] = {}
         self._remarks: list[str] = []
 
     def made(self) -> Chosen:
@@ -164,7 +157,7 @@ class _Choice:
         if not known or not kept:
             self._built()  # before the rest: what the memo told may be wrong
             kept = None
-        references = self._wanted(known)
+        references = self._gate.references(known)
         if kept:
             model = module.read(kept)
         else:
@@ -172,7 +165,7 @@ class _Choice:
             if kept := self._kept.keep_conversion(conversion, model):
                 model = module.read(kept)  # what later starts will read: it differs in the last bit
         engine = module.OpenVinoEngine(model, self._spec.precision)
-        check = self._checked(name, engine, known, references)
+        check = self._gate.checked(name, engine, known, references)
         if not check.passed:
             self._kept.drop_conversion(conversion)
         return engine, check
@@ -186,7 +179,7 @@ class _Choice:
         known = self._kept.check(name)
         if known and not known.passed:
             return None, known
-        references = self._wanted(known)  # before the network is changed
+        references = self._gate.references(known)  # before the network is changed
         engine = TorchEngine(
             backbone,
             precision=self._spec.precision,
@@ -194,86 +187,19 @@ class _Choice:
             device=wish.device,
             compile=wish.compile,
         )
-        return engine, self._checked(name, engine, known, references)
+        return engine, self._gate.checked(name, engine, known, references)
 
     def _built(self) -> "Backbone":
         if self._backbone is None:
             self._backbone = self._build()
         return self._backbone
 
-    def _wanted(self, known: Check | None) -> dict[str, "_Reference"]:
-        """Return what an engine must still be compared on, with what torch makes of it in fp32."""
-        wanted: dict[str, Sample] = {}
-        if known is None:
-            wanted["probe"] = lambda: probe_images(*self._spec.preprocessing.crop_size)
-        if self._sample is not None and (known is None or not known.own_images):
-            wanted["own"] = self._sample
-        missing = {name: sample() for name, sample in wanted.items() if name not in self._references}
-        self._references.update(self._expected(missing))
-        return {name: self._references[name] for name in wanted}
-
-    def _expected(self, samples: dict[str, NDArray[np.uint8]]) -> dict[str, "_Reference"]:
-        """Return what torch makes of samples in fp32, with the network as it is."""
-        if not samples:
-            return {}
+    def _plain(self) -> Engine:
+        """Return torch in fp32, with the network as it is."""
         from bottleneck.engines.torch_engine import TorchEngine
 
         device = "cpu" if _on_cpu(self._wish) else self._wish.device
-        plain = TorchEngine(self._built(), batch_size=_BATCH, device=device, plain=True)
-        try:
-            return {name: _Reference(pixels, _features(plain, pixels)) for name, pixels in samples.items()}
-        finally:
-            plain.close()
-
-    def _checked(self, name: str, engine: Engine, known: Check | None, references: dict[str, "_Reference"]) -> Check:
-        """Compare an engine with what is expected; one that cannot run is closed, and leaves the network as it was.
-
-        A verdict stands: nothing changes any more what features of this spec are computed with.
-        """
-        check = known or Check(engine.name, self._spec.precision, None)
-        try:
-            for sample, reference in references.items():
-                cosine = lowest_cosine(_features(engine, reference.pixels), reference.features)
-                if sample == "probe":
-                    check = replace(check, cosine=cosine)
-                else:
-                    check = replace(check, own_cosine=cosine, own_images=len(reference.pixels))
-        except BaseException:
-            engine.close()
-            raise
-        if check != known and all(np.isfinite(each.features).all(axis=1).any() for each in references.values()):
-            self._kept.keep_check(name, check)  # else the network itself gives nothing that could be compared
-        return check
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """Images, and the features that torch gives them in fp32."""
-
-    pixels: NDArray[np.uint8]
-    features: NDArray[np.float32]
-
-
-def _features(engine: Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the features ``(n, d)`` of any number of images."""
-    size = engine.batch_size
-    return np.concatenate([engine(pixels[start : start + size]) for start in range(0, len(pixels), size)])
-
-
-def lowest_cosine(features: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
-    """Return the lowest cosine between rows of ``(n, d)``, None where a row is finite in one and not in the other.
-
-    Rows that are finite in neither are left out: they are the network's own fault. Two rows of zeros are alike.
-    """
-    sound = np.isfinite(reference).all(axis=1)
-    if (np.isfinite(features).all(axis=1) != sound).any():
-        return None
-    a, b = features[sound].astype(np.float64), reference[sound].astype(np.float64)
-    norms = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    product = norms[0] * norms[1]
-    alike = (norms[0] == norms[1]).astype(np.float64)
-    cosines = np.divide((a * b).sum(axis=1), product, out=alike, where=product > 0)
-    return math.floor(float(cosines.min(initial=1.0)) * 1e7) / 1e7
+        return TorchEngine(self._built(), batch_size=_BATCH, device=device, plain=True)
 
 
 def _on_cpu(wish: Wish) -> bool:
@@ -289,9 +215,3 @@ def _on_cpu(wish: Wish) -> bool:
 
 def _distant(check: Check) -> str:
     return f"{check.engine} in {check.precision} is not used: {told(check.cosine)} on images made to try it"
-
-
-def told(cosine: float | None) -> str:
-    """Say how a lowest cosine falls short."""
-    found = "some features are not finite" if cosine is None else f"lowest cosine {cosine:.5f}"
-    return f"{found}, expected {LEAST_COSINE} or more against torch in fp32"

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.engines.kept import SAMPLE
 from bottleneck.errors import ImageError
 from bottleneck.images.decode import decode
 from bottleneck.images.digest import read_file
 from bottleneck.images.preprocessing import Preprocessing
 
-SAMPLE = 8
 _TRIES = 64
 _GOLDEN = (5**0.5 - 1) / 2
 

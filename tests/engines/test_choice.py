@@ -11,9 +11,10 @@ import torch
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.engines import choice as module
-from bottleneck.engines import hardware, torch_engine
-from bottleneck.engines.choice import NO_OPENVINO, Chosen, NoEngine, choose, lowest_cosine, precisions
-from bottleneck.engines.kept import Check, Kept
+from bottleneck.engines import gate, hardware, torch_engine
+from bottleneck.engines.choice import NO_OPENVINO, Chosen, NoEngine, choose, precisions
+from bottleneck.engines.gate import lowest_cosine
+from bottleneck.engines.kept import SAMPLE, Kept
 from bottleneck.engines.probe import PROBES, probe_images
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.engines.wish import Wish
@@ -141,14 +142,14 @@ def test_its_features_are_those_of_torch_in_fp32(start):
 
 def test_every_probe_is_compared_and_every_image_of_the_users(start, monkeypatch):
     seen: list[np.ndarray] = []
-    right = module.lowest_cosine
+    right = gate.lowest_cosine
 
     def watch(features: np.ndarray, reference: np.ndarray) -> float | None:
         seen.append(features.copy())
         np.testing.assert_allclose(features, reference, rtol=1e-3, atol=1e-4)
         return right(features, reference)
 
-    monkeypatch.setattr(module, "lowest_cosine", watch)
+    monkeypatch.setattr(gate, "lowest_cosine", watch)
     chosen = start(sample=pixels(7))
 
     assert [len(features) for features in seen] == [PROBES, 7], "with a batch of 4, in two parts each"
@@ -159,21 +160,32 @@ def test_every_probe_is_compared_and_every_image_of_the_users(start, monkeypatch
 def test_images_of_the_users_are_compared_once(start, engine):
     first = start(engine=engine)
     first.engine.close()
-    second = start(engine=engine, sample=pixels(3, 1))
+    second = start(engine=engine, sample=pixels(SAMPLE, 1))
     second.engine.close()
-    third = start(engine=engine, sample=pixels(5, 2))
+    third = start(engine=engine, sample=pixels(SAMPLE, 2))
     third.engine.close()
 
     assert (first.check.own_images, first.check.own_cosine) == (0, None)
     assert second.check.cosine == first.check.cosine
-    assert second.check.own_images == 3
+    assert second.check.own_images == SAMPLE
     assert third.check == second.check
+    assert start.kept.checks() == [second.check]
+
+
+def test_few_images_of_the_users_do_not_speak_for_those_that_follow(start):
+    first = start(engine="torch", sample=pixels(SAMPLE - 1, 1))
+    first.engine.close()
+    second = start(engine="torch", sample=pixels(SAMPLE, 2))
+    second.engine.close()
+
+    assert first.check.own_images == SAMPLE - 1
+    assert second.check.own_images == SAMPLE
     assert start.kept.checks() == [second.check]
 
 
 @pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
 def test_images_of_the_users_decide_nothing_here(start, monkeypatch, engine):
-    monkeypatch.setattr(module, "lowest_cosine", lambda features, reference: 1.0 if len(features) == PROBES else 0.5)
+    monkeypatch.setattr(gate, "lowest_cosine", lambda features, reference: 1.0 if len(features) == PROBES else 0.5)
     chosen = start(engine=engine, sample=pixels(3))
 
     assert chosen.engine.name.startswith(engine)
@@ -424,48 +436,6 @@ def test_a_folder_that_cannot_be_written_does_no_harm(start, monkeypatch):
         assert start().engine.name.startswith("openvino ")
     assert start.built == 2
     assert start.kept.checks() == []
-
-
-# How near features are
-
-
-def rows(*values: list[float]) -> np.ndarray:
-    return np.array(values, np.float32)
-
-
-@pytest.mark.parametrize(
-    ("features", "reference", "cosine"),
-    [
-        (rows([1, 2]), rows([1, 2]), 1.0),
-        (rows([2, 4]), rows([1, 2]), 1.0),
-        (rows([1, 0]), rows([0, 1]), 0.0),
-        (rows([-1, -2]), rows([1, 2]), -1.0),
-        (rows([1, 0], [3, 4], [1, 1]), rows([1, 0], [5, 0], [1, 1]), 0.6),
-        (rows([0, 0]), rows([0, 0]), 1.0),
-        (rows([0, 0]), rows([1, 0]), 0.0),
-        (rows([1, 0]), rows([0, 0]), 0.0),
-        (rows([np.nan, 0], [1, 0]), rows([1, 0], [1, 0]), None),
-        (rows([np.inf, 0]), rows([1, 0]), None),
-        (rows([np.nan, 0], [1, 0]), rows([np.nan, 0], [1, 0]), 1.0),
-        (rows([1, 0], [3, 4]), rows([np.inf, 0], [5, 0]), None),
-        (rows([np.nan, 1]), rows([np.nan, 1]), 1.0),
-        (rows([1e30, 1e30]), rows([1e30, 1e30]), 1.0),
-        (rows([1e-30, 0]), rows([0, 1e-30]), 0.0),
-    ],
-)
-def test_the_lowest_cosine(features, reference, cosine):
-    found = lowest_cosine(features, reference)
-
-    assert found is cosine if cosine is None else found == pytest.approx(cosine, abs=2e-7)
-
-
-def test_the_lowest_cosine_is_rounded_down():
-    assert lowest_cosine(rows([1.0, 0.0]), rows([1.0, 0.001])) == 0.9999995
-    slightly = rows([1.0, 0.0]), rows([1.0, 3e-4])  # 1 - 4.5e-8
-    assert lowest_cosine(*slightly) == 0.9999999
-    limit = np.float32(np.tan(np.arccos(0.999)))
-    assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 1.001]))).passed is False
-    assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 0.999]))).passed is True
 
 
 # Precisions
