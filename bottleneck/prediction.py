@@ -49,11 +49,14 @@ class Predictions(Sequence[Prediction]):
     items : tuple of Prediction
     failures : tuple of Failure
         The images that could not be used.
+    remarks : tuple of str
+        On the engine, where features were computed: that they are less exact than they should be, say.
     """
 
     run: Run
     items: tuple[Prediction, ...]
     failures: tuple[Failure, ...]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -116,7 +119,7 @@ def predict(
             (chosen.head.classes[code], float(shares[code])) for code in (-shares).argsort(kind="stable")[:top]
         )
         items.append(Prediction(path, digest.tobytes().hex(), *best[0], best))
-    return Predictions(chosen, tuple(items), done.failures)
+    return Predictions(chosen, tuple(items), done.failures, done.remarks)
 
 
 def _run(run: "str | os.PathLike[str] | Run | None", runs: Path) -> Run:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bottleneck import extraction
 from bottleneck.errors import BottleneckWarning, ImagesError, RunError
 from bottleneck.extraction import extract
 from bottleneck.fitting import fit
@@ -52,6 +53,21 @@ def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
     new = folder({"x.jpg": 900, "deep/y.png": photo(901, kind="PNG"), "z.jpg": 0}, name="new")
     assert [Path(item.path).name for item in predict(new)] == ["y.png", "x.jpg", "z.jpg"]
     assert extract(new, labels=False).computed == 0
+
+
+def test_what_is_said_of_the_engine_is_passed_on(run, folder, monkeypatch):
+    right = extraction.Pending.engine
+
+    def engine(self: extraction.Pending, sample: object) -> object:
+        found = right(self, sample)
+        self.remarks = ("a remark",)
+        return found
+
+    monkeypatch.setattr(extraction.Pending, "engine", engine)
+    new = folder({"x.jpg": 900}, name="new")
+
+    assert predict(new).remarks == ("a remark",)
+    assert predict(new).remarks == (), "nothing was computed"
 
 
 def test_a_single_file_can_be_asked_about(run, folder):

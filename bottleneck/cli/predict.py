@@ -50,4 +50,6 @@ def predict(
         else:
             target.writelines(line + "\n" for line in prediction_lines(found))
     failures_list(found.failures)
+    for remark in found.remarks:
+        say(remark)
     say(f"{len(found)} predicted, {len(found.failures)} failed, by {found.run.path} (cv {found.run.cv_accuracy:.1%})")
