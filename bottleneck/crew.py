@@ -30,7 +30,8 @@ from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey
 from bottleneck.images.undecodable import UndecodableMemo
-from bottleneck.pending import Pending, run_through
+from bottleneck.pending import Pending, until_settled
+from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
 
 # Not with -m, for which the current folder, perhaps one of images, would be searched for modules first.
@@ -217,7 +218,8 @@ def work_together(
         return started
 
     try:
-        run_through(pending, engine, found, known, replace(settings, share=crew.share), done, progress)
+        share = replace(settings, share=crew.share)
+        until_settled(pending, lambda store: run(found, store, engine, known, share, done, progress))
         return Shared(before, crew.finish())
     finally:
         crew.stop()
@@ -245,7 +247,8 @@ def work(job: dict[str, Any]) -> None:
     pending = Pending(request, home, wish)
     memo = UndecodableMemo(home.root / "digests.sqlite")
     done = Work()
-    run_through(pending, pending.engine, found, memo.load(), settings, done, None)
+    known = memo.load()
+    until_settled(pending, lambda store: run(found, store, pending.engine, known, settings, done, None))
     memo.remember(done.undecodable)
 
 

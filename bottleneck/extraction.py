@@ -25,7 +25,8 @@ from bottleneck.images.scan import Progress, read_unknown
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey
 from bottleneck.images.undecodable import UndecodableMemo
-from bottleneck.pending import Pending, run_through
+from bottleneck.pending import Pending, until_settled
+from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def _fill(
         If features vanish as fast as they are computed.
     """
     for _ in range(_PASSES):
-        run_through(pending, pending.engine, found, known, settings, work, progress)
+        until_settled(pending, lambda store: run(found, store, pending.engine, known, settings, work, progress))
         store = pending.store
         dataset, index = found.dataset(), store.index()
         has = index.has(dataset.digests)

@@ -1,5 +1,6 @@
 """A backbone that is on its way: its spec is known before torch is imported, its engine comes with the first pixels."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,7 @@ from bottleneck.engines.gate import Sample, told
 from bottleneck.engines.hardware import facts
 from bottleneck.engines.kept import SAMPLE, Kept
 from bottleneck.engines.wish import Wish
-from bottleneck.errors import ImageError
 from bottleneck.garbage import no_collection
-from bottleneck.images.scan import Progress
-from bottleneck.images.survey import Survey
-from bottleneck.pipeline.run import run
-from bottleneck.pipeline.stages import StartEngine
-from bottleneck.pipeline.work import Settings, Work
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
@@ -153,29 +148,18 @@ class Pending:
             remember_spec(self._request, spec, self._cache.root, self._facts)
 
 
-def run_through(
-    pending: Pending,
-    start_engine: StartEngine,
-    found: Survey,
-    known: dict[bytes, ImageError],
-    settings: Settings,
-    work: Work,
-    progress: Progress | None,
-) -> None:
-    """Run the pipeline for a backbone, and again where its spec turned out to be another than was planned.
+def until_settled(pending: Pending, work: Callable[[Store], None]) -> None:
+    """Do work for the features of a spec, and again where the spec turned out to be another than was planned.
 
     Parameters
     ----------
     pending : Pending
-        Its spec says which features are missing.
-    start_engine : callable
-        Its `Pending.engine`, or what calls that.
-    found, known, settings, work, progress
-        As for `bottleneck.pipeline.run.run`.
+    work : callable
+        Takes the store of the spec as it is then; where it needs an engine it asks `Pending.engine`.
     """
     for last in (False, False, True):  # the memo of the spec was wrong, and then the precision is not good enough
         try:
-            return run(found, pending.store, start_engine, known, settings, work, progress)
+            return work(pending.store)
         except OtherSpec:
             if last:
                 raise
