@@ -5,7 +5,6 @@ This process has the first device and the first share of the images; each other 
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from bottleneck.backbones.request import Request
 from bottleneck.cache.index import Index
@@ -24,18 +22,16 @@ from bottleneck.engines.engine import Engine
 from bottleneck.engines.gate import Sample
 from bottleneck.engines.hardware import gpu_possible
 from bottleneck.engines.wish import Wish
-from bottleneck.errors import BottleneckError, ImageError, ModelError
+from bottleneck.errors import ImageError, ModelError
 from bottleneck.images.keys import as_digests
 from bottleneck.images.scan import Progress
-from bottleneck.images.splits import Shares
-from bottleneck.images.survey import Survey, survey
-from bottleneck.images.undecodable import UndecodableMemo
+from bottleneck.images.survey import Survey
 from bottleneck.pending import Pending, until_settled
 from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
 
 # Not with -m, for which the current folder, perhaps one of images, would be searched for modules first.
-_MAIN = f"import sys; sys.path[0] = {str(Path(__file__).parents[1])!r}; from bottleneck.crew import main; main()"
+_MAIN = f"import sys; sys.path[0] = {str(Path(__file__).parents[1])!r}; from bottleneck.crew_member import main; main()"
 
 _PATIENCE = 0.5  # seconds that the others have to end in after Ctrl-C
 
@@ -177,7 +173,7 @@ class Shared:
     Parameters
     ----------
     before : Index
-        What was cached when it began.
+        What was cached when the first features were computed.
     remarks : tuple of str
         What went wrong with the others.
     """
@@ -201,10 +197,28 @@ def work_together(
 
     What is missing afterwards (a process has failed, say) is the caller's to compute.
 
+    Parameters
+    ----------
+    found : Survey
+        Of the images of all.
+    wish : Wish
+        With the devices of all.
+    request, home
+        What the others are told.
+    pending : Pending
+        The backbone of this process.
+    known, settings, done, progress
+        As for `bottleneck.pipeline.run.run`.
+
     Returns
     -------
     Shared or None
         None where this process is to work alone.
+
+    Raises
+    ------
+    ModelError, CacheError
+        As `bottleneck.extract`; the others are ended.
     """
     if not may_be_several(wish) or not _lacks_something(found, before := pending.store.index(), known):
         return None
@@ -213,7 +227,9 @@ def work_together(
         return None
 
     def engine(sample: Sample) -> Engine:
+        nonlocal before
         started = pending.engine(sample)
+        before = pending.store.index()  # of the spec that it is now
         crew.start(pending.spec.precision)
         return started
 
@@ -236,38 +252,3 @@ def _hang_up(process: "subprocess.Popen[str]") -> None:
     if process.stdin:
         with suppress(BrokenPipeError):
             process.stdin.close()
-
-
-def work(job: dict[str, Any]) -> None:
-    """Compute the features of one share of the images, in the process of its own that this is."""
-    request, wish = Request(**job["request"]), Wish(**job["wish"])
-    settings = Settings(**{**job["settings"], "share": tuple(job["settings"]["share"])})
-    home = FeatureCache(job["cache"])
-    found = survey(Path(job["images"]), labels=False, shares=Shares(), cache=home.root, exclude=())
-    pending = Pending(request, home, wish)
-    memo = UndecodableMemo(home.root / "digests.sqlite")
-    done = Work()
-    known = memo.load()
-    until_settled(pending, lambda store: run(found, store, pending.engine, known, settings, done, None))
-    memo.remember(done.undecodable)
-
-
-def main() -> None:
-    """Do the work that stands on stdin, unless its end comes first: the process that wants it is gone."""
-    try:
-        job = json.loads(sys.stdin.readline())
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
-        work(job)
-    except (BottleneckError, OSError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
-
-
-def _end_with_stdin() -> None:
-    """Send the main thread a Ctrl-C when stdin ends."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    if sys.platform == "win32":
-        os._exit(1)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -12,7 +12,7 @@ from bottleneck.engines.choice import Chosen, NoEngine, choose, precisions
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.gate import Sample, told
 from bottleneck.engines.hardware import facts
-from bottleneck.engines.kept import SAMPLE, Kept
+from bottleneck.engines.kept import Kept
 from bottleneck.engines.wish import Wish
 from bottleneck.garbage import no_collection
 
@@ -44,6 +44,9 @@ class Pending:
         self._backbone: Backbone | None = None  # from when it was built until an engine has it
         recalled = recall(request, cache.root, self._facts)
         self.spec: Spec = recalled or self._planned()
+        self._began = False  # whether `auto` goes on in the precision that has features
+        if request.precision == "auto":
+            self._go_on()
 
     @property
     def store(self) -> Store:
@@ -60,7 +63,7 @@ class Pending:
         Parameters
         ----------
         sample : callable
-            Gives some of the images.
+            Gives some of the images, ``uint8 (n, h, w, 3)``.
 
         Raises
         ------
@@ -69,25 +72,43 @@ class Pending:
             mended.
         NoEngine
             If no engine computes it in the precision asked for.
+        ModelError
+            If an engine that was asked for by name cannot be had, or there is no memory for it.
         """
         store = self.store
         first = self.spec.precision != "fp32" and not store.shards()
         try:
-            with no_collection():
-                chosen = choose(self._wish, self.spec, self._built, store.engines, sample if first else None)
+            chosen = choose(self._wish, self.spec, self._built, store.engines, sample if first else None)
         except NoEngine as error:
             if not (later := self._later()):
                 raise
             self.remarks = (*self.remarks, *error.remarks)
             self._become(replace(self.spec, precision=later))
             raise OtherSpec from error
-        if first and not chosen.check.suits:
+        if not chosen.check.suits and not store.shards():  # another process may have begun meanwhile
             self._reconsider(chosen)
         self._backbone = None
         self.check = chosen.check
-        slow = (_SLOW,) if self._slow() else ()
-        self.remarks = tuple(dict.fromkeys((*self.remarks, *chosen.remarks, *slow)))
+        self.remarks = tuple(dict.fromkeys((*self.remarks, *chosen.remarks, *self._slower())))
         return chosen.engine
+
+    def _go_on(self) -> None:
+        """Take the precision that has features already, that of the memo first: an image passes the network once."""
+        if not self.store.shards():
+            others = (replace(self.spec, precision=each) for each in precisions(self._wish, "auto"))
+            self.spec = next((spec for spec in others if self._cache.store(spec).shards()), self.spec)
+        self._began = bool(self.store.shards())
+
+    def _slower(self) -> tuple[str, ...]:
+        """Say why `auto` is not faster."""
+        if self._request.precision != "auto":
+            return ()
+        fastest = precisions(self._wish, "auto")[0]
+        if fastest == "fp32":
+            return (_SLOW,)
+        if self._began and self.spec.precision != fastest:
+            return (f"{self.spec.precision}, in which the cache has features; --precision {fastest} may be faster",)
+        return ()
 
     def _later(self) -> str | None:
         """Return the precision that ``auto`` tries after that of the spec."""
@@ -111,13 +132,8 @@ class Pending:
         chosen.engine.close()
         Kept(self.store.engines).drop_conversions()
         self.remarks = (*self.remarks, f"{which} is not used: {found}")
-        # Few images are no reason to compute all that follow in the slower precision.
-        self._become(replace(self.spec, precision=later), remember=check.own_images >= SAMPLE)
+        self._become(replace(self.spec, precision=later))
         raise OtherSpec
-
-    def _slow(self) -> bool:
-        """Whether fp32 is all that ``auto`` can choose from."""
-        return self._request.precision == "auto" and precisions(self._wish, "auto") == ("fp32",)
 
     def _planned(self) -> Spec:
         """Return the spec in the fastest precision, of a network that is built for it."""
@@ -142,10 +158,9 @@ class Pending:
         self.built, self.restored = True, backbone.restored
         return backbone
 
-    def _become(self, spec: Spec, remember: bool = True) -> None:
+    def _become(self, spec: Spec) -> None:
         self.spec = spec
-        if remember:
-            remember_spec(self._request, spec, self._cache.root, self._facts)
+        remember_spec(self._request, spec, self._cache.root, self._facts)
 
 
 def until_settled(pending: Pending, work: Callable[[Store], None]) -> None:

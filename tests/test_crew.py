@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -137,41 +135,3 @@ def test_the_images_of_a_process_that_fails_are_left_to_this_one(folder):
     assert (done.computed, done.failures) == (40, ())
     (remark,) = done.remarks
     assert "the process on nonsense ended early (expected a device that torch has here" in remark
-
-
-def job(images: Path) -> str:
-    """Return the line that a process reads."""
-    wish = {"engine": "torch", "device": "cpu", "batch_size": None, "compile": False}
-    settings = {"threads": None, "max_pixels": 10**8, "share": [0, 1]}
-    request = Request(model="mobilenet_v3_small", weights="none", precision="fp32").to_json()
-    return json.dumps({"images": str(images), "request": request, "wish": wish, "cache": "cache", "settings": settings})
-
-
-@pytest.mark.slow
-def test_a_process_ends_with_the_one_that_wants_its_work(folder, tmp_path):
-    images = folder(many(100))
-    table = tmp_path / "images.csv"
-    table.write_text("path\n" + "\n".join(str(path) for path in sorted(images.iterdir())))
-    process = subprocess.Popen(
-        [sys.executable, "-c", bottleneck.crew._MAIN], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    _, words = process.communicate(job(table) + "\n", 60)  # closes stdin, while the process still imports torch
-
-    assert process.returncode != 0
-    assert words.strip().splitlines()[-1] == "interrupted"
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:mobilenet_v3_small has random weights")
-def test_a_process_whose_work_is_wanted_ends_by_itself(folder, tmp_path):
-    images = folder(many(5))
-    table = tmp_path / "images.csv"
-    table.write_text("path\n" + "\n".join(str(path) for path in sorted(images.iterdir())))
-    process = subprocess.Popen([sys.executable, "-c", bottleneck.crew._MAIN], stdin=subprocess.PIPE, text=True)
-    process.stdin.write(job(table) + "\n")
-    process.stdin.flush()
-
-    assert process.wait(60) == 0
-    process.stdin.close()
-    (store,) = bottleneck.FeatureCache("cache").stores()
-    assert len(store.digests()) == 5

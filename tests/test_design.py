@@ -25,7 +25,7 @@ STAGES = (
     {"cache"},
     {"pipeline", "selection"},
     {"pending"},
-    {"crew"},
+    {"crew_member", "crew"},
     {"extraction"},
     {"heads"},
     {"evaluate"},

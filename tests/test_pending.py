@@ -1,6 +1,7 @@
 """A backbone that is on its way: what is known of it before it is built, and what happens where that was wrong."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -263,15 +264,66 @@ def test_the_verdict_is_that_of_a_spec_and_later_images_do_not_change_it(folder,
     assert machine.sampled == [8]
 
 
-def test_a_few_odd_images_do_not_decide_for_those_that_follow(folder, machine):
+def test_few_images_decide_too_and_it_is_said_to_those_that_follow(folder, machine):
     machine.cosine = 0.9
-    few = extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="few"))
+    images = folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="few")
+    few = extract(images)
+    machine.chosen.clear()
+    again = extract(images)
+    assert (machine.chosen, again.computed, again.reused) == ([], 0, 2)
     machine.cosine = 0.9995
     many = extract(folder(FILES))
 
     assert (few.store.spec.precision, few.computed) == ("fp32", 2)
-    assert (many.store.spec.precision, many.computed) == ("bf16", 12)
-    assert machine.sampled == [2, 8]
+    assert (many.store.spec.precision, many.computed) == ("fp32", 12)
+    assert machine.sampled == [2]
+    assert "fp32, in which the cache has features; --precision bf16 may be faster" not in few.remarks
+    assert "fp32, in which the cache has features; --precision bf16 may be faster" in many.remarks
+
+
+@pytest.mark.parametrize("cosine", [0.9, 0.9995])
+def test_what_has_features_keeps_its_precision_where_the_memo_is_lost(folder, machine, cosine):
+    machine.cosine = cosine
+    images = folder(FILES)
+    first = extract(images)
+    shutil.rmtree("cache/specs")
+    machine.cosine = 0.9 if cosine > 0.999 else 0.9995
+    machine.chosen.clear()
+    other = extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="new"))
+    again = extract(images)
+
+    assert first.store.spec.precision == ("bf16" if cosine > 0.999 else "fp32")
+    assert other.store.spec == again.store.spec == first.store.spec
+    assert (again.computed, again.reused) == (0, 12)
+    assert len(machine.sampled) == 1
+
+
+def test_features_in_a_precision_that_was_asked_for_do_not_change_what_auto_has_decided(folder, machine):
+    machine.cosine = 0.9
+    images = folder(FILES)
+    extract(images)
+    extract(images, precision="bf16")
+
+    assert extract(images).store.spec.precision == "fp32"
+
+
+def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, machine, monkeypatch):
+    machine.cosine = 0.9
+    right = machine.choose
+
+    def choose(*args: object) -> Chosen:
+        chosen = right(*args)
+        with monkeypatch.context() as other:
+            other.setattr(machine, "cosine", 0.9995)
+            other.setattr(pending, "choose", right)
+            extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="suits"))
+        return chosen
+
+    monkeypatch.setattr(pending, "choose", choose)
+    done = extract(folder(FILES))
+
+    assert (done.store.spec.precision, done.computed) == ("bf16", 12)
+    assert memo().precision == "bf16"
 
 
 def test_a_precision_that_was_asked_for_is_used_whatever_the_images_and_it_is_said(folder, machine):
@@ -345,7 +397,7 @@ def test_a_run_asks_for_the_precision_it_was_trained_in(folder, machine, run):
     assert machine.chosen == ["fp32"]
     assert item.digest == tiny.digest(photo(900)).tobytes().hex()
     assert [store.spec.precision for store in FeatureCache("cache").stores()] == ["fp32"]
-    assert extract("images").store.spec.precision == "bf16"  # what `auto` would have been
+    assert extract("images").store.spec.precision == "fp32"  # which has features, though `auto` would begin with bf16
 
 
 def test_a_card_of_the_time_before_precisions_means_that_of_its_spec(folder, machine, run):

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -22,13 +25,45 @@ _COMPILER, _HELPERS = "torch._dynamo", "torch._dynamo.utils"
 class _StandIn(ModuleType):
     """Stands where a module would be; whatever else than was given to it is asked of the module itself."""
 
-    __file__ = None
-    __path__: list[str] = []  # noqa: RUF012
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__file__ = None
+        self.__path__: list[str] = []
+        self.__spec__ = find_spec(name) if name == _COMPILER else None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(_real(self.__name__), name)
+
+
+class _Below:
+    """Finds modules below the compiler's package: by importing the compiler itself, which takes its place."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Return how to load a module; one that has come with the compiler is there already."""
+        if not name.startswith(f"{_COMPILER}.") or not isinstance(sys.modules.get(_COMPILER), _StandIn):
+            return None
+        package = _real(_COMPILER)
+        if name in sys.modules:
+            return ModuleSpec(name, _There(sys.modules[name]))
+        return PathFinder.find_spec(name, package.__path__)
+
+
+class _There(Loader):
+    """Loads a module that is there already."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+        self._spec = module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module."""
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave it as it was."""
+        module.__spec__ = self._spec
 
 
 @contextmanager
@@ -40,10 +75,13 @@ def _without_compiler() -> Iterator[None]:
     compiler, helpers = _StandIn(_COMPILER), _StandIn(_HELPERS)
     vars(compiler)["disable"] = _disable
     vars(helpers)["is_compile_supported"] = _is_compile_supported
+    below = _Below()
     sys.modules.update({_COMPILER: compiler, _HELPERS: helpers})
+    sys.meta_path.insert(0, below)
     try:
         yield
     finally:
+        sys.meta_path.remove(below)
         _forget_stand_ins()
 
 
@@ -58,17 +96,17 @@ def _real(name: str) -> ModuleType:
     return import_module(name)
 
 
-def _disable(function: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
+def _disable(function: Any = None, *how: Any, **named: Any) -> Any:
     """Do what `torch.compiler.disable` does, when something is compiled."""
     if function is None:
-        return functools.partial(_disable, recursive=recursive, reason=reason)
+        return lambda function: _disable(function, *how, **named)
     if not inspect.isfunction(function):
-        return _real(_COMPILER).disable(function, recursive, reason=reason)
+        return _real(_COMPILER).disable(function, *how, **named)
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         if torch.compiler.is_compiling():
-            return torch.compiler.disable(function, recursive, reason=reason)(*args, **options)  # type: ignore[no-untyped-call]
+            return torch.compiler.disable(function, *how, **named)(*args, **options)  # type: ignore[no-untyped-call]
         return function(*args, **options)
 
     return call

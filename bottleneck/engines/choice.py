@@ -1,5 +1,6 @@
 """How an engine is chosen: the fastest that gives the features of torch in fp32."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, nati
 from bottleneck.engines.kept import Check, Kept
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import ModelError, NoMemory
+from bottleneck.garbage import no_collection
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
     from bottleneck.backbones.spec import Spec
 
-_BATCH = 8  # images that pass the reference at once
+_BATCH = 8  # images that pass the reference at once, at most
 
 NO_OPENVINO = (
     "OpenVINO is not installed; on CPUs it is faster than torch, and starts in a second: "
@@ -92,7 +94,7 @@ def choose(
     NoEngine
         If none computes it in this precision as torch does in fp32.
     ModelError
-        If an engine was asked for by name and cannot be had.
+        If an engine was asked for by name and cannot be had, or there is no memory for it.
     """
     return _Choice(wish, spec, build, Kept(folder), sample).made()
 
@@ -145,7 +147,8 @@ class _Choice:
 
     def _openvino(self) -> tuple[Engine | None, Check]:
         """Return the engine, and its check; no engine where the check is known to have failed."""
-        from bottleneck.engines import openvino_engine as module
+        with no_collection():
+            from bottleneck.engines import openvino_engine as module
 
         batch = self._wish.batch_size or module.BATCH
         conversion = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{batch}"
@@ -153,32 +156,30 @@ class _Choice:
         known = self._kept.check(name)
         if known and not known.passed:
             return None, known
-        kept = self._kept.conversion(conversion)
-        if not known or not kept:
+        model = module.read(kept) if known and (kept := self._kept.conversion(conversion)) else None
+        if model is None:
             self._built()  # before the rest: what the memo told may be wrong
-            kept = None
         references = self._gate.references(known)
-        if kept:
-            model = module.read(kept)
-        else:
+        if model is None:
             model = module.convert(self._built(), self._spec.precision, batch)
             if kept := self._kept.keep_conversion(conversion, model):
-                model = module.read(kept)  # what later starts will read: it differs in the last bit
+                model = module.read(kept) or model  # what later starts will read: it differs in the last bit
         engine = module.OpenVinoEngine(model, self._spec.precision)
         check = self._gate.checked(name, engine, known, references)
         if not check.passed:
             self._kept.drop_conversion(conversion)
         return engine, check
 
-    def _torch(self) -> tuple[Engine | None, Check]:
-        from bottleneck.engines.torch_engine import TorchEngine, engine_name, torch_device
+    def _torch(self) -> tuple[Engine, Check]:
+        from bottleneck.engines.torch_engine import TorchEngine, device_name, engine_name, torch_device
 
         wish, backbone = self._wish, self._built()
-        title = engine_name(torch_device(wish.device), wish.compile)
-        name = f"{title.replace(', ', '-').replace(' ', '-').replace(':', '')}-{cpu_id()}"
+        device = torch_device(wish.device)
+        title = f"{engine_name(device, wish.compile)} {device_name(device)}"
+        name = f"{re.sub('[^A-Za-z0-9.]+', '-', title)}-{cpu_id()}"
         known = self._kept.check(name)
         if known and not known.passed:
-            return None, known
+            known = None  # the last engine that there is: it has another chance
         references = self._gate.references(known)  # before the network is changed
         engine = TorchEngine(
             backbone,
@@ -199,7 +200,8 @@ class _Choice:
         from bottleneck.engines.torch_engine import TorchEngine
 
         device = "cpu" if _on_cpu(self._wish) else self._wish.device
-        return TorchEngine(self._built(), batch_size=_BATCH, device=device, plain=True)
+        batch = min(_BATCH, self._wish.batch_size or _BATCH)
+        return TorchEngine(self._built(), batch_size=batch, device=device, plain=True)
 
 
 def _on_cpu(wish: Wish) -> bool:

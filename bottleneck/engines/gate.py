@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.engines.engine import Engine
-from bottleneck.engines.kept import LEAST_COSINE, SAMPLE, Check, Kept
+from bottleneck.engines.kept import LEAST_COSINE, Check, Kept
 from bottleneck.engines.probe import probe_images
+from bottleneck.errors import NoMemory
 
 if TYPE_CHECKING:
     from bottleneck.backbones.spec import Spec
@@ -52,39 +53,56 @@ class Gate:
         """Return what an engine of which a check is `known` must still be compared on, by name: probe, own.
 
         To be called before anything changes the network.
+
+        Raises
+        ------
+        NoMemory
+            If there is none for the images, or for the network in fp32.
         """
         wanted: dict[str, Sample] = {}
         if known is None:
             wanted["probe"] = lambda: probe_images(*self._spec.preprocessing.crop_size)
-        if self._sample is not None and (known is None or known.own_images < SAMPLE):
+        if self._sample is not None and (known is None or not known.own_images):
             wanted["own"] = self._sample
-        missing = {name: sample() for name, sample in wanted.items() if name not in self._made}
-        if missing:
-            plain = self._plain()
+        if missing := {name: sample for name, sample in wanted.items() if name not in self._made}:
             try:
-                for name, pixels in missing.items():
-                    self._made[name] = Reference(pixels, _features(plain, pixels))
-            finally:
-                plain.close()
+                self._compute(missing)
+            except MemoryError as error:  # which would be taken for a fault of the engine
+                raise NoMemory("no memory for some images at once, and the network in fp32") from error
         return {name: self._made[name] for name in wanted}
+
+    def _compute(self, samples: dict[str, Sample]) -> None:
+        plain = self._plain()
+        try:
+            for name, sample in samples.items():
+                pixels = sample()
+                self._made[name] = Reference(pixels, _features(plain, pixels))
+        finally:
+            plain.close()
 
     def checked(self, name: str, engine: Engine, known: Check | None, references: dict[str, Reference]) -> Check:
         """Compare an engine with what is expected; one that cannot run is closed, and leaves the network as it was.
 
-        The check is kept under `name`, but for that of a network which itself gives nothing that could be compared.
+        The check is kept under `name`, unless the network itself gives nothing that could be compared.
+
+        Raises
+        ------
+        ModelError, RuntimeError, MemoryError
+            What the engine raises.
         """
-        check = known or Check(engine.name, self._spec.precision, None)
+        check, comparable = known or Check(engine.name, self._spec.precision, None), True
         try:
             for which, reference in references.items():
                 cosine = lowest_cosine(_features(engine, reference.pixels), reference.features)
+                finite = bool(np.isfinite(reference.features).all(axis=1).any())
                 if which == "probe":
-                    check = replace(check, cosine=cosine)
-                else:
+                    check, comparable = replace(check, cosine=cosine), finite
+                elif finite:
                     check = replace(check, own_cosine=cosine, own_images=len(reference.pixels))
         except BaseException:
             engine.close()
             raise
-        if check != known and all(np.isfinite(each.features).all(axis=1).any() for each in references.values()):
+        if check != known and comparable:
             self._kept.keep_check(name, check)
         return check
 

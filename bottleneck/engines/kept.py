@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import openvino
 
 LEAST_COSINE = 0.999
-SAMPLE = 8  # images of the user's that say enough of all that follow
 _MODEL, _HASHES = "model.xml", "hashes.json"
 
 

@@ -142,18 +142,12 @@ def convert(backbone: "Backbone", precision: str, batch_size: int | None = None)
     return model
 
 
-def read(path: Path) -> openvino.Model:
-    """Read a conversion that was kept.
-
-    Raises
-    ------
-    ModelError
-        If OpenVINO cannot read it.
-    """
+def read(path: Path) -> openvino.Model | None:
+    """Read a conversion that was kept; None where it cannot be read: another process may just have deleted it."""
     try:
         return openvino.Core().read_model(path)
-    except RuntimeError as error:
-        raise ModelError(f"OpenVINO cannot read {path}: {_reason(error)}") from error
+    except RuntimeError:
+        return None
 
 
 @contextmanager

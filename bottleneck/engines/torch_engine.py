@@ -168,6 +168,11 @@ def engine_name(device: torch.device, compile: bool) -> str:
     return f"torch {torch.__version__.partition('+')[0]}, {device}{', compiled' if compile else ''}"
 
 
+def device_name(device: torch.device) -> str:
+    """Return what a GPU is called; nothing of a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
 def torch_device(name: str | None = None) -> torch.device:
     """Return the device called `name`, once a number has been put on it; by default a GPU where there is one.
 

@@ -24,6 +24,23 @@ def fit_path(
 
     Features are divided by ``sqrt(d)``, so that a row has a squared norm near 1 and one learning rate fits every d.
     The rate falls to zero along a cosine.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, d)
+        Standardised.
+    codes : ndarray of int, shape (n,)
+        Classes, from 0 to `count` - 1.
+    count : int
+        k, the number of classes.
+    grid : sequence of float, length g
+        Values of C.
+    seed : int
+        Of the order of the rows.
+
+    Returns
+    -------
+    list of (ndarray of float32 (k, d), ndarray of float32 (k,)), length g
     """
     n, d = features.shape
     width = np.float32(math.sqrt(d))

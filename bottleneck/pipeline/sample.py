@@ -1,34 +1,40 @@
 """Some of the images, the same each time: those that the first features of a spec are checked on."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.engines.kept import SAMPLE
 from bottleneck.errors import ImageError
-from bottleneck.images.decode import decode
+from bottleneck.images.decode import Reserve, decode
 from bottleneck.images.digest import read_file
 from bottleneck.images.preprocessing import Preprocessing
 
+SAMPLE = 8
 _TRIES = 64
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-def some_images(paths: Sequence[str], preprocessing: Preprocessing, max_pixels: int) -> list[NDArray[np.uint8]]:
-    """Return up to 8 images that can be decoded, each ``uint8 (h, w, 3)``, from all over the list.
+def some_images(
+    paths: Sequence[str], preprocessing: Preprocessing, max_pixels: int, room: Reserve
+) -> list[NDArray[np.uint8]]:
+    """Return up to 8 different images that can be decoded, each ``uint8 (h, w, 3)``, from all over the list.
 
-    Which they are depends on the list alone, and not on what is quickest to read.
+    Which they are depends on the list alone, and not on what is quickest to read. Of a long list 64 are tried.
     """
-    found: list[NDArray[np.uint8]] = []
+    found: dict[bytes, NDArray[np.uint8]] = {}
     for row in spread_rows(len(paths), _TRIES):
         try:
-            found.append(decode(read_file(paths[row])[0], preprocessing, max_pixels).pixels)
+            data = read_file(paths[row])[0]
+            digest = hashlib.sha256(data).digest()
+            if digest not in found:
+                found[digest] = decode(data, preprocessing, max_pixels, room).pixels
         except ImageError:
             continue
         if len(found) == SAMPLE:
             break
-    return found
+    return list(found.values())
 
 
 def spread_rows(count: int, wanted: int) -> list[int]:

@@ -18,7 +18,7 @@ from bottleneck.images.digest import Signature, read_file
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.pipeline.channel import Cancelled, Channel, Room
 from bottleneck.pipeline.claims import Claims
-from bottleneck.pipeline.sample import some_images
+from bottleneck.pipeline.sample import SAMPLE, some_images
 from bottleneck.pipeline.work import Item, Settings
 
 if TYPE_CHECKING:
@@ -143,8 +143,11 @@ class Stages:
 
     def _sample(self) -> NDArray[np.uint8]:
         """Return some of the images; of many files that are no images, those that have come by now."""
-        found = some_images(self._paths, self._preprocessing, self._max_pixels)
-        return np.stack(found or [pixels for _, pixels in self._pixels.waiting()])
+        found = some_images(self._paths, self._preprocessing, self._max_pixels, self._room)
+        found = found or [pixels for _, pixels in self._pixels.waiting()[:SAMPLE]]
+        if not found:
+            raise Cancelled
+        return np.stack(found)
 
     def compute(self, engine: "Engine") -> None:
         """Begin to run the engine on what has been decoded; of each batch comes one `Computed`."""

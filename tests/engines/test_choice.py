@@ -14,11 +14,11 @@ from bottleneck.engines import choice as module
 from bottleneck.engines import gate, hardware, torch_engine
 from bottleneck.engines.choice import NO_OPENVINO, Chosen, NoEngine, choose, precisions
 from bottleneck.engines.gate import lowest_cosine
-from bottleneck.engines.kept import SAMPLE, Kept
+from bottleneck.engines.kept import Kept
 from bottleneck.engines.probe import PROBES, probe_images
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.engines.wish import Wish
-from bottleneck.errors import ModelError
+from bottleneck.errors import ModelError, NoMemory
 
 try:
     from bottleneck.engines import openvino_engine
@@ -160,27 +160,62 @@ def test_every_probe_is_compared_and_every_image_of_the_users(start, monkeypatch
 def test_images_of_the_users_are_compared_once(start, engine):
     first = start(engine=engine)
     first.engine.close()
-    second = start(engine=engine, sample=pixels(SAMPLE, 1))
+    second = start(engine=engine, sample=pixels(8, 1))
     second.engine.close()
-    third = start(engine=engine, sample=pixels(SAMPLE, 2))
+    third = start(engine=engine, sample=pixels(8, 2))
     third.engine.close()
 
     assert (first.check.own_images, first.check.own_cosine) == (0, None)
     assert second.check.cosine == first.check.cosine
-    assert second.check.own_images == SAMPLE
+    assert second.check.own_images == 8
     assert third.check == second.check
     assert start.kept.checks() == [second.check]
 
 
-def test_few_images_of_the_users_do_not_speak_for_those_that_follow(start):
-    first = start(engine="torch", sample=pixels(SAMPLE - 1, 1))
-    first.engine.close()
-    second = start(engine="torch", sample=pixels(SAMPLE, 2))
-    second.engine.close()
+def test_images_of_the_users_that_the_network_makes_nothing_of_say_nothing(start, monkeypatch):
+    right = TorchEngine.__call__
 
-    assert first.check.own_images == SAMPLE - 1
-    assert second.check.own_images == SAMPLE
-    assert start.kept.checks() == [second.check]
+    def call(self: TorchEngine, images: np.ndarray) -> np.ndarray:
+        features = right(self, images)
+        return features if len(images) == PROBES else np.full_like(features, np.nan)
+
+    monkeypatch.setattr(TorchEngine, "__call__", call)
+    chosen = start(engine="torch", sample=pixels(3))
+
+    assert (chosen.check.passed, chosen.check.own_images) == (True, 0)
+    assert start.kept.checks() == [chosen.check]
+
+
+def test_a_sample_for_which_there_is_no_memory_is_not_the_engines_fault(start):
+    def sample() -> np.ndarray:
+        raise MemoryError
+
+    with pytest.raises(NoMemory, match="no memory for some images"):
+        choose(Wish(device="cpu"), start.backbone.spec, start.build, start.folder, sample)
+
+
+def test_the_reference_keeps_to_the_batch_size(start, monkeypatch):
+    sizes: list[int | None] = []
+    right = TorchEngine.__init__
+
+    def watch(self: TorchEngine, *args: object, **options: object) -> None:
+        sizes.append(options["batch_size"])  # type: ignore[arg-type]
+        right(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TorchEngine, "__init__", watch)
+    start(engine="torch", batch_size=2).engine.close()
+
+    assert sizes == [2, 2]
+
+
+def test_torch_that_failed_once_has_another_chance(start, monkeypatch):
+    with monkeypatch.context() as spoilt:
+        spoil_torch(spoilt)
+        with pytest.raises(NoEngine):
+            start("bf16", engine="torch")
+
+    assert start("bf16", engine="torch").check.passed
+    assert [check.passed for check in start.kept.checks()] == [True]
 
 
 @pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
@@ -398,6 +433,15 @@ def test_a_conversion_that_was_damaged_is_made_again(start):
 
     start()
     assert start.built == 2, "it was repaired"
+
+
+@needs_openvino
+def test_a_conversion_that_cannot_be_read_is_made_again(start, monkeypatch):
+    start()
+    monkeypatch.setattr(openvino_engine, "read", lambda path: None)  # another process has just deleted it, say
+
+    assert start().check.cosine > 0.99999
+    assert start.built == 2
 
 
 @needs_openvino

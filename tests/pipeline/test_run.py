@@ -24,7 +24,7 @@ from bottleneck.images.scan import scan
 from bottleneck.images.survey import Survey
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.pipeline import claims, commits, stages
-from bottleneck.pipeline.sample import spread_rows
+from bottleneck.pipeline.sample import SAMPLE, spread_rows
 from bottleneck.pipeline.work import Work
 from tests import tiny
 from tests.conftest import photo, write
@@ -142,12 +142,20 @@ def test_the_engine_is_asked_for_with_images_that_are_computed_too(folder, store
 def test_the_sample_is_what_has_come_where_hardly_a_file_is_an_image(folder, store):
     samples: list[np.ndarray] = []
     files = {f"{number:03}.jpg": b"<html>" for number in range(300)}
-    row = min(set(range(300)) - set(spread_rows(300, 64)))
-    files[f"{row:03}.jpg"] = 7
-    go(folder(files), store, start=lambda sample: samples.append(sample()) or TinyEngine())
+    rows = sorted(set(range(300)) - set(spread_rows(300, 64)))
+    files.update({f"{row:03}.jpg": row for row in rows})
+    found = found_in(folder(files))
+    waits = threading.Event()
 
-    assert len(samples[0]) == 1
-    assert by_digest(store) == expected(7)
+    def start(sample: Callable[[], np.ndarray]) -> TinyEngine:
+        waits.wait(0.5)  # until many have come
+        samples.append(sample())
+        return TinyEngine()
+
+    go(found, store, start=start)
+
+    assert 1 <= len(samples[0]) <= SAMPLE
+    assert by_digest(store) == expected(*rows)
 
 
 def test_images_are_not_decoded_for_a_sample_that_nobody_wants(folder, store, monkeypatch):

@@ -1,5 +1,7 @@
 """The images that the first features of a spec are checked on: the same each time, from all over the list."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from tests.conftest import photo
 
 
 def sampled(paths: list[str]) -> list[bytes]:
-    return [pixels.tobytes() for pixels in some_images(paths, tiny.PREPROCESSING, MAX_PIXELS)]
+    return [pixels.tobytes() for pixels in some_images(paths, tiny.PREPROCESSING, MAX_PIXELS, lambda _: nullcontext())]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (7, 7), (8, 8), (30, 8)])
@@ -31,6 +33,12 @@ def test_the_sample_is_the_same_each_time_and_what_cannot_be_used_is_passed_over
 
     assert len(first) == SAMPLE
     assert sampled(paths) == first
+
+
+def test_copies_count_once(folder):
+    root = folder({f"{number:02}.jpg": number % 3 for number in range(30)})
+
+    assert len(sampled([str(path) for path in sorted(root.iterdir())])) == 3
 
 
 def test_of_images_sorted_by_class_all_classes_are_seen(folder):

@@ -1,0 +1,69 @@
+"""One of several processes that extract together: it has a device of its own and computes its share of the images."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from bottleneck.backbones.request import Request
+from bottleneck.cache.store import FeatureCache
+from bottleneck.engines.wish import Wish
+from bottleneck.errors import BottleneckError
+from bottleneck.images.splits import Shares
+from bottleneck.images.survey import survey
+from bottleneck.images.undecodable import UndecodableMemo
+from bottleneck.pending import Pending, until_settled
+from bottleneck.pipeline.run import run
+from bottleneck.pipeline.work import Settings, Work
+
+_PATIENCE = 5.0  # seconds to commit in what is computed, once nobody wants more
+
+
+def work(job: dict[str, Any]) -> None:
+    """Compute the features of one share of the images.
+
+    Parameters
+    ----------
+    job : dict
+        What `bottleneck.crew.Crew` wrote: images (a CSV), request, wish, cache and settings.
+
+    Raises
+    ------
+    BottleneckError
+        As `bottleneck.extract`. What was committed before is kept.
+    """
+    request, wish = Request(**job["request"]), Wish(**job["wish"])
+    settings = Settings(**{**job["settings"], "share": tuple(job["settings"]["share"])})
+    home = FeatureCache(job["cache"])
+    found = survey(job["images"], labels=False, shares=Shares(), cache=home.root, exclude=())
+    pending = Pending(request, home, wish)
+    memo = UndecodableMemo(home.root / "digests.sqlite")
+    known, done = memo.load(), Work()
+    until_settled(pending, lambda store: run(found, store, pending.engine, known, settings, done, None))
+    memo.remember(done.undecodable)
+
+
+def main() -> None:
+    """Do the work that stands on stdin, unless its end comes first: the process that wants it is gone."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
+    try:
+        job = json.loads(sys.stdin.readline())
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        work(job)
+    except (BottleneckError, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+def _end_with_stdin() -> None:
+    """Send the main thread a Ctrl-C when stdin ends, and end the process if that is not heard."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    if sys.platform != "win32":
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(_PATIENCE)
+    os._exit(1)
