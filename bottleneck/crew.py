@@ -45,10 +45,7 @@ def devices_of(wish: Wish) -> tuple[str | None, ...]:
         If one of several has no name.
     """
     if wish.device is not None:
-        names = tuple(name.strip() for name in wish.device.split(","))
-        if not all(names):
-            raise ModelError(f"expected devices with commas between, such as cuda:0,cuda:1, got {wish.device!r}")
-        return names
+        return _names(wish.device)
     if wish.engine != "openvino" and gpu_possible():
         from bottleneck.engines.torch_engine import cuda_devices
 
@@ -65,8 +62,21 @@ def may_be_several(wish: Wish) -> bool:
 
 
 def own(wish: Wish) -> Wish:
-    """Return the wish of this process: the first of several devices."""
-    return replace(wish, device=wish.device.split(",")[0].strip()) if wish.device else wish
+    """Return the wish of this process: the first of several devices.
+
+    Raises
+    ------
+    ModelError
+        If one of several has no name.
+    """
+    return replace(wish, device=_names(wish.device)[0]) if wish.device is not None else wish
+
+
+def _names(devices: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in devices.split(","))
+    if not all(names):
+        raise ModelError(f"expected devices with commas between, such as cuda:0,cuda:1, got {devices!r}")
+    return names
 
 
 class Crew:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones.request import Request
@@ -51,7 +53,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     try:
         job = json.loads(sys.stdin.readline())
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        threading.Thread(target=_end_with_stdin, args=(Path(job["images"]).parent,), daemon=True).start()
         work(job)
     except (BottleneckError, OSError) as error:
         sys.exit(str(error))
@@ -59,10 +61,14 @@ def main() -> None:
         sys.exit("interrupted")
 
 
-def _end_with_stdin() -> None:
-    """Send the main thread a Ctrl-C when stdin ends, and end the process if that is not heard."""
+def _end_with_stdin(folder: Path) -> None:
+    """Send the main thread a Ctrl-C when stdin ends, and end the process if that is not heard.
+
+    The crew's temporary folder goes, too: who made it can no longer delete it.
+    """
     while os.read(sys.stdin.fileno(), 1):
         pass
+    shutil.rmtree(folder, ignore_errors=True)
     if sys.platform != "win32":
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         time.sleep(_PATIENCE)

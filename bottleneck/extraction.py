@@ -179,7 +179,7 @@ def extract(
     check_request(request)
     found = _survey(images, home.root, Path(runs), labels)
     settings = Settings(threads=threads, max_pixels=max_pixels)
-    pending = Pending(request, home, own(wish))
+    pending = Pending(request, home, own(wish), found)
     memo = UndecodableMemo(home.root / "digests.sqlite")
     known = memo.load()
     work = Work()

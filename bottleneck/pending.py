@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
@@ -11,10 +11,12 @@ from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.engines.choice import Chosen, NoEngine, choose, precisions
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.gate import Sample, told
-from bottleneck.engines.hardware import facts
 from bottleneck.engines.kept import Kept
 from bottleneck.engines.wish import Wish
 from bottleneck.garbage import no_collection
+from bottleneck.images.keys import as_digests
+from bottleneck.images.survey import Survey
+from bottleneck.pipeline.sample import some_digests
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _SLOW = "fp32: no bfloat16 of its own was found in this device"
+_SLOW_FP16 = "fp16 is slow on a CPU; fp32 and bf16 are faster"
+_FASTEST_FIRST = ("bf16", "fp16", "fp32")
 
 
 class OtherSpec(Exception):
@@ -30,23 +34,29 @@ class OtherSpec(Exception):
 
 
 class Pending:
-    """A backbone that is built, and torch imported, when the first pixels are ready for it, and only if it must be."""
+    """A backbone that is built, and torch imported, when the first pixels are ready for it, and only if it must be.
 
-    def __init__(self, request: Request, cache: FeatureCache, wish: Wish) -> None:
+    Parameters
+    ----------
+    request : Request
+    cache : FeatureCache
+    wish : Wish
+    images : Survey, optional
+        Those whose features ``auto`` goes on with, where they have any.
+    """
+
+    def __init__(self, request: Request, cache: FeatureCache, wish: Wish, images: Survey | None = None) -> None:
         self._request = request
         self._cache = cache
         self._wish = wish
-        self._facts = {**facts(), "engine": wish.engine, "device": wish.device}
         self.built = False
         self.restored: Restored | None = None
         self.check: Check | None = None
         self.remarks: tuple[str, ...] = ()
         self._backbone: Backbone | None = None  # from when it was built until an engine has it
-        recalled = recall(request, cache.root, self._facts)
-        self.spec: Spec = recalled or self._planned()
-        self._began = False  # whether `auto` goes on in the precision that has features
-        if request.precision == "auto":
-            self._go_on()
+        self._goes_on = False  # whether images have features in the precision of the spec
+        self.spec: Spec = recall(request, cache.root) or self._planned()
+        self.spec = replace(self.spec, precision=self._precision(images))
 
     @property
     def store(self) -> Store:
@@ -82,32 +92,44 @@ class Pending:
         except NoEngine as error:
             if not (later := self._later()):
                 raise
-            self.remarks = (*self.remarks, *error.remarks)
-            self._become(replace(self.spec, precision=later))
-            raise OtherSpec from error
-        if not chosen.check.suits and not store.shards():  # another process may have begun meanwhile
+            self._give_up(*error.remarks, later=later)
+        if not chosen.check.suits:
             self._reconsider(chosen)
         self._backbone = None
         self.check = chosen.check
-        self.remarks = tuple(dict.fromkeys((*self.remarks, *chosen.remarks, *self._slower())))
+        self.remarks = tuple(dict.fromkeys((*self.remarks, *chosen.remarks, *self._slower(chosen.engine))))
         return chosen.engine
 
-    def _go_on(self) -> None:
-        """Take the precision that has features already, that of the memo first: an image passes the network once."""
-        if not self.store.shards():
-            others = (replace(self.spec, precision=each) for each in precisions(self._wish, "auto"))
-            self.spec = next((spec for spec in others if self._cache.store(spec).shards()), self.spec)
-        self._began = bool(self.store.shards())
+    def _precision(self, images: Survey | None) -> str:
+        """Return the precision to begin with.
 
-    def _slower(self) -> tuple[str, ...]:
-        """Say why `auto` is not faster."""
+        ``auto`` goes on with what it has begun, as an image passes the network once: it is the precision in which most
+        of the images have features. Where none has, it is the fastest.
+        """
         if self._request.precision != "auto":
-            return ()
+            return self._request.precision
+        stores = {each: self._cache.store(replace(self.spec, precision=each)) for each in _FASTEST_FIRST}
+        begun = {each: store for each, store in stores.items() if store.shards()}
+        some = as_digests(some_digests(images.paths, images.digests) if images and begun else [])
+        votes = {each: int(store.has(some).sum()) for each, store in begun.items()}
+        complete = [each for each, count in votes.items() if count == len(some) > 0]
+        if complete and images and not images.unknown():
+            return complete[0]  # nothing is to be computed, by whatever machine
+        tried = precisions(self._wish, "auto")
+        chosen = max(tried, key=lambda each: votes.get(each, 0))  # the first of equals
+        self._goes_on = bool(votes.get(chosen))
+        return chosen
+
+    def _slower(self, engine: Engine) -> tuple[str, ...]:
+        """Say why it is not faster."""
+        if self._request.precision != "auto":
+            slow = self._request.precision == "fp16" and engine.name.split(", ")[1:2] == ["cpu"]
+            return (_SLOW_FP16,) if slow else ()
         fastest = precisions(self._wish, "auto")[0]
         if fastest == "fp32":
             return (_SLOW,)
-        if self._began and self.spec.precision != fastest:
-            return (f"{self.spec.precision}, in which the cache has features; --precision {fastest} may be faster",)
+        if self._goes_on and self.spec.precision != fastest:
+            return (f"{self.spec.precision}, as images here have features in it; --precision {fastest} may be faster",)
         return ()
 
     def _later(self) -> str | None:
@@ -117,7 +139,9 @@ class Pending:
         return later[0] if later else None
 
     def _reconsider(self, chosen: Chosen) -> None:
-        """Take the next precision, for images whose features this one changes too much; or say so, if it was asked for.
+        """Take the next precision, for images whose features this one changes too much; or only say so.
+
+        So it is where this precision was asked for, and where there are features in it, on which others build.
 
         Raises
         ------
@@ -126,27 +150,28 @@ class Pending:
         """
         check = chosen.check
         which, found = f"{check.engine} in {check.precision}", f"{told(check.own_cosine)} on {check.own_images} images"
-        if not (later := self._later()):
+        if self.store.shards() or not (later := self._later()):
             self.remarks = (*self.remarks, f"{which}: {found}; features in fp32 have no such error")
             return
         chosen.engine.close()
         Kept(self.store.engines).drop_conversions()
-        self.remarks = (*self.remarks, f"{which} is not used: {found}")
-        self._become(replace(self.spec, precision=later))
+        self._give_up(f"{which} is not used: {found}", later=later)
+
+    def _give_up(self, *remarks: str, later: str) -> NoReturn:
+        self.remarks = (*self.remarks, *remarks)
+        self.spec = replace(self.spec, precision=later)
         raise OtherSpec
 
     def _planned(self) -> Spec:
-        """Return the spec in the fastest precision, of a network that is built for it."""
-        first = precisions(self._wish, self._request.precision)[0]
+        """Return the spec of a network that is built for it."""
         self._backbone = self._load()
-        self._become(replace(self._backbone.spec, precision=first))
-        return self.spec
+        return self._backbone.spec
 
     def _built(self) -> "Backbone":
         self._backbone = self._backbone or self._load()
         found = replace(self._backbone.spec, precision=self.spec.precision)
         if found != self.spec:
-            self._become(found)
+            self.spec = found
             raise OtherSpec
         return self._backbone
 
@@ -156,11 +181,8 @@ class Pending:
 
             backbone = load(self._request)
         self.built, self.restored = True, backbone.restored
+        remember_spec(self._request, backbone.spec, self._cache.root)
         return backbone
-
-    def _become(self, spec: Spec) -> None:
-        self.spec = spec
-        remember_spec(self._request, spec, self._cache.root, self._facts)
 
 
 def until_settled(pending: Pending, work: Callable[[Store], None]) -> None:

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 
 def begun(images: Path, ignoring: bool = False) -> "subprocess.Popen[str]":
     """Start a process for all images of a folder; perhaps one that inherits that Ctrl-C is ignored."""
-    table = images.parent / "images.csv"
+    table = images.parent / "crew" / "images.csv"
+    table.parent.mkdir()
     table.write_text("path\n" + "\n".join(str(path) for path in sorted(images.iterdir())))
     job = {
         "images": str(table),
@@ -53,7 +54,7 @@ def test_it_computes_its_share_and_ends(folder):
 
 
 @pytest.mark.parametrize("ignoring", [False, True], ids=["", "in the background"])
-def test_it_ends_in_the_middle_where_nobody_wants_its_work(folder, ignoring):
+def test_it_ends_in_the_middle_where_nobody_wants_its_work(folder, tmp_path, ignoring):
     process = begun(folder(many(3000)), ignoring)
     shards = Path("cache/features")
     for _ in range(6):  # importing torch may take longer than one wait
@@ -66,6 +67,7 @@ def test_it_ends_in_the_middle_where_nobody_wants_its_work(folder, ignoring):
 
     assert process.returncode != 0
     assert words.strip().splitlines()[-1] == "interrupted"
+    assert not (tmp_path / "crew").exists()
     (store,) = FeatureCache("cache").stores()
     assert 0 < len(store.digests()) < 3000
 

@@ -1,7 +1,7 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -83,19 +83,13 @@ def test_the_card_names_the_engines_that_computed_the_features_as_torch_does(fol
     extracted(folder(files()))
     assert fit().card["engines"] == []
     kept = Kept(FeatureCache("cache").store(spec).engines)
-    kept.keep_check("one", Check("openvino 2026.4.1, cpu", "bf16", 0.9998, 0.9993, 8))
+    kept.keep_check("one", Check("openvino 2026.4.1, cpu", "bf16", 0.9998, 0.9993, 8, "d1"))
     kept.keep_check("two", Check("torch 2.9.0, cpu", "bf16", 0.5))  # it was not used
     kept.keep_check("three", Check("torch 2.9.0, cuda:0", "bf16", 1.0))
     card = fit().card
     assert card["engines"] == [
-        {
-            "engine": "openvino 2026.4.1, cpu",
-            "precision": "bf16",
-            "cosine": 0.9998,
-            "own_cosine": 0.9993,
-            "own_images": 8,
-        },
-        {"engine": "torch 2.9.0, cuda:0", "precision": "bf16", "cosine": 1.0, "own_cosine": None, "own_images": 0},
+        asdict(Check("openvino 2026.4.1, cpu", "bf16", 0.9998, 0.9993, 8, "d1")),
+        asdict(Check("torch 2.9.0, cuda:0", "bf16", 1.0)),
     ]
 
 

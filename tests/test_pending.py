@@ -50,6 +50,7 @@ class Machine:
         self.chosen: list[str] = []  # precisions that an engine was looked for
         self.distant: set[str] = set()  # precisions in which no engine passes
         self.cosine: float | None = 0.9995  # of the user's images, in other precisions than fp32
+        self.kept: float | None = None  # what was found before of other images
         self.sampled: list[int] = []  # images of the user's that an engine was tried on
         self.closed = 0  # engines that were not used
         self.spec = tiny.SPEC
@@ -72,6 +73,8 @@ class Machine:
             assert images.shape[1:] == (12, 12, 3)
             self.sampled.append(len(images))
             check = replace(check, own_cosine=self.cosine, own_images=len(images))
+        elif self.kept:
+            check = replace(check, own_cosine=self.kept, own_images=8)
         return Chosen(engine, check, ("a remark",))
 
     def close(self) -> None:
@@ -85,7 +88,6 @@ def machine(monkeypatch) -> Machine:
     monkeypatch.setattr(pending, "choose", found.choose)
     monkeypatch.setattr("bottleneck.engines.choice.native_bf16", lambda: found.bf16)
     monkeypatch.setattr("bottleneck.engines.choice.gpu_possible", lambda: False)
-    monkeypatch.setattr(pending, "facts", lambda: {"bf16": found.bf16})
     return found
 
 
@@ -93,9 +95,9 @@ def made(precision: str = "auto", wish: Wish | None = None, **options: object) -
     return Pending(Request(precision=precision, **options), FeatureCache("cache"), wish or Wish())
 
 
-def memo(precision: str = "auto", wish: Wish | None = None) -> Spec | None:
-    """Return what the memo says to the next who asks."""
-    return recall(Request(precision=precision), Path("cache"), made(precision, wish)._facts)
+def memo() -> Spec | None:
+    """Return what the memo says to the next who asks, in any precision."""
+    return recall(Request(), Path("cache"))
 
 
 # --- the memo ---------------------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ def test_the_first_time_the_network_is_built_and_the_spec_remembered(machine):
     found = made()
 
     assert (found.spec, found.built, len(machine.loads)) == (replace(tiny.SPEC, precision="bf16"), True, 1)
-    assert memo() == found.spec
+    assert memo() == tiny.SPEC
 
 
 def test_the_second_time_the_memo_tells_the_spec_and_nothing_is_built(machine):
@@ -161,7 +163,7 @@ def test_a_memo_of_another_spec_is_mended_and_nothing_is_stored_under_it(folder,
 
     assert (done.computed, done.store.spec, len(machine.loads)) == (12, right, 1)
     assert [store.name for store in FeatureCache("cache").stores()] == [done.store.name]
-    assert memo() == right
+    assert memo() == replace(right, precision="fp32")
 
 
 def test_a_memo_that_is_wrong_says_so_before_an_engine_is_there(machine):
@@ -172,7 +174,7 @@ def test_a_memo_that_is_wrong_says_so_before_an_engine_is_there(machine):
         found.engine(sample())
 
     assert found.spec == replace(machine.spec, precision="bf16")
-    assert memo() == found.spec
+    assert memo() == machine.spec
     assert found.engine(sample()).precision == "bf16"
     assert len(machine.loads) == 2
 
@@ -199,7 +201,7 @@ def test_on_another_machine_auto_is_another_spec(machine):
     assert made().spec == first
 
 
-def test_where_no_engine_passes_in_bf16_auto_is_fp32_and_the_memo_knows(folder, machine):
+def test_where_no_engine_passes_in_bf16_auto_is_fp32(folder, machine):
     machine.distant = {"bf16"}
     images = folder(FILES)
     done = extract(images)
@@ -211,7 +213,9 @@ def test_where_no_engine_passes_in_bf16_auto_is_fp32_and_the_memo_knows(folder, 
     assert [store.spec.precision for store in FeatureCache("cache").stores()] == ["fp32"]
     machine.chosen.clear()
     assert extract(images).reused == 12
-    assert extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="new")).computed == 2
+    assert machine.chosen == []
+    folder({"a/x.jpg": 900, "b/y.jpg": 901})
+    assert extract(images).computed == 2
     assert machine.chosen == ["fp32"]
 
 
@@ -251,11 +255,12 @@ def test_where_the_images_themselves_change_too_much_in_bf16_auto_is_fp32(folder
         f"tiny in bf16 is not used: {found}, expected 0.999 or more against torch in fp32 on 8 images"
     )
     assert done.check.own_images == 0
-    assert memo() == tiny.SPEC
+    machine.chosen.clear()
     assert extract(images).reused == 12
+    assert machine.chosen == []
 
 
-def test_the_verdict_is_that_of_a_spec_and_later_images_do_not_change_it(folder, machine):
+def test_what_has_features_in_bf16_takes_more_and_later_images_do_not_change_that(folder, machine):
     assert extract(folder(FILES)).store.spec.precision == "bf16"
     machine.cosine = 0.5
     done = extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="new"))
@@ -264,47 +269,78 @@ def test_the_verdict_is_that_of_a_spec_and_later_images_do_not_change_it(folder,
     assert machine.sampled == [8]
 
 
-def test_few_images_decide_too_and_it_is_said_to_those_that_follow(folder, machine):
+def test_images_decide_for_themselves_and_for_those_beside_them(folder, machine):
     machine.cosine = 0.9
-    images = folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="few")
-    few = extract(images)
+    odd = folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="odd")
+    assert extract(odd).store.spec.precision == "fp32"
     machine.chosen.clear()
-    again = extract(images)
-    assert (machine.chosen, again.computed, again.reused) == ([], 0, 2)
+    assert (extract(odd).reused, machine.chosen) == (2, [])
     machine.cosine = 0.9995
-    many = extract(folder(FILES))
+    assert extract(folder(FILES)).store.spec.precision == "bf16"
+    folder({"a/z.jpg": 902, "b/z.jpg": 903}, name="odd")
+    more = extract(odd)
 
-    assert (few.store.spec.precision, few.computed) == ("fp32", 2)
-    assert (many.store.spec.precision, many.computed) == ("fp32", 12)
-    assert machine.sampled == [2]
-    assert "fp32, in which the cache has features; --precision bf16 may be faster" not in few.remarks
-    assert "fp32, in which the cache has features; --precision bf16 may be faster" in many.remarks
+    assert (more.store.spec.precision, more.computed, more.reused) == ("fp32", 2, 2)
+    assert "fp32, as images here have features in it; --precision bf16 may be faster" in more.remarks
+    assert machine.sampled == [2, 8]
 
 
 @pytest.mark.parametrize("cosine", [0.9, 0.9995])
-def test_what_has_features_keeps_its_precision_where_the_memo_is_lost(folder, machine, cosine):
+def test_what_has_features_keeps_its_precision_where_the_memos_are_lost(folder, machine, cosine):
     machine.cosine = cosine
     images = folder(FILES)
     first = extract(images)
     shutil.rmtree("cache/specs")
     machine.cosine = 0.9 if cosine > 0.999 else 0.9995
-    machine.chosen.clear()
-    other = extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="new"))
-    again = extract(images)
+    folder({"a/x.jpg": 900, "b/y.jpg": 901})
+    again = extract(images, device="cpu", batch_size=2)
 
     assert first.store.spec.precision == ("bf16" if cosine > 0.999 else "fp32")
-    assert other.store.spec == again.store.spec == first.store.spec
-    assert (again.computed, again.reused) == (0, 12)
+    assert (again.store.spec, again.computed, again.reused) == (first.store.spec, 2, 12)
     assert len(machine.sampled) == 1
 
 
-def test_features_in_a_precision_that_was_asked_for_do_not_change_what_auto_has_decided(folder, machine):
-    machine.cosine = 0.9
+def test_what_was_begun_in_a_precision_that_was_asked_for_is_gone_on_with(folder, machine):
+    images = folder(FILES)
+    extract(images, precision="fp32")
+    folder({"a/x.jpg": 900, "b/y.jpg": 901})
+
+    assert (extract(images).computed, machine.chosen) == (2, ["fp32", "fp32"])
+
+
+def test_all_features_that_are_here_will_do_on_any_machine(folder, machine, monkeypatch):
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
     images = folder(FILES)
     extract(images)
-    extract(images, precision="bf16")
+    machine.bf16 = False
 
-    assert extract(images).store.spec.precision == "fp32"
+    assert extract(images).store.spec.precision == "bf16"
+    folder({"a/x.jpg": 900, "b/y.jpg": 901})
+    done = extract(images)
+    assert (done.store.spec.precision, done.computed) == ("fp32", 14)
+
+
+def test_of_two_precisions_that_in_which_most_images_have_features_goes_on(folder, machine):
+    images = folder(MORE)
+    extract(images, precision="fp32")
+    part = {name: seed for name, seed in MORE.items() if name.startswith("a")}
+    extract(folder(part, name="part"), precision="bf16", labels=False)
+    folder({"a/x.jpg": 900, "b/y.jpg": 901})
+
+    done = extract(images)
+    assert (done.store.spec.precision, done.computed) == ("fp32", 2)
+
+
+def test_it_is_said_each_time_that_features_are_less_exact(folder, machine):
+    machine.cosine = 0.9
+    images = folder(FILES)
+    extract(images, precision="bf16")
+    folder({"a/x.jpg": 900, "b/y.jpg": 901})
+    machine.kept = 0.9
+    done = extract(images)
+
+    assert done.store.spec.precision == "bf16"
+    assert done.remarks[0].endswith("on 8 images; features in fp32 have no such error")
 
 
 def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, machine, monkeypatch):
@@ -323,7 +359,7 @@ def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, m
     done = extract(folder(FILES))
 
     assert (done.store.spec.precision, done.computed) == ("bf16", 12)
-    assert memo().precision == "bf16"
+    assert done.remarks[0].endswith("on 8 images; features in fp32 have no such error")
 
 
 def test_a_precision_that_was_asked_for_is_used_whatever_the_images_and_it_is_said(folder, machine):
@@ -397,7 +433,7 @@ def test_a_run_asks_for_the_precision_it_was_trained_in(folder, machine, run):
     assert machine.chosen == ["fp32"]
     assert item.digest == tiny.digest(photo(900)).tobytes().hex()
     assert [store.spec.precision for store in FeatureCache("cache").stores()] == ["fp32"]
-    assert extract("images").store.spec.precision == "fp32"  # which has features, though `auto` would begin with bf16
+    assert extract("images").store.spec.precision == "fp32"  # `auto` would begin with bf16
 
 
 def test_a_card_of_the_time_before_precisions_means_that_of_its_spec(folder, machine, run):

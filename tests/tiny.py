@@ -62,7 +62,7 @@ class TinyEngine:
 class Pending:
     """Stands where `bottleneck.pending.Pending` stood."""
 
-    def __init__(self, request: Request, cache: FeatureCache, wish: Wish) -> None:
+    def __init__(self, request: Request, cache: FeatureCache, wish: Wish, images: object = None) -> None:
         self.spec = SPEC
         self.store = cache.store(SPEC)
         self.restored = None

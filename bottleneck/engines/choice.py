@@ -120,9 +120,12 @@ class _Choice:
             except (ModelError, RuntimeError, MemoryError) as error:
                 if self._wish.engine != "auto" and isinstance(error, ModelError):
                     raise
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                if self._wish.batch_size and not isinstance(error, ModelError):
+                    reason += f" (with --batch-size {self._wish.batch_size})"
                 if self._wish.engine != "auto":
-                    raise ModelError(f"{attempt.__name__.strip('_')} cannot run the network: {error}") from error
-                self._remarks.append(str(error).strip().partition("\n")[0] or type(error).__name__)
+                    raise ModelError(f"{attempt.__name__.strip('_')} cannot run the network: {reason}") from error
+                self._remarks.append(reason)
                 continue
             if engine and check.passed:
                 return Chosen(engine, check, tuple(self._remarks))

@@ -12,6 +12,7 @@ from bottleneck.engines.engine import Engine
 from bottleneck.engines.kept import LEAST_COSINE, Check, Kept
 from bottleneck.engines.probe import probe_images
 from bottleneck.errors import NoMemory
+from bottleneck.files import sha256_hex
 
 if TYPE_CHECKING:
     from bottleneck.backbones.spec import Spec
@@ -47,6 +48,7 @@ class Gate:
         self._plain = plain
         self._kept = kept
         self._sample = sample
+        self._own: NDArray[np.uint8] | None = None  # the sample, once it was needed
         self._made: dict[str, Reference] = {}
 
     def references(self, known: Check | None) -> dict[str, Reference]:
@@ -59,23 +61,25 @@ class Gate:
         NoMemory
             If there is none for the images, or for the network in fp32.
         """
-        wanted: dict[str, Sample] = {}
-        if known is None:
-            wanted["probe"] = lambda: probe_images(*self._spec.preprocessing.crop_size)
-        if self._sample is not None and (known is None or not known.own_images):
-            wanted["own"] = self._sample
-        if missing := {name: sample for name, sample in wanted.items() if name not in self._made}:
-            try:
-                self._compute(missing)
-            except MemoryError as error:  # which would be taken for a fault of the engine
-                raise NoMemory("no memory for some images at once, and the network in fp32") from error
+        try:
+            wanted = {}
+            if known is None:
+                wanted["probe"] = probe_images(*self._spec.preprocessing.crop_size)
+            if self._sample is not None:
+                pixels = self._own = self._sample() if self._own is None else self._own
+                if known is None or known.own_digest != _digest(pixels):
+                    wanted["own"] = pixels
+            self._compute({name: pixels for name, pixels in wanted.items() if name not in self._made})
+        except MemoryError as error:  # which would be taken for a fault of the engine
+            raise NoMemory("no memory for some images at once, and the network in fp32") from error
         return {name: self._made[name] for name in wanted}
 
-    def _compute(self, samples: dict[str, Sample]) -> None:
+    def _compute(self, samples: dict[str, NDArray[np.uint8]]) -> None:
+        if not samples:
+            return
         plain = self._plain()
         try:
-            for name, sample in samples.items():
-                pixels = sample()
+            for name, pixels in samples.items():
                 self._made[name] = Reference(pixels, _features(plain, pixels))
         finally:
             plain.close()
@@ -98,13 +102,18 @@ class Gate:
                 if which == "probe":
                     check, comparable = replace(check, cosine=cosine), finite
                 elif finite:
-                    check = replace(check, own_cosine=cosine, own_images=len(reference.pixels))
+                    images = reference.pixels
+                    check = replace(check, own_cosine=cosine, own_images=len(images), own_digest=_digest(images))
         except BaseException:
             engine.close()
             raise
         if check != known and comparable:
             self._kept.keep_check(name, check)
         return check
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return sha256_hex(np.ascontiguousarray(pixels).tobytes())
 
 
 def _features(engine: Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

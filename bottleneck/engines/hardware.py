@@ -43,17 +43,6 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
-def facts() -> dict[str, object]:
-    """Return what decides the precision that ``auto`` stands for, as a JSON object."""
-    return {
-        "machine": platform.machine(),
-        "bf16": native_bf16(),
-        "gpu": gpu_possible(),
-        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "openvino": has_openvino(),
-    }
-
-
 def cpu_id() -> str:
     """Return 8 digits that CPUs of the same kind share."""
     kind = f"{platform.machine()} {' '.join(sorted(_cpu_flags()))} {native_bf16()}"

@@ -31,6 +31,8 @@ class Check:
     own_cosine : float or None
         The same of images of the user's, of which there were `own_images`.
     own_images : int
+    own_digest : str
+        Of their pixels.
     """
 
     engine: str
@@ -38,6 +40,7 @@ class Check:
     cosine: float | None
     own_cosine: float | None = None
     own_images: int = 0
+    own_digest: str = ""
 
     @property
     def passed(self) -> bool:

