@@ -44,7 +44,8 @@ class Request:
     allow_partial : bool
         Whether a weights file may lack tensors, or have some of another shape; these stay random, by `seed`.
     precision : str
-        One of `PRECISIONS`: of the computation. ``auto`` is the fastest that the hardware has natively.
+        One of `PRECISIONS`: of the computation. ``auto`` is the one in which most of the images
+        have features; else the fastest that the hardware has natively and that is exact enough for them.
     fast_jpeg : bool
         Whether large JPEGs are decoded at a fraction of their size; see `Preprocessing`.
 

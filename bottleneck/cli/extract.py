@@ -55,7 +55,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="Of the computation; auto: the fastest that the hardware has natively.",
+    help="Of the computation; auto: the fastest that the hardware has natively and that is exact enough for IMAGES.",
 )
 @click.option(
     "--fast-jpeg", is_flag=True, help="Decode large JPEGs at a fraction of their size; slightly other features."
@@ -108,7 +108,7 @@ def extract(
     ignored_line(done.dataset.ignored)
     dataset_line(done.usable)
     engine_line(done)
-    counted = f"{done.images} images ({done.copies} copies)" if done.copies else f"{done.images} images"
+    counted = f"{done.images} image{'s' * (done.images != 1)}{f' ({done.copies} copies)' if done.copies else ''}"
     say(
         f"{counted}: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
         f"{done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
