@@ -1,6 +1,7 @@
 """What the tests of the pipeline share: a store, spies on reading and decoding, and one pass over a folder."""
 
 import hashlib
+import signal
 import threading
 import time
 from collections import Counter
@@ -35,6 +36,12 @@ def store() -> Store:
 def settled(monkeypatch) -> None:
     """Let files that were written just now be remembered."""
     monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Let Ctrl-C be heard, as where the tests run in the foreground: in the background of a script it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
