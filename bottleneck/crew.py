@@ -244,8 +244,8 @@ def work_together(
         return started
 
     try:
-        share = replace(settings, share=crew.share)
-        until_settled(pending, lambda store: run(found, store, engine, known, share, done, progress))
+        mine = replace(settings, share=crew.share)
+        until_settled(pending, lambda store: run(found, store, engine, known, mine, done, progress))
         return Shared(before, crew.finish())
     finally:
         crew.stop()
