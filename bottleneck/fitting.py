@@ -4,10 +4,9 @@ import os
 import platform
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -17,31 +16,19 @@ from numpy.typing import NDArray
 from bottleneck import __version__
 from bottleneck.cache.store import Store
 from bottleneck.engines.kept import Kept
-from bottleneck.errors import BottleneckWarning, ImagesError, SplitError
-from bottleneck.evaluate import evaluate
-from bottleneck.heads.family import family
-from bottleneck.heads.linear import Features
-from bottleneck.heads.search import Search, search
+from bottleneck.errors import ImagesError, SplitError
+from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.table import Normalize
 from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares, parted
+from bottleneck.parts import check_memory, held_out, part, warn_of_classes
 from bottleneck.runs import Run, save_run
 from bottleneck.selection import Selection, select, some
+from bottleneck.training import train_head
 
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The images of one split, each once."""
-
-    dataset: Dataset
-    features: Features
-
-    @property
-    def labels(self) -> list[str]:
-        return [label for label in self.dataset.labels if label is not None]
 
 
 def fit(
@@ -54,21 +41,29 @@ def fit(
     split: str | None = None,
     C: Sequence[float] | None = None,
     folds: int = 5,
+    normalize: Normalize = "standard",
+    class_weight: str | None = None,
+    search: str = "fast",
+    kernel: str = "linear",
+    dropout: float = 0.0,
+    epochs: int | None = None,
+    device: str = "cpu",
+    memory: int | None = None,
     seed: int = 0,
     allow_duplicates: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Train a head on cached features and test it on held-out images.
 
-    Features are standardised, and C is chosen by stratified cross-validation, on the training part alone. The head
-    is then looked at once on the held-out part: ``test`` where there is one, else ``val``.
+    Features are scaled, and C is chosen by stratified cross-validation, on the training part alone. The head is then
+    looked at once on the held-out part: ``test`` where there is one, else ``val``.
 
     Parameters
     ----------
     images : path or Dataset, optional
         See `bottleneck.scan`. By default what was last extracted with this cache.
     head : str
-        ``logistic``, ``svm`` or ``softmax``.
+        ``logistic``, ``svm``, ``softmax``, ``ridge``, ``knn`` or ``centroid``.
     model : str, optional
         The backbone whose features are used; by default that of the last extraction.
     cache, runs : path
@@ -80,6 +75,25 @@ def fit(
         The values that are searched; by default the family's grid.
     folds : int
         Of the cross-validation.
+    normalize : str
+        ``standard``: each feature has mean 0 and standard deviation 1 over the training part (in each fold over that
+        of the fold). ``l2``: each row has the same length. ``none``: features as they are.
+    class_weight : str, optional
+        ``balanced``: each class weighs as much, however many images it has.
+    search : str
+        ``fast``, or ``full``: a grid of three values a decade, a decade wider at both ends; and where there are more
+        than 20,000 training images, all of them.
+    kernel : str
+        Of svm: ``linear`` or ``rbf``.
+    dropout : float
+        Of softmax: the part of the features that is left out at random in each step.
+    epochs : int, optional
+        Of softmax: passes over the training images; by default 40, fewer for very many images.
+    device : str
+        Where heads are trained: ``cpu``, or ``cuda``.
+    memory : int, optional
+        Bytes that features may take; by default half of the free memory. Where they do not fit, they are read in
+        pieces.
     seed : int
         Equal seeds give equal heads.
     allow_duplicates : bool
@@ -103,42 +117,46 @@ def fit(
         If no head can be trained, on one class, say.
     """
     started = time.perf_counter()
-    chosen = family(head)
+    options = HeadOptions(
+        C=tuple(C) if C is not None else None,
+        folds=folds,
+        normalize=normalize,
+        class_weight=class_weight,
+        search=search,
+        kernel=kernel,
+        dropout=dropout,
+        epochs=epochs,
+        device=device,
+        seed=seed,
+    )
+    chosen = options.family(head)
     shares = Shares.parse(split) if split else None
     selected = select(images, model=model, cache=cache, runs=runs, labels=True, shares=shares, progress=progress)
     dataset, store = selected.dataset, selected.store
     usable = _labelled(selected)
     if not allow_duplicates:
         _refuse_leaks(usable)
-    held_out = _held_out(usable)
-    train, test = _part(usable, store, "train"), _part(usable, store, held_out)
-    _warn_of_classes(train, test, held_out)
-    found = search(
-        train.features,
-        train.labels,
-        chosen,
-        groups=train.dataset.groups,
-        grid=C,
-        folds=folds,
-        seed=seed,
-        fingerprint=store.spec.fingerprint,
-    )
-    probabilities = found.head.probabilities(test.features)
-    predicted = [found.head.classes[code] for code in probabilities.argmax(axis=1)]
+    split_held = held_out(usable)
+    train, test = (part(usable, store, name, memory=memory) for name in ("train", split_held))
+    warn_of_classes(train, test, split_held)
+    check_memory(train, chosen)
+    trained = train_head(head, options, train, test, store.spec.fingerprint)
     card = {
         "kind": "fit",
         "bottleneck": __version__,
-        "head": found.head.family,
+        "head": head,
         "model": store.spec.backbone,
-        "classes": list(found.head.classes),
-        "params": {"C": found.C},
-        "sharpness": found.head.sharpness,
-        "search": _search_card(found, folds),
+        "classes": list(trained.head.classes),
+        "params": {**trained.search.params, **options.own()},
+        "normalize": normalize,
+        "class_weight": class_weight,
+        "sharpness": trained.head.sharpness,
+        "search": trained.search_card(options),
         "seed": seed,
-        "heldout": held_out,
-        "n_train": len(train.dataset),
-        "n_heldout": len(test.dataset),
-        "metrics": evaluate(test.labels, predicted, found.head.classes),
+        "heldout": split_held,
+        "n_train": len(train),
+        "n_heldout": len(test),
+        "metrics": trained.metrics,
         "dataset": _dataset_card(dataset, usable),
         "failures": [vars(failure) for failure in selected.failures],
         "spec": store.spec.to_json(),
@@ -148,9 +166,9 @@ def fit(
         "versions": _versions(),
         "seconds": time.perf_counter() - started,
     }
-    rows = _predictions(test.dataset, dataset, predicted, probabilities)
+    rows = _predictions(test.dataset, dataset, trained.predicted, trained.probabilities)
     columns = ["path", "digest", "split", "label", "predicted", "probability"]
-    return save_run(runs, f"{store.spec.backbone.replace('/', '_')}-{head}", found.head, card, columns, rows)
+    return save_run(runs, f"{store.spec.backbone.replace('/', '_')}-{head}", trained.head, card, columns, rows)
 
 
 def _labelled(selected: Selection) -> Dataset:
@@ -188,45 +206,6 @@ def _refuse_leaks(dataset: Dataset) -> None:
         )
 
 
-def _held_out(dataset: Dataset) -> str:
-    counts = Counter(dataset.splits)
-    for split in ("test", "val"):
-        if counts["train"] and counts[split]:
-            return split
-    raise SplitError(
-        f"expected images to train on and images to hold out, found {dict(counts)}. Give more images, other shares "
-        f"with --split (60/0/40, say), or folders train/ and val/"
-    )
-
-
-def _part(dataset: Dataset, store: Store, split: str) -> _Part:
-    part = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
-    part = part.subset(part.first_rows())
-    return _Part(part, store.read(part.digests))
-
-
-def _warn_of_classes(train: _Part, test: _Part, held_out: str) -> None:
-    missing = sorted(set(train.labels) - set(test.labels))
-    unknown = sorted(set(test.labels) - set(train.labels))
-    single = sorted(name for name, count in Counter(train.labels).items() if count == 1)
-    if single:
-        _warn(f"only one training image of {some(single)}: it cannot be cross-validated")
-    if missing:
-        _warn(f"no {held_out} image of {some(missing)}: the scores say nothing about it")
-    if unknown:
-        _warn(f"no training image of {some(unknown)}: its {held_out} images cannot be right")
-
-
-def _search_card(found: Search, folds: int) -> dict[str, Any]:
-    return {
-        "cv_accuracy": found.accuracy,
-        "folds": found.fold_accuracy.shape[1],
-        "grid": list(found.grid),
-        "fold_accuracy": found.fold_accuracy.tolist(),
-        "rule": "the smallest C whose balanced accuracy is within one standard error of the best",
-    }
-
-
 def _dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:
     return {
         "source": str(dataset.source),
@@ -258,7 +237,3 @@ def _versions() -> dict[str, str]:
     for package in _PACKAGES:
         found[package] = metadata.version(package)
     return found
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, BottleneckWarning, stacklevel=3)

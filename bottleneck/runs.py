@@ -19,7 +19,7 @@ from typing import Any
 from bottleneck.backbones.request import Request
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, sha256_hex, write_atomic, write_json
-from bottleneck.heads.linear import LinearHead
+from bottleneck.heads.head import Head, load_head
 
 CARD_VERSION = 1
 _LARGEST_CARD = 64 << 20
@@ -65,7 +65,7 @@ class Run:
         return metrics
 
     @cached_property
-    def head(self) -> LinearHead:
+    def head(self) -> Head:
         """The head.
 
         Raises
@@ -74,7 +74,7 @@ class Run:
             If it cannot be read, or does not belong to the card.
         """
         file = self.path / "head.safetensors"
-        head = LinearHead.load(file)
+        head = load_head(file)
         if sha256_hex(file.read_bytes()) != self.card.get("head_sha256"):
             raise RunError(f"expected {file} to be as it was written; it has changed. Fit again")
         if head.fingerprint != self.card["fingerprint"] or list(head.classes) != self.card["classes"]:
@@ -158,7 +158,7 @@ def best_run(folder: str | os.PathLike[str]) -> Run:
 def save_run(
     folder: str | os.PathLike[str],
     name: str,
-    head: LinearHead,
+    head: Head,
     card: dict[str, Any],
     columns: Sequence[str],
     predictions: Iterable[Sequence[object]],
@@ -171,7 +171,7 @@ def save_run(
         Where the runs are.
     name : str
         The run's name begins with the time and ends with this.
-    head : LinearHead
+    head : Head
     card : dict
         A JSON object; ``version`` and ``created`` are added.
     columns : sequence of str

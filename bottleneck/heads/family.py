@@ -1,70 +1,122 @@
 """What a family of heads is, and which there are."""
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
+from bottleneck.heads.head import Head
+from bottleneck.heads.task import Task
 
-Weights = tuple[NDArray[np.float32], NDArray[np.float32]]  # (k, d), (k,)
-Codes = NDArray[np.intp]  # (n,), the class of each row as a number from 0 to k - 1
+Params = dict[str, float]
 
-FitPath = Callable[[NDArray[np.float32], Codes, int, Sequence[float], int], list[Weights]]
+NAMES = ("logistic", "svm", "softmax", "ridge", "knn", "centroid")
+NEVER = -1e30  # the bias of a class that a fold has no rows of
+DECADES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
-NAMES = ("logistic", "svm", "softmax")
+
+class Validation(Protocol):
+    """What the heads of all folds say of the rows that they were not trained on, at each point of a grid."""
+
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """How far apart the folds' scores lie at each point ``(g,)``, in the unit of `Fitted.size`."""
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Yield each tested row once, as (rows (b,), scores (g, b, k)); below ``NEVER / 10`` for unknown classes."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """A family of linear heads with one parameter, C: the inverse of the strength of the L2 penalty.
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A head without the names of its classes.
 
-    The objective is ``|W|^2 / 2 + C * sum of losses`` on standardised features; each module says how near its solver
-    comes, and whether the bias is penalised.
+    Parameters
+    ----------
+    form : type
+        Of the head.
+    parts : dict
+        The form's own parameters.
+    size : float
+        The more rows a head has seen, the further apart may its scores lie; this says how far.
+    """
+
+    form: type[Head]
+    parts: dict[str, Any]
+    size: float = 1.0
+
+
+class Family(ABC):
+    """A family of heads.
+
+    Attributes
+    ----------
+    name : str
+        One of `NAMES`.
+    platt : bool
+        Whether probabilities need an offset for each class beside one factor: where scores are margins.
+    streams : bool
+        Whether it can learn from features that do not fit into memory.
+    """
+
+    name: ClassVar[str]
+    platt: ClassVar[bool] = False
+    streams: ClassVar[bool] = True
+
+    @abstractmethod
+    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+        """Return the points that are searched, simplest first; more of them for a `full` search."""
+
+    @abstractmethod
+    def cross_validate(self, task: Task, points: Sequence[Params]) -> Validation:
+        """Train on each fold at each point."""
+
+    @abstractmethod
+    def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
+        """Train on all rows; `validation`, of a grid that holds the point, may say where to begin.
+
+        Raises
+        ------
+        HeadError
+            If nothing finite comes of it.
+        """
+
+
+def family(name: str, **options: Any) -> Family:
+    """Return the family called `name`.
 
     Parameters
     ----------
     name : str
         One of `NAMES`.
-    grid : tuple of float
-        The values of C that are searched by default, rising.
-    fit_path : callable
-        ``(features (n, d) standardised, codes (n,), k, Cs, seed)`` to the weights at each C. Classes that no row
-        has get weights that never win.
-    threads : bool
-        Whether several fits may run at once in one process and still give the same weights.
-    """
-
-    name: str
-    grid: tuple[float, ...]
-    fit_path: FitPath
-    threads: bool = True
-
-
-def family(name: str) -> Family:
-    """Return the family called `name`.
+    **options
+        Of the family: ``kernel`` of svm, ``dropout`` and ``epochs`` of softmax.
 
     Raises
     ------
     HeadError
-        If there is none.
+        If there is none, or it has no such option.
     """
     if name not in NAMES:
         raise HeadError(f"expected a head of {', '.join(NAMES)}, got {name!r}")
-    found: Family = import_module(f"bottleneck.heads.{name}").FAMILY
+    make = import_module(f"bottleneck.heads.{name}").make
+    try:
+        found: Family = make(**options)
+    except TypeError:
+        raise HeadError(f"the head {name} has no option {', '.join(options)}") from None
     return found
 
 
-def spread(weights: NDArray[np.float64], bias: NDArray[np.float64], present: Codes, count: int) -> Weights:
-    """Return weights for all `count` classes, from those of the classes that were `present` in training.
+def of_C(values: Sequence[float]) -> tuple[Params, ...]:
+    """Return the points of a grid that has only C."""
+    return tuple({"C": float(value)} for value in values)
 
-    A decision between two classes comes as one row, the score of the second; it becomes the two rows ``(-w, w)``.
-    """
-    if len(present) == 2 and len(weights) == 1:
-        weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
-    all_weights = np.zeros((count, weights.shape[1]), np.float32)
-    all_bias = np.full(count, np.float32(-1e30))
-    all_weights[present], all_bias[present] = weights, bias
-    return all_weights, all_bias
+
+def finer(values: Sequence[float]) -> tuple[float, ...]:
+    """Return a rising grid with two more values between neighbours, and one decade more at each end."""
+    low, high = np.log10([values[0] / 10, values[-1] * 10])
+    return tuple(float(f"{value:.3g}") for value in np.logspace(low, high, 3 * (len(values) + 1) + 1))

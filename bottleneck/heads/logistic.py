@@ -1,28 +1,50 @@
-"""Multinomial logistic regression with an L2 penalty, by scikit-learn."""
+"""Multinomial logistic regression with an L2 penalty on the weights, as scikit-learn's ``LogisticRegression``."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
-from bottleneck.heads.family import Codes, Family, Weights, spread
+from bottleneck.heads.linear_family import LinearFamily, Theta
+from bottleneck.heads.losses import Logistic, Softmax
+from bottleneck.heads.solver import Material, Problems, relative, solve
+from bottleneck.heads.task import Task
 
-_ITERATIONS = 500
-
-
-def fit_path(
-    features: NDArray[np.float32], codes: Codes, count: int, grid: Sequence[float], seed: int
-) -> list[Weights]:
-    """Fit at each C of the rising `grid`, each from where the one before ended (deterministic: `seed` has no part)."""
-    model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
-    path = []
-    for C in grid:
-        model.set_params(C=C).fit(features, codes)
-        # scikit-learn gives the log-odds of two classes as one row w; softmax of (-w/2, w/2) is the same.
-        half = 0.5 if len(model.classes_) == 2 else 1.0
-        path.append(spread(half * model.coef_, half * model.intercept_, model.classes_, count))
-    return path
+_SEARCH, _EXACT = 3e-5, 1e-7  # tolerances; the first leaves less than 1e-3 of the objective
 
 
-FAMILY = Family("logistic", (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), fit_path)
+class LogisticFamily(LinearFamily):
+    """Logistic heads; of two classes the log-odds ``w x + b`` are parted as ``(-w / 2, w / 2)``."""
+
+    name = "logistic"
+
+    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+        """Return weights, see `LinearFamily.paths`."""
+        folds, count = len(task.folds), task.count
+        loss = Logistic() if count == 2 else Softmax(count)
+        lacking = np.where(task.present, 0, -1e30).astype(np.float32)
+        material = of_task(task, signs(task) if count == 2 else task.codes, None if count == 2 else lacking)
+        each = np.array([(C, fold, 1) for C in Cs for fold in range(folds)])
+        problems = Problems(C=each[:, 0], fold=each[:, 1].astype(int), output=each[:, 2].astype(int))
+        begin = None if start is None else start.reshape(len(problems), count, -1)
+        if begin is not None and count == 2:
+            begin = begin[:, 1:] - begin[:, :1]
+        found = solve(task.arrays, material, loss, problems, tolerance=_EXACT if exact else _SEARCH, start=begin)
+        theta = found.theta
+        if count == 2:
+            theta = np.concatenate([-theta / 2, theta / 2], axis=1)
+        return theta.reshape(len(Cs), folds, count, -1)
+
+
+def signs(task: Task) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Return 1 where a row is of a class, else -1, ``(n, k)``."""
+    return np.where(task.codes[:, None] == np.arange(task.count), 1, -1).astype(np.float32)
+
+
+def of_task(task: Task, target: np.ndarray, barred: np.ndarray | None = None) -> Material:
+    """Return what the solver works on; a fold of one class has nothing to learn."""
+    shift, gain = relative(task.scaling, task.fold_scalings) if task.normalize == "standard" else (None, None)
+    weights = task.weights * (task.present.sum(axis=1) > 1)
+    return Material(table=task.scaled, target=target, weights=weights, shift=shift, gain=gain, barred=barred)
+
+
+make = LogisticFamily

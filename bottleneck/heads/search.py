@@ -1,23 +1,22 @@
-"""Choose C by stratified cross-validation on the training part, then fit on all of it."""
+"""Choose a family's parameters by cross-validation on the training part, then fit on all of it."""
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from threadpoolctl import threadpool_limits
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.family import Codes, Family, Weights, spread
-from bottleneck.heads.linear import Features, LinearHead, softmax
+from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.calibration import Calibration, calibrate
+from bottleneck.heads.family import Family, Params, Validation
+from bottleneck.heads.folds import divide
+from bottleneck.heads.head import Head
+from bottleneck.heads.table import Features, Held, Normalize, Table
+from bottleneck.heads.task import Task
 
-_Outcome = tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]
-
-_NEVER = -1e29  # below it are the scores of classes that a fold was not trained on
+_FAST_ROWS = 20_000  # that a fast search looks at
+_SCORED_ROWS = 10_000  # whose scores are calibrated on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,43 +25,72 @@ class Search:
 
     Parameters
     ----------
-    head : LinearHead
-        Fitted on all training images at the best C.
-    C : float
-    grid : tuple of float, length g
+    head : Head
+        Fitted on all training images at the best point.
+    params : dict of str to float
+        The best point.
+    points : tuple of dict, length g
+        Those that were tried, simplest first.
     fold_accuracy : ndarray of float64, shape (g, folds)
+    searched : int
+        How many rows were searched on.
+    rows : ndarray of int, shape (m,)
+        Rows that were tested in a fold (at most 10,000 of them), and
+    probabilities : ndarray of float64, shape (m, k)
+        what the heads of the other folds, calibrated on the other folds, say of them.
+    folds : ndarray of int, shape (m,)
+        The fold of each.
     """
 
-    head: LinearHead
-    C: float
-    grid: tuple[float, ...]
+    head: Head
+    params: Params
+    points: tuple[Params, ...]
     fold_accuracy: NDArray[np.float64]
+    searched: int
+    rows: NDArray[np.intp]
+    probabilities: NDArray[np.float64]
+    folds: NDArray[np.intp]
 
     @property
     def accuracy(self) -> float:
-        """Mean accuracy over the folds at the chosen C.
+        """Mean accuracy over the folds at the chosen point.
 
         What was chosen by it looks a little better than it is; the held-out part says how good it is.
         """
-        return float(self.fold_accuracy[self.grid.index(self.C)].mean())
+        return float(self.chosen.mean())
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the accuracy over the folds at the chosen point."""
+        return float(self.chosen.std(ddof=1)) if len(self.chosen) > 1 else 0.0
+
+    @property
+    def chosen(self) -> NDArray[np.float64]:
+        """The accuracy in each fold at the chosen point."""
+        row: NDArray[np.float64] = self.fold_accuracy[self.points.index(self.params)]
+        return row
 
 
 def search(
-    features: Features,
+    features: Features | Table,
     labels: Sequence[str],
     family: Family,
     *,
     groups: Sequence[str | None] | None = None,
     grid: Sequence[float] | None = None,
     folds: int = 5,
+    normalize: Normalize = "standard",
+    balanced: bool = False,
+    full: bool = False,
     seed: int = 0,
+    device: str = "cpu",
     fingerprint: str = "",
 ) -> Search:
     """Fit a head.
 
     Parameters
     ----------
-    features : ndarray of float32, shape (n, d)
+    features : ndarray of float32, shape (n, d), or Table
         Each image once.
     labels : sequence of str, length n
     family : Family
@@ -72,67 +100,86 @@ def search(
         Values of C; by default the family's.
     folds : int
         At most; fewer where no class has that many images.
+    normalize : str
+        See `bottleneck.heads.table.scalings`.
+    balanced : bool
+        Whether each class weighs as much, however many images it has.
+    full : bool
+        Whether a finer grid is searched, and on all rows; otherwise on at most 20,000.
     seed : int
         Of the folds and of the family's own randomness. Equal seeds give equal heads.
+    device : str
+        See `bottleneck.heads.arrays.Arrays`.
     fingerprint : str
         Of the features' spec.
 
     Raises
     ------
     HeadError
-        If there are fewer than two classes, or no class has two images.
+        If there are fewer than two classes, or no class has two images, or no head comes of it.
     """
-    chosen = tuple(sorted(grid if grid is not None else family.grid))
-    if not chosen or not all(0 < C < np.inf for C in chosen):
-        raise HeadError(f"expected values of C above 0, got {list(chosen)}")
     classes, codes = np.unique(np.array(labels), return_inverse=True)
     if len(classes) < 2:
         raise HeadError(f"expected at least two classes to train on, found {classes.tolist()}")
-    parts = _folds(codes, groups, folds, seed)
-    with warnings.catch_warnings():
-        # Separable classes have no finite optimum as C grows; a solver that stops early has separated them.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        outcomes = _cross_validate(features, codes, len(classes), family, chosen, parts, seed)
-    right = [(codes[test], scores.argmax(axis=2) == codes[test]) for test, scores, _ in outcomes]
-    accuracy = np.array([hits.mean(axis=1) for _, hits in right]).T
-    balanced = np.array(
-        [np.mean([hits[:, own == code].mean(axis=1) for code in np.unique(own)], axis=0) for own, hits in right]
-    ).T
-    best = one_standard_error(balanced)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        path, mean, scale = _fit(features, codes, len(classes), family, chosen[best : best + 1], seed)
-    weight, bias = path[0]
-    out_of_fold = np.concatenate([scores[best] for _, scores, _ in outcomes])
-    sharpness = fit_sharpness(out_of_fold, codes[np.concatenate([test for test, _, _ in outcomes])])
+    table = Held(features) if isinstance(features, np.ndarray) else features
+    whole = Task(
+        table=table,
+        codes=codes,
+        count=len(classes),
+        folds=divide(codes, groups, folds, seed),
+        normalize=normalize,
+        balanced=balanced,
+        seed=seed,
+        arrays=Arrays(device),
+    )
+    task = whole if full else _fewer(whole)
+    points = _points(family, task, grid, full=full)
+    validation = family.cross_validate(task, points)
+    accuracy, balanced_accuracy = _accuracies(task, validation, len(points))
+    best = one_standard_error(balanced_accuracy)
+    rows, scores = _scores(task, validation, best)
+    calibration, probabilities = _calibrate(task, rows, scores, platt=family.platt)
+    fitted = family.fit(whole, points[best], validation)
     # The head has seen more rows than those of the folds, and where C is small its weights are larger for it.
-    of_folds, of_head = np.mean([sizes[best] for _, _, sizes in outcomes]), _size(weight)
-    if of_folds and of_head:
-        sharpness *= float(of_folds / of_head)
-    head = LinearHead(
+    of_folds, sharpness = float(validation.sizes[best]), calibration.sharpness
+    if of_folds and fitted.size:
+        sharpness *= of_folds / fitted.size
+    scaling = whole.scaling
+    head = fitted.form(
         family=family.name,
         classes=tuple(classes.tolist()),
-        weight=weight,
-        bias=bias,
-        mean=mean,
-        scale=scale,
+        mean=scaling.mean,
+        scale=scaling.scale,
+        unit=scaling.unit,
         sharpness=sharpness,
+        offset=calibration.offset.astype(np.float32),
         fingerprint=fingerprint,
+        **fitted.parts,
     )
-    return Search(head=head, C=chosen[best], grid=chosen, fold_accuracy=accuracy)
+    return Search(
+        head=head,
+        params=points[best],
+        points=points,
+        fold_accuracy=accuracy,
+        searched=len(task.codes),
+        rows=task.origin[rows],
+        probabilities=probabilities,
+        folds=task.folds.tested[rows],
+    )
 
 
 def one_standard_error(fold_accuracy: NDArray[np.float64]) -> int:
-    """Return the row of the most regularised C that is within one standard error of the best.
+    """Return the row of the simplest point that is within one standard error of the best.
 
-    Accuracies of neighbouring C are often equal up to noise; of those that are, the simplest generalises best. The
-    rule is that of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3. It is used on balanced
-    accuracy (mean recall of the classes): by plain accuracy a head that always says the largest class would do.
+    Accuracies of neighbouring C are often equal up to noise; of those that are, the most regularised generalises best.
+    The rule is that of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3. It is used on
+    balanced accuracy (mean recall of the classes): by plain accuracy a head that always says the largest class would
+    do.
 
     Parameters
     ----------
     fold_accuracy : ndarray of float64, shape (g, folds)
-        Rows by rising C.
+        Rows from the simplest point on.
     """
     mean = fold_accuracy.mean(axis=1)
     best = int(mean.argmax())
@@ -141,118 +188,79 @@ def one_standard_error(fold_accuracy: NDArray[np.float64]) -> int:
     return int(np.flatnonzero(mean >= mean[best] - error - 1e-12)[0])
 
 
-def _size(weight: NDArray[np.float32]) -> float:
-    """Return the Frobenius norm of the differences between classes, which are all that decides."""
-    return float(np.linalg.norm(weight - weight.mean(axis=0)))
+def _points(family: Family, task: Task, grid: Sequence[float] | None, *, full: bool) -> tuple[Params, ...]:
+    points = family.grid(task, full=full)
+    if grid is None:
+        return points
+    chosen = sorted({float(C) for C in grid})
+    if not chosen or not all(0 < C < np.inf for C in chosen):
+        raise HeadError(f"expected values of C above 0, got {list(grid)}")
+    if "C" not in points[0] or family.name == "centroid":
+        raise HeadError(f"the head {family.name} has no C: leave --C out")
+    others = dict.fromkeys(tuple((k, v) for k, v in point.items() if k != "C") for point in points)
+    return tuple({"C": C, **dict(other)} for other in others for C in chosen)
 
 
-def standardisation(features: Features) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and standard deviation ``(d,)`` of features ``(n, d)``; where all are equal, 1 for the latter."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    scale = features.std(axis=0, dtype=np.float64)
-    scale[scale < 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
-    return mean.astype(np.float32), scale.astype(np.float32)
+def _fewer(task: Task) -> Task:
+    """Return the task on some rows of each class, if there are very many; their folds are those they had."""
+    n = len(task.codes)
+    if n <= _FAST_ROWS:
+        return task
+    order = np.random.default_rng(task.seed).permutation(n)
+    order = order[np.argsort(task.codes[order], kind="stable")]
+    place = np.empty(n, np.intp)  # of each row among those of its class
+    counts = np.bincount(task.codes, minlength=task.count)
+    place[order] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    most = np.maximum(np.floor(counts * (_FAST_ROWS / n)), np.minimum(counts, 2 * len(task.folds)))
+    rows = np.flatnonzero(place < most[task.codes])
+    folds = replace(task.folds, tested=task.folds.tested[rows], trained=task.folds.trained[rows])
+    return replace(
+        task,
+        table=Held(task.table.take(rows)),
+        codes=task.codes[rows],
+        folds=folds,
+        weight=n / len(rows),
+        origin=rows,
+    )
 
 
-def fit_sharpness(scores: NDArray[np.float64], codes: Codes) -> float:
-    """Return the factor a that makes ``softmax(a * scores)`` most likely, by Newton's method on log a.
-
-    This is temperature scaling, a = 1/T (Guo et al. 2017, "On calibration of modern neural networks"). To the
-    n images one is added whose class could be any: n that are all right do not prove that the next cannot be wrong
-    (after Platt 1999, "Probabilistic outputs for support vector machines", section 2.2).
-
-    Parameters
-    ----------
-    scores : ndarray of float64, shape (n, k)
-        Of images the head was not trained on.
-    codes : ndarray of int, shape (n,)
-        Their classes.
-    """
-    learnt = scores[np.arange(len(codes)), codes] > _NEVER  # a fold that lacks a class says nothing of its images
-    scores, codes = scores[learnt], codes[learnt]
-    n = len(scores)
-    if not n:
-        return 1.0
-    known = np.where(scores > _NEVER, scores, 0.0)
-    target = (n * known[np.arange(n), codes] + known.mean(axis=1)) / (n + 1)
-    logarithm = -float(np.log(np.abs(known).mean() + 1e-12))
-    for _ in range(50):
-        factor = np.exp(logarithm)
-        shares = softmax(factor * scores)
-        mean = (shares * known).sum(axis=1)
-        spread = (shares * known**2).sum(axis=1) - mean**2
-        slope = float((mean - target).mean() * factor)
-        curvature = float(spread.mean() * factor**2 + slope)
-        step = slope / curvature if curvature > 0 else np.sign(slope)
-        logarithm = float(np.clip(logarithm - np.clip(step, -1, 1), -15, 15))
-        if abs(step) < 1e-8:
-            break
-    return float(np.exp(logarithm))
+def _accuracies(task: Task, validation: Validation, points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the accuracy, and the mean recall of the classes that a fold tests, ``(g, F)``."""
+    folds, count = len(task.folds), task.count
+    right_of, rows_of = np.zeros((points, folds * count)), np.zeros(folds * count)
+    for rows, scores in validation.blocks():
+        cell = task.folds.tested[rows] * count + task.codes[rows]
+        rows_of += np.bincount(cell, minlength=folds * count)
+        right = scores.argmax(axis=2) == task.codes[rows]
+        for point in range(points):
+            right_of[point] += np.bincount(cell, right[point], folds * count)
+    hits, tested = right_of.reshape(points, folds, count), rows_of.reshape(folds, count)
+    recall = hits / np.maximum(tested, 1)
+    return hits.sum(axis=2) / tested.sum(axis=1), recall.sum(axis=2) / (tested > 0).sum(axis=1)
 
 
-def _folds(
-    codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: int
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Return (train, test) rows of each fold. The only image of a class is always trained on."""
-    counts = np.bincount(codes)
-    units = _units(groups, len(codes))
-    units_of_class = [len(set(units[codes == code].tolist())) for code in range(len(counts))]
-    rows = np.flatnonzero(np.array(units_of_class)[codes] > 1)
-    if not len(rows):
-        raise HeadError("expected a class with at least two training images (of two groups), to cross-validate on")
-    count = int(np.clip(max(units_of_class), 2, folds))  # smaller classes are missing from some folds' test part
-    grouped = len(set(units.tolist())) < len(units)
-    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(count, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a class is smaller than the folds: seen to above
-        parts = list(splitter.split(rows, codes[rows], units[rows]))
-    return [(np.flatnonzero(~np.isin(units, units[rows[test]])), rows[test]) for _, test in parts if len(test)]
+def _scores(task: Task, validation: Validation, best: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return some tested rows and their scores ``(m, k)`` at the best point."""
+    tested = np.flatnonzero(task.folds.tested >= 0)
+    wanted = np.zeros(len(task.codes), bool)
+    wanted[tested[:: -(-len(tested) // _SCORED_ROWS)]] = True
+    found = [(rows[wanted[rows]], scores[best][wanted[rows]]) for rows, scores in validation.blocks()]
+    rows = np.concatenate([rows for rows, _ in found])
+    order = np.argsort(rows)
+    return rows[order], np.concatenate([scores for _, scores in found]).astype(np.float64)[order]
 
 
-def _units(groups: Sequence[str | None] | None, count: int) -> NDArray[np.intp]:
-    """Return a number for each row, equal for rows of one group."""
-    if groups is None:
-        return np.arange(count)
-    names = [f"group {group}" if group is not None else f"row {row}" for row, group in enumerate(groups)]
-    return np.unique(np.array(names), return_inverse=True)[1]
-
-
-def _fit(
-    features: Features, codes: Codes, count: int, family: Family, grid: Sequence[float], seed: int
-) -> tuple[list[Weights], NDArray[np.float32], NDArray[np.float32]]:
-    """Standardise by these rows alone, and fit at each C."""
-    mean, scale = standardisation(features)
-    present = np.unique(codes)
-    if len(present) == 1:  # a fold may be left with one class, which then always wins
-        nothing = np.zeros((1, features.shape[1]))
-        path = [spread(nothing, np.zeros(1), present, count)] * len(grid)
-    else:
-        path = family.fit_path((features - mean) / scale, codes, count, grid, seed)
-    if not all(np.isfinite(weight).all() and np.isfinite(bias).all() for weight, bias in path):
-        raise HeadError(f"expected finite weights of the {family.name} head, found NaN or infinity at C {list(grid)}")
-    return path, mean, scale
-
-
-def _cross_validate(
-    features: Features,
-    codes: Codes,
-    count: int,
-    family: Family,
-    grid: Sequence[float],
-    parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
-    seed: int,
-) -> list[_Outcome]:
-    """Return for each fold its test rows, their scores ``(g, n_test, k)`` and the sizes ``(g,)`` of the weights."""
-
-    def one(train: NDArray[np.intp], test: NDArray[np.intp]) -> _Outcome:
-        path, mean, scale = _fit(features[train], codes[train], count, family, grid, seed)
-        standard = (features[test] - mean) / scale
-        scores = np.array([standard @ weight.T + bias for weight, bias in path], np.float64)
-        return test, scores, np.array([_size(weight) for weight, _ in path])
-
-    # The solvers leave Python for most of their time; a thread each, and each on one core.
-    with threadpool_limits(1):
-        found: list[_Outcome] = Parallel(n_jobs=-1 if family.threads else 1, prefer="threads")(
-            delayed(one)(train, test) for train, test in parts
-        )
-    return found
+def _calibrate(
+    task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64], *, platt: bool
+) -> tuple[Calibration, NDArray[np.float64]]:
+    """Return the calibration, and the probabilities of each row by the calibration on the other folds."""
+    codes, fold = task.codes[rows], task.folds.tested[rows]
+    weights = None
+    if task.balanced:
+        weights = 1 / np.bincount(codes, minlength=task.count)[codes]
+    probabilities = np.empty_like(scores)
+    for number in range(len(task.folds)):
+        own, others = fold == number, fold != number
+        some = None if weights is None else weights[others]
+        probabilities[own] = calibrate(scores[others], codes[others], platt=platt, weights=some)(scores[own])
+    return calibrate(scores, codes, platt=platt, weights=weights), probabilities

@@ -1,31 +1,54 @@
-"""Linear support vector machines with squared hinge loss, one against the rest, by scikit-learn (LIBLINEAR)."""
+"""Support vector machines: linear with squared hinge loss, one class against the rest, or with a Gaussian kernel."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.svm import LinearSVC
 
-from bottleneck.heads.family import Codes, Family, Weights, spread
+from bottleneck.errors import HeadError
+from bottleneck.heads.family import Family
+from bottleneck.heads.linear_family import LinearFamily, Theta
+from bottleneck.heads.logistic import of_task, signs
+from bottleneck.heads.losses import SquaredHinge
+from bottleneck.heads.solver import Problems, solve
+from bottleneck.heads.task import Task
 
-_ITERATIONS = 1000
-_TOLERANCE = 1e-2  # a tenth of what LIBLINEAR itself takes for the dual problem
-_MANY_ROWS = 10  # times the features: beyond that the primal problem is the smaller one
+_SEARCH, _EXACT = 1e-5, 1e-7
 
-
-def fit_path(
-    features: NDArray[np.float32], codes: Codes, count: int, grid: Sequence[float], seed: int
-) -> list[Weights]:
-    """Fit at each C of `grid`; the order in which the dual solver visits the rows is drawn with `seed`."""
-    dual = len(features) < _MANY_ROWS * features.shape[1]
-    exact = features.astype(np.float64)  # what LIBLINEAR works on; converted once, not once a C
-    path = []
-    for C in grid:
-        model = LinearSVC(C=C, dual=dual, tol=_TOLERANCE, max_iter=_ITERATIONS, random_state=seed)
-        model.fit(exact, codes)
-        path.append(spread(model.coef_, model.intercept_, model.classes_, count))
-    return path
+KERNELS = ("linear", "rbf")
 
 
-# LIBLINEAR draws from one random generator a process: threads would take numbers from each other.
-FAMILY = Family("svm", (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), fit_path, threads=False)
+class SvmFamily(LinearFamily):
+    """Linear SVMs as scikit-learn's ``LinearSVC``, LIBLINEAR's primal problem: the bias is penalised as a weight is."""
+
+    name = "svm"
+    platt = True
+    values = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+        """Return weights, see `LinearFamily.paths`; each class of each fold is a problem of its own."""
+        folds, outputs = len(task.folds), [1] if task.count == 2 else list(range(task.count))
+        each = np.array([(C, fold, output) for C in Cs for fold in range(folds) for output in outputs])
+        problems = Problems(C=each[:, 0], fold=each[:, 1].astype(int), output=each[:, 2].astype(int))
+        begin = None if start is None else start[:, :, outputs].reshape(len(problems), 1, -1)
+        tolerance = _EXACT if exact else _SEARCH
+        material = of_task(task, signs(task))
+        found = solve(task.arrays, material, SquaredHinge(), problems, tolerance=tolerance, start=begin)
+        theta = found.theta.reshape(len(Cs), folds, len(outputs), -1)
+        return np.concatenate([-theta, theta], axis=2) if task.count == 2 else theta
+
+
+def make(kernel: str = "linear") -> Family:
+    """Return the family of SVMs with a kernel.
+
+    Raises
+    ------
+    HeadError
+        If there is no such kernel.
+    """
+    if kernel not in KERNELS:
+        raise HeadError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
+    if kernel == "linear":
+        return SvmFamily()
+    from bottleneck.heads.rbf import RbfFamily
+
+    return RbfFamily()

@@ -1,0 +1,95 @@
+"""Which rows a fold is trained on, and which it is tested on."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.errors import HeadError
+
+Codes = NDArray[np.intp]  # (n,), the class of each row as a number from 0 to k - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folds:
+    """A cross-validation.
+
+    Parameters
+    ----------
+    tested : ndarray of int, shape (n,)
+        The fold in which a row is tested; -1 for a row that never is.
+    trained : ndarray of bool, shape (n, F)
+        Whether a row is trained on in a fold.
+    """
+
+    tested: NDArray[np.intp]
+    trained: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return int(self.trained.shape[1])
+
+
+def everything(count: int) -> Folds:
+    """Return the one fold that is trained on all `count` rows, and tests none."""
+    return Folds(tested=np.full(count, -1), trained=np.ones((count, 1), bool))
+
+
+def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: int) -> Folds:
+    """Divide rows into stratified folds.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n,)
+    groups : sequence of str or None, length n
+        Rows of one group are never on both sides of a fold.
+    folds : int
+        At most; fewer where no class has that many rows. The only row (or group) of a class is always trained on.
+    seed : int
+
+    Raises
+    ------
+    HeadError
+        If no class has two rows of two groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    counts = np.bincount(codes)
+    units = _units(groups, len(codes))
+    units_of_class = [len(np.unique(units[codes == code])) for code in range(len(counts))]
+    rows = np.flatnonzero(np.array(units_of_class)[codes] > 1)
+    if not len(rows):
+        raise HeadError("expected a class with at least two training images (of two groups), to cross-validate on")
+    count = int(np.clip(max(units_of_class), 2, folds))  # smaller classes are missing from some folds' test part
+    tested = np.full(len(codes), -1)
+    if len(np.unique(units)) == len(units):
+        tested[rows] = _stratified(codes[rows], count, seed)
+    else:
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a class is smaller than the folds: seen to above
+            for fold, (_, test) in enumerate(splitter.split(rows, codes[rows], units[rows])):
+                tested[rows[test]] = fold
+    present = np.unique(tested[tested >= 0])
+    tested = np.where(tested >= 0, np.searchsorted(present, tested), -1)
+    trained = np.stack([~np.isin(units, units[tested == fold]) for fold in range(len(present))], axis=1)
+    return Folds(tested=tested, trained=trained)
+
+
+def _stratified(codes: Codes, folds: int, seed: int) -> NDArray[np.intp]:
+    """Return a fold for each row, so that each has its share of each class, and all are as large but for one row."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(codes))
+    order = order[np.argsort(codes[order], kind="stable")]
+    found = np.empty(len(codes), np.intp)
+    found[order] = np.arange(len(codes)) % folds
+    return found
+
+
+def _units(groups: Sequence[str | None] | None, count: int) -> NDArray[np.intp]:
+    """Return a number for each row, equal for rows of one group."""
+    if groups is None:
+        return np.arange(count)
+    names = [f"group {group}" if group is not None else f"row {row}" for row, group in enumerate(groups)]
+    return np.unique(np.array(names), return_inverse=True)[1]

@@ -1,0 +1,197 @@
+"""What every head is: a scaling, scores, and what makes them probabilities; and how it is kept in a file."""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from bottleneck.errors import HeadError, RunError
+from bottleneck.files import write_atomic
+from bottleneck.heads.table import Features, Scaling
+
+FORMAT_VERSION = 2
+_READABLE = ("1", "2")  # 1 had only the linear form, and neither unit nor offset
+_LARGEST_FILE = 1 << 31
+_ROWS = 4096  # scored at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(ABC):
+    """A classifier over features.
+
+    Parameters
+    ----------
+    family : str
+        One of `bottleneck.heads.family.NAMES`.
+    classes : tuple of str, length k
+    mean, scale : ndarray of float32, shape (d,)
+        The scaling of features, ``(x - mean) / scale``.
+    unit : bool
+        Whether each row is divided by its Euclidean norm before that.
+    sharpness : float
+        a, and
+    offset : ndarray of float32, shape (k,), optional
+        b of the probabilities ``softmax(a * scores + b)``. Fitted on out-of-fold scores, so that a strongly
+        regularised head is not timid and an SVM's margins become probabilities. Without b the order of the classes is
+        that of the scores.
+    fingerprint : str
+        Of the spec of the features the head was trained on.
+    """
+
+    family: str
+    classes: tuple[str, ...]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    unit: bool = False
+    sharpness: float = 1.0
+    offset: NDArray[np.float32] | None = None
+    fingerprint: str = ""
+
+    form: ClassVar[str]
+    tensors: ClassVar[tuple[str, ...]] = ("mean", "scale")
+    kinds: ClassVar[dict[str, str]] = {}  # of the tensors that are not float32
+    numbers: ClassVar[tuple[str, ...]] = ()  # the form's own parameters
+
+    def __post_init__(self) -> None:
+        count, dim = len(self.classes), len(self.mean)
+        if self.offset is None:
+            object.__setattr__(self, "offset", np.zeros(count, np.float32))
+        shapes = {"mean": (dim,), "scale": (dim,), "offset": (count,), **self.shapes(count, dim)}
+        wrong = [f"{name} {getattr(self, name).shape}" for name, s in shapes.items() if getattr(self, name).shape != s]
+        if wrong or count < 2:
+            raise HeadError(f"expected tensors for {count} classes and {dim} features, got {', '.join(wrong) or count}")
+        if not all(np.isfinite(getattr(self, name)).all() for name in shapes) or not self.scale.all():
+            raise HeadError("expected finite tensors and no zero in the scale")
+        if not 0 < self.sharpness < np.inf:
+            raise HeadError(f"expected a sharpness above 0, got {self.sharpness}")
+
+    @abstractmethod
+    def shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the form's own tensors for k classes and d features.
+
+        Raises
+        ------
+        HeadError
+            If the tensors do not belong together.
+        """
+
+    @abstractmethod
+    def decide(self, scaled: Features) -> NDArray[np.float64]:
+        """Return the scores ``(n, k)`` of scaled features ``(n, d)``."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """What is done to features first."""
+        return Scaling(mean=self.mean, scale=self.scale, unit=self.unit)
+
+    def scores(self, features: Features) -> NDArray[np.float64]:
+        """Return the scores ``(n, k)`` of features ``(n, d)``.
+
+        Raises
+        ------
+        HeadError
+            If d is not the head's.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise HeadError(f"expected features (n, {len(self.mean)}), got {features.shape}")
+        scores = np.empty((len(features), len(self.classes)))
+        for start in range(0, len(features), _ROWS):
+            rows = slice(start, start + _ROWS)
+            scores[rows] = self.decide(self.scaling(features[rows]))
+        return scores
+
+    def logits(self, features: Features) -> NDArray[np.float64]:
+        """Return the calibrated scores ``a * scores + b``, ``(n, k)``, of features ``(n, d)``."""
+        logits: NDArray[np.float64] = self.sharpness * self.scores(features) + np.asarray(self.offset)
+        return logits
+
+    def probabilities(self, features: Features) -> NDArray[np.float64]:
+        """Return the probability of each class, ``(n, k)``, of features ``(n, d)``."""
+        return softmax(self.logits(features))
+
+    def predict(self, features: Features) -> NDArray[np.str_]:
+        """Return the most probable class ``(n,)`` of features ``(n, d)``."""
+        labels: NDArray[np.str_] = np.array(self.classes)[self.logits(features).argmax(axis=1)]
+        return labels
+
+    def save(self, path: Path) -> None:
+        """Write the head as safetensors, atomically; what is no tensor goes into its metadata."""
+        names = [*self.tensors, "offset"]
+        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in names}
+        metadata = {
+            "format_version": str(FORMAT_VERSION),
+            "form": self.form,
+            **{name: value if isinstance(value, str) else json.dumps(value) for name, value in rest.items()},
+        }
+        write_atomic(path, save({name: np.ascontiguousarray(getattr(self, name)) for name in names}, metadata))
+
+
+def load_head(path: Path) -> Head:
+    """Read what `Head.save` wrote. No code in the file can run: it holds tensors and strings.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, damaged, huge or of a newer format.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise RunError(f"expected a head of less than {_LARGEST_FILE >> 30} GiB in {path}")
+        with safe_open(path, framework="numpy") as file:
+            return _read(path, file, file.metadata() or {})
+    except RunError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise RunError(f"expected a head in {path}, cannot read it: {error}. Fit it again") from error
+
+
+def _read(path: Path, file: Any, metadata: dict[str, str]) -> Head:
+    version = metadata.get("format_version")
+    if version not in _READABLE:
+        raise RunError(
+            f"expected a head of format version {FORMAT_VERSION} in {path}, found {version}: fit it again, or update "
+            f"bottleneck"
+        )
+    forms = _forms()
+    form = forms.get(metadata.get("form", "linear") if version != "1" else "linear")
+    if form is None:
+        raise RunError(f"expected a head of a form among {', '.join(forms)} in {path}, found {metadata.get('form')!r}")
+    names = [*form.tensors, *(["offset"] if version != "1" else [])]
+    tensors = {name: file.get_tensor(name).astype(form.kinds.get(name, "float32")) for name in names}
+    classes = json.loads(metadata["classes"])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise RunError(f"expected a list of class names in {path}, found {classes!r:.100}")
+    unit = json.loads(metadata["unit"]) if version != "1" else False
+    if not isinstance(unit, bool):
+        raise RunError(f"expected unit to be true or false in {path}, found {unit!r:.100}")
+    own: dict[str, Any] = {name: float(metadata[name]) for name in form.numbers}
+    return form(
+        family=metadata["family"],
+        classes=tuple(classes),
+        unit=unit,
+        sharpness=float(metadata["sharpness"]),
+        fingerprint=metadata["fingerprint"],
+        **own,
+        **tensors,
+    )
+
+
+def _forms() -> dict[str, type[Head]]:
+    from bottleneck.heads.kernel import KernelHead
+    from bottleneck.heads.linear import LinearHead
+    from bottleneck.heads.neighbours import NeighbourHead
+
+    return {form.form: form for form in (LinearHead, KernelHead, NeighbourHead)}
+
+
+def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``exp(s_j) / sum_i exp(s_i)`` along the last axis."""
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return shares

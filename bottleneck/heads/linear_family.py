@@ -1,0 +1,120 @@
+"""What the families of linear heads share: weights of all folds and all C at once, and the scores of tested rows."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.errors import HeadError
+from bottleneck.heads.family import DECADES, NEVER, Family, Fitted, Params, Validation, finer, of_C
+from bottleneck.heads.linear import LinearHead
+from bottleneck.heads.solver import relative
+from bottleneck.heads.task import Task
+
+Theta = NDArray[np.float32]  # (g, F, k, d + 1), the bias last, for features scaled by all rows
+
+_CELLS = 4 << 20  # scores of a block
+
+
+class LinearFamily(Family):
+    """A family of linear heads with one parameter, C: the inverse of the strength of the L2 penalty.
+
+    The objective is ``|W|^2 / 2 + C * sum of losses`` on scaled features; each module says how near its solver comes,
+    and whether the bias is penalised.
+    """
+
+    values: ClassVar[tuple[float, ...]] = DECADES
+
+    @abstractmethod
+    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+        """Return the weights of each C and fold, for features as the fold scales them.
+
+        Parameters
+        ----------
+        task : Task
+        Cs : sequence of float, length g
+        exact : bool
+            Whether it is for a head that is kept, and not for a search.
+        start : ndarray of float32, shape (g, F, k, d + 1), optional
+            Weights that may be near.
+        """
+
+    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+        """Return the values of C."""
+        return of_C(finer(self.values) if full else self.values)
+
+    def cross_validate(self, task: Task, points: Sequence[Params]) -> "LinearValidation":
+        """Train on each fold at each C."""
+        Cs = [point["C"] for point in points]
+        return LinearValidation(task, Cs, self._known(task, Cs, exact=False))
+
+    def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
+        """Train on all rows, beginning at the mean of the folds' weights at the nearest C."""
+        start = validation.near(point["C"]) if isinstance(validation, LinearValidation) else None
+        theta = self._known(task.whole(), [point["C"]], exact=True, start=start)[0, 0]
+        if not np.isfinite(theta).all():
+            raise HeadError(f"expected finite weights of the {self.name} head, found NaN or infinity at {point}")
+        parts = {"weight": theta[:, :-1].copy(), "bias": theta[:, -1].copy()}
+        return Fitted(form=LinearHead, parts=parts, size=_size(theta))
+
+    def _known(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+        """Return `paths`, of features scaled by all rows; classes that a fold has not never win there."""
+        theta = self.paths(task, Cs, exact=exact, start=start)
+        if task.normalize == "standard" and len(task.folds):
+            shift, gain = relative(task.scaling, task.fold_scalings)
+            theta[..., :-1] *= gain[:, None]
+            theta[..., -1] -= np.einsum("gfkd,fd->gfk", theta[..., :-1], shift)
+        theta[:, ~task.present] = 0
+        theta[:, ~task.present, -1] = NEVER
+        return theta
+
+
+@dataclass(frozen=True)
+class LinearValidation:
+    """The weights of all folds.
+
+    Parameters
+    ----------
+    task : Task
+    Cs : list of float, length g
+    theta : ndarray of float32, shape (g, F, k, d + 1)
+    """
+
+    task: Task
+    Cs: list[float]
+    theta: Theta
+
+    @cached_property
+    def sizes(self) -> NDArray[np.float64]:
+        """Mean over the folds of the Frobenius norm of the weights."""
+        return np.array([np.mean([_size(fold) for fold in at]) for at in self.theta])
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Yield the scores of tested rows, see `Validation`."""
+        g, folds, count, _ = self.theta.shape
+        for rows, features in self.task.scaled.blocks(max(64, _CELLS // (g * count))):
+            numbers = np.arange(*rows.indices(len(self.task.codes))) if isinstance(rows, slice) else rows
+            tested = self.task.folds.tested[numbers]
+            for fold in range(folds):
+                own = np.flatnonzero(tested == fold)
+                if len(own):
+                    weight, bias = self.theta[:, fold, :, :-1], self.theta[:, fold, :, -1]
+                    scores = (features[own] @ weight.reshape(g * count, -1).T).reshape(len(own), g, count)
+                    yield numbers[own], np.swapaxes(scores + bias, 0, 1)
+
+    def near(self, C: float) -> Theta | None:
+        """Return the mean of the folds' weights at C, ``(1, 1, k, d + 1)``; None unless all folds know all classes."""
+        if C not in self.Cs or not self.task.present.all():
+            return None
+        mean: Theta = self.theta[self.Cs.index(C)].mean(axis=0, keepdims=True)[None]
+        return mean
+
+
+def _size(theta: NDArray[np.float32]) -> float:
+    """Return the Frobenius norm of the differences between classes, which are all that decides, of (k, d + 1)."""
+    weight = theta[:, :-1]
+    return float(np.linalg.norm(weight - weight.mean(axis=0)))

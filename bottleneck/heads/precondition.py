@@ -1,0 +1,92 @@
+"""The large directions of the features, in which steps must be small.
+
+Pooled features are strongly correlated: a few directions hold most of their variance, and a solver that does not know
+them zigzags. With the 64 largest known, the slowest of the usual problems takes a third of the iterations.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bottleneck.heads.arrays import Array, Arrays
+from bottleneck.heads.table import Table
+
+_RANK = 64
+_OVERSAMPLED = 16
+_PASSES = 3
+_CELLS = 4 << 20  # numbers of a block
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The largest eigenvalues and eigenvectors of ``X'X / n``, and the mean of the others.
+
+    Parameters
+    ----------
+    values : float32, shape (r,)
+    vectors : float32, shape (d, r)
+    tail : float
+    """
+
+    values: Array
+    vectors: Array
+    tail: float
+
+
+def spectrum(arrays: Arrays, table: Table) -> Spectrum:
+    """Return the spectrum of a table by randomised subspace iteration, in three passes.
+
+    Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4. It only steers the solver, so
+    neither its error nor its seed changes what is found.
+    """
+    n, d = table.shape
+    width = min(d, n, _RANK + _OVERSAMPLED)
+    basis = np.random.default_rng(0).standard_normal((d, width), np.float32)
+    square = 0.0
+    for number in range(_PASSES):
+        product = np.zeros((d, width))
+        on_device = arrays.put(np.linalg.qr(basis)[0])
+        for _, features in table.blocks(max(1, _CELLS // d)):
+            block = arrays.put(features)
+            product += arrays.get(block.T @ (block @ on_device))
+            if not number:
+                square += float(np.square(features, dtype=np.float64).sum())
+        basis, last = (product / n).astype(np.float32), arrays.get(on_device)
+    values, turn = np.linalg.eigh(last.T.astype(np.float64) @ basis)
+    order = np.argsort(values)[::-1][: min(_RANK, width)]
+    found = np.maximum(values[order], 0)
+    tail = max(0.0, square / n - found.sum()) / max(1, min(n, d) - len(order))
+    vectors = np.ascontiguousarray((last @ turn[:, order]).astype(np.float32))
+    return Spectrum(arrays.put(found.astype(np.float32)), arrays.put(vectors), tail)
+
+
+class Preconditioner:
+    """Multiplies by an estimate of the inverse second derivative of ``|W|^2 / 2 + strength * mean loss``.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    strength : float32, shape (p,)
+        Of each problem: C times the number of rows times the curvature of the loss.
+    bias_penalty : float
+    """
+
+    def __init__(self, spectrum: Spectrum, strength: Array, bias_penalty: float) -> None:
+        self._vectors = spectrum.vectors
+        self._plain = 1 / (1 + strength * spectrum.tail)
+        self._extra = 1 / (1 + strength[:, None] * spectrum.values) - self._plain[:, None]
+        self._bias = 1 / (bias_penalty + strength)
+
+    def __call__(self, gradient: Array) -> Array:
+        """Return the step for gradients ``(p, outputs, d + 1)``, the bias last."""
+        p, outputs, _ = gradient.shape
+        d, rank = self._vectors.shape
+        step = gradient * self._plain[:, None, None]
+        large = (gradient[..., :d].reshape(-1, d) @ self._vectors).reshape(p, outputs, rank) * self._extra[:, None]
+        step[..., :d] += (large.reshape(-1, rank) @ self._vectors.T).reshape(p, outputs, d)
+        step[..., d] = gradient[..., d] * self._bias[:, None]
+        return step
+
+    def keep(self, rows: Array) -> None:
+        """Go on with some of the problems."""
+        self._plain, self._extra, self._bias = self._plain[rows], self._extra[rows], self._bias[rows]

@@ -1,0 +1,146 @@
+"""Support vector machines with a Gaussian kernel, trained by scikit-learn's ``SVC`` on distances computed once."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from bottleneck.errors import HeadError
+from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
+from bottleneck.heads.kernel import KernelHead, pairwise_scores, squared_distances
+from bottleneck.heads.table import Features, Held
+from bottleneck.heads.task import Task
+
+_C = (0.1, 1.0, 10.0, 100.0)
+_FINER_C = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+_GAMMA = (1.0,)  # times 1 / (d * variance), scikit-learn's "scale"
+_FINER_GAMMA = (0.1, 0.3, 1.0, 3.0)
+_MOST_ROWS = 30_000  # whose distances take 7 GB
+
+
+class RbfFamily(Family):
+    """SVMs with a Gaussian kernel; C and gamma are searched.
+
+    The distances of features scaled by all rows are computed once, for all C, gamma and folds.
+    """
+
+    name = "svm"
+    platt = True
+    streams = False
+
+    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+        """Return C and gamma, the smoother first."""
+        features = _held(task)
+        unit = 1 / (features.shape[1] * max(float(features.var(dtype=np.float64)), 1e-30))
+        gammas = _FINER_GAMMA if full else _GAMMA
+        return tuple({"C": C, "gamma": gamma * unit} for gamma in gammas for C in (_FINER_C if full else _C))
+
+    def cross_validate(self, task: Task, points: Sequence[Params]) -> "RbfValidation":
+        """Train on each fold at each point, several at once."""
+        squares = _squares(task)
+        known = [np.flatnonzero(rows) for rows in task.folds.trained.T]
+        tested = [np.flatnonzero(task.folds.tested == fold) for fold in range(len(known))]
+        shapes = [(len(points), len(rows), task.count) for rows in tested]
+        scores: list[NDArray[np.float32]] = [np.empty(shape, np.float32) for shape in shapes]
+
+        def one(fold: int, number: int, kernel: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+            machine = _train(task, kernel, known[fold], fold, points[number]["C"])
+            scores[fold][number] = _spread(task, fold, machine(other))
+
+        for fold, rows in enumerate(known):
+            apart, across = squares[np.ix_(rows, rows)], squares[np.ix_(tested[fold], rows)]
+            for gamma in sorted({point["gamma"] for point in points}):
+                kernel, other = np.exp(-gamma * apart), np.exp(-gamma * across)
+                Parallel(n_jobs=-1, prefer="threads")(
+                    delayed(one)(fold, number, kernel, other)
+                    for number, point in enumerate(points)
+                    if point["gamma"] == gamma
+                )
+        return RbfValidation(len(points), tested, scores)
+
+    def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
+        """Train on all rows."""
+        whole = task.whole()
+        rows = np.arange(len(task.codes))
+        machine = _train(whole, np.exp(-point["gamma"] * _squares(task)), rows, 0, point["C"])
+        parts = {
+            "vectors": _held(task)[machine.support],
+            "dual": machine.dual,
+            "intercept": machine.intercept,
+            "sizes": machine.sizes,
+            "gamma": point["gamma"],
+        }
+        return Fitted(form=KernelHead, parts=parts)
+
+
+@dataclass(frozen=True)
+class RbfValidation:
+    """The scores of the tested rows of each fold ``(g, b, k)``, see `bottleneck.heads.family.Validation`."""
+
+    points: int
+    tested: list[NDArray[np.intp]]
+    scores: list[NDArray[np.float32]]
+
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """Votes are votes, however many rows there are."""
+        return np.ones(self.points)
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Yield the scores."""
+        yield from zip(self.tested, self.scores, strict=True)
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What a trained SVC consists of."""
+
+    support: NDArray[np.intp]
+    dual: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    sizes: NDArray[np.int64]
+
+    def __call__(self, kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+        return pairwise_scores(kernel[:, self.support], self.dual, self.intercept, self.sizes)
+
+
+def _train(task: Task, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold: int, C: float) -> Any:
+    """Return the machine trained on a kernel ``(n, n)`` of the given rows."""
+    codes = task.codes[rows]
+    if len(np.unique(codes)) == 1:  # it always wins, by `_spread`
+        empty = np.zeros(0)
+        return _Machine(np.zeros(0, np.intp), np.zeros((0, 0)), empty, np.zeros(1, np.int64))
+    from sklearn.svm import SVC
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = task.weights[rows, fold] if task.balanced else None
+        found = SVC(C=C, kernel="precomputed", cache_size=1).fit(kernel, codes, weights)
+    # scikit-learn turns the sign of two classes, so that the second is positive; ours has the first first.
+    return _Machine(found.support_, found._dual_coef_, found._intercept_, found.n_support_.astype(np.int64))
+
+
+def _spread(task: Task, fold: int, scores: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return scores for all classes, of those that the fold knows."""
+    found = np.full((len(scores), task.count), np.float32(NEVER))
+    found[:, task.present[fold]] = scores
+    return found
+
+
+def _squares(task: Task) -> NDArray[np.float64]:
+    features = _held(task)
+    return squared_distances(features, features)
+
+
+def _held(task: Task) -> Features:
+    n, d = task.scaled.shape
+    if not isinstance(task.scaled, Held) or n > _MOST_ROWS:
+        raise HeadError(
+            f"an rbf kernel takes the distances of all rows from each other, and {n:,} x {d:,} features are too many: "
+            f"take the linear kernel, or softmax"
+        )
+    return task.scaled.features

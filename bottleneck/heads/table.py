@@ -1,0 +1,234 @@
+"""The features that a head is trained on: in memory, or read again and again; and their scaling."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.errors import HeadError
+
+Features = NDArray[np.float32]  # (n, d)
+Normalize = Literal["standard", "l2", "none"]
+NORMALIZE: tuple[Normalize, ...] = ("standard", "l2", "none")
+
+_CELLS = 4 << 20  # numbers of a block
+_CONSTANT = 1e-6  # a feature whose deviation is this part of its mean is constant but for rounding
+
+
+class Table(Protocol):
+    """Features ``(n, d)`` that pass by in blocks; a pass may read them from the disk."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, d)``."""
+
+    def blocks(self, limit: int) -> "Iterator[tuple[slice | NDArray[np.intp], Features]]":
+        """Yield each row once, always in one order, as (rows, features) of at most `limit` rows.
+
+        The features hold until the next are asked for.
+        """
+
+    def batches(self, random: np.random.Generator, size: int) -> "Iterator[tuple[NDArray[np.intp], Features]]":
+        """Yield each row once in an order drawn with `random`, `size` at a time."""
+
+    def take(self, rows: NDArray[np.intp]) -> Features:
+        """Return some rows ``(m, d)``, in memory."""
+
+
+class Held:
+    """Features in memory."""
+
+    def __init__(self, features: Features) -> None:
+        self.features = np.ascontiguousarray(features, np.float32)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, d)``."""
+        n, d = self.features.shape
+        return n, d
+
+    def blocks(self, limit: int) -> Iterator[tuple[slice, Features]]:
+        """Yield consecutive rows, without a copy."""
+        for start in range(0, len(self.features), limit):
+            rows = slice(start, start + limit)
+            yield rows, self.features[rows]
+
+    def batches(self, random: np.random.Generator, size: int) -> Iterator[tuple[NDArray[np.intp], Features]]:
+        """Yield the rows in a random order."""
+        order = random.permutation(len(self.features))
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            yield rows, self.features[rows]
+
+    def take(self, rows: NDArray[np.intp]) -> Features:
+        """Return some rows."""
+        return self.features[rows]
+
+
+class Streamed:
+    """Features that are read from the cache in each pass."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, d)``."""
+        n, d = self.stream.shape
+        return n, d
+
+    def blocks(self, limit: int) -> Iterator[tuple[NDArray[np.intp], Features]]:
+        """Yield the rows as they lie on the disk."""
+        for rows, features in self.stream.blocks():
+            for start in range(0, len(rows), limit):
+                yield rows[start : start + limit], features[start : start + limit].astype(np.float32)
+
+    def batches(self, random: np.random.Generator, size: int) -> Iterator[tuple[NDArray[np.intp], Features]]:
+        """Yield the rows as `bottleneck.cache.stream.Stream.mixed` does."""
+        for rows, features in self.stream.mixed(random, batch=size):
+            yield rows, features.astype(np.float32)
+
+    def take(self, rows: NDArray[np.intp]) -> Features:
+        """Return some rows, in one pass over all."""
+        return _gathered(self, rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """What is done to features before a head sees them: ``(x - mean) / scale``, of rows of length 1 where `unit`.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of float32, shape (d,)
+    unit : bool
+        Whether each row is first divided by its Euclidean norm.
+    """
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    unit: bool = False
+
+    def __call__(self, features: Features) -> Features:
+        """Return the scaled features ``(n, d)``, float32; a row of zeros stays one."""
+        if self.unit:
+            exact = features.astype(np.float64)
+            length = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
+            features = (exact / np.where(length, length, 1)).astype(np.float32)
+        scaled = features - self.mean
+        scaled /= self.scale
+        return scaled
+
+
+class Scaled:
+    """A table whose rows are scaled as they pass by."""
+
+    def __init__(self, table: Table, scaling: Scaling) -> None:
+        self.table, self.scaling = table, scaling
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, d)``."""
+        return self.table.shape
+
+    def blocks(self, limit: int) -> "Iterator[tuple[slice | NDArray[np.intp], Features]]":
+        """Yield the scaled rows."""
+        for rows, features in self.table.blocks(limit):
+            yield rows, self.scaling(features)
+
+    def batches(self, random: np.random.Generator, size: int) -> Iterator[tuple[NDArray[np.intp], Features]]:
+        """Yield scaled rows in a random order."""
+        for rows, features in self.table.batches(random, size):
+            yield rows, self.scaling(features)
+
+    def take(self, rows: NDArray[np.intp]) -> Features:
+        """Return some scaled rows."""
+        return self.scaling(self.table.take(rows))
+
+
+def _gathered(table: Table, wanted: NDArray[np.intp]) -> Features:
+    n, d = table.shape
+    place = np.full(n, -1)
+    place[wanted] = np.arange(len(wanted))
+    found = np.empty((len(wanted), d), np.float32)
+    for rows, features in table.blocks(max(1, _CELLS // d)):
+        own = place[rows]
+        found[own[own >= 0]] = features[own >= 0]
+    return found
+
+
+def scaled(table: Table, scaling: Scaling) -> Table:
+    """Return the scaled table: one more copy of what is in memory, computed once."""
+    return Held(scaling(table.features)) if isinstance(table, Held) else Scaled(table, scaling)
+
+
+def scalings(table: Table, trained: NDArray[np.bool_], normalize: Normalize) -> list[Scaling]:
+    """Return the scaling by all rows, and by the training rows of each fold.
+
+    Parameters
+    ----------
+    table : Table
+        Features as they are cached.
+    trained : ndarray of bool, shape (n, F)
+        Whether a row is trained on in a fold.
+    normalize : str
+        ``standard``: mean and standard deviation by these rows. ``l2``: rows get the length sqrt(d), so that their
+        features have a mean square of 1 and the same C fits as of standardised ones. ``none``: as they are.
+
+    Returns
+    -------
+    list of Scaling, length 1 + F
+
+    Raises
+    ------
+    HeadError
+        If `normalize` is none of these.
+    """
+    d, count = table.shape[1], trained.shape[1]
+    if normalize not in NORMALIZE:
+        raise HeadError(f"expected features to be normalized by one of {', '.join(NORMALIZE)}, got {normalize!r}")
+    if normalize != "standard":
+        scale = np.full(d, 1 / np.sqrt(d) if normalize == "l2" else 1, np.float32)
+        return [Scaling(mean=np.zeros(d, np.float32), scale=scale, unit=normalize == "l2")] * (1 + count)
+    patterns, part = np.unique(trained, axis=0, return_inverse=True)
+    sums = _Sums.of(table, part.ravel(), len(patterns))
+    return [sums.scaling(np.ones(len(patterns), bool)), *(sums.scaling(pattern) for pattern in patterns.T)]
+
+
+@dataclass
+class _Sums:
+    """Of the rows of each part: how many, their sum and that of their squares, float64.
+
+    All are counted from a pivot near their middle, or the squares would drown their differences.
+    """
+
+    pivot: NDArray[np.float64]  # (d,)
+    counts: NDArray[np.int64]  # (parts,)
+    first: NDArray[np.float64]  # (parts, d)
+    second: NDArray[np.float64]  # (parts, d)
+
+    @classmethod
+    def of(cls, table: Table, part: NDArray[np.intp], count: int) -> "_Sums":
+        d = table.shape[1]
+        found = cls(np.zeros(d), np.zeros(count, np.int64), np.zeros((count, d)), np.zeros((count, d)))
+        begun = False
+        for rows, features in table.blocks(max(1, _CELLS // d)):
+            if not begun:
+                found.pivot, begun = features.mean(axis=0, dtype=np.float64), True
+            for number in range(count):
+                own = features[part[rows] == number].astype(np.float64)
+                own -= found.pivot
+                found.counts[number] += len(own)
+                found.first[number] += own.sum(axis=0)
+                found.second[number] += np.square(own, out=own).sum(axis=0)
+        return found
+
+    def scaling(self, parts: NDArray[np.bool_]) -> Scaling:
+        """Return the scaling by the rows of some parts; where all values are equal, the scale is 1."""
+        n = max(1, self.counts[parts].sum())
+        mean = self.first[parts].sum(axis=0) / n
+        scale = np.sqrt(np.maximum(self.second[parts].sum(axis=0) / n - mean**2, 0))
+        mean += self.pivot
+        scale[scale < _CONSTANT * np.maximum(np.abs(mean), _CONSTANT)] = 1.0
+        return Scaling(mean=mean.astype(np.float32), scale=scale.astype(np.float32))

@@ -1,0 +1,99 @@
+"""What a family is given: labelled features, folds, and how rows are scaled and weighted."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.folds import Codes, Folds, everything
+from bottleneck.heads.table import Normalize, Scaling, Table, scaled, scalings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Labelled features, to be classified.
+
+    Parameters
+    ----------
+    table : Table
+        Features ``(n, d)`` as they are cached.
+    codes : ndarray of int, shape (n,)
+        The class of each row, from 0 to `count` - 1.
+    count : int
+        k, the number of classes.
+    folds : Folds
+        What is trained on, and tested, apart.
+    normalize : str
+        See `bottleneck.heads.table.scalings`.
+    balanced : bool
+        Whether the rows of a class weigh the more, the fewer they are: each class of a fold weighs as much.
+    seed : int
+        Of what a family does at random.
+    arrays : Arrays
+        Where it is computed.
+    weight : float
+        Of each row: how many rows it stands for, where it is one of a sample.
+    origin : ndarray of int, shape (n,), optional
+        Which row of the features it was drawn from each is; by default they are all.
+    """
+
+    table: Table
+    codes: Codes
+    count: int
+    folds: Folds
+    normalize: Normalize = "standard"
+    balanced: bool = False
+    seed: int = 0
+    arrays: Arrays
+    weight: float = 1.0
+    origin: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+
+    def __post_init__(self) -> None:
+        if not len(self.origin):
+            object.__setattr__(self, "origin", np.arange(len(self.codes)))
+
+    @cached_property
+    def _scalings(self) -> list[Scaling]:
+        return scalings(self.table, self.folds.trained, self.normalize)
+
+    @property
+    def scaling(self) -> Scaling:
+        """The scaling by all rows."""
+        return self._scalings[0]
+
+    @property
+    def fold_scalings(self) -> list[Scaling]:
+        """The scaling by the training rows of each fold."""
+        return self._scalings[1:]
+
+    @cached_property
+    def scaled(self) -> Table:
+        """The features, scaled by all rows."""
+        return scaled(self.table, self.scaling)
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """Whether a fold is trained on rows of a class, ``(F, k)``."""
+        return self._counts > 0
+
+    @cached_property
+    def weights(self) -> NDArray[np.float32]:
+        """The weight of each row in each fold, ``(n, F)``; 0 where it is not trained on."""
+        weights: NDArray[np.float32] = self.folds.trained.astype(np.float32) * np.float32(self.weight)
+        if self.balanced:
+            classes = self.present.sum(axis=1, keepdims=True)
+            of_class = self._counts.sum(axis=1, keepdims=True) / (classes * np.maximum(self._counts, 1))
+            weights *= of_class.T[self.codes].astype(np.float32)
+        return weights
+
+    @cached_property
+    def _counts(self) -> NDArray[np.intp]:
+        return np.stack([np.bincount(self.codes[rows], minlength=self.count) for rows in self.folds.trained.T])
+
+    def whole(self) -> "Task":
+        """Return the task of training on all rows."""
+        found = replace(self, folds=everything(len(self.codes)))
+        found.__dict__.update(_scalings=[self.scaling] * 2, scaled=self.scaled)  # what is costly, and the same
+        return found

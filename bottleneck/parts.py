@@ -1,0 +1,131 @@
+"""The training part and the held-out part of labelled images, each image once, with their features."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bottleneck.cache.store import Store
+from bottleneck.errors import BottleneckWarning, HeadError, SplitError
+from bottleneck.heads.family import Family
+from bottleneck.heads.table import Held, Streamed, Table
+from bottleneck.images.dataset import Dataset
+from bottleneck.selection import some
+
+_COPIES = 3  # of float32 features: as read, scaled, and what is worked with
+_SHARE = 0.5  # of the memory that is free
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one split, each once.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    table : Table
+        Their features, row i of image i.
+    """
+
+    dataset: Dataset
+    table: Table
+
+    @property
+    def labels(self) -> list[str]:
+        """The label of each image."""
+        return [label for label in self.dataset.labels if label is not None]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def held_out(dataset: Dataset) -> str:
+    """Return the split that is held out: ``test`` where there is one, else ``val``.
+
+    Raises
+    ------
+    SplitError
+        If there is neither, or nothing to train on.
+    """
+    counts = Counter(dataset.splits)
+    for split in ("test", "val"):
+        if counts["train"] and counts[split]:
+            return split
+    raise SplitError(
+        f"expected images to train on and images to hold out, found {dict(counts)}. Give more images, other shares "
+        f"with --split (60/0/40, say), or folders train/ and val/"
+    )
+
+
+def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = None) -> Part:
+    """Return the images of a split with their features: in memory, or read again and again where they do not fit.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    store : Store
+    split : str
+    memory : int, optional
+        Bytes that features and their copies may take; by default half of what is free.
+    """
+    own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
+    own = own.subset(own.first_rows())
+    if _bytes(len(own), store.dim()) <= (_free() * _SHARE if memory is None else memory):
+        return Part(own, Held(store.read(own.digests)))
+    return Part(own, Streamed(store.stream(own.digests)))
+
+
+def check_memory(train: Part, family: Family) -> None:
+    """Say what a head will need that reads its features again and again; refuse one that cannot.
+
+    Raises
+    ------
+    HeadError
+        If the head needs all features at once.
+    """
+    if isinstance(train.table, Held):
+        return
+    n, d = train.table.shape
+    size = f"the features of {n:,} images take {_bytes(n, d) / 1e9:.1f} GB with their copies, more than may be used"
+    if not family.streams:
+        raise HeadError(
+            f"{size}, and the head {family.name} needs them all at once: take softmax or ridge, which read them in "
+            f"pieces, or give it more with --memory"
+        )
+    warnings.warn(f"{size}: {family.name} reads them from the cache in each pass", BottleneckWarning, stacklevel=3)
+
+
+def warn_of_classes(train: Part, test: Part, split: str) -> None:
+    """Warn of classes that cannot be learned, cross-validated or tested."""
+    for message in _problems(train, test, split):
+        warnings.warn(message, BottleneckWarning, stacklevel=3)
+
+
+def _problems(train: Part, test: Part, split: str) -> Iterator[str]:
+    missing = sorted(set(train.labels) - set(test.labels))
+    unknown = sorted(set(test.labels) - set(train.labels))
+    single = sorted(name for name, count in Counter(train.labels).items() if count == 1)
+    if single:
+        yield f"only one training image of {some(single)}: it cannot be cross-validated"
+    if missing:
+        yield f"no {split} image of {some(missing)}: the scores say nothing about it"
+    if unknown:
+        yield f"no training image of {some(unknown)}: its {split} images cannot be right"
+
+
+def _bytes(n: int, d: int) -> int:
+    return 4 * n * d * _COPIES
+
+
+def _free() -> int:
+    """Return the bytes of memory that can be had without swapping; all that there are, where that is not known."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 8 << 30

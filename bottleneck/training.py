@@ -1,0 +1,94 @@
+"""A head, searched and fitted on one part of the images and looked at once on another."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.evaluate import evaluate, evaluate_probabilities
+from bottleneck.heads.head import Head
+from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.search import Search
+from bottleneck.parts import Part
+
+_ROWS = 4096  # scored at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A head and how well it does.
+
+    Parameters
+    ----------
+    search : Search
+    cross_validated : dict
+        Metrics of probabilities, see `bottleneck.evaluate.evaluate_probabilities`, of rows by heads that were neither
+        trained nor calibrated on them.
+    metrics : dict
+        Of the held-out part, see `bottleneck.evaluate.evaluate`, and of its probabilities.
+    probabilities : ndarray of float64, shape (m, k)
+        Of the held-out part.
+    predicted : list of str, length m
+    right : ndarray of bool, shape (m,)
+    seconds : float
+        That the search and the fit took.
+    """
+
+    search: Search
+    cross_validated: dict[str, Any]
+    metrics: dict[str, Any]
+    probabilities: NDArray[np.float64]
+    predicted: list[str]
+    right: NDArray[np.bool_]
+    seconds: float
+
+    @property
+    def head(self) -> Head:
+        """The head."""
+        return self.search.head
+
+    def search_card(self, options: HeadOptions) -> dict[str, Any]:
+        """Return what a card says of the search."""
+        found = self.search
+        return {
+            "cv_accuracy": found.accuracy,
+            "cv_spread": found.spread,
+            "cv": self.cross_validated,
+            "folds": found.fold_accuracy.shape[1],
+            "search": options.search,
+            "searched": found.searched,
+            "points": list(found.points),
+            "fold_accuracy": found.fold_accuracy.tolist(),
+            "rule": "the simplest point whose balanced accuracy is within one standard error of the best",
+        }
+
+
+def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerprint: str) -> Trained:
+    """Search and fit a head on `train`, and look at it once on `test`.
+
+    Raises
+    ------
+    HeadError
+        If no head can be trained.
+    """
+    started = time.perf_counter()
+    found = options.searched(head, train.table, train.labels, train.dataset.groups, fingerprint)
+    seconds = time.perf_counter() - started
+    classes = found.head.classes
+    probabilities = np.empty((len(test), len(classes)))
+    for rows, features in test.table.blocks(_ROWS):
+        probabilities[rows] = found.head.probabilities(features)
+    predicted = [classes[code] for code in probabilities.argmax(axis=1)]
+    labels, known = test.labels, train.labels
+    of_rows = [known[row] for row in found.rows.tolist()]
+    return Trained(
+        search=found,
+        cross_validated=evaluate_probabilities(of_rows, found.probabilities, classes),
+        metrics={**evaluate(labels, predicted, classes), **evaluate_probabilities(labels, probabilities, classes)},
+        probabilities=probabilities,
+        predicted=predicted,
+        right=np.array(labels) == np.array(predicted),
+        seconds=seconds,
+    )
