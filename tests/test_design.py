@@ -44,7 +44,7 @@ ROOMS = {
     "timm": TORCH,
     "openvino": ("engines",),
     "h5py": ("cache",),
-    "sklearn": ("heads", "images.splits", "evaluate", "demo"),
+    "sklearn": ("heads", "images.splits", "demo"),
     "click": ("cli",),
     "rich": ("cli",),
 }
