@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+ECE_BINS = 15  # of equal width, as in Guo et al. 2017
+LEAST_PROBABILITY = 1e-15  # below it a logarithm would say more of rounding than of the head
+_TOP = 5
 
 
 def evaluate(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Any]:
@@ -46,12 +50,63 @@ def evaluate(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[
     }
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def evaluate_probabilities(
+    labels: Sequence[str], probabilities: NDArray[np.float64], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Compare the probabilities of a head with labels.
+
+    Parameters
+    ----------
+    labels : sequence of str, length n
+        n is at least 1. One that is not among `classes` has the probability 0.
+    probabilities : ndarray of float64, shape (n, k)
+        Rows sum to 1.
+    classes : sequence of str, length k
+
+    Returns
+    -------
+    dict
+        A JSON object:
+
+        - ``log_loss``, the mean of -log p of the true class, natural, with p at least 1e-15;
+        - ``brier``, the squared error summed over the classes and averaged over the images, from 0 to 2 (Brier 1950);
+        - ``ece``, the expected calibration error of the most probable class: images are put into ``ece_bins`` bins
+          of equal width by the probability of that class, and the distance of mean probability and accuracy of each
+          bin is averaged, weighted by its images (Guo et al. 2017). With few images it is above 0 for a perfectly
+          calibrated head too;
+        - ``top5_accuracy``, None where k is 5 or less;
+        - ``mean_confidence``, the mean probability of the most probable class: above the accuracy for a bold head,
+          below it for a timid one.
+
+    Notes
+    -----
+    G. W. Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78, 1-3.
+    C. Guo, G. Pleiss, Y. Sun, K. Weinberger 2017, "On calibration of modern neural networks", ICML, 1321-1330.
+    """
+    code = {name: place for place, name in enumerate(classes)}
+    truth = np.array([code.get(label, -1) for label in labels])
+    known = truth >= 0
+    of_truth = np.where(known, probabilities[np.arange(len(truth)), truth], 0.0)
+    confidence = probabilities.max(axis=1)
+    # sum_j (p_j - y_j)^2; a class that the head does not know is one more column, of zeros.
+    squared = (probabilities**2).sum(axis=1) - 2 * of_truth + 1
+    return {
+        "log_loss": float(-np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()),
+        "brier": float(squared.mean()),
+        "ece": _calibration_error(confidence, probabilities.argmax(axis=1) == truth),
+        "ece_bins": ECE_BINS,
+        "top5_accuracy": _top_accuracy(probabilities, truth, of_truth) if len(classes) > _TOP else None,
+        "mean_confidence": float(confidence.mean()),
+    }
+
+
+def wilson_interval(successes: float, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Return the score interval of a proportion, which holds its level at small n and near 0 and 1.
 
     Parameters
     ----------
-    successes, trials : int
+    successes : float
+    trials : int
     z : float
         Quantile of the normal distribution; the default gives 95 %.
 
@@ -65,6 +120,58 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959963984540054) -
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def resolution(n: int, accuracy: float) -> float:
+    """Return how far an accuracy that was measured on n images may be off: half the width of `wilson_interval`.
+
+    A rule of thumb for two heads: by their accuracies alone, ones that differ by less cannot be told apart on these
+    images. `mcnemar`, which looks at both heads on each image, sees finer.
+    """
+    low, high = wilson_interval(accuracy * n, n)
+    return (high - low) / 2
+
+
+def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> dict[str, Any]:
+    """Test whether two heads are right equally often, by the images on which they differ.
+
+    Parameters
+    ----------
+    right_a, right_b : array of bool, shape (n,)
+        Whether each head is right on each of the same images.
+
+    Returns
+    -------
+    dict
+        A JSON object: ``only_a`` and ``only_b``, the numbers of images that only one head has right, and ``p_value``,
+        two-sided and exact: twice the smaller tail of the binomial distribution of ``only_a`` among both, at most 1.
+
+    Notes
+    -----
+    Q. McNemar 1947, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12, 153-157; for classifiers T. G. Dietterich 1998, "Approximate statistical tests for comparing
+    supervised classification learning algorithms", Neural Computation 10, 1895-1923. It says how sure the difference
+    of two trained heads is, not that of two ways to train.
+    """
+    a, b = np.asarray(right_a, bool), np.asarray(right_b, bool)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    p_value = min(1.0, 2 * _binomial_tail(min(only_a, only_b), only_a + only_b))
+    return {"only_a": only_a, "only_b": only_b, "p_value": p_value}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, in their order; those below a level hold together at that level.
+
+    Notes
+    -----
+    S. Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
+    65-70.
+    """
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
+
+
 def _confusion(labels: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
     code = {name: place for place, name in enumerate(names)}
     cells = [code[label] * len(names) + code[guess] for label, guess in zip(labels, predicted, strict=True)]
@@ -74,3 +181,30 @@ def _confusion(labels: Sequence[str], predicted: Sequence[str], names: Sequence[
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return part / whole, 0 where there is nothing."""
     return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+
+
+def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error; bin i of m holds the confidences in (i / m, (i + 1) / m]."""
+    place = np.clip(np.ceil(confidence * ECE_BINS).astype(np.intp) - 1, 0, ECE_BINS - 1)
+    gaps = np.bincount(place, weights=right - confidence, minlength=ECE_BINS)  # images * (accuracy - confidence)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _top_accuracy(probabilities: NDArray[np.float64], truth: NDArray[np.intp], of_truth: NDArray[np.float64]) -> float:
+    """Return how often the true class is among the most probable; of equal ones the first come first."""
+    places = np.arange(probabilities.shape[1])
+    equal_before = (probabilities == of_truth[:, None]) & (places < truth[:, None])
+    before = ((probabilities > of_truth[:, None]) | equal_before).sum(axis=1)
+    return float(((before < _TOP) & (truth >= 0)).mean())
+
+
+def _binomial_tail(most: int, trials: int) -> float:
+    """Return P(X <= most) of X ~ Binomial(trials, 1/2), for `most` up to the half: the terms fall from the last on."""
+    log_last = math.lgamma(trials + 1) - math.lgamma(most + 1) - math.lgamma(trials - most + 1) - trials * math.log(2)
+    term = total = 1.0
+    for successes in range(most, 0, -1):
+        term *= successes / (trials - successes + 1)
+        total += term
+        if term < total * 1e-17:
+            break
+    return math.exp(log_last) * total
