@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck import __version__
-from bottleneck.cache.store import Store
 from bottleneck.engines.kept import Kept
-from bottleneck.errors import ImagesError, SplitError
+from bottleneck.errors import ImagesError
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.table import Normalize
-from bottleneck.images.dataset import Dataset, two_labels
+from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.scan import Progress
-from bottleneck.images.splits import Shares, parted
-from bottleneck.parts import check_memory, held_out, part, warn_of_classes
+from bottleneck.images.splits import Shares
+from bottleneck.leaks import find_leaks, one_label
+from bottleneck.parts import check_memory, held_out, near_copies, part, warn_of_classes
 from bottleneck.runs import Run, save_run
-from bottleneck.selection import Selection, select, some
+from bottleneck.selection import Selection, select
 from bottleneck.training import train_head
 
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
@@ -134,12 +134,14 @@ def fit(
     selected = select(images, model=model, cache=cache, runs=runs, labels=True, shares=shares, progress=progress)
     dataset, store = selected.dataset, selected.store
     usable = _labelled(selected)
+    leaks = find_leaks(selected.usable)
     if not allow_duplicates:
-        _refuse_leaks(usable)
+        leaks.refuse()
     split_held = held_out(usable)
     train, test = (part(usable, store, name, memory=memory) for name in ("train", split_held))
     warn_of_classes(train, test, split_held)
     check_memory(train, chosen)
+    near = near_copies(train, test)
     trained = train_head(head, options, train, test, store.spec.fingerprint)
     card = {
         "kind": "fit",
@@ -158,6 +160,7 @@ def fit(
         "n_heldout": len(test),
         "metrics": trained.metrics,
         "dataset": _dataset_card(dataset, usable),
+        "leaks": leaks.card(near),
         "failures": [vars(failure) for failure in selected.failures],
         "spec": store.spec.to_json(),
         "fingerprint": store.spec.fingerprint,
@@ -184,26 +187,7 @@ def _labelled(selected: Selection) -> Dataset:
             f"expected labels for the images of {selected.dataset.source}, found none: give each class a folder of its "
             f"own, or list the images in a CSV with columns path,label"
         )
-    torn = two_labels(selected.dataset)
-    usable = selected.usable
-    return usable.subset(row for row, digest in enumerate(usable.digests) if digest.tobytes() not in torn)
-
-
-def _refuse_leaks(dataset: Dataset) -> None:
-    digests = [row.tobytes().hex() for row in dataset.digests]
-    leaks = parted(digests, dataset.splits)
-    if leaks:
-        paths = [path for path, digest in zip(dataset.paths, digests, strict=True) if digest in leaks]
-        raise SplitError(
-            f"expected each image in one split, found {len(leaks)} in more ({some(paths)}): the score would be too "
-            f"good. Remove the copies, or say --allow-duplicates"
-        )
-    named = [(group, split) for group, split in zip(dataset.groups, dataset.splits, strict=True) if group is not None]
-    if named and (leaks := parted(*zip(*named, strict=True))):
-        raise SplitError(
-            f"expected each group in one split, found {len(leaks)} in more ({some(sorted(leaks))}): the score would "
-            f"be too good. Mend the splits, or say --allow-duplicates"
-        )
+    return one_label(selected.usable)
 
 
 def _dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:

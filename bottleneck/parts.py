@@ -13,6 +13,7 @@ from bottleneck.errors import BottleneckWarning, HeadError, SplitError
 from bottleneck.heads.family import Family
 from bottleneck.heads.table import Held, Streamed, Table
 from bottleneck.images.dataset import Dataset
+from bottleneck.leaks import Near, find_near
 from bottleneck.selection import some
 
 _COPIES = 3  # of float32 features: as read, scaled, and what is worked with
@@ -96,6 +97,19 @@ def check_memory(train: Part, family: Family) -> None:
             f"pieces, or give it more with --memory"
         )
     warnings.warn(f"{size}: {family.name} reads them from the cache in each pass", BottleneckWarning, stacklevel=3)
+
+
+def near_copies(train: Part, test: Part) -> Near:
+    """Return which held-out images have a near copy in the training part, with a warning if any has.
+
+    They are not looked for where features are read in pieces: each held-out image is compared with each other.
+    """
+    if not isinstance(train.table, Held) or not isinstance(test.table, Held):
+        return Near((), None)
+    near = find_near(train.dataset, train.table.features, test.dataset, test.table.features)
+    if near.pairs:
+        warnings.warn(str(near), BottleneckWarning, stacklevel=3)
+    return near
 
 
 def warn_of_classes(train: Part, test: Part, split: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.evaluate import evaluate, evaluate_probabilities
+from bottleneck.evaluate import evaluate, evaluate_probabilities, resolution
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
@@ -56,7 +56,8 @@ class Trained:
             "cv_accuracy": found.accuracy,
             "cv_spread": found.spread,
             "cv": self.cross_validated,
-            "folds": found.fold_accuracy.shape[1],
+            "folds": found.divided,
+            "divisions": found.fold_accuracy.shape[1] // found.divided,
             "search": options.search,
             "searched": found.searched,
             "points": list(found.points),
@@ -83,10 +84,15 @@ def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerp
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]
     labels, known = test.labels, train.labels
     of_rows = [known[row] for row in found.rows.tolist()]
+    metrics = evaluate(labels, predicted, classes)
     return Trained(
         search=found,
         cross_validated=evaluate_probabilities(of_rows, found.probabilities, classes),
-        metrics={**evaluate(labels, predicted, classes), **evaluate_probabilities(labels, probabilities, classes)},
+        metrics={
+            **metrics,
+            **evaluate_probabilities(labels, probabilities, classes),
+            "resolution": resolution(len(labels), metrics["accuracy"]),
+        },
         probabilities=probabilities,
         predicted=predicted,
         right=np.array(labels) == np.array(predicted),

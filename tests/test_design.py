@@ -23,12 +23,14 @@ STAGES = (
     {"backbones"},
     {"engines"},
     {"cache"},
-    {"pipeline", "selection"},
+    {"pipeline", "selection", "leaks"},
     {"pending"},
     {"crew_member", "crew"},
     {"extraction"},
     {"heads"},
     {"evaluate"},
+    {"parts"},
+    {"training"},
     {"runs"},
     {"fitting"},
     {"prediction"},
@@ -39,7 +41,7 @@ STAGES = (
 
 TORCH = ("backbones", "engines", "finetune")
 ROOMS = {
-    "torch": TORCH,
+    "torch": (*TORCH, "heads.arrays"),
     "torchvision": TORCH,
     "timm": TORCH,
     "openvino": ("engines",),

@@ -284,3 +284,43 @@ def test_ants_and_bees_reach_what_the_readme_says(hymenoptera):
         run = fit(head=head)
         assert (run.card["n_train"], run.card["n_heldout"], run.card["heldout"]) == (244, 153, "val")
         assert run.metrics["accuracy"] >= least
+
+
+def test_near_copies_across_splits_warn_and_stand_in_the_card(folder, extracted, spec, tmp_path):
+    root = folder({**files(20, prefix="train/"), **files(6, prefix="val/")})
+    edited, original = str(root / "val/a/edited.jpg"), str(root / "train/a/3.jpg")
+    write(root / "val/a/edited.jpg", b"edited")
+    extracted(root, leave_out={edited})
+    dataset = scan(root)
+    rows = [dataset.paths.index(path) for path in (original, edited)]
+    store = FeatureCache("cache").store(spec)
+    store.append(dataset.digests[rows[1:]], store.read(dataset.digests[rows[:1]]) + np.float32(0.01))
+    with pytest.warns(BottleneckWarning, match=r"1 held-out image has a near copy.*edited\.jpg is like .*a/3\.jpg"):
+        card = fit().card
+    (found,) = card["leaks"]["near_duplicates"]
+    assert found[:2] == [original, edited]
+    assert found[2] == pytest.approx(1, abs=0.01)
+    assert card["leaks"]["near_threshold"] == 0.9
+    assert (card["n_train"], card["n_heldout"]) == (40, 13)  # it is told, not left out
+
+
+def test_what_was_allowed_and_what_was_left_out_stand_in_the_card(folder, extracted):
+    root = folder({**files(20, prefix="train/"), **files(6, prefix="val/")})
+    shutil.copy(root / "train/a/0.jpg", root / "val/a/leak.jpg")
+    shutil.copy(root / "train/a/1.jpg", root / "train/b/torn.jpg")
+    with pytest.warns(BottleneckWarning, match="two labels"):
+        extracted(root)
+    with pytest.warns(BottleneckWarning, match="two labels"):
+        card = fit(allow_duplicates=True).card
+    assert card["leaks"]["duplicates_allowed"] == [[str(root / "train/a/0.jpg"), str(root / "val/a/leak.jpg")]]
+    assert card["leaks"]["two_labels"] == [[str(root / "train/a/1.jpg"), str(root / "train/b/torn.jpg")]]
+    assert card["leaks"]["near_duplicates"] == []
+    assert card["leaks"]["groups_allowed"] == []
+
+
+def test_the_groups_that_were_allowed_stand_in_the_card(folder, extracted):
+    root = folder(files())
+    lines = [f"{name}/{n}.jpg,{name},{'train' if n < 30 else 'val'},{'g' if n in (0, 35) else f'{name}{n}'}"
+             for name in "ab" for n in range(40)]  # fmt: skip
+    extracted(write(root / "list.csv", "\n".join(["path,label,split,group", *lines]).encode()))
+    assert fit(allow_duplicates=True).card["leaks"]["groups_allowed"] == ["g"]

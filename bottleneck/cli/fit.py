@@ -1,8 +1,11 @@
 """``bottleneck fit``."""
 
+from typing import Any
+
 import click
 
 from bottleneck.cli.common import command, progress_bar, put_json
+from bottleneck.cli.head_options import HEADS, head_options
 from bottleneck.garbage import no_collection
 
 
@@ -17,7 +20,7 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 
 @command("fit", short_help="Train a head on cached features and test it.")
 @click.argument("images", required=False)
-@click.option("--head", default="logistic", show_default=True, type=click.Choice(["logistic", "svm", "softmax"]))
+@click.option("--head", default="logistic", show_default=True, type=click.Choice(HEADS))
 @click.option("--model", help="Whose features: a model, or a spec of `cache info`.  [default: the last extracted]")
 @click.option(
     "--split",
@@ -26,16 +29,13 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     callback=_shares,
     help="Percentages train/val/test, where none are given.",
 )
+@head_options
+@click.option("--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Of svm.")
 @click.option(
-    "--C",
-    "values",
-    type=click.FloatRange(0, 1e30, min_open=True),
-    multiple=True,
-    help="Fix C, or search these values (repeat the option).",
+    "--dropout", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Of softmax."
 )
-@click.option("--cv", "folds", default=5, show_default=True, type=click.IntRange(2), help="Folds of the search.")
 @click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Equal seeds give equal heads."
+    "--epochs", type=click.IntRange(1), help="Of softmax: passes over the images.  [default: 40, fewer for very many]"
 )
 @click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
 def fit(
@@ -43,13 +43,14 @@ def fit(
     head: str,
     model: str | None,
     split: str,
-    values: tuple[float, ...],
-    folds: int,
-    seed: int,
+    kernel: str,
+    dropout: float,
+    epochs: int | None,
     allow_duplicates: bool,
     as_json: bool,
     cache: str,
     runs: str,
+    **options: Any,
 ) -> None:
     """Choose C by cross-validation on the training part, train, and test once on the held-out part.
 
@@ -67,11 +68,12 @@ def fit(
             cache=cache,
             runs=runs,
             split=split,
-            C=values or None,
-            folds=folds,
-            seed=seed,
+            kernel=kernel,
+            dropout=dropout,
+            epochs=epochs,
             allow_duplicates=allow_duplicates,
             progress=progress,
+            **options,
         )
     run_report(done)
     if as_json:
@@ -87,10 +89,11 @@ def fit(
                 "n_heldout": card["n_heldout"],
                 "heldout": card["heldout"],
                 "cv_accuracy": done.cv_accuracy,
+                "cv_spread": card["search"]["cv_spread"],
                 "accuracy": metrics["accuracy"],
                 "accuracy_ci95": metrics["accuracy_ci95"],
                 "balanced_accuracy": metrics["balanced_accuracy"],
-                "macro_f1": metrics["macro_f1"],
+                **{name: metrics[name] for name in ("macro_f1", "log_loss", "ece", "top5_accuracy")},
                 "failed": len(card["failures"]),
                 "failures": card["failures"],
                 "seconds": round(card["seconds"], 3),

@@ -89,8 +89,8 @@ def run_report(run: Run) -> None:
     more = len(card["dataset"]["labels"]) - _CLASSES
     say(f"{card['dataset']['source']}: {labels}" + (f" and {more} more classes" if more > 0 else ""))
     say(
-        f"{card['head']} on {run.features}: {card['n_train']} training images, C {card['params']['C']:g} by "
-        f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%})"
+        f"{card['head']} on {run.features}: {card['n_train']} training images, {params_text(card['params'])} by "
+        f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%} ± {card['search']['cv_spread']:.1%})"
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
     if aside:
@@ -104,8 +104,21 @@ def run_report(run: Run) -> None:
         f"95 % interval {low:.1%} to {high:.1%}; balanced {metrics['balanced_accuracy']:.1%}, "
         f"macro F1 {metrics['macro_f1']:.3f}"
     )
+    top5 = "" if metrics["top5_accuracy"] is None else f", right among the first five {metrics['top5_accuracy']:.1%}"
+    say(
+        f"log-loss {metrics['log_loss']:.3f}, calibration error {metrics['ece']:.3f}{top5}; heads whose accuracies "
+        f"differ by less than {metrics['resolution']:.1%} cannot be told apart on {card['n_heldout']} images"
+    )
+    if card["leaks"]["near_threshold"] is None:
+        say("near copies across the splits were not looked for: the features are read in pieces")
     failures_list([Failure(**failure) for failure in card["failures"]])
     say(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s")
+
+
+def params_text(params: dict[str, Any]) -> str:
+    """Return what was chosen, ``C 0.01, kernel rbf``."""
+    named = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in params.items()}
+    return ", ".join(f"{name} {value}" for name, value in named.items()) or "nothing to choose"
 
 
 def plain_console() -> Console:
@@ -115,12 +128,12 @@ def plain_console() -> Console:
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """Return a table of runs, a line each."""
-    table = Table("head", "C", "cross-validated", "held-out", "95 % interval", "seconds", box=box.SIMPLE_HEAD)
+    table = Table("head", "chosen", "cross-validated", "held-out", "95 % interval", "seconds", box=box.SIMPLE_HEAD)
     for run in runs:
         low, high = run.metrics["accuracy_ci95"]
         table.add_row(
             run.card["head"],
-            f"{run.card['params']['C']:g}",
+            params_text(run.card["params"]),
             f"{run.cv_accuracy:.1%}",
             f"{run.metrics['accuracy']:.1%}",
             f"{low:.1%} to {high:.1%}",

@@ -19,7 +19,7 @@ class CentroidFamily(LinearFamily):
 
     def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
         """Return one point: there is nothing to choose."""
-        return ({"C": 1.0},)
+        return ({},)
 
     def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: object = None) -> Theta:
         """Return weights, see `LinearFamily.paths`."""

@@ -49,13 +49,13 @@ class LinearFamily(Family):
 
     def cross_validate(self, task: Task, points: Sequence[Params]) -> "LinearValidation":
         """Train on each fold at each C."""
-        Cs = [point["C"] for point in points]
+        Cs = [point.get("C", 1.0) for point in points]
         return LinearValidation(task, Cs, self._known(task, Cs, exact=False))
 
     def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
         """Train on all rows, beginning at the mean of the folds' weights at the nearest C."""
-        start = validation.near(point["C"]) if isinstance(validation, LinearValidation) else None
-        theta = self._known(task.whole(), [point["C"]], exact=True, start=start)[0, 0]
+        start = validation.near(point.get("C", 1.0)) if isinstance(validation, LinearValidation) else None
+        theta = self._known(task.whole(), [point.get("C", 1.0)], exact=True, start=start)[0, 0]
         if not np.isfinite(theta).all():
             raise HeadError(f"expected finite weights of the {self.name} head, found NaN or infinity at {point}")
         parts = {"weight": theta[:, :-1].copy(), "bias": theta[:, -1].copy()}

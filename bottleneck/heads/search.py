@@ -17,6 +17,8 @@ from bottleneck.heads.task import Task
 
 _FAST_ROWS = 20_000  # that a fast search looks at
 _SCORED_ROWS = 10_000  # whose scores are calibrated on
+_ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # that are tested, by dividing few rows into folds several times
+_NEXT = 1_000_003  # from the seed of a division to the next one's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,9 @@ class Search:
     points : tuple of dict, length g
         Those that were tried, simplest first.
     fold_accuracy : ndarray of float64, shape (g, folds)
+        Of fewer than 1,000 rows the folds of several divisions, up to five.
+    divided : int
+        F, the folds of one division.
     searched : int
         How many rows were searched on.
     rows : ndarray of int, shape (m,)
@@ -46,6 +51,7 @@ class Search:
     params: Params
     points: tuple[Params, ...]
     fold_accuracy: NDArray[np.float64]
+    divided: int
     searched: int
     rows: NDArray[np.intp]
     probabilities: NDArray[np.float64]
@@ -135,8 +141,12 @@ def search(
     task = whole if full else _fewer(whole)
     points = _points(family, task, grid, full=full)
     validation = family.cross_validate(task, points)
-    accuracy, balanced_accuracy = _accuracies(task, validation, len(points))
-    best = one_standard_error(balanced_accuracy)
+    tables = [_accuracies(task, validation, len(points))]
+    for number in range(1, _repeats(len(codes))):  # few images: folds of another division, so that luck has less to say
+        other = task.divided(divide(codes, groups, folds, seed + _NEXT * number))
+        tables.append(_accuracies(other, family.cross_validate(other, points), len(points)))
+    accuracy, balanced_accuracy = (np.concatenate(kind, axis=1) for kind in zip(*tables, strict=True))
+    best = one_standard_error(balanced_accuracy, repeats=len(tables))
     rows, scores = _scores(task, validation, best)
     calibration, probabilities = _calibrate(task, rows, scores, platt=family.platt)
     fitted = family.fit(whole, points[best], validation)
@@ -161,6 +171,7 @@ def search(
         params=points[best],
         points=points,
         fold_accuracy=accuracy,
+        divided=len(task.folds),
         searched=len(task.codes),
         rows=task.origin[rows],
         probabilities=probabilities,
@@ -168,7 +179,7 @@ def search(
     )
 
 
-def one_standard_error(fold_accuracy: NDArray[np.float64]) -> int:
+def one_standard_error(fold_accuracy: NDArray[np.float64], *, repeats: int = 1) -> int:
     """Return the row of the simplest point that is within one standard error of the best.
 
     Accuracies of neighbouring C are often equal up to noise; of those that are, the most regularised generalises best.
@@ -180,12 +191,18 @@ def one_standard_error(fold_accuracy: NDArray[np.float64]) -> int:
     ----------
     fold_accuracy : ndarray of float64, shape (g, folds)
         Rows from the simplest point on.
+    repeats : int
+        How many divisions the folds are of. They see the same images again, so the error is that of one division.
     """
-    mean = fold_accuracy.mean(axis=1)
+    mean, folds = fold_accuracy.mean(axis=1), fold_accuracy.shape[1]
     best = int(mean.argmax())
-    folds = fold_accuracy.shape[1]
-    error = fold_accuracy[best].std(ddof=1) / np.sqrt(folds) if folds > 1 else 0.0
+    error = fold_accuracy[best].std(ddof=1) / np.sqrt(folds / repeats) if folds > 1 else 0.0
     return int(np.flatnonzero(mean >= mean[best] - error - 1e-12)[0])
+
+
+def _repeats(rows: int) -> int:
+    """Return how many divisions into folds are looked at."""
+    return int(np.clip(-(-_ROWS_IN_ALL // rows), 1, _MOST_REPEATS))
 
 
 def _points(family: Family, task: Task, grid: Sequence[float] | None, *, full: bool) -> tuple[Params, ...]:
@@ -195,7 +212,7 @@ def _points(family: Family, task: Task, grid: Sequence[float] | None, *, full: b
     chosen = sorted({float(C) for C in grid})
     if not chosen or not all(0 < C < np.inf for C in chosen):
         raise HeadError(f"expected values of C above 0, got {list(grid)}")
-    if "C" not in points[0] or family.name == "centroid":
+    if "C" not in points[0]:
         raise HeadError(f"the head {family.name} has no C: leave --C out")
     others = dict.fromkeys(tuple((k, v) for k, v in point.items() if k != "C") for point in points)
     return tuple({"C": C, **dict(other)} for other in others for C in chosen)

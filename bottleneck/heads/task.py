@@ -92,6 +92,13 @@ class Task:
     def _counts(self) -> NDArray[np.intp]:
         return np.stack([np.bincount(self.codes[rows], minlength=self.count) for rows in self.folds.trained.T])
 
+    def divided(self, folds: Folds) -> "Task":
+        """Return the same task on other folds."""
+        found = replace(self, folds=folds)
+        if "scaled" in self.__dict__:
+            found.__dict__["scaled"] = self.scaled  # is costly, and does not depend on the folds
+        return found
+
     def whole(self) -> "Task":
         """Return the task of training on all rows."""
         found = replace(self, folds=everything(len(self.codes)))

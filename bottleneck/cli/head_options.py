@@ -1,0 +1,68 @@
+"""The options of heads that several commands take."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+HEADS = ["logistic", "svm", "softmax", "ridge", "knn", "centroid"]
+
+
+def _values(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[float, ...] | None:
+    """Read ``--C 0.1 --C 1`` and ``--C 0.1,1`` alike."""
+    try:
+        values = tuple(float(part) for text in texts for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"expected numbers such as 0.01,0.1,1, got {' '.join(texts)}", ctx, parameter
+        ) from None
+    if not all(0 < value <= 1e30 for value in values):
+        raise click.BadParameter(f"expected numbers above 0, got {' '.join(texts)}", ctx, parameter)
+    return values or None
+
+
+def _bytes(ctx: click.Context, parameter: click.Parameter, gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 1e9)
+
+
+_OPTIONS = (
+    click.option(
+        "--C", "C", multiple=True, callback=_values, metavar="X[,X...]", help="Fix C, or search these values."
+    ),
+    click.option("--cv", "folds", default=5, show_default=True, type=click.IntRange(2), help="Folds of the search."),
+    click.option(
+        "--normalize",
+        default="standard",
+        show_default=True,
+        type=click.Choice(["standard", "l2", "none"]),
+        help="Each feature to mean 0 and deviation 1, each row to one length, or neither.",
+    ),
+    click.option(
+        "--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much, however few its images."
+    ),
+    click.option(
+        "--search",
+        default="fast",
+        show_default=True,
+        type=click.Choice(["fast", "full"]),
+        help="full: a finer and wider grid, and all images where there are more than 20,000.",
+    ),
+    click.option("--device", default="cpu", show_default=True, help="Where heads are trained: cpu, or cuda."),
+    click.option(
+        "--memory",
+        type=click.FloatRange(0, min_open=True),
+        callback=_bytes,
+        metavar="GB",
+        help="What features may take before they are read in pieces.  [default: half of what is free]",
+    ),
+    click.option(
+        "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Equal seeds give equal heads."
+    ),
+)
+
+
+def head_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a search to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
