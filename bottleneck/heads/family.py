@@ -58,7 +58,7 @@ class Family(ABC):
     name : str
         One of `NAMES`.
     platt : bool
-        Whether probabilities need an offset for each class beside one factor: where scores are margins.
+        Whether the probabilities of two classes are Platt's: where scores are margins.
     streams : bool
         Whether it can learn from features that do not fit into memory.
     """
