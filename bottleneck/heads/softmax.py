@@ -77,6 +77,7 @@ class _Learner:
     shift: Array | None
     gain: Array | None
     lacking: Array  # (F, k)
+    mean_weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]]  # of a row in each fold
     steps: int
     step: int = 0
 
@@ -99,6 +100,7 @@ class _Learner:
             shift=shift,
             gain=gain,
             lacking=arrays.put(np.where(task.present, 0, -1e30).astype(np.float32)),
+            mean_weight=np.maximum(task.weights.mean(axis=0), np.float32(1e-6)),
             steps=steps,
         )
 
@@ -119,8 +121,7 @@ class _Learner:
         error = xp.exp(scores)
         error /= error.sum(axis=3, keepdims=True)
         error[self.arrays.range(len(codes)), :, :, put(codes)] -= 1
-        share = weights / np.maximum(weights.sum(axis=0), 1e-6)
-        error *= put(np.ascontiguousarray(share))[:, None, :, None]
+        error *= put(weights / (self.mean_weight * np.float32(len(codes))))[:, None, :, None]
         change = (error.reshape(len(features), -1).T @ block).reshape(self.weight.shape)
         change /= width
         bias_change = error.sum(axis=0)

@@ -1,7 +1,8 @@
 import json
 import os
 import pickle
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from safetensors.numpy import save
 
 from bottleneck.errors import HeadError, RunError
-from bottleneck.heads.linear import FORMAT_VERSION, LinearHead, softmax
+from bottleneck.heads.head import FORMAT_VERSION, Head, load_head, softmax
+from bottleneck.heads.kernel import KernelHead
+from bottleneck.heads.linear import LinearHead
+from bottleneck.heads.neighbours import NeighbourHead
 
 K, D = 3, 5
-TENSORS = ("weight", "bias", "mean", "scale")
+TENSORS = ("weight", "bias", "mean", "scale", "offset")
 
 
 def make(classes: tuple[str, ...] = ("a", "b", "c"), **fields: Any) -> LinearHead:
@@ -26,6 +30,7 @@ def make(classes: tuple[str, ...] = ("a", "b", "c"), **fields: Any) -> LinearHea
         "mean": random.normal(size=D).astype(np.float32),
         "scale": random.uniform(0.5, 2, D).astype(np.float32),
         "sharpness": 1.7,
+        "offset": random.normal(size=len(classes)).astype(np.float32),
         "fingerprint": "f" * 64,
     }
     return LinearHead(**{**given, **fields})
@@ -62,7 +67,7 @@ def test_scores_are_those_of_the_formula():
 
 def test_probabilities_are_the_softmax_of_the_sharpened_scores():
     head, x = make(), features()
-    powers = np.exp(1.7 * head.scores(x))
+    powers = np.exp(1.7 * head.scores(x) + head.offset)
 
     np.testing.assert_allclose(head.probabilities(x), powers / powers.sum(axis=1, keepdims=True), rtol=1e-12)
 
@@ -80,8 +85,18 @@ def test_the_prediction_is_the_most_probable_class():
     assert head.predict(x).tolist() == [head.classes[i] for i in head.probabilities(x).argmax(axis=1)]
 
 
-def test_the_sharpness_changes_no_prediction():
-    assert make(sharpness=0.01).predict(features(50)).tolist() == make(sharpness=100.0).predict(features(50)).tolist()
+def test_without_an_offset_the_sharpness_changes_no_prediction():
+    one, other = (make(sharpness=sharpness, offset=None).predict(features(50)) for sharpness in (0.01, 100.0))
+
+    assert one.tolist() == other.tolist()
+
+
+def test_rows_are_divided_by_their_length_where_the_head_says_so():
+    head, x = make(unit=True), features()
+    lengths = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+
+    np.testing.assert_allclose(head.scores(x), make().scores((x / lengths).astype(np.float32)), rtol=1e-5, atol=1e-5)
+    assert np.isfinite(head.scores(np.zeros((1, D), np.float32))).all()
 
 
 def test_no_images_have_no_scores():
@@ -145,40 +160,93 @@ def test_a_scale_of_zero_is_refused():
 # --- on disk ----------------------------------------------------------------------------------------------------
 
 
-def assert_same(found: LinearHead, wanted: LinearHead) -> None:
-    for name in TENSORS:
-        assert getattr(found, name).dtype == np.float32
-        assert getattr(found, name).shape == getattr(wanted, name).shape
-        assert getattr(found, name).tobytes() == getattr(wanted, name).tobytes()
-    for name in ("family", "classes", "sharpness", "fingerprint"):
-        assert getattr(found, name) == getattr(wanted, name)
+def kernel_head(**fields: Any) -> KernelHead:
+    """Return a head of three classes with 2, 0 and 3 support vectors."""
+    random, common = np.random.default_rng(2), make()
+    given = {
+        "family": "svm",
+        "classes": common.classes,
+        "mean": common.mean,
+        "scale": common.scale,
+        "vectors": random.normal(size=(5, D)).astype(np.float32),
+        "dual": random.normal(size=(2, 5)),
+        "intercept": random.normal(size=3),
+        "sizes": np.array([2, 0, 3]),
+        "gamma": 0.1 + 1e-17,
+    }
+    return KernelHead(**{**given, **fields})
 
 
-def test_a_head_comes_back_bit_for_bit(tmp_path):
-    make(sharpness=1 / 3).save(tmp_path / "head.safetensors")
+def neighbour_head(**fields: Any) -> NeighbourHead:
+    common = make()
+    given = {
+        "family": "knn",
+        "classes": common.classes,
+        "mean": common.mean,
+        "scale": common.scale,
+        "rows": features(6),
+        "codes": np.array([0, 1, 2, 0, 1, 2]),
+        "neighbours": 2.0,
+    }
+    return NeighbourHead(**{**given, **fields})
 
-    assert_same(LinearHead.load(tmp_path / "head.safetensors"), make(sharpness=1 / 3))
+
+FORMS = {"linear": make, "kernel": kernel_head, "neighbours": neighbour_head}
+
+
+def assert_same(found: Head, wanted: Head) -> None:
+    assert type(found) is type(wanted)
+    for field in fields(wanted):
+        one, other = getattr(found, field.name), getattr(wanted, field.name)
+        if isinstance(other, np.ndarray):
+            assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes()), field.name
+        else:
+            assert one == other, field.name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_head_comes_back_bit_for_bit(tmp_path, form):
+    head = FORMS[form](sharpness=1 / 3, unit=True, fingerprint="e" * 64)
+    head.save(tmp_path / "head.safetensors")
+    found = load_head(tmp_path / "head.safetensors")
+
+    assert_same(found, head)
+    assert found.probabilities(features()).tobytes() == head.probabilities(features()).tobytes()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_predicts_one_of_its_classes(form):
+    head = FORMS[form]()
+
+    assert set(head.predict(features(30)).tolist()) <= set(head.classes)
+    np.testing.assert_allclose(head.probabilities(features(30)).sum(axis=1), 1)
+
+
+def test_a_head_of_the_first_format_is_read(tmp_path):
+    path = crafted(tmp_path, {"offset": None}, {"format_version": "1", "form": None, "unit": None})
+
+    assert_same(load_head(path), make(offset=None))
 
 
 @pytest.mark.parametrize("classes", [("ä", "日本"), ("", " "), ('"', "\\n\n"), ("1", "2"), ("a\udcff", "b")])
 def test_any_label_comes_back(tmp_path, classes):
     make(classes).save(tmp_path / "head.safetensors")
 
-    assert LinearHead.load(tmp_path / "head.safetensors").classes == classes
+    assert load_head(tmp_path / "head.safetensors").classes == classes
 
 
 def test_a_class_that_no_image_has_comes_back(tmp_path):
     head = make(bias=np.array([0, -1e30, 1], np.float32))
     head.save(tmp_path / "head.safetensors")
 
-    assert_same(LinearHead.load(tmp_path / "head.safetensors"), head)
+    assert_same(load_head(tmp_path / "head.safetensors"), head)
 
 
 def test_views_are_saved_as_what_they_show(tmp_path):
     head = make(weight=np.asfortranarray(make().weight), mean=np.arange(10, dtype=np.float32)[::2])
     head.save(tmp_path / "head.safetensors")
 
-    assert_same(LinearHead.load(tmp_path / "head.safetensors"), head)
+    assert_same(load_head(tmp_path / "head.safetensors"), head)
 
 
 def test_saving_leaves_one_file(tmp_path):
@@ -196,6 +264,8 @@ def crafted(tmp_path: Path, tensors: dict[str, Any] | None = None, metadata: dic
         "classes": json.dumps(head.classes),
         "sharpness": repr(head.sharpness),
         "fingerprint": head.fingerprint,
+        "form": "linear",
+        "unit": "false",
     }
     arrays = {name: getattr(head, name) for name in TENSORS} | (tensors or {})
     texts = plain | (metadata or {})
@@ -211,12 +281,12 @@ def crafted(tmp_path: Path, tensors: dict[str, Any] | None = None, metadata: dic
 
 def refused(path: Path) -> str:
     with pytest.raises((RunError, HeadError)) as caught:
-        LinearHead.load(path)
+        load_head(path)
     return str(caught.value)
 
 
 def test_a_file_made_by_hand_is_read(tmp_path):
-    assert_same(LinearHead.load(crafted(tmp_path)), make())
+    assert_same(load_head(crafted(tmp_path)), make())
 
 
 def test_a_missing_file_is_refused_by_its_name(tmp_path):
@@ -253,7 +323,7 @@ def test_a_header_that_claims_a_huge_size_is_refused(tmp_path, length):
 def test_a_tensor_that_claims_a_huge_size_is_refused(tmp_path):
     header = json.dumps(
         {
-            "__metadata__": {"format_version": "1"},
+            "__metadata__": {"format_version": "2"},
             "weight": {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 2**42]},
         }
     ).encode()
@@ -269,9 +339,9 @@ def test_a_huge_file_is_refused_unread(tmp_path):
     assert "GiB" in refused(path)
 
 
-@pytest.mark.parametrize("version", ["2", "0", "", "one", None])
+@pytest.mark.parametrize("version", ["3", "0", "", "one", None])
 def test_another_version_is_refused(tmp_path, version):
-    assert "format version 1" in refused(crafted(tmp_path, metadata={"format_version": version}))
+    assert "format version 2" in refused(crafted(tmp_path, metadata={"format_version": version}))
 
 
 @pytest.mark.parametrize("name", TENSORS)
@@ -291,6 +361,69 @@ def test_a_tensor_that_is_not_finite_is_refused(tmp_path, name, value):
     tensor.flat[0] = value
 
     assert "finite" in refused(crafted(tmp_path, {name: tensor}))
+
+
+@pytest.mark.parametrize("form", ["", "forest", "Linear", "../linear", "__main__"])
+def test_an_unknown_form_is_refused(tmp_path, form):
+    assert "linear, kernel, neighbours" in refused(crafted(tmp_path, metadata={"form": form}))
+
+
+@pytest.mark.parametrize("form", ["kernel", "neighbours"])
+def test_the_tensors_of_another_form_are_refused(tmp_path, form):
+    refused(crafted(tmp_path, metadata={"form": form, "gamma": "1.0", "neighbours": "1.0"}))
+
+
+@pytest.mark.parametrize("unit", ["", "1", "yes", "null", "[]", "[" * 100_000])
+def test_a_unit_that_is_neither_true_nor_false_is_refused(tmp_path, unit):
+    refused(crafted(tmp_path, metadata={"unit": unit}))
+
+
+IMPOSSIBLE = {
+    "a size below zero": lambda: kernel_head(sizes=np.array([6, -1, 0])),
+    "sizes of more vectors": lambda: kernel_head(sizes=np.array([2, 2, 3])),
+    "sizes whose sum overflows": lambda: kernel_head(sizes=np.array([2**62, 2**62, 5])),
+    "no gamma": lambda: kernel_head(gamma=0.0),
+    "an infinite gamma": lambda: kernel_head(gamma=np.inf),
+    "too few coefficients": lambda: kernel_head(dual=np.zeros((1, 5))),
+    "too few intercepts": lambda: kernel_head(intercept=np.zeros(2)),
+    "a vector that is no number": lambda: kernel_head(vectors=np.full((5, D), np.nan, np.float32)),
+    "a class that there is not": lambda: neighbour_head(codes=np.array([0, 1, 2, 3, 1, 2])),
+    "a class below zero": lambda: neighbour_head(codes=np.array([0, 1, 2, -1, 1, 2])),
+    "no neighbours": lambda: neighbour_head(neighbours=0.0),
+    "more neighbours than rows": lambda: neighbour_head(neighbours=7.0),
+    "half a neighbour": lambda: neighbour_head(neighbours=1.5),
+    "neighbours that are no number": lambda: neighbour_head(neighbours=np.nan),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_parameters_that_make_no_head_are_refused(case):
+    with pytest.raises(HeadError, match="expected"):
+        IMPOSSIBLE[case]()
+
+
+@pytest.mark.parametrize("form", ["kernel", "neighbours"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_truncated_file_of_each_form_is_refused(tmp_path, form, part):
+    path = tmp_path / "head.safetensors"
+    FORMS[form]().save(path)
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+
+    refused(path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seed", range(20))
+def test_a_file_with_flipped_bits_is_refused_or_read_as_numbers(tmp_path, form, seed):
+    path = tmp_path / "head.safetensors"
+    FORMS[form]().save(path)
+    data, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    for place in random.integers(0, len(data), 8):
+        data[place] ^= 1 << int(random.integers(8))
+    path.write_bytes(data)
+
+    with suppress(RunError, HeadError):
+        load_head(path)
 
 
 @pytest.mark.parametrize("name", ["family", "classes", "sharpness", "fingerprint"])

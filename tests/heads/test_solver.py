@@ -1,0 +1,264 @@
+"""The solver beside scikit-learn's, on the very same problems; and each loss beside its own differences."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from bottleneck.errors import HeadError
+from bottleneck.heads import solver as module
+from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.losses import Logistic, Softmax, SquaredHinge
+from bottleneck.heads.precondition import Preconditioner, spectrum
+from bottleneck.heads.solver import Material, Problems, relative, solve
+from bottleneck.heads.table import Held, scaled, scalings
+
+N, D = 240, 60
+CS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
+
+
+def features(seed: int = 0, count: int = N) -> np.ndarray:
+    """Return features as a network gives them: not negative, correlated, a few directions much larger."""
+    random = np.random.default_rng(seed)
+    mixing = random.normal(size=(D, D)) * (1 + np.arange(D))[:, None] ** -1.0
+    return np.maximum(random.normal(size=(count, D)) @ mixing, 0).astype(np.float32)
+
+
+def classes(x: np.ndarray, count: int) -> np.ndarray:
+    random = np.random.default_rng(5)
+    scores = (x - x.mean(axis=0)) @ random.normal(size=(D, count)) + random.gumbel(size=(len(x), count)) * 2
+    return scores.argmax(axis=1)
+
+
+def problems(Cs: list[float], folds: int = 1, outputs: tuple[int, ...] = (0,)) -> Problems:
+    each = [(C, fold, output) for C in Cs for fold in range(folds) for output in outputs]
+    C, fold, output = (np.array(column) for column in zip(*each, strict=True))
+    return Problems(C=C.astype(float), fold=fold, output=output)
+
+
+def material(x: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> Material:
+    return Material(
+        table=Held(x), target=target, weights=np.ones((len(x), 1), np.float32) if weights is None else weights
+    )
+
+
+def signs(codes: np.ndarray, count: int) -> np.ndarray:
+    return np.where(codes[:, None] == np.arange(count), 1, -1).astype(np.float32)
+
+
+def logistic_objective(x, codes, C, weight, bias, row_weights=None) -> float:
+    scores = x.astype(np.float64) @ weight.T + bias
+    if len(weight) == 1:
+        losses = np.logaddexp(0, -np.where(codes == 1, 1, -1) * scores[:, 0])
+    else:
+        top = scores.max(axis=1)
+        losses = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - scores[np.arange(len(x)), codes]
+    return float(C * (losses * (1 if row_weights is None else row_weights)).sum() + (weight**2).sum() / 2)
+
+
+def hinge_objective(x, sign, C, weight, bias) -> float:
+    short = np.maximum(0, 1 - sign * (x.astype(np.float64) @ weight + bias))
+    return float(C * (short**2).sum() + (weight**2).sum() / 2 + bias**2 / 2)
+
+
+# --- beside scikit-learn ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_logistic_reaches_scikit_learns_objective_at_every_C(count, device):
+    x = features()
+    codes = classes(x, count)
+    loss = Logistic() if count == 2 else Softmax(count)
+    target = signs(codes, 2) if count == 2 else codes
+    found = solve(Arrays(device), material(x, target), loss, problems(CS, outputs=(1,)), tolerance=3e-5)
+
+    for C, theta, objective in zip(CS, found.theta.astype(np.float64), found.objective, strict=True):
+        theirs = LogisticRegression(C=C, max_iter=10_000, tol=1e-8).fit(x.astype(np.float64), codes)
+        best = logistic_objective(x, codes, C, theirs.coef_, theirs.intercept_)
+        ours = logistic_objective(x, codes, C, theta[:, :-1], theta[:, -1])
+        assert ours <= best * (1 + 1e-3), C
+        assert objective == pytest.approx(ours, rel=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+def test_svm_reaches_liblinears_objective_at_every_C(device):
+    x = features()
+    codes = classes(x, 4)
+    grid = problems(CS, outputs=(0, 1, 2, 3))
+    found = solve(Arrays(device), material(x, signs(codes, 4)), SquaredHinge(), grid, tolerance=1e-5)
+
+    for C, output, (theta,) in zip(grid.C, grid.output, found.theta.astype(np.float64), strict=True):
+        sign = signs(codes, 4)[:, output]
+        theirs = LinearSVC(C=C, dual=False, tol=1e-8, max_iter=100_000).fit(x.astype(np.float64), sign)
+        best = hinge_objective(x, sign, C, theirs.coef_[0], theirs.intercept_[0])
+        assert hinge_objective(x, sign, C, theta[:-1], theta[-1]) <= best * (1 + 1e-3), (C, output)
+
+
+def test_rows_may_have_weights():
+    x = features()
+    codes, weights = classes(x, 3), np.random.default_rng(1).uniform(0.2, 3, N).astype(np.float32)
+    found = solve(Arrays(), material(x, codes, weights[:, None]), Softmax(3), problems([0.1]), tolerance=1e-6)
+    theirs = LogisticRegression(C=0.1, max_iter=10_000, tol=1e-8).fit(x.astype(np.float64), codes, weights)
+    theta = found.theta[0].astype(np.float64)
+
+    best = logistic_objective(x, codes, 0.1, theirs.coef_, theirs.intercept_, weights)
+    assert logistic_objective(x, codes, 0.1, theta[:, :-1], theta[:, -1], weights) <= best * (1 + 1e-4)
+
+
+def test_a_fold_sees_its_own_rows_in_its_own_scaling():
+    x = features()
+    codes = classes(x, 3)
+    trained = np.random.default_rng(2).random((N, 3)) > 0.3
+    whole, *folds = scalings(Held(x), trained, "standard")
+    shift, gain = relative(whole, folds)
+    shared = Material(
+        table=scaled(Held(x), whole), target=codes, weights=trained.astype(np.float32), shift=shift, gain=gain
+    )
+    together = solve(Arrays(), shared, Softmax(3), problems([0.01, 1.0], folds=3), tolerance=1e-7)
+
+    for number, (C, fold) in enumerate((C, fold) for C in (0.01, 1.0) for fold in range(3)):
+        rows = trained[:, fold]
+        alone = material(folds[fold](x[rows]), codes[rows])
+        expected = solve(Arrays(), alone, Softmax(3), problems([C]), tolerance=1e-7)
+        assert together.objective[number] == pytest.approx(expected.objective[0], rel=1e-5)
+        np.testing.assert_allclose(together.theta[number], expected.theta[0], atol=2e-2)
+
+
+# --- how it goes there ------------------------------------------------------------------------------------------
+
+
+def test_problems_that_do_not_fit_together_are_solved_in_parts(monkeypatch):
+    x = features()
+    codes = classes(x, 3)
+    whole = solve(Arrays(), material(x, codes), Softmax(3), problems(CS), tolerance=1e-6)
+    monkeypatch.setattr(module, "_WORKING_BYTES", 60_000)
+    parts = solve(Arrays(), material(x, codes), Softmax(3), problems(CS), tolerance=1e-6)
+
+    np.testing.assert_allclose(parts.objective, whole.objective, rtol=1e-4)
+
+
+def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch):
+    x = features()
+    codes = classes(x, 3)
+    whole = solve(Arrays(), material(x, codes), Softmax(3), problems(CS), tolerance=1e-6)
+    monkeypatch.setattr(module, "_CELLS", 1)  # 64 rows
+    blocks = solve(Arrays(), material(x, codes), Softmax(3), problems(CS), tolerance=1e-6)
+
+    np.testing.assert_allclose(blocks.objective, whole.objective, rtol=1e-4)
+
+
+def test_a_start_near_the_end_is_a_short_way():
+    x = features()
+    codes = classes(x, 3)
+    first = solve(Arrays(), material(x, codes), Softmax(3), problems([1.0]), tolerance=1e-6)
+    again = solve(Arrays(), material(x, codes), Softmax(3), problems([1.0]), tolerance=1e-5, start=first.theta)
+
+    assert again.iterations[0] < first.iterations[0] / 3
+    assert again.objective[0] == pytest.approx(first.objective[0], rel=1e-4)
+
+
+def test_easy_problems_end_before_hard_ones():
+    x = features()
+    found = solve(Arrays(), material(x, classes(x, 3)), Softmax(3), problems([1e-5, 10.0]), tolerance=1e-5)
+
+    assert found.iterations[0] < found.iterations[1]
+
+
+def test_a_fold_without_rows_has_the_weights_it_began_with():
+    x = features()
+    weights = np.stack([np.ones(N), np.zeros(N)], axis=1).astype(np.float32)
+    found = solve(Arrays(), material(x, classes(x, 3), weights), Softmax(3), problems([1.0], folds=2), tolerance=1e-5)
+
+    assert np.isfinite(found.theta).all()
+    assert not found.theta[1].any()
+    assert found.theta[0].any()
+
+
+def test_knowing_the_large_directions_saves_most_of_the_way(monkeypatch):
+    x = features() * np.float32(30)
+    codes = classes(features(), 3)
+    known = solve(Arrays(), material(x, codes), Softmax(3), problems([1.0]), tolerance=1e-4).iterations[0]
+    monkeypatch.setattr("bottleneck.heads.solver.Preconditioner", Plain)
+    unknown = solve(Arrays(), material(x, codes), Softmax(3), problems([1.0]), tolerance=1e-4).iterations[0]
+
+    assert known < unknown / 2
+
+
+class Plain(Preconditioner):
+    """A preconditioner that knows nothing."""
+
+    def __call__(self, gradient: np.ndarray) -> np.ndarray:
+        return gradient * 1e-4
+
+
+def test_the_spectrum_is_that_of_the_covariance():
+    x = features(count=2000)
+    found = spectrum(Arrays(), Held(x))
+    exact = np.linalg.eigvalsh(x.T.astype(np.float64) @ x / len(x))[::-1]
+    rank = len(found.values)
+
+    np.testing.assert_allclose(found.values[:10], exact[:10], rtol=1e-3)
+    np.testing.assert_allclose(found.values.sum() + found.tail * (D - rank), exact.sum(), rtol=1e-3)
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(rank), atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_fewer_rows_than_directions_have_a_spectrum(count):
+    found = spectrum(Arrays(), Held(features(count=count)))
+
+    assert found.vectors.shape == (D, len(found.values))
+    assert np.isfinite(found.vectors).all()
+
+
+# --- losses -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+@pytest.mark.parametrize("loss", [Softmax(3), Logistic(), SquaredHinge()], ids=lambda loss: type(loss).__name__)
+def test_a_losss_derivative_is_that_of_its_differences(loss, device):
+    arrays, random = Arrays(device), np.random.default_rng(0)
+    scores = random.normal(size=(4, 2, loss.outputs)).astype(np.float32)
+    weights = random.uniform(0.5, 2, (4, 2)).astype(np.float32)
+    target = np.array([0, 2, 1, 1]) if loss.outputs == 3 else random.choice([-1, 1], (4, 2)).astype(np.float32)
+
+    def ask(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        total, slope = loss(arrays, arrays.put(at.copy()), arrays.put(target), arrays.put(weights))
+        return arrays.get(total), arrays.get(slope)
+
+    slope = ask(scores)[1]
+    for place in np.ndindex(scores.shape):
+        change = np.zeros_like(scores)
+        change[place] = 1e-2
+        difference = ((ask(scores + change)[0] - ask(scores - change)[0]) / 2e-2)[place[1]]
+        assert slope[place] == pytest.approx(difference, abs=2e-2)
+
+
+@pytest.mark.parametrize("loss", [Softmax(3), Logistic()], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("size", [1e3, 1e10, 1e30])
+def test_huge_scores_have_a_finite_loss(loss, size):
+    scores = np.array([-1, 1, 0.5][: loss.outputs], np.float32).reshape(1, 1, -1) * np.float32(size)
+    target = np.array([1]) if loss.outputs == 3 else np.ones((1, 1), np.float32)
+    total, slope = loss(Arrays(), scores, target, np.ones((1, 1), np.float32))
+
+    assert np.isfinite(total).all()
+    assert np.isfinite(slope).all()
+
+
+# --- where it is computed ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["", "abacus", "cuda:99", "mps"])
+def test_a_device_that_is_not_there_is_a_head_error(device):
+    with pytest.raises(HeadError, match="device"):
+        Arrays(device)
+
+
+def test_torch_computes_what_numpy_does():
+    x = features()
+    one, other = (
+        solve(Arrays(device), material(x, classes(x, 3)), Softmax(3), problems(CS), tolerance=1e-6)
+        for device in ("cpu", "torch")
+    )
+
+    np.testing.assert_allclose(one.objective, other.objective, rtol=1e-4)
