@@ -92,11 +92,14 @@ class Solution:
     objective : ndarray of float64, shape (p,)
     iterations : ndarray of int, shape (p,)
         Passes over the features.
+    ended : ndarray of bool, shape (p,)
+        Whether the tolerance was reached.
     """
 
     theta: NDArray[np.float32]
     objective: NDArray[np.float64]
     iterations: NDArray[np.intp]
+    ended: NDArray[np.bool_]
 
 
 def relative(whole: Scaling, folds: list[Scaling]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -114,6 +117,7 @@ def solve(
     *,
     tolerance: float,
     start: NDArray[np.float32] | None = None,
+    most: int = _ITERATIONS,
 ) -> Solution:
     """Solve all problems.
 
@@ -129,6 +133,8 @@ def solve(
         than this part of its objective.
     start : ndarray of float32, shape (p, outputs, d + 1), optional
         Where the problems begin; by default at 0.
+    most : int
+        Passes over the features that a problem may take.
 
     Notes
     -----
@@ -137,12 +143,14 @@ def solve(
     d = material.table.shape[1]
     directions = spectrum(arrays, material.table)
     theta = np.zeros((len(problems), loss.outputs, d + 1), np.float32) if start is None else start.copy()
-    objective, iterations = np.zeros(len(problems)), np.zeros(len(problems), np.intp)
+    objective, iterations = np.zeros(len(problems)), np.full(len(problems), most)
+    ended = np.zeros(len(problems), bool)
+    found = Solution(theta=theta, objective=objective, iterations=iterations, ended=ended)
     each = 4 * loss.outputs * (d + 1) * (3 * _MEMORY + 8)
     for part in _parts(len(problems), max(1, _WORKING_BYTES // each)):
-        pass_by = _Pass(arrays, material, loss, problems[part])
-        _solve(pass_by, directions, theta[part], objective[part], iterations[part], tolerance)
-    return Solution(theta=theta, objective=objective, iterations=iterations)
+        own = Solution(**{name: value[part] for name, value in vars(found).items()})
+        _solve(_Pass(arrays, material, loss, problems[part]), directions, own, tolerance, most)
+    return found
 
 
 def _parts(count: int, most: int) -> Iterator[slice]:
@@ -214,31 +222,24 @@ class _Pass:
         return self.arrays.put(np.ascontiguousarray(self.material.weights[rows][:, self.problems.fold]))
 
 
-def _solve(
-    pass_by: _Pass,
-    directions: Spectrum,
-    theta: NDArray[np.float32],
-    objective: NDArray[np.float64],
-    iterations: NDArray[np.intp],
-    tolerance: float,
-) -> None:
-    """Solve, from `theta` and into it."""
+def _solve(pass_by: _Pass, directions: Spectrum, found: Solution, tolerance: float, most: int) -> None:
+    """Solve, from what is found so far and into it."""
     arrays = pass_by.arrays
     rows_of = pass_by.material.weights.sum(axis=0)[pass_by.problems.fold]
     strength = (pass_by.problems.C * np.maximum(rows_of, 1e-6) * pass_by.loss.curvature).astype(np.float32)
     lbfgs = _Lbfgs(arrays, Preconditioner(directions, arrays.put(strength), pass_by.loss.bias_penalty))
-    left = np.arange(len(theta))  # the problems that have not ended
-    point = arrays.put(theta)
+    left = np.arange(len(found.theta))  # the problems that have not ended
+    point = arrays.put(found.theta)
     value, gradient = pass_by(point)
     step = arrays.zeros(len(left)) + 1
     direction = lbfgs.direction(gradient)
-    for iteration in range(_ITERATIONS):
+    for iteration in range(most):
         expected = -_dot(arrays, gradient, direction)
         ended = arrays.get((expected / 2 <= tolerance * value) | (step < _SHORTEST))
-        if ended.any() and (ended.all() or ended.mean() > 0.1 or iteration == _ITERATIONS - 1):
+        if ended.any() and (ended.all() or ended.mean() > 0.1 or iteration == most - 1):
             out, stay = np.flatnonzero(ended), np.flatnonzero(~ended)
-            theta[left[out]], objective[left[out]] = arrays.get(point)[out], arrays.get(value)[out]
-            iterations[left[out]] = iteration + 1
+            found.theta[left[out]], found.objective[left[out]] = arrays.get(point)[out], arrays.get(value)[out]
+            found.iterations[left[out]], found.ended[left[out]] = iteration + 1, True
             if not len(stay):
                 return
             left, rows = left[stay], arrays.put(stay)
@@ -257,7 +258,7 @@ def _solve(
         point, gradient = new_point, new_gradient
         direction = lbfgs.direction(gradient)
         step = xp.where(fell, 1 + 0 * step, step * _SHRINK)
-    theta[left], objective[left], iterations[left] = arrays.get(point), arrays.get(value), _ITERATIONS
+    found.theta[left], found.objective[left] = arrays.get(point), arrays.get(value)
 
 
 class _Lbfgs:

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from bottleneck.errors import HeadError
+from bottleneck.heads import newton
 from bottleneck.heads.family import Family
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.logistic import of_task, signs
 from bottleneck.heads.losses import SquaredHinge
 from bottleneck.heads.solver import Problems, solve
+from bottleneck.heads.table import Held
 from bottleneck.heads.task import Task
 
 _SEARCH, _EXACT = 1e-5, 1e-7
+_PASSES = 32  # after which few rows are left inside the margin, and `newton` is quicker
 
 KERNELS = ("linear", "rbf")
 
@@ -32,7 +35,11 @@ class SvmFamily(LinearFamily):
         begin = None if start is None else start[:, :, outputs].reshape(len(problems), 1, -1)
         tolerance = _EXACT if exact else _SEARCH
         material = of_task(task, signs(task))
-        found = solve(task.arrays, material, SquaredHinge(), problems, tolerance=tolerance, start=begin)
+        few = isinstance(material.table, Held) and len(task.codes) <= newton.MOST_ROWS
+        passes = {"most": _PASSES} if few else {}
+        found = solve(task.arrays, material, SquaredHinge(), problems, tolerance=tolerance, start=begin, **passes)
+        if few and not found.ended.all():
+            newton.finish(material, problems, found, tolerance=tolerance)
         theta = found.theta.reshape(len(Cs), folds, len(outputs), -1)
         return np.concatenate([-theta, theta], axis=2) if task.count == 2 else theta
 

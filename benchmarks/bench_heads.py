@@ -1,0 +1,340 @@
+"""Searching heads on cached features, beside scikit-learn on the same array; and what a large softmax needs.
+
+python benchmarks/bench_heads.py [--quick] [--only PART,...] [--repeats N] [--cache DIR --model NAME]
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+PARTS = ("small", "large", "softmax", "real")
+DECADES = [10.0**power for power in range(-5, 2)]
+RBF_C = [0.1, 1.0, 10.0, 100.0]
+FOLDS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts: {', '.join(PARTS)}")
+    parser.add_argument("--repeats", type=int, default=3, help="of which the median is told; LinearSVC runs once")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the streamed softmax")
+    parser.add_argument("--images", help="a folder of images beside the digits, for the part real")
+    parser.add_argument("--cache", help="measure the part small on these cached features instead of made-up ones")
+    parser.add_argument("--model", help="of --cache")
+    parser.add_argument("--train", help=argparse.SUPPRESS)  # the streamed softmax, in a process of its own
+    options = parser.parse_args()
+    if options.train:
+        train_streamed(Path(options.train))
+        return
+    chosen = options.only.split(",")
+    if "small" in chosen:
+        x, labels = cached(options.cache, options.model) if options.cache else made(3000, 1280, 5)
+        small(x, labels, options.repeats)
+    if "large" in chosen:
+        large()
+    if "softmax" in chosen:
+        streamed(options.rows)
+    if "real" in chosen:
+        real(options.images)
+
+
+# --- features ---------------------------------------------------------------------------------------------------
+
+
+def made(rows: int, dim: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return features as a network gives them (not negative, correlated), standardised, of classes that overlap."""
+    random = np.random.default_rng(0)
+    mixing = random.standard_normal((dim, dim), np.float32) / np.sqrt(dim)
+    sizes = (1 + np.arange(dim, dtype=np.float32)) ** -0.5
+    codes = random.integers(0, classes, rows)
+    centres = random.standard_normal((classes, dim), np.float32) * 0.18
+    x = ((random.standard_normal((rows, dim), np.float32) + centres[codes]) * sizes) @ mixing
+    x = np.maximum(x / x.std(), 0)
+    return ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32), np.array([f"class {code}" for code in codes])
+
+
+def cached(folder: str, model: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the training part of what was last extracted into a cache, standardised."""
+    from bottleneck.parts import part
+    from bottleneck.selection import select
+
+    selected = select(None, model=model, cache=folder, runs="runs", labels=True)
+    own = part(selected.usable, selected.store, "train")
+    x = own.table.take(np.arange(len(own)))
+    x = x[:, x.std(axis=0) > 0]
+    return (x - x.mean(axis=0)) / x.std(axis=0), np.array(own.labels)
+
+
+# --- searches beside GridSearchCV -------------------------------------------------------------------------------
+
+
+def small(x: np.ndarray, labels: np.ndarray, repeats: int) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import SVC, LinearSVC
+
+    n, d = x.shape
+    print(f"\n{n:,} x {d:,} of {len(set(labels))} classes, {FOLDS} folds, medians of {repeats}:\n", flush=True)
+    print_row(
+        "head",
+        "values of C",
+        "GridSearchCV, s",
+        "in two processes, s",
+        "bottleneck, s",
+        "ratio to the quicker",
+        "accuracy, theirs / ours, %",
+        "C, theirs / ours",
+        "objective above theirs, worst C",
+    )
+    print_row(*["---"] * 9)
+    compare("logistic", {}, LogisticRegression(max_iter=1000), DECADES, x, labels, repeats)
+    compare("svm", {}, LinearSVC(), DECADES, x, labels, repeats)
+    compare("svm", {"kernel": "rbf"}, SVC(), RBF_C, x, labels, repeats)
+
+
+def compare(
+    name: str, kind: dict, model: object, grid: list[float], x: np.ndarray, labels: np.ndarray, repeats: int
+) -> None:
+    from sklearn.model_selection import GridSearchCV, PredefinedSplit
+
+    from bottleneck.heads.family import family
+    from bottleneck.heads.folds import divide
+    from bottleneck.heads.search import search
+
+    codes = np.unique(labels, return_inverse=True)[1]
+    split = PredefinedSplit(divide(codes, None, FOLDS, 0).tested)  # the very folds that ours are
+    some = family(name, **kind)
+    found, ours = timed(lambda: search(x, labels.tolist(), some, grid=grid, folds=FOLDS, normalize="none"), repeats)
+
+    def theirs(jobs: int | None) -> object:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return GridSearchCV(model, {"C": grid}, cv=split, n_jobs=jobs).fit(x, labels)
+
+    searched, alone = timed(lambda: theirs(None), 1 if name == "svm" else repeats)
+    _, together = timed(lambda: theirs(2), 1 if name == "svm" else repeats)
+    scores = searched.cv_results_["mean_test_score"]
+    same = found.fold_accuracy.mean(axis=1)
+    worst = f"{objectives(name, x, codes, grid):.1e}" if not kind else ""
+    print_row(
+        " ".join([name, *kind.values()]),
+        len(grid),
+        f"{alone:.1f}",
+        f"{together:.1f}",
+        f"{ours:.2f}",
+        f"{min(alone, together) / ours:.1f}",
+        f"{100 * scores.max():.1f} / {100 * same.max():.1f}",
+        f"{grid[int(scores.argmax())]:g} / {found.params['C']:g}",
+        worst,
+    )
+
+
+def objectives(name: str, x: np.ndarray, codes: np.ndarray, grid: list[float]) -> float:
+    """Return by how much the worst of our objectives, as searched, is above scikit-learn's best, relatively."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
+    from bottleneck.heads.arrays import Arrays
+    from bottleneck.heads.family import family
+    from bottleneck.heads.folds import everything
+    from bottleneck.heads.table import Held
+    from bottleneck.heads.task import Task
+
+    count = int(codes.max()) + 1
+    task = Task(table=Held(x), codes=codes, count=count, folds=everything(len(x)), normalize="none", arrays=Arrays())
+    paths = family(name).paths(task, grid, exact=False)[:, 0].astype(np.float64)
+    worst = -np.inf
+    for C, theta in zip(grid, paths, strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if name == "logistic":
+                model = LogisticRegression(C=C, max_iter=10_000, tol=1e-6).fit(x, codes)
+                best, ours = (softmax_objective(x, codes, C, w, b) for w, b in
+                              ((model.coef_, model.intercept_), (theta[:, :-1], theta[:, -1])))  # fmt: skip
+            else:
+                model = LinearSVC(C=C, tol=1e-5, max_iter=20_000).fit(x, codes)
+                best, ours = (hinge_objective(x, codes, C, w, b) for w, b in
+                              ((model.coef_, model.intercept_), (theta[:, :-1], theta[:, -1])))  # fmt: skip
+        worst = max(worst, ours / best - 1)
+    return float(worst)
+
+
+def softmax_objective(x: np.ndarray, codes: np.ndarray, C: float, weight: np.ndarray, bias: np.ndarray) -> float:
+    scores = x @ weight.T + bias
+    top = scores.max(axis=1)
+    losses = np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - scores[np.arange(len(x)), codes]
+    return float(C * losses.sum() + (weight**2).sum() / 2)
+
+
+def hinge_objective(x: np.ndarray, codes: np.ndarray, C: float, weight: np.ndarray, bias: np.ndarray) -> float:
+    sign = np.where(codes[:, None] == np.arange(len(weight)), 1, -1)
+    short = np.maximum(0, 1 - sign * (x @ weight.T + bias))
+    return float(C * (short**2).sum() + ((weight**2).sum() + (bias**2).sum()) / 2)
+
+
+def large() -> None:
+    """Compare a search with what one fit of scikit-learn's foretells of its own: 35 fits."""
+    from sklearn.linear_model import LogisticRegression
+
+    from bottleneck.heads.family import family
+    from bottleneck.heads.search import search
+
+    x, labels = made(20_000, 2048, 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, one = timed(lambda: LogisticRegression().fit(x, labels), 1)
+    found, ours = timed(lambda: search(x, labels.tolist(), family("logistic"), grid=DECADES, normalize="none"), 1)
+    foretold = one * len(DECADES) * FOLDS
+    print(
+        f"\n20,000 x 2,048 of 50 classes: one LogisticRegression {one:.1f} s (training accuracy "
+        f"{100 * model.score(x, labels):.1f} %), so {foretold:.0f} s for {len(DECADES)} values of C and {FOLDS} folds; "
+        f"bottleneck's search {ours:.1f} s, {foretold / ours:.1f} times as fast; C {found.params['C']:g}, "
+        f"cross-validated {100 * found.accuracy:.1f} %; peak memory {peak():,.0f} MB",
+        flush=True,
+    )
+
+
+# --- softmax on a million rows ----------------------------------------------------------------------------------
+
+
+def streamed(rows: int) -> None:
+    """Write shards of random float16 features and train softmax on them, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_store(Path(folder), rows)
+        done = subprocess.run([sys.executable, __file__, "--train", folder], check=True, capture_output=True, text=True)
+        print("\n" + done.stdout, flush=True)
+
+
+def write_store(folder: Path, rows: int, dim: int = 512, classes: int = 10) -> None:
+    from bottleneck.backbones.spec import Spec
+    from bottleneck.cache.store import FeatureCache
+    from bottleneck.images.preprocessing import Preprocessing
+
+    preprocessing = Preprocessing(
+        resize=8, crop=8, interpolation="bilinear", antialias=True, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    spec = Spec(
+        backbone="made-up", weights="0" * 64, layer="fc:input", pooling="avg", preprocessing=preprocessing,
+        transform_input=False, precision="fp16", decoder=1,
+    )  # fmt: skip
+    store, random = FeatureCache(folder).store(spec), np.random.default_rng(0)
+    centres = random.standard_normal((classes, dim), np.float32) * 0.2
+    step = 100_000
+    for start in range(0, rows, step):  # by class, as an extraction goes
+        codes = np.sort(np.arange(start, min(start + step, rows)) * classes // rows)
+        x = (random.standard_normal((len(codes), dim), np.float32) + centres[codes]).astype(np.float16)
+        digests = np.zeros((len(codes), 32), np.uint8)
+        digests[:, :8] = np.arange(start, start + len(codes))[:, None] >> (8 * np.arange(8)) & 255
+        digests[:, 8] = codes
+        store.append(digests, x)
+
+
+def train_streamed(folder: Path) -> None:
+    from bottleneck.cache.store import FeatureCache
+    from bottleneck.heads.arrays import Arrays
+    from bottleneck.heads.family import family
+    from bottleneck.heads.folds import everything
+    from bottleneck.heads.table import Streamed
+    from bottleneck.heads.task import Task
+
+    (store,) = FeatureCache(folder).stores()
+    digests = store.digests()
+    codes = digests[:, 8].astype(np.intp)
+    before = peak()
+    stream, opened = timed(lambda: store.stream(digests), 1)
+    read, reading = timed(lambda: sum(len(rows) for rows, _ in stream.blocks()), 1)
+    task = Task(
+        table=Streamed(stream), codes=codes, count=10, folds=everything(len(codes)), normalize="none", arrays=Arrays()
+    )
+    _, training = timed(lambda: family("softmax", epochs=1).fit(task, {"C": 1.0}), 1)
+    theirs = plain_h5py(sorted((store.folder / "shards").glob("*.h5")))
+    print(
+        f"softmax on {read:,} x {stream.shape[1]} {stream.dtype} of 10 classes: proving the shards {opened:.1f} s, "
+        f"reading them once {reading:.2f} s (plain h5py {theirs:.2f} s), an epoch {training:.2f} s, {reading / training:.2f} of "
+        f"the speed of reading ({theirs / training:.2f} of plain h5py's); peak memory {peak():,.0f} MB ({before:,.0f} "
+        f"before; torch is not imported: {'torch' not in sys.modules})"
+    )
+
+
+def plain_h5py(shards: list[Path]) -> float:
+    import h5py
+
+    def read() -> None:
+        for path in shards:
+            with h5py.File(path) as file:
+                features = file["features"]
+                for start in range(0, len(features), 10_000):
+                    features[start : start + 10_000]
+
+    return timed(read, 1)[1]
+
+
+# --- real images ------------------------------------------------------------------------------------------------
+
+
+def real(images: str | None) -> None:
+    """Search the heads on features of the demonstration's digits, and of a folder."""
+    import bottleneck
+    from bottleneck.demo.digits import write_digits
+
+    print()
+    print_row(
+        "images",
+        "head",
+        "cross-validated, %",
+        "calibration error, cross-validated",
+        "held-out, %",
+        "95 % interval",
+        "calibration error",
+        "seconds",
+    )
+    print_row(*["---"] * 8)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        for source in [write_digits(home / "digits"), *([Path(images)] if images else [])]:
+            bottleneck.extract(source, cache=home / "cache", runs=home / "runs")
+            for head in ("logistic", "svm", "softmax", "ridge", "knn", "centroid"):
+                run = bottleneck.fit(source, head=head, cache=home / "cache", runs=home / "runs")
+                found, metrics = run.card["search"], run.metrics
+                low, high = metrics["accuracy_ci95"]
+                print_row(
+                    source.name,
+                    head,
+                    f"{100 * run.cv_accuracy:.1f}",
+                    f"{found['cv']['ece']:.3f}",
+                    f"{100 * metrics['accuracy']:.1f}",
+                    f"{100 * low:.1f} to {100 * high:.1f}",
+                    f"{metrics['ece']:.3f}",
+                    f"{run.card['seconds']:.1f}",
+                )
+
+
+def print_row(*cells: object) -> None:
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def timed(work: Callable[[], object], repeats: int) -> tuple[object, float]:
+    """Return what the last of some runs returned, and the median of their seconds."""
+    seconds, found = [], None
+    for _ in range(repeats):
+        started = time.perf_counter()
+        found = work()
+        seconds.append(time.perf_counter() - started)
+    return found, statistics.median(seconds)
+
+
+def peak() -> float:
+    """Return the largest memory this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

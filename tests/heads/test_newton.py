@@ -1,0 +1,78 @@
+"""Support vector machines with large C, which go the last part of the way by Newton's method."""
+
+import numpy as np
+import pytest
+from sklearn.svm import LinearSVC
+
+from bottleneck.heads import newton, svm
+from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.family import family
+from bottleneck.heads.folds import Folds
+from bottleneck.heads.table import Held, scalings
+from bottleneck.heads.task import Task
+
+N, D, K = 200, 40, 3
+CS = [1e-3, 1e-2, 1e-1, 1.0, 10.0]
+
+
+def rows(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    codes = random.integers(0, K, N)
+    x = random.normal(size=(N, D)) + 0.7 * random.normal(size=(K, D))[codes]
+    return x.astype(np.float32), codes
+
+
+def task(trained: np.ndarray, **options: object) -> Task:
+    x, codes = rows()
+    folds = Folds(tested=np.full(N, -1), trained=trained)
+    return Task(table=Held(x), codes=codes, count=K, folds=folds, arrays=Arrays(), **options)
+
+
+def objective(x: np.ndarray, sign: np.ndarray, strength: np.ndarray, theta: np.ndarray) -> float:
+    theta = theta.astype(np.float64)
+    short = np.maximum(0, 1 - sign * (x @ theta[:-1] + theta[-1]))
+    return float(strength @ short**2 + theta @ theta / 2)
+
+
+@pytest.fixture(params=["newton", "lbfgs"])
+def way(request, monkeypatch):
+    """Go the way by Newton's method alone, or not at all."""
+    monkeypatch.setattr(svm, "_PASSES", 1)
+    if request.param == "lbfgs":
+        monkeypatch.setattr(newton, "MOST_ROWS", 0)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_each_fold_reaches_liblinears_objective_at_every_C(way, balanced):
+    x, codes = rows()
+    trained = np.random.default_rng(1).random((N, 2)) > 0.3
+    given = task(trained, balanced=balanced)
+    found = family("svm").paths(given, CS, exact=True)
+
+    for fold, scaling in enumerate(scalings(Held(x), trained, "standard")[1:]):
+        own = trained[:, fold]
+        scaled, weights = scaling(x[own]).astype(np.float64), given.weights[own, fold].astype(np.float64)
+        for number, C in enumerate(CS):
+            for output in range(K):
+                sign = np.where(codes[own] == output, 1, -1)
+                model = LinearSVC(C=C, dual=False, tol=1e-8, max_iter=100_000).fit(scaled, sign, weights)
+                best = objective(scaled, sign, C * weights, np.append(model.coef_[0], model.intercept_))
+                ours = objective(scaled, sign, C * weights, found[number, fold, output])
+                assert ours <= best * (1 + 1e-3), (C, output)
+
+
+def test_two_ways_lead_to_one_end(monkeypatch):
+    everything = np.ones((N, 1), bool)
+    one = family("svm").paths(task(everything), CS, exact=True)
+    monkeypatch.setattr(svm, "_PASSES", 1)
+    other = family("svm").paths(task(everything), CS, exact=True)
+
+    np.testing.assert_allclose(one, other, atol=2e-2)
+
+
+def test_a_seed_of_threads_gives_the_same_bits(monkeypatch):
+    monkeypatch.setattr(svm, "_PASSES", 1)
+    everything = np.ones((N, 1), bool)
+    found = {family("svm").paths(task(everything), CS, exact=True).tobytes() for _ in range(5)}
+
+    assert len(found) == 1
