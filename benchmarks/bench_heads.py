@@ -258,8 +258,8 @@ def train_streamed(folder: Path) -> None:
     theirs = plain_h5py(sorted((store.folder / "shards").glob("*.h5")))
     print(
         f"softmax on {read:,} x {stream.shape[1]} {stream.dtype} of 10 classes: proving the shards {opened:.1f} s, "
-        f"reading them once {reading:.2f} s (plain h5py {theirs:.2f} s), an epoch {training:.2f} s, {reading / training:.2f} of "
-        f"the speed of reading ({theirs / training:.2f} of plain h5py's); peak memory {peak():,.0f} MB ({before:,.0f} "
+        f"reading them once {reading:.2f} s (plain h5py {theirs:.2f} s), an epoch {training:.2f} s, "
+        f"{reading / training:.2f} of the speed of reading ({theirs / training:.2f} of plain h5py's); peak memory {peak():,.0f} MB ({before:,.0f} "
         f"before; torch is not imported: {'torch' not in sys.modules})"
     )
 

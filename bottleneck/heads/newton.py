@@ -121,8 +121,7 @@ class _Machine:
         """Return a with ``w = sum of a_i x_i``, the minimum if the rows `inside` the margin were to stay there."""
         system = self.products[np.ix_(inside, inside)].astype(np.float64)
         system[np.diag_indices(len(inside))] += 1 / (2 * self.strength[inside])
-        found: Exact = np.linalg.solve(system, self.sign[inside])
-        return found
+        return np.asarray(np.linalg.solve(system, self.sign[inside]), np.float64)
 
     def _value(self, scores: Exact, size: float) -> float:
         return float(self.strength @ np.square(np.maximum(0, 1 - self.sign * scores))) + size / 2
