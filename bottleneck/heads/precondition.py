@@ -14,6 +14,7 @@ from bottleneck.heads.table import Table
 _RANK = 64
 _OVERSAMPLED = 16
 _PASSES = 3
+_ROUNDING = 1e-7  # of the float32 vectors: what is less of the largest value would be drowned by it
 _CELLS = 4 << 20  # numbers of a block
 
 
@@ -56,6 +57,7 @@ def spectrum(arrays: Arrays, table: Table) -> Spectrum:
     order = np.argsort(values)[::-1][: min(_RANK, width)]
     found = np.maximum(values[order], 0)
     tail = max(0.0, square / n - found.sum()) / max(1, min(n, d) - len(order))
+    tail = max(tail, _ROUNDING * found[0])
     vectors = np.ascontiguousarray((last @ turn[:, order]).astype(np.float32))
     return Spectrum(arrays.put(found.astype(np.float32)), arrays.put(vectors), tail)
 
