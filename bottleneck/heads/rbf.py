@@ -119,7 +119,8 @@ def _train(task: Task, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weights = task.weights[rows, fold] if task.balanced else None
+        weighted = task.balanced or task.class_weights is not None
+        weights = task.weights[rows, fold] if weighted else None
         found = SVC(C=C, kernel="precomputed", tol=_TOLERANCE, cache_size=1).fit(kernel, codes, weights)
     # scikit-learn turns the sign of two classes, so that the second is positive; ours has the first first.
     return _Machine(found.support_, found._dual_coef_, found._intercept_, found.n_support_.astype(np.int64))

@@ -29,6 +29,8 @@ class Task:
         See `bottleneck.heads.table.scalings`.
     balanced : bool
         Whether the rows of a class weigh the more, the fewer they are: each class of a fold weighs as much.
+    class_weights : ndarray of float64, shape (k,), optional
+        Of the rows of each class.
     seed : int
         Of what a family does at random.
     arrays : Arrays
@@ -45,6 +47,7 @@ class Task:
     folds: Folds
     normalize: Normalize = "standard"
     balanced: bool = False
+    class_weights: NDArray[np.float64] | None = None
     seed: int = 0
     arrays: Arrays
     weight: float = 1.0
@@ -86,6 +89,8 @@ class Task:
             classes = self.present.sum(axis=1, keepdims=True)
             of_class = self._counts.sum(axis=1, keepdims=True) / (classes * np.maximum(self._counts, 1))
             weights *= of_class.T[self.codes].astype(np.float32)
+        if self.class_weights is not None:
+            weights *= self.class_weights[self.codes, None].astype(np.float32)
         return weights
 
     @cached_property
