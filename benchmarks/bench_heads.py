@@ -259,7 +259,8 @@ def train_streamed(folder: Path) -> None:
     print(
         f"softmax on {read:,} x {stream.shape[1]} {stream.dtype} of 10 classes: proving the shards {opened:.1f} s, "
         f"reading them once {reading:.2f} s (plain h5py {theirs:.2f} s), an epoch {training:.2f} s, "
-        f"{reading / training:.2f} of the speed of reading ({theirs / training:.2f} of plain h5py's); peak memory {peak():,.0f} MB ({before:,.0f} "
+        f"{reading / training:.2f} of the speed of reading ({theirs / training:.2f} of plain h5py's); peak memory "
+        f"{peak():,.0f} MB ({before:,.0f} "
         f"before; torch is not imported: {'torch' not in sys.modules})"
     )
 

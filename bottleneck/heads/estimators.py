@@ -1,0 +1,397 @@
+"""The families of heads as scikit-learn's classifiers: ``fit``, ``predict``, pipelines, grid searches."""
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from bottleneck.errors import HeadError
+from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.calibration import Calibration, calibrate
+from bottleneck.heads.family import Family, Fitted, Params, family
+from bottleneck.heads.folds import Codes, Folds, divide, everything
+from bottleneck.heads.head import softmax
+from bottleneck.heads.table import Held, Normalize
+from bottleneck.heads.task import Task
+
+Scores = NDArray[np.float64]
+_LARGEST = 1e15  # of what is squared and summed in float32
+_ROWS = 4096
+
+ClassWeight = str | Mapping[Any, float] | None
+
+
+class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """What the classifiers below share.
+
+    They do not normalize unless asked, so that on one array they solve the problems of scikit-learn's. Features are
+    computed with as float32.
+
+    Parameters
+    ----------
+    normalize : {"none", "standard", "l2"}
+        What is done to the features: nothing; mean 0 and deviation 1 by the rows of `fit`; or rows of length sqrt(d).
+    class_weight : dict, "balanced" or None
+        Of the classes, which are multiplied by C; ``balanced`` is ``n / (k * rows of the class)``. Where rows are
+        counted and no loss is summed there is none.
+    cv : int or None
+        In how many stratified folds the rows are divided, so that those of each are scored by a head of the others and
+        the scores can be made probabilities: by one factor, with which the mean confidence is the accuracy. It never
+        changes a label. Where no class has two rows, it is as None: `predict_proba` is then the softmax of the scores.
+    random_state : int, RandomState or None
+        Of the folds, and of what is learnt at random.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (k,)
+        The labels, sorted.
+    n_features_in_ : int
+        d.
+    feature_names_in_ : ndarray of str, shape (d,)
+        Where `fit` was given a data frame.
+    head_ : bottleneck.heads.head.Head
+        What was learnt; its classes are the labels as text.
+    calibrated_ : bool
+        Whether its probabilities were fitted on out-of-fold scores.
+    """
+
+    _name: ClassVar[str]
+    _margin: ClassVar[bool] = False  # whether the two scores of two classes are a margin and its negative
+
+    normalize: Normalize
+    cv: int | None
+    random_state: Any
+    class_weight: ClassWeight = None
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "HeadClassifier":
+        """Train on features ``(n, d)`` and labels ``(n,)``.
+
+        Raises
+        ------
+        ValueError
+            If they are no such things, or there are fewer than two classes.
+        HeadError
+            If a parameter is out of its range, or nothing finite comes of it. It is a ValueError.
+        """
+        features, labels = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise HeadError(f"expected samples of at least 2 classes, got only one class: {self.classes_[0]!r}")
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        folds = self._folds(codes, seed)
+        task = Task(
+            table=Held(features),
+            codes=codes,
+            count=len(self.classes_),
+            folds=folds or everything(len(codes)),
+            normalize=self.normalize,
+            balanced=self.class_weight == "balanced",
+            class_weights=self._class_weights(codes),
+            seed=seed,
+            arrays=Arrays(),
+        )
+        _refuse_huge(task)
+        some, point = self._family(), self._point(task)
+        fitted, calibration = _trained(task, some, point) if folds else (some.fit(task, point), None)
+        self.calibrated_ = calibration is not None
+        self.head_ = fitted.form(
+            family=some.name,
+            classes=tuple(str(label) for label in self.classes_),
+            mean=task.scaling.mean,
+            scale=task.scaling.scale,
+            unit=task.scaling.unit,
+            sharpness=calibration.sharpness if calibration else 1.0,
+            **fitted.parts,
+        )
+        return self
+
+    def decision_function(self, X: ArrayLike) -> Scores:
+        """Return the scores ``(n, k)`` of features ``(n, d)``; of two classes ``(n,)``, above 0 for the second."""
+        scores = self._scores(X)
+        if len(self.classes_) > 2:
+            return scores
+        decision: Scores = (scores[:, 1] - scores[:, 0]) / (2 if self._margin else 1)
+        return decision
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the label ``(n,)`` of features ``(n, d)``."""
+        scores = self._scores(X)
+        labels: NDArray[Any] = self.classes_[scores.argmax(axis=1)]
+        return labels
+
+    def predict_proba(self, X: ArrayLike) -> Scores:
+        """Return the probability of each class ``(n, k)``, in the order of `classes_`, of features ``(n, d)``."""
+        scores = self._scores(X)
+        return softmax(self.head_.sharpness * scores) if self.calibrated_ else self._plain(scores)
+
+    def _scores(self, X: ArrayLike) -> Scores:
+        check_is_fitted(self)
+        scores: Scores = self.head_.scores(validate_data(self, X, reset=False, dtype=np.float32))
+        return scores
+
+    def _plain(self, scores: Scores) -> Scores:
+        """Return probabilities of scores that were not calibrated."""
+        return softmax(scores)
+
+    def _family(self) -> Family:
+        return family(self._name)
+
+    def _point(self, task: Task) -> Params:
+        return {"C": _positive("C", self.C)}
+
+    def _folds(self, codes: Codes, seed: int) -> Folds | None:
+        if self.cv is None:
+            return None
+        if not isinstance(self.cv, Integral) or self.cv < 2:
+            raise HeadError(f"expected cv to be None or at least two folds, got {self.cv!r}")
+        return divide(codes, None, int(self.cv), seed) if np.bincount(codes).max() > 1 else None
+
+    def _class_weights(self, codes: Codes) -> NDArray[np.float64] | None:
+        """Return the weight of each class ``(k,)`` that a dict says."""
+        if self.class_weight is None or self.class_weight == "balanced":
+            return None
+        weights: NDArray[np.float64] = compute_class_weight(
+            self.class_weight, classes=self.classes_, y=self.classes_[codes]
+        )
+        if not (np.isfinite(weights).all() and (weights > 0).all()):
+            raise HeadError(f"expected weights of classes above 0, got {self.class_weight!r}")
+        return weights
+
+
+def _trained(task: Task, some: Family, point: Params) -> tuple[Fitted, Calibration]:
+    """Return the head of all rows, and the calibration by heads of the folds."""
+    validation = some.cross_validate(task, [point])
+    scores = np.zeros((len(task.codes), task.count))
+    for rows, found in validation.blocks():
+        scores[rows] = found[0]
+    tested = task.folds.tested >= 0
+    weights = task.whole().weights[tested, 0].astype(np.float64)
+    calibration = calibrate(scores[tested], task.codes[tested], weights=weights)
+    fitted = some.fit(task, point, validation)
+    # The head has seen more rows than those of the folds, see `bottleneck.heads.search.search`.
+    of_folds = float(validation.sizes[0])
+    ratio = of_folds / fitted.size if of_folds and fitted.size else 1.0
+    return fitted, Calibration(calibration.sharpness * ratio, calibration.offset)
+
+
+def _refuse_huge(task: Task) -> None:
+    """Refuse features whose squares do not add up in float32."""
+    largest = max(float(np.abs(block).max()) for _, block in task.scaled.blocks(_ROWS))
+    if largest > _LARGEST:
+        raise HeadError(f"expected features up to {_LARGEST:g}, got {largest:g}: normalize them, as by 'standard'")
+
+
+def _positive(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not 0 < float(value) < np.inf:
+        raise HeadError(f"expected {name} above 0, got {value!r}")
+    return float(value)
+
+
+class _Penalised(HeadClassifier):
+    """What has a C."""
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        normalize: Normalize = "none",
+        class_weight: ClassWeight = None,
+        cv: int | None = 5,
+        random_state: Any = 0,
+    ) -> None:
+        self.C = C
+        self.normalize = normalize
+        self.class_weight = class_weight
+        self.cv = cv
+        self.random_state = random_state
+
+
+class Logistic(_Penalised):
+    """Multinomial logistic regression, as scikit-learn's ``LogisticRegression(C)``: the bias is not penalised.
+
+    Parameters
+    ----------
+    C : float
+        The inverse of the strength of the L2 penalty.
+    normalize, class_weight, cv, random_state
+        See `HeadClassifier`.
+    """
+
+    _name = "logistic"
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        normalize: Normalize = "none",
+        class_weight: ClassWeight = None,
+        cv: int | None = None,
+        random_state: Any = 0,
+    ) -> None:
+        super().__init__(C, normalize=normalize, class_weight=class_weight, cv=cv, random_state=random_state)
+
+
+class LinearSVM(_Penalised):
+    """Linear SVMs, one class against the rest, as scikit-learn's ``LinearSVC(C)``: the bias is penalised.
+
+    With `class_weight` each row weighs as its class does; LIBLINEAR lets the rest of more than two weigh 1.
+
+    Parameters
+    ----------
+    C : float
+        The inverse of the strength of the L2 penalty.
+    normalize, class_weight, cv, random_state
+        See `HeadClassifier`.
+    """
+
+    _name = "svm"
+    _margin = True
+
+
+class KernelSVM(_Penalised):
+    """SVMs with the kernel ``exp(-gamma |x - v|^2)``, one class against one other, as scikit-learn's ``SVC(C)``.
+
+    Parameters
+    ----------
+    C : float
+        The inverse of the strength of the L2 penalty.
+    gamma : {"scale", "auto"} or float
+        ``scale`` is ``1 / (d * variance of the normalized features)``, ``auto`` is ``1 / d``.
+    normalize, class_weight, cv, random_state
+        See `HeadClassifier`.
+    """
+
+    _name = "svm"
+    _margin = True
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        gamma: str | float = "scale",
+        normalize: Normalize = "none",
+        class_weight: ClassWeight = None,
+        cv: int | None = 5,
+        random_state: Any = 0,
+    ) -> None:
+        super().__init__(C, normalize=normalize, class_weight=class_weight, cv=cv, random_state=random_state)
+        self.gamma = gamma
+
+    def _family(self) -> Family:
+        return family(self._name, kernel="rbf")
+
+    def _point(self, task: Task) -> Params:
+        gamma: Any = self.gamma
+        if isinstance(gamma, str):
+            if gamma not in ("scale", "auto"):
+                raise HeadError(f"expected gamma to be scale, auto or a number, got {gamma!r}")
+            n, d = task.scaled.shape
+            variance = float(task.scaled.take(np.arange(n)).var(dtype=np.float64)) if gamma == "scale" else 1.0
+            gamma = 1 / (d * variance) if variance else 1.0
+        return {**super()._point(task), "gamma": _positive("gamma", gamma)}
+
+
+class Softmax(_Penalised):
+    """Softmax regression by mini-batches, as the last layer of a network is trained; near `Logistic`, not equal to it.
+
+    Parameters
+    ----------
+    C : float
+        The inverse of the strength of the L2 penalty.
+    dropout : float
+        The part of the features that is set to 0 at random in each step.
+    epochs : int, optional
+        Passes over the rows; by default 40, and fewer for more than 50,000 rows.
+    normalize, class_weight, cv, random_state
+        See `HeadClassifier`. It learns best from features that are normalized.
+    """
+
+    _name = "softmax"
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        dropout: float = 0.0,
+        epochs: int | None = None,
+        normalize: Normalize = "none",
+        class_weight: ClassWeight = None,
+        cv: int | None = None,
+        random_state: Any = 0,
+    ) -> None:
+        super().__init__(C, normalize=normalize, class_weight=class_weight, cv=cv, random_state=random_state)
+        self.dropout = dropout
+        self.epochs = epochs
+
+    def _family(self) -> Family:
+        return family(self._name, dropout=self.dropout, epochs=self.epochs)
+
+
+class Ridge(_Penalised):
+    """Ridge regression on the classes as -1 and 1, as scikit-learn's ``RidgeClassifier(1 / (2 * C))``.
+
+    Parameters
+    ----------
+    C : float
+        The inverse of the strength of the L2 penalty.
+    normalize, class_weight, cv, random_state
+        See `HeadClassifier`.
+    """
+
+    _name = "ridge"
+    _margin = True
+
+
+class Neighbours(HeadClassifier):
+    """The votes of the nearest neighbours, as scikit-learn's ``KNeighborsClassifier``.
+
+    Parameters
+    ----------
+    n_neighbors : int
+        How many vote.
+    normalize, cv, random_state
+        See `HeadClassifier`; without `cv` a probability is the share of the votes.
+    """
+
+    _name = "knn"
+
+    def __init__(
+        self, n_neighbors: int = 5, *, normalize: Normalize = "none", cv: int | None = None, random_state: Any = 0
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.normalize = normalize
+        self.cv = cv
+        self.random_state = random_state
+
+    def _plain(self, scores: Scores) -> Scores:
+        return scores
+
+    def _point(self, task: Task) -> Params:
+        return {"neighbours": _positive("n_neighbors", self.n_neighbors)}
+
+
+class Centroid(HeadClassifier):
+    """The nearest class mean, as scikit-learn's ``NearestCentroid``.
+
+    Parameters
+    ----------
+    normalize, cv, random_state
+        See `HeadClassifier`.
+    """
+
+    _name = "centroid"
+
+    def __init__(self, *, normalize: Normalize = "none", cv: int | None = 5, random_state: Any = 0) -> None:
+        self.normalize = normalize
+        self.cv = cv
+        self.random_state = random_state
+
+    def _point(self, task: Task) -> Params:
+        return {}

@@ -1,0 +1,319 @@
+"""The heads as scikit-learn's classifiers: its own checks, and each beside the class it is named after there."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from bottleneck.errors import HeadError
+from bottleneck.heads.estimators import Centroid, KernelSVM, LinearSVM, Logistic, Neighbours, Ridge, Softmax
+
+ALL = (Logistic, LinearSVM, KernelSVM, Softmax, Ridge, Neighbours, Centroid)
+OF_C = (Logistic, LinearSVM, KernelSVM, Softmax, Ridge)
+WEIGHTS = (None, "balanced", {"ant": 3.0, "bee": 0.5})
+
+
+def some(classes: int, seed: int = 0, n: int = 150, d: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Return overlapping classes, of which the first are the more: features (n, d) and labels."""
+    random = np.random.default_rng(seed)
+    codes = np.minimum(random.geometric(0.5, n) - 1, classes - 1)
+    centres = np.random.default_rng(7).normal(size=(classes, d))
+    return random.normal(size=(n, d)).astype(np.float32) + centres[codes], np.array(["ant", "bee", "cat", "dog"])[codes]
+
+
+@parametrize_with_checks([make() for make in ALL])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks([Logistic(normalize="standard", cv=3, class_weight="balanced"), Neighbours(3, cv=3)])
+def test_scikit_learns_own_checks_of_other_parameters(estimator, check):
+    check(estimator)
+
+
+# --- beside scikit-learn ------------------------------------------------------------------------------------------
+
+
+def shares(weights: object, labels: np.ndarray) -> np.ndarray:
+    """Return the weight of each row."""
+    names, codes = np.unique(labels, return_inverse=True)
+    if weights is None:
+        return np.ones(len(labels))
+    if weights == "balanced":
+        return (len(labels) / (len(names) * np.bincount(codes)))[codes]
+    return np.array([weights.get(label, 1.0) for label in labels])
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("C", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_logistic_is_logistic_regression(classes, C, weights):
+    x, labels = some(classes)
+    ours = Logistic(C, class_weight=weights).fit(x, labels)
+    theirs = LogisticRegression(C=C, class_weight=weights, tol=1e-10, max_iter=10_000).fit(x, labels)
+
+    def objective(weight: np.ndarray, model) -> float:
+        own = model.predict_proba(x)[np.arange(len(x)), np.searchsorted(theirs.classes_, labels)]
+        return np.square(weight).sum() / 2 - C * shares(weights, labels) @ np.log(own)
+
+    weight = ours.head_.weight if classes > 2 else ours.head_.weight[1] - ours.head_.weight[0]
+    assert objective(weight, ours) == pytest.approx(objective(theirs.coef_, theirs), rel=1e-3)
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), atol=1e-3 if C <= 1 else 3e-3)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("C", [0.01, 1.0])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_linear_svm_is_linear_svc(classes, C, weights):
+    x, labels = some(classes)
+    ours = LinearSVM(C, class_weight=weights).fit(x, labels)
+    theirs = LinearSVC(C=C, dual=False, tol=1e-8, max_iter=10_000)
+    # Its class_weight lets "the rest" of more than two classes weigh 1; weights of rows do not.
+    theirs.fit(x, labels, sample_weight=shares(weights, labels))
+
+    def objectives(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        signs = np.where(labels[:, None] == theirs.classes_[-len(weight) :], 1, -1)
+        short = np.maximum(0, 1 - signs * (x @ weight.T.astype(float) + bias))
+        return (np.square(weight).sum(axis=1) + bias**2) / 2 + C * shares(weights, labels) @ short**2
+
+    last = slice(1, None) if classes == 2 else slice(None)
+    found = objectives(ours.head_.weight[last], ours.head_.bias[last])
+    np.testing.assert_allclose(found, objectives(theirs.coef_, theirs.intercept_), rtol=1e-3)
+    np.testing.assert_allclose(ours.decision_function(x), theirs.decision_function(x), atol=5e-3)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("gamma", ["scale", "auto", 0.3])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_kernel_svm_is_svc(classes, gamma, weights):
+    x, labels = some(classes)
+    ours = KernelSVM(2.0, gamma=gamma, class_weight=weights).fit(x, labels)
+    theirs = SVC(C=2.0, gamma=gamma, class_weight=weights, tol=1e-6).fit(x, labels)
+
+    np.testing.assert_allclose(ours.decision_function(x), theirs.decision_function(x), atol=1e-4)
+    np.testing.assert_array_equal(ours.predict(x), theirs.predict(x))
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize(("n", "d"), [(150, 8), (40, 60)])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_ridge_is_ridge_classifier(classes, n, d, weights):
+    x, labels = some(classes, n=n, d=d)
+    ours = Ridge(0.1, class_weight=weights).fit(x, labels)
+    theirs = RidgeClassifier(alpha=5.0, class_weight=weights).fit(x, labels)
+
+    np.testing.assert_allclose(ours.decision_function(x), theirs.decision_function(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_neighbours_are_those_of_k_neighbors_classifier(classes):
+    x, labels = some(classes)
+    other = some(classes, seed=1)[0]
+    ours, theirs = (make(7).fit(x, labels) for make in (Neighbours, KNeighborsClassifier))
+
+    np.testing.assert_array_equal(ours.predict(other), theirs.predict(other))
+    np.testing.assert_allclose(ours.predict_proba(other), theirs.predict_proba(other), atol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_centroid_is_nearest_centroid(classes):
+    x, labels = some(classes)
+    other = some(classes, seed=1)[0]
+
+    np.testing.assert_array_equal(
+        Centroid().fit(x, labels).predict(other), NearestCentroid().fit(x, labels).predict(other)
+    )
+
+
+@pytest.mark.parametrize("weights", [None, "balanced"])
+def test_softmax_is_near_logistic(weights):
+    x, labels = some(4, n=1000)
+    one, other = (
+        make(1.0, normalize="standard", class_weight=weights).fit(x, labels).predict_proba(x)
+        for make in (Softmax, Logistic)
+    )
+
+    assert np.abs(one - other).mean() < 0.02
+
+
+@pytest.mark.parametrize("make", [Logistic, LinearSVM, KernelSVM, Neighbours, Centroid])
+def test_standard_is_a_standard_scaler_before_it(make):
+    x, labels = some(4)
+    x *= np.logspace(-2, 2, x.shape[1])
+
+    ours = make(normalize="standard").fit(x, labels).decision_function(x)
+    theirs = make_pipeline(StandardScaler(), make()).fit(x, labels).decision_function(x)
+
+    np.testing.assert_allclose(ours, theirs, atol=5e-3)
+
+
+# --- probabilities ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cv", [None, 4])
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("make", ALL)
+def test_the_most_probable_class_is_predicted(make, classes, cv):
+    x, labels = some(classes)
+    model = make(cv=cv).fit(x, labels)
+    shares, decision = model.predict_proba(x), model.decision_function(x)
+
+    assert model.calibrated_ == (cv is not None)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    np.testing.assert_array_equal(model.classes_[shares.argmax(axis=1)], model.predict(x))
+    best = (decision > 0).astype(int) if classes == 2 else decision.argmax(axis=1)
+    np.testing.assert_array_equal(model.classes_[best], model.predict(x))
+
+
+@pytest.mark.parametrize("make", [LinearSVM, KernelSVM, Ridge, Centroid])
+def test_margins_become_probabilities_that_say_how_often_they_are_right(make):
+    x, labels = some(4, n=600)
+    other, answers = some(4, seed=1, n=2000)
+    model = make().fit(x, labels)
+
+    right = (model.predict(other) == answers).mean()
+    assert model.predict_proba(other).max(axis=1).mean() == pytest.approx(right, abs=0.06)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_one_row_a_class_is_not_calibrated(make):
+    x = np.eye(3, 5)
+    model = make(1, cv=5) if make is Neighbours else make(cv=5)
+
+    model.fit(x, [7, 3, 5])
+
+    assert not model.calibrated_
+    np.testing.assert_array_equal(model.predict(x), [7, 3, 5])
+
+
+# --- odd data -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [np.array([True, False]), np.array([1.0, 2.0]), np.array(["a", "b"], object)])
+def test_labels_keep_their_type(labels):
+    x, codes = some(2)
+    predicted = Logistic().fit(x, labels[(codes == "ant").astype(int)]).predict(x)
+
+    assert predicted.dtype == labels.dtype
+    assert set(predicted.tolist()) == set(labels.tolist())
+
+
+ODD = {
+    "constant": lambda x: np.ones_like(x),
+    "zeros": lambda x: np.zeros_like(x),
+    "one feature": lambda x: x[:, :1],
+    "tiny": lambda x: x * 1e-20,
+    "large": lambda x: x * 1e8,
+    "very large": lambda x: x * 1e14,
+    "far off": lambda x: x + 1e4,
+    "a constant one": lambda x: np.column_stack([x, np.full(len(x), 1e5)]),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("normalize", ["none", "standard", "l2"])
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("make", ALL)
+def test_odd_features_give_finite_probabilities(make, odd, normalize):
+    x, labels = some(3, n=30)
+    x = ODD[odd](x)
+    shares = make(normalize=normalize).fit(x, labels).predict_proba(x)
+
+    assert np.isfinite(shares).all()
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e8, 1e12])
+@pytest.mark.parametrize("make", [Logistic, LinearSVM])
+def test_large_features_are_learnt_from_as_well(make, scale):
+    x, labels = some(3, n=60)
+
+    assert make().fit(x * scale, labels).score(x * scale, labels) >= make().fit(x, labels).score(x, labels) - 0.1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("make", ALL)
+def test_what_float32_cannot_square_is_refused_unless_normalized(make):
+    x, labels = some(3, n=30)
+    x = x * 1e25
+
+    with pytest.raises(HeadError, match="normalize them"):
+        make().fit(x, labels)
+    assert np.isfinite(make(normalize="standard").fit(x, labels).predict_proba(x)).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of scikit-learn's check
+@pytest.mark.parametrize("make", ALL)
+def test_what_float32_cannot_hold_is_refused(make):
+    x, labels = some(2)
+
+    with pytest.raises(ValueError, match="too large for dtype"):
+        make().fit(x * 1e39, labels)
+
+
+@pytest.mark.parametrize("make", OF_C)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"C": 0}, {"C": "1"}, {"C": np.inf}, {"cv": 1}, {"cv": 2.5}, {"normalize": "both"}, {"class_weight": {"ant": -1}}],
+)
+def test_a_parameter_out_of_range_is_refused(make, wrong):
+    x, labels = some(2)
+
+    with pytest.raises(HeadError, match="expected"):
+        make(**wrong).fit(x, labels)
+
+
+@pytest.mark.parametrize("wrong", [0, 2.5, 1000])
+def test_a_number_of_neighbours_out_of_range_is_refused(wrong):
+    with pytest.raises(HeadError, match="expected"):
+        Neighbours(wrong).fit(*some(2))
+
+
+# --- in scikit-learn's tools --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", OF_C)
+def test_a_grid_search_in_a_pipeline(make):
+    x, labels = some(4)
+    name = make.__name__.lower()
+    grid = GridSearchCV(make_pipeline(StandardScaler(), make()), {f"{name}__C": [0.01, 1.0]}, cv=3)
+
+    assert grid.fit(x, labels).best_score_ > 0.6
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_scores_of_folds(make):
+    x, labels = some(4)
+
+    assert cross_val_score(make(cv=5), x, labels, cv=3, scoring="neg_log_loss").mean() > -1.2
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_a_clone_learns_the_same(make):
+    x, labels = some(4)
+    model = make(normalize="l2")
+    other = clone(model)
+
+    assert other.get_params() == model.get_params()
+    assert other.set_params(cv=3).cv == 3
+    np.testing.assert_array_equal(
+        model.fit(x, labels).predict_proba(x), clone(model).fit(x.tolist(), labels.tolist()).predict_proba(x)
+    )
+
+
+def test_nothing_else_of_the_heads_imports_scikit_learn():
+    code = (
+        "import pkgutil, sys, importlib, bottleneck.heads as heads\n"
+        "names = [one.name for one in pkgutil.iter_modules(heads.__path__) if one.name != 'estimators']\n"
+        "for name in names: importlib.import_module(f'bottleneck.heads.{name}')\n"
+        "assert len(names) > 10 and 'sklearn' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
