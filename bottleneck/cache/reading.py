@@ -54,8 +54,27 @@ def read_rows(
     wanted = DigestSet(digests)
     done = np.zeros(len(digests), bool)
     features = np.empty((0, 0), np.float16)
-    for attempt in range(_ATTEMPTS):
+    for needed in rounds(index, digests, wanted, done, where):
         features = _shaped(features, index, len(digests), as_stored, where)
+        for name, outcome in _filled(needed, digests, load, features, done):
+            if outcome:
+                leave_out(index, name, outcome, settle)
+    return _with_copies(features, wanted.find(digests))
+
+
+def rounds(
+    index: Index, digests: Digests, wanted: DigestSet, done: NDArray[np.bool_], where: str
+) -> Iterator[dict[str, NDArray[np.intp]]]:
+    """Yield which rows to take from which shard, again for those that could not be had, until all are `done`.
+
+    Raises
+    ------
+    MissingFeatures
+        If features of some of the digests are in no shard.
+    CacheError
+        If shards keep vanishing.
+    """
+    for attempt in range(_ATTEMPTS):
         todo = wanted.rows[~done[wanted.rows]]
         needed = {name: todo[rows] for name, rows in index.shards_of(digests[todo]).items()}
         if lost := len(todo) - sum(map(len, needed.values())):
@@ -63,27 +82,44 @@ def read_rows(
                 f"expected features of {len(wanted)} images in {where}, {lost} are missing: "
                 f"run `bottleneck extract` again"
             )
-        for name, outcome in _filled(needed, digests, load, features, done):
-            if isinstance(outcome, _Vanished):
-                index.lose(name)
-            elif outcome and settle(name, outcome):
-                index.forget(name)
+        yield needed
         if done[wanted.rows].all():
-            return _with_copies(features, wanted.find(digests))
+            return
         wait_for_listing(attempt)
         index.refresh()  # a shard that was compacted away has left its rows in another
     raise CacheError(f"shards of {where} vanish while they are read: is it being compacted over and over? Try again")
 
 
-def _shaped(features: NDArray[Any], index: Index, count: int, as_stored: bool, where: str) -> NDArray[Any]:
-    """Return `features` with a row for each of `count` images, shaped and typed as the shards that there are now."""
+def leave_out(
+    index: Index, name: str, problem: "ShardError | Vanished", settle: Callable[[str, ShardError], bool]
+) -> None:
+    """Read no more from a shard that has vanished or cannot be trusted."""
+    if isinstance(problem, Vanished):
+        index.lose(name)
+    elif settle(name, problem):
+        index.forget(name)
+
+
+def the_dim(index: Index, where: str) -> int:
+    """Return how many features an image has; 0 where there are none.
+
+    Raises
+    ------
+    CacheError
+        If shards disagree.
+    """
     dims = {entry.dim for entry in index.entries.values()}
     if len(dims) > 1:
         raise CacheError(
             f"expected as many features of each image in {where}, found shards with "
             f"{' and '.join(map(str, sorted(dims)))}: delete that folder and extract again"
         )
-    shape = (count, dims.pop() if dims else 0)
+    return dims.pop() if dims else 0
+
+
+def _shaped(features: NDArray[Any], index: Index, count: int, as_stored: bool, where: str) -> NDArray[Any]:
+    """Return `features` with a row for each of `count` images, shaped and typed as the shards that there are now."""
+    shape = (count, the_dim(index, where))
     halves = as_stored and all(entry.dtype == "float16" for entry in index.entries.values())
     dtype = np.dtype(np.float16 if halves else np.float32)
     if features.shape != shape:
@@ -91,24 +127,24 @@ def _shaped(features: NDArray[Any], index: Index, count: int, as_stored: bool, w
     return features if features.dtype == dtype else features.astype(dtype)
 
 
-class _Vanished(Exception):
+class Vanished(Exception):
     """A shard that is no longer there."""
 
 
 def _filled(
     needed: dict[str, NDArray[np.intp]], digests: Digests, load: Load, features: NDArray[Any], done: NDArray[np.bool_]
-) -> Iterator[tuple[str, ShardError | _Vanished | None]]:
+) -> Iterator[tuple[str, ShardError | Vanished | None]]:
     """Fill in the needed rows of each shard, several at once; yield its name, and what was wrong with it."""
     buffers: SimpleQueue[Buffer] = SimpleQueue()
 
-    def fill(name: str) -> ShardError | _Vanished | None:
+    def fill(name: str) -> ShardError | Vanished | None:
         buffer = buffers.get()
         try:
             found = load(name, buffer)
             if isinstance(found, Blocks):
                 _copy(found, needed[name], digests, features, done)
                 return None
-            return found or _Vanished()
+            return found or Vanished()
         finally:
             buffers.put(buffer)
 

@@ -7,8 +7,9 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from bottleneck.images.digest import Signature, signature
 FORMAT_VERSION = 1
 LARGEST_SHARD = 1 << 30  # bytes; a file beyond is refused unread
 _CHUNK_BYTES = 1 << 20
-_PIECE_BYTES = 1 << 19  # of a file that is read
+PIECE_BYTES = 1 << 19  # of a file that is read
 _DATASETS = ("digests", "features")
 _FLETCHER32_BYTES = 4  # that the filter puts behind a chunk
 # H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE: HDF5 reads our bytes where they are; they must stay until it has closed.
@@ -121,21 +122,72 @@ def read_blocks(path: Path, spec: Spec, buffer: "Buffer | None" = None) -> Block
     """
     image, digest, status = (buffer or Buffer()).read(path)
     if digest != path.stem:
-        raise DamagedShard(f"{path}: the bytes do not match the name; the shard is damaged")
+        raise damaged(path)
+    # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
+    with parsing(path), closing(h5py.File(h5py.h5f.open_file_image(image, _SHARE_IMAGE))) as file:
+        digests, features = layouts(file, path, spec, len(image))
+        return Blocks(np.concatenate(list(digests.views(image))), tuple(features.views(image)), signature(status))
+
+
+def damaged(path: Path) -> DamagedShard:
+    """Return the error that says so."""
+    return DamagedShard(f"{path}: the bytes do not match the name; the shard is damaged")
+
+
+@contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """Say of whatever HDF5 raises that the file is not a shard."""
     try:
-        # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
-        with closing(h5py.File(h5py.h5f.open_file_image(image, _SHARE_IMAGE))) as file:
-            digests, features = _datasets(file, path, spec)
-            if digests.nbytes + features.nbytes > len(image):
-                raise ShardError(f"{path}: claims more values than the file holds")
-            copied = np.concatenate(_blocks(digests, image, path))
-            return Blocks(copied, tuple(_blocks(features, image, path)), signature(status))
+        yield
     except (ShardError, MemoryError):
         raise
     except Exception as error:  # HDF5 raises OSError, KeyError, RuntimeError and ValueError
         if isinstance(error, OSError) and error.errno:  # the system's; HDF5's own have no number
             raise CacheError(f"cannot read {path}: {error}") from error
         raise ShardError(f"{path}: not a shard: {error}") from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of the system's errors that a shard cannot be read, which says nothing about its bytes."""
+    try:
+        yield
+    except (FileNotFoundError, CacheError):
+        raise
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # what NFS says of a file that another machine has removed
+            raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise CacheError(
+            f"cannot read {path}: {error.strerror or error}. If that does not pass, move the file away: "
+            f"`bottleneck extract` computes its images again"
+        ) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[FileIO, os.stat_result]]:
+    """Open a shard; yield it with its status.
+
+    Raises
+    ------
+    ShardError
+        If it is larger than any shard.
+    CacheError
+        If it cannot be read, which says nothing about its bytes.
+    """
+    with reading(path), open(path, "rb", buffering=0, opener=without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ShardError(f"{path}: expected a regular file")
+        if status.st_size > LARGEST_SHARD:
+            raise ShardError(f"{path}: expected a shard of at most {LARGEST_SHARD:,} bytes, found {status.st_size:,}")
+        yield file, status
+
+
+def matches_name(path: Path, name: str) -> bool:
+    """Whether the bytes of a shard match its name."""
+    with suppress(CacheError, FileNotFoundError):
+        return Buffer().read(path)[1] == name
+    return False
 
 
 class Buffer:
@@ -149,61 +201,82 @@ class Buffer:
 
         Raises
         ------
-        ShardError
-            If it is larger than any shard.
-        CacheError
-            If it cannot be read, which says nothing about its bytes.
+        ShardError, CacheError
+            As `opened`.
         """
-        try:
-            with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-                status = os.fstat(file.fileno())
-                size = status.st_size
-                if not stat.S_ISREG(status.st_mode):
-                    raise ShardError(f"{path}: expected a regular file")
-                if size > LARGEST_SHARD:
-                    raise ShardError(f"{path}: expected a shard of at most {LARGEST_SHARD:,} bytes, found {size:,}")
-                if size > len(self._bytes):
-                    self._bytes = np.empty(size, np.uint8)
-                view = self._bytes.data[:size]
-                digest, done = hashlib.sha256(), 0
-                # In pieces that stay in the processor's cache until they are hashed.
-                while done < size and (count := file.readinto(view[done : done + _PIECE_BYTES])):
-                    digest.update(view[done : done + count])
-                    done += count
-                return view[:done], digest.hexdigest(), status
-        except (FileNotFoundError, ShardError):
-            raise
-        except OSError as error:
-            if error.errno == errno.ESTALE:  # what NFS says of a file that another machine has removed
-                raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
-            raise CacheError(
-                f"cannot read {path}: {error.strerror or error}. If that does not pass, move the file away: "
-                f"`bottleneck extract` computes its images again"
-            ) from error
+        with opened(path) as (file, status):
+            size = status.st_size
+            if size > len(self._bytes):
+                self._bytes = np.empty(size, np.uint8)
+            view = self._bytes.data[:size]
+            digest, done = hashlib.sha256(), 0
+            # In pieces that stay in the processor's cache until they are hashed.
+            while done < size and (count := file.readinto(view[done : done + PIECE_BYTES])):
+                digest.update(view[done : done + count])
+                done += count
+            return view[:done], digest.hexdigest(), status
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for a writer
+def without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO would wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _blocks(dataset: h5py.Dataset, image: memoryview, path: Path) -> list[NDArray[Any]]:
-    """Return the chunks of a plain dataset as views of the shard's bytes, which were proven: no filter need run."""
+@dataclass(frozen=True)
+class Layout:
+    """Where a plain dataset lies in its file: chunks of whole rows, as they are in memory.
+
+    Parameters
+    ----------
+    shape : (int, int)
+    dtype : dtype
+    height : int
+        Rows of a chunk; the last may have fewer.
+    offsets : tuple of int
+        Where each chunk begins, in the order of the rows.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    height: int
+    offsets: tuple[int, ...]
+
+    def views(self, image: memoryview) -> Iterator[NDArray[Any]]:
+        """Yield the chunks as views of the file's bytes, which were proven: no filter need run."""
+        count, width = self.shape
+        for start, offset in zip(range(0, count, self.height), self.offsets, strict=True):
+            rows = min(self.height, count - start)
+            yield np.frombuffer(image, self.dtype, rows * width, offset).reshape(rows, width)
+
+
+def layouts(file: h5py.File, path: Path, spec: Spec, size: int) -> tuple[Layout, Layout]:
+    """Return where the digests and the features of an open shard of `size` bytes lie.
+
+    Raises
+    ------
+    ShardError
+        If it has what a plain shard never has, or is of another spec or a newer format.
+    """
+    digests, features = _datasets(file, path, spec)
+    if digests.nbytes + features.nbytes > size:
+        raise ShardError(f"{path}: claims more values than the file holds")
+    return _layout(digests, size, path), _layout(features, size, path)
+
+
+def _layout(dataset: h5py.Dataset, file_size: int, path: Path) -> Layout:
     count, width = dataset.shape
     height = dataset.chunks[0]
     size = height * width * dataset.dtype.itemsize
-    found, offsets = {}, set()
+    found = {}
     for number in range(dataset.id.get_num_chunks()):
         chunk = dataset.id.get_chunk_info(number)
-        if chunk.size != size + _FLETCHER32_BYTES or chunk.filter_mask or chunk.byte_offset + size > len(image):
+        if chunk.size != size + _FLETCHER32_BYTES or chunk.filter_mask or chunk.byte_offset + size > file_size:
             raise ShardError(f"{path}: a chunk of {dataset.name} does not lie where it should")
-        offsets.add(chunk.byte_offset)
-        start = int(chunk.chunk_offset[0])
-        rows = min(height, count - start)
-        flat = np.frombuffer(image, dataset.dtype, rows * width, chunk.byte_offset)
-        found[start] = flat.reshape(rows, width)
-    if sorted(found) != list(range(0, count, height)) or len(offsets) != len(found):
+        found[int(chunk.chunk_offset[0])] = int(chunk.byte_offset)
+    offsets = tuple(found[start] for start in sorted(found))
+    if sorted(found) != list(range(0, count, height)) or len(set(offsets)) != dataset.id.get_num_chunks():
         raise ShardError(f"{path}: {dataset.name} has chunks that overlap or are missing")
-    return [found[start] for start in sorted(found)]
+    return Layout((int(count), int(width)), dataset.dtype, int(height), offsets)
 
 
 def _check_rows(rows: Rows) -> None:

@@ -16,7 +16,8 @@ from bottleneck.backbones.request import Request, full_name
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Entry, Index, load_entry, save_entry
 from bottleneck.cache.reading import read_rows
-from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
+from bottleneck.cache.shard import Blocks, Buffer, Rows, matches_name, read_blocks, write_shard, writing
+from bottleneck.cache.stream import Stream
 from bottleneck.errors import (
     BottleneckWarning,
     CacheError,
@@ -209,6 +210,10 @@ class Store:
             self.index(), digests, self._blocks, self._quarantine, as_stored=as_stored, where=str(self.folder)
         )
 
+    def stream(self, digests: Digests) -> Stream:
+        """Return the features of the given images, each once, to be read again and again without being held."""
+        return Stream(self.folder, self.spec, digests, self.index, self._quarantine)
+
     def append(self, digests: Digests, features: NDArray[Any]) -> list[str]:
         """Commit features ``(n, d)`` of n images; when this returns they survive any kill.
 
@@ -259,7 +264,7 @@ class Store:
             What to tell the user; None where another process has written the shard whole again since it was read.
         """
         path = self._shard(name)
-        if isinstance(error, DamagedShard) and _matches(path, name):
+        if isinstance(error, DamagedShard) and matches_name(path, name):
             return None
         target = self.folder / "quarantine" / f"{name}-{time.time_ns()}.h5"
         moved = f"It was moved to {target.parent}"
@@ -270,7 +275,7 @@ class Store:
             moved = "Another process has moved it to quarantine"
         except OSError:
             moved = "It is left where it is, and not used"
-        if isinstance(error, DamagedShard) and _matches(target, name):
+        if isinstance(error, DamagedShard) and matches_name(target, name):
             with suppress(OSError):  # it was written again between the look and the move
                 target.replace(path)
                 return None
@@ -383,13 +388,6 @@ class Store:
         if message:
             warnings.warn(message, BottleneckWarning, stacklevel=5)
         return message is not None
-
-
-def _matches(path: Path, name: str) -> bool:
-    """Whether the bytes of a shard match its name."""
-    with suppress(CacheError, FileNotFoundError):
-        return Buffer().read(path)[1] == name
-    return False
 
 
 def _file_name(model: str) -> str:
