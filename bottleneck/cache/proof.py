@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.shard import PIECE_BYTES, Layout, damaged, layouts, opened, parsing
-from bottleneck.errors import ShardError
+from bottleneck.errors import CacheError, ShardError
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests
 
@@ -84,8 +84,7 @@ def prove(path: Path, spec: Spec) -> tuple[Proof, Digests]:
     with opened(path) as (file, status):
         if _sha256(file) != path.stem:
             raise damaged(path)
-        with parsing(path), closing(h5py.File(file, "r")) as parsed:
-            digests, features = layouts(parsed, path, spec, status.st_size)
+        digests, features = _parsed(file, path, spec, status.st_size)
         dim, dtype = features.shape[1], features.dtype
         proof = Proof(path, signature(status), dim, dtype, *_blocks(features))
         held = _held(file.fileno(), digests)
@@ -111,6 +110,44 @@ def _sha256(file: FileIO) -> str:
     while count := file.readinto(piece):
         digest.update(piece[:count])
     return digest.hexdigest()
+
+
+def _parsed(file: FileIO, path: Path, spec: Spec, size: int) -> tuple[Layout, Layout]:
+    """Return where the digests and the features lie, as the file that was hashed says."""
+    patient = _Patient(file)
+    problem: BaseException | None = None
+    try:
+        with parsing(path), closing(h5py.File(patient, "r")) as parsed:
+            found = layouts(parsed, path, spec, size)
+    except CacheError as error:
+        problem = error
+    problem = patient.error or problem
+    if problem is None:
+        return found
+    # What h5py's frames hold must not live until the process ends, which would crash it.
+    problem.__traceback__ = problem.__cause__ = problem.__context__ = None
+    raise problem
+
+
+class _Patient:
+    """A file that keeps its first error to itself: HDF5 is not to be left by an exception."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self.error: BaseException | None = None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer, with zeros where there is nothing."""
+        done = 0
+        try:
+            done = self._file.readinto(buffer)
+        except BaseException as error:  # KeyboardInterrupt too
+            self.error = self.error or error
+        buffer[done:] = bytes(len(buffer) - done)
+        return len(buffer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _blocks(layout: Layout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -2,8 +2,12 @@
 
 import errno
 import os
+import subprocess
+import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import h5py
@@ -449,6 +453,66 @@ def test_a_shard_that_cannot_be_read_just_now_is_a_cache_error_and_stays(store, 
         store.stream(digests(1))
     assert not isinstance(caught.value, ShardError)
     assert path.exists()
+
+
+class Failing:
+    """A file that cannot be read any more once it was read to its end."""
+
+    def __init__(self, file: FileIO) -> None:
+        self.file, self.ended = file, False
+
+    def readinto(self, buffer: memoryview) -> int:
+        if self.ended:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        count = self.file.readinto(buffer)
+        self.ended = not count
+        return count
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.file, name)
+
+
+OPENED = bottleneck.cache.proof.opened
+
+
+@contextmanager
+def failing(path: Path) -> Iterator[tuple[object, os.stat_result]]:
+    with OPENED(path) as (file, status):
+        yield Failing(file), status
+
+
+def test_a_disk_that_fails_while_hdf5_reads_is_a_cache_error_and_the_shard_stays(store, monkeypatch):
+    path = add(store, 1, 2)
+    monkeypatch.setattr(bottleneck.cache.proof, "opened", failing)
+
+    with pytest.raises(CacheError, match=f"cannot read .*{os.strerror(errno.EIO)}") as caught:
+        store.stream(digests(1))
+    assert not isinstance(caught.value, ShardError)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("disk", ["failing", "OPENED"])
+def test_a_process_that_keeps_what_hdf5_raised_ends_well(store, disk):
+    # HDF5 lets go of its files after Python has ended, which crashes if an error has kept one of them.
+    path = add(store, 1)
+    path.write_bytes(b"garbage" if disk == "OPENED" else path.read_bytes())
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import bottleneck.cache.proof as proof\n"
+        "from tests.cache import test_stream\n"
+        f"proof.opened = test_stream.{disk}\n"
+        "try:\n"
+        "    proof.prove(Path(sys.argv[1]), None)\n"
+        "except OSError as error:\n"
+        "    sys.kept = error\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(named(path))]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+    assert result.returncode == 0, result.stderr
+    assert ("not a shard" if disk == "OPENED" else "cannot read") in result.stdout
 
 
 @pytest.mark.parametrize("name", ["digests", "features"])
