@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.table import NORMALIZE, Held, Scaled, Scaling, Streamed, scaled, scalings
+from bottleneck.heads.table import NORMALIZE, Held, Scaled, Scaling, Streamed, scaled, scalings, widened
 
 
 def standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,6 +70,14 @@ def test_batches_hold_each_row_once_in_an_order_of_the_generators(table):
 
 def test_some_rows_are_taken_in_the_order_asked_for(table):
     np.testing.assert_array_equal(table.take(np.array([7, 0, 22, 3])), X[[7, 0, 22, 3]])
+
+
+def test_every_finite_half_is_widened_to_the_very_number():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+
+    assert widened(halves).tobytes() == halves.astype(np.float32).tobytes()
+    assert widened(halves[::3][None]).tobytes() == halves[::3].astype(np.float32).tobytes()
 
 
 @pytest.mark.parametrize("normalize", NORMALIZE)
