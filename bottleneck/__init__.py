@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bottleneck.backbones.catalogue import models
     from bottleneck.backbones.describe import describe
     from bottleneck.cache.store import FeatureCache
+    from bottleneck.comparison import compare
     from bottleneck.extraction import extract
     from bottleneck.fitting import fit
     from bottleneck.images.scan import scan
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FeatureCache",
     "__version__",
+    "compare",
     "describe",
     "errors",
     "extract",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "FeatureCache": "bottleneck.cache.store",
+    "compare": "bottleneck.comparison",
     "describe": "bottleneck.backbones.describe",
     "extract": "bottleneck.extraction",
     "fit": "bottleneck.fitting",

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from bottleneck import __version__
 from bottleneck.engines.kept import Kept
-from bottleneck.errors import ImagesError
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.table import Normalize
 from bottleneck.images.dataset import Dataset
@@ -23,9 +22,9 @@ from bottleneck.images.keys import DigestSet
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.leaks import find_leaks, one_label
-from bottleneck.parts import check_memory, held_out, near_copies, part, warn_of_classes
+from bottleneck.parts import check_labels, check_memory, held_out, near_copies, part, warn_of_classes
 from bottleneck.runs import Run, save_run
-from bottleneck.selection import Selection, select
+from bottleneck.selection import select
 from bottleneck.training import train_head
 
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
@@ -133,7 +132,8 @@ def fit(
     shares = Shares.parse(split) if split else None
     selected = select(images, model=model, cache=cache, runs=runs, labels=True, shares=shares, progress=progress)
     dataset, store = selected.dataset, selected.store
-    usable = _labelled(selected)
+    check_labels(dataset)
+    usable = one_label(selected.usable)
     leaks = find_leaks(selected.usable)
     if not allow_duplicates:
         leaks.refuse()
@@ -172,22 +172,6 @@ def fit(
     rows = _predictions(test.dataset, dataset, trained.predicted, trained.probabilities)
     columns = ["path", "digest", "split", "label", "predicted", "probability"]
     return save_run(runs, f"{store.spec.backbone.replace('/', '_')}-{head}", trained.head, card, columns, rows)
-
-
-def _labelled(selected: Selection) -> Dataset:
-    """Return the usable images that have one label.
-
-    Raises
-    ------
-    ImagesError
-        If there are no labels.
-    """
-    if not selected.dataset.labelled:
-        raise ImagesError(
-            f"expected labels for the images of {selected.dataset.source}, found none: give each class a folder of its "
-            f"own, or list the images in a CSV with columns path,label"
-        )
-    return one_label(selected.usable)
 
 
 def _dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:

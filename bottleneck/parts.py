@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.cache.store import Store
-from bottleneck.errors import BottleneckWarning, HeadError, SplitError
+from bottleneck.errors import BottleneckWarning, HeadError, ImagesError, SplitError
 from bottleneck.heads.family import Family
 from bottleneck.heads.table import Held, Streamed, Table
 from bottleneck.images.dataset import Dataset
@@ -41,6 +41,21 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+def check_labels(dataset: Dataset) -> None:
+    """Refuse images without labels.
+
+    Raises
+    ------
+    ImagesError
+        If there are no labels.
+    """
+    if not dataset.labelled:
+        raise ImagesError(
+            f"expected labels for the images of {dataset.source}, found none: give each class a folder of its own, or "
+            f"list the images in a CSV with columns path,label"
+        )
 
 
 def held_out(dataset: Dataset) -> str:

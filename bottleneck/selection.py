@@ -71,7 +71,7 @@ def select(
         If features are missing that an extraction could compute.
     """
     home = FeatureCache(cache)
-    dataset = _dataset(images, home, Path(runs), labels, shares, progress)
+    dataset = find_images(images, home, Path(runs), labels, shares, progress)
     store = _store(home, model)
     has = store.has(dataset.digests)
     failed = _failures(dataset, store)
@@ -87,13 +87,7 @@ def select(
     return Selection(dataset, store, dataset.subset(np.flatnonzero(has).tolist()), failures)
 
 
-def some(names: Sequence[str]) -> str:
-    """Return the first of some names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def _dataset(
+def find_images(
     images: "str | os.PathLike[str] | Dataset | None",
     cache: FeatureCache,
     runs: Path,
@@ -101,6 +95,7 @@ def _dataset(
     shares: Shares | None,
     progress: Progress | None,
 ) -> Dataset:
+    """Return the images that a user means, as `select` describes."""
     if isinstance(images, Dataset):
         return images.with_shares(shares) if shares else images
     shares = shares or Shares()
@@ -116,6 +111,12 @@ def _dataset(
     dataset = load_scan(cache.root, images, shares)
     warnings.warn(f"{images} is not there: the features of its last scan are used", BottleneckWarning, stacklevel=4)
     return dataset
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _store(cache: FeatureCache, model: str | None) -> Store:

@@ -33,6 +33,8 @@ STAGES = (
     {"training"},
     {"runs"},
     {"fitting"},
+    {"gathering", "leaderboard"},
+    {"comparison"},
     {"prediction"},
     {"demo"},
     {"cli"},

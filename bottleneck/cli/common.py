@@ -18,6 +18,7 @@ _STAGES = {
     "download": "downloading",
     "verify": "verifying",
     "merge": "merging",
+    "train": "training",
 }
 
 Command = Callable[..., None]

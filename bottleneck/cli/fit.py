@@ -9,7 +9,8 @@ from bottleneck.cli.head_options import HEADS, head_options
 from bottleneck.garbage import no_collection
 
 
-def _shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+def shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Read ``--split 80/10/10``."""
     from bottleneck.images.splits import Shares
 
     try:
@@ -26,7 +27,7 @@ def _shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     "--split",
     default="80/10/10",
     show_default=True,
-    callback=_shares,
+    callback=shares,
     help="Percentages train/val/test, where none are given.",
 )
 @head_options

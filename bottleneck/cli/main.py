@@ -9,6 +9,7 @@ import click
 from bottleneck import __version__
 from bottleneck.cli.cache import cache
 from bottleneck.cli.common import InOrder
+from bottleneck.cli.compare import compare
 from bottleneck.cli.demo import demo
 from bottleneck.cli.extract import extract
 from bottleneck.cli.fit import fit
@@ -32,7 +33,7 @@ def cli() -> None:
     """Hold the commands."""
 
 
-for _command in (extract, fit, predict, models, inspect, cache, demo):
+for _command in (extract, fit, compare, predict, models, inspect, cache, demo):
     cli.add_command(_command)
 
 

@@ -121,9 +121,9 @@ def params_text(params: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in named.items()) or "nothing to choose"
 
 
-def plain_console() -> Console:
+def plain_console(width: int | None = None) -> Console:
     """Return the console of stderr; class names and paths are shown as they are, brackets too."""
-    return Console(stderr=True, markup=False, highlight=False)
+    return Console(stderr=True, width=width, markup=False, highlight=False)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:

@@ -18,7 +18,7 @@ from bottleneck.heads.task import Task
 _FAST_ROWS = 20_000  # that a fast search looks at
 _SCORED_ROWS = 10_000  # whose scores are calibrated on
 _ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # that are tested, by dividing few rows into folds several times
-_NEXT = 1_000_003  # from the seed of a division to the next one's
+NEXT_DIVISION = 1_000_003  # from the seed of a division to the next one's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def search(
     validation = family.cross_validate(task, points)
     tables = [_accuracies(task, validation, len(points))]
     for number in range(1, _repeats(len(codes))):  # few images: folds of another division, so that luck has less to say
-        other = task.divided(divide(codes, groups, folds, seed + _NEXT * number))
+        other = task.divided(divide(codes, groups, folds, seed + NEXT_DIVISION * number))
         tables.append(_accuracies(other, family.cross_validate(other, points), len(points)))
     accuracy, balanced_accuracy = (np.concatenate(kind, axis=1) for kind in zip(*tables, strict=True))
     best = one_standard_error(balanced_accuracy, repeats=len(tables))

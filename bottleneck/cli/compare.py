@@ -1,0 +1,78 @@
+"""``bottleneck compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bottleneck.cli.common import command, progress_bar, put_json
+from bottleneck.cli.fit import shares
+from bottleneck.cli.head_options import HEADS, head_options
+from bottleneck.garbage import no_collection
+
+_COMPARED = (*HEADS, "svm-rbf")
+_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown"}
+
+
+def _names(ctx: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    names = _names(ctx, parameter, text)
+    unknown = [name for name in names if name not in _COMPARED]
+    if unknown or not names:
+        raise click.BadParameter(f"expected some of {', '.join(_COMPARED)}, got {text!r}", ctx, parameter)
+    return names
+
+
+@command("compare", short_help="Rank models and heads on the same splits.")
+@click.argument("images", required=False)
+@click.option(
+    "--models",
+    default="",
+    callback=_names,
+    metavar="A,B,...",
+    help="Models, MODEL@WEIGHTS, or specs of `cache info`.  [default: all that are cached for IMAGES]",
+)
+@click.option(
+    "--heads", default="logistic,svm,softmax", show_default=True, callback=_heads, metavar="A,B,...", help="Heads."
+)
+@click.option(
+    "--split",
+    default="80/10/10",
+    show_default=True,
+    callback=shares,
+    help="Percentages train/val/test, where none are given.",
+)
+@head_options
+@click.option("--learning-curve", is_flag=True, help="Say whether more images would help: the best on fewer of them.")
+@click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["table", "csv", "json", "markdown"]),
+    help="[default: as the name of --out ends, else table]",
+)
+@click.option("--out", type=click.Path(dir_okay=False), help="Write there instead of to stdout.")
+def compare(images: str | None, layout: str | None, out: str | None, as_json: bool, **options: Any) -> None:
+    """Train each head on the features of each model, on the same images, splits and folds; tell which is best.
+
+    Features that the cache lacks are extracted. IMAGES is by default what was extracted last. The best is chosen by
+    cross-validation, and the others are tested against it on the held-out part. No run is left: `fit` leaves one.
+    """
+    with no_collection():
+        from bottleneck.cli.show_compare import comparison_report, comparison_text
+        from bottleneck.comparison import compare as run
+
+    with progress_bar(hidden=as_json) as progress:
+        found = run(images, progress=progress, **options)
+    comparison_report(found)
+    layout = layout or _SUFFIXES.get(Path(out or "").suffix.lower(), "table")
+    if out or (layout != "table" and not as_json):
+        with click.open_file(out or "-", "w", encoding="utf-8", errors="surrogateescape") as target:
+            target.write(comparison_text(found, layout))
+    if as_json:
+        put_json(found.to_json())

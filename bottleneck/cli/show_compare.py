@@ -1,0 +1,114 @@
+"""How a comparison looks: a table for people; CSV, Markdown and JSON for programs and papers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+
+from bottleneck.cli.common import say
+from bottleneck.cli.show import failures_list, params_text, plain_console
+
+if TYPE_CHECKING:
+    from bottleneck.heads.curve import Curve
+    from bottleneck.leaderboard import Comparison, Row
+
+_WIDTH = 160  # of a table that is not on a screen
+_HEADER = ["model", "head", "cross-validated", "held-out", "95 % interval", "p", "", "extract s", "fit s", "MB"]
+_RIGHT = _HEADER[2:6] + _HEADER[7:]
+
+
+def comparison_report(found: Comparison) -> None:
+    """Say what was compared on what, the table, and what to do next."""
+    say(
+        f"{found.source}: {len(found.rows)} heads on the same splits and folds, {found.n_train} training images, "
+        f"{found.n_heldout} held out ({found.heldout}), where accuracies are sure to ±{found.best.resolution:.1%}"
+    )
+    plain_console(None if sys.stderr.isatty() else _WIDTH).print(_table(found))
+    say("best: by cross-validation. p: McNemar's test against it on the held-out images, by Holm's method")
+    for remark in found.remarks:
+        say(remark)
+    if found.curve:
+        _curve_lines(found.curve, found.best)
+    failures_list(found.failures)
+    say(f"{len(found.failures)} failed; this makes the best a run: {fit_command(found)}")
+
+
+def fit_command(found: Comparison) -> str:
+    """Return the command that fits the best row."""
+    best = found.best
+    kernel = ["--kernel", "rbf"] if best.head == "svm-rbf" else []
+    head = best.head.removesuffix("-rbf")
+    return shlex.join(["bottleneck", "fit", found.source, "--model", best.spec, "--head", head, *kernel])
+
+
+def comparison_text(found: Comparison, layout: str) -> str:
+    """Return the rows as ``table``, ``csv``, ``markdown`` or ``json``, as they are written to a file."""
+    if layout == "json":
+        return json.dumps(found.to_json()) + "\n"
+    text = io.StringIO()
+    if layout == "csv":
+        records = _records(found)
+        csv.writer(text, lineterminator="\n").writerows([records[0], *(record.values() for record in records)])
+    elif layout == "markdown":
+        text.write(_markdown(found))
+    else:
+        Console(file=text, width=_WIDTH, markup=False, highlight=False).print(_table(found))
+    return text.getvalue()
+
+
+def _cells(row: Row) -> list[str]:
+    low, high = row.accuracy_ci95
+    return [
+        row.model,
+        row.head,
+        f"{row.cv_accuracy:.1%} ± {row.cv_spread:.1%}",
+        f"{row.accuracy:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        "" if row.p_value is None else f"{row.p_value:.2g}",
+        row.verdict,
+        "cached" if row.extract_seconds is None else f"{row.extract_seconds:.1f}",
+        f"{row.fit_seconds:.2f}",
+        f"{row.feature_bytes / 1e6:.1f}",
+    ]
+
+
+def _table(found: Comparison) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in _HEADER:
+        side: JustifyMethod = "right" if name in _RIGHT else "left"
+        table.add_column(name, justify=side, overflow="fold", no_wrap=name != "model")
+    for row in found.rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _markdown(found: Comparison) -> str:
+    """Return a table of Markdown; a bar in a name would end its cell."""
+    marks = ["---:" if name in _RIGHT else "---" for name in _HEADER]
+    rows = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in found.rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (_HEADER, marks, *rows))
+
+
+def _records(found: Comparison) -> list[dict[str, object]]:
+    """Return the rows with single values only: what was chosen as text, the interval in two columns."""
+    records = []
+    for row in found.rows:
+        record = {**row.to_json(), "params": params_text(row.params)}
+        record["ci95_low"], record["ci95_high"] = record.pop("accuracy_ci95")
+        records.append(record)
+    return records
+
+
+def _curve_lines(curve: Curve, best: Row) -> None:
+    say(f"learning curve of {best.head} on {best.model}, cross-validated:")
+    for point in curve.points:
+        say(f"  {point.n:>6} images  {point.accuracy:.1%} ± {point.spread:.1%}")
+    say(curve.advice())

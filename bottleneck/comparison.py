@@ -1,0 +1,223 @@
+"""Models and heads compared on the same images, splits and folds: which is best, and which differences are real."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bottleneck.cache.store import Store
+from bottleneck.errors import HeadError
+from bottleneck.evaluate import holm, mcnemar
+from bottleneck.gathering import Source, gather
+from bottleneck.heads.curve import Curve
+from bottleneck.heads.curve import learning_curve as draw_curve
+from bottleneck.heads.family import NAMES
+from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.table import Normalize
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.scan import Progress
+from bottleneck.images.splits import Shares
+from bottleneck.leaderboard import LEVEL, Comparison, Row
+from bottleneck.leaks import find_leaks, one_label
+from bottleneck.parts import Part, check_memory, held_out, near_copies, part, warn_of_classes
+from bottleneck.training import Trained, train_head
+
+HEADS = (*NAMES, "svm-rbf")
+DEFAULT_HEADS = ("logistic", "svm", "softmax")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row before the tests, and what they and a learning curve need."""
+
+    row: Row
+    trained: Trained
+    store: Store
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What is the same for all rows."""
+
+    usable: Dataset
+    heldout: str
+    heads: tuple[str, ...]
+    options: HeadOptions
+    memory: int | None
+
+    def parts(self, store: Store) -> tuple[Part, Part]:
+        """Return what is trained on and what is held out, with the features of one model."""
+        train, test = (part(self.usable, store, name, memory=self.memory) for name in ("train", self.heldout))
+        return train, test
+
+
+def compare(
+    images: "str | os.PathLike[str] | Dataset | None" = None,
+    *,
+    models: str | Sequence[str] = (),
+    heads: str | Sequence[str] = DEFAULT_HEADS,
+    cache: str | os.PathLike[str] = "cache",
+    runs: str | os.PathLike[str] = "runs",
+    split: str | None = None,
+    C: Sequence[float] | None = None,
+    folds: int = 5,
+    normalize: Normalize = "standard",
+    class_weight: str | None = None,
+    search: str = "fast",
+    device: str = "cpu",
+    memory: int | None = None,
+    seed: int = 0,
+    learning_curve: bool = False,
+    allow_duplicates: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Train each head on the features of each model, on the same images, splits and folds.
+
+    Parameters
+    ----------
+    images : path or Dataset, optional
+        See `bottleneck.scan`. By default what was last extracted with this cache.
+    models : sequence of str
+        Models, ``MODEL@WEIGHTS`` for other than their usual weights (``resnet18@none``), or specs. What features the
+        cache lacks are extracted. By default all specs that are cached for these images.
+    heads : sequence of str
+        Those of `bottleneck.fit`, or ``svm-rbf``.
+    cache, runs, split, C, folds, normalize, class_weight, search, device, memory, seed, allow_duplicates, progress
+        As for `bottleneck.fit`.
+    learning_curve : bool
+        Whether the best row is cross-validated on smaller parts of the training images too.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    HeadError
+        If there is no such head, or no head can be trained.
+    ModelError
+        If there is no such model.
+    ImagesError, SplitError, CacheError
+        As for `bottleneck.fit`.
+    """
+    options = HeadOptions(
+        C=tuple(C) if C is not None else None,
+        folds=folds,
+        normalize=normalize,
+        class_weight=class_weight,
+        search=search,
+        device=device,
+        seed=seed,
+    )
+    names = _listed(heads)
+    for head in names:
+        _own(head, options)
+    shares = Shares.parse(split) if split else None
+    found = gather(images, _listed(models), cache=cache, runs=runs, shares=shares, progress=progress)
+    if not allow_duplicates:
+        find_leaks(found.usable).refuse()
+    usable = one_label(found.usable)
+    setting = _Setting(usable, held_out(usable), names, options, memory)
+    done = list(_entries(found.sources, setting, progress))
+    remarks = [entry for entry in done if isinstance(entry, str)]
+    entries = [entry for entry in done if isinstance(entry, _Entry)]
+    if not entries:
+        raise HeadError(f"expected a head that can be trained, found none: {'; '.join(remarks)}")
+    entries.sort(key=lambda entry: (-entry.row.cv_accuracy, entry.row.feature_bytes))
+    train, test = setting.parts(entries[0].store)
+    warn_of_classes(train, test, setting.heldout)
+    near_copies(train, test)
+    if lost := len(found.dataset) - len(found.usable):
+        remarks.append(f"{lost} image{'s are' if lost > 1 else ' is'} left out, which not all models can use")
+    return Comparison(
+        rows=_judged(entries),
+        curve=_curve(entries[0], train, options) if learning_curve else None,
+        source=str(found.dataset.source),
+        classes=entries[0].trained.head.classes,
+        heldout=setting.heldout,
+        n_train=len(train),
+        n_heldout=len(test),
+        failures=(*found.dataset.failures, *found.failures),
+        remarks=tuple(remarks),
+    )
+
+
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a sequence, or of a text with commas, each once."""
+    parts = names.split(",") if isinstance(names, str) else names
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _own(head: str, options: HeadOptions) -> tuple[str, HeadOptions]:
+    """Return the family that a head is of, with its options.
+
+    Raises
+    ------
+    HeadError
+        If there is no such head.
+    """
+    if head not in HEADS:
+        raise HeadError(f"expected heads of {', '.join(HEADS)}, got {head!r}")
+    return ("svm", replace(options, kernel="rbf")) if head == "svm-rbf" else (head, options)
+
+
+def _entries(sources: Sequence[Source], setting: _Setting, progress: Progress | None) -> Iterator[_Entry | str]:
+    """Yield an entry for each model and head; of a head that cannot be trained, why."""
+    heads, done = setting.heads, 0
+    for source in sources:
+        train, test = setting.parts(source.store)
+        for head in heads:
+            family, options = _own(head, setting.options)
+            try:
+                check_memory(train, options.family(family))
+                trained = train_head(family, options, train, test, source.store.spec.fingerprint)
+            except HeadError as error:
+                yield f"{head} on {source.name} is left out: {error}"
+            else:
+                yield _Entry(_row(source, head, trained, len(train) + len(test)), trained, source.store)
+            done += 1
+            if progress:
+                progress("train", done, len(sources) * len(heads))
+
+
+def _row(source: Source, head: str, trained: Trained, images: int) -> Row:
+    metrics, held = trained.metrics, next(iter(source.store.index().entries.values()))
+    low, high = metrics["accuracy_ci95"]
+    return Row(
+        model=source.name,
+        spec=source.store.short_name,
+        head=head,
+        params=trained.search.params,
+        cv_accuracy=trained.search.accuracy,
+        cv_spread=trained.search.spread,
+        accuracy=metrics["accuracy"],
+        accuracy_ci95=(low, high),
+        resolution=metrics["resolution"],
+        balanced_accuracy=metrics["balanced_accuracy"],
+        log_loss=metrics["log_loss"],
+        ece=metrics["ece"],
+        extracted=source.extracted,
+        extract_seconds=source.seconds,
+        fit_seconds=trained.seconds,
+        dim=held.dim,
+        feature_bytes=images * held.dim * np.dtype(held.dtype).itemsize,
+    )
+
+
+def _judged(entries: Sequence[_Entry]) -> tuple[Row, ...]:
+    """Return the rows, each tested against the first on the same held-out images."""
+    best, *others = entries
+    tests = [mcnemar(best.trained.right, other.trained.right) for other in others]
+    rows = [best.row]
+    for other, test, p_value in zip(others, tests, holm([test["p_value"] for test in tests]), strict=True):
+        verdict = "not told apart"
+        if p_value < LEVEL:
+            verdict = "worse" if test["only_a"] > test["only_b"] else "better"
+        rows.append(replace(other.row, p_value=p_value, verdict=verdict))
+    return tuple(rows)
+
+
+def _curve(best: _Entry, train: Part, options: HeadOptions) -> Curve:
+    name, own = _own(best.row.head, options)
+    return draw_curve(train.table, train.labels, train.dataset.groups, best.trained.search, own.family(name), own)
