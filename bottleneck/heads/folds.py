@@ -53,8 +53,6 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
     HeadError
         If no class has two rows of two groups.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     counts = np.bincount(codes)
     units = _units(groups, len(codes))
     units_of_class = [len(np.unique(units[codes == code])) for code in range(len(counts))]
@@ -66,6 +64,8 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
     if len(np.unique(units)) == len(units):
         tested[rows] = _stratified(codes[rows], count, seed)
     else:
+        from sklearn.model_selection import StratifiedGroupKFold
+
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a class is smaller than the folds: seen to above
