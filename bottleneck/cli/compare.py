@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bottleneck.cli.common import command, progress_bar, put_json
 from bottleneck.cli.fit import shares
@@ -13,6 +14,7 @@ from bottleneck.cli.head_options import HEADS, head_options
 from bottleneck.garbage import no_collection
 
 _COMPARED = (*HEADS, "svm-rbf")
+_OWN = ("images", "models", "heads", "learning_curve", "layout", "out", "as_json", "debug")  # that `fit` has not
 _SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown"}
 
 
@@ -69,10 +71,28 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
 
     with progress_bar(hidden=as_json) as progress:
         found = run(images, progress=progress, **options)
-    comparison_report(found)
+    comparison_report(found, _said())
     layout = layout or _SUFFIXES.get(Path(out or "").suffix.lower(), "table")
     if out or (layout != "table" and not as_json):
         with click.open_file(out or "-", "w", encoding="utf-8", errors="surrogateescape") as target:
             target.write(comparison_text(found, layout))
     if as_json:
         put_json(found.to_json())
+
+
+def _said() -> list[str]:
+    """Return the options that the user gave and that `fit` takes too, as they are typed."""
+    ctx, words = click.get_current_context(), []
+    for option in ctx.command.params:
+        name = option.name or ""
+        if name in _OWN or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = ctx.params[name]
+        words.append(option.opts[0])
+        if name == "C":
+            words.append(",".join(map(str, value)))
+        elif name == "memory":
+            words.append(str(value / 1e9))
+        elif value is not True:
+            words.append(str(value))
+    return words

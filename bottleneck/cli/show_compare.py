@@ -7,6 +7,7 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -25,11 +26,13 @@ _HEADER = ["model", "head", "cross-validated", "held-out", "95 % interval", "p",
 _RIGHT = _HEADER[2:6] + _HEADER[7:]
 
 
-def comparison_report(found: Comparison) -> None:
-    """Say what was compared on what, the table, and what to do next."""
+def comparison_report(found: Comparison, options: Sequence[str]) -> None:
+    """Say what was compared on what, the table, and the command for a run of the best, with the user's options."""
+    models = len({row.model for row in found.rows})
+    say(f"{found.source}: {len(found.rows)} heads on features of {models} model{'s' * (models > 1)}")
     say(
-        f"{found.source}: {len(found.rows)} heads on the same splits and folds, {found.n_train} training images, "
-        f"{found.n_heldout} held out ({found.heldout}), where accuracies are sure to ±{found.best.resolution:.1%}"
+        f"all on the same splits and folds: {found.n_train} training images, {found.n_heldout} held out "
+        f"({found.heldout}), on which accuracies are known to ±{found.best.resolution:.1%}"
     )
     plain_console(None if sys.stderr.isatty() else _WIDTH).print(_table(found))
     say("best: by cross-validation. p: McNemar's test against it on the held-out images, by Holm's method")
@@ -38,15 +41,15 @@ def comparison_report(found: Comparison) -> None:
     if found.curve:
         _curve_lines(found.curve, found.best)
     failures_list(found.failures)
-    say(f"{len(found.failures)} failed; this makes the best a run: {fit_command(found)}")
+    say(f"{len(found.failures)} failed; this makes the best a run: {_fit_command(found, options)}")
 
 
-def fit_command(found: Comparison) -> str:
+def _fit_command(found: Comparison, options: Sequence[str]) -> str:
     """Return the command that fits the best row."""
     best = found.best
     kernel = ["--kernel", "rbf"] if best.head == "svm-rbf" else []
     head = best.head.removesuffix("-rbf")
-    return shlex.join(["bottleneck", "fit", found.source, "--model", best.spec, "--head", head, *kernel])
+    return shlex.join(["bottleneck", "fit", found.source, "--model", best.spec, "--head", head, *kernel, *options])
 
 
 def comparison_text(found: Comparison, layout: str) -> str:
@@ -81,7 +84,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _table(found: Comparison) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in _HEADER:
         side: JustifyMethod = "right" if name in _RIGHT else "left"
         table.add_column(name, justify=side, overflow="fold", no_wrap=name != "model")

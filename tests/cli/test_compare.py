@@ -29,18 +29,21 @@ def compare(images, *words, **settings):
 def test_people_read_a_table_on_stderr(images):
     out, err = compare(images, "--learning-curve")
     assert out == ""
-    assert "2 heads on the same splits" in err
+    assert "2 heads on features of 1 model\nall on the same splits and folds" in err
     assert "best" in err
     assert "learning curve" in err
     assert "0 failed; this makes the best a run: bottleneck fit" in err
 
 
 def test_the_command_it_ends_with_makes_the_best_a_run(images):
-    found = json.loads(compare(images, "--json")[0])
-    _, err = compare(images)
+    options = ["--split", "60/0/40", "--C", "0.1,1", "--memory", "1", "--cache", "other"]
+    out, err = run("compare", images, "--models", "resnet18@none", "--heads", "logistic", "--json", *options)
+    found = json.loads(out)
     words = err.splitlines()[-1].partition("bottleneck fit ")[2].split()
+    assert words[-8:] == ["--split", "60/0/40", "--C", "0.1,1.0", "--memory", "1.0", "--cache", "other"]
     card = json.loads(run("fit", *words, "--json")[0])
     assert card["head"] == found["best"]["head"]
+    assert card["n_heldout"] == found["n_heldout"]
     assert card["cv_accuracy"] == found["rows"][0]["cv_accuracy"]
 
 
