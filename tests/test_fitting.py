@@ -71,8 +71,10 @@ def test_the_card_says_what_was_trained_on_what_and_how_well(folder, extracted, 
     assert card["spec"] == spec.to_json()
     assert card["fingerprint"] == spec.fingerprint
     assert card["seed"] == 7
-    assert card["params"]["C"] in card["search"]["grid"]
-    assert np.shape(card["search"]["fold_accuracy"]) == (len(card["search"]["grid"]), 5)
+    assert card["params"] in card["search"]["points"]
+    divisions = card["search"]["divisions"]
+    assert np.shape(card["search"]["fold_accuracy"]) == (len(card["search"]["points"]), 5 * divisions)
+    assert {"ece", "log_loss", "brier"} <= set(card["search"]["cv"]) & set(card["metrics"])
     assert len(card["dataset"]["digest"]) == 64
     assert card["dataset"]["splits"]["train"] == card["n_train"]
     assert {"torch", "scikit-learn", "python", "bottleneck"} <= set(card["versions"])

@@ -8,6 +8,7 @@ import click
 from bottleneck.cli.common import command, progress_bar, put_json, say
 
 _EXAMPLES = 8
+_HEADS = ("logistic", "svm", "softmax")
 
 
 @command("demo", short_help="See the main job on handwritten digits; no network needed.")
@@ -28,7 +29,6 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
     from bottleneck.demo.tour import examples, prepare
     from bottleneck.extraction import extract
     from bottleneck.fitting import fit
-    from bottleneck.heads.family import NAMES
     from bottleneck.runs import best_run
 
     started = time.perf_counter()
@@ -41,7 +41,7 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
         say(f"   {done.computed} computed, {done.reused} reused, {done.dim} features each, {done.seconds:.1f} s")
         engine_line(done, "   ")
     say("3. Fit: three heads on the cached features")
-    fitted = [fit(images, head=head, cache=cache, runs=runs) for head in NAMES]
+    fitted = [fit(images, head=head, cache=cache, runs=runs) for head in _HEADS]
     console.print(runs_table(fitted))
     best = best_run(runs)
     say(f"4. Predict: the best by cross-validation is {best.card['head']}; some images it was not trained on")
