@@ -62,6 +62,7 @@ class Trained:
             "searched": found.searched,
             "points": list(found.points),
             "fold_accuracy": found.fold_accuracy.tolist(),
+            **found.facts,
             "rule": "the simplest point whose balanced accuracy is within one standard error of the best",
         }
 

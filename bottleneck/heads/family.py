@@ -75,6 +75,10 @@ class Family(ABC):
     def cross_validate(self, task: Task, points: Sequence[Params]) -> Validation:
         """Train on each fold at each point."""
 
+    def path_facts(self, task: Task, points: Sequence[Params]) -> dict[str, Any]:
+        """Return what else is known of the points, for a card; a JSON object."""
+        return {}
+
     @abstractmethod
     def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
         """Train on all rows; `validation`, of a grid that holds the point, may say where to begin.

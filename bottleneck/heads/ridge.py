@@ -1,11 +1,13 @@
 """Ridge regression on the classes as -1 and 1, in closed form, as scikit-learn's ``RidgeClassifier``."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
+from bottleneck.heads.family import Params
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.logistic import signs
 from bottleneck.heads.solver import relative
@@ -13,7 +15,10 @@ from bottleneck.heads.table import Held
 from bottleneck.heads.task import Task
 
 _CELLS = 4 << 20
+_MOST_LEFT_OUT = 4096  # features, whose decomposition takes half a minute
 _WIDEST = 16_384  # features, of which all products are kept: 2 GB
+
+Exact = NDArray[np.float64]
 
 
 class RidgeFamily(LinearFamily):
@@ -21,6 +26,13 @@ class RidgeFamily(LinearFamily):
 
     name = "ridge"
     values = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+    def path_facts(self, task: Task, points: Sequence[Params]) -> dict[str, Any]:
+        """Return the accuracy by leaving one row out, at each point, where there are more rows than features."""
+        n, d = task.scaled.shape
+        if d > min(n, _MOST_LEFT_OUT):
+            return {}
+        return {"leave_one_out": leave_one_out(task, [point["C"] for point in points])}
 
     def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: object = None) -> Theta:
         """Return weights, see `LinearFamily.paths`; they are always exact."""
@@ -35,8 +47,52 @@ class RidgeFamily(LinearFamily):
         return np.stack([_by_columns(task, Cs, fold) for fold in range(len(task.folds))], axis=1)
 
 
+def leave_one_out(task: Task, Cs: Sequence[float]) -> list[float]:
+    """Return the accuracy at each C on every row by the head of all others, which one decomposition gives for all.
+
+    Without row i, whose weight is w, its score would be ``y - (y - f) / (1 - w q)`` with
+    ``q = 1 / sum of weights + x' (X'WX + I / (2 C))^-1 x``, of features about their mean (Cook and Weisberg 1982,
+    "Residuals and influence in regression", section 2.2; it is what ``RidgeClassifierCV`` does). The scaling is that by
+    all rows.
+
+    Parameters
+    ----------
+    task : Task
+        Its folds have no part in it.
+    Cs : sequence of float, length g
+    """
+    whole = task.whole()
+    weights, target = whole.weights[:, 0].astype(np.float64), signs(whole).astype(np.float64)
+    products, answers, mean, answer, total = _sums(whole, 0)
+    values, vectors = np.linalg.eigh(products)
+    inverse = 1 / (np.maximum(values, 0)[:, None] + 1 / (2 * np.array(Cs)))  # (d, g)
+    turned = vectors.T @ answers
+    right = np.zeros(len(Cs))
+    for rows, features in whole.scaled.blocks(max(64, _CELLS // len(values))):
+        along = (features - mean) @ vectors
+        leverage = weights[rows][:, None] * (1 / total + np.square(along) @ inverse)
+        for number in range(len(Cs)):
+            scores = along @ (inverse[:, number, None] * turned) + answer
+            without = target[rows] - (target[rows] - scores) / np.maximum(1 - leverage[:, number, None], 1e-9)
+            right[number] += (without.argmax(axis=1) == whole.codes[rows]).sum()
+    return [float(share) for share in right / len(whole.codes)]
+
+
 def _by_columns(task: Task, Cs: Sequence[float], fold: int) -> Theta:
     """Return the weights of one fold ``(g, k, d + 1)``, from sums over its rows of the products of features."""
+    products, answers, mean, answer, _ = _sums(task, fold)
+    gain = _gain(task, fold)
+    products *= gain[:, None] * gain
+    answers *= gain[:, None]
+    path = []
+    for C in Cs:
+        weight = np.linalg.solve(products + np.eye(len(products)) / (2 * C), answers).T
+        path.append(_theta(task, fold, weight, mean, answer))
+    return np.array(path, np.float32)
+
+
+def _sums(task: Task, fold: int) -> tuple[Exact, Exact, Exact, Exact, float]:
+    """Return ``X'WX (d, d)`` and ``X'WY (d, k)`` about the means ``(d,)`` and ``(k,)``, and the sum of the weights."""
     d, count = task.scaled.shape[1], task.count
     products, answers = np.zeros((d, d)), np.zeros((d, count))
     mean, answer, total, target = np.zeros(d), np.zeros(count), 0.0, signs(task)
@@ -52,14 +108,7 @@ def _by_columns(task: Task, Cs: Sequence[float], fold: int) -> Theta:
     mean, answer = mean / total, answer / total
     products -= total * np.outer(mean, mean)
     answers -= total * np.outer(mean, answer)
-    gain = _gain(task, fold)
-    products *= gain[:, None] * gain
-    answers *= gain[:, None]
-    path = []
-    for C in Cs:
-        weight = np.linalg.solve(products + np.eye(d) / (2 * C), answers).T
-        path.append(_theta(task, fold, weight, mean, answer))
-    return np.array(path, np.float32)
+    return products, answers, mean, answer, float(total)
 
 
 def _by_rows(task: Task, features: NDArray[np.float32], Cs: Sequence[float], fold: int) -> Theta:
