@@ -326,3 +326,69 @@ def test_the_groups_that_were_allowed_stand_in_the_card(folder, extracted):
              for name in "ab" for n in range(40)]  # fmt: skip
     extracted(write(root / "list.csv", "\n".join(["path,label,split,group", *lines]).encode()))
     assert fit(allow_duplicates=True).card["leaks"]["groups_allowed"] == ["g"]
+
+
+# --- options of heads -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["logistic", "svm", "softmax", "ridge", "centroid"])
+def test_features_that_do_not_fit_into_memory_give_nearly_the_same_head(folder, extracted, head):
+    extracted(folder(files()))
+    held = fit(head=head)
+    with pytest.warns(BottleneckWarning, match=f"{head} reads them from the cache"):
+        streamed = fit(head=head, memory=1)
+    assert streamed.card["params"] == held.card["params"]
+    assert streamed.metrics["accuracy"] == pytest.approx(held.metrics["accuracy"], abs=0.05)
+    assert streamed.card["leaks"]["near_threshold"] is None
+    if head != "softmax":  # whose batches are others
+        np.testing.assert_allclose(streamed.head.weight, held.head.weight, atol=2e-2)
+
+
+@pytest.mark.parametrize("options", [{"head": "knn"}, {"head": "svm", "kernel": "rbf"}])
+def test_a_head_that_needs_all_features_at_once_says_so(folder, extracted, options):
+    extracted(folder(files()))
+    with pytest.raises(HeadError, match=r"needs them all at once.*--memory"):
+        fit(memory=1, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head": "svm", "kernel": "rbf"},
+        {"head": "knn"},
+        {"head": "ridge", "normalize": "l2", "class_weight": "balanced"},
+        {"head": "softmax", "dropout": 0.2, "epochs": 3, "normalize": "none"},
+        {"search": "full", "folds": 3},
+        {"device": "torch"},
+    ],
+    ids=str,
+)
+def test_each_run_comes_back_with_what_was_asked_for(folder, extracted, options):
+    extracted(folder(files()))
+    run = load_run(fit(**options).path)
+    asked = {key: value for key, value in options.items() if key in ("kernel", "dropout", "epochs")}
+    assert run.card["params"].items() >= asked.items()
+    assert run.card["normalize"] == options.get("normalize", "standard")
+    assert run.card["class_weight"] == options.get("class_weight")
+    assert run.card["search"]["search"] == options.get("search", "fast")
+    features = np.random.default_rng(0).normal(size=(5, DIM)).astype(np.float32)
+    assert set(run.head.predict(features)) <= set(run.card["classes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "knn", "C": [1.0]}, "has no C"),
+        ({"head": "logistic", "kernel": "rbf"}, "no option kernel"),
+        ({"head": "svm", "dropout": 0.5}, "no option dropout"),
+        ({"normalize": "max"}, "normalize to be one of standard, l2, none"),
+        ({"class_weight": "even"}, "class_weight to be one of"),
+        ({"search": "slow"}, "search to be one of fast, full"),
+        ({"device": "abacus"}, "expected a device"),
+        ({"folds": 1}, "at least two folds"),
+    ],
+)
+def test_an_impossible_option_is_a_head_error(folder, extracted, options, message):
+    extracted(folder(files()))
+    with pytest.raises(HeadError, match=message):
+        fit(**options)

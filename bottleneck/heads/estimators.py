@@ -21,7 +21,6 @@ from bottleneck.heads.table import Held, Normalize
 from bottleneck.heads.task import Task
 
 Scores = NDArray[np.float64]
-_LARGEST = 1e15  # of what is squared and summed in float32
 _ROWS = 4096
 
 ClassWeight = str | Mapping[Any, float] | None
@@ -97,7 +96,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             seed=seed,
             arrays=Arrays(),
         )
-        _refuse_huge(task)
+        task.refuse_huge()
         some, point = self._family(), self._point(task)
         fitted, calibration = _trained(task, some, point) if folds else (some.fit(task, point), None)
         self.calibrated_ = calibration is not None
@@ -179,13 +178,6 @@ def _trained(task: Task, some: Family, point: Params) -> tuple[Fitted, Calibrati
     of_folds = float(validation.sizes[0])
     ratio = of_folds / fitted.size if of_folds and fitted.size else 1.0
     return fitted, Calibration(calibration.sharpness * ratio, calibration.offset)
-
-
-def _refuse_huge(task: Task) -> None:
-    """Refuse features whose squares do not add up in float32."""
-    largest = max(float(np.abs(block).max()) for _, block in task.scaled.blocks(_ROWS))
-    if largest > _LARGEST:
-        raise HeadError(f"expected features up to {_LARGEST:g}, got {largest:g}: normalize them, as by 'standard'")
 
 
 def _positive(name: str, value: Any) -> float:

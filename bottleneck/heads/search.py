@@ -143,6 +143,7 @@ def search(
         arrays=Arrays(device),
     )
     task = whole if full else _fewer(whole)
+    task.refuse_huge()
     points = _points(family, task, grid, full=full)
     validation = family.cross_validate(task, points)
     tables = [_accuracies(task, validation, len(points))]

@@ -6,9 +6,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.folds import Codes, Folds, everything
-from bottleneck.heads.table import Normalize, Scaling, Table, scaled, scalings
+from bottleneck.heads.table import Held, Normalize, Scaling, Table, scaled, scalings
+
+_LARGEST = 1e15  # of what is squared and summed in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,20 @@ class Task:
     @cached_property
     def _counts(self) -> NDArray[np.intp]:
         return np.stack([np.bincount(self.codes[rows], minlength=self.count) for rows in self.folds.trained.T])
+
+    def refuse_huge(self) -> None:
+        """Raise if scaled features in memory are too large for sums of squares in float32.
+
+        Raises
+        ------
+        HeadError
+            If they are.
+        """
+        if not isinstance(self.scaled, Held):
+            return  # as features are stored, in float16, they cannot be
+        largest = float(np.abs(self.scaled.features).max(initial=0))
+        if largest > _LARGEST:
+            raise HeadError(f"expected features up to {_LARGEST:g}, got {largest:g}: normalize them, as by 'standard'")
 
     def divided(self, folds: Folds) -> "Task":
         """Return the same task on other folds."""
