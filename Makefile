@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture parity catalogue bench-extract lint clean
+.PHONY: demo test torture parity catalogue bench-extract bench-heads lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
@@ -28,6 +28,10 @@ catalogue: $(VENV)/.installed-dev
 bench-extract: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet img2vec-pytorch
 	$(BIN)/python benchmarks/bench_extract.py
+
+# Searching heads beside scikit-learn's GridSearchCV (half an hour, nearly all of it scikit-learn's).
+bench-heads: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench_heads.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
