@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts: {', '.join(PARTS)}")
     parser.add_argument("--repeats", type=int, default=3, help="of which the median is told; LinearSVC runs once")
-    parser.add_argument("--heads", default="logistic,svm,rbf", help="of the part small; svm takes ten minutes")
+    parser.add_argument("--heads", default="logistic,svm,rbf", help="of the part small; svm takes some minutes")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the streamed softmax")
     parser.add_argument("--images", help="a folder of images beside the digits, for the part real")
     parser.add_argument("--cache", help="measure the part small on these cached features instead of made-up ones")
@@ -102,7 +102,7 @@ def small(x: np.ndarray, labels: np.ndarray, repeats: int, heads: list[str]) -> 
     if "rbf" in heads:
         compare("svm", {"kernel": "rbf"}, SVC(), RBF_C, x, labels, repeats)
     if "svm" in heads:
-        compare("svm", {}, LinearSVC(), [C / 10 for C in DECADES], x, labels, repeats)
+        compare("svm", {}, LinearSVC(), [C / 100 for C in DECADES], x, labels, repeats)
 
 
 def compare(
