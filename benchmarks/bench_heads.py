@@ -1,6 +1,6 @@
 """Searching heads on cached features, beside scikit-learn on the same array; and what a large softmax needs.
 
-python benchmarks/bench_heads.py [--quick] [--only PART,...] [--repeats N] [--cache DIR --model NAME]
+python benchmarks/bench_heads.py [--only PART,...] [--repeats N] [--cache DIR --model NAME]
 """
 
 import argparse

@@ -130,9 +130,15 @@ def compare(
     near_copies(train, test)
     if lost := len(found.dataset) - len(found.usable):
         remarks.append(f"{lost} image{'s are' if lost > 1 else ' is'} left out, which not all models can use")
+    curve = None
+    if learning_curve:
+        try:
+            curve = _curve(entries[0], train, options)
+        except HeadError as error:
+            remarks.append(f"no learning curve: {error}")
     return Comparison(
         rows=_judged(entries),
-        curve=_curve(entries[0], train, options) if learning_curve else None,
+        curve=curve,
         source=str(found.dataset.source),
         classes=entries[0].trained.head.classes,
         heldout=setting.heldout,
@@ -170,7 +176,7 @@ def _entries(sources: Sequence[Source], setting: _Setting, progress: Progress | 
         for head in heads:
             family, options = _own(head, setting.options)
             try:
-                check_memory(train, options.family(family))
+                check_memory(train, options.family(family), setting.memory)
                 trained = train_head(family, options, train, test, source.store.spec.fingerprint)
             except HeadError as error:
                 yield f"{head} on {source.name} is left out: {error}"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bottleneck import __version__
 from bottleneck.engines.kept import Kept
 from bottleneck.heads.options import HeadOptions
-from bottleneck.heads.table import Normalize
+from bottleneck.heads.table import Held, Normalize
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.scan import Progress
@@ -140,7 +140,7 @@ def fit(
     split_held = held_out(usable)
     train, test = (part(usable, store, name, memory=memory) for name in ("train", split_held))
     warn_of_classes(train, test, split_held)
-    check_memory(train, chosen)
+    check_memory(train, chosen, memory)
     near = near_copies(train, test)
     trained = train_head(head, options, train, test, store.spec.fingerprint)
     card = {
@@ -152,6 +152,7 @@ def fit(
         "params": {**trained.search.params, **options.own()},
         "normalize": normalize,
         "class_weight": class_weight,
+        "streamed": not isinstance(train.table, Held),
         "sharpness": trained.head.sharpness,
         "search": trained.search_card(options),
         "seed": seed,

@@ -63,7 +63,10 @@ class Leaks:
         kinds: dict[str, list[Any]] = {
             "near_duplicates": [list(pair) for pair in near.pairs],
             "duplicates_allowed": [list(paths) for paths in self.duplicates],
-            "groups_allowed": sorted(self.groups),
+            "groups_allowed": [
+                {"group": name, **{split: list(paths) for split, paths in found.items()}}
+                for name, found in sorted(self.groups.items())
+            ],
             "two_labels": [list(paths) for paths in self.two_labels],
         }
         return {

@@ -89,22 +89,34 @@ def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = Non
     """
     own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
     own = own.subset(own.first_rows())
-    if _bytes(len(own), store.dim()) <= (_free() * _SHARE if memory is None else memory):
+    if _bytes(len(own), store.dim()) <= _allowed(memory):
         return Part(own, Held(store.read(own.digests)))
     return Part(own, Streamed(store.stream(own.digests)))
 
 
-def check_memory(train: Part, family: Family) -> None:
+def check_memory(train: Part, family: Family, memory: int | None = None) -> None:
     """Say what a head will need that reads its features again and again; refuse one that cannot.
+
+    Parameters
+    ----------
+    train : Part
+    family : Family
+    memory : int, optional
+        As for `part`.
 
     Raises
     ------
     HeadError
         If the head needs all features at once.
     """
-    if isinstance(train.table, Held):
-        return
     n, d = train.table.shape
+    if isinstance(train.table, Held):
+        if family.working_bytes(n) > _allowed(memory):
+            raise HeadError(
+                f"the distances of {n:,} images from each other take {family.working_bytes(n) / 1e9:.1f} GB, more than "
+                f"may be used: take a linear kernel, or give it more with --memory"
+            )
+        return
     size = f"the features of {n:,} images take {_bytes(n, d) / 1e9:.1f} GB with their copies, more than may be used"
     if not family.streams:
         raise HeadError(
@@ -143,6 +155,10 @@ def _problems(train: Part, test: Part, split: str) -> Iterator[str]:
         yield f"no {split} image of {some(missing)}: the scores say nothing about it"
     if unknown:
         yield f"no training image of {some(unknown)}: its {split} images cannot be right"
+
+
+def _allowed(memory: int | None) -> float:
+    return _free() * _SHARE if memory is None else memory
 
 
 def _bytes(n: int, d: int) -> int:

@@ -167,6 +167,6 @@ def test_the_card_lists_a_thousand_and_counts_all(monkeypatch):
         "near_threshold": 0.9,
         "near_duplicates": [["t", "h", 0.95]],
         "duplicates_allowed": [["1", "2"]],
-        "groups_allowed": ["g"],
+        "groups_allowed": [{"group": "g"}],
         "two_labels": [["5", "6"]],
     }

@@ -94,7 +94,7 @@ def fit(
                 "accuracy": metrics["accuracy"],
                 "accuracy_ci95": metrics["accuracy_ci95"],
                 "balanced_accuracy": metrics["balanced_accuracy"],
-                **{name: metrics[name] for name in ("macro_f1", "log_loss", "ece", "top5_accuracy")},
+                **{name: metrics[name] for name in ("macro_f1", "log_loss", "ece", "top5_accuracy", "resolution")},
                 "failed": len(card["failures"]),
                 "failures": card["failures"],
                 "seconds": round(card["seconds"], 3),

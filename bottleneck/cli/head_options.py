@@ -1,5 +1,6 @@
 """The options of heads that several commands take."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,11 @@ def _values(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ..
 
 
 def _bytes(ctx: click.Context, parameter: click.Parameter, gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else int(gigabytes * 1e9)
+    if gigabytes is None:
+        return None
+    if not math.isfinite(gigabytes):
+        raise click.BadParameter(f"expected gigabytes such as 4, got {gigabytes}", ctx, parameter)
+    return int(gigabytes * 1e9)
 
 
 _OPTIONS = (

@@ -107,7 +107,7 @@ def run_report(run: Run) -> None:
     top5 = "" if metrics["top5_accuracy"] is None else f", right among the first five {metrics['top5_accuracy']:.1%}"
     say(
         f"log-loss {metrics['log_loss']:.3f}, calibration error {metrics['ece']:.3f}{top5}; heads whose accuracies "
-        f"differ by less than {metrics['resolution']:.1%} cannot be told apart on {card['n_heldout']} images"
+        f"differ by less than {metrics['resolution']:.1%} are not told apart by them on {card['n_heldout']} images"
     )
     if card["leaks"]["near_threshold"] is None:
         say("near copies across the splits were not looked for: the features are read in pieces")

@@ -42,7 +42,7 @@ class Arrays:
             if self._place.type == "mps":
                 raise HeadError("heads are summed in float64, which Apple's GPU has not: leave --device out")
             torch.zeros(1, device=self._place)
-        except (RuntimeError, AssertionError) as error:  # of a torch without CUDA
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # of a torch without CUDA
             first = str(error).splitlines()[0]
             raise HeadError(f"expected a device such as cpu or cuda, got {device!r}: {first}") from error
 

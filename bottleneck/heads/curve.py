@@ -12,7 +12,7 @@ from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import Family
 from bottleneck.heads.folds import Codes, Folds, divide
 from bottleneck.heads.options import HeadOptions
-from bottleneck.heads.search import NEXT_DIVISION, Search
+from bottleneck.heads.search import Search, next_seed
 from bottleneck.heads.table import Table
 from bottleneck.heads.task import Task
 
@@ -138,7 +138,7 @@ def learning_curve(
     )
     tasks = [task]
     for number in range(1, divisions):
-        tasks.append(task.divided(divide(codes, groups, options.folds, options.seed + NEXT_DIVISION * number)))
+        tasks.append(task.divided(divide(codes, groups, options.folds, next_seed(options.seed, number))))
     points: dict[int, Point] = {}
     for share in SHARES:
         thin = [one.divided(thinned(one.folds, codes, share, options.seed)) for one in tasks]

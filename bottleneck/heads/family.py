@@ -67,6 +67,10 @@ class Family(ABC):
     platt: ClassVar[bool] = False
     streams: ClassVar[bool] = True
 
+    def working_bytes(self, rows: int) -> int:
+        """Return what it needs beside the features, where that grows faster than the rows do."""
+        return 0
+
     @abstractmethod
     def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
         """Return the points that are searched, simplest first; more of them for a `full` search."""

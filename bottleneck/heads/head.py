@@ -17,7 +17,7 @@ from bottleneck.heads.table import Features, Scaling
 
 FORMAT_VERSION = 2
 _READABLE = ("1", "2")  # 1 had only the linear form, and neither unit nor offset
-_LARGEST_FILE = 1 << 31
+_LARGEST_FILE = 1 << 31  # bytes
 _ROWS = 4096  # scored at once
 
 
@@ -121,8 +121,19 @@ class Head(ABC):
         return labels
 
     def save(self, path: Path) -> None:
-        """Write the head as safetensors, atomically; what is no tensor goes into its metadata."""
+        """Write the head as safetensors, atomically; what is no tensor goes into its metadata.
+
+        Raises
+        ------
+        HeadError
+            If it is too large to be read again.
+        """
         names = [*self.tensors, "offset"]
+        size = sum(getattr(self, name).nbytes for name in names)
+        if size >= _LARGEST_FILE:
+            raise HeadError(
+                f"expected a head of less than {_LARGEST_FILE >> 30} GiB, got one of {size / 2**30:.1f} GiB"
+            )
         rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in names}
         metadata = {
             "format_version": str(FORMAT_VERSION),

@@ -53,7 +53,7 @@ class LinearFamily(Family):
         return LinearValidation(task, Cs, self._known(task, Cs, exact=False))
 
     def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
-        """Train on all rows, beginning at the mean of the folds' weights at the nearest C."""
+        """Train on all rows, beginning at the mean of the folds' weights at this C."""
         start = validation.near(point.get("C", 1.0)) if isinstance(validation, LinearValidation) else None
         theta = self._known(task.whole(), [point.get("C", 1.0)], exact=True, start=start)[0, 0]
         if not np.isfinite(theta).all():

@@ -1,12 +1,14 @@
 """Multinomial logistic regression with an L2 penalty on the weights, as scikit-learn's ``LogisticRegression``."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
+from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.losses import Logistic, Softmax
-from bottleneck.heads.solver import Material, Problems, relative, solve
+from bottleneck.heads.solver import Material, Problems, Solution, relative, solve
 from bottleneck.heads.task import Task
 
 _SEARCH, _EXACT = 3e-5, 1e-7  # tolerances; the first leaves less than 1e-3 of the objective
@@ -22,29 +24,37 @@ class LogisticFamily(LinearFamily):
         folds, count = len(task.folds), task.count
         loss = Logistic() if count == 2 else Softmax(count)
         lacking = np.where(task.present, 0, -1e30).astype(np.float32)
-        material = of_task(task, signs(task) if count == 2 else task.codes, None if count == 2 else lacking)
+        material = of_task(task, None if count == 2 else lacking)
         each = np.array([(C, fold, 1) for C in Cs for fold in range(folds)])
         problems = Problems(C=each[:, 0], fold=each[:, 1].astype(int), output=each[:, 2].astype(int))
         begin = None if start is None else start.reshape(len(problems), count, -1)
         if begin is not None and count == 2:
             begin = begin[:, 1:] - begin[:, :1]
         found = solve(task.arrays, material, loss, problems, tolerance=_EXACT if exact else _SEARCH, start=begin)
+        if exact:
+            warn_unless_ended(self.name, found)
         theta = found.theta
         if count == 2:
             theta = np.concatenate([-theta / 2, theta / 2], axis=1)
         return theta.reshape(len(Cs), folds, count, -1)
 
 
-def signs(task: Task) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Return 1 where a row is of a class, else -1, ``(n, k)``."""
-    return np.where(task.codes[:, None] == np.arange(task.count), 1, -1).astype(np.float32)
-
-
-def of_task(task: Task, target: np.ndarray, barred: np.ndarray | None = None) -> Material:
+def of_task(task: Task, barred: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None) -> Material:
     """Return what the solver works on; a fold of one class has nothing to learn."""
     shift, gain = relative(task.scaling, task.fold_scalings) if task.normalize == "standard" else (None, None)
     weights = task.weights * (task.present.sum(axis=1) > 1)
-    return Material(table=task.scaled, target=target, weights=weights, shift=shift, gain=gain, barred=barred)
+    return Material(table=task.scaled, codes=task.codes, weights=weights, shift=shift, gain=gain, barred=barred)
+
+
+def warn_unless_ended(name: str, found: Solution) -> None:
+    """Warn of a head that is kept, and is not the best there is."""
+    if not found.ended.all():
+        warnings.warn(
+            f"{name} was not solved to the end: its penalty is too weak for these features. Take a smaller C, or "
+            f"normalize the features",
+            BottleneckWarning,
+            stacklevel=2,
+        )
 
 
 make = LogisticFamily

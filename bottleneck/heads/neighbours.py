@@ -10,6 +10,8 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.head import Head
 from bottleneck.heads.table import Features
 
+_CELLS = 4 << 20  # of distances, or of votes
+
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourHead(Head):
@@ -47,16 +49,22 @@ class NeighbourHead(Head):
 
     def decide(self, scaled: Features) -> NDArray[np.float64]:
         """Return each class's share of the votes ``(n, k)`` of scaled features."""
-        nearest = nearest_rows(scaled, self.rows, int(self.neighbours))
-        shares: NDArray[np.float64] = votes(self.codes[nearest], (int(self.neighbours),), len(self.classes))[0]
+        shares = np.empty((len(scaled), len(self.classes)))
+        step = max(1, _CELLS // max(len(self.rows), int(self.neighbours) * len(self.classes)))
+        for start in range(0, len(scaled), step):
+            part = slice(start, start + step)
+            nearest = nearest_rows(scaled[part], self.rows, int(self.neighbours))
+            shares[part] = votes(self.codes[nearest], (int(self.neighbours),), len(self.classes))[0]
         return shares
 
 
 def nearest_rows(features: Features, rows: Features, count: int) -> NDArray[np.intp]:
     """Return the `count` nearest of ``(m, d)`` rows to each of ``(n, d)`` features, nearest first, ``(n, count)``.
 
-    By Euclidean distance; of equal ones the first.
+    By Euclidean distance, measured from the middle of the rows, or a common distance would drown the differences.
     """
+    middle = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    features, rows = features - middle, rows - middle
     closeness = features @ rows.T
     closeness -= np.square(rows).sum(axis=1) / 2
     count = min(count, len(rows))

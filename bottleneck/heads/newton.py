@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from bottleneck.heads.solver import Material, Problems, Solution
+from bottleneck.heads.solver import Material, Problems, Solution, signs
 
 MOST_ROWS = 8000  # whose products take 256 MB
 _STEPS = 50
 _HALVINGS = 20
+_NEAR = 1e-4  # of the objective, that may be left where rounding forbids any further step
 
 Exact = NDArray[np.float64]
 
@@ -36,7 +37,7 @@ def finish(material: Material, problems: Problems, found: Solution, *, tolerance
     problems : Problems
     found : Solution
     tolerance : float
-        The step that gains less than this part of the objective is the last.
+        A problem has ended when less than this part of its objective is left to gain.
     """
     cores = os.cpu_count() or 1
     for fold in np.unique(problems.fold[~found.ended]).tolist():
@@ -70,15 +71,15 @@ def _follow(
     output: int,
 ) -> None:
     """Solve the problems of one fold and one class that have not ended, by rising C."""
-    sign = material.target[known, output].astype(np.float64)
+    sign = signs(material.codes[known], np.array([output]))[:, 0].astype(np.float64)
     weights = material.weights[known, fold].astype(np.float64)
     own = np.flatnonzero((problems.fold == fold) & (problems.output == output))
-    own = own[np.argsort(problems.C[own])]
-    for before, row in zip([own[0], *own[:-1]], own, strict=True):
+    start = np.zeros(features.shape[1] + 1)  # there all rows are inside the margin
+    for row in own[np.argsort(problems.C[own])]:
         if not found.ended[row]:
             machine = _Machine(features, products, sign, problems.C[row] * weights)
-            start = found.theta[before, 0].astype(np.float64)
-            found.theta[row, 0], found.objective[row] = machine.solved(start, tolerance)
+            found.theta[row, 0], found.objective[row], found.ended[row] = machine.solved(start, tolerance)
+        start = found.theta[row, 0].astype(np.float64)
 
 
 @dataclass
@@ -90,38 +91,42 @@ class _Machine:
     sign: Exact  # y, (n,)
     strength: Exact  # c, (n,)
 
-    def solved(self, start: Exact, tolerance: float) -> tuple[Exact, float]:
-        """Return the weights ``(d + 1,)``, the bias last, and the objective."""
+    def solved(self, start: Exact, tolerance: float) -> tuple[Exact, float, bool]:
+        """Return the weights ``(d + 1,)``, the bias last, the objective, and whether it is the least there is."""
         scores: Exact = (self.features @ start[:-1].astype(np.float32)).astype(np.float64) + start[-1]
         kept, shares = 1.0, np.zeros(len(scores))  # the weights are kept * start + sum of shares_i x_i
         size = float(start @ start)
-        value = self._value(scores, size)
+        value, ended = self._value(scores, size), False
         for _ in range(_STEPS):
             inside = np.flatnonzero(self.sign * scores < 1)
             share = self._minimum(inside)
             aim = (self.products[:, inside] @ share.astype(np.float32)).astype(np.float64)
             along, other = float(share @ scores[inside]), float(share @ aim[inside])
+            left = self._left(inside, scores - aim, size - 2 * along + other)
             part = self._part(scores, aim, size, along, other, value)
-            if not part:
+            ended = left <= (tolerance if part else _NEAR) * value
+            if ended or not part:
                 break
             kept *= 1 - part
             shares *= 1 - part
             shares[inside] += part * share
             scores += part * (aim - scores)
             size = (1 - part) ** 2 * size + 2 * part * (1 - part) * along + part**2 * other
-            before, value = value, self._value(scores, size)
-            if before - value < tolerance * value:
-                break
+            value = self._value(scores, size)
         weight = kept * start
         weight[:-1] += shares.astype(np.float32) @ self.features
         weight[-1] += shares.sum()
-        return weight, value
+        return weight, value, ended
 
     def _minimum(self, inside: NDArray[np.intp]) -> Exact:
         """Return a with ``w = sum of a_i x_i``, the minimum if the rows `inside` the margin were to stay there."""
         system = self.products[np.ix_(inside, inside)].astype(np.float64)
         system[np.diag_indices(len(inside))] += 1 / (2 * self.strength[inside])
         return np.asarray(np.linalg.solve(system, self.sign[inside]), np.float64)
+
+    def _left(self, inside: NDArray[np.intp], away: Exact, distance: float) -> float:
+        """Return by how much the objective would fall to the minimum, if the same rows were to stay inside."""
+        return max(0.0, distance / 2 + float(self.strength[inside] @ np.square(away[inside])))
 
     def _value(self, scores: Exact, size: float) -> float:
         return float(self.strength @ np.square(np.maximum(0, 1 - self.sign * scores))) + size / 2

@@ -20,7 +20,8 @@ _FINER_C = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _GAMMA = (1.0,)  # times 1 / (d * variance), scikit-learn's "scale"
 _FINER_GAMMA = (0.1, 0.3, 1.0, 3.0)
 _TOLERANCE = 1e-5  # scikit-learn's 1e-3 lets the rounding of distances move scores by as much
-_MOST_ROWS = 30_000  # whose distances take 7 GB
+_MOST_ROWS = 30_000
+_COPIES = 5  # of the distances of all rows, at most at once, with two machines in training
 
 
 class RbfFamily(Family):
@@ -32,6 +33,10 @@ class RbfFamily(Family):
     name = "svm"
     platt = True
     streams = False
+
+    def working_bytes(self, rows: int) -> int:
+        """Return what the distances, and the kernels of a fold and of the machines that are trained on it, take."""
+        return _COPIES * 8 * rows**2
 
     def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
         """Return C and gamma, the smoother first."""

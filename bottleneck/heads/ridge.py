@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Params
 from bottleneck.heads.linear_family import LinearFamily, Theta
-from bottleneck.heads.logistic import signs
-from bottleneck.heads.solver import relative
+from bottleneck.heads.solver import relative, signs
 from bottleneck.heads.table import Held
 from bottleneck.heads.task import Task
 
@@ -62,18 +61,18 @@ def leave_one_out(task: Task, Cs: Sequence[float]) -> list[float]:
     Cs : sequence of float, length g
     """
     whole = task.whole()
-    weights, target = whole.weights[:, 0].astype(np.float64), signs(whole).astype(np.float64)
+    weights = whole.weights[:, 0].astype(np.float64)
     products, answers, mean, answer, total = _sums(whole, 0)
     values, vectors = np.linalg.eigh(products)
     inverse = 1 / (np.maximum(values, 0)[:, None] + 1 / (2 * np.array(Cs)))  # (d, g)
     turned = vectors.T @ answers
     right = np.zeros(len(Cs))
     for rows, features in whole.scaled.blocks(max(64, _CELLS // len(values))):
-        along = (features - mean) @ vectors
+        along, target = (features - mean) @ vectors, signs(whole.codes[rows], np.arange(whole.count))
         leverage = weights[rows][:, None] * (1 / total + np.square(along) @ inverse)
         for number in range(len(Cs)):
             scores = along @ (inverse[:, number, None] * turned) + answer
-            without = target[rows] - (target[rows] - scores) / np.maximum(1 - leverage[:, number, None], 1e-9)
+            without = target - (target - scores) / np.maximum(1 - leverage[:, number, None], 1e-9)
             right[number] += (without.argmax(axis=1) == whole.codes[rows]).sum()
     return [float(share) for share in right / len(whole.codes)]
 
@@ -95,27 +94,30 @@ def _sums(task: Task, fold: int) -> tuple[Exact, Exact, Exact, Exact, float]:
     """Return ``X'WX (d, d)`` and ``X'WY (d, k)`` about the means ``(d,)`` and ``(k,)``, and the sum of the weights."""
     d, count = task.scaled.shape[1], task.count
     products, answers = np.zeros((d, d)), np.zeros((d, count))
-    mean, answer, total, target = np.zeros(d), np.zeros(count), 0.0, signs(task)
+    mean, answer, total = np.zeros(d), np.zeros(count), 0.0
+    pivot: NDArray[np.float32] | None = None  # near the mean, which would drown the differences
     for rows, features in task.scaled.blocks(max(64, _CELLS // d)):
-        weights = task.weights[rows, fold]
-        weighted = features * weights[:, None]
-        products += weighted.T @ features
-        answers += weighted.T @ target[rows]
+        pivot = features.mean(axis=0) if pivot is None else pivot
+        centred, weights = features - pivot, task.weights[rows, fold]
+        weighted, target = centred * weights[:, None], signs(task.codes[rows], np.arange(count))
+        products += weighted.T @ centred
+        answers += weighted.T @ target
         mean += weighted.sum(axis=0, dtype=np.float64)
-        answer += weights @ target[rows].astype(np.float64)
+        answer += weights @ target.astype(np.float64)
         total += weights.sum(dtype=np.float64)
     total = max(total, 1e-12)
     mean, answer = mean / total, answer / total
     products -= total * np.outer(mean, mean)
     answers -= total * np.outer(mean, answer)
-    return products, answers, mean, answer, float(total)
+    return products, answers, mean if pivot is None else mean + pivot, answer, float(total)
 
 
 def _by_rows(task: Task, features: NDArray[np.float32], Cs: Sequence[float], fold: int) -> Theta:
     """Return the same from products of rows, of which there are fewer than features."""
     rows = np.flatnonzero(task.folds.trained[:, fold])
     weights = task.weights[rows, fold].astype(np.float64)
-    own, target = features[rows].astype(np.float64), signs(task)[rows].astype(np.float64)
+    own = features[rows].astype(np.float64)
+    target = signs(task.codes[rows], np.arange(task.count)).astype(np.float64)
     total = weights.sum()
     mean, answer = weights @ own / total, weights @ target / total
     root = np.sqrt(weights)[:, None]

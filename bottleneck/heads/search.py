@@ -1,7 +1,7 @@
 """Choose a family's parameters by cross-validation on the training part, then fit on all of it."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,11 @@ from bottleneck.heads.head import Head
 from bottleneck.heads.table import Features, Held, Normalize, Table
 from bottleneck.heads.task import Task
 
-_FAST_ROWS = 20_000  # that a fast search looks at
+_FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
 _SCORED_ROWS = 10_000  # whose scores are calibrated on
 _LITTLE = 1_000_000  # numbers
 _ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # that are tested, by dividing few rows into folds several times
-NEXT_DIVISION = 1_000_003  # from the seed of a division to the next one's
+_NEXT_DIVISION = 1_000_003  # from the seed of a division to the next one's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def search(
         seed=seed,
         arrays=Arrays(device),
     )
-    with _threads(table):
+    with _threads(table), _as_sentence(family.name):
         return _search(
             whole, family, groups, grid, folds, full=full, classes=tuple(classes.tolist()), fingerprint=fingerprint
         )
@@ -168,12 +168,15 @@ def _search(
     task.refuse_huge()
     points = _points(family, task, grid, full=full)
     validation = family.cross_validate(task, points)
-    tables = [_accuracies(task, validation, len(points))]
+    divisions = [(task, validation)]
     for number in range(1, _repeats(len(codes))):  # few images: folds of another division, so that luck has less to say
-        other = task.divided(divide(codes, groups, folds, seed + NEXT_DIVISION * number))
-        tables.append(_accuracies(other, family.cross_validate(other, points), len(points)))
+        other = task.divided(divide(codes, groups, folds, next_seed(seed, number)))
+        divisions.append((other, family.cross_validate(other, points)))
+    tables = [_accuracies(*division, len(points)) for division in divisions]
     accuracy, balanced_accuracy = (np.concatenate(kind, axis=1) for kind in zip(*tables, strict=True))
     best = one_standard_error(balanced_accuracy, repeats=len(tables))
+    if family.platt and whole.count == 2:  # whose offset may change a label
+        accuracy[best] = np.concatenate([_calibrated_accuracy(*division, best) for division in divisions])
     rows, scores = _scores(task, validation, best)
     calibration, probabilities = _calibrate(task, rows, scores, platt=family.platt)
     fitted = family.fit(whole, points[best], validation)
@@ -207,6 +210,17 @@ def _search(
     )
 
 
+@contextmanager
+def _as_sentence(name: str) -> Iterator[None]:
+    """Say of equations that cannot be solved that they cannot."""
+    try:
+        yield
+    except np.linalg.LinAlgError as error:
+        raise HeadError(
+            f"the equations of {name} cannot be solved ({error}): take a smaller C, or normalize the features"
+        ) from error
+
+
 def _threads(table: Table) -> AbstractContextManager[object]:
     """Return a context in which products of little are computed on one core.
 
@@ -235,6 +249,11 @@ def one_standard_error(fold_accuracy: NDArray[np.float64], *, repeats: int = 1) 
     best = int(mean.argmax())
     error = fold_accuracy[best].std(ddof=1) / np.sqrt(folds / repeats) if folds > 1 else 0.0
     return int(np.flatnonzero(mean >= mean[best] - error - 1e-12)[0])
+
+
+def next_seed(seed: int, division: int) -> int:
+    """Return the seed of another division into folds."""
+    return (seed + _NEXT_DIVISION * division) % 2**32
 
 
 def _repeats(rows: int) -> int:
@@ -302,6 +321,16 @@ def _scores(task: Task, validation: Validation, best: int) -> tuple[NDArray[np.i
     rows = np.concatenate([rows for rows, _ in found])
     order = np.argsort(rows)
     return rows[order], np.concatenate([scores for _, scores in found]).astype(np.float64)[order]
+
+
+def _calibrated_accuracy(task: Task, validation: Validation, best: int) -> NDArray[np.float64]:
+    """Return the accuracy ``(F,)`` of the labels by probabilities that were calibrated on the other folds."""
+    rows, scores = _scores(task, validation, best)
+    _, probabilities = _calibrate(task, rows, scores, platt=True)
+    right, fold = probabilities.argmax(axis=1) == task.codes[rows], task.folds.tested[rows]
+    counts = np.bincount(fold, minlength=len(task.folds))
+    found: NDArray[np.float64] = np.bincount(fold, right, len(task.folds)) / np.maximum(counts, 1)
+    return found
 
 
 def _calibrate(

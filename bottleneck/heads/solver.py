@@ -28,6 +28,7 @@ _FULL_STEP_FALLS = 1e-4  # the part of the expected decrease that a step must br
 _ROUNDING = 2e-7  # of a sum of float32 losses, relative
 _SHRINK = 0.4
 _SHORTEST = 1e-4
+_NEAR = 1e-5  # what may be left to gain where rounding forbids any further step
 _WORKING_BYTES = 1 << 30  # of all that is kept of the problems that are solved at once
 
 
@@ -41,7 +42,7 @@ class Problems:
     fold : ndarray of int, shape (p,)
         A column of `weights` and a row of the scalings.
     output : ndarray of int, shape (p,)
-        A column of the targets, where the loss has a score for each class apart.
+        Where the loss has one score, the class that is told from all others.
     """
 
     C: NDArray[np.float64]
@@ -63,8 +64,8 @@ class Material:
     ----------
     table : Table
         Features, scaled by all rows.
-    target : ndarray, shape (n,) of int, or (n, classes) of float32
-        As the loss takes it.
+    codes : ndarray of int, shape (n,)
+        The class of each row.
     weights : ndarray of float32, shape (n, F)
         Of each row in each fold; 0 in that in which it is tested.
     shift, gain : ndarray of float32, shape (F, d), or None
@@ -74,7 +75,7 @@ class Material:
     """
 
     table: Table
-    target: NDArray[np.float32] | NDArray[np.intp]
+    codes: NDArray[np.intp]
     weights: NDArray[np.float32]
     shift: NDArray[np.float32] | None = None
     gain: NDArray[np.float32] | None = None
@@ -93,13 +94,19 @@ class Solution:
     iterations : ndarray of int, shape (p,)
         Passes over the features.
     ended : ndarray of bool, shape (p,)
-        Whether the tolerance was reached.
+        Whether the tolerance was reached, as nearly as rounding lets it be.
     """
 
     theta: NDArray[np.float32]
     objective: NDArray[np.float64]
     iterations: NDArray[np.intp]
     ended: NDArray[np.bool_]
+
+
+def signs(codes: NDArray[np.intp], classes: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return 1 where a row ``(n,)`` is of a class ``(p,)``, else -1, ``(n, p)``."""
+    found: NDArray[np.float32] = np.where(codes[:, None] == classes, np.float32(1), np.float32(-1))
+    return found
 
 
 def relative(whole: Scaling, folds: list[Scaling]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -215,8 +222,8 @@ class _Pass:
         return self.C * total + size / 2, gradient
 
     def _target(self, rows: "slice | NDArray[np.intp]") -> Array:
-        target = self.material.target[rows]
-        return self.arrays.put(target if target.ndim == 1 else np.ascontiguousarray(target[:, self.problems.output]))
+        codes = self.material.codes[rows]
+        return self.arrays.put(codes if self.loss.outputs > 1 else signs(codes, self.problems.output))
 
     def _weights(self, rows: "slice | NDArray[np.intp]") -> Array:
         return self.arrays.put(np.ascontiguousarray(self.material.weights[rows][:, self.problems.fold]))
@@ -235,11 +242,13 @@ def _solve(pass_by: _Pass, directions: Spectrum, found: Solution, tolerance: flo
     direction = lbfgs.direction(gradient)
     for iteration in range(most):
         expected = -_dot(arrays, gradient, direction)
-        ended = arrays.get((expected / 2 <= tolerance * value) | (step < _SHORTEST))
+        reached = arrays.get(expected / 2 <= tolerance * value)
+        near = arrays.get(expected / 2 <= max(tolerance, _NEAR) * value)
+        ended = reached | arrays.get(step < _SHORTEST)
         if ended.any() and (ended.all() or ended.mean() > 0.1 or iteration == most - 1):
             out, stay = np.flatnonzero(ended), np.flatnonzero(~ended)
             found.theta[left[out]], found.objective[left[out]] = arrays.get(point)[out], arrays.get(value)[out]
-            found.iterations[left[out]], found.ended[left[out]] = iteration + 1, True
+            found.iterations[left[out]], found.ended[left[out]] = iteration + 1, (reached | near)[out]
             if not len(stay):
                 return
             left, rows = left[stay], arrays.put(stay)

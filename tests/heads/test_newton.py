@@ -76,3 +76,19 @@ def test_a_seed_of_threads_gives_the_same_bits(monkeypatch):
     found = {family("svm").paths(task(everything), CS, exact=True).tobytes() for _ in range(5)}
 
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("C", [1.0, 10.0, 100.0, 1000.0])
+@pytest.mark.parametrize("width", [40, 400], ids=["more rows", "more features"])
+def test_one_large_C_alone_is_solved_to_the_end(C, width):
+    random = np.random.default_rng(3)
+    codes = np.arange(N) % 2
+    x = (random.normal(size=(N, width)) + 0.3 * random.normal(size=(2, width))[codes]).astype(np.float32)
+    folds = Folds(tested=np.full(N, -1), trained=np.ones((N, 1), bool))
+    given = Task(table=Held(x), codes=codes, count=2, folds=folds, normalize="none", arrays=Arrays())
+    theta = family("svm").paths(given, [C], exact=True)[0, 0, 1]
+    sign = np.where(codes == 1, 1, -1)
+    model = LinearSVC(C=C, dual=width > N, tol=1e-9, max_iter=1_000_000).fit(x.astype(np.float64), sign)
+    best = objective(x, sign, np.full(N, C), np.append(model.coef_[0], model.intercept_))
+
+    assert objective(x, sign, np.full(N, C), theta) <= best * (1 + 1e-3)

@@ -77,3 +77,15 @@ def test_more_features_than_can_be_multiplied_are_a_head_error(monkeypatch):
     monkeypatch.setattr(ridge, "_WIDEST", 5)
     with pytest.raises(HeadError, match="6 of 40 images are too many"):
         family("ridge").paths(task(*rows(40, 6)), CS, exact=True)
+
+
+@pytest.mark.parametrize("shape", [(60, 10), (20, 50)], ids=["more rows", "more features"])
+@pytest.mark.parametrize("offset", [1e3, 1e5])
+def test_features_far_from_zero_are_no_harder(shape, offset):
+    x, codes = rows(*shape)
+    here, there = (
+        family("ridge").paths(task(one, codes, normalize="none"), CS, exact=True)[:, 0, :, :-1]
+        for one in (x, np.round((x + np.float32(offset)) * 8) / 8)  # so that float32 holds what is left of them
+    )
+
+    np.testing.assert_allclose(there, here, atol=0.05)

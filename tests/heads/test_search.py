@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -261,3 +263,29 @@ def test_an_impossible_grid_is_a_head_error(grid):
 
 def test_the_head_carries_the_fingerprint():
     assert search(rows(list("aabb")), list("aabb"), LOGISTIC, fingerprint="f" * 64).head.fingerprint == "f" * 64
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("name", ["svm", "logistic", "ridge"])
+def test_the_accuracy_is_that_of_the_labels_that_the_head_would_give(name, balanced):
+    labels = list("a" * 900 + "b" * 150)
+    found = search(rows(labels, apart=0.4), labels, family(name), balanced=balanced, grid=(0.001,))
+    right = found.probabilities.argmax(axis=1) == np.array([int(label == "b") for label in labels])[found.rows]
+
+    assert found.accuracy == pytest.approx(np.mean([right[found.folds == fold].mean() for fold in range(5)]))
+
+
+def test_equations_without_a_solution_are_a_head_error():
+    labels = list("ab" * 20)
+    x = np.repeat(rows(list("ab") * 10), 2, axis=0)
+    with suppress(HeadError):  # a sentence, or a head; never numpy's error
+        search(x, labels, family("ridge"), grid=(1e30,), normalize="none")
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_any_seed_divides_groups(seed):
+    labels = list("ab" * 20)
+
+    assert (
+        search(rows(labels), labels, LOGISTIC, groups=[f"g{row // 2}" for row in range(40)], seed=seed).accuracy > 0.5
+    )

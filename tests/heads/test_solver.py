@@ -36,9 +36,9 @@ def problems(Cs: list[float], folds: int = 1, outputs: tuple[int, ...] = (0,)) -
     return Problems(C=C.astype(float), fold=fold, output=output)
 
 
-def material(x: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> Material:
+def material(x: np.ndarray, codes: np.ndarray, weights: np.ndarray | None = None) -> Material:
     return Material(
-        table=Held(x), target=target, weights=np.ones((len(x), 1), np.float32) if weights is None else weights
+        table=Held(x), codes=codes, weights=np.ones((len(x), 1), np.float32) if weights is None else weights
     )
 
 
@@ -70,8 +70,7 @@ def test_logistic_reaches_scikit_learns_objective_at_every_C(count, device):
     x = features()
     codes = classes(x, count)
     loss = Logistic() if count == 2 else Softmax(count)
-    target = signs(codes, 2) if count == 2 else codes
-    found = solve(Arrays(device), material(x, target), loss, problems(CS, outputs=(1,)), tolerance=3e-5)
+    found = solve(Arrays(device), material(x, codes), loss, problems(CS, outputs=(1,)), tolerance=3e-5)
 
     for C, theta, objective in zip(CS, found.theta.astype(np.float64), found.objective, strict=True):
         theirs = LogisticRegression(C=C, max_iter=10_000, tol=1e-8).fit(x.astype(np.float64), codes)
@@ -86,7 +85,7 @@ def test_svm_reaches_liblinears_objective_at_every_C(device):
     x = features()
     codes = classes(x, 4)
     grid = problems(CS, outputs=(0, 1, 2, 3))
-    found = solve(Arrays(device), material(x, signs(codes, 4)), SquaredHinge(), grid, tolerance=1e-5)
+    found = solve(Arrays(device), material(x, codes), SquaredHinge(), grid, tolerance=1e-5)
 
     for C, output, (theta,) in zip(grid.C, grid.output, found.theta.astype(np.float64), strict=True):
         sign = signs(codes, 4)[:, output]
@@ -113,7 +112,7 @@ def test_a_fold_sees_its_own_rows_in_its_own_scaling():
     whole, *folds = scalings(Held(x), trained, "standard")
     shift, gain = relative(whole, folds)
     shared = Material(
-        table=scaled(Held(x), whole), target=codes, weights=trained.astype(np.float32), shift=shift, gain=gain
+        table=scaled(Held(x), whole), codes=codes, weights=trained.astype(np.float32), shift=shift, gain=gain
     )
     together = solve(Arrays(), shared, Softmax(3), problems([0.01, 1.0], folds=3), tolerance=1e-7)
 

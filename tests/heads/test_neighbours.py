@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from bottleneck.heads import neighbours
+from bottleneck.heads.neighbours import NeighbourHead, nearest_rows, votes
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_the_nearest_rows_are_those_of_plain_distances(offset):
+    random = np.random.default_rng(0)
+    rows = (np.round(random.normal(size=(50, 8)) * 64) / 64 + offset).astype(np.float32)
+    x = (np.round(random.normal(size=(20, 8)) * 64) / 64 + offset).astype(np.float32)
+    distances = np.square(x[:, None].astype(np.float64) - rows).sum(axis=2)
+    found = nearest_rows(x, rows, 5)
+
+    np.testing.assert_allclose(np.take_along_axis(distances, found, 1), np.sort(distances, axis=1)[:, :5], rtol=1e-3)
+
+
+def test_more_neighbours_than_rows_are_all_rows():
+    rows = np.eye(3, dtype=np.float32)
+
+    assert sorted(nearest_rows(rows[:1], rows, 10)[0].tolist()) == [0, 1, 2]
+
+
+def test_votes_are_shares_of_the_first_so_many():
+    found = votes(np.array([[0, 1, 1, 2]]), (1, 3), 3)
+
+    np.testing.assert_allclose(found[:, 0], [[1, 0, 0], [1 / 3, 2 / 3, 0]])
+
+
+def test_blocks_of_rows_are_told_as_all_at_once(monkeypatch):
+    random = np.random.default_rng(0)
+    head = NeighbourHead(
+        family="knn",
+        classes=("a", "b"),
+        mean=np.zeros(4, np.float32),
+        scale=np.ones(4, np.float32),
+        rows=random.normal(size=(30, 4)).astype(np.float32),
+        codes=np.arange(30) % 2,
+        neighbours=3.0,
+    )
+    x = random.normal(size=(50, 4)).astype(np.float32)
+    whole = head.scores(x)
+    monkeypatch.setattr(neighbours, "_CELLS", 90)
+
+    np.testing.assert_array_equal(head.scores(x), whole)
