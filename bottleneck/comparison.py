@@ -13,7 +13,7 @@ from bottleneck.gathering import Source, gather
 from bottleneck.heads.curve import Curve
 from bottleneck.heads.curve import learning_curve as draw_curve
 from bottleneck.heads.family import NAMES
-from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Normalize
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
@@ -60,7 +60,7 @@ def compare(
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     split: str | None = None,
-    C: Sequence[float] | None = None,
+    C: float | Sequence[float] | None = None,
     folds: int = 5,
     normalize: Normalize = "standard",
     class_weight: str | None = None,
@@ -102,7 +102,7 @@ def compare(
         As for `bottleneck.fit`.
     """
     options = HeadOptions(
-        C=tuple(C) if C is not None else None,
+        C=values_of(C),
         folds=folds,
         normalize=normalize,
         class_weight=class_weight,

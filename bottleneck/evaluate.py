@@ -91,7 +91,7 @@ def evaluate_probabilities(
     # sum_j (p_j - y_j)^2; a class that the head does not know is one more column, of zeros.
     squared = (probabilities**2).sum(axis=1) - 2 * of_truth + 1
     return {
-        "log_loss": float(-np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()),
+        "log_loss": max(0.0, float(-np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean())),
         "brier": float(squared.mean()),
         "ece": _calibration_error(confidence, probabilities.argmax(axis=1) == truth),
         "ece_bins": ECE_BINS,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bottleneck import __version__
 from bottleneck.engines.kept import Kept
-from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Held, Normalize
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
@@ -38,7 +38,7 @@ def fit(
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     split: str | None = None,
-    C: Sequence[float] | None = None,
+    C: float | Sequence[float] | None = None,
     folds: int = 5,
     normalize: Normalize = "standard",
     class_weight: str | None = None,
@@ -70,7 +70,7 @@ def fit(
     split : str, optional
         Percentages ``train/val/test`` for images whose split is not given; by default those of the dataset, which
         are 80/10/10 unless it was scanned with others.
-    C : sequence of float, optional
+    C : float or sequence of float, optional
         The values that are searched; by default the family's grid.
     folds : int
         Of the cross-validation.
@@ -117,7 +117,7 @@ def fit(
     """
     started = time.perf_counter()
     options = HeadOptions(
-        C=tuple(C) if C is not None else None,
+        C=values_of(C),
         folds=folds,
         normalize=normalize,
         class_weight=class_weight,

@@ -117,11 +117,11 @@ def check_memory(train: Part, family: Family, memory: int | None = None) -> None
                 f"may be used: take a linear kernel, or give it more with --memory"
             )
         return
-    size = f"the features of {n:,} images take {_bytes(n, d) / 1e9:.1f} GB with their copies, more than may be used"
+    size = f"the features of {n:,} images take {_bytes(n, d) / 1e6:,.0f} MB with their copies, more than may be used"
     if not family.streams:
         raise HeadError(
-            f"{size}, and the head {family.name} needs them all at once: take softmax or ridge, which read them in "
-            f"pieces, or give it more with --memory"
+            f"{size}, and {family.title} needs them all at once: take logistic, svm with a linear kernel, softmax or "
+            f"ridge, which read them in pieces, or give it more with --memory"
         )
     warnings.warn(f"{size}: {family.name} reads them from the cache in each pass", BottleneckWarning, stacklevel=3)
 

@@ -55,6 +55,7 @@ class Trained:
         return {
             "cv_accuracy": found.accuracy,
             "cv_spread": found.spread,
+            "cv_balanced_accuracy": found.balanced_accuracy,
             "cv": self.cross_validated,
             "folds": found.divided,
             "divisions": found.fold_accuracy.shape[1] // found.divided,

@@ -140,9 +140,10 @@ def test_equal_seeds_give_equal_heads(folder, extracted):
     assert np.array_equal(heads[0].weight, heads[1].weight)
 
 
-def test_a_fixed_c_is_kept(folder, extracted):
+@pytest.mark.parametrize("C", [0.25, [0.25]])
+def test_a_fixed_c_is_kept(folder, extracted, C):
     extracted(folder(files()))
-    assert fit(C=[0.25]).card["params"] == {"C": 0.25}
+    assert fit(C=C).card["params"] == {"C": 0.25}
 
 
 def test_new_images_without_features_are_an_error_that_names_the_command(folder, extracted):
@@ -387,6 +388,9 @@ def test_each_run_comes_back_with_what_was_asked_for(folder, extracted, options)
         ({"class_weight": "even"}, "class_weight to be one of"),
         ({"search": "slow"}, "search to be one of fast, full"),
         ({"device": "abacus"}, "expected a device"),
+        ({"C": -1}, "values of C above 0"),
+        ({"C": "abc"}, "values of C above 0"),
+        ({"seed": -1}, "expected a seed"),
         ({"folds": 1}, "at least two folds"),
     ],
 )

@@ -90,7 +90,8 @@ def run_report(run: Run) -> None:
     say(f"{card['dataset']['source']}: {labels}" + (f" and {more} more classes" if more > 0 else ""))
     say(
         f"{card['head']} on {run.features}: {card['n_train']} training images, {params_text(card['params'])} by "
-        f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%} ± {card['search']['cv_spread']:.1%})"
+        f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%} ± {card['search']['cv_spread']:.1%}, "
+        f"balanced {card['search']['cv_balanced_accuracy']:.1%})"
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
     if aside:
@@ -109,6 +110,13 @@ def run_report(run: Run) -> None:
         f"log-loss {metrics['log_loss']:.3f}, calibration error {metrics['ece']:.3f}{top5}; heads whose accuracies "
         f"differ by less than {metrics['resolution']:.1%} are not told apart by them on {card['n_heldout']} images"
     )
+    said = [
+        name
+        for name, counts in zip(metrics["classes"], zip(*metrics["confusion"], strict=True), strict=True)
+        if any(counts)
+    ]
+    if len(said) == 1:
+        say(f"it says {said[0]} of every held-out image: --class-weight balanced, or more of the others, may help")
     if card["leaks"]["near_threshold"] is None:
         say("near copies across the splits were not looked for: the features are read in pieces")
     failures_list([Failure(**failure) for failure in card["failures"]])

@@ -43,8 +43,8 @@ class Arrays:
                 raise HeadError("heads are summed in float64, which Apple's GPU has not: leave --device out")
             torch.zeros(1, device=self._place)
         except (RuntimeError, AssertionError, NotImplementedError) as error:  # of a torch without CUDA
-            first = str(error).splitlines()[0]
-            raise HeadError(f"expected a device such as cpu or cuda, got {device!r}: {first}") from error
+            first = str(error).splitlines()[0].split(". ")[0]
+            raise HeadError(f"expected a device that is here, got {device!r}: {first}. Leave --device out") from error
 
     def put(self, array: NDArray[Any]) -> Array:
         """Return the array where it is computed with."""

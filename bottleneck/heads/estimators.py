@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.calibration import Calibration, calibrate
+from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import Family, Fitted, Params, family
 from bottleneck.heads.folds import Codes, Folds, divide, everything
 from bottleneck.heads.head import softmax
@@ -98,15 +98,15 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         task.refuse_huge()
         some, point = self._family(), self._point(task)
-        fitted, calibration = _trained(task, some, point) if folds else (some.fit(task, point), None)
-        self.calibrated_ = calibration is not None
+        fitted, factor = _trained(task, some, point) if folds else (some.fit(task, point), None)
+        self.calibrated_ = factor is not None
         self.head_ = fitted.form(
             family=some.name,
             classes=tuple(str(label) for label in self.classes_),
             mean=task.scaling.mean,
             scale=task.scaling.scale,
             unit=task.scaling.unit,
-            sharpness=calibration.sharpness if calibration else 1.0,
+            sharpness=1.0 if factor is None else factor,
             **fitted.parts,
         )
         return self
@@ -164,20 +164,20 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return weights
 
 
-def _trained(task: Task, some: Family, point: Params) -> tuple[Fitted, Calibration]:
-    """Return the head of all rows, and the calibration by heads of the folds."""
+def _trained(task: Task, some: Family, point: Params) -> tuple[Fitted, float]:
+    """Return the head of all rows, and the factor that heads of the folds ask for."""
     validation = some.cross_validate(task, [point])
     scores = np.zeros((len(task.codes), task.count))
     for rows, found in validation.blocks():
         scores[rows] = found[0]
     tested = task.folds.tested >= 0
     weights = task.whole().weights[tested, 0].astype(np.float64)
-    calibration = calibrate(scores[tested], task.codes[tested], weights=weights)
+    factor = calibrate(scores[tested], task.codes[tested], weights=weights)
     fitted = some.fit(task, point, validation)
     # The head has seen more rows than those of the folds, see `bottleneck.heads.search.search`.
     of_folds = float(validation.sizes[0])
     ratio = of_folds / fitted.size if of_folds and fitted.size else 1.0
-    return fitted, Calibration(calibration.sharpness * ratio, calibration.offset)
+    return fitted, factor * ratio
 
 
 def _positive(name: str, value: Any) -> float:

@@ -57,14 +57,14 @@ class Family(ABC):
     ----------
     name : str
         One of `NAMES`.
-    platt : bool
-        Whether the probabilities of two classes are Platt's: where scores are margins.
+    title : str
+        How it is called in a message.
     streams : bool
         Whether it can learn from features that do not fit into memory.
     """
 
     name: ClassVar[str]
-    platt: ClassVar[bool] = False
+    title: ClassVar[str] = ""
     streams: ClassVar[bool] = True
 
     def working_bytes(self, rows: int) -> int:

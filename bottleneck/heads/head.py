@@ -16,7 +16,7 @@ from bottleneck.files import write_atomic
 from bottleneck.heads.table import Features, Scaling
 
 FORMAT_VERSION = 2
-_READABLE = ("1", "2")  # 1 had only the linear form, and neither unit nor offset
+_READABLE = ("1", "2")  # 1 had only the linear form, and no unit
 _LARGEST_FILE = 1 << 31  # bytes
 _ROWS = 4096  # scored at once
 
@@ -35,11 +35,8 @@ class Head(ABC):
     unit : bool
         Whether each row is divided by its Euclidean norm before that.
     sharpness : float
-        a, and
-    offset : ndarray of float32, shape (k,), optional
-        b of the probabilities ``softmax(a * scores + b)``. Fitted on out-of-fold scores, so that a strongly
-        regularised head is not timid and an SVM's margins become probabilities. Without b the order of the classes is
-        that of the scores.
+        Probabilities are ``softmax(sharpness * scores)``. Fitted on out-of-fold scores, so that a strongly
+        regularised head is not timid and an SVM's margins become probabilities; the order of classes is untouched.
     fingerprint : str
         Of the spec of the features the head was trained on.
     """
@@ -50,7 +47,6 @@ class Head(ABC):
     scale: NDArray[np.float32]
     unit: bool = False
     sharpness: float = 1.0
-    offset: NDArray[np.float32] | None = None
     fingerprint: str = ""
 
     form: ClassVar[str]
@@ -60,9 +56,7 @@ class Head(ABC):
 
     def __post_init__(self) -> None:
         count, dim = len(self.classes), len(self.mean)
-        if self.offset is None:
-            object.__setattr__(self, "offset", np.zeros(count, np.float32))
-        shapes = {"mean": (dim,), "scale": (dim,), "offset": (count,), **self.shapes(count, dim)}
+        shapes = {"mean": (dim,), "scale": (dim,), **self.shapes(count, dim)}
         wrong = [f"{name} {getattr(self, name).shape}" for name, s in shapes.items() if getattr(self, name).shape != s]
         if wrong or count < 2:
             raise HeadError(f"expected tensors for {count} classes and {dim} features, got {', '.join(wrong) or count}")
@@ -106,18 +100,13 @@ class Head(ABC):
             scores[rows] = self.decide(self.scaling(features[rows]))
         return scores
 
-    def logits(self, features: Features) -> NDArray[np.float64]:
-        """Return the calibrated scores ``a * scores + b``, ``(n, k)``, of features ``(n, d)``."""
-        logits: NDArray[np.float64] = self.sharpness * self.scores(features) + np.asarray(self.offset)
-        return logits
-
     def probabilities(self, features: Features) -> NDArray[np.float64]:
         """Return the probability of each class, ``(n, k)``, of features ``(n, d)``."""
-        return softmax(self.logits(features))
+        return softmax(self.sharpness * self.scores(features))
 
     def predict(self, features: Features) -> NDArray[np.str_]:
         """Return the most probable class ``(n,)`` of features ``(n, d)``."""
-        labels: NDArray[np.str_] = np.array(self.classes)[self.logits(features).argmax(axis=1)]
+        labels: NDArray[np.str_] = np.array(self.classes)[self.scores(features).argmax(axis=1)]
         return labels
 
     def save(self, path: Path) -> None:
@@ -128,7 +117,7 @@ class Head(ABC):
         HeadError
             If it is too large to be read again.
         """
-        names = [*self.tensors, "offset"]
+        names = self.tensors
         size = sum(getattr(self, name).nbytes for name in names)
         if size >= _LARGEST_FILE:
             raise HeadError(
@@ -140,7 +129,16 @@ class Head(ABC):
             "form": self.form,
             **{name: value if isinstance(value, str) else json.dumps(value) for name, value in rest.items()},
         }
-        write_atomic(path, save({name: np.ascontiguousarray(getattr(self, name)) for name in names}, metadata))
+        data = save({name: np.ascontiguousarray(getattr(self, name)) for name in names}, metadata)
+        write_atomic(path, _in_order(data))
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its header in the order of the names: the library writes its metadata in any."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def load_head(path: Path) -> Head:
@@ -173,8 +171,7 @@ def _read(path: Path, file: Any, metadata: dict[str, str]) -> Head:
     form = forms.get(metadata.get("form", "linear") if version != "1" else "linear")
     if form is None:
         raise RunError(f"expected a head of a form among {', '.join(forms)} in {path}, found {metadata.get('form')!r}")
-    names = [*form.tensors, *(["offset"] if version != "1" else [])]
-    tensors = {name: file.get_tensor(name).astype(form.kinds.get(name, "float32")) for name in names}
+    tensors = {name: file.get_tensor(name).astype(form.kinds.get(name, "float32")) for name in form.tensors}
     classes = json.loads(metadata["classes"])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise RunError(f"expected a list of class names in {path}, found {classes!r:.100}")

@@ -21,6 +21,7 @@ class KnnFamily(Family):
     """Heads of neighbours, whose number is searched."""
 
     name = "knn"
+    title = "knn"
     streams = False
 
     def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:

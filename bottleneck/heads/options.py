@@ -1,7 +1,9 @@
 """How a head is searched and trained, as a user says it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from bottleneck.errors import HeadError
@@ -10,6 +12,13 @@ from bottleneck.heads.search import Search, search
 from bottleneck.heads.table import NORMALIZE, Features, Normalize, Table
 
 SEARCHES = ("fast", "full")
+
+
+def values_of(C: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    """Return one value of C, or several, as a tuple."""
+    if C is None:
+        return None
+    return (C,) if isinstance(C, (int, float)) else tuple(C)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,10 @@ class HeadOptions:
             if getattr(self, name) not in possible:
                 known = ", ".join(map(str, possible))
                 raise HeadError(f"expected {name} to be one of {known}, got {getattr(self, name)!r}")
+        if self.C is not None and not all(isinstance(C, Real) and 0 < C < math.inf for C in self.C):
+            raise HeadError(f"expected values of C above 0, got {', '.join(map(repr, self.C))}")
+        if not 0 <= self.seed < 2**32:
+            raise HeadError(f"expected a seed from 0 to 2^32 - 1, got {self.seed!r}")
         if self.folds < 2:
             raise HeadError(f"expected at least two folds, got {self.folds}")
 

@@ -31,7 +31,7 @@ class RbfFamily(Family):
     """
 
     name = "svm"
-    platt = True
+    title = "svm with kernel rbf"
     streams = False
 
     def working_bytes(self, rows: int) -> int:

@@ -11,10 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.calibration import Calibration, calibrate
+from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import Family, Params, Validation
 from bottleneck.heads.folds import divide
-from bottleneck.heads.head import Head
+from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.table import Features, Held, Normalize, Table
 from bottleneck.heads.task import Task
 
@@ -39,6 +39,8 @@ class Search:
         Those that were tried, simplest first.
     fold_accuracy : ndarray of float64, shape (g, folds)
         Of fewer than 1,000 rows the folds of several divisions, up to five.
+    fold_balanced : ndarray of float64, shape (g, folds)
+        Balanced accuracies: the mean recall of the classes. By them the point is chosen.
     divided : int
         F, the folds of one division.
     searched : int
@@ -57,6 +59,7 @@ class Search:
     params: Params
     points: tuple[Params, ...]
     fold_accuracy: NDArray[np.float64]
+    fold_balanced: NDArray[np.float64]
     divided: int
     searched: int
     rows: NDArray[np.intp]
@@ -71,6 +74,11 @@ class Search:
         What was chosen by it looks a little better than it is; the held-out part says how good it is.
         """
         return float(self.chosen.mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean balanced accuracy over the folds at the chosen point."""
+        return float(self.fold_balanced[self.points.index(self.params)].mean())
 
     @property
     def spread(self) -> float:
@@ -175,15 +183,12 @@ def _search(
     tables = [_accuracies(*division, len(points)) for division in divisions]
     accuracy, balanced_accuracy = (np.concatenate(kind, axis=1) for kind in zip(*tables, strict=True))
     best = one_standard_error(balanced_accuracy, repeats=len(tables))
-    if family.platt and whole.count == 2:  # whose offset may change a label
-        accuracy[best] = np.concatenate([_calibrated_accuracy(*division, best) for division in divisions])
     rows, scores = _scores(task, validation, best)
-    calibration, probabilities = _calibrate(task, rows, scores, platt=family.platt)
+    sharpness, probabilities = _calibrate(task, rows, scores)
     fitted = family.fit(whole, points[best], validation)
     # The head has seen more rows than those of the folds, and where C is small its weights are larger for it.
-    of_folds, sharpness = float(validation.sizes[best]), calibration.sharpness
-    if of_folds and fitted.size:
-        sharpness *= of_folds / fitted.size
+    if fitted.size and validation.sizes[best]:
+        sharpness *= float(validation.sizes[best]) / fitted.size
     scaling = whole.scaling
     head = fitted.form(
         family=family.name,
@@ -192,7 +197,6 @@ def _search(
         scale=scaling.scale,
         unit=scaling.unit,
         sharpness=sharpness,
-        offset=calibration.offset.astype(np.float32),
         fingerprint=fingerprint,
         **fitted.parts,
     )
@@ -201,6 +205,7 @@ def _search(
         params=points[best],
         points=points,
         fold_accuracy=accuracy,
+        fold_balanced=balanced_accuracy,
         divided=len(task.folds),
         searched=len(task.codes),
         rows=task.origin[rows],
@@ -323,27 +328,13 @@ def _scores(task: Task, validation: Validation, best: int) -> tuple[NDArray[np.i
     return rows[order], np.concatenate([scores for _, scores in found]).astype(np.float64)[order]
 
 
-def _calibrated_accuracy(task: Task, validation: Validation, best: int) -> NDArray[np.float64]:
-    """Return the accuracy ``(F,)`` of the labels by probabilities that were calibrated on the other folds."""
-    rows, scores = _scores(task, validation, best)
-    _, probabilities = _calibrate(task, rows, scores, platt=True)
-    right, fold = probabilities.argmax(axis=1) == task.codes[rows], task.folds.tested[rows]
-    counts = np.bincount(fold, minlength=len(task.folds))
-    found: NDArray[np.float64] = np.bincount(fold, right, len(task.folds)) / np.maximum(counts, 1)
-    return found
-
-
-def _calibrate(
-    task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64], *, platt: bool
-) -> tuple[Calibration, NDArray[np.float64]]:
-    """Return the calibration, and the probabilities of each row by the calibration on the other folds."""
+def _calibrate(task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the factor of the scores, and the probabilities of each row by the factor of the other folds."""
     codes, fold = task.codes[rows], task.folds.tested[rows]
-    weights = None
-    if task.balanced:
-        weights = 1 / np.bincount(codes, minlength=task.count)[codes]
+    weights = 1 / np.bincount(codes, minlength=task.count)[codes] if task.balanced else np.ones(len(codes))
     probabilities = np.empty_like(scores)
     for number in range(len(task.folds)):
         own, others = fold == number, fold != number
-        some = None if weights is None else weights[others]
-        probabilities[own] = calibrate(scores[others], codes[others], platt=platt, weights=some)(scores[own])
-    return calibrate(scores, codes, platt=platt, weights=weights), probabilities
+        factor = calibrate(scores[others], codes[others], weights=weights[others])
+        probabilities[own] = softmax(factor * scores[own])
+    return calibrate(scores, codes, weights=weights), probabilities

@@ -26,7 +26,6 @@ class SvmFamily(LinearFamily):
     """Linear SVMs as scikit-learn's ``LinearSVC``, LIBLINEAR's primal problem: the bias is penalised as a weight is."""
 
     name = "svm"
-    platt = True
     values = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
     def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:

@@ -15,6 +15,7 @@ Normalize = Literal["standard", "l2", "none"]
 NORMALIZE: tuple[Normalize, ...] = ("standard", "l2", "none")
 
 _CELLS = 4 << 20  # numbers of a block
+_ROUNDING = 1e-10  # of a difference of sums of squares
 _CONSTANT = 1e-6  # a feature whose deviation is this part of its mean is constant but for rounding
 
 
@@ -252,8 +253,10 @@ class _Sums:
     def scaling(self, parts: NDArray[np.bool_]) -> Scaling:
         """Return the scaling by the rows of some parts; where all values are equal, the scale is 1."""
         n = max(1, self.counts[parts].sum())
-        mean = self.first[parts].sum(axis=0) / n
-        scale = np.sqrt(np.maximum(self.second[parts].sum(axis=0) / n - mean**2, 0))
+        mean, square = self.first[parts].sum(axis=0) / n, self.second[parts].sum(axis=0) / n
+        spread = square - mean**2
+        spread[spread < _ROUNDING * square] = 0  # a feature that is constant in these rows, and not in all
+        scale = np.sqrt(spread)
         mean += self.pivot
         scale[scale < _CONSTANT * np.maximum(np.abs(mean), _CONSTANT)] = 1.0
         return Scaling(mean=mean.astype(np.float32), scale=scale.astype(np.float32))

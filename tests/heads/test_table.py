@@ -142,3 +142,17 @@ def test_many_rows_do_not_blur_the_mean():
 
     assert standardisation(x)[0][0] == pytest.approx(2.1, rel=1e-6)
     assert standardisation(x)[1][0] == pytest.approx(2.0, rel=1e-6)
+
+
+def test_a_feature_that_is_constant_in_a_fold_alone_has_scale_one_there():
+    # As a unit of a network that only some images wake. Sums of squares leave a remainder of rounding, not 0.
+    random = np.random.default_rng(0)
+    x = random.normal(size=(90, 50)).astype(np.float32)
+    x[:60] = 0
+    x[60:, :] += np.float32(0.3)
+    trained = np.stack([np.arange(90) < 60, np.arange(90) >= 30], axis=1)
+    _, constant, other = scalings(Held(x), trained, "standard")
+
+    assert constant.scale.tolist() == [1] * 50
+    np.testing.assert_allclose(constant.mean, 0, atol=1e-6)
+    np.testing.assert_allclose(other.scale, x[30:].std(axis=0), rtol=1e-4)
