@@ -9,8 +9,7 @@ import click
 from click.core import ParameterSource
 
 from bottleneck.cli.common import command, progress_bar, put_json
-from bottleneck.cli.fit import shares
-from bottleneck.cli.head_options import HEADS, head_options
+from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.garbage import no_collection
 
 _COMPARED = (*HEADS, "svm-rbf")
@@ -42,13 +41,7 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
 @click.option(
     "--heads", default="logistic,svm,softmax", show_default=True, callback=_heads, metavar="A,B,...", help="Heads."
 )
-@click.option(
-    "--split",
-    default="80/10/10",
-    show_default=True,
-    callback=shares,
-    help="Percentages train/val/test, where none are given.",
-)
+@split_option
 @head_options
 @click.option("--learning-curve", is_flag=True, help="Say whether more images would help: the best on fewer of them.")
 @click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")

@@ -5,31 +5,15 @@ from typing import Any
 import click
 
 from bottleneck.cli.common import command, progress_bar, put_json
-from bottleneck.cli.head_options import HEADS, head_options
+from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.garbage import no_collection
-
-
-def shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Read ``--split 80/10/10``."""
-    from bottleneck.images.splits import Shares
-
-    try:
-        return str(Shares.parse(value))
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, parameter) from error
 
 
 @command("fit", short_help="Train a head on cached features and test it.")
 @click.argument("images", required=False)
 @click.option("--head", default="logistic", show_default=True, type=click.Choice(HEADS))
 @click.option("--model", help="Whose features: a model, or a spec of `cache info`.  [default: the last extracted]")
-@click.option(
-    "--split",
-    default="80/10/10",
-    show_default=True,
-    callback=shares,
-    help="Percentages train/val/test, where none are given.",
-)
+@split_option
 @head_options
 @click.option("--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Of svm.")
 @click.option(

@@ -30,6 +30,23 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, gigabytes: float | No
     return int(gigabytes * 1e9)
 
 
+def _shares(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Read ``--split 80/10/10``."""
+    from bottleneck.images.splits import Shares
+
+    try:
+        return str(Shares.parse(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+
+
+split_option = click.option(
+    "--split",
+    default="80/10/10",
+    show_default=True,
+    callback=_shares,
+    help="Percentages train/val/test, where none are given.",
+)
 _OPTIONS = (
     click.option(
         "--C", "C", multiple=True, callback=_values, metavar="X[,X...]", help="Fix C, or search these values."
