@@ -126,7 +126,7 @@ def search(
     balanced : bool
         Whether each class weighs as much, however many images it has.
     full : bool
-        Whether a finer grid is searched, and on all rows; otherwise on at most 20,000.
+        Whether a finer grid is searched, and on all rows; otherwise on about 20,000 at most.
     seed : int
         Of the folds and of the family's own randomness. Equal seeds give equal heads.
     device : str

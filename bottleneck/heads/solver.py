@@ -242,13 +242,12 @@ def _solve(pass_by: _Pass, directions: Spectrum, found: Solution, tolerance: flo
     direction = lbfgs.direction(gradient)
     for iteration in range(most):
         expected = -_dot(arrays, gradient, direction)
-        reached = arrays.get(expected / 2 <= tolerance * value)
         near = arrays.get(expected / 2 <= max(tolerance, _NEAR) * value)
-        ended = reached | arrays.get(step < _SHORTEST)
+        ended = arrays.get((expected / 2 <= tolerance * value) | (step < _SHORTEST))
         if ended.any() and (ended.all() or ended.mean() > 0.1 or iteration == most - 1):
             out, stay = np.flatnonzero(ended), np.flatnonzero(~ended)
             found.theta[left[out]], found.objective[left[out]] = arrays.get(point)[out], arrays.get(value)[out]
-            found.iterations[left[out]], found.ended[left[out]] = iteration + 1, (reached | near)[out]
+            found.iterations[left[out]], found.ended[left[out]] = iteration + 1, near[out]
             if not len(stay):
                 return
             left, rows = left[stay], arrays.put(stay)
