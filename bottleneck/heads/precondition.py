@@ -57,7 +57,7 @@ def spectrum(arrays: Arrays, table: Table) -> Spectrum:
     order = np.argsort(values)[::-1][: min(_RANK, width)]
     found = np.maximum(values[order], 0)
     tail = max(0.0, square / n - found.sum()) / max(1, min(n, d) - len(order))
-    tail = max(tail, _ROUNDING * found[0])
+    tail = float(max(tail, _ROUNDING * found[0]))
     vectors = np.ascontiguousarray((last @ turn[:, order]).astype(np.float32))
     return Spectrum(arrays.put(found.astype(np.float32)), arrays.put(vectors), tail)
 
