@@ -61,3 +61,11 @@ class Arrays:
     def range(self, count: int) -> Array:
         """Return ``0 ... count - 1``."""
         return self.put(np.arange(count))
+
+    def single(self, array: Array) -> Array:
+        """Return the array in float32."""
+        return array.astype(np.float32) if self.xp is np else array.float()
+
+    def double(self, array: Array) -> Array:
+        """Return the array in float64."""
+        return array.astype(np.float64) if self.xp is np else array.double()

@@ -6,7 +6,7 @@ import numpy as np
 
 from bottleneck.heads.family import Params
 from bottleneck.heads.linear_family import LinearFamily, Theta
-from bottleneck.heads.solver import relative
+from bottleneck.heads.sums import relative
 from bottleneck.heads.task import Task
 
 _CELLS = 4 << 20

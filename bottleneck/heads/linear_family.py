@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import DECADES, NEVER, Family, Fitted, Params, Validation, finer, of_C
 from bottleneck.heads.linear import LinearHead
-from bottleneck.heads.solver import relative
+from bottleneck.heads.sums import relative
 from bottleneck.heads.task import Task
 
 Theta = NDArray[np.float32]  # (g, F, k, d + 1), the bias last, for features scaled by all rows
@@ -39,8 +39,8 @@ class LinearFamily(Family):
         Cs : sequence of float, length g
         exact : bool
             Whether it is for a head that is kept, and not for a search.
-        start : ndarray of float32, shape (g, F, k, d + 1), optional
-            Weights that may be near.
+        start : ndarray of float32, shape (1, F, k, d + 1), optional
+            Weights that may be near those of the smallest C.
         """
 
     def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:

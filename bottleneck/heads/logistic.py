@@ -2,16 +2,18 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.losses import Logistic, Softmax
-from bottleneck.heads.solver import Material, Problems, Solution, relative, solve
+from bottleneck.heads.solver import Solution, solve
+from bottleneck.heads.sums import Material, Problems, relative
 from bottleneck.heads.task import Task
 
-_SEARCH, _EXACT = 3e-5, 1e-7  # tolerances; the first leaves less than 1e-3 of the objective
+_SEARCH, _EXACT = 1e-3, 1e-6  # parts of the objective that may be too much
 
 
 class LogisticFamily(LinearFamily):
@@ -25,18 +27,27 @@ class LogisticFamily(LinearFamily):
         loss = Logistic() if count == 2 else Softmax(count)
         lacking = np.where(task.present, 0, -1e30).astype(np.float32)
         material = of_task(task, None if count == 2 else lacking)
-        each = np.array([(C, fold, 1) for C in Cs for fold in range(folds)])
-        problems = Problems(C=each[:, 0], fold=each[:, 1].astype(int), output=each[:, 2].astype(int))
-        begin = None if start is None else start.reshape(len(problems), count, -1)
+        offset = None if task.normalize == "standard" else task.centre  # a bias without penalty makes up for it
+        if offset is not None:
+            material = replace(material, table=task.centred)
+        problems = Problems(fold=np.arange(folds), output=np.ones(folds, int))
+        begin = None if start is None else start[0].copy()
+        if begin is not None and offset is not None:
+            begin[..., -1] += begin[..., :-1] @ offset
         if begin is not None and count == 2:
             begin = begin[:, 1:] - begin[:, :1]
-        found = solve(task.arrays, material, loss, problems, tolerance=_EXACT if exact else _SEARCH, start=begin)
+        tolerance = _EXACT if exact else _SEARCH
+        found = solve(task.arrays, material, loss, problems, Cs, tolerance=tolerance, start=begin)
         if exact:
             warn_unless_ended(self.name, found)
         theta = found.theta
+        if offset is not None:
+            theta[..., -1] -= theta[..., :-1] @ offset
         if count == 2:
-            theta = np.concatenate([-theta / 2, theta / 2], axis=1)
-        return theta.reshape(len(Cs), folds, count, -1)
+            return np.concatenate([-theta / 2, theta / 2], axis=2)
+        bias = theta[..., -1]  # of which only differences count: those of the classes that are there have the mean 0
+        bias -= (bias * task.present).sum(axis=2, keepdims=True) / np.maximum(task.present.sum(axis=1), 1)[:, None]
+        return theta
 
 
 def of_task(task: Task, barred: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None) -> Material:

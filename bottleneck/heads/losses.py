@@ -1,8 +1,30 @@
-"""The losses of the linear heads: of scores, the sum over rows and its derivative."""
+"""The losses of the linear heads: of scores, the sum over rows and its first two derivatives."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from bottleneck.heads.arrays import Array, Arrays
+
+_LARGE = 1e-4  # a share that the others may be divided by
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What a loss finds of a block of rows.
+
+    Parameters
+    ----------
+    total : float64, shape (p,)
+        Its sum over the rows.
+    slope : float32, shape (b, p, outputs)
+        Its derivative by each score.
+    curvature : float32, shape (p, outputs)
+        The sum over the rows of its second derivative by each score.
+    """
+
+    total: Array
+    slope: Array
+    curvature: Array
 
 
 class Loss(Protocol):
@@ -12,18 +34,15 @@ class Loss(Protocol):
     ----------
     outputs : int
         Columns of a problem.
-    curvature : float
-        An estimate of the loss's second derivative by a score, where all scores are 0.
     bias_penalty : float
         Of half the squared bias, beside 1 of half the squared weights.
     """
 
     outputs: int
-    curvature: float
     bias_penalty: float
 
-    def __call__(self, arrays: Arrays, scores: Array, target: Array, weights: Array) -> tuple[Array, Array]:
-        """Return the loss of each problem ``(p,)``, float64, and its derivative by the scores ``(b, p, outputs)``.
+    def __call__(self, arrays: Arrays, scores: Array, target: Array, weights: Array) -> Losses:
+        """Return the loss of each problem and its derivatives.
 
         Parameters
         ----------
@@ -43,50 +62,58 @@ class Softmax:
 
     def __init__(self, outputs: int) -> None:
         self.outputs = outputs
-        self.curvature = 1 / outputs
 
-    def __call__(self, arrays: Arrays, scores: Array, target: Array, weights: Array) -> tuple[Array, Array]:
-        """Return loss and derivative, see `Loss`."""
+    def __call__(self, arrays: Arrays, scores: Array, target: Array, weights: Array) -> Losses:
+        """Return loss and derivatives, see `Loss`."""
         xp, rows = arrays.xp, arrays.range(len(target))
         scores -= xp.amax(scores, axis=2, keepdims=True)
         own = scores[rows, :, target]  # a copy
         shares = xp.exp(scores)
-        total = shares.sum(axis=2, keepdims=True)
-        loss = ((xp.log(total[..., 0]) - own) * weights).sum(axis=0, dtype=xp.float64)
-        shares /= total
-        shares[rows, :, target] -= 1
-        shares *= weights[..., None]
-        return loss, shares
+        right = shares[rows, :, target]
+        shares[rows, :, target] = 0
+        wrong = shares.sum(axis=2)  # not 1 - right, of which nothing is left where right is almost 1
+        large = right > _LARGE
+        losses = xp.where(large, xp.log1p(wrong / xp.where(large, right, 1 + 0 * right)), xp.log(wrong + right) - own)
+        total = (losses * weights).sum(axis=0, dtype=xp.float64)
+        away = shares  # by how much each share differs from what it should be
+        away[rows, :, target] = wrong
+        away *= (1 / (wrong + right))[..., None]
+        slope = away * weights[..., None]
+        curvature = xp.einsum("bpk,bpk->pk", slope, 1 - away)
+        slope[rows, :, target] *= -1
+        return Losses(total=total, slope=slope, curvature=curvature)
 
 
 class Logistic:
     """``log(1 + exp(-y s))`` of one score; the target ``(b, p)`` is y, -1 or 1."""
 
     outputs = 1
-    curvature = 0.25
     bias_penalty = 0.0
 
-    def __call__(self, arrays: Arrays, scores: Array, target: Array, weights: Array) -> tuple[Array, Array]:
-        """Return loss and derivative, see `Loss`."""
+    def __call__(self, arrays: Arrays, scores: Array, target: Array, weights: Array) -> Losses:
+        """Return loss and derivatives, see `Loss`."""
         xp = arrays.xp
         margins = target * scores[..., 0]
         losses = xp.log1p(xp.exp(-xp.abs(margins))) + xp.clip(-margins, 0, None)
-        slopes = -target * weights / (1 + xp.exp(xp.clip(margins, None, 80)))
-        return (losses * weights).sum(axis=0, dtype=xp.float64), slopes[..., None]
+        wrong = 1 / (1 + xp.exp(xp.clip(margins, None, 80)))
+        heavy = wrong * weights
+        total = (losses * weights).sum(axis=0, dtype=xp.float64)
+        curvature = (heavy * (1 - wrong)).sum(axis=0)[..., None]
+        return Losses(total=total, slope=(-target * heavy)[..., None], curvature=curvature)
 
 
 class SquaredHinge:
     """``max(0, 1 - y s)^2`` of a score; the target ``(b, p)`` is y, -1 or 1; as in LIBLINEAR the bias is penalised."""
 
     outputs = 1
-    curvature = 2.0
     bias_penalty = 1.0
 
-    def __call__(self, arrays: Arrays, scores: Array, target: Array, weights: Array) -> tuple[Array, Array]:
-        """Return loss and derivative, see `Loss`."""
+    def __call__(self, arrays: Arrays, scores: Array, target: Array, weights: Array) -> Losses:
+        """Return loss and derivatives, see `Loss`."""
         xp = arrays.xp
         short = xp.clip(1 - target * scores[..., 0], 0, None)
-        slopes = short * weights
-        loss = (short * slopes).sum(axis=0, dtype=xp.float64)
-        slopes *= -2 * target
-        return loss, slopes[..., None]
+        curvature = 2 * ((short > 0) * weights).sum(axis=0)[..., None]
+        slope = short * weights
+        total = (short * slope).sum(axis=0, dtype=xp.float64)
+        slope *= -2 * target
+        return Losses(total=total, slope=slope[..., None], curvature=curvature)

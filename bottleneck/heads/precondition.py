@@ -16,6 +16,7 @@ _OVERSAMPLED = 16
 _PASSES = 3
 _ROUNDING = 1e-7  # of the float32 vectors: what is less of the largest value would be drowned by it
 _CELLS = 4 << 20  # numbers of a block
+_LEAST_CURVATURE = 1e-6  # by a bias, where no row has any
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Spectrum:
     values: Array
     vectors: Array
     tail: float
+
+    @property
+    def largest(self) -> float:
+        """The largest eigenvalue."""
+        return float(self.values[0])
 
 
 def spectrum(arrays: Arrays, table: Table) -> Spectrum:
@@ -63,32 +69,35 @@ def spectrum(arrays: Arrays, table: Table) -> Spectrum:
 
 
 class Preconditioner:
-    """Multiplies by an estimate of the inverse second derivative of ``|W|^2 / 2 + strength * mean loss``.
+    """Multiplies by an estimate of the inverse second derivative of problems.
+
+    That is the inverse of ``1 + curvature * X'X / n`` for the weights of each output, apart from the others.
 
     Parameters
     ----------
     spectrum : Spectrum
-    strength : float32, shape (p,)
-        Of each problem: C times the number of rows times the curvature of the loss.
+    curvature : float32, shape (p, outputs)
+        The second derivative by each score, summed over the rows, times C.
     bias_penalty : float
     """
 
-    def __init__(self, spectrum: Spectrum, strength: Array, bias_penalty: float) -> None:
+    def __init__(self, spectrum: Spectrum, curvature: Array, bias_penalty: float) -> None:
         self._vectors = spectrum.vectors
-        self._plain = 1 / (1 + strength * spectrum.tail)
-        self._extra = 1 / (1 + strength[:, None] * spectrum.values) - self._plain[:, None]
-        self._bias = 1 / (bias_penalty + strength)
+        self._plain = 1 / (1 + curvature * spectrum.tail)[..., None]
+        self._extra = 1 / (1 + curvature[..., None] * spectrum.values) - self._plain
+        self._bias = 1 / (bias_penalty + curvature + _LEAST_CURVATURE)
 
     def __call__(self, gradient: Array) -> Array:
         """Return the step for gradients ``(p, outputs, d + 1)``, the bias last."""
         p, outputs, _ = gradient.shape
         d, rank = self._vectors.shape
-        step = gradient * self._plain[:, None, None]
-        large = (gradient[..., :d].reshape(-1, d) @ self._vectors).reshape(p, outputs, rank) * self._extra[:, None]
+        step = gradient * self._plain
+        large = (gradient[..., :d].reshape(-1, d) @ self._vectors).reshape(p, outputs, rank) * self._extra
         step[..., :d] += (large.reshape(-1, rank) @ self._vectors.T).reshape(p, outputs, d)
-        step[..., d] = gradient[..., d] * self._bias[:, None]
+        step[..., d] = gradient[..., d] * self._bias
         return step
 
-    def keep(self, rows: Array) -> None:
-        """Go on with some of the problems."""
-        self._plain, self._extra, self._bias = self._plain[rows], self._extra[rows], self._bias[rows]
+    def bound(self, gradient: Array) -> Array:
+        """Return by how much the objectives can be too large, ``(p,)``; what a free bias can gain is estimated."""
+        weight, bias = gradient[..., :-1], gradient[..., -1]
+        return ((weight * weight).sum(axis=(1, 2)) + (bias * bias * self._bias).sum(axis=1)) / 2

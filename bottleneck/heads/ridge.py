@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Params
 from bottleneck.heads.linear_family import LinearFamily, Theta
-from bottleneck.heads.solver import relative, signs
+from bottleneck.heads.sums import relative, signs
 from bottleneck.heads.table import Held
 from bottleneck.heads.task import Task
 

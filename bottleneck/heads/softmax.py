@@ -13,7 +13,7 @@ import numpy as np
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Array, Arrays
 from bottleneck.heads.linear_family import LinearFamily, Theta
-from bottleneck.heads.solver import relative
+from bottleneck.heads.sums import relative
 from bottleneck.heads.task import Task
 
 _RATE = 1.0

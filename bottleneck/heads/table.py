@@ -1,8 +1,9 @@
 """The features that a head is trained on: in memory, or read again and again; and their scaling."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -40,10 +41,17 @@ class Table(Protocol):
 
 
 class Held:
-    """Features in memory."""
+    """Features in memory.
 
-    def __init__(self, features: Features) -> None:
-        self.features = np.ascontiguousarray(features, np.float32)
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, d)
+    cuts : sequence of int, optional
+        Rows at which a new block begins.
+    """
+
+    def __init__(self, features: Features, cuts: Sequence[int] = ()) -> None:
+        self.features, self.cuts = np.ascontiguousarray(features, np.float32), tuple(cuts)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -53,9 +61,10 @@ class Held:
 
     def blocks(self, limit: int) -> Iterator[tuple[slice, Features]]:
         """Yield consecutive rows, without a copy."""
-        for start in range(0, len(self.features), limit):
-            rows = slice(start, start + limit)
-            yield rows, self.features[rows]
+        for first, end in pairwise((0, *self.cuts, len(self.features))):
+            for start in range(first, end, limit):
+                rows = slice(start, min(end, start + limit))
+                yield rows, self.features[rows]
 
     def batches(self, random: np.random.Generator, size: int) -> Iterator[tuple[NDArray[np.intp], Features]]:
         """Yield the rows in a random order."""
@@ -186,7 +195,16 @@ def _gathered(table: Table, wanted: NDArray[np.intp]) -> Features:
 
 def scaled(table: Table, scaling: Scaling) -> Table:
     """Return the scaled table: one more copy of what is in memory, computed once."""
-    return Held(scaling(table.features)) if isinstance(table, Held) else Scaled(table, scaling)
+    return Held(scaling(table.features), table.cuts) if isinstance(table, Held) else Scaled(table, scaling)
+
+
+def mean(table: Table) -> NDArray[np.float32]:
+    """Return the mean of the rows, ``(d,)``."""
+    n, d = table.shape
+    total = np.zeros(d)
+    for _, features in table.blocks(max(1, _CELLS // d)):
+        total += features.sum(axis=0, dtype=np.float64)
+    return (total / max(1, n)).astype(np.float32)
 
 
 def scalings(table: Table, trained: NDArray[np.bool_], normalize: Normalize) -> list[Scaling]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.folds import Codes, Folds, everything
-from bottleneck.heads.table import Held, Normalize, Scaling, Table, scaled, scalings
+from bottleneck.heads.table import Held, Normalize, Scaling, Table, mean, scaled, scalings
 
 _LARGEST = 1e15  # of what is squared and summed in float32
 
@@ -80,6 +81,16 @@ class Task:
         return scaled(self.table, self.scaling)
 
     @cached_property
+    def centre(self) -> NDArray[np.float32]:
+        """The mean of the scaled features, ``(d,)``."""
+        return mean(self.scaled)
+
+    @cached_property
+    def centred(self) -> Table:
+        """The scaled features less their mean."""
+        return scaled(self.scaled, Scaling(mean=self.centre, scale=np.ones_like(self.centre)))
+
+    @cached_property
     def present(self) -> NDArray[np.bool_]:
         """Whether a fold is trained on rows of a class, ``(F, k)``."""
         return self._counts > 0
@@ -117,12 +128,15 @@ class Task:
     def divided(self, folds: Folds) -> "Task":
         """Return the same task on other folds."""
         found = replace(self, folds=folds)
-        if "scaled" in self.__dict__:
-            found.__dict__["scaled"] = self.scaled  # is costly, and does not depend on the folds
+        found.__dict__.update(self._kept())
         return found
 
     def whole(self) -> "Task":
         """Return the task of training on all rows."""
         found = replace(self, folds=everything(len(self.codes)))
-        found.__dict__.update(_scalings=[self.scaling] * 2, scaled=self.scaled)  # what is costly, and the same
+        found.__dict__.update(_scalings=[self.scaling] * 2, **{"scaled": self.scaled, **self._kept()})
         return found
+
+    def _kept(self) -> dict[str, Any]:
+        """Return what is costly, and does not depend on the folds."""
+        return {name: self.__dict__[name] for name in ("scaled", "centre", "centred") if name in self.__dict__}

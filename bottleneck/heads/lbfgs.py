@@ -1,0 +1,114 @@
+"""What many problems remember of the steps they made, and the directions that follow from it.
+
+L-BFGS (Nocedal and Wright 2006, "Numerical Optimization", algorithm 7.4). Its two loops over the steps are two
+triangular systems in the steps' products with the changes of the gradient (Byrd, Nocedal and Schnabel 1994,
+"Representations of quasi-Newton matrices and their use in limited memory methods"), so that each problem's memory is
+read in four products, however many steps it holds.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.heads.arrays import Array, Arrays
+
+_ROUNDING = 1e-7  # of the cosine of a step and its change
+
+
+class Memory:
+    """The last steps of some problems, and how the gradient changed along each.
+
+    Parameters
+    ----------
+    arrays : Arrays
+    problems : int
+    width : int
+        D, the weights of a problem.
+    steps : int
+        m, how many are remembered.
+    """
+
+    def __init__(self, arrays: Arrays, problems: int, width: int, steps: int) -> None:
+        self._arrays = arrays
+        self.steps, self.changes = (arrays.zeros(problems, steps, width) for _ in range(2))
+        self.products = arrays.zeros(problems, steps, steps, exact=True)  # of step i with change j
+        self.last = arrays.zeros(problems, width)  # change
+        self.taken = np.zeros(problems, np.intp)
+
+    def remember(self, rows: NDArray[np.intp], step: Array, change: Array) -> None:
+        """Take a step of each of some problems, and its change of the gradient, of as many numbers.
+
+        Along a step the slope rises; where it did not by more than rounding, nothing is learnt.
+        """
+        arrays, xp, width = self._arrays, self._arrays.xp, self.steps.shape[2]
+        step, change = step.reshape(len(rows), width), change.reshape(len(rows), width)
+        least = _ROUNDING * (_dots(xp, change, change) * _dots(xp, step, step)) ** 0.5
+        useful = np.flatnonzero(arrays.get(_dots(xp, step, change) > least))
+        if not len(useful):
+            return
+        rows, step, change = rows[useful], step[arrays.put(useful)], change[arrays.put(useful)]
+        own, slot = arrays.put(rows), arrays.put(self.taken[rows] % self.steps.shape[1])
+        self.steps[own, slot], self.changes[own, slot], self.last[own] = step, change, change
+        for row in rows.tolist():
+            place = self.taken[row] % self.steps.shape[1]
+            self.products[row, place] = self.changes[row] @ self.steps[row, place]
+            self.products[row, :, place] = self.steps[row] @ self.changes[row, place]
+        self.taken[rows] += 1
+
+    def reweigh(self, factor: float, penalty: Array) -> None:
+        """Go over to `factor` times the C: all of a change is multiplied by it, but the penalty's part ``(D,)``."""
+        self.changes *= factor
+        self.changes += (1 - factor) * penalty * self.steps
+        self.last *= factor
+        rows = np.flatnonzero(self.taken)
+        own, slot = self._arrays.put(rows), self._arrays.put((self.taken[rows] - 1) % self.steps.shape[1])
+        self.last[own] = self.changes[own, slot]
+        self.products = self._arrays.double(self.steps @ self.changes.swapaxes(1, 2))
+
+    def direction(self, gradient: Array, precondition: Callable[[Array], Array]) -> Array:
+        """Return the negative of the estimated inverse second derivative times the gradient ``(p, D)``."""
+        arrays, xp = self._arrays, self._arrays.xp
+        if not self.taken.any():
+            return -precondition(gradient)
+        count = self.steps.shape[1]
+        first = np.where(self.taken > count, self.taken % count, 0)
+        order = arrays.put((first[:, None] + np.arange(count)) % count)  # the oldest first
+        problem = arrays.put(np.arange(len(first)))[:, None]
+        known = self.products[problem[:, :, None], order[:, :, None], order[:, None]]
+        size = xp.diagonal(known, 0, 1, 2)
+        useful = size > 0
+        upper = xp.triu(known * useful[:, None] * useful[:, :, None])
+        upper = upper + xp.where(useful, 0 * size, 1 + 0 * size)[:, None] * arrays.put(np.eye(count))
+        along = xp.where(useful, _products(xp, self.steps, gradient)[problem, order], 0 * size)
+        first_loop = xp.linalg.solve(upper, along[..., None])[..., 0]
+        parts = xp.zeros_like(along)
+        parts[problem, order] = first_loop
+        rest = gradient - _combined(arrays, parts, self.changes)
+        turned = precondition(rest) * self._scale(precondition)
+        against = xp.where(useful, size * first_loop - _products(xp, self.changes, turned)[problem, order], 0 * size)
+        parts[problem, order] = xp.linalg.solve(upper.swapaxes(1, 2), against[..., None])[..., 0]
+        return -(turned + _combined(arrays, parts, self.steps))
+
+    def _scale(self, precondition: Callable[[Array], Array]) -> Array:
+        """Return by how much the preconditioner is too small, along the last change, ``(p, 1)``."""
+        xp, rows = self._arrays.xp, np.arange(len(self.taken))
+        slot = self._arrays.put((self.taken - 1) % self.steps.shape[1])
+        along = self._arrays.single(self.products[rows, slot, slot])
+        turned = _dots(xp, self.last, precondition(self.last))
+        useful = (along > 0) & (turned > 0)
+        return xp.where(useful, along / xp.where(useful, turned, 1 + 0 * turned), 1 + 0 * turned)[:, None]
+
+
+def _dots(xp: object, a: Array, b: Array) -> Array:
+    return xp.einsum("pd,pd->p", a, b)  # type: ignore[attr-defined]
+
+
+def _products(xp: object, many: Array, one: Array) -> Array:
+    """Return the products of ``(p, m, D)`` with ``(p, D)``, ``(p, m)``."""
+    return (many @ one[..., None])[..., 0]
+
+
+def _combined(arrays: Arrays, parts: Array, many: Array) -> Array:
+    """Return the sum of parts ``(p, m)`` of ``(p, m, D)``, ``(p, D)``."""
+    return (arrays.single(parts)[:, None] @ many)[:, 0]
