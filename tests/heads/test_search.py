@@ -54,6 +54,23 @@ def test_a_head_without_C_takes_none(name):
         search(rows(labels), labels, family(name), grid=(1.0,))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_in_the_order_of_their_folds_are_told_as_they_were_given(name, monkeypatch):
+    labels = list("abc" * 400)
+    features = rows(labels, apart=1.0)
+    given = search(features, labels, family(name), seed=3)
+    monkeypatch.setattr(module, "_LITTLE", 1)
+    ordered = search(features, labels, family(name), seed=3)
+    one, other = (np.argsort(found.rows) for found in (given, ordered))
+
+    np.testing.assert_array_equal(ordered.rows[other], given.rows[one])
+    np.testing.assert_array_equal(ordered.folds[other], given.folds[one])
+    codes = np.unique(labels, return_inverse=True)[1]
+    np.testing.assert_array_equal(ordered.folds, divide(codes, None, 5, 3).tested[ordered.rows])
+    agree = ordered.probabilities[other].argmax(axis=1) == given.probabilities[one].argmax(axis=1)
+    assert agree.mean() > 0.95
+
+
 def test_a_full_search_has_a_finer_and_wider_grid():
     labels = list("ab" * 20)
     fast, full = (search(rows(labels), labels, LOGISTIC, full=full).points for full in (False, True))

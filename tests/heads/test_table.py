@@ -28,6 +28,14 @@ class FakeStream:
             yield rows[start : start + batch], self.features[rows[start : start + batch]]
 
 
+def test_blocks_begin_anew_at_cuts():
+    x = np.arange(20, dtype=np.float32).reshape(10, 2)
+    blocks = list(Held(x, [3, 4]).blocks(4))
+
+    assert [(rows.start, rows.stop) for rows, _ in blocks] == [(0, 3), (3, 4), (4, 8), (8, 10)]
+    np.testing.assert_array_equal(np.concatenate([features for _, features in blocks]), x)
+
+
 X = np.random.default_rng(3).normal(2, 3, (23, 4)).astype(np.float16).astype(np.float32)
 TABLES = {
     "held": lambda: Held(X),
