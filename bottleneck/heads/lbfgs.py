@@ -56,6 +56,13 @@ class Memory:
             self.products[row, :, place] = self.steps[row] @ self.changes[row, place]
         self.taken[rows] += 1
 
+    def forget(self, rows: NDArray[np.intp]) -> None:
+        """Forget what some of the problems remember."""
+        if len(rows):
+            own, self.taken[rows] = self._arrays.put(rows), 0
+            for kept in (self.steps, self.changes, self.products, self.last):
+                kept[own] = 0
+
     def reweigh(self, factor: float, penalty: Array) -> None:
         """Go over to `factor` times the C: all of a change is multiplied by it, but the penalty's part ``(D,)``."""
         self.changes *= factor

@@ -26,7 +26,8 @@ class Spectrum:
     Parameters
     ----------
     values : float32, shape (r,)
-    vectors : float32, shape (d, r)
+    vectors : float32, shape (d + 1, r)
+        The last row is that of the bias.
     tail : float
     """
 
@@ -40,31 +41,45 @@ class Spectrum:
         return float(self.values[0])
 
 
-def spectrum(arrays: Arrays, table: Table) -> Spectrum:
+def spectrum(arrays: Arrays, table: Table, *, bias: bool) -> Spectrum:
     """Return the spectrum of a table by randomised subspace iteration, in three passes.
 
     Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4. It only steers the solver, so
     neither its error nor its seed changes what is found.
+
+    Parameters
+    ----------
+    arrays : Arrays
+    table : Table
+        Features ``(n, d)``.
+    bias : bool
+        Whether the bias is a weight like any other, of a feature that is 1: of features that are not centred it is
+        part of the largest direction. Otherwise it is apart.
     """
     n, d = table.shape
-    width = min(d, n, _RANK + _OVERSAMPLED)
-    basis = np.random.default_rng(0).standard_normal((d, width), np.float32)
-    square = 0.0
+    width = min(d + bias, n, _RANK + _OVERSAMPLED)
+    basis = np.random.default_rng(0).standard_normal((d + bias, width), np.float32)
+    square = float(n * bias)
     for number in range(_PASSES):
-        product = np.zeros((d, width))
+        product = np.zeros((d + bias, width))
         on_device = arrays.put(np.linalg.qr(basis)[0])
         for _, features in table.blocks(max(1, _CELLS // d)):
             block = arrays.put(features)
-            product += arrays.get(block.T @ (block @ on_device))
+            part = block @ on_device[:d]
+            if bias:
+                part += on_device[d]
+                product[d] += arrays.get(part.sum(axis=0))
+            product[:d] += arrays.get(block.T @ part)
             if not number:
                 square += float(np.square(features, dtype=np.float64).sum())
         basis, last = (product / n).astype(np.float32), arrays.get(on_device)
     values, turn = np.linalg.eigh(last.T.astype(np.float64) @ basis)
     order = np.argsort(values)[::-1][: min(_RANK, width)]
     found = np.maximum(values[order], 0)
-    tail = max(0.0, square / n - found.sum()) / max(1, min(n, d) - len(order))
+    tail = max(0.0, square / n - found.sum()) / max(1, min(n, d + bias) - len(order))
     tail = float(max(tail, _ROUNDING * found[0]))
-    vectors = np.ascontiguousarray((last @ turn[:, order]).astype(np.float32))
+    vectors = np.zeros((d + 1, len(order)), np.float32)
+    vectors[: d + bias] = last @ turn[:, order]
     return Spectrum(arrays.put(found.astype(np.float32)), arrays.put(vectors), tail)
 
 
@@ -85,19 +100,20 @@ class Preconditioner:
         self._vectors = spectrum.vectors
         self._plain = 1 / (1 + curvature * spectrum.tail)[..., None]
         self._extra = 1 / (1 + curvature[..., None] * spectrum.values) - self._plain
-        self._bias = 1 / (bias_penalty + curvature + _LEAST_CURVATURE)
+        self._bias = None if bias_penalty else 1 / (curvature + _LEAST_CURVATURE)
 
     def __call__(self, gradient: Array) -> Array:
         """Return the step for gradients ``(p, outputs, d + 1)``, the bias last."""
-        p, outputs, _ = gradient.shape
-        d, rank = self._vectors.shape
-        step = gradient * self._plain
-        large = (gradient[..., :d].reshape(-1, d) @ self._vectors).reshape(p, outputs, rank) * self._extra
-        step[..., :d] += (large.reshape(-1, rank) @ self._vectors.T).reshape(p, outputs, d)
-        step[..., d] = gradient[..., d] * self._bias
+        p, outputs, width = gradient.shape
+        rank = self._vectors.shape[1]
+        large = (gradient.reshape(-1, width) @ self._vectors).reshape(p, outputs, rank) * self._extra
+        step = gradient * self._plain + (large.reshape(-1, rank) @ self._vectors.T).reshape(p, outputs, width)
+        if self._bias is not None:
+            step[..., -1] = gradient[..., -1] * self._bias
         return step
 
     def bound(self, gradient: Array) -> Array:
         """Return by how much the objectives can be too large, ``(p,)``; what a free bias can gain is estimated."""
         weight, bias = gradient[..., :-1], gradient[..., -1]
-        return ((weight * weight).sum(axis=(1, 2)) + (bias * bias * self._bias).sum(axis=1)) / 2
+        of_bias = bias * bias * (1 if self._bias is None else self._bias)
+        return ((weight * weight).sum(axis=(1, 2)) + of_bias.sum(axis=1)) / 2

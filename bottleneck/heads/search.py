@@ -178,7 +178,7 @@ def _search(
     validation = family.cross_validate(task, points)
     divisions = [(task, validation)]
     for number in range(1, _repeats(len(codes))):  # few images: folds of another division, so that luck has less to say
-        other = task.divided(divide(codes, groups, folds, next_seed(seed, number)))
+        other = task.divided(divide(codes, groups, folds, next_seed(seed, number)).of(task.origin))
         divisions.append((other, family.cross_validate(other, points)))
     tables = [_accuracies(*division, len(points)) for division in divisions]
     accuracy, balanced_accuracy = (np.concatenate(kind, axis=1) for kind in zip(*tables, strict=True))
@@ -291,12 +291,11 @@ def _fewer(task: Task) -> Task:
     place[order] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
     most = np.maximum(np.floor(counts * (_FAST_ROWS / n)), np.minimum(counts, 2 * len(task.folds)))
     rows = np.flatnonzero(place < most[task.codes])
-    folds = replace(task.folds, tested=task.folds.tested[rows], trained=task.folds.trained[rows])
     return replace(
         task,
         table=Held(task.table.take(rows)),
         codes=task.codes[rows],
-        folds=folds,
+        folds=task.folds.of(rows),
         weight=n / len(rows),
         origin=rows,
     )
@@ -310,13 +309,13 @@ def _by_fold(task: Task) -> Task:
     if not isinstance(task.table, Held) or not _LITTLE < task.table.features.size <= _MUCH:
         return task
     order = np.argsort(task.folds.tested, kind="stable")
-    tested = task.folds.tested[order]
-    cuts = (np.flatnonzero(np.diff(tested)) + 1).tolist()
+    folds = task.folds.of(order)
+    cuts = (np.flatnonzero(np.diff(folds.tested)) + 1).tolist()
     return replace(
         task,
         table=Held(task.table.features[order], cuts),
         codes=task.codes[order],
-        folds=replace(task.folds, tested=tested, trained=task.folds.trained[order]),
+        folds=folds,
         origin=task.origin[order],
     )
 

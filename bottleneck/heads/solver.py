@@ -84,7 +84,8 @@ def solve(
 
     Notes
     -----
-    Problems that would not fit into a gigabyte together are solved one part after the other.
+    Problems that would not fit into a gigabyte together are solved one part after the other; one that would not fit
+    alone remembers eight steps.
     """
     shape = (len(Cs), len(problems), loss.outputs, material.table.shape[1] + 1)
     found = Solution(
@@ -93,7 +94,7 @@ def solve(
         iterations=np.full(shape[:2], most),
         ended=np.zeros(shape[:2], bool),
     )
-    directions = spectrum(arrays, material.table)
+    directions = spectrum(arrays, material.table, bias=loss.bias_penalty > 0)
     path = _path(Cs, _first(material, directions) if start is None else math.inf)
     vector = 4 * math.prod(shape[2:])
     steps = int(np.clip(_WORKING_BYTES // (4 * vector * len(problems)), _LEAST_MEMORY, _MEMORY))
@@ -170,6 +171,7 @@ class _Walk:
         left, ask = np.arange(len(self._point)), self._ask
         for passes in range(most + 1):
             gradient = self._gradient(self._sums, self._point)
+            self._begin_again()
             direction, expected, ended = self._look(gradient, tolerance)
             self._iterations[left[ended[left]]] = passes
             if ended[left].any():
@@ -178,6 +180,12 @@ class _Walk:
             if not len(left) or passes == most:
                 return
             self._go(ask, left, gradient, direction, expected)
+
+    def _begin_again(self) -> None:
+        """Let those whose steps have become too short forget where they thought that down was."""
+        stuck = np.flatnonzero(self._arrays.get(self._step < _SHORTEST) & (self._memory.taken > 0))
+        self._memory.forget(stuck)
+        self._step[self._arrays.put(stuck)] = 1
 
     def _objective(self, sums: Sums, point: Array) -> Array:
         size = (self._arrays.double(point) ** 2 * self._penalty).sum(axis=(1, 2))

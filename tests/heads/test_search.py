@@ -71,6 +71,20 @@ def test_rows_in_the_order_of_their_folds_are_told_as_they_were_given(name, monk
     assert agree.mean() > 0.95
 
 
+@pytest.mark.parametrize("name", ["logistic", "knn"])
+def test_each_division_of_ordered_rows_keeps_groups_together(name, monkeypatch):
+    monkeypatch.setattr(module, "_LITTLE", 1)
+    random = np.random.default_rng(0)
+    of_group = np.arange(300) % 100
+    features = random.normal(size=(100, 40))[of_group] + 0.01 * random.normal(size=(300, 40))
+    labels = random.choice(list("abc"), 100)[of_group].tolist()  # which nothing can tell but a copy
+    found = search(features.astype(np.float32), labels, family(name), groups=[f"g{group}" for group in of_group])
+
+    assert found.fold_accuracy.shape[1] == 20
+    by_division = found.fold_accuracy.reshape(len(found.points), 4, 5).mean(axis=2)
+    assert by_division.max() < 0.6
+
+
 def test_a_full_search_has_a_finer_and_wider_grid():
     labels = list("ab" * 20)
     fast, full = (search(rows(labels), labels, LOGISTIC, full=full).points for full in (False, True))

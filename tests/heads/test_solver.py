@@ -96,6 +96,21 @@ def test_svm_reaches_liblinears_objective_at_every_C(device):
         assert hinge_objective(x, sign, C, theta[:-1], theta[-1]) <= best * (1 + 1e-3), (C, output)
 
 
+@pytest.mark.parametrize("offset", [0, 3, 30])
+def test_svm_of_features_far_from_zero_reaches_liblinears_objective(offset):
+    x = features() + np.float32(offset)
+    codes = classes(x, 3)
+    found = solve(
+        Arrays(), material(x, codes), SquaredHinge(), problems(outputs=(1,)), [0.1, 1.0, 10.0], tolerance=1e-3
+    )
+    sign = signs(codes, 3)[:, 1]
+
+    for C, ((theta,),) in zip((0.1, 1.0, 10.0), found.theta.astype(np.float64), strict=True):
+        theirs = LinearSVC(C=C, dual=False, tol=1e-9, max_iter=100_000).fit(x.astype(np.float64), sign)
+        best = hinge_objective(x, sign, C, theirs.coef_[0], theirs.intercept_[0])
+        assert hinge_objective(x, sign, C, theta[:-1], theta[-1]) <= best * (1 + 1e-3), C
+
+
 def test_rows_may_have_weights():
     x = features()
     codes, weights = classes(x, 3), np.random.default_rng(1).uniform(0.2, 3, N).astype(np.float32)
@@ -247,7 +262,7 @@ class Plain(Preconditioner):
 
 def test_the_spectrum_is_that_of_the_covariance():
     x = features(count=2000)
-    found = spectrum(Arrays(), Held(x))
+    found = spectrum(Arrays(), Held(x), bias=False)
     exact = np.linalg.eigvalsh(x.T.astype(np.float64) @ x / len(x))[::-1]
     rank = len(found.values)
 
@@ -256,11 +271,22 @@ def test_the_spectrum_is_that_of_the_covariance():
     np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(rank), atol=1e-4)
 
 
+def test_a_bias_that_is_a_weight_is_in_the_spectrum():
+    x = features(count=2000)
+    found = spectrum(Arrays(), Held(x), bias=True)
+    known = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
+    exact = np.linalg.eigvalsh(known.T @ known / len(x))[::-1]
+
+    np.testing.assert_allclose(found.values[:10], exact[:10], rtol=1e-3)
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(len(found.values)), atol=1e-4)
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_fewer_rows_than_directions_have_a_spectrum(count):
-    found = spectrum(Arrays(), Held(features(count=count)))
+    found = spectrum(Arrays(), Held(features(count=count)), bias=False)
 
-    assert found.vectors.shape == (D, len(found.values))
+    assert found.vectors.shape == (D + 1, len(found.values))
+    assert not found.vectors[-1].any()
     assert np.isfinite(found.vectors).all()
 
 
