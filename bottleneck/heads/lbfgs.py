@@ -7,6 +7,7 @@ read in four products, however many steps it holds.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,6 @@ class Memory:
         self._arrays = arrays
         self.steps, self.changes = (arrays.zeros(problems, steps, width) for _ in range(2))
         self.products = arrays.zeros(problems, steps, steps, exact=True)  # of step i with change j
-        self.last = arrays.zeros(problems, width)  # change
         self.taken = np.zeros(problems, np.intp)
 
     def remember(self, rows: NDArray[np.intp], step: Array, change: Array) -> None:
@@ -49,7 +49,7 @@ class Memory:
             return
         rows, step, change = rows[useful], step[arrays.put(useful)], change[arrays.put(useful)]
         own, slot = arrays.put(rows), arrays.put(self.taken[rows] % self.steps.shape[1])
-        self.steps[own, slot], self.changes[own, slot], self.last[own] = step, change, change
+        self.steps[own, slot], self.changes[own, slot] = step, change
         for row in rows.tolist():
             place = self.taken[row] % self.steps.shape[1]
             self.products[row, place] = self.changes[row] @ self.steps[row, place]
@@ -60,17 +60,13 @@ class Memory:
         """Forget what some of the problems remember."""
         if len(rows):
             own, self.taken[rows] = self._arrays.put(rows), 0
-            for kept in (self.steps, self.changes, self.products, self.last):
+            for kept in (self.steps, self.changes, self.products):
                 kept[own] = 0
 
     def reweigh(self, factor: float, penalty: Array) -> None:
         """Go over to `factor` times the C: all of a change is multiplied by it, but the penalty's part ``(D,)``."""
         self.changes *= factor
         self.changes += (1 - factor) * penalty * self.steps
-        self.last *= factor
-        rows = np.flatnonzero(self.taken)
-        own, slot = self._arrays.put(rows), self._arrays.put((self.taken[rows] - 1) % self.steps.shape[1])
-        self.last[own] = self.changes[own, slot]
         self.products = self._arrays.double(self.steps @ self.changes.swapaxes(1, 2))
 
     def direction(self, gradient: Array, precondition: Callable[[Array], Array]) -> Array:
@@ -87,31 +83,31 @@ class Memory:
         useful = size > 0
         upper = xp.triu(known * useful[:, None] * useful[:, :, None])
         upper = upper + xp.where(useful, 0 * size, 1 + 0 * size)[:, None] * arrays.put(np.eye(count))
-        along = xp.where(useful, _products(xp, self.steps, gradient)[problem, order], 0 * size)
+        along = xp.where(useful, _products(self.steps, gradient)[problem, order], 0 * size)
         first_loop = xp.linalg.solve(upper, along[..., None])[..., 0]
         parts = xp.zeros_like(along)
         parts[problem, order] = first_loop
         rest = gradient - _combined(arrays, parts, self.changes)
         turned = precondition(rest) * self._scale(precondition)
-        against = xp.where(useful, size * first_loop - _products(xp, self.changes, turned)[problem, order], 0 * size)
+        against = xp.where(useful, size * first_loop - _products(self.changes, turned)[problem, order], 0 * size)
         parts[problem, order] = xp.linalg.solve(upper.swapaxes(1, 2), against[..., None])[..., 0]
         return -(turned + _combined(arrays, parts, self.steps))
 
     def _scale(self, precondition: Callable[[Array], Array]) -> Array:
         """Return by how much the preconditioner is too small, along the last change, ``(p, 1)``."""
-        xp, rows = self._arrays.xp, np.arange(len(self.taken))
+        xp, rows = self._arrays.xp, self._arrays.range(len(self.taken))
         slot = self._arrays.put((self.taken - 1) % self.steps.shape[1])
-        along = self._arrays.single(self.products[rows, slot, slot])
-        turned = _dots(xp, self.last, precondition(self.last))
+        last, along = self.changes[rows, slot], self._arrays.single(self.products[rows, slot, slot])
+        turned = _dots(xp, last, precondition(last))
         useful = (along > 0) & (turned > 0)
         return xp.where(useful, along / xp.where(useful, turned, 1 + 0 * turned), 1 + 0 * turned)[:, None]
 
 
-def _dots(xp: object, a: Array, b: Array) -> Array:
-    return xp.einsum("pd,pd->p", a, b)  # type: ignore[attr-defined]
+def _dots(xp: Any, a: Array, b: Array) -> Array:
+    return xp.einsum("pd,pd->p", a, b)
 
 
-def _products(xp: object, many: Array, one: Array) -> Array:
+def _products(many: Array, one: Array) -> Array:
     """Return the products of ``(p, m, D)`` with ``(p, D)``, ``(p, m)``."""
     return (many @ one[..., None])[..., 0]
 
