@@ -138,7 +138,7 @@ def test_a_fold_sees_its_own_rows_in_its_own_scaling():
         rows = trained[:, fold]
         alone = material(folds[fold](x[rows]), codes[rows])
         expected = solve(Arrays(), alone, Softmax(3), problems(), [C], tolerance=1e-7)
-        assert together.objective[number, fold] == pytest.approx(expected.objective[0, 0], rel=2e-5)
+        assert together.objective[number, fold] == pytest.approx(expected.objective[0, 0], rel=1e-5)
         ours, theirs = together.theta[number, fold], expected.theta[0, 0]
         np.testing.assert_allclose(ours[:, :-1], theirs[:, :-1], atol=2e-2)
         np.testing.assert_allclose(np.ptp(ours[:, -1] - theirs[:, -1]), 0, atol=2e-2)  # all may be larger by one number
@@ -243,14 +243,15 @@ def test_a_fold_without_rows_has_the_weights_it_began_with():
     assert found.theta[0, 0].any()
 
 
-def test_knowing_the_large_directions_saves_part_of_the_way(monkeypatch):
+def test_knowing_the_large_directions_saves_most_of_the_way(monkeypatch):
+    monkeypatch.setattr(module, "_MEMORY", 8)  # or what is remembered makes up for some of it
     x = features() * np.float32(30)
     codes = classes(features(), 3)
-    known = solve(Arrays(), material(x, codes), Softmax(3), problems(), [1.0], tolerance=1e-3).iterations[0, 0]
+    known = solve(Arrays(), material(x, codes), Softmax(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]
     monkeypatch.setattr("bottleneck.heads.solver.Preconditioner", Plain)
-    unknown = solve(Arrays(), material(x, codes), Softmax(3), problems(), [1.0], tolerance=1e-3).iterations[0, 0]
+    unknown = solve(Arrays(), material(x, codes), Softmax(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]
 
-    assert known < 0.7 * unknown
+    assert known < unknown / 2
 
 
 class Plain(Preconditioner):
