@@ -64,12 +64,15 @@ class Backbone:
         d, the number of features of an image.
     restored : Restored, optional
         What was taken from a weights file, where there was one.
+    whole : Whole, optional
+        The network that was cut, which shares its modules with `network`.
     """
 
     network: nn.Module
     spec: Spec
     dim: int
     restored: Restored | None = None
+    whole: Whole | None = None
 
 
 class Mirrored(nn.Module):

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.backbones.pooling import LARGEST_ROW, Layout, layout_of, pooled
+from bottleneck.backbones.stages import stages
 from bottleneck.backbones.tracing import Call, first_tensor, trace
 from bottleneck.errors import ModelError
 
@@ -166,11 +167,6 @@ def cut(
         with torch.no_grad():
             ended(images)
     return ended, pooling, dim
-
-
-def stages(network: nn.Module) -> list[str]:
-    """Return the names of the network's top-level modules that have parameters."""
-    return [name for name, module in network.named_children() if any(True for _ in module.parameters())]
 
 
 def prefix_tokens(network: nn.Module) -> int:

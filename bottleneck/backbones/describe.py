@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from bottleneck.backbones.catalogue import Entry, entries, source_of
-from bottleneck.backbones.cut import stages
 from bottleneck.backbones.registry import build_without_numbers
 from bottleneck.backbones.request import Request, looks_like_file
 from bottleneck.backbones.restore import Restored, match
+from bottleneck.backbones.stages import stages
 from bottleneck.backbones.tracing import trace
 from bottleneck.backbones.weights import Checkpoint, read_checkpoint
 from bottleneck.images.preprocessing import Preprocessing
@@ -67,7 +67,7 @@ class Description:
     parameters, macs : int
         With its classifier; auxiliary ones, which only training uses, do not count.
     stages : tuple of str
-        The modules at the top that have parameters.
+        See `bottleneck.backbones.stages.stages`.
     modules : tuple of Module
         All of them, as a tree is read.
     """

@@ -63,7 +63,7 @@ def load(request: Request) -> Backbone:
         decoder=DECODER_VERSION,
         flip=request.flip,
     )
-    return Backbone(Mirrored(network) if request.flip else network, spec, dim, restored)
+    return Backbone(Mirrored(network) if request.flip else network, spec, dim, restored, whole)
 
 
 def build(request: Request) -> Whole:

@@ -114,14 +114,14 @@ def match(
     tensors, known = placed.tensors, set(known)
     exclude = [pattern.removeprefix(placed.prefix) for pattern in exclude]
     _check_patterns(exclude, [*wanted, *tensors, *placed.outside, *known])
-    excluded = [name for name in wanted if _fits(name, exclude)]
+    excluded = [name for name in wanted if fits(name, exclude)]
     asked = {name: value for name, value in wanted.items() if name not in set(excluded)}
     misshapen = {
         name: (tuple(value.shape), tuple(tensors[name].shape))
         for name, value in asked.items()
         if name in tensors and not _same_kind(value, tensors[name])
     }
-    left = [name for name in tensors if name not in wanted and not is_counter(name) and not _fits(name, exclude)]
+    left = [name for name in tensors if name not in wanted and not is_counter(name) and not fits(name, exclude)]
     heads = _classifiers({name: tensors[name] for name in left if name not in known})
     unneeded = [name for name in left if name in known or name in heads or not tensors[name].dim()]
     found = Restored(
@@ -185,7 +185,7 @@ def _classifiers(tensors: Tensors) -> set[str]:
 
 def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
     for pattern in patterns:
-        if not any(_fits(name, [pattern]) for name in names):
+        if not any(fits(name, [pattern]) for name in names):
             parts = [name.split(".") for name in names]
             modules = {".".join(words[:end]) for words in parts for end in range(1, len(words))}
             hint = did_you_mean(nearest(pattern, [*sorted(modules), *names]))
@@ -193,7 +193,8 @@ def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
             raise ModelError(f"expected tensors that --restore-exclude {pattern!r} fits, found none{hint}")
 
 
-def _fits(name: str, patterns: Sequence[str]) -> bool:
+def fits(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name is one of some patterns, stands inside of a module that is, or fits one with ``*``."""
     return any(
         name == pattern or name.startswith(f"{pattern.removesuffix('.')}.") or fnmatchcase(name, pattern)
         for pattern in patterns

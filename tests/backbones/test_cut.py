@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from bottleneck.backbones.cut import Cut, cut, stages
+from bottleneck.backbones.cut import Cut, cut
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.errors import ModelError
 
@@ -605,10 +605,6 @@ def test_a_network_that_cannot_be_cut_is_left_as_it_was():
 
     assert tensors_digest(network) == tensors_digest(seeded(Net))
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in network.modules())
-
-
-def test_stages_are_the_top_modules_with_parameters():
-    assert stages(Net()) == ["stem", "never", "fc", "late", "block"]
 
 
 def test_a_cut_is_a_module_around_the_network():
