@@ -28,7 +28,7 @@ class Spec:
         How the positions of the layer become one row: ``"avg"``, ``"max"``, ``"gem"``, ``"cls"``, or ``"none"``, as for
         the input of most classifiers, which the network itself has pooled. See `bottleneck.backbones.pooling`.
     preprocessing : Preprocessing
-        Resize, crop, filter, mean and std.
+        Resize, crop, filter, mean and std; and where the features are those of a random view of each image, which.
     transform_input : bool
         Whether the network first maps ImageNet's mean and std to 0.5 (Inception-v3 and GoogLeNet, as trained).
     precision : str

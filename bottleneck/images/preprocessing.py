@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.errors import ModelError
+from bottleneck.images.view import View
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 MODES = ("center", "squash", "border")
@@ -34,7 +35,10 @@ class Preprocessing:
         ``squash``: each side does, and proportions are not kept. ``border``: the longer side does.
     fast_jpeg : bool
         Whether large JPEGs are decoded at a half, a quarter or an eighth of their size (DCT scaling), still at least
-        twice as large as they are resized to.
+        twice as large as they are resized to. Never where there is a view: a crop of 8 % of the area needs the pixels.
+    view : View, optional
+        The random view of each image that takes the place of its centre. Then `resize`, `mode` and `fast_jpeg` decide
+        nothing, and `crop` is what a random crop is resized to; see `bottleneck.images.augment.augmented`.
     """
 
     resize: Size
@@ -45,6 +49,7 @@ class Preprocessing:
     std: tuple[float, float, float]
     mode: str = "center"
     fast_jpeg: bool = False
+    view: View | None = None
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):  # a square has one way to be written, else it would have two fingerprints
@@ -70,7 +75,7 @@ class Preprocessing:
         return _pair(self.crop)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; `mode` and `fast_jpeg` stand in it only where they are not at their defaults."""
+        """Return a JSON object; `mode`, `fast_jpeg` and `view` stand in it only where they are not the defaults."""
         value: dict[str, Any] = {
             "resize": _listed(self.resize),
             "crop": _listed(self.crop),
@@ -83,6 +88,8 @@ class Preprocessing:
             value["mode"] = self.mode
         if self.fast_jpeg:
             value["fast_jpeg"] = True
+        if self.view is not None:
+            value["view"] = self.view.to_json()
         return value
 
     @classmethod
@@ -91,6 +98,8 @@ class Preprocessing:
         fields: dict[str, Any] = {}
         for key, found in dict(value).items():
             fields[key] = tuple(found) if isinstance(found, list) else found
+        if "view" in fields:
+            fields["view"] = View.from_json(fields["view"])
         return cls(**fields)
 
 

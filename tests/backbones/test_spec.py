@@ -8,6 +8,7 @@ import pytest
 from bottleneck.backbones.spec import SPEC_VERSION, Spec
 from bottleneck.errors import CacheError
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.images.view import View
 
 SPEC_CHANGES: dict[str, Any] = {
     "backbone": "other",
@@ -28,6 +29,7 @@ PREPROCESSING_CHANGES: dict[str, Any] = {
     "mean": (0.485, 0.456, 0.407),
     "std": (0.229, 0.224, 0.226),
     "mode": "squash",
+    "view": View(augmentation="light", seed=0, number=0),
 }
 
 
@@ -56,6 +58,14 @@ def test_every_field_of_the_preprocessing_changes_the_fingerprint(spec, name):
     assert replace(spec, preprocessing=other).fingerprint != spec.fingerprint
 
 
+def test_every_field_of_a_view_changes_the_fingerprint(spec):
+    views = [View(augmentation=name, seed=0, number=0) for name in ("light", "standard", "strong")]
+    views += [View(augmentation="light", seed=1, number=0), View(augmentation="light", seed=0, number=1)]
+    specs = [replace(spec, preprocessing=replace(spec.preprocessing, view=view)) for view in (None, *views)]
+
+    assert len({one.fingerprint for one in specs}) == 6
+
+
 def test_equal_specs_have_one_fingerprint(spec):
     assert copy.deepcopy(spec).fingerprint == spec.fingerprint
 
@@ -72,6 +82,22 @@ def test_the_fingerprint_stays_what_it_was_in_earlier_releases(spec):
 
 def test_a_spec_survives_json(spec):
     assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_a_spec_with_a_view_survives_json(spec):
+    seen = replace(spec, preprocessing=replace(spec.preprocessing, view=View(augmentation="strong", seed=3, number=7)))
+
+    assert Spec.from_json(json.loads(json.dumps(seen.to_json()))) == seen
+    # As above: caches of views are keyed by it.
+    assert seen.fingerprint == "84019debe20fd29151c833483082dee901ac980a25d6eff956d96fd2282176fd"
+
+
+@pytest.mark.parametrize("garbage", [None, 5, "x", [], {}, {"augmentation": "light"}, {"number": "0"}, ["light", 0, 0]])
+def test_a_spec_with_garbage_for_a_view_is_refused(spec, garbage):
+    preprocessing = {**spec.preprocessing.to_json(), "view": garbage}
+
+    with pytest.raises(CacheError, match="expected a spec"):
+        Spec.from_json({**spec.to_json(), "preprocessing": preprocessing})
 
 
 @pytest.mark.parametrize("version", [0, SPEC_VERSION + 1, "1", None])

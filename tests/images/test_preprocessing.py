@@ -1,10 +1,13 @@
+import hashlib
 import json
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
 from bottleneck.errors import ModelError
+from bottleneck.files import canonical_json
 from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing, Size
+from bottleneck.images.view import AUGMENTATIONS, View
 
 
 @pytest.mark.parametrize(("resize", "crop"), [(32, 0), (32, -1), (0, 0), (-5, -5)])
@@ -111,6 +114,34 @@ def test_fast_jpeg_stands_in_json_only_where_it_is_asked_for(preprocessing: Prep
     assert "fast_jpeg" not in preprocessing.to_json()
     assert fast.to_json() == {**preprocessing.to_json(), "fast_jpeg": True}
     assert Preprocessing.from_json(json.loads(json.dumps(fast.to_json()))) == fast != preprocessing
+
+
+def test_json_without_a_view_is_as_it_was_before_there_were_views(preprocessing: Preprocessing) -> None:
+    assert preprocessing.view is None
+    assert "view" not in preprocessing.to_json()
+    assert replace(preprocessing, view=None).to_json() == preprocessing.to_json()
+    assert (
+        hashlib.sha256(canonical_json(preprocessing.to_json())).hexdigest()
+        == "aa0c5820d7f2d8397a7f1de2a390b39929ef57b5e85e93b35a854033b8ebabc3"
+    )
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS[1:])
+def test_json_keeps_a_view(preprocessing: Preprocessing, augmentation: str) -> None:
+    seen = replace(preprocessing, view=View(augmentation=augmentation, seed=3, number=7))
+    again = Preprocessing.from_json(json.loads(json.dumps(seen.to_json())))
+
+    assert again == seen != preprocessing
+    assert hash(again) == hash(seen)
+    assert seen.to_json() == {
+        **preprocessing.to_json(),
+        "view": {"augmentation": augmentation, "seed": 3, "number": 7},
+    }
+
+
+def test_a_view_that_was_read_is_checked_too(preprocessing: Preprocessing) -> None:
+    with pytest.raises(ModelError, match="got augmentation 'none'"):
+        Preprocessing.from_json({**preprocessing.to_json(), "view": {"augmentation": "none", "seed": 0, "number": 0}})
 
 
 def test_what_was_read_is_checked_too(preprocessing: Preprocessing) -> None:
