@@ -1,6 +1,7 @@
 """The bytes of an image become the pixels a network sees. What is done here is part of the spec."""
 
 import functools
+import hashlib
 import io
 import math
 import struct
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bottleneck.errors import ImageError
+from bottleneck.images.augment import augmented
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.resize import resize_and_crop
 
@@ -46,7 +48,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Reserve = Callable[[int], AbstractContextManager[object]]  # bytes, for as long as the context lasts
 
-_BYTES_A_PIXEL = 8  # Pillow has 4 of an RGB image; a turned or converted copy has as many
+_COPY = 4  # bytes that Pillow has of each pixel of an RGB image
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Decoded:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (crop height, crop width, 3)
-        Red, green, blue; see `bottleneck.images.resize.resize_and_crop`.
+        Red, green, blue; see `bottleneck.images.resize.resize_and_crop` and `bottleneck.images.augment.augmented`.
     note : str or None
         What the user should know: that the file has more frames than the one that was used.
     """
@@ -68,14 +70,14 @@ class Decoded:
 def decode(
     data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, room: Reserve = lambda _: nullcontext()
 ) -> Decoded:
-    """Decode, orient, resize and crop one image.
+    """Decode, orient, resize and crop one image; where the preprocessing has a view, at random.
 
     Parameters
     ----------
     data : bytes
         The bytes of the image file.
     preprocessing : Preprocessing
-        Size and filter. Mean and std are the engine's.
+        Size, filter and view. Mean and std are the engine's.
     max_pixels : int
         An image of more is refused before it is decoded.
     room : callable
@@ -93,12 +95,15 @@ def decode(
     image = _open(data, max_pixels)
     whole = image.size
     try:
-        if preprocessing.fast_jpeg:
+        if preprocessing.fast_jpeg and preprocessing.view is None:
             _scale_in_jpeg(image, preprocessing)
-        with room(_BYTES_A_PIXEL * image.width * image.height):
+        with room(_bytes_a_pixel(preprocessing) * image.width * image.height):
             image.load()
             turned = _oriented(_to_rgb(image), image)
-            pixels = resize_and_crop(turned, preprocessing, whole if turned.size == image.size else whole[::-1])
+            if preprocessing.view is None:
+                pixels = resize_and_crop(turned, preprocessing, whole if turned.size == image.size else whole[::-1])
+            else:
+                pixels = augmented(turned, preprocessing, preprocessing.view.random(hashlib.sha256(data).digest()))
     except ImageError:
         raise
     except MemoryError as error:
@@ -128,6 +133,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise _too_large(max_pixels, f"found {image.width} x {image.height}")
     return image
+
+
+def _bytes_a_pixel(preprocessing: Preprocessing) -> int:
+    """Return the size of the image, of a turned or converted copy, and of a view's crop, which may be all of it."""
+    return _COPY * (2 if preprocessing.view is None else 3)
 
 
 def _scale_in_jpeg(image: Image.Image, preprocessing: Preprocessing) -> None:

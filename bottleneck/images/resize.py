@@ -15,7 +15,7 @@ STRIP = 8
 # Up to this aspect ratio Pillow runs the horizontal pass first, as `_middle` does; beyond, it may take the other order.
 _PHOTOGRAPH = 2
 
-_FILTERS = {
+FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -51,7 +51,7 @@ def resize_and_crop(
     new_width, new_height = new_size(*(whole or image.size), preprocessing)
     seen_width, seen_height = min(crop_width, new_width), min(crop_height, new_height)
     left, top = round((new_width - seen_width) / 2.0), round((new_height - seen_height) / 2.0)
-    filter_ = _FILTERS[preprocessing.interpolation]
+    filter_ = FILTERS[preprocessing.interpolation]
     step_x, step_y = width / new_width, height / new_height
     right, bottom = min((left + seen_width) * step_x, width), min((top + seen_height) * step_y, height)
     box = (left * step_x, top * step_y, right, bottom)

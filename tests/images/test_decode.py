@@ -1,3 +1,4 @@
+import hashlib
 import io
 import math
 import struct
@@ -5,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,11 @@ from PIL import Image, ImageFile
 
 from bottleneck.errors import ImageError
 from bottleneck.images import decode as module
+from bottleneck.images.augment import augmented
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.resize import resize_and_crop
+from bottleneck.images.view import AUGMENTATIONS, View
 from tests.conftest import photo
 
 Pixels = NDArray[np.uint8]
@@ -290,6 +294,96 @@ def test_a_large_jpeg_cut_short_is_truncated_when_decoded_fast(fast: Preprocessi
     data = encode(noise(300, 300), "JPEG")
     for part in (0.3, 0.7, 0.95):
         assert code(data[: int(len(data) * part)], fast) == "truncated", part
+
+
+# Views
+
+
+def seen(preprocessing: Preprocessing, augmentation: str = "standard", seed: int = 0, number: int = 0) -> Preprocessing:
+    return replace(preprocessing, view=View(augmentation=augmentation, seed=seed, number=number))
+
+
+def as_seen(upright: Image.Image, data: bytes, preprocessing: Preprocessing) -> Pixels:
+    """Return the view of an image, turned and without alpha, that has these bytes as a file."""
+    assert preprocessing.view is not None
+    return augmented(upright, preprocessing, preprocessing.view.random(hashlib.sha256(data).digest()))
+
+
+views = pytest.mark.parametrize("augmentation", AUGMENTATIONS[1:])
+
+
+@views
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_view_is_one_of_the_upright_image(preprocessing: Preprocessing, augmentation: str, orientation: int) -> None:
+    upright, how, wanted = noise(60, 41), STORED[orientation], seen(preprocessing, augmentation)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encode(upright if how is None else upright.transpose(how), exif=exif)
+
+    assert np.array_equal(pixels_of(stored, wanted), as_seen(upright, stored, wanted))
+
+
+@views
+def test_a_view_is_one_of_the_image_on_white(preprocessing: Preprocessing, augmentation: str) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (41, 60, 4), np.uint8)
+    image, wanted = Image.fromarray(levels), seen(preprocessing, augmentation)
+    page = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    data = encode(image)
+
+    assert np.array_equal(pixels_of(data, wanted), as_seen(page, data, wanted))
+
+
+@views
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "F"])
+@pytest.mark.parametrize("size", [(1, 1), (2000, 3), (3, 2000), (2, 1), (64, 48)], ids=str)
+def test_every_kind_of_image_has_views(
+    preprocessing: Preprocessing, augmentation: str, mode: str, size: tuple[int, int]
+) -> None:
+    data = encode(Image.new(mode, size), "TIFF" if mode == "F" else "PNG")
+    for number in range(3):
+        pixels = pixels_of(data, seen(replace(preprocessing, crop=(20, 28)), augmentation, number=number))
+        assert pixels.dtype == np.uint8
+        assert pixels.shape == (20, 28, 3)
+
+
+@views
+def test_the_same_view_is_the_same_bytes(preprocessing: Preprocessing, augmentation: str) -> None:
+    data = photo(1)
+    assert np.array_equal(*(pixels_of(data, seen(preprocessing, augmentation, 3, 7)) for _ in range(2)))
+
+
+def test_another_view_is_of_other_bytes(preprocessing: Preprocessing) -> None:
+    data = photo(1)
+    wanted = [seen(preprocessing, seed=seed, number=number) for seed in range(4) for number in range(4)]
+    wanted += [seen(preprocessing, "light"), seen(preprocessing, "strong"), preprocessing]
+    assert len({pixels_of(data, one).tobytes() for one in wanted}) == len(wanted)
+
+
+def test_two_files_of_the_same_pixels_have_other_views(preprocessing: Preprocessing) -> None:
+    wanted = seen(preprocessing)
+    found = {pixels_of(encode(noise(60, 41), kind), wanted).tobytes() for kind in ("PNG", "BMP", "TIFF", "PPM")}
+    assert len(found) == 4
+
+
+def test_views_are_the_same_in_every_thread(preprocessing: Preprocessing) -> None:
+    files, wanted = [photo(number) for number in range(16)], seen(preprocessing, "strong")
+    expected = [pixels_of(data, wanted).tobytes() for data in files]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda data: pixels_of(data, wanted).tobytes(), reversed(files)))
+    assert found == expected[::-1]
+
+
+def test_a_view_needs_the_pixels_of_a_large_jpeg(preprocessing: Preprocessing) -> None:
+    data, wanted = photo(1, (1000, 600)), seen(preprocessing)
+    fast = replace(wanted, fast_jpeg=True)
+    assert np.array_equal(pixels_of(data, fast), pixels_of(data, wanted))
+    assert sizes_of(data, fast) == [12 * 1000 * 600]  # the image, its turned copy and the crop
+
+
+def test_a_view_of_what_is_no_image_is_refused_as_always(preprocessing: Preprocessing) -> None:
+    assert code(b"hello", seen(preprocessing)) == "not-an-image"
+    data = encode(noise(50, 40))
+    assert code(data[: len(data) // 2], seen(preprocessing)) == "truncated"
 
 
 # Room in memory

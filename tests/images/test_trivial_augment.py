@@ -1,0 +1,129 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import InterpolationMode, TrivialAugmentWide
+from torchvision.transforms.autoaugment import _apply_op
+
+from bottleneck.images.trivial_augment import BINS, OPERATIONS, draw, trivial_augment
+
+SPACE = TrivialAugmentWide()._augmentation_space(BINS)
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (45, 32), seed: int = 0) -> Image.Image:
+    """Return noise on a slope of grey, from 20 to 220, so that no operation leaves it as it was."""
+    width, height = size
+    slope = np.linspace(20, 180, width)[None, :, None]
+    levels = slope + np.random.default_rng(seed).integers(0, 41, (height, width, 3))
+    return Image.fromarray(levels.astype(np.uint8)).convert(mode)
+
+
+def torchvision(image: Image.Image, name: str, magnitude: float) -> Image.Image:
+    return _apply_op(image, name, magnitude, interpolation=InterpolationMode.NEAREST, fill=None)
+
+
+def signed(name: str) -> list[float]:
+    operation = OPERATIONS[name]
+    return [*operation.magnitudes, *(-magnitude for magnitude in operation.magnitudes if operation.signed)]
+
+
+def same(found: Image.Image, expected: Image.Image) -> bool:
+    return found.mode == expected.mode and np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_the_operations_are_torchvisions_in_its_order() -> None:
+    assert list(OPERATIONS) == list(SPACE)
+    assert len(OPERATIONS) == 14
+    assert {name: operation.signed for name, operation in OPERATIONS.items()} == {n: s for n, (_, s) in SPACE.items()}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_magnitudes_are_torchvisions(name: str) -> None:
+    # The last bit of its float32 depends on the processor: whether it fuses multiplication and addition.
+    found, expected = OPERATIONS[name].magnitudes, np.atleast_1d(SPACE[name][0].numpy())
+    assert len(found) == len(expected) in (1, BINS)
+    assert np.allclose(found, expected, rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", ["TranslateX", "TranslateY"])
+def test_translations_are_torchvisions_whole_pixels(name: str) -> None:
+    found = [int(magnitude) for magnitude in OPERATIONS[name].magnitudes]
+    expected = [int(magnitude) for magnitude in SPACE[name][0].tolist()]
+    middle = BINS // 2
+    assert found[middle] == 15
+    assert expected[middle] in (15, 16)  # 16 where nothing is fused
+    assert found[:middle] + found[middle + 1 :] == expected[:middle] + expected[middle + 1 :]
+
+
+@pytest.mark.parametrize("size", [(45, 32), (28, 28), (33, 47), (1, 1), (5, 2)], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_does_what_torchvisions_does(name: str, mode: str, size: tuple[int, int]) -> None:
+    image = picture(mode, size)
+    for magnitude in signed(name):
+        assert same(OPERATIONS[name].apply(image, magnitude), torchvision(image, name, magnitude)), magnitude
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {"Identity"}))
+def test_the_strongest_of_every_operation_changes_the_image(name: str) -> None:
+    image = picture()
+    assert not same(OPERATIONS[name].apply(image, OPERATIONS[name].magnitudes[-1]), image)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_grey_stays_grey(name: str) -> None:
+    grey = picture("L")
+    for magnitude in signed(name):
+        as_colours = OPERATIONS[name].apply(grey.convert("RGB"), magnitude)
+        assert same(OPERATIONS[name].apply(grey, magnitude).convert("RGB"), as_colours), magnitude
+
+
+@pytest.mark.parametrize("name", ["ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_what_comes_in_from_outside_is_black(name: str, mode: str) -> None:
+    levels = np.asarray(OPERATIONS[name].apply(picture(mode), OPERATIONS[name].magnitudes[20]))
+    assert (levels == 0).mean() > 0.1
+
+
+def test_operations_magnitudes_and_signs_are_drawn_alike_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: Counter[tuple[str, float]] = Counter()
+
+    def spy(name: str) -> object:
+        def apply(image: Image.Image, magnitude: float) -> Image.Image:
+            drawn[name, magnitude] += 1
+            return image
+
+        return type(OPERATIONS[name])(apply, OPERATIONS[name].magnitudes, OPERATIONS[name].signed)
+
+    for name in OPERATIONS:
+        monkeypatch.setitem(OPERATIONS, name, spy(name))
+    random, image, n = np.random.default_rng(0), picture(size=(1, 1)), 56_000
+    for _ in range(n):
+        trivial_augment(image, random)
+
+    for name, operation in OPERATIONS.items():
+        counts = {magnitude: count for (found, magnitude), count in drawn.items() if found == name}
+        assert abs(sum(counts.values()) - n / 14) < 5 * (n / 14) ** 0.5
+        assert set(counts) == set(signed(name))
+        for magnitude, count in counts.items():
+            expected = n / 14 * signed(name).count(magnitude) / len(signed(name))
+            expected = n / 14 / BINS if operation.signed and magnitude == 0 else expected  # 0 and -0 are one
+            assert abs(count - expected) < 5 * expected**0.5
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 14, 31])
+def test_all_are_drawn_and_none_beyond(n: int) -> None:
+    random = np.random.default_rng(0)
+    counts = Counter(draw(random, n) for _ in range(1000 * n))
+    assert sorted(counts) == list(range(n))
+    assert all(abs(count - 1000) < 5 * 1000**0.5 for count in counts.values())
+
+
+def test_the_largest_draw_is_the_last() -> None:
+    class Largest(np.random.Generator):
+        def random(self, *args: object, **options: object) -> float:  # type: ignore[override]
+            return 1 - 2**-53
+
+    random = Largest(np.random.PCG64(0))
+    assert all(draw(random, n) == n - 1 for n in [*range(1, 5000), 10**6 + 1, 2**31 - 1, 2**31])
