@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from bottleneck.images.digest import read_file
 from bottleneck.images.scan import scan
 from bottleneck.images.survey import Survey
 from bottleneck.images.undecodable import UndecodableMemo
+from bottleneck.images.view import View
 from bottleneck.pipeline import claims, commits, stages
 from bottleneck.pipeline.sample import SAMPLE, spread_rows
 from bottleneck.pipeline.work import Work
@@ -46,6 +48,23 @@ def test_every_image_gets_its_own_features(folder, store, threads, batch_size):
 
     assert (len(work.computed), work.engine, work.undecodable, work.unread) == (21, "tiny", {}, {})
     assert by_digest(store) == expected(*range(21))
+
+
+def test_views_have_a_store_of_their_own_and_depend_on_the_image_alone(folder, store):
+    view = View(augmentation="strong", seed=0, number=1)
+    preprocessing = replace(tiny.PREPROCESSING, view=view)
+    spec = replace(tiny.SPEC, preprocessing=preprocessing)
+    found = []
+    for threads, files in ((1, many(21)), (4, {f"{99 - seed}.jpg": seed for seed in range(21)})):
+        views = FeatureCache(f"cache-{threads}").store(spec)
+        go(folder(files, str(threads)), views, threads=threads)
+        found.append(by_digest(views))
+
+    pixels = {seed: decode(photo(seed), preprocessing).pixels[None] for seed in range(21)}
+    assert found[0] == {tiny.digest(photo(seed)).tobytes(): TinyEngine()(pixels[seed]).tobytes() for seed in pixels}
+    assert found[1] == found[0]
+    assert [one.spec for one in FeatureCache("cache-1").stores()] == [spec]
+    assert views.folder.name != store.folder.name
 
 
 def test_every_file_is_read_exactly_once(folder, store, reads, monkeypatch):
