@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bottleneck.cache.store import FeatureCache
     from bottleneck.comparison import compare
     from bottleneck.extraction import extract
+    from bottleneck.finetuning.finetune import finetune
+    from bottleneck.finetuning.recipe import Recipe
     from bottleneck.fitting import fit
     from bottleneck.images.scan import scan
     from bottleneck.prediction import predict
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FeatureCache",
+    "Recipe",
     "__version__",
     "compare",
     "describe",
     "errors",
     "extract",
+    "finetune",
     "fit",
     "load_run",
     "models",
@@ -39,9 +43,11 @@ __all__ = [
 
 _HOMES = {
     "FeatureCache": "bottleneck.cache.store",
+    "Recipe": "bottleneck.finetuning.recipe",
     "compare": "bottleneck.comparison",
     "describe": "bottleneck.backbones.describe",
     "extract": "bottleneck.extraction",
+    "finetune": "bottleneck.finetuning.finetune",
     "fit": "bottleneck.fitting",
     "load_run": "bottleneck.runs",
     "models": "bottleneck.backbones.catalogue",

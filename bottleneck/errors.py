@@ -16,6 +16,9 @@
     │   └── MissingFeatures (LookupError) features that were asked for are not in the cache
     ├── RunError (ValueError)             a folder that is no run, or one of a newer format
     ├── HeadError (ValueError)            a head that cannot be fitted on, or used with, these features
+    ├── TuningError (ValueError)          a network that cannot be fine-tuned as asked
+    │   ├── UnknownModule (LookupError)   no part of the network has the name that was to be trained
+    │   └── Diverged (ArithmeticError)    training gave NaN or infinity; knows the last good state
     └── DownloadError (OSError)           a data set that could not be fetched or is not what was expected
 
     BottleneckWarning (UserWarning)       work goes on, and the user should know
@@ -125,6 +128,40 @@ class RunError(BottleneckError, ValueError):
 
 class HeadError(BottleneckError, ValueError):
     """A head that cannot be fitted on, or used with, these features."""
+
+
+class TuningError(BottleneckError, ValueError):
+    """A network that cannot be fine-tuned as asked."""
+
+
+class UnknownModule(TuningError, LookupError):
+    """No part of the network has the name that was to be trained.
+
+    Parameters
+    ----------
+    message : str
+    pattern : str
+        The name.
+    """
+
+    def __init__(self, message: str, pattern: str) -> None:
+        super().__init__(message)
+        self.pattern = pattern
+
+
+class Diverged(TuningError, ArithmeticError):
+    """Training gave NaN or infinity.
+
+    Parameters
+    ----------
+    message : str
+    run : bottleneck.runs.Run
+        Of the best epoch before.
+    """
+
+    def __init__(self, message: str, run: Any) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class DownloadError(BottleneckError, OSError):

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
+from bottleneck.backbones.tuned import tuned, weights_of_run
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.crew import own, work_together
+from bottleneck.crew import work_together
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
@@ -92,7 +93,7 @@ _PASSES = 3  # of which one is needed, unless features vanish
 def extract(
     images: "str | os.PathLike[str] | Dataset | None" = None,
     *,
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     weights: str = "DEFAULT",
     seed: int = 0,
     layer: str | Sequence[str] = (),
@@ -123,7 +124,8 @@ def extract(
     images : path or Dataset, optional
         See `bottleneck.scan`. By default what was last extracted with this cache, else the current folder.
     model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial, precision, fast_jpeg
-        The backbone; see `bottleneck.backbones.request.Request`.
+        The backbone; see `bottleneck.backbones.request.Request`. `weights` may also be a fine-tuned run's folder, or
+        its name below `runs`; it brings its own model and sizes.
     cache, runs : path
         The cache's folder; both are never scanned.
     labels : bool
@@ -161,15 +163,17 @@ def extract(
     """
     started = time.perf_counter()
     home = FeatureCache(cache)
+    weights = weights_of_run(weights, runs)
+    own = tuned(Path(weights))
     request = Request(
-        model=model,
+        model=model or (own.model if own else DEFAULT_MODEL),
         weights=weights,
         seed=seed,
         layer=listed(layer),
         pool=pool,
         flip=flip,
-        resize=resize,
-        crop=crop,
+        resize=resize or (own.options.get("resize") if own else None),
+        crop=crop or (own.options.get("crop") if own else None),
         restore_exclude=listed(restore_exclude),
         allow_partial=allow_partial,
         precision=precision,

@@ -1,33 +1,27 @@
 """From cached features to a run: read, search, fit, look at the held-out part once, write it all down."""
 
 import os
-import platform
-import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import metadata
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from bottleneck import __version__
+from bottleneck.backbones.tuned import tuned
+from bottleneck.cache.store import Store
+from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.engines.kept import Kept
+from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Held, Normalize
 from bottleneck.images.dataset import Dataset
-from bottleneck.images.keys import DigestSet
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.leaks import find_leaks, one_label
 from bottleneck.parts import check_labels, check_memory, held_out, near_copies, part, warn_of_classes
 from bottleneck.runs import Run, save_run
 from bottleneck.selection import select
-from bottleneck.training import train_head
-
-_PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
+from bottleneck.training import Trained, train_head
 
 
 def fit(
@@ -143,6 +137,7 @@ def fit(
     check_memory(train, chosen, memory)
     near = near_copies(train, test)
     trained = train_head(head, options, train, test, store.spec.fingerprint)
+    score = _score(store, usable, trained)
     card = {
         "kind": "fit",
         "bottleneck": __version__,
@@ -155,54 +150,48 @@ def fit(
         "streamed": not isinstance(train.table, Held),
         "sharpness": trained.head.sharpness,
         "search": trained.search_card(options),
+        **({} if score is None else {"score": score}),
         "seed": seed,
         "heldout": split_held,
         "n_train": len(train),
         "n_heldout": len(test),
         "metrics": trained.metrics,
-        "dataset": _dataset_card(dataset, usable),
+        "dataset": dataset_card(dataset, usable),
         "leaks": leaks.card(near),
         "failures": [vars(failure) for failure in selected.failures],
         "spec": store.spec.to_json(),
         "fingerprint": store.spec.fingerprint,
         "request": store.request(),
         "engines": [asdict(check) for check in Kept(store.engines).checks() if check.passed],
-        "versions": _versions(),
+        "versions": versions(),
         "seconds": time.perf_counter() - started,
     }
-    rows = _predictions(test.dataset, dataset, trained.predicted, trained.probabilities)
-    columns = ["path", "digest", "split", "label", "predicted", "probability"]
-    return save_run(runs, f"{store.spec.backbone.replace('/', '_')}-{head}", trained.head, card, columns, rows)
+    rows = prediction_rows(test.dataset, dataset, trained.predicted, trained.probabilities)
+    return save_run(runs, f"{store.spec.backbone.replace('/', '_')}-{head}", trained.head, card, COLUMNS, rows)
 
 
-def _dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:
-    return {
-        "source": str(dataset.source),
-        "digest": usable.fingerprint(),
-        "images": len(dataset),
-        "used": len(usable),
-        "splits": dict(Counter(usable.splits)),
-        "split_given": all(split is not None for split in dataset.given_splits),
-        "shares": str(dataset.shares),
-        "labels": dict(Counter(label for label in usable.labels if label is not None)),
-    }
+def _score(store: Store, usable: Dataset, trained: Trained) -> float | None:
+    """Return what the run is chosen by, where that is not the cross-validated accuracy; see `Run.score`.
 
-
-def _predictions(
-    part: Dataset, dataset: Dataset, predicted: Sequence[str], probabilities: NDArray[np.float64]
-) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of ``predictions.csv``: every path of every held-out image."""
-    rows = DigestSet(part.digests).find(dataset.digests).tolist()
-    for path, row, digest, split, label in zip(
-        dataset.paths, rows, dataset.digests, dataset.splits, dataset.labels, strict=True
-    ):
-        if row >= 0 and split == part.splits[row]:
-            best = f"{probabilities[row].max():.6f}"
-            yield path, digest.tobytes().hex(), split, label, predicted[row], best
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": sys.platform, "bottleneck": __version__}
-    for package in _PACKAGES:
-        found[package] = metadata.version(package)
-    return found
+    Features of a network that was fine-tuned on these images know their labels: of the training part everything can be
+    said with them. Only what was not trained on tells how good they are.
+    """
+    asked = store.asked()
+    found = tuned(asked.file) if asked and asked.file else None
+    if found is None:
+        return None
+    if found.dataset != usable.fingerprint():
+        warnings.warn(
+            f"these features come from a network that was fine-tuned on other images, labels or splits: where some of "
+            f"the held-out images were trained on, their accuracy says little ({asked.weights})",
+            BottleneckWarning,
+            stacklevel=3,
+        )
+        return None
+    warnings.warn(
+        "these features come from a network that was fine-tuned on the training images: cross-validation, which sees "
+        "them alone, flatters every head; look at the held-out part",
+        BottleneckWarning,
+        stacklevel=3,
+    )
+    return min(trained.search.accuracy, found.score)

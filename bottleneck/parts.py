@@ -89,7 +89,7 @@ def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = Non
     """
     own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
     own = own.subset(own.first_rows())
-    if _bytes(len(own), store.dim()) <= _allowed(memory):
+    if _bytes(len(own), store.dim()) <= allowed(memory):
         return Part(own, Held(store.read(own.digests)))
     return Part(own, Streamed(store.stream(own.digests)))
 
@@ -111,7 +111,7 @@ def check_memory(train: Part, family: Family, memory: int | None = None) -> None
     """
     n, d = train.table.shape
     if isinstance(train.table, Held):
-        if family.working_bytes(n) > _allowed(memory):
+        if family.working_bytes(n) > allowed(memory):
             raise HeadError(
                 f"the distances of {n:,} images from each other take {family.working_bytes(n) / 1e9:.1f} GB, more than "
                 f"may be used: take a linear kernel, or give it more with --memory"
@@ -157,7 +157,8 @@ def _problems(train: Part, test: Part, split: str) -> Iterator[str]:
         yield f"no training image of {some(unknown)}: its {split} images cannot be right"
 
 
-def _allowed(memory: int | None) -> float:
+def allowed(memory: int | None) -> float:
+    """Return the bytes that features may take: `memory`, or half of what is free."""
     return _free() * _SHARE if memory is None else memory
 
 

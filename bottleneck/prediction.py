@@ -11,7 +11,7 @@ from bottleneck.errors import ImagesError, ModelError, RunError
 from bottleneck.extraction import Extraction, extract
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
-from bottleneck.runs import Run, best_run, load_run
+from bottleneck.runs import Run, best_run, find_run
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,7 @@ def _run(run: "str | os.PathLike[str] | Run | None", runs: Path) -> Run:
         return run
     if run is None:
         return best_run(runs)
-    path = Path(run)
-    return load_run(path if path.exists() else runs / path)
+    return find_run(runs, run)
 
 
 def _features(
@@ -136,7 +135,8 @@ def _features(
 ) -> Extraction:
     """Fill the cache for `images` with the run's own backbone."""
     try:
-        request = Request(**{**run.card["request"], "precision": run.card["spec"]["precision"]})
+        weights = {"weights": str(run.weights.absolute())} if run.is_tuned else {}  # wherever the run has moved
+        request = Request(**{**run.card["request"], "precision": run.card["spec"]["precision"], **weights})
     except (TypeError, KeyError, ModelError):
         raise RunError(
             f"no word in {run.path}/card.json on how its backbone was asked for: extract and fit again"

@@ -1,4 +1,4 @@
-"""A run on disk: the folder that one fit leaves, with the head, its card and its predictions."""
+"""A run on disk: the folder that one fit or fine-tuning leaves, with the head, its card and its predictions."""
 
 import csv
 import errno
@@ -17,22 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones.request import Request
+from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
-from bottleneck.files import TEMPORARY, fsync_folder, sha256_hex, write_atomic, write_json
+from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, write_atomic, write_json
 from bottleneck.heads.head import Head, load_head
 
 CARD_VERSION = 1
+SETTINGS = "finetune.json"  # of a fine-tuning that has begun
 _LARGEST_CARD = 64 << 20
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one fit left.
+    """What one fit or fine-tuning left.
 
     Parameters
     ----------
     path : Path
-        The folder: ``head.safetensors``, ``card.json``, ``predictions.csv``.
+        The folder: ``head.safetensors``, ``card.json``, ``predictions.csv``; of a fine-tuning ``model.safetensors``,
+        ``curves.csv`` and ``curves.png`` too.
     card : dict
         What was trained, on what, and how well it does.
     """
@@ -46,9 +49,31 @@ class Run:
         return self.path.name
 
     @property
+    def is_tuned(self) -> bool:
+        """Whether it is of a fine-tuning, and has weights of its own."""
+        return self.card.get("kind") == "finetune"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the whole network, where it was fine-tuned."""
+        return self.path / WEIGHTS
+
+    @property
     def cv_accuracy(self) -> float:
-        """Mean accuracy over the folds of the training part: what runs are chosen by."""
+        """Mean accuracy over the folds of the training part, of a head."""
         return float(self.card["search"]["cv_accuracy"])
+
+    @property
+    def score(self) -> float:
+        """What runs are chosen by; the held-out part has no say in it.
+
+        Of a head its cross-validated accuracy, but where its features come from a network that was fine-tuned on these
+        images, and has seen their labels, at most that network's score. Of a fine-tuned network the score of the head
+        that it began with, and what the validation part gained since; or the accuracy on the validation part, where it
+        began with a random layer.
+        """
+        score = self.card.get("score")
+        return self.cv_accuracy if score is None else float(score)
 
     @property
     def features(self) -> str:
@@ -107,7 +132,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         if not isinstance(card["fingerprint"], str):
             raise RunError(f"expected a fingerprint in {file}, found {card['fingerprint']!r}")
         _ = (
-            run.cv_accuracy,
+            run.score,
             run.metrics["accuracy"],
             card["spec"],
             card["request"],
@@ -115,6 +140,11 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             card["dataset"]["digest"],
         )
     except FileNotFoundError:
+        if (folder / SETTINGS).exists():
+            raise RunError(
+                f"expected a run in {folder}, found a fine-tuning that has not ended: `bottleneck finetune --resume "
+                f"{folder.name}` goes on with it"
+            ) from None
         raise RunError(f"expected a run in {folder}, found no card.json; `bottleneck fit` makes one") from None
     except RunError:
         raise
@@ -137,11 +167,11 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
 
 
 def best_run(folder: str | os.PathLike[str]) -> Run:
-    """Return the best of the runs on the images that were fitted last.
+    """Return the best of the runs on the images that were worked on last.
 
-    The best is the one with the highest cross-validated accuracy, of equals the latest. The held-out part has no say:
-    it tells how good the chosen one is only as long as it does not choose. Runs on other images, labels or splits were
-    set another task, so their accuracy does not compare.
+    The best is the one with the highest `Run.score`, of equals the latest. The held-out part has no say: it tells how
+    good the chosen one is only as long as it does not choose. Runs on other images, labels or splits were set another
+    task, so their accuracy does not compare.
 
     Raises
     ------
@@ -152,7 +182,19 @@ def best_run(folder: str | os.PathLike[str]) -> Run:
     if not runs:
         raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
     same = [run for run in runs if run.card["dataset"]["digest"] == runs[-1].card["dataset"]["digest"]]
-    return max(reversed(same), key=lambda run: run.cv_accuracy)
+    return max(reversed(same), key=lambda run: run.score)
+
+
+def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Run:
+    """Return the run in the folder called `name`, or of that name below `folder`.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    path = Path(name)
+    return load_run(path if path.exists() else Path(folder) / path)
 
 
 def save_run(
@@ -186,27 +228,63 @@ def save_run(
     """
     home = Path(folder)
     temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
-    now = datetime.now(timezone.utc)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([columns, *predictions])
     try:
         temporary.mkdir(parents=True)
-        head.save(temporary / "head.safetensors")
-        card = {
-            "version": CARD_VERSION,
-            "created": now.isoformat(timespec="milliseconds"),
-            **card,
-            "head_sha256": sha256_hex((temporary / "head.safetensors").read_bytes()),
-        }
-        write_json(temporary / "card.json", card)
-        write_atomic(temporary / "predictions.csv", table.getvalue().encode("utf-8", "surrogateescape"))
-        path = _rename(temporary, home, f"{now.astimezone():%Y%m%d-%H%M%S}-{name}")
+        card = write_run(temporary, head, card, columns, predictions).card
+        path = _rename(temporary, home, dated(name))
         fsync_folder(home)
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it once it has its name
     return Run(path, card)
+
+
+def write_run(
+    path: Path, head: Head, card: dict[str, Any], columns: Sequence[str], predictions: Iterable[Sequence[object]]
+) -> Run:
+    """Write what every run has into a folder; the card, which makes it a run, comes last.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    """
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([columns, *predictions])
+    head.save(path / "head.safetensors")
+    write_atomic(path / "predictions.csv", table.getvalue().encode("utf-8", "surrogateescape"))
+    card = {
+        "version": CARD_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        **card,
+        "head_sha256": sha256_hex((path / "head.safetensors").read_bytes()),
+    }
+    write_json(path / "card.json", card)
+    return Run(path, card)
+
+
+def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
+    """Make the folder of a run that takes long; it becomes a run by `write_run`.
+
+    Raises
+    ------
+    RunError
+        If it cannot be made.
+    """
+    home = Path(folder)
+    try:
+        make_folder(home)
+        temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
+        temporary.mkdir()
+        return _rename(temporary, home, dated(name))
+    except OSError as error:
+        raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
+
+
+def dated(name: str) -> str:
+    """Return a run's name: the time, then `name`."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
 
 
 def _rename(temporary: Path, home: Path, name: str) -> Path:

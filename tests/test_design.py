@@ -31,8 +31,9 @@ STAGES = (
     {"evaluate"},
     {"parts"},
     {"training"},
-    {"runs"},
+    {"cards", "runs"},
     {"fitting"},
+    {"finetuning"},
     {"gathering", "leaderboard"},
     {"comparison"},
     {"prediction"},
@@ -41,7 +42,7 @@ STAGES = (
     {"__main__"},
 )
 
-TORCH = ("backbones", "engines", "finetune")
+TORCH = ("backbones", "engines", "finetuning")
 ROOMS = {
     "torch": (*TORCH, "heads.arrays"),
     "torchvision": TORCH,
@@ -51,6 +52,8 @@ ROOMS = {
     "sklearn": ("heads", "images.splits", "demo"),
     "click": ("cli",),
     "rich": ("cli",),
+    "matplotlib": ("finetuning.curves",),
+    "lightning_fabric": ("finetuning.processes",),
 }
 
 LONGEST = 400  # lines

@@ -19,6 +19,7 @@ _STAGES = {
     "verify": "verifying",
     "merge": "merging",
     "train": "training",
+    "views": "activations",
 }
 
 Command = Callable[..., None]

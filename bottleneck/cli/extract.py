@@ -25,9 +25,12 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 
 @command("extract", short_help="Compute and cache the features of images.")
 @click.argument("images", required=False)
-@click.option("--model", default="efficientnet_lite0", show_default=True, help="The backbone; see `bottleneck models`.")
+@click.option("--model", help="The backbone; see `bottleneck models`.  [default: efficientnet_lite0, or a run's own]")
 @click.option(
-    "--weights", default="DEFAULT", show_default=True, help="DEFAULT, a name, a tag, a file, or none: random."
+    "--weights",
+    default="DEFAULT",
+    show_default=True,
+    help="DEFAULT, a name, a tag, a file, a fine-tuned run, or none: random.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of random weights.")
 @click.option(

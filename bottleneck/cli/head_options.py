@@ -22,7 +22,8 @@ def _values(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ..
     return values or None
 
 
-def _bytes(ctx: click.Context, parameter: click.Parameter, gigabytes: float | None) -> int | None:
+def as_bytes(ctx: click.Context, parameter: click.Parameter, gigabytes: float | None) -> int | None:
+    """Read gigabytes."""
     if gigabytes is None:
         return None
     if not math.isfinite(gigabytes):
@@ -73,7 +74,7 @@ _OPTIONS = (
     click.option(
         "--memory",
         type=click.FloatRange(0, min_open=True),
-        callback=_bytes,
+        callback=as_bytes,
         metavar="GB",
         help="What features may take before they are read in pieces.  [default: half of what is free]",
     ),

@@ -12,6 +12,7 @@ from bottleneck.cli.common import InOrder
 from bottleneck.cli.compare import compare
 from bottleneck.cli.demo import demo
 from bottleneck.cli.extract import extract
+from bottleneck.cli.finetune import finetune
 from bottleneck.cli.fit import fit
 from bottleneck.cli.models import inspect, models
 from bottleneck.cli.predict import predict
@@ -21,6 +22,7 @@ _HELP = """Folders of images to tested classifiers, without a training cluster.
 \b
 bottleneck extract photos/       a frozen network sees each image once
 bottleneck fit --head svm        a head is searched and tested
+bottleneck finetune --last 1     the network is trained on from there, end to end
 bottleneck predict new-photos/   the best run says what they show
 """
 
@@ -33,7 +35,7 @@ def cli() -> None:
     """Hold the commands."""
 
 
-for _command in (extract, fit, compare, predict, models, inspect, cache, demo):
+for _command in (extract, fit, finetune, compare, predict, models, inspect, cache, demo):
     cli.add_command(_command)
 
 

@@ -52,4 +52,5 @@ def predict(
     failures_list(found.failures)
     for remark in found.remarks:
         say(remark)
-    say(f"{len(found)} predicted, {len(found.failures)} failed, by {found.run.path} (cv {found.run.cv_accuracy:.1%})")
+    kind = "validated" if found.run.is_tuned else "cv"
+    say(f"{len(found)} predicted, {len(found.failures)} failed, by {found.run.path} ({kind} {found.run.score:.1%})")

@@ -1,0 +1,59 @@
+"""Weights that a fine-tuning has left: where they are, and what their file says of them; without torch."""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+WEIGHTS = "model.safetensors"  # of a run
+_KEY = "bottleneck"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What the weights file of a fine-tuned network says of it.
+
+    Parameters
+    ----------
+    model : str
+        The backbone.
+    weights : str
+        What it began with; of torchvision's networks it decides how images are prepared.
+    options : dict
+        Fields of a `Request` that are not as usual: ``resize``, ``crop``, ``fast_jpeg``.
+    dataset : str
+        Digest of the images, labels and splits that it was trained with.
+    score : float
+        See `bottleneck.runs.Run.score`.
+    """
+
+    model: str
+    weights: str
+    options: dict[str, Any]
+    dataset: str
+    score: float
+
+    def metadata(self) -> dict[str, str]:
+        """Return what the file says."""
+        return {_KEY: json.dumps(vars(self), sort_keys=True)}
+
+
+def tuned(path: Path) -> Tuned | None:
+    """Return what a file says of the fine-tuning that has left it; None of others, and where it cannot be read."""
+    if path.suffix.lower() != ".safetensors":
+        return None
+    with suppress(OSError, ValueError, TypeError, RecursionError, SafetensorError), safe_open(path, "numpy") as file:
+        return Tuned(**json.loads((file.metadata() or {})[_KEY])) if _KEY in (file.metadata() or {}) else None
+    return None
+
+
+def weights_of_run(name: str, runs: str | os.PathLike[str]) -> str:
+    """Return the weights file of the run in a folder, or called so below `runs`; `name` itself where there is none."""
+    for folder in (Path(name).expanduser(), Path(runs) / name):
+        if (folder / WEIGHTS).is_file():
+            return str(folder / WEIGHTS)
+    return name

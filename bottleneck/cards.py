@@ -1,0 +1,63 @@
+"""What the cards and the predictions of all runs say alike."""
+
+import platform
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck import __version__
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import DigestSet
+
+COLUMNS = ("path", "digest", "split", "label", "predicted", "probability")  # of predictions.csv
+_PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
+
+
+def dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:
+    """Return what a card says of its images: all that could be read, and those that were used."""
+    return {
+        "source": str(dataset.source),
+        "digest": usable.fingerprint(),
+        "images": len(dataset),
+        "used": len(usable),
+        "splits": dict(Counter(usable.splits)),
+        "split_given": all(split is not None for split in dataset.given_splits),
+        "shares": str(dataset.shares),
+        "labels": dict(Counter(label for label in usable.labels if label is not None)),
+    }
+
+
+def prediction_rows(
+    part: Dataset, dataset: Dataset, predicted: Sequence[str], probabilities: NDArray[np.float64]
+) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of ``predictions.csv``: every path of every held-out image.
+
+    Parameters
+    ----------
+    part : Dataset
+        The held-out images, each once.
+    dataset : Dataset
+        All images.
+    predicted : sequence of str, length m
+    probabilities : ndarray of float64, shape (m, k)
+    """
+    rows = DigestSet(part.digests).find(dataset.digests).tolist()
+    for path, row, digest, split, label in zip(
+        dataset.paths, rows, dataset.digests, dataset.splits, dataset.labels, strict=True
+    ):
+        if row >= 0 and split == part.splits[row]:
+            best = f"{probabilities[row].max():.6f}"
+            yield path, digest.tobytes().hex(), split, label, predicted[row], best
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides a result."""
+    found = {"python": platform.python_version(), "platform": sys.platform, "bottleneck": __version__}
+    for package in _PACKAGES:
+        found[package] = metadata.version(package)
+    return found

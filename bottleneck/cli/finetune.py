@@ -1,0 +1,203 @@
+"""``bottleneck finetune``."""
+
+import math
+from typing import Any
+
+import click
+
+from bottleneck.cli.common import command, give_up, progress_bar, put_json
+from bottleneck.cli.head_options import as_bytes
+from bottleneck.garbage import no_collection
+
+
+def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """Read ``--lr-mult layer4=0.1``."""
+    found = []
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            factor = float(number)
+        except ValueError:
+            factor = math.nan
+        if not name or not 0 <= factor < math.inf:
+            raise click.BadParameter(f"expected PATTERN=X such as layer4=0.1, got {text}", ctx, parameter)
+        found.append((name, factor))
+    return tuple(found)
+
+
+@command("finetune", short_help="Train a network on, end to end, from where its head ended.")
+@click.argument("images", required=False)
+@click.option("--run", help="Whose head is handed back.  [default: the best linear head on the last fitted features]")
+@click.option("--unfreeze", multiple=True, metavar="PATTERN", help="Train these modules too: names of inspect, *, all.")
+@click.option("--last", type=click.IntRange(0), metavar="N", help="Train the last N stages; 0: the head.  [default: 1]")
+@click.option("--train-bn", is_flag=True, help="Train batch norms of these parts too; by default they stay.")
+@click.option(
+    "--from",
+    "begin",
+    type=click.Choice(["head", "weights"]),
+    default="head",
+    show_default=True,
+    help="weights: the backbone as it is, and a random last layer.",
+)
+@click.option("--head-init", type=click.Choice(["head", "random"]), help="What the last layer begins with.")
+@click.option("--model", help="With --from weights: a model or spec that is cached.  [default: the last extracted]")
+@click.option("--epochs", default=10, show_default=True, type=click.IntRange(1))
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1))
+@click.option("--optimizer", default="sgd", show_default=True, type=click.Choice(["sgd", "adamw"]))
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    help="The largest learning rate.  [default: 1e-3 for sgd, 1e-4 for adamw]",
+)
+@click.option("--momentum", default=0.9, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Of sgd.")
+@click.option(
+    "--weight-decay", default=1e-4, show_default=True, type=click.FloatRange(0), help="Not of norms and biases."
+)
+@click.option(
+    "--lr-mult", multiple=True, callback=_factors, metavar="PATTERN=X", help="Multiply the learning rate of modules."
+)
+@click.option(
+    "--layer-decay",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Each stage learns at the rate of the one after it times this.",
+)
+@click.option("--schedule", default="cosine", show_default=True, type=click.Choice(["cosine", "step", "constant"]))
+@click.option(
+    "--step-epochs", default=7, show_default=True, type=click.IntRange(1), help="Of step: a tenth after so many."
+)
+@click.option("--warmup", default=0.0, show_default=True, type=click.FloatRange(0), metavar="EPOCHS")
+@click.option("--label-smoothing", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True))
+@click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much.")
+@click.option("--clip", type=click.FloatRange(0, min_open=True), help="The largest norm of the gradient.")
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="Of training; auto: bf16 where the hardware has it.",
+)
+@click.option("--ema", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Decay of averaged weights.")
+@click.option("--patience", type=click.IntRange(1), metavar="EPOCHS", help="Stop when so many brought nothing better.")
+@click.option(
+    "--augment", default="light", show_default=True, type=click.Choice(["none", "light", "standard", "strong"])
+)
+@click.option(
+    "--views",
+    default=4,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Augmented views of each image that are cached; 0: new ones each epoch, through the whole network.",
+)
+@click.option(
+    "--views-limit",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    callback=as_bytes,
+    metavar="GB",
+    help="What cached activations may take.",
+)
+@click.option("--memory", type=click.FloatRange(0, min_open=True), callback=as_bytes, metavar="GB")
+@click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Equal seeds, equal runs."
+)
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="last",
+    metavar="[RUN]",
+    help="Go on with one that was stopped: the last, or RUN. It keeps its own options.",
+)
+def finetune(
+    images: str | None,
+    run: str | None,
+    begin: str,
+    head_init: str | None,
+    model: str | None,
+    views_limit: int,
+    memory: int | None,
+    device: str | None,
+    resume: str | None,
+    as_json: bool,
+    cache: str,
+    runs: str,
+    **recipe: Any,
+) -> None:
+    """Fold the head of a run into its network, and train both on; by default the last stage and the head.
+
+    IMAGES is by default what the head was fitted on. Before the first step the network says exactly what the head said.
+    The validation part chooses the epoch that is kept; the hand-back itself is one of them.
+    """
+    _check(begin, head_init, model, run)
+    with no_collection():
+        from bottleneck.cli.show_finetune import Watcher, ended
+        from bottleneck.errors import Diverged
+        from bottleneck.finetuning.finetune import finetune as tune
+        from bottleneck.finetuning.recipe import Recipe
+
+    problem = ""
+    with progress_bar(hidden=as_json) as progress:
+        try:
+            done = tune(
+                images,
+                recipe=Recipe(**recipe),
+                begin=begin,
+                run=run,
+                model=model,
+                cache=cache,
+                runs=runs,
+                device=device,
+                views_limit=views_limit,
+                memory=memory,
+                resume=resume,
+                progress=progress,
+                watch=Watcher(),
+            )
+        except Diverged as error:
+            done, problem = error.run, str(error)
+    ended(done)
+    if as_json:
+        card, metrics = done.card, done.metrics
+        epochs = [epoch["seconds"] for epoch in card["curves"][1:]]
+        put_json(
+            {
+                "run": str(done.path),
+                "from_run": card["from"]["run"],
+                "model": card["model"],
+                "trained": card["trained"],
+                "start_accuracy": card["start_accuracy"],
+                "accuracy": metrics["accuracy"],
+                "accuracy_ci95": metrics["accuracy_ci95"],
+                **{name: metrics[name] for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece")},
+                "heldout": card["heldout"],
+                "n_train": card["n_train"],
+                "n_validation": card["validation"]["n"],
+                "n_heldout": card["n_heldout"],
+                "best_epoch": card["best_epoch"],
+                "epochs": len(epochs),
+                "curves": card["curves"],
+                "trained_parameters": card["trained_parameters"],
+                "frozen_parameters": card["frozen_parameters"],
+                "seconds_per_epoch": round(sum(epochs) / len(epochs), 3) if epochs else None,
+                "seconds": round(card["seconds"], 3),
+                "problem": problem or None,
+            }
+        )
+    if problem:
+        give_up(problem)
+
+
+def _check(begin: str, head_init: str | None, model: str | None, run: str | None) -> None:
+    """Refuse options that contradict each other."""
+    if begin == "head":
+        if head_init == "random":
+            raise click.UsageError("--head-init random begins with no head: add --from weights")
+        if model is not None:
+            raise click.UsageError("--model is of --from weights; a head brings its own: see --run")
+    elif head_init == "head":
+        raise click.UsageError("--from weights begins with no head: leave --head-init out, or say --head-init random")
+    elif run is not None:
+        raise click.UsageError("--run names a head, and --from weights begins with none: leave one of them out")

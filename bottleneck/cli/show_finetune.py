@@ -1,0 +1,112 @@
+"""How a fine-tuning looks while it runs, and what is said of it at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bottleneck.cli.common import say
+from bottleneck.cli.show import failures_list
+from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.starting import Start
+from bottleneck.images.dataset import Failure
+
+if TYPE_CHECKING:
+    from bottleneck.finetuning.finetune import Outline
+    from bottleneck.runs import Run
+
+_NAMES = 6  # of trained parts that are shown
+
+
+class Watcher:
+    """Prints what is about to be done, how it starts, and a line for each epoch."""
+
+    def __init__(self) -> None:
+        self._heading = True
+
+    def __call__(self, event: Outline | Start | Epoch) -> None:
+        """Print one event."""
+        if isinstance(event, Epoch):
+            if self._heading:
+                say("epoch   train loss  accuracy   validation loss  accuracy   seconds")
+                self._heading = False
+            say(_line(event))
+        elif isinstance(event, Start):
+            say(_start(event))
+        else:
+            _outline(event)
+
+
+def ended(run: Run) -> None:
+    """Say how well the best epoch does, and where it is."""
+    card, metrics = run.card, run.metrics
+    low, high = metrics["accuracy_ci95"]
+    best, curves = card["best_epoch"], card["curves"]
+    which = "the hand-back itself" if best == 0 and card["from"]["run"] else f"epoch {best} of {len(curves) - 1}"
+    say(
+        f"best by validation: {which}, {curves[best]['val_accuracy']:.1%} of {card['validation']['n']} images; epoch 0 "
+        f"had {curves[0]['val_accuracy']:.1%}"
+    )
+    say(
+        f"accuracy {metrics['accuracy']:.1%} on {card['n_heldout']} held-out images ({card['heldout']}), "
+        f"95 % interval {low:.1%} to {high:.1%}; it began at {card['start_accuracy']:.1%}"
+    )
+    if card["validation"]["is_heldout"]:
+        say("there is no test part: these images have chosen the epoch too, which flatters the accuracy a little")
+    failures_list([Failure(**failure) for failure in card["failures"]])
+    say(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s, curves in {run.path / 'curves.png'}")
+
+
+def _outline(event: Outline) -> None:
+    origin, plan, parts = event.origin, event.plan, event.parts
+    begun = f"the {origin.run.card['head']} head of {origin.run.name}" if origin.run else "a random last layer"
+    say(f"{origin.request.model} with {begun}")
+    names = ", ".join(plan.names[:_NAMES]) + (f" and {len(plan.names) - _NAMES} more" if plan.names[_NAMES:] else "")
+    trained = f"{names} and the head" if names else "the head alone"
+    say(f"trains {trained}: {plan.trained:,} parameters in {event.precision}; {plan.frozen:,} stay frozen")
+    say(
+        f"{len(parts.train)} training images; {len(parts.val)} validate{' (cut from train)' if parts.cut else ''}; "
+        f"{len(parts.heldout)} held out ({parts.name}{', the same' if parts.val_is_heldout else ''})"
+    )
+    _boundary(event)
+    if event.resumed is not None:
+        say(f"goes on after epoch {event.resumed} in {event.path}")
+
+
+def _boundary(event: Outline) -> None:
+    boundary, recipe = event.boundary, event.recipe
+    if boundary is None:
+        why = "as asked" if not recipe.views else "all that is trained begins with the image"
+        say(f"the whole network runs in each epoch ({why})")
+        return
+    shape = " x ".join(map(str, boundary.shape))
+    views = "1 view" if recipe.augment == "none" else f"{event.views} {recipe.augment} views"
+    said = f"{event.missing / 1e9:,.2f} GB of them to be computed" if event.missing else "all cached"
+    say(f"activations at {boundary.module} ({shape}), {views} of each training image:")
+    say(f"  {event.bytes / 1e9:,.2f} GB, {said}")
+
+
+def _start(event: Start) -> str:
+    if event.head_accuracy is None or event.agreement is None:
+        return f"starts at {event.accuracy:.1%}, with a random last layer"
+    agreement = event.agreement
+    if agreement.exact:
+        how = f"every label the same, probabilities within {max(agreement.largest, 1e-7):.1g}"
+        return f"starts at {event.accuracy:.1%}, as the head ({how}, on {agreement.images} held-out images)"
+    return (
+        f"starts at {event.accuracy:.1%}, as the head on features in fp32 (on those in {event.precision} it has "
+        f"{event.head_accuracy:.1%}; {agreement.other_labels} of {agreement.images} labels differ)"
+    )
+
+
+def _line(epoch: Epoch) -> str:
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{value:.1%}"
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}"
+
+    seconds = f"{epoch.seconds:.1f}" if epoch.number else ""
+    return (
+        f"{epoch.number:5}   {number(epoch.train_loss):>10}  {share(epoch.train_accuracy):>8}   "
+        f"{number(epoch.val_loss):>15}  {share(epoch.val_accuracy):>8}   {seconds:>7}"
+    )

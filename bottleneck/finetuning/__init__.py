@@ -1,0 +1,1 @@
+"""A head handed back to its network, and both trained on, end to end."""

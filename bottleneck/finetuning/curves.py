@@ -1,0 +1,89 @@
+"""The curves of a fine-tuning, as a table and as a picture."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from bottleneck.finetuning.progress import Epoch
+
+COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
+_TRAIN, _VAL, _HEAD = "#6b7a8f", "#0b6bcb", "#c0392b"
+_DPI = 120
+
+
+def table(epochs: Sequence[Epoch]) -> str:
+    """Return the curves as CSV; what epoch 0 has not is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for epoch in epochs:
+        values = (
+            epoch.number,
+            epoch.train_loss,
+            epoch.train_accuracy,
+            epoch.val_loss,
+            epoch.val_accuracy,
+            epoch.lr,
+            epoch.seconds,
+        )
+        writer.writerow(["" if value is None else f"{value:.6g}" for value in values])
+    return text.getvalue()
+
+
+def picture(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes:
+    """Return a PNG: loss and accuracy of train and validation by epoch, and the head's level as a line.
+
+    Parameters
+    ----------
+    epochs : sequence of Epoch
+        The first is epoch 0.
+    best : int
+        The epoch that is marked.
+    title : str
+    head : bool
+        Whether epoch 0 is a head that was handed back, whose level is worth a line.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    left, right = figure.subplots(1, 2)
+    _draw(left, epochs, best, "loss", 1.0, head)
+    _draw(right, epochs, best, "accuracy", 100.0, head)
+    left.set_ylabel("cross-entropy, nats")
+    right.set_ylabel("accuracy, %")
+    left.set_ylim(bottom=0)
+    right.legend(fontsize=8, loc="best")
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})
+    return data.getvalue()
+
+
+def _draw(axes: Any, epochs: Sequence[Epoch], best: int, what: str, scale: float, head: bool) -> None:
+    for part, colour in (("train", _TRAIN), ("val", _VAL)):
+        points = [(epoch.number, getattr(epoch, f"{part}_{what}")) for epoch in epochs]
+        known = [(number, scale * value) for number, value in points if value is not None]
+        name = {"train": "train", "val": "validation"}[part]
+        if known:
+            axes.plot(*zip(*known, strict=True), color=colour, marker="o", markersize=3, linewidth=1.5, label=name)
+    if head:
+        level = scale * getattr(epochs[0], f"val_{what}")
+        axes.axhline(level, color=_HEAD, linestyle="--", linewidth=1, label="the head, validation")
+    axes.plot(
+        best,
+        scale * getattr(epochs[best], f"val_{what}"),
+        color=_VAL,
+        marker="o",
+        markersize=9,
+        fillstyle="none",
+        linestyle="none",
+        label="best epoch",
+    )
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

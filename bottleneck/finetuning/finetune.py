@@ -1,0 +1,397 @@
+"""A fine-tuning from beginning to end: hand back, freeze, cache, train, choose, test once, write it all down."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.engines.memory import keep_freed_memory
+from bottleneck.engines.torch_engine import torch_device
+from bottleneck.errors import Diverged, TuningError, UnknownModule
+from bottleneck.finetuning import views
+from bottleneck.finetuning.boundary import Boundary, Tail, find
+from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
+from bottleneck.finetuning.feeding import Activations, Feed, Images
+from bottleneck.finetuning.handback import Layer, folded
+from bottleneck.finetuning.loop import Job, Part, precision_of, train
+from bottleneck.finetuning.network import Network
+from bottleneck.finetuning.optimizing import optimizer
+from bottleneck.finetuning.origin import Origin, from_weights, handed_back, with_module
+from bottleneck.finetuning.parts import Parts, codes, divide, warn_of_classes
+from bottleneck.finetuning.processes import Processes, Together, processes
+from bottleneck.finetuning.progress import Epoch, Progress
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.refitting import refitted
+from bottleneck.finetuning.result import CHECKPOINT, Result, write
+from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
+from bottleneck.finetuning.starting import Start, start
+from bottleneck.finetuning.unfreezing import Plan, plan
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.scan import Progress as Bar
+from bottleneck.parts import allowed
+from bottleneck.runs import Run, load_run, new_folder
+
+VIEWS_LIMIT = 20 * 10**9  # bytes
+BEGINNINGS = ("head", "weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What is about to be done.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder.
+    resumed : int or None
+        The last epoch that was done before.
+    origin : Origin
+    recipe : Recipe
+    plan : Plan
+    parts : Parts
+    boundary : Boundary or None
+        Where activations are cached; None where the whole network runs.
+    views : int
+        How many of each training image.
+    bytes, missing : int
+        Of activations: all, and those that have yet to be computed.
+    precision : str
+        Of training.
+    """
+
+    path: Path
+    resumed: int | None
+    origin: Origin
+    recipe: Recipe
+    plan: Plan
+    parts: Parts
+    boundary: Boundary | None
+    views: int
+    bytes: int
+    missing: int
+    precision: str
+
+
+Watch = Callable[["Outline | Start | Epoch"], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Setting:
+    """What one fine-tuning works with."""
+
+    settings: Settings
+    origin: Origin
+    network: Network
+    plan: Plan
+    parts: Parts
+    boundary: Boundary | None
+    cache: FeatureCache
+    processes: Processes
+    device: torch.device
+    memory: float
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.settings.recipe
+
+    def wanted(self) -> list[views.Wanted]:
+        """Return the activations that are needed."""
+        if self.boundary is None:
+            return []
+        clean = views.clean(self.cache, self.network, self.boundary)
+        found = [views.Wanted(clean, self.parts.val)]
+        return found + [views.Wanted(store, self.parts.train) for store in self._views()]
+
+    def feeds(self) -> tuple[Feed, Feed]:
+        """Return what is trained and validated on."""
+        if self.boundary is None:
+            preprocessing, recipe = self.network.backbone.spec.preprocessing, self.recipe
+            augmented = Images(self.parts.train, preprocessing, recipe.augment, recipe.seed)
+            return augmented, Images(self.parts.val, preprocessing)
+        clean = (views.clean(self.cache, self.network, self.boundary),)
+        shape, memory = self.boundary.shape, self.memory / 2
+        return (
+            Activations(self._views(), self.parts.train, shape, memory),
+            Activations(clean, self.parts.val, shape, memory),
+        )
+
+    def _views(self) -> tuple[Store, ...]:
+        assert self.boundary is not None
+        recipe = self.recipe
+        return views.stores(self.cache, self.network, self.boundary, recipe.augment, recipe.views, recipe.seed)
+
+
+def finetune(
+    images: "str | os.PathLike[str] | Dataset | None" = None,
+    *,
+    recipe: Recipe | None = None,
+    begin: str = "head",
+    run: str | os.PathLike[str] | None = None,
+    model: str | None = None,
+    cache: str | os.PathLike[str] = "cache",
+    runs: str | os.PathLike[str] = "runs",
+    device: str | None = None,
+    views_limit: int = VIEWS_LIMIT,
+    memory: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    progress: Bar | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """Train a network on from the head of a run.
+
+    The head and its feature scaling become the last layer of the network, exactly; then the parts that the recipe names
+    are trained with it. What stands before them runs once for each view of an image, and its activations are cached.
+    The validation part says which epoch is kept, the hand-back itself among them; the held-out part is looked at once
+    more at the end.
+
+    Parameters
+    ----------
+    images : path or Dataset, optional
+        By default those of the run.
+    recipe : Recipe, optional
+        How.
+    begin : str
+        With the ``head`` of a run, or with the ``weights`` of a backbone and a random last layer.
+    run : path, optional
+        A run's folder, or its name below `runs`; by default the best linear head on the features of the last fit.
+    model : str, optional
+        Where it begins with weights: a model or spec that is cached; by default that of the last extraction.
+    cache, runs : path
+        Where features and activations are kept, and where the run is written.
+    device : str, optional
+        As in ``torch.device``; by default a GPU where there is one.
+    views_limit : int
+        Bytes that cached activations may take.
+    memory : int, optional
+        Bytes of them that are held in memory; by default half of what is free. Where they do not fit they are read in
+        each epoch.
+    resume : path, optional
+        The folder, or name, of a fine-tuning that has not ended, or ``last``. It goes on as it was begun, with its own
+        images and recipe, to the same result.
+    progress : callable, optional
+        As for `bottleneck.scan`; stage "views".
+    watch : callable, optional
+        Called with an `Outline`, a `Start`, and each `Epoch`.
+
+    Returns
+    -------
+    Run
+        With ``model.safetensors``, ``curves.csv`` and ``curves.png``.
+
+    Raises
+    ------
+    TuningError
+        If no head can be handed back, nothing of a name can be trained, or activations take too much room.
+    Diverged
+        If training gave NaN or infinity; the run of the best epoch before is written all the same.
+    RunError, CacheError, ModelError, ImagesError, SplitError
+        As for `bottleneck.fit` and `bottleneck.load_run`.
+    """
+    began = time.perf_counter()
+    if begin not in BEGINNINGS:
+        raise TuningError(f"expected to begin with one of {', '.join(BEGINNINGS)}, got {begin!r}")
+    joined = processes(device)
+    settings = Settings(recipe=recipe or Recipe(), begin=begin, run=_text(run), model=model)
+    path = None if resume is None else unfinished(runs, resume)
+    if path is not None:
+        settings = load_settings(path)
+        images = settings.source if images is None else images
+    setting = _set_up(settings, images, cache, runs, joined, device, memory, progress)
+    wanted = setting.wanted()
+    if setting.boundary:
+        views.check_room(wanted, setting.boundary, views_limit)
+    if path is None:
+        path = _new(setting, runs)
+    tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
+    setting.plan.apply(setting.network)
+    chosen = optimizer(setting.network, setting.plan, setting.recipe)
+    kept = load_checkpoint(path / CHECKPOINT, chosen) if resume is not None else None
+    tell(_outline(setting, path, kept[0].last if kept else None, wanted))
+    first = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
+    tell(first)
+    _refit(setting)
+    _fill(setting, wanted, progress)
+    state = kept[0] if kept else Progress()
+    if kept:
+        setting.network.set_state(kept[1])
+    job = _job(setting)
+
+    def keep(now: Progress) -> None:
+        if joined.rank == 0:
+            save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
+
+    finite = train(job, chosen, state, keep, tell)
+    return _ended(setting, path, state, first, finite=finite, began=began)
+
+
+def _set_up(
+    settings: Settings,
+    images: "str | os.PathLike[str] | Dataset | None",
+    cache: str | os.PathLike[str],
+    runs: str | os.PathLike[str],
+    joined: Processes,
+    device: str | None,
+    memory: int | None,
+    progress: Bar | None,
+) -> _Setting:
+    """Find the head, the images and the network, and what of it is trained."""
+    if settings.begin == "head":
+        origin = handed_back(images, settings.run, cache=cache, runs=runs, progress=progress)
+    else:
+        origin = from_weights(images, settings.model, cache=cache, runs=runs, progress=progress)
+    settings = settings.of(origin)
+    place = joined.device if isinstance(joined, Together) else torch_device(device)
+    backbone = origin.backbone()
+    network = Network(backbone, _first_layer(origin, backbone.dim, settings.recipe.seed))
+    network.eval().to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    keep_freed_memory()
+    calls = network.trace()
+    try:
+        planned = plan(network, settings.recipe, calls)
+    except UnknownModule as error:
+        other = with_module(runs, error.pattern, origin.store.spec.backbone)
+        if other is None:
+            raise
+        named = f"{error}. {other.card['model']} has a {error.pattern}: --run {other.name} fine-tunes that"
+        raise UnknownModule(named, error.pattern) from None
+    parts = divide(origin.usable, origin.heldout)
+    warn_of_classes(parts)
+    return _Setting(
+        settings=settings,
+        origin=origin,
+        network=network,
+        plan=planned,
+        parts=parts,
+        boundary=find(network, planned, calls) if settings.recipe.views else None,
+        cache=FeatureCache(cache),
+        processes=joined,
+        device=place,
+        memory=allowed(memory),
+    )
+
+
+def _first_layer(origin: Origin, dim: int, seed: int) -> Layer:
+    """Return the head that is handed back, or a random layer as torch begins one."""
+    if origin.run is not None:
+        return folded(origin.run.head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = torch.nn.Linear(dim, len(origin.classes))
+    weight, bias = (value.detach().numpy().astype(np.float32) for value in (fresh.weight, fresh.bias))
+    return Layer(weight, bias)
+
+
+def _new(setting: _Setting, runs: str | os.PathLike[str]) -> Path:
+    """Make the folder of the run; one process does, and the others are told."""
+    path = ""
+    if setting.processes.rank == 0:
+        folder = new_folder(runs, f"{setting.origin.store.spec.backbone.replace('/', '_')}-finetuned")
+        save_settings(folder, setting.settings)
+        path = str(folder)
+    return Path(setting.processes.told(path))
+
+
+def _outline(setting: _Setting, path: Path, resumed: int | None, wanted: list[views.Wanted]) -> Outline:
+    boundary, recipe = setting.boundary, setting.recipe
+    return Outline(
+        path=path,
+        resumed=resumed,
+        origin=setting.origin,
+        recipe=recipe,
+        plan=setting.plan,
+        parts=setting.parts,
+        boundary=boundary,
+        views=len(wanted) - 1 if boundary else 0,
+        bytes=views.all_bytes(wanted, boundary) if boundary else 0,
+        missing=views.missing_bytes(wanted, boundary) if boundary else 0,
+        precision=precision_of(recipe, setting.device),
+    )
+
+
+def _refit(setting: _Setting) -> None:
+    """Where validation images were cut from the training part, train with a head that has not seen them."""
+    if setting.parts.cut and setting.origin.run is not None:
+        setting.network.reset(folded(refitted(setting.origin.run, setting.parts.train, setting.origin.store)))
+
+
+def _fill(setting: _Setting, wanted: list[views.Wanted], progress: Bar | None) -> None:
+    """Compute the activations that are missing, each process its share."""
+    if setting.boundary is None:
+        return
+    joined = setting.processes
+    device = str(setting.device)
+    views.fill(
+        wanted,
+        setting.network,
+        setting.boundary,
+        device=device,
+        share=(joined.rank, joined.count),
+        progress=progress if joined.rank == 0 else None,
+    )
+    joined.wait()
+    if joined.count > 1:
+        if joined.rank == 0:
+            views.fill(wanted, setting.network, setting.boundary, device=device)
+        joined.wait()
+
+
+def _job(setting: _Setting) -> Job:
+    trained, validated = setting.feeds()
+    classes = setting.origin.classes
+    return Job(
+        network=setting.network,
+        tail=Tail(setting.network, setting.boundary),
+        plan=setting.plan,
+        recipe=setting.recipe,
+        train=Part(feed=trained, codes=codes(setting.parts.train, classes)),
+        val=Part(feed=validated, codes=codes(setting.parts.val, classes)),
+        processes=setting.processes,
+        device=setting.device,
+    )
+
+
+def _ended(setting: _Setting, path: Path, state: Progress, first: Start, *, finite: bool, began: float) -> Run:
+    """Take the best epoch, test it, and write the run."""
+    network, origin = setting.network, setting.origin
+    network.set_state(state.best_tensors)
+    if setting.parts.cut and state.best == 0 and origin.run is not None:
+        network.reset(folded(origin.run.head))  # the hand-back itself, fitted on all training images
+    network.eval()
+    if setting.processes.rank == 0:
+        result = Result(
+            path=path,
+            origin=origin,
+            network=network,
+            plan=setting.plan,
+            parts=setting.parts,
+            boundary=setting.boundary,
+            recipe=setting.recipe,
+            precision=precision_of(setting.recipe, setting.device),
+            progress=state,
+            start=first,
+            finite=finite,
+            device=str(setting.device),
+        )
+        write(result, time.perf_counter() - began)
+    setting.processes.wait()
+    run = load_run(path)
+    if not finite:
+        raise Diverged(_advice(setting.recipe, state, run), run)
+    return run
+
+
+def _advice(recipe: Recipe, state: Progress, run: Run) -> str:
+    clip = "" if recipe.clip else " --clip 1 or"
+    return (
+        f"expected finite losses, epoch {state.last + 1} gave NaN or infinity: the best epoch before, {state.best}, is "
+        f"kept in {run.path}. Try{clip} a smaller learning rate, --lr {recipe.largest_lr / 10:g}"
+    )
+
+
+def _text(value: "str | os.PathLike[str] | None") -> str | None:
+    return None if value is None else os.fspath(value)

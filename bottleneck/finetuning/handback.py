@@ -1,0 +1,94 @@
+"""A linear head and its feature scaling as one layer of a network."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.errors import TuningError
+from bottleneck.heads.head import Head
+from bottleneck.heads.linear import LinearHead
+from bottleneck.runs import Run
+
+_LARGEST_DIFFERENCE = 1e-4  # of a probability, between a network and the head that it was given
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer: the logits of features x are ``weight x + bias``.
+
+    Parameters
+    ----------
+    weight : ndarray of float32, shape (k, d)
+    bias : ndarray of float32, shape (k,)
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+def why_not(run: Run) -> str | None:
+    """Return why the head of a run cannot become a layer of its network, and what to do; None where it can."""
+    spec, head = run.card["spec"], run.card["head"]
+    if run.is_tuned:
+        return (
+            f"{run.name} is fine-tuned already: extract with --weights {run.path}, fit a head on these features, and "
+            f"fine-tune that"
+        )
+    if run.card["params"].get("kernel", "linear") != "linear" or head == "knn":
+        kind = "a head with an rbf kernel" if head == "svm" else f"a {head} head"
+        return f"{kind} is no linear layer: fit another, with --head logistic, softmax or svm"
+    if run.card.get("normalize") == "l2":
+        return "its features are divided by their length, which no linear layer does: fit with --normalize standard"
+    if spec.get("flip"):
+        return "its features are means over images and their mirror images: extract without --flip, and fit again"
+    return None
+
+
+def folded(head: Head) -> Layer:
+    """Fold the scaling of a linear head and its calibration into its weights.
+
+    The head's probabilities are ``softmax(s (W ((x - mean) / scale) + b))`` with its sharpness s; so
+    ``weight = s W / scale`` and ``bias = s (b - W (mean / scale))``.
+
+    Raises
+    ------
+    TuningError
+        If the head is not linear in the features.
+    """
+    if not isinstance(head, LinearHead) or head.unit:
+        raise TuningError(f"expected a linear head on features as they are, got a {head.family} head ({head.form})")
+    weight = head.sharpness * head.weight.astype(np.float64) / head.scale.astype(np.float64)
+    bias = head.sharpness * head.bias.astype(np.float64) - weight @ head.mean.astype(np.float64)
+    return Layer(weight.astype(np.float32), bias.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near the predictions of a network are to those of a head, on the same images.
+
+    Parameters
+    ----------
+    images : int
+    other_labels : int
+        Images whose labels differ.
+    largest : float
+        The largest difference of two probabilities.
+    """
+
+    images: int
+    other_labels: int
+    largest: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether every label is the same, and every probability within 1e-4."""
+        return not self.other_labels and self.largest <= _LARGEST_DIFFERENCE
+
+
+def agreement(probabilities: NDArray[np.float64], others: NDArray[np.float64]) -> Agreement:
+    """Compare probabilities ``(n, k)`` of the same images."""
+    if not len(probabilities):
+        return Agreement(0, 0, 0.0)
+    differ = probabilities.argmax(axis=1) != others.argmax(axis=1)
+    return Agreement(len(probabilities), int(differ.sum()), float(np.abs(probabilities - others).max()))

@@ -1,0 +1,223 @@
+"""What a fine-tuning begins with: a run whose head is handed back, or a backbone alone; and its images."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bottleneck.backbones.backbone import Backbone
+from bottleneck.backbones.registry import build_without_numbers, load
+from bottleneck.backbones.request import Request
+from bottleneck.cache.store import Store
+from bottleneck.errors import ModelError, RunError, TuningError
+from bottleneck.finetuning.handback import why_not
+from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.scan import Progress
+from bottleneck.images.splits import Shares
+from bottleneck.leaks import find_leaks, one_label
+from bottleneck.parts import check_labels, held_out
+from bottleneck.runs import Run, find_run, list_runs
+from bottleneck.selection import select
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a fine-tuning begins with.
+
+    Parameters
+    ----------
+    run : Run or None
+        Whose head is handed back; None where the last layer begins at random.
+    request : Request
+        The backbone.
+    store : Store
+        Its features, on which the head was trained.
+    dataset, usable : Dataset
+        All images that could be read; those that have features, and one label.
+    failures : tuple of Failure
+        Those that cannot be used.
+    classes : tuple of str
+    heldout : str
+        The split that is held out.
+    """
+
+    run: Run | None
+    request: Request
+    store: Store
+    dataset: Dataset
+    usable: Dataset
+    failures: tuple[Failure, ...]
+    classes: tuple[str, ...]
+    heldout: str
+
+    def backbone(self) -> Backbone:
+        """Build the backbone, as it was when its features were computed.
+
+        Raises
+        ------
+        TuningError
+            If its features are not what its classifier receives.
+        RunError
+            If its weights have changed.
+        ModelError
+            If they are not to be had.
+        """
+        found = load(self.request)
+        whole = found.whole
+        assert whole is not None
+        if (found.spec.layer, found.spec.pooling) != (whole.layer, whole.pooling) or self.request.flip:
+            own = "of images and their mirror images (--flip)" if self.request.flip else f"of {found.spec.layer}"
+            raise TuningError(
+                f"expected a head on the input of the classifier of {self.request.model}, {whole.layer}; got one on "
+                f"features {own}: extract without --layer, --pool and --flip, and fit again"
+            )
+        if found.spec.weights != self.store.spec.weights:
+            raise RunError(
+                f"the weights {self.request.weights} of {self.request.model} are not those any more whose features are "
+                f"in {self.store.folder}: extract and fit again"
+            )
+        return found
+
+
+def handed_back(
+    images: "str | os.PathLike[str] | Dataset | None",
+    run: str | os.PathLike[str] | None,
+    *,
+    cache: str | os.PathLike[str],
+    runs: str | os.PathLike[str],
+    progress: Progress | None,
+) -> Origin:
+    """Return the best linear head of the last fit, or that of a run, with its images.
+
+    Raises
+    ------
+    TuningError
+        If there is no head that can become a layer of its network, or the images have changed since.
+    RunError, CacheError, ModelError
+    """
+    chosen = _chosen(runs, run)
+    card = chosen.card
+    selected = select(
+        images if images is not None else card["dataset"]["source"],
+        model=f"{card['spec']['backbone'].replace('/', '_')}-{card['fingerprint'][:8]}",
+        cache=cache,
+        runs=runs,
+        labels=True,
+        shares=Shares.parse(card["dataset"]["shares"]),
+        progress=progress,
+    )
+    usable = one_label(selected.usable)
+    if usable.fingerprint() != card["dataset"]["digest"]:
+        raise TuningError(
+            f"expected the images, labels and splits on which {chosen.name} was fitted, found others in "
+            f"{selected.dataset.source}: fit again, and fine-tune what comes of it"
+        )
+    return Origin(
+        run=chosen,
+        request=request_of(chosen),
+        store=selected.store,
+        dataset=selected.dataset,
+        usable=usable,
+        failures=selected.failures,
+        classes=chosen.head.classes,
+        heldout=card["heldout"],
+    )
+
+
+def from_weights(
+    images: "str | os.PathLike[str] | Dataset | None",
+    model: str | None,
+    *,
+    cache: str | os.PathLike[str],
+    runs: str | os.PathLike[str],
+    progress: Progress | None,
+) -> Origin:
+    """Return the backbone of the last extraction, or the one called `model`, with its images.
+
+    Raises
+    ------
+    TuningError
+        If nothing says how the backbone was asked for.
+    ImagesError, SplitError, CacheError
+        As for `bottleneck.fit`.
+    """
+    selected = select(images, model=model, cache=cache, runs=runs, labels=True, progress=progress)
+    check_labels(selected.dataset)
+    find_leaks(selected.usable).refuse()
+    usable = one_label(selected.usable)
+    heldout = held_out(usable)
+    request = selected.store.asked()
+    if request is None:
+        raise TuningError(f"no word in {selected.store.folder} on how its backbone was asked for: extract again")
+    known = zip(usable.labels, usable.splits, strict=True)
+    return Origin(
+        run=None,
+        request=request,
+        store=selected.store,
+        dataset=selected.dataset,
+        usable=usable,
+        failures=selected.failures,
+        classes=tuple(sorted({label for label, split in known if split == "train" and label is not None})),
+        heldout=heldout,
+    )
+
+
+def request_of(run: Run) -> Request:
+    """Return how the backbone of a run was asked for.
+
+    Raises
+    ------
+    RunError
+        If the card does not tell.
+    """
+    try:
+        return Request(**{**run.card["request"], "precision": "fp32"})
+    except (TypeError, KeyError, ModelError):
+        raise RunError(
+            f"no word in {run.path}/card.json on how its backbone was asked for: extract and fit again"
+        ) from None
+
+
+def with_module(runs: str | os.PathLike[str], name: str, model: str) -> Run | None:
+    """Return the latest run of another model that has a module of this name, and a head that can be handed back."""
+    seen = {model}
+    for run in reversed(list_runs(runs)):
+        if run.card["model"] in seen or why_not(run):
+            continue
+        seen.add(run.card["model"])
+        try:
+            network = build_without_numbers(Request(model=run.card["request"]["model"], weights="none")).network
+        except (ModelError, TypeError, KeyError):
+            continue
+        if any(module == name for module, _ in network.named_modules()):
+            return run
+    return None
+
+
+def _chosen(runs: str | os.PathLike[str], name: str | os.PathLike[str] | None) -> Run:
+    if name is not None:
+        run = find_run(runs, name)
+        if reason := why_not(run):
+            raise TuningError(f"the head of {run.name} cannot be handed back to its network: {reason}")
+        return run
+    fits = [run for run in list_runs(runs) if not run.is_tuned]
+    if not fits:
+        raise TuningError(
+            f"expected a run in {runs} whose head is handed back, found none: `bottleneck fit` makes one; or begin "
+            f"with a random layer, --from weights --head-init random"
+        )
+    last = fits[-1]
+    same = [run for run in fits if _task(run) == _task(last)]
+    linear = [run for run in same if why_not(run) is None]
+    if not linear:
+        raise TuningError(
+            f"expected a linear head on features of {last.card['model']}, found {_heads(same)}: {why_not(last)}"
+        )
+    return max(reversed(linear), key=lambda run: run.score)
+
+
+def _task(run: Run) -> tuple[object, object]:
+    return run.card["dataset"]["digest"], run.card["fingerprint"]
+
+
+def _heads(runs: Sequence[Run]) -> str:
+    return ", ".join(sorted({str(run.card["head"]) for run in runs}))

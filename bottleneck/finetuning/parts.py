@@ -1,0 +1,106 @@
+"""The images that are trained on, those that say which epoch is best, and those that are held out."""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+
+from bottleneck.errors import BottleneckWarning, TuningError
+from bottleneck.finetuning.loop import Codes
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.splits import Shares, assign
+from bottleneck.selection import some
+
+_SALT = b"bottleneck validation 1\0"
+_CUT = Shares(train=90, val=10, test=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Three parts of a dataset, each image once.
+
+    Parameters
+    ----------
+    train, val, heldout : Dataset
+        `val` says which epoch is best. Where only two splits are given, it is the held-out part itself.
+    name : str
+        The split that is held out: ``test`` or ``val``.
+    cut : bool
+        Whether `val` was cut from the training part, since there was none.
+    """
+
+    train: Dataset
+    val: Dataset
+    heldout: Dataset
+    name: str
+    cut: bool
+
+    @property
+    def val_is_heldout(self) -> bool:
+        """Whether the images that choose the epoch are those that tell how good it is."""
+        return self.name == "val"
+
+
+def divide(usable: Dataset, heldout: str) -> Parts:
+    """Return the parts of a dataset whose split `heldout` is held out.
+
+    Without a validation part a tenth of the training part is cut off, by the hash of each image (groups stay together),
+    but for the only training image of a class.
+
+    Raises
+    ------
+    TuningError
+        If there is nothing to validate with.
+    """
+    train, val, test = (_once(usable, split) for split in ("train", "val", heldout))
+    if len(val):
+        return Parts(train=train, val=val, heldout=test, name=heldout, cut=False)
+    wanted = np.array([split == "val" for split in _cut(train)])
+    counts = Counter(label for label, gone in zip(train.labels, wanted, strict=True) if not gone)
+    alone = np.array([not counts[label] for label in train.labels])  # of classes that would all be gone
+    wanted &= ~alone
+    if not wanted.any():
+        raise TuningError(
+            f"expected images to validate with, found no val part and {len(train)} training images, too few to cut one "
+            f"from: give folders train/, val/ and test/, or more images"
+        )
+    return Parts(
+        train=train.subset(np.flatnonzero(~wanted).tolist()),
+        val=train.subset(np.flatnonzero(wanted).tolist()),
+        heldout=test,
+        name=heldout,
+        cut=True,
+    )
+
+
+def codes(dataset: Dataset, classes: Sequence[str]) -> Codes:
+    """Return the place of each image's label among the classes ``(n,)``, -1 for one that is not among them."""
+    place = {name: code for code, name in enumerate(classes)}
+    return np.array([place.get(label or "", -1) for label in dataset.labels], np.int64)
+
+
+def warn_of_classes(parts: Parts) -> None:
+    """Warn of classes that the choice of the epoch cannot see."""
+    missing = sorted({str(label) for label in parts.train.labels} - {str(label) for label in parts.val.labels})
+    if missing:
+        warnings.warn(
+            f"no validation image of {some(missing)}: the epoch is chosen without looking at it",
+            BottleneckWarning,
+            stacklevel=3,
+        )
+
+
+def _once(dataset: Dataset, split: str) -> Dataset:
+    own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
+    return own.subset(own.first_rows())
+
+
+def _cut(train: Dataset) -> tuple[str, ...]:
+    """Decide anew about images that have been decided about: by another hash of each."""
+    keys = [np.frombuffer(sha256(_SALT + digest.tobytes()).digest(), np.uint8) for digest in train.digests]
+    groups = [None if group is None else f"validation {group}" for group in train.groups]
+    salted = replace(train, digests=np.stack(keys)) if keys else train
+    return assign(salted.digests, groups, [None] * len(train), _CUT)

@@ -1,0 +1,42 @@
+"""A head fitted again without the images that now validate, so that they can tell one epoch from another."""
+
+import warnings
+
+from bottleneck.cache.store import Store
+from bottleneck.errors import BottleneckWarning, HeadError
+from bottleneck.heads.head import Head
+from bottleneck.heads.options import HeadOptions
+from bottleneck.images.dataset import Dataset
+from bottleneck.runs import Run
+
+
+def refitted(run: Run, train: Dataset, store: Store) -> Head:
+    """Fit the head of a run again, with the parameters that were chosen, on some of its training images.
+
+    Where that cannot be done, on a single image of a class, say, the head stays as it is, with a warning: the
+    validation images then are among those that it was fitted on, and flatter it.
+    """
+    card, params = run.card, run.card["params"]
+    options = HeadOptions(
+        C=(float(params["C"]),) if "C" in params else None,
+        normalize=card["normalize"],
+        class_weight=card.get("class_weight"),
+        dropout=float(params.get("dropout", 0.0)),
+        epochs=params.get("epochs"),
+        seed=int(card["seed"]),
+    )
+    labels = [str(label) for label in train.labels]
+    try:
+        found = options.searched(card["head"], store.read(train.digests), labels, train.groups, store.spec.fingerprint)
+        if found.head.classes == run.head.classes:
+            return found.head
+        reason = "a class is gone"
+    except HeadError as error:
+        reason = str(error)
+    warnings.warn(
+        f"the head was fitted on the images that validate, which flatters it, and cannot be fitted without them "
+        f"({reason}): give folders train/, val/ and test/ for a fair choice of the epoch",
+        BottleneckWarning,
+        stacklevel=2,
+    )
+    return run.head

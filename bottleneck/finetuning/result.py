@@ -1,0 +1,192 @@
+"""What a fine-tuning leaves: the weights, the card, the predictions, the curves."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottleneck import __version__
+from bottleneck.backbones.backbone import Backbone
+from bottleneck.backbones.registry import load
+from bottleneck.backbones.request import TIMM, Request
+from bottleneck.backbones.tuned import WEIGHTS, Tuned, tuned
+from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
+from bottleneck.errors import RunError
+from bottleneck.evaluate import evaluate, evaluate_probabilities, resolution
+from bottleneck.files import write_atomic
+from bottleneck.finetuning import curves
+from bottleneck.finetuning.boundary import Boundary
+from bottleneck.finetuning.network import Network
+from bottleneck.finetuning.origin import Origin
+from bottleneck.finetuning.parts import Parts
+from bottleneck.finetuning.progress import Progress
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.starting import Probabilities, Start, features_of, probabilities_of
+from bottleneck.finetuning.unfreezing import Plan
+from bottleneck.heads.linear import LinearHead
+from bottleneck.runs import Run, write_run
+
+HEAD = "finetuned"  # what stands for the family of its head
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came of a fine-tuning; the network has the weights of the best epoch."""
+
+    path: Path
+    origin: Origin
+    network: Network
+    plan: Plan
+    parts: Parts
+    boundary: Boundary | None
+    recipe: Recipe
+    precision: str
+    progress: Progress
+    start: Start
+    finite: bool
+    device: str
+
+
+def write(result: Result, seconds: float) -> Run:
+    """Test the network on the held-out images, and make its folder a run.
+
+    Parameters
+    ----------
+    result : Result
+    seconds : float
+        That it took until now.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written, or the weights cannot be read back as they are.
+    """
+    heldout, classes = result.parts.heldout, result.origin.classes
+    probabilities = probabilities_of(result.network.layer(), features_of(result.network, heldout, result.device))
+    predicted = [classes[code] for code in probabilities.argmax(axis=1)]
+    try:
+        backbone, request = _weights(result)
+        head = _head(result, backbone)
+        card = {
+            **_card(result, backbone, request),
+            "metrics": _metrics([str(label) for label in heldout.labels], predicted, probabilities, classes),
+            "seconds": seconds,
+        }
+        write_atomic(result.path / "curves.csv", curves.table(result.progress.epochs).encode())
+        write_atomic(result.path / "curves.png", _picture(result))
+        rows = prediction_rows(heldout, result.origin.dataset, predicted, probabilities)
+        run = write_run(result.path, head, card, COLUMNS, rows)
+        shutil.rmtree(result.path / CHECKPOINT, ignore_errors=True)
+    except OSError as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"cannot write to {result.path}: {error.strerror or error}") from error
+    return run
+
+
+def _weights(result: Result) -> tuple[Backbone, Request]:
+    """Write the weights, and read them back as every later command does."""
+    asked, path = result.origin.request, result.path / WEIGHTS
+    preprocessing = result.network.backbone.spec.preprocessing
+    before = tuned(asked.file) if asked.file else None
+    known = before.weights if before else asked.weights
+    model = asked.model
+    if model.startswith(TIMM) and "." not in model and not (asked.random or asked.file or known == "DEFAULT"):
+        model = f"{model}.{known}"  # whose tag decides the preprocessing
+    own = {name: getattr(asked, name) for name in ("resize", "crop", "fast_jpeg") if getattr(asked, name)}
+    said = Tuned(
+        model=model, weights=known, options=own, dataset=result.origin.usable.fingerprint(), score=_score(result)
+    )
+    write_atomic(path, result.network.file(said.metadata()))
+    request = replace(asked, model=model, weights=str(path.absolute()), restore_exclude=(), allow_partial=False)
+    found = load(request)
+    if found.spec.preprocessing != preprocessing:
+        raise RunError(f"expected images to be prepared for {path} as before; they are not: {found.spec.preprocessing}")
+    return found, request
+
+
+def _score(result: Result) -> float:
+    """Return what the run is chosen by; see `bottleneck.runs.Run.score`."""
+    epochs, best, run = result.progress.epochs, result.progress.best, result.origin.run
+    return epochs[best].val_accuracy + (run.score - epochs[0].val_accuracy if run else 0.0)
+
+
+def _head(result: Result, backbone: Backbone) -> LinearHead:
+    layer, dim = result.network.layer(), backbone.dim
+    return LinearHead(
+        family=HEAD,
+        classes=result.origin.classes,
+        mean=np.zeros(dim, np.float32),
+        scale=np.ones(dim, np.float32),
+        fingerprint=backbone.spec.fingerprint,
+        weight=layer.weight,
+        bias=layer.bias,
+    )
+
+
+def _card(result: Result, backbone: Backbone, request: Request) -> dict[str, Any]:
+    origin, progress, plan = result.origin, result.progress, result.plan
+    epochs, boundary = progress.epochs, result.boundary
+    return {
+        "kind": "finetune",
+        "bottleneck": __version__,
+        "head": HEAD,
+        "model": backbone.spec.backbone,
+        "classes": list(origin.classes),
+        "params": {"unfreeze": ", ".join(plan.names) or "the head alone", "epoch": progress.best},
+        "from": {
+            "run": origin.run.name if origin.run else None,
+            "head": origin.run.card["head"] if origin.run else "random",
+            "accuracy": result.start.head_accuracy,
+            "features": origin.store.spec.to_json(),
+        },
+        "start_accuracy": result.start.accuracy,
+        "agreement": asdict(result.start.agreement) if result.start.agreement else None,
+        "score": _score(result),
+        "recipe": result.recipe.to_json(),
+        "precision": result.precision,
+        "trained": list(plan.names),
+        "trained_parameters": plan.trained,
+        "frozen_parameters": plan.frozen,
+        "boundary": {"module": boundary.module, "shape": list(boundary.shape)} if boundary else None,
+        "best_epoch": progress.best,
+        "curves": [asdict(epoch) for epoch in epochs],
+        "diverged": not result.finite,
+        "seed": result.recipe.seed,
+        "heldout": result.parts.name,
+        "validation": {
+            "n": len(result.parts.val),
+            "cut_from_train": result.parts.cut,
+            "is_heldout": result.parts.val_is_heldout,
+        },
+        "n_train": len(result.parts.train),
+        "n_heldout": len(result.parts.heldout),
+        "dataset": dataset_card(origin.dataset, origin.usable),
+        "failures": [vars(failure) for failure in origin.failures],
+        "spec": backbone.spec.to_json(),
+        "fingerprint": backbone.spec.fingerprint,
+        "request": request.to_json(),
+        "versions": versions(),
+    }
+
+
+def _metrics(
+    labels: Sequence[str], predicted: Sequence[str], probabilities: Probabilities, classes: Sequence[str]
+) -> dict[str, Any]:
+    metrics = evaluate(labels, predicted, classes)
+    return {
+        **metrics,
+        **evaluate_probabilities(labels, probabilities, classes),
+        "resolution": resolution(len(labels), metrics["accuracy"]),
+    }
+
+
+def _picture(result: Result) -> bytes:
+    what = ", ".join(result.plan.names) or "the head alone"
+    begun = f"from {result.origin.run.name}" if result.origin.run else "from a random last layer"
+    title = f"{result.origin.request.model}: {what:.60}, {begun}"
+    return curves.picture(result.progress.epochs, result.progress.best, title, head=result.origin.run is not None)

@@ -1,0 +1,120 @@
+"""What a fine-tuning was asked to do, kept in its folder so that it can be resumed."""
+
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bottleneck.errors import RunError
+from bottleneck.files import read_json, write_json
+from bottleneck.finetuning.origin import Origin
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.runs import SETTINGS
+
+LAST = "last"
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a fine-tuning was asked to do.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    begin : str
+        ``head`` or ``weights``.
+    run : str or None
+        The folder of the run whose head is handed back.
+    model : str or None
+        The spec of the features of a backbone alone.
+    source : str or None
+        The images.
+    dataset : str or None
+        Their digest, once they were seen; see `bottleneck.images.dataset.Dataset.fingerprint`.
+    """
+
+    recipe: Recipe
+    begin: str = "head"
+    run: str | None = None
+    model: str | None = None
+    source: str | None = None
+    dataset: str | None = None
+
+    def of(self, origin: Origin) -> "Settings":
+        """Return the settings with all that was left to be found.
+
+        Raises
+        ------
+        RunError
+            If the images have changed since.
+        """
+        found = origin.usable.fingerprint()
+        if self.dataset not in (None, found):
+            raise RunError(
+                f"expected the images, labels and splits with which the fine-tuning began, found others in "
+                f"{origin.dataset.source}: begin again, without --resume"
+            )
+        return replace(
+            self,
+            run=str(origin.run.path.absolute()) if origin.run else None,
+            model=origin.store.short_name,
+            source=str(origin.dataset.source),
+            dataset=found,
+        )
+
+
+def save_settings(path: Path, settings: Settings) -> None:
+    """Write settings into the folder of a run.
+
+    Raises
+    ------
+    RunError
+        If they cannot be written.
+    """
+    try:
+        write_json(path / SETTINGS, {"version": _VERSION, **asdict(settings)})
+    except OSError as error:
+        raise RunError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
+def load_settings(path: Path) -> Settings:
+    """Read what `save_settings` wrote.
+
+    Raises
+    ------
+    RunError
+        If they are missing, damaged or of another version.
+    """
+    try:
+        value: dict[str, Any] = read_json(path / SETTINGS)
+        if (version := value.pop("version")) != _VERSION:
+            raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r}")
+        return Settings(**{**value, "recipe": Recipe(**value["recipe"])})
+    except RunError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"expected the settings of a fine-tuning in {path}, cannot read them: {error!r}") from error
+
+
+def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
+    """Return the folder of a fine-tuning that has not ended; ``last`` is the one that began last.
+
+    Raises
+    ------
+    RunError
+        If there is none, or it has ended.
+    """
+    begun = sorted((file.parent for file in Path(runs).glob(f"*/{SETTINGS}")), key=lambda path: path.name)
+    left = [path for path in begun if not (path / "card.json").exists()]
+    if str(name) == LAST:
+        if not left:
+            raise RunError(f"expected a fine-tuning in {runs} that has not ended, found none: nothing is to be resumed")
+        return left[-1]
+    path = Path(name) if Path(name).exists() else Path(runs) / name
+    if (path / "card.json").exists():
+        raise RunError(f"the run in {path} has ended: there is nothing to be resumed")
+    if not (path / SETTINGS).exists():
+        known = ", ".join(one.name for one in left) or "none"
+        raise RunError(f"expected a fine-tuning in {path}, found none; not ended in {runs} are: {known}")
+    return path

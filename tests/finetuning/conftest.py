@@ -1,0 +1,82 @@
+"""A small network with a fitted head on small pictures, made once and copied for each test."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottleneck.errors import BottleneckWarning
+from bottleneck.extraction import extract
+from bottleneck.fitting import fit
+from bottleneck.runs import Run, load_run
+from tests.conftest import write
+
+MODEL, CROP = "resnet18", 48
+CLASSES = ("blue", "green", "red")
+COUNTS = {"train": 12, "val": 6, "test": 6}
+
+
+def picture(label: str, seed: int) -> bytes:
+    """Return a PNG of noise that leans towards a colour, so that heads have something to learn."""
+    import io
+
+    random = np.random.default_rng((CLASSES.index(label) if label in CLASSES else 9, seed))
+    pixels = random.integers(0, 200, (12, 12, 3))
+    pixels[..., CLASSES[::-1].index(label) if label in CLASSES else 0] += 30
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((64, 56), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_images(root: Path, counts: dict[str, int] = COUNTS, classes: tuple[str, ...] = CLASSES) -> Path:
+    """Write ``root/split/label/number.png``."""
+    for place, (split, count) in enumerate(counts.items()):
+        for label in classes:
+            for number in range(count):
+                write(root / split / label / f"{number:02}.png", picture(label, 1000 * place + number))
+    return root
+
+
+def fitted(root: Path, images: Path, head: str = "logistic", model: str = MODEL, **options: object) -> Run:
+    """Extract and fit below a folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BottleneckWarning)
+        extract(
+            images, model=model, weights="none", crop=CROP, resize=CROP, engine="torch", precision="fp32",
+            cache=root / "cache", runs=root / "runs",
+        )  # fmt: skip
+        return fit(head=head, cache=root / "cache", runs=root / "runs", **options)
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("fitted")
+    fitted(root, make_images(root / "images"))
+    return root
+
+
+@pytest.fixture
+def home(original, tmp_path, monkeypatch) -> Path:
+    """Return a folder of this test's own with images, a cache and a run; commands run in it."""
+    for name in ("cache", "runs"):
+        shutil.copytree(original / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    warnings.filterwarnings("ignore", message=".*random weights", category=BottleneckWarning)
+    return tmp_path
+
+
+@pytest.fixture
+def run(home) -> Run:
+    """Return the run whose head is handed back."""
+    (found,) = (home / "runs").iterdir()
+    return load_run(found)
+
+
+def change_card(run: Run, **values: object) -> None:
+    """Write other values into the card of a run."""
+    file = run.path / "card.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))

@@ -1,0 +1,458 @@
+"""A fine-tuning from beginning to end, on a small network."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bottleneck.cache.store import FeatureCache
+from bottleneck.errors import BottleneckWarning, Diverged, RunError, TuningError, UnknownModule
+from bottleneck.extraction import extract
+from bottleneck.finetuning import finetune as module
+from bottleneck.finetuning.finetune import Outline, finetune
+from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.starting import Start
+from bottleneck.fitting import fit
+from bottleneck.prediction import predict
+from bottleneck.runs import best_run, list_runs, load_run
+from tests.finetuning.conftest import CLASSES, change_card, fitted, make_images, picture
+from tests.conftest import write
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
+
+SHORT = Recipe(unfreeze=("layer4",), epochs=2, batch_size=8, views=2, precision="fp32", lr=0.01)
+
+
+class Seen:
+    """Remembers what was told."""
+
+    def __init__(self):
+        self.events = []
+
+    def __call__(self, event):
+        self.events.append(event)
+
+    def only(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def weights(run):
+    return load_file(run.path / "model.safetensors")
+
+
+def test_it_starts_exactly_where_the_head_ended_and_leaves_a_run(run):
+    seen = Seen()
+    done = finetune(recipe=SHORT, watch=seen)
+
+    (start,), (outline,) = seen.only(Start), seen.only(Outline)
+    assert start.agreement.exact
+    assert start.accuracy == start.head_accuracy == run.metrics["accuracy"]
+    assert start.agreement.images == 18
+    assert outline.boundary.module == "layer3"
+    assert [epoch.number for epoch in seen.only(Epoch)] == [0, 1, 2]
+    files = {path.name for path in done.path.iterdir()}
+    assert {"model.safetensors", "head.safetensors", "card.json", "predictions.csv", "curves.csv", "curves.png"} <= files
+    assert "checkpoint" not in files
+    card = done.card
+    assert (card["kind"], card["from"]["run"]) == ("finetune", run.name)
+    assert card["start_accuracy"] == run.metrics["accuracy"]
+    assert card["trained_parameters"] + card["frozen_parameters"] == sum(
+        value.numel() for name, value in weights(done).items() if "running" not in name
+    )
+    best = card["curves"][card["best_epoch"]]
+    assert best["val_accuracy"] >= card["curves"][0]["val_accuracy"]
+    assert (done.path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_what_was_named_has_changed(run):
+    done = finetune(recipe=replace(SHORT, lr=0.05))
+    assert done.card["best_epoch"] != 0 or done.card["curves"][1]["train_loss"] is not None
+    before = torch.load  # the network as it was, built again
+    from bottleneck.backbones.registry import build
+    from bottleneck.backbones.request import Request
+
+    before = build(Request(**run.card["request"])).network.state_dict()
+    changed = {name for name, value in weights(done).items() if name in before and not name.startswith("fc.")
+               and not torch.equal(value, before[name])}  # fmt: skip
+    assert all(name.startswith("layer4.") and "bn" not in name and "downsample.1" not in name for name in changed)
+    if done.card["best_epoch"]:
+        assert changed
+
+
+def test_epoch_0_is_kept_where_training_only_harms(run):
+    done = finetune(recipe=replace(SHORT, lr=5.0, clip=1e3, epochs=1, augment="none"))
+
+    assert done.card["best_epoch"] == 0
+    assert done.metrics["accuracy"] == run.metrics["accuracy"]
+    rows = {row["path"]: row for row in csv.DictReader((done.path / "predictions.csv").open())}
+    of_head = {row["path"]: row for row in csv.DictReader((run.path / "predictions.csv").open())}
+    assert rows.keys() == of_head.keys()
+    for path, row in rows.items():
+        assert row["predicted"] == of_head[path]["predicted"]
+        assert float(row["probability"]) == pytest.approx(float(of_head[path]["probability"]), abs=1e-4)
+
+
+@pytest.mark.parametrize("head", ["svm", "softmax", "ridge", "centroid"])
+def test_every_linear_head_is_handed_back(home, original, head):
+    shutil.rmtree(home / "runs")
+    run = fit(head=head, C=0.01 if head not in ("centroid",) else None)
+    seen = Seen()
+    finetune(recipe=replace(SHORT, epochs=1, last=0, unfreeze=()), watch=seen)
+    (start,) = seen.only(Start)
+    assert start.agreement.exact
+    assert start.accuracy == run.metrics["accuracy"]
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(home):
+    recipe = replace(SHORT, epochs=1, lr=0.05, augment="standard")
+    first, again, other = (finetune(recipe=replace(recipe, seed=seed)) for seed in (1, 1, 2))
+    one, two, three = (run.card["curves"][1]["train_loss"] for run in (first, again, other))
+    assert one == two != three
+    for name, value in weights(first).items():
+        assert torch.equal(value, weights(again)[name]), name
+
+
+# --- killed, resumed --------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "adamw", "lr": 1e-3, "ema": 0.9},
+        {"train_bn": True, "views": 0},
+        {"schedule": "step", "step_epochs": 1, "warmup": 1.0, "class_weight": "balanced", "label_smoothing": 0.1},
+    ],
+    ids=["plain", "adamw-ema", "bn-whole-network", "schedule"],
+)
+def test_a_resumed_run_comes_to_the_same_weights(home, changes):
+    recipe = replace(SHORT, epochs=3, **changes)
+    whole = finetune(recipe=recipe)
+
+    def kill(event):
+        if isinstance(event, Epoch) and event.number == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        finetune(recipe=recipe, watch=kill)
+    seen = Seen()
+    resumed = finetune(resume="last", watch=seen)
+    assert seen.only(Outline)[0].resumed == 2
+    assert [epoch.number for epoch in seen.only(Epoch)] == [3]
+    assert resumed.path != whole.path
+    assert resumed.card["best_epoch"] == whole.card["best_epoch"]
+    untimed = [[{**epoch, "seconds": 0} for epoch in run.card["curves"]] for run in (whole, resumed)]
+    assert untimed[0] == untimed[1]
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_killed_before_the_first_checkpoint_it_begins_again(home, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda *_: (_ for _ in ()).throw(Killed()))
+    with pytest.raises(Killed):
+        finetune(recipe=replace(SHORT, epochs=1))
+    monkeypatch.undo()
+    os.chdir(home)
+    seen = Seen()
+    done = finetune(resume="last", watch=seen)
+    assert seen.only(Outline)[0].resumed is None
+    assert done.card["recipe"]["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_loses_at_most_an_epoch(home):
+    options = "--unfreeze layer4 --epochs 4 --batch-size 4 --views 1 --precision fp32 --lr 0.01".split()
+    command = [sys.executable, "-m", "bottleneck", "finetune"]
+    whole = json.loads(subprocess.run([*command, *options, "--json"], capture_output=True, check=True).stdout)
+    first = [*command, *options]
+    for kills in range(6):
+        process = subprocess.Popen(
+            first if not kills else [*command, "--resume"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        for line in process.stderr:
+            words = line.split()
+            if words and words[0].isdigit():  # an epoch's line: its checkpoint is there
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+        process.wait()
+        if process.returncode == 0:
+            break
+        left = [path for path in (home / "runs").iterdir() if not (path / "card.json").exists()]
+        assert len(left) == 1
+        assert not [run for run in list_runs("runs") if run.path == left[0]]
+    assert process.returncode == 0
+    resumed = max((run for run in list_runs("runs") if run.is_tuned), key=lambda run: run.name)
+    assert str(resumed.path) != whole["run"]
+    for name, value in weights(resumed).items():
+        assert torch.equal(value, load_file(f"{whole['run']}/model.safetensors")[name]), name
+
+
+def test_what_has_ended_is_not_resumed(home):
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    with pytest.raises(RunError, match="none: nothing is to be resumed"):
+        finetune(resume="last")
+    with pytest.raises(RunError, match="has ended"):
+        finetune(resume=done.name)
+    with pytest.raises(RunError, match="found none"):
+        finetune(resume="nothing")
+
+
+def test_a_damaged_checkpoint_is_refused(home):
+    def kill(event):
+        if isinstance(event, Epoch) and event.number == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        finetune(recipe=SHORT, watch=kill)
+    (folder,) = [path for path in (home / "runs").iterdir() if (path / "checkpoint").exists()]
+    (tensors,) = (folder / "checkpoint").glob("*.safetensors")
+    data = bytearray(tensors.read_bytes())
+    data[-1] ^= 1
+    tensors.write_bytes(data)
+    with pytest.raises(RunError, match="has changed"):
+        finetune(resume="last")
+    with pytest.raises(RunError, match=r"finetune --resume"):
+        load_run(folder)
+
+
+def test_images_that_changed_since_are_refused(home):
+    def kill(event):
+        raise Killed
+
+    with pytest.raises(Killed):
+        finetune(recipe=SHORT, watch=kill)
+    card = load_run(next(path for path in (home / "runs").iterdir() if (path / "card.json").exists())).card
+    source = card["dataset"]["source"]
+    copy = home / "images"
+    shutil.copytree(source, copy)
+    write(copy / "val" / "red" / "more.png", picture("red", 77))
+    extract(copy, model="resnet18", weights="none", crop=48, resize=48, engine="torch", precision="fp32")
+    with pytest.raises(TuningError, match="found others"):
+        finetune(copy, resume="last")
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------
+
+
+def test_nan_stops_and_leaves_the_run_of_the_last_good_state(run):
+    with pytest.raises(Diverged, match=r"smaller learning rate, --lr 1e\+28") as caught:
+        finetune(recipe=replace(SHORT, lr=1e29, clip=None))
+    left = caught.value.run
+    assert left.card["diverged"]
+    assert left.card["best_epoch"] == 0
+    assert left.metrics["accuracy"] == run.metrics["accuracy"]
+    assert all(torch.isfinite(value).all() for value in weights(left).values())
+    assert load_run(left.path).head.classes == CLASSES
+
+
+def test_unknown_names_get_the_nearest_and_the_stages(run):
+    with pytest.raises(UnknownModule, match=r"did you mean layer.*stages are conv1\+bn1, layer1, layer2, layer3, layer4"):
+        finetune(recipe=replace(SHORT, unfreeze=("layer5",)))
+    with pytest.raises(TuningError, match=r"at most 5 stages"):
+        finetune(recipe=replace(SHORT, unfreeze=(), last=9))
+    with pytest.raises(TuningError, match=r"lr_mult, 'layer1' fits none"):
+        finetune(recipe=replace(SHORT, lr_mult=(("layer1", 0.1),)))
+    assert not [path for path in run.path.parent.iterdir() if path != run.path and (path / "card.json").exists()]
+
+
+def test_another_run_that_has_the_module_is_named(home, original):
+    images = original / "images"
+    fitted(home, images, model="squeezenet1_1")
+    with pytest.raises(UnknownModule, match=r"resnet18 has a layer4: --run \d+-\d+-resnet18-logistic fine-tunes that"):
+        finetune(recipe=SHORT)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "knn"}, "knn head is no linear layer: fit another"),
+        ({"head": "svm", "kernel": "rbf"}, "rbf kernel is no linear layer"),
+        ({"normalize": "l2"}, "--normalize standard"),
+    ],
+)
+def test_heads_that_are_no_linear_layer_are_refused(home, options, message):
+    bad = fit(**options)
+    with pytest.raises(TuningError, match=message):
+        finetune(recipe=SHORT, run=bad.name)
+    assert finetune(recipe=replace(SHORT, epochs=1)).card["from"]["head"] == "logistic"  # the best that is linear
+    for run in list_runs("runs"):
+        if run.path != bad.path:
+            shutil.rmtree(run.path)
+    with pytest.raises(TuningError, match=message):
+        finetune(recipe=SHORT)
+
+
+def test_a_head_on_another_layer_is_refused(home, original):
+    extract(original / "images", model="resnet18", weights="none", crop=48, resize=48, layer="layer3", engine="torch")
+    fit()
+    with pytest.raises(TuningError, match=r"input of the classifier of resnet18, fc:input; got one on features of layer3"):
+        finetune(recipe=SHORT)
+
+
+def test_without_a_run_it_says_how_one_is_made(home):
+    shutil.rmtree(home / "runs")
+    with pytest.raises(TuningError, match=r"bottleneck fit.*--from weights --head-init random"):
+        finetune(recipe=SHORT)
+
+
+def test_activations_that_take_too_much_room_are_refused(home):
+    with pytest.raises(TuningError, match=r"at most 1e-05 GB, those at layer3 take .*--views 0.*--views-limit"):
+        finetune(recipe=SHORT, views_limit=10_000)
+    assert not FeatureCache("cache").activations().stores()
+
+
+def test_a_fine_tuned_run_is_no_head_to_hand_back(run):
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    with pytest.raises(TuningError, match="fine-tuned already: extract with --weights"):
+        finetune(recipe=SHORT, run=done.name)
+
+
+def test_a_head_that_was_changed_on_the_way_is_noticed(run):
+    change_card(run, request={**run.card["request"], "seed": 1})
+    with pytest.raises(RunError, match="not those any more"):
+        finetune(recipe=SHORT)
+
+
+# --- small and odd ----------------------------------------------------------------------------------------------
+
+
+def test_one_training_image_of_a_class_one_of_a_batch_and_none_in_validation(tmp_path):
+    images = make_images(tmp_path / "images", {"train": 4, "val": 2, "test": 2})
+    for number in range(1, 4):
+        (images / "train" / "red" / f"{number:02}.png").unlink()
+    shutil.rmtree(images / "val" / "red")
+    fitted(tmp_path, images)
+    with pytest.warns(BottleneckWarning, match="no validation image of red"):
+        done = finetune(recipe=replace(SHORT, batch_size=2, epochs=1))  # 9 images: the last batch has one
+    assert done.card["n_train"] == 9
+    again = finetune(recipe=replace(SHORT, batch_size=1, epochs=1, train_bn=True, views=1))
+    assert again.card["curves"][1]["train_loss"] is not None
+
+
+def test_a_class_that_only_validation_has_counts_as_wrong(tmp_path):
+    images = make_images(tmp_path / "images", {"train": 6, "val": 2, "test": 2})
+    write(images / "val" / "violet" / "0.png", picture("violet", 5))
+    fitted(tmp_path, images)
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    assert done.card["classes"] == list(CLASSES)
+    assert done.card["curves"][0]["val_accuracy"] <= 6 / 7
+
+
+def test_without_a_validation_part_one_is_cut_from_train(tmp_path):
+    images = make_images(tmp_path / "images", {"train": 14, "test": 6})
+    run = fitted(tmp_path, images)
+    seen = Seen()
+    done = finetune(recipe=replace(SHORT, epochs=1, lr=1e-6), watch=seen)
+    (outline,), (start,) = seen.only(Outline), seen.only(Start)
+    assert outline.parts.cut
+    assert len(outline.parts.train) + len(outline.parts.val) == 42
+    assert not {row.tobytes() for row in outline.parts.train.digests} & {
+        row.tobytes() for row in outline.parts.val.digests
+    }
+    assert start.accuracy == run.metrics["accuracy"]  # the head of all training images
+    assert done.card["validation"]["cut_from_train"]
+
+
+def test_where_val_is_held_out_it_chooses_and_this_is_said(tmp_path):
+    images = make_images(tmp_path / "images", {"train": 8, "val": 6})
+    run = fitted(tmp_path, images)
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    assert done.card["validation"]["is_heldout"]
+    assert done.metrics["accuracy"] >= run.metrics["accuracy"]
+
+
+# --- what is done with it ---------------------------------------------------------------------------------------
+
+
+def test_predict_takes_it_wherever_it_has_moved(run, original):
+    done = finetune(recipe=replace(SHORT, lr=0.05))
+    moved = done.path.parent.parent / "elsewhere"
+    shutil.move(done.path, moved)
+    found = predict(original / "images" / "test", run=moved)
+    told = {row["digest"]: row for row in csv.DictReader((moved / "predictions.csv").open())}
+    for item in found:
+        assert item.label == told[item.digest]["predicted"]
+        assert item.probability == pytest.approx(float(told[item.digest]["probability"]), abs=1e-4)
+
+
+def test_the_best_run_is_by_what_validation_gained(run):
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    gained = done.card["curves"][done.card["best_epoch"]]["val_accuracy"] - done.card["curves"][0]["val_accuracy"]
+    assert done.score == pytest.approx(run.cv_accuracy + gained)
+    assert best_run("runs").path == done.path
+
+
+def test_its_backbone_gives_features_and_heads_that_do_not_boast(run, original):
+    done = finetune(recipe=replace(SHORT, lr=0.05))
+    extracted = extract(original / "images", weights=done.name, engine="torch", precision="fp32")
+    assert extracted.store.spec.fingerprint == done.card["fingerprint"]
+    assert extracted.store.spec.preprocessing.crop == 48
+    with pytest.warns(BottleneckWarning, match="flatters every head"):
+        head = fit()
+    assert head.score <= done.score
+    heldout = done.head.probabilities(extracted.store.read(extracted.usable.digests))
+    assert np.isfinite(heldout).all()
+    seen = Seen()
+    finetune(recipe=replace(SHORT, epochs=1), run=head.name, watch=seen)
+    assert seen.only(Start)[0].agreement.exact
+
+
+def test_from_weights_with_a_random_layer(home):
+    seen = Seen()
+    done = finetune(recipe=replace(SHORT, epochs=1, unfreeze=("all",)), begin="weights", watch=seen)
+    (outline,) = seen.only(Outline)
+    assert outline.boundary is None
+    assert done.card["from"] == {**done.card["from"], "run": None, "head": "random"}
+    assert done.score == done.card["curves"][done.card["best_epoch"]]["val_accuracy"]
+
+
+def test_activations_are_computed_once_and_the_cache_is_proven(home):
+    seen = Seen()
+    finetune(recipe=replace(SHORT, epochs=1), watch=seen)
+    finetune(recipe=replace(SHORT, epochs=1, lr=0.02), watch=seen)
+    first, second = seen.only(Outline)
+    assert first.missing == first.bytes > 0
+    assert second.missing == 0
+    stores = FeatureCache("cache").activations().stores()
+    assert len(stores) == 3  # two views, and the images as they are
+    assert {store.spec.layer for store in stores} == {"layer3"}
+    shard = stores[0].shards()[0]
+    shard.chmod(0o644)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.warns(BottleneckWarning, match="quarantine"):
+        finetune(recipe=replace(SHORT, epochs=1), watch=seen)
+    assert 0 < seen.only(Outline)[-1].missing < first.bytes
+
+
+def test_files_that_are_gone_are_told(home, original):
+    copy = home / "images"
+    shutil.copytree(original / "images", copy)
+    shutil.rmtree(home / "runs")
+    fitted(home, copy)
+    shutil.rmtree(copy)
+    with pytest.raises(TuningError, match=r"cannot read .*images"), pytest.warns(BottleneckWarning, match="is not there"):
+        finetune(recipe=SHORT)
+
+
+def test_time_is_told(home):
+    started = time.perf_counter()
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    assert 0 < sum(epoch["seconds"] for epoch in done.card["curves"]) < done.card["seconds"]
+    assert done.card["seconds"] < time.perf_counter() - started + 0.1
