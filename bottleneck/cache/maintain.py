@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bottleneck.cache.finding import find_anywhere
 from bottleneck.cache.index import Entry
 from bottleneck.cache.lock import maintenance
+from bottleneck.cache.rooms import ACTIVATIONS, FEATURES
 from bottleneck.cache.scans import read_scan, scanned
 from bottleneck.cache.shard import read_shard
 from bottleneck.cache.store import FeatureCache, Store
@@ -33,7 +35,7 @@ class StoreInfo:
     ----------
     name, short_name : str
         ``<model>-<fingerprint>``, and the same with 8 digits of the fingerprint.
-    model : str
+    model, layer : str
     asked : str
         With which options it was asked for, beside the model, see `bottleneck.backbones.request.Request.unusual`.
     images, dim : int
@@ -52,6 +54,7 @@ class StoreInfo:
     name: str
     short_name: str
     model: str
+    layer: str
     asked: str
     images: int
     dim: int
@@ -65,7 +68,7 @@ class StoreInfo:
 
 
 def info(cache: FeatureCache) -> list[StoreInfo]:
-    """Return the specs of a cache, in the order of their names."""
+    """Return the specs of a room of a cache, in the order of their names."""
     return [_info(store) for store in cache.stores()]
 
 
@@ -83,6 +86,7 @@ def _info(store: Store) -> StoreInfo:
         name=store.name,
         short_name=store.short_name,
         model=store.spec.backbone,
+        layer=store.spec.layer,
         asked=asked.unusual() if (asked := store.asked()) else "",
         images=images,
         dim=next((entry.dim for entry in entries), 0),
@@ -113,16 +117,17 @@ class Verification:
 
 
 def verify(cache: FeatureCache, progress: Progress | None = None) -> Verification:
-    """Read every shard of every spec, and prove it. Damaged ones are moved to quarantine.
+    """Read every shard of every spec, those of activations too, and prove it. Damaged ones are moved to quarantine.
 
     Raises
     ------
     CacheError
         If there is no cache.
     """
-    if not (cache.root / "features").is_dir():
+    if not any(room.folder.is_dir() for room in cache.rooms()):
         raise CacheError(f"expected a cache with a folder features/ in {cache.root}, found none")
-    stores, damage = cache.listed()
+    listed = [room.listed() for room in cache.rooms()]
+    stores, damage = [[one for part in parts for one in part] for parts in zip(*listed, strict=True)]
     paths = [(store, path) for store in stores for path in store.shards()]
     for done, (store, path) in enumerate(paths, 1):
         try:
@@ -144,21 +149,26 @@ def verify(cache: FeatureCache, progress: Progress | None = None) -> Verificatio
 
 
 def remove(cache: FeatureCache, name: str) -> StoreInfo:
-    """Delete all features of a spec.
+    """Delete all features, or activations, of a spec.
 
     Parameters
     ----------
     cache : FeatureCache
     name : str
-        As for `FeatureCache.find`.
+        As for `bottleneck.cache.finding.find_anywhere`.
 
     Raises
     ------
     CacheError
         If there is no such spec, or more than one, or it cannot be deleted.
     """
-    store = cache.find(name)
+    store = find_anywhere(cache, name)
     told = _info(store)
+    _remove(store)
+    return told
+
+
+def _remove(store: Store) -> None:
     try:
         with maintenance(store.folder):
             doomed = store.folder.rename(temporary_beside(store.folder))  # at once, so that nobody sees a half of it
@@ -166,7 +176,6 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
         shutil.rmtree(doomed)
     except OSError as error:
         raise CacheError(f"cannot delete {store.folder}: {error.strerror or error}") from error
-    return told
 
 
 @dataclass
@@ -176,7 +185,9 @@ class Garbage:
     Parameters
     ----------
     images : int
-        Rows of features of images that no dataset names.
+        Rows, of features and of activations, of images that no dataset names.
+    activations : int
+        Specs whose activations were not written for long; they go whole, and `images` does not count their rows.
     temporaries, quarantined, memos : int
         Unfinished files, shards in quarantine and memos of shards that are gone.
     young : int
@@ -188,6 +199,7 @@ class Garbage:
     """
 
     images: int = 0
+    activations: int = 0
     temporaries: int = 0
     quarantined: int = 0
     memos: int = 0
@@ -215,7 +227,11 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
     before = time.time() - days * _DAY
     named = _named(cache)
     found = Garbage()
-    for store in cache.stores():
+    features, activations = cache.rooms()
+    kept, old = _divided(activations.stores(), before)
+    for store in old:
+        _delete_store(store, found, dry_run)
+    for store in [*features.stores(), *kept]:
         with nullcontext() if dry_run else maintenance(store.folder):
             _sweep_shards(store, named, before, found, dry_run)
             _sweep_files(store, before, found, dry_run)
@@ -236,6 +252,26 @@ def _named(cache: FeatureCache) -> DigestSet:
         )
     parts: list[Digests] = [read_scan(path).digests for path in scans]
     return DigestSet(np.concatenate(parts))
+
+
+def _divided(stores: list[Store], before: float) -> tuple[list[Store], list[Store]]:
+    """Return the stores in which something was written since `before`, and the others."""
+    old = [store for store in stores if all(_age_ok(path, before) for path in _written(store))]
+    return [store for store in stores if store not in old], old
+
+
+def _written(store: Store) -> Iterator[Path]:
+    """Yield what a writer of a store leaves; a shard in the making is one of the names in ``shards/``."""
+    yield store.folder / "spec.json"
+    yield from (store.folder / "shards").glob("*")
+
+
+def _delete_store(store: Store, found: Garbage, dry_run: bool) -> None:
+    found.activations += 1
+    found.bytes += _bytes_within(store.folder)
+    found.paths.append(store.folder)
+    if not dry_run:
+        _remove(store)
 
 
 def _sweep_shards(store: Store, named: DigestSet, before: float, found: Garbage, dry_run: bool) -> None:
@@ -276,14 +312,14 @@ def _sweep_files(store: Store, before: float, found: Garbage, dry_run: bool) -> 
 
 def _temporaries(root: Path) -> Iterator[Path]:
     """Yield the unfinished files and folders that killed processes have left."""
-    for pattern in ("", "datasets/", "specs/", "features/", "features/*/", "features/*/*/"):
+    rooms = [f"{room}/{below}" for room in (FEATURES, ACTIVATIONS) for below in ("", "*/", "*/*/")]
+    for pattern in ("", "datasets/", "specs/", *rooms):
         yield from sorted(root.glob(f"{pattern}{TEMPORARY}*"))
 
 
 def _delete(path: Path, found: Garbage, dry_run: bool) -> None:
     is_folder = path.is_dir() and not path.is_symlink()
-    inside = [path, *path.rglob("*")] if is_folder else [path]
-    found.bytes += sum(status.st_size for file in inside if (status := _status(file)))
+    found.bytes += _bytes_within(path)
     found.paths.append(path)
     if dry_run:
         return
@@ -294,6 +330,12 @@ def _delete(path: Path, found: Garbage, dry_run: bool) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise CacheError(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def _bytes_within(path: Path) -> int:
+    """Return the size of a file, or of a folder with all that is in it; links count as what they are."""
+    inside = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+    return sum(status.st_size for file in inside if (status := _status(file)))
 
 
 def _age_ok(path: Path, before: float) -> bool:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.index import Index, wait_for_listing
+from bottleneck.cache.rooms import remedy, room_of
 from bottleneck.cache.shard import Blocks, Buffer
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
 from bottleneck.images.keys import Digests, DigestSet
@@ -27,7 +29,7 @@ def read_rows(
     settle: Callable[[str, ShardError], bool],
     *,
     as_stored: bool,
-    where: str,
+    where: Path,
 ) -> NDArray[Any]:
     """Return the features of ``(n, 32)`` digests, float32 or as stored, shape ``(n, d)``.
 
@@ -41,7 +43,7 @@ def read_rows(
         Takes a shard that cannot be trusted out of use; gives False where it has become whole meanwhile.
     as_stored : bool
         Whether float16 stays float16.
-    where : str
+    where : Path
         The store's folder, for messages.
 
     Raises
@@ -63,7 +65,7 @@ def read_rows(
 
 
 def rounds(
-    index: Index, digests: Digests, wanted: DigestSet, done: NDArray[np.bool_], where: str
+    index: Index, digests: Digests, wanted: DigestSet, done: NDArray[np.bool_], where: Path
 ) -> Iterator[dict[str, NDArray[np.intp]]]:
     """Yield which rows to take from which shard, again for those that could not be had, until all are `done`.
 
@@ -79,8 +81,8 @@ def rounds(
         needed = {name: todo[rows] for name, rows in index.shards_of(digests[todo]).items()}
         if lost := len(todo) - sum(map(len, needed.values())):
             raise MissingFeatures(
-                f"expected features of {len(wanted)} images in {where}, {lost} are missing: "
-                f"run `bottleneck extract` again"
+                f"expected {room_of(where)} of {len(wanted)} images in {where}, {lost} are missing: "
+                f"run {remedy(where)} again"
             )
         yield needed
         if done[wanted.rows].all():
@@ -100,7 +102,7 @@ def leave_out(
         index.forget(name)
 
 
-def the_dim(index: Index, where: str) -> int:
+def the_dim(index: Index, where: Path) -> int:
     """Return how many features an image has; 0 where there are none.
 
     Raises
@@ -111,13 +113,13 @@ def the_dim(index: Index, where: str) -> int:
     dims = {entry.dim for entry in index.entries.values()}
     if len(dims) > 1:
         raise CacheError(
-            f"expected as many features of each image in {where}, found shards with "
-            f"{' and '.join(map(str, sorted(dims)))}: delete that folder and extract again"
+            f"expected as many {room_of(where)} of each image in {where}, found shards with "
+            f"{' and '.join(map(str, sorted(dims)))}: delete that folder and run {remedy(where)} again"
         )
     return dims.pop() if dims else 0
 
 
-def _shaped(features: NDArray[Any], index: Index, count: int, as_stored: bool, where: str) -> NDArray[Any]:
+def _shaped(features: NDArray[Any], index: Index, count: int, as_stored: bool, where: Path) -> NDArray[Any]:
     """Return `features` with a row for each of `count` images, shaped and typed as the shards that there are now."""
     shape = (count, the_dim(index, where))
     halves = as_stored and all(entry.dtype == "float16" for entry in index.entries.values())

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
+from bottleneck.cache.rooms import remedy
 from bottleneck.errors import CacheError, DamagedShard, NewerShard, ShardError
 from bottleneck.files import canonical_json, sha256_hex, write_atomic
 from bottleneck.images.digest import Signature, signature
@@ -159,7 +160,7 @@ def reading(path: Path) -> Iterator[None]:
             raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
         raise CacheError(
             f"cannot read {path}: {error.strerror or error}. If that does not pass, move the file away: "
-            f"`bottleneck extract` computes its images again"
+            f"{remedy(path.parents[1])} computes its images again"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,16 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.request import Request, full_name
+from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
+from bottleneck.cache.finding import the_one
 from bottleneck.cache.index import Entry, Index, load_entry, save_entry
+from bottleneck.cache.quarantine import quarantine
 from bottleneck.cache.reading import read_rows
-from bottleneck.cache.shard import Blocks, Buffer, Rows, matches_name, read_blocks, write_shard, writing
+from bottleneck.cache.rooms import ACTIVATIONS, FEATURES, remedy
+from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
 from bottleneck.cache.stream import Stream
 from bottleneck.errors import (
     BottleneckWarning,
     CacheError,
-    DamagedShard,
     MissingFeatures,
     ModelError,
     NewerShard,
@@ -38,10 +39,14 @@ _SHARD_BYTES = 256 << 20  # of features, in one shard at most
 class FeatureCache:
     """A folder of features, ``<root>/features/<model>-<fingerprint>/``, one sub-folder a spec.
 
+    Beside it lies ``<root>/activations/``, see `activations`, which only fine-tuning and maintenance ask for.
+
     Parameters
     ----------
     root : path
         Created when something is written.
+    room : str
+        ``"features"``, or ``"activations"`` for what `activations` returns.
 
     Examples
     --------
@@ -50,12 +55,26 @@ class FeatureCache:
     []
     """
 
-    def __init__(self, root: str | os.PathLike[str] = "cache") -> None:
+    def __init__(self, root: str | os.PathLike[str] = "cache", *, room: str = FEATURES) -> None:
         self.root = Path(root)
+        self.room = room
+
+    @property
+    def folder(self) -> Path:
+        """Where the stores lie."""
+        return self.root / self.room
+
+    def activations(self) -> "FeatureCache":
+        """Return the room of the activations that fine-tuning keeps; no feature is in it, and none of them here."""
+        return FeatureCache(self.root, room=ACTIVATIONS)
+
+    def rooms(self) -> tuple["FeatureCache", "FeatureCache"]:
+        """Return the room of the features and that of the activations."""
+        return FeatureCache(self.root), self.activations()
 
     def store(self, spec: Spec) -> "Store":
         """Return the store of `spec`, which may be empty."""
-        return Store(self.root / "features" / f"{_file_name(spec.backbone)}-{spec.fingerprint}", spec)
+        return Store(self.folder / f"{_file_name(spec.backbone)}-{spec.fingerprint}", spec)
 
     def stores(self) -> list["Store"]:
         """Return the stores of all specs, by name; one whose spec cannot be read is left out with a warning."""
@@ -67,14 +86,14 @@ class FeatureCache:
     def listed(self) -> tuple[list["Store"], list[str]]:
         """Return the stores, and what is wrong with those whose spec cannot be read."""
         found, problems = [], []
-        for folder in sorted((self.root / "features").glob("*/")):
+        for folder in sorted(self.folder.glob("*/")):
             if folder.name.startswith(TEMPORARY):
                 continue  # being removed
             try:
                 found.append(self.open(folder.name))
             except CacheError as error:
                 if (folder / "spec.json").exists() or any((folder / "shards").glob("*.h5")):
-                    problems.append(f"{error}; its features are left alone")
+                    problems.append(f"{error}; its {self.room} are left alone")
         return found, problems
 
     def find(self, name: str) -> "Store":
@@ -87,17 +106,7 @@ class FeatureCache:
         CacheError
             If there is none, or more than one.
         """
-        stores = self.stores()
-        name = full_name(name)
-        found = [store for store in stores if store.spec.backbone == name]
-        found = found or [store for store in stores if (asked := store.asked()) and asked.model == name]  # with a tag
-        found = found or [store for store in stores if store.name.startswith(name) and "-" in name]
-        found = found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
-        if len(found) == 1:
-            return found[0]
-        known = ", ".join(store.short_name for store in found or stores) or "none"
-        advice = f"name one of {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
-        raise CacheError(f"expected features of {name!r} in {self.root}, found {len(found)} specs; {advice}")
+        return the_one(self.stores(), name, f"{self.room} of {name!r} in {self.root}")
 
     def open(self, name: str) -> "Store":
         """Return the store of that name.
@@ -107,7 +116,7 @@ class FeatureCache:
         CacheError
             If there is none, or its ``spec.json`` cannot be read.
         """
-        folder = self.root / "features" / name
+        folder = self.folder / name
         try:
             own = self.store(Spec.from_json(read_json(folder / "spec.json")))
         except (OSError, ValueError, TypeError) as error:
@@ -173,7 +182,7 @@ class Store:
         """
         for entry in self.index().entries.values():
             return entry.dim
-        raise MissingFeatures(f"expected features in {self.folder}, found none: run `bottleneck extract`")
+        raise MissingFeatures(f"expected features in {self.folder}, found none: run {remedy(self.folder)}")
 
     def has(self, digests: Digests) -> NDArray[np.bool_]:
         """Return for each of ``(n, 32)`` digests whether its features are here."""
@@ -206,9 +215,7 @@ class Store:
         The shards that hold them are read whole, several at once, and proven before a row is served; a damaged one is
         moved to ``quarantine/``, and its images are missing from then on, unless another shard has them too.
         """
-        return read_rows(
-            self.index(), digests, self._blocks, self._quarantine, as_stored=as_stored, where=str(self.folder)
-        )
+        return read_rows(self.index(), digests, self._blocks, self._quarantine, as_stored=as_stored, where=self.folder)
 
     def stream(self, digests: Digests) -> Stream:
         """Return the features of the given images, each once, to be read again and again without being held."""
@@ -263,25 +270,16 @@ class Store:
         str or None
             What to tell the user; None where another process has written the shard whole again since it was read.
         """
-        path = self._shard(name)
-        if isinstance(error, DamagedShard) and matches_name(path, name):
-            return None
-        target = self.folder / "quarantine" / f"{name}-{time.time_ns()}.h5"
-        moved = f"It was moved to {target.parent}"
-        try:
-            target.parent.mkdir(exist_ok=True)
-            path.replace(target)
-        except FileNotFoundError:
-            moved = "Another process has moved it to quarantine"
-        except OSError:
-            moved = "It is left where it is, and not used"
-        if isinstance(error, DamagedShard) and matches_name(target, name):
-            with suppress(OSError):  # it was written again between the look and the move
-                target.replace(path)
-                return None
+        message = quarantine(self._shard(name), error)
+        if message:
+            with suppress(OSError):
+                self._memo(name).unlink()
+        return message
+
+    def keep(self) -> None:
+        """Say that this store is in use: `bottleneck.cache.maintain.gc` then takes it for newly written."""
         with suppress(OSError):
-            self._memo(name).unlink()
-        return f"{error}. {moved}; `bottleneck extract` computes its images again"
+            os.utime(self.folder / "spec.json")
 
     def remember_request(self, request: dict[str, Any]) -> None:
         """Keep how the backbone of this spec was asked for, so that it can be built again."""

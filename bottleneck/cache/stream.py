@@ -69,7 +69,7 @@ class Stream:
         self._parts: tuple[Part, ...] = ()
         self._pools: list[NDArray[Any]] = []
         now = index()
-        self._dim = the_dim(now, str(folder))
+        self._dim = the_dim(now, folder)
         self._locate(now)
 
     @property
@@ -154,7 +154,7 @@ class Stream:
         done = np.zeros(len(self._digests), bool)
         for part in parts:
             done[part.rows] = True
-        for needed in rounds(index, self._digests, DigestSet(self._digests), done, str(self._folder)):
+        for needed in rounds(index, self._digests, DigestSet(self._digests), done, self._folder):
             for name, outcome in self._proven(needed):
                 if isinstance(outcome, Part):
                     parts.append(outcome)

@@ -16,23 +16,20 @@ def cache() -> None:
 
 @command("info", short_help="What is in it.")
 def info(as_json: bool, cache: str, runs: str) -> None:
-    """List the specs with their images, bytes and dates."""
+    """List the specs with their images, bytes and dates; and the activations that fine-tuning has kept."""
     from bottleneck.cache.maintain import info as look
     from bottleneck.cache.store import FeatureCache
-    from bottleneck.cli.show import plain_console, specs_table
+    from bottleneck.cli.show import activations_list, specs_list
 
-    found = look(FeatureCache(cache))
-    if found:
-        plain_console().print(specs_table(found))
-    for spec in found:
-        if spec.asked:
-            say(f"{spec.short_name}: {spec.asked}")
-        if spec.problem:
-            say(f"{spec.short_name}: {spec.problem}")
-    total = sum(spec.bytes for spec in found)
-    say(f"{len(found)} specs, {sum(spec.images for spec in found)} rows, {total / 1e6:,.1f} MB in {cache}")
+    features, activations = (look(room) for room in FeatureCache(cache).rooms())
+    specs_list(features)
+    total = sum(spec.bytes for spec in features)
+    say(f"{len(features)} specs, {sum(spec.images for spec in features)} rows, {total / 1e6:,.1f} MB in {cache}")
+    if activations:
+        activations_list(activations)
     if as_json:
-        put_json({"cache": cache, "bytes": total, "specs": [vars(spec) for spec in found]})
+        told = {"specs": [vars(spec) for spec in features], "activations": [vars(spec) for spec in activations]}
+        put_json({"cache": cache, "bytes": total, **told})
 
 
 @command("verify", short_help="Prove every byte; exit 1 on damage.")
@@ -78,16 +75,17 @@ def merge(sources: tuple[str, ...], as_json: bool, cache: str, runs: str) -> Non
 def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
     """Join many small shards into few, of SPEC or of all specs. Others may read and extract meanwhile."""
     from bottleneck.cache.compact import compact as join
+    from bottleneck.cache.finding import find_anywhere
     from bottleneck.cache.store import FeatureCache
 
     home = FeatureCache(cache)
-    done = {}
-    for store in [home.find(spec)] if spec else home.stores():
+    done: dict[str, dict[str, object]] = {room.room: {} for room in home.rooms()}
+    for store in [find_anywhere(home, spec)] if spec else [store for room in home.rooms() for store in room.stores()]:
         sizes = join(store)
-        done[store.name] = vars(sizes)
+        done[store.folder.parent.name][store.name] = vars(sizes)
         say(f"{store.short_name}: {sizes.before} shards before, {sizes.after} after")
     if as_json:
-        put_json({"cache": cache, "specs": done})
+        put_json({"cache": cache, "specs": done["features"], "activations": done["activations"]})
 
 
 @command("export", short_help="Write features for other programs.")
@@ -127,10 +125,13 @@ def export(
         put_json({"out": out, "format": layout, "spec": chosen.store.name, **counts})
 
 
-@command("rm", short_help="Delete all features of a spec.")
+@command("rm", short_help="Delete all features, or activations, of a spec.")
 @click.argument("spec")
 def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
-    """Delete SPEC, named as `bottleneck cache info` shows it: the model, or enough of its fingerprint."""
+    """Delete SPEC, named as `bottleneck cache info` shows it: the model, or enough of its fingerprint.
+
+    Where features and activations have the name, features/SPEC and activations/SPEC tell them apart.
+    """
     from bottleneck.cache.maintain import remove
     from bottleneck.cache.store import FeatureCache
 
@@ -150,17 +151,22 @@ def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
     help="Keep what is younger: an extraction at work may need it.",
 )
 def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None:
-    """Delete unfinished files, what is in quarantine, and features of images that no dataset names any more."""
+    """Delete unfinished files, what is in quarantine, and features of images that no dataset names any more.
+
+    Activations of fine-tuning go in the same way, and all of a spec that were not written for so many DAYS.
+    """
     from bottleneck.cache.maintain import gc as sweep
     from bottleneck.cache.store import FeatureCache
 
     found = sweep(FeatureCache(cache), days=days, dry_run=dry_run)
     for path in found.paths:
         say(f"  {path}")
+    old = f"activations of {found.activations} specs, " if found.activations else ""
     young = f"; {found.young} rows more are unneeded, but younger than {days:g} days" if found.young else ""
     say(
-        f"{'would delete' if dry_run else 'deleted'} features of {found.images} images, {found.temporaries} unfinished "
-        f"files, {found.quarantined} in quarantine, {found.memos} memos: {found.bytes / 1e6:,.1f} MB{young}"
+        f"{'would delete' if dry_run else 'deleted'} features of {found.images} images, {old}"
+        f"{found.temporaries} unfinished files, {found.quarantined} in quarantine, {found.memos} memos: "
+        f"{found.bytes / 1e6:,.1f} MB{young}"
     )
     if as_json:
         counts = {name: value for name, value in vars(found).items() if name != "paths"}

@@ -150,11 +150,11 @@ def runs_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def specs_table(specs: Sequence[StoreInfo]) -> Table:
-    """Return a table of what is cached, a line a spec."""
+def specs_table(specs: Sequence[StoreInfo], values: str = "features") -> Table:
+    """Return a table of what is cached, a line a spec; `values` says what a row of numbers is called."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("spec", overflow="fold")
-    for name in ("images", "features", "shards", "MB"):
+    for name in ("images", values, "shards", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("written", no_wrap=True)
     for spec in specs:
@@ -162,6 +162,29 @@ def specs_table(specs: Sequence[StoreInfo]) -> Table:
         shards, megabytes = f"{spec.shards}{held}", f"{spec.bytes / 1e6:,.1f}"
         table.add_row(spec.short_name, str(spec.images), str(spec.dim), shards, megabytes, (spec.last or "")[:10])
     return table
+
+
+def specs_list(specs: Sequence[StoreInfo], values: str = "features") -> None:
+    """Print `specs_table`, and what there is to say of a spec."""
+    if specs:
+        plain_console().print(specs_table(specs, values))
+    for spec in specs:
+        if spec.asked:
+            say(f"{spec.short_name}: {spec.asked}")
+        if spec.problem:
+            say(f"{spec.short_name}: {spec.problem}")
+
+
+def activations_list(specs: Sequence[StoreInfo]) -> None:
+    """Print what fine-tuning has kept, at which layers, and how to be rid of it."""
+    specs_list(specs, "activations")
+    for layer in sorted({spec.layer for spec in specs}):
+        say(f"at {layer}: {', '.join(spec.short_name for spec in specs if spec.layer == layer)}")
+    say(
+        f"activations of {len(specs)} specs, {sum(spec.images for spec in specs)} rows, "
+        f"{sum(spec.bytes for spec in specs) / 1e6:,.1f} MB. They can be deleted at any time (fine-tuning computes "
+        f"them again): bottleneck cache rm SPEC"
+    )
 
 
 def predictions_table(predictions: Predictions, target: IO[str]) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ def cache(tmp_path: Path) -> FeatureCache:
 @pytest.fixture
 def store(cache: FeatureCache, spec: Spec) -> Store:
     return cache.store(spec)
+
+
+@pytest.fixture
+def activations(cache: FeatureCache, spec: Spec) -> Store:
+    """Return a store of activations, of the same network as `store`."""
+    return cache.activations().store(replace(spec, layer="layer3", pooling="none"))
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from bottleneck.backbones.request import Request
-from bottleneck.errors import BottleneckWarning, CacheError
-from tests.cache.numbered import add, digests, features
+from bottleneck.cache.finding import find_anywhere
+from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
+from tests.cache.numbered import add, digests, features, files, flip_a_feature
 
 
 def test_specs_never_mix(cache, store, spec):
@@ -173,6 +174,84 @@ def test_features_are_read_without_spec_json_and_the_next_append_mends_it(cache,
     assert np.array_equal(store.read(digests(1)), features(1))
     add(store, 2)
     assert cache.stores() == [store]
+
+
+# --- the room of the activations ---------------------------------------------------------------------------------
+
+
+def test_activations_lie_beside_the_features_in_the_same_layout(cache, store, activations, spec):
+    path, beside = add(store, 1), add(activations, 1)
+
+    assert beside.parents[2] == cache.root / "activations"
+    assert activations.name == f"tiny-{replace(spec, layer='layer3', pooling='none').fingerprint}"
+    layout = {name.replace(path.stem, "x") for name in files(store.folder)}
+    assert {name.replace(beside.stem, "x") for name in files(activations.folder)} == layout
+
+
+def test_features_and_activations_never_see_each_other(cache, store, activations):
+    add(store, 1), add(activations, 2)
+
+    assert cache.stores() == cache.listed()[0] == [store]
+    assert cache.activations().stores() == cache.activations().listed()[0] == [activations]
+    assert cache.find("tiny") == store
+    assert cache.activations().find("tiny") == activations
+    for home, name in ((cache, activations.name), (cache.activations(), store.name)):
+        with pytest.raises(CacheError, match="found 0 specs"):
+            home.find(name)
+        with pytest.raises(CacheError, match="expected a spec"):
+            home.open(name)
+    assert cache.activations().open(activations.name) == activations
+
+
+def test_one_spec_in_both_rooms_is_two_maps(cache, store, spec):
+    beside = cache.activations().store(spec)
+    store.append(digests(1), features(1))
+    beside.append(digests(1), features(2))
+
+    assert beside.name == store.name
+    assert np.array_equal(store.read(digests(1)), features(1))
+    assert np.array_equal(beside.read(digests(1)), features(2))
+
+
+def test_the_activations_of_activations_are_the_same_room(cache, activations):
+    add(activations, 1)
+
+    assert cache.activations().activations().stores() == [activations]
+    assert [room.room for room in cache.activations().rooms()] == ["features", "activations"]
+
+
+def test_what_activations_have_lost_fine_tuning_computes_again(activations):
+    with pytest.raises(MissingFeatures, match=r"expected activations of 1 .* run fine-tuning again"):
+        activations.read(digests(1))
+    with pytest.raises(MissingFeatures, match="run fine-tuning"):
+        activations.dim()
+    flip_a_feature(add(activations, 1), 1)
+    with pytest.warns(BottleneckWarning, match="moved to .* fine-tuning computes its images again"):
+        assert not activations.has(digests(1)).any()
+
+
+def test_a_name_is_looked_for_in_both_rooms(cache, store, activations, spec):
+    add(activations, 1)
+    assert find_anywhere(cache, "tiny") == activations
+
+    add(store, 1)
+    assert find_anywhere(cache, store.short_name) == store
+    assert find_anywhere(cache, activations.short_name) == activations
+    with pytest.raises(CacheError, match="found 2 specs") as caught:
+        find_anywhere(cache, "tiny")
+    for name in (f"features/{store.short_name}", f"activations/{activations.short_name}"):
+        assert name in str(caught.value)
+    assert find_anywhere(cache, "features/tiny") == store
+    assert find_anywhere(cache, "activations/tiny") == activations
+
+
+def test_one_spec_in_both_rooms_can_be_told_apart(cache, store, spec):
+    beside = cache.activations().store(spec)
+    add(store, 1), add(beside, 1)
+
+    with pytest.raises(CacheError, match=f"features/{store.short_name}, activations/{store.short_name}"):
+        find_anywhere(cache, store.name)
+    assert find_anywhere(cache, f"activations/{store.name}") == beside
 
 
 # --- how the backbone was asked for -----------------------------------------------------------------------------

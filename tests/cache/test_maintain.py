@@ -8,8 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from bottleneck.cache.compact import Compaction, compact
 from bottleneck.cache.maintain import Verification, gc, info, remove, verify
+from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import save_scan
+from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning, CacheError
 from bottleneck.files import TEMPORARY
 from bottleneck.images.dataset import Dataset
@@ -307,3 +310,144 @@ def test_a_dataset_that_cannot_be_read_stops_it_before_anything_is_deleted(cache
         gc(cache)
 
     assert store.has(digests(1, 2)).all()
+
+
+# --- activations ------------------------------------------------------------------------------------------------
+
+
+def test_info_of_features_has_no_activations_and_of_activations_nothing_else(cache, store, activations):
+    add(store, 1), add(activations, 1, 2, dtype="float16")
+
+    assert [(found.name, found.layer) for found in info(cache)] == [(store.name, "fc:input")]
+    (found,) = info(cache.activations())
+    assert (found.name, found.layer, found.images, found.dtype) == (activations.name, "layer3", 2, "float16")
+
+
+def test_activations_are_verified_too(cache, store, activations):
+    add(store, 1)
+    rot(add(activations, 2, 3), (2, 3))
+    found = verify(cache)
+
+    assert found.shards == 2
+    (problem,) = found.damage
+    assert "fine-tuning computes its images again" in problem
+    assert activations.missing(digests(2, 3)).tolist() == [0, 1]
+    assert store.has(digests(1)).all()
+
+
+def test_a_spec_of_activations_that_cannot_be_read_is_damage(cache, store, activations):
+    add(store, 1), add(activations, 1)
+    (activations.folder / "spec.json").write_text("{")
+
+    (problem,) = verify(cache).damage
+    assert "its activations are left alone" in problem
+
+
+def test_a_cache_of_activations_alone_is_verified(cache, activations):
+    add(activations, 1)
+
+    assert verify(cache) == Verification(shards=1, damage=[])
+
+
+def test_activations_are_deleted_by_their_name_and_no_features(cache, store, activations):
+    add(store, 1), add(activations, 1)
+    with pytest.raises(CacheError, match="found 2 specs"):
+        remove(cache, "tiny")
+    gone = remove(cache, activations.short_name)
+
+    assert (gone.name, gone.layer) == (activations.name, "layer3")
+    assert os.listdir(cache.root / "activations") == []
+    assert cache.stores() == [store]
+
+
+def test_activations_that_no_dataset_names_go_and_the_others_stay(cache, activations):
+    name_images(cache, 1, 2)
+    for path in (add(activations, 1, 3), add(activations, 4)):
+        age(path, 20)
+    add(activations, 2)
+    found = gc(cache)
+
+    assert (found.images, found.activations) == (2, 0)
+    assert activations.missing(digests(1, 2, 3, 4)).tolist() == [2, 3]
+    assert np.array_equal(activations.read(digests(1, 2)), features(1, 2))
+
+
+@pytest.mark.parametrize("place", ["activations", "store", "shards"])
+def test_unfinished_files_among_activations_go(cache, activations, place):
+    name_images(cache, 1)
+    add(activations, 1)
+    folder = {"activations": activations.folder.parent, "store": activations.folder}.get(
+        place, activations.folder / "shards"
+    )
+    left = folder / f"{TEMPORARY}9-x"
+    left.write_bytes(b"half")
+    age(left, 20)
+
+    assert gc(cache).paths == [left]
+    assert not left.exists()
+    assert activations.has(digests(1)).all()
+
+
+def test_quarantine_of_activations_goes(cache, activations):
+    name_images(cache, 1)
+    add(activations, 1)
+    flip_a_feature(add(activations, 2), 2)
+    with pytest.warns(BottleneckWarning, match="damaged"):
+        activations.digests()
+    (held,) = (activations.folder / "quarantine").iterdir()
+    age(held, 20)
+
+    assert gc(cache).quarantined == 1
+    assert not held.exists()
+
+
+def grow_old(store, days: float = 20) -> None:
+    for path in store.folder.rglob("*"):
+        age(path, days)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_activations_that_were_not_written_for_long_go_whole_and_features_never(cache, store, activations, dry_run):
+    name_images(cache, 1)
+    add(store, 1), add(activations, 1)
+    grow_old(store), grow_old(activations)
+    size = sum(path.lstat().st_size for path in [activations.folder, *activations.folder.rglob("*")])
+    found = gc(cache, dry_run=dry_run)
+
+    assert (found.activations, found.images, found.paths) == (1, 0, [activations.folder])
+    assert found.bytes >= size
+    assert activations.folder.exists() == dry_run
+    assert store.has(digests(1)).all()
+
+
+@pytest.mark.parametrize("sign", ["a shard", "a shard in the making", "in use"])
+def test_activations_that_are_written_or_used_stay(cache, activations, sign):
+    name_images(cache, 1, 2)
+    add(activations, 1)
+    grow_old(activations)
+    if sign == "a shard":
+        add(activations, 2)
+    elif sign == "in use":
+        activations.keep()
+    else:
+        (activations.folder / "shards" / f"{TEMPORARY}9-x").write_bytes(b"half")
+
+    assert gc(cache).paths == []
+    assert activations.has(digests(1)).all()
+
+
+def test_activations_are_compacted_by_the_same_code(activations):
+    for number in range(3):
+        add(activations, number)
+
+    assert compact(activations) == Compaction(before=3, after=1)
+    assert np.array_equal(activations.read(digests(0, 1, 2)), features(0, 1, 2))
+
+
+def test_merge_leaves_activations_alone(cache, store, activations, tmp_path):
+    add(store, 1), add(activations, 1)
+    other = FeatureCache(tmp_path / "other")
+
+    assert merge(other, cache.root).added == 1
+    assert other.activations().stores() == []
+    assert not (other.root / "activations").exists()

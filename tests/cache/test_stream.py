@@ -610,6 +610,66 @@ def test_images_of_a_shard_that_vanishes_for_good_are_missing(store, passed):
         passed(stream)
 
 
+# --- very wide rows ---------------------------------------------------------------------------------------------
+
+
+def wide(store: Store, count: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Append rows of any finite numbers that float16 has."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 32), np.uint8)
+    values = random.integers(0, 0x7C00, (count, dim), np.uint16).view(np.float16)
+    store.append(images, values)
+    return images, values
+
+
+@PASSES
+@pytest.mark.parametrize(("count", "dim"), [(1, 1_000_000), (3, 200_704), (5, 1_000_000), (9, 300_000)])
+def test_rows_wider_than_a_chunk_come_back_bit_for_bit(activations, passed, count, dim):
+    images, values = wide(activations, count, dim)
+    order = np.arange(count)[::-1]
+
+    found = activations.read(images[order], as_stored=True)
+    assert found.dtype == np.float16
+    assert found.tobytes() == values[order].tobytes()
+    assert together(passed(activations.stream(images[order]))).tobytes() == values[order].tobytes()
+    assert activations.read(images[-1:], as_stored=True).tobytes() == values[-1:].tobytes()
+
+
+def test_of_wide_rows_a_chunk_has_one_and_little_is_padding(activations):
+    wide(activations, 7, 1_000_000)
+    (path,) = activations.shards()
+    with h5py.File(path) as file:
+        assert file["features"].chunks == (1, 1_000_000)
+    assert path.stat().st_size < 7 * 2_000_000 * 1.01
+
+
+def test_wide_rows_of_one_shard_are_mixed(activations, monkeypatch):
+    images, _ = wide(activations, 40, 50_000)
+    monkeypatch.setattr(bottleneck.cache.stream, "_POOL_BYTES", 500_000)  # five rows; a chunk has ten
+    firsts = [found[0][0].tolist() for found in (mixed(activations.stream(images), seed, 4) for seed in range(3))]
+
+    assert len({tuple(first) for first in firsts}) == 3
+
+
+@PASSES
+def test_memory_of_wide_rows_is_bounded_by_the_pools(activations, monkeypatch, passed):
+    images, _ = wide(activations, 40, 500_000)  # 40 MB
+    monkeypatch.setattr(bottleneck.cache.stream, "_POOL_BYTES", 4_000_000)
+    start = {blocks: Stream.blocks, mixed: lambda stream: stream.mixed(np.random.default_rng(0), batch=4)}[passed]
+
+    tracemalloc.start()
+    stream = activations.stream(images)
+    opening = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    count = sum(len(rows) for rows, _ in start(stream))
+    passing = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert count == 40
+    assert opening < 10e6  # four threads prove; a block each
+    assert passing < 21e6  # two pools of five or six rows, and a batch and its parts
+
+
 # --- memory -----------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,82 @@ def test_two_maintenance_jobs_at_once_are_refused(images, words):
     with maintenance(store().folder):
         assert "try again later" in run("cache", *words, code=1)[1]
     assert len(store().digests()) == 10
+
+
+# --- activations ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def activations(images):
+    """Return a store of wide activations of two of the images."""
+    kept = FeatureCache("cache").activations().store(replace(store().spec, layer="blocks.6.0", pooling="none"))
+    kept.append(store().digests()[:2], np.ones((2, 200_704), np.float16))
+    return kept
+
+
+def test_info_shows_activations_below_the_features_and_how_to_be_rid_of_them(activations):
+    lines = run("cache", "info")[1].splitlines()
+    rows = [line.split() for line in lines]
+    features, kept = ([row[0] for row in rows if row].index(one.short_name) for one in (store(), activations))
+    assert features < kept
+    (row,) = [row for row in rows if row[:1] == [activations.short_name]]
+    assert row[1:4] == ["2", "200704", "1"]
+    assert max(map(len, lines[: [line.startswith("at ") for line in lines].index(True)])) <= 80
+    assert "1 specs, 10 rows" in "\n".join(lines)
+    assert f"at blocks.6.0: {activations.short_name}" in lines
+    assert "deleted at any time (fine-tuning computes them again): bottleneck cache rm SPEC" in lines[-1]
+
+
+def test_info_without_activations_does_not_speak_of_them(images):
+    stdout, stderr = run("cache", "info", "--json")
+    assert "activations" not in stderr
+    assert json.loads(stdout)["activations"] == []
+
+
+def test_info_as_json_has_activations_under_a_key_of_their_own(activations):
+    told = json.loads(run("cache", "info", "--json")[0])
+    assert [one["name"] for one in told["specs"]] == [store().name]
+    (kept,) = told["activations"]
+    assert (kept["name"], kept["layer"], kept["images"], kept["dim"]) == (activations.name, "blocks.6.0", 2, 200_704)
+    assert told["bytes"] == told["specs"][0]["bytes"]
+
+
+def test_verify_proves_activations(activations):
+    damage(activations.shards()[0])
+    stdout, stderr = run("cache", "verify", "--json", code=1)
+    assert json.loads(stdout)["shards"] == 2
+    assert "fine-tuning computes its images again" in stderr
+    assert len(store().digests()) == 10
+
+
+def test_rm_takes_activations(activations):
+    assert "name one of features/" in run("cache", "rm", "efficientnet_lite0", code=1)[1]
+    assert "2 images" in run("cache", "rm", activations.short_name)[1]
+    assert FeatureCache("cache").activations().stores() == []
+    assert len(store().digests()) == 10
+
+
+def test_compact_takes_activations(activations):
+    activations.append(store().digests()[2:3], np.ones((1, 200_704), np.float16))
+    told = json.loads(run("cache", "compact", "--json")[0])
+    assert told["activations"] == {activations.name: {"before": 2, "after": 1}}
+    assert list(told["specs"]) == [store().name]
+    run("cache", "compact", activations.short_name)
+
+
+def test_gc_says_which_activations_were_not_written_for_long(activations):
+    for path in activations.folder.rglob("*"):
+        os.utime(path, (1, 1))
+    stdout, stderr = run("cache", "gc", "--dry-run", "--json")
+    assert json.loads(stdout)["activations"] == 1
+    assert "activations of 1 specs, " in stderr
+    run("cache", "gc")
+    assert not activations.folder.exists()
+
+
+def test_no_other_command_sees_activations(activations):
+    shutil.rmtree(store().folder)
+    assert "cached are: none" in run("fit", "--model", "efficientnet_lite0", code=1)[1]
+    assert "found none" in run("cache", "export", "--out", "x.npz", code=1)[1]
+    assert "found none" in run("compare", "--heads", "centroid", code=1)[1]
+    assert json.loads(run("cache", "merge", "cache", "--cache", "other", "--json", code=1)[0])

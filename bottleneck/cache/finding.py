@@ -1,0 +1,58 @@
+"""Which store a user means by a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bottleneck.backbones.request import full_name
+from bottleneck.cache.rooms import room_of
+from bottleneck.errors import CacheError
+
+if TYPE_CHECKING:
+    from bottleneck.cache.store import FeatureCache, Store
+
+
+def the_one(stores: Sequence[Store], name: str, wanted: str) -> Store:
+    """Return the store that `name` means, as `bottleneck.cache.store.FeatureCache.find` describes.
+
+    Raises
+    ------
+    CacheError
+        If it means none, or more than one; `wanted` says of what.
+    """
+    name = full_name(name)
+    found = [store for store in stores if store.spec.backbone == name]
+    found = found or [store for store in stores if (asked := store.asked()) and asked.model == name]  # with a tag
+    found = found or [store for store in stores if store.name.startswith(name) and "-" in name]
+    found = found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(_names(found or stores)) or "none"
+    advice = f"name one of {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
+    raise CacheError(f"expected {wanted}, found {len(found)} specs; {advice}")
+
+
+def find_anywhere(cache: FeatureCache, name: str) -> Store:
+    """Return the store of that name, of features or of activations; ``activations/NAME`` says of which.
+
+    Raises
+    ------
+    CacheError
+        If there is none, or more than one.
+    """
+    room, _, rest = name.partition("/")
+    for home in cache.rooms():
+        if room == home.room and rest:
+            return home.find(rest)
+    stores = [store for home in cache.rooms() for store in home.stores()]
+    return the_one(stores, name, f"features or activations of {name!r} in {cache.root}")
+
+
+def _names(stores: Sequence[Store]) -> list[str]:
+    """Return short names; with their rooms where there are two."""
+    rooms = [room_of(store.folder) for store in stores]
+    return [
+        f"{room}/{store.short_name}" if len(set(rooms)) > 1 else store.short_name
+        for room, store in zip(rooms, stores, strict=True)
+    ]

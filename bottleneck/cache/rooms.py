@@ -1,0 +1,16 @@
+"""The two rooms of a cache. They differ in their folder, and in who computes again what was lost."""
+
+from pathlib import Path
+
+FEATURES = "features"
+ACTIVATIONS = "activations"  # at the boundary between the frozen and the trained part of a network; fine-tuning's alone
+
+
+def room_of(store: Path) -> str:
+    """Return in which room the folder of a store lies."""
+    return store.parent.name
+
+
+def remedy(store: Path) -> str:
+    """Return what computes again what a store has lost."""
+    return "fine-tuning" if room_of(store) == ACTIVATIONS else "`bottleneck extract`"
