@@ -18,7 +18,7 @@ from bottleneck.cache.store import Store
 from bottleneck.images.keys import DigestSet
 
 _ROWS = 16_384  # of a full shard
-_BYTES = 64 << 20  # of its features
+_BYTES = 64 << 20  # of its features; no more than `Store.append` puts into one
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _groups(index: Index) -> Iterator[list[str]]:
 
 def _full(entry: Entry) -> int:
     """Return how many rows a full shard has."""
-    return min(_ROWS, max(2, _BYTES // (entry.dim * np.dtype(entry.dtype).itemsize)))
+    return min(_ROWS, max(1, _BYTES // (entry.dim * np.dtype(entry.dtype).itemsize)))
 
 
 def _join(store: Store, names: Sequence[str]) -> None:

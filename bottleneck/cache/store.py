@@ -33,7 +33,7 @@ from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests
 
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
-_SHARD_BYTES = 256 << 20  # of features, in one shard at most
+_SHARD_BYTES = 64 << 20  # of features, in one shard at most: two more of it are taken to write it, one to read it
 
 
 class FeatureCache:

@@ -14,7 +14,7 @@ _FIRST_COMMIT_SECONDS = 2.0
 _LAST_COMMIT_SECONDS = 60.0
 _COMMIT_SHARE = 0.02
 _COMMIT_ROWS = 16_384
-_COMMIT_BYTES = 256 << 20
+_COMMIT_BYTES = 64 << 20  # what one shard takes
 
 
 class Commits:

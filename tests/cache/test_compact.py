@@ -4,6 +4,7 @@ import threading
 import numpy as np
 import pytest
 
+import bottleneck.cache.store
 from bottleneck.cache import compact as module
 from bottleneck.cache.compact import Compaction, compact
 from bottleneck.cache.lock import maintenance
@@ -44,6 +45,21 @@ def test_compacting_twice_changes_nothing(store):
 
     assert compact(store) == Compaction(before=1, after=1)
     assert store.shards() == before
+
+
+@pytest.mark.parametrize(("rows", "after"), [(1, 4), (2, 2), (4, 1)])
+def test_a_joined_shard_is_no_larger_than_one_that_is_written(store, monkeypatch, rows, after):
+    for number in range(4):
+        add(store, number)
+    monkeypatch.setattr(module, "_BYTES", rows * features(1).nbytes)
+    monkeypatch.setattr(bottleneck.cache.store, "_SHARD_BYTES", rows * features(1).nbytes)
+
+    assert compact(store) == Compaction(before=4, after=after)
+    assert served(store, *range(4))
+
+
+def test_a_joined_shard_takes_one_append():
+    assert module._BYTES <= bottleneck.cache.store._SHARD_BYTES
 
 
 def test_a_shard_whose_images_all_stand_in_another_goes(store):

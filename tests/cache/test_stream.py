@@ -643,6 +643,14 @@ def test_of_wide_rows_a_chunk_has_one_and_little_is_padding(activations):
     assert path.stat().st_size < 7 * 2_000_000 * 1.01
 
 
+def test_wide_rows_become_shards_of_a_bounded_size(activations):
+    images, values = wide(activations, 70, 1_000_000)  # 140 MB
+
+    assert max(path.stat().st_size for path in activations.shards()) < 68e6
+    assert len(activations.shards()) == 3
+    assert activations.read(images, as_stored=True).tobytes() == values.tobytes()
+
+
 def test_wide_rows_of_one_shard_are_mixed(activations, monkeypatch):
     images, _ = wide(activations, 40, 50_000)
     monkeypatch.setattr(bottleneck.cache.stream, "_POOL_BYTES", 500_000)  # five rows; a chunk has ten
