@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
-from bottleneck.backbones.tuned import tuned, weights_of_run
+from bottleneck.backbones.tuned import read_tuned, weights_of_run
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.crew import work_together
+from bottleneck.crew import own, work_together
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
 from bottleneck.images.dataset import Dataset, Failure
@@ -164,16 +164,16 @@ def extract(
     started = time.perf_counter()
     home = FeatureCache(cache)
     weights = weights_of_run(weights, runs)
-    own = tuned(Path(weights))
+    tuned = read_tuned(Path(weights))
     request = Request(
-        model=model or (own.model if own else DEFAULT_MODEL),
+        model=model or (tuned.model if tuned else DEFAULT_MODEL),
         weights=weights,
         seed=seed,
         layer=listed(layer),
         pool=pool,
         flip=flip,
-        resize=resize or (own.options.get("resize") if own else None),
-        crop=crop or (own.options.get("crop") if own else None),
+        resize=resize or (tuned.options.get("resize") if tuned else None),
+        crop=crop or (tuned.options.get("crop") if tuned else None),
         restore_exclude=listed(restore_exclude),
         allow_partial=allow_partial,
         precision=precision,

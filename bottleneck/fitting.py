@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from bottleneck import __version__
-from bottleneck.backbones.tuned import tuned
+from bottleneck.backbones.tuned import read_tuned
 from bottleneck.cache.store import Store
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.engines.kept import Kept
@@ -177,8 +177,8 @@ def _score(store: Store, usable: Dataset, trained: Trained) -> float | None:
     said with them. Only what was not trained on tells how good they are.
     """
     asked = store.asked()
-    found = tuned(asked.file) if asked and asked.file else None
-    if found is None:
+    found = read_tuned(asked.file) if asked and asked.file else None
+    if asked is None or found is None:
         return None
     if found.dataset != usable.fingerprint():
         warnings.warn(

@@ -14,7 +14,7 @@ from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, first_line,
 from bottleneck.backbones.packages import torchvision
 from bottleneck.backbones.pooling import Layout, pooled
 from bottleneck.backbones.request import Request, no_such_weights
-from bottleneck.backbones.tuned import tuned
+from bottleneck.backbones.tuned import read_tuned
 from bottleneck.backbones.weights import Tensors
 from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.files import file_sha256
@@ -105,7 +105,7 @@ def _entry(request: Request) -> tuple[Any, tuple[str, ...]]:
 
 def _entry_of_file(path: Path, known: list[Any]) -> tuple[Any, tuple[str, ...]]:
     """Recognise torchvision's own files by their hash, which is in their names; fine-tuned ones tell what they were."""
-    if found := tuned(path):
+    if found := read_tuned(path):
         return next((entry for entry in known if entry.name == found.weights.upper()), known[0]), ()
     try:
         digest = file_sha256(path)

@@ -42,7 +42,7 @@ class Tuned:
         return {_KEY: json.dumps(vars(self), sort_keys=True)}
 
 
-def tuned(path: Path) -> Tuned | None:
+def read_tuned(path: Path) -> Tuned | None:
     """Return what a file says of the fine-tuning that has left it; None of others, and where it cannot be read."""
     if path.suffix.lower() != ".safetensors":
         return None

@@ -99,6 +99,10 @@ class _Setting:
     def recipe(self) -> Recipe:
         return self.settings.recipe
 
+    @property
+    def precision(self) -> str:
+        return precision_of(self.recipe, self.network, self.plan, self.device)
+
     def wanted(self) -> list[views.Wanted]:
         """Return the activations that are needed."""
         if self.boundary is None:
@@ -309,7 +313,7 @@ def _outline(setting: _Setting, path: Path, resumed: int | None, wanted: list[vi
         views=len(wanted) - 1 if boundary else 0,
         bytes=views.all_bytes(wanted, boundary) if boundary else 0,
         missing=views.missing_bytes(wanted, boundary) if boundary else 0,
-        precision=precision_of(recipe, setting.device),
+        precision=setting.precision,
     )
 
 
@@ -325,6 +329,9 @@ def _fill(setting: _Setting, wanted: list[views.Wanted], progress: Bar | None) -
         return
     joined = setting.processes
     device = str(setting.device)
+    if joined.rank == 0:
+        for one in wanted:
+            one.store.keep()
     views.fill(
         wanted,
         setting.network,
@@ -352,6 +359,7 @@ def _job(setting: _Setting) -> Job:
         val=Part(feed=validated, codes=codes(setting.parts.val, classes)),
         processes=setting.processes,
         device=setting.device,
+        precision=setting.precision,
     )
 
 
@@ -371,7 +379,7 @@ def _ended(setting: _Setting, path: Path, state: Progress, first: Start, *, fini
             parts=setting.parts,
             boundary=setting.boundary,
             recipe=setting.recipe,
-            precision=precision_of(setting.recipe, setting.device),
+            precision=setting.precision,
             progress=state,
             start=first,
             finite=finite,

@@ -12,7 +12,7 @@ from bottleneck import __version__
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import TIMM, Request
-from bottleneck.backbones.tuned import WEIGHTS, Tuned, tuned
+from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.errors import RunError
 from bottleneck.evaluate import evaluate, evaluate_probabilities, resolution
@@ -92,7 +92,7 @@ def _weights(result: Result) -> tuple[Backbone, Request]:
     """Write the weights, and read them back as every later command does."""
     asked, path = result.origin.request, result.path / WEIGHTS
     preprocessing = result.network.backbone.spec.preprocessing
-    before = tuned(asked.file) if asked.file else None
+    before = read_tuned(asked.file) if asked.file else None
     known = before.weights if before else asked.weights
     model = asked.model
     if model.startswith(TIMM) and "." not in model and not (asked.random or asked.file or known == "DEFAULT"):
