@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bottleneck.cache.store import Store
 from bottleneck.errors import HeadError
@@ -19,9 +21,10 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.leaderboard import LEVEL, Comparison, Row
-from bottleneck.leaks import find_leaks, one_label
+from bottleneck.leaks import find_leaks, one_label, score_on_tuned
 from bottleneck.parts import Part, check_memory, held_out, near_copies, part, warn_of_classes
-from bottleneck.training import Trained, train_head
+from bottleneck.runs import Run
+from bottleneck.training import Trained, score_head, train_head
 
 HEADS = (*NAMES, "svm-rbf")
 DEFAULT_HEADS = ("logistic", "svm", "softmax")
@@ -29,10 +32,12 @@ DEFAULT_HEADS = ("logistic", "svm", "softmax")
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row before the tests, and what they and a learning curve need."""
+    """A row before the tests, and what they and a learning curve need; a fine-tuned network has not been searched."""
 
     row: Row
-    trained: Trained
+    right: NDArray[np.bool_]
+    classes: tuple[str, ...]
+    trained: Trained | None
     store: Store
 
 
@@ -79,8 +84,9 @@ def compare(
     images : path or Dataset, optional
         See `bottleneck.scan`. By default what was last extracted with this cache.
     models : sequence of str
-        Models, ``MODEL@WEIGHTS`` for other than their usual weights (``resnet18@none``), or specs. What features the
-        cache lacks are extracted. By default all specs that are cached for these images.
+        Models, ``MODEL@WEIGHTS`` for other than their usual weights (``resnet18@none``), specs, or fine-tuned runs,
+        which are a row with the head that they have. What features the cache lacks are extracted. By default all specs
+        that are cached for these images.
     heads : sequence of str
         Those of `bottleneck.fit`, or ``svm-rbf``.
     cache, runs, split, C, folds, normalize, class_weight, search, device, memory, seed, allow_duplicates, progress
@@ -140,7 +146,7 @@ def compare(
         rows=_judged(entries),
         curve=curve,
         source=str(found.dataset.source),
-        classes=entries[0].trained.head.classes,
+        classes=entries[0].classes,
         heldout=setting.heldout,
         n_train=len(train),
         n_heldout=len(test),
@@ -173,7 +179,9 @@ def _entries(sources: Sequence[Source], setting: _Setting, progress: Progress | 
     heads, done = setting.heads, 0
     for source in sources:
         train, test = setting.parts(source.store)
-        for head in heads:
+        if source.run:
+            yield _tuned(source, source.run, test, setting, len(train) + len(test))
+        for head in () if source.run else heads:
             family, options = _own(head, setting.options)
             try:
                 check_memory(train, options.family(family), setting.memory)
@@ -181,22 +189,52 @@ def _entries(sources: Sequence[Source], setting: _Setting, progress: Progress | 
             except HeadError as error:
                 yield f"{head} on {source.name} is left out: {error}"
             else:
-                yield _Entry(_row(source, head, trained, len(train) + len(test)), trained, source.store)
+                row = _row(source, head, trained, len(train) + len(test))
+                if (score := score_on_tuned(source.store, setting.usable, row.cv_accuracy)) is not None:
+                    row = replace(row, cv_accuracy=score)
+                yield _Entry(row, trained.right, trained.head.classes, trained, source.store)
             done += 1
             if progress:
                 progress("train", done, len(sources) * len(heads))
 
 
 def _row(source: Source, head: str, trained: Trained, images: int) -> Row:
-    metrics, held = trained.metrics, next(iter(source.store.index().entries.values()))
-    low, high = metrics["accuracy_ci95"]
     return Row(
-        model=source.name,
-        spec=source.store.short_name,
         head=head,
         params=trained.search.params,
         cv_accuracy=trained.search.accuracy,
         cv_spread=trained.search.spread,
+        fit_seconds=trained.seconds,
+        **_measured(source, trained.metrics, images),
+    )
+
+
+def _tuned(source: Source, run: Run, test: Part, setting: _Setting, images: int) -> _Entry | str:
+    """Return the entry of a fine-tuned network, with the head that it has; or why it does not compare."""
+    if run.card["dataset"]["digest"] != setting.usable.fingerprint():
+        return (
+            f"{source.name} is left out: it was fine-tuned on other images, labels or splits, perhaps on some that are "
+            f"held out here"
+        )
+    scored = score_head(run.head, test)
+    row = Row(
+        head=run.card["head"],
+        params=run.card["params"],
+        cv_accuracy=run.score,
+        cv_spread=None,
+        fit_seconds=run.card["seconds"],
+        **_measured(source, scored.metrics, images),
+    )
+    return _Entry(row, scored.right, run.head.classes, None, source.store)
+
+
+def _measured(source: Source, metrics: dict[str, Any], images: int) -> dict[str, Any]:
+    """Return the fields of a row on features and the held-out part."""
+    held = next(iter(source.store.index().entries.values()))
+    low, high = metrics["accuracy_ci95"]
+    return dict(
+        model=source.name,
+        spec=source.store.short_name,
         accuracy=metrics["accuracy"],
         accuracy_ci95=(low, high),
         resolution=metrics["resolution"],
@@ -205,7 +243,6 @@ def _row(source: Source, head: str, trained: Trained, images: int) -> Row:
         ece=metrics["ece"],
         extracted=source.extracted,
         extract_seconds=source.seconds,
-        fit_seconds=trained.seconds,
         dim=held.dim,
         feature_bytes=images * held.dim * np.dtype(held.dtype).itemsize,
     )
@@ -214,7 +251,7 @@ def _row(source: Source, head: str, trained: Trained, images: int) -> Row:
 def _judged(entries: Sequence[_Entry]) -> tuple[Row, ...]:
     """Return the rows, each tested against the first on the same held-out images."""
     best, *others = entries
-    tests = [mcnemar(best.trained.right, other.trained.right) for other in others]
+    tests = [mcnemar(best.right, other.right) for other in others]
     rows = [best.row]
     for other, test, p_value in zip(others, tests, holm([test["p_value"] for test in tests]), strict=True):
         verdict = "not told apart"
@@ -225,5 +262,7 @@ def _judged(entries: Sequence[_Entry]) -> tuple[Row, ...]:
 
 
 def _curve(best: _Entry, train: Part, options: HeadOptions) -> Curve:
+    if best.trained is None:
+        raise HeadError(f"{best.row.model} is fine-tuned, and only heads are trained in seconds")
     name, own = _own(best.row.head, options)
     return draw_curve(train.table, train.labels, train.dataset.groups, best.trained.search, own.family(name), own)

@@ -2,26 +2,22 @@
 
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from bottleneck import __version__
-from bottleneck.backbones.tuned import read_tuned
-from bottleneck.cache.store import Store
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.engines.kept import Kept
-from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Held, Normalize
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
-from bottleneck.leaks import find_leaks, one_label
+from bottleneck.leaks import find_leaks, one_label, score_on_tuned
 from bottleneck.parts import check_labels, check_memory, held_out, near_copies, part, warn_of_classes
 from bottleneck.runs import Run, save_run
 from bottleneck.selection import select
-from bottleneck.training import Trained, train_head
+from bottleneck.training import train_head
 
 
 def fit(
@@ -137,7 +133,7 @@ def fit(
     check_memory(train, chosen, memory)
     near = near_copies(train, test)
     trained = train_head(head, options, train, test, store.spec.fingerprint)
-    score = _score(store, usable, trained)
+    score = score_on_tuned(store, usable, trained.search.accuracy)
     card = {
         "kind": "fit",
         "bottleneck": __version__,
@@ -168,30 +164,3 @@ def fit(
     }
     rows = prediction_rows(test.dataset, dataset, trained.predicted, trained.probabilities)
     return save_run(runs, f"{store.spec.backbone.replace('/', '_')}-{head}", trained.head, card, COLUMNS, rows)
-
-
-def _score(store: Store, usable: Dataset, trained: Trained) -> float | None:
-    """Return what the run is chosen by, where that is not the cross-validated accuracy; see `Run.score`.
-
-    Features of a network that was fine-tuned on these images know their labels: of the training part everything can be
-    said with them. Only what was not trained on tells how good they are.
-    """
-    asked = store.asked()
-    found = read_tuned(asked.file) if asked and asked.file else None
-    if asked is None or found is None:
-        return None
-    if found.dataset != usable.fingerprint():
-        warnings.warn(
-            f"these features come from a network that was fine-tuned on other images, labels or splits: where some of "
-            f"the held-out images were trained on, their accuracy says little ({asked.weights})",
-            BottleneckWarning,
-            stacklevel=3,
-        )
-        return None
-    warnings.warn(
-        "these features come from a network that was fine-tuned on the training images: cross-validation, which sees "
-        "them alone, flatters every head; look at the held-out part",
-        BottleneckWarning,
-        stacklevel=3,
-    )
-    return min(trained.search.accuracy, found.score)

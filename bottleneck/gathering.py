@@ -9,6 +9,7 @@ import numpy as np
 
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import Request
+from bottleneck.backbones.tuned import weights_of_run
 from bottleneck.cache.scans import load_last
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import CacheError, ImagesError, MissingFeatures
@@ -17,6 +18,7 @@ from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.parts import check_labels
+from bottleneck.runs import Run, find_run
 from bottleneck.selection import find_images, select
 
 
@@ -34,6 +36,8 @@ class Source:
     seconds : float or None
         That took; None where all was cached.
     failures : tuple of Failure
+    run : Run, optional
+        The fine-tuning that they come from, with a head of its own.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Source:
     extracted: int
     seconds: float | None
     failures: tuple[Failure, ...]
+    run: Run | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def gather(
         If no model is named, and none is cached for these images.
     """
     home = FeatureCache(cache)
-    wanted: list[str | Request] = [_wanted(home, name) for name in models]  # all are looked at before work begins
+    wanted: list[str | Request | Run] = [_wanted(home, name, runs) for name in models]  # all, before work begins
     if images is None and load_last(home.root) is None and models:
         images = "."
     dataset = find_images(images, home, Path(runs), True, shares, progress)
@@ -101,14 +106,18 @@ def request_of(name: str) -> Request:
     return Request(model=model, weights=weights or "DEFAULT")
 
 
-def _wanted(home: FeatureCache, name: str) -> str | Request:
-    """Return a spec's name as it is, and of a model what is asked for.
+def _wanted(home: FeatureCache, name: str, runs: str | os.PathLike[str]) -> str | Request | Run:
+    """Return a spec's name as it is, a fine-tuned run, and of a model what is asked for.
 
     Raises
     ------
     ModelError
         If there is no such model.
+    RunError
+        If a run cannot be read.
     """
+    if weights_of_run(name, runs) != name:
+        return find_run(runs, name)
     if any(name.startswith(store.name[:-64]) and store.name.startswith(name) for store in home.stores()):
         return name
     request = request_of(name)
@@ -126,7 +135,7 @@ def _cached(home: FeatureCache, dataset: Dataset) -> list[str]:
 
 def _source(
     name: str,
-    wanted: str | Request,
+    wanted: str | Request | Run,
     dataset: Dataset,
     cache: str | os.PathLike[str],
     runs: str | os.PathLike[str],
@@ -148,6 +157,8 @@ def _source(
             if asked is None:
                 raise
             wanted = asked
-    done = extract(dataset, **wanted.options(), cache=cache, runs=runs, remember=False, progress=progress)
+    run = wanted if isinstance(wanted, Run) else None
+    request = wanted.request if isinstance(wanted, Run) else wanted
+    done = extract(dataset, **request.options(), cache=cache, runs=runs, remember=False, progress=progress)
     seconds = done.seconds if done.computed else None
-    return Source(name, done.store, done.computed, seconds, done.failures)
+    return Source(name, done.store, done.computed, seconds, done.failures, run)

@@ -20,8 +20,10 @@ class Row:
     head : str
     params : dict
         What was chosen.
-    cv_accuracy, cv_spread : float
-        Mean and standard deviation over the folds.
+    cv_accuracy : float
+        Mean over the folds; of a fine-tuned network `bottleneck.runs.Run.score`.
+    cv_spread : float or None
+        Standard deviation over the folds; None of a fine-tuned network.
     accuracy, balanced_accuracy, log_loss, ece : float
         On the held-out part; see `bottleneck.evaluate`.
     accuracy_ci95, resolution
@@ -47,7 +49,7 @@ class Row:
     head: str
     params: dict[str, Any]
     cv_accuracy: float
-    cv_spread: float
+    cv_spread: float | None
     accuracy: float
     accuracy_ci95: tuple[float, float]
     resolution: float

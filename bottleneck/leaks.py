@@ -1,12 +1,15 @@
 """What stands on both sides of a split, and makes a score too good: copies, groups, near copies."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.errors import SplitError
+from bottleneck.backbones.tuned import read_tuned
+from bottleneck.cache.store import Store
+from bottleneck.errors import BottleneckWarning, SplitError
 from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.splits import parted
 from bottleneck.selection import some
@@ -114,6 +117,45 @@ def one_label(dataset: Dataset) -> Dataset:
     if not torn:
         return dataset
     return dataset.subset(row for row, digest in enumerate(dataset.digests) if digest.tobytes() not in torn)
+
+
+def score_on_tuned(store: Store, usable: Dataset, accuracy: float) -> float | None:
+    """Return what a head on features of a fine-tuned network may be chosen by; None on features of any other.
+
+    Such a network knows the labels of the images that it was trained on, and cross-validation, which sees these alone,
+    can say anything with its features. So it says at most what the fine-tuning said of itself.
+
+    Parameters
+    ----------
+    store : Store
+        Of the features.
+    usable : Dataset
+        The images on which a head was trained and tested.
+    accuracy : float
+        The head's, cross-validated.
+
+    Warns
+    -----
+    BottleneckWarning
+        That cross-validation flatters; or, where the network was trained with other images or splits, that even the
+        held-out part may.
+    """
+    asked = store.asked()
+    found = read_tuned(asked.file) if asked and asked.file else None
+    if found is None:
+        return None
+    if found.dataset != usable.fingerprint():
+        said = (
+            f"{store.short_name} are features of a network that was fine-tuned on other images, labels or splits: if "
+            f"held-out images are among those that it was trained on, their accuracy flatters"
+        )
+    else:
+        said = (
+            f"{store.short_name} are features of a network that was fine-tuned on these training images: "
+            f"cross-validation, which sees them alone, flatters every head; look at the held-out part"
+        )
+    warnings.warn(said, BottleneckWarning, stacklevel=3)
+    return min(accuracy, found.score)
 
 
 def find_near(

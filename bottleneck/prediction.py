@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
-from bottleneck.backbones.request import Request
-from bottleneck.errors import ImagesError, ModelError, RunError
+from bottleneck.errors import ImagesError, RunError
 from bottleneck.extraction import Extraction, extract
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
@@ -134,13 +133,7 @@ def _features(
     run: Run, images: "str | os.PathLike[str] | Dataset", cache: Path, runs: Path, progress: Progress | None
 ) -> Extraction:
     """Fill the cache for `images` with the run's own backbone."""
-    try:
-        weights = {"weights": str(run.weights.absolute())} if run.is_tuned else {}  # wherever the run has moved
-        request = Request(**{**run.card["request"], "precision": run.card["spec"]["precision"], **weights})
-    except (TypeError, KeyError, ModelError):
-        raise RunError(
-            f"no word in {run.path}/card.json on how its backbone was asked for: extract and fit again"
-        ) from None
+    request = run.request
     done = extract(
         images,
         labels=False,

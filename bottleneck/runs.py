@@ -84,6 +84,23 @@ class Run:
         return f"{self.card['model']} ({unusual})" if unusual else str(self.card["model"])
 
     @property
+    def request(self) -> Request:
+        """How its backbone is asked for, in the precision of its features; a fine-tuned one wherever it has moved.
+
+        Raises
+        ------
+        RunError
+            If the card does not tell.
+        """
+        try:
+            own = {"weights": str(self.weights.absolute())} if self.is_tuned else {}
+            return Request(**{**self.card["request"], "precision": self.card["spec"]["precision"], **own})
+        except (TypeError, KeyError, ModelError):
+            raise RunError(
+                f"no word in {self.path}/card.json on how its backbone was asked for: extract and fit again"
+            ) from None
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """The metrics on the held-out part, see `bottleneck.evaluate.evaluate`."""
         metrics: dict[str, Any] = self.card["metrics"]

@@ -1,6 +1,7 @@
 """A head, searched and fitted on one part of the images and looked at once on another."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,17 +80,43 @@ def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerp
     started = time.perf_counter()
     found = options.searched(head, train.table, train.labels, train.dataset.groups, fingerprint)
     seconds = time.perf_counter() - started
-    classes = found.head.classes
-    probabilities = np.empty((len(test), len(classes)))
-    for rows, features in test.table.blocks(_ROWS):
-        probabilities[rows] = found.head.probabilities(features)
-    predicted = [classes[code] for code in probabilities.argmax(axis=1)]
-    labels, known = test.labels, train.labels
+    known = train.labels
+    scored = score_head(found.head, test)
     of_rows = [known[row] for row in found.rows.tolist()]
-    metrics = evaluate(labels, predicted, classes)
     return Trained(
         search=found,
-        cross_validated=evaluate_probabilities(of_rows, found.probabilities, classes),
+        cross_validated=evaluate_probabilities(of_rows, found.probabilities, found.head.classes),
+        metrics=scored.metrics,
+        probabilities=scored.probabilities,
+        predicted=scored.predicted,
+        right=scored.right,
+        seconds=seconds,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What a head says of the held-out part, and how right it is; the fields are those of `Trained`."""
+
+    metrics: dict[str, Any]
+    probabilities: NDArray[np.float64]
+    predicted: list[str]
+    right: NDArray[np.bool_]
+
+
+def score_head(head: Head, test: Part) -> Scored:
+    """Look at a head on the held-out part."""
+    probabilities = np.empty((len(test), len(head.classes)))
+    for rows, features in test.table.blocks(_ROWS):
+        probabilities[rows] = head.probabilities(features)
+    return scored(probabilities, test.labels, head.classes)
+
+
+def scored(probabilities: NDArray[np.float64], labels: Sequence[str], classes: Sequence[str]) -> Scored:
+    """Compare probabilities ``(m, k)`` of the held-out part with its labels."""
+    predicted = [classes[code] for code in probabilities.argmax(axis=1)]
+    metrics = evaluate(labels, predicted, classes)
+    return Scored(
         metrics={
             **metrics,
             **evaluate_probabilities(labels, probabilities, classes),
@@ -98,5 +125,4 @@ def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerp
         probabilities=probabilities,
         predicted=predicted,
         right=np.array(labels) == np.array(predicted),
-        seconds=seconds,
     )

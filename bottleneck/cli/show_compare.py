@@ -41,7 +41,13 @@ def comparison_report(found: Comparison, options: Sequence[str]) -> None:
     if found.curve:
         _curve_lines(found.curve, found.best)
     failures_list(found.failures)
-    say(f"{len(found.failures)} failed; this makes the best a run: {_fit_command(found, options)}")
+    is_run = found.best.cv_spread is None
+    best = (
+        f"the best is a run: {found.best.model}"
+        if is_run
+        else f"this makes the best a run: {_fit_command(found, options)}"
+    )
+    say(f"{len(found.failures)} failed; {best}")
 
 
 def _fit_command(found: Comparison, options: Sequence[str]) -> str:
@@ -72,7 +78,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row.model,
         row.head,
-        f"{row.cv_accuracy:.1%} ± {row.cv_spread:.1%}",
+        f"{row.cv_accuracy:.1%} ± {row.cv_spread:.1%}" if row.cv_spread is not None else f"{row.cv_accuracy:.1%}",
         f"{row.accuracy:.1%}",
         f"{low:.1%} to {high:.1%}",
         "" if row.p_value is None else f"{row.p_value:.2g}",

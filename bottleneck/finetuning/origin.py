@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import build_without_numbers, load
@@ -113,7 +113,7 @@ def handed_back(
         )
     return Origin(
         run=chosen,
-        request=request_of(chosen),
+        request=replace(chosen.request, precision="fp32"),
         store=selected.store,
         dataset=selected.dataset,
         usable=usable,
@@ -159,22 +159,6 @@ def from_weights(
         classes=tuple(sorted({label for label, split in known if split == "train" and label is not None})),
         heldout=heldout,
     )
-
-
-def request_of(run: Run) -> Request:
-    """Return how the backbone of a run was asked for.
-
-    Raises
-    ------
-    RunError
-        If the card does not tell.
-    """
-    try:
-        return Request(**{**run.card["request"], "precision": "fp32"})
-    except (TypeError, KeyError, ModelError):
-        raise RunError(
-            f"no word in {run.path}/card.json on how its backbone was asked for: extract and fit again"
-        ) from None
 
 
 def with_module(runs: str | os.PathLike[str], name: str, model: str) -> Run | None:

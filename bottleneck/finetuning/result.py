@@ -1,7 +1,6 @@
 """What a fine-tuning leaves: the weights, the card, the predictions, the curves."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.errors import RunError
-from bottleneck.evaluate import evaluate, evaluate_probabilities, resolution
 from bottleneck.files import write_atomic
 from bottleneck.finetuning import curves
 from bottleneck.finetuning.boundary import Boundary
@@ -24,10 +22,11 @@ from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.parts import Parts
 from bottleneck.finetuning.progress import Progress
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.starting import Probabilities, Start, features_of, probabilities_of
+from bottleneck.finetuning.starting import Start, features_of, probabilities_of
 from bottleneck.finetuning.unfreezing import Plan
 from bottleneck.heads.linear import LinearHead
 from bottleneck.runs import Run, write_run
+from bottleneck.training import scored
 
 HEAD = "finetuned"  # what stands for the family of its head
 CHECKPOINT = "checkpoint"
@@ -67,18 +66,18 @@ def write(result: Result, seconds: float) -> Run:
     """
     heldout, classes = result.parts.heldout, result.origin.classes
     probabilities = probabilities_of(result.network.layer(), features_of(result.network, heldout, result.device))
-    predicted = [classes[code] for code in probabilities.argmax(axis=1)]
+    found = scored(probabilities, [str(label) for label in heldout.labels], classes)
     try:
         backbone, request = _weights(result)
         head = _head(result, backbone)
         card = {
             **_card(result, backbone, request),
-            "metrics": _metrics([str(label) for label in heldout.labels], predicted, probabilities, classes),
+            "metrics": found.metrics,
             "seconds": seconds,
         }
         write_atomic(result.path / "curves.csv", curves.table(result.progress.epochs).encode())
         write_atomic(result.path / "curves.png", _picture(result))
-        rows = prediction_rows(heldout, result.origin.dataset, predicted, probabilities)
+        rows = prediction_rows(heldout, result.origin.dataset, found.predicted, probabilities)
         run = write_run(result.path, head, card, COLUMNS, rows)
         shutil.rmtree(result.path / CHECKPOINT, ignore_errors=True)
     except OSError as error:
@@ -171,17 +170,6 @@ def _card(result: Result, backbone: Backbone, request: Request) -> dict[str, Any
         "fingerprint": backbone.spec.fingerprint,
         "request": request.to_json(),
         "versions": versions(),
-    }
-
-
-def _metrics(
-    labels: Sequence[str], predicted: Sequence[str], probabilities: Probabilities, classes: Sequence[str]
-) -> dict[str, Any]:
-    metrics = evaluate(labels, predicted, classes)
-    return {
-        **metrics,
-        **evaluate_probabilities(labels, probabilities, classes),
-        "resolution": resolution(len(labels), metrics["accuracy"]),
     }
 
 

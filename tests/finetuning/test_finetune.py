@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from bottleneck.backbones.registry import build
 from bottleneck.backbones.request import Request
 from bottleneck.cache.store import FeatureCache
-from bottleneck.errors import BottleneckWarning, Diverged, RunError, TuningError, UnknownModule
+from bottleneck.comparison import compare
+from bottleneck.errors import BottleneckWarning, Diverged, HeadError, RunError, TuningError, UnknownModule
 from bottleneck.extraction import extract
 from bottleneck.finetuning import finetune as module
 from bottleneck.finetuning.finetune import Outline, finetune
@@ -27,6 +28,7 @@ from bottleneck.finetuning.progress import Epoch
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.starting import Start
 from bottleneck.fitting import fit
+from bottleneck.images.scan import scan
 from bottleneck.prediction import predict
 from bottleneck.runs import best_run, list_runs, load_run
 from tests.conftest import write
@@ -468,3 +470,20 @@ def test_time_is_told(home):
     done = finetune(recipe=replace(SHORT, epochs=1))
     assert 0 < sum(epoch["seconds"] for epoch in done.card["curves"]) < done.card["seconds"]
     assert done.card["seconds"] < time.perf_counter() - started + 0.1
+
+
+def test_compare_takes_it_as_a_row_with_the_head_that_it_has(run):
+    done = finetune(recipe=replace(SHORT, lr=2e-3))
+    found = compare(models=[run.card["model"] + "@none", done.name], heads=["centroid"], learning_curve=True)
+    tuned = next(row for row in found.rows if row.model == done.name)
+    assert (tuned.head, tuned.cv_spread, tuned.cv_accuracy) == ("finetuned", None, done.score)
+    assert tuned.accuracy == done.metrics["accuracy"]
+    assert {row.verdict for row in found.rows} <= {"best", "not told apart", "worse", "better"}
+    assert len(found.rows) == 2
+
+
+def test_compare_leaves_out_one_of_other_splits(run, original):
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    fewer = scan(original / "images").subset(range(40))
+    with pytest.raises(HeadError, match="fine-tuned on other images, labels or splits"):
+        compare(fewer, models=[done.name])
