@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture parity catalogue bench-extract bench-heads lint clean
+.PHONY: demo test torture parity catalogue bench-extract bench-heads bench-finetune lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
@@ -32,6 +32,10 @@ bench-extract: $(VENV)/.installed-dev
 # Searching heads beside scikit-learn's GridSearchCV (half an hour, nearly all of it scikit-learn's).
 bench-heads: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_heads.py
+
+# Fine-tuning from a head that was handed back beside the tutorials' way (ten minutes).
+bench-finetune: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench_finetune.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
