@@ -18,7 +18,8 @@
     ├── HeadError (ValueError)            a head that cannot be fitted on, or used with, these features
     ├── TuningError (ValueError)          a network that cannot be fine-tuned as asked
     │   ├── UnknownModule (LookupError)   no part of the network has the name that was to be trained
-    │   └── Diverged (ArithmeticError)    training gave NaN or infinity; knows the last good state
+    │   ├── Diverged (ArithmeticError)    training gave NaN or infinity; knows the last good state
+    │   └── OtherFailed                   of several processes another cannot go on
     └── DownloadError (OSError)           a data set that could not be fetched or is not what was expected
 
     BottleneckWarning (UserWarning)       work goes on, and the user should know
@@ -162,6 +163,10 @@ class Diverged(TuningError, ArithmeticError):
     def __init__(self, message: str, run: Any) -> None:
         super().__init__(message)
         self.run = run
+
+
+class OtherFailed(TuningError):
+    """Of several processes that train together another cannot go on; it is the one that says why."""
 
 
 class DownloadError(BottleneckError, OSError):

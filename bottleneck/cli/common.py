@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from bottleneck.errors import BottleneckError, BottleneckWarning, WeightsMismatch
+from bottleneck.errors import BottleneckError, BottleneckWarning, OtherFailed, WeightsMismatch
 
 _STAGES = {
     "scan": "reading",
@@ -21,6 +23,8 @@ _STAGES = {
     "train": "training",
     "views": "activations",
 }
+
+_SAYING = 3  # seconds
 
 Command = Callable[..., None]
 
@@ -68,7 +72,13 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
+            if not is_first_process():
+                leave_it_to_another()
             _fail("interrupted", "Stopped. What was committed is kept; the same command goes on from there.", as_json)
+        except OtherFailed:
+            if debug:
+                raise
+            leave_it_to_another()
         except BrokenPipeError:
             raise  # `bottleneck predict ... | head`: click ends in silence
         except (BottleneckError, OSError) as error:
@@ -118,6 +128,17 @@ def _show_misfit(error: WeightsMismatch) -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, BottleneckWarning):
         say(click.style("warning: ", fg="yellow") + str(message))
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, of those that a torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE") or 1) < 2 or os.environ.get("RANK", "0") == "0"
+
+
+def leave_it_to_another() -> NoReturn:
+    """Exit with 1, once another process has said why: when one ends, torchrun ends the others."""
+    time.sleep(_SAYING)
+    sys.exit(1)
 
 
 def give_up(message: str) -> NoReturn:

@@ -1,11 +1,19 @@
 """``bottleneck finetune``."""
 
 import math
+import sys
 from typing import Any
 
 import click
 
-from bottleneck.cli.common import command, give_up, progress_bar, put_json
+from bottleneck.cli.common import (
+    command,
+    give_up,
+    is_first_process,
+    leave_it_to_another,
+    progress_bar,
+    put_json,
+)
 from bottleneck.cli.head_options import as_bytes
 from bottleneck.garbage import no_collection
 
@@ -131,19 +139,26 @@ def finetune(
     IMAGES is by default what the head was fitted on. Before the first step the network says exactly what the head said.
     The validation part chooses the epoch that is kept; the hand-back itself is one of them.
     """
-    _check(begin, head_init, model, run)
+    first = is_first_process()
     with no_collection():
         from bottleneck.cli.show_finetune import Watcher, ended
-        from bottleneck.errors import Diverged
+        from bottleneck.errors import Diverged, TuningError
         from bottleneck.finetuning.finetune import finetune as tune
         from bottleneck.finetuning.recipe import Recipe
 
+    try:
+        _check(begin, head_init, model, run)
+        asked = Recipe(**recipe)
+    except (click.UsageError, TuningError):
+        if first:
+            raise
+        leave_it_to_another()
     problem = ""
-    with progress_bar(hidden=as_json) as progress:
+    with progress_bar(hidden=as_json or not first) as progress:
         try:
             done = tune(
                 images,
-                recipe=Recipe(**recipe),
+                recipe=asked,
                 begin=begin,
                 run=run,
                 model=model,
@@ -158,6 +173,8 @@ def finetune(
             )
         except Diverged as error:
             done, problem = error.run, str(error)
+    if not first:
+        sys.exit(1 if problem else 0)
     ended(done)
     if as_json:
         card, metrics = done.card, done.metrics

@@ -185,7 +185,7 @@ def finetune(
     Returns
     -------
     Run
-        With ``model.safetensors``, ``curves.csv`` and ``curves.png``.
+        With ``model.safetensors``, ``curves.csv`` and ``curves.png``. Of several processes the first writes it.
 
     Raises
     ------
@@ -200,7 +200,39 @@ def finetune(
     if begin not in BEGINNINGS:
         raise TuningError(f"expected to begin with one of {', '.join(BEGINNINGS)}, got {begin!r}")
     joined = processes(device)
-    settings = Settings(recipe=recipe or Recipe(), begin=begin, run=_text(run), model=model)
+    with joined.one_voice():
+        return _finetune(
+            images,
+            joined,
+            Settings(recipe=recipe or Recipe(), begin=begin, run=_text(run), model=model),
+            cache=cache,
+            runs=runs,
+            device=device,
+            views_limit=views_limit,
+            memory=memory,
+            resume=resume,
+            progress=progress,
+            watch=watch,
+            began=began,
+        )
+
+
+def _finetune(
+    images: "str | os.PathLike[str] | Dataset | None",
+    joined: Processes,
+    settings: Settings,
+    *,
+    cache: str | os.PathLike[str],
+    runs: str | os.PathLike[str],
+    device: str | None,
+    views_limit: int,
+    memory: int | None,
+    resume: str | os.PathLike[str] | None,
+    progress: Bar | None,
+    watch: Watch | None,
+    began: float,
+) -> Run:
+    """Do what `finetune` says, in one of the processes that do it together."""
     path = None if resume is None else unfinished(runs, resume)
     if path is not None:
         settings = load_settings(path)
@@ -216,8 +248,10 @@ def finetune(
     chosen = optimizer(setting.network, setting.plan, setting.recipe)
     kept = load_checkpoint(path / CHECKPOINT, chosen) if resume is not None else None
     tell(_outline(setting, path, kept[0].last if kept else None, wanted))
-    first = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
-    tell(first)
+    first = None
+    if joined.rank == 0:
+        first = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
+        tell(first)
     _refit(setting)
     _fill(setting, wanted, progress)
     state = kept[0] if kept else Progress()
@@ -263,6 +297,11 @@ def _set_up(
             raise
         named = f"{error}. {other.card['model']} has a {error.pattern}: --run {other.name} fine-tunes that"
         raise UnknownModule(named, error.pattern) from None
+    if joined.count > 1 and planned.buffers:
+        raise TuningError(
+            "expected batch norms that stay as they are, since on several processes each would see statistics of its "
+            "own images alone: leave out --train-bn, or train in one process"
+        )
     parts = divide(origin.usable, origin.heldout)
     warn_of_classes(parts)
     return _Setting(
@@ -297,7 +336,13 @@ def _new(setting: _Setting, runs: str | os.PathLike[str]) -> Path:
         folder = new_folder(runs, f"{setting.origin.store.spec.backbone.replace('/', '_')}-finetuned")
         save_settings(folder, setting.settings)
         path = str(folder)
-    return Path(setting.processes.told(path))
+    told = Path(setting.processes.told(path))
+    if not told.exists():
+        raise TuningError(
+            f"expected the folder {told}, which another process has made, found none: several machines need --runs and "
+            f"--cache in folders that all of them see"
+        )
+    return told
 
 
 def _outline(setting: _Setting, path: Path, resumed: int | None, wanted: list[views.Wanted]) -> Outline:
@@ -363,14 +408,14 @@ def _job(setting: _Setting) -> Job:
     )
 
 
-def _ended(setting: _Setting, path: Path, state: Progress, first: Start, *, finite: bool, began: float) -> Run:
+def _ended(setting: _Setting, path: Path, state: Progress, first: Start | None, *, finite: bool, began: float) -> Run:
     """Take the best epoch, test it, and write the run."""
     network, origin = setting.network, setting.origin
     network.set_state(state.best_tensors)
     if setting.parts.cut and state.best == 0 and origin.run is not None:
         network.reset(folded(origin.run.head))  # the hand-back itself, fitted on all training images
     network.eval()
-    if setting.processes.rank == 0:
+    if first is not None:
         result = Result(
             path=path,
             origin=origin,

@@ -82,7 +82,8 @@ def train(
     keep, watch : callable
         Called after each epoch, the first to write it down.
     """
-    recipe, module = job.recipe, job.processes.wrap(job.tail)
+    recipe = job.recipe
+    job.processes.same(job.moving.values())
     if progress.last < 0:
         loss, accuracy = validate(job)
         first = Epoch(
@@ -96,7 +97,7 @@ def train(
         if recipe.patience and number - 1 - progress.best >= recipe.patience:
             break
         started = time.perf_counter()
-        train_loss, train_accuracy, rate = _epoch(job, module, optimizer, progress.average, number)
+        train_loss, train_accuracy, rate = _epoch(job, optimizer, progress.average, number)
         with _averaged(job, progress.average):
             val_loss, val_accuracy = validate(job)
         epoch = Epoch(
@@ -119,7 +120,6 @@ def train(
 
 def _epoch(
     job: Job,
-    module: Callable[[Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     averages: Tensors | None,
     number: int,
@@ -144,20 +144,23 @@ def _epoch(
                 break  # one image has no statistics; another will be left over in the next epoch
             rate = learning_rate(recipe, (number - 1) * steps + step, steps)
             set_rate(optimizer, rate)
-            codes = torch.from_numpy(job.train.codes[rows]).to(job.device)
-            with _autocast(job):
-                logits = module(values.to(job.device))
-            losses = functional.cross_entropy(
-                logits.float(), codes, weight=weights, reduction="none", label_smoothing=recipe.label_smoothing
-            )
             optimizer.zero_grad()
-            processes.backward(losses.sum() * (processes.count / together))  # the mean of all, whoever has which
+            loss = None  # of this process's share of the mean over the batch
+            if len(rows):
+                codes = torch.from_numpy(job.train.codes[rows]).to(job.device)
+                with _autocast(job):
+                    logits = job.tail(values.to(job.device))
+                losses = functional.cross_entropy(
+                    logits.float(), codes, weight=weights, reduction="none", label_smoothing=recipe.label_smoothing
+                )
+                loss = losses.sum() * (1 / together)
+                sums += torch.stack([losses.detach().sum(), (logits.argmax(1) == codes).sum()]).double()
+            processes.backward(loss, parameters)
             if recipe.clip:
                 torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
             if averages is not None and recipe.ema:
                 average(averages, job.moving, recipe.ema)
-            sums += torch.stack([losses.detach().sum(), (logits.argmax(1) == codes).sum()]).double()
             if processes.count == 1 and not torch.isfinite(sums[0]):
                 break
     loss, right = (processes.total(sums) / count).tolist()
@@ -174,6 +177,8 @@ def validate(job: Job) -> tuple[float, float]:
     sums = torch.zeros(3, dtype=torch.float64, device=job.device)
     with torch.no_grad():
         for rows, values in job.val.feed.batches(0, _SCORED, None, share):
+            if not len(rows):
+                continue
             codes = torch.from_numpy(job.val.codes[rows]).to(job.device)
             logits = job.tail(values.to(job.device))
             losses = functional.cross_entropy(logits, codes, reduction="none", ignore_index=_UNKNOWN)
