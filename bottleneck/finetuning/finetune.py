@@ -314,7 +314,7 @@ def _set_up(
         cache=FeatureCache(cache),
         processes=joined,
         device=place,
-        memory=allowed(memory),
+        memory=float(joined.told(str(allowed(memory) / joined.here))),  # or they would go different ways
     )
 
 

@@ -29,10 +29,13 @@ class Processes(Protocol):
     ----------
     rank, count : int
         Which this one is, from 0, and how many there are.
+    here : int
+        How many of them are on this machine.
     """
 
     rank: int
     count: int
+    here: int
 
     @contextmanager
     def one_voice(self) -> Iterator[None]:
@@ -58,7 +61,7 @@ class Processes(Protocol):
 class Alone:
     """The one process, where there is no other."""
 
-    rank, count = 0, 1
+    rank, count, here = 0, 1, 1
 
     @contextmanager
     def one_voice(self) -> Iterator[None]:
@@ -111,10 +114,11 @@ class Together:
                 f"{', '.join(missing)}: start them with torchrun, or unset WORLD_SIZE for one process"
             )
         self.rank, self.count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.here = int(os.environ["LOCAL_WORLD_SIZE"])
         self._store, _, _ = next(rendezvous("env://"))  # where torchrun lets processes meet
         self._number = next(self._joined)
         with self.one_voice():
-            self._fabric = _fabric(device)
+            self._fabric = _fabric(device, self.here, self.count)
 
     @property
     def device(self) -> torch.device:
@@ -203,7 +207,7 @@ def processes(device: str | None) -> Processes:
     return Together((device or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")[0])
 
 
-def _fabric(device: str) -> Any:
+def _fabric(device: str, here: int, everywhere: int) -> Any:
     """Join this process with the others.
 
     Raises
@@ -220,7 +224,6 @@ def _fabric(device: str) -> Any:
             "expected Lightning Fabric for several processes, which is not installed: "
             "pip install 'bottleneck-vision[distributed]'"
         ) from error
-    here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     if device not in _BACKENDS:
         raise TuningError(f"expected one of {', '.join(_BACKENDS)} for several processes, got {device!r}")
     if device == "cuda" and torch.cuda.device_count() < here:
@@ -255,7 +258,7 @@ def _asking_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = str(error).strip().splitlines()[0].partition(". ")[0][:200]
         raise TuningError(
             f"another process has ended without a word, was it killed? ({reason}): --resume goes on after the last "
             f"epoch that was done"
