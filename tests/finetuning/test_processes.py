@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -57,7 +58,7 @@ set_rate, calls = loop.set_rate, []
 
 def fail(*arguments):
     calls.append(1)
-    if os.environ["RANK"] == "1" and len(calls) == 8:
+    if os.environ["RANK"] == "1" and len(calls) == 3:
         raise TuningError("expected to read an image that this process alone has lost")
     set_rate(*arguments)
 
@@ -77,7 +78,10 @@ def assert_same(run, other):
     assert run.card["best_epoch"] == other.card["best_epoch"]
     for epoch, its in zip(run.card["curves"], other.card["curves"], strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
-            assert its[name] == pytest.approx(epoch[name], rel=WITHIN), (epoch["number"], name)
+            if (value := epoch[name]) is None:
+                assert its[name] is None
+            else:
+                assert its[name] == pytest.approx(value, rel=WITHIN), (epoch["number"], name)
     weights, others = load_file(run.path / "model.safetensors"), load_file(other.path / "model.safetensors")
     assert weights.keys() == others.keys()
     for name, value in weights.items():
@@ -88,13 +92,12 @@ def assert_same(run, other):
 def test_two_processes_come_to_the_weights_of_one(home):
     """36 images: the last batch of 7 has one, of which the second process has nothing; so has that of 5."""
     cases = [
-        ({"clip": 1.0, "patience": 2}, {"begin": "weights"}),
-        ({"epochs": 1, "label_smoothing": 0.1}, {"begin": "weights", "memory": 1}),
+        ({"clip": 1.0, "patience": 1}, {"begin": "weights", "memory": 1}),  # read from the cache in each epoch
         (
             {"optimizer": "adamw", "views": 0, "batch_size": 5, "epochs": 1, "ema": 0.5, "class_weight": "balanced"},
             {"begin": "weights"},
         ),
-        ({"lr": 1e29, "epochs": 1}, {}),
+        ({"lr": 1e29, "epochs": 1, "views": 1}, {}),
     ]
     script = home / "driver.py"
     script.write_text(DRIVER)
@@ -169,15 +172,18 @@ def test_without_lightning_fabric_the_extra_is_named(of_torchrun, monkeypatch):
 def test_what_another_process_has_said_is_not_said_again(of_torchrun, monkeypatch):
     monkeypatch.setattr(processes, "_fabric", lambda *_: None)
     monkeypatch.setattr(Together, "_joined", iter([0, 0]))
-    import warnings
-
     heard = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: heard.append(str(message)))
-    for expected in (TuningError, OtherFailed):
-        with pytest.raises(expected, match="broken"), Together("cpu").one_voice():
+
+    def speak():
+        with Together("cpu").one_voice():
             warnings.simplefilter("always", BottleneckWarning)
             warnings.warn("mind", BottleneckWarning, stacklevel=1)
             raise TuningError("broken")
+
+    for expected in (TuningError, OtherFailed):
+        with pytest.raises(expected, match="broken"):
+            speak()
     assert heard == ["mind"]
 
 
