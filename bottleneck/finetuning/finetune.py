@@ -201,70 +201,39 @@ def finetune(
         raise TuningError(f"expected to begin with one of {', '.join(BEGINNINGS)}, got {begin!r}")
     joined = processes(device)
     with joined.one_voice():
-        return _finetune(
-            images,
-            joined,
-            Settings(recipe=recipe or Recipe(), begin=begin, run=_text(run), model=model),
-            cache=cache,
-            runs=runs,
-            device=device,
-            views_limit=views_limit,
-            memory=memory,
-            resume=resume,
-            progress=progress,
-            watch=watch,
-            began=began,
-        )
-
-
-def _finetune(
-    images: "str | os.PathLike[str] | Dataset | None",
-    joined: Processes,
-    settings: Settings,
-    *,
-    cache: str | os.PathLike[str],
-    runs: str | os.PathLike[str],
-    device: str | None,
-    views_limit: int,
-    memory: int | None,
-    resume: str | os.PathLike[str] | None,
-    progress: Bar | None,
-    watch: Watch | None,
-    began: float,
-) -> Run:
-    """Do what `finetune` says, in one of the processes that do it together."""
-    path = None if resume is None else unfinished(runs, resume)
-    if path is not None:
-        settings = load_settings(path)
-        images = settings.source if images is None else images
-    setting = _set_up(settings, images, cache, runs, joined, device, memory, progress)
-    wanted = setting.wanted()
-    if setting.boundary:
-        views.check_room(wanted, setting.boundary, views_limit)
-    if path is None:
-        path = _new(setting, runs)
-    tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
-    setting.plan.apply(setting.network)
-    chosen = optimizer(setting.network, setting.plan, setting.recipe)
-    kept = load_checkpoint(path / CHECKPOINT, chosen) if resume is not None else None
-    tell(_outline(setting, path, kept[0].last if kept else None, wanted))
-    first = None
-    if joined.rank == 0:
-        first = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
-        tell(first)
-    _refit(setting)
-    _fill(setting, wanted, progress)
-    state = kept[0] if kept else Progress()
-    if kept:
-        setting.network.set_state(kept[1])
-    job = _job(setting)
-
-    def keep(now: Progress) -> None:
+        settings = Settings(recipe=recipe or Recipe(), begin=begin, run=_text(run), model=model)
+        path = None if resume is None else unfinished(runs, resume)
+        if path is not None:
+            settings = load_settings(path)
+            images = settings.source if images is None else images
+        setting = _set_up(settings, images, cache, runs, joined, device, memory, progress)
+        wanted = setting.wanted()
+        if setting.boundary:
+            views.check_room(wanted, setting.boundary, views_limit)
+        if path is None:
+            path = _new(setting, runs)
+        tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
+        setting.plan.apply(setting.network)
+        chosen = optimizer(setting.network, setting.plan, setting.recipe)
+        kept = load_checkpoint(path / CHECKPOINT, chosen) if resume is not None else None
+        tell(_outline(setting, path, kept[0].last if kept else None, wanted))
+        first = None
         if joined.rank == 0:
-            save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
+            first = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
+            tell(first)
+        _refit(setting)
+        _fill(setting, wanted, progress)
+        state = kept[0] if kept else Progress()
+        if kept:
+            setting.network.set_state(kept[1])
+        job = _job(setting)
 
-    finite = train(job, chosen, state, keep, tell)
-    return _ended(setting, path, state, first, finite=finite, began=began)
+        def keep(now: Progress) -> None:
+            if joined.rank == 0:
+                save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
+
+        finite = train(job, chosen, state, keep, tell)
+        return _ended(setting, path, state, first, finite=finite, began=began)
 
 
 def _set_up(
@@ -297,11 +266,8 @@ def _set_up(
             raise
         named = f"{error}. {other.card['model']} has a {error.pattern}: --run {other.name} fine-tunes that"
         raise UnknownModule(named, error.pattern) from None
-    if joined.count > 1 and planned.buffers:
-        raise TuningError(
-            "expected batch norms that stay as they are, since on several processes each would see statistics of its "
-            "own images alone: leave out --train-bn, or train in one process"
-        )
+    if planned.buffers:
+        joined.refuse_statistics()
     parts = divide(origin.usable, origin.heldout)
     warn_of_classes(parts)
     return _Setting(
@@ -336,13 +302,7 @@ def _new(setting: _Setting, runs: str | os.PathLike[str]) -> Path:
         folder = new_folder(runs, f"{setting.origin.store.spec.backbone.replace('/', '_')}-finetuned")
         save_settings(folder, setting.settings)
         path = str(folder)
-    told = Path(setting.processes.told(path))
-    if not told.exists():
-        raise TuningError(
-            f"expected the folder {told}, which another process has made, found none: several machines need --runs and "
-            f"--cache in folders that all of them see"
-        )
-    return told
+    return setting.processes.shown(path)
 
 
 def _outline(setting: _Setting, path: Path, resumed: int | None, wanted: list[views.Wanted]) -> Outline:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from hashlib import sha256
 from itertools import count
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -54,6 +55,12 @@ class Processes(Protocol):
     def told(self, text: str) -> str:
         """Return what the first process gives."""
 
+    def shown(self, folder: str) -> Path:
+        """Return the folder that the first process gives, which all must see."""
+
+    def refuse_statistics(self) -> None:
+        """Refuse batch norms that take new statistics, where each process would see those of its own images."""
+
     def wait(self) -> None:
         """Wait for the others."""
 
@@ -83,6 +90,13 @@ class Alone:
     def told(self, text: str) -> str:
         """Return the text."""
         return text
+
+    def shown(self, folder: str) -> Path:
+        """Return the folder."""
+        return Path(folder)
+
+    def refuse_statistics(self) -> None:
+        """Let them."""
 
     def wait(self) -> None:
         """Go on."""
@@ -179,6 +193,34 @@ class Together:
         """Return what the first process gives."""
         with _asking_others():
             return str(self._fabric.broadcast(text))
+
+    def shown(self, folder: str) -> Path:
+        """Return the folder that the first process gives.
+
+        Raises
+        ------
+        TuningError
+            If this process does not see it.
+        """
+        path = Path(self.told(folder))
+        if not path.exists():
+            raise TuningError(
+                f"expected the folder {path}, which another process has made, found none: several machines need "
+                f"--runs and --cache in folders that all of them see"
+            )
+        return path
+
+    def refuse_statistics(self) -> None:
+        """Refuse batch norms that take new statistics.
+
+        Raises
+        ------
+        TuningError
+        """
+        raise TuningError(
+            "expected batch norms that stay as they are, since on several processes each would see statistics of its "
+            "own images alone: leave out --train-bn, or train in one process"
+        )
 
     def wait(self) -> None:
         """Wait for the others."""

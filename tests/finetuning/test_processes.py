@@ -206,6 +206,7 @@ def test_devices_that_cannot_be_joined_are_refused(device, counts, message):
 def test_statistics_of_batch_norms_are_refused(home, monkeypatch):
     class Two(Alone):
         count = 2
+        refuse_statistics = Together.refuse_statistics
 
     monkeypatch.setattr(module, "processes", lambda _: Two())
     with pytest.raises(TuningError, match="leave out --train-bn"):
