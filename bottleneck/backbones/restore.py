@@ -12,7 +12,10 @@ from bottleneck.backbones.weights import Checkpoint, Tensors, is_counter
 from bottleneck.errors import ModelError, WeightsMismatch
 
 _SHOWN = 4
-_HEADS = ("head", "fc", "classif", "cls", "logits", "linear", "last_linear", "output", "predict", "proj", "aux")
+_HEADS = (
+    "head", "fc", "classif", "cls", "logits", "linear", "last_linear", "output", "predict", "proj", "aux",
+    "bottleneck_head",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
