@@ -85,8 +85,9 @@ def find(network: Network, plan: Plan, calls: dict[str, Call]) -> Boundary | Non
     """Find the last boundary before all that a plan trains.
 
     Candidates are modules that have ended before the first trained one begins. The last is taken from which on the
-    network gives the features that it gives from the pixels on, while all that ran before gives zeros: so nothing that
-    is trained can depend on anything else, on a shortcut around the boundary, say.
+    network gives the features that it gives from the pixels on, while all that ran before gives NaN: so nothing that is
+    trained can depend on anything else, on a shortcut around the boundary, say, and be it one times zero, as gates
+    begin.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def find(network: Network, plan: Plan, calls: dict[str, Call]) -> Boundary | Non
     Boundary or None
         None where there is no such module: the whole network must run.
     """
-    first = _first_trained(plan, calls, len(calls) + 1)
+    first = _first_trained(network, plan, calls)
     ended = [name for name, call in calls.items() if call.closed <= first]
     outermost = [name for name in ended if not any(name.startswith(f"{other}.") for other in ended)]
     outermost.sort(key=lambda name: calls[name].entered)
@@ -118,14 +119,19 @@ def find(network: Network, plan: Plan, calls: dict[str, Call]) -> Boundary | Non
     return None
 
 
-def _first_trained(plan: Plan, calls: dict[str, Call], after_all: int) -> int:
+def _first_trained(network: Network, plan: Plan, calls: dict[str, Call]) -> int:
     """Return when the first module begins that is trained, in the count of `Call.entered`.
 
     The last layer alone is trained after all others. A parameter that a module reads without running what owns it
-    counts with the next module above that runs; the network's own count from its beginning.
+    counts with the next module above that runs; the network's own count from its beginning; one that several modules
+    have, with the first of them.
     """
-    first = after_all
-    owners = {name.rpartition(".")[0] for name in (*plan.parameters, *plan.buffers) if plan.depth.get(name) != 0}
+    first = len(calls) + 1
+    own = network.parameters_by_name()
+    trained = {own[name] for name in plan.parameters if plan.depth[name]}
+    tensors = network.named.named_parameters(remove_duplicate=False)
+    names = [*plan.buffers, *(name for name, tensor in tensors if tensor in trained)]
+    owners = {name.rpartition(".")[0] for name in names}
     for name in {*owners, *plan.modules}:
         while name and name not in calls:
             name = name.rpartition(".")[0]
@@ -144,22 +150,27 @@ def _carries(network: Network, boundary: Boundary, images: Tensor, wanted: Tenso
         finally:
             front.release()
         with torch.no_grad():
-            found = Tail(network, boundary).features(values.unflatten(1, boundary.shape))
-    except Exception:  # whatever the network's own code says to zeros of odd shapes
+            replay = _Replay(network, boundary, fill=math.nan)
+            with replay.at(values.unflatten(1, boundary.shape)) as nothing:
+                found = network.trunk(nothing)
+    except Exception:  # whatever the network's own code says to numbers that are none
         return False
     return found.shape == wanted.shape and bool((found - wanted).abs().max() <= _LIKE * wanted.abs().max())
 
 
 class _Replay:
-    """Lets the modules before a boundary give zeros of the right shapes, and the last of them what it is told.
+    """Lets the modules before a boundary give one number in the right shapes, and the last of them what it is told.
 
     Parameters
     ----------
     network : Network
     boundary : Boundary
+    fill : float
+        The number.
     """
 
-    def __init__(self, network: Network, boundary: Boundary) -> None:
+    def __init__(self, network: Network, boundary: Boundary, fill: float = 0.0) -> None:
+        self._fill = fill
         self._modules = [network.named.get_submodule(name) for name in boundary.before]
         self._image = network.backbone.spec.preprocessing.crop_size
         self._made = _outputs(network, self._modules)
@@ -169,11 +180,11 @@ class _Replay:
         """Give images, of no content and no memory, that stand for those of `values` in the network."""
         with ExitStack() as undo:
             for module, made in zip(self._modules, self._made, strict=True):
-                undo.callback(delattr, module, "forward")
-                queue = iter([tree_map(partial(_zeros, values), one) for one in made])
+                queue = iter([tree_map(partial(_filled, values, self._fill), one) for one in made])
                 module.forward = partial(_next, queue)
+                undo.callback(delattr, module, "forward")
             self._modules[-1].forward = lambda *_, **__: values
-            yield values.new_zeros(1).expand(len(values), 3, *self._image)
+            yield values.new_full((1,), self._fill).expand(len(values), 3, *self._image)
 
 
 def _outputs(network: Network, modules: list[nn.Module]) -> list[list[Any]]:
@@ -199,11 +210,11 @@ def _shape(value: Any) -> Any:
     return _Shape(tuple(value.shape)) if isinstance(value, Tensor) else value
 
 
-def _zeros(like: Tensor, value: Any) -> Any:
+def _filled(like: Tensor, fill: float, value: Any) -> Any:
     if not isinstance(value, _Shape):
         return value
     first = len(like) if value.shape[:1] == (_IMAGES,) else value.shape[0]
-    return like.new_zeros(1).expand(first, *value.shape[1:])
+    return like.new_full((1,), fill).expand(first, *value.shape[1:])
 
 
 def _next(queue: Iterator[Any], *_: Any, **__: Any) -> Any:
