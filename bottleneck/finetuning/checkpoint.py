@@ -72,6 +72,8 @@ def load_checkpoint(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[Pro
             raise RunError(f"expected {folder / state['tensors']} to be as it was written; it has changed")
         tensors = load(data)
         progress = Progress(epochs=[Epoch(**epoch) for epoch in state["epochs"]], best=int(state["best"]))
+        if not 0 <= progress.best < len(progress.epochs):
+            raise ValueError(f"no epoch {progress.best}")
         progress.best_tensors = _group(tensors, "best")
         progress.average = _group(tensors, "average") or None
         _restore(optimizer, _group(tensors, "optimizer"), state["optimizer"])
@@ -82,7 +84,7 @@ def load_checkpoint(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[Pro
         return None
     except RunError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         raise RunError(f"expected a checkpoint in {folder}, cannot read it: {error!r}. Start again") from error
 
 
