@@ -48,7 +48,7 @@ def divide(usable: Dataset, heldout: str) -> Parts:
     """Return the parts of a dataset whose split `heldout` is held out.
 
     Without a validation part a tenth of the training part is cut off, by the hash of each image (groups stay together),
-    but for the only training image of a class.
+    but for all images of a class.
 
     Raises
     ------
@@ -58,10 +58,11 @@ def divide(usable: Dataset, heldout: str) -> Parts:
     train, val, test = (_once(usable, split) for split in ("train", "val", heldout))
     if len(val):
         return Parts(train=train, val=val, heldout=test, name=heldout, cut=False)
-    wanted = np.array([split == "val" for split in _cut(train)])
+    wanted = np.array([split == "val" for split in _cut(train)], bool)
     counts = Counter(label for label, gone in zip(train.labels, wanted, strict=True) if not gone)
-    alone = np.array([not counts[label] for label in train.labels])  # of classes that would all be gone
-    wanted &= ~alone
+    alone = [not counts[label] for label in train.labels]  # of classes that would all be gone
+    groups = {group for group, stays in zip(train.groups, alone, strict=True) if stays and group is not None}
+    wanted &= ~np.array([stays or group in groups for group, stays in zip(train.groups, alone, strict=True)], bool)
     if not wanted.any():
         raise TuningError(
             f"expected images to validate with, found no val part and {len(train)} training images, too few to cut one "
