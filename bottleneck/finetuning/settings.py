@@ -1,6 +1,7 @@
 """What a fine-tuning was asked to do, kept in its folder so that it can be resumed."""
 
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
     RunError
         If there is none, or it has ended.
     """
-    begun = sorted((file.parent for file in Path(runs).glob(f"*/{SETTINGS}")), key=lambda path: path.name)
+    begun = sorted((file.parent for file in Path(runs).glob(f"*/{SETTINGS}")), key=lambda path: _by_number(path.name))
     left = [path for path in begun if not (path / "card.json").exists()]
     if str(name) == LAST:
         if not left:
@@ -118,3 +119,8 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
         known = ", ".join(one.name for one in left) or "none"
         raise RunError(f"expected a fine-tuning in {path}, found none; not ended in {runs} are: {known}")
     return path
+
+
+def _by_number(name: str) -> list[str | int]:
+    """Return what names are sorted by: those of one second have a number behind them, and 10 comes after 9."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
