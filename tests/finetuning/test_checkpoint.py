@@ -1,0 +1,182 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from bottleneck.errors import RunError
+from bottleneck.files import write_atomic
+from bottleneck.finetuning import checkpoint
+from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
+from bottleneck.finetuning.progress import Epoch, Progress
+
+KINDS = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    "plain-sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
+}
+
+
+def epoch(number):
+    train = None if number == 0 else 0.1 + 0.2  # no short number
+    return Epoch(
+        number=number, train_loss=train, train_accuracy=train, val_loss=1 / (number + 3), val_accuracy=2 / 3,
+        lr=0.1, seconds=1e-17,
+    )  # fmt: skip
+
+
+class Training:
+    """A layer that is trained on random numbers."""
+
+    def __init__(self, kind):
+        torch.manual_seed(0)
+        self.layer = nn.Linear(5, 3)
+        groups = [{"params": [self.layer.weight], "weight_decay": 0.01}, {"params": [self.layer.bias]}]
+        self.optimizer = KINDS[kind](groups)
+        self.progress = Progress(average={"weight": torch.ones(3, 5)})
+        self.progress.take(epoch(0), self.layer.state_dict())
+
+    def step(self, number):
+        torch.manual_seed(number)
+        self.optimizer.zero_grad()
+        self.layer(torch.randn(4, 5)).square().sum().backward()
+        self.optimizer.step()
+        self.progress.take(epoch(number), self.layer.state_dict())
+
+    def save(self, folder):
+        save_checkpoint(folder, self.progress, self.layer.state_dict(), self.optimizer)
+
+    def load(self, folder):
+        found = load_checkpoint(folder, self.optimizer)
+        if found:
+            self.progress = found[0]
+            self.layer.load_state_dict(found[1])
+        return found
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return one == other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_goes_on_from_it_bit_for_bit(tmp_path, kind):
+    whole = Training(kind)
+    for number in (1, 2, 3):
+        whole.step(number)
+    whole.save(tmp_path)
+    again = Training(kind)
+    again.load(tmp_path)
+    assert again.progress.epochs == whole.progress.epochs
+    assert again.progress.best == whole.progress.best
+    for name in ("best_tensors", "average"):
+        one, other = getattr(again.progress, name), getattr(whole.progress, name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    one, other = (training.optimizer.state_dict()["state"] for training in (again, whole))
+    assert one.keys() == other.keys()
+    for place in other:
+        assert one[place].keys() == other[place].keys()
+        for name, value in other[place].items():
+            assert same(one[place][name], value), (place, name)
+    for training in (again, whole):
+        training.step(4)
+    for name, value in whole.layer.state_dict().items():
+        assert torch.equal(value, again.layer.state_dict()[name])
+
+
+def test_before_the_first_there_is_none(tmp_path):
+    assert Training("sgd").load(tmp_path) is None
+    assert Training("sgd").load(tmp_path / "missing") is None
+
+
+def test_one_file_of_tensors_is_left(tmp_path):
+    training = Training("sgd")
+    for number in (1, 2, 3):
+        training.step(number)
+        training.save(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("file", ["safetensors", "state.json"])
+def test_a_kill_before_either_file_leaves_the_one_before(tmp_path, monkeypatch, file):
+    training = Training("adamw")
+    training.step(1)
+    training.save(tmp_path)
+    weight = training.layer.weight.detach().clone()
+
+    def kill(path, data):
+        if path.name.endswith(file):
+            raise Killed
+        write_atomic(path, data)
+
+    training.step(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomic", kill)
+        with pytest.raises(Killed):
+            training.save(tmp_path)
+    again = Training("adamw")
+    again.load(tmp_path)
+    assert again.progress.last == 1
+    assert torch.equal(again.layer.weight, weight)
+    training.save(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_average_that_there_is_not_stays_none(tmp_path):
+    training = Training("sgd")
+    training.progress.average = None
+    training.save(tmp_path)
+    again = Training("sgd")
+    again.load(tmp_path)
+    assert again.progress.average is None
+
+
+def changed(file, **values):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: changed(file, version=2), "version 1 .* found 2"),
+        (lambda file: changed(file, version=None), "version 1 .* found None"),
+        (lambda file: changed(file, tensors="0.safetensors"), "expected the tensors of a checkpoint"),
+        (lambda file: changed(file, tensors=5), "cannot read"),
+        (lambda file: changed(file, epochs=[{"number": 1}]), "cannot read"),
+        (lambda file: changed(file, epochs=5), "cannot read"),
+        (lambda file: changed(file, optimizer=[]), "cannot read"),
+        (lambda file: changed(file, optimizer={"x/y": 1}), "cannot read"),
+        (lambda file: changed(file, best=7), "cannot read"),
+        (lambda file: changed(file, best=None), "cannot read"),
+        (lambda file: file.write_text("{"), "cannot read"),
+        (lambda file: file.write_text("[]"), "cannot read"),
+        (lambda file: file.write_bytes(b"\xff\xfe\x00"), "cannot read"),
+    ],
+)
+def test_damaged_ones_and_those_of_another_version_are_refused(tmp_path, damage, message):
+    training = Training("sgd")
+    training.step(1)
+    training.save(tmp_path)
+    damage(tmp_path / "state.json")
+    with pytest.raises(RunError, match=message):
+        Training("sgd").load(tmp_path)
+
+
+def test_tensors_that_changed_or_are_gone_are_refused(tmp_path):
+    training = Training("sgd")
+    training.save(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(RunError, match="has changed"):
+        Training("sgd").load(tmp_path)
+    file.unlink()
+    with pytest.raises(RunError, match="found none: start again"):
+        Training("sgd").load(tmp_path)
