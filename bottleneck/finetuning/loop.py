@@ -135,6 +135,7 @@ def _epoch(
     weights = _class_weights(job)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sums, rate = torch.zeros(2, dtype=torch.float64, device=job.device), 0.0  # of losses, of images that are right
+    seen = 0
     job.plan.set_modes(job.network)
     with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
         torch.manual_seed((recipe.seed * 1_000_003 + number) * processes.count + processes.rank)
@@ -161,9 +162,10 @@ def _epoch(
             optimizer.step()
             if averages is not None and recipe.ema:
                 average(averages, job.moving, recipe.ema)
+            seen += together
             if processes.count == 1 and not torch.isfinite(sums[0]):
                 break
-    loss, right = (processes.total(sums) / count).tolist()
+    loss, right = (processes.total(sums) / max(1, seen)).tolist()
     return loss, right, rate
 
 
