@@ -108,6 +108,7 @@ class Recipe:
             raise TuningError("expected either unfreeze or last, got both: they say what is trained in two ways")
         _check("epochs", self.epochs, self.epochs >= 1, "1 or more")
         _check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        _check("batch_size", self.batch_size, self.batch_size > 1 or not self.train_bn, "2 or more with train_bn")
         _check("lr", self.lr, 0 < _number(self.lr) < math.inf, "above 0")
         _check("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")

@@ -351,7 +351,7 @@ def test_one_training_image_of_a_class_one_of_a_batch_and_none_in_validation(tmp
         done = finetune(recipe=replace(SHORT, batch_size=2, epochs=1))  # 9 images: the last batch has one
     assert done.card["n_train"] == 9
     with pytest.warns(BottleneckWarning, match="no validation image of red"):
-        again = finetune(recipe=replace(SHORT, batch_size=1, epochs=1, train_bn=True, views=1))
+        again = finetune(recipe=replace(SHORT, batch_size=1, epochs=1, views=1))
     assert again.card["curves"][1]["train_loss"] is not None
 
 

@@ -50,6 +50,12 @@ def test_factors_that_make_no_sense_are_refused(factor):
         Recipe(lr_mult=(("layer4", factor),))
 
 
+def test_one_image_has_no_statistics():
+    assert Recipe(batch_size=1)
+    with pytest.raises(TuningError, match="batch_size to be 2 or more with train_bn, got 1"):
+        Recipe(batch_size=1, train_bn=True)
+
+
 def test_what_is_trained_is_said_in_one_way():
     with pytest.raises(TuningError, match="either unfreeze or last, got both"):
         Recipe(unfreeze=("layer4",), last=0)
