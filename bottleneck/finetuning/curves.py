@@ -82,6 +82,8 @@ def _draw(axes: Any, epochs: Sequence[Epoch], best: int, what: str, scale: float
         linestyle="none",
         label="best epoch",
     )
+    last = max(1, epochs[-1].number)
+    axes.set_xlim(-0.04 * last, 1.04 * last)
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25)
