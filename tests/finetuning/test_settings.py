@@ -10,8 +10,13 @@ from tests.conftest import write
 from tests.finetuning.small import dataset
 
 FULL = Settings(
-    recipe=Recipe(unfreeze=("a*",), lr_mult=(("b", 0.5),)), begin="weights", run="/r", model="m", source="/s", dataset="d"
-)  # fmt: skip
+    recipe=Recipe(unfreeze=("a*",), lr_mult=(("b", 0.5),)),
+    begin="weights",
+    run="/r",
+    model="m",
+    source="/s",
+    dataset="d",
+)
 
 
 @pytest.mark.parametrize("settings", [Settings(recipe=Recipe()), FULL])

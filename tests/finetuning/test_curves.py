@@ -1,0 +1,116 @@
+import csv
+import io
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottleneck.finetuning.curves import COLUMNS, picture, table
+from bottleneck.finetuning.progress import Epoch
+
+
+def epochs(count):
+    def one(number):
+        train = None if number == 0 else 1 / number
+        return Epoch(
+            number=number, train_loss=train, train_accuracy=train, val_loss=1.5 / (number + 1),
+            val_accuracy=1 - 0.5 / (number + 1), lr=0.001 * number, seconds=1 / 3,
+        )  # fmt: skip
+
+    return [one(number) for number in range(count + 1)]
+
+
+def test_the_table_has_a_row_an_epoch_and_the_first_has_no_training():
+    rows = list(csv.DictReader(io.StringIO(table(epochs(2)))))
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert (rows[0]["train_loss"], rows[0]["train_accuracy"]) == ("", "")
+    assert rows[2] == {
+        "epoch": "2", "train_loss": "0.5", "train_accuracy": "0.5", "val_loss": "0.5",
+        "val_accuracy": "0.833333", "lr": "0.002", "seconds": "0.333333",
+    }  # fmt: skip
+    assert "\r" not in table(epochs(1))
+
+
+def pixels(count, best=0, head=True):
+    data = picture(epochs(count), best, "resnet18: layer4, from a run", head)
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    assert 5_000 < len(data) < 200_000
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def near(image, colour):
+    return int((np.abs(image - np.array(colour)).max(axis=-1) < 20).sum())
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_the_picture(count):
+    image = pixels(count, best=count)
+    assert image.shape == (432, 1080, 3)
+    assert near(image, (0x6B, 0x7A, 0x8F)) > 20  # train
+    assert near(image, (0x0B, 0x6B, 0xCB)) > 50  # validation
+
+
+def axes(count, monkeypatch, head=True):
+    """Return the axes of a picture."""
+    from bottleneck.finetuning import curves
+
+    seen = []
+    draw = curves._draw
+    monkeypatch.setattr(curves, "_draw", lambda one, *rest: (seen.append(one), draw(one, *rest)))
+    pixels(count, head=head)
+    return seen
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_the_axes(count, monkeypatch):
+    left, right = axes(count, monkeypatch)
+    for one in (left, right):
+        low, high = one.get_xlim()
+        assert low <= 0
+        assert high >= count
+        ticks = [tick for tick in one.get_xticks() if low <= tick <= high]
+        assert all(tick == round(tick) for tick in ticks), ticks
+        assert one.get_xlabel() == "epoch"
+    assert left.get_ylim()[0] == 0
+    assert left.get_ylim()[1] > 1.5
+    assert "accuracy" in right.get_ylabel()
+    assert [line.get_label() for line in right.lines].count("train") == bool(count)
+    (validation,) = [line for line in right.lines if line.get_label() == "validation"]
+    assert max(validation.get_ydata()) == pytest.approx(100 * (1 - 0.5 / (count + 1)))
+
+
+def test_the_line_of_the_head_is_drawn_where_there_was_one(monkeypatch):
+    for head in (True, False):
+        for one, level in zip(axes(3, monkeypatch, head), (1.5, 50.0), strict=True):
+            lines = [line for line in one.lines if line.get_label() == "the head, validation"]
+            assert [line.get_ydata()[0] for line in lines] == ([level] if head else [])
+        monkeypatch.undo()
+
+
+def test_equal_curves_give_equal_bytes():
+    assert picture(epochs(2), 1, "t", True) == picture(epochs(2), 1, "t", True)
+
+
+def test_a_title_can_hold_anything():
+    assert picture(epochs(1), 1, "a_b $x^ 100 % \\frac {", True).startswith(b"\x89PNG")
+
+
+def test_matplotlib_is_imported_only_when_a_picture_is_drawn():
+    code = (
+        "import sys, bottleneck.finetuning.curves as c; from bottleneck.finetuning.progress import Epoch;"
+        "assert 'matplotlib' not in sys.modules;"
+        "e = [Epoch(number=0, train_loss=None, train_accuracy=None, val_loss=1., val_accuracy=.5, lr=0., seconds=0.)];"
+        "c.table(e); assert 'matplotlib' not in sys.modules;"
+        "c.picture(e, 0, 't', True); assert 'matplotlib' in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_loss_of_nan_does_not_stop_the_picture():
+    found = [*epochs(1), Epoch(number=2, train_loss=math.nan, train_accuracy=0.1, val_loss=math.nan, val_accuracy=0.1, lr=1.0, seconds=1.0)]  # fmt: skip  # noqa: E501
+    assert picture(found, 1, "t", True).startswith(b"\x89PNG")
