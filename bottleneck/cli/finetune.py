@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bottleneck.cli.common import (
     command,
@@ -147,8 +148,8 @@ def finetune(
         from bottleneck.finetuning.recipe import Recipe
 
     try:
-        _check(begin, head_init, model, run)
-        asked = Recipe(**recipe)
+        _check(begin, head_init, model, run, resume)
+        asked = None if resume is not None else Recipe(**recipe)
     except (click.UsageError, TuningError):
         if first:
             raise
@@ -207,8 +208,22 @@ def finetune(
         give_up(problem)
 
 
-def _check(begin: str, head_init: str | None, model: str | None, run: str | None) -> None:
+def _given() -> list[str]:
+    """Return the options on the command line that decide what comes of a fine-tuning."""
+    context = click.get_current_context()
+    place = ("images", "resume", "cache", "runs", "device", "memory", "views_limit", "as_json", "debug")
+    options = [one for one in context.command.params if one.name and one.name not in place]
+    return [
+        one.opts[0]
+        for one in options
+        if one.name and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def _check(begin: str, head_init: str | None, model: str | None, run: str | None, resume: str | None) -> None:
     """Refuse options that contradict each other."""
+    if resume is not None and (given := _given()):
+        raise click.UsageError(f"what is resumed keeps the options that it was begun with: leave {given[0]} out")
     if begin == "head":
         if head_init == "random":
             raise click.UsageError("--head-init random begins with no head: add --from weights")

@@ -1,39 +1,33 @@
 """A fine-tuning from beginning to end: hand back, freeze, cache, train, choose, test once, write it all down."""
 
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.engines.memory import keep_freed_memory
-from bottleneck.engines.torch_engine import torch_device
-from bottleneck.errors import Diverged, TuningError, UnknownModule
+from bottleneck.errors import BottleneckError, Diverged, TuningError
 from bottleneck.finetuning import views
-from bottleneck.finetuning.boundary import Boundary, Tail, find
+from bottleneck.finetuning.boundary import Boundary, Tail
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-from bottleneck.finetuning.feeding import Activations, Feed, Images
-from bottleneck.finetuning.handback import Layer, folded
-from bottleneck.finetuning.loop import Job, Part, precision_of, train
-from bottleneck.finetuning.network import Network
+from bottleneck.finetuning.handback import folded
+from bottleneck.finetuning.loop import Job, Part, train
 from bottleneck.finetuning.optimizing import optimizer
-from bottleneck.finetuning.origin import Origin, from_weights, handed_back, with_module
-from bottleneck.finetuning.parts import Parts, codes, divide, warn_of_classes
-from bottleneck.finetuning.processes import Processes, Together, processes
+from bottleneck.finetuning.origin import Origin
+from bottleneck.finetuning.parts import Parts, codes
+from bottleneck.finetuning.processes import processes
 from bottleneck.finetuning.progress import Epoch, Progress
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.refitting import refitted
 from bottleneck.finetuning.result import CHECKPOINT, Result, write
+from bottleneck.finetuning.setting import Setting, set_up
 from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
 from bottleneck.finetuning.starting import Start, start
-from bottleneck.finetuning.unfreezing import Plan, plan
+from bottleneck.finetuning.unfreezing import Plan
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress as Bar
-from bottleneck.parts import allowed
 from bottleneck.runs import Run, load_run, new_folder
 
 VIEWS_LIMIT = 20 * 10**9  # bytes
@@ -78,56 +72,6 @@ class Outline:
 
 
 Watch = Callable[["Outline | Start | Epoch"], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Setting:
-    """What one fine-tuning works with."""
-
-    settings: Settings
-    origin: Origin
-    network: Network
-    plan: Plan
-    parts: Parts
-    boundary: Boundary | None
-    cache: FeatureCache
-    processes: Processes
-    device: torch.device
-    memory: float
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.settings.recipe
-
-    @property
-    def precision(self) -> str:
-        return precision_of(self.recipe, self.network, self.plan, self.device)
-
-    def wanted(self) -> list[views.Wanted]:
-        """Return the activations that are needed."""
-        if self.boundary is None:
-            return []
-        clean = views.clean(self.cache, self.network, self.boundary)
-        found = [views.Wanted(clean, self.parts.val)]
-        return found + [views.Wanted(store, self.parts.train) for store in self._views()]
-
-    def feeds(self) -> tuple[Feed, Feed]:
-        """Return what is trained and validated on."""
-        if self.boundary is None:
-            preprocessing, recipe = self.network.backbone.spec.preprocessing, self.recipe
-            augmented = Images(self.parts.train, preprocessing, recipe.augment, recipe.seed)
-            return augmented, Images(self.parts.val, preprocessing)
-        clean = (views.clean(self.cache, self.network, self.boundary),)
-        shape, memory = self.boundary.shape, self.memory / 2
-        return (
-            Activations(self._views(), self.parts.train, shape, memory),
-            Activations(clean, self.parts.val, shape, memory),
-        )
-
-    def _views(self) -> tuple[Store, ...]:
-        assert self.boundary is not None
-        recipe = self.recipe
-        return views.stores(self.cache, self.network, self.boundary, recipe.augment, recipe.views, recipe.seed)
 
 
 def finetune(
@@ -199,6 +143,8 @@ def finetune(
     began = time.perf_counter()
     if begin not in BEGINNINGS:
         raise TuningError(f"expected to begin with one of {', '.join(BEGINNINGS)}, got {begin!r}")
+    if resume is not None and not (recipe is None and run is None and model is None and begin == "head"):
+        raise TuningError("a fine-tuning that is resumed keeps its own recipe and beginning: give it no other")
     joined = processes(device)
     with joined.one_voice():
         settings = Settings(recipe=recipe or Recipe(), begin=begin, run=_text(run), model=model)
@@ -206,96 +152,54 @@ def finetune(
         if path is not None:
             settings = load_settings(path)
             images = settings.source if images is None else images
-        setting = _set_up(settings, images, cache, runs, joined, device, memory, progress)
-        wanted = setting.wanted()
+        setting = set_up(settings, images, cache, runs, joined, device, memory, progress)
         if setting.boundary:
-            views.check_room(wanted, setting.boundary, views_limit)
+            views.check_room(setting.wanted(), setting.boundary, views_limit)
         if path is None:
             path = _new(setting, runs)
-        tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
-        setting.plan.apply(setting.network)
-        chosen = optimizer(setting.network, setting.plan, setting.recipe)
-        kept = load_checkpoint(path / CHECKPOINT, chosen) if resume is not None else None
-        tell(_outline(setting, path, kept[0].last if kept else None, wanted))
-        first = None
-        if joined.rank == 0:
-            first = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
-            tell(first)
-        _refit(setting)
-        _fill(setting, wanted, progress)
-        state = kept[0] if kept else Progress()
-        if kept:
-            setting.network.set_state(kept[1])
-        job = _job(setting)
-
-        def keep(now: Progress) -> None:
-            if joined.rank == 0:
-                save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
-
-        finite = train(job, chosen, state, keep, tell)
-        return _ended(setting, path, state, first, finite=finite, began=began)
+        with _left_tidy(path, new=resume is None and joined.rank == 0):
+            tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
+            return _tuned(setting, path, tell, progress, resumed=resume is not None, began=began)
 
 
-def _set_up(
-    settings: Settings,
-    images: "str | os.PathLike[str] | Dataset | None",
-    cache: str | os.PathLike[str],
-    runs: str | os.PathLike[str],
-    joined: Processes,
-    device: str | None,
-    memory: int | None,
-    progress: Bar | None,
-) -> _Setting:
-    """Find the head, the images and the network, and what of it is trained."""
-    if settings.begin == "head":
-        origin = handed_back(images, settings.run, cache=cache, runs=runs, progress=progress)
-    else:
-        origin = from_weights(images, settings.model, cache=cache, runs=runs, progress=progress)
-    settings = settings.of(origin)
-    place = joined.device if isinstance(joined, Together) else torch_device(device)
-    backbone = origin.backbone()
-    network = Network(backbone, _first_layer(origin, backbone.dim, settings.recipe.seed))
-    network.eval().to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    keep_freed_memory()
-    calls = network.trace()
+def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, resumed: bool, began: float) -> Run:
+    """Prove the start, cache what is missing, train, and write the run."""
+    first_process, wanted = setting.processes.rank == 0, setting.wanted()
+    setting.plan.apply(setting.network)
+    chosen = optimizer(setting.network, setting.plan, setting.recipe)
+    kept = load_checkpoint(path / CHECKPOINT, chosen) if resumed else None
+    tell(_outline(setting, path, kept[0].last if kept else None, wanted))
+    begun = None
+    if first_process:
+        begun = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
+        tell(begun)
+    _refit(setting)
+    _fill(setting, wanted, progress)
+    state = kept[0] if kept else Progress()
+    if kept:
+        setting.network.set_state(kept[1])
+    job = _job(setting)
+
+    def keep(now: Progress) -> None:
+        if first_process:
+            save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
+
+    finite = train(job, chosen, state, keep, tell)
+    return _ended(setting, path, state, begun, finite=finite, began=began)
+
+
+@contextmanager
+def _left_tidy(path: Path, *, new: bool) -> Iterator[None]:
+    """Remove the folder of a run that came to an error before there was anything to go on with."""
     try:
-        planned = plan(network, settings.recipe, calls)
-    except UnknownModule as error:
-        other = with_module(runs, error.pattern, origin.store.spec.backbone)
-        if other is None:
-            raise
-        named = f"{error}. {other.card['model']} has a {error.pattern}: --run {other.name} fine-tunes that"
-        raise UnknownModule(named, error.pattern) from None
-    if planned.buffers:
-        joined.refuse_statistics()
-    parts = divide(origin.usable, origin.heldout)
-    warn_of_classes(parts)
-    return _Setting(
-        settings=settings,
-        origin=origin,
-        network=network,
-        plan=planned,
-        parts=parts,
-        boundary=find(network, planned, calls) if settings.recipe.views else None,
-        cache=FeatureCache(cache),
-        processes=joined,
-        device=place,
-        memory=float(joined.told(str(allowed(memory) / joined.here))),  # or they would go different ways
-    )
+        yield
+    except BottleneckError:
+        if new and not (path / CHECKPOINT).exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
-def _first_layer(origin: Origin, dim: int, seed: int) -> Layer:
-    """Return the head that is handed back, or a random layer as torch begins one."""
-    if origin.run is not None:
-        return folded(origin.run.head)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = torch.nn.Linear(dim, len(origin.classes))
-    weight, bias = (value.detach().numpy().astype(np.float32) for value in (fresh.weight, fresh.bias))
-    return Layer(weight, bias)
-
-
-def _new(setting: _Setting, runs: str | os.PathLike[str]) -> Path:
+def _new(setting: Setting, runs: str | os.PathLike[str]) -> Path:
     """Make the folder of the run; one process does, and the others are told."""
     path = ""
     if setting.processes.rank == 0:
@@ -305,7 +209,7 @@ def _new(setting: _Setting, runs: str | os.PathLike[str]) -> Path:
     return setting.processes.shown(path)
 
 
-def _outline(setting: _Setting, path: Path, resumed: int | None, wanted: list[views.Wanted]) -> Outline:
+def _outline(setting: Setting, path: Path, resumed: int | None, wanted: list[views.Wanted]) -> Outline:
     boundary, recipe = setting.boundary, setting.recipe
     return Outline(
         path=path,
@@ -322,13 +226,13 @@ def _outline(setting: _Setting, path: Path, resumed: int | None, wanted: list[vi
     )
 
 
-def _refit(setting: _Setting) -> None:
+def _refit(setting: Setting) -> None:
     """Where validation images were cut from the training part, train with a head that has not seen them."""
     if setting.parts.cut and setting.origin.run is not None:
         setting.network.reset(folded(refitted(setting.origin.run, setting.parts.train, setting.origin.store)))
 
 
-def _fill(setting: _Setting, wanted: list[views.Wanted], progress: Bar | None) -> None:
+def _fill(setting: Setting, wanted: list[views.Wanted], progress: Bar | None) -> None:
     """Compute the activations that are missing, each process its share."""
     if setting.boundary is None:
         return
@@ -352,7 +256,7 @@ def _fill(setting: _Setting, wanted: list[views.Wanted], progress: Bar | None) -
         joined.wait()
 
 
-def _job(setting: _Setting) -> Job:
+def _job(setting: Setting) -> Job:
     trained, validated = setting.feeds()
     classes = setting.origin.classes
     return Job(
@@ -368,7 +272,7 @@ def _job(setting: _Setting) -> Job:
     )
 
 
-def _ended(setting: _Setting, path: Path, state: Progress, first: Start | None, *, finite: bool, began: float) -> Run:
+def _ended(setting: Setting, path: Path, state: Progress, first: Start | None, *, finite: bool, began: float) -> Run:
     """Take the best epoch, test it, and write the run."""
     network, origin = setting.network, setting.origin
     network.set_state(state.best_tensors)

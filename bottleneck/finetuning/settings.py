@@ -33,6 +33,8 @@ class Settings:
         The images.
     dataset : str or None
         Their digest, once they were seen; see `bottleneck.images.dataset.Dataset.fingerprint`.
+    memory : float or None
+        Bytes that activations may take in memory.
     """
 
     recipe: Recipe
@@ -41,6 +43,7 @@ class Settings:
     model: str | None = None
     source: str | None = None
     dataset: str | None = None
+    memory: float | None = None
 
     def of(self, origin: Origin) -> "Settings":
         """Return the settings with all that was left to be found.

@@ -46,7 +46,7 @@ def test_each_image_comes_once_with_its_own_activations(stores, images, memory):
     feed = Activations(stores[:1], images, SHAPE, memory)
     for random in (None, np.random.default_rng(1)):
         batches = list(feed.batches(1, 4, random, ALL))
-        assert sorted(sum(rows_of(batches), [])) == list(range(11))
+        assert sorted(row for rows in rows_of(batches) for row in rows) == list(range(11))
         for rows, values in batches:
             assert values.dtype == torch.float32
             assert values.shape == (len(rows), *SHAPE)
