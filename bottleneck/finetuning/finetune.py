@@ -194,7 +194,7 @@ def _left_tidy(path: Path, *, new: bool) -> Iterator[None]:
     try:
         yield
     except BottleneckError:
-        if new and not (path / CHECKPOINT).exists():
+        if new and not any((path / name).exists() for name in (CHECKPOINT, "card.json")):
             shutil.rmtree(path, ignore_errors=True)
         raise
 
