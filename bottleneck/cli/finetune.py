@@ -149,6 +149,7 @@ def finetune(
 
     try:
         _check(begin, head_init, model, run, resume)
+        _check_recipe(recipe)
         asked = None if resume is not None else Recipe(**recipe)
     except (click.UsageError, TuningError):
         if first:
@@ -233,3 +234,11 @@ def _check(begin: str, head_init: str | None, model: str | None, run: str | None
         raise click.UsageError("--from weights begins with no head: leave --head-init out, or say --head-init random")
     elif run is not None:
         raise click.UsageError("--run names a head, and --from weights begins with none: leave one of them out")
+
+
+def _check_recipe(recipe: dict[str, Any]) -> None:
+    """Refuse options of the recipe that contradict each other."""
+    if recipe["unfreeze"] and recipe["last"] is not None:
+        raise click.UsageError("--unfreeze and --last say what is trained in two ways: leave one of them out")
+    if recipe["train_bn"] and recipe["batch_size"] < 2:
+        raise click.UsageError("--train-bn takes statistics of a batch, and one image has none: --batch-size 2 or more")
