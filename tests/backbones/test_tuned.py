@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
+
+from bottleneck.backbones import torchvision_models
+from bottleneck.backbones.registry import load
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned, weights_of_run
+
+SAID = Tuned(model="resnet18", weights="IMAGENET1K_V1", options={"crop": 48}, dataset="d" * 64, score=0.75)
+
+
+def written(path: Path, metadata: dict[str, str] | None = None) -> Path:
+    save_file({"a": np.zeros(2, np.float32)}, path, metadata if metadata is not None else SAID.metadata())
+    return path
+
+
+def test_it_comes_back_as_it_was(tmp_path):
+    assert read_tuned(written(tmp_path / "model.safetensors")) == SAID
+    assert read_tuned(written(tmp_path / "MODEL.SAFETENSORS")) == SAID
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "", "{", "[]", "5", "null", '"text"', "{}", '{"model": "resnet18"}', "[" * 100_000,
+        json.dumps({**vars(SAID), "more": 1}),
+    ],
+)  # fmt: skip
+def test_files_that_say_something_else_are_none_of_ours(tmp_path, said):
+    assert read_tuned(written(tmp_path / "model.safetensors", {"bottleneck": said})) is None
+
+
+def test_files_of_others_and_damaged_ones_are_none_of_ours(tmp_path):
+    assert read_tuned(written(tmp_path / "other.safetensors", {"format": "pt"})) is None
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / "plain.safetensors")
+    assert read_tuned(tmp_path / "plain.safetensors") is None
+    assert read_tuned(tmp_path / "missing.safetensors") is None
+    (tmp_path / "folder.safetensors").mkdir()
+    assert read_tuned(tmp_path / "folder.safetensors") is None
+    good = written(tmp_path / "good.safetensors").read_bytes()
+    for number, data in enumerate((b"", good[:20], good[:-1], b"\xff" * 200, good[:9] + b"\x00" + good[10:])):
+        file = tmp_path / f"damaged{number}.safetensors"
+        file.write_bytes(data)
+        assert read_tuned(file) is None
+    renamed = tmp_path / "model.pth"
+    renamed.write_bytes(good)
+    assert read_tuned(renamed) is None
+
+
+def test_the_weights_of_a_run_by_folder_and_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    assert weights_of_run("one", "runs") == "one"  # a run without weights
+    written(run / WEIGHTS)
+    assert weights_of_run("one", "runs") == str(Path("runs") / "one" / WEIGHTS)
+    assert weights_of_run(str(run), "elsewhere") == str(run / WEIGHTS)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights_of_run("~/runs/one", "elsewhere") == str(run / WEIGHTS)
+    for name in ("DEFAULT", "IMAGENET1K_V2", "two", str(run / WEIGHTS)):
+        assert weights_of_run(name, "runs") == name
+
+
+def tensors():
+    network = torchvision_models.build(Request(model="resnet50", weights="none")).network
+    return {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
+
+
+@pytest.mark.parametrize(
+    ("weights", "resize"), [("IMAGENET1K_V1", 256), ("imagenet1k_v2", 232), ("DEFAULT", 232), ("none", 232)]
+)
+def test_images_are_prepared_as_for_the_weights_that_it_began_with(tmp_path, weights, resize):
+    said = Tuned(model="resnet50", weights=weights, options={}, dataset="", score=0.0)
+    save_torch(tensors(), tmp_path / "model.safetensors", said.metadata())
+    found = load(Request(model="resnet50", weights=str(tmp_path / "model.safetensors")))
+    assert found.spec.preprocessing.resize == resize
+    assert found.restored.complete

@@ -1,0 +1,223 @@
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bottleneck.cli.main import cli
+from bottleneck.errors import BottleneckWarning
+from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.runs import list_runs
+from tests.finetuning.conftest import MODEL, fitted, make_images
+
+QUICK = ("--last", "0", "--augment", "none", "--precision", "fp32")
+KEYS = {
+    "run", "from_run", "start_accuracy", "accuracy", "accuracy_ci95", "best_epoch", "epochs", "trained_parameters",
+    "seconds_per_epoch", "seconds",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Return a folder with a run and what fine-tuning caches."""
+    root = tmp_path_factory.mktemp("made")
+    fitted(root, make_images(root / "images"))
+    return root
+
+
+@pytest.fixture
+def home(made, tmp_path, monkeypatch) -> Path:
+    for name in ("cache", "runs"):
+        shutil.copytree(made / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words, code=0):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BottleneckWarning)
+        found = CliRunner().invoke(cli, ["finetune", *map(str, words)])
+    assert found.exit_code == code, found.output
+    return found.stdout, found.stderr
+
+
+def tuned():
+    return [one for one in list_runs("runs") if one.is_tuned]
+
+
+def test_people_read_what_happens_on_stderr(home):
+    out, err = run(*QUICK, "--epochs", "2")
+    assert out == ""
+    lines = err.splitlines()
+    assert any(line.startswith(f"{MODEL} with the logistic head of 2") for line in lines)
+    assert "trains the head alone: 1,539 parameters in fp32; 11,176,512 stay frozen" in err
+    assert "36 training images; 18 validate; 18 held out (test)" in err
+    assert "activations at fc (512), 1 view of each training image:" in err
+    assert "every label the same, probabilities within" in err
+    assert [line.split()[0] for line in lines if line[:5].strip().isdigit()] == ["0", "1", "2"]
+    assert "best by validation: " in err
+    assert "95 % interval" in err
+    assert lines[-1].startswith("0 failed; runs/2")
+    assert lines[-1].endswith("curves.png")
+
+
+def test_json_is_one_object(home):
+    (before,) = list_runs("runs")
+    out, _ = run(*QUICK, "--epochs", "2", "--json")
+    found = json.loads(out)
+    assert set(found) >= KEYS
+    (done,) = tuned()
+    assert (found["run"], found["from_run"]) == (str(done.path), before.name)
+    assert found["start_accuracy"] == before.metrics["accuracy"]
+    assert (found["accuracy"], found["epochs"]) == (done.metrics["accuracy"], 2)
+    assert found["accuracy_ci95"][0] <= found["accuracy"] <= found["accuracy_ci95"][1]
+    assert found["best_epoch"] in (0, 1, 2)
+    assert (found["trained_parameters"], found["trained"]) == (3 * 513, [])
+    assert 0 < found["seconds_per_epoch"] < found["seconds"]
+    assert (found["n_train"], found["n_validation"], found["n_heldout"]) == (36, 18, 18)
+    assert len(found["curves"]) == 3
+    assert found["problem"] is None
+
+
+def test_the_options_are_those_of_the_recipe(home):
+    words = [
+        "--unfreeze", "layer4.1.conv2", "--unfreeze", "fc", "--lr-mult", "layer4=0.1", "--lr-mult", "fc=2",
+        "--epochs", "1", "--batch-size", "5", "--optimizer", "adamw", "--lr", "0.01", "--weight-decay", "0.2", "--layer-decay", "0.5",
+        "--schedule", "step", "--step-epochs", "3", "--warmup", "0.5", "--label-smoothing", "0.1", "--class-weight",
+        "balanced", "--clip", "2", "--ema", "0.9", "--patience", "4", "--augment", "standard", "--views", "1", "--seed",
+        "7", "--precision", "fp32", "--train-bn", "--momentum", "0.8",
+    ]  # fmt: skip
+    run(*words)
+    (done,) = tuned()
+    assert Recipe(**done.card["recipe"]) == Recipe(
+        unfreeze=("layer4.1.conv2", "fc"), train_bn=True, epochs=1, batch_size=5, optimizer="adamw", lr=0.01,
+        momentum=0.8, weight_decay=0.2, lr_mult=(("layer4", 0.1), ("fc", 2.0)), layer_decay=0.5, schedule="step",
+        step_epochs=3, warmup=0.5, label_smoothing=0.1, class_weight="balanced", clip=2.0, precision="fp32", ema=0.9,
+        patience=4, augment="standard", views=1, seed=7,
+    )  # fmt: skip
+
+
+def test_the_defaults_are_those_of_the_recipe():
+    options = {option.name: option.default for option in cli.get_command(None, "finetune").params}
+    recipe = Recipe()
+    for name in ("epochs", "batch_size", "optimizer", "momentum", "weight_decay", "layer_decay", "schedule"):
+        assert options[name] == getattr(recipe, name), name
+    for name in ("step_epochs", "warmup", "label_smoothing", "precision", "augment", "views", "seed"):
+        assert options[name] == getattr(recipe, name), name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lr-mult", "layer4"], "expected PATTERN=X such as layer4=0.1, got layer4"),
+        (["--lr-mult", "=0.1"], "expected PATTERN=X"),
+        (["--lr-mult", "layer4=x"], "expected PATTERN=X"),
+        (["--lr-mult", "layer4=-1"], "expected PATTERN=X"),
+        (["--lr-mult", "layer4=inf"], "expected PATTERN=X"),
+        (["--lr-mult", "layer4=nan"], "expected PATTERN=X"),
+        (["--unfreeze", "layer4", "--last", "1"], "--unfreeze"),
+        (["--head-init", "random"], "add --from weights"),
+        (["--model", "resnet18"], "--model is of --from weights"),
+        (["--from", "weights", "--head-init", "head"], "leave --head-init out"),
+        (["--from", "weights", "--run", "one"], "--run names a head"),
+        (["--batch-size", "1", "--train-bn"], "--batch-size"),
+        (["--epochs", "0"], "--epochs"),
+        (["--lr", "0"], "--lr"),
+        (["--momentum", "1"], "--momentum"),
+        (["--ema", "1"], "--ema"),
+        (["--last", "-1"], "--last"),
+        (["--optimizer", "adam"], "--optimizer"),
+        (["--odd"], "--odd"),
+    ],
+)
+def test_contradictions_are_a_matter_of_usage(home, words, message):
+    out, err = run(*words, code=2)
+    assert out == ""
+    assert message in err
+    assert "Usage: " in err
+    assert not tuned()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--unfreeze", "layr4"], "did you mean layer4"),
+        (["--last", "9"], "expected at most 5 stages to train"),
+        (["--run", "nothing"], "expected a run in runs/nothing"),
+        (["--lr-mult", "layer1=0.1"], "'layer1' fits none"),
+        (["--views-limit", "0"], "--views 0"),
+        (["--resume"], "nothing is to be resumed"),
+        (["--resume", "nothing"], "expected a fine-tuning in runs/nothing"),
+        (["--runs", "elsewhere"], "`bottleneck fit` makes one"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(home, words, message):
+    out, err = run(*words, code=1)
+    assert out == ""
+    *_, last = err.splitlines()
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in err
+    assert not tuned()
+
+
+def test_with_json_an_error_is_an_object(home):
+    out, err = run("--unfreeze", "layr4", "--json", code=1)
+    assert json.loads(out)["error"]["type"] == "UnknownModule"
+    assert "error: " in err
+
+
+def test_what_diverges_is_told_and_leaves_its_run(home):
+    words = ["--last", "1", "--epochs", "3", "--lr", "1e29", "--augment", "none", "--precision", "fp32"]
+    out, err = run(*words, "--json", code=1)
+    found = json.loads(out)
+    (done,) = tuned()
+    assert found["run"] == str(done.path)
+    assert found["best_epoch"] == 0
+    assert found["accuracy"] == found["start_accuracy"]
+    assert "smaller learning rate" in found["problem"]
+    assert found["problem"] in err.splitlines()[-1]
+    _, err = run(*words, code=1)
+    assert "best by validation: the hand-back itself" in err
+    assert err.splitlines()[-1].startswith("error: expected finite losses")
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_after(number, monkeypatch):
+    from bottleneck.cli import show_finetune
+
+    class Watcher(show_finetune.Watcher):
+        def __call__(self, event):
+            if isinstance(event, Epoch) and event.number == number:
+                raise Killed
+            super().__call__(event)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(show_finetune, "Watcher", Watcher)
+        CliRunner().invoke(cli, ["finetune", *QUICK, "--epochs", "3", "--seed", "5"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.filterwarnings("ignore::bottleneck.errors.BottleneckWarning")
+def test_resume_goes_on_with_the_last_or_the_one_that_is_named(home, monkeypatch, named):
+    kill_after(1, monkeypatch)
+    (left,) = [path for path in Path("runs").iterdir() if not (path / "card.json").exists()]
+    out, err = run("--json", "--resume", *([left.name] if named else []))
+    found = json.loads(out)
+    assert Path(found["run"]).name == left.name
+    assert found["epochs"] == 3
+    assert f"goes on after epoch 1 in runs/{left.name}" in err
+    (done,) = tuned()
+    assert done.card["recipe"]["seed"] == 5  # its own options
+
+
+def test_from_weights(home):
+    out, err = run("--from", "weights", "--head-init", "random", "--model", MODEL, "--epochs", "1", *QUICK, "--json")
+    assert json.loads(out)["from_run"] is None
+    assert "with a random last layer" in err
