@@ -85,8 +85,9 @@ def test_json_is_one_object(home):
 def test_the_options_are_those_of_the_recipe(home):
     words = [
         "--unfreeze", "layer4.1.conv2", "--unfreeze", "fc", "--lr-mult", "layer4=0.1", "--lr-mult", "fc=2",
-        "--epochs", "1", "--batch-size", "5", "--optimizer", "adamw", "--lr", "0.01", "--weight-decay", "0.2", "--layer-decay", "0.5",
-        "--schedule", "step", "--step-epochs", "3", "--warmup", "0.5", "--label-smoothing", "0.1", "--class-weight",
+        "--epochs", "1", "--batch-size", "5", "--optimizer", "adamw", "--lr", "0.01", "--weight-decay", "0.2",
+        "--layer-decay", "0.5", "--schedule", "step", "--step-epochs", "3", "--warmup", "0.5",
+        "--label-smoothing", "0.1", "--class-weight",
         "balanced", "--clip", "2", "--ema", "0.9", "--patience", "4", "--augment", "standard", "--views", "1", "--seed",
         "7", "--precision", "fp32", "--train-bn", "--momentum", "0.8",
     ]  # fmt: skip
@@ -198,9 +199,11 @@ def kill_after(number, monkeypatch):
                 raise Killed
             super().__call__(event)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    words = ["finetune", *QUICK, "--epochs", "3", "--seed", "5"]
+    with monkeypatch.context() as patch:
         patch.setattr(show_finetune, "Watcher", Watcher)
-        CliRunner().invoke(cli, ["finetune", *QUICK, "--epochs", "3", "--seed", "5"], catch_exceptions=False)
+        with pytest.raises(Killed):
+            CliRunner().invoke(cli, words, catch_exceptions=False)
 
 
 @pytest.mark.parametrize("named", [False, True])

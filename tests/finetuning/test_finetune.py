@@ -183,20 +183,7 @@ def test_killed_before_the_first_checkpoint_it_begins_again(home, monkeypatch):
 
 @pytest.mark.slow
 def test_kill_9_at_any_moment_loses_at_most_an_epoch(home):
-    options = [
-        "--unfreeze",
-        "layer4",
-        "--epochs",
-        "4",
-        "--batch-size",
-        "4",
-        "--views",
-        "1",
-        "--precision",
-        "fp32",
-        "--lr",
-        "0.001",
-    ]
+    options = "--unfreeze layer4 --epochs 2 --views 1 --precision fp32 --lr 0.001".split()  # noqa: SIM905
     command = [sys.executable, "-m", "bottleneck", "finetune"]
     whole = json.loads(subprocess.run([*command, *options, "--json"], capture_output=True, check=True).stdout)
     first = [*command, *options]
