@@ -233,7 +233,8 @@ def report(curves: dict[str, np.ndarray], frozen: tuple[float, float]) -> None:
     reached = np.flatnonzero(ours.mean(axis=0) >= target)
     first = f"epoch {reached[0]}" if len(reached) else "none"
     print(
-        f"\nThe tutorial style is best, in the mean, at epoch {needed} ({100 * target:.1f}); the hand-back is as good at: {first}."
+        f"\nThe tutorial style is best, in the mean, at epoch {needed} ({100 * target:.1f}); the hand-back is as good "
+        f"at: {first}."
     )
     best = [100 * values.max(axis=1) for values in (theirs, ours)]
     print("Best epoch of each seed: " + "; ".join(f"{value.mean():.1f} ± {value.std(ddof=1):.1f}" for value in best))
