@@ -182,6 +182,7 @@ def accuracy(images: Path, home: Path, arguments: Any) -> None:
                         views=arguments.views,
                         lr=arguments.lr,
                         schedule="step",
+                        clip=None,
                         seed=seed,
                     ),
                     begin,

@@ -56,7 +56,7 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
 @click.option(
     "--lr",
     type=click.FloatRange(0, min_open=True),
-    help="The largest learning rate.  [default: 1e-3 for sgd, 1e-4 for adamw]",
+    help="The largest learning rate.  [default: 3e-4 for sgd, 1e-5 for adamw]",
 )
 @click.option("--momentum", default=0.9, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="Of sgd.")
 @click.option(
@@ -79,7 +79,9 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
 @click.option("--warmup", default=0.0, show_default=True, type=click.FloatRange(0), metavar="EPOCHS")
 @click.option("--label-smoothing", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True))
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much.")
-@click.option("--clip", type=click.FloatRange(0, min_open=True), help="The largest norm of the gradient.")
+@click.option(
+    "--clip", default=1.0, show_default=True, type=click.FloatRange(0), help="The largest norm of the gradient; 0: any."
+)
 @click.option(
     "--precision",
     default="auto",
@@ -150,7 +152,7 @@ def finetune(
     try:
         _check(begin, head_init, model, run, resume)
         _check_recipe(recipe)
-        asked = None if resume is not None else Recipe(**recipe)
+        asked = None if resume is not None else Recipe(**{**recipe, "clip": recipe["clip"] or None})
     except (click.UsageError, TuningError):
         if first:
             raise

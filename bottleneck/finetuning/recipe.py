@@ -10,7 +10,7 @@ from bottleneck.images.view import AUGMENTATIONS
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
 PRECISIONS = ("auto", "fp32", "bf16")
-LEARNING_RATES = {"sgd": 1e-3, "adamw": 1e-4}  # of the usual, small steps
+LEARNING_RATES = {"sgd": 3e-4, "adamw": 1e-5}  # small: the head has been at its best already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Recipe:
     optimizer : str
         ``sgd``, with `momentum`, or ``adamw``.
     lr : float, optional
-        The largest learning rate; by default 1e-3 for sgd, 1e-4 for adamw.
+        The largest learning rate; by default 3e-4 for sgd, 1e-5 for adamw.
     momentum, weight_decay : float
         Weights decay, norms and biases do not.
     lr_mult : tuple of (str, float)
@@ -46,7 +46,9 @@ class Recipe:
     class_weight : str, optional
         ``balanced``: each class weighs as much, however few its images.
     clip : float, optional
-        The largest norm of the gradient of all parameters together.
+        The largest norm of the gradient of all parameters together; None for any. A head on features that vary little
+        has large weights once their scaling is folded into them, and so has what it hands down to the network: without
+        a limit the first steps on such features undo it.
     precision : str
         ``auto``, ``fp32``, or ``bf16`` by autocast. ``auto`` is bf16 where the hardware multiplies bfloat16 itself.
     ema : float, optional
@@ -82,7 +84,7 @@ class Recipe:
     warmup: float = 0.0
     label_smoothing: float = 0.0
     class_weight: str | None = None
-    clip: float | None = None
+    clip: float | None = 1.0
     precision: str = "auto"
     ema: float | None = None
     patience: int | None = None
