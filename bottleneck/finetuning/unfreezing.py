@@ -94,6 +94,8 @@ def plan(network: Network, recipe: Recipe, calls: dict[str, Call]) -> Plan:
     ]
     if not recipe.train_bn:
         trained = [name for name in trained if name.rpartition(".")[0] not in norms]
+    for pattern in recipe.unfreeze:
+        _check_trains(network, pattern, trained, order)
     moving = chosen & norms if recipe.train_bn else set()
     buffers = [name for name, _ in network.named.named_buffers() if name.rpartition(".")[0] in moving]
     count = sum(parameters[name].numel() for name in trained)
@@ -140,12 +142,29 @@ def _modules(network: Network, patterns: Sequence[str], order: Sequence[tuple[st
     names = [name for name, _ in network.named.named_modules()]
     if ALL in patterns:
         return set(names)
-    known = [*names[1:], *(name for name, _ in network.named.named_parameters()), network.classifier]
+    known = [*names[1:], *network.parameters_by_name(), network.classifier]
     for pattern in patterns:
         if not any(fits(name, [pattern]) for name in known):
             raise unknown_module(network.backbone.spec.backbone, pattern, known, order)
     chosen = {name for name in names if name and fits(name, patterns)}
     return {name for name in names if any(name == one or name.startswith(f"{one}.") for one in chosen)}
+
+
+def _check_trains(network: Network, pattern: str, trained: Sequence[str], order: Sequence[tuple[str, ...]]) -> None:
+    """Refuse a pattern that fits modules in which nothing is trained.
+
+    Raises
+    ------
+    TuningError
+    """
+    if pattern in (ALL, network.classifier):
+        return
+    chosen = _modules(network, [pattern], order)
+    own = [name for name in network.parameters_by_name() if name.rpartition(".")[0] in chosen or fits(name, [pattern])]
+    if not own:
+        raise TuningError(f"expected something to train in {pattern!r}, which has no parameters of its own")
+    if not set(own) & set(trained):
+        raise TuningError(f"{pattern!r} has only batch norms, which stay as they are: add --train-bn to train them")
 
 
 def _is_own(parameter: str, patterns: Sequence[str]) -> bool:

@@ -219,3 +219,23 @@ def test_the_last_layer_of_squeezenet_is_trained_under_its_name():
     calls = network.trace()
     assert plan(network, Recipe(last=0), calls).parameters == ("classifier.weight", "classifier.bias")
     assert plan(network, Recipe(unfreeze=("classifier",)), calls).trained == 512 * 3 + 3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("layer4.0.bn1", "only batch norms.*--train-bn"),
+        ("*.bn2", "only batch norms"),
+        ("layer4.*.relu", "no parameters of its own"),
+    ],
+)
+def test_a_pattern_that_trains_nothing_is_refused(resnet, pattern, message):
+    with pytest.raises(TuningError, match=message):
+        planned(resnet, unfreeze=(pattern,))
+    if "bn" in pattern:
+        assert planned(resnet, unfreeze=(pattern,), train_bn=True).buffers
+
+
+@pytest.mark.parametrize("pattern", ["fc", "fc.weight"])
+def test_the_classifier_named_trains_the_head_alone(resnet, pattern):
+    assert planned(resnet, unfreeze=(pattern,)).trained == 3 * 513
