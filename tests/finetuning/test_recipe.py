@@ -23,7 +23,7 @@ def test_it_comes_back_from_json_as_it_was(recipe):
 
 
 def test_the_learning_rate_is_that_of_the_optimiser():
-    assert {name: Recipe(optimizer=name).lr for name in LEARNING_RATES} == {"sgd": 1e-3, "adamw": 1e-4}
+    assert {name: Recipe(optimizer=name).lr for name in LEARNING_RATES} == {"sgd": 3e-4, "adamw": 1e-5}
     assert Recipe(lr=0.5).largest_lr == 0.5
 
 
