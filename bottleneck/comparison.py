@@ -130,7 +130,7 @@ def compare(
     entries = [entry for entry in done if isinstance(entry, _Entry)]
     if not entries:
         raise HeadError(f"expected a head that can be trained, found none: {'; '.join(remarks)}")
-    entries.sort(key=lambda entry: (-entry.row.cv_accuracy, entry.row.feature_bytes))
+    entries.sort(key=lambda entry: (-entry.row.cv_accuracy, entry.row.cv_spread is None, entry.row.feature_bytes))
     train, test = setting.parts(entries[0].store)
     warn_of_classes(train, test, setting.heldout)
     near_copies(train, test)

@@ -10,7 +10,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +41,7 @@ class Run:
     """
 
     path: Path
-    card: dict[str, Any]
+    card: dict[str, Any] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -69,8 +69,8 @@ class Run:
 
         Of a head its cross-validated accuracy, but where its features come from a network that was fine-tuned on these
         images, and has seen their labels, at most that network's score. Of a fine-tuned network the score of the head
-        that it began with, and what the validation part gained since; or the accuracy on the validation part, where it
-        began with a random layer.
+        that it began with, and what the validation part gained since, at most 1; or the accuracy on the validation
+        part, where it began with a random layer.
         """
         score = self.card.get("score")
         return self.cv_accuracy if score is None else float(score)
@@ -186,9 +186,9 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
 def best_run(folder: str | os.PathLike[str]) -> Run:
     """Return the best of the runs on the images that were worked on last.
 
-    The best is the one with the highest `Run.score`, of equals the latest. The held-out part has no say: it tells how
-    good the chosen one is only as long as it does not choose. Runs on other images, labels or splits were set another
-    task, so their accuracy does not compare.
+    The best is the one with the highest `Run.score`, of equals a head alone, and the latest. The held-out part has no
+    say: it tells how good the chosen one is only as long as it does not choose. Runs on other images, labels or splits
+    were set another task, so their accuracy does not compare.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def best_run(folder: str | os.PathLike[str]) -> Run:
     if not runs:
         raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
     same = [run for run in runs if run.card["dataset"]["digest"] == runs[-1].card["dataset"]["digest"]]
-    return max(reversed(same), key=lambda run: run.score)
+    return max(reversed(same), key=lambda run: (run.score, not run.is_tuned))
 
 
 def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Run:

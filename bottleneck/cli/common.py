@@ -71,10 +71,11 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
         warnings.showwarning = _show_warning
         try:
             yield
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if not is_first_process():
                 leave_it_to_another()
-            _fail("interrupted", "Stopped. What was committed is kept; the same command goes on from there.", as_json)
+            usual = "Stopped. What was committed is kept; the same command goes on from there."
+            _fail("interrupted", str(interrupt) or usual, as_json)
         except OtherFailed:
             if debug:
                 raise

@@ -36,10 +36,24 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
 
 @command("finetune", short_help="Train a network on, end to end, from where its head ended.")
 @click.argument("images", required=False)
-@click.option("--run", help="Whose head is handed back.  [default: the best linear head on the last fitted features]")
-@click.option("--unfreeze", multiple=True, metavar="PATTERN", help="Train these modules too: names of inspect, *, all.")
-@click.option("--last", type=click.IntRange(0), metavar="N", help="Train the last N stages; 0: the head.  [default: 1]")
-@click.option("--train-bn", is_flag=True, help="Train batch norms of these parts too; by default they stay.")
+@click.option(
+    "--run", help="Whose head becomes the last layer.  [default: the best linear one on the features of the last fit]"
+)
+@click.option(
+    "--unfreeze",
+    multiple=True,
+    metavar="PATTERN",
+    help="Train these modules and the head: names of `inspect`, patterns with *, or all. May be repeated.",
+)
+@click.option(
+    "--last",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Instead: train the last N stages; 0: the head alone.  [default: 1]",
+)
+@click.option(
+    "--train-bn", is_flag=True, help="Train the batch norms of the trained parts too; by default they stay as they are."
+)
 @click.option(
     "--from",
     "begin",
@@ -48,11 +62,17 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     show_default=True,
     help="weights: the backbone as it is, and a random last layer.",
 )
-@click.option("--head-init", type=click.Choice(["head", "random"]), help="What the last layer begins with.")
+@click.option(
+    "--head-init",
+    type=click.Choice(["head", "random"]),
+    help="What the last layer begins with.  [default: the head, with --from weights random]",
+)
 @click.option("--model", help="With --from weights: a model or spec that is cached.  [default: the last extracted]")
-@click.option("--epochs", default=10, show_default=True, type=click.IntRange(1))
-@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1))
-@click.option("--optimizer", default="sgd", show_default=True, type=click.Choice(["sgd", "adamw"]))
+@click.option("--epochs", default=10, show_default=True, type=click.IntRange(1), help="Passes over the images.")
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Images of a step.")
+@click.option(
+    "--optimizer", default="sgd", show_default=True, type=click.Choice(["sgd", "adamw"]), help="sgd has momentum."
+)
 @click.option(
     "--lr",
     type=click.FloatRange(0, min_open=True),
@@ -72,12 +92,31 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     type=click.FloatRange(0, 1, min_open=True),
     help="Each stage learns at the rate of the one after it times this.",
 )
-@click.option("--schedule", default="cosine", show_default=True, type=click.Choice(["cosine", "step", "constant"]))
+@click.option(
+    "--schedule",
+    default="cosine",
+    show_default=True,
+    type=click.Choice(["cosine", "step", "constant"]),
+    help="How the learning rate falls.",
+)
 @click.option(
     "--step-epochs", default=7, show_default=True, type=click.IntRange(1), help="Of step: a tenth after so many."
 )
-@click.option("--warmup", default=0.0, show_default=True, type=click.FloatRange(0), metavar="EPOCHS")
-@click.option("--label-smoothing", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True))
+@click.option(
+    "--warmup",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="EPOCHS",
+    help="In which the learning rate rises from zero first.",
+)
+@click.option(
+    "--label-smoothing",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="How much of a label is shared among all classes.",
+)
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much.")
 @click.option(
     "--clip", default=1.0, show_default=True, type=click.FloatRange(0), help="The largest norm of the gradient; 0: any."
@@ -87,12 +126,16 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "fp32", "bf16"]),
-    help="Of training; auto: bf16 where the hardware has it.",
+    help="Of training; auto: bf16 where that is faster.",
 )
 @click.option("--ema", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Decay of averaged weights.")
 @click.option("--patience", type=click.IntRange(1), metavar="EPOCHS", help="Stop when so many brought nothing better.")
 @click.option(
-    "--augment", default="light", show_default=True, type=click.Choice(["none", "light", "standard", "strong"])
+    "--augment",
+    default="light",
+    show_default=True,
+    type=click.Choice(["none", "light", "standard", "strong"]),
+    help="Random views: large crops and mirror images; torchvision's usual crops; and TrivialAugment.",
 )
 @click.option(
     "--views",
@@ -110,7 +153,13 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     metavar="GB",
     help="What cached activations may take.",
 )
-@click.option("--memory", type=click.FloatRange(0, min_open=True), callback=as_bytes, metavar="GB")
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    callback=as_bytes,
+    metavar="GB",
+    help="What they may take in memory.  [default: half of what is free]",
+)
 @click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Equal seeds, equal runs."
@@ -143,6 +192,13 @@ def finetune(
     The validation part chooses the epoch that is kept; the hand-back itself is one of them.
     """
     first = is_first_process()
+    try:
+        _check(begin, head_init, model, run, resume)
+        _check_recipe(recipe)
+    except click.UsageError:
+        if first:
+            raise
+        leave_it_to_another()
     with no_collection():
         from bottleneck.cli.show_finetune import Watcher, ended
         from bottleneck.errors import Diverged, TuningError
@@ -150,14 +206,12 @@ def finetune(
         from bottleneck.finetuning.recipe import Recipe
 
     try:
-        _check(begin, head_init, model, run, resume)
-        _check_recipe(recipe)
         asked = None if resume is not None else Recipe(**{**recipe, "clip": recipe["clip"] or None})
-    except (click.UsageError, TuningError):
+    except TuningError:
         if first:
             raise
         leave_it_to_another()
-    problem = ""
+    problem, watcher = "", Watcher()
     with progress_bar(hidden=as_json or not first) as progress:
         try:
             done = tune(
@@ -173,10 +227,12 @@ def finetune(
                 memory=memory,
                 resume=resume,
                 progress=progress,
-                watch=Watcher(),
+                watch=watcher,
             )
         except Diverged as error:
             done, problem = error.run, str(error)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(watcher.goes_on()) from None
     if not first:
         sys.exit(1 if problem else 0)
     ended(done)

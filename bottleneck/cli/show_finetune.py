@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.cli.common import say
 from bottleneck.cli.show import failures_list
@@ -22,10 +22,13 @@ class Watcher:
 
     def __init__(self) -> None:
         self._heading = True
+        self._name = ""  # of the run
+        self._last = -1  # epoch
 
     def __call__(self, event: Outline | Start | Epoch) -> None:
         """Print one event."""
         if isinstance(event, Epoch):
+            self._last = event.number
             if self._heading:
                 say("epoch   train loss  accuracy   validation loss  accuracy   seconds")
                 self._heading = False
@@ -33,27 +36,57 @@ class Watcher:
         elif isinstance(event, Start):
             say(_start(event))
         else:
+            self._name, self._last = event.path.name, -1 if event.resumed is None else event.resumed
             _outline(event)
+
+    def goes_on(self) -> str:
+        """Return what to say of a training that is stopped."""
+        if not self._name:
+            return "Stopped before anything was done"
+        after = f"after epoch {self._last}" if self._last >= 0 else "before the first epoch; what was cached is kept"
+        return f"Stopped {after}. This goes on from there: bottleneck finetune --resume {self._name}"
 
 
 def ended(run: Run) -> None:
     """Say how well the best epoch does, and where it is."""
     card, metrics = run.card, run.metrics
     low, high = metrics["accuracy_ci95"]
-    best, curves = card["best_epoch"], card["curves"]
-    which = "the hand-back itself" if best == 0 and card["from"]["run"] else f"epoch {best} of {len(curves) - 1}"
-    say(
-        f"best by validation: {which}, {curves[best]['val_accuracy']:.1%} of {card['validation']['n']} images; epoch 0 "
-        f"had {curves[0]['val_accuracy']:.1%}"
-    )
+    say(_choice(card))
     say(
         f"accuracy {metrics['accuracy']:.1%} on {card['n_heldout']} held-out images ({card['heldout']}), "
         f"95 % interval {low:.1%} to {high:.1%}; it began at {card['start_accuracy']:.1%}"
     )
+    say(f"accuracies that differ by less than {metrics['resolution']:.1%} are not told apart on so many images")
     if card["validation"]["is_heldout"]:
-        say("there is no test part: these images have chosen the epoch too, which flatters the accuracy a little")
+        say(
+            "there is no test part: these images have chosen the epoch too, which flatters the accuracy a little; a "
+            "folder test/ would tell it"
+        )
     failures_list([Failure(**failure) for failure in card["failures"]])
     say(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s, curves in {run.path / 'curves.png'}")
+
+
+def _choice(card: dict[str, Any]) -> str:
+    """Say which epoch is kept, and why."""
+    best, curves, images = card["best_epoch"], card["curves"], card["validation"]["n"]
+    first, chosen, done = curves[0], curves[best], len(curves) - 1
+    stopped = f" of {done}, where patience ended" if done < card["recipe"]["epochs"] and not card["diverged"] else ""
+    stopped = stopped or f" of {done}"
+    had = f"{first['val_accuracy']:.1%} of {images} validation images, loss {first['val_loss']:.4f}"
+    if best == 0:
+        what = "the hand-back" if card["from"]["run"] else "its beginning"
+        worse = all(epoch["val_loss"] > 2 * first["val_loss"] for epoch in curves[1:])
+        advice = f"; all were far worse: try --lr {card['recipe']['lr'] / 10:g}" if worse and done else ""
+        return f"no epoch{stopped} was better than {what} ({had}): the network is kept as it began{advice}"
+    by_loss = " by its loss," if chosen["val_accuracy"] == first["val_accuracy"] else ""
+    return (
+        f"epoch {best}{stopped} was the best,{by_loss} {chosen['val_accuracy']:.1%} of {images} validation images, "
+        f"loss {chosen['val_loss']:.4f}; it began with {first['val_accuracy']:.1%}, {first['val_loss']:.4f}"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _outline(event: Outline) -> None:
@@ -80,21 +113,21 @@ def _boundary(event: Outline) -> None:
         return
     shape = " x ".join(map(str, boundary.shape))
     views = "1 view" if recipe.augment == "none" else f"{event.views} {recipe.augment} views"
-    said = f"{event.missing / 1e9:,.2f} GB of them to be computed" if event.missing else "all cached"
+    said = f"{_size(event.missing)} of them to be computed, once" if event.missing else "all cached"
     say(f"activations at {boundary.module} ({shape}), {views} of each training image:")
-    say(f"  {event.bytes / 1e9:,.2f} GB, {said}")
+    say(f"  {_size(event.bytes)}, {said}")
 
 
 def _start(event: Start) -> str:
     if event.head_accuracy is None or event.agreement is None:
-        return f"starts at {event.accuracy:.1%}, with a random last layer"
+        return f"starts at {event.accuracy:.1%} on the held-out images, with a random last layer"
     agreement = event.agreement
     if agreement.exact:
         how = f"every label the same, probabilities within {max(agreement.largest, 1e-7):.1g}"
         return f"starts at {event.accuracy:.1%}, as the head ({how}, on {agreement.images} held-out images)"
     return (
         f"starts at {event.accuracy:.1%}, as the head on features in fp32 (on those in {event.precision} it has "
-        f"{event.head_accuracy:.1%}; {agreement.other_labels} of {agreement.images} labels differ)"
+        f"{event.head_accuracy:.1%}; {agreement.other_labels} of {agreement.images} held-out labels differ)"
     )
 
 

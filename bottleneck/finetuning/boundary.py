@@ -103,7 +103,7 @@ def find(network: Network, plan: Plan, calls: dict[str, Call]) -> Boundary | Non
         None where there is no such module: the whole network must run.
     """
     first = _first_trained(network, plan, calls)
-    ended = [name for name, call in calls.items() if call.closed <= first]
+    ended = [name for name, call in calls.items() if call.closed <= first and name != network.classifier]
     outermost = [name for name in ended if not any(name.startswith(f"{other}.") for other in ended)]
     outermost.sort(key=lambda name: calls[name].entered)
     images = _noise(network)

@@ -53,7 +53,7 @@ def picture(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes
     left, right = figure.subplots(1, 2)
     _draw(left, epochs, best, "loss", 1.0, head)
     _draw(right, epochs, best, "accuracy", 100.0, head)
-    left.set_ylabel("cross-entropy, nats")
+    left.set_ylabel("loss (cross-entropy, nats)")
     right.set_ylabel("accuracy, %")
     left.set_ylim(bottom=0)
     right.legend(fontsize=8, loc="best")
@@ -71,7 +71,7 @@ def _draw(axes: Any, epochs: Sequence[Epoch], best: int, what: str, scale: float
             axes.plot(*zip(*known, strict=True), color=colour, marker="o", markersize=3, linewidth=1.5, label=name)
     if head:
         level = scale * getattr(epochs[0], f"val_{what}")
-        axes.axhline(level, color=_HEAD, linestyle="--", linewidth=1, label="the head, validation")
+        axes.axhline(level, color=_HEAD, linestyle="--", linewidth=1, label="where it began (validation)")
     axes.plot(
         best,
         scale * getattr(epochs[best], f"val_{what}"),

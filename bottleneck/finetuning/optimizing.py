@@ -85,7 +85,7 @@ def _check_patterns(plan: Plan, recipe: Recipe) -> None:
         if not any(fits(name, [pattern]) for name in plan.parameters):
             modules = sorted({name.rpartition(".")[0] for name in plan.parameters})
             hint = did_you_mean(nearest(pattern, [*plan.names, *modules]))
+            trained, asked = ", ".join(plan.names) or "the head alone", f"{hint} trained" if hint else "trained"
             raise TuningError(
-                f"expected parts that are trained for lr_mult, {pattern!r} fits none; {hint or ''} Trained are "
-                f"{', '.join(plan.names) or 'the head alone'}"
+                f"expected parts that are trained for lr_mult, {pattern!r} fits none; {asked} are {trained}"
             )

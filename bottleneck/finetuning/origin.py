@@ -186,15 +186,16 @@ def _chosen(runs: str | os.PathLike[str], name: str | os.PathLike[str] | None) -
     fits = [run for run in list_runs(runs) if not run.is_tuned]
     if not fits:
         raise TuningError(
-            f"expected a run in {runs} whose head is handed back, found none: `bottleneck fit` makes one; or begin "
-            f"with a random layer, --from weights --head-init random"
+            f"expected a run in {runs} whose head is handed back, found none: `bottleneck extract IMAGES` and "
+            f"`bottleneck fit` make one; or begin, after extract, with a random layer: --from weights"
         )
     last = fits[-1]
     same = [run for run in fits if _task(run) == _task(last)]
     linear = [run for run in same if why_not(run) is None]
     if not linear:
         raise TuningError(
-            f"expected a linear head on features of {last.card['model']}, found {_heads(same)}: {why_not(last)}"
+            f"expected a head on features of {last.card['model']} that can become a layer of it, found none: "
+            f"{_reasons(same)}"
         )
     return max(reversed(linear), key=lambda run: run.score)
 
@@ -203,5 +204,5 @@ def _task(run: Run) -> tuple[object, object]:
     return run.card["dataset"]["digest"], run.card["fingerprint"]
 
 
-def _heads(runs: Sequence[Run]) -> str:
-    return ", ".join(sorted({str(run.card["head"]) for run in runs}))
+def _reasons(runs: Sequence[Run]) -> str:
+    return "; ".join(sorted({f"{run.card['head']}: {why_not(run)}" for run in runs}))

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bottleneck.backbones.request import listed
 from bottleneck.errors import TuningError
 from bottleneck.images.view import AUGMENTATIONS
 
@@ -103,7 +104,7 @@ class Recipe:
             if getattr(self, name) not in possible:
                 known = ", ".join(map(str, possible))
                 raise TuningError(f"expected {name} to be one of {known}, got {getattr(self, name)!r}")
-        object.__setattr__(self, "unfreeze", tuple(self.unfreeze))
+        object.__setattr__(self, "unfreeze", listed(self.unfreeze))
         object.__setattr__(self, "lr_mult", tuple((str(name), float(factor)) for name, factor in self.lr_mult))
         object.__setattr__(self, "lr", LEARNING_RATES[self.optimizer] if self.lr is None else self.lr)
         if self.unfreeze and self.last is not None:

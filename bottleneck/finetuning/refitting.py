@@ -11,14 +11,14 @@ from bottleneck.runs import Run
 
 
 def refitted(run: Run, train: Dataset, store: Store) -> Head:
-    """Fit the head of a run again, with the parameters that were chosen, on some of its training images.
+    """Search and fit the head of a run again, with its options, on some of its training images.
 
-    Where that cannot be done, on a single image of a class, say, the head stays as it is, with a warning: the
+    C is chosen anew: one that was just right for classes of one size may let the bias decide where a few images are
+    gone. Where that cannot be done, on a single image of a class, say, the head stays as it is, with a warning: the
     validation images then are among those that it was fitted on, and flatter it.
     """
     card, params = run.card, run.card["params"]
     options = HeadOptions(
-        C=(float(params["C"]),) if "C" in params else None,
         normalize=card["normalize"],
         class_weight=card.get("class_weight"),
         dropout=float(params.get("dropout", 0.0)),

@@ -111,7 +111,7 @@ def _weights(result: Result) -> tuple[Backbone, Request]:
 def _score(result: Result) -> float:
     """Return what the run is chosen by; see `bottleneck.runs.Run.score`."""
     epochs, best, run = result.progress.epochs, result.progress.best, result.origin.run
-    return epochs[best].val_accuracy + (run.score - epochs[0].val_accuracy if run else 0.0)
+    return min(1.0, epochs[best].val_accuracy + (run.score - epochs[0].val_accuracy if run else 0.0))
 
 
 def _head(result: Result, backbone: Backbone) -> LinearHead:

@@ -116,6 +116,10 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
             raise RunError(f"expected a fine-tuning in {runs} that has not ended, found none: nothing is to be resumed")
         return left[-1]
     path = Path(name) if Path(name).exists() else Path(runs) / name
+    if (path / "card.json").exists() and not (path / SETTINGS).exists():
+        raise RunError(
+            f"expected a fine-tuning in {path}, found the run of a fit: `bottleneck finetune --run` begins one"
+        )
     if (path / "card.json").exists():
         raise RunError(f"the run in {path} has ended: there is nothing to be resumed")
     if not (path / SETTINGS).exists():

@@ -100,7 +100,7 @@ def plan(network: Network, recipe: Recipe, calls: dict[str, Call]) -> Plan:
     buffers = [name for name, _ in network.named.named_buffers() if name.rpartition(".")[0] in moving]
     count = sum(parameters[name].numel() for name in trained)
     return Plan(
-        names=tuple(patterns),
+        names=tuple(name for name in patterns if recipe.unfreeze or recipe.train_bn or not _stays(network, name)),
         modules=frozenset(chosen),
         parameters=tuple(trained),
         buffers=tuple(buffers),
@@ -142,12 +142,19 @@ def _modules(network: Network, patterns: Sequence[str], order: Sequence[tuple[st
     names = [name for name, _ in network.named.named_modules()]
     if ALL in patterns:
         return set(names)
-    known = [*names[1:], *network.parameters_by_name(), network.classifier]
+    known = list(dict.fromkeys([*names[1:], *network.parameters_by_name(), network.classifier]))
     for pattern in patterns:
         if not any(fits(name, [pattern]) for name in known):
             raise unknown_module(network.backbone.spec.backbone, pattern, known, order)
     chosen = {name for name in names if name and fits(name, patterns)}
+    chosen.discard(network.classifier)  # whose place is empty: the last layer is trained in any case
     return {name for name in names if any(name == one or name.startswith(f"{one}.") for one in chosen)}
+
+
+def _stays(network: Network, name: str) -> bool:
+    """Whether a module has nothing to train but batch norms."""
+    parts = (part for part in network.named.get_submodule(name).modules() if any(True for _ in part.parameters(False)))
+    return all(is_norm(part) for part in parts)
 
 
 def _check_trains(network: Network, pattern: str, trained: Sequence[str], order: Sequence[tuple[str, ...]]) -> None:

@@ -75,7 +75,7 @@ def check_room(wanted: Sequence[Wanted], boundary: Boundary, limit: int) -> None
     advice = "take fewer with --views, none with --views 0, which runs the whole network each epoch"
     if needed > limit:
         raise TuningError(
-            f"expected activations of at most {limit / 1e9:g} GB, those at {boundary.module} take {needed / 1e9:,.2f} "
+            f"expected activations of at most {limit / 1e9:g} GB, those at {boundary.module} take {needed / 1e9:,.3g} "
             f"GB: {advice}, or raise --views-limit"
         )
     root = wanted[0].store.folder

@@ -58,7 +58,7 @@ def test_people_read_what_happens_on_stderr(home):
     assert "activations at fc (512), 1 view of each training image:" in err
     assert "every label the same, probabilities within" in err
     assert [line.split()[0] for line in lines if line[:5].strip().isdigit()] == ["0", "1", "2"]
-    assert "best by validation: " in err
+    assert "it began at" in err
     assert "95 % interval" in err
     assert lines[-1].startswith("0 failed; runs/2")
     assert lines[-1].endswith("curves.png")
@@ -152,7 +152,7 @@ def test_contradictions_are_a_matter_of_usage(home, words, message):
         (["--views-limit", "0"], "--views 0"),
         (["--resume"], "nothing is to be resumed"),
         (["--resume", "nothing"], "expected a fine-tuning in runs/nothing"),
-        (["--runs", "elsewhere"], "`bottleneck fit` makes one"),
+        (["--runs", "elsewhere"], "`bottleneck fit` make one"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(home, words, message):
@@ -182,7 +182,7 @@ def test_what_diverges_is_told_and_leaves_its_run(home):
     assert "smaller learning rate" in found["problem"]
     assert found["problem"] in err.splitlines()[-1]
     _, err = run(*words, code=1)
-    assert "best by validation: the hand-back itself" in err
+    assert "was better than the hand-back" in err
     assert err.splitlines()[-1].startswith("error: expected finite losses")
 
 

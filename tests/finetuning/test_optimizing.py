@@ -40,7 +40,7 @@ def test_the_optimisers_are_torchs_own():
     assert {(group["momentum"], group["lr"]) for group in made.param_groups} == {(0.7, 0.2)}
     made, _, _ = chosen(network, optimizer="adamw")
     assert isinstance(made, torch.optim.AdamW)
-    assert {group["lr"] for group in made.param_groups} == {1e-4}
+    assert {group["lr"] for group in made.param_groups} == {1e-5}
 
 
 def test_factors_of_several_patterns_multiply():
@@ -78,7 +78,7 @@ def test_layers_learn_the_slower_the_deeper():
 
 
 def test_a_pattern_that_fits_nothing_trained_is_refused():
-    with pytest.raises(TuningError, match=r"lr_mult, 'stem' fits none; .*Trained are last"):
+    with pytest.raises(TuningError, match=r"lr_mult, 'stem' fits none; .*trained are last"):
         chosen(small(), unfreeze=("last",), lr_mult=(("stem", 0.1),))
     with pytest.raises(TuningError, match="Trained are the head alone"):
         chosen(small(), last=0, lr_mult=(("stem", 0.1),))

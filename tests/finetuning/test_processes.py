@@ -130,7 +130,7 @@ def test_two_processes_go_on_where_one_was_killed_and_speak_once(home):
     assert_same(whole, load_run(json.loads(done.stdout)["run"]))
     lines = done.stderr.splitlines()
     assert len(lines) == len(set(lines))
-    for start in ("warning: resnet18 has random weights", "goes on after epoch 1", "    2 ", "best by validation"):
+    for start in ("warning: resnet18 has random weights", "goes on after epoch 1", "    2 ", "accuracy "):
         assert sum(line.startswith(start) for line in lines) == 1, done.stderr
     for odd in ("Initializing", "destroy", "Warning", "Traceback"):
         assert odd not in done.stderr
