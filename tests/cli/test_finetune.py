@@ -55,7 +55,7 @@ def test_people_read_what_happens_on_stderr(home):
     assert any(line.startswith(f"{MODEL} with the logistic head of 2") for line in lines)
     assert "trains the head alone: 1,539 parameters in fp32; 11,176,512 stay frozen" in err
     assert "36 training images; 18 validate; 18 held out (test)" in err
-    assert "activations at fc (512), 1 view of each training image:" in err
+    assert "activations at avgpool (512 x 1 x 1), 1 view of each training image:" in err
     assert "every label the same, probabilities within" in err
     assert [line.split()[0] for line in lines if line[:5].strip().isdigit()] == ["0", "1", "2"]
     assert "it began at" in err

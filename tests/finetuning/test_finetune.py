@@ -405,7 +405,7 @@ def test_the_best_run_is_by_what_validation_gained(run):
     done = finetune(recipe=replace(SHORT, epochs=1))
     gained = done.card["curves"][done.card["best_epoch"]]["val_accuracy"] - done.card["curves"][0]["val_accuracy"]
     assert done.score == pytest.approx(run.cv_accuracy + gained)
-    assert best_run("runs").path == (done.path if gained else run.path)  # of equals the head alone
+    assert best_run("runs").name == (done.name if gained else run.name)  # of equals the head alone
 
 
 def test_its_backbone_gives_features_and_heads_that_do_not_boast(run, original):

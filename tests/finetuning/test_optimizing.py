@@ -80,7 +80,7 @@ def test_layers_learn_the_slower_the_deeper():
 def test_a_pattern_that_fits_nothing_trained_is_refused():
     with pytest.raises(TuningError, match=r"lr_mult, 'stem' fits none; .*trained are last"):
         chosen(small(), unfreeze=("last",), lr_mult=(("stem", 0.1),))
-    with pytest.raises(TuningError, match="Trained are the head alone"):
+    with pytest.raises(TuningError, match="trained are the head alone"):
         chosen(small(), last=0, lr_mult=(("stem", 0.1),))
 
 
