@@ -4,6 +4,7 @@
 one part, ``--picture FILE`` draws the curves. IMAGES is a folder with ``train/`` and ``val/``; by default
 scikit-learn's handwritten digits. The tutorial is PyTorch's own on transfer learning: a DataLoader with two workers,
 RandomResizedCrop and flip, SGD with momentum, the network in training mode, here with all but the named layer frozen.
+So it is for speed; accuracy compares beginnings, a random layer and the hand-back, in one loop, `finetune`'s own.
 """
 
 import argparse

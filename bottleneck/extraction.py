@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
-from bottleneck.backbones.tuned import read_tuned, weights_of_run
+from bottleneck.backbones.tuned import keep_tuned, read_tuned, weights_of_run
 from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.crew import own, work_together
@@ -203,7 +203,10 @@ def extract(
     if not has.any():
         raise _nothing_usable(failures, table if remember else None)
     read_unknown(found.young())  # so that the next command need not
-    store.remember_request(replace(request, precision=store.spec.precision).to_json())
+    if tuned is None or store.request() is None:  # a network that came back as it was brings no other way to ask for it
+        store.remember_request(replace(request, precision=store.spec.precision).to_json())
+        if tuned:
+            keep_tuned(store.folder, tuned)
     if remember:
         save_last(home.root, Last(str(dataset.source), dataset.labelled, store.name))
     first = dataset.first_rows()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.tuned import read_tuned
+from bottleneck.backbones.tuned import kept_tuned
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, SplitError
 from bottleneck.images.dataset import Dataset, two_labels
@@ -140,8 +140,7 @@ def score_on_tuned(store: Store, usable: Dataset, accuracy: float) -> float | No
         That cross-validation flatters; or, where the network was trained with other images or splits, that even the
         held-out part may.
     """
-    asked = store.asked()
-    found = read_tuned(asked.file) if asked and asked.file else None
+    found = kept_tuned(store.folder)
     if found is None:
         return None
     if found.dataset != usable.fingerprint():

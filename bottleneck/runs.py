@@ -93,7 +93,7 @@ class Run:
             If the card does not tell.
         """
         try:
-            own = {"weights": str(self.weights.absolute())} if self.is_tuned else {}
+            own = {"weights": str(self.weights.absolute())} if self.card.get("own_weights") else {}
             return Request(**{**self.card["request"], "precision": self.card["spec"]["precision"], **own})
         except (TypeError, KeyError, ModelError):
             raise RunError(

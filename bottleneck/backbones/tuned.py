@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from bottleneck.files import read_json, write_json
 
 WEIGHTS = "model.safetensors"  # of a run
 _KEY = "bottleneck"
+_KEPT = "tuned.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ def read_tuned(path: Path) -> Tuned | None:
     """Return what a file says of the fine-tuning that has left it; None of others, and where it cannot be read."""
     if path.suffix.lower() != ".safetensors":
         return None
+    from safetensors import SafetensorError, safe_open
+
     with suppress(OSError, ValueError, TypeError, RecursionError, SafetensorError), safe_open(path, "numpy") as file:
         return Tuned(**json.loads((file.metadata() or {})[_KEY])) if _KEY in (file.metadata() or {}) else None
     return None
@@ -57,3 +60,15 @@ def weights_of_run(name: str, runs: str | os.PathLike[str]) -> str:
         if (folder / WEIGHTS).is_file():
             return str(folder / WEIGHTS)
     return name
+
+
+def keep_tuned(store: Path, found: Tuned) -> None:
+    """Keep beside features what is known of the fine-tuning that their network comes from, wherever its file goes."""
+    write_json(store / _KEPT, vars(found))
+
+
+def kept_tuned(store: Path) -> Tuned | None:
+    """Return what `keep_tuned` kept; None of features of a network that was not fine-tuned."""
+    with suppress(OSError, ValueError, TypeError):
+        return Tuned(**read_json(store / _KEPT))
+    return None

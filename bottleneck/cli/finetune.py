@@ -270,7 +270,7 @@ def finetune(
 def _given() -> list[str]:
     """Return the options on the command line that decide what comes of a fine-tuning."""
     context = click.get_current_context()
-    place = ("images", "resume", "cache", "runs", "device", "memory", "views_limit", "as_json", "debug")
+    place = ("images", "resume", "cache", "runs", "device", "views_limit", "as_json", "debug")
     options = [one for one in context.command.params if one.name and one.name not in place]
     return [
         one.opts[0]

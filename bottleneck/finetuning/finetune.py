@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bottleneck.errors import BottleneckError, Diverged, TuningError
+from bottleneck.errors import BottleneckError, Diverged, RunError, TuningError
 from bottleneck.finetuning import views
 from bottleneck.finetuning.boundary import Boundary, Tail
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
@@ -176,13 +176,22 @@ def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, r
     _refit(setting)
     _fill(setting, wanted, progress)
     state = kept[0] if kept else Progress()
-    if kept:
-        setting.network.set_state(kept[1])
     job = _job(setting)
+    if kept:
+        if {name: value.shape for name, value in kept[1].items()} != {n: v.shape for n, v in job.moving.items()}:
+            raise RunError(f"expected a checkpoint of this recipe in {path / CHECKPOINT}, found one of another")
+        setting.network.set_state(kept[1])
 
     def keep(now: Progress) -> None:
         if first_process:
-            save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
+            try:
+                save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
+            except OSError as error:
+                reason = error.strerror or error
+                raise RunError(
+                    f"cannot write a checkpoint to {path / CHECKPOINT}: {reason}. The one before is kept; `bottleneck "
+                    f"finetune --resume {path.name}` goes on from it"
+                ) from error
 
     finite = train(job, chosen, state, keep, tell)
     return _ended(setting, path, state, begun, finite=finite, began=began)

@@ -29,13 +29,13 @@ class Layer:
 
 def why_not(run: Run) -> str | None:
     """Return why the head of a run cannot become a layer of its network, and what to do; None where it can."""
-    spec, head = run.card["spec"], run.card["head"]
+    spec, head = run.card["spec"], run.card.get("head")
     if run.is_tuned:
         return (
             f"{run.name} is fine-tuned already: extract with --weights {run.path}, fit a head on these features, and "
             f"fine-tune that"
         )
-    if run.card["params"].get("kernel", "linear") != "linear" or head == "knn":
+    if run.card.get("params", {}).get("kernel", "linear") != "linear" or head == "knn":
         kind = "a head with an rbf kernel" if head == "svm" else f"a {head} head"
         return f"{kind} is no linear layer: fit another, with --head logistic, softmax or svm"
     if run.card.get("normalize") == "l2":

@@ -29,7 +29,8 @@ def optimizer(network: Network, plan: Plan, recipe: Recipe) -> torch.optim.Optim
     _check_patterns(plan, recipe)
     groups: defaultdict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name in plan.parameters:
-        decay = recipe.weight_decay if parameters[name].dim() > 1 else 0.0  # norms and biases are vectors
+        decays = parameters[name].dim() > 1 and name.endswith("weight")  # no norm, bias, token, embedding of positions
+        decay = recipe.weight_decay if decays else 0.0
         groups[factor(name, plan, recipe), decay].append(parameters[name])
     listed = [
         {"params": group, "lr": recipe.largest_lr * mult, "mult": mult, "weight_decay": decay}

@@ -96,6 +96,10 @@ def handed_back(
     """
     chosen = _chosen(runs, run)
     card = chosen.card
+    lacking = [name for name in ("head", "params", "heldout", "model") if name not in card]
+    lacking += [f"dataset.{name}" for name in ("source", "shares", "digest") if name not in card["dataset"]]
+    if lacking:
+        raise RunError(f"expected {', '.join(lacking)} in {chosen.path}/card.json, found none: fit again")
     selected = select(
         images if images is not None else card["dataset"]["source"],
         model=f"{card['spec']['backbone'].replace('/', '_')}-{card['fingerprint'][:8]}",

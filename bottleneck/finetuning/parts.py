@@ -15,6 +15,7 @@ from bottleneck.images.splits import Shares, assign
 from bottleneck.selection import some
 
 _SALT = b"bottleneck validation 1\0"
+_FEW = 5  # validation images
 _CUT = Shares(train=90, val=10, test=0)
 
 
@@ -56,6 +57,11 @@ def divide(usable: Dataset, heldout: str) -> Parts:
         If there is nothing to validate with.
     """
     train, val, test = (_once(usable, split) for split in ("train", "val", heldout))
+    seen = {digest.tobytes() for digest in train.digests}  # images may stand in both, where `fit` was told to let them
+    val = val.subset(row for row, digest in enumerate(val.digests) if digest.tobytes() not in seen)
+    if len(val) and not {str(label) for label in val.labels} & {str(label) for label in train.labels}:
+        only = some(sorted({str(label) for label in val.labels}))
+        raise TuningError(f"expected validation images of classes that are trained on, found only {only}")
     if len(val):
         return Parts(train=train, val=val, heldout=test, name=heldout, cut=False)
     wanted = np.array([split == "val" for split in _cut(train)], bool)
@@ -85,6 +91,20 @@ def codes(dataset: Dataset, classes: Sequence[str]) -> Codes:
 
 def warn_of_classes(parts: Parts) -> None:
     """Warn of classes that the choice of the epoch cannot see."""
+    unknown = sorted({str(label) for label in parts.val.labels} - {str(label) for label in parts.train.labels})
+    if unknown:
+        warnings.warn(
+            f"no training image of {some(unknown)}: its validation images cannot be right",
+            BottleneckWarning,
+            stacklevel=3,
+        )
+    if parts.cut and len(parts.val) < _FEW:
+        warnings.warn(
+            f"only {len(parts.val)} of the training images could be set aside to choose the epoch by, which says "
+            f"little: give a val part, or more images",
+            BottleneckWarning,
+            stacklevel=3,
+        )
     missing = sorted({str(label) for label in parts.train.labels} - {str(label) for label in parts.val.labels})
     if missing:
         warnings.warn(

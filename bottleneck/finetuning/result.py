@@ -12,6 +12,7 @@ from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned
+from bottleneck.backbones.weights import tensors_digest
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.errors import RunError
 from bottleneck.files import write_atomic
@@ -90,7 +91,6 @@ def write(result: Result, seconds: float) -> Run:
 def _weights(result: Result) -> tuple[Backbone, Request]:
     """Write the weights, and read them back as every later command does."""
     asked, path = result.origin.request, result.path / WEIGHTS
-    preprocessing = result.network.backbone.spec.preprocessing
     before = read_tuned(asked.file) if asked.file else None
     known = before.weights if before else asked.weights
     model = asked.model
@@ -102,10 +102,12 @@ def _weights(result: Result) -> tuple[Backbone, Request]:
     )
     write_atomic(path, result.network.file(said.metadata()))
     request = replace(asked, model=model, weights=str(path.absolute()), restore_exclude=(), allow_partial=False)
-    found = load(request)
-    if found.spec.preprocessing != preprocessing:
-        raise RunError(f"expected images to be prepared for {path} as before; they are not: {found.spec.preprocessing}")
-    return found, request
+    found, before_it = load(request), result.network.backbone.spec
+    wanted = replace(before_it, weights=tensors_digest(result.network.named))
+    if found.spec != wanted:
+        raise RunError(f"expected {path} to be read back as it was written; it is not: {found.spec}, not {wanted}")
+    # Where the hand-back itself is kept, or the head alone was trained, features are those of the network as it was.
+    return found, asked if wanted.weights == before_it.weights else request
 
 
 def _score(result: Result) -> float:
@@ -169,6 +171,8 @@ def _card(result: Result, backbone: Backbone, request: Request) -> dict[str, Any
         "spec": backbone.spec.to_json(),
         "fingerprint": backbone.spec.fingerprint,
         "request": request.to_json(),
+        "own_weights": request != result.origin.request,
+        "leaks": origin.run.card.get("leaks") if origin.run else None,
         "versions": versions(),
     }
 

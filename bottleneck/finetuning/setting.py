@@ -100,7 +100,7 @@ def set_up(
     else:
         origin = from_weights(images, settings.model, cache=cache, runs=runs, progress=progress)
     # Where activations do not fit they come in another order: what is resumed, and each process, must do alike.
-    most = float(joined.told(str(settings.memory or allowed(memory) / joined.here)))
+    most = float(joined.told(str(allowed(memory) / joined.here if settings.memory is None else settings.memory)))
     settings = replace(settings.of(origin), memory=most)
     place = joined.device if isinstance(joined, Together) else torch_device(device)
     backbone = origin.backbone()

@@ -62,7 +62,7 @@ def test_the_launcher_in_a_checkout_is_the_command(tmp_path):
 
 
 def test_commands_are_listed_in_the_order_of_the_work():
-    work, about = ["extract", "fit", "compare", "predict"], ["models", "inspect", "cache", "demo"]
+    work, about = ["extract", "fit", "finetune", "compare", "predict"], ["models", "inspect", "cache", "demo"]
     assert list(cli.list_commands(None)) == [*work, *about]
 
 

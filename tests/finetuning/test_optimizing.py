@@ -28,7 +28,7 @@ def test_vectors_do_not_decay():
     assert set(groups) == set(found.parameters)
     decays = {name: group["weight_decay"] for name, group in groups.items()}
     assert {name for name, decay in decays.items() if decay == 0.3} == {
-        "stem.weight", "middle.0.weight", "last.0.weight", "fc.weight", "bias",  # the last is (4, 1, 1)
+        "stem.weight", "middle.0.weight", "last.0.weight", "fc.weight",  # not the bias, which is (4, 1, 1)
     }  # fmt: skip
     assert {decay for decay in decays.values()} == {0.0, 0.3}
 
