@@ -177,7 +177,7 @@ def extract(
         restore_exclude=listed(restore_exclude),
         allow_partial=allow_partial,
         precision=precision,
-        fast_jpeg=fast_jpeg,
+        fast_jpeg=fast_jpeg or bool(tuned and tuned.options.get("fast_jpeg")),
     )
     wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
     check_request(request)

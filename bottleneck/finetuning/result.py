@@ -14,7 +14,7 @@ from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
-from bottleneck.errors import RunError
+from bottleneck.errors import BottleneckError, RunError
 from bottleneck.files import write_atomic
 from bottleneck.finetuning import curves
 from bottleneck.finetuning.boundary import Boundary
@@ -81,9 +81,9 @@ def write(result: Result, seconds: float) -> Run:
         rows = prediction_rows(heldout, result.origin.dataset, found.predicted, probabilities)
         run = write_run(result.path, head, card, COLUMNS, rows)
         shutil.rmtree(result.path / CHECKPOINT, ignore_errors=True)
+    except BottleneckError:  # some of which are OSErrors
+        raise
     except OSError as error:
-        if isinstance(error, RunError):
-            raise
         raise RunError(f"cannot write to {result.path}: {error.strerror or error}") from error
     return run
 

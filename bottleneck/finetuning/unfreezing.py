@@ -34,7 +34,7 @@ class Plan:
     trained, frozen : int
         Numbers in the parameters.
     depth : dict of str to int
-        How many trained stages come after that of a parameter, 0 for the last layer.
+        How many stages a parameter stands before the last layer, 0 for that itself.
     """
 
     names: tuple[str, ...]

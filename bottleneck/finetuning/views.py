@@ -130,7 +130,7 @@ def fill(
             for number, one in enumerate(lacking):
                 _fill_one(one, _Halves(engine), boundary, share, _scaled(progress, number, len(lacking)))
     finally:
-        front.release()  # type: ignore[operator]
+        front.release()
 
 
 def _fill_one(
