@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bottleneck.backbones.tuned import keep_tuned, kept_tuned
 from bottleneck.cache.index import Index
 from bottleneck.cache.scans import merge_scans
 from bottleneck.cache.shard import Rows, read_shard
@@ -110,3 +111,5 @@ def _take_request(ours: Store, theirs: Store) -> None:
     if request and ours.folder.is_dir() and ours.request() is None:
         with suppress(OSError):
             ours.remember_request(request)
+            if found := kept_tuned(theirs.folder):  # that their network knows the labels of some images
+                keep_tuned(ours.folder, found)

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
+from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_last, load_scan
 from bottleneck.cache.store import FeatureCache
@@ -79,6 +80,16 @@ def test_specs_that_are_not_here_come_along_with_how_they_were_asked_for(cache, 
 
     assert store.name == theirs.name
     assert store.request() == {"model": "tiny"}
+
+
+def test_features_of_a_fine_tuned_network_stay_known_as_such(cache, theirs):
+    add(theirs, 1)
+    theirs.remember_request({"model": "tiny"})
+    found = Tuned(model="tiny", weights="none", options={}, dataset="0" * 64, score=0.9)
+    keep_tuned(theirs.folder, found)
+    merge(cache, theirs.folder.parents[1])
+
+    assert kept_tuned(cache.stores()[0].folder) == found
 
 
 def test_our_own_request_stays(cache, store, theirs):
