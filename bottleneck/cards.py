@@ -1,10 +1,13 @@
 """What the cards and the predictions of all runs say alike."""
 
 import platform
+import re
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 
 COLUMNS = ("path", "digest", "split", "label", "predicted", "probability")  # of predictions.csv
+_DATASET = 32  # characters of a data set's name in that of a run: 128 bytes at most, of the 255 of a folder's name
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
 
 
@@ -30,6 +34,22 @@ def dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:
         "shares": str(dataset.shares),
         "labels": dict(Counter(label for label in usable.labels if label is not None)),
     }
+
+
+def run_name(source: Path, model: str, kind: str) -> str:
+    """Return what a run's name says after its time: the name of its data set, its backbone, and the kind of its head.
+
+    Parameters
+    ----------
+    source : Path
+        The images: a folder, whose name it is, or a file, whose name without its ending it is.
+    model : str
+    kind : str
+        The head, or ``finetuned``.
+    """
+    dataset = source.stem if source.suffix and not source.is_dir() else source.name
+    short = unicodedata.normalize("NFC", dataset)[:_DATASET].strip(".-") or "images"
+    return re.sub(r"[^\w.-]", "_", f"{short}-{model}-{kind}")
 
 
 def prediction_rows(

@@ -82,7 +82,7 @@ def compare(
     Parameters
     ----------
     images : path or Dataset, optional
-        See `bottleneck.scan`. By default what was last extracted with this cache.
+        See `bottleneck.scan`. By default what was last extracted in the current folder with this cache.
     models : sequence of str
         Models, ``MODEL@WEIGHTS`` for other than their usual weights (``resnet18@none``), specs, or fine-tuned runs,
         which are a row with the head that they have. What features the cache lacks are extracted. By default all specs

@@ -3,7 +3,8 @@
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
-from bottleneck.backbones.tuned import keep_tuned, read_tuned, weights_of_run
-from bottleneck.cache.scans import Last, failures_path, has_scan, load_last, save_last, save_scan
+from bottleneck.backbones.tuned import Tuned, keep_tuned, read_tuned, weights_of_run
+from bottleneck.cache.last import Remembered, load_last
+from bottleneck.cache.scans import failures_path, has_scan, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.crew import own, work_together
 from bottleneck.engines.wish import Wish
@@ -87,6 +89,7 @@ class Extraction:
         return sum(self.dataset.ignored.values())
 
 
+_Images = str | os.PathLike[str] | Dataset
 _PASSES = 3  # of which one is needed, unless features vanish
 
 
@@ -122,7 +125,8 @@ def extract(
     Parameters
     ----------
     images : path or Dataset, optional
-        See `bottleneck.scan`. By default what was last extracted with this cache, else the current folder.
+        See `bottleneck.scan`. By default what was last extracted in the current folder with this cache, else the
+        current folder itself.
     model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial, precision, fast_jpeg
         The backbone; see `bottleneck.backbones.request.Request`. `weights` may also be a fine-tuned run's folder, or
         its name below `runs`; it brings its own model and sizes.
@@ -163,73 +167,82 @@ def extract(
     """
     started = time.perf_counter()
     home = FeatureCache(cache)
-    weights = weights_of_run(weights, runs)
-    tuned = read_tuned(Path(weights))
-    request = Request(
-        model=model or (tuned.model if tuned else DEFAULT_MODEL),
-        weights=weights,
-        seed=seed,
-        layer=listed(layer),
-        pool=pool,
-        flip=flip,
-        resize=resize or (tuned.options.get("resize") if tuned else None),
-        crop=crop or (tuned.options.get("crop") if tuned else None),
-        restore_exclude=listed(restore_exclude),
-        allow_partial=allow_partial,
-        precision=precision,
-        fast_jpeg=fast_jpeg or bool(tuned and tuned.options.get("fast_jpeg")),
-    )
-    wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
-    check_request(request)
-    found = _survey(images, home.root, Path(runs), labels)
-    settings = Settings(threads=threads, max_pixels=max_pixels)
-    pending = Pending(request, home, own(wish), found)
-    memo = UndecodableMemo(home.root / "digests.sqlite")
-    known = memo.load()
-    work = Work()
-    shared = work_together(found, wish, request, home, pending, known, settings, work, progress)
-    if shared:  # the others have read files, too
+    images, labels = _default(images, home.root, labels)
+    with _remembered(home.root, images, labels, remember) as memory:
+        weights = weights_of_run(weights, runs)
+        tuned = read_tuned(Path(weights))
+        request = Request(
+            model=model or (tuned.model if tuned else DEFAULT_MODEL),
+            weights=weights,
+            seed=seed,
+            layer=listed(layer),
+            pool=pool,
+            flip=flip,
+            resize=resize or (tuned.options.get("resize") if tuned else None),
+            crop=crop or (tuned.options.get("crop") if tuned else None),
+            restore_exclude=listed(restore_exclude),
+            allow_partial=allow_partial,
+            precision=precision,
+            fast_jpeg=fast_jpeg or bool(tuned and tuned.options.get("fast_jpeg")),
+        )
+        wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
+        check_request(request)
         found = _survey(images, home.root, Path(runs), labels)
+        settings = Settings(threads=threads, max_pixels=max_pixels)
+        pending = Pending(request, home, own(wish), found)
+        memo = UndecodableMemo(home.root / "digests.sqlite")
         known = memo.load()
-    filled = _fill(found, pending, known, settings, work, progress)
-    store, dataset, has = filled.store, filled.dataset, filled.has
-    failures = _failures(dataset, known | work.undecodable | work.unread, has)
-    memo.remember(work.undecodable)
-    if request.random and not pending.built:
-        warnings.warn(request.warning(), BottleneckWarning, stacklevel=2)
-    if remember and (dataset.decided is None or not has_scan(home.root, dataset.source)):  # a subset is not the whole
-        save_scan(home.root, replace(dataset, failures=failures))
-    table = failures_path(home.root, dataset.source)
-    if not has.any():
-        raise _nothing_usable(failures, table if remember else None)
-    read_unknown(found.young())  # so that the next command need not
-    if tuned is None or store.request() is None:  # a network that came back as it was brings no other way to ask for it
-        store.remember_request(replace(request, precision=store.spec.precision).to_json())
-        if tuned:
-            keep_tuned(store.folder, tuned)
-    if remember:
-        save_last(home.root, Last(str(dataset.source), dataset.labelled, store.name))
-    first = dataset.first_rows()
-    unique = int(has[first].sum())
-    computed = len(work.computed)
-    if shared:
-        computed = int((has & ~shared.before.has(dataset.digests))[first].sum())
-    return Extraction(
-        dataset=dataset,
-        store=store,
-        dim=filled.dim,
-        computed=computed,
-        reused=unique - computed,
-        copies=int(has.sum()) - unique,
-        failures=failures,
-        failures_table=table if failures and remember else None,
-        notes=_notes(dataset, work),
-        seconds=time.perf_counter() - started,
-        engine=work.engine,
-        check=pending.check,
-        remarks=(*(pending.remarks if computed else ()), *(shared.remarks if shared else ())),
-        restored=pending.restored,
-    )
+
+        def begin(store: Store) -> None:
+            """Leave in the cache what a command needs that comes after a kill."""
+            if memory:
+                memory.takes(store.name)
+            if store.request() is None:
+                _keep_request(store, request, tuned)
+
+        begin(pending.store)
+        work = Work()
+        shared = work_together(found, wish, request, home, pending, known, settings, work, progress)
+        if shared:  # the others have read files, too
+            found = _survey(images, home.root, Path(runs), labels)
+            known = memo.load()
+        filled = _fill(found, pending, known, settings, work, progress, begin)
+        store, dataset, has = filled.store, filled.dataset, filled.has
+        failures = _failures(dataset, known | work.undecodable | work.unread, has)
+        memo.remember(work.undecodable)
+        if request.random and not pending.built:
+            warnings.warn(request.warning(), BottleneckWarning, stacklevel=2)
+        whole = dataset.decided is None or not has_scan(home.root, dataset.source)
+        if remember and whole:
+            save_scan(home.root, replace(dataset, failures=failures))
+        table = failures_path(home.root, dataset.source)
+        if not has.any():
+            raise _nothing_usable(failures, table if remember else None)
+        read_unknown(found.young())  # so that the next command need not
+        _keep_request(store, request, tuned)
+        if memory:
+            memory.done(dataset.labelled, store.name)
+        first = dataset.first_rows()
+        unique = int(has[first].sum())
+        computed = len(work.computed)
+        if shared:
+            computed = int((has & ~shared.before.has(dataset.digests))[first].sum())
+        return Extraction(
+            dataset=dataset,
+            store=store,
+            dim=filled.dim,
+            computed=computed,
+            reused=unique - computed,
+            copies=int(has.sum()) - unique,
+            failures=failures,
+            failures_table=table if failures and remember else None,
+            notes=_notes(dataset, work),
+            seconds=time.perf_counter() - started,
+            engine=work.engine,
+            check=pending.check,
+            remarks=(*(pending.remarks if computed else ()), *(shared.remarks if shared else ())),
+            restored=pending.restored,
+        )
 
 
 @dataclass(frozen=True)
@@ -249,6 +262,7 @@ def _fill(
     settings: Settings,
     work: Work,
     progress: Progress | None,
+    begin: Callable[[Store], None],
 ) -> _Filled:
     """Run the pipeline until every image has features, or a reason to have none.
 
@@ -257,8 +271,13 @@ def _fill(
     CacheError
         If features vanish as fast as they are computed.
     """
+
+    def compute(store: Store) -> None:
+        begin(store)
+        run(found, store, pending.engine, known, settings, work, progress)
+
     for _ in range(_PASSES):
-        until_settled(pending, lambda store: run(found, store, pending.engine, known, settings, work, progress))
+        until_settled(pending, compute)
         store = pending.store
         dataset, index = found.dataset(), store.index()
         has = index.has(dataset.digests)
@@ -270,12 +289,37 @@ def _fill(
     raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
 
 
-def _survey(images: "str | os.PathLike[str] | Dataset | None", cache: Path, runs: Path, labels: bool) -> Survey:
+def _default(images: _Images | None, cache: Path, labels: bool) -> tuple[_Images, bool]:
+    """Return the images of the last extraction in the current folder, or the folder itself, where none are named."""
+    if images is not None:
+        return images, labels
+    last = load_last(cache)
+    return (last.source, labels and last.labels) if last else (".", labels)
+
+
+def _remembered(
+    cache: Path, images: _Images, labels: bool, remember: bool
+) -> AbstractContextManager[Remembered | None]:
+    if not remember:
+        return nullcontext()
+    return Remembered(cache, images.source if isinstance(images, Dataset) else images, labels)
+
+
+def _keep_request(store: Store, request: Request, tuned: Tuned | None) -> None:
+    """Keep how the backbone of a store was asked for.
+
+    A network that came back from fine-tuning as it was has the spec of the one it began as, whose request is kept.
+    """
+    if tuned and store.request() is not None:
+        return
+    store.remember_request(replace(request, precision=store.spec.precision).to_json())
+    if tuned:
+        keep_tuned(store.folder, tuned)
+
+
+def _survey(images: _Images, cache: Path, runs: Path, labels: bool) -> Survey:
     if isinstance(images, Dataset):
         return Survey.of(images)
-    if images is None:
-        last = load_last(cache)
-        images, labels = (last.source, labels and last.labels) if last else (".", labels)
     return survey(images, labels=labels, shares=Shares(), cache=cache, exclude=(runs,))
 
 

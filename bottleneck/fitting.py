@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from bottleneck import __version__
-from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
+from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, run_name, versions
 from bottleneck.engines.kept import Kept
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Held, Normalize
@@ -50,11 +50,12 @@ def fit(
     Parameters
     ----------
     images : path or Dataset, optional
-        See `bottleneck.scan`. By default what was last extracted with this cache.
+        See `bottleneck.scan`. By default what was last extracted in the current folder with this cache.
     head : str
         ``logistic``, ``svm``, ``softmax``, ``ridge``, ``knn`` or ``centroid``.
     model : str, optional
-        The backbone whose features are used; by default that of the last extraction.
+        The backbone whose features are used, or a spec; by default that of the last extraction, of `images` where they
+        are given. Where other features of them are cached, only features of all of them will do.
     cache, runs : path
         Where features are read, and where the run is written.
     split : str, optional
@@ -163,4 +164,4 @@ def fit(
         "seconds": time.perf_counter() - started,
     }
     rows = prediction_rows(test.dataset, dataset, trained.predicted, trained.probabilities)
-    return save_run(runs, f"{store.spec.backbone.replace('/', '_')}-{head}", trained.head, card, COLUMNS, rows)
+    return save_run(runs, run_name(dataset.source, store.spec.backbone, head), trained.head, card, COLUMNS, rows)

@@ -10,7 +10,7 @@ import numpy as np
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.tuned import weights_of_run
-from bottleneck.cache.scans import load_last
+from bottleneck.cache.last import load_last
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import CacheError, ImagesError, MissingFeatures
 from bottleneck.extraction import extract
@@ -82,8 +82,9 @@ def gather(
     """
     home = FeatureCache(cache)
     wanted: list[str | Request | Run] = [_wanted(home, name, runs) for name in models]  # all, before work begins
-    if images is None and load_last(home.root) is None and models:
-        images = "."
+    if images is None and models:
+        last = load_last(home.root)
+        images = last.source if last else "."
     dataset = find_images(images, home, Path(runs), True, shares, progress)
     check_labels(dataset)
     names = list(models)

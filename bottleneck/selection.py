@@ -1,6 +1,7 @@
 """Images whose features are cached: which dataset, which store, which of them can be used."""
 
 import os
+import shlex
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bottleneck.backbones.request import full_name
-from bottleneck.cache.scans import load_last, load_scan
+from bottleneck.cache.finding import matching, names_of
+from bottleneck.cache.last import Last, load_last, load_latest
+from bottleneck.cache.scans import load_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress, scan
 from bottleneck.images.splits import Shares
+from bottleneck.images.undecodable import UndecodableMemo
 
 _SHOWN = 4  # paths that a message names
 
@@ -66,22 +69,23 @@ def select(
     Raises
     ------
     CacheError
-        If there is no such model in the cache, or nothing was extracted yet.
+        If there is no such model in the cache, nothing was extracted yet, or several specs would do.
     MissingFeatures
         If features are missing that an extraction could compute.
     """
     home = FeatureCache(cache)
     dataset = find_images(images, home, Path(runs), labels, shares, progress)
-    store = _store(home, model)
+    failed = _failures(dataset, home.root)
+    recall = images is None and model is None
+    store = _of_last(home) if recall else _store(home, dataset, failed, model)
     has = store.has(dataset.digests)
-    failed = _failures(dataset, store)
     lost = {row: dataset.digests[row].tobytes().hex() for row in np.flatnonzero(~has).tolist()}
     unknown = [row for row, digest in lost.items() if digest not in failed]
     if unknown:
         raise MissingFeatures(
             f"expected features of {store.spec.backbone} for {len(dataset)} images, {len(unknown)} have none "
-            f"({some([dataset.paths[row] for row in unknown])}): run `bottleneck extract {dataset.source} "
-            f"{_options(store)}` again"
+            f"({some([dataset.paths[row] for row in unknown])}): run `bottleneck extract {_shell(dataset.source)} "
+            f"{_options(store)}`, which computes what is missing"
         )
     failures = (*dataset.failures, *(replace(failed[digest], path=dataset.paths[row]) for row, digest in lost.items()))
     return Selection(dataset, store, dataset.subset(np.flatnonzero(has).tolist()), failures)
@@ -100,9 +104,7 @@ def find_images(
         return images.with_shares(shares) if shares else images
     shares = shares or Shares()
     if images is None:
-        last = load_last(cache.root)
-        if last is None:
-            raise CacheError(f"expected features in {cache.root}, found none: run `bottleneck extract IMAGES` first")
+        last = default_images(cache.root)
         images, labels = last.source, last.labels if labels is None else labels
     if Path(images).exists():
         return scan(
@@ -113,28 +115,93 @@ def find_images(
     return dataset
 
 
+def default_images(cache: Path) -> Last:
+    """Return what a command works on that is given no IMAGES: what was last extracted in the current folder.
+
+    Raises
+    ------
+    CacheError
+        If nothing was, or if that extraction failed before it had features.
+    """
+    last = load_last(cache)
+    if last is None:
+        raise CacheError(
+            f"expected IMAGES, or an earlier `bottleneck extract` in this folder; found none with the cache {cache}: "
+            f"run `bottleneck extract IMAGES`, or name IMAGES that were extracted elsewhere"
+        )
+    if last.store is None:
+        raise CacheError(
+            f"expected IMAGES: the last `bottleneck extract {_shell(last.shown)}` in this folder failed. Run it again, "
+            f"or name the images to work on"
+        )
+    return last
+
+
 def some(names: Sequence[str]) -> str:
     """Return the first of some names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _store(cache: FeatureCache, model: str | None) -> Store:
-    """Return the store of `model`; by default, and among several specs of it, that of the last extraction."""
-    recent = None
-    if last := load_last(cache.root):
-        with suppress(CacheError):  # deleted since
-            recent = cache.open(last.store)
-    if recent and (model is None or full_name(model) in (recent.spec.backbone, _asked(recent))):
+def _of_last(cache: FeatureCache) -> Store:
+    """Return the store of the last extraction in the current folder, complete or not.
+
+    Raises
+    ------
+    MissingFeatures
+        If it was deleted since.
+    """
+    last = default_images(cache.root)
+    try:
+        return cache.open(str(last.store))
+    except CacheError as error:
+        again = f"bottleneck extract {_shell(last.shown)}"
+        raise MissingFeatures(
+            f"expected the features of the last `{again}` in {cache.root}, found none: run it again, or name IMAGES"
+        ) from error
+
+
+def _store(cache: FeatureCache, dataset: Dataset, failed: dict[str, Failure], model: str | None) -> Store:
+    """Return the store with the features of these images: of `model` where one is named.
+
+    Among several it is the one that took their features last, then the only one that has all of them.
+
+    Raises
+    ------
+    CacheError
+        If there is none, or if several have all features and nothing says which was meant.
+    MissingFeatures
+        If no store has features of these images.
+    """
+    stores = cache.stores() if model is None else matching(cache.stores(), model)
+    if model is not None and len(stores) < 2:
+        return cache.find(model)
+    latest = load_latest(cache.root, dataset.source)
+    recent = next((store for store in stores if store.name == latest), None)
+    if recent and _complete(recent, dataset, failed):
         return recent
-    if model is None:
-        raise CacheError(f"expected features in {cache.root}, found none: run `bottleneck extract IMAGES` first")
-    return cache.find(model)
+    counts = [int(store.has(dataset.digests).sum()) for store in stores]
+    if not any(counts):
+        of = f" of {model}" if model else ""
+        raise MissingFeatures(
+            f"expected features{of} for the images of {dataset.source} in {cache.root}, found none: run "
+            f"`bottleneck extract {_shell(dataset.source)}` first"
+        )
+    complete = [store for store in stores if _complete(store, dataset, failed)]
+    if len(complete) > 1:
+        raise CacheError(
+            f"expected one spec with features of {dataset.source}, found {len(complete)}: name one with --model, "
+            f"{', '.join(names_of(complete))}"
+        )
+    if complete:
+        return complete[0]
+    return recent or stores[counts.index(max(counts))]
 
 
-def _asked(store: Store) -> str | None:
-    asked = store.asked()
-    return asked.model if asked else None
+def _complete(store: Store, dataset: Dataset, failed: dict[str, Failure]) -> bool:
+    """Whether a store has features of all images that can be used, and of one at least."""
+    has = store.has(dataset.digests)
+    return bool(has.any()) and all(row.tobytes().hex() in failed for row in dataset.digests[~has])
 
 
 def _options(store: Store) -> str:
@@ -143,10 +210,17 @@ def _options(store: Store) -> str:
     return asked.command() if asked else f"--model {store.spec.backbone}"
 
 
-def _failures(dataset: Dataset, store: Store) -> dict[str, Failure]:
-    """Return, by digest, the images that the last extraction could not use; it has said so, and why."""
-    root = store.folder.parents[1]
+def _failures(dataset: Dataset, root: Path) -> dict[str, Failure]:
+    """Return, by digest, the images that cannot be used: earlier extractions have said so, and why."""
+    found = {
+        digest.hex(): Failure("", error.code, str(error), digest.hex())
+        for digest, error in UndecodableMemo(root / "digests.sqlite").load().items()
+    }
     with suppress(CacheError):
         last = load_scan(root, dataset.source, dataset.shares)
-        return {failure.digest: failure for failure in last.failures if failure.digest}
-    return {}
+        found.update({failure.digest: failure for failure in last.failures if failure.digest})
+    return found
+
+
+def _shell(path: str | Path) -> str:
+    return shlex.quote(str(path))

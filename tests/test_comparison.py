@@ -7,7 +7,8 @@ import pytest
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.scans import Last, load_last, save_last, save_scan
+from bottleneck.cache.last import Last, load_last, save_last
+from bottleneck.cache.scans import save_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.comparison import compare
 from bottleneck.errors import CacheError, HeadError, ImagesError, ModelError, SplitError

@@ -187,7 +187,8 @@ def test_images_default_to_the_last_extracted_else_to_the_current_folder(folder,
     monkeypatch.chdir(images)
     assert extract(cache="../cache").dataset.source == images
     monkeypatch.chdir(images.parent)
-    assert extract(cache="cache").dataset.source == images
+    extract(images)
+    assert extract().dataset.source == images
 
 
 def test_the_caches_own_folder_is_never_scanned(folder):

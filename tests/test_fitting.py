@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.scans import Last, save_last, save_scan
+from bottleneck.cache.last import Last, save_last
+from bottleneck.cache.scans import save_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.engines.kept import Check, Kept
 from bottleneck.errors import BottleneckWarning, CacheError, HeadError, ImagesError, MissingFeatures, SplitError

@@ -21,16 +21,21 @@ def the_one(stores: Sequence[Store], name: str, wanted: str) -> Store:
     CacheError
         If it means none, or more than one; `wanted` says of what.
     """
+    found = matching(stores, name)
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(names_of(found or stores)) or "none"
+    advice = f"name one of {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
+    raise CacheError(f"expected {wanted}, found {len(found)} specs; {advice}")
+
+
+def matching(stores: Sequence[Store], name: str) -> list[Store]:
+    """Return the stores that `name` may mean: a model, the beginning of a spec's name or of its fingerprint."""
     name = full_name(name)
     found = [store for store in stores if store.spec.backbone == name]
     found = found or [store for store in stores if (asked := store.asked()) and asked.model == name]  # with a tag
     found = found or [store for store in stores if store.name.startswith(name) and "-" in name]
-    found = found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(_names(found or stores)) or "none"
-    advice = f"name one of {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
-    raise CacheError(f"expected {wanted}, found {len(found)} specs; {advice}")
+    return found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
 
 
 def find_anywhere(cache: FeatureCache, name: str) -> Store:
@@ -49,7 +54,7 @@ def find_anywhere(cache: FeatureCache, name: str) -> Store:
     return the_one(stores, name, f"features or activations of {name!r} in {cache.root}")
 
 
-def _names(stores: Sequence[Store]) -> list[str]:
+def names_of(stores: Sequence[Store]) -> list[str]:
     """Return short names; with their rooms where there are two."""
     rooms = [room_of(store.folder) for store in stores]
     return [

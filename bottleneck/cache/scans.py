@@ -1,47 +1,23 @@
-"""The last scans and the last extraction, so that later commands need not be told, or need the images."""
+"""The last scan of each IMAGES, so that later commands need not have the images."""
 
 import os
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bottleneck.cache.last import at_place, key_of, place_of
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
-from bottleneck.files import canonical_json, read_json, sha256_hex, write_changed, write_json
+from bottleneck.files import canonical_json, read_json, sha256_hex, write_changed
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import write_table
 from bottleneck.images.splits import Shares
 
 _VERSION = 1
-
-
-@dataclass(frozen=True)
-class Last:
-    """The last extraction with a cache: its images, and the name of the store that took their features."""
-
-    source: str
-    labels: bool
-    store: str
-
-
-def save_last(cache: Path, last: Last) -> None:
-    """Keep `last`; nothing is written when it is already kept."""
-    with writing(cache):
-        write_json(cache / "datasets" / "last.json", {"version": _VERSION, **asdict(last)})
-
-
-def load_last(cache: Path) -> Last | None:
-    """Return the last extraction, or None before the first."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        value = read_json(cache / "datasets" / "last.json")
-        if value.pop("version") == _VERSION:
-            last = Last(**value)
-            return last if isinstance(last.source, str) and isinstance(last.store, str) else None
-    return None
 
 
 def save_scan(cache: Path, dataset: Dataset) -> None:
@@ -51,6 +27,7 @@ def save_scan(cache: Path, dataset: Dataset) -> None:
     value = {
         "version": _VERSION,
         "source": str(dataset.source),
+        "place": place_of(cache, dataset.source),
         "columns": ["path", "digest", "label", "split", "group"],
         "images": [list(row) for row in zip(*columns, strict=True)],
         "failures": [asdict(failure) for failure in dataset.failures],
@@ -59,11 +36,12 @@ def save_scan(cache: Path, dataset: Dataset) -> None:
     with writing(cache):
         write_changed(_path(cache, dataset.source), canonical_json(value))  # one line: it may list a million images
         write_table(failures_path(cache, dataset.source), dataset.failures)
+        _old_path(cache, dataset.source).unlink(missing_ok=True)
 
 
 def has_scan(cache: Path, source: Path) -> bool:
     """Whether a scan of `source` is kept."""
-    return _path(cache, source).exists()
+    return _path(cache, source).exists() or _old_path(cache, source).exists()
 
 
 def failures_path(cache: Path, source: Path) -> Path:
@@ -73,7 +51,7 @@ def failures_path(cache: Path, source: Path) -> Path:
 
 def scanned(cache: Path) -> list[Path]:
     """Return the files of all scans that are kept."""
-    return sorted(path for path in (cache / "datasets").glob("*.json") if path.name != "last.json")
+    return sorted(path for path in (cache / "datasets").glob("*.json") if path.name != "last.json")  # of older versions
 
 
 def load_scan(cache: Path, source: str | os.PathLike[str], shares: Shares) -> Dataset:
@@ -84,10 +62,10 @@ def load_scan(cache: Path, source: str | os.PathLike[str], shares: Shares) -> Da
     CacheError
         If there is none, or it cannot be read.
     """
-    try:
-        return read_scan(_path(cache, Path(source)), shares)
-    except FileNotFoundError:
-        raise CacheError(f"expected images at {source}: they are not there, and no scan of them is cached") from None
+    for path in (_path(cache, Path(source)), _old_path(cache, Path(source))):
+        with suppress(FileNotFoundError):
+            return replace(read_scan(path, shares), source=Path(source).absolute())
+    raise CacheError(f"expected images at {source}: they are not there, and no scan of them is cached")
 
 
 def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
@@ -107,7 +85,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
         rows = value["images"]
         paths, digests, labels, splits, groups = zip(*rows, strict=True) if rows else ((),) * 5
         return Dataset(
-            source=Path(value["source"]),
+            source=_source(path.parents[1], value),
             paths=tuple(paths),
             digests=np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32),
             labels=tuple(labels),
@@ -124,7 +102,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
 
 
 def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
-    """Take over the scans of another cache whose images were never scanned here, and its last one where there is none.
+    """Take over the scans of another cache whose images were never scanned here.
 
     Returns
     -------
@@ -142,13 +120,26 @@ def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
         if not known:
             save_scan(cache, dataset)
             count += 1
-    last = load_last(source)
-    if last and load_last(cache) is None:
-        save_last(cache, last)
     return count, problems
 
 
+def _source(cache: Path, value: dict[str, Any]) -> Path:
+    """Return where the images of a scan are: beside the cache, as they were, wherever both are now."""
+    then = Path(value["source"])
+    if "place" not in value:
+        return then
+    now = at_place(cache, value["place"])
+    return now if now.exists() else then
+
+
 def _path(cache: Path, source: Path) -> Path:
-    absolute = str(source.absolute())
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", source.absolute().name)[:64] or "images"
-    return cache / "datasets" / f"{name}-{sha256_hex(os.fsencode(absolute))[:16]}.json"
+    return cache / "datasets" / f"{_name(source)}-{key_of(cache, source)}.json"
+
+
+def _old_path(cache: Path, source: Path) -> Path:
+    """Return where versions that kept absolute places have kept a scan."""
+    return cache / "datasets" / f"{_name(source)}-{sha256_hex(os.fsencode(source.absolute()))[:16]}.json"
+
+
+def _name(source: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", source.absolute().name)[:64] or "images"

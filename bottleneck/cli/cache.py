@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bottleneck.cli.common import InOrder, command, give_up, progress_bar, put_json, say
+from bottleneck.cli.defaults import images_line
 
 
 @click.group("cache", cls=InOrder, short_help="Look after the cache: info, verify, merge, compact, export, rm, gc.")
@@ -92,7 +93,7 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
 @click.argument("images", required=False)
 @click.option("--format", "layout", type=click.Choice(["npz", "h5", "parquet"]), help="[default: as --out ends]")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The file to write.")
-@click.option("--model", help="Whose features.  [default: the last extracted]")
+@click.option("--model", help="Whose features.  [default: the last that was extracted from IMAGES]")
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
 def export(
     images: str | None,
@@ -104,7 +105,7 @@ def export(
     cache: str,
     runs: str,
 ) -> None:
-    """Write digest, path, label, split and features of IMAGES, by default the last extracted, to one file."""
+    """Write digest, path, label, split and features of IMAGES, by default the last extracted here, to one file."""
     from bottleneck.cache.export import export as write
     from bottleneck.cache.export import layout_of
     from bottleneck.cli.show import failures_list
@@ -114,6 +115,7 @@ def export(
         layout = layout or layout_of(Path(out))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    images_line(images, cache, model)
     with progress_bar(hidden=as_json) as progress:
         labels = False if no_labels else None
         chosen = select(images, model=model, cache=cache, runs=runs, labels=labels, progress=progress)

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from bottleneck.cli.common import command, progress_bar, put_json
+from bottleneck.cli.defaults import extracted_line, images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.garbage import no_collection
 
@@ -55,13 +56,18 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
 def compare(images: str | None, layout: str | None, out: str | None, as_json: bool, **options: Any) -> None:
     """Train each head on the features of each model, on the same images, splits and folds; tell which is best.
 
-    Features that the cache lacks are extracted. IMAGES is by default what was extracted last. The best is chosen by
-    cross-validation, and the others are tested against it on the held-out part. No run is left: `fit` leaves one.
+    Features that the cache lacks are extracted. IMAGES is by default what was last extracted in this folder. The best
+    is chosen by cross-validation, and the others are tested against it on the held-out part. No run is left: `fit`
+    leaves one.
     """
     with no_collection():
         from bottleneck.cli.show_compare import comparison_report, comparison_text
         from bottleneck.comparison import compare as run
 
+    if options["models"]:
+        extracted_line(images, options["cache"])
+    else:
+        images_line(images, options["cache"], "all that are cached")
     with progress_bar(hidden=as_json) as progress:
         found = run(images, progress=progress, **options)
     comparison_report(found, _said())

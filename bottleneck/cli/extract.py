@@ -8,6 +8,7 @@ import click
 
 from bottleneck.backbones.request import POOLS, PRECISIONS
 from bottleneck.cli.common import command, give_up, progress_bar, put_json, say
+from bottleneck.cli.defaults import extracted_line
 from bottleneck.engines.wish import ENGINES
 
 if TYPE_CHECKING:
@@ -93,13 +94,14 @@ def extract(
     """Compute the features of those IMAGES that have none yet, and cache them.
 
     IMAGES is a folder of class folders, a folder of train, val and test folders of class folders, a CSV with columns
-    path,label[,split][,group], or with --no-labels any folder or file. By default it is what was last extracted with
-    this cache, else the current folder.
+    path,label[,split][,group], or with --no-labels any folder or file. By default it is what was last extracted in
+    this folder with this cache, else the folder itself.
     """
     from bottleneck.cli.show import dataset_line, engine_line, failures_list, ignored_line, notes_list
     from bottleneck.extraction import extract as run
     from bottleneck.images.failures import Limit
 
+    extracted_line(images, cache)
     if max_pixels:
         options["max_pixels"] = max_pixels
     with progress_bar(hidden=as_json) as progress:

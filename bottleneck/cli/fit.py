@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from bottleneck.cli.common import command, progress_bar, put_json
+from bottleneck.cli.defaults import images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.garbage import no_collection
 
@@ -12,7 +13,10 @@ from bottleneck.garbage import no_collection
 @command("fit", short_help="Train a head on cached features and test it.")
 @click.argument("images", required=False)
 @click.option("--head", default="logistic", show_default=True, type=click.Choice(HEADS))
-@click.option("--model", help="Whose features: a model, or a spec of `cache info`.  [default: the last extracted]")
+@click.option(
+    "--model",
+    help="Whose features: a model, or a spec of `cache info`.  [default: the last that was extracted from IMAGES]",
+)
 @split_option
 @head_options
 @click.option("--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Of svm.")
@@ -39,12 +43,14 @@ def fit(
 ) -> None:
     """Choose C by cross-validation on the training part, train, and test once on the held-out part.
 
-    IMAGES is what was extracted; by default the last. The held-out part is test where there is one, else val.
+    IMAGES is what was extracted, by default the last in this folder. The held-out part is test where there is one, else
+    val.
     """
     with no_collection():
         from bottleneck.cli.show import run_report
         from bottleneck.fitting import fit as run
 
+    images_line(images, cache, model)
     with progress_bar(hidden=as_json) as progress:
         done = run(
             images,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bottleneck.cards import run_name
 from bottleneck.errors import BottleneckError, Diverged, RunError, TuningError
 from bottleneck.finetuning import views
 from bottleneck.finetuning.boundary import Boundary, Tail
@@ -21,7 +22,7 @@ from bottleneck.finetuning.processes import processes
 from bottleneck.finetuning.progress import Epoch, Progress
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.refitting import refitted
-from bottleneck.finetuning.result import CHECKPOINT, Result, write
+from bottleneck.finetuning.result import CHECKPOINT, HEAD, Result, write
 from bottleneck.finetuning.setting import Setting, set_up
 from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
 from bottleneck.finetuning.starting import Start, start
@@ -212,7 +213,8 @@ def _new(setting: Setting, runs: str | os.PathLike[str]) -> Path:
     """Make the folder of the run; one process does, and the others are told."""
     path = ""
     if setting.processes.rank == 0:
-        folder = new_folder(runs, f"{setting.origin.store.spec.backbone.replace('/', '_')}-finetuned")
+        origin = setting.origin
+        folder = new_folder(runs, run_name(origin.dataset.source, origin.store.spec.backbone, HEAD))
         save_settings(folder, setting.settings)
         path = str(folder)
     return setting.processes.shown(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottleneck.cache.scans import Last, load_last, load_scan, save_last, save_scan
+from bottleneck.cache.scans import load_scan, save_scan
 from bottleneck.errors import CacheError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.splits import Shares
@@ -179,40 +179,3 @@ def test_a_scan_that_does_not_add_up_is_a_cache_error(cache, source, edit):
 
     with pytest.raises(CacheError):
         load_scan(cache, source, SHARES)
-
-
-def test_the_last_extraction_comes_back(cache):
-    save_last(cache, Last("/images", True, "tiny-0"))
-    save_last(cache, Last("/others", False, "tiny-1"))
-
-    assert load_last(cache) == Last("/others", False, "tiny-1")
-
-
-def test_before_the_first_extraction_there_is_no_last(cache):
-    assert load_last(cache) is None
-    assert not cache.exists()
-
-
-def test_the_last_extraction_is_not_written_again(cache):
-    save_last(cache, Last("/images", True, "tiny-0"))
-    before = (cache / "datasets" / "last.json").stat()
-    save_last(cache, Last("/images", True, "tiny-0"))
-    after = (cache / "datasets" / "last.json").stat()
-
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-
-
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b'"x"', b"{}", b"\xff\xfe", b'{"version": 1}'])
-def test_a_memo_of_the_last_extraction_that_is_garbage_is_none(cache, garbage):
-    save_last(cache, Last("/images", True, "tiny-0"))
-    (cache / "datasets" / "last.json").write_bytes(garbage)
-
-    assert load_last(cache) is None
-
-
-def test_a_newer_memo_of_the_last_extraction_is_none(cache):
-    save_last(cache, Last("/images", True, "tiny-0"))
-    path = cache / "datasets" / "last.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
-
-    assert load_last(cache) is None

@@ -108,7 +108,7 @@ def test_merge_takes_over_and_the_heads_can_be_fitted(folder, images, tmp_path):
     assert (merged["added"], merged["known"], merged["scans"], merged["problems"]) == (10, 0, 1, [])
     assert "10 images added" in stderr
     shutil.rmtree(images)
-    assert "held-out" in run("fit", "--cache", "other", "--split", "60/0/40", "--cv", "2")[1]
+    assert "held-out" in run("fit", images, "--cache", "other", "--split", "60/0/40", "--cv", "2")[1]
 
 
 def test_merge_of_several_with_damage_takes_the_rest_and_exits_with_1(images, folder):

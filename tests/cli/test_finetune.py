@@ -11,7 +11,7 @@ from bottleneck.errors import BottleneckWarning
 from bottleneck.finetuning.progress import Epoch
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs import list_runs
-from tests.finetuning.conftest import MODEL, fitted, make_images
+from tests.finetuning.conftest import MODEL, fitted, make_images, remember
 
 QUICK = ("--last", "0", "--augment", "none", "--precision", "fp32")
 KEYS = {
@@ -33,6 +33,7 @@ def home(made, tmp_path, monkeypatch) -> Path:
     for name in ("cache", "runs"):
         shutil.copytree(made / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    remember(made / "images")
     return tmp_path
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bottleneck.cache.last import Last, save_last
+from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning
 from bottleneck.extraction import extract
 from bottleneck.fitting import fit
@@ -52,6 +54,12 @@ def fitted(root: Path, images: Path, head: str = "logistic", model: str = MODEL,
         return fit(head=head, cache=root / "cache", runs=root / "runs", **options)
 
 
+def remember(images: Path) -> None:
+    """Make images with features in ``cache`` the last that were extracted in the current folder."""
+    (store,) = FeatureCache("cache").stores()
+    save_last(Path("cache"), Last(str(images), True, store.name))
+
+
 @pytest.fixture(scope="session")
 def original(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("fitted")
@@ -65,6 +73,7 @@ def home(original, tmp_path, monkeypatch) -> Path:
     for name in ("cache", "runs"):
         shutil.copytree(original / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    remember(original / "images")
     warnings.filterwarnings("ignore", message=".*random weights", category=BottleneckWarning)
     return tmp_path
 
