@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bottleneck.errors import ImageError
 from bottleneck.images.augment import augmented
+from bottleneck.images.bare import without_metadata
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.resize import resize_and_crop
 
@@ -92,6 +93,18 @@ def decode(
     ImageError
         With code ``empty``, ``not-an-image``, ``truncated``, ``corrupt``, ``too-large`` or ``no-memory``.
     """
+    try:
+        return _decode(data, preprocessing, max_pixels, room, data)
+    except ImageError as error:
+        # Only what failed comes here, so that no pixels of an image that Pillow takes as it is can change.
+        bare = without_metadata(data) if error.code in ("corrupt", "truncated") else None
+        if bare is None:
+            raise
+    return _decode(bare, preprocessing, max_pixels, room, data)
+
+
+def _decode(data: bytes, preprocessing: Preprocessing, max_pixels: int, room: Reserve, original: bytes) -> Decoded:
+    """Decode `data`, which is the `original` file or one with the same pixels."""
     image = _open(data, max_pixels)
     whole = image.size
     try:
@@ -103,7 +116,7 @@ def decode(
             if preprocessing.view is None:
                 pixels = resize_and_crop(turned, preprocessing, whole if turned.size == image.size else whole[::-1])
             else:
-                pixels = augmented(turned, preprocessing, preprocessing.view.random(hashlib.sha256(data).digest()))
+                pixels = augmented(turned, preprocessing, preprocessing.view.random(hashlib.sha256(original).digest()))
     except ImageError:
         raise
     except MemoryError as error:

@@ -19,7 +19,7 @@ class UndecodableMemo:
     """Digest -> why this version of the decoder cannot decode it. It can always be deleted."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._memo = Memo(os.fspath(path), "undecodable_1")
+        self._memo = Memo(os.fspath(path), "undecodable_2")
 
     @property
     def _decoder(self) -> bytes:

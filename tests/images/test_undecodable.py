@@ -93,7 +93,7 @@ def test_what_another_pillow_could_not_decode_is_tried_again(
 def test_a_damaged_row_is_ignored(place: Path, column: str) -> None:
     told(place)
     with closing(sqlite3.connect(place)) as connection, connection:
-        connection.execute(f"update undecodable_1 set {column} = x'00' where substr(key, -32) = ?", (A,))
+        connection.execute(f"update undecodable_2 set {column} = x'00' where substr(key, -32) = ?", (A,))
     assert known(place) == {B: EXPECTED[B], C: EXPECTED[C]}
 
 
@@ -110,7 +110,7 @@ def test_a_whole_row_of_another_form_is_ignored(place: Path, value: bytes) -> No
 @pytest.mark.parametrize("key", [b"", b"short", A, A[:31]])
 def test_a_whole_row_of_another_key_is_ignored(place: Path, key: bytes) -> None:
     told(place)
-    Memo(place, "undecodable_1").put([(key, b'["corrupt","why"]')])
+    Memo(place, "undecodable_2").put([(key, b'["corrupt","why"]')])
     assert known(place) == EXPECTED
 
 
