@@ -3,6 +3,7 @@
 ::
 
     BottleneckError
+    ├── PathError (ValueError)            a path that begins with the home of a user who does not exist
     ├── ImagesError (ValueError)          IMAGES holds nothing that the command can use
     ├── ImageError (ValueError)           one image cannot be used; has a code and, perhaps, a path
     ├── SplitError (ValueError)           splits that cannot be made, or that leak
@@ -37,6 +38,10 @@ class BottleneckError(Exception):
     def __str__(self) -> str:
         # KeyError-like parents would show the repr of the message.
         return str(self.args[0]) if self.args else ""
+
+
+class PathError(BottleneckError, ValueError):
+    """A path that begins with the home of a user who does not exist."""
 
 
 class ImagesError(BottleneckError, ValueError):

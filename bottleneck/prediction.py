@@ -11,6 +11,7 @@ from bottleneck.extraction import Extraction, extract
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
 from bottleneck.runs import Run, best_run, find_run
+from bottleneck.utils.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ def predict(
     ImagesError
         If there is no image, or none that can be used.
     """
-    chosen = _run(run, Path(runs))
-    done = _features(chosen, images, Path(cache), Path(runs), progress)
+    chosen = _run(run, expanded(runs))
+    done = _features(chosen, images, expanded(cache), expanded(runs), progress)
     dataset = done.dataset
     failed = {failure.digest for failure in done.failures}
     rows = [row for row, digest in enumerate(dataset.digests) if digest.tobytes().hex() not in failed]

@@ -21,6 +21,7 @@ from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, write_atomic, write_json
 from bottleneck.heads.head import Head, load_head
+from bottleneck.utils.paths import expanded
 
 CARD_VERSION = 1
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun
@@ -137,7 +138,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     RunError
         If it is no run, is damaged, or was written by a newer bottleneck.
     """
-    folder = Path(path)
+    folder = expanded(path)
     file = folder / "card.json"
     try:
         if file.stat().st_size > _LARGEST_CARD:
@@ -172,14 +173,17 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """Return the runs in `folder` that can be read, oldest first."""
-    found = []
-    for card in sorted(Path(folder).glob("*/card.json")):
+    found, problems = [], []
+    for card in sorted(expanded(folder).glob("*/card.json")):
         if card.parent.name.startswith(TEMPORARY):
             continue  # of a fit that is at work, or was killed
         try:
             found.append(load_run(card.parent))
         except RunError as error:
-            warnings.warn(f"{error}; it is left out", BottleneckWarning, stacklevel=3)
+            problems.append(str(error))
+    if problems:
+        which = "it is left out" if len(problems) == 1 else f"{len(problems)} such runs are left out"
+        warnings.warn(f"{problems[0]}; {which}", BottleneckWarning, stacklevel=3)
     return sorted(found, key=lambda run: (str(run.card.get("created")), run.name))
 
 
@@ -210,8 +214,8 @@ def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Ru
     RunError
         If there is none.
     """
-    path = Path(name)
-    return load_run(path if path.exists() else Path(folder) / path)
+    path = expanded(name)
+    return load_run(path if path.exists() else expanded(folder) / path)
 
 
 def save_run(
@@ -243,7 +247,7 @@ def save_run(
     RunError
         If the folder cannot be written.
     """
-    home = Path(folder)
+    home = expanded(folder)
     temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
     try:
         temporary.mkdir(parents=True)
@@ -289,7 +293,7 @@ def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
     RunError
         If it cannot be made.
     """
-    home = Path(folder)
+    home = expanded(folder)
     try:
         make_folder(home)
         temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"

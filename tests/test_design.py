@@ -19,6 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # One way: a module imports from its own stage or an earlier one.
 STAGES = (
     {"errors", "files", "garbage"},
+    {"utils"},
     {"images"},
     {"backbones"},
     {"engines"},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.errors import ModelError
+from bottleneck.utils.paths import expanded
 
 DEFAULT_MODEL = "efficientnet_lite0"
 TIMM = "timm/"  # how the names of its models begin
@@ -96,7 +97,7 @@ class Request:
     @property
     def file(self) -> Path | None:
         """The file the weights come from, if the user named one."""
-        return Path(self.weights).expanduser() if looks_like_file(self.weights) else None
+        return expanded(self.weights) if looks_like_file(self.weights) else None
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which the request can be made again; a path is absolute."""
@@ -143,7 +144,7 @@ def full_name(model: str) -> str:
 
 def looks_like_file(text: str) -> bool:
     """Return whether `text` names a file of weights: by its ending, or because it stands in a folder."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     return path.suffix.lower() in _SUFFIXES or len(path.parts) > 1
 
 

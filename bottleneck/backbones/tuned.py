@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.files import read_json, write_json
+from bottleneck.utils.paths import expanded
 
 WEIGHTS = "model.safetensors"  # of a run
 _KEY = "bottleneck"
@@ -56,7 +57,7 @@ def read_tuned(path: Path) -> Tuned | None:
 
 def weights_of_run(name: str, runs: str | os.PathLike[str]) -> str:
     """Return the weights file of the run in a folder, or called so below `runs`; `name` itself where there is none."""
-    for folder in (Path(name).expanduser(), Path(runs) / name):
+    for folder in (expanded(name), expanded(runs) / name):
         if (folder / WEIGHTS).is_file():
             return str(folder / WEIGHTS)
     return name

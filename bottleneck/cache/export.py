@@ -14,6 +14,7 @@ from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
 from bottleneck.files import replacing
 from bottleneck.images.dataset import Dataset
+from bottleneck.utils.paths import expanded
 
 LAYOUTS = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".parquet": "parquet"}
 _CHUNK_BYTES = 1 << 20
@@ -49,7 +50,7 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
     -----
     Of a path or label that is not UTF-8 the odd bytes are written as ``\xNN``. All features are held in memory at once.
     """
-    path = Path(out)
+    path = expanded(out)
     layout = layout or layout_of(path)
     if not len(dataset):
         raise CacheError(f"expected images of {dataset.source} with features, found none to write to {path}")

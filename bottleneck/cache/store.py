@@ -31,6 +31,7 @@ from bottleneck.errors import (
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, write_json
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests
+from bottleneck.utils.paths import expanded
 
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 _SHARD_BYTES = 64 << 20  # of features, in one shard at most: two more of it are taken to write it, one to read it
@@ -56,7 +57,7 @@ class FeatureCache:
     """
 
     def __init__(self, root: str | os.PathLike[str] = "cache", *, room: str = FEATURES) -> None:
-        self.root = Path(root)
+        self.root = expanded(root)
         self.room = room
 
     @property
@@ -79,8 +80,9 @@ class FeatureCache:
     def stores(self) -> list["Store"]:
         """Return the stores of all specs, by name; one whose spec cannot be read is left out with a warning."""
         found, problems = self.listed()
-        for problem in problems:
-            warnings.warn(problem, BottleneckWarning, stacklevel=2)
+        if problems:
+            more = f" (and {len(problems) - 1} more specs)" if len(problems) > 1 else ""
+            warnings.warn(f"{problems[0]}{more}", BottleneckWarning, stacklevel=2)
         return found
 
     def listed(self) -> tuple[list["Store"], list[str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bottleneck.cli.common import command, give_up, put_json, say
+from bottleneck.utils.paths import expanded
 
 if TYPE_CHECKING:
     from bottleneck.backbones.catalogue import Entry
@@ -67,7 +68,7 @@ def inspect(
     if restore_exclude and not against:
         raise click.UsageError("--restore-exclude goes with --against MODEL")
     if Path(thing).is_file() or (looks_like_file(thing) and not thing.startswith(TIMM)):
-        _checkpoint(Path(thing).expanduser(), against, restore_exclude, levels, as_json)
+        _checkpoint(expanded(thing), against, restore_exclude, levels, as_json)
         return
     if against:
         raise ModelError(f"--against is about a checkpoint, expected a file, got {thing!r}")

@@ -11,6 +11,7 @@ from bottleneck.files import read_json, write_json
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs import SETTINGS
+from bottleneck.utils.paths import expanded
 
 LAST = "last"
 _VERSION = 1
@@ -109,13 +110,15 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
     RunError
         If there is none, or it has ended.
     """
-    begun = sorted((file.parent for file in Path(runs).glob(f"*/{SETTINGS}")), key=lambda path: _by_number(path.name))
+    begun = sorted(
+        (file.parent for file in expanded(runs).glob(f"*/{SETTINGS}")), key=lambda path: _by_number(path.name)
+    )
     left = [path for path in begun if not (path / "card.json").exists()]
     if str(name) == LAST:
         if not left:
             raise RunError(f"expected a fine-tuning in {runs} that has not ended, found none: nothing is to be resumed")
         return left[-1]
-    path = Path(name) if Path(name).exists() else Path(runs) / name
+    path = expanded(name) if expanded(name).exists() else expanded(runs) / name
     if (path / "card.json").exists() and not (path / SETTINGS).exists():
         raise RunError(
             f"expected a fine-tuning in {path}, found the run of a fit: `bottleneck finetune --run` begins one"

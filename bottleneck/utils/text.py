@@ -1,0 +1,85 @@
+"""Names as they are compared and as they are shown."""
+
+import unicodedata
+from collections.abc import Iterable
+
+_SEPARATORS = {ord(char): " " for char in "_-"}
+
+
+def normal(name: str) -> str:
+    """Return the form (NFC) in which two names are equal that differ only in how their accents are encoded.
+
+    macOS and some archives write ``é`` as ``e`` and an accent, other systems as one character.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+class Spellings:
+    """Brings names into their normal form and knows which came in several."""
+
+    def __init__(self) -> None:
+        self._forms: dict[str, set[str]] = {}
+
+    def normal(self, name: str) -> str:
+        """Return the normal form of a name."""
+        if name.isascii():
+            return name
+        form = normal(name)
+        self._forms.setdefault(form, set()).add(name)
+        return form
+
+    def several(self) -> list[str]:
+        """Return the normal forms of the names that were spelled in several ways, sorted."""
+        return sorted(form for form, spelled in self._forms.items() if len(spelled) > 1)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text that was decoded with ``surrogateescape`` was UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text for a screen: characters that are not printable become escapes such as ``\x1b`` or ``\u200d``.
+
+    Parameters
+    ----------
+    text : str
+    keep : str
+        Characters that stay, ``"\n"`` for instance.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the names that differ only by case, spaces, underscores or invisible characters, together and sorted."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        alike.setdefault(_seen(name), []).append(name)
+    return [tuple(group) for group in alike.values() if len(group) > 1]
+
+
+def _seen(name: str) -> str:
+    """Return what a reader sees of a name. Between two digits a separator counts: 1_1 is not 11."""
+    if name.isascii():
+        words = name.lower().translate(_SEPARATORS).split()
+    else:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        words = "".join(_separator_as_space(char) for char in folded).split()
+    seen = ""
+    for word in words:
+        seen += " " + word if seen[-1:].isdigit() and word[0].isdigit() else word
+    return seen
+
+
+def _separator_as_space(char: str) -> str:
+    if ord(char) in _SEPARATORS or char.isspace():
+        return " "
+    return "" if unicodedata.category(char) == "Cf" else char  # joiners and soft hyphens
