@@ -17,6 +17,7 @@ from bottleneck.heads.curve import learning_curve as draw_curve
 from bottleneck.heads.family import NAMES
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Normalize
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
@@ -65,6 +66,10 @@ def compare(
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     split: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
     C: float | Sequence[float] | None = None,
     folds: int = 5,
     normalize: Normalize = "standard",
@@ -90,6 +95,8 @@ def compare(
     heads : sequence of str
         Those of `bottleneck.fit`, or ``svm-rbf``.
     cache, runs, split, C, folds, normalize, class_weight, search, device, memory, seed, allow_duplicates, progress
+        As for `bottleneck.fit`.
+    path_column, label_column, split_column, group_column
         As for `bottleneck.fit`.
     learning_curve : bool
         Whether the best row is cross-validated on smaller parts of the training images too.
@@ -120,7 +127,8 @@ def compare(
     for head in names:
         _own(head, options)
     shares = Shares.parse(split) if split else None
-    found = gather(images, _listed(models), cache=cache, runs=runs, shares=shares, progress=progress)
+    columns = Columns(path_column, label_column, split_column, group_column)
+    found = gather(images, _listed(models), cache=cache, runs=runs, shares=shares, columns=columns, progress=progress)
     if not allow_duplicates:
         find_leaks(found.usable).refuse()
     usable = one_label(found.usable)

@@ -4,7 +4,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,25 +11,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.asked_images import AskedImages, listing_of, remembered
 from bottleneck.backbones.catalogue import check_request
-from bottleneck.backbones.request import DEFAULT_MODEL, Request, listed
+from bottleneck.backbones.request import DEFAULT_MODEL, Request
+from bottleneck.backbones.request import listed as names
 from bottleneck.backbones.tuned import Tuned, keep_tuned, read_tuned, weights_of_run
-from bottleneck.cache.last import Remembered, load_last
-from bottleneck.cache.scans import failures_path, has_scan, save_scan
+from bottleneck.cache.scans import conflicts_path, failures_path, has_scan, save_listing, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.crew import own, work_together
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
-from bottleneck.images.failures import by_reason
+from bottleneck.images.failures import by_reason, write_conflicts
+from bottleneck.images.listing import Frame, Images, Values
 from bottleneck.images.scan import Progress, read_unknown
-from bottleneck.images.splits import Shares
-from bottleneck.images.survey import Survey, survey
+from bottleneck.images.survey import Survey, conflicts
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.pending import Pending, until_settled
 from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
+from bottleneck.utils.paths import expanded
 
 if TYPE_CHECKING:
     from bottleneck.backbones.restore import Restored
@@ -89,13 +91,20 @@ class Extraction:
         return sum(self.dataset.ignored.values())
 
 
-_Images = str | os.PathLike[str] | Dataset
 _PASSES = 3  # of which one is needed, unless features vanish
 
 
 def extract(
-    images: "str | os.PathLike[str] | Dataset | None" = None,
+    images: Images | None = None,
     *,
+    paths: Values | Frame | None = None,
+    labels: bool | Values = True,
+    splits: Values | None = None,
+    groups: Values | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
     model: str | None = None,
     weights: str = "DEFAULT",
     seed: int = 0,
@@ -110,7 +119,6 @@ def extract(
     fast_jpeg: bool = False,
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
-    labels: bool = True,
     batch_size: int | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -124,16 +132,16 @@ def extract(
 
     Parameters
     ----------
-    images : path or Dataset, optional
+    images : path, DataFrame or Dataset, optional
         See `bottleneck.scan`. By default what was last extracted in the current folder with this cache, else the
         current folder itself.
+    paths, labels, splits, groups, path_column, label_column, split_column, group_column
+        See `bottleneck.scan`. The columns that are named are remembered with the images.
     model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial, precision, fast_jpeg
         The backbone; see `bottleneck.backbones.request.Request`. `weights` may also be a fine-tuned run's folder, or
         its name below `runs`; it brings its own model and sizes.
     cache, runs : path
         The cache's folder; both are never scanned.
-    labels : bool
-        Whether folders, or the CSV, give labels.
     batch_size, threads : int, optional
         Images that pass the network at once, and threads that decode.
     max_pixels : int
@@ -167,27 +175,31 @@ def extract(
     """
     started = time.perf_counter()
     home = FeatureCache(cache)
-    images, labels = _default(images, home.root, labels)
-    with _remembered(home.root, images, labels, remember) as memory:
+    runs = expanded(runs)
+    named = Columns(path_column, label_column, split_column, group_column)
+    lists = {"paths": paths, "labels": labels, "splits": splits, "groups": groups}
+    rows = listing_of(home.root, images, lists, named, remember=remember)
+    chosen = AskedImages.of(rows or images, home.root, labels=bool(labels), columns=named)
+    with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as memory:
         weights = weights_of_run(weights, runs)
         tuned = read_tuned(Path(weights))
         request = Request(
             model=model or (tuned.model if tuned else DEFAULT_MODEL),
             weights=weights,
             seed=seed,
-            layer=listed(layer),
+            layer=names(layer),
             pool=pool,
             flip=flip,
             resize=resize or (tuned.options.get("resize") if tuned else None),
             crop=crop or (tuned.options.get("crop") if tuned else None),
-            restore_exclude=listed(restore_exclude),
+            restore_exclude=names(restore_exclude),
             allow_partial=allow_partial,
             precision=precision,
             fast_jpeg=fast_jpeg or bool(tuned and tuned.options.get("fast_jpeg")),
         )
         wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
         check_request(request)
-        found = _survey(images, home.root, Path(runs), labels)
+        found = chosen.survey(home.root, runs)
         settings = Settings(threads=threads, max_pixels=max_pixels)
         pending = Pending(request, home, own(wish), found)
         memo = UndecodableMemo(home.root / "digests.sqlite")
@@ -200,11 +212,13 @@ def extract(
             if store.request() is None:
                 _keep_request(store, request, tuned)
 
+        if remember and rows:
+            save_listing(home.root, rows)
         begin(pending.store)
         work = Work()
         shared = work_together(found, wish, request, home, pending, known, settings, work, progress)
         if shared:  # the others have read files, too
-            found = _survey(images, home.root, Path(runs), labels)
+            found = chosen.survey(home.root, runs)
             known = memo.load()
         filled = _fill(found, pending, known, settings, work, progress, begin)
         store, dataset, has = filled.store, filled.dataset, filled.has
@@ -215,6 +229,8 @@ def extract(
         whole = dataset.decided is None or not has_scan(home.root, dataset.source)
         if remember and whole:
             save_scan(home.root, replace(dataset, failures=failures))
+        if not isinstance(images, Dataset):
+            _warn_of_conflicts(dataset, conflicts_path(home.root, dataset.source) if remember else None)
         table = failures_path(home.root, dataset.source)
         if not has.any():
             raise _nothing_usable(failures, table if remember else None)
@@ -289,22 +305,6 @@ def _fill(
     raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
 
 
-def _default(images: _Images | None, cache: Path, labels: bool) -> tuple[_Images, bool]:
-    """Return the images of the last extraction in the current folder, or the folder itself, where none are named."""
-    if images is not None:
-        return images, labels
-    last = load_last(cache)
-    return (last.source, labels and last.labels) if last else (".", labels)
-
-
-def _remembered(
-    cache: Path, images: _Images, labels: bool, remember: bool
-) -> AbstractContextManager[Remembered | None]:
-    if not remember:
-        return nullcontext()
-    return Remembered(cache, images.source if isinstance(images, Dataset) else images, labels)
-
-
 def _keep_request(store: Store, request: Request, tuned: Tuned | None) -> None:
     """Keep how the backbone of a store was asked for.
 
@@ -317,10 +317,14 @@ def _keep_request(store: Store, request: Request, tuned: Tuned | None) -> None:
         keep_tuned(store.folder, tuned)
 
 
-def _survey(images: _Images, cache: Path, runs: Path, labels: bool) -> Survey:
-    if isinstance(images, Dataset):
-        return Survey.of(images)
-    return survey(images, labels=labels, shares=Shares(), cache=cache, exclude=(runs,))
+def _warn_of_conflicts(dataset: Dataset, table: Path | None) -> None:
+    """Say which images are under two labels, and write all of them to a table where there is one to be written."""
+    where = "The card of a run lists them"
+    if table:
+        write_conflicts(table, dataset)
+        where = f"All: {table}"
+    if message := conflicts(dataset, where):
+        warnings.warn(message, BottleneckWarning, stacklevel=3)
 
 
 def _failures(dataset: Dataset, errors: dict[bytes, ImageError], has: NDArray[np.bool_]) -> tuple[Failure, ...]:

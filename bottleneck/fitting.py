@@ -10,6 +10,7 @@ from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, run_name, v
 from bottleneck.engines.kept import Kept
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Held, Normalize
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
@@ -28,6 +29,10 @@ def fit(
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     split: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
     C: float | Sequence[float] | None = None,
     folds: int = 5,
     normalize: Normalize = "standard",
@@ -61,6 +66,8 @@ def fit(
     split : str, optional
         Percentages ``train/val/test`` for images whose split is not given; by default those of the dataset, which
         are 80/10/10 unless it was scanned with others.
+    path_column, label_column, split_column, group_column : str, optional
+        Columns of a table, see `bottleneck.scan`; by default those that were named when it was extracted last.
     C : float or sequence of float, optional
         The values that are searched; by default the family's grid.
     folds : int
@@ -121,7 +128,17 @@ def fit(
     )
     chosen = options.family(head)
     shares = Shares.parse(split) if split else None
-    selected = select(images, model=model, cache=cache, runs=runs, labels=True, shares=shares, progress=progress)
+    columns = Columns(path_column, label_column, split_column, group_column)
+    selected = select(
+        images,
+        model=model,
+        cache=cache,
+        runs=runs,
+        labels=True,
+        shares=shares,
+        progress=progress,
+        columns=columns,
+    )
     dataset, store = selected.dataset, selected.store
     check_labels(dataset)
     usable = one_label(selected.usable)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -14,12 +13,14 @@ from bottleneck.cache.last import load_last
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import CacheError, ImagesError, MissingFeatures
 from bottleneck.extraction import extract
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.parts import check_labels
 from bottleneck.runs import Run, find_run
 from bottleneck.selection import find_images, select
+from bottleneck.utils.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def gather(
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     shares: Shares | None = None,
+    columns: Columns | None = None,
     progress: Progress | None = None,
 ) -> Gathered:
     """Return the features of images by each of some models; see `bottleneck.compare`.
@@ -85,7 +87,7 @@ def gather(
     if images is None and models:
         last = load_last(home.root)
         images = last.source if last else "."
-    dataset = find_images(images, home, Path(runs), True, shares, progress)
+    dataset = find_images(images, home, expanded(runs), True, shares, progress, columns)
     check_labels(dataset)
     names = list(models)
     if not names:

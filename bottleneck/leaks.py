@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ from bottleneck.backbones.tuned import kept_tuned
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, SplitError
 from bottleneck.images.dataset import Dataset, two_labels
+from bottleneck.images.naming import examples, from_images
 from bottleneck.images.splits import parted
 from bottleneck.selection import some
 
 NEAR = 0.9  # see `near_duplicates`
 LISTED = 1000  # entries of each kind that a card lists; it counts them all
-_SHOWN = 3  # pairs that a message names
 _BLOCK = 2048  # rows of each side that are compared at once
 
 Features = NDArray[np.float32]  # (n, d)
@@ -94,13 +95,19 @@ class Near:
     pairs: tuple[tuple[str, str, float], ...]
     threshold: float | None
 
-    def __str__(self) -> str:
-        shown = [f"{held_out} is like {train} ({cosine:.2f})" for train, held_out, cosine in self.pairs[:_SHOWN]]
-        more = f"; and {len(self.pairs) - _SHOWN} more, in card.json" if len(self.pairs) > _SHOWN else ""
+    def message(self, images: Path) -> str:
+        """Return what to tell a user, with paths as seen from IMAGES."""
+        shown = examples(
+            (
+                f"{from_images(held_out, images)} is like {from_images(train, images)} ({cosine:.2f})"
+                for train, held_out, cosine in self.pairs
+            ),
+            most=2,
+        )
         noun = "image has" if len(self.pairs) == 1 else "images have"
         return (
-            f"{len(self.pairs)} held-out {noun} a near copy among the training images (cosine of {self.threshold} or "
-            f"more), and the score may be too good: {'; '.join(shown)}{more}. Give such images one group, or one split"
+            f"{len(self.pairs)} held-out {noun} a near copy in the training images, so the score may be too good: "
+            f"{shown}. Give such images one group; card.json of a fit lists all"
         )
 
 

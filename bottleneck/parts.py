@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ from bottleneck.errors import BottleneckWarning, HeadError, ImagesError, SplitEr
 from bottleneck.heads.family import Family
 from bottleneck.heads.table import Held, Streamed, Table
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.naming import examples
 from bottleneck.leaks import Near, find_near
-from bottleneck.selection import some
 
 _COPIES = 3  # of float32 features: as read, scaled, and what is worked with
 _SHARE = 0.5  # of the memory that is free
@@ -135,7 +135,7 @@ def near_copies(train: Part, test: Part) -> Near:
         return Near((), None)
     near = find_near(train.dataset, train.table.features, test.dataset, test.table.features)
     if near.pairs:
-        warnings.warn(str(near), BottleneckWarning, stacklevel=3)
+        warnings.warn(near.message(train.dataset.source), BottleneckWarning, stacklevel=3)
     return near
 
 
@@ -146,15 +146,24 @@ def warn_of_classes(train: Part, test: Part, split: str) -> None:
 
 
 def _problems(train: Part, test: Part, split: str) -> Iterator[str]:
-    missing = sorted(set(train.labels) - set(test.labels))
-    unknown = sorted(set(test.labels) - set(train.labels))
+    tested = sorted(set(test.labels))
+    missing = sorted(set(train.labels) - set(tested))
+    unknown = sorted(set(tested) - set(train.labels))
     single = sorted(name for name, count in Counter(train.labels).items() if count == 1)
     if single:
-        yield f"only one training image of {some(single)}: it cannot be cross-validated"
-    if missing:
-        yield f"no {split} image of {some(missing)}: the scores say nothing about it"
+        yield f"only one training image of {examples(single)}: {_it(single)} cannot be cross-validated"
+    if missing and len(tested) == 1:
+        more = f"give {split} images of more classes" if None not in test.dataset.given_splits else "--split 60/0/40"
+        yield f"the {split} images are all of {examples(tested)}: the scores compare no classes; {more} may help"
+    elif missing:
+        yield f"no {split} image of {examples(missing)}: the scores say nothing about {_it(missing, 'it', 'them')}"
     if unknown:
-        yield f"no training image of {some(unknown)}: its {split} images cannot be right"
+        its = _it(unknown, "its", "their")
+        yield f"no training image of {examples(unknown)}: {its} {split} images cannot be right"
+
+
+def _it(names: Collection[str], one: str = "it", several: str = "they") -> str:
+    return one if len(names) == 1 else several
 
 
 def allowed(memory: int | None) -> float:

@@ -12,13 +12,15 @@ import numpy as np
 
 from bottleneck.cache.finding import matching, names_of
 from bottleneck.cache.last import Last, load_last, load_latest
-from bottleneck.cache.scans import load_scan
+from bottleneck.cache.scans import columns_of, load_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress, scan
 from bottleneck.images.splits import Shares
 from bottleneck.images.undecodable import UndecodableMemo
+from bottleneck.utils.paths import expanded
 
 _SHOWN = 4  # paths that a message names
 
@@ -54,6 +56,7 @@ def select(
     labels: bool | None = None,
     shares: Shares | None = None,
     progress: Progress | None = None,
+    columns: Columns | None = None,
 ) -> Selection:
     """Return the images and the store that a user means, as `bottleneck.fit` describes.
 
@@ -65,6 +68,8 @@ def select(
         Whether folders, or the CSV, give labels; by default as they did when the images were extracted last.
     shares : Shares, optional
         How images without a given split are divided; by default as they were, or 80/10/10.
+    columns : Columns, optional
+        Of a table; by default those that were named when it was extracted last.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def select(
         If features are missing that an extraction could compute.
     """
     home = FeatureCache(cache)
-    dataset = find_images(images, home, Path(runs), labels, shares, progress)
+    dataset = find_images(images, home, expanded(runs), labels, shares, progress, columns)
     failed = _failures(dataset, home.root)
     recall = images is None and model is None
     store = _of_last(home) if recall else _store(home, dataset, failed, model)
@@ -98,6 +103,7 @@ def find_images(
     labels: bool | None,
     shares: Shares | None,
     progress: Progress | None,
+    columns: Columns | None = None,
 ) -> Dataset:
     """Return the images that a user means, as `select` describes."""
     if isinstance(images, Dataset):
@@ -106,9 +112,16 @@ def find_images(
     if images is None:
         last = default_images(cache.root)
         images, labels = last.source, last.labels if labels is None else labels
-    if Path(images).exists():
+    images = expanded(images)
+    if images.exists():
         return scan(
-            images, labels=labels is not False, split=str(shares), cache=cache.root, exclude=(runs,), progress=progress
+            images,
+            labels=labels is not False,
+            split=str(shares),
+            cache=cache.root,
+            exclude=(runs,),
+            progress=progress,
+            **(columns or columns_of(cache.root, images)).keywords(),
         )
     dataset = load_scan(cache.root, images, shares)
     warnings.warn(f"{images} is not there: the features of its last scan are used", BottleneckWarning, stacklevel=4)

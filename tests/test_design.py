@@ -24,7 +24,7 @@ STAGES = (
     {"backbones"},
     {"engines"},
     {"cache"},
-    {"pipeline", "selection", "leaks"},
+    {"asked_images", "pipeline", "selection", "leaks"},
     {"pending"},
     {"crew_member", "crew"},
     {"extraction"},

@@ -146,17 +146,19 @@ def test_exact_copies_are_no_near_copies():
     features = np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32)
     found = find_near(train, features, heldout, features[[0, 1]])
     assert found == Near((("1", "9", 1.0),), NEAR)
-    assert "1 held-out image has a near copy" in str(found)
-    assert "9 is like 1 (1.00)" in str(found)
+    message = found.message(Path("images"))
+    assert "1 held-out image has a near copy" in message
+    assert "9 is like 1 (1.00)" in message
 
 
 # --- what is said of them ---------------------------------------------------------------------------------------
 
 
-def test_a_message_names_three_pairs_and_counts_the_others():
-    message = str(Near(tuple((f"t{n}", f"h{n}", 0.95) for n in range(5)), 0.9))
+def test_a_message_names_two_pairs_from_images_on_and_counts_the_others():
+    pairs = tuple((f"photos/a/t{n}", f"photos/a/h{n}", 0.95) for n in range(5))
+    message = Near(pairs, 0.9).message(Path("photos").absolute())
     assert "5 held-out images have" in message
-    assert "h2 is like t2 (0.95); and 2 more, in card.json" in message
+    assert ": a/h0 is like a/t0 (0.95), a/h1 is like a/t1 (0.95) and 3 more. Give" in message
 
 
 def test_the_card_lists_a_thousand_and_counts_all(monkeypatch):

@@ -13,9 +13,12 @@ from bottleneck.cache.last import at_place, key_of, place_of
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
 from bottleneck.files import canonical_json, read_json, sha256_hex, write_changed
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import write_table
+from bottleneck.images.listing import Listing
 from bottleneck.images.splits import Shares
+from bottleneck.images.table import is_table
 
 _VERSION = 1
 
@@ -32,6 +35,7 @@ def save_scan(cache: Path, dataset: Dataset) -> None:
         "images": [list(row) for row in zip(*columns, strict=True)],
         "failures": [asdict(failure) for failure in dataset.failures],
         "ignored": dataset.ignored,
+        "named": dataset.columns.to_json(),
     }
     with writing(cache):
         write_changed(_path(cache, dataset.source), canonical_json(value))  # one line: it may list a million images
@@ -47,6 +51,25 @@ def has_scan(cache: Path, source: Path) -> bool:
 def failures_path(cache: Path, source: Path) -> Path:
     """Return where the table of the images of `source` that cannot be used is kept."""
     return _path(cache, source).with_suffix(".failures.csv")
+
+
+def conflicts_path(cache: Path, source: Path) -> Path:
+    """Return where the table of the images of `source` that are under two labels is kept."""
+    return _path(cache, source).with_suffix(".two-labels.csv")
+
+
+def columns_of(cache: Path, source: Path) -> Columns:
+    """Return the columns that were named when the table at `source` was scanned last."""
+    if is_table(source):
+        with suppress(CacheError):
+            return load_scan(cache, source, Shares()).columns
+    return Columns()
+
+
+def save_listing(cache: Path, listing: Listing) -> None:
+    """Keep images that were listed in memory as a table, which later commands can read."""
+    with writing(cache):
+        write_changed(listing.source, listing.table())
 
 
 def scanned(cache: Path) -> list[Path]:
@@ -94,6 +117,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
             shares=shares or Shares(),
             failures=tuple(Failure(**failure) for failure in value["failures"]),
             ignored=value["ignored"],
+            columns=Columns.from_json(value.get("named", {})),
         )
     except FileNotFoundError:
         raise

@@ -68,7 +68,7 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
     """Turn errors into a sentence on stderr and exit code 1, warnings into lines on stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", BottleneckWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _once(_show_warning)
         try:
             yield
         except KeyboardInterrupt as interrupt:
@@ -124,6 +124,18 @@ def _show_misfit(error: WeightsMismatch) -> None:
     from bottleneck.cli.show_models import misfit_table
 
     plain_console().print(misfit_table(error.found))
+
+
+def _once(show: Callable[..., None]) -> Callable[..., None]:
+    """Return what shows each warning once in a command, wherever it comes from."""
+    said: set[str] = set()
+
+    def show_once(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            show(message, category, *rest, **named)
+
+    return show_once
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

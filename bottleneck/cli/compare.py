@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import command, progress_bar, put_json
 from bottleneck.cli.defaults import extracted_line, images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
@@ -43,6 +44,7 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
     "--heads", default="logistic,svm,softmax", show_default=True, callback=_heads, metavar="A,B,...", help="Heads."
 )
 @split_option
+@column_options
 @head_options
 @click.option("--learning-curve", is_flag=True, help="Say whether more images would help: the best on fewer of them.")
 @click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")

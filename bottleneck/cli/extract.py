@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bottleneck.backbones.request import POOLS, PRECISIONS
+from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import command, give_up, progress_bar, put_json, say
 from bottleneck.cli.defaults import extracted_line
 from bottleneck.engines.wish import ENGINES
@@ -65,6 +66,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     "--fast-jpeg", is_flag=True, help="Decode large JPEGs at a fraction of their size; slightly other features."
 )
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
+@column_options
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Images that pass the network at once.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that decode.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What computes.")
@@ -94,8 +96,9 @@ def extract(
     """Compute the features of those IMAGES that have none yet, and cache them.
 
     IMAGES is a folder of class folders, a folder of train, val and test folders of class folders, a CSV with columns
-    path,label[,split][,group], or with --no-labels any folder or file. By default it is what was last extracted in
-    this folder with this cache, else the folder itself.
+    path,label[,split][,group] (or others that --label-column and the like name, which later commands remember), or with
+    --no-labels any folder or file. By default it is what was last extracted in this folder with this cache, else the
+    folder itself.
     """
     from bottleneck.cli.show import dataset_line, engine_line, failures_list, ignored_line, notes_list
     from bottleneck.extraction import extract as run

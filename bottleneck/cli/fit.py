@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import command, progress_bar, put_json
 from bottleneck.cli.defaults import images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
@@ -18,6 +19,7 @@ from bottleneck.garbage import no_collection
     help="Whose features: a model, or a spec of `cache info`.  [default: the last that was extracted from IMAGES]",
 )
 @split_option
+@column_options
 @head_options
 @click.option("--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Of svm.")
 @click.option(

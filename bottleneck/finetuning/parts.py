@@ -11,8 +11,8 @@ import numpy as np
 from bottleneck.errors import BottleneckWarning, TuningError
 from bottleneck.finetuning.loop import Codes
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.naming import examples
 from bottleneck.images.splits import Shares, assign
-from bottleneck.selection import some
 
 _SALT = b"bottleneck validation 1\0"
 _FEW = 5  # validation images
@@ -60,7 +60,7 @@ def divide(usable: Dataset, heldout: str) -> Parts:
     seen = {digest.tobytes() for digest in train.digests}  # images may stand in both, where `fit` was told to let them
     val = val.subset(row for row, digest in enumerate(val.digests) if digest.tobytes() not in seen)
     if len(val) and not {str(label) for label in val.labels} & {str(label) for label in train.labels}:
-        only = some(sorted({str(label) for label in val.labels}))
+        only = examples(sorted({str(label) for label in val.labels}))
         raise TuningError(f"expected validation images of classes that are trained on, found only {only}")
     if len(val):
         return Parts(train=train, val=val, heldout=test, name=heldout, cut=False)
@@ -94,7 +94,7 @@ def warn_of_classes(parts: Parts) -> None:
     unknown = sorted({str(label) for label in parts.val.labels} - {str(label) for label in parts.train.labels})
     if unknown:
         warnings.warn(
-            f"no training image of {some(unknown)}: its validation images cannot be right",
+            f"no training image of {examples(unknown)}: validation images of them cannot be right",
             BottleneckWarning,
             stacklevel=3,
         )
@@ -108,7 +108,7 @@ def warn_of_classes(parts: Parts) -> None:
     missing = sorted({str(label) for label in parts.train.labels} - {str(label) for label in parts.val.labels})
     if missing:
         warnings.warn(
-            f"no validation image of {some(missing)}: the epoch is chosen without looking at it",
+            f"no validation image of {examples(missing)}: the epoch is chosen without looking at them",
             BottleneckWarning,
             stacklevel=3,
         )

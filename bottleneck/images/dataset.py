@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.files import canonical_json, sha256_hex
+from bottleneck.images.columns import Columns
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.images.splits import Shares, assign
 
@@ -46,6 +47,8 @@ class Dataset:
         Images that could not be read.
     ignored : dict of str to int
         How many files were passed over, by reason.
+    columns : Columns
+        Those of a table that were named.
     """
 
     source: Path
@@ -58,6 +61,7 @@ class Dataset:
     decided: tuple[str, ...] | None = None
     failures: tuple[Failure, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)
+    columns: Columns = field(default_factory=Columns)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -117,12 +121,14 @@ class Dataset:
 
 def two_labels(dataset: Dataset) -> dict[bytes, list[str]]:
     """Return digest -> paths of the images that stand under more than one label."""
+    return {dataset.digests[rows[0]].tobytes(): [dataset.paths[i] for i in rows] for rows in torn_rows(dataset)}
+
+
+def torn_rows(dataset: Dataset) -> list[list[int]]:
+    """Return the rows of each image that stands under more than one label."""
     first = DigestSet(dataset.digests).find(dataset.digests)
     copies: defaultdict[int, list[int]] = defaultdict(list)
     for row in np.flatnonzero(first != np.arange(len(first))).tolist():
         copies[int(first[row])].append(row)
-    return {
-        dataset.digests[row].tobytes(): [dataset.paths[i] for i in (row, *others)]
-        for row, others in sorted(copies.items())
-        if len({dataset.labels[i] for i in (row, *others)}) > 1
-    }
+    together = [[row, *others] for row, others in sorted(copies.items())]
+    return [rows for rows in together if len({dataset.labels[i] for i in rows}) > 1]

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from bottleneck.files import write_changed
-from bottleneck.images.dataset import Failure
+from bottleneck.images.dataset import Dataset, Failure, torn_rows
 
 COLUMNS = ("path", "code", "message", "digest")
 
@@ -76,11 +76,25 @@ def by_reason(failures: Iterable[Failure]) -> dict[str, list[Failure]]:
 
 def write_table(path: Path, failures: Sequence[Failure]) -> None:
     """Write the failures as a CSV, or remove it where there are none; one that is up to date is not touched."""
-    if not failures:
+    rows = [[failure.path, failure.code, failure.message, failure.digest or ""] for failure in failures]
+    _write(path, COLUMNS, rows)
+
+
+def write_conflicts(path: Path, dataset: Dataset) -> None:
+    """Write the images that are under two labels as a CSV, a row for each path; as `write_table`."""
+    rows = [
+        [dataset.paths[row], dataset.labels[row] or "", dataset.digests[row].tobytes().hex()]
+        for rows in torn_rows(dataset)
+        for row in rows
+    ]
+    _write(path, ("path", "label", "digest"), rows)
+
+
+def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
         if path.exists():  # on a read-only disk even deleting nothing is an error
             path.unlink(missing_ok=True)
         return
     text = io.StringIO()
-    rows = ([failure.path, failure.code, failure.message, failure.digest or ""] for failure in failures)
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([COLUMNS, *rows])  # \r in a name, too
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([header, *rows])  # \r in a name, too
     write_changed(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -9,25 +9,21 @@ from pathlib import Path
 
 from bottleneck.errors import ImagesError
 from bottleneck.images.dataset import Failure
+from bottleneck.images.splits import split_named
+from bottleneck.images.system import count_files, is_system_folder
+from bottleneck.utils.text import Spellings
 
 # What torchvision's ImageFolder takes. A GIF in a folder is nearly always a placeholder of a web page; one that is
 # named, in a CSV or as IMAGES itself, is used.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"})
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-
 
 @dataclass
 class Found:
-    """What stands in a folder: rows of (path, label, split, group), and what was passed over."""
+    """What stands in a folder: rows of (path, label, split, group), and what was passed over.
+
+    Labels and groups are kept in their normal form, paths as they are on the disk.
+    """
 
     paths: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -36,13 +32,15 @@ class Found:
     failures: list[Failure] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     empty_classes: list[str] = field(default_factory=list)
+    spellings: Spellings = field(default_factory=Spellings)  # of labels and groups
+    remarks: list[str] = field(default_factory=list)
 
     def add(self, path: str, label: str | None, split: str | None = None, group: str | None = None) -> None:
         """Append one image."""
         self.paths.append(path)
-        self.labels.append(label)
+        self.labels.append(None if label is None else self.spellings.normal(label))
         self.splits.append(split)
-        self.groups.append(group)
+        self.groups.append(None if group is None else self.spellings.normal(group))
 
 
 def find_unlabelled(root: Path, exclude: Collection[Path]) -> Found:
@@ -85,7 +83,7 @@ def find_labelled(root: Path, exclude: Collection[Path]) -> Found:
 
 def _split_folders(root: Path, folders: list[Path], exclude: Collection[Path]) -> dict[Path, str]:
     """Return folder -> split if `root` is divided into splits; a class may well be called "train" or "test"."""
-    named = {folder: SPLIT_FOLDERS[name] for folder in folders if (name := folder.name.lower()) in SPLIT_FOLDERS}
+    named = {folder: split for folder in folders if (split := split_named(folder.name))}
     holding = {folder: split for folder, split in named.items() if _subfolders(folder, exclude)}
     others = [folder.name for folder in folders if folder not in named and _holds_image(folder, exclude)]
     if "train" not in holding.values() or (others and len(holding) == 1):
@@ -113,7 +111,9 @@ def _add_classes(
 def _count_loose(found: Found, root: Path) -> None:
     """Count the files beside the class folders: they belong to no class."""
     for entry in _entries(root, found):
-        if _is_hidden(entry.name) or not _is_folder(entry):
+        if _is_left_by_a_system(entry):
+            _count_system(found, entry)
+        elif _is_hidden(entry.name) or not _is_folder(entry):
             reason = _why_ignored(entry.name)
             found.ignored[reason or "outside any class folder"] += 1
 
@@ -122,7 +122,10 @@ def _subfolders(root: Path, exclude: Collection[Path]) -> list[Path]:
     return [
         Path(entry.path)
         for entry in _entries(root)
-        if _is_folder(entry) and not _is_hidden(entry.name) and Path(entry.path).resolve() not in exclude
+        if _is_folder(entry)
+        and not _is_hidden(entry.name)
+        and not is_system_folder(entry.name)
+        and Path(entry.path).resolve() not in exclude
     ]
 
 
@@ -138,6 +141,8 @@ def _images(root: Path, exclude: Collection[Path], found: Found, above: tuple[Pa
     for entry in _entries(root, found):
         if _is_hidden(entry.name):
             found.ignored["hidden"] += 1
+        elif _is_left_by_a_system(entry):
+            _count_system(found, entry)
         elif _is_folder(entry):
             yield from _images(Path(entry.path), exclude, found, (*above, here))
         elif reason := _why_ignored(entry.name):
@@ -163,6 +168,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a loop of links
         return False
+
+
+def _is_left_by_a_system(entry: os.DirEntry[str]) -> bool:
+    return is_system_folder(entry.name) and _is_folder(entry)
+
+
+def _count_system(found: Found, entry: os.DirEntry[str]) -> None:
+    if files := count_files(entry.path):
+        found.ignored[f"in {entry.name}"] += files
 
 
 def _is_hidden(name: str) -> bool:

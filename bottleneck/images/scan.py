@@ -1,14 +1,17 @@
 """IMAGES becomes a dataset: every file is read, or its digest recalled."""
 
 import os
+import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
-from bottleneck.errors import ImageError
+from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.digest import Signature, digest_file
+from bottleneck.images.listing import Frame, Images, Values, listed
 from bottleneck.images.splits import Shares
-from bottleneck.images.survey import Survey, survey
+from bottleneck.images.survey import Survey, conflicts, survey, survey_listed
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -16,23 +19,36 @@ _BATCH = 1024  # files between two reports of progress
 
 
 def scan(
-    images: str | os.PathLike[str],
+    images: Images | None = None,
     *,
-    labels: bool = True,
+    paths: Values | Frame | None = None,
+    labels: bool | Values = True,
+    splits: Values | None = None,
+    groups: Values | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
     split: str = "80/10/10",
     cache: str | os.PathLike[str] | None = "cache",
     exclude: Collection[str | os.PathLike[str]] = ("runs",),
     progress: Progress | None = None,
 ) -> Dataset:
-    """Find the images of a folder, a CSV or a single file, and name each by its digest.
+    """Find the images of a folder, a table, a single file or lists, and name each by its digest.
 
     Parameters
     ----------
-    images : path
-        A folder of class folders; a folder of ``train``, ``val``, ``test`` folders of class folders; a CSV with
-        columns ``path,label[,split][,group]``; or, for images without labels, any folder or file.
-    labels : bool
-        Whether folders, or the CSV, give labels. If not, every image below `images` is taken.
+    images : path or DataFrame
+        A folder of class folders; a folder of ``train``, ``val``, ``test`` folders of class folders; a CSV or DataFrame
+        with columns ``path,label[,split][,group]``; or, for images without labels, any folder or file.
+    paths : list of paths, optional
+        Instead of `images`: a list, array or Series. The dataset keeps its order.
+    labels : bool or list
+        Of `paths`. Else whether folders, or the table, give labels; if not, every image below `images` is taken.
+    splits, groups : list, optional
+        Of `paths`; None and NaN stand for none.
+    path_column, label_column, split_column, group_column : str, optional
+        Columns of the table that are called otherwise. One that says yes or no (``is_valid``) may be a split, too.
     split : str
         Percentages ``train/val/test`` for the images whose split is not given.
     cache : path or None
@@ -50,16 +66,29 @@ def scan(
     Raises
     ------
     ImagesError
-        If `images` does not exist, holds no image, or, with labels, gives only one class.
+        If `images` does not exist, holds no image, or, with labels, gives only one class; if a table is broken, or
+        lists are not of one length.
 
     Warns
     -----
     BottleneckWarning
-        For an empty class folder, and for the same bytes under two labels.
+        For an empty class folder, names that are nearly the same, columns of a table that are not used though they look
+        like labels, splits or groups, and the same bytes under two labels.
     """
-    found = survey(images, labels=labels, shares=Shares.parse(split), cache=cache, exclude=exclude)
+    named = Columns(path_column, label_column, split_column, group_column)
+    shares = Shares.parse(split)
+    rows = listed(images, paths=paths, labels=labels, splits=splits, groups=groups, columns=named, cache=cache)
+    if rows is not None:
+        found = survey_listed(rows, shares=shares, cache=cache)
+    elif isinstance(images, str | os.PathLike):
+        found = survey(images, labels=bool(labels), shares=shares, cache=cache, exclude=exclude, columns=named)
+    else:
+        raise ImagesError(f"expected a path, paths or a table of images, got {type(images).__name__}")
     read_unknown(found, progress)
-    return found.dataset()
+    dataset = found.dataset()
+    if message := conflicts(dataset, "The card of a run lists them"):
+        warnings.warn(message, BottleneckWarning, stacklevel=2)
+    return dataset
 
 
 def read_unknown(found: Survey, progress: Progress | None = None) -> None:

@@ -8,9 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import SplitError
+from bottleneck.utils.text import normal
 
 SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 _SALT = b"bottleneck split 1\0"
+
+
+def split_named(name: str) -> str | None:
+    """Return the split that a folder, or a cell, of this name stands for: train, val, test; None if it is none."""
+    return SPLIT_FOLDERS.get(normal(name).strip().lower())
 
 
 @dataclass(frozen=True)

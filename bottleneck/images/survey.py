@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
-from bottleneck.images.dataset import Dataset, Failure, two_labels
+from bottleneck.images.columns import Columns
+from bottleneck.images.dataset import Dataset, Failure, torn_rows
 from bottleneck.images.digest import DigestMemo, Signature, is_settled, signature
 from bottleneck.images.folders import Found, find_labelled, find_unlabelled
 from bottleneck.images.keys import as_digests
+from bottleneck.images.listing import Listing
+from bottleneck.images.naming import examples, from_images
 from bottleneck.images.splits import Shares
-from bottleneck.images.table import find_listed
+from bottleneck.images.table import find_listed, is_table
+from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import look_alikes
 
-_SHOWN = 5  # how many paths a message names
 _BATCH = 1024  # files between two writes to the memo
 
 
@@ -31,6 +35,8 @@ class Survey:
     memo : DigestMemo or None
     digests : list of bytes or None
         Of each path; None until the file was read.
+    columns : Columns
+        Those of a table that were named.
     """
 
     source: Path
@@ -38,6 +44,7 @@ class Survey:
     shares: Shares
     memo: DigestMemo | None
     digests: list[bytes | None]
+    columns: Columns = field(default_factory=Columns)
     _failures: dict[int, Failure] = field(default_factory=dict)
     _read: list[tuple[str, Signature, bytes, float]] = field(default_factory=list)
     _young: list[int] = field(default_factory=list)
@@ -90,17 +97,11 @@ class Survey:
             self.memo.remember(read)
 
     def dataset(self) -> Dataset:
-        """Return the dataset of the files that could be read.
-
-        Warns
-        -----
-        BottleneckWarning
-            For the same bytes under two labels.
-        """
+        """Return the dataset of the files that could be read."""
         if self._given is not None:
             return self._given
         rows = [row for row, digest in enumerate(self.digests) if digest is not None]
-        dataset = Dataset(
+        return Dataset(
             source=self.source.absolute(),
             paths=tuple(self.paths[row] for row in rows),
             digests=as_digests([digest for digest in self.digests if digest is not None]),
@@ -110,10 +111,8 @@ class Survey:
             shares=self.shares,
             failures=(*self.found.failures, *(self._failures[row] for row in sorted(self._failures))),
             ignored=dict(sorted(self.found.ignored.items())),
+            columns=self.columns,
         )
-        for paths in two_labels(dataset).values():
-            _warn(f"the same image under two labels (fit leaves it out): {_some(paths)}")
-        return dataset
 
 
 def survey(
@@ -123,26 +122,44 @@ def survey(
     shares: Shares,
     cache: str | os.PathLike[str] | None,
     exclude: Collection[str | os.PathLike[str]],
+    columns: Columns | None = None,
 ) -> Survey:
     """Find the image files of a source, and recall what is known of them; no image is read.
 
-    Parameters and errors are those of `bottleneck.scan`.
+    Parameters, errors and warnings are those of `bottleneck.scan`.
     """
-    source = Path(images)
-    skip = {Path(folder).resolve() for folder in (*exclude, *([cache] if cache is not None else []))}
-    found = _find(source, labels, skip)
+    source = expanded(images)
+    home = None if cache is None else expanded(cache)
+    skip = {expanded(folder).resolve() for folder in (*exclude, *([home] if home else []))}
+    named = columns or Columns()
+    if named and not is_table(source):
+        raise ImagesError(f"expected a table with {named.options()}, such as images.csv; {source} is none")
+    found = _find(source, labels, skip, named)
     _check(found, source)
-    memo = DigestMemo(Path(cache) / "digests.sqlite") if cache is not None else None
+    return _survey_of(found, source, shares, home, named)
+
+
+def survey_listed(listing: Listing, *, shares: Shares, cache: str | os.PathLike[str] | None) -> Survey:
+    """Return the survey of images that are listed in memory; errors and warnings are those of `bottleneck.scan`."""
+    found = listing.found()
+    _check(found, listing.source)
+    home = None if cache is None else expanded(cache)
+    return _survey_of(found, listing.source, shares, home, Columns())
+
+
+def _survey_of(found: Found, source: Path, shares: Shares, cache: Path | None, columns: Columns) -> Survey:
+    """Return a survey of files that were found; what is known of their digests is recalled."""
+    memo = DigestMemo(cache / "digests.sqlite") if cache is not None else None
     full = [os.path.abspath(path) for path in found.paths]
     known = memo.lookup(dict(_signatures(full))) if memo else {}
-    return Survey(source, found, shares, memo, [known.get(path) for path in full])
+    return Survey(source, found, shares, memo, [known.get(path) for path in full], columns)
 
 
-def _find(source: Path, labels: bool, exclude: Collection[Path]) -> Found:
+def _find(source: Path, labels: bool, exclude: Collection[Path], columns: Columns) -> Found:
     if os.path.isdir(source):  # unlike Path.is_dir, no error for a name that is too long
         return find_labelled(source, exclude) if labels else find_unlabelled(source, exclude)
-    if source.suffix.lower() == ".csv" and os.path.isfile(source):
-        return find_listed(source, labelled=labels)
+    if is_table(source):
+        return find_listed(source, labelled=labels, columns=columns)
     if not os.path.lexists(source):
         raise ImagesError(f"expected a folder of images, a CSV or an image; {source} does not exist")
     found = Found()
@@ -161,14 +178,51 @@ def _signatures(paths: list[str]) -> Iterator[tuple[str, Signature]]:
 def _check(found: Found, source: Path) -> None:
     if not found.paths and not found.failures:
         raise ImagesError(f"expected images in {source}, found none{_ignored(dict(sorted(found.ignored.items())))}")
-    classes = {label for label in found.labels if label is not None}
+    classes = sorted({label for label in found.labels if label is not None})
     if len(classes) == 1:
         raise ImagesError(
-            f"expected at least two classes in {source}, found one: {classes.pop()!r}. Give each class a folder "
+            f"expected at least two classes in {source}, found one: {classes[0]!r}. Give each class a folder "
             f"of its own, or use --no-labels to take every image as it is"
         )
-    if found.empty_classes:
-        _warn(f"empty class folder: {', '.join(found.empty_classes)}")
+    for remark in (*found.remarks, *_remarks(found, source, classes)):
+        warnings.warn(remark, BottleneckWarning, stacklevel=4)
+
+
+def _remarks(found: Found, source: Path, classes: list[str]) -> Iterator[str]:
+    """Say what is odd about the names of the classes and groups."""
+    if empty := [from_images(folder, source) for folder in found.empty_classes]:
+        yield f"{_count(empty, 'empty class folder')}: {examples(empty)}"
+    if several := found.spellings.several():
+        yield f"names in two forms of Unicode (composed and decomposed accents) are the same name: {examples(several)}"
+    groups = {group for group in found.groups if group is not None}
+    for kind, names in (("classes", classes), ("groups", groups)):
+        if pairs := [" and ".join(alike) for alike in look_alikes(names)]:
+            yield f"{kind} that differ only by case or spaces: {examples(pairs)}. Rename them if they are the same"
+
+
+def conflicts(dataset: Dataset, listed: str) -> str | None:
+    """Return what to tell a user of images that are under two labels; None where none is.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    listed : str
+        Where all of them are listed.
+    """
+    torn = torn_rows(dataset)
+    if not torn:
+        return None
+    which = "the same image under two labels" if len(torn) == 1 else f"{len(torn)} images under two labels each"
+    shown = examples((_with_labels(dataset, rows) for rows in torn), most=2)
+    return f"{which}, left out by fit: {shown}. {listed}"
+
+
+def _with_labels(dataset: Dataset, rows: list[int]) -> str:
+    """Return the first path under each label of an image, with that label."""
+    first: dict[str, list[str]] = {}
+    for label, row in {dataset.labels[row]: row for row in reversed(rows)}.items():
+        first.setdefault(from_images(dataset.paths[row], dataset.source), []).append(str(label))
+    return " and ".join(f"{path} ({', '.join(sorted(labels))})" for path, labels in sorted(first.items()))
 
 
 def _ignored(ignored: dict[str, int]) -> str:
@@ -178,10 +232,5 @@ def _ignored(ignored: dict[str, int]) -> str:
     return f"; passed over {listed}. An image is a file whose name ends in .jpg, .png, .webp, .tif, .bmp, .ppm or .pgm"
 
 
-def _some(paths: list[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + more
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, BottleneckWarning, stacklevel=4)
+def _count(names: list[str], noun: str) -> str:
+    return noun if len(names) == 1 else f"{len(names)} {noun}s"

@@ -1,67 +1,265 @@
-"""Images listed in a CSV: ``path,label[,split][,group]``, paths relative to the CSV."""
+"""Images listed in a table: ``path,label[,split][,group]``, paths relative to the table."""
 
 import csv
+import io
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.errors import ImagesError
-from bottleneck.images.folders import SPLIT_FOLDERS, Found
+from bottleneck.images.columns import Columns, Header, read_header
+from bottleneck.images.folders import Found
+from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import Spellings, is_unicode, printable
+
+TABLES = (".csv", ".tsv")
+_DELIMITERS = (",", ";", "\t")  # what spreadsheets write, by their language
+_SHOWN = 60  # characters of a line that a message shows
 
 
-def find_listed(path: Path, *, labelled: bool) -> Found:
-    """Return the images that the CSV at `path` lists, each once, in the order of their paths.
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Parameters
+    ----------
+    line : int
+        Where it begins, from 1.
+    path : str
+        The cell.
+    file : str
+        Where the image is, seen from the current folder.
+    label, split, group : str or None
+    """
+
+    line: int
+    path: str
+    file: str
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a table in their order, repeated ones too, with names in their normal form.
+
+    Parameters
+    ----------
+    rows : tuple of Row
+    spellings : Spellings
+        Of its labels and groups.
+    remark : str or None
+        What is to be said of its columns.
+    """
+
+    rows: tuple[Row, ...]
+    spellings: Spellings
+    remark: str | None = None
+
+
+def is_table(source: Path) -> bool:
+    """Whether a path is that of a table of images."""
+    return source.suffix.lower() in TABLES and os.path.isfile(source)
+
+
+def find_listed(path: Path, *, labelled: bool, columns: Columns | None = None) -> Found:
+    """Return the images that the table at `path` lists, each once, in the order of their paths.
+
+    Parameters and errors are those of `read_table`.
+    """
+    table = read_table(path, labelled=labelled, columns=columns)
+    found = Found(spellings=table.spellings, remarks=[table.remark] if table.remark else [])
+    straight = _Straight()
+    rows = {(straight.path(row.file), row.label, row.split, row.group) for row in table.rows}
+    for file, label, split, group in sorted(rows, key=lambda row: tuple(cell or "" for cell in row)):
+        found.add(file, label, split, group)
+    return found
+
+
+def read_table(path: Path, *, labelled: bool, columns: Columns | None = None) -> Table:
+    """Read a table of images.
 
     Parameters
     ----------
     path : Path
-        UTF-8, with a header. Columns may come in any order; others are left alone.
+        UTF-8, with a header; cells are separated by commas, semicolons or tabs. Columns may come in any order.
     labelled : bool
-        Whether labels are used; if not, only the column ``path`` is read.
+        Whether labels, splits and groups are used; if not, only the paths are read.
+    columns : Columns, optional
+        Names of the columns, where they are not the usual ones.
 
     Raises
     ------
     ImagesError
-        If a column is missing, a row has no path or (with labels) no label, or a split is unknown; the line is named.
+        If a column is missing, a row has more or fewer cells than the header, a quotation mark is not closed, a row
+        has no path or (with labels) no label, or a split is unknown; the line is named.
     """
-    found = Found()
-    seen: set[tuple[str, str | None, str | None, str | None]] = set()
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            rows = csv.DictReader(file)
-            columns = [name.strip().lower() for name in rows.fieldnames or []]
-            rows.fieldnames = columns
-            _check_columns(path, columns, labelled)
-            for row in rows:
-                seen.add(_row(path, rows.line_num, row, labelled))
-    except csv.Error as error:
-        raise ImagesError(f"expected a CSV with columns path,label; {path} is none: {error}") from error
-    for name, label, split, group in sorted(seen, key=lambda row: tuple(cell or "" for cell in row)):
-        found.add(name, label, split, group)
-    return found
+    named = columns or Columns()
+    text = _text(path)
+    lines = _lines(path, text, _delimiter(path, text, named, labelled=labelled))
+    cells = next(lines, _Line(1, 1, [])).cells
+    header = read_header(path, cells, named, labelled=labelled)
+    spellings = Spellings()
+    rows = tuple(_row(path, line, header, spellings) for line in lines)
+    return Table(rows, spellings, header.remark)
 
 
-def _check_columns(path: Path, columns: list[str], labelled: bool) -> None:
-    bare = columns == ["path"]  # a list of images; a column that is misspelt must not make it one
-    if "path" not in columns or (labelled and not bare and "label" not in columns):
-        raise ImagesError(
-            f"{path}: expected the columns path,label[,split][,group] in the first line (without labels, path and "
-            f"--no-labels), found {','.join(columns)!r}"
+@dataclass(frozen=True)
+class _Line:
+    """The cells of a row, which goes from one line to another."""
+
+    first: int
+    last: int
+    cells: list[str]
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ImagesError(f"{path}: expected UTF-8, found UTF-16; save the table as CSV UTF-8")
+    text = data.decode("utf-8-sig", "surrogateescape")
+    first, end, rest = text.partition("\n")
+    return rest if end and first.strip()[:-1].lower() == "sep=" else text  # Excel's line on its delimiter
+
+
+def _delimiter(path: Path, text: str, columns: Columns, *, labelled: bool) -> str:
+    """Return the delimiter with which the header has the columns that are needed; else the comma."""
+    header = text.splitlines()[0] if text else ""
+    for delimiter in _DELIMITERS:
+        try:
+            cells = next(csv.reader([header], delimiter=delimiter), [])
+            read_header(path, cells, columns, labelled=labelled)
+        except (ImagesError, csv.Error):
+            continue
+        return delimiter
+    return ","
+
+
+def _lines(path: Path, text: str, delimiter: str) -> Iterator[_Line]:
+    """Yield the rows, which have as many cells as the header; blank ones are left out.
+
+    Raises
+    ------
+    ImagesError
+        If the rows are not of one length, or quotation marks are not in pairs around whole cells.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    width = None
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ImagesError(_not_csv(path, text, first, reader.line_num, error)) from error
+        line = _Line(first, reader.line_num, cells)
+        if width is None:
+            width = len(cells)
+        elif not any(cell.strip() for cell in cells):
+            continue
+        elif len(cells) != width:
+            raise ImagesError(_uneven(path, line, width))
+        yield line
+
+
+def _not_csv(path: Path, text: str, first: int, last: int, error: csv.Error) -> str:
+    begins = printable(next(itertools.islice(io.StringIO(text, newline=""), first - 1, None), "").strip()[:_SHOWN])
+    if last > first or "end of data" in str(error) or "expected after" in str(error):
+        return (
+            f"{path}, line {first}: expected quotation marks in pairs around whole cells, found one that is not closed "
+            f"by line {last}: {begins}. Remove it, or write it twice within a quoted cell"
         )
+    return f"{path}, line {first}: expected a CSV with columns path,label; found {begins}: {error}"
 
 
-def _row(
-    path: Path, line: int, row: dict[str, str | None], labelled: bool
-) -> tuple[str, str | None, str | None, str | None]:
-    cells = {name: (row.get(name) or "").strip() for name in ("path", "label", "split", "group")}
-    if not cells["path"]:
-        raise ImagesError(f"{path}, line {line}: expected a path, found none")
-    name = str(path.parent / cells["path"])
-    if not labelled or "label" not in row:
-        return name, None, None, None
-    if not cells["label"]:
-        raise ImagesError(f"{path}, line {line}: expected a label for {cells['path']}, found none")
-    if not (cells["label"] + cells["group"]).isprintable():  # lone surrogates: bytes that are no UTF-8
-        raise ImagesError(f"{path}, line {line}: expected UTF-8, found other bytes; save the table as CSV UTF-8")
-    split = SPLIT_FOLDERS.get(cells["split"].lower()) if cells["split"] else None
-    if cells["split"] and split is None:
-        raise ImagesError(f"{path}, line {line}: expected a split train, val or test, found {cells['split']!r}")
-    return name, cells["label"], split, cells["group"] or None
+def _uneven(path: Path, line: _Line, width: int) -> str:
+    if line.last > line.first:
+        hint = f"; a quotation mark joins lines {line.first} to {line.last}"
+    else:
+        hint = "; quote cells that hold a separator" if len(line.cells) > width else ""
+    begins = printable(",".join(line.cells)[:_SHOWN])
+    wanted = f"{width} cell{'s' * (width != 1)}"
+    return f"{path}, line {line.first}: expected {wanted}, as in the header, found {len(line.cells)}: {begins}{hint}"
+
+
+def _check_breaks(path: Path, line: _Line, header: Header) -> None:
+    """Refuse a cell of several lines that is none: a stray pair of quotation marks makes one of whole rows.
+
+    A note may well have several lines, and so may a path that exists; a label, split or group has not.
+
+    Raises
+    ------
+    ImagesError
+        With the line.
+    """
+    for place, cell in enumerate(line.cells):
+        parts = cell.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        if len(parts) == 1:
+            continue
+        role = next((role for role, used in header.places.items() if used == place), None)
+        if role == "path":
+            broken = not os.path.lexists(_file(path, cell.strip()))
+        else:
+            broken = role is not None or any(_is_row(path, part, header) for part in parts[1:])
+        if broken:
+            raise ImagesError(
+                f"{path}, line {line.first}: expected the {role or header.names[place]} on one line, found a cell of "
+                f"{len(parts)} lines: {printable(cell[:_SHOWN])}. A quotation mark may be missing or too many"
+            )
+
+
+def _is_row(path: Path, text: str, header: Header) -> bool:
+    """Whether a line of a cell is one of the table's own rows: its path exists."""
+    cells = text.split(",")
+    place = header.places["path"]
+    return len(cells) == len(header.names) and os.path.lexists(_file(path, cells[place].strip()))
+
+
+def _row(path: Path, line: _Line, header: Header, spellings: Spellings) -> Row:
+    if line.last > line.first:
+        _check_breaks(path, line, header)
+    name, given = header.cell(line.cells, "path"), line.cells[header.places["path"]]
+    if not name:
+        raise ImagesError(f"{path}, line {line.first}: expected a path, found none")
+    if given != name and os.path.lexists(path.parent / given):
+        name = given  # its own name begins or ends with a space
+    file = _file(path, name)
+    if "label" not in header.places:
+        return Row(line.first, given, file)
+    label, split, group = (header.cell(line.cells, role) for role in ("label", "split", "group"))
+    if not label:
+        raise ImagesError(f"{path}, line {line.first}: expected a label for {printable(name)}, found none")
+    if not is_unicode(label + group):
+        raise ImagesError(f"{path}, line {line.first}: expected UTF-8, found other bytes; save the table as CSV UTF-8")
+    known = header.split(split) if split else None
+    if split and known is None:
+        raise ImagesError(f"{path}, line {line.first}: expected a split train, val or test, found {split!r}")
+    return Row(line.first, given, file, spellings.normal(label), known, spellings.normal(group) or None)
+
+
+def _file(table: Path, name: str) -> str:
+    """Return where an image is, seen from the current folder."""
+    if name.startswith("~") and not os.path.lexists(table.parent / name):
+        return str(expanded(name))
+    return str(table.parent / name)
+
+
+class _Straight:
+    """Takes ``..`` out of paths, where what is left is the same folder on the disk; each folder is asked once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def path(self, path: str) -> str:
+        """Return the path without ``..``, or as it is."""
+        if ".." not in path:
+            return path
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            short = os.path.normpath(folder)
+            self._folders[folder] = short if os.path.realpath(short) == os.path.realpath(folder) else folder
+        return os.path.join(self._folders[folder], name)

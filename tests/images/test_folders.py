@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bottleneck.errors import ImagesError
-from bottleneck.images.folders import IMAGE_SUFFIXES, SPLIT_FOLDERS, Found, find_labelled, find_unlabelled
+from bottleneck.images.folders import IMAGE_SUFFIXES, Found, find_labelled, find_unlabelled
+from bottleneck.images.splits import SPLIT_FOLDERS
 
 Make = Callable[..., Path]
 Rows = dict[str, tuple[str | None, str | None]]
@@ -335,3 +336,64 @@ def test_an_excluded_folder_beside_loose_images_makes_no_classes(folder: Make) -
 def test_a_name_that_is_not_utf_8_is_found(folder: Make) -> None:
     name = os.fsdecode(b"caf\xe9")
     assert labels(folder({f"{name}/{name}.jpg": 1, "b/2.jpg": 2})) == {"b/2.jpg": "b", f"{name}/{name}.jpg": name}
+
+
+# What systems leave
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "@eaDir",
+            "#recycle",
+            "#snapshot",
+            "@Recycle",
+            "@Recently-Snapshot",
+            "$RECYCLE.BIN",
+            "RECYCLER",
+            "lost+found",
+        ),
+        *("System Volume Information", "__MACOSX", "Network Trash Folder", "FOUND.000"),
+    ],
+)
+def test_folders_that_systems_leave_are_ignored_and_their_files_counted(folder: Make, name: str) -> None:
+    left = {f"{name}/9.jpg": 9, f"{name}/deep/er.jpg": 8, f"cat/{name}/a.jpg/7.jpg": 7}
+    rows, found = labelled(folder({"cat/1.jpg": 1, "dog/2.jpg": 2, **left}))
+    assert set(rows) == {"cat/1.jpg", "dog/2.jpg"}
+    assert found.ignored == {f"in {name}": 3}
+    assert found.empty_classes == []
+
+
+@pytest.mark.parametrize("name", [".Trash-1000", ".AppleDouble", ".ipynb_checkpoints", ".@__thumb"])
+def test_hidden_folders_that_systems_leave_are_ignored(folder: Make, name: str) -> None:
+    rows, found = labelled(folder({"cat/1.jpg": 1, "dog/2.jpg": 2, f"{name}/3.jpg": 3, f"cat/{name}/4.jpg": 4}))
+    assert set(rows) == {"cat/1.jpg", "dog/2.jpg"}
+    assert found.ignored == {"hidden": 2}
+
+
+def test_files_that_systems_leave_are_counted(folder: Make) -> None:
+    left = dict.fromkeys(("cat/Thumbs.db", "cat/.DS_Store", "dog/desktop.ini", "cat/._1.jpg", "dog/Icon\r"), b"x")
+    rows, found = labelled(folder({"cat/1.jpg": 1, "dog/2.jpg": 2, **left}))
+    assert set(rows) == {"cat/1.jpg", "dog/2.jpg"}
+    assert found.ignored == {".db": 1, "hidden": 2, ".ini": 1, "no suffix": 1}
+
+
+def test_they_are_ignored_in_splits_and_without_labels(folder: Make) -> None:
+    images = {"train/cat/1.jpg": 1, "train/dog/2.jpg": 2, "val/cat/3.jpg": 3, "val/dog/4.jpg": 4}
+    left = {"@eaDir/5.jpg": 5, "train/@eaDir/6.jpg": 6, "val/dog/#recycle/7.jpg": 7}
+    root = folder({**images, **left})
+    rows, found = labelled(root)
+    assert set(rows) == set(images)
+    assert found.ignored == {"in @eaDir": 2, "in #recycle": 1}
+    assert find_unlabelled(root, ()).ignored == {"in @eaDir": 2, "in #recycle": 1}
+
+
+@pytest.mark.parametrize("name", ["#cats", "@home", "$1 note", "recycle", "found.objects", "snapshot"])
+def test_a_class_may_have_a_name_like_theirs(folder: Make, name: str) -> None:
+    rows, _ = labelled(folder({f"{name}/1.jpg": 1, "dog/2.jpg": 2}))
+    assert set(rows) == {f"{name}/1.jpg", "dog/2.jpg"}
+
+
+def test_such_a_folder_that_is_named_is_used(folder: Make) -> None:
+    assert unlabelled(folder({"1.jpg": 1}, "lost+found")) == ["1.jpg"]

@@ -257,15 +257,93 @@ def test_the_same_image_under_two_labels_warns_with_the_paths(folder: Make) -> N
     with pytest.warns(BottleneckWarning, match="the same image under two labels") as caught:
         dataset = scan(root)
     [warning] = caught
-    assert str(root / "cat" / "1.jpg") in str(warning.message)
-    assert str(root / "dog" / "4.jpg") in str(warning.message)
-    assert "2.jpg" not in str(warning.message)
+    assert ": cat/1.jpg (cat) and dog/4.jpg (dog). " in str(warning.message)
     assert list(two_labels(dataset)) == [hashlib.sha256(photo(1)).digest()]
 
 
-def test_many_paths_of_one_image_are_counted(folder: Make) -> None:
-    with pytest.warns(BottleneckWarning, match="and 3 more"):
+def test_of_many_paths_of_one_image_the_first_of_each_label_is_told(folder: Make) -> None:
+    with pytest.warns(BottleneckWarning, match=r"cat/0\.jpg \(cat\) and dog/7\.jpg \(dog\)\. "):
         scan(folder({**{f"cat/{number}.jpg": 1 for number in range(7)}, "dog/7.jpg": 1, "dog/8.jpg": 2}))
+
+
+def test_many_images_under_two_labels_are_one_warning_of_two_lines(folder: Make) -> None:
+    name = "a photograph with a rather long name"
+    root = folder({f"{label}/{name} {number}.jpg": number for label in ("cat", "dog") for number in range(30)})
+    with pytest.warns(BottleneckWarning, match=r"^30 images under two labels each, .* and 29 more\. ") as caught:
+        scan(root)
+    assert len(caught) == 1
+    assert len(str(caught[0].message)) <= 240
+
+
+def test_a_path_under_two_labels_is_told_with_both(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", photo(1))
+    write(tmp_path / "list.csv", b"path,label\na.jpg,dog\na.jpg,cat\n")
+    with pytest.warns(BottleneckWarning, match=r": a\.jpg \(cat, dog\)\."):
+        scan(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("Cat", "cat"), "classes that differ only by case or spaces: Cat and cat"),
+        (("red fox", "red_fox"), "red fox and red_fox"),
+        (("snow leopard", "Snow-Leopard"), "Snow-Leopard and snow leopard"),
+        (("a\u00a0b", "a b"), r"a b and a\\xa0b"),
+    ],
+)
+def test_classes_that_are_nearly_the_same_are_told_and_kept_apart(
+    folder: Make, names: tuple[str, str], said: str
+) -> None:
+    root = folder({f"{names[0]}/1.jpg": 1, f"{names[1]}/2.jpg": 2})
+    with pytest.warns(BottleneckWarning, match=said) as caught:
+        assert scan(root).classes == tuple(sorted(names))
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    ("composed", "decomposed"),
+    [
+        ("Caf\u00e9", "Cafe\u0301"),
+        ("\u1eaa", "A\u0302\u0303"),
+        ("\uac00", "\u1100\u1161"),
+    ],
+)
+def test_classes_of_one_name_in_two_forms_of_unicode_are_one(folder: Make, composed: str, decomposed: str) -> None:
+    root = folder(
+        {f"train/{composed}/1.jpg": 1, "train/dog/2.jpg": 2, f"val/{decomposed}/3.jpg": 3, "val/dog/4.jpg": 4}
+    )
+    with pytest.warns(BottleneckWarning, match=f"the same name: {composed}$"):
+        dataset = scan(root)
+    assert dataset.classes == tuple(sorted((composed, "dog")))
+    assert any(decomposed in path for path in dataset.paths)  # as it is on the disk
+
+
+def test_one_form_of_unicode_alone_is_no_reason_to_warn(folder: Make) -> None:
+    assert scan(folder({"Cafe\u0301/1.jpg": 1, "dog/2.jpg": 2})).classes == ("Caf\u00e9", "dog")
+
+
+def test_groups_of_one_name_are_one_and_nearly_the_same_are_told(tmp_path: Path) -> None:
+    rows = ["a.jpg,x,Zo\u00eb", "b.jpg,y,Zoe\u0308", "c.jpg,x,P 1", "d.jpg,y,p_1"]
+    write(tmp_path / "list.csv", "\n".join(["path,label,group", *rows]).encode())
+    for seed, row in enumerate(rows):
+        write(tmp_path / row[:5], photo(seed))
+    with pytest.warns(BottleneckWarning) as caught:
+        dataset = scan(tmp_path / "list.csv")
+    assert dataset.groups == ("Zo\u00eb", "Zo\u00eb", "P 1", "p_1")
+    assert dataset.splits[0] == dataset.splits[1]
+    assert ["groups that differ only by case or spaces: P 1 and p_1" in str(one.message) for one in caught] == [
+        False,
+        True,
+    ]
+
+
+def test_a_home_is_found(folder: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    animals(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert scan("~/images", cache="~/kept").classes == ("cat", "dog")
+    assert scan("~/images", cache=None, exclude=["~/images/dog"], labels=False).paths[0].endswith("cat/1.jpg")
+    assert not os.path.lexists("~")
 
 
 def test_the_same_image_twice_under_one_label_does_not_warn(folder: Make) -> None:

@@ -12,7 +12,7 @@ from bottleneck.images import digest
 from bottleneck.images.digest import DigestMemo, Signature, signature
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
-from bottleneck.images.survey import Survey
+from bottleneck.images.survey import Survey, conflicts
 from bottleneck.images.survey import survey as find
 from tests.conftest import photo, write
 
@@ -154,12 +154,12 @@ def test_splits_and_groups_of_a_table_stay_with_their_rows(tmp_path: Path) -> No
     assert dataset.groups == ("g2", "g3")
 
 
-def test_the_same_bytes_under_two_labels_warn(root: Path) -> None:
+def test_the_same_bytes_under_two_labels_are_told_with_the_paths(root: Path) -> None:
     found = survey(root)
     for row, seed in enumerate((1, 2, 3, 1)):
         learn(found, row, seed)
-    with pytest.warns(BottleneckWarning, match=r"two labels.*cat/1\.jpg, .*dog/4\.jpg"):
-        found.dataset()
+    message = conflicts(found.dataset(), "Here")
+    assert message == "the same image under two labels, left out by fit: cat/1.jpg (cat) and dog/4.jpg (dog). Here"
 
 
 # What is remembered

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bottleneck.errors import ImagesError
+from bottleneck.images.columns import Columns
 from bottleneck.images.scan import scan
 from bottleneck.images.table import find_listed
 from tests.conftest import photo, write
@@ -70,9 +71,13 @@ def test_every_column_is_read(table: Table) -> None:
         (" Path , LABEL,Split,GROUP ", " a.jpg , cat,val, g "),
         ("path,label,split,group", '"a.jpg","cat","val","g"'),
         ("path,label,split,group", "", "a.jpg,cat,val,g", ""),
-        ("path,label,split,group", "a.jpg,cat,val,g,more,cells"),
+        ("path,label,split,group", "a.jpg,cat,val,g", ",,,", " , , , ", ""),
+        ("path;label;split;group", "a.jpg;cat;val;g"),
+        ("path\tlabel\tsplit\tgroup", "a.jpg\tcat\tval\tg"),
+        ("sep=;", "path;label;split;group", "a.jpg;cat;val;g"),
+        ("path,label,split,group,note", 'a.jpg,cat,val,g,"two\nlines, and a ""quoted"" word"'),
     ],
-    ids=["order", "extra", "spaces", "quoted", "blank lines", "long rows"],
+    ids=["order", "extra", "spaces", "quoted", "blank lines", "empty rows", "semicolons", "tabs", "Excel", "a note"],
 )
 def test_columns_are_found_by_their_names(table: Table, lines: tuple[str, ...]) -> None:
     assert rows(table(*lines)) == [("a.jpg", "cat", "val", "g")]
@@ -113,7 +118,7 @@ def test_a_path_under_two_labels_stands_twice(table: Table) -> None:
     assert [label for _, label, *_ in rows(table("path,label", "a.jpg,dog", "a.jpg,cat"))] == ["cat", "dog"]
 
 
-@pytest.mark.parametrize("header", ["label,split", "file,label", "", "a.jpg,cat", "path;label"])
+@pytest.mark.parametrize("header", ["label,split", "file,label", "", "a.jpg,cat", "path|label"])
 def test_a_missing_path_column_is_an_error_that_names_what_is_there(table: Table, header: str) -> None:
     with pytest.raises(ImagesError, match="expected the columns path,label") as error:
         find_listed(table(header, "a,b"), labelled=True)
@@ -130,7 +135,7 @@ def test_without_labels_only_the_paths_are_read(table: Table) -> None:
     assert rows(path, labelled=False) == [("a.jpg", None, None, None)]
 
 
-@pytest.mark.parametrize("row", ["b.jpg,,train", "b.jpg,  ,train", "b.jpg"])
+@pytest.mark.parametrize("row", ["b.jpg,,train", "b.jpg,  ,train", "b.jpg,,"])
 def test_an_empty_label_is_an_error_that_names_the_line(table: Table, row: str) -> None:
     with pytest.raises(ImagesError, match=r"images\.csv, line 3: expected a label for b\.jpg"):
         find_listed(table("path,label,split", "a.jpg,cat,", row, "c.jpg,dog,"), labelled=True)
@@ -230,3 +235,154 @@ def test_a_misspelt_label_column_is_an_error_and_not_a_list_of_images(folder):
     root = folder({"a.jpg": 1, "list.csv": b"path,lable\na.jpg,a\n"})
     with pytest.raises(ImagesError, match="path,lable"):
         scan(root / "list.csv")
+
+
+# Rows that are broken
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("b.jpg", 1),
+        ("x,y.jpg,dog", 3),
+        ("b.jpg,dog,", 3),
+        ("b.jpg;dog", 1),
+        ('"b.jpg,dog"', 1),
+        ("b.jpg,dog,train,x", 4),
+    ],
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_row_of_another_length_is_an_error_that_names_the_line(
+    table: Table, row: str, found: int, labelled: bool
+) -> None:
+    with pytest.raises(ImagesError, match=rf"images\.csv, line 4: expected 2 cells, .* found {found}:"):
+        find_listed(table("path,label", "a.jpg,cat", "", row, "c.jpg,dog"), labelled=labelled)
+
+
+@pytest.mark.parametrize(
+    ("lines", "first", "last"),
+    [
+        (("a.jpg,cat", '"b.jpg,dog', "c.jpg,cat", '"d.jpg,dog'), 3, 5),
+        (("a.jpg,cat", 'b.jpg,"dog', "c.jpg,cat"), 3, 4),
+        (('a.jpg,"cat"s', "b.jpg,dog"), 2, 2),
+        (('a.jpg,"cat', 'b.jpg,"dog"'), 2, 3),
+    ],
+    ids=["two stray", "never closed", "text behind", "one missing"],
+)
+def test_a_stray_quotation_mark_is_an_error_that_names_its_line(
+    table: Table, lines: tuple[str, ...], first: int, last: int
+) -> None:
+    with pytest.raises(ImagesError, match=rf"line {first}: expected quotation marks in pairs .* by line {last}:"):
+        find_listed(table("path,label", *lines), labelled=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "lines", "said"),
+    [
+        ("path,label", ('a.jpg,"cat', 'b.jpg,dog"'), "line 2: expected the label on one line, found a cell of"),
+        ("label,path", ('cat,"a.jpg', 'dog,b.jpg"'), "line 2: expected the path on one line"),
+        (
+            "path,label,note",
+            ('a.jpg,cat,"nice', "b.jpg,dog,x", 'c.jpg,cat,y"'),
+            "line 2: expected the note on one",
+        ),
+        (
+            "path,label",
+            ('"a.jpg,cat', 'b.jpg,dog"'),
+            "line 2: expected 2 cells, .* mark joins lines 2 to 3",
+        ),
+    ],
+)
+def test_quotation_marks_that_swallow_rows_are_an_error(
+    table: Table, header: str, lines: tuple[str, ...], said: str
+) -> None:
+    path = table(header, *lines)
+    for name in "abc":
+        write(path.parent / f"{name}.jpg", photo(1))
+    with pytest.raises(ImagesError, match=said):
+        find_listed(path, labelled=True)
+
+
+def test_a_path_of_two_lines_that_exists_is_taken(table: Table) -> None:
+    path = table("path", '"two\nlines.jpg"')
+    write(path.parent / "two\nlines.jpg", photo(1))
+    assert [name for name, *_ in rows(path)] == ["two\nlines.jpg"]
+
+
+@pytest.mark.parametrize("name", [" a.jpg", "a.jpg ", "a.jpg\u3000"])
+def test_a_name_with_a_space_at_its_end_is_found(table: Table, name: str) -> None:
+    path = table("path", name)
+    write(path.parent / name, photo(1))
+    assert [found for found, *_ in rows(path)] == [name]
+
+
+def test_another_encoding_is_an_error_that_says_so(table: Table) -> None:
+    with pytest.raises(ImagesError, match="expected UTF-8, found UTF-16"):
+        find_listed(table(data="path,label\na.jpg,cat\n".encode("utf-16")), labelled=True)
+
+
+# Names in any script
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "Canis\u00a0lupus",
+        "\u0645\u06cc\u200c\u0634",
+        "\u0d28\u0d4d\u200d",
+        "\u6771\u4eac\u3000\u99c5",
+        "Wald\u00adkauz",
+        "\U0001f469\u200d\U0001f680",
+        "a\u2028b",
+        "\ue000",
+        "bell\x07",
+    ],
+)
+def test_every_label_of_valid_utf_8_is_taken(table: Table, label: str) -> None:
+    assert rows(table("path,label,group", f"a.jpg,{label},{label}")) == [("a.jpg", label, None, label)]
+
+
+@pytest.mark.parametrize("row", [b"a.jpg,caf\xe9,g", b"a.jpg,cat,caf\xe9"])
+def test_a_label_or_group_of_other_bytes_is_an_error(table: Table, row: bytes) -> None:
+    with pytest.raises(ImagesError, match="line 2: expected UTF-8, found other bytes"):
+        find_listed(table(data=b"path,label,group\n" + row + b"\n"), labelled=True)
+
+
+def test_a_home_in_a_cell_is_found(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    path = table("path", "~/a.jpg", "~b.jpg")
+    write(path.parent / "~b.jpg", photo(1))
+    assert find_listed(path, labelled=True).paths == sorted([str(path.parent / "~b.jpg"), str(tmp_path / "a.jpg")])
+
+
+def test_a_path_upwards_is_shown_without_the_way_there(table: Table, tmp_path: Path) -> None:
+    path = table("path", "../up.jpg", "../gone/../far.jpg")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(path.parent)
+    assert find_listed(path, labelled=False).paths == [str(tmp_path / "far.jpg"), str(tmp_path / "up.jpg")]
+
+
+# Columns of other names
+
+
+def test_a_column_that_is_named_is_used(table: Table) -> None:
+    path = table("image,species,fold,patient,label", "a.jpg,cat,train,p1,7", "b.jpg,dog,test,p2,8")
+    found = find_listed(path, labelled=True, columns=Columns("image", "species", "fold", "patient"))
+    assert found.labels == ["cat", "dog"]
+    assert found.splits == ["train", "test"]
+    assert found.groups == ["p1", "p2"]
+    assert found.remarks == []
+
+
+def test_a_column_that_is_not_used_and_looks_like_a_split_is_told(table: Table) -> None:
+    found = find_listed(table("path,label,is_valid", "a.jpg,cat,True"), labelled=True)
+    assert found.splits == [None]
+    assert len(found.remarks) == 1
+    assert "column not used: is_valid (a split? --split-column is_valid)" in found.remarks[0]
+
+
+def test_an_exact_name_goes_before_one_of_another_case(table: Table) -> None:
+    found = find_listed(table("path,Label,label", "a.jpg,1,cat", "b.jpg,2,dog"), labelled=True)
+    assert found.labels == ["cat", "dog"]
+    assert "Label" in found.remarks[0]

@@ -1,0 +1,193 @@
+"""Which column of a table holds what: those of the usual names, those that a user names, those that look like one."""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from bottleneck.errors import ImagesError
+from bottleneck.images.splits import split_named
+from bottleneck.utils.text import normal
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SHOWN = 3  # columns that a message names
+
+_LIKE = {
+    "path": "image images img file files filename file_name filepath file_path fname image_path img_path image_name "
+    "image_file name url",
+    "label": "class classes class_name classname category categories target targets species y labels label_name breed "
+    "diagnosis dx ground_truth gt truth annotation tag tags",
+    "split": "is_valid valid validation is_validation is_val val is_test test is_train train is_training "
+    "is_training_image subset subsets fold folds set sets partition phase usage splits data_split dataset_split "
+    "split_name train_test train_val_test",
+    "group": "patient subject video clip sequence person participant individual animal case study exam session scene "
+    "series location site camera specimen slide lesion groups",
+}
+_LOOK = {name: role for role, names in _LIKE.items() for name in names.split()}
+
+_TRUE, _FALSE = ("true", "1", "1.0", "t", "yes", "y"), ("false", "0", "0.0", "f", "no", "n")
+_YES_OR_NO = {  # the split of an image where a column of this name says yes, and where it says no
+    **dict.fromkeys(("valid", "validation", "val"), ("val", "train")),
+    "test": ("test", "train"),
+    **dict.fromkeys(("train", "training", "training_image"), ("train", "test")),
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a user names; None or an empty name stands for the usual one.
+
+    Parameters
+    ----------
+    path, label, split, group : str, optional
+        Names in the header.
+    """
+
+    path: str | None = None
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{role} from {name}" for role, name in asdict(self).items() if name)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the named ones."""
+        return {role: name for role, name in asdict(self).items() if name}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Columns":
+        """Return what `to_json` gave; what is no name is left out."""
+        return cls(**{field.name: str(value[field.name]) for field in fields(cls) if value.get(field.name)})
+
+    def keywords(self) -> dict[str, str | None]:
+        """Return them as keyword arguments of `bottleneck.scan`."""
+        return {f"{role}_column": name for role, name in asdict(self).items()}
+
+    def options(self) -> str:
+        """Return the options of the command line that name them."""
+        return " ".join(f"--{role}-column {shlex.quote(name)}" for role, name in asdict(self).items() if name)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of a table.
+
+    Parameters
+    ----------
+    names : sequence of str
+    places : dict of str to int
+        Role (path, label, split or group) -> column.
+    remark : str or None
+        Which columns are not used though they look like one of the roles.
+    """
+
+    names: Sequence[str]
+    places: dict[str, int]
+    remark: str | None = None
+
+    def cell(self, row: Sequence[str], role: str) -> str:
+        """Return what a row says of a role, without spaces around it; nothing where no column has the role."""
+        place = self.places.get(role)
+        return "" if place is None else row[place].strip()
+
+    def split(self, text: str) -> str | None:
+        """Return the split that a cell names; None where it is unknown."""
+        word = normal(text).strip().lower()
+        answers = _YES_OR_NO.get(_key(self.names[self.places["split"]]).removeprefix("is_"))
+        if answers and word in _TRUE + _FALSE:
+            return answers[word in _FALSE]
+        return split_named(text)
+
+
+def read_header(table: object, cells: Sequence[str], columns: Columns, *, labelled: bool) -> Header:
+    """Find the columns of a table.
+
+    Parameters
+    ----------
+    table : object
+        What messages call it.
+    cells : sequence of str
+        The header.
+    columns : Columns
+        Those that a user names.
+    labelled : bool
+        Whether more than the paths are read.
+
+    Raises
+    ------
+    ImagesError
+        If a column that is needed or named is missing, or two have its name.
+    """
+    names = [normal(cell.strip()) for cell in cells]
+    roles = ("path", "label", "split", "group") if labelled else ("path",)
+    places: dict[str, int] = {}
+    for role in roles:
+        named = getattr(columns, role)
+        place = _place(table, names, named or role, role, named=bool(named))
+        if place is not None:
+            places[role] = place
+    bare = [_key(name) for name in names] == ["path"]  # a list of images; a misspelt column must not make it one
+    if "path" not in places or (labelled and not bare and len(names) > 1 and "label" not in places):
+        raise ImagesError(_missing(table, names, places))
+    return Header(names, places, _unused(table, names, places, columns) if labelled and "label" in places else None)
+
+
+def _place(table: object, names: Sequence[str], wanted: str, role: str, *, named: bool) -> int | None:
+    exact = [place for place, name in enumerate(names) if name == normal(wanted.strip())]
+    alike = exact or [place for place, name in enumerate(names) if name.lower() == normal(wanted.strip()).lower()]
+    if named and not alike:
+        raise ImagesError(f"{table}: expected a column {wanted!r} for --{role}-column, found {_listed(names)}")
+    if len(exact) > 1 or (named and len(alike) > 1):
+        raise ImagesError(f"{table}: expected one column {wanted!r}, found {len(alike)}: {_listed(names)}")
+    return alike[0] if alike else None
+
+
+def _missing(table: object, names: Sequence[str], places: Mapping[str, int]) -> str:
+    found = ",".join(names)
+    guesses = [
+        f"--{role}-column {shlex.quote(next(name for name in names if _role(name) == role))}"
+        for role in ("path", "label")
+        if role not in places and any(_role(name) == role for name in names)
+    ]
+    hint = f"; name them with {' '.join(guesses)}" if guesses else ""
+    return (
+        f"{table}: expected the columns path,label[,split][,group] in the first line (without labels, path and "
+        f"--no-labels), found {found!r}{hint}"
+    )
+
+
+def _unused(table: object, names: Sequence[str], places: Mapping[str, int], columns: Columns) -> str | None:
+    looks = list(_look_like_roles(names, places, columns))
+    if not looks:
+        return None
+    shown = ", ".join(f"{name} (a {role}? --{role}-column {shlex.quote(name)})" for name, role in looks[:_SHOWN])
+    more = f" and {len(looks) - _SHOWN} more" if len(looks) > _SHOWN else ""
+    return f"{table}: column{'s' * (len(looks) > 1)} not used: {shown}{more}"
+
+
+def _look_like_roles(names: Sequence[str], places: Mapping[str, int], columns: Columns) -> Iterator[tuple[str, str]]:
+    """Yield the columns that are not used and look like a label, split or group that the user has not named."""
+    for place, name in enumerate(names):
+        role = _role(name)
+        if place not in places.values() and role not in (None, "path") and not getattr(columns, role):
+            yield name, role
+
+
+def _role(name: str) -> str | None:
+    key = _key(name)
+    role = _LOOK.get(key, key if key in _LIKE else None)
+    return role or ("group" if _LOOK.get(key.removesuffix("id").rstrip("_")) == "group" else None)
+
+
+def _key(name: str) -> str:
+    """Return ``patient_id`` of ``PatientID``, ``patient-id`` and ``Patient Id``."""
+    return "_".join(_HUMP.sub("_", name).lower().replace("-", " ").replace("_", " ").split())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "no columns"
