@@ -179,7 +179,7 @@ def extract(
     named = Columns(path_column, label_column, split_column, group_column)
     lists = {"paths": paths, "labels": labels, "splits": splits, "groups": groups}
     rows = listing_of(home.root, images, lists, named, remember=remember)
-    chosen = AskedImages.of(rows or images, home.root, labels=bool(labels), columns=named)
+    chosen = AskedImages.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=named)
     with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as memory:
         weights = weights_of_run(weights, runs)
         tuned = read_tuned(Path(weights))

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bottleneck.cache.scans import columns_of, load_scan
 from bottleneck.comparison import compare
-from bottleneck.errors import BottleneckWarning, ImagesError
+from bottleneck.errors import BottleneckWarning, CacheError, ImagesError
 from bottleneck.extraction import extract
 from bottleneck.fitting import fit
 from bottleneck.images.columns import Columns
@@ -41,7 +42,7 @@ NAMED = {"path_column": "file", "label_column": "kind", "split_column": "is_vali
 
 
 def test_a_list_is_extracted_in_its_order_and_can_be_fitted(files: list[str]) -> None:
-    done = extract(paths=files[::-1], labels=LABELS[::-1], splits=["train", "test"] * 20)
+    done = extract(paths=np.array(files[::-1]), labels=np.array(LABELS[::-1]), splits=np.array(["train", "test"] * 20))
     assert done.dataset.paths == tuple(files[::-1])
     assert done.computed == 40
     run = fit(done.usable)
@@ -56,6 +57,14 @@ def test_what_follows_without_images_takes_the_list_and_nothing_else(files: list
     assert run.card["dataset"]["labels"] == {"cat": LABELS[5:].count("cat"), "dog": LABELS[5:].count("dog")}
     assert run.card["n_heldout"] == 10
     assert extract().reused == 35
+
+
+def test_after_lists_that_do_not_fit_nothing_before_is_taken(files: list[str]) -> None:
+    extract(paths=files, labels=LABELS)
+    with pytest.raises(ImagesError):
+        extract(paths=files, labels=LABELS[1:])
+    with pytest.raises(CacheError, match="expected IMAGES"):
+        fit()
 
 
 def test_lists_that_are_not_remembered_leave_no_table(files: list[str]) -> None:
