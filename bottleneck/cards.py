@@ -32,6 +32,7 @@ def dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:
         "splits": dict(Counter(usable.splits)),
         "split_given": all(split is not None for split in dataset.given_splits),
         "shares": str(dataset.shares),
+        "columns": dataset.columns.to_json(),
         "labels": dict(Counter(label for label in usable.labels if label is not None)),
     }
 

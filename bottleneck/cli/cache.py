@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bottleneck.cli.common import InOrder, command, give_up, progress_bar, put_json, say
+from bottleneck.cli.common import InOrder, at_home, command, give_up, progress_bar, put_json, say
 from bottleneck.cli.defaults import images_line
 
 
@@ -92,7 +92,7 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
 @command("export", short_help="Write features for other programs.")
 @click.argument("images", required=False)
 @click.option("--format", "layout", type=click.Choice(["npz", "h5", "parquet"]), help="[default: as --out ends]")
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="The file to write.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), callback=at_home, help="The file to write.")
 @click.option("--model", help="Whose features.  [default: the last that was extracted from IMAGES]")
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
 def export(

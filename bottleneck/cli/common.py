@@ -56,11 +56,28 @@ def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
 
 def _common_options() -> list[click.Option]:
     return [
-        click.Option(["--cache"], default="cache", show_default=True, metavar="DIR", help="Where features are kept."),
-        click.Option(["--runs"], default="runs", show_default=True, metavar="DIR", help="Where runs are kept."),
+        _folder("--cache", "Where features are kept."),
+        _folder("--runs", "Where runs are kept."),
         click.Option(["--json", "as_json"], is_flag=True, help="One JSON object on stdout."),
         click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
     ]
+
+
+def _folder(name: str, text: str) -> click.Option:
+    default = name.removeprefix("--")
+    return click.Option([name], default=default, show_default=True, metavar="DIR", callback=at_home, help=text)
+
+
+def at_home(ctx: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    """Expand the home folder in a path that the shell has left as it is, as in ``--cache=~/x``."""
+    if not path or not path.startswith("~"):
+        return path
+    from bottleneck.utils.paths import expanded
+
+    try:
+        return str(expanded(path))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import command, progress_bar, put_json
+from bottleneck.cli.common import at_home, command, progress_bar, put_json
 from bottleneck.cli.defaults import extracted_line, images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.garbage import no_collection
@@ -54,7 +54,7 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
     type=click.Choice(["table", "csv", "json", "markdown"]),
     help="[default: as the name of --out ends, else table]",
 )
-@click.option("--out", type=click.Path(dir_okay=False), help="Write there instead of to stdout.")
+@click.option("--out", type=click.Path(dir_okay=False), callback=at_home, help="Write there instead of to stdout.")
 def compare(images: str | None, layout: str | None, out: str | None, as_json: bool, **options: Any) -> None:
     """Train each head on the features of each model, on the same images, splits and folds; tell which is best.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from bottleneck.cli.common import command, progress_bar, put_json, say
+from bottleneck.cli.common import at_home, command, progress_bar, put_json, say
 
 _EXAMPLES = 8
 _HEADS = ("logistic", "svm", "softmax")
@@ -19,7 +19,15 @@ _HEADS = ("logistic", "svm", "softmax")
     type=click.Choice(["digits", "flowers", "hymenoptera"]),
     help="flowers (229 MB) and hymenoptera (47 MB) are fetched from their public addresses.",
 )
-@click.option("--dir", "folder", default="demo", show_default=True, metavar="DIR", help="Where the images are put.")
+@click.option(
+    "--dir",
+    "folder",
+    default="demo",
+    show_default=True,
+    metavar="DIR",
+    callback=at_home,
+    help="Where the images are put.",
+)
 def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> None:
     """Watch a folder of images become a tested classifier.
 

@@ -100,7 +100,7 @@ def extract(
     --no-labels any folder or file. By default it is what was last extracted in this folder with this cache, else the
     folder itself.
     """
-    from bottleneck.cli.show import dataset_line, engine_line, failures_list, ignored_line, notes_list
+    from bottleneck.cli.show import columns_line, dataset_line, engine_line, failures_list, ignored_line, notes_list
     from bottleneck.extraction import extract as run
     from bottleneck.images.failures import Limit
 
@@ -114,6 +114,7 @@ def extract(
     failures_list(done.failures, done.failures_table)
     notes_list(done.notes)
     ignored_line(done.dataset.ignored)
+    columns_line(done.dataset.columns)
     dataset_line(done.usable)
     engine_line(done)
     counted = f"{done.images} image{'s' * (done.images != 1)}{f' ({done.copies} copies)' if done.copies else ''}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from bottleneck.cli.common import command, progress_bar, say
+from bottleneck.cli.common import at_home, command, progress_bar, say
 from bottleneck.garbage import no_collection
 
 
@@ -18,7 +18,7 @@ from bottleneck.garbage import no_collection
     type=click.Choice(["table", "csv", "jsonl"]),
     help="[default: as the name of --out ends, else table]",
 )
-@click.option("--out", type=click.Path(dir_okay=False), help="Write there instead of to stdout.")
+@click.option("--out", type=click.Path(dir_okay=False), callback=at_home, help="Write there instead of to stdout.")
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes told of each image.")
 def predict(
     images: str,

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bottleneck.cli.common import say
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import by_reason
 
@@ -81,6 +82,12 @@ def dataset_line(dataset: Dataset) -> None:
     say(f"{len(labels)} classes: {shown}{more}; splits{given}: {divided}")
 
 
+def columns_line(columns: Columns) -> None:
+    """Say which columns of a table were named, now or in an earlier command."""
+    if columns:
+        say(f"columns: {columns}")
+
+
 def run_report(run: Run) -> None:
     """Say what was trained and how well it does."""
     card, metrics = run.card, run.metrics
@@ -88,6 +95,7 @@ def run_report(run: Run) -> None:
     labels = ", ".join(f"{name} {count}" for name, count in sorted(card["dataset"]["labels"].items())[:_CLASSES])
     more = len(card["dataset"]["labels"]) - _CLASSES
     say(f"{card['dataset']['source']}: {labels}" + (f" and {more} more classes" if more > 0 else ""))
+    columns_line(Columns.from_json(card["dataset"].get("columns", {})))
     say(
         f"{card['head']} on {run.features}: {card['n_train']} training images, {params_text(card['params'])} by "
         f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%} ± {card['search']['cv_spread']:.1%}, "

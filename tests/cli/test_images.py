@@ -1,0 +1,124 @@
+"""How commands take IMAGES, and what they say of them, with a network that sees nothing."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from bottleneck.cli.common import errors_as_sentences
+from bottleneck.cli.main import cli
+from bottleneck.errors import BottleneckWarning
+from tests import tiny
+from tests.conftest import photo, write
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.use(monkeypatch)
+
+
+def run(*words: object, code: int = 0) -> str:
+    """Run a command; return all that it prints, in lines as long as they are."""
+    found = CliRunner().invoke(cli, [str(word) for word in words])
+    assert found.exit_code == code, found.output
+    return found.output
+
+
+@pytest.fixture
+def table() -> Path:
+    rows = ["image,species,is_valid,patient"]
+    for number in range(40):
+        write(Path(f"photos/{number}.jpg"), photo(number))
+        rows.append(f"photos/{number}.jpg,{'dog' if number % 3 else 'cat'},{number % 4 == 0},p{number}")
+    return write(Path("list.csv"), "\n".join(rows).encode())
+
+
+NAMED = ("--path-column", "image", "--label-column", "species", "--split-column", "is_valid")
+
+
+def test_columns_are_named_and_remembered(table: Path) -> None:
+    assert "--path-column image --label-column species" in run("extract", table, code=1)
+    said = run("extract", table, *NAMED)
+    assert "columns: path from image, label from species, split from is_valid" in said
+    assert "column not used: patient (a group? --group-column patient)" in said
+    assert "2 classes: cat 14, dog 26; splits (given): train 30, val 10" in said
+    said = run("fit")
+    assert "columns: path from image, label from species, split from is_valid" in said
+    assert "on 10 held-out images (val)" in said
+    said = run("fit", *NAMED, "--group-column", "patient", "--head", "centroid")
+    assert "group from patient" in said
+    assert "column not used" not in said
+    assert "40 images" in run("extract", table)
+    run("compare", table, "--heads", "ridge")
+
+
+def test_an_unknown_column_is_an_error_that_lists_those_there_are(table: Path) -> None:
+    said = run("extract", table, "--split-column", "fold", code=1)
+    assert "list.csv: expected a column 'fold' for --split-column, found image, species, is_valid, patient" in said
+
+
+def test_a_broken_table_is_one_sentence(table: Path) -> None:
+    table.write_text('path,label\na.jpg,cat\n"b.jpg,dog\n')
+    said = run("extract", table, code=1)
+    assert said.startswith("error: list.csv, line 3: expected quotation marks in pairs")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_home_that_the_shell_left_is_expanded(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    places = ("--cache=~/kept", "--runs=~/models")
+    run("extract", table, *NAMED, *places)
+    run("fit", *places)
+    run("predict", "photos", "--out=~/found.csv", *places)
+    run("cache", "export", "--out=~/features.npz", *places)
+    assert {path.name for path in (tmp_path / "home").iterdir()} == {"kept", "models", "found.csv", "features.npz"}
+    assert not Path("~").exists()
+
+
+def test_a_home_of_nobody_is_wrong_usage(table: Path) -> None:
+    assert "there is no home folder of no-such-user" in run("extract", table, "--cache=~no-such-user/x", code=2)
+
+
+def test_a_warning_is_printed_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with errors_as_sentences(debug=False, as_json=False):
+            for text in ("one", "two", "one", "one"):
+                warnings.warn(text, BottleneckWarning, stacklevel=1)
+        assert capsys.readouterr().err.split() == ["warning:", "one", "warning:", "two"]
+
+
+def rare(folder: str, count: int, rare_in: str) -> None:
+    """Write pictures of two classes that look alike, the rare one only in one split."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for number in range(count):
+            write(Path(folder, split, "common", f"{number}.jpg"), photo(int(rng.integers(1 << 30))))
+        if split == rare_in:
+            for number in range(3):
+                write(Path(folder, split, "rare", f"{number}.jpg"), photo(int(rng.integers(1 << 30))))
+        else:
+            Path(folder, split, "rare").mkdir()
+
+
+def test_advice_fits_a_part_of_one_class() -> None:
+    rare("photos", 40, "train")
+    run("extract", "photos")
+    said = run("fit", "photos", "--class-weight", "balanced")
+    assert "the test images are all of common: the scores compare no classes; give test images of more classes" in said
+    assert "no test image of" not in said
+    assert "it says" not in said
+
+
+@pytest.mark.parametrize(("weights", "advice"), [((), True), (("--class-weight", "balanced"), False)])
+def test_what_is_done_already_is_not_advised(
+    table: Path, monkeypatch: pytest.MonkeyPatch, weights: tuple[str, ...], advice: bool
+) -> None:
+    monkeypatch.setattr("bottleneck.heads.head.Head.probabilities", lambda _, x: np.tile([[0.9, 0.1]], (len(x), 1)))
+    run("extract", table, *NAMED)
+    said = run("fit", *weights, "--head", "ridge")
+    assert "it says cat of every held-out image: " in said
+    assert ("--class-weight balanced, or more" in said) == advice
