@@ -2,8 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from bottleneck.errors import ImagesError
@@ -82,13 +82,13 @@ class Header:
     names : sequence of str
     places : dict of str to int
         Role (path, label, split or group) -> column.
-    remark : str or None
-        Which columns are not used though they look like one of the roles.
+    unused : dict of int to str
+        Column -> role, of those that are not used though their names look like that role.
     """
 
     names: Sequence[str]
     places: dict[str, int]
-    remark: str | None = None
+    unused: dict[int, str] = field(default_factory=dict)
 
     def cell(self, row: Sequence[str], role: str) -> str:
         """Return what a row says of a role, without spaces around it; nothing where no column has the role."""
@@ -97,11 +97,31 @@ class Header:
 
     def split(self, text: str) -> str | None:
         """Return the split that a cell names; None where it is unknown."""
-        word = normal(text).strip().lower()
-        answers = _YES_OR_NO.get(_key(self.names[self.places["split"]]).removeprefix("is_"))
-        if answers and word in _TRUE + _FALSE:
-            return answers[word in _FALSE]
-        return split_named(text)
+        return _split(self.names[self.places["split"]], text)
+
+    def remark(self, table: object, rows: Iterable[Sequence[str]]) -> str | None:
+        """Say which columns are not used, and how to name them; nothing where no name looks like a role.
+
+        Parameters
+        ----------
+        table : object
+            What messages call it.
+        rows : iterable of sequence of str
+            Its cells, or the first of them.
+        """
+        if not self.unused:
+            return None
+        rows = list(rows)
+        shown = [self._hint(place, role, rows) for place, role in list(self.unused.items())[:_SHOWN]]
+        more = f" and {len(self.unused) - _SHOWN} more" if len(self.unused) > _SHOWN else ""
+        return f"{table}: column{'s' * (len(self.unused) > 1)} not used: {', '.join(shown)}{more}"
+
+    def _hint(self, place: int, role: str, rows: Iterable[Sequence[str]]) -> str:
+        name = self.names[place]
+        cells = {row[place].strip() for row in rows}
+        if role == "split" and any(cell and _split(name, cell) is None for cell in cells):
+            return f"{name} (a split? --split-column takes train, val and test)"
+        return f"{name} (a {role}? --{role}-column {shlex.quote(name)})"
 
 
 def read_header(table: object, cells: Sequence[str], columns: Columns, *, labelled: bool) -> Header:
@@ -134,7 +154,7 @@ def read_header(table: object, cells: Sequence[str], columns: Columns, *, labell
     bare = [_key(name) for name in names] == ["path"]  # a list of images; a misspelt column must not make it one
     if "path" not in places or (labelled and not bare and len(names) > 1 and "label" not in places):
         raise ImagesError(_missing(table, names, places))
-    return Header(names, places, _unused(table, names, places, columns) if labelled and "label" in places else None)
+    return Header(names, places, dict(_unused(names, places, columns)) if "label" in places else {})
 
 
 def _place(table: object, names: Sequence[str], wanted: str, role: str, *, named: bool) -> int | None:
@@ -161,21 +181,20 @@ def _missing(table: object, names: Sequence[str], places: Mapping[str, int]) -> 
     )
 
 
-def _unused(table: object, names: Sequence[str], places: Mapping[str, int], columns: Columns) -> str | None:
-    looks = list(_look_like_roles(names, places, columns))
-    if not looks:
-        return None
-    shown = ", ".join(f"{name} (a {role}? --{role}-column {shlex.quote(name)})" for name, role in looks[:_SHOWN])
-    more = f" and {len(looks) - _SHOWN} more" if len(looks) > _SHOWN else ""
-    return f"{table}: column{'s' * (len(looks) > 1)} not used: {shown}{more}"
-
-
-def _look_like_roles(names: Sequence[str], places: Mapping[str, int], columns: Columns) -> Iterator[tuple[str, str]]:
+def _unused(names: Sequence[str], places: Mapping[str, int], columns: Columns) -> Iterator[tuple[int, str]]:
     """Yield the columns that are not used and look like a label, split or group that the user has not named."""
     for place, name in enumerate(names):
         role = _role(name)
         if place not in places.values() and role not in (None, "path") and not getattr(columns, role):
-            yield name, role
+            yield place, role
+
+
+def _split(column: str, text: str) -> str | None:
+    word = normal(text).strip().lower()
+    answers = _YES_OR_NO.get(_key(column).removeprefix("is_"))
+    if answers and word in _TRUE + _FALSE:
+        return answers[word in _FALSE]
+    return split_named(text)
 
 
 def _role(name: str) -> str | None:

@@ -159,7 +159,14 @@ def _of_frame(frame: Any, columns: Columns, *, labelled: bool) -> Listing:
     }
     nothing = [None] * len(cells["path"])
     paths, labels, splits, groups = (tuple(cells.get(role, nothing)) for role in _COLUMNS)
-    return Listing(paths, labels, splits, groups, remark=header.remark)
+    columns_as_text = [
+        ["" if _is_missing(cell) else str(cell) for cell in frame[name]]
+        if place in header.unused
+        else [""] * len(paths)
+        for place, name in enumerate(names)
+    ]
+    remark = header.remark("the table", zip(*columns_as_text, strict=True))
+    return Listing(paths, labels, splits, groups, remark=remark)
 
 
 def _with_source(listing: Listing, cache: str | os.PathLike[str] | None) -> Listing:

@@ -16,6 +16,7 @@ from bottleneck.utils.text import Spellings, is_unicode, printable
 
 TABLES = (".csv", ".tsv")
 _DELIMITERS = (",", ";", "\t")  # what spreadsheets write, by their language
+_LOOKED_AT = 1000  # rows, to see what a column that is not used may be
 _SHOWN = 60  # characters of a line that a message shows
 
 
@@ -103,8 +104,13 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None) ->
     cells = next(lines, _Line(1, 1, [])).cells
     header = read_header(path, cells, named, labelled=labelled)
     spellings = Spellings()
-    rows = tuple(_row(path, line, header, spellings) for line in lines)
-    return Table(rows, spellings, header.remark)
+    rows: list[Row] = []
+    first: list[list[str]] = []
+    for line in lines:
+        rows.append(_row(path, line, header, spellings))
+        if len(first) < _LOOKED_AT:
+            first.append(line.cells)
+    return Table(tuple(rows), spellings, header.remark(path, first))
 
 
 @dataclass(frozen=True)

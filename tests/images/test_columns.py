@@ -8,39 +8,43 @@ def header(text: str, columns: Columns | None = None, *, labelled: bool = True) 
     return read_header("images.csv", text.split(","), columns or Columns(), labelled=labelled)
 
 
+def remark(text: str, columns: Columns | None = None, *rows: str) -> str | None:
+    return header(text, columns).remark("images.csv", [row.split(",") for row in rows])
+
+
 @pytest.mark.parametrize(
     "name",
     ["is_valid", "valid", "subset", "fold", "set", "partition", "phase", "isValid", "Usage", "is test", "data-split"],
 )
 def test_a_name_that_looks_like_a_split_is_told(name: str) -> None:
-    assert f"{name} (a split? --split-column " in str(header(f"path,label,{name}").remark)
+    assert f"{name} (a split? --split-column " in str(remark(f"path,label,{name}"))
 
 
 @pytest.mark.parametrize("name", ["class", "category", "target", "species", "y", "Label", "LABEL ", "class_name"])
 def test_a_name_that_looks_like_a_label_is_told(name: str) -> None:
-    assert f"{name.strip()} (a label? --label-column " in str(header(f"path,label,{name}").remark)
+    assert f"{name.strip()} (a label? --label-column " in str(remark(f"path,label,{name}"))
 
 
 @pytest.mark.parametrize("name", ["patient", "PatientID", "subject_id", "video", "video id", "Scene", "studyid"])
 def test_a_name_that_looks_like_a_group_is_told(name: str) -> None:
-    assert f"{name} (a group? --group-column " in str(header(f"path,label,{name}").remark)
+    assert f"{name} (a group? --group-column " in str(remark(f"path,label,{name}"))
 
 
 @pytest.mark.parametrize("name", ["width", "note", "id", "date", "image", "", "validity", "bid"])
 def test_other_names_are_no_reason_to_speak(name: str) -> None:
-    assert header(f"path,label,{name}").remark is None
+    assert remark(f"path,label,{name}") is None
 
 
 def test_a_role_that_the_user_has_named_is_not_asked_about() -> None:
     text = "path,label,fold,subset"
-    assert header(text, Columns(split="fold")).remark is None
-    assert "2 more" in str(header("path,label,a,fold,subset,set,phase,patient").remark)
+    assert remark(text, Columns(split="fold")) is None
+    assert "2 more" in str(remark("path,label,a,fold,subset,set,phase,patient"))
 
 
 def test_without_labels_only_the_path_is_looked_for() -> None:
     found = header("path,lable,fold", labelled=False)
     assert found.places == {"path": 0}
-    assert found.remark is None
+    assert not found.unused
 
 
 @pytest.mark.parametrize("name", ["species", "Species", " SPECIES "])
@@ -93,3 +97,19 @@ def test_columns_are_written_down_and_read_again() -> None:
     assert columns.options() == "--label-column 'the class' --split-column fold"
     assert columns
     assert not Columns(path="")
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "fits"),
+    [
+        ("fold", ("0", "1", "2"), False),
+        ("fold", ("train", "", "Test"), True),
+        ("subset", ("train", "dev"), False),
+        ("is_valid", ("True", "False"), True),
+        ("is_valid", ("0", "1"), True),
+    ],
+)
+def test_a_split_is_offered_where_its_cells_are_splits(column: str, cells: tuple[str, ...], fits: bool) -> None:
+    said = str(remark(f"path,label,{column}", None, *(f"a.jpg,cat,{cell}" for cell in cells)))
+    offered = column if fits else "takes train, val and test"
+    assert f"column not used: {column} (a split? --split-column {offered})" in said
