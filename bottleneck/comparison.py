@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bottleneck.cache.store import Store
 from bottleneck.errors import HeadError
-from bottleneck.evaluate import holm, mcnemar
+from bottleneck.evaluation.stats import holm, mcnemar
 from bottleneck.gathering import Source, gather
 from bottleneck.heads.curve import Curve
 from bottleneck.heads.curve import learning_curve as draw_curve

@@ -25,7 +25,7 @@ class Row:
     cv_spread : float or None
         Standard deviation over the folds; None of a fine-tuned network.
     accuracy, balanced_accuracy, log_loss, ece : float
-        On the held-out part; see `bottleneck.evaluate`.
+        On the held-out part; see `bottleneck.evaluation.metrics`.
     accuracy_ci95, resolution
         Wilson's interval, and half its width.
     p_value : float or None

@@ -103,7 +103,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics on the held-out part, see `bottleneck.evaluate.evaluate`."""
+        """The metrics on the held-out part, see `bottleneck.evaluation.metrics.evaluate`."""
         metrics: dict[str, Any] = self.card["metrics"]
         return metrics
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.evaluate import evaluate, evaluate_probabilities, resolution
+from bottleneck.evaluation.metrics import evaluate, evaluate_probabilities
+from bottleneck.evaluation.stats import resolution
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
@@ -25,10 +26,10 @@ class Trained:
     ----------
     search : Search
     cross_validated : dict
-        Metrics of probabilities, see `bottleneck.evaluate.evaluate_probabilities`, of rows by heads that were neither
-        trained nor calibrated on them.
+        Metrics of probabilities (`bottleneck.evaluation.metrics.evaluate_probabilities`) of rows by heads that were
+        neither trained nor calibrated on them.
     metrics : dict
-        Of the held-out part, see `bottleneck.evaluate.evaluate`, and of its probabilities.
+        Of the held-out part, see `bottleneck.evaluation.metrics.evaluate`, and of its probabilities.
     probabilities : ndarray of float64, shape (m, k)
         Of the held-out part.
     predicted : list of str, length m

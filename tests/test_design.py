@@ -29,7 +29,7 @@ STAGES = (
     {"crew_member", "crew"},
     {"extraction"},
     {"heads"},
-    {"evaluate"},
+    {"evaluation"},
     {"parts"},
     {"training"},
     {"cards", "runs"},

@@ -1,0 +1,1 @@
+"""Metrics, and the intervals and tests that say how sure they are."""

@@ -1,0 +1,65 @@
+from fractions import Fraction
+from math import comb
+
+import pytest
+
+from bottleneck.evaluation.stats import holm, mcnemar, resolution, wilson_interval
+
+
+def test_wilson_interval_is_that_of_the_textbook():
+    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I: 81 of 263 and 0 of 20.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+def test_wilson_interval_is_symmetric_and_stays_within_0_and_1():
+    low, high = wilson_interval(20, 20)
+    assert (1 - high, 1 - low) == pytest.approx(wilson_interval(0, 20))
+    assert high == 1.0
+
+
+def test_resolution_is_half_of_the_interval():
+    low, high = wilson_interval(81, 263)
+    assert resolution(263, 81 / 263) == pytest.approx((high - low) / 2)
+    assert resolution(100, 0.95) == pytest.approx(0.0452, abs=5e-4)
+    assert resolution(10_000, 0.95) < resolution(100, 0.95) / 8
+
+
+def differing(only_a, only_b, both=3):
+    right_a = [True] * only_a + [False] * only_b + [True] * both
+    return right_a, [False] * only_a + [True] * only_b + [True] * both
+
+
+def test_mcnemar_gives_the_exact_p_value_of_the_textbook():
+    # Agresti 1990, "Categorical data analysis", table 10.1: approval of a prime minister, 150 against 86.
+    found = mcnemar(*differing(150, 86))
+    assert (found["only_a"], found["only_b"]) == (150, 86)
+    assert found["p_value"] == pytest.approx(3.716e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 1), (0, 6), (3, 9), (9, 3), (40, 61), (350, 500)])
+def test_mcnemar_is_twice_the_sum_of_the_binomial_tail(only_a, only_b):
+    trials = only_a + only_b
+    tail = Fraction(sum(comb(trials, k) for k in range(min(only_a, only_b) + 1)), 2**trials)
+    assert mcnemar(*differing(only_a, only_b))["p_value"] == pytest.approx(float(min(1, 2 * tail)), rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, 1, 17, 50_000])
+def test_heads_that_are_right_equally_often_are_not_told_apart(count):
+    assert mcnemar(*differing(count, count))["p_value"] == pytest.approx(1.0)
+
+
+def test_mcnemar_of_very_many_images_is_a_number():
+    assert mcnemar(*differing(49_000, 51_000))["p_value"] == pytest.approx(2.57e-10, rel=0.01)  # normal: z = 6.32
+    assert mcnemar(*differing(0, 100_000))["p_value"] == 0.0
+
+
+def test_holm_adjusts_in_steps_and_keeps_the_order():
+    # 4 * 0.005, 3 * 0.01, 2 * 0.03, then 1 * 0.04, which may not fall below the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_of_none_one_and_large_ones():
+    assert holm([]) == []
+    assert holm([0.04]) == [0.04]
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
