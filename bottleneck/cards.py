@@ -27,6 +27,7 @@ def dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:
     return {
         "source": str(dataset.source),
         "digest": usable.fingerprint(),
+        "images_digest": usable.content_digest(),
         "images": len(dataset),
         "used": len(usable),
         "splits": dict(Counter(usable.splits)),

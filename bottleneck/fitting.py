@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from bottleneck import __version__
+from bottleneck.backbones.tuned import kept_tuned
+from bottleneck.cache.store import Store
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, run_name, versions
 from bottleneck.engines.kept import Kept
 from bottleneck.heads.options import HeadOptions, values_of
@@ -15,10 +17,11 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.leaks import find_leaks, one_label, score_on_tuned
-from bottleneck.parts import check_labels, check_memory, held_out, near_copies, part, warn_of_classes
-from bottleneck.runs import Run, save_run
+from bottleneck.parts import Part, check_labels, check_memory, held_out, near_copies, part, warn_of_classes
+from bottleneck.run_images import Role, RunImages, images_of, judged
+from bottleneck.runs import Run, images_of_weights, save_run
 from bottleneck.selection import select
-from bottleneck.training import train_head
+from bottleneck.training import Trained, score_head, train_head
 
 
 def fit(
@@ -181,4 +184,26 @@ def fit(
         "seconds": time.perf_counter() - started,
     }
     rows = prediction_rows(test.dataset, dataset, trained.predicted, trained.probabilities)
-    return save_run(runs, run_name(dataset.source, store.spec.backbone, head), trained.head, card, COLUMNS, rows)
+    known = _images(usable, store, train, trained, split_held, memory, runs)
+    name = run_name(dataset.source, store.spec.backbone, head)
+    return save_run(runs, name, trained.head, card, COLUMNS, rows, known)
+
+
+def _images(
+    usable: Dataset,
+    store: Store,
+    train: Part,
+    trained: Trained,
+    heldout: str,
+    memory: int | None,
+    runs: str | os.PathLike[str],
+) -> RunImages:
+    """Return what each image was used for, and whether the head is right about those it was not trained on."""
+    found = images_of(usable, {"train": Role.TRAINED, heldout: Role.HELD_OUT})
+    found = judged(found, train.dataset.digests[trained.tested], trained.tested_right)
+    aside = part(usable, store, "val", memory=memory) if heldout != "val" else None
+    if aside:  # with images
+        found = judged(found, aside.dataset.digests, score_head(trained.head, aside).right)
+    if kept_tuned(store.folder) is None:
+        return found
+    return found.after(images_of_weights(store.asked(), runs))

@@ -21,6 +21,8 @@ from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, write_atomic, write_json
 from bottleneck.heads.head import Head, load_head
+from bottleneck.ranking import Choice, choose
+from bottleneck.run_images import RunImages, load_run_images
 from bottleneck.utils.paths import expanded
 
 CARD_VERSION = 1
@@ -66,7 +68,7 @@ class Run:
 
     @property
     def score(self) -> float:
-        """What runs are chosen by; the held-out part has no say in it.
+        """How well it does by what it was chosen by, never by the held-out part.
 
         Of a head its cross-validated accuracy, but where its features come from a network that was fine-tuned on these
         images, and has seen their labels, at most that network's score. Of a fine-tuned network the score of the head
@@ -106,6 +108,17 @@ class Run:
         """The metrics on the held-out part, see `bottleneck.evaluation.metrics.evaluate`."""
         metrics: dict[str, Any] = self.card["metrics"]
         return metrics
+
+    @cached_property
+    def images(self) -> RunImages | None:
+        """What each of its images was used for; None of a run of an earlier version, which does not know.
+
+        Raises
+        ------
+        RunError
+            If that cannot be read.
+        """
+        return load_run_images(self.path)
 
     @cached_property
     def head(self) -> Head:
@@ -188,11 +201,18 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
 
 
 def best_run(folder: str | os.PathLike[str]) -> Run:
-    """Return the best of the runs on the images that were worked on last.
+    """Return the run that is used where none is named; see `bottleneck.ranking.choose`.
 
-    The best is the one with the highest `Run.score`, of equals a head alone, and the latest. The held-out part has no
-    say: it tells how good the chosen one is only as long as it does not choose. Runs on other images, labels or splits
-    were set another task, so their accuracy does not compare.
+    Raises
+    ------
+    RunError
+        If there is no run.
+    """
+    return default_run(folder).run
+
+
+def default_run(folder: str | os.PathLike[str]) -> Choice:
+    """Return the run that is used where none is named, and why; see `bottleneck.ranking.choose`.
 
     Raises
     ------
@@ -202,8 +222,7 @@ def best_run(folder: str | os.PathLike[str]) -> Run:
     runs = list_runs(folder)
     if not runs:
         raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
-    same = [run for run in runs if run.card["dataset"]["digest"] == runs[-1].card["dataset"]["digest"]]
-    return max(reversed(same), key=lambda run: (run.score, not run.is_tuned))
+    return choose(runs)
 
 
 def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Run:
@@ -218,6 +237,17 @@ def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Ru
     return load_run(path if path.exists() else expanded(folder) / path)
 
 
+def images_of_weights(request: Request | None, runs: str | os.PathLike[str]) -> RunImages | None:
+    """Return the images of the fine-tuned run whose weights a request names; None where they are not known."""
+    file = request.file if request else None
+    folders = [file.parent, expanded(runs) / file.parent.name] if file else []  # the latter where a project has moved
+    for folder in folders:
+        with suppress(RunError):
+            if found := load_run_images(folder):
+                return found
+    return None
+
+
 def save_run(
     folder: str | os.PathLike[str],
     name: str,
@@ -225,6 +255,7 @@ def save_run(
     card: dict[str, Any],
     columns: Sequence[str],
     predictions: Iterable[Sequence[object]],
+    images: RunImages | None = None,
 ) -> Run:
     """Write a run below `folder`, whole or not at all.
 
@@ -241,6 +272,8 @@ def save_run(
         The header of ``predictions.csv``.
     predictions : iterable of sequences
         Its rows.
+    images : RunImages, optional
+        What each image was used for.
 
     Raises
     ------
@@ -251,7 +284,7 @@ def save_run(
     temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
     try:
         temporary.mkdir(parents=True)
-        card = write_run(temporary, head, card, columns, predictions).card
+        card = write_run(temporary, head, card, columns, predictions, images).card
         path = _rename(temporary, home, dated(name))
         fsync_folder(home)
     except OSError as error:
@@ -262,7 +295,12 @@ def save_run(
 
 
 def write_run(
-    path: Path, head: Head, card: dict[str, Any], columns: Sequence[str], predictions: Iterable[Sequence[object]]
+    path: Path,
+    head: Head,
+    card: dict[str, Any],
+    columns: Sequence[str],
+    predictions: Iterable[Sequence[object]],
+    images: RunImages | None = None,
 ) -> Run:
     """Write what every run has into a folder; the card, which makes it a run, comes last.
 
@@ -274,6 +312,8 @@ def write_run(
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([columns, *predictions])
     head.save(path / "head.safetensors")
+    if images is not None:
+        images.save(path)
     write_atomic(path / "predictions.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     card = {
         "version": CARD_VERSION,

@@ -34,6 +34,10 @@ class Trained:
         Of the held-out part.
     predicted : list of str, length m
     right : ndarray of bool, shape (m,)
+    tested : ndarray of int, shape (t,)
+        Training rows that the cross-validation tested, and
+    tested_right : ndarray of bool, shape (t,)
+        whether the heads of the other folds are right about them.
     seconds : float
         That the search and the fit took.
     """
@@ -44,6 +48,8 @@ class Trained:
     probabilities: NDArray[np.float64]
     predicted: list[str]
     right: NDArray[np.bool_]
+    tested: NDArray[np.intp]
+    tested_right: NDArray[np.bool_]
     seconds: float
 
     @property
@@ -84,6 +90,7 @@ def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerp
     known = train.labels
     scored = score_head(found.head, test)
     of_rows = [known[row] for row in found.rows.tolist()]
+    guessed = [found.head.classes[code] for code in found.probabilities.argmax(axis=1)]
     return Trained(
         search=found,
         cross_validated=evaluate_probabilities(of_rows, found.probabilities, found.head.classes),
@@ -91,6 +98,8 @@ def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerp
         probabilities=scored.probabilities,
         predicted=scored.predicted,
         right=scored.right,
+        tested=found.rows,
+        tested_right=np.array(of_rows) == np.array(guessed),
         seconds=seconds,
     )
 

@@ -57,7 +57,8 @@ def files(count=40, classes="ab", prefix=""):
 def test_a_run_holds_the_head_the_card_and_the_predictions(folder, extracted, head):
     extracted(folder(files(classes="abc")))
     run = load_run(fit(head=head).path)
-    assert {path.name for path in run.path.iterdir()} == {"head.safetensors", "card.json", "predictions.csv"}
+    files_of_run = {"head.safetensors", "card.json", "predictions.csv", "images.safetensors"}
+    assert {path.name for path in run.path.iterdir()} == files_of_run
     assert run.card["classes"] == ["a", "b", "c"]
     assert run.card["heldout"] == "test"
     assert run.cv_accuracy > 0.9

@@ -13,7 +13,7 @@ from bottleneck.errors import BottleneckError, Diverged, RunError, TuningError
 from bottleneck.finetuning import views
 from bottleneck.finetuning.boundary import Boundary, Tail
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-from bottleneck.finetuning.handback import folded
+from bottleneck.finetuning.handback import Layer, folded
 from bottleneck.finetuning.loop import Job, Part, train
 from bottleneck.finetuning.optimizing import optimizer
 from bottleneck.finetuning.origin import Origin
@@ -175,6 +175,7 @@ def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, r
         begun = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
         tell(begun)
     _refit(setting)
+    first_layer = setting.network.layer()
     _fill(setting, wanted, progress)
     state = kept[0] if kept else Progress()
     job = _job(setting)
@@ -195,7 +196,7 @@ def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, r
                 ) from error
 
     finite = train(job, chosen, state, keep, tell)
-    return _ended(setting, path, state, begun, finite=finite, began=began)
+    return _ended(setting, path, state, begun, first_layer, finite=finite, began=began)
 
 
 @contextmanager
@@ -283,7 +284,16 @@ def _job(setting: Setting) -> Job:
     )
 
 
-def _ended(setting: Setting, path: Path, state: Progress, first: Start | None, *, finite: bool, began: float) -> Run:
+def _ended(
+    setting: Setting,
+    path: Path,
+    state: Progress,
+    first: Start | None,
+    first_layer: Layer,
+    *,
+    finite: bool,
+    began: float,
+) -> Run:
     """Take the best epoch, test it, and write the run."""
     network, origin = setting.network, setting.origin
     network.set_state(state.best_tensors)
@@ -304,6 +314,7 @@ def _ended(setting: Setting, path: Path, state: Progress, first: Start | None, *
             start=first,
             finite=finite,
             device=str(setting.device),
+            first_layer=first_layer,
         )
         write(result, time.perf_counter() - began)
     setting.processes.wait()

@@ -1,23 +1,27 @@
 """What a fine-tuning leaves: the weights, the card, the predictions, the curves."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bottleneck import __version__
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import TIMM, Request
-from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned
+from bottleneck.backbones.tuned import WEIGHTS, Tuned, kept_tuned, read_tuned
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.errors import BottleneckError, RunError
+from bottleneck.evaluation.stats import mcnemar
 from bottleneck.files import write_atomic
 from bottleneck.finetuning import curves
 from bottleneck.finetuning.boundary import Boundary
+from bottleneck.finetuning.handback import Layer
 from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.parts import Parts
@@ -26,7 +30,8 @@ from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.starting import Start, features_of, probabilities_of
 from bottleneck.finetuning.unfreezing import Plan
 from bottleneck.heads.linear import LinearHead
-from bottleneck.runs import Run, write_run
+from bottleneck.run_images import Role, RunImages, images_of, judged
+from bottleneck.runs import Run, images_of_weights, write_run
 from bottleneck.training import scored
 
 HEAD = "finetuned"  # what stands for the family of its head
@@ -35,7 +40,7 @@ CHECKPOINT = "checkpoint"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came of a fine-tuning; the network has the weights of the best epoch."""
+    """What came of a fine-tuning; the network has the weights of the best epoch, and had `first_layer` in epoch 0."""
 
     path: Path
     origin: Origin
@@ -49,6 +54,7 @@ class Result:
     start: Start
     finite: bool
     device: str
+    first_layer: Layer
 
 
 def write(result: Result, seconds: float) -> Run:
@@ -68,18 +74,20 @@ def write(result: Result, seconds: float) -> Run:
     heldout, classes = result.parts.heldout, result.origin.classes
     probabilities = probabilities_of(result.network.layer(), features_of(result.network, heldout, result.device))
     found = scored(probabilities, [str(label) for label in heldout.labels], classes)
+    before, after = _validated(result)
     try:
         backbone, request = _weights(result)
         head = _head(result, backbone)
         card = {
             **_card(result, backbone, request),
+            "validation": _validation_card(result, before, after),
             "metrics": found.metrics,
             "seconds": seconds,
         }
         write_atomic(result.path / "curves.csv", curves.table(result.progress.epochs).encode())
         write_atomic(result.path / "curves.png", _picture(result))
         rows = prediction_rows(heldout, result.origin.dataset, found.predicted, probabilities)
-        run = write_run(result.path, head, card, COLUMNS, rows)
+        run = write_run(result.path, head, card, COLUMNS, rows, _images(result, after))
         shutil.rmtree(result.path / CHECKPOINT, ignore_errors=True)
     except BottleneckError:  # some of which are OSErrors
         raise
@@ -114,6 +122,51 @@ def _score(result: Result) -> float:
     """Return what the run is chosen by; see `bottleneck.runs.Run.score`."""
     epochs, best, run = result.progress.epochs, result.progress.best, result.origin.run
     return min(1.0, epochs[best].val_accuracy + (run.score - epochs[0].val_accuracy if run else 0.0))
+
+
+def _validated(result: Result) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether epoch 0, and the epoch that is kept, are right about each validation image."""
+    val, classes, origin = result.parts.val, result.origin.classes, result.origin
+    labels = [str(label) for label in val.labels]
+    before = scored(probabilities_of(result.first_layer, origin.store.read(val.digests)), labels, classes).right
+    if result.progress.best == 0:
+        return before, before
+    features = features_of(result.network, val, result.device)
+    return before, scored(probabilities_of(result.network.layer(), features), labels, classes).right
+
+
+def _validation_card(result: Result, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return what a card says of the validation images, and of the epoch that is kept against epoch 0 on them."""
+    return {
+        "n": len(result.parts.val),
+        "cut_from_train": result.parts.cut,
+        "is_heldout": result.parts.val_is_heldout,
+        "against_start": mcnemar(after, before),
+    }
+
+
+def _images(result: Result, right: NDArray[np.bool_]) -> RunImages:
+    """Return what each image was used for, by the head, the network below it, and this fine-tuning."""
+    parts, origin = result.parts, result.origin
+    of_head = _known_of(origin.run) if origin.run else None
+    roles = {"train": Role.TRAINED, parts.name: Role.HELD_OUT, "val": Role.SELECTED}
+    found = images_of(origin.usable, roles)
+    if parts.cut and (origin.run is None or of_head):
+        found = found.with_role(parts.val.digests, Role.SELECTED)
+    if of_head:
+        found = found.after(of_head)
+    if kept_tuned(origin.store.folder) is not None:
+        found = found.after(images_of_weights(origin.request, result.path.parent))
+    if parts.cut and result.progress.best == 0:  # the head that is kept has seen them, that of epoch 0 has not
+        return found
+    return judged(found, parts.val.digests, right)
+
+
+def _known_of(run: Run) -> RunImages | None:
+    """Return the images of a run; what cannot be read must not lose a fine-tuning that has ended."""
+    with suppress(RunError):
+        return run.images
+    return None
 
 
 def _head(result: Result, backbone: Backbone) -> LinearHead:
@@ -159,11 +212,6 @@ def _card(result: Result, backbone: Backbone, request: Request) -> dict[str, Any
         "diverged": not result.finite,
         "seed": result.recipe.seed,
         "heldout": result.parts.name,
-        "validation": {
-            "n": len(result.parts.val),
-            "cut_from_train": result.parts.cut,
-            "is_heldout": result.parts.val_is_heldout,
-        },
         "n_train": len(result.parts.train),
         "n_heldout": len(result.parts.heldout),
         "dataset": dataset_card(origin.dataset, origin.usable),

@@ -118,6 +118,11 @@ class Dataset:
         rows = zip(self.digests, self.labels, self.splits, self.groups, strict=True)
         return sha256_hex(canonical_json(sorted({(row.tobytes().hex(), a or "", b, c or "") for row, a, b, c in rows})))
 
+    def content_digest(self) -> str:
+        """Return the hash of the set of (digest, label): equal for the same images in other splits."""
+        rows = {(row.tobytes().hex(), label or "") for row, label in zip(self.digests, self.labels, strict=True)}
+        return sha256_hex(canonical_json(sorted(rows)))
+
 
 def two_labels(dataset: Dataset) -> dict[bytes, list[str]]:
     """Return digest -> paths of the images that stand under more than one label."""

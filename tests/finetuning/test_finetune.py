@@ -29,6 +29,7 @@ from bottleneck.finetuning.starting import Start
 from bottleneck.fitting import fit
 from bottleneck.images.scan import scan
 from bottleneck.prediction import predict
+from bottleneck.run_images import Role
 from bottleneck.runs import best_run, list_runs, load_run
 from tests.conftest import write
 from tests.finetuning.conftest import CLASSES, change_card, fitted, make_images, picture
@@ -406,11 +407,27 @@ def test_predict_takes_it_wherever_it_has_moved(run, original):
         assert item.probability == pytest.approx(float(told[item.digest]["probability"]), abs=1e-4)
 
 
-def test_the_best_run_is_by_what_validation_gained(run):
+def test_a_fine_tuning_becomes_the_default_by_what_validation_gained_beyond_chance(run):
     done = finetune(recipe=replace(SHORT, epochs=1))
+    validation = done.card["validation"]
     gained = done.card["curves"][done.card["best_epoch"]]["val_accuracy"] - done.card["curves"][0]["val_accuracy"]
     assert done.score == pytest.approx(run.cv_accuracy + gained)
-    assert best_run("runs").name == (done.name if gained else run.name)  # of equals the head alone
+    test = validation["against_start"]
+    assert test["only_a"] - test["only_b"] == round(gained * validation["n"])
+    assert best_run("runs").name == (done.name if gained > 0 and test["p_value"] < 0.05 else run.name)
+    change_card(done, validation={**validation, "against_start": {"only_a": 9, "only_b": 0, "p_value": 0.004}})
+    assert best_run("runs").name == done.name
+
+
+def test_it_records_what_each_image_was_used_for(run, original):
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    for one, val in ((run, Role.UNUSED), (done, Role.SELECTED)):
+        images, dataset = one.images, scan(original / "images", cache=None)
+        for split, role in (("train", Role.TRAINED), ("val", val), ("test", Role.HELD_OUT)):
+            rows = [row for row, found in enumerate(dataset.splits) if found == split]
+            assert set(images.role_of(dataset.digests[rows]).tolist()) == {role}
+    judged = {name: int((one.images.right >= 0).sum()) for name, one in (("head", run), ("tuned", done))}
+    assert judged == {"head": 54, "tuned": 18}  # out-of-fold and val; val
 
 
 def test_its_backbone_gives_features_and_heads_that_do_not_boast(run, original):

@@ -1,0 +1,164 @@
+"""What a run knows of each image: what the image was used for, and whether the run was right about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from bottleneck.errors import RunError
+from bottleneck.files import write_atomic
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import Digests, DigestSet
+
+IMAGES = "images.safetensors"  # of a run
+VERSION = 1
+_UNKNOWN = -1
+
+
+class Role(IntEnum):
+    """What an image was used for; of several roles the first counts."""
+
+    TRAINED = 0  # its features and label were trained on, by the head or by the network below it
+    SELECTED = 1  # it selected the epoch that was kept
+    HELD_OUT = 2
+    UNUSED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunImages:
+    """The images of a run, each once.
+
+    Parameters
+    ----------
+    digests : ndarray of uint8, shape (n, 32)
+    roles : ndarray of uint8, shape (n,)
+        See `Role`.
+    right : ndarray of int8, shape (n,)
+        1 where the run was right about an image that it had not been trained on, 0 where it was wrong, -1 where that
+        is not known: of training images by the heads of the other folds, of validation images by the run itself.
+        Always -1 for held-out images, so that no run is chosen by them.
+    complete : bool
+        Whether all images are known that the run was trained on. They are not where its features come from a
+        fine-tuned network whose own images are unknown.
+    """
+
+    digests: Digests
+    roles: NDArray[np.uint8]
+    right: NDArray[np.int8]
+    complete: bool = True
+
+    def role_of(self, digests: Digests) -> NDArray[np.intp]:
+        """Return the role ``(m,)`` of each of ``(m, 32)`` digests; ``UNUSED`` for an image that the run never saw."""
+        rows = DigestSet(self.digests).find(digests)
+        return np.where(rows >= 0, self.roles[rows], int(Role.UNUSED)) if len(self.roles) else rows * 0 + Role.UNUSED
+
+    def shared(self, other: "RunImages") -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return whether each of two runs is right, about the images for which that is known of both."""
+        rows = DigestSet(other.digests).find(self.digests)
+        mine, theirs = self.right, np.where(rows >= 0, other.right[rows], _UNKNOWN)
+        both = (mine != _UNKNOWN) & (theirs != _UNKNOWN)
+        return mine[both] == 1, theirs[both] == 1
+
+    def with_role(self, digests: Digests, role: Role) -> "RunImages":
+        """Return these images, some of which have another role."""
+        rows = DigestSet(self.digests).find(digests)
+        roles = self.roles.copy()
+        roles[rows[rows >= 0]] = role
+        return RunImages(digests=self.digests, roles=roles, right=self.right, complete=self.complete)
+
+    def after(self, before: "RunImages | None") -> "RunImages":
+        """Return these images together with those that an earlier run was trained on, on which this one builds.
+
+        Parameters
+        ----------
+        before : RunImages or None
+            None where they are not known.
+        """
+        if before is None:
+            return RunImages(
+                digests=self.digests, roles=self.roles, right=np.full_like(self.right, _UNKNOWN), complete=False
+            )
+        seen = np.isin(before.roles, (Role.TRAINED, Role.SELECTED))
+        digests = np.concatenate([self.digests, before.digests[seen]])
+        roles = np.concatenate([self.roles, before.roles[seen]])
+        right = np.concatenate([self.right, np.full(int(seen.sum()), _UNKNOWN, np.int8)])
+        first = DigestSet(digests).find(digests)
+        least = np.full(len(digests), int(Role.UNUSED), np.uint8)
+        np.minimum.at(least, first, roles)
+        trained = before.role_of(digests) == Role.TRAINED
+        right[trained] = _UNKNOWN
+        kept = np.unique(first)
+        return RunImages(
+            digests=digests[kept],
+            roles=least[kept],
+            right=right[kept],
+            complete=self.complete and before.complete,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write ``images.safetensors`` into the folder of a run."""
+        tensors = {"digests": self.digests, "roles": self.roles, "right": self.right}
+        metadata = {"format_version": str(VERSION), "complete": str(self.complete).lower()}
+        data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+        write_atomic(folder / IMAGES, data)
+
+
+def images_of(dataset: Dataset, roles: dict[str, Role]) -> RunImages:
+    """Return the images of a dataset, by their splits; of an image in two splits the first `Role` counts."""
+    codes = np.array([roles.get(split, Role.UNUSED) for split in dataset.splits], np.uint8)
+    first = DigestSet(dataset.digests).find(dataset.digests)
+    least = np.full(len(codes), int(Role.UNUSED), np.uint8)
+    np.minimum.at(least, first, codes)
+    kept = np.unique(first)
+    return RunImages(digests=dataset.digests[kept], roles=least[kept], right=np.full(len(kept), _UNKNOWN, np.int8))
+
+
+def judged(images: RunImages, digests: Digests, right: NDArray[np.bool_] | Sequence[bool]) -> RunImages:
+    """Return the images with what is known of some more: whether the run is right about them."""
+    found = images.right.copy()
+    rows = DigestSet(images.digests).find(digests)
+    found[rows[rows >= 0]] = np.asarray(right, np.int8)[rows >= 0]
+    found[images.roles == Role.HELD_OUT] = _UNKNOWN
+    return RunImages(digests=images.digests, roles=images.roles, right=found, complete=images.complete)
+
+
+def load_run_images(folder: Path) -> RunImages | None:
+    """Return what `RunImages.save` wrote; None of a run that was made before there was such a file.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged, or of a newer format.
+    """
+    path = folder / IMAGES
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format_version") != str(VERSION):
+                raise RunError(
+                    f"expected format version {VERSION} of {path}, found {metadata.get('format_version')}: update "
+                    f"bottleneck, or fit again"
+                )
+            found = RunImages(
+                digests=file.get_tensor("digests"),
+                roles=file.get_tensor("roles"),
+                right=file.get_tensor("right"),
+                complete=metadata.get("complete") == "true",
+            )
+    except FileNotFoundError:
+        return None
+    except RunError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"cannot read {path}: {error}. Fit again") from error
+    n = len(found.digests)
+    wanted = {"digests": ((n, 32), "uint8"), "roles": ((n,), "uint8"), "right": ((n,), "int8")}
+    held = {name: (value.shape, value.dtype.name) for name in wanted for value in [getattr(found, name)]}
+    if held != wanted:
+        raise RunError(f"expected {wanted} in {path}, found {held}. Fit again")
+    return found
