@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bottleneck.fitting import fit
     from bottleneck.images.scan import scan
     from bottleneck.prediction import predict
+    from bottleneck.run_evaluation import evaluate
     from bottleneck.runs import load_run
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "compare",
     "describe",
     "errors",
+    "evaluate",
     "extract",
     "finetune",
     "fit",
@@ -46,6 +48,7 @@ _HOMES = {
     "Recipe": "bottleneck.finetuning.recipe",
     "compare": "bottleneck.comparison",
     "describe": "bottleneck.backbones.describe",
+    "evaluate": "bottleneck.run_evaluation",
     "extract": "bottleneck.extraction",
     "finetune": "bottleneck.finetuning.finetune",
     "fit": "bottleneck.fitting",

@@ -12,6 +12,7 @@ from bottleneck.cache.scans import columns_of
 from bottleneck.errors import ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.given import Given
 from bottleneck.images.listing import Images, Listing, listed
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey, survey_listed
@@ -22,17 +23,19 @@ from bottleneck.utils.paths import expanded
 class AskedImages:
     """The images that an extraction works on: a path with the columns that its table names, a list, or a dataset."""
 
-    images: "str | os.PathLike[str] | Listing | Dataset"
+    images: "str | os.PathLike[str] | Listing | Dataset | Given"
     labels: bool
     columns: Columns
 
     @classmethod
-    def of(cls, images: Images | Listing | None, cache: Path, *, labels: bool, columns: Columns) -> "AskedImages":
+    def of(
+        cls, images: Images | Listing | Given | None, cache: Path, *, labels: bool, columns: Columns
+    ) -> "AskedImages":
         """Return what a user means: by default what was extracted last, and the columns that were named then."""
         if images is None:
             last = load_last(cache)
             images, labels = (last.source, labels and last.labels) if last else (".", labels)
-        if isinstance(images, Listing | Dataset):
+        if isinstance(images, Listing | Dataset | Given):
             return cls(images, labels, columns)
         if not isinstance(images, str | os.PathLike):
             raise ImagesError(f"expected a path, a table or a dataset, got {type(images).__name__}")
@@ -41,12 +44,14 @@ class AskedImages:
     @property
     def source(self) -> "str | os.PathLike[str]":
         """What stands for the images."""
-        return self.images.source if isinstance(self.images, Listing | Dataset) else expanded(self.images)
+        return self.images.source if isinstance(self.images, Listing | Dataset | Given) else expanded(self.images)
 
     def survey(self, cache: Path, runs: Path) -> Survey:
         """Find the images."""
         if isinstance(self.images, Dataset):
             return Survey.of(self.images)
+        if isinstance(self.images, Given):
+            return self.images.survey(cache)
         if isinstance(self.images, Listing):
             return survey_listed(self.images, shares=Shares(), cache=cache)
         return survey(

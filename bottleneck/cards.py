@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bottleneck import __version__
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.given import names_in_table
 from bottleneck.images.keys import DigestSet
 
 COLUMNS = ("path", "digest", "split", "label", "predicted", "probability")  # of predictions.csv
@@ -57,7 +58,7 @@ def run_name(source: Path, model: str, kind: str) -> str:
 def prediction_rows(
     part: Dataset, dataset: Dataset, predicted: Sequence[str], probabilities: NDArray[np.float64]
 ) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of ``predictions.csv``: every path of every held-out image.
+    """Yield the rows of ``predictions.csv``: every path of every held-out image, those of a CSV as they stand there.
 
     Parameters
     ----------
@@ -68,13 +69,14 @@ def prediction_rows(
     predicted : sequence of str, length m
     probabilities : ndarray of float64, shape (m, k)
     """
+    names = names_in_table(dataset)
     rows = DigestSet(part.digests).find(dataset.digests).tolist()
     for path, row, digest, split, label in zip(
         dataset.paths, rows, dataset.digests, dataset.splits, dataset.labels, strict=True
     ):
         if row >= 0 and split == part.splits[row]:
             best = f"{probabilities[row].max():.6f}"
-            yield path, digest.tobytes().hex(), split, label, predicted[row], best
+            yield names.get(path, path), digest.tobytes().hex(), split, label, predicted[row], best
 
 
 def versions() -> dict[str, str]:

@@ -25,6 +25,7 @@ from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.failures import by_reason, write_conflicts
+from bottleneck.images.given import Given
 from bottleneck.images.listing import Frame, Images, Values
 from bottleneck.images.scan import Progress, read_unknown
 from bottleneck.images.survey import Survey, conflicts
@@ -95,7 +96,7 @@ _PASSES = 3  # of which one is needed, unless features vanish
 
 
 def extract(
-    images: Images | None = None,
+    images: Images | Given | None = None,
     *,
     paths: Values | Frame | None = None,
     labels: bool | Values = True,
@@ -132,7 +133,7 @@ def extract(
 
     Parameters
     ----------
-    images : path, DataFrame or Dataset, optional
+    images : path, DataFrame, Dataset or Given, optional
         See `bottleneck.scan`. By default what was last extracted in the current folder with this cache, else the
         current folder itself.
     paths, labels, splits, groups, path_column, label_column, split_column, group_column
@@ -178,7 +179,7 @@ def extract(
     runs = expanded(runs)
     named = Columns(path_column, label_column, split_column, group_column)
     lists = {"paths": paths, "labels": labels, "splits": splits, "groups": groups}
-    rows = listing_of(home.root, images, lists, named, remember=remember)
+    rows = None if isinstance(images, Given) else listing_of(home.root, images, lists, named, remember=remember)
     chosen = AskedImages.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=named)
     with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as memory:
         weights = weights_of_run(weights, runs)

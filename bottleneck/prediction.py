@@ -1,16 +1,25 @@
-"""Images without labels, a run, and what it says of them; the cache is used and filled."""
+"""A run and images: what its head says of each, in the order in which they are given; the cache is used and filled."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.cache.scans import columns_of
 from bottleneck.errors import ImagesError, RunError
 from bottleneck.extraction import Extraction, extract
+from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.given import Given, given_by, given_in_memory, list_given
+from bottleneck.images.keys import as_digests
+from bottleneck.images.listing import Frame, Values, listed_frame
 from bottleneck.images.scan import Progress
-from bottleneck.runs import Run, best_run, find_run
+from bottleneck.ranking import Choice
+from bottleneck.runs import Run, default_run, find_run
 from bottleneck.utils.paths import expanded
 
 
@@ -21,42 +30,56 @@ class Prediction:
     Parameters
     ----------
     path : str
-    digest : str
-        SHA-256 of the image's bytes, hexadecimal.
-    label : str
-        The most probable class.
-    probability : float
+        As it was given: the cell of a CSV, an argument, or what lies below a folder.
+    digest : str or None
+        SHA-256 of the image's bytes, hexadecimal; None where they could not be read.
+    label : str or None
+        The most probable class; None where the image cannot be used.
+    probability : float or None
         Of `label`.
     top : tuple of (str, float)
         The most probable classes with their probabilities, `label` first.
+    failure : Failure or None
+        Why the image cannot be used.
     """
 
     path: str
-    digest: str
-    label: str
-    probability: float
+    digest: str | None
+    label: str | None
+    probability: float | None
     top: tuple[tuple[str, float], ...]
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
 class Predictions(Sequence[Prediction]):
-    """The predictions of one call, in the order of the paths; behaves as a sequence of `Prediction`.
+    """The predictions of one call: one for each row and file that was given, in that order, failures among them.
+
+    Behaves as a sequence of `Prediction`. Of an image that cannot be used the label is None, and `failure` says why.
 
     Parameters
     ----------
     run : Run
-        Whose head spoke.
+        Whose head was used.
     items : tuple of Prediction
     failures : tuple of Failure
-        The images that could not be used.
+        Of the items that cannot be used, with their paths as they were given.
     remarks : tuple of str
         On the engine, where features were computed: that they are less exact than they should be, say.
+    given : Given
+        The images as they were given, with the labels that they came with.
     """
 
     run: Run
     items: tuple[Prediction, ...]
     failures: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
+    given: Given = field(default_factory=lambda: Given((), (), ()), repr=False)
+
+    @property
+    def usable(self) -> tuple[Prediction, ...]:
+        """The items that have a label."""
+        return tuple(item for item in self.items if item.failure is None)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -70,69 +93,161 @@ class Predictions(Sequence[Prediction]):
 
 
 def predict(
-    images: "str | os.PathLike[str] | Dataset",
+    images: str | os.PathLike[str] | Values | Frame | Dataset,
     *,
     run: "str | os.PathLike[str] | Run | None" = None,
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     top: int = 3,
+    path_column: str | None = None,
+    label_column: str | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Classify images with the head of a run.
 
     Parameters
     ----------
-    images : path or Dataset
-        Any folder, image or CSV with a column ``path``.
+    images : path, sequence of paths, DataFrame or Dataset
+        Folders, images and tables with a column ``path``, relative to the table. Labels do not change a prediction.
     run : path or Run, optional
         A run's folder, or its name below `runs`; by default `bottleneck.runs.best_run`.
     cache, runs : path
         Features that are cached are used; others are computed and cached.
     top : int
-        How many classes to tell of each image.
+        How many classes to give for each image.
+    path_column, label_column : str, optional
+        Columns of tables, by default ``path`` and ``label``.
     progress : callable, optional
         As for `bottleneck.scan`.
 
     Returns
     -------
     Predictions
+        One for each row of a CSV, each file of a folder and each other path, in the order in which they are given;
+        the files of a folder are sorted.
 
     Raises
     ------
     RunError
-        If there is no such run, or its backbone is not to be had as it was.
+        If there is no such run, or its backbone cannot be rebuilt as it was.
     ImagesError
         If there is no image, or none that can be used.
     """
-    chosen = _run(run, expanded(runs))
-    done = _features(chosen, images, expanded(cache), expanded(runs), progress)
-    dataset = done.dataset
-    failed = {failure.digest for failure in done.failures}
-    rows = [row for row, digest in enumerate(dataset.digests) if digest.tobytes().hex() not in failed]
-    if not rows:
-        raise ImagesError(f"none of the {done.images} images of {dataset.source} can be used")
-    usable = dataset.subset(rows)
-    probabilities = chosen.head.probabilities(done.store.read(usable.digests))
-    items = []
-    for path, digest, shares in zip(usable.paths, usable.digests, probabilities, strict=True):
-        best = tuple(
-            (chosen.head.classes[code], float(shares[code])) for code in (-shares).argsort(kind="stable")[:top]
-        )
-        items.append(Prediction(path, digest.tobytes().hex(), *best[0], best))
-    return Predictions(chosen, tuple(items), done.failures, done.remarks)
+    columns = Columns(path=path_column, label=label_column)
+    found = classify(images, run=run_for(run, runs).run, cache=cache, runs=runs, progress=progress, columns=columns)
+    items = tuple(_prediction(found, row, top) for row in range(len(found.given)))
+    failures = tuple(item.failure for item in items if item.failure is not None)
+    return Predictions(found.run, items, failures, found.remarks, found.given)
 
 
-def _run(run: "str | os.PathLike[str] | Run | None", runs: Path) -> Run:
+def run_for(run: "str | os.PathLike[str] | Run | None", runs: str | os.PathLike[str]) -> Choice:
+    """Return the run that is meant, and why; by default that of `bottleneck.runs.default_run`.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
     if isinstance(run, Run):
-        return run
+        return Choice(run, "the given run")
     if run is None:
-        return best_run(runs)
-    return find_run(runs, run)
+        return default_run(runs)
+    return Choice(find_run(runs, run), "the named run")
 
 
-def _features(
-    run: Run, images: "str | os.PathLike[str] | Dataset", cache: Path, runs: Path, progress: Progress | None
-) -> Extraction:
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """Images with the probabilities that a run gives them.
+
+    Parameters
+    ----------
+    run : Run
+    given : Given
+        n images, in order.
+    digests : tuple of bytes or None, length n
+        None of a file that could not be read.
+    places : ndarray of int, shape (n,)
+        The row of each image in `probabilities`; -1 where it cannot be used.
+    probabilities : ndarray of float64, shape (m, k)
+    failures : dict of int to Failure
+        Why, by the place of the image, with its path as it is given.
+    remarks : tuple of str
+    """
+
+    run: Run
+    given: Given
+    digests: tuple[bytes | None, ...]
+    places: NDArray[np.intp]
+    probabilities: NDArray[np.float64]
+    failures: dict[int, Failure]
+    remarks: tuple[str, ...]
+
+
+def classify(
+    images: str | os.PathLike[str] | Values | Frame | Dataset | Given,
+    *,
+    run: Run,
+    cache: str | os.PathLike[str],
+    runs: str | os.PathLike[str],
+    progress: Progress | None,
+    columns: Columns | None = None,
+) -> Classified:
+    """Return the probabilities of all classes; parameters and errors are those of `predict`."""
+    given = _given(images, columns or Columns(), cache, runs)
+    named = images if isinstance(images, Dataset) else given
+    done = _features(run, named, expanded(cache), expanded(runs), progress)
+    failed = {failure.path: failure for failure in done.failures}
+    digest_of = dict(zip(done.dataset.paths, (row.tobytes() for row in done.dataset.digests), strict=True))
+    digests = tuple(digest_of.get(file) for file in given.files)
+    failures = {
+        row: Failure(name, failed[file].code, failed[file].message, failed[file].digest)
+        for row, (name, file) in enumerate(zip(given.names, given.files, strict=True))
+        if file in failed
+    }
+    unique = dict.fromkeys(digest for row, digest in enumerate(digests) if digest and row not in failures)
+    if not unique:
+        raise ImagesError(f"none of the {len(given)} images of {given.source} can be used")
+    place = {digest: number for number, digest in enumerate(unique)}
+    return Classified(
+        run=run,
+        given=given,
+        digests=digests,
+        places=np.array([-1 if row in failures else place[digests[row]] for row in range(len(given))], np.intp),
+        probabilities=run.head.probabilities(done.store.read(as_digests(list(unique)))),
+        failures=failures,
+        remarks=done.remarks,
+    )
+
+
+def _given(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Given:
+    if isinstance(images, Given):
+        return images
+    if isinstance(images, Dataset):
+        return given_by(images)
+    if isinstance(images, str | bytes | os.PathLike):
+        images = [images]
+    elif hasattr(images, "columns"):
+        return given_in_memory(listed_frame(images, columns))
+
+    def columns_at(table: Path) -> Columns:
+        """Return those that are named, else those that were named when the table was extracted."""
+        known = columns_of(expanded(cache), table)
+        return Columns(path=columns.path or known.path, label=columns.label or known.label)
+
+    return list_given([os.fsdecode(path) for path in images], columns=columns_at, exclude=(cache, runs))
+
+
+def _prediction(found: Classified, row: int, top: int) -> Prediction:
+    path, digest = found.given.names[row], found.digests[row]
+    hexadecimal = digest.hex() if digest else None
+    if row in found.failures:
+        return Prediction(path, hexadecimal, None, None, (), found.failures[row])
+    shares, classes = found.probabilities[found.places[row]], found.run.head.classes
+    best = tuple((classes[code], float(shares[code])) for code in (-shares).argsort(kind="stable")[:top])
+    return Prediction(path, hexadecimal, *best[0], best)
+
+
+def _features(run: Run, images: Dataset | Given, cache: Path, runs: Path, progress: Progress | None) -> Extraction:
     """Fill the cache for `images` with the run's own backbone."""
     request = run.request
     done = extract(

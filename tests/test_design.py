@@ -39,6 +39,8 @@ STAGES = (
     {"gathering", "leaderboard"},
     {"comparison"},
     {"prediction"},
+    {"unseen", "evaluation_results"},
+    {"run_evaluation"},
     {"demo"},
     {"cli"},
     {"__main__"},

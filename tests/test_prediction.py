@@ -76,11 +76,15 @@ def test_a_single_file_can_be_asked_about(run, folder):
     assert item.path == str(new / "x.jpg")
 
 
-def test_images_that_cannot_be_used_are_listed_and_the_rest_is_predicted(run, folder):
+def test_images_that_cannot_be_used_keep_their_place_and_the_rest_is_predicted(run, folder):
     new = folder({"x.jpg": 900, "bad.jpg": b"<html>"}, name="new")
     found = predict(new)
-    assert [Path(item.path).name for item in found] == ["x.jpg"]
+    assert [(Path(item.path).name, item.label is None) for item in found] == [("bad.jpg", True), ("x.jpg", False)]
+    assert found[0].probability is None
+    assert found[0].top == ()
+    assert found[0].failure == found.failures[0]
     assert [(Path(failure.path).name, failure.code) for failure in found.failures] == [("bad.jpg", "not-an-image")]
+    assert found.usable == (found[1],)
 
 
 def test_only_unusable_images_are_an_error(run, folder):

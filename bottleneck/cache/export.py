@@ -14,6 +14,7 @@ from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
 from bottleneck.files import replacing
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.given import names_in_table
 from bottleneck.utils.paths import expanded
 
 LAYOUTS = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".parquet": "parquet"}
@@ -22,7 +23,7 @@ _GROUP_ROWS = 16_384  # rows of a row group of a Parquet file
 
 
 def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: str | None = None) -> None:
-    r"""Write the features of a dataset, a row a path, in the order of the paths.
+    r"""Write the features of a dataset, a row a path, in the order of the paths; those of a CSV as they stand there.
 
     Columns, or arrays, are ``digest`` (64 hexadecimal digits), ``path``, ``label`` (empty, or null in Parquet, where
     there is none), ``split`` and ``features`` ``(n, d)``, float32 or float16 as they are stored.
@@ -54,9 +55,10 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
     layout = layout or layout_of(path)
     if not len(dataset):
         raise CacheError(f"expected images of {dataset.source} with features, found none to write to {path}")
+    names = names_in_table(dataset)
     texts = {
         "digest": [row.tobytes().hex() for row in dataset.digests],
-        "path": [_utf8(name) for name in dataset.paths],
+        "path": [_utf8(names.get(path, path)) for path in dataset.paths],
         "label": [_utf8(label or "") for label in dataset.labels],
         "split": list(dataset.splits),
     }

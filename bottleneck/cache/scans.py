@@ -16,6 +16,7 @@ from bottleneck.files import canonical_json, read_json, sha256_hex, write_change
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import write_table
+from bottleneck.images.given import names_in_table
 from bottleneck.images.listing import Listing
 from bottleneck.images.splits import Shares
 from bottleneck.images.table import is_table
@@ -39,8 +40,14 @@ def save_scan(cache: Path, dataset: Dataset) -> None:
     }
     with writing(cache):
         write_changed(_path(cache, dataset.source), canonical_json(value))  # one line: it may list a million images
-        write_table(failures_path(cache, dataset.source), dataset.failures)
+        write_table(failures_path(cache, dataset.source), _as_in_table(dataset))
         _old_path(cache, dataset.source).unlink(missing_ok=True)
+
+
+def _as_in_table(dataset: Dataset) -> list[Failure]:
+    """Return the failures; of the images of a CSV with their paths as they stand there."""
+    names = names_in_table(dataset) if dataset.failures else {}
+    return [replace(failure, path=names.get(failure.path, failure.path)) for failure in dataset.failures]
 
 
 def has_scan(cache: Path, source: Path) -> bool:

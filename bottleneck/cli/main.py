@@ -11,6 +11,7 @@ from bottleneck.cli.cache import cache
 from bottleneck.cli.common import InOrder
 from bottleneck.cli.compare import compare
 from bottleneck.cli.demo import demo
+from bottleneck.cli.evaluate import evaluate
 from bottleneck.cli.extract import extract
 from bottleneck.cli.finetune import finetune
 from bottleneck.cli.fit import fit
@@ -35,7 +36,7 @@ def cli() -> None:
     """Hold the commands."""
 
 
-for _command in (extract, fit, finetune, compare, predict, models, inspect, cache, demo):
+for _command in (extract, fit, finetune, compare, predict, evaluate, models, inspect, cache, demo):
     cli.add_command(_command)
 
 

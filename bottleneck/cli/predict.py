@@ -10,8 +10,11 @@ from bottleneck.garbage import no_collection
 
 
 @command("predict", short_help="Classify images with a run.")
-@click.argument("images")
-@click.option("--run", help="A run's folder or name.  [default: the best of the last images by cross-validation]")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--run", help="A run's folder or name.  [default: see below]")
+@click.option("--no-labels", is_flag=True, help="Do not compare with labels that the images come with.")
+@click.option("--path-column", metavar="NAME", help="Column of a table that holds the paths.  [default: path]")
+@click.option("--label-column", metavar="NAME", help="Column of the labels.  [default: label]")
 @click.option(
     "--format",
     "layout",
@@ -19,10 +22,13 @@ from bottleneck.garbage import no_collection
     help="[default: as the name of --out ends, else table]",
 )
 @click.option("--out", type=click.Path(dir_okay=False), callback=at_home, help="Write there instead of to stdout.")
-@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes told of each image.")
+@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes given for each image.")
 def predict(
-    images: str,
+    images: tuple[str, ...],
     run: str | None,
+    no_labels: bool,
+    path_column: str | None,
+    label_column: str | None,
     layout: str | None,
     out: str | None,
     top: int,
@@ -30,18 +36,39 @@ def predict(
     cache: str,
     runs: str,
 ) -> None:
-    """Say of each image its label, how probable it is, and the next two.
+    """Predict each image's label and probability, and the next two labels.
 
-    IMAGES is any folder, image, or CSV with a column path. --json prints one JSON object a line, as --format jsonl.
+    IMAGES are folders, images and CSVs with a column path, in any number. The output has a row for each row and file
+    that is given, in that order, with its path as it is given; one that cannot be used has no label, but a code and a
+    message. --json prints one JSON object a line, as --format jsonl.
+
+    Where images come with labels (class folders, or a column label) a line on stderr says how many predictions are
+    right, without the images that the run was trained on.
+
+    The default run is the first on the images of the latest run, until a later one is better by more than chance.
     """
     with no_collection():
         from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
+        from bottleneck.cli.show_evaluate import summary_lines
         from bottleneck.prediction import predict as classify
+        from bottleneck.prediction import run_for
+        from bottleneck.run_evaluation import summary
 
     by_suffix = {".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}.get(Path(out or "").suffix.lower(), "table")
     layout = "jsonl" if as_json else layout or by_suffix
+    chosen = run_for(run, runs)
+    say(str(chosen))
     with progress_bar(hidden=as_json) as progress:
-        found = classify(images, run=run, cache=cache, runs=runs, top=top, progress=progress)
+        found = classify(
+            list(images),
+            run=chosen.run,
+            cache=cache,
+            runs=runs,
+            top=top,
+            path_column=path_column,
+            label_column=label_column,
+            progress=progress,
+        )
     with click.open_file(out or "-", "w", encoding="utf-8", errors="surrogateescape") as target:
         if layout == "table":
             predictions_table(found, target)
@@ -52,5 +79,10 @@ def predict(
     failures_list(found.failures)
     for remark in found.remarks:
         say(remark)
+    if not no_labels and (compared := summary(found)):
+        summary_lines(compared, found.run)
     kind = "validated" if found.run.is_tuned else "cv"
-    say(f"{len(found)} predicted, {len(found.failures)} failed, by {found.run.path} ({kind} {found.run.score:.1%})")
+    say(
+        f"{len(found.usable)} predicted, {len(found.failures)} failed, by {found.run.path} "
+        f"({kind} {found.run.score:.1%})"
+    )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers woul
     from bottleneck.runs import Run
 
 _FAILURES = 3  # paths that are shown of each reason
-_CONFUSION_CLASSES = 12
+CONFUSION_CLASSES = 12
 _CLASSES = 8
 
 
@@ -105,9 +105,9 @@ def run_report(run: Run) -> None:
     if aside:
         say(f"{aside} val images are kept aside (for fine-tuning, later); --split 80/0/20 would hold all out")
     console = plain_console()
-    console.print(_classes_table(metrics))
-    if len(metrics["classes"]) <= _CONFUSION_CLASSES:
-        console.print(_confusion_table(metrics))
+    console.print(classes_table(metrics))
+    if len(metrics["classes"]) <= CONFUSION_CLASSES:
+        console.print(confusion_table(metrics))
     say(
         f"accuracy {metrics['accuracy']:.1%} on {card['n_heldout']} held-out images ({card['heldout']}), "
         f"95 % interval {low:.1%} to {high:.1%}; balanced {metrics['balanced_accuracy']:.1%}, "
@@ -205,6 +205,9 @@ def predictions_table(predictions: Predictions, target: IO[str]) -> None:
     table.add_column("probability", justify="right", no_wrap=True)
     table.add_column("next", no_wrap=True)
     for item in predictions:
+        if item.failure:
+            table.add_row(item.path, "", "", f"failed: {item.failure.code}")
+            continue
         runners_up = ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:])
         table.add_row(item.path, item.label, f"{item.probability:.3f}", runners_up)
     width = max((len(item.path) for item in predictions), default=0) + 80
@@ -212,34 +215,41 @@ def predictions_table(predictions: Predictions, target: IO[str]) -> None:
 
 
 def prediction_rows(predictions: Predictions, top: int) -> Iterator[list[object]]:
-    """Yield a header and a row an image: path, digest, label, probability, label_2, probability_2, ..."""
+    """Yield a header and a row an image: path, digest, label, probability, label_2, probability_2, ..., code, message.
+
+    Of an image that cannot be used the labels and probabilities are empty; code and message are those of the others.
+    """
     count = min(top, len(predictions.run.card["classes"]))
     more = [name for place in range(2, count + 1) for name in (f"label_{place}", f"probability_{place}")]
-    yield ["path", "digest", "label", "probability", *more]
+    yield ["path", "digest", "label", "probability", *more, "code", "message"]
     for item in predictions:
+        if item.failure:
+            yield [item.path, item.digest or "", *[""] * 2 * count, item.failure.code, item.failure.message]
+            continue
         cells = [cell for label, share in item.top for cell in (label, f"{share:.6f}")]
-        yield [item.path, item.digest, *cells]
+        yield [item.path, item.digest, *cells, "", ""]
 
 
 def prediction_lines(predictions: Predictions) -> Iterator[str]:
-    """Yield a JSON object an image; one that could not be used has a code and a message, and no label."""
+    """Yield a JSON object an image, in order; one that cannot be used has a code and a message, and no label."""
     for item in predictions:
-        top = [{"label": label, "probability": share} for label, share in item.top]
         found = {"path": item.path, "digest": item.digest, "label": item.label, "probability": item.probability}
+        if item.failure:
+            yield json.dumps({**found, "error": {"code": item.failure.code, "message": item.failure.message}})
+            continue
+        top = [{"label": label, "probability": share} for label, share in item.top]
         yield json.dumps({**found, "top": top})
-    for failure in predictions.failures:
-        lost = {"path": failure.path, "digest": failure.digest, "label": None, "probability": None}
-        yield json.dumps({**lost, "error": {"code": failure.code, "message": failure.message}})
 
 
-def _classes_table(metrics: dict[str, Any]) -> Table:
+def classes_table(metrics: dict[str, Any]) -> Table:
+    """Return precision, recall and F1 of each class."""
     table = Table("class", "images", "precision", "recall", "F1", box=box.SIMPLE_HEAD)
     for name, row in metrics["per_class"].items():
         table.add_row(name, str(row["n"]), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")))
     return table
 
 
-def _confusion_table(metrics: dict[str, Any]) -> Table:
+def confusion_table(metrics: dict[str, Any]) -> Table:
     """Return labels as rows, predictions as columns."""
     classes, counts = metrics["classes"], metrics["confusion"]
     table = Table("label \\ predicted", *classes, box=box.SIMPLE_HEAD)

@@ -134,6 +134,20 @@ def listed(
     return _with_source(found, cache)
 
 
+def listed_frame(frame: Any, columns: Columns) -> Listing:
+    """Return the rows of a DataFrame, with labels if there is a column of them.
+
+    Raises
+    ------
+    ImagesError
+        If it has no column of paths, or a path is missing; the place is named.
+    """
+    try:
+        return _of_frame(frame, columns, labelled=True)
+    except ImagesError:
+        return _of_frame(frame, replace(columns, label=None), labelled=False)
+
+
 def _of_lists(paths: Any, labels: Any, splits: Any, groups: Any) -> Listing:
     files = _column("paths", paths, _path)
     count = len(files)

@@ -136,7 +136,7 @@ def survey(
         raise ImagesError(f"expected a table with {named.options()}, such as images.csv; {source} is none")
     found = _find(source, labels, skip, named)
     _check(found, source)
-    return _survey_of(found, source, shares, home, named)
+    return survey_of(found, source, shares, home, named)
 
 
 def survey_listed(listing: Listing, *, shares: Shares, cache: str | os.PathLike[str] | None) -> Survey:
@@ -144,10 +144,10 @@ def survey_listed(listing: Listing, *, shares: Shares, cache: str | os.PathLike[
     found = listing.found()
     _check(found, listing.source)
     home = None if cache is None else expanded(cache)
-    return _survey_of(found, listing.source, shares, home, Columns())
+    return survey_of(found, listing.source, shares, home, Columns())
 
 
-def _survey_of(found: Found, source: Path, shares: Shares, cache: Path | None, columns: Columns) -> Survey:
+def survey_of(found: Found, source: Path, shares: Shares, cache: Path | None, columns: Columns) -> Survey:
     """Return a survey of files that were found; what is known of their digests is recalled."""
     memo = DigestMemo(cache / "digests.sqlite") if cache is not None else None
     full = [os.path.abspath(path) for path in found.paths]
@@ -177,7 +177,7 @@ def _signatures(paths: list[str]) -> Iterator[tuple[str, Signature]]:
 
 def _check(found: Found, source: Path) -> None:
     if not found.paths and not found.failures:
-        raise ImagesError(f"expected images in {source}, found none{_ignored(dict(sorted(found.ignored.items())))}")
+        raise no_images(source, found)
     classes = sorted({label for label in found.labels if label is not None})
     if len(classes) == 1:
         raise ImagesError(
@@ -223,6 +223,11 @@ def _with_labels(dataset: Dataset, rows: list[int]) -> str:
     for label, row in {dataset.labels[row]: row for row in reversed(rows)}.items():
         first.setdefault(from_images(dataset.paths[row], dataset.source), []).append(str(label))
     return " and ".join(f"{path} ({', '.join(sorted(labels))})" for path, labels in sorted(first.items()))
+
+
+def no_images(source: str | os.PathLike[str], found: Found) -> ImagesError:
+    """Return the error for a source without images, which says what was passed over."""
+    return ImagesError(f"expected images in {source}, found none{_ignored(dict(sorted(found.ignored.items())))}")
 
 
 def _ignored(ignored: dict[str, int]) -> str:

@@ -80,7 +80,7 @@ def find_listed(path: Path, *, labelled: bool, columns: Columns | None = None) -
     return found
 
 
-def read_table(path: Path, *, labelled: bool, columns: Columns | None = None) -> Table:
+def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, partly: bool = False) -> Table:
     """Read a table of images.
 
     Parameters
@@ -91,6 +91,8 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None) ->
         Whether labels, splits and groups are used; if not, only the paths are read.
     columns : Columns, optional
         Names of the columns, where they are not the usual ones.
+    partly : bool
+        Whether a row may have no label.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None) ->
     rows: list[Row] = []
     first: list[list[str]] = []
     for line in lines:
-        rows.append(_row(path, line, header, spellings))
+        rows.append(_row(path, line, header, spellings, partly=partly))
         if len(first) < _LOOKED_AT:
             first.append(line.cells)
     return Table(tuple(rows), spellings, header.remark(path, first))
@@ -225,7 +227,7 @@ def _is_row(path: Path, text: str, header: Header) -> bool:
     return len(cells) == len(header.names) and os.path.lexists(_file(path, cells[place].strip()))
 
 
-def _row(path: Path, line: _Line, header: Header, spellings: Spellings) -> Row:
+def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partly: bool) -> Row:
     if line.last > line.first:
         _check_breaks(path, line, header)
     name, given = header.cell(line.cells, "path"), line.cells[header.places["path"]]
@@ -237,14 +239,14 @@ def _row(path: Path, line: _Line, header: Header, spellings: Spellings) -> Row:
     if "label" not in header.places:
         return Row(line.first, given, file)
     label, split, group = (header.cell(line.cells, role) for role in ("label", "split", "group"))
-    if not label:
+    if not label and not partly:
         raise ImagesError(f"{path}, line {line.first}: expected a label for {printable(name)}, found none")
     if not is_unicode(label + group):
         raise ImagesError(f"{path}, line {line.first}: expected UTF-8, found other bytes; save the table as CSV UTF-8")
     known = header.split(split) if split else None
     if split and known is None:
         raise ImagesError(f"{path}, line {line.first}: expected a split train, val or test, found {split!r}")
-    return Row(line.first, given, file, spellings.normal(label), known, spellings.normal(group) or None)
+    return Row(line.first, given, file, spellings.normal(label) or None, known, spellings.normal(group) or None)
 
 
 def _file(table: Path, name: str) -> str:

@@ -62,7 +62,10 @@ def test_the_launcher_in_a_checkout_is_the_command(tmp_path):
 
 
 def test_commands_are_listed_in_the_order_of_the_work():
-    work, about = ["extract", "fit", "finetune", "compare", "predict"], ["models", "inspect", "cache", "demo"]
+    work, about = (
+        ["extract", "fit", "finetune", "compare", "predict", "evaluate"],
+        ["models", "inspect", "cache", "demo"],
+    )
     assert list(cli.list_commands(None)) == [*work, *about]
 
 
@@ -113,8 +116,8 @@ def test_from_folder_to_predictions_as_json(folder):
     lines = [json.loads(line) for line in out.splitlines()]
     assert len(lines) == 17
     assert set(lines[0]) >= {"path", "digest", "label", "probability"}
-    assert lines[-1]["label"] is None
-    assert lines[-1]["error"]["code"] == "not-an-image"
+    assert [line["path"] for line in lines if line["label"] is None] == [str(images / "a/bad.jpg")]
+    assert lines[8]["error"]["code"] == "not-an-image", "in its place"
     assert "1 failed" in err
 
 
@@ -132,7 +135,7 @@ def test_predictions_as_csv_into_a_file(folder, tmp_path):
     run("fit", "--split", "60/0/40")
     assert run("predict", images, "--format", "csv", "--out", tmp_path / "p.csv")[0] == ""
     lines = (tmp_path / "p.csv").read_text().splitlines()
-    assert lines[0] == "path,digest,label,probability,label_2,probability_2"
+    assert lines[0] == "path,digest,label,probability,label_2,probability_2,code,message"
     assert len(lines) == 17
 
 

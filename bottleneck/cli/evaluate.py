@@ -1,0 +1,101 @@
+"""``bottleneck evaluate``."""
+
+import json
+from pathlib import Path
+
+import click
+
+from bottleneck.cli.common import at_home, command, progress_bar, put_json, say
+from bottleneck.garbage import no_collection
+
+_ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
+
+
+@command("evaluate", short_help="Test a run on labelled images.")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--run", help="A run's folder or name.  [default: as of `bottleneck predict`]")
+@click.option("--against", metavar="RUN", help="Test the difference from this run, on the same images.")
+@click.option("--path-column", metavar="NAME", help="Column of a table that holds the paths.  [default: path]")
+@click.option("--label-column", metavar="NAME", help="Column of the labels.  [default: label]")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["table", "csv", "json"]),
+    help="csv: the errors alone.  [default: as the name of --out ends, else table]",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    callback=at_home,
+    help="Write there too: .txt, .csv or .json.",
+)
+def evaluate(
+    images: tuple[str, ...],
+    run: str | None,
+    against: str | None,
+    path_column: str | None,
+    label_column: str | None,
+    layout: str | None,
+    out: str | None,
+    as_json: bool,
+    cache: str,
+    runs: str,
+) -> None:
+    """Compare a run's predictions with the labels of images that it was not trained on.
+
+    IMAGES are folders of class folders, with or without train, val and test above them, and CSVs with columns
+    path,label, in any number. Images that the run, or the one it is compared with, was trained on are left out and
+    counted; each image counts once.
+
+    Prints accuracy with its 95 % interval, figures for each class, the confusion matrix, calibration, and the most
+    confident errors; --format csv, --out errors.csv and --json list all of them.
+    """
+    with no_collection():
+        from bottleneck.cli.show_evaluate import errors_table, evaluation_lines, evaluation_report
+        from bottleneck.prediction import run_for
+        from bottleneck.run_evaluation import evaluate as test
+
+    layout = _layout(out, layout)
+    chosen = run_for(run, runs)
+    say(str(chosen))
+    with progress_bar(hidden=as_json) as progress:
+        found = test(
+            list(images),
+            run=chosen.run,
+            against=against,
+            cache=cache,
+            runs=runs,
+            path_column=path_column,
+            label_column=label_column,
+            progress=progress,
+        )
+    texts = {
+        "csv": lambda: errors_table(found),
+        "json": lambda: json.dumps(found.to_json()) + "\n",
+        "table": lambda: evaluation_report(found),
+    }
+    evaluation_lines(found)
+    if out and out != "-":
+        with open(out, "w", encoding="utf-8", errors="surrogateescape") as target:
+            target.write(texts[layout]())
+    if as_json:
+        put_json(found.to_json())
+    else:
+        click.echo(texts["table" if out and out != "-" else layout](), nl=False)
+
+
+def _layout(out: str | None, layout: str | None) -> str:
+    """Return the format that is named, or that the file's name tells.
+
+    Raises
+    ------
+    click.UsageError
+        If its ending is that of no format.
+    """
+    ending = Path(out or "").suffix.lower()
+    if layout or not ending:
+        return layout or "table"
+    if ending not in _ENDINGS:
+        raise click.UsageError(f"expected --out FILE to end in one of {', '.join(_ENDINGS)}, or --format; got {out!r}")
+    return _ENDINGS[ending]

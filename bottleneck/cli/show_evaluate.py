@@ -1,0 +1,182 @@
+"""How an evaluation looks: a report for people, the errors as CSV, and what was left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bottleneck.cli.common import say
+from bottleneck.cli.show import CONFUSION_CLASSES, classes_table, confusion_table, failures_list
+
+if TYPE_CHECKING:
+    from bottleneck.evaluation_results import Evaluation, Summary
+    from bottleneck.runs import Run
+    from bottleneck.unseen import Left
+
+ERRORS = ("path", "digest", "label", "predicted", "probability", "label_probability")
+_SHOWN = 10  # errors on a screen
+_WIDTH = 160  # of a table in a file
+
+
+def evaluation_report(found: Evaluation) -> str:
+    """Return the figures, the tables and the most confident errors as text."""
+    metrics = found.metrics
+    lines: list[str | Table] = [
+        f"{found.run.name} on {_count(found.n, 'image')}: {_accuracy(found)}",
+        classes_table(metrics),
+    ]
+    if len(metrics["classes"]) <= CONFUSION_CLASSES:
+        lines.append(confusion_table(metrics))
+    lines.append(
+        f"balanced accuracy {metrics['balanced_accuracy']:.1%}, macro F1 {metrics['macro_f1']:.3f}{_top(metrics)}"
+    )
+    lines.append(
+        f"calibration: mean probability {metrics['mean_confidence']:.1%} at an accuracy of {found.accuracy:.1%}, "
+        f"calibration error {metrics['ece']:.3f}, log-loss {metrics['log_loss']:.3f}, Brier score "
+        f"{metrics['brier']:.3f}"
+    )
+    lines += _errors(found)
+    lines += _against(found)
+    return _text(lines)
+
+
+def evaluation_lines(found: Evaluation) -> None:
+    """Say where the labels come from, and what was left out, on stderr."""
+    say(f"compared with {' and '.join(found.labels_from)}")
+    for line in _left(found.left, found.run, against=found.against is not None):
+        say(line)
+    for run in found.unrecorded:
+        say(_unrecorded(run))
+    if found.selected_by:
+        say(
+            f"{_count(found.selected_by, 'image')} among them selected the epoch of a fine-tuning: the accuracy is "
+            f"optimistic"
+        )
+    if found.unknown_labels:
+        listed = ", ".join(f"{name} ({count})" for name, count in list(found.unknown_labels.items())[:_SHOWN])
+        more = f" and {len(found.unknown_labels) - _SHOWN} more" if len(found.unknown_labels) > _SHOWN else ""
+        say(f"warning: labels that are no class of {found.run.name} count as wrong: {listed}{more}")
+    for remark in found.remarks:
+        say(remark)
+    failures_list(found.failures)
+
+
+def errors_table(found: Evaluation) -> str:
+    """Return all errors as CSV, the most confident first."""
+    text = io.StringIO()
+    rows = (
+        [
+            error.path,
+            error.digest,
+            error.label,
+            error.predicted,
+            f"{error.probability:.6f}",
+            f"{error.label_probability:.6f}",
+        ]
+        for error in found.errors
+    )
+    csv.writer(text, lineterminator="\n").writerows([ERRORS, *rows])
+    return text.getvalue()
+
+
+def summary_lines(found: Summary, run: Run) -> None:
+    """Say how right predictions are, and on which images."""
+    for line in found.passed_over:
+        say(line)
+    if not found.labels_from:
+        return
+    labels = " and ".join(found.labels_from)
+    if not found.n:
+        say(f"not compared with {labels}: {'; '.join(_left(found.left, run)) or 'no image has a label'}")
+        return
+    low, high = found.accuracy_ci95
+    say(
+        f"compared with {labels}: {found.right} of {found.n} right, accuracy {found.right / found.n:.1%}, 95 % "
+        f"interval {low:.1%} to {high:.1%}; --no-labels leaves this out"
+    )
+    for line in _left(found.left, run):
+        say(line)
+    if found.unrecorded:
+        say(_unrecorded(run))
+
+
+def _left(left: Left, run: Run, *, against: bool = False) -> list[str]:
+    """Return a sentence for each reason for which images are left out."""
+    who = "one of the runs" if against else run.name
+    lines = []
+    if left.trained_on:
+        lines.append(f"{_count(left.trained_on, 'image')} left out, on which {who} was trained")
+    if left.copies:
+        lines.append(f"{_count(left.copies, 'copy', 'copies')} left out: each image counts once")
+    if left.two_labels:
+        lines.append(f"{_count(left.two_labels, 'image')} left out, with more than one label")
+    if left.unlabelled:
+        lines.append(f"{_count(left.unlabelled, 'image')} left out, without a label")
+    return lines
+
+
+def _unrecorded(run: Run) -> str:
+    return (
+        f"warning: {run.name} does not record all images that it was trained on, so they are not left out and the "
+        f"accuracy may be optimistic; a run that is fitted again records them"
+    )
+
+
+def _accuracy(found: Evaluation) -> str:
+    low, high = found.accuracy_ci95
+    return f"accuracy {found.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%}"
+
+
+def _top(metrics: dict[str, Any]) -> str:
+    top = metrics["top5_accuracy"]
+    return "" if top is None else f", right among the first five {top:.1%}"
+
+
+def _errors(found: Evaluation) -> list[str | Table]:
+    if not found.errors:
+        return ["no errors"]
+    table = Table("path", "label", "predicted", "probability", box=box.SIMPLE_HEAD)
+    for error in found.errors[:_SHOWN]:
+        table.add_row(error.path, error.label, error.predicted, f"{error.probability:.3f}")
+    count = len(found.errors)
+    said = f"{_count(count, 'error')}, the most confident first"
+    more = [f"... and {count - _SHOWN} more: --out errors.csv lists all"] if count > _SHOWN else []
+    return [said, table, *more]
+
+
+def _against(found: Evaluation) -> list[str | Table]:
+    other = found.against
+    if other is None:
+        return []
+    low, high = other.accuracy_ci95
+    verdicts = {
+        "better": f"{found.run.name} is better",
+        "worse": f"{found.run.name} is worse",
+        "not told apart": "the two are not told apart",
+    }
+    return [
+        f"against {other.run.name}: accuracy {other.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%} on the same "
+        f"images",
+        f"only {found.run.name} is right about {other.only_run}, only {other.run.name} about {other.only_against}; "
+        f"McNemar's test p = {other.p_value:.2g}: {verdicts[other.verdict]}",
+    ]
+
+
+def _text(things: list[str | Table]) -> str:
+    text = io.StringIO()
+    console = Console(file=text, width=_WIDTH, markup=False, highlight=False, soft_wrap=False)
+    for thing in things:
+        if isinstance(thing, str):
+            text.write(thing + "\n")
+        else:
+            console.print(thing)
+    return text.getvalue()
+
+
+def _count(count: int, noun: str, plural: str | None = None) -> str:
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -1,0 +1,237 @@
+"""Images as a user names them, in order: one entry for each row of a table and each file, repeated ones too."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bottleneck.errors import ImagesError
+from bottleneck.images.columns import Columns
+from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.folders import Found, find_labelled, find_unlabelled
+from bottleneck.images.listing import Listing
+from bottleneck.images.splits import Shares
+from bottleneck.images.survey import Survey, no_images, survey_of
+from bottleneck.images.table import Table, is_table, read_table
+from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import normal
+
+FOLDER, TABLE, FILE = "folder", "table", "file"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One of the arguments that name images: a folder, a CSV, or a file.
+
+    Parameters
+    ----------
+    name : str
+        The argument.
+    kind : str
+        ``folder``, ``table`` or ``file``.
+    labels : tuple of str or None
+        Of each of its entries: the class folder, or the cell of the column of labels.
+    problem : str or None
+        Why a table gives no labels.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str | None, ...]
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        named = {FOLDER: "the folders of", TABLE: "the column of labels of"}.get(self.kind, "the labels of")
+        return f"{named} {self.name}"
+
+
+@dataclass(frozen=True)
+class Given:
+    """Image files in the order in which they are given.
+
+    Parameters
+    ----------
+    names : tuple of str, length n
+        Each path as it is given: the cell of a CSV, the argument, or what lies below it.
+    files : tuple of str, length n
+        Where each file is, seen from the current folder.
+    origins : tuple of Origin
+        Where they come from; their entries are in the same order.
+    failures : tuple of Failure
+        Files that are known to be unreadable, by their place in `files`.
+    ignored : dict of str to int
+        How many files of the folders were passed over, by reason.
+    """
+
+    names: tuple[str, ...]
+    files: tuple[str, ...]
+    origins: tuple[Origin, ...]
+    failures: tuple[Failure, ...] = ()
+    ignored: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """The label of each entry; None where nothing gives one."""
+        return tuple(label for origin in self.origins for label in origin.labels)
+
+    @property
+    def source(self) -> Path:
+        """What messages call all of them."""
+        return Path(self.origins[0].name) if len(self.origins) == 1 else Path()
+
+    def survey(self, cache: str | os.PathLike[str] | None) -> Survey:
+        """Return the files for an extraction, each once; what the cache knows of their digests is recalled."""
+        lost = {failure.path for failure in self.failures}
+        paths = [path for path in dict.fromkeys(self.files) if path not in lost]
+        found = Found(failures=list(self.failures), ignored=Counter(self.ignored))
+        for path in paths:
+            found.add(path, None)
+        home = None if cache is None else expanded(cache)
+        return survey_of(found, self.source, Shares(), home, Columns())
+
+
+def given_by(dataset: Dataset) -> Given:
+    """Return the images of a scan in its order; files that could not be read come last."""
+    names = (*dataset.paths, *(failure.path for failure in dataset.failures))
+    labels = (*dataset.labels, *(None for _ in dataset.failures))
+    return Given(names, names, (Origin(str(dataset.source), FILE, labels),), tuple(dataset.failures))
+
+
+def given_in_memory(listing: Listing) -> Given:
+    """Return the rows of a DataFrame."""
+    return Given(listing.paths, listing.paths, (Origin("the table", TABLE, listing.labels),))
+
+
+def list_given(
+    images: Sequence[str],
+    *,
+    labelled: bool = True,
+    columns: Callable[[Path], Columns] = lambda _: Columns(),
+    exclude: Collection[str | os.PathLike[str]],
+) -> Given:
+    """Return the images that some folders, tables and files name, in their order.
+
+    Parameters
+    ----------
+    images : sequence of str
+        A file that does not exist is an image that fails, unless it is the only one.
+    labelled : bool
+        Whether labels are read: of class folders, and from a column.
+    columns : callable, optional
+        Gives those of a table, where they are not the usual ones.
+    exclude : collection of paths
+        Folders that are never searched.
+
+    Raises
+    ------
+    ImagesError
+        If none is named, a folder holds no image, or a table is broken.
+    """
+    if not images or not all(images):
+        found = "an empty name" if images else "none"
+        raise ImagesError(f"expected the path of a folder, a table or an image, got {found}")
+    if len(images) == 1 and not os.path.lexists(expanded(images[0])):
+        raise ImagesError(f"expected a folder of images, a table or an image; {images[0]} does not exist")
+    skip = {expanded(folder).resolve() for folder in exclude}
+    parts = [_list_one(name, labelled, columns, skip) for name in images]
+    ignored: Counter[str] = Counter()
+    for part in parts:
+        ignored.update(part.ignored)
+    return Given(
+        tuple(name for part in parts for name in part.names),
+        tuple(file for part in parts for file in part.files),
+        tuple(origin for part in parts for origin in part.origins),
+        tuple(dict.fromkeys(failure for part in parts for failure in part.failures)),
+        dict(sorted(ignored.items())),
+    )
+
+
+def names_in_table(dataset: Dataset) -> dict[str, str]:
+    """Return path -> cell for the images of a table, so that what is written about them can be joined to it.
+
+    Of a folder, and where the table is gone or broken, nothing is returned.
+    """
+    if not is_table(dataset.source):
+        return {}
+    with suppress(ImagesError, OSError):
+        rows = read_table(dataset.source, labelled=False, columns=dataset.columns).rows
+        where = _Places()
+        cells = {where.of(row.file): row.path for row in reversed(rows)}
+        paths = (*dataset.paths, *(failure.path for failure in dataset.failures))
+        return {path: cells[where.of(path)] for path in paths if where.of(path) in cells}
+    return {}
+
+
+class _Places:
+    """Knows where files are, whatever way leads to their folders; each folder is asked once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def of(self, path: str) -> str:
+        """Return the path from the root, without links in its folder."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
+
+
+def _list_one(name: str, labelled: bool, columns: Callable[[Path], Columns], exclude: set[Path]) -> Given:
+    place = expanded(name)
+    if os.path.isdir(place):
+        return _list_folder(name, place, labelled, exclude)
+    if is_table(place):
+        return _list_table(name, place, labelled, columns(place))
+    return Given((name,), (str(place),), (Origin(name, FILE, (None,)),))
+
+
+def _list_folder(name: str, folder: Path, labelled: bool, exclude: set[Path]) -> Given:
+    """Return every image below a folder, in the order of their paths, those that cannot be read among them."""
+    found = find_unlabelled(folder, exclude)
+    files = sorted([*found.paths, *(failure.path for failure in found.failures)], key=lambda file: Path(file).parts)
+    if not files:
+        raise no_images(name, found)
+    labels = _class_folders(folder, exclude) if labelled else {}
+    above = len(folder.parts)
+    return Given(
+        tuple(os.path.join(name, *Path(file).parts[above:]) for file in files),
+        tuple(files),
+        (Origin(name, FOLDER, tuple(labels.get(file) for file in files)),),
+        tuple(found.failures),
+        dict(found.ignored),
+    )
+
+
+def _class_folders(folder: Path, exclude: set[Path]) -> dict[str, str | None]:
+    """Return the class folder of each image; nothing where folders are no classes, or of two kinds."""
+    try:
+        found = find_labelled(folder, exclude)
+    except ImagesError:
+        return {}
+    return dict(zip(found.paths, (None if label is None else normal(label) for label in found.labels), strict=True))
+
+
+def _list_table(name: str, path: Path, labelled: bool, columns: Columns) -> Given:
+    table, problem = _read(path, labelled, columns)
+    if not table.rows:
+        raise ImagesError(f"expected images in {name}, found a table without rows")
+    return Given(
+        tuple(row.path for row in table.rows),
+        tuple(row.file for row in table.rows),
+        (Origin(name, TABLE, tuple(row.label for row in table.rows), problem),),
+    )
+
+
+def _read(path: Path, labelled: bool, columns: Columns) -> tuple[Table, str | None]:
+    """Return a table with its labels; where it has none, or they cannot be used, without them and why."""
+    if not labelled:
+        return read_table(path, labelled=False, columns=columns), None
+    try:
+        return read_table(path, labelled=True, columns=columns, partly=True), None
+    except ImagesError as error:
+        return read_table(path, labelled=False, columns=columns), str(error)

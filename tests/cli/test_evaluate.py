@@ -1,0 +1,99 @@
+import csv
+import json
+
+import pytest
+
+from tests import tiny
+from tests.cli.test_compare import run
+
+IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(30)}
+NEW = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(50, 70)}
+
+
+@pytest.fixture
+def new(folder, monkeypatch):
+    tiny.use(monkeypatch)
+    run("extract", folder(IMAGES), "--model", "resnet18")
+    run("fit")
+    return folder(NEW, name="new")
+
+
+def test_a_report_on_stdout_and_the_run_with_the_reason_first_on_stderr(new):
+    out, err = run("evaluate", new, "images")
+    assert "accuracy" in out.splitlines()[0]
+    for word in ("precision", "label \\ predicted", "calibration", "most confident first"):
+        assert word in out
+    assert err.splitlines()[0].endswith(": the only run")
+    assert "images left out, on which" in err
+
+
+def test_json_is_one_object_with_all_errors(new):
+    out, err = run("evaluate", new, "--json")
+    found = json.loads(out)
+    assert found["n"] == len(NEW)
+    assert round((1 - found["accuracy"]) * found["n"]) == len(found["errors"]) > 0
+    assert "the only run" in err
+
+
+@pytest.mark.parametrize("how", ["file", "stdout"])
+def test_the_errors_as_csv(new, tmp_path, how):
+    words = ["--out", tmp_path / "errors.csv"] if how == "file" else ["--format", "csv"]
+    out, _ = run("evaluate", new, *words)
+    text = (tmp_path / "errors.csv").read_text() if how == "file" else out
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == len(json.loads(run("evaluate", new, "--json")[0])["errors"])
+    assert set(rows[0]) == {"path", "digest", "label", "predicted", "probability", "label_probability"}
+
+
+def test_another_run_beside_it(new):
+    fitted = json.loads(run("fit", "--head", "centroid", "--json")[0])
+    out, _ = run("evaluate", new, "--against", fitted["run"])
+    assert "against" in out
+    assert "McNemar's test p =" in out
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["evaluate", "new", "--out", "report.html"], ["predict"]])
+def test_wrong_usage_is_exit_code_2(new, words):
+    run(*words, code=2)
+
+
+@pytest.mark.parametrize("images", ["images/a", "nowhere"])
+def test_what_cannot_be_evaluated_is_exit_code_1(new, images):
+    assert "expected" in run("evaluate", images, code=1)[1]
+
+
+# --- predict ----------------------------------------------------------------------------------------------------
+
+
+def test_predict_takes_several_paths_and_gives_a_row_for_each(new, folder, tmp_path):
+    folder({"bad.jpg": b"<html>"}, name="new")
+    words = ["new/b/50.jpg", "new/bad.jpg", "new/a", "new/b/50.jpg"]
+    out, err = run("predict", *words, "--format", "csv")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["path"] for row in rows] == [*words[:2], *(f"new/a/{number}.jpg" for number in range(50, 70)), words[0]]
+    assert [(row["label"], row["code"]) for row in rows if not row["label"]] == [("", "not-an-image")]
+    assert "22 predicted, 1 failed" in err
+    lines = [json.loads(line) for line in run("predict", *words, "--json")[0].splitlines()]
+    assert [line["path"] for line in lines] == [row["path"] for row in rows]
+    assert lines[1]["error"]["code"] == "not-an-image"
+    run("predict", *words, "--out", tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == out
+    assert "failed: not-an-image" in run("predict", *words)[0]
+
+
+def test_predict_says_how_right_it_is_and_with_what_it_compared(new):
+    err = run("predict", "new")[1]
+    assert "compared with the folders of new: " in err
+    assert "95 % interval" in err
+    assert "images left out, on which" in run("predict", "images")[1]
+    assert "compared with" not in run("predict", "new", "--no-labels")[1]
+    assert "compared with" not in run("predict", "new/a")[1]
+
+
+def test_predict_says_first_which_run_it_takes_on_what_and_why(new):
+    name = json.loads(run("fit", "--head", "centroid", "--json")[0])["run"]
+    first = run("predict", "new")[1].splitlines()[0]
+    assert first.startswith("runs/")
+    assert "/images (60 images): " in first
+    assert "better" in first
+    assert run("predict", "new", "--run", name)[1].splitlines()[0].endswith(": the named run")
