@@ -203,7 +203,8 @@ def _images(
     found = judged(found, train.dataset.digests[trained.tested], trained.tested_right)
     aside = part(usable, store, "val", memory=memory) if heldout != "val" else None
     if aside:  # with images
-        found = judged(found, aside.dataset.digests, score_head(trained.head, aside).right)
+        unseen = found.role_of(aside.dataset.digests) != Role.TRAINED  # a copy may be in both, if that is allowed
+        found = judged(found, aside.dataset.digests[unseen], score_head(trained.head, aside).right[unseen])
     if kept_tuned(store.folder) is None:
         return found
     return found.after(images_of_weights(store.asked(), runs))

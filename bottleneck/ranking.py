@@ -33,9 +33,9 @@ class Choice:
     reason: str
 
     def __str__(self) -> str:
-        data = self.run.card["dataset"]
-        images = f" ({data['used']} images)" if "used" in data else ""
-        return f"{self.run.path}, trained on {data.get('source', 'images')}{images}: {self.reason}"
+        card = self.run.card
+        images = f" ({card['n_train']} training images)" if "n_train" in card else ""
+        return f"{self.run.path}, trained on {card['dataset'].get('source', 'images')}{images}: {self.reason}"
 
 
 def choose(runs: Sequence[Run]) -> Choice:

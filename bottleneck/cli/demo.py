@@ -37,7 +37,7 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
     from bottleneck.demo.tour import examples, prepare
     from bottleneck.extraction import extract
     from bottleneck.fitting import fit
-    from bottleneck.runs import best_run
+    from bottleneck.runs import default_run
 
     started = time.perf_counter()
     console = plain_console()
@@ -51,13 +51,14 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
     say("3. Fit: three heads on the cached features")
     fitted = [fit(images, head=head, cache=cache, runs=runs) for head in _HEADS]
     console.print(runs_table(fitted))
-    best = best_run(runs)
-    say(f"4. Predict: the best by cross-validation is {best.card['head']}; some images it was not trained on")
+    chosen = default_run(runs)
+    best = chosen.run
+    say(f"4. Predict: with the {best.card['head']} head, {chosen.reason}; some images it was not trained on")
     console.print(examples_table(examples(best, _EXAMPLES)))
     seconds = time.perf_counter() - started
     say(f"{seconds:.0f} s in all. Next:")
     for line, comment in (
-        (f"bottleneck predict {images}", "what the best head says of each, from the cache"),
+        (f"bottleneck predict {images}", "what that head says of each, from the cache"),
         ("bottleneck extract YOUR/IMAGES", "your own, in a folder for each class"),
         ("bottleneck fit", "a tested classifier of them"),
     ):

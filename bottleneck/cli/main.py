@@ -25,6 +25,7 @@ bottleneck extract photos/       a frozen network sees each image once
 bottleneck fit --head svm        a head is searched and tested
 bottleneck finetune --last 1     the network is trained on from there, end to end
 bottleneck predict new-photos/   the best run says what they show
+bottleneck evaluate test-photos/ how often that is right
 """
 
 
