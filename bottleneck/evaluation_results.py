@@ -97,6 +97,9 @@ class Evaluation:
         Labels that are no class of the run, with their images, which count as wrong.
     unrecorded : tuple of Run
         Runs that do not record all images that they were trained on, so that these could not be left out.
+    near : tuple of (str, float)
+        Images that look like edited copies of training images, which may make the accuracy too good, with the cosine
+        of their features; the most similar first. They are counted in. See `bottleneck.leaks.near_duplicates`.
     failures : tuple of Failure
     against : Against or None
     remarks : tuple of str
@@ -111,6 +114,7 @@ class Evaluation:
     selected_by: int
     unknown_labels: dict[str, int]
     unrecorded: tuple[Run, ...]
+    near: tuple[tuple[str, float], ...]
     failures: tuple[Failure, ...]
     against: Against | None = None
     remarks: tuple[str, ...] = ()
@@ -141,6 +145,7 @@ class Evaluation:
             "selected_by": self.selected_by,
             "unknown_labels": self.unknown_labels,
             "trained_on_unrecorded": [str(run.path) for run in self.unrecorded],
+            "near_duplicates": [list(pair) for pair in self.near],
             "against": self.against.to_json() if self.against else None,
             "errors": [vars(error) for error in self.errors],
             "failed": len(self.failures),

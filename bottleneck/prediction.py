@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.scans import columns_of
+from bottleneck.cache.store import Store
 from bottleneck.errors import ImagesError, RunError
 from bottleneck.extraction import Extraction, extract
 from bottleneck.images.columns import Columns
@@ -169,6 +170,8 @@ class Classified:
     places : ndarray of int, shape (n,)
         The row of each image in `probabilities`; -1 where it cannot be used.
     probabilities : ndarray of float64, shape (m, k)
+    store : Store
+        Where their features are.
     failures : dict of int to Failure
         Why, by the place of the image, with its path as it is given.
     remarks : tuple of str
@@ -176,6 +179,7 @@ class Classified:
 
     run: Run
     given: Given
+    store: Store
     digests: tuple[bytes | None, ...]
     places: NDArray[np.intp]
     probabilities: NDArray[np.float64]
@@ -211,6 +215,7 @@ def classify(
     return Classified(
         run=run,
         given=given,
+        store=done.store,
         digests=digests,
         places=np.array([-1 if row in failures else place[digests[row]] for row in range(len(given))], np.intp),
         probabilities=run.head.probabilities(done.store.read(as_digests(list(unique)))),

@@ -14,14 +14,19 @@ from bottleneck.evaluation.stats import mcnemar, wilson_interval
 from bottleneck.evaluation_results import Against, Error, Evaluation, Summary
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import as_digests
 from bottleneck.images.listing import Frame, Values
 from bottleneck.images.scan import Progress
+from bottleneck.leaks import near_duplicates
+from bottleneck.parts import allowed
 from bottleneck.prediction import Classified, Predictions, classify, run_for
+from bottleneck.run_images import Role
 from bottleneck.runs import Run
 from bottleneck.unseen import Unseen
 from bottleneck.utils.text import normal
 
 _SHOWN = 8  # names that a message lists
+_COPY = 3 * 4  # bytes of a feature with its copies
 
 
 def evaluate(
@@ -178,9 +183,32 @@ def _evaluation(found: Classified, beside: Classified | None, pool: Unseen) -> E
         selected_by=pool.selected_by,
         unknown_labels=dict(sorted(unknown.items())),
         unrecorded=pool.unrecorded,
+        near=_near(found, rows),
         failures=tuple(failed[row] for row in sorted(failed)),
         against=_against(beside, rows, labels, np.array(labels) == np.array(predicted)) if beside else None,
         remarks=found.remarks + (beside.remarks if beside else ()),
+    )
+
+
+def _near(found: Classified, rows: Sequence[int]) -> tuple[tuple[str, float], ...]:
+    """Return the images that look like copies of training images; none where the features of these are not at hand.
+
+    The classes of the training images, which a run does not record, are those that its head gives them.
+    """
+    known = found.run.images
+    if known is None:
+        return ()
+    trained = known.digests[known.roles == Role.TRAINED]
+    trained = trained[found.store.has(trained)]
+    if not len(trained) or (len(trained) + len(rows)) * found.store.dim() * _COPY > allowed(None):
+        return ()
+    digests = as_digests([found.digests[row] or b"" for row in rows])
+    features = found.store.read(trained)
+    codes = found.run.head.scores(features).argmax(axis=1)
+    pairs, cosines = near_duplicates(features, found.store.read(digests), labels=codes)
+    return tuple(
+        (found.given.names[rows[place]], round(float(cosine), 4))
+        for place, cosine in zip(pairs[:, 1].tolist(), cosines, strict=True)
     )
 
 

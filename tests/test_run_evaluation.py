@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bottleneck import run_evaluation
 from bottleneck.errors import ImagesError, RunError
@@ -168,6 +169,17 @@ def test_images_that_selected_an_epoch_are_counted_in_and_told(run, new):
     more.save(run.path)
     found = evaluate(new)
     assert (found.n, found.selected_by) == (len(NEW), 3)
+
+
+def test_edited_copies_of_training_images_are_told(run, new):
+    dataset = scan("images")
+    path = next(path for path, split in zip(dataset.paths, dataset.splits, strict=True) if split == "train")
+    label = Path(path).parent.name
+    Image.open(path).save(new / label / "edited.png")  # the same pixels in other bytes
+    found = evaluate(new)
+    assert found.near[0] == (str(new / label / "edited.png"), pytest.approx(1.0, abs=1e-3))
+    assert all(cosine >= 0.9 for _, cosine in found.near)
+    assert found.n == len(NEW) + 1
 
 
 def test_the_json_object_has_everything(run, new):

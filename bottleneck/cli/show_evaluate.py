@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ERRORS = ("path", "digest", "label", "predicted", "probability", "label_probability")
 _SHOWN = 10  # errors on a screen
+_NEAR = 3  # near copies that a warning names
 _WIDTH = 160  # of a table in a file
 
 
@@ -56,6 +57,13 @@ def evaluation_lines(found: Evaluation) -> None:
         say(
             f"{_count(found.selected_by, 'image')} among them selected the epoch of a fine-tuning: the accuracy is "
             f"optimistic"
+        )
+    if found.near:
+        shown = ", ".join(f"{path} ({cosine:.2f})" for path, cosine in found.near[:_NEAR])
+        more = f" and {len(found.near) - _NEAR} more" if len(found.near) > _NEAR else ""
+        say(
+            f"warning: {_count(len(found.near), 'image')} among them may be edited copies of training images, and the "
+            f"accuracy too good: {shown}{more}"
         )
     if found.unknown_labels:
         listed = ", ".join(f"{name} ({count})" for name, count in list(found.unknown_labels.items())[:_SHOWN])
