@@ -99,3 +99,28 @@ def test_what_a_run_and_an_export_say_of_a_csv_can_be_joined_to_it(run):
     export(done.store, done.usable, "features.npz")
     assert set(np.load("features.npz")["path"].tolist()) == cells
     assert '"../gone.jpg"' in done.failures_table.read_text()
+
+
+def test_columns_that_were_named_are_known_of_a_table_and_can_be_named_anew(run):
+    rows = [f"{path},{Path(path).parent.name}" for path in sorted(map(str, Path("images").rglob("*.jpg")))]
+    Path("list.csv").write_text("file,kind\n" + "\n".join(rows) + "\n")
+    with pytest.raises(ImagesError, match="--path-column file"):
+        predict("list.csv")
+    extract("list.csv", model="tiny", path_column="file", label_column="kind")
+    found = predict("list.csv")
+    assert [item.path for item in found] == [row.split(",")[0] for row in rows]
+    assert found.given.labels == tuple(row.split(",")[1] for row in rows)
+    Path("other.csv").write_text("file,kind\n" + "\n".join(rows) + "\n")
+    assert predict("other.csv", path_column="file").given.origins[0].problem
+    assert predict("other.csv", path_column="file", label_column="kind").given.labels == found.given.labels
+
+
+def test_a_frame_brings_its_labels(run):
+    frame = pytest.importorskip("pandas").DataFrame({"path": ["images/b/3.jpg", "images/a/3.jpg"], "label": ["b", "a"]})
+    assert predict(frame).given.labels == ("b", "a")
+
+
+@pytest.mark.parametrize("images", ["", [""], ["images", ""]])
+def test_an_empty_name_is_not_the_current_folder(run, images):
+    with pytest.raises(ImagesError, match="an empty name"):
+        predict(images)
