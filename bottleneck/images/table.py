@@ -5,10 +5,11 @@ import io
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bottleneck.errors import ImagesError
+from bottleneck.errors import ImagesError, PathError
 from bottleneck.images.columns import Columns, Header, read_header
 from bottleneck.images.folders import Found
 from bottleneck.utils.paths import expanded
@@ -252,7 +253,8 @@ def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partl
 def _file(table: Path, name: str) -> str:
     """Return where an image is, seen from the current folder."""
     if name.startswith("~") and not os.path.lexists(table.parent / name):
-        return str(expanded(name))
+        with suppress(PathError):  # of a user who does not exist: the row fails, as one whose file is missing
+            return str(expanded(name))
     return str(table.parent / name)
 
 

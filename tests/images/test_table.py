@@ -351,9 +351,11 @@ def test_a_label_or_group_of_other_bytes_is_an_error(table: Table, row: bytes) -
 def test_a_home_in_a_cell_is_found(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    path = table("path", "~/a.jpg", "~b.jpg")
+    path = table("path", "~/a.jpg", "~b.jpg", "~no-such-user.jpg")
     write(path.parent / "~b.jpg", photo(1))
-    assert find_listed(path, labelled=True).paths == sorted([str(path.parent / "~b.jpg"), str(tmp_path / "a.jpg")])
+    assert find_listed(path, labelled=True).paths == sorted(
+        [str(path.parent / "~b.jpg"), str(path.parent / "~no-such-user.jpg"), str(tmp_path / "a.jpg")]
+    )
 
 
 def test_a_path_upwards_is_shown_without_the_way_there(table: Table, tmp_path: Path) -> None:
