@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bottleneck.errors import ImagesError
+from bottleneck.errors import ImagesError, PathError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.folders import Found, find_labelled, find_unlabelled
@@ -182,7 +182,10 @@ class _Places:
 
 
 def _list_one(name: str, labelled: bool, columns: Callable[[Path], Columns], exclude: set[Path]) -> Given:
-    place = expanded(name)
+    try:
+        place = expanded(name)
+    except PathError as error:  # of a user who does not exist: it fails, as a file that is missing
+        return Given((name,), (name,), (Origin(name, FILE, (None,)),), (Failure(name, "unreadable", str(error)),))
     if os.path.isdir(place):
         return _list_folder(name, place, labelled, exclude)
     if is_table(place):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.errors import ImagesError
+from bottleneck.errors import ImagesError, PathError
 from bottleneck.images.given import given_by, list_given, names_in_table
 from bottleneck.images.scan import read_unknown, scan
 
@@ -114,6 +114,14 @@ def test_one_path_that_does_not_exist_is_an_error_and_one_of_several_is_not():
     with pytest.raises(ImagesError, match="does not exist"):
         listed("gone.jpg")
     assert listed("gone.jpg", "lost.jpg").names == ("gone.jpg", "lost.jpg")
+
+
+def test_the_home_of_nobody_is_an_error_alone_and_a_failure_among_others():
+    with pytest.raises(PathError, match="no home folder"):
+        listed("~nobody-here/x.jpg")
+    found = listed("~nobody-here/x.jpg", "lost.jpg")
+    assert found.names == ("~nobody-here/x.jpg", "lost.jpg")
+    assert [failure.path for failure in found.failures] == ["~nobody-here/x.jpg"]
 
 
 @pytest.mark.parametrize("images", [[], ["empty"], ["none.csv"], ["broken.csv"]])
