@@ -18,6 +18,7 @@ from typing import Any
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.tuned import WEIGHTS
+from bottleneck.cache.last import folder_of
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, write_atomic, write_json
 from bottleneck.heads.head import Head, load_head
@@ -28,6 +29,7 @@ from bottleneck.utils.paths import expanded
 CARD_VERSION = 1
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun
 _LARGEST_CARD = 64 << 20
+_SHOWN = 4  # runs that a message names
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,26 @@ def default_run(folder: str | os.PathLike[str]) -> Choice:
     runs = list_runs(folder)
     if not runs:
         raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
-    return choose(runs)
+    return choose(runs_here(runs, folder))
+
+
+def runs_here(runs: Sequence[Run], folder: str | os.PathLike[str]) -> list[Run]:
+    """Return those of the runs in `folder` that were made in the current folder, or all where they have one data set.
+
+    Raises
+    ------
+    RunError
+        If all were made in other folders, on several data sets: none of them is the one that is meant.
+    """
+    here = folder_of(expanded(folder))
+    own = [run for run in runs if run.card.get("folder", here) == here]  # earlier versions did not tell
+    if own or len({run.card["dataset"]["digest"] for run in runs}) < 2:
+        return own or list(runs)
+    latest = {run.card["dataset"]["digest"]: run.name for run in runs}
+    raise RunError(
+        f"expected a run in {folder} that was made in this folder, found runs of other folders on {len(latest)} data "
+        f"sets: name one with --run, {', '.join(list(latest.values())[-_SHOWN:])}"
+    )
 
 
 def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Run:
@@ -318,6 +339,7 @@ def write_run(
     card = {
         "version": CARD_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "folder": folder_of(path.parent),
         **card,
         "head_sha256": sha256_hex((path / "head.safetensors").read_bytes()),
     }

@@ -135,3 +135,31 @@ def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):
     with pytest.raises(RunError, match="No space left"):
         save()
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_two_folders_that_share_their_runs_do_not_take_each_others(tmp_path, monkeypatch):
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    one = save_run("../runs", "one", head(), card(), ["path"], [])
+    assert best_run("../runs").path.name == one.path.name
+    monkeypatch.chdir(tmp_path / "three")
+    assert best_run("../runs").path.name == one.path.name  # there is no other
+    monkeypatch.chdir(tmp_path / "two")
+    two = save_run("../runs", "two", head(), card(data="other"), ["path"], [])
+    assert best_run("../runs").path.name == two.path.name
+    monkeypatch.chdir(tmp_path / "one")
+    assert best_run("../runs").path.name == one.path.name
+    monkeypatch.chdir(tmp_path / "three")
+    with pytest.raises(RunError, match=rf"on 2 data sets: name one with --run, {one.name}, {two.name}"):
+        best_run("../runs")
+
+
+def test_a_run_of_an_earlier_version_is_of_every_folder(tmp_path, monkeypatch):
+    run = save_run("runs", "x", head(), card(), ["path"], [])
+    text = json.loads((run.path / "card.json").read_text())
+    del text["folder"]
+    (run.path / "card.json").write_text(json.dumps(text))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert best_run("../runs").path.name == run.name

@@ -132,14 +132,18 @@ def at_place(cache: Path, place: str) -> Path:
     return Path(os.path.normpath(os.path.join(os.path.abspath(cache), place)))
 
 
+def folder_of(home: Path) -> str:
+    """Return the current folder relative to `home`, links followed: the key of what `home` remembers for it."""
+    return place_of(Path(os.path.realpath(home)), os.path.realpath(os.getcwd()))
+
+
 def key_of(cache: Path, path: str | os.PathLike[str]) -> str:
     """Return 16 hexadecimal digits that stand for a path beside this cache."""
     return sha256_hex(os.fsencode(place_of(cache, path)))[:16]
 
 
 def _of_folder(cache: Path) -> Path:
-    real = Path(os.path.realpath(cache))
-    return cache / _HOME / "folders" / f"{key_of(real, os.path.realpath(os.getcwd()))}.json"
+    return cache / _HOME / "folders" / f"{sha256_hex(os.fsencode(folder_of(cache)))[:16]}.json"
 
 
 def _of_images(cache: Path, source: Path) -> Path:

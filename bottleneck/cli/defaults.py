@@ -34,6 +34,19 @@ def images_line(images: object, cache: str | os.PathLike[str], model: str | None
     say(f"images: {last.shown}{features} ({why})")
 
 
+def head_line(images: str | None, runs: str | os.PathLike[str]) -> None:
+    """Say which head is handed back where no run is named, and why.
+
+    Raises
+    ------
+    TuningError, RunError
+        If there is none.
+    """
+    from bottleneck.finetuning.origin import default_head
+
+    say(f"head: {default_head(runs, images)}")
+
+
 def extracted_line(images: object, cache: str | os.PathLike[str]) -> None:
     """Say which images are extracted where none are named."""
     from bottleneck.cache.last import load_last

@@ -15,6 +15,7 @@ from bottleneck.cli.common import (
     progress_bar,
     put_json,
 )
+from bottleneck.cli.defaults import head_line, images_line
 from bottleneck.cli.head_options import as_bytes
 from bottleneck.garbage import no_collection
 
@@ -211,6 +212,11 @@ def finetune(
         if first:
             raise
         leave_it_to_another()
+    if first and resume is None:
+        if begin == "weights":
+            images_line(images, cache, model)
+        elif run is None:
+            head_line(images, runs)
     problem, watcher = "", Watcher()
     with progress_bar(hidden=as_json or not first) as progress:
         try:

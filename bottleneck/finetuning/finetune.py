@@ -107,7 +107,7 @@ def finetune(
     begin : str
         With the ``head`` of a run, or with the ``weights`` of a backbone and a random last layer.
     run : path, optional
-        A run's folder, or its name below `runs`; by default the best linear head on the features of the last fit.
+        A run's folder, or its name below `runs`; by default that of `bottleneck.finetuning.origin.default_head`.
     model : str, optional
         Where it begins with weights: a model or spec that is cached; by default that of the last extraction.
     cache, runs : path

@@ -15,8 +15,10 @@ from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.leaks import find_leaks, one_label
 from bottleneck.parts import check_labels, held_out
-from bottleneck.runs import Run, find_run, list_runs
+from bottleneck.ranking import Choice
+from bottleneck.runs import Run, find_run, list_runs, runs_here
 from bottleneck.selection import select
+from bottleneck.utils.paths import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,7 @@ def handed_back(
         If there is no head that can become a layer of its network, or the images have changed since.
     RunError, CacheError, ModelError
     """
-    chosen = _chosen(runs, run)
+    chosen = _chosen(runs, run, images)
     card = chosen.card
     lacking = [name for name in ("head", "params", "heldout", "model") if name not in card]
     lacking += [f"dataset.{name}" for name in ("source", "shares", "digest") if name not in card["dataset"]]
@@ -181,19 +183,26 @@ def with_module(runs: str | os.PathLike[str], name: str, model: str) -> Run | No
     return None
 
 
-def _chosen(runs: str | os.PathLike[str], name: str | os.PathLike[str] | None) -> Run:
-    if name is not None:
-        run = find_run(runs, name)
-        if reason := why_not(run):
-            raise TuningError(f"the head of {run.name} cannot be handed back to its network: {reason}")
-        return run
-    fits = [run for run in list_runs(runs) if not run.is_tuned]
+def default_head(runs: str | os.PathLike[str], images: "str | os.PathLike[str] | Dataset | None" = None) -> Choice:
+    """Return the run whose head is handed back where none is named, and why.
+
+    It is the best, by cross-validation, of the linear heads on the features and images of the latest fit: of the latest
+    on `images` where they are given, in the current folder.
+
+    Raises
+    ------
+    TuningError
+        If there is none.
+    RunError
+        If all runs were made in other folders, on several data sets.
+    """
+    fits = [run for run in runs_here(list_runs(runs), runs) if not run.is_tuned]
     if not fits:
         raise TuningError(
             f"expected a run in {runs} whose head is handed back, found none: `bottleneck extract IMAGES` and "
             f"`bottleneck fit` make one; or begin, after extract, with a random layer: --from weights"
         )
-    last = fits[-1]
+    last = ([run for run in fits if _is_on(run, images)] or fits)[-1]
     same = [run for run in fits if _task(run) == _task(last)]
     linear = [run for run in same if why_not(run) is None]
     if not linear:
@@ -201,7 +210,33 @@ def _chosen(runs: str | os.PathLike[str], name: str | os.PathLike[str] | None) -
             f"expected a head on features of {last.card['model']} that can become a layer of it, found none: "
             f"{_reasons(same)}"
         )
-    return max(reversed(linear), key=lambda run: run.score)
+    best = max(reversed(linear), key=lambda run: run.score)
+    if len(linear) == 1:
+        return Choice(best, "the linear head of the latest fit")
+    return Choice(best, f"the best of {len(linear)} linear heads, cross-validated {best.score:.1%}")
+
+
+def _chosen(
+    runs: str | os.PathLike[str],
+    name: str | os.PathLike[str] | None,
+    images: "str | os.PathLike[str] | Dataset | None",
+) -> Run:
+    if name is None:
+        return default_head(runs, images).run
+    run = find_run(runs, name)
+    if reason := why_not(run):
+        raise TuningError(f"the head of {run.name} cannot be handed back to its network: {reason}")
+    return run
+
+
+def _is_on(run: Run, images: "str | os.PathLike[str] | Dataset | None") -> bool:
+    """Whether a run is on images that are named; so is each where none are."""
+    if images is None:
+        return True
+    dataset = run.card["dataset"]
+    if isinstance(images, Dataset):
+        return bool(dataset.get("images_digest") == images.content_digest())
+    return bool(dataset.get("source") == os.path.abspath(expanded(images)))
 
 
 def _task(run: Run) -> tuple[object, object]:

@@ -2,10 +2,12 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bottleneck.cache.last import folder_of
 from bottleneck.errors import RunError
 from bottleneck.files import read_json, write_json
 from bottleneck.finetuning.origin import Origin
@@ -78,7 +80,8 @@ def save_settings(path: Path, settings: Settings) -> None:
         If they cannot be written.
     """
     try:
-        write_json(path / SETTINGS, {"version": _VERSION, **asdict(settings)})
+        value = {"version": _VERSION, "folder": folder_of(path.parent), **asdict(settings)}
+        write_json(path / SETTINGS, value)
     except OSError as error:
         raise RunError(f"cannot write to {path}: {error.strerror or error}") from error
 
@@ -95,6 +98,7 @@ def load_settings(path: Path) -> Settings:
         value: dict[str, Any] = read_json(path / SETTINGS)
         if (version := value.pop("version")) != _VERSION:
             raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r}")
+        value.pop("folder", None)
         return Settings(**{**value, "recipe": Recipe(**value["recipe"])})
     except RunError:
         raise
@@ -115,9 +119,14 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
     )
     left = [path for path in begun if not (path / "card.json").exists()]
     if str(name) == LAST:
-        if not left:
-            raise RunError(f"expected a fine-tuning in {runs} that has not ended, found none: nothing is to be resumed")
-        return left[-1]
+        here = [path for path in left if _begun_here(path)]
+        if not here:
+            others = f"; other folders began {', '.join(path.name for path in left)}" if left else ""
+            raise RunError(
+                f"expected a fine-tuning in {runs} that this folder began and that has not ended, found none: nothing "
+                f"is to be resumed{others}"
+            )
+        return here[-1]
     path = expanded(name) if expanded(name).exists() else expanded(runs) / name
     if (path / "card.json").exists() and not (path / SETTINGS).exists():
         raise RunError(
@@ -129,6 +138,14 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
         known = ", ".join(one.name for one in left) or "none"
         raise RunError(f"expected a fine-tuning in {path}, found none; not ended in {runs} are: {known}")
     return path
+
+
+def _begun_here(path: Path) -> bool:
+    """Whether a fine-tuning was begun in the current folder; earlier versions did not tell."""
+    with suppress(OSError, ValueError, AttributeError):
+        here = folder_of(path.parent)
+        return bool(read_json(path / SETTINGS).get("folder", here) == here)
+    return True
 
 
 def _by_number(name: str) -> list[str | int]:
