@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bottleneck.backbones.downloads import first_line
@@ -125,11 +126,12 @@ def first_tensor(value: Any) -> Tensor | None:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Let attention run as the matrix products it consists of; its fused form hides them."""
+    """Let attention run as the matrix products it consists of; which of its fused kernels count depends on torch."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
