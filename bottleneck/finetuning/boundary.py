@@ -1,15 +1,15 @@
 """The boundary between what is frozen and what is trained: what stands before it need run only once for an image."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from bottleneck.backbones.cut import Cut, Tap
 from bottleneck.backbones.pooling import Layout
@@ -179,7 +179,7 @@ class _Replay:
         """Give images, of no content and no memory, that stand for those of `values` in the network."""
         with ExitStack() as undo:
             for module, made in zip(self._modules, self._made, strict=True):
-                queue = iter([tree_map(partial(_filled, values, self._fill), one) for one in made])
+                queue = iter([_mapped(partial(_filled, values, self._fill), one) for one in made])
                 module.forward = partial(_next, queue)
                 undo.callback(delattr, module, "forward")
             self._modules[-1].forward = lambda *_, **__: values
@@ -191,11 +191,23 @@ def _outputs(network: Network, modules: list[nn.Module]) -> list[list[Any]]:
     found: dict[nn.Module, list[Any]] = {module: [] for module in modules}
     with ExitStack() as hooks:
         for module in modules:
-            hook = module.register_forward_hook(lambda one, _, output: found[one].append(tree_map(_shape, output)))
+            hook = module.register_forward_hook(lambda one, _, output: found[one].append(_mapped(_shape, output)))
             hooks.callback(hook.remove)
         with torch.no_grad():
             network.trunk(_noise(network))
     return [found[module] for module in modules]
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return what a module gives with `function` applied to all that its tuples, lists and dictionaries hold."""
+    if isinstance(value, dict):
+        changed = copy(value)  # a class of its own stays one
+        changed.update({key: _mapped(function, one) for key, one in value.items()})
+        return changed
+    if isinstance(value, list | tuple):
+        items = [_mapped(function, one) for one in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return function(value)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,9 @@ def _train(task: Task, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold
         weights = task.weights[rows, fold] if weighted else None
         found = SVC(C=C, kernel="precomputed", tol=_TOLERANCE, cache_size=1).fit(kernel, codes, weights)
     # scikit-learn turns the sign of two classes, so that the second is positive; ours has the first first.
-    return _Machine(found.support_, found._dual_coef_, found._intercept_, found.n_support_.astype(np.int64))
+    sign = -1 if len(found.classes_) == 2 else 1
+    coefficients, intercept = sign * found.dual_coef_, sign * found.intercept_
+    return _Machine(found.support_, coefficients, intercept, found.n_support_.astype(np.int64))
 
 
 def _spread(task: Task, fold: int, scores: NDArray[np.float64]) -> NDArray[np.float32]:
