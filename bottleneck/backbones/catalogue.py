@@ -1,17 +1,17 @@
-"""Which models there are, told from a table and without torch; what of their weights is on this machine."""
+"""Which models there are, and which of their weights are on this machine: without torch."""
 
 import csv
 import functools
 import os
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 from bottleneck.backbones.nearest import did_you_mean, nearest
-from bottleneck.backbones.request import TIMM, Request
+from bottleneck.backbones.request import TIMM, Request, no_such_weights
 from bottleneck.errors import ModelError, WeightsUnavailable
 
 TABLE = Path(__file__).with_name("catalogue.csv")
@@ -66,8 +66,8 @@ class Entry:
 def models(pattern: str = "", *, weights: bool = False) -> list[Entry]:
     """Return the models whose name has `pattern` in it, or is matched by it where it has a ``*``, ``?`` or ``[``.
 
-    No network is built, and torch is imported only where the installed torchvision or timm is of another version than
-    the table of this package; models that it does not have are then listed without parameters and features.
+    Neither torch nor a network is needed, whatever versions of torchvision and timm are installed. Models that are not
+    in the table of this package, which is of one version of each, are listed without parameters and features.
 
     Parameters
     ----------
@@ -102,21 +102,45 @@ def models(pattern: str = "", *, weights: bool = False) -> list[Entry]:
 
 
 def check_request(request: Request) -> None:
-    """Refuse a request that cannot be met before torch is imported to find that out.
+    """Refuse a request that cannot be met, without importing torch to find that out.
 
     Raises
     ------
     ModelError
-        If there is no such model; the nearest names are given. Nothing is said where the installed torchvision and timm
-        are of other versions than the table.
+        If there is no such model, or it has no such weights; the nearest names are given.
     WeightsUnavailable
         If there is no such weights file.
     """
     if request.file and not request.file.exists():
         raise WeightsUnavailable(f"expected a weights file at {request.file}, found none")
-    known = {entry.name for entry in entries()} if written_for(TABLE) == installed() else {request.model}
-    if request.model not in known and not (source_of(request.model) == "timm" and _without_tag(request.model) in known):
+    name, _, tag = request.model.partition(".")
+    known = names()
+    if name not in known or (tag and source_of(name) != "timm"):
         raise ModelError(unknown(request.model, known))
+    named = request.weights if not (request.random or request.file or request.weights == "DEFAULT") else ""
+    if tag or named:
+        _check_weights(request, name, [one for one in (tag, named) if one])
+
+
+def _check_weights(request: Request, name: str, asked: Sequence[str]) -> None:
+    known = [entry.weights for entry in entries() if entry.name == name and entry.weights]
+    if source_of(name) != "timm":
+        if not {one.upper() for one in asked} <= set(known):
+            raise ModelError(no_such_weights(request, list(dict.fromkeys(["DEFAULT", *known]))))
+        return
+    for tag in asked:
+        if tag not in known and not _may_be_tag(name, tag):
+            raise ModelError(no_such_tag(name, tag, known))
+
+
+def _may_be_tag(name: str, tag: str) -> bool:
+    """Whether timm has a tag, with weights or without; True where only building the network tells."""
+    from bottleneck.backbones import published
+
+    try:
+        return tag in published.timm_tags(published.models_folder("timm"), name.removeprefix(TIMM))
+    except Exception:  # as in `_published`
+        return True
 
 
 def unknown(model: str, known: Collection[str]) -> str:
@@ -129,6 +153,12 @@ def unknown(model: str, known: Collection[str]) -> str:
         f"expected the name of a model (efficientnet_lite0, one of torchvision's classifiers or timm/NAME), got "
         f"{model!r}; {hint} `bottleneck models` lists all"
     )
+
+
+def no_such_tag(name: str, tag: str, known: Sequence[str]) -> str:
+    """Return what to say of a tag that a model of timm does not have; `known` are those under which it has weights."""
+    hint = did_you_mean(nearest(tag, known)) or f"there are {', '.join(known) or 'none'}"
+    return f"expected weights of {name} in timm, got {tag!r}; {hint}"
 
 
 def _without_tag(model: str) -> str:
@@ -158,10 +188,41 @@ def entries() -> tuple[Entry, ...]:
     table = read_table(TABLE)
     if written_for(TABLE) == installed():
         return table
-    from bottleneck.backbones.catalogue_maker import published
+    counted = {(entry.name, entry.weights, entry.input_size): entry for entry in table}
+    found = _published([entry for entry in table if entry.source == "bundled"])
+    return tuple(_with_counts(entry, counted.get((entry.name, entry.weights, entry.input_size))) for entry in found)
 
-    known = {(entry.name, entry.weights): entry for entry in table}
-    return tuple(known.get((entry.name, entry.weights), entry) for entry in published())
+
+@functools.cache
+def names() -> frozenset[str]:
+    """Return the names of all models, timm's without tags, for the installed versions of torchvision and timm."""
+    if written_for(TABLE) == installed():
+        return frozenset(entry.name for entry in entries())
+    from bottleneck.backbones import published
+
+    try:
+        torchvision, timm = (published.model_names(published.models_folder(package)) for package in PACKAGES)
+    except Exception:  # as in `_published`
+        return frozenset(entry.name for entry in entries())
+    bundled = {entry.name for entry in read_table(TABLE) if entry.source == "bundled"}
+    return frozenset({*bundled, *torchvision, *(f"{TIMM}{name}" for name in timm)})
+
+
+def _published(bundled: Sequence[Entry]) -> Sequence[Entry]:
+    """Return what the installed packages publish: by their sources, or where these do not tell, by importing them."""
+    from bottleneck.backbones import published
+
+    try:
+        torchvision, timm = (published.models_folder(package) for package in PACKAGES)
+        return [*bundled, *published.torchvision_entries(torchvision), *published.timm_entries(timm)]
+    except Exception:  # a later version may be written in any way
+        from bottleneck.backbones import catalogue_maker
+
+        return list(catalogue_maker.published())
+
+
+def _with_counts(entry: Entry, counted: Entry | None) -> Entry:
+    return replace(entry, parameters=counted.parameters, dim=counted.dim) if counted else entry
 
 
 def read_table(path: Path) -> tuple[Entry, ...]:
@@ -189,8 +250,15 @@ def written_for(path: Path) -> dict[str, str]:
 
 
 def installed() -> dict[str, str]:
-    """Return the installed versions of the packages that the models come from."""
-    return {name: metadata.version(name).partition("+")[0] for name in PACKAGES}
+    """Return the installed versions of the packages that the models come from; empty where one is not recorded."""
+    return {name: _version(name).partition("+")[0] for name in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def torch_checkpoints() -> Path:

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from bottleneck.backbones.catalogue import Entry, entries, source_of
-from bottleneck.backbones.registry import build_without_numbers
+from bottleneck.backbones.catalogue import Entry, check_request, entries, source_of
 from bottleneck.backbones.request import Request, looks_like_file
-from bottleneck.backbones.restore import Restored, match
-from bottleneck.backbones.stages import stages
-from bottleneck.backbones.tracing import trace
-from bottleneck.backbones.weights import Checkpoint, read_checkpoint
 from bottleneck.images.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from bottleneck.backbones.restore import Restored
+    from bottleneck.backbones.weights import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +93,13 @@ def describe(model: str) -> Description:
         If there is no such model.
     """
     request = Request(model=model, weights="none")
+    check_request(request)  # before torch is imported
+    import torch
+
+    from bottleneck.backbones.registry import build_without_numbers
+    from bottleneck.backbones.stages import stages
+    from bottleneck.backbones.tracing import trace
+
     model, whole = request.model, build_without_numbers(request)
     network, (height, width) = whole.network, whole.preprocessing.crop_size
     images = torch.zeros(1, 3, height, width, device="meta")
@@ -125,7 +130,7 @@ def describe(model: str) -> Description:
     )
 
 
-def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> tuple[Checkpoint, Restored]:
+def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> "tuple[Checkpoint, Restored]":
     """Read a checkpoint, and say what of it `model` would take for its default features.
 
     Raises
@@ -133,6 +138,11 @@ def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> tuple[Checkp
     ModelError
         If the file cannot be read, there is no such model, or a pattern of `exclude` fits nothing.
     """
+    check_request(Request(model=model, weights="none"))  # before torch is imported
+    from bottleneck.backbones.registry import build_without_numbers
+    from bottleneck.backbones.restore import match
+    from bottleneck.backbones.weights import read_checkpoint
+
     checkpoint = read_checkpoint(path)
     weights = str(path) if looks_like_file(str(path)) else "none"  # torchvision's own files are known by their hash
     whole = build_without_numbers(Request(model=model, weights=weights))

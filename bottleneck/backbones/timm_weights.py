@@ -11,9 +11,8 @@ import torch
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 from torch import nn
 
-from bottleneck.backbones.catalogue import HUB_FILES
+from bottleneck.backbones.catalogue import HUB_FILES, no_such_tag
 from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, check_reachable, first_line
-from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.backbones.packages import timm
 from bottleneck.backbones.request import TIMM
 from bottleneck.backbones.weights import read_checkpoint
@@ -40,8 +39,7 @@ def config_of(name: str, tag: str) -> dict[str, Any]:
     if not tag:
         return dict(vars(timm.models.get_pretrained_cfg(name) or timm.models.PretrainedCfg()))
     if tag not in known:
-        hint = did_you_mean(nearest(tag, known)) or f"there are {', '.join(tags(name)) or 'none'}"
-        raise ModelError(f"expected weights of {TIMM}{name} in timm, got {tag!r}; {hint}")
+        raise ModelError(no_such_tag(f"{TIMM}{name}", tag, tags(name)))
     return dict(vars(known[tag]))
 
 

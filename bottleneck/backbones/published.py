@@ -1,0 +1,201 @@
+"""The models and weights that torchvision and timm publish, read from their sources, without torch.
+
+Both register models with a decorator and list weights as plain data: torchvision in classes of ``Weights``, timm in
+dictionaries called ``default_cfgs``. Whatever is written in another way is `NotPlain`, and only importing tells.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlparse
+
+from bottleneck.backbones.catalogue import Entry
+from bottleneck.backbones.request import TIMM
+from bottleneck.backbones.sources import values
+
+_BUILDER = re.compile(r"^@register_model.*\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+# Classes and builders, with all the indented lines below: two thirds of timm, and nothing that describes weights.
+_NETWORKS = re.compile(r"^(?:@.*\n)*(?:class|(?<=register_model\n)def) .*\n(?:(?:[ \t)#].*)?\n)*", re.MULTILINE)
+_DIGITS = re.compile(r"(\d+)")
+_SIZE = (3, 224, 224)  # channels, height and width where a configuration of timm has no ``input_size``
+
+Config = Mapping[str, Any]  # of one set of weights, as timm has it
+
+
+class NotPlain(Exception):
+    """The sources are not on this machine, or are not written in the way that is known here."""
+
+
+def models_folder(package: str) -> Path:
+    """Return the folder of the modules that define a package's models, without importing the package.
+
+    Raises
+    ------
+    NotPlain
+        If the package is not installed as files.
+    """
+    spec = find_spec(package)
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    for folder in folders:
+        if Path(folder, "models").is_dir():
+            return Path(folder, "models")
+    raise NotPlain(f"expected {package} with a folder of models, found none")
+
+
+def model_names(folder: Path) -> list[str]:
+    """Return the names of the models that the modules of a folder register.
+
+    Raises
+    ------
+    NotPlain
+    """
+    return [name for source in _sources(folder) for name in _BUILDER.findall(source)]
+
+
+def torchvision_entries(folder: Path) -> Iterator[Entry]:
+    """Yield torchvision's classifiers by name, each with all its weights, the default first.
+
+    Raises
+    ------
+    NotPlain
+    """
+    found: dict[str, list[Entry]] = {}
+    for source in _sources(folder):
+        module = ast.parse(source)
+        classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+        enums = {node.name for node in classes if "WeightsEnum" in _names(node.bases)}
+        known = values(module, enums, {"WeightsEnum": object, "Weights": SimpleNamespace})
+        functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+        for name in _BUILDER.findall(source):
+            (enum,) = _names(_annotations(functions[name], "weights")) & enums
+            found[name] = _of_torchvision(name, vars(known[enum]))
+    for name in sorted(found):
+        yield from found[name]
+
+
+def timm_entries(folder: Path) -> Iterator[Entry]:
+    """Yield timm's models by name, each with all its weights, the default first, or once where there are none.
+
+    Raises
+    ------
+    NotPlain
+    """
+    found: dict[str, list[Entry]] = {}
+    for source in _sources(folder):
+        configs = _configs(source)
+        for name in _BUILDER.findall(source):
+            found[name] = _of_timm(name, configs.get(name, {"": {}}))
+    for name in sorted(found, key=_natural):
+        yield from found[name]
+
+
+def timm_tags(folder: Path, name: str) -> list[str]:
+    """Return all tags of a model of timm, those without weights too.
+
+    Raises
+    ------
+    NotPlain
+    """
+    for source in _sources(folder):
+        if name in _BUILDER.findall(source):
+            return [key.strip("*") for key in _configs(source).get(name, {})]
+    return []
+
+
+def _sources(folder: Path) -> list[str]:
+    """Return the sources of the modules that register models."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("[!_]*.py"))]
+    sources = [source for source in texts if "@register_model" in source]
+    if not sources:
+        raise NotPlain(f"expected modules that register models in {folder}, found none")
+    for source in sources:
+        registered = source.count("@register_model") - source.count("# @register_model")
+        if len(_BUILDER.findall(source)) != registered or " register_model(" in source:
+            raise NotPlain(f"expected each model in {folder} to be a decorated function, found another way")
+    return sources
+
+
+def _configs(source: str) -> dict[str, dict[str, Config]]:
+    """Return the configurations of a module of timm by the model's name and the tag."""
+    try:
+        module = ast.parse(_NETWORKS.sub("", source))
+    except SyntaxError:  # some lines of a text look like code
+        module = ast.parse(source)
+    given = {"generate_default_cfgs": dict, "PretrainedCfg": dict}
+    found: dict[str, dict[str, Config]] = {}
+    for full_name, config in values(module, ["default_cfgs"], given).get("default_cfgs", {}).items():
+        if not isinstance(config, dict):
+            raise NotPlain(f"expected a dictionary that describes the weights {full_name}, found {config!r}")
+        name, _, tag = full_name.partition(".")
+        found.setdefault(name, {})[tag] = config
+    return found
+
+
+def _annotations(function: ast.FunctionDef, argument: str) -> list[ast.expr]:
+    arguments = [*function.args.args, *function.args.kwonlyargs]
+    return [one.annotation for one in arguments if one.arg == argument and one.annotation]
+
+
+def _names(expressions: Iterable[ast.expr]) -> set[str]:
+    return {node.id for one in expressions for node in ast.walk(one) if isinstance(node, ast.Name)}
+
+
+def _of_torchvision(name: str, members: Mapping[str, Any]) -> list[Entry]:
+    """Return the entries of a model from the members of its class of weights."""
+    weights = {key: value for key, value in members.items() if isinstance(value, SimpleNamespace) and key != "DEFAULT"}
+    default_first = sorted(weights, key=lambda key: weights[key] is not members["DEFAULT"])
+    sizes = {key: weights[key].transforms.keywords["crop_size"] for key in weights}
+    return [_entry(name, key, (sizes[key], sizes[key]), _file_name(weights[key].url)) for key in default_first]
+
+
+def _of_timm(name: str, configs: Mapping[str, Config]) -> list[Entry]:
+    """Return the entries of a model from its configurations by tag, in timm's order.
+
+    The default is the one without a tag, else the first tag with a ``*``, else the first with weights.
+    """
+    tags: list[str] = []
+    marked = published = False
+    for key, config in configs.items():
+        tag, has_weights = key.strip("*"), _has_weights(config)
+        mark = (has_weights and not tag) or (key.endswith("*") and not marked)
+        tags.insert(0 if mark or (has_weights and not published) else len(tags), tag)
+        marked, published = marked or mark, published or has_weights
+    by_tag = {key.strip("*"): config for key, config in configs.items()}
+    entries = []
+    for tag in [tag for tag in tags if _has_weights(by_tag[tag])] or [""]:
+        config = by_tag[tag or tags[0]]
+        size = config.get("input_size", _SIZE)[1:]
+        entries.append(_entry(f"{TIMM}{name}", tag, size, _place(f"{name}.{tag}", config) if tag else ""))
+    return entries
+
+
+def _has_weights(config: Config) -> bool:
+    return any(config.get(key) for key in ("url", "file", "hf_hub_id"))
+
+
+def _place(full_name: str, config: Config) -> str:
+    """Return the repository of the hub, or the file, that holds the weights of a configuration of timm."""
+    repository = config.get("hf_hub_id")
+    if repository == TIMM:  # short for the repository of the model's own name
+        return f"{TIMM}{full_name}"
+    return repository or _file_name(config.get("url") or "")
+
+
+def _file_name(url: str) -> str:
+    return Path(urlparse(url).path).name
+
+
+def _entry(name: str, weights: str, size: tuple[int, int], file: str) -> Entry:
+    height, width = size
+    if not all(isinstance(number, int) for number in size) or not isinstance(file, str):
+        raise NotPlain(f"expected the size of images and a file of {name}.{weights}, found {size} and {file!r}")
+    return Entry(name=name, weights=weights, parameters=None, input_size=(height, width), dim=None, file=file)
+
+
+def _natural(name: str) -> list[str | int]:
+    """Return a key by which names are sorted with their numbers by value, as timm lists them."""
+    return [int(part) if part.isdigit() else part for part in _DIGITS.split(name.lower())]
