@@ -139,7 +139,7 @@ def _may_be_tag(name: str, tag: str) -> bool:
 
     try:
         return tag in published.timm_tags(published.models_folder("timm"), name.removeprefix(TIMM))
-    except Exception:  # as in `_published`
+    except published.NotPlain:
         return True
 
 
@@ -202,7 +202,7 @@ def names() -> frozenset[str]:
 
     try:
         torchvision, timm = (published.model_names(published.models_folder(package)) for package in PACKAGES)
-    except Exception:  # as in `_published`
+    except published.NotPlain:
         return frozenset(entry.name for entry in entries())
     bundled = {entry.name for entry in read_table(TABLE) if entry.source == "bundled"}
     return frozenset({*bundled, *torchvision, *(f"{TIMM}{name}" for name in timm)})
@@ -215,7 +215,7 @@ def _published(bundled: Sequence[Entry]) -> Sequence[Entry]:
     try:
         torchvision, timm = (published.models_folder(package) for package in PACKAGES)
         return [*bundled, *published.torchvision_entries(torchvision), *published.timm_entries(timm)]
-    except Exception:  # a later version may be written in any way
+    except published.NotPlain:
         from bottleneck.backbones import catalogue_maker
 
         return list(catalogue_maker.published())

@@ -7,6 +7,7 @@ dictionaries called ``default_cfgs``. Whatever is written in another way is `Not
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from bottleneck.backbones.sources import values
 _BUILDER = re.compile(r"^@register_model.*\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 # Classes and builders, with all the indented lines below: two thirds of timm, and nothing that describes weights.
 _NETWORKS = re.compile(r"^(?:@.*\n)*(?:class|(?<=register_model\n)def) .*\n(?:(?:[ \t)#].*)?\n)*", re.MULTILINE)
+_CONFIGS = "\ndefault_cfgs"
 _DIGITS = re.compile(r"(\d+)")
 _SIZE = (3, 224, 224)  # channels, height and width where a configuration of timm has no ``input_size``
 
@@ -46,6 +48,17 @@ def models_folder(package: str) -> Path:
     raise NotPlain(f"expected {package} with a folder of models, found none")
 
 
+@contextmanager
+def _plain(folder: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while sources are read into `NotPlain`: a later version may be written in any way."""
+    try:
+        yield
+    except NotPlain:
+        raise
+    except Exception as error:
+        raise NotPlain(f"expected plain data about models in {folder}, found another way: {error!r}") from error
+
+
 def model_names(folder: Path) -> list[str]:
     """Return the names of the models that the modules of a folder register.
 
@@ -53,44 +66,32 @@ def model_names(folder: Path) -> list[str]:
     ------
     NotPlain
     """
-    return [name for source in _sources(folder) for name in _BUILDER.findall(source)]
+    with _plain(folder):
+        return [name for source in _sources(folder) for name in _BUILDER.findall(source)]
 
 
-def torchvision_entries(folder: Path) -> Iterator[Entry]:
-    """Yield torchvision's classifiers by name, each with all its weights, the default first.
-
-    Raises
-    ------
-    NotPlain
-    """
-    found: dict[str, list[Entry]] = {}
-    for source in _sources(folder):
-        module = ast.parse(source)
-        classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
-        enums = {node.name for node in classes if "WeightsEnum" in _names(node.bases)}
-        known = values(module, enums, {"WeightsEnum": object, "Weights": SimpleNamespace})
-        functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
-        for name in _BUILDER.findall(source):
-            (enum,) = _names(_annotations(functions[name], "weights")) & enums
-            found[name] = _of_torchvision(name, vars(known[enum]))
-    for name in sorted(found):
-        yield from found[name]
-
-
-def timm_entries(folder: Path) -> Iterator[Entry]:
-    """Yield timm's models by name, each with all its weights, the default first, or once where there are none.
+def torchvision_entries(folder: Path) -> list[Entry]:
+    """Return torchvision's classifiers by name, each with all its weights, the default first.
 
     Raises
     ------
     NotPlain
     """
-    found: dict[str, list[Entry]] = {}
-    for source in _sources(folder):
-        configs = _configs(source)
-        for name in _BUILDER.findall(source):
-            found[name] = _of_timm(name, configs.get(name, {"": {}}))
-    for name in sorted(found, key=_natural):
-        yield from found[name]
+    with _plain(folder):
+        found = {name: rows for source in _sources(folder) for name, rows in _in_torchvision(source)}
+    return [entry for name in sorted(found) for entry in found[name]]
+
+
+def timm_entries(folder: Path) -> list[Entry]:
+    """Return timm's models by name, each with all its weights, the default first, or once where there are none.
+
+    Raises
+    ------
+    NotPlain
+    """
+    with _plain(folder):
+        found = {name: rows for source in _sources(folder) for name, rows in _in_timm(source)}
+    return [entry for name in sorted(found, key=_natural) for entry in found[name]]
 
 
 def timm_tags(folder: Path, name: str) -> list[str]:
@@ -100,9 +101,10 @@ def timm_tags(folder: Path, name: str) -> list[str]:
     ------
     NotPlain
     """
-    for source in _sources(folder):
-        if name in _BUILDER.findall(source):
-            return [key.strip("*") for key in _configs(source).get(name, {})]
+    with _plain(folder):
+        for source in _sources(folder):
+            if name in _BUILDER.findall(source):
+                return [key.strip("*") for key in _configs(source).get(name, {})]
     return []
 
 
@@ -119,12 +121,28 @@ def _sources(folder: Path) -> list[str]:
     return sources
 
 
+def _in_torchvision(source: str) -> Iterator[tuple[str, list[Entry]]]:
+    """Yield the models of a module of torchvision by name."""
+    module = ast.parse(source)
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    enums = {node.name for node in classes if "WeightsEnum" in _names(node.bases)}
+    known = values(module, enums, {"WeightsEnum": object, "Weights": SimpleNamespace})
+    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    for name in _BUILDER.findall(source):
+        (enum,) = _names(_annotations(functions[name], "weights")) & enums
+        yield name, _of_torchvision(name, vars(known[enum]))
+
+
+def _in_timm(source: str) -> Iterator[tuple[str, list[Entry]]]:
+    """Yield the models of a module of timm by name."""
+    configs = _configs(source)
+    for name in _BUILDER.findall(source):
+        yield name, _of_timm(name, configs.get(name, {"": {}}))
+
+
 def _configs(source: str) -> dict[str, dict[str, Config]]:
     """Return the configurations of a module of timm by the model's name and the tag."""
-    try:
-        module = ast.parse(_NETWORKS.sub("", source))
-    except SyntaxError:  # some lines of a text look like code
-        module = ast.parse(source)
+    module = _parsed_without_networks(source)
     given = {"generate_default_cfgs": dict, "PretrainedCfg": dict}
     found: dict[str, dict[str, Config]] = {}
     for full_name, config in values(module, ["default_cfgs"], given).get("default_cfgs", {}).items():
@@ -133,6 +151,16 @@ def _configs(source: str) -> dict[str, dict[str, Config]]:
         name, _, tag = full_name.partition(".")
         found.setdefault(name, {})[tag] = config
     return found
+
+
+def _parsed_without_networks(source: str) -> ast.Module:
+    rest = _NETWORKS.sub("", source)
+    try:
+        if rest.count(_CONFIGS) == source.count(_CONFIGS):
+            return ast.parse(rest)
+    except SyntaxError:
+        pass
+    return ast.parse(source)  # lines of a text looked like code
 
 
 def _annotations(function: ast.FunctionDef, argument: str) -> list[ast.expr]:

@@ -134,9 +134,7 @@ def test_what_is_written_can_be_read(monkeypatch, tmp_path):
 
 VERSIONS = {
     "the table's": lambda: catalogue.written_for(TABLE),
-    "an older torchvision": lambda: {**catalogue.written_for(TABLE), "torchvision": "0.20.0"},
-    "a newer timm": lambda: {**catalogue.written_for(TABLE), "timm": "99.0"},
-    "unknown ones": lambda: {"torchvision": "", "timm": ""},
+    "others": lambda: {"torchvision": "0.20.0", "timm": "99.0"},
 }
 
 
@@ -228,14 +226,13 @@ except ModelError as error:
     assert answer.stdout.strip() == "True []"
 
 
-@pytest.mark.parametrize("fault", [published.NotPlain("another way"), KeyError("DEFAULT"), SyntaxError("match")])
-def test_where_the_sources_do_not_tell_the_packages_do(monkeypatch, fault):
+def test_where_the_sources_do_not_tell_the_packages_do(monkeypatch):
     table = catalogue.entries()
     forget()
     monkeypatch.setattr(catalogue, "installed", lambda: {"torchvision": "99.0", "timm": "99.0"})
 
-    def fail(folder):
-        raise fault
+    def fail(folder, *_):
+        raise published.NotPlain("another way")
 
     for reader in ("model_names", "torchvision_entries", "timm_entries", "timm_tags"):
         monkeypatch.setattr(published, reader, fail)
