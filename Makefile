@@ -3,14 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture parity catalogue bench-extract bench-heads bench-finetune lint clean
+# The oldest Python that is here, of those that pyproject.toml allows.
+PYTHON_OLDEST ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 python3.13,$(shell $(python) -c "print('$(python)')" 2>/dev/null)) $(PYTHON))
+OLDEST := .venv-oldest
+
+TESTS := -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test test-oldest torture parity catalogue bench-extract bench-heads bench-finetune lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
 
 # In two processes, of one thread each: threads of OpenMP that share a core wait for each other.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python $(TESTS)
+
+# The same with the oldest versions that pyproject.toml allows, in an environment of their own.
+test-oldest: $(OLDEST)/.installed-dev
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(TESTS)
 
 # The long form of the tests that break things: every call of every job in every way, and hundreds of kills.
 torture: $(VENV)/.installed-dev
@@ -53,5 +63,12 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
+$(OLDEST)/.installed-dev: pyproject.toml .ci/lower_bounds.py
+	test -x $(OLDEST)/bin/python || $(PYTHON_OLDEST) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --editable .
+	$(OLDEST)/bin/python .ci/lower_bounds.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable '.[dev,parquet]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(OLDEST) demo build *.egg-info
