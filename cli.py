@@ -1,6 +1,6 @@
 """Run bottleneck from a checkout without installing it: ``python cli.py extract photos/``."""
 
-from bottleneck.cli.main import main
+from bottleneck.__main__ import main
 
 if __name__ == "__main__":
     main()

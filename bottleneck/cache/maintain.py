@@ -67,6 +67,40 @@ class StoreInfo:
     problem: str | None = None
 
 
+def expect_folder(cache: FeatureCache) -> None:
+    """Refuse a cache whose folder is missing, or is no folder. An empty one is a cache that holds nothing yet.
+
+    Raises
+    ------
+    CacheError
+        If so. Nothing is created.
+    """
+    if not cache.root.is_dir():
+        raise CacheError(_missing(cache))
+
+
+def nothing_in(cache: FeatureCache) -> str:
+    """Return why a cache has neither features nor activations.
+
+    Raises
+    ------
+    CacheError
+        If it is no folder.
+    """
+    if not cache.root.exists():
+        return _missing(cache)
+    expect_folder(cache)
+    if any(room.folder.is_dir() for room in cache.rooms()):
+        return f"{cache.root} is empty: `bottleneck extract IMAGES` fills it"
+    return f"{cache.root} is no cache yet, which has a folder features/: `bottleneck extract IMAGES` makes it one"
+
+
+def _missing(cache: FeatureCache) -> str:
+    if cache.root.exists():
+        return f"expected a folder, the cache, at {cache.root}, found something else; name another with --cache"
+    return f"there is no folder {cache.root}: `bottleneck extract IMAGES` makes it, or name another with --cache"
+
+
 def info(cache: FeatureCache) -> list[StoreInfo]:
     """Return the specs of a room of a cache, in the order of their names."""
     return [_info(store) for store in cache.stores()]
@@ -124,7 +158,8 @@ def verify(cache: FeatureCache, progress: Progress | None = None) -> Verificatio
     CacheError
         If there is no cache.
     """
-    if not any(room.folder.is_dir() for room in cache.rooms()):
+    expect_folder(cache)
+    if not any(room.folder.is_dir() for room in cache.rooms()) and any(cache.root.iterdir()):
         raise CacheError(f"expected a cache with a folder features/ in {cache.root}, found none")
     listed = [room.listed() for room in cache.rooms()]
     stores, damage = [[one for part in parts for one in part] for parts in zip(*listed, strict=True)]
@@ -162,6 +197,7 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
     CacheError
         If there is no such spec, or more than one, or it cannot be deleted.
     """
+    expect_folder(cache)
     store = find_anywhere(cache, name)
     told = _info(store)
     _remove(store)
@@ -224,6 +260,7 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
     CacheError
         If a dataset cannot be read, or none is known: then nobody can say which images are needed.
     """
+    expect_folder(cache)
     before = time.time() - days * _DAY
     named = _named(cache)
     found = Garbage()

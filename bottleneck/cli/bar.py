@@ -1,5 +1,7 @@
 """The progress bar: one line a stage, with images/s and the time to go."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -15,6 +17,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+_WIDTH = 40  # columns of the bar itself, where there is room
+_BESIDE = 48  # columns of what stands beside it
+
 
 class Bar:
     """Draws the progress of stages on stderr.
@@ -23,26 +28,42 @@ class Bar:
     ----------
     names : dict of str to str
         What each stage is called on the screen.
+    width : int
+        Columns of the terminal.
     """
 
-    def __init__(self, names: dict[str, str]) -> None:
+    def __init__(self, names: dict[str, str], width: int) -> None:
         self._names = names
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description:<11}"),
-            BarColumn(),
+            BarColumn(bar_width=max(4, min(_WIDTH, width - _BESIDE))),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
+            console=Console(stderr=True, width=width),
             transient=True,
+            redirect_stdout=False,  # results do not go where the bar is
         )
 
     def update(self, stage: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done."""
+        """Show that `done` of `total` are done; a stage that is over is shown no longer."""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(self._names.get(stage, stage), total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+        self._progress.update(self._tasks[stage], completed=done, total=total, visible=done < total)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away, and draw it again below what was printed meanwhile."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+    def close(self) -> None:
+        """Take the bar away, and show the cursor again."""
+        self._progress.stop()
 
     def __enter__(self) -> "Bar":
         self._progress.start()
@@ -51,7 +72,7 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self.close()
 
 
 class _Rate(ProgressColumn):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from bottleneck.cli.common import InOrder, at_home, command, give_up, progress_bar, put_json, say
+from bottleneck.cli.common import InOrder, at_home, command, give_up, layout_of, progress_bar
 from bottleneck.cli.defaults import images_line
+from bottleneck.cli.output import put_json, say, show
+from bottleneck.utils.text import counted
 
 
 @click.group("cache", cls=InOrder, short_help="Look after the cache: info, verify, merge, compact, export, rm, gc.")
@@ -19,13 +19,17 @@ def cache() -> None:
 def info(as_json: bool, cache: str, runs: str) -> None:
     """List the specs with their images, bytes and dates; and the activations that fine-tuning has kept."""
     from bottleneck.cache.maintain import info as look
+    from bottleneck.cache.maintain import nothing_in
     from bottleneck.cache.store import FeatureCache
     from bottleneck.cli.show import activations_list, specs_list
 
-    features, activations = (look(room) for room in FeatureCache(cache).rooms())
+    home = FeatureCache(cache)
+    features, activations = (look(room) for room in home.rooms())
     specs_list(features)
-    total = sum(spec.bytes for spec in features)
-    say(f"{len(features)} specs, {sum(spec.images for spec in features)} rows, {total / 1e6:,.1f} MB in {cache}")
+    total, rows = sum(spec.bytes for spec in features), sum(spec.images for spec in features)
+    show(f"{counted(len(features), 'spec')}, {counted(rows, 'row')}, {total / 1e6:,.1f} MB in {cache}")
+    if not features and not activations:
+        say(nothing_in(home))
     if activations:
         activations_list(activations)
     if as_json:
@@ -44,10 +48,11 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
     if as_json:
         put_json({"cache": cache, "shards": found.shards, "damage": found.damage})
     for problem in found.damage:
-        say(problem)
+        show(problem)
+    shards = counted(found.shards, "shard")
     if found.damage:
-        give_up(f"expected {found.shards} whole shards, found {len(found.damage)} problems")
-    say(f"{found.shards} shards, all as they were written")
+        give_up(f"expected {found.shards} whole shards, found {counted(len(found.damage), 'problem')}")
+    show(f"{shards}, all as they were written" if found.shards else f"{shards}: there is nothing to verify in {cache}")
 
 
 @command("merge", short_help="Take over the features of other caches.")
@@ -61,14 +66,15 @@ def merge(sources: tuple[str, ...], as_json: bool, cache: str, runs: str) -> Non
     with progress_bar(hidden=as_json) as progress:
         for source in sources:
             done.append(join(FeatureCache(cache), source, progress))
-            say(f"{source}: {done[-1].added} images added, {done[-1].known} known, {done[-1].scans} scans")
+            added, scans = counted(done[-1].added, "image"), counted(done[-1].scans, "scan")
+            show(f"{source}: {added} added, {done[-1].known} known, {scans}")
     problems = [problem for merged in done for problem in merged.problems]
     if as_json:
         put_json({"cache": cache, "merged": [{**vars(merged), "source": str(merged.source)} for merged in done]})
     for problem in problems:
         say(problem)
     if problems:
-        give_up(f"{len(problems)} parts could not be taken over; everything else was")
+        give_up(f"{counted(len(problems), 'part')} could not be taken over; everything else was")
 
 
 @command("compact", short_help="Join small shards.")
@@ -77,22 +83,38 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
     """Join many small shards into few, of SPEC or of all specs. Others may read and extract meanwhile."""
     from bottleneck.cache.compact import compact as join
     from bottleneck.cache.finding import find_anywhere
+    from bottleneck.cache.maintain import expect_folder
     from bottleneck.cache.store import FeatureCache
 
     home = FeatureCache(cache)
+    expect_folder(home)
     done: dict[str, dict[str, object]] = {room.room: {} for room in home.rooms()}
     for store in [find_anywhere(home, spec)] if spec else [store for room in home.rooms() for store in room.stores()]:
         sizes = join(store)
         done[store.folder.parent.name][store.name] = vars(sizes)
-        say(f"{store.short_name}: {sizes.before} shards before, {sizes.after} after")
+        show(f"{store.short_name}: {counted(sizes.before, 'shard')} before, {sizes.after} after")
+    if not any(done.values()):
+        show(f"0 specs: there is nothing to compact in {cache}")
     if as_json:
         put_json({"cache": cache, "specs": done["features"], "activations": done["activations"]})
 
 
 @command("export", short_help="Write features for other programs.")
 @click.argument("images", required=False)
-@click.option("--format", "layout", type=click.Choice(["npz", "h5", "parquet"]), help="[default: as --out ends]")
-@click.option("--out", required=True, type=click.Path(dir_okay=False), callback=at_home, help="The file to write.")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["npz", "h5", "parquet"]),
+    help="However --out ends.  [default: as that ends]",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False),
+    callback=at_home,
+    metavar="FILE",
+    help="The file to write: .npz, .h5, .hdf5 or .parquet.",
+)
 @click.option("--model", help="Whose features.  [default: the last that was extracted from IMAGES]")
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
 def export(
@@ -106,22 +128,19 @@ def export(
     runs: str,
 ) -> None:
     """Write digest, path, label, split and features of IMAGES, by default the last extracted here, to one file."""
+    from bottleneck.cache.export import LAYOUTS
     from bottleneck.cache.export import export as write
-    from bottleneck.cache.export import layout_of
     from bottleneck.cli.show import failures_list
     from bottleneck.selection import select
 
-    try:
-        layout = layout or layout_of(Path(out))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    layout = layout_of(out, layout, LAYOUTS)
     images_line(images, cache, model)
     with progress_bar(hidden=as_json) as progress:
         labels = False if no_labels else None
         chosen = select(images, model=model, cache=cache, runs=runs, labels=labels, progress=progress)
     write(chosen.store, chosen.usable, out, layout)
     failures_list(chosen.failures)
-    say(f"{len(chosen.usable)} rows written to {out} ({layout}), {len(chosen.failures)} failed")
+    show(f"{counted(len(chosen.usable), 'row')} written to {out} ({layout}), {len(chosen.failures)} failed")
     if as_json:
         counts = {"rows": len(chosen.usable), "failed": len(chosen.failures)}
         put_json({"out": out, "format": layout, "spec": chosen.store.name, **counts})
@@ -138,7 +157,7 @@ def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
     from bottleneck.cache.store import FeatureCache
 
     gone = remove(FeatureCache(cache), spec)
-    say(f"deleted {gone.short_name}: {gone.images} images, {gone.bytes / 1e6:,.1f} MB")
+    show(f"deleted {gone.short_name}: {counted(gone.images, 'image')}, {gone.bytes / 1e6:,.1f} MB")
     if as_json:
         put_json({"cache": cache, "deleted": vars(gone)})
 
@@ -162,13 +181,14 @@ def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None
 
     found = sweep(FeatureCache(cache), days=days, dry_run=dry_run)
     for path in found.paths:
-        say(f"  {path}")
-    old = f"activations of {found.activations} specs, " if found.activations else ""
-    young = f"; {found.young} rows more are unneeded, but younger than {days:g} days" if found.young else ""
-    say(
-        f"{'would delete' if dry_run else 'deleted'} features of {found.images} images, {old}"
-        f"{found.temporaries} unfinished files, {found.quarantined} in quarantine, {found.memos} memos: "
-        f"{found.bytes / 1e6:,.1f} MB{young}"
+        show(f"  {path}")
+    old = f"activations of {counted(found.activations, 'spec')}, " if found.activations else ""
+    more = f"{counted(found.young, 'row')} more {'is' if found.young == 1 else 'are'}"
+    young = f"; {more} unneeded, but younger than {days:g} days" if found.young else ""
+    show(
+        f"{'would delete' if dry_run else 'deleted'} features of {counted(found.images, 'image')}, {old}"
+        f"{counted(found.temporaries, 'unfinished file')}, {found.quarantined} in quarantine, "
+        f"{counted(found.memos, 'memo')}: {found.bytes / 1e6:,.1f} MB{young}"
     )
     if as_json:
         counts = {name: value for name, value in vars(found).items() if name != "paths"}

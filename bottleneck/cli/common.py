@@ -1,17 +1,20 @@
 """What all commands share: their common options, how errors and warnings are said, the progress bar."""
 
 import functools
-import json
+import io
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import IO, Any, NoReturn
 
 import click
 
+from bottleneck.cli import stopping
+from bottleneck.cli.output import data_on_stdout, drawing, is_capable, is_terminal, put, put_json, say, width_of
 from bottleneck.errors import BottleneckError, BottleneckWarning, OtherFailed, WeightsMismatch
 
 _STAGES = {
@@ -43,7 +46,8 @@ def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
     def decorate(body: Command) -> click.Command:
         @functools.wraps(body)
         def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
-            with errors_as_sentences(debug=debug, as_json=kwargs["as_json"]):
+            as_json = kwargs["as_json"]
+            with data_on_stdout(as_json), errors_as_sentences(debug=debug, as_json=as_json):
                 body(*args, **kwargs)
 
         make: Callable[[Command], click.Command] = click.command(name, **settings)
@@ -89,16 +93,11 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as interrupt:
-            if not is_first_process():
-                leave_it_to_another()
-            usual = "Stopped. What was committed is kept; the same command goes on from there."
-            _fail("interrupted", str(interrupt) or usual, as_json)
+            stopped(str(interrupt), as_json=as_json)
         except OtherFailed:
             if debug:
                 raise
             leave_it_to_another()
-        except BrokenPipeError:
-            raise  # `bottleneck predict ... | head`: click ends in silence
         except (BottleneckError, OSError) as error:
             if debug:
                 raise
@@ -108,39 +107,85 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
         except click.ClickException:
             raise
         except Exception as error:
+            if stopping.was_stopped():  # an import that is interrupted may raise anything
+                stopped(as_json=as_json)
             if debug:
                 raise
             message = f"unexpected {type(error).__name__}: {error}. This is a bug; --debug shows where"
             _fail(type(error).__name__, message, as_json)
 
 
-def say(message: str = "") -> None:
-    """Print a line for people, on stderr."""
-    click.echo(message, err=True)
-
-
-def put_json(value: dict[str, Any]) -> None:
-    """Print one JSON object on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=True))
-
-
 @contextmanager
 def progress_bar(*, hidden: bool = False) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Give a callback ``(stage, done, total)`` that draws a bar with images/s and the time to go, on stderr."""
-    if hidden or not sys.stderr.isatty():
+    """Give a callback ``(stage, done, total)`` that draws a bar with images/s and the time to go, on stderr.
+
+    Without a terminal that can draw lines anew there is none.
+    """
+    if hidden or not is_capable(sys.stderr):
         yield None
         return
     from bottleneck.cli.bar import Bar
 
-    with Bar(_STAGES) as bar:
+    with Bar(_STAGES, width_of(sys.stderr) or 80) as bar, drawing(bar):
         yield bar.update
 
 
+def layout_of(out: str | None, layout: str | None, endings: Mapping[str, str], default: str | None = None) -> str:
+    """Return the format that ``--format`` names, or else the ending of ``--out``.
+
+    Parameters
+    ----------
+    out : str or None
+        The file, if there is one; a dash is stdout.
+    layout : str or None
+        What the user gave; the ending does not matter then.
+    endings : mapping of str to str
+        Endings with their dots in lower case, and the format of each.
+    default : str, optional
+        Of a name that has no ending, and of stdout. Without one the format must be given.
+
+    Raises
+    ------
+    click.UsageError
+        If the ending is none of them.
+    """
+    name = Path(out or "").name
+    ending = Path(name).suffix.lower()
+    found = layout or endings.get(ending) or (None if ending else default)
+    if found is None:
+        listed = ", ".join(endings)
+        raise click.UsageError(f"expected --out FILE to end in one of {listed}, or --format; got {name!r}")
+    return found
+
+
+@contextmanager
+def data_file(out: str | None) -> Iterator[IO[str]]:
+    """Give a file to write data to: `out`; or stdout, where a dash or nothing is given."""
+    if out and out != "-":
+        with open(out, "w", encoding="utf-8", errors="surrogateescape") as target:
+            yield target
+        return
+    data = _Stdout()
+    yield data
+    put(data.getvalue())
+
+
+class _Stdout(io.StringIO):
+    """What will be written to stdout, and is laid out for it."""
+
+    def isatty(self) -> bool:
+        """Whether people look at it."""
+        return is_terminal(sys.stdout)
+
+    def fileno(self) -> int:
+        """Return the descriptor of stdout."""
+        return sys.stdout.fileno()
+
+
 def _show_misfit(error: WeightsMismatch) -> None:
-    from bottleneck.cli.show import plain_console
     from bottleneck.cli.show_models import misfit_table
 
-    plain_console().print(misfit_table(error.found))
+    say(misfit_table(error.found))
 
 
 def _once(show: Callable[..., None]) -> Callable[..., None]:
@@ -157,7 +202,7 @@ def _once(show: Callable[..., None]) -> Callable[..., None]:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, BottleneckWarning):
-        say(click.style("warning: ", fg="yellow") + str(message))
+        say(f"warning: {message}", style="yellow")
 
 
 def is_first_process() -> bool:
@@ -173,8 +218,21 @@ def leave_it_to_another() -> NoReturn:
 
 def give_up(message: str) -> NoReturn:
     """Say what went wrong, and exit with 1; what there was to print has been printed."""
-    say(click.style("error: ", fg="red") + message)
+    say(f"error: {message}", style="red")
     sys.exit(1)
+
+
+def stopped(message: str = "", *, as_json: bool = False) -> NoReturn:
+    """Say what is kept after Ctrl-C, and how to go on; exit with 130."""
+    if not is_first_process():
+        leave_it_to_another()
+    message = message or "Stopped. What was committed is kept; the same command goes on from there."
+    if as_json:
+        put_json({"error": {"type": "interrupted", "message": message}})
+    if is_terminal(sys.stderr):
+        say()  # the terminal has written ^C
+    say(message)
+    sys.exit(stopping.exit_code())
 
 
 def _fail(kind: str, message: str, as_json: bool) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import at_home, command, progress_bar, put_json
+from bottleneck.cli.common import at_home, command, data_file, layout_of, progress_bar
 from bottleneck.cli.defaults import extracted_line, images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
+from bottleneck.cli.output import data_on_stdout, put_json
 from bottleneck.garbage import no_collection
 
 _COMPARED = (*HEADS, "svm-rbf")
 _OWN = ("images", "models", "heads", "learning_curve", "layout", "out", "as_json", "debug")  # that `fit` has not
-_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "markdown"}
+_ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json", ".md": "markdown"}
 
 
 def _names(ctx: click.Context, parameter: click.Parameter, text: str) -> list[str]:
@@ -52,9 +52,15 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
     "--format",
     "layout",
     type=click.Choice(["table", "csv", "json", "markdown"]),
-    help="[default: as the name of --out ends, else table]",
+    help="Of what is written, however the name of --out ends.  [default: as that ends, else table]",
 )
-@click.option("--out", type=click.Path(dir_okay=False), callback=at_home, help="Write there instead of to stdout.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    callback=at_home,
+    metavar="FILE",
+    help="Write the table there, as .txt, .csv, .json or .md; the rest goes to stderr.",
+)
 def compare(images: str | None, layout: str | None, out: str | None, as_json: bool, **options: Any) -> None:
     """Train each head on the features of each model, on the same images, splits and folds; tell which is best.
 
@@ -62,6 +68,8 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
     is chosen by cross-validation, and the others are tested against it on the held-out part. No run is left: `fit`
     leaves one.
     """
+    layout = layout_of(out, layout, _ENDINGS, "table")
+    is_written = bool(out) or (layout != "table" and not as_json)
     with no_collection():
         from bottleneck.cli.show_compare import comparison_report, comparison_text
         from bottleneck.comparison import compare as run
@@ -72,10 +80,10 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
         images_line(images, options["cache"], "all that are cached")
     with progress_bar(hidden=as_json) as progress:
         found = run(images, progress=progress, **options)
-    comparison_report(found, _said())
-    layout = layout or _SUFFIXES.get(Path(out or "").suffix.lower(), "table")
-    if out or (layout != "table" and not as_json):
-        with click.open_file(out or "-", "w", encoding="utf-8", errors="surrogateescape") as target:
+    with data_on_stdout(is_written):
+        comparison_report(found, _said())
+    if is_written:
+        with data_file(out) as target:
             target.write(comparison_text(found, layout))
     if as_json:
         put_json(found.to_json())

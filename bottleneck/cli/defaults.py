@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bottleneck.cli.common import say
+from bottleneck.cli.output import say
 
 
 def images_line(images: object, cache: str | os.PathLike[str], model: str | None = None) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from bottleneck.cli.common import at_home, command, progress_bar, put_json, say
+from bottleneck.cli.common import at_home, command, progress_bar
+from bottleneck.cli.output import put_json, show
 
 _EXAMPLES = 8
 _HEADS = ("logistic", "svm", "softmax")
@@ -33,36 +34,35 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
 
     Extracts with the default backbone, fits three heads, shows how well they do and what to type next.
     """
-    from bottleneck.cli.show import engine_line, examples_table, plain_console, runs_table
+    from bottleneck.cli.show import engine_line, examples_table, runs_table
     from bottleneck.demo.tour import examples, prepare
     from bottleneck.extraction import extract
     from bottleneck.fitting import fit
     from bottleneck.runs import default_run
 
     started = time.perf_counter()
-    console = plain_console()
     with progress_bar(hidden=as_json) as progress:
         images = prepare(dataset, Path(folder), progress)
-        say(f"1. Images: {images}, a folder for each class")
-        say("2. Extract: a frozen EfficientNet-Lite0 sees each image once")
+        show(f"1. Images: {images}, a folder for each class")
+        show("2. Extract: a frozen EfficientNet-Lite0 sees each image once")
         done = extract(images, cache=cache, runs=runs, progress=progress)
-        say(f"   {done.computed} computed, {done.reused} reused, {done.dim} features each, {done.seconds:.1f} s")
+        show(f"   {done.computed} computed, {done.reused} reused, {done.dim} features each, {done.seconds:.1f} s")
         engine_line(done, "   ")
-    say("3. Fit: three heads on the cached features")
+    show("3. Fit: three heads on the cached features")
     fitted = [fit(images, head=head, cache=cache, runs=runs) for head in _HEADS]
-    console.print(runs_table(fitted))
+    show(runs_table(fitted))
     chosen = default_run(runs)
     best = chosen.run
-    say(f"4. Predict: with the {best.card['head']} head, {chosen.reason}; some images it was not trained on")
-    console.print(examples_table(examples(best, _EXAMPLES)))
+    show(f"4. Predict: with the {best.card['head']} head, {chosen.reason}; some images it was not trained on")
+    show(examples_table(examples(best, _EXAMPLES)))
     seconds = time.perf_counter() - started
-    say(f"{seconds:.0f} s in all. Next:")
+    show(f"{seconds:.0f} s in all. Next:")
     for line, comment in (
         (f"bottleneck predict {images}", "what that head says of each, from the cache"),
         ("bottleneck extract YOUR/IMAGES", "your own, in a folder for each class"),
         ("bottleneck fit", "a tested classifier of them"),
     ):
-        say(f"   {line:<33} # {comment}")
+        show(f"   {line:<33} # {comment}")
     if as_json:
         put_json(
             {

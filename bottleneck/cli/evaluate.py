@@ -1,11 +1,11 @@
 """``bottleneck evaluate``."""
 
 import json
-from pathlib import Path
 
 import click
 
-from bottleneck.cli.common import at_home, command, progress_bar, put_json, say
+from bottleneck.cli.common import at_home, command, data_file, layout_of, progress_bar
+from bottleneck.cli.output import data_on_stdout, lines_of, put_json, say, show
 from bottleneck.garbage import no_collection
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
@@ -21,7 +21,7 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
     "--format",
     "layout",
     type=click.Choice(["table", "csv", "json"]),
-    help="csv: the errors alone.  [default: as the name of --out ends, else table]",
+    help="csv: the errors alone.  However the name of --out ends.  [default: as that ends, else table]",
 )
 @click.option(
     "--out",
@@ -51,12 +51,12 @@ def evaluate(
     Prints accuracy with its 95 % interval, figures for each class, the confusion matrix, calibration, and the most
     confident errors; --format csv, --out errors.csv and --json list all of them.
     """
+    layout = layout_of(out, layout, _ENDINGS, "table")
     with no_collection():
         from bottleneck.cli.show_evaluate import errors_table, evaluation_lines, evaluation_report
         from bottleneck.prediction import run_for
         from bottleneck.run_evaluation import evaluate as test
 
-    layout = _layout(out, layout)
     chosen = run_for(run, runs)
     say(str(chosen))
     with progress_bar(hidden=as_json) as progress:
@@ -73,29 +73,15 @@ def evaluate(
     texts = {
         "csv": lambda: errors_table(found),
         "json": lambda: json.dumps(found.to_json()) + "\n",
-        "table": lambda: evaluation_report(found),
+        "table": lambda: "".join(f"{line}\n" for thing in evaluation_report(found) for line in lines_of(thing, None)),
     }
     evaluation_lines(found)
-    if out and out != "-":
-        with open(out, "w", encoding="utf-8", errors="surrogateescape") as target:
+    is_file = bool(out) and out != "-"
+    is_data = layout != "table" and not is_file and not as_json
+    with data_on_stdout(is_data):
+        show(*evaluation_report(found))
+    if is_file or is_data:
+        with data_file(out) as target:
             target.write(texts[layout]())
     if as_json:
         put_json(found.to_json())
-    else:
-        click.echo(texts["table" if out and out != "-" else layout](), nl=False)
-
-
-def _layout(out: str | None, layout: str | None) -> str:
-    """Return the format that is named, or that the file's name tells.
-
-    Raises
-    ------
-    click.UsageError
-        If its ending is that of no format.
-    """
-    ending = Path(out or "").suffix.lower()
-    if layout or not ending:
-        return layout or "table"
-    if ending not in _ENDINGS:
-        raise click.UsageError(f"expected --out FILE to end in one of {', '.join(_ENDINGS)}, or --format; got {out!r}")
-    return _ENDINGS[ending]

@@ -8,9 +8,11 @@ import click
 
 from bottleneck.backbones.request import POOLS, PRECISIONS
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import command, give_up, progress_bar, put_json, say
+from bottleneck.cli.common import command, give_up, progress_bar
 from bottleneck.cli.defaults import extracted_line
+from bottleneck.cli.output import put_json, say, show
 from bottleneck.engines.wish import ENGINES
+from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.images.failures import Limit
@@ -117,10 +119,10 @@ def extract(
     columns_line(done.dataset.columns)
     dataset_line(done.usable)
     engine_line(done)
-    counted = f"{done.images} image{'s' * (done.images != 1)}{f' ({done.copies} copies)' if done.copies else ''}"
-    say(
-        f"{counted}: {done.computed} computed, {done.reused} reused, {len(done.failures)} failed; "
-        f"{done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
+    copies = f" ({counted(done.copies, 'copy', 'copies')})" if done.copies else ""
+    show(
+        f"{counted(done.images, 'image')}{copies}: {done.computed} computed, {done.reused} reused, "
+        f"{len(done.failures)} failed; {done.dim} features each ({done.store.short_name}) in {done.seconds:.1f} s"
     )
     limit = Limit(0, percent=False) if strict else max_failures
     problem = limit.problem(len(done.failures), done.images, done.failures_table)

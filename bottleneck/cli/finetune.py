@@ -13,10 +13,10 @@ from bottleneck.cli.common import (
     is_first_process,
     leave_it_to_another,
     progress_bar,
-    put_json,
 )
 from bottleneck.cli.defaults import head_line, images_line
 from bottleneck.cli.head_options import as_bytes
+from bottleneck.cli.output import put_json
 from bottleneck.garbage import no_collection
 
 

@@ -5,9 +5,10 @@ from typing import Any
 import click
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import command, progress_bar, put_json
+from bottleneck.cli.common import command, progress_bar
 from bottleneck.cli.defaults import images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
+from bottleneck.cli.output import put_json
 from bottleneck.garbage import no_collection
 
 

@@ -3,12 +3,15 @@
 import os
 import sys
 import threading
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
 from bottleneck import __version__
+from bottleneck.cli import stopping
 from bottleneck.cli.cache import cache
-from bottleneck.cli.common import InOrder
+from bottleneck.cli.common import InOrder, give_up, stopped
 from bottleneck.cli.compare import compare
 from bottleneck.cli.demo import demo
 from bottleneck.cli.evaluate import evaluate
@@ -16,16 +19,17 @@ from bottleneck.cli.extract import extract
 from bottleneck.cli.finetune import finetune
 from bottleneck.cli.fit import fit
 from bottleneck.cli.models import inspect, models
+from bottleneck.cli.output import is_data_on_stdout, let_streams_take_anything, put_away, say
 from bottleneck.cli.predict import predict
 
 _HELP = """Folders of images to tested classifiers, without a training cluster.
 
 \b
-bottleneck extract photos/       a frozen network sees each image once
-bottleneck fit --head svm        a head is searched and tested
-bottleneck finetune --last 1     the network is trained on from there, end to end
-bottleneck predict new-photos/   the best run says what they show
-bottleneck evaluate test-photos/ how often that is right
+bottleneck extract photos/    compute features, once
+bottleneck fit --head svm     search and test a head
+bottleneck finetune --last 1  train the network further
+bottleneck predict new/       classify with the best run
+bottleneck evaluate test/     measure its accuracy
 """
 
 
@@ -43,26 +47,66 @@ for _command in (extract, fit, finetune, compare, predict, evaluate, models, ins
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    stopping.listen(_stop_in_import)
+    let_streams_take_anything()
     try:
-        cli()
+        _run()
     except SystemExit as end:
-        _leave_threads_behind(end.code)
+        _leave_at_once(end.code)
         raise
 
 
-def _leave_threads_behind(code: object) -> None:
-    """End the process at once, if an interrupted extraction has left threads in the middle of a batch or an image.
+def _stop_in_import() -> NoReturn:
+    put_away()
+    code: object = None
+    try:
+        stopped(as_json=is_data_on_stdout())
+    except SystemExit as end:
+        code = end.code
+    finally:
+        os._exit(code if isinstance(code, int) else 1)
 
-    The interpreter would take itself down under them, and a crash would hide the exit code.
-    """
-    if threading.active_count() == 1:
+
+def _run() -> None:
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _show_usage(error)
+        sys.exit(error.exit_code)
+    except OSError as error:  # of the help
+        give_up(f"cannot write to stdout: {error.strerror or error}")
+    except (click.Abort, KeyboardInterrupt):  # before the command has begun
+        stopped()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """Show how a command is used, and what was wrong."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if type(error).__name__ == "NoArgsIsHelpError" or context is None:  # the former is the help itself
+        error.show()
         return
+    say(*context.get_usage().splitlines(), f"Try '{context.command_path} --help' for help.", "")
+    say(f"Error: {error.format_message()}")
+
+
+def _leave_at_once(code: object) -> None:
+    """End the process without taking the interpreter down, if that would hide the exit code.
+
+    A crash does: an interrupted extraction may have left threads in the middle of a batch or an image. And where an
+    interrupt came while an extension module ran Python code, Python ends itself by SIGINT in place of the code.
+    """
+    if not (stopping.was_stopped() or _has_threads_left()):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _has_threads_left() -> bool:
+    if threading.active_count() == 1:
+        return False
     from bottleneck.pipeline.stages import THREADS
 
-    if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
+    return any(thread.name.startswith(THREADS) for thread in threading.enumerate())

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bottleneck.cli.common import command, give_up, put_json, say
+from bottleneck.cli.common import command, give_up
+from bottleneck.cli.output import put_json, say, show
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.backbones.catalogue import Entry
@@ -24,7 +26,7 @@ def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
     model ('timm/resnet50.*').
     """
     from bottleneck.backbones.catalogue import models as look
-    from bottleneck.cli.show_models import models_table, show
+    from bottleneck.cli.show_models import models_table
 
     found = look(pattern)
     if as_json:
@@ -33,7 +35,7 @@ def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
         return
     show(models_table(found, with_weights=_asks_for_weights(pattern, found)))
     here = sum(entry.is_here for entry in found)
-    say(f"{len(found)} model{'' if len(found) == 1 else 's'}, the weights of {here} on this machine")
+    say(f"{counted(len(found), 'model')}, the weights of {here} on this machine")
 
 
 def _asks_for_weights(pattern: str, found: Sequence[Entry]) -> bool:
@@ -86,7 +88,7 @@ def _levels(depth: str | None) -> int | None:
 
 def _model(name: str, depth: int | None, as_json: bool) -> None:
     from bottleneck.backbones.describe import describe
-    from bottleneck.cli.show_models import description_lines, modules_table, show, too_deep
+    from bottleneck.cli.show_models import description_lines, modules_table, too_deep
 
     found = describe(name)
     if as_json:
@@ -108,7 +110,7 @@ def _checkpoint(path: Path, against: str | None, exclude: tuple[str, ...], depth
     from bottleneck.backbones.describe import compare
     from bottleneck.backbones.restore import misfit
     from bottleneck.backbones.weights import read_checkpoint
-    from bottleneck.cli.show_models import checkpoint_line, restored_table, show, tensors_table
+    from bottleneck.cli.show_models import checkpoint_line, restored_table, tensors_table
 
     found: Any = None
     if against:

@@ -1,12 +1,14 @@
 """``bottleneck predict``."""
 
 import csv
-from pathlib import Path
 
 import click
 
-from bottleneck.cli.common import at_home, command, progress_bar, say
+from bottleneck.cli.common import at_home, command, data_file, layout_of, progress_bar
+from bottleneck.cli.output import say
 from bottleneck.garbage import no_collection
+
+_ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 
 
 @command("predict", short_help="Classify images with a run.")
@@ -19,9 +21,15 @@ from bottleneck.garbage import no_collection
     "--format",
     "layout",
     type=click.Choice(["table", "csv", "jsonl"]),
-    help="[default: as the name of --out ends, else table]",
+    help="Of what is written, however the name of --out ends.  [default: as that ends, else table]",
 )
-@click.option("--out", type=click.Path(dir_okay=False), callback=at_home, help="Write there instead of to stdout.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    callback=at_home,
+    metavar="FILE",
+    help="Write there instead of to stdout, as .txt, .csv, .json or .jsonl.",
+)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes given for each image.")
 def predict(
     images: tuple[str, ...],
@@ -47,6 +55,7 @@ def predict(
 
     The default run is the first on the images of the latest run, until a later one is better by more than chance.
     """
+    layout = layout_of(out, "jsonl" if as_json else layout, _ENDINGS, "table")
     with no_collection():
         from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
         from bottleneck.cli.show_evaluate import summary_lines
@@ -54,8 +63,6 @@ def predict(
         from bottleneck.prediction import run_for
         from bottleneck.run_evaluation import summary
 
-    by_suffix = {".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}.get(Path(out or "").suffix.lower(), "table")
-    layout = "jsonl" if as_json else layout or by_suffix
     chosen = run_for(run, runs)
     say(str(chosen))
     with progress_bar(hidden=as_json) as progress:
@@ -69,7 +76,7 @@ def predict(
             label_column=label_column,
             progress=progress,
         )
-    with click.open_file(out or "-", "w", encoding="utf-8", errors="surrogateescape") as target:
+    with data_file(out) as target:
         if layout == "table":
             predictions_table(found, target)
         elif layout == "csv":

@@ -8,14 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from bottleneck.cli.common import say
+from bottleneck.cli.layout import Table, right
+from bottleneck.cli.output import lines_of, rule_of, say, show, width_of
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import by_reason
+from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
     from bottleneck.cache.maintain import StoreInfo
@@ -54,8 +52,7 @@ def ignored_line(ignored: dict[str, int]) -> None:
     """Say which files were passed over."""
     if ignored:
         listed = ", ".join(f"{count} {reason}" for reason, count in ignored.items())
-        count = sum(ignored.values())
-        say(f"{count} file{'s' if count > 1 else ''} ignored: {listed}")
+        say(f"{counted(sum(ignored.values()), 'file')} ignored: {listed}")
 
 
 def engine_line(done: Extraction, indent: str = "") -> None:
@@ -79,7 +76,7 @@ def dataset_line(dataset: Dataset) -> None:
     given = " (given)" if all(dataset.given_splits) else ""
     splits = Counter(dataset.splits)
     divided = ", ".join(f"{name} {splits[name]}" for name in ("train", "val", "test") if splits[name])
-    say(f"{len(labels)} classes: {shown}{more}; splits{given}: {divided}")
+    show(f"{counted(len(labels), 'class')}: {shown}{more}; splits{given}: {divided}")
 
 
 def columns_line(columns: Columns) -> None:
@@ -94,29 +91,32 @@ def run_report(run: Run) -> None:
     low, high = metrics["accuracy_ci95"]
     labels = ", ".join(f"{name} {count}" for name, count in sorted(card["dataset"]["labels"].items())[:_CLASSES])
     more = len(card["dataset"]["labels"]) - _CLASSES
-    say(f"{card['dataset']['source']}: {labels}" + (f" and {more} more classes" if more > 0 else ""))
+    more_text = f" and {more} more {'class' if more == 1 else 'classes'}" if more > 0 else ""
+    show(f"{card['dataset']['source']}: {labels}{more_text}")
     columns_line(Columns.from_json(card["dataset"].get("columns", {})))
-    say(
-        f"{card['head']} on {run.features}: {card['n_train']} training images, {params_text(card['params'])} by "
-        f"{card['search']['folds']}-fold cross-validation ({run.cv_accuracy:.1%} ± {card['search']['cv_spread']:.1%}, "
+    show(
+        f"{card['head']} on {run.features}: {counted(card['n_train'], 'training image')}, "
+        f"{params_text(card['params'])} by {card['search']['folds']}-fold cross-validation "
+        f"({run.cv_accuracy:.1%} ± {card['search']['cv_spread']:.1%}, "
         f"balanced {card['search']['cv_balanced_accuracy']:.1%})"
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
     if aside:
-        say(f"{aside} val images are kept aside (for fine-tuning, later); --split 80/0/20 would hold all out")
-    console = plain_console()
-    console.print(classes_table(metrics))
+        kept = f"{counted(aside, 'val image')} {'is' if aside == 1 else 'are'} kept aside (for fine-tuning, later)"
+        say(f"{kept}; --split 80/0/20 would hold all out")
+    show("", classes_table(metrics))
     if len(metrics["classes"]) <= CONFUSION_CLASSES:
-        console.print(confusion_table(metrics))
-    say(
-        f"accuracy {metrics['accuracy']:.1%} on {card['n_heldout']} held-out images ({card['heldout']}), "
+        show(confusion_table(metrics))
+    show(
+        f"accuracy {metrics['accuracy']:.1%} on {counted(card['n_heldout'], 'held-out image')} ({card['heldout']}), "
         f"95 % interval {low:.1%} to {high:.1%}; balanced {metrics['balanced_accuracy']:.1%}, "
         f"macro F1 {metrics['macro_f1']:.3f}"
     )
     top5 = "" if metrics["top5_accuracy"] is None else f", right among the first five {metrics['top5_accuracy']:.1%}"
-    say(
+    show(
         f"log-loss {metrics['log_loss']:.3f}, calibration error {metrics['ece']:.3f}{top5}; heads whose accuracies "
-        f"differ by less than {metrics['resolution']:.1%} are not told apart by them on {card['n_heldout']} images"
+        f"differ by less than {metrics['resolution']:.1%} are not told apart by them on "
+        f"{counted(card['n_heldout'], 'image')}"
     )
     said = [
         name
@@ -130,7 +130,7 @@ def run_report(run: Run) -> None:
     if card["leaks"]["near_threshold"] is None:
         say("near copies across the splits were not looked for: the features are read in pieces")
     failures_list([Failure(**failure) for failure in card["failures"]])
-    say(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s")
+    show(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s")
 
 
 def params_text(params: dict[str, Any]) -> str:
@@ -139,14 +139,10 @@ def params_text(params: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in named.items()) or "nothing to choose"
 
 
-def plain_console(width: int | None = None) -> Console:
-    """Return the console of stderr; class names and paths are shown as they are, brackets too."""
-    return Console(stderr=True, width=width, markup=False, highlight=False)
-
-
 def runs_table(runs: Sequence[Run]) -> Table:
     """Return a table of runs, a line each."""
-    table = Table("head", "chosen", "cross-validated", "held-out", "95 % interval", "seconds", box=box.SIMPLE_HEAD)
+    numbers = right("cross-validated", "held-out", "95 % interval", "seconds")
+    table = Table("head", "chosen", *numbers)
     for run in runs:
         low, high = run.metrics["accuracy_ci95"]
         table.add_row(
@@ -162,11 +158,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
 def specs_table(specs: Sequence[StoreInfo], values: str = "features") -> Table:
     """Return a table of what is cached, a line a spec; `values` says what a row of numbers is called."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("spec", overflow="fold")
-    for name in ("images", values, "shards", "MB"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("written", no_wrap=True)
+    table = Table("spec", *right("images", values, "shards", "MB"), "written")
     for spec in specs:
         held = f" (+{spec.quarantined} quarantined)" if spec.quarantined else ""
         shards, megabytes = f"{spec.shards}{held}", f"{spec.bytes / 1e6:,.1f}"
@@ -177,21 +169,21 @@ def specs_table(specs: Sequence[StoreInfo], values: str = "features") -> Table:
 def specs_list(specs: Sequence[StoreInfo], values: str = "features") -> None:
     """Print `specs_table`, and what there is to say of a spec."""
     if specs:
-        plain_console().print(specs_table(specs, values))
+        show(specs_table(specs, values))
     for spec in specs:
         if spec.asked:
-            say(f"{spec.short_name}: {spec.asked}")
+            show(f"{spec.short_name}: {spec.asked}")
         if spec.problem:
-            say(f"{spec.short_name}: {spec.problem}")
+            show(f"{spec.short_name}: {spec.problem}")
 
 
 def activations_list(specs: Sequence[StoreInfo]) -> None:
     """Print what fine-tuning has kept, at which layers, and how to be rid of it."""
     specs_list(specs, "activations")
     for layer in sorted({spec.layer for spec in specs}):
-        say(f"at {layer}: {', '.join(spec.short_name for spec in specs if spec.layer == layer)}")
-    say(
-        f"activations of {len(specs)} specs, {sum(spec.images for spec in specs)} rows, "
+        show(f"at {layer}: {', '.join(spec.short_name for spec in specs if spec.layer == layer)}")
+    show(
+        f"activations of {counted(len(specs), 'spec')}, {counted(sum(spec.images for spec in specs), 'row')}, "
         f"{sum(spec.bytes for spec in specs) / 1e6:,.1f} MB. They can be deleted at any time (fine-tuning computes "
         f"them again): bottleneck cache rm SPEC"
     )
@@ -199,19 +191,14 @@ def activations_list(specs: Sequence[StoreInfo]) -> None:
 
 def predictions_table(predictions: Predictions, target: IO[str]) -> None:
     """Print a table of predictions; paths are never cut."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("path", overflow="fold")  # where room is short a path goes on below, and a label never does
-    table.add_column("label", no_wrap=True)
-    table.add_column("probability", justify="right", no_wrap=True)
-    table.add_column("next", no_wrap=True)
+    table = Table("path", "label", *right("probability"), "next")
     for item in predictions:
         if item.failure:
             table.add_row(item.path, "", "", f"failed: {item.failure.code}")
             continue
         runners_up = ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:])
-        table.add_row(item.path, item.label, f"{item.probability:.3f}", runners_up)
-    width = max((len(item.path) for item in predictions), default=0) + 80
-    Console(file=target, width=None if target.isatty() else width, markup=False, highlight=False).print(table)
+        table.add_row(item.path, item.label or "", f"{item.probability:.3f}", runners_up)
+    target.writelines(f"{line}\n" for line in lines_of(table, width_of(target), rule_of(target)))
 
 
 def prediction_rows(predictions: Predictions, top: int) -> Iterator[list[object]]:
@@ -243,7 +230,7 @@ def prediction_lines(predictions: Predictions) -> Iterator[str]:
 
 def classes_table(metrics: dict[str, Any]) -> Table:
     """Return precision, recall and F1 of each class."""
-    table = Table("class", "images", "precision", "recall", "F1", box=box.SIMPLE_HEAD)
+    table = Table("class", *right("images", "precision", "recall", "F1"))
     for name, row in metrics["per_class"].items():
         table.add_row(name, str(row["n"]), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")))
     return table
@@ -252,7 +239,8 @@ def classes_table(metrics: dict[str, Any]) -> Table:
 def confusion_table(metrics: dict[str, Any]) -> Table:
     """Return labels as rows, predictions as columns."""
     classes, counts = metrics["classes"], metrics["confusion"]
-    table = Table("label \\ predicted", *classes, box=box.SIMPLE_HEAD)
+    heading = "predictions for the images of each class:"
+    table = Table("label \\ predicted", *right(*classes), nothing=("·",), heading=heading)
     for name, row in zip(classes, counts, strict=True):
         table.add_row(name, *(str(count) if count else "·" for count in row))
     return table
@@ -260,7 +248,7 @@ def confusion_table(metrics: dict[str, Any]) -> Table:
 
 def examples_table(examples: Sequence[Example]) -> Table:
     """Return a table of held-out images, their labels and what the head says."""
-    table = Table("image", "label", "predicted", "probability", "", box=box.SIMPLE_HEAD)
+    table = Table("image", "label", "predicted", *right("probability"), "")
     for item in examples:
         mark = "" if item.label == item.predicted else "wrong"
         table.add_row(item.path, item.label, item.predicted, f"{item.probability:.3f}", mark)

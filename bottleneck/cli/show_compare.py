@@ -5,57 +5,50 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console, JustifyMethod
-from rich.table import Table
-
-from bottleneck.cli.common import say
-from bottleneck.cli.show import failures_list, params_text, plain_console
+from bottleneck.cli.layout import Column, Command, Table
+from bottleneck.cli.output import say, show
+from bottleneck.cli.show import failures_list, params_text
+from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.heads.curve import Curve
     from bottleneck.leaderboard import Comparison, Row
 
-_WIDTH = 160  # of a table that is not on a screen
 _HEADER = ["model", "head", "cross-validated", "held-out", "95 % interval", "p", "", "extract s", "fit s", "MB"]
 _RIGHT = _HEADER[2:6] + _HEADER[7:]
 
 
 def comparison_report(found: Comparison, options: Sequence[str]) -> None:
     """Say what was compared on what, the table, and the command for a run of the best, with the user's options."""
-    models = len({row.model for row in found.rows})
-    say(f"{found.source}: {len(found.rows)} heads on features of {models} model{'s' * (models > 1)}")
-    say(
-        f"all on the same splits and folds: {found.n_train} training images, {found.n_heldout} held out "
+    models = counted(len({row.model for row in found.rows}), "model")
+    show(f"{found.source}: {counted(len(found.rows), 'head')} on features of {models}")
+    show(
+        f"all on the same splits and folds: {counted(found.n_train, 'training image')}, {found.n_heldout} held out "
         f"({found.heldout}), on which accuracies are known to ±{found.best.resolution:.1%}"
     )
-    plain_console(None if sys.stderr.isatty() else _WIDTH).print(_table(found))
-    say("best: by cross-validation. p: McNemar's test against it on the held-out images, by Holm's method")
+    show("", _table(found))
+    show("best: by cross-validation. p: McNemar's test against it on the held-out images, by Holm's method")
     for remark in found.remarks:
         say(remark)
     if found.curve:
         _curve_lines(found.curve, found.best)
     failures_list(found.failures)
-    is_run = found.best.cv_spread is None
-    best = (
-        f"the best is a run: {found.best.model}"
-        if is_run
-        else f"this makes the best a run: {_fit_command(found, options)}"
-    )
-    say(f"{len(found.failures)} failed; {best}")
+    failed = f"{len(found.failures)} failed"
+    if found.best.cv_spread is None:
+        show(f"{failed}; the best is a run: {found.best.model}")
+    else:
+        show(Command(f"{failed}; this makes the best a run:", *_fit_command(found, options)))
 
 
-def _fit_command(found: Comparison, options: Sequence[str]) -> str:
+def _fit_command(found: Comparison, options: Sequence[str]) -> list[str]:
     """Return the command that fits the best row."""
     best = found.best
     kernel = ["--kernel", "rbf"] if best.head == "svm-rbf" else []
     head = best.head.removesuffix("-rbf")
-    return shlex.join(["bottleneck", "fit", found.source, "--model", best.spec, "--head", head, *kernel, *options])
+    return ["bottleneck", "fit", found.source, "--model", best.spec, "--head", head, *kernel, *options]
 
 
 def comparison_text(found: Comparison, layout: str) -> str:
@@ -69,7 +62,7 @@ def comparison_text(found: Comparison, layout: str) -> str:
     elif layout == "markdown":
         text.write(_markdown(found))
     else:
-        Console(file=text, width=_WIDTH, markup=False, highlight=False).print(_table(found))
+        text.writelines(f"{line}\n" for line in _table(found).lines())
     return text.getvalue()
 
 
@@ -90,10 +83,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _table(found: Comparison) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in _HEADER:
-        side: JustifyMethod = "right" if name in _RIGHT else "left"
-        table.add_column(name, justify=side, overflow="fold", no_wrap=name != "model")
+    table = Table(*(Column(name, right=name in _RIGHT) for name in _HEADER))
     for row in found.rows:
         table.add_row(*_cells(row))
     return table
@@ -117,7 +107,7 @@ def _records(found: Comparison) -> list[dict[str, object]]:
 
 
 def _curve_lines(curve: Curve, best: Row) -> None:
-    say(f"learning curve of {best.head} on {best.model}, cross-validated:")
+    show(f"learning curve of {best.head} on {best.model}, cross-validated:")
     for point in curve.points:
-        say(f"  {point.n:>6} images  {point.accuracy:.1%} ± {point.spread:.1%}")
-    say(curve.advice())
+        show(f"  {point.n:>6} {'image ' if point.n == 1 else 'images'}  {point.accuracy:.1%} ± {point.spread:.1%}")
+    show(curve.advice())

@@ -6,12 +6,10 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from bottleneck.cli.common import say
+from bottleneck.cli.layout import Table, right
+from bottleneck.cli.output import Thing, say
 from bottleneck.cli.show import CONFUSION_CLASSES, classes_table, confusion_table, failures_list
+from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.evaluation_results import Evaluation, Summary
@@ -21,14 +19,14 @@ if TYPE_CHECKING:
 ERRORS = ("path", "digest", "label", "predicted", "probability", "label_probability")
 _SHOWN = 10  # errors on a screen
 _NEAR = 3  # near copies that a warning names
-_WIDTH = 160  # of a table in a file
 
 
-def evaluation_report(found: Evaluation) -> str:
-    """Return the figures, the tables and the most confident errors as text."""
+def evaluation_report(found: Evaluation) -> list[Thing]:
+    """Return the figures, the tables and the most confident errors."""
     metrics = found.metrics
-    lines: list[str | Table] = [
-        f"{found.run.name} on {_count(found.n, 'image')}: {_accuracy(found)}",
+    lines: list[Thing] = [
+        f"{found.run.name} on {counted(found.n, 'image')}: {_accuracy(found)}",
+        "",
         classes_table(metrics),
     ]
     if len(metrics["classes"]) <= CONFUSION_CLASSES:
@@ -41,9 +39,7 @@ def evaluation_report(found: Evaluation) -> str:
         f"calibration error {metrics['ece']:.3f}, log-loss {metrics['log_loss']:.3f}, Brier score "
         f"{metrics['brier']:.3f}"
     )
-    lines += _errors(found)
-    lines += _against(found)
-    return _text(lines)
+    return [*lines, *_errors(found), *_against(found)]
 
 
 def evaluation_lines(found: Evaluation) -> None:
@@ -55,14 +51,14 @@ def evaluation_lines(found: Evaluation) -> None:
         say(_unrecorded(run))
     if found.selected_by:
         say(
-            f"{_count(found.selected_by, 'image')} among them selected the epoch of a fine-tuning: the accuracy is "
+            f"{counted(found.selected_by, 'image')} among them selected the epoch of a fine-tuning: the accuracy is "
             f"optimistic"
         )
     if found.near:
         shown = ", ".join(f"{path} ({cosine:.2f})" for path, cosine in found.near[:_NEAR])
         more = f" and {len(found.near) - _NEAR} more" if len(found.near) > _NEAR else ""
         say(
-            f"warning: {_count(len(found.near), 'image')} among them may be edited copies of training images, and the "
+            f"warning: {counted(len(found.near), 'image')} among them may be edited copies of training images, and the "
             f"accuracy too good: {shown}{more}"
         )
     if found.unknown_labels:
@@ -118,13 +114,13 @@ def _left(left: Left, run: Run, *, against: bool = False) -> list[str]:
     who = "one of the runs" if against else run.name
     lines = []
     if left.trained_on:
-        lines.append(f"{_count(left.trained_on, 'image')} left out, on which {who} was trained")
+        lines.append(f"{counted(left.trained_on, 'image')} left out, on which {who} was trained")
     if left.copies:
-        lines.append(f"{_count(left.copies, 'copy', 'copies')} left out: each image counts once")
+        lines.append(f"{counted(left.copies, 'copy', 'copies')} left out: each image counts once")
     if left.two_labels:
-        lines.append(f"{_count(left.two_labels, 'image')} left out, with more than one label")
+        lines.append(f"{counted(left.two_labels, 'image')} left out, with more than one label")
     if left.unlabelled:
-        lines.append(f"{_count(left.unlabelled, 'image')} left out, without a label")
+        lines.append(f"{counted(left.unlabelled, 'image')} left out, without a label")
     return lines
 
 
@@ -145,19 +141,19 @@ def _top(metrics: dict[str, Any]) -> str:
     return "" if top is None else f", right among the first five {top:.1%}"
 
 
-def _errors(found: Evaluation) -> list[str | Table]:
+def _errors(found: Evaluation) -> list[Thing]:
     if not found.errors:
         return ["no errors"]
-    table = Table("path", "label", "predicted", "probability", box=box.SIMPLE_HEAD)
+    table = Table("path", "label", "predicted", *right("probability"))
     for error in found.errors[:_SHOWN]:
         table.add_row(error.path, error.label, error.predicted, f"{error.probability:.3f}")
     count = len(found.errors)
-    said = f"{_count(count, 'error')}, the most confident first"
+    said = f"{counted(count, 'error')}, the most confident first"
     more = [f"... and {count - _SHOWN} more: --out errors.csv lists all"] if count > _SHOWN else []
     return [said, table, *more]
 
 
-def _against(found: Evaluation) -> list[str | Table]:
+def _against(found: Evaluation) -> list[Thing]:
     other = found.against
     if other is None:
         return []
@@ -173,18 +169,3 @@ def _against(found: Evaluation) -> list[str | Table]:
         f"only {found.run.name} is right about {other.only_run}, only {other.run.name} about {other.only_against}; "
         f"McNemar's test p = {other.p_value:.2g}: {verdicts[other.verdict]}",
     ]
-
-
-def _text(things: list[str | Table]) -> str:
-    text = io.StringIO()
-    console = Console(file=text, width=_WIDTH, markup=False, highlight=False, soft_wrap=False)
-    for thing in things:
-        if isinstance(thing, str):
-            text.write(thing + "\n")
-        else:
-            console.print(thing)
-    return text.getvalue()
-
-
-def _count(count: int, noun: str, plural: str | None = None) -> str:
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.common import say
+from bottleneck.cli.output import say, show, width_of
 from bottleneck.cli.show import failures_list
 from bottleneck.finetuning.progress import Epoch
 from bottleneck.finetuning.starting import Start
 from bottleneck.images.dataset import Failure
+from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.finetuning.finetune import Outline
     from bottleneck.runs import Run
 
 _NAMES = 6  # of trained parts that are shown
+_HEADING = "epoch   train loss  accuracy   validation loss  accuracy   seconds"
 
 
 class Watcher:
@@ -30,9 +33,10 @@ class Watcher:
         if isinstance(event, Epoch):
             self._last = event.number
             if self._heading:
-                say("epoch   train loss  accuracy   validation loss  accuracy   seconds")
                 self._heading = False
-            say(_line(event))
+                if not _is_narrow():
+                    say(_HEADING)
+            say(_sentence(event) if _is_narrow() else _line(event))
         elif isinstance(event, Start):
             say(_start(event))
         else:
@@ -51,28 +55,29 @@ def ended(run: Run) -> None:
     """Say how well the best epoch does, and where it is."""
     card, metrics = run.card, run.metrics
     low, high = metrics["accuracy_ci95"]
-    say(_choice(card))
-    say(
-        f"accuracy {metrics['accuracy']:.1%} on {card['n_heldout']} held-out images ({card['heldout']}), "
+    show(_choice(card))
+    show(
+        f"accuracy {metrics['accuracy']:.1%} on {counted(card['n_heldout'], 'held-out image')} ({card['heldout']}), "
         f"95 % interval {low:.1%} to {high:.1%}; it began at {card['start_accuracy']:.1%}"
     )
-    say(f"accuracies that differ by less than {metrics['resolution']:.1%} are not told apart on so many images")
+    show(f"accuracies that differ by less than {metrics['resolution']:.1%} are not told apart on so many images")
     if card["validation"]["is_heldout"]:
         say(
             "there is no test part: these images have chosen the epoch too, which flatters the accuracy a little; a "
             "folder test/ would tell it"
         )
     failures_list([Failure(**failure) for failure in card["failures"]])
-    say(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s, curves in {run.path / 'curves.png'}")
+    show(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s, curves in {run.path / 'curves.png'}")
 
 
 def _choice(card: dict[str, Any]) -> str:
     """Say which epoch is kept, and why."""
-    best, curves, images = card["best_epoch"], card["curves"], card["validation"]["n"]
+    best, curves = card["best_epoch"], card["curves"]
+    images = counted(card["validation"]["n"], "validation image")
     first, chosen, done = curves[0], curves[best], len(curves) - 1
     stopped = f" of {done}, where patience ended" if done < card["recipe"]["epochs"] and not card["diverged"] else ""
     stopped = stopped or f" of {done}"
-    had = f"{first['val_accuracy']:.1%} of {images} validation images, loss {first['val_loss']:.4f}"
+    had = f"{first['val_accuracy']:.1%} of {images}, loss {first['val_loss']:.4f}"
     if best == 0:
         what = "the hand-back" if card["from"]["run"] else "its beginning"
         worse = all(epoch["val_loss"] > 2 * first["val_loss"] for epoch in curves[1:])
@@ -80,7 +85,7 @@ def _choice(card: dict[str, Any]) -> str:
         return f"no epoch{stopped} was better than {what} ({had}): the network is kept as it began{advice}"
     by_loss = " by its loss," if chosen["val_accuracy"] == first["val_accuracy"] else ""
     return (
-        f"epoch {best}{stopped} was the best,{by_loss} {chosen['val_accuracy']:.1%} of {images} validation images, "
+        f"epoch {best}{stopped} was the best,{by_loss} {chosen['val_accuracy']:.1%} of {images}, "
         f"loss {chosen['val_loss']:.4f}; it began with {first['val_accuracy']:.1%}, {first['val_loss']:.4f}"
     )
 
@@ -97,7 +102,8 @@ def _outline(event: Outline) -> None:
     trained = f"{names} and the head" if names else "the head alone"
     say(f"trains {trained}: {plan.trained:,} parameters in {event.precision}; {plan.frozen:,} stay frozen")
     say(
-        f"{len(parts.train)} training images; {len(parts.val)} validate{' (cut from train)' if parts.cut else ''}; "
+        f"{counted(len(parts.train), 'training image')}; {len(parts.val)} validate"
+        f"{' (cut from train)' if parts.cut else ''}; "
         f"{len(parts.heldout)} held out ({parts.name}{', the same' if parts.val_is_heldout else ''})"
     )
     _boundary(event)
@@ -112,7 +118,7 @@ def _boundary(event: Outline) -> None:
         say(f"the whole network runs in each epoch ({why})")
         return
     shape = " x ".join(map(str, boundary.shape))
-    views = "1 view" if recipe.augment == "none" else f"{event.views} {recipe.augment} views"
+    views = "1 view" if recipe.augment == "none" else counted(event.views, f"{recipe.augment} view")
     said = f"{_size(event.missing)} of them to be computed, once" if event.missing else "all cached"
     say(f"activations at {boundary.module} ({shape}), {views} of each training image:")
     say(f"  {_size(event.bytes)}, {said}")
@@ -124,22 +130,39 @@ def _start(event: Start) -> str:
     agreement = event.agreement
     if agreement.exact:
         how = f"every label the same, probabilities within {max(agreement.largest, 1e-7):.1g}"
-        return f"starts at {event.accuracy:.1%}, as the head ({how}, on {agreement.images} held-out images)"
+        return f"starts at {event.accuracy:.1%}, as the head ({how}, on {counted(agreement.images, 'held-out image')})"
     return (
         f"starts at {event.accuracy:.1%}, as the head on features in fp32 (on those in {event.precision} it has "
         f"{event.head_accuracy:.1%}; {agreement.other_labels} of {agreement.images} held-out labels differ)"
     )
 
 
+def _is_narrow() -> bool:
+    """Whether a line for each epoch has no room for its columns."""
+    width = width_of(sys.stderr)
+    return width is not None and width < len(_HEADING)
+
+
 def _line(epoch: Epoch) -> str:
-    def share(value: float | None) -> str:
-        return "" if value is None else f"{value:.1%}"
-
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.4f}"
-
     seconds = f"{epoch.seconds:.1f}" if epoch.number else ""
     return (
-        f"{epoch.number:5}   {number(epoch.train_loss):>10}  {share(epoch.train_accuracy):>8}   "
-        f"{number(epoch.val_loss):>15}  {share(epoch.val_accuracy):>8}   {seconds:>7}"
+        f"{epoch.number:5}   {_number(epoch.train_loss):>10}  {_share(epoch.train_accuracy):>8}   "
+        f"{_number(epoch.val_loss):>15}  {_share(epoch.val_accuracy):>8}   {seconds:>7}"
+    ).rstrip()
+
+
+def _sentence(epoch: Epoch) -> str:
+    trained = f"train loss {_number(epoch.train_loss)}, accuracy {_share(epoch.train_accuracy)}; "
+    seconds = f"; {epoch.seconds:.1f} s" if epoch.number else ""
+    return (
+        f"epoch {epoch.number}: {trained if epoch.train_loss is not None else ''}"
+        f"validation loss {_number(epoch.val_loss)}, accuracy {_share(epoch.val_accuracy)}{seconds}"
     )
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

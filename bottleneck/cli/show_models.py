@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from bottleneck.cli.layout import Column, Table, right
+from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.backbones.catalogue import Entry
@@ -19,23 +17,6 @@ if TYPE_CHECKING:
 _ROWS = 80  # of a tree that is not asked to be of any depth
 _WEIGHTS = 4
 _MISFITS = 8  # of each kind, beside an error
-_WIDE = 200  # columns, where nobody looks at the width
-
-
-def show(*things: Table | str) -> None:
-    """Print tables and lines on stdout; a name is folded in a terminal that is too narrow, and never cut."""
-    console = _console()
-    for thing in things:
-        console.print(thing, soft_wrap=isinstance(thing, str) and not sys.stdout.isatty())
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else _WIDE
-    return Console(file=sys.stdout, width=width, markup=False, highlight=False)
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
 
 
 def models_table(entries: Sequence[Entry], *, with_weights: bool = False) -> Table:
@@ -51,22 +32,11 @@ def models_table(entries: Sequence[Entry], *, with_weights: bool = False) -> Tab
         )
         for entry in entries
     ]
-    with_second = with_weights or _fits(rows)  # a name tells its source as well
-    table = _table()
-    table.add_column("model", overflow="fold")
-    if with_second:
-        table.add_column("--weights" if with_weights else "source", overflow="fold" if with_weights else "ellipsis")
-    for name in ("params", "images", "features"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("weights", no_wrap=True)
-    for name, second, *others in rows:
-        table.add_row(name, *([second] if with_second else []), *others)
+    second = Column("--weights") if with_weights else Column("source", optional=True)  # a name tells its source as well
+    table = Table("model", second, *right("params", "images", "features"), "weights")
+    for row in rows:
+        table.add_row(*row)
     return table
-
-
-def _fits(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether rows stand side by side in the terminal without folding a name."""
-    return sum(max(len(cell) for cell in column) + 3 for column in zip(*rows, strict=True)) <= _console().width
 
 
 def _availability(entry: Entry) -> str:
@@ -117,15 +87,9 @@ def modules_table(found: Description, depth: int | None) -> Table:
         for module in found.modules
         if module.depth <= levels
     ]
-    with_kind = _fits(rows)  # a name is worth more than a class
-    table = _table()
-    table.add_column("module", overflow="fold")
-    if with_kind:
-        table.add_column("kind", no_wrap=True)
-    for name in ("output", "params", "MACs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, kind, *numbers in rows:
-        table.add_row(name, *([kind] if with_kind else []), *numbers)
+    table = Table("module", Column("kind", optional=True), *right("output", "params", "MACs"))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -133,7 +97,8 @@ def too_deep(found: Description, depth: int | None) -> list[str]:
     """Return a line on the levels that are not shown."""
     levels, deepest = _levels(found, depth), max((module.depth for module in found.modules), default=0)
     hidden = sum(module.depth > levels for module in found.modules)
-    return [f"{levels} of {deepest} levels; {hidden} modules more with --depth all"] if hidden else []
+    more = "module" if hidden == 1 else "modules"
+    return [f"{levels} of {counted(deepest, 'level')}; {hidden} {more} more with --depth all"] if hidden else []
 
 
 def _levels(found: Description, depth: int | None) -> int:
@@ -150,10 +115,7 @@ def _levels(found: Description, depth: int | None) -> int:
 
 def tensors_table(checkpoint: Checkpoint) -> Table:
     """Return the tensors of a checkpoint, a line each."""
-    table = _table()
-    table.add_column("tensor", overflow="fold")
-    table.add_column("shape", justify="right", no_wrap=True)
-    table.add_column("dtype", no_wrap=True)
+    table = Table("tensor", *right("shape"), "dtype")
     for name, value in checkpoint.tensors.items():
         table.add_row(name, _shape(tuple(value.shape)), str(value.dtype).removeprefix("torch."))
     return table
@@ -164,7 +126,8 @@ def checkpoint_line(checkpoint: Checkpoint) -> str:
     values: list[Any] = list(checkpoint.tensors.values())
     numbers, size = sum(value.numel() for value in values), sum(value.nbytes for value in values)
     remarks = "".join(f"; {remark}" for remark in checkpoint.remarks)
-    return f"{checkpoint.source}: {len(values)} tensors, {count(numbers)} numbers, {size / 1e6:,.1f} MB{remarks}"
+    tensors = counted(len(values), "tensor")
+    return f"{checkpoint.source}: {tensors}, {count(numbers)} numbers, {size / 1e6:,.1f} MB{remarks}"
 
 
 def restored_table(found: Restored, *, whole: bool = False) -> Table:
@@ -174,7 +137,7 @@ def restored_table(found: Restored, *, whole: bool = False) -> Table:
         for name in found.restored:
             table.add_row(name, "restored", "", "")
     else:
-        table.add_row(f"{len(found.restored)} tensors", "restored", "", "")
+        table.add_row(counted(len(found.restored), "tensor"), "restored", "", "")
     for word, names in {"excluded": found.excluded, "not needed": found.unneeded}.items():
         for name in names:
             table.add_row(name, word, "", "")
@@ -185,18 +148,13 @@ def restored_table(found: Restored, *, whole: bool = False) -> Table:
 def misfit_table(found: Restored) -> Table:
     """Return what does not fit, the first of each kind, and how many tensors do."""
     table = _fates_table()
-    table.add_row(f"{len(found.restored)} tensors", "restored", "", "")
+    table.add_row(counted(len(found.restored), "tensor"), "restored", "", "")
     _add_misfits(table, found, _MISFITS)
     return table
 
 
 def _fates_table() -> Table:
-    table = _table()
-    table.add_column("tensor", overflow="fold")
-    table.add_column("fate", no_wrap=True)
-    table.add_column("expected", justify="right", no_wrap=True)
-    table.add_column("found", justify="right", no_wrap=True)
-    return table
+    return Table("tensor", "fate", *right("expected", "found"))
 
 
 def _add_misfits(table: Table, found: Restored, most: int | None) -> None:

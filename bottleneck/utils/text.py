@@ -1,4 +1,4 @@
-"""Names as they are compared and as they are shown."""
+"""Names as they are compared and as they are shown, and counts with their nouns."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -45,6 +45,8 @@ def is_unicode(text: str) -> bool:
 def printable(text: str, keep: str = "") -> str:
     r"""Return a text for a screen: characters that are not printable become escapes such as ``\x1b`` or ``\u200d``.
 
+    Bytes that are no UTF-8, which Python keeps as lone surrogates, are shown as what they are: ``caf\xe9.jpg``.
+
     Parameters
     ----------
     text : str
@@ -53,9 +55,28 @@ def printable(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
-    )
+    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a count and its noun: ``1 image``, ``2 images``, ``1 class``, ``2 classes``.
+
+    Parameters
+    ----------
+    count : int
+    noun : str
+        In the singular.
+    plural : str, optional
+        By default the noun and an s, or after an s, x, ch or sh an es.
+    """
+    ending = "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{count} {noun if count == 1 else plural or noun + ending}"
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:

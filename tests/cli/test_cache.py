@@ -59,12 +59,12 @@ def test_every_command_has_help_and_the_common_options(name):
 
 def test_info_shows_each_spec_on_one_line_of_80_columns(images):
     stdout, stderr = run("cache", "info")
-    assert stdout == ""
-    (line,) = [line for line in stderr.splitlines() if line.split()[:1] == [store().short_name]]
+    assert stderr == ""
+    (line,) = [line for line in stdout.splitlines() if line.split()[:1] == [store().short_name]]
     assert line.split()[1:3] == ["10", "1280"]
-    assert max(map(len, stderr.splitlines())) <= 80
-    assert "1 specs, 10 rows" in stderr
-    assert f"{store().short_name}: --precision fp32" in stderr.splitlines()
+    assert max(map(len, stdout.splitlines())) <= 80
+    assert "1 spec, 10 rows" in stdout
+    assert f"{store().short_name}: --precision fp32" in stdout.splitlines()
 
 
 def test_info_as_json_has_bytes_and_dates(images):
@@ -74,8 +74,49 @@ def test_info_as_json_has_bytes_and_dates(images):
     assert found["first"] <= found["last"]
 
 
-def test_info_of_nothing_is_no_error():
-    assert "0 specs" in run("cache", "info")[1]
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: None, "there is no folder new"),
+        (lambda path: path.mkdir(), "new is no cache yet"),
+        (lambda path: (path / "features").mkdir(parents=True), "new is empty"),
+        (lambda path: write(path / "a/photo.jpg", photo(1)), "new is no cache yet"),
+    ],
+)
+def test_info_of_nothing_says_so_and_creates_nothing(tmp_path, make, says):
+    make(tmp_path / "new")
+    before = sorted(tmp_path.rglob("*"))
+    out, err = run("cache", "info", "--cache", "new")
+    assert out == "0 specs, 0 rows, 0.0 MB in new\n"
+    assert err.startswith(says)
+    assert "bottleneck extract" in err
+    assert json.loads(run("cache", "info", "--cache", "new", "--json")[0])["specs"] == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["verify"], ["compact"], ["gc"], ["rm", "resnet18"], ["export", "--out", "x.npz"], ["merge", "other"]],
+    ids=lambda words: words[0],
+)
+def test_what_is_done_to_a_missing_cache_is_an_error_and_does_not_make_it(tmp_path, words):
+    _, err = run("cache", *words, "--cache", "new", code=1)
+    assert err.startswith("error: ")
+    assert "bottleneck extract" in err or words[0] == "merge"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "says"), [("verify", "nothing to verify"), ("compact", "nothing to compact")])
+def test_an_empty_cache_is_no_error(tmp_path, name, says):
+    (tmp_path / "new").mkdir()
+    assert says in run("cache", name, "--cache", "new")[0]
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["info", "verify", "compact", "gc"])
+def test_a_cache_that_is_a_file_is_refused(tmp_path, name):
+    (tmp_path / "new").write_text("x")
+    assert "expected a folder, the cache, at new" in run("cache", name, "--cache", "new", code=1)[1]
 
 
 def damage(path: Path) -> None:
@@ -86,7 +127,7 @@ def damage(path: Path) -> None:
 
 
 def test_verify_exits_with_1_on_damage_and_extract_mends_it(images):
-    assert "all as they were written" in run("cache", "verify")[1]
+    assert run("cache", "verify") == ("1 shard, all as they were written\n", "")
     damage(store().shards()[0])
     stdout, stderr = run("cache", "verify", "--json", code=1)
     assert len(json.loads(stdout)["damage"]) == 1
@@ -108,7 +149,7 @@ def test_merge_takes_over_and_the_heads_can_be_fitted(folder, images, tmp_path):
     assert (merged["added"], merged["known"], merged["scans"], merged["problems"]) == (10, 0, 1, [])
     assert "10 images added" in stderr
     shutil.rmtree(images)
-    assert "held-out" in run("fit", images, "--cache", "other", "--split", "60/0/40", "--cv", "2")[1]
+    assert "held-out" in run("fit", images, "--cache", "other", "--split", "60/0/40", "--cv", "2")[0]
 
 
 def test_merge_of_several_with_damage_takes_the_rest_and_exits_with_1(images, folder):
@@ -173,7 +214,11 @@ def test_export_needs_features_a_file_and_a_format(folder, images):
     assert "extract" in run("cache", "export", more, "--out", "x.npz", code=1)[1]
     assert not Path("x.npz").exists()
     run("cache", "export", code=2)
-    assert "expected a format" in run("cache", "export", "--out", "x.csv", code=2)[1]
+    for name in ("x.csv", "x.html", "x"):
+        assert (
+            "to end in one of .npz, .h5, .hdf5, .parquet, or --format; got"
+            in run("cache", "export", "--out", name, code=2)[1]
+        )
 
 
 def test_rm_deletes_a_spec(images):
@@ -219,14 +264,15 @@ def activations(images):
 
 
 def test_info_shows_activations_below_the_features_and_how_to_be_rid_of_them(activations):
-    lines = run("cache", "info")[1].splitlines()
+    lines = run("cache", "info")[0].splitlines()
     rows = [line.split() for line in lines]
     features, kept = ([row[0] for row in rows if row].index(one.short_name) for one in (store(), activations))
     assert features < kept
     (row,) = [row for row in rows if row[:1] == [activations.short_name]]
     assert row[1:4] == ["2", "200704", "1"]
     assert max(map(len, lines[: [line.startswith("at ") for line in lines].index(True)])) <= 80
-    assert "1 specs, 10 rows" in "\n".join(lines)
+    assert "1 spec, 10 rows" in "\n".join(lines)
+    assert "activations of 1 spec, 2 rows" in "\n".join(lines)
     assert f"at blocks.6.0: {activations.short_name}" in lines
     assert "deleted at any time (fine-tuning computes them again): bottleneck cache rm SPEC" in lines[-1]
 
@@ -255,7 +301,7 @@ def test_verify_proves_activations(activations):
 
 def test_rm_takes_activations(activations):
     assert "name one of features/" in run("cache", "rm", "efficientnet_lite0", code=1)[1]
-    assert "2 images" in run("cache", "rm", activations.short_name)[1]
+    assert "2 images" in run("cache", "rm", activations.short_name)[0]
     assert FeatureCache("cache").activations().stores() == []
     assert len(store().digests()) == 10
 
@@ -273,7 +319,7 @@ def test_gc_says_which_activations_were_not_written_for_long(activations):
         os.utime(path, (1, 1))
     stdout, stderr = run("cache", "gc", "--dry-run", "--json")
     assert json.loads(stdout)["activations"] == 1
-    assert "activations of 1 specs, " in stderr
+    assert "activations of 1 spec, " in stderr
     run("cache", "gc")
     assert not activations.folder.exists()
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -26,13 +27,38 @@ def compare(images, *words, **settings):
     return run("compare", images, "--models", "resnet18@none", "--heads", "logistic,centroid", *words, **settings)
 
 
-def test_people_read_a_table_on_stderr(images):
+def test_the_report_is_on_stdout(images):
     out, err = compare(images, "--learning-curve")
-    assert out == ""
-    assert "2 heads on features of 1 model\nall on the same splits and folds" in err
-    assert "best" in err
-    assert "learning curve" in err
-    assert "0 failed; this makes the best a run: bottleneck fit" in err
+    assert "2 heads on features of 1 model\nall on the same splits and folds" in out
+    assert "best" in out
+    assert "learning curve" in out
+    assert "0 failed; this makes the best a run: bottleneck fit" in out
+    assert all(line.startswith("warning: ") for line in err.splitlines())
+
+
+def test_one_is_one(images):
+    assert (
+        "1 head on features of 1 model\n"
+        in run("compare", images, "--models", "resnet18@none", "--heads", "centroid")[0]
+    )
+
+
+def numbers(text):
+    """Return the cells of figures, which must be there whole, whatever the width."""
+    return sorted(re.findall(r"\d+\.\d% ± \d+\.\d%|\d+\.\d% to \d+\.\d%", text))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_at_any_width_no_line_is_longer_and_no_number_is_cut(images, monkeypatch, columns):
+    whole, _ = compare(images)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out, err = compare(images)
+    lines = [line for line in [*out.splitlines(), *err.splitlines()] if str(images) not in line.removesuffix(" \\")]
+    assert max(map(len, lines)) <= columns  # a path of a command is never folded
+    assert numbers(out) == numbers(whole)
+    assert len(numbers(out)) == 4
+    assert out.count("resnet18@none") == 2  # models
+    assert ("model " in out.splitlines()[2]) is (columns == 200)
 
 
 def test_the_command_it_ends_with_makes_the_best_a_run(images):
@@ -76,9 +102,32 @@ def test_the_ending_of_a_file_says_what_is_written(images, tmp_path, name):
 
 
 @pytest.mark.parametrize("layout", ["csv", "markdown", "json"])
-def test_a_format_goes_to_stdout(images, layout):
-    out, _ = compare(images, "--format", layout)
+def test_a_format_is_alone_on_stdout(images, layout):
+    out, err = compare(images, "--format", layout)
     assert "resnet18@none" in out
+    assert "this makes the best a run" in err
+    if layout == "json":
+        assert len(json.loads(out)["rows"]) == 2
+    else:
+        assert len(out.splitlines()) == {"csv": 3, "markdown": 4}[layout]
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.v2", "report.npz", "report.csv.gz"])
+def test_an_ending_that_is_no_format_is_a_usage_error_before_anything_is_done(images, tmp_path, name):
+    _, err = compare(images, "--out", name, code=2)
+    assert "to end in one of .txt, .csv, .json, .md, or --format" in err
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.json", "report"])
+def test_a_format_that_is_given_wins_over_the_ending(images, tmp_path, name):
+    compare(images, "--out", name, "--format", "csv")
+    assert len(list(csv.DictReader((tmp_path / name).read_text().splitlines()))) == 2
+
+
+def test_a_name_without_an_ending_is_a_table(images, tmp_path):
+    compare(images, "--out", "report")
+    assert (tmp_path / "report").read_text().startswith(" model ")
 
 
 def test_an_unknown_head_is_a_usage_error(images):

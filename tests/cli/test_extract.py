@@ -131,9 +131,11 @@ def test_interrupted_it_is_one_json_object_too(folder, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tiny.TinyEngine, "__call__", interrupt)
-    found = run_json(folder(CLASSES), code=1)
+    found = run_json(folder(CLASSES), code=130)
 
     assert found["error"]["type"] == "interrupted"
+    _, err = run(folder(CLASSES), code=130)
+    assert err.splitlines()[-1] == "Stopped. What was committed is kept; the same command goes on from there."
 
 
 def test_json_lists_the_failures_the_table_and_the_notes(two_of_twenty):
@@ -151,7 +153,7 @@ def test_json_lists_the_failures_the_table_and_the_notes(two_of_twenty):
 def test_failures_are_grouped_by_reason_the_first_three_of_each_with_their_paths(folder):
     pages = {f"a/page-{number}.jpg": b"<html>%d" % number for number in range(5)}
     images = folder({**CLASSES, **pages, "b/empty.jpg": b""})
-    _, err = run(images, "--max-failures", "50%")
+    out, err = run(images, "--max-failures", "50%")
     lines = err.splitlines()
     start = lines.index("5 not-an-image:")
 
@@ -161,7 +163,7 @@ def test_failures_are_grouped_by_reason_the_first_three_of_each_with_their_paths
     assert lines[start + 4 : start + 6] == ["  ... and 2 more", "1 empty:"]
     assert str(images / "b/empty.jpg") in lines[start + 6]
     assert lines[start + 7].startswith("all that failed: ")
-    (counted,) = [line for line in lines if " computed, " in line]
+    (counted,) = [line for line in out.splitlines() if " computed, " in line]
     assert "18 computed, 0 reused, 6 failed" in counted
 
 

@@ -49,9 +49,8 @@ def tuned():
     return [one for one in list_runs("runs") if one.is_tuned]
 
 
-def test_people_read_what_happens_on_stderr(home):
+def test_people_read_what_happens_on_stderr_and_the_result_on_stdout(home):
     out, err = run(*QUICK, "--epochs", "2")
-    assert out == ""
     lines = err.splitlines()
     assert any(line.startswith(f"{MODEL} with the logistic head of 2") for line in lines)
     assert "trains the head alone: 1,539 parameters in fp32; 11,176,512 stay frozen" in err
@@ -59,10 +58,14 @@ def test_people_read_what_happens_on_stderr(home):
     assert "activations at avgpool (512 x 1 x 1), 1 view of each training image:" in err
     assert "every label the same, probabilities within" in err
     assert [line.split()[0] for line in lines if line[:5].strip().isdigit()] == ["0", "1", "2"]
-    assert "it began at" in err
-    assert "95 % interval" in err
+    lines = out.splitlines()
+    assert "of 2" in lines[0]
+    assert lines[1].startswith("accuracy ")
+    assert "95 % interval" in lines[1]
+    assert "it began at" in lines[1]
     assert lines[-1].startswith("0 failed; runs/2")
     assert lines[-1].endswith("curves.png")
+    assert not set(lines) & set(err.splitlines())
 
 
 def test_json_is_one_object(home):
@@ -182,8 +185,8 @@ def test_what_diverges_is_told_and_leaves_its_run(home):
     assert found["accuracy"] == found["start_accuracy"]
     assert "smaller learning rate" in found["problem"]
     assert found["problem"] in err.splitlines()[-1]
-    _, err = run(*words, code=1)
-    assert "was better than the hand-back" in err
+    out, err = run(*words, code=1)
+    assert "was better than the hand-back" in out
     assert err.splitlines()[-1].startswith("error: expected finite losses")
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,12 +122,34 @@ def test_from_folder_to_predictions_as_json(folder):
     assert "1 failed" in err
 
 
-def test_without_json_stdout_stays_free_for_data(folder):
-    images = folder(CLASSES)
-    assert run("extract", images)[0] == ""
-    assert run("fit", "--split", "60/0/40")[0] == ""
-    out, _ = run("predict", images)
+def test_results_are_on_stdout_and_all_else_on_stderr(folder):
+    images = folder({**CLASSES, "a/page.jpg": b"<html>", "a/notes.txt": b"x"})
+    out, err = run("extract", images)
+    assert [line.split(": ")[0] for line in out.splitlines()] == ["2 classes", "17 images"]
+    assert "1 not-an-image:" in err
+    assert "1 file ignored" in err
+    assert "engine: " in err
+    out, err = run("fit", "--split", "60/0/40")
+    assert [line for line in out.splitlines() if line.startswith("accuracy ")]
+    assert "runs/2" in out.splitlines()[-1]
+    assert "not-an-image" in err
+    assert not set(filter(None, out.splitlines())) & set(err.splitlines())
+    out, err = run("predict", images)
     assert str(images / "a" / "0.jpg") in out
+    assert "predicted" not in out
+    assert "16 predicted" in err
+
+
+def test_with_json_people_read_the_same_on_stderr(folder):
+    images = folder(CLASSES)
+    run("extract", images)
+    for words in (["extract", images], ["fit", "--split", "60/0/40"], ["cache", "info"]):
+        out, err = run(*words, "--json")
+        assert len(out.splitlines()) == 1
+        told, said = (
+            {re.sub(r"[\d.]+ s$|runs/\S+", "", line) for line in text.splitlines()} for text in (run(*words)[0], err)
+        )
+        assert told <= said
 
 
 def test_predictions_as_csv_into_a_file(folder, tmp_path):
@@ -142,10 +165,10 @@ def test_predictions_as_csv_into_a_file(folder, tmp_path):
 def test_failures_are_listed_with_reasons_and_strict_exits_with_1(folder):
     whole = photo(1, size=(300, 200))
     images = folder({**CLASSES, "a/cut.jpg": whole[:2000], "a/page.jpg": b"<html>", "b/zero.jpg": b""})
-    _, err = run("extract", images, "--max-failures", "3")
+    out, err = run("extract", images, "--max-failures", "3")
     for name, code in (("a/cut.jpg", "truncated"), ("a/page.jpg", "not-an-image"), ("b/zero.jpg", "empty")):
         assert f"1 {code}:\n  {images / name}: " in err
-    (counted,) = [line for line in err.splitlines() if " computed, " in line]
+    (counted,) = [line for line in out.splitlines() if " computed, " in line]
     assert "3 failed" in counted
     out, _ = run("extract", images, "--strict", "--json", code=1)
     assert json.loads(out)["failed"] == 3
@@ -217,9 +240,9 @@ def test_in_a_fresh_process_a_second_extract_writes_nothing_and_names_survive_an
 def test_class_names_with_brackets_are_shown_as_they_are(folder):
     images = folder({path.replace("a/", "[old]a/").replace("b/", "[bold]b/"): seed for path, seed in CLASSES.items()})
     run("extract", images)
-    _, err = run("fit", "--split", "60/0/40")
-    assert "[old]a" in err
-    assert "[bold]b" in err
+    out, _ = run("fit", "--split", "60/0/40")
+    assert "[old]a" in out
+    assert "[bold]b" in out
 
 
 @pytest.mark.slow

@@ -1,0 +1,206 @@
+"""Tables and sentences laid out for a width: pure functions of texts, which know no terminal."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bottleneck.utils.text import printable
+
+_GAP = 2  # columns between two cells
+_INSIDE = "   "  # between two cells of a row that is shown as a list, and before them
+_TOGETHER = re.compile(  # spaces at which no line is broken: in a figure with its unit, and before a figure
+    r"(?<=\d) (?=(?:%|MB|GB|s\b|x \d))|(?<=\d x) (?=\d)| (?=± ?\d)|(?<=±) |(?<=[^\W\d]) (?=\d[\d.,%]*(?:[\s,;)]|$))"
+)
+_TIE = "\xa0"  # stands for such a space meanwhile; in names it is escaped
+_BREAKS = f"/\\{_TIE}", "-_.,:;=@+|"  # after which a word that is too long is folded: best, and next best
+
+
+def cells(text: str) -> int:
+    """Return how many columns a text takes; an ideograph takes two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Parameters
+    ----------
+    name : str
+    right : bool
+        Whether its cells end at the same place, as numbers do.
+    optional : bool
+        Whether it is left out where that lets the others stand side by side.
+    """
+
+    name: str
+    right: bool = False
+    optional: bool = False
+
+
+def right(*names: str) -> list[Column]:
+    """Return columns of numbers."""
+    return [Column(name, right=True) for name in names]
+
+
+class Table:
+    """Rows that stand side by side where there is room, and else become a list. No cell is ever cut.
+
+    Parameters
+    ----------
+    *columns : Column or str
+        The first names the row; in a list it stands on a line of its own, and the others below it.
+    nothing : tuple of str
+        Cells that a list leaves out.
+    heading : str
+        What stands above a list, where its names alone do not tell what it is.
+    """
+
+    def __init__(self, *columns: Column | str, nothing: Sequence[str] = ("",), heading: str = "") -> None:
+        self._columns = [Column(one) if isinstance(one, str) else one for one in columns]
+        self._nothing = nothing
+        self._heading = heading
+        self._rows: list[list[str]] = []
+
+    def add_row(self, *cells: str) -> None:
+        """Add a row; cells that are not given are empty."""
+        self._rows.append([printable(cell) for cell in cells] + [""] * (len(self._columns) - len(cells)))
+
+    def lines(self, width: int | None = None, rule: str = "─") -> list[str]:
+        """Return the lines of the table, and an empty one.
+
+        Parameters
+        ----------
+        width : int, optional
+            How many columns there are; None for as many as it takes.
+        rule : str
+            Of which the line below the header is made.
+        """
+        whole = range(len(self._columns))
+        short = [place for place in whole if not self._columns[place].optional]
+        for places in (whole, short):
+            widths = self._widths(places)
+            if width is None or 1 + sum(widths) + _GAP * (len(widths) - 1) <= width:
+                return [*self._side_by_side(places, widths, rule), ""]
+        return [*self._as_list(width or 0), ""]
+
+    def _widths(self, places: Sequence[int]) -> list[int]:
+        named = [[printable(column.name) for column in self._columns], *self._rows]
+        return [max(cells(row[place]) for row in named) for place in places]
+
+    def _side_by_side(self, places: Sequence[int], widths: Sequence[int], rule: str) -> Iterator[str]:
+        header = [printable(column.name) for column in self._columns]
+        for number, row in enumerate([header, *self._rows]):
+            parts = []
+            for place, room in zip(places, widths, strict=True):
+                space = " " * (room - cells(row[place]))
+                parts.append(space + row[place] if self._columns[place].right else row[place] + space)
+            yield (" " + (" " * _GAP).join(parts)).rstrip()
+            if not number:
+                yield " " + rule * (sum(widths) + _GAP * (len(widths) - 1))
+
+    def _as_list(self, width: int) -> Iterator[str]:
+        if self._heading:
+            yield from fold(self._heading, width)
+        for first, *others in self._rows:
+            yield from fold(f" {first}", width)
+            told = zip(self._columns[1:], others, strict=True)
+            pairs = [_pair(column.name, cell) for column, cell in told if cell not in self._nothing]
+            yield from _packed(pairs, width)
+
+
+def _pair(name: str, cell: str) -> str:
+    return f"{printable(name)}: {cell}" if name else cell
+
+
+def _packed(pairs: Sequence[str], width: int) -> Iterator[str]:
+    """Yield lines with as many of the pairs as fit; one that is too long for a line is folded."""
+    line = ""
+    for pair in pairs:
+        longer = f"{line}{_INSIDE}{pair}"
+        if cells(longer) <= width:
+            line = longer
+            continue
+        if line:
+            yield line
+        *full, line = fold(f"{_INSIDE}{pair}", width)
+        yield from full
+    if line:
+        yield line
+
+
+class Command:
+    """A command to copy: where it is too long for a line, it goes on after a backslash, as shells have it.
+
+    Parameters
+    ----------
+    lead : str
+        What is said before it; empty or a sentence that ends in a colon.
+    *words : str
+        They are quoted where that is needed.
+    """
+
+    def __init__(self, lead: str, *words: str) -> None:
+        self._lead = lead
+        self._words = [shlex.quote(printable(word)) for word in words]
+
+    def lines(self, width: int | None = None) -> list[str]:
+        """Return the lines of the sentence and the command; a word of the command is never folded."""
+        whole = " ".join([*([self._lead] if self._lead else []), *self._words])
+        if width is None or cells(whole) <= width:
+            return [whole]
+        lines = [f"  {self._words[0]}"]
+        for word in self._words[1:]:
+            if cells(lines[-1]) + 1 + cells(word) + 2 <= width:
+                lines[-1] += f" {word}"
+            else:
+                lines[-1] += " \\"
+                lines.append(f"    {word}")
+        return [*(fold(self._lead, width) if self._lead else []), *lines]
+
+
+def fold(text: str, width: int | None) -> list[str]:
+    """Return a text of one line as lines of at most `width` columns, broken between words; None is any width.
+
+    A word that is longer than a line, such as a path, is folded after a separator. A figure and its unit, or its
+    deviation, stay together. Lines after the first are indented by two more spaces than the first.
+    """
+    if width is None or cells(text) <= width:
+        return [text]
+    body = text.lstrip(" ")
+    indent = text[: len(text) - len(body)]
+    line, lines = indent, []
+    for word in _TOGETHER.sub(_TIE, body).split(" "):
+        longer = f"{line} {word}" if line.strip() else line + word
+        if cells(longer) <= width:
+            line = longer
+            continue
+        if line.strip():
+            lines.append(line)
+        indent = text[: len(text) - len(body)] + "  " * bool(lines)
+        *full, line = (indent + part for part in _parts(word, max(8, width - len(indent) - 2)))
+        lines += full
+    return [line.replace(_TIE, " ").rstrip() for line in [*lines, line]]
+
+
+def _parts(word: str, room: int) -> Iterator[str]:
+    """Yield a word in parts of at most `room` columns."""
+    while cells(word) > room:
+        end = room
+        while cells(word[:end]) > room:  # some characters take two columns
+            end -= 1
+        for separators in _BREAKS:
+            last = max(word.rfind(one, 0, end) for one in separators)
+            if last > end // 3:
+                end = last + 1
+                break
+        yield word[:end]
+        word = word[end:]
+    yield word

@@ -1,0 +1,81 @@
+"""Ctrl-C, and SIGTERM: the first ends the command as it should, with exit code 130 or 143, the next one at once."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from bottleneck.cli.output import is_capable
+
+_AT_ONCE = 1.0  # seconds in which a second signal is the first one, sent by a terminal and a parent process both
+_SOON = 0.01  # seconds, after which an interrupt that could not be raised is sent again
+_SHOW_CURSOR = "\x1b[?25h"
+
+_in_import: Callable[[], NoReturn] | None = None
+_received: list[tuple[int, float]] = []  # number, and when; the first one
+
+
+def listen(in_import: Callable[[], NoReturn]) -> None:
+    """Let SIGINT and SIGTERM interrupt the command, so that it ends as it should.
+
+    Processes that torchrun has started keep SIGTERM's own way: it ends them while they wait for each other.
+
+    Parameters
+    ----------
+    in_import : callable
+        Ends the process where an import is under way: an exception would pass through C++ that aborts on it.
+    """
+    global _in_import
+    _in_import = in_import
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as with nohup, and & in scripts
+        signal.signal(signal.SIGINT, _stop)
+    if int(os.environ.get("WORLD_SIZE") or 1) < 2:
+        signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _unraisable
+
+
+def was_stopped() -> bool:
+    """Whether a signal has come; what is raised after that may be of its making, in an import for instance."""
+    return bool(_received)
+
+
+def exit_code() -> int:
+    """Return 128 and the number of the signal, as shells have it: 130 after Ctrl-C."""
+    return 128 + (_received[0][0] if _received else signal.SIGINT)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if not _received:
+        _received.append((number, time.monotonic()))
+        if _in_import and _imports(frame):
+            _in_import()
+        raise KeyboardInterrupt
+    if time.monotonic() - _received[0][1] > _AT_ONCE:
+        if is_capable(sys.stderr):
+            os.write(2, f"{_SHOW_CURSOR}\n".encode())
+        os._exit(exit_code())
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _unraisable(found: "sys.UnraisableHookArgs") -> None:
+    """Raise an interrupt again that came where nothing can be raised: in a destructor or a callback."""
+    if isinstance(found.exc_value, KeyboardInterrupt) and _received:
+        again = threading.Timer(_SOON, os.kill, (os.getpid(), _received.pop()[0]))
+        again.daemon = True
+        again.start()
+        return
+    sys.__unraisablehook__(found)

@@ -1,0 +1,97 @@
+"""Signals: exit codes 130 and 143, a sentence, no traceback; whenever they come."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+SAYS = "Stopped. What was committed is kept; the same command goes on from there.\n"
+
+
+def in_the_command(body: str, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run `bottleneck cache info` with another body in a process of its own."""
+    code = (
+        "import os, signal, sys\n"
+        "from bottleneck.cache import maintain\n"
+        "from bottleneck.cli import main\n"
+        "def send(number=signal.SIGINT): os.kill(os.getpid(), number)\n"
+        f"def body(*_):\n    {body}\n    return []\n"
+        "maintain.info = body\n"
+        f"sys.argv[1:] = ['cache', 'info', *{words!r}]\n"
+        "main.main()"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**HERE, **settings})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "send()",
+        "exec('try: send()\\nexcept KeyboardInterrupt: raise ImportError')",  # as imports of extensions do
+        "raise KeyboardInterrupt",
+        "import time, weakref; x = set(); r = weakref.ref(x, lambda _: send()); del x; time.sleep(5)",
+        "open('interrupted.py', 'w').write('import os; os.kill(os.getpid(), 2)'); import interrupted",
+    ],
+    ids=["signal", "in an import", "of another maker", "in a callback", "of a module"],
+)
+def test_ctrl_c_exits_with_130_and_a_sentence(tmp_path, monkeypatch, body):
+    monkeypatch.chdir(tmp_path)
+    done = in_the_command(body)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", SAYS)
+
+
+@pytest.mark.parametrize("body", ["send()", "__import__('interrupted')"])
+def test_with_json_it_is_an_object(tmp_path, monkeypatch, body):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "interrupted.py").write_text("import os; os.kill(os.getpid(), 2)")
+    done = in_the_command(body, "--json")
+    assert done.returncode == 130
+    assert done.stdout == f'{{"error": {{"type": "interrupted", "message": "{SAYS.strip()}"}}}}\n'
+
+
+def test_a_request_to_end_exits_with_143(tmp_path):
+    done = in_the_command("send(signal.SIGTERM)")
+    assert (done.returncode, done.stderr) == (143, SAYS)
+
+
+def test_a_second_signal_at_once_is_the_same_one_and_later_it_ends_everything(tmp_path):
+    at_once = "exec('try: send()\\nexcept KeyboardInterrupt: send(); raise')"
+    assert in_the_command(at_once).returncode == 130
+    patiently = "exec('try: send()\\nexcept KeyboardInterrupt: import time; time.sleep(1.1); send(); print(1)')"
+    done = in_the_command(patiently)
+    assert (done.returncode, done.stdout) == (130, "")
+
+
+def test_what_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
+    command = f'trap "" INT; exec "{sys.executable}" -c "$0"'
+    code = (
+        "import os, signal, sys; from bottleneck.cli import main, stopping; stopping.listen(lambda: 1 / 0)\n"
+        "os.kill(os.getpid(), signal.SIGINT); print('goes on')"
+    )
+    done = subprocess.run(["bash", "-c", command, code], capture_output=True, text=True, env=HERE)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_from_the_first_import_to_the_last_line_there_is_never_a_traceback(folder, tmp_path, number):
+    images = folder({f"{name}/{place}.jpg": 100 * ord(name) + place for name in "ab" for place in range(20)})
+    words = ["extract", str(images), "--engine", "torch", "--precision", "fp32"]
+    for moment in (0.15, 0.3, 0.6, 1.0, 1.5, 2.0):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bottleneck", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=HERE,
+        )
+        time.sleep(moment)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode in (128 + number, -signal.SIGTERM, 0), (moment, err)
+        assert "Traceback" not in err, (moment, err)
