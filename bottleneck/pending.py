@@ -17,6 +17,7 @@ from bottleneck.garbage import no_collection
 from bottleneck.images.keys import as_digests
 from bottleneck.images.survey import Survey
 from bottleneck.pipeline.sample import some_digests
+from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
@@ -149,7 +150,8 @@ class Pending:
             If there is a next.
         """
         check = chosen.check
-        which, found = f"{check.engine} in {check.precision}", f"{told(check.own_cosine)} on {check.own_images} images"
+        which = f"{check.engine} in {check.precision}"
+        found = f"{told(check.own_cosine)} on {counted(check.own_images, 'image')}"
         if self.store.shards() or not (later := self._later()):
             self.remarks = (*self.remarks, f"{which}: {found}; features in fp32 have no such error")
             return

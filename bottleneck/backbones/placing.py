@@ -7,6 +7,7 @@ from itertools import takewhile
 
 from bottleneck.backbones.weights import Checkpoint, Tensors
 from bottleneck.errors import ModelError
+from bottleneck.utils.text import counted
 
 Rename = Callable[[Tensors], Tensors]
 
@@ -111,7 +112,7 @@ def _renamed(
         if name in tensors:
             found[name] = tensors[name]  # with the shape that it has, to be told
     count = len(found.keys() - tensors.keys())
-    remarks = [f"{count} tensors renamed"] if count else []
+    remarks = [f"{counted(count, 'tensor')} renamed"] if count else []
     if allowed:
         remarks.append(f"{', '.join(allowed[:2])}{' and others' if allowed[2:] else ''} interpolated")
     return found, tuple(remarks)

@@ -10,6 +10,7 @@ from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.backbones.placing import Rename, place
 from bottleneck.backbones.weights import Checkpoint, Tensors, is_counter
 from bottleneck.errors import ModelError, WeightsMismatch
+from bottleneck.utils.text import counted
 
 _SHOWN = 4
 _HEADS = (
@@ -64,7 +65,7 @@ class Restored:
 
     def summary(self) -> str:
         """Return one line."""
-        parts = [f"{len(self.restored)} of {self.wanted} tensors restored", *self.remarks]
+        parts = [f"{len(self.restored)} of {counted(self.wanted, 'tensor')} restored", *self.remarks]
         counts = {
             "excluded": self.excluded,
             "missing": self.missing,

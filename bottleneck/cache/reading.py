@@ -15,6 +15,7 @@ from bottleneck.cache.rooms import remedy, room_of
 from bottleneck.cache.shard import Blocks, Buffer
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
 from bottleneck.images.keys import Digests, DigestSet
+from bottleneck.utils.text import counted
 
 _ATTEMPTS = 8  # to read shards that are being compacted away: within 2.5 s
 _THREADS = 4  # at most; each holds one shard in memory
@@ -81,7 +82,7 @@ def rounds(
         needed = {name: todo[rows] for name, rows in index.shards_of(digests[todo]).items()}
         if lost := len(todo) - sum(map(len, needed.values())):
             raise MissingFeatures(
-                f"expected {room_of(where)} of {len(wanted)} images in {where}, {lost} are missing: "
+                f"expected {room_of(where)} of {counted(len(wanted), 'image')} in {where}, {lost} are missing: "
                 f"run {remedy(where)} again"
             )
         yield needed

@@ -22,6 +22,7 @@ from bottleneck.cache.rooms import remedy
 from bottleneck.errors import CacheError, DamagedShard, NewerShard, ShardError
 from bottleneck.files import canonical_json, sha256_hex, write_atomic
 from bottleneck.images.digest import Signature, signature
+from bottleneck.utils.text import counted
 
 FORMAT_VERSION = 1
 LARGEST_SHARD = 1 << 30  # bytes; a file beyond is refused unread
@@ -331,7 +332,9 @@ def _plain(file: h5py.File, name: str, path: Path, count: int) -> h5py.Dataset:
         raise ShardError(f"{path}: {name} is not stored in the shard")
     types, width = (("|u1",), 32) if name == "digests" else (("<f2", "<f4"), None)
     if dataset.dtype.str not in types or dataset.ndim != 2 or dataset.shape[0] != count or dataset.chunks is None:
-        raise ShardError(f"{path}: {name} has shape {dataset.shape} and type {dataset.dtype}, expected {count} rows")
+        raise ShardError(
+            f"{path}: {name} has shape {dataset.shape} and type {dataset.dtype}, expected {counted(count, 'row')}"
+        )
     filters = dataset.id.get_create_plist()
     if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != h5py.h5z.FILTER_FLETCHER32:
         raise ShardError(f"{path}: {name} is packed by another filter than fletcher32")

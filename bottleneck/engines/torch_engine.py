@@ -16,6 +16,7 @@ from bottleneck.engines.folding import Prepared, probe
 from bottleneck.engines.hardware import cores
 from bottleneck.engines.memory import keep_freed_memory
 from bottleneck.errors import ModelError, NoMemory
+from bottleneck.utils.text import counted
 
 _BATCH = {"cpu": 8, "cuda": 128}
 _PARALLEL = 4  # batches at once on a CPU; each has activations of its own
@@ -102,7 +103,7 @@ class TorchEngine:
             return features
         except torch.OutOfMemoryError as error:
             raise NoMemory(
-                f"no memory on {self.device} for {self.batch_size} images at once: add --batch-size "
+                f"no memory on {self.device} for {counted(self.batch_size, 'image')} at once: add --batch-size "
                 f"{max(1, self.batch_size // 4)}"
             ) from error
         finally:

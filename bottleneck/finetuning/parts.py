@@ -13,6 +13,7 @@ from bottleneck.finetuning.loop import Codes
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples
 from bottleneck.images.splits import Shares, assign
+from bottleneck.utils.text import counted
 
 _SALT = b"bottleneck validation 1\0"
 _FEW = 5  # validation images
@@ -71,8 +72,8 @@ def divide(usable: Dataset, heldout: str) -> Parts:
     wanted &= ~np.array([stays or group in groups for group, stays in zip(train.groups, alone, strict=True)], bool)
     if not wanted.any():
         raise TuningError(
-            f"expected images to validate with, found no val part and {len(train)} training images, too few to cut one "
-            f"from: give folders train/, val/ and test/, or more images"
+            f"expected images to validate with, found no val part and {counted(len(train), 'training image')}, "
+            f"too few to cut one from: give folders train/, val/ and test/, or more images"
         )
     return Parts(
         train=train.subset(np.flatnonzero(~wanted).tolist()),

@@ -17,6 +17,7 @@ from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.origin import Origin
 from bottleneck.heads.head import softmax
 from bottleneck.images.dataset import Dataset
+from bottleneck.utils.text import counted
 
 Features = NDArray[np.float32]
 Probabilities = NDArray[np.float64]
@@ -66,7 +67,7 @@ def start(origin: Origin, network: Network, heldout: Dataset, device: str | None
     folded = agreement(probabilities, head.probabilities(features))
     if not (found.exact if precision == "fp32" else folded.exact):
         raise TuningError(
-            f"expected the network to say of {found.images} held-out images what its head says, found "
+            f"expected the network to say of {counted(found.images, 'held-out image')} what its head says, found "
             f"{found.other_labels} other labels and probabilities that differ by up to {found.largest:.2g} "
             f"({folded.largest:.2g} on the network's own features, lowest cosine of features "
             f"{_lowest_cosine(features, cached):.6f}): extract and fit again, with --engine torch --precision fp32"

@@ -13,6 +13,7 @@ from bottleneck.backbones.tracing import Call
 from bottleneck.errors import TuningError, UnknownModule
 from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.recipe import Recipe
+from bottleneck.utils.text import counted
 
 ALL = "all"
 
@@ -82,7 +83,9 @@ def plan(network: Network, recipe: Recipe, calls: dict[str, Call]) -> Plan:
     if not patterns:
         last = 1 if recipe.last is None else recipe.last
         if last > len(order):
-            raise TuningError(f"expected at most {len(order)} stages to train, got --last {last}: {_said(order)}")
+            raise TuningError(
+                f"expected at most {counted(len(order), 'stage')} to train, got --last {last}: {_said(order)}"
+            )
         patterns = tuple(name for group in order[len(order) - last :] for name in group)
     chosen = _modules(network, patterns, order)
     parameters = network.parameters_by_name()

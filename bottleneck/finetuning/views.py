@@ -22,6 +22,7 @@ from bottleneck.images.survey import Survey
 from bottleneck.images.view import View
 from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
+from bottleneck.utils.text import counted
 
 _BYTES = 2  # of a float16
 _PASSES = 3  # of which one is needed, unless activations vanish
@@ -149,14 +150,14 @@ def _fill_one(
 def _failed(dataset: Dataset, failed: dict[bytes, ImageError], boundary: Boundary) -> TuningError:
     if all(error.code == "not-finite" for error in failed.values()):
         return TuningError(
-            f"the activations at {boundary.module} of {len(failed)} images are beyond what float16 holds (65,504), or "
-            f"not finite: --views 0 runs the whole network each epoch"
+            f"the activations at {boundary.module} of {counted(len(failed), 'image')} are beyond what float16 holds "
+            f"(65,504), or not finite: --views 0 runs the whole network each epoch"
         )
     paths = {row.tobytes(): path for row, path in zip(dataset.digests, dataset.paths, strict=True)}
     digest, error = next(iter(failed.items()))
     return TuningError(
-        f"expected to read {len(dataset)} images, {len(failed)} cannot be read ({paths.get(digest)}: {error}): put "
-        f"them back, or extract and fit without them"
+        f"expected to read {counted(len(dataset), 'image')}, {len(failed)} cannot be read "
+        f"({paths.get(digest)}: {error}): put them back, or extract and fit without them"
     )
 
 
