@@ -55,7 +55,7 @@ def test_other_forms_behind_a_prefix_are_renamed_too():
     placed = place(checkpoint(other), WANTED, rename=joined)
 
     assert placed.tensors.keys() == WANTED.keys()
-    assert placed.remarks == ("prefix 'module.' dropped", "1 tensors renamed")
+    assert placed.remarks == ("prefix 'module.' dropped", "1 tensor renamed")
 
 
 @pytest.mark.parametrize("resized", [False, True])
