@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Set
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.cache.recent import RECENT, Entry
 from bottleneck.files import write_atomic
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests, DigestSet
@@ -21,18 +21,7 @@ _SEAL_BYTES = 16
 _FILTER_BITS = 20
 _SEGMENTS = 8  # sorted separately, before all are sorted together
 _ATTEMPTS = 8  # to read a folder in which shards come and go: within 2.5 s
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What one shard holds, without its features."""
-
-    digests: Digests
-    dim: int
-    dtype: str  # of the features
-
-    def __len__(self) -> int:
-        return len(self.digests)
+_FEW = 32  # digests that are sought without sorting those that there are
 
 
 def load_entry(memo: Path, shard: Path) -> Entry | None:
@@ -43,7 +32,15 @@ def load_entry(memo: Path, shard: Path) -> Entry | None:
     FileNotFoundError
         If the shard is not there.
     """
-    status = os.stat(shard)
+    file = signature(os.stat(shard))
+    seen = _state(memo)
+    entry = RECENT.get(memo, (file, seen))
+    if entry is None and (entry := _read_entry(memo, file)):
+        RECENT.put(memo, (file, seen), entry)
+    return entry
+
+
+def _read_entry(memo: Path, file: Signature) -> Entry | None:
     with suppress(OSError, ValueError, TypeError, KeyError):
         data = memo.read_bytes()
         body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
@@ -51,7 +48,7 @@ def load_entry(memo: Path, shard: Path) -> Entry | None:
             return None
         head, _, digests = body.partition(b"\n")
         told = json.loads(head)
-        if told["version"] == _VERSION and told["file"] == list(signature(status)):
+        if told["version"] == _VERSION and told["file"] == list(file):
             return Entry(np.frombuffer(digests, np.uint8).reshape(-1, 32), told["dim"], told["dtype"])
     return None
 
@@ -62,6 +59,14 @@ def save_entry(memo: Path, file: Signature, entry: Entry) -> None:
         told = {"version": _VERSION, "file": file, "dim": entry.dim, "dtype": entry.dtype}
         body = json.dumps(told).encode() + b"\n" + entry.digests.tobytes()
         write_atomic(memo, body + _seal(body), durable=False)
+    RECENT.put(memo, (file, _state(memo)), entry)
+
+
+def _state(memo: Path) -> Signature | None:
+    """Return what a memo's file looks like; None where there is none, in a cache that cannot be written, say."""
+    with suppress(OSError):
+        return signature(os.stat(memo))
+    return None
 
 
 def _seal(body: bytes) -> bytes:
@@ -92,6 +97,7 @@ class Index:
         self._unusable: set[str] = set()
         self._segments: list[_Segment] = []
         self._unsorted: dict[str, Entry] = {}  # that are in no segment yet: who only reads needs none
+        self._sought = 0  # digests, since segments were sorted
         self.refresh()
 
     def refresh(self) -> None:
@@ -139,7 +145,13 @@ class Index:
     def has(self, digests: Digests) -> NDArray[np.bool_]:
         """Return for each of ``(n, 32)`` digests whether its features are in some shard."""
         found = np.zeros(len(digests), bool)
-        for segment in self._sorted():
+        self._sought += len(digests)
+        if self._unsorted and self._sought <= _FEW:
+            found |= _are_among(digests, self._unsorted)
+            segments = self._segments
+        else:
+            segments = self._sorted()
+        for segment in segments:
             found |= segment.has(digests)
         return found
 
@@ -165,7 +177,20 @@ class Index:
             self._segments, self._unsorted = [], dict(self.entries)
         if self._unsorted:
             self._segments, self._unsorted = [*self._segments, _Segment(self._unsorted)], {}
+            self._sought = 0
         return self._segments
+
+
+def _are_among(digests: Digests, entries: dict[str, Entry]) -> NDArray[np.bool_]:
+    """Return for each of few digests whether one of the shards has it; sorting would take longer than looking."""
+    held = np.concatenate([entry.digests for entry in entries.values()])
+    likely = np.isin(_first_word(held), _first_word(digests))
+    return DigestSet(held[likely]).find(digests) >= 0
+
+
+def _first_word(digests: Digests) -> NDArray[np.uint64]:
+    first: NDArray[np.uint64] = np.ascontiguousarray(digests[:, :8]).view(np.uint64).ravel()
+    return first
 
 
 def _first_bits(digests: Digests) -> NDArray[np.uint32]:

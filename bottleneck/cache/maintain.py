@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from bottleneck.cache.finding import find_anywhere
-from bottleneck.cache.index import Entry
-from bottleneck.cache.lock import maintenance
+from bottleneck.cache.lock import PATIENCE, maintenance
+from bottleneck.cache.recent import Entry
 from bottleneck.cache.rooms import ACTIVATIONS, FEATURES
 from bottleneck.cache.scans import read_scan, scanned
-from bottleneck.cache.shard import read_shard
+from bottleneck.cache.shard import Rows, read_shard
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.files import TEMPORARY, fsync_folder, temporary_beside
@@ -206,7 +206,7 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
 
 def _remove(store: Store) -> None:
     try:
-        with maintenance(store.folder):
+        with maintenance(store.folder, patience=PATIENCE):
             doomed = store.folder.rename(temporary_beside(store.folder))  # at once, so that nobody sees a half of it
             fsync_folder(store.folder.parent)
         shutil.rmtree(doomed)
@@ -269,7 +269,7 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
     for store in old:
         _delete_store(store, found, dry_run)
     for store in [*features.stores(), *kept]:
-        with nullcontext() if dry_run else maintenance(store.folder):
+        with nullcontext() if dry_run else maintenance(store.folder, patience=PATIENCE):
             _sweep_shards(store, named, before, found, dry_run)
             _sweep_files(store, before, found, dry_run)
     for path in _temporaries(cache.root):
@@ -327,7 +327,7 @@ def _sweep_shards(store: Store, named: DigestSet, before: float, found: Garbage,
         found.paths.append(path)
         if not dry_run and (rows := store.load(name)) is not None:
             if keep.any():
-                store.append(rows.digests[keep], rows.features[keep])  # durable before the old one goes
+                store.commit(Rows(rows.digests[keep], rows.features[keep]))  # durable before the old one goes
             store.drop(name)
 
 

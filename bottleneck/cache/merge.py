@@ -1,7 +1,7 @@
 """The union with another cache folder, perhaps of another machine, which is only read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,24 +66,34 @@ def merge(cache: FeatureCache, source: str | os.PathLike[str], progress: Progres
     for theirs in stores:
         ours = cache.store(theirs.spec)
         index = ours.index()
-        for path in theirs.shards():
+        for path in _shards(theirs):
             rows = _read(path, theirs, done)
             if rows is not None:
                 _take(ours, index, rows, path, done)
             seen += 1
             if progress:
-                progress("merge", seen, total)
+                progress("merge", min(seen, total), total)
         _take_request(ours, theirs)
     done.scans, problems = merge_scans(other.root, cache.root)
     done.problems += problems
     return done
 
 
+def _shards(store: Store) -> Iterator[Path]:
+    """Yield all shards of a store, and those that they are joined into meanwhile."""
+    seen: set[Path] = set()
+    while fresh := [path for path in store.shards() if path not in seen]:
+        yield from fresh
+        seen.update(fresh)
+
+
 def _read(path: Path, store: Store, done: Merge) -> Rows | None:
     """Return the rows of a shard of the other cache, or note why they cannot be trusted; it is left where it is."""
     try:
         return read_shard(path, store.spec)
-    except (CacheError, FileNotFoundError) as error:
+    except FileNotFoundError:
+        return None  # joined with others
+    except CacheError as error:
         done.problems.append(str(error))
         return None
 

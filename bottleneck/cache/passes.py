@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -91,10 +92,16 @@ class Pass:
     """One reading of all rows, and the files that are open for it."""
 
     def __init__(
-        self, parts: Sequence[Part], dim: int, dtype: np.dtype[Any], prove_again: Callable[[Path], Proof | None]
+        self,
+        parts: Sequence[Part],
+        dim: int,
+        dtype: np.dtype[Any],
+        prove_again: Callable[[Path], Proof | None],
+        elsewhere: Callable[[Positions], Iterable[Part]],
     ) -> None:
         self.pieces = [piece for part in parts for piece in part.pieces()]
-        self._dim, self._dtype, self._prove_again = dim, dtype, prove_again
+        self._dim, self._dtype = dim, dtype
+        self._prove_again, self._elsewhere = prove_again, elsewhere
         self._files: dict[Path, int] = {}  # those used last at the end
         self._spans: dict[np.dtype[Any], NDArray[Any]] = {}
 
@@ -147,11 +154,26 @@ class Pass:
 
     def _read(self, piece: Piece, out: NDArray[Any]) -> None:
         path = piece.part.proof.path
-        try:
-            with reading(path):
-                self._copy(piece, path, out)
-        except FileNotFoundError as error:
-            raise CacheError(f"{path} was compacted while it was read; try again") from error
+        for _ in range(_ATTEMPTS):
+            try:
+                with reading(path):
+                    return self._copy(piece, path, out)
+            except FileNotFoundError:
+                if path.exists():
+                    break
+            with suppress(FileNotFoundError):  # joined with others once more
+                return self._copy_from_others(piece, out)
+        raise CacheError(f"{path} was compacted while it was read; try again")
+
+    def _copy_from_others(self, piece: Piece, out: NDArray[Any]) -> None:
+        """Copy the rows of a piece whose shard was joined with others since the pass began."""
+        order = np.argsort(piece.rows)
+        for part in self._elsewhere(piece.rows[order]):
+            for other in part.pieces():
+                found = np.empty((len(other), self._dim), self._dtype)
+                with reading(part.proof.path):
+                    self._copy(other, part.proof.path, found)
+                out[order[np.searchsorted(piece.rows, other.rows, sorter=order)]] = found
 
     def _copy(self, piece: Piece, path: Path, out: NDArray[Any]) -> None:
         for _ in range(_ATTEMPTS):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -295,7 +296,8 @@ def _check_rows(rows: Rows) -> None:
 def _build(spec: Spec, rows: Rows) -> bytes:
     """Return the bytes of the HDF5 file; equal rows give equal bytes."""
     count = len(rows.digests)
-    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
+    name = f"shard-{threading.get_ident()}"  # HDF5 opens no name twice, and threads write at the same time
+    with h5py.File(name, "w", driver="core", backing_store=False) as file:
         file.attrs["format_version"] = np.int64(FORMAT_VERSION)
         file.attrs["fingerprint"] = np.bytes_(spec.fingerprint)
         file.attrs["spec"] = np.bytes_(canonical_json(spec.to_json()))

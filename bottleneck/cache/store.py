@@ -13,21 +13,16 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
+from bottleneck.cache.compact import join_small
 from bottleneck.cache.finding import the_one
-from bottleneck.cache.index import Entry, Index, load_entry, save_entry
+from bottleneck.cache.index import Index, load_entry, save_entry
 from bottleneck.cache.quarantine import quarantine
 from bottleneck.cache.reading import read_rows
+from bottleneck.cache.recent import Entry
 from bottleneck.cache.rooms import ACTIVATIONS, FEATURES, remedy
 from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
 from bottleneck.cache.stream import Stream
-from bottleneck.errors import (
-    BottleneckWarning,
-    CacheError,
-    MissingFeatures,
-    ModelError,
-    NewerShard,
-    ShardError,
-)
+from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, ModelError, NewerShard, ShardError
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, write_json
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests
@@ -226,6 +221,8 @@ class Store:
     def append(self, digests: Digests, features: NDArray[Any]) -> list[str]:
         """Commit features ``(n, d)`` of n images; when this returns they survive any kill.
 
+        Where many small shards have come together, they are joined: see `bottleneck.cache.compact.join_small`.
+
         Returns
         -------
         list of str
@@ -237,10 +234,24 @@ class Store:
             If they cannot be written, or a feature is not finite.
         """
         step = max(1, _SHARD_BYTES // max(1, features[:1].nbytes))
-        return [
-            self._commit(Rows(digests[start : start + step], features[start : start + step]))
+        names = [
+            self.commit(Rows(digests[start : start + step], features[start : start + step]))
             for start in range(0, max(1, len(features)), step)
         ]
+        join_small(self, names)
+        return names
+
+    def commit(self, rows: Rows) -> str:
+        """Commit the rows of one shard, as `append` does, and return its name."""
+        with writing(self.folder):
+            self._prepare()
+            path = write_shard(self.folder / "shards", self.spec, rows)
+            if not (self.folder / "spec.json").exists():  # the folder was deleted between the two
+                self._prepare()
+        with suppress(OSError):
+            entry = Entry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
+            save_entry(self._memo(path.stem), signature(os.stat(path)), entry)
+        return path.stem
 
     def load(self, name: str) -> Rows | None:
         """Return what one shard holds, proven; None where it has vanished or was just quarantined."""
@@ -316,17 +327,6 @@ class Store:
 
     def _memo(self, name: str) -> Path:
         return self.folder / "index" / name
-
-    def _commit(self, rows: Rows) -> str:
-        with writing(self.folder):
-            self._prepare()
-            path = write_shard(self.folder / "shards", self.spec, rows)
-            if not (self.folder / "spec.json").exists():  # the folder was deleted between the two
-                self._prepare()
-        with suppress(OSError):
-            entry = Entry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
-            save_entry(self._memo(path.stem), signature(os.stat(path)), entry)
-        return path.stem
 
     def _prepare(self) -> None:
         """Make the folders and the spec; durable here too where another process has made them just now."""

@@ -50,8 +50,7 @@ class Stream:
     Notes
     -----
     Each shard is proven when the stream is opened, and again before rows are taken out of a file that has changed
-    since. What a pass cannot find where it was, it looks for in other shards before it begins: a cache may be compacted
-    between two passes.
+    since. What a pass cannot find where it was, it looks for in other shards: small shards are joined at any time.
     """
 
     def __init__(
@@ -67,6 +66,7 @@ class Stream:
         if len(DigestSet(digests)) < len(digests):
             raise ValueError(f"expected each image once, got {len(digests) - len(DigestSet(digests))} again")
         self._parts: tuple[Part, ...] = ()
+        self._proofs: dict[str, tuple[Proof, Digests]] = {}  # of shards that a pass had to look for
         self._pools: list[NDArray[Any]] = []
         now = index()
         self._dim = the_dim(now, folder)
@@ -146,7 +146,7 @@ class Stream:
     def _pass(self) -> Pass:
         if not all(part.proof.still() for part in self._parts):
             self._locate(self._index())
-        return Pass(self._parts, self._dim, self.dtype, self._prove_again)
+        return Pass(self._parts, self._dim, self.dtype, self._prove_again, self._elsewhere)
 
     def _locate(self, index: Index) -> None:
         """Find the rows that are in no part yet, or whose shard has gone or changed."""
@@ -154,14 +154,25 @@ class Stream:
         done = np.zeros(len(self._digests), bool)
         for part in parts:
             done[part.rows] = True
-        for needed in rounds(index, self._digests, DigestSet(self._digests), done, self._folder):
-            for name, outcome in self._proven(needed):
+        parts += self._found(index, np.arange(len(done)), done)
+        self._parts = tuple(sorted(parts, key=lambda part: (part.proof.path.name, part.rows[0])))
+        self._proofs = {}
+
+    def _elsewhere(self, rows: Positions) -> list[Part]:
+        """Return where some rows are now whose shard has gone during a pass."""
+        return self._found(self._index(), rows, np.zeros(len(rows), bool))
+
+    def _found(self, index: Index, rows: Positions, done: NDArray[np.bool_]) -> list[Part]:
+        """Return the parts that hold some rows, which ascend, but for those that are `done`."""
+        digests, parts = self._digests[rows], []
+        for needed in rounds(index, digests, DigestSet(digests), done, self._folder):
+            for name, outcome in self._proven({name: rows[places] for name, places in needed.items()}):
                 if isinstance(outcome, Part):
                     parts.append(outcome)
-                    done[outcome.rows] = True
+                    done[np.searchsorted(rows, outcome.rows)] = True
                 else:
                     leave_out(index, name, outcome, self._settle)
-        self._parts = tuple(sorted(parts, key=lambda part: (part.proof.path.name, part.rows[0])))
+        return parts
 
     def _proven(self, needed: dict[str, Positions]) -> Iterator[tuple[str, Part | ShardError | Vanished]]:
         """Yield for each shard which rows it holds, or what is wrong with it; several are proven at once."""
@@ -170,7 +181,7 @@ class Stream:
 
     def _part(self, name: str, rows: Positions) -> Part | ShardError | Vanished:
         try:
-            proof, held = prove(self._path(name), self._spec)
+            proof, held = self._proof(name)
         except NewerShard:
             raise
         except ShardError as error:
@@ -180,6 +191,15 @@ class Stream:
         if proof.dim != self._dim:
             raise CacheError(f"expected {self._dim} features of each image, found {proof.dim} in {proof.path}")
         return Part.of(proof, held, self._digests, rows) or Vanished()
+
+    def _proof(self, name: str) -> tuple[Proof, Digests]:
+        """Return the proof of a shard; of one that several lost shards were joined into, it is proven once."""
+        known = self._proofs.get(name)
+        if known is None or not known[0].still():
+            known = prove(self._path(name), self._spec)
+            if self._parts:
+                self._proofs[name] = known
+        return known
 
     def _path(self, name: str) -> Path:
         return self._folder / "shards" / f"{name}.h5"

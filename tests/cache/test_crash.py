@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 TORTURE = "BOTTLENECK_TORTURE" in os.environ
-JOBS = ("append", "compact", "merge", "mend", "gc", "extract")
+JOBS = ("append", "service", "compact", "merge", "mend", "gc", "extract")
 FAILURES = ("kill-before", "kill-after", "ENOSPC", "EIO")
 SHORT = [(job, failure) for job in JOBS for failure in FAILURES if job == "append" or failure in ("kill-after", "EIO")]
 EVERY = [(job, failure) for job in JOBS for failure in FAILURES]
@@ -37,7 +37,10 @@ def test_whichever_call_fails_every_promise_holds(job, failure):
     found = crash(job, failure)
 
     assert found["broken"] == []
-    assert found["calls"] >= {"append": 50, "compact": 15, "merge": 40, "mend": 12, "gc": 12, "extract": 50}[job]
+    assert (
+        found["calls"]
+        >= {"append": 50, "service": 60, "compact": 15, "merge": 40, "mend": 12, "gc": 12, "extract": 50}[job]
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,7 @@ def test_whichever_call_fails_every_promise_holds(job, failure):
     [
         ("append", "kill-after", "in-place", "does not match its name"),
         ("append", "EIO", "error-swallowed", "an acknowledged row is lost"),
+        ("service", "kill-after", "delete-first", "an acknowledged row is lost"),
         ("compact", "kill-after", "delete-first", "an acknowledged row is lost"),
     ],
 )

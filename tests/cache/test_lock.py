@@ -2,6 +2,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -52,3 +54,13 @@ def test_a_file_system_without_locks_is_a_cache_error(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(CacheError, match="cannot lock"), maintenance(tmp_path):
         pass
+
+
+def test_a_patient_job_waits_for_one_that_ends(tmp_path):
+    held = ExitStack()
+    held.enter_context(maintenance(tmp_path))
+    ending = threading.Timer(0.1, held.close)
+    ending.start()
+    with maintenance(tmp_path, patience=60.0):
+        pass
+    ending.join()

@@ -5,7 +5,9 @@ import h5py
 import numpy as np
 import pytest
 
+import bottleneck.cache.merge
 from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
+from bottleneck.cache.compact import compact
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_scan
 from bottleneck.cache.store import FeatureCache
@@ -63,6 +65,24 @@ def test_nothing_in_the_other_cache_is_changed_not_even_what_is_damaged(cache, s
     (problem,) = done.problems
     assert "damaged" in problem
     assert store.missing(digests(1, 2, 3)).tolist() == [2]
+
+
+def test_shards_that_are_joined_while_they_are_merged_are_taken_over_all_the_same(cache, store, theirs, monkeypatch):
+    for number in range(6):
+        add(theirs, number)
+    todo = [compact, lambda other: add(other, 6), compact]
+
+    def meanwhile(path, spec, read=bottleneck.cache.merge.read_shard):
+        if todo and path.parents[1] == theirs.folder:
+            todo.pop(0)(theirs)
+        return read(path, spec)
+
+    monkeypatch.setattr(bottleneck.cache.merge, "read_shard", meanwhile)
+    done = merge(cache, theirs.folder.parents[1])
+
+    assert not todo
+    assert (done.added, done.problems) == (7, [])
+    assert np.array_equal(store.read(digests(*range(7))), features(*range(7)))
 
 
 def test_a_repeated_row_is_taken_once(cache, store, theirs):

@@ -585,18 +585,51 @@ def test_shards_that_are_compacted_between_two_passes_are_found_in_the_new_one(s
     assert np.array_equal(together(passed(stream)), before)
 
 
-def test_a_shard_that_is_compacted_away_during_a_pass_is_an_error_that_says_so(store, monkeypatch):
+@pytest.mark.parametrize("start", [Stream.blocks, lambda stream: stream.mixed(np.random.default_rng(0), batch=2)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_pass_goes_on_where_shards_are_joined_during_it(store, monkeypatch, opened, start, dtype):
+    monkeypatch.setattr(bottleneck.cache.stream, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(bottleneck.cache.stream, "_POOL_BYTES", 1)
+    for number in range(0, 12, 2):
+        add(store, number, number + 1, dtype=dtype)
+    passing = start(store.stream(digests(*range(12))))
+    found = [tuple(array.copy() for array in next(passing))]
+    compact(store)
+    opened.clear()
+    found += [(rows.copy(), values.copy()) for rows, values in passing]
+    (joined,) = store.shards()
+
+    assert np.array_equal(together(found), features(*range(12), dtype=dtype))
+    assert opened.count(joined.stem) == 1  # once for all the shards that are lost
+
+
+def test_a_pass_goes_on_where_the_joined_shard_is_joined_again(store, monkeypatch):
     monkeypatch.setattr(bottleneck.cache.stream, "_BLOCK_BYTES", 1)
     for number in range(6):
         add(store, number)
-    stream = store.stream(digests(*range(6)))
-    passing = stream.blocks()
-    next(passing)
+    passing = store.stream(digests(*range(6))).blocks()
+    found = [tuple(array.copy() for array in next(passing))]
+    for number in (7, 8):
+        compact(store)
+        found.append(tuple(array.copy() for array in next(passing)))
+        add(store, number)
     compact(store)
+    found += [(rows.copy(), values.copy()) for rows, values in passing]
 
-    with pytest.raises(CacheError, match="compacted while it was read; try again"):
+    assert np.array_equal(together(found), features(*range(6)))
+
+
+def test_a_shard_that_is_deleted_during_a_pass_is_missing(store, monkeypatch):
+    monkeypatch.setattr(bottleneck.cache.stream, "_BLOCK_BYTES", 1)
+    for number in range(6):
+        add(store, number)
+    passing = store.stream(digests(*range(6))).blocks()
+    next(passing)
+    for path in store.shards():
+        store.drop(path.stem)
+
+    with pytest.raises(MissingFeatures, match="1 are missing"):
         list(passing)
-    assert np.array_equal(together(blocks(stream)), features(*range(6)))
 
 
 @PASSES

@@ -244,9 +244,11 @@ def test_gc_deletes_what_no_dataset_names_once_it_is_old(images):
 
 
 @pytest.mark.parametrize("words", [["compact"], ["gc", "--days", "0"], ["rm", "efficientnet_lite0"]])
-def test_two_maintenance_jobs_at_once_are_refused(images, words):
+def test_two_maintenance_jobs_at_once_are_refused(images, words, monkeypatch):
     from bottleneck.cache.lock import maintenance
 
+    for module in ("compact", "maintain"):
+        monkeypatch.setattr(f"bottleneck.cache.{module}.PATIENCE", 0.0)
     with maintenance(store().folder):
         assert "try again later" in run("cache", *words, code=1)[1]
     assert len(store().digests()) == 10

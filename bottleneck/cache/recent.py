@@ -1,0 +1,69 @@
+"""What a process has learnt of shards, kept in memory, so that its next look at a store reads no memo again."""
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from bottleneck.images.digest import Signature
+from bottleneck.images.keys import Digests
+
+_BYTES = 256 << 20  # that entries take: those of 8 million images
+_OVERHEAD = 1 << 10  # bytes that an entry takes beside its digests
+
+State = tuple[Signature, Signature | None]  # of the file of a shard, and of its memo on disk
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one shard holds, without its features."""
+
+    digests: Digests
+    dim: int
+    dtype: str  # of the features
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.digests.nbytes + _OVERHEAD
+
+
+class Recent:
+    """Entries of shards, each as of a state of its files.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that they may take; those that came first go first.
+    """
+
+    def __init__(self, limit: int = _BYTES) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._known: dict[str, tuple[State, Entry]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, memo: Path, state: State) -> Entry | None:
+        """Return the entry of the shard with that memo, if both files are still the same."""
+        known = self._known.get(os.path.abspath(memo))
+        return known[1] if known and known[0] == state else None
+
+    def put(self, memo: Path, state: State, entry: Entry) -> None:
+        """Keep an entry that was read from a memo, or from a shard whose bytes were proven or written."""
+        key = os.path.abspath(memo)
+        with self._lock:
+            self._forget(key)
+            self._known[key] = state, entry
+            self._bytes += entry.nbytes
+            while self._bytes > self._limit:
+                self._forget(next(iter(self._known)))
+
+    def _forget(self, key: str) -> None:
+        known = self._known.pop(key, None)
+        self._bytes -= known[1].nbytes if known else 0
+
+
+RECENT = Recent()
