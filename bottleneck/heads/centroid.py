@@ -25,13 +25,16 @@ class CentroidFamily(LinearFamily):
         """Return weights, see `LinearFamily.paths`."""
         d, folds = task.scaled.shape[1], len(task.folds)
         sums, counts = np.zeros((folds, task.count, d)), np.zeros((folds, task.count, 1))
+        often = (
+            np.ones(len(task.codes), np.float32) if task.row_weights is None else task.row_weights.astype(np.float32)
+        )
         for rows, features in task.scaled.blocks(max(64, _CELLS // d)):
-            member = (task.codes[rows][:, None] == np.arange(task.count)).astype(np.float32)
+            member = (task.codes[rows][:, None] == np.arange(task.count)) * often[rows][:, None].astype(np.float32)
             for fold in range(folds):
                 own = member * task.folds.trained[rows, fold][:, None]
                 sums[fold] += own.T @ features
                 counts[fold] += own.sum(axis=0)[:, None]
-        means = sums / np.maximum(counts, 1)
+        means = sums / np.where(counts, counts, 1)
         if task.normalize == "standard":
             shift, gain = relative(task.scaling, task.fold_scalings)
             means = (means - shift[:, None]) * gain[:, None]

@@ -1,22 +1,25 @@
 """The families of heads as scikit-learn's classifiers: ``fit``, ``predict``, pipelines, grid searches."""
 
-from collections.abc import Mapping
-from numbers import Integral, Real
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_array, check_random_state, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.calibration import calibrate
-from bottleneck.heads.family import Family, Fitted, Params, family
+from bottleneck.heads.coefficients import Centres, Kernel, Learnt, Linear
+from bottleneck.heads.family import Family, Params, family
 from bottleneck.heads.folds import Codes, Folds, divide, everything
 from bottleneck.heads.head import softmax
+from bottleneck.heads.learning import learn, positive, variance
+from bottleneck.heads.samples import Samples, folds_of
 from bottleneck.heads.table import Held, Normalize
 from bottleneck.heads.task import Task
 
@@ -26,7 +29,7 @@ _ROWS = 4096
 ClassWeight = str | Mapping[Any, float] | None
 
 
-class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """What the classifiers below share.
 
     They do not normalize unless asked, so that on one array they solve the problems of scikit-learn's. Features are
@@ -39,10 +42,11 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     class_weight : dict, "balanced" or None
         Of the classes, which are multiplied by C; ``balanced`` is ``n / (k * rows of the class)``. Where rows are
         counted and no loss is summed there is none.
-    cv : int or None
-        In how many stratified folds the rows are divided, so that those of each are scored by a head of the others and
-        the scores can be made probabilities: by one factor, with which the mean confidence is the accuracy. It never
-        changes a label. Where no class has two rows, it is as None: `predict_proba` is then the softmax of the scores.
+    cv : int, splitter, iterable or None
+        In how many stratified folds the rows are divided, or the folds themselves as scikit-learn takes them, so that
+        those of each are scored by a head of the others and the scores can be made probabilities: by one factor, with
+        which the mean confidence is the accuracy. It never changes a label. Where no class has two rows, an int is as
+        None: `predict_proba` is then the softmax of the scores.
     random_state : int, RandomState or None
         Of the folds, and of what is learnt at random.
 
@@ -58,58 +62,53 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         What was learnt; its classes are the labels as text.
     calibrated_ : bool
         Whether its probabilities were fitted on out-of-fold scores.
+
+    Notes
+    -----
+    But for `Neighbours`, a row with a `sample_weight` of 3 counts as three equal rows, and one of 0 is left out, with
+    its class where that has no other. Equal rows are tested in one fold, and the order of the rows has no influence.
     """
 
     _name: ClassVar[str]
     _margin: ClassVar[bool] = False  # whether the two scores of two classes are a margin and its negative
+    _merges: ClassVar[bool] = True  # whether equal rows are one of more weight
 
     normalize: Normalize
-    cv: int | None
+    cv: Any
     random_state: Any
     class_weight: ClassWeight = None
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> "HeadClassifier":
-        """Train on features ``(n, d)`` and labels ``(n,)``.
-
-        Raises
-        ------
-        ValueError
-            If they are no such things, or there are fewer than two classes.
-        HeadError
-            If a parameter is out of its range, or nothing finite comes of it. It is a ValueError.
-        """
+    def _learn(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         features, labels = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(labels)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
+        weights: NDArray[np.float64] = np.ones(len(labels))
+        if sample_weight is not None and np.asarray(sample_weight).ndim == 0:
+            weights *= positive("sample_weight", np.asarray(sample_weight).item())
+        elif sample_weight is not None:
+            weights = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+        samples = Samples.of(features, labels, weights, self._given_folds(features, labels))
+        self.classes_, codes = np.unique(samples.labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise HeadError(f"expected samples of at least 2 classes, got only one class: {self.classes_[0]!r}")
+        if self._merges:
+            samples, codes = samples.merged(codes)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        folds = self._folds(codes, seed)
+        folds = samples.folds or self._folds(codes, seed)
         task = Task(
-            table=Held(features),
+            table=Held(samples.features),
             codes=codes,
             count=len(self.classes_),
             folds=folds or everything(len(codes)),
             normalize=self.normalize,
             balanced=self.class_weight == "balanced",
             class_weights=self._class_weights(codes),
+            row_weights=samples.unequal,
             seed=seed,
             arrays=Arrays(),
         )
         task.refuse_huge()
         some, point = self._family(), self._point(task)
-        fitted, factor = _trained(task, some, point) if folds else (some.fit(task, point), None)
-        self.calibrated_ = factor is not None
-        self.head_ = fitted.form(
-            family=some.name,
-            classes=tuple(str(label) for label in self.classes_),
-            mean=task.scaling.mean,
-            scale=task.scaling.scale,
-            unit=task.scaling.unit,
-            sharpness=1.0 if factor is None else factor,
-            **fitted.parts,
-        )
-        return self
+        self.head_, self.calibrated_ = learn(task, some, point, [str(label) for label in self.classes_])
 
     def decision_function(self, X: ArrayLike) -> Scores:
         """Return the scores ``(n, k)`` of features ``(n, d)``; of two classes ``(n,)``, above 0 for the second."""
@@ -143,14 +142,20 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return family(self._name)
 
     def _point(self, task: Task) -> Params:
-        return {"C": _positive("C", self.C)}
+        return {"C": positive("C", self.C)}
 
     def _folds(self, codes: Codes, seed: int) -> Folds | None:
         if self.cv is None:
             return None
-        if not isinstance(self.cv, Integral) or self.cv < 2:
-            raise HeadError(f"expected cv to be None or at least two folds, got {self.cv!r}")
         return divide(codes, None, int(self.cv), seed) if np.bincount(codes).max() > 1 else None
+
+    def _given_folds(self, features: NDArray[np.float32], labels: NDArray[Any]) -> Folds | None:
+        """Return the folds that `cv` gives, where it is no number of them."""
+        if self.cv is None or (isinstance(self.cv, Integral) and int(self.cv) >= 2):
+            return None
+        if isinstance(self.cv, str) or not (hasattr(self.cv, "split") or isinstance(self.cv, Iterable)):
+            raise HeadError(f"expected cv to be None, at least two folds, or the folds themselves, got {self.cv!r}")
+        return folds_of(check_cv(self.cv, labels, classifier=True).split(features, labels), len(labels))
 
     def _class_weights(self, codes: Codes) -> NDArray[np.float64] | None:
         """Return the weight of each class ``(k,)`` that a dict says."""
@@ -164,29 +169,24 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return weights
 
 
-def _trained(task: Task, some: Family, point: Params) -> tuple[Fitted, float]:
-    """Return the head of all rows, and the factor that heads of the folds ask for."""
-    validation = some.cross_validate(task, [point])
-    scores = np.zeros((len(task.codes), task.count))
-    for rows, found in validation.blocks():
-        scores[rows] = found[0]
-    tested = task.folds.tested >= 0
-    weights = task.whole().weights[tested, 0].astype(np.float64)
-    factor = calibrate(scores[tested], task.codes[tested], weights=weights)
-    fitted = some.fit(task, point, validation)
-    # The head has seen more rows than those of the folds, see `bottleneck.heads.search.search`.
-    of_folds = float(validation.sizes[0])
-    ratio = of_folds / fitted.size if of_folds and fitted.size else 1.0
-    return fitted, factor * ratio
+class _Weighted(HeadClassifier):
+    """What takes weights of rows."""
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> "HeadClassifier":
+        """Train on features ``(n, d)``, labels ``(n,)`` and weights ``(n,)``, by default 1 each.
+
+        Raises
+        ------
+        ValueError
+            If they are no such things, or there are fewer than two classes.
+        HeadError
+            If a parameter or a weight is out of its range, or nothing finite comes of it. It is a ValueError.
+        """
+        self._learn(X, y, sample_weight)
+        return self
 
 
-def _positive(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or not 0 < float(value) < np.inf:
-        raise HeadError(f"expected {name} above 0, got {value!r}")
-    return float(value)
-
-
-class _Penalised(HeadClassifier):
+class _Penalised(_Weighted):
     """What has a C."""
 
     def __init__(
@@ -195,7 +195,7 @@ class _Penalised(HeadClassifier):
         *,
         normalize: Normalize = "none",
         class_weight: ClassWeight = None,
-        cv: int | None = 5,
+        cv: Any = 5,
         random_state: Any = 0,
     ) -> None:
         self.C = C
@@ -205,7 +205,7 @@ class _Penalised(HeadClassifier):
         self.random_state = random_state
 
 
-class Logistic(_Penalised):
+class Logistic(Linear, _Penalised):
     """Multinomial logistic regression, as scikit-learn's ``LogisticRegression(C)``: the bias is not penalised.
 
     Parameters
@@ -224,13 +224,13 @@ class Logistic(_Penalised):
         *,
         normalize: Normalize = "none",
         class_weight: ClassWeight = None,
-        cv: int | None = None,
+        cv: Any = None,
         random_state: Any = 0,
     ) -> None:
         super().__init__(C, normalize=normalize, class_weight=class_weight, cv=cv, random_state=random_state)
 
 
-class LinearSVM(_Penalised):
+class LinearSVM(Linear, _Penalised):
     """Linear SVMs, one class against the rest, as scikit-learn's ``LinearSVC(C)``: the bias is penalised.
 
     With `class_weight` each row weighs as its class does; LIBLINEAR lets the rest of more than two weigh 1.
@@ -247,7 +247,7 @@ class LinearSVM(_Penalised):
     _margin = True
 
 
-class KernelSVM(_Penalised):
+class KernelSVM(Kernel, _Penalised):
     """SVMs with the kernel ``exp(-gamma |x - v|^2)``, one class against one other, as scikit-learn's ``SVC(C)``.
 
     Parameters
@@ -270,7 +270,7 @@ class KernelSVM(_Penalised):
         gamma: str | float = "scale",
         normalize: Normalize = "none",
         class_weight: ClassWeight = None,
-        cv: int | None = 5,
+        cv: Any = 5,
         random_state: Any = 0,
     ) -> None:
         super().__init__(C, normalize=normalize, class_weight=class_weight, cv=cv, random_state=random_state)
@@ -285,12 +285,12 @@ class KernelSVM(_Penalised):
             if gamma not in ("scale", "auto"):
                 raise HeadError(f"expected gamma to be scale, auto or a number, got {gamma!r}")
             n, d = task.scaled.shape
-            variance = float(task.scaled.take(np.arange(n)).var(dtype=np.float64)) if gamma == "scale" else 1.0
-            gamma = 1 / (d * variance) if variance else 1.0
-        return {**super()._point(task), "gamma": _positive("gamma", gamma)}
+            spread = variance(task.scaled.take(np.arange(n)), task.row_weights) if gamma == "scale" else 1.0
+            gamma = 1 / (d * spread) if spread else 1.0
+        return {**super()._point(task), "gamma": positive("gamma", gamma)}
 
 
-class Softmax(_Penalised):
+class Softmax(Linear, _Penalised):
     """Softmax regression by mini-batches, as the last layer of a network is trained; near `Logistic`, not equal to it.
 
     Parameters
@@ -315,7 +315,7 @@ class Softmax(_Penalised):
         epochs: int | None = None,
         normalize: Normalize = "none",
         class_weight: ClassWeight = None,
-        cv: int | None = None,
+        cv: Any = None,
         random_state: Any = 0,
     ) -> None:
         super().__init__(C, normalize=normalize, class_weight=class_weight, cv=cv, random_state=random_state)
@@ -326,7 +326,7 @@ class Softmax(_Penalised):
         return family(self._name, dropout=self.dropout, epochs=self.epochs)
 
 
-class Ridge(_Penalised):
+class Ridge(Linear, _Penalised):
     """Ridge regression on the classes as -1 and 1, as scikit-learn's ``RidgeClassifier(1 / (2 * C))``.
 
     Parameters
@@ -355,21 +355,28 @@ class Neighbours(HeadClassifier):
     _name = "knn"
 
     def __init__(
-        self, n_neighbors: int = 5, *, normalize: Normalize = "none", cv: int | None = None, random_state: Any = 0
+        self, n_neighbors: int = 5, *, normalize: Normalize = "none", cv: Any = None, random_state: Any = 0
     ) -> None:
         self.n_neighbors = n_neighbors
         self.normalize = normalize
         self.cv = cv
         self.random_state = random_state
 
+    _merges = False
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "HeadClassifier":
+        """Keep features ``(n, d)`` and labels ``(n,)``; raise as the others do."""
+        self._learn(X, y)
+        return self
+
     def _plain(self, scores: Scores) -> Scores:
         return scores
 
     def _point(self, task: Task) -> Params:
-        return {"neighbours": _positive("n_neighbors", self.n_neighbors)}
+        return {"neighbours": positive("n_neighbors", self.n_neighbors)}
 
 
-class Centroid(HeadClassifier):
+class Centroid(Centres, _Weighted):
     """The nearest class mean, as scikit-learn's ``NearestCentroid``.
 
     Parameters
@@ -380,7 +387,7 @@ class Centroid(HeadClassifier):
 
     _name = "centroid"
 
-    def __init__(self, *, normalize: Normalize = "none", cv: int | None = 5, random_state: Any = 0) -> None:
+    def __init__(self, *, normalize: Normalize = "none", cv: Any = 5, random_state: Any = 0) -> None:
         self.normalize = normalize
         self.cv = cv
         self.random_state = random_state

@@ -124,8 +124,7 @@ def _train(task: Task, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weighted = task.balanced or task.class_weights is not None
-        weights = task.weights[rows, fold] if weighted else None
+        weights = task.weights[rows, fold] if task.is_weighted else None
         found = SVC(C=C, kernel="precomputed", tol=_TOLERANCE, cache_size=1).fit(kernel, codes, weights)
     # scikit-learn turns the sign of two classes, so that the second is positive; ours has the first first.
     sign = -1 if len(found.classes_) == 2 else 1

@@ -85,7 +85,7 @@ class _Learner:
     def of(cls, task: Task, Cs: Sequence[float], steps: int) -> "_Learner":
         arrays, d = task.arrays, task.scaled.shape[1]
         shape = len(Cs), len(task.folds), task.count
-        rows = np.maximum(task.weights.sum(axis=0, dtype=np.float64), 1)
+        rows = np.maximum(task.weights.sum(axis=0, dtype=np.float64), 1e-30)
         decay = 1 / (np.array(Cs)[:, None] * rows * d)
         shift = gain = None
         if task.normalize == "standard" and len(task.folds) > 1:
@@ -100,7 +100,7 @@ class _Learner:
             shift=shift,
             gain=gain,
             lacking=arrays.put(np.where(task.present, 0, -1e30).astype(np.float32)),
-            mean_weight=np.maximum(task.weights.mean(axis=0), np.float32(1e-6)),
+            mean_weight=np.maximum(task.weights.mean(axis=0), np.float32(1e-30)),
             steps=steps,
         )
 

@@ -207,7 +207,9 @@ def mean(table: Table) -> NDArray[np.float32]:
     return (total / max(1, n)).astype(np.float32)
 
 
-def scalings(table: Table, trained: NDArray[np.bool_], normalize: Normalize) -> list[Scaling]:
+def scalings(
+    table: Table, trained: NDArray[np.bool_], normalize: Normalize, weights: NDArray[np.float64] | None = None
+) -> list[Scaling]:
     """Return the scaling by all rows, and by the training rows of each fold.
 
     Parameters
@@ -219,6 +221,8 @@ def scalings(table: Table, trained: NDArray[np.bool_], normalize: Normalize) -> 
     normalize : str
         ``standard``: mean and standard deviation by these rows. ``l2``: rows get the length sqrt(d), so that their
         features have a mean square of 1 and the same C fits as of standardised ones. ``none``: as they are.
+    weights : ndarray of float64, shape (n,), optional
+        How often each row counts.
 
     Returns
     -------
@@ -236,7 +240,7 @@ def scalings(table: Table, trained: NDArray[np.bool_], normalize: Normalize) -> 
         scale = np.full(d, 1 / np.sqrt(d) if normalize == "l2" else 1, np.float32)
         return [Scaling(mean=np.zeros(d, np.float32), scale=scale, unit=normalize == "l2")] * (1 + count)
     patterns, part = np.unique(trained, axis=0, return_inverse=True)
-    sums = _Sums.of(table, part.ravel(), len(patterns))
+    sums = _Sums.of(table, part.ravel(), len(patterns), weights)
     return [sums.scaling(np.ones(len(patterns), bool)), *(sums.scaling(pattern) for pattern in patterns.T)]
 
 
@@ -248,29 +252,32 @@ class _Sums:
     """
 
     pivot: NDArray[np.float64]  # (d,)
-    counts: NDArray[np.int64]  # (parts,)
+    counts: NDArray[np.float64]  # (parts,)
     first: NDArray[np.float64]  # (parts, d)
     second: NDArray[np.float64]  # (parts, d)
 
     @classmethod
-    def of(cls, table: Table, part: NDArray[np.intp], count: int) -> "_Sums":
+    def of(cls, table: Table, part: NDArray[np.intp], count: int, weights: NDArray[np.float64] | None) -> "_Sums":
         d = table.shape[1]
-        found = cls(np.zeros(d), np.zeros(count, np.int64), np.zeros((count, d)), np.zeros((count, d)))
+        found = cls(np.zeros(d), np.zeros(count), np.zeros((count, d)), np.zeros((count, d)))
         begun = False
         for rows, features in table.blocks(max(1, _CELLS // d)):
             if not begun:
                 found.pivot, begun = features.mean(axis=0, dtype=np.float64), True
             for number in range(count):
-                own = features[part[rows] == number].astype(np.float64)
+                chosen = part[rows] == number
+                own = features[chosen].astype(np.float64)
                 own -= found.pivot
-                found.counts[number] += len(own)
-                found.first[number] += own.sum(axis=0)
-                found.second[number] += np.square(own, out=own).sum(axis=0)
+                often = np.ones(len(own)) if weights is None else weights[rows][chosen]
+                found.counts[number] += often.sum()
+                found.first[number] += own.sum(axis=0) if weights is None else often @ own
+                square = np.square(own, out=own)
+                found.second[number] += square.sum(axis=0) if weights is None else often @ square
         return found
 
     def scaling(self, parts: NDArray[np.bool_]) -> Scaling:
         """Return the scaling by the rows of some parts; where all values are equal, the scale is 1."""
-        n = max(1, self.counts[parts].sum())
+        n = self.counts[parts].sum() or 1.0
         mean, square = self.first[parts].sum(axis=0) / n, self.second[parts].sum(axis=0) / n
         spread = square - mean**2
         spread[spread < _ROUNDING * square] = 0  # a feature that is constant in these rows, and not in all

@@ -35,6 +35,8 @@ class Task:
         Whether the rows of a class weigh the more, the fewer they are: each class of a fold weighs as much.
     class_weights : ndarray of float64, shape (k,), optional
         Of the rows of each class.
+    row_weights : ndarray of float64, shape (n,), optional
+        How often each row counts, above 0; by default once.
     seed : int
         Of what a family does at random.
     arrays : Arrays
@@ -52,6 +54,7 @@ class Task:
     normalize: Normalize = "standard"
     balanced: bool = False
     class_weights: NDArray[np.float64] | None = None
+    row_weights: NDArray[np.float64] | None = None
     seed: int = 0
     arrays: Arrays
     weight: float = 1.0
@@ -63,7 +66,7 @@ class Task:
 
     @cached_property
     def _scalings(self) -> list[Scaling]:
-        return scalings(self.table, self.folds.trained, self.normalize)
+        return scalings(self.table, self.folds.trained, self.normalize, self.row_weights)
 
     @property
     def scaling(self) -> Scaling:
@@ -101,15 +104,24 @@ class Task:
         weights: NDArray[np.float32] = self.folds.trained.astype(np.float32) * np.float32(self.weight)
         if self.balanced:
             classes = self.present.sum(axis=1, keepdims=True)
-            of_class = self._counts.sum(axis=1, keepdims=True) / (classes * np.maximum(self._counts, 1))
+            of_class = self._counts.sum(axis=1, keepdims=True) / (classes * np.where(self.present, self._counts, 1))
             weights *= of_class.T[self.codes].astype(np.float32)
         if self.class_weights is not None:
             weights *= self.class_weights[self.codes, None].astype(np.float32)
+        if self.row_weights is not None:
+            weights *= self.row_weights[:, None].astype(np.float32)
         return weights
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether not all rows of a fold weigh the same."""
+        return self.balanced or self.class_weights is not None or self.row_weights is not None
+
     @cached_property
-    def _counts(self) -> NDArray[np.intp]:
-        return np.stack([np.bincount(self.codes[rows], minlength=self.count) for rows in self.folds.trained.T])
+    def _counts(self) -> NDArray[np.float64]:
+        often = np.ones(len(self.codes)) if self.row_weights is None else self.row_weights
+        counts = [np.bincount(self.codes[rows], often[rows], self.count) for rows in self.folds.trained.T]
+        return np.stack(counts)
 
     def refuse_huge(self) -> None:
         """Raise if scaled features in memory are too large for sums of squares in float32.

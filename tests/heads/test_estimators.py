@@ -5,9 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, StackingClassifier, VotingClassifier
+from sklearn.feature_selection import RFE, SelectFromModel
+from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, ShuffleSplit, StratifiedKFold, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -195,6 +201,207 @@ def test_one_row_a_class_is_not_calibrated(make):
     np.testing.assert_array_equal(model.predict(x), [7, 3, 5])
 
 
+# --- what was learnt, under scikit-learn's names ------------------------------------------------------------------
+
+LINEAR = (Logistic, LinearSVM, Softmax, Ridge, Centroid)
+WEIGHTED = (Logistic, LinearSVM, KernelSVM, Softmax, Ridge, Centroid)
+
+
+@pytest.mark.parametrize("normalize", ["none", "standard"])
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("make", LINEAR)
+def test_the_decision_is_linear_in_the_features_as_they_are_given(make, classes, normalize):
+    x, labels = some(classes)
+    x = x * np.logspace(-1, 1, x.shape[1]) + 3
+    model = make(normalize=normalize).fit(x, labels)
+    rows = 1 if classes == 2 else classes
+
+    assert model.coef_.shape == (rows, x.shape[1])
+    assert model.intercept_.shape == (rows,)
+    decision = x @ model.coef_.T + model.intercept_
+    np.testing.assert_allclose(
+        decision.ravel() if classes == 2 else decision, model.decision_function(x), rtol=1e-4, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Logistic(1.0), LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000)),
+        (LinearSVM(1.0), LinearSVC(C=1.0, dual=False, tol=1e-10, max_iter=10_000)),
+        (Ridge(0.1), RidgeClassifier(alpha=5.0)),
+    ],
+)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_weights_and_biases_have_the_signs_of_scikit_learns(ours, theirs, classes):
+    x, labels = some(classes, n=400)
+    ours, theirs = clone(ours).fit(x, labels), theirs.fit(x, labels)
+
+    np.testing.assert_allclose(ours.coef_, np.atleast_2d(theirs.coef_), atol=5e-3)
+    free = classes > 2 and isinstance(ours, Logistic)  # only differences of its biases count
+    one, other = (model.intercept_ - free * model.intercept_.mean() for model in (ours, theirs))
+    np.testing.assert_allclose(one, other, atol=5e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_kernel_svm_shows_what_svc_shows(classes):
+    x, labels = some(classes)
+    ours, theirs = KernelSVM(2.0).fit(x, labels), SVC(C=2.0, tol=1e-6).fit(x, labels)
+
+    np.testing.assert_array_equal(ours.n_support_, theirs.n_support_)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-3)
+    order, other = (np.lexsort(vectors.T) for vectors in (ours.support_vectors_, theirs.support_vectors_))
+    np.testing.assert_allclose(ours.support_vectors_[order], theirs.support_vectors_[other], atol=1e-6)
+    np.testing.assert_allclose(ours.dual_coef_[:, order], theirs.dual_coef_[:, other], atol=1e-2)
+
+
+def test_centroids_are_the_means_of_the_classes():
+    x, labels = some(3)
+    for normalize in ("none", "standard"):
+        found = Centroid(normalize=normalize).fit(x, labels).centroids_
+        np.testing.assert_allclose(found, NearestCentroid().fit(x, labels).centroids_, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", LINEAR)
+def test_what_is_not_there_is_an_attribute_error(make):
+    x, labels = some(2)
+
+    assert not hasattr(make(), "coef_")
+    assert not hasattr(make(normalize="l2").fit(x, labels), "coef_")
+    with pytest.raises(AttributeError, match="not linear"):
+        make(normalize="l2").fit(x, labels).intercept_  # noqa: B018
+    model = make().fit(x, labels)
+    assert hasattr(model, "coef_")
+    assert not hasattr(model.set_params(normalize="l2").fit(x, labels), "coef_")
+
+
+def test_names_of_features_are_kept_and_compared():
+    pandas = pytest.importorskip("pandas")
+    x, labels = some(3)
+    frame = pandas.DataFrame(x, columns=[f"f{number}" for number in range(x.shape[1])])
+    model = Logistic().fit(frame, pandas.Series(labels), sample_weight=pandas.Series(np.ones(len(x))))
+
+    assert model.feature_names_in_.tolist() == list(frame.columns)
+    assert model.n_features_in_ == x.shape[1]
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame.rename(columns={"f0": "other"}))
+    with pytest.warns(UserWarning, match="valid feature names"):
+        model.predict(x)
+
+
+# --- weights of rows ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cv", [None, 3])
+@pytest.mark.parametrize("normalize", ["none", "standard", "l2"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("make", WEIGHTED)
+def test_a_weight_is_so_many_equal_rows_and_none_is_no_row(make, normalize, class_weight, cv):
+    x, labels = some(3, n=60)
+    often = np.random.default_rng(1).integers(0, 4, len(x))
+    options = {"normalize": normalize, "cv": cv, **({} if make is Centroid else {"class_weight": class_weight})}
+    weighted = make(**options).fit(x, labels, sample_weight=often)
+    repeated = make(**options).fit(np.repeat(x, often, axis=0), np.repeat(labels, often))
+
+    np.testing.assert_array_equal(weighted.predict_proba(x), repeated.predict_proba(x))
+    assert not np.array_equal(weighted.predict_proba(x), make(**options).fit(x, labels).predict_proba(x))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "scale"),
+    [
+        (Logistic(1.0), LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000), 1.0),
+        (LinearSVM(1.0), LinearSVC(C=1.0, dual=False, tol=1e-10, max_iter=10_000), 1.0),
+        (KernelSVM(1.0, gamma=0.1), SVC(C=1.0, gamma=0.1, tol=1e-6), 1.0),
+        (Ridge(0.1), RidgeClassifier(alpha=5.0), 1.0),
+        (Logistic(100.0), LogisticRegression(C=100.0, tol=1e-10, max_iter=10_000), 1e-3),
+    ],
+)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_fractions_weigh_as_in_scikit_learn(ours, theirs, scale, classes):
+    x, labels = some(classes)
+    weights = scale * np.random.default_rng(0).exponential(size=len(x))
+    ours, theirs = (model.fit(x, labels, sample_weight=weights) for model in (clone(ours), theirs))
+
+    one, other = (model.decision_function(x).reshape(len(x), -1) for model in (ours, theirs))
+    if classes > 2 and isinstance(ours, Logistic):  # only differences count
+        one, other = (scores - scores.mean(axis=1, keepdims=True) for scores in (one, other))
+    np.testing.assert_allclose(one, other, atol=6e-3)
+
+
+@pytest.mark.parametrize("make", WEIGHTED)
+def test_the_order_of_the_rows_has_no_influence(make):
+    x, labels = some(3)
+    order = np.random.default_rng(2).permutation(len(x))
+
+    np.testing.assert_array_equal(
+        make(cv=4).fit(x, labels).predict_proba(x), make(cv=4).fit(x[order], labels[order]).predict_proba(x)
+    )
+
+
+@pytest.mark.parametrize("make", WEIGHTED)
+@pytest.mark.parametrize("weights", [2.0, np.float32(2), np.int64(2), np.array(2), [2] * 150, np.full(150, 2, np.int8)])
+def test_one_weight_for_all_is_that_of_each(make, weights):
+    x, labels = some(2)
+
+    np.testing.assert_array_equal(
+        make().fit(x, labels, sample_weight=weights).predict_proba(x),
+        make().fit(np.repeat(x, 2, axis=0), np.repeat(labels, 2)).predict_proba(x),
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.ones(149), "shape"),
+        (np.ones((150, 1)), "shape"),
+        (np.r_[np.ones(149), -1], "0 or more, got -1"),
+        (np.zeros(150), "zero"),
+        (np.r_[np.ones(149), np.nan], "NaN"),
+        (np.r_[np.ones(149), np.inf], "infinity"),
+        (["heavy"] * 150, "could not convert"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, words):
+    with pytest.raises(ValueError, match=words):
+        Logistic().fit(*some(2), sample_weight=weights)
+
+
+def test_a_class_all_of_whose_rows_weigh_nothing_is_not_learnt():
+    x, labels = some(3)
+
+    assert Logistic().fit(x, labels, sample_weight=labels != "cat").classes_.tolist() == ["ant", "bee"]
+    with pytest.raises(HeadError, match="only one class"):
+        Logistic().fit(x, labels, sample_weight=labels == "cat")
+
+
+def test_neighbours_take_no_weights_as_those_of_scikit_learn():
+    with pytest.raises(TypeError, match="sample_weight"):
+        Neighbours().fit(*some(2), sample_weight=np.ones(150))
+
+
+# --- folds that are given -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_folds_may_be_given_as_scikit_learn_takes_them(make, shuffled):
+    x, labels = some(3)
+    splitter = StratifiedKFold(4, shuffle=shuffled, random_state=0 if shuffled else None)
+    by_splitter = make(cv=splitter).fit(x, labels)
+    by_list = make(cv=list(splitter.split(x, labels))).fit(x, labels)
+
+    assert by_splitter.calibrated_
+    np.testing.assert_array_equal(by_splitter.predict_proba(x), by_list.predict_proba(x))
+    np.testing.assert_array_equal(by_splitter.predict(x), make(cv=None).fit(x, labels).predict(x))
+
+
+@pytest.mark.parametrize("wrong", [ShuffleSplit(5, test_size=0.5, random_state=0), [], "five", 3.0, True, -1])
+def test_folds_that_are_none_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        Logistic(cv=wrong).fit(*some(2))
+
+
 # --- odd data -----------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +496,64 @@ def test_a_grid_search_in_a_pipeline(make):
     grid = GridSearchCV(make_pipeline(StandardScaler(), make()), {f"{name}__C": [0.01, 1.0]}, cv=3)
 
     assert grid.fit(x, labels).best_score_ > 0.6
+
+
+@pytest.mark.parametrize("make", LINEAR)
+def test_features_are_chosen_by_their_weights(make):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 6))
+    labels = np.where(x[:, 2] - x[:, 4] > 0, "ant", "bee")
+
+    assert np.flatnonzero(RFE(make(), n_features_to_select=2).fit(x, labels).support_).tolist() == [2, 4]
+    chosen = SelectFromModel(make(), max_features=2, threshold=-np.inf).fit(x, labels)
+    assert np.flatnonzero(chosen.get_support()).tolist() == [2, 4]
+    ranks = permutation_importance(make().fit(x, labels), x, labels, n_repeats=3, random_state=0).importances_mean
+    assert set(np.argsort(ranks)[-2:].tolist()) == {2, 4}
+
+
+@pytest.mark.parametrize("make", WEIGHTED)
+def test_ensembles_of_them(make):
+    x, labels = some(3)
+    for ensemble in (
+        BaggingClassifier(make(), n_estimators=3, random_state=0),
+        CalibratedClassifierCV(make(), cv=3),
+        StackingClassifier([("one", make()), ("other", Neighbours())], cv=3),
+        VotingClassifier([("one", make()), ("other", Neighbours())], voting="soft"),
+        OneVsRestClassifier(make()),
+    ):
+        assert ensemble.fit(x, labels).score(x, labels) > 0.6, ensemble
+    # AdaBoost's weights have the sum 1, with which C = 1 is a strong penalty.
+    for ensemble in (AdaBoostClassifier(make(), n_estimators=3), CalibratedClassifierCV(make(), cv=3)):
+        assert ensemble.fit(x, labels, sample_weight=np.arange(1.0, 151)).score(x, labels) > 0.4
+
+
+@pytest.mark.parametrize("make", WEIGHTED)
+def test_weights_reach_it_through_a_search_and_a_pipeline(make):
+    x, labels = some(2)
+    weights = np.random.default_rng(0).uniform(size=len(x))
+    name = make.__name__.lower()
+    scaled = StandardScaler().fit_transform(x)
+    direct = make().fit(scaled, labels, sample_weight=weights)
+    piped = make_pipeline(StandardScaler(), make()).fit(x, labels, **{f"{name}__sample_weight": weights})
+    searched = GridSearchCV(make(), {"normalize": ["none"]}, cv=3).fit(x, labels, sample_weight=weights)
+
+    np.testing.assert_array_equal(
+        piped.decision_function(x), direct.decision_function(StandardScaler().fit_transform(x))
+    )
+    np.testing.assert_array_equal(
+        searched.decision_function(x), make().fit(x, labels, sample_weight=weights).decision_function(x)
+    )
+    assert len(cross_val_score(make(), x, labels, cv=3, params={"sample_weight": weights})) == 3
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_sparse_features_and_several_outputs_are_refused(make):
+    x, labels = some(2)
+
+    with pytest.raises(TypeError, match="dense data is required"):
+        make().fit(csr_matrix(x), labels)
+    with pytest.raises(ValueError, match=r"multi|1d|shape"):
+        make().fit(x, np.eye(2)[(labels == "ant").astype(int)])
 
 
 @pytest.mark.parametrize("make", ALL)
