@@ -18,7 +18,7 @@ from bottleneck.heads.family import NAMES
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Normalize
 from bottleneck.images.columns import Columns
-from bottleneck.images.dataset import Dataset
+from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.leaderboard import LEVEL, Comparison, Row
@@ -26,6 +26,7 @@ from bottleneck.leaks import find_leaks, one_label, score_on_tuned
 from bottleneck.parts import Part, check_memory, held_out, near_copies, part, warn_of_classes
 from bottleneck.runs import Run
 from bottleneck.training import Trained, score_head, train_head
+from bottleneck.utils.arguments import Arguments
 
 HEADS = (*NAMES, "svm-rbf")
 DEFAULT_HEADS = ("logistic", "svm", "softmax")
@@ -114,6 +115,11 @@ def compare(
     ImagesError, SplitError, CacheError
         As for `bottleneck.fit`.
     """
+    check = Arguments(HeadError)
+    images, runs, models = as_images(images), check.path("runs", runs), check.texts("models", models)
+    split, memory = check.optional(check.text, "split", split), check.optional(check.whole, "memory", memory)
+    learning_curve = check.flag("learning_curve", learning_curve)
+    allow_duplicates = check.flag("allow_duplicates", allow_duplicates)
     options = HeadOptions(
         C=values_of(C),
         folds=folds,
@@ -123,7 +129,7 @@ def compare(
         device=device,
         seed=seed,
     )
-    names = _listed(heads)
+    names = _listed(check.texts("heads", heads))
     for head in names:
         _own(head, options)
     shares = Shares.parse(split) if split else None
@@ -163,9 +169,9 @@ def compare(
     )
 
 
-def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a sequence, or of a text with commas, each once."""
-    parts = names.split(",") if isinstance(names, str) else names
+def _listed(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a sequence, each once; one alone may be several with commas."""
+    parts = names[0].split(",") if len(names) == 1 else names
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 

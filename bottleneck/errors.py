@@ -41,7 +41,7 @@ class BottleneckError(Exception):
 
 
 class PathError(BottleneckError, ValueError):
-    """A path that begins with the home of a user who does not exist."""
+    """A path that begins with the home of a user who does not exist, or that is no path at all."""
 
 
 class ImagesError(BottleneckError, ValueError):

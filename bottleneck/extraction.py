@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from bottleneck.asked_images import AskedImages, listing_of, remembered
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request
-from bottleneck.backbones.request import listed as names
 from bottleneck.backbones.tuned import Tuned, keep_tuned, read_tuned, weights_of_run
 from bottleneck.cache.scans import conflicts_path, failures_path, has_scan, save_listing, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.crew import own, work_together
 from bottleneck.engines.wish import Wish
-from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError
+from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError, ModelError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
@@ -33,6 +32,7 @@ from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.pending import Pending, until_settled
 from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
+from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 
 if TYPE_CHECKING:
@@ -175,33 +175,33 @@ def extract(
         For random weights and for oddities of the folders.
     """
     started = time.perf_counter()
-    home = FeatureCache(cache)
-    runs = expanded(runs)
+    check = Arguments(ModelError)
+    home, runs, remember = FeatureCache(cache), expanded(runs), check.flag("remember", remember)
+    settings = Settings(threads=threads, max_pixels=max_pixels)
     named = Columns(path_column, label_column, split_column, group_column)
     lists = {"paths": paths, "labels": labels, "splits": splits, "groups": groups}
     rows = None if isinstance(images, Given) else listing_of(home.root, images, lists, named, remember=remember)
     chosen = AskedImages.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=named)
     with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as memory:
-        weights = weights_of_run(weights, runs)
+        weights = weights_of_run(check.path("--weights", weights), runs)
         tuned = read_tuned(Path(weights))
         request = Request(
-            model=model or (tuned.model if tuned else DEFAULT_MODEL),
+            model=(tuned.model if tuned else DEFAULT_MODEL) if model is None else model,
             weights=weights,
             seed=seed,
-            layer=names(layer),
+            layer=check.texts("--layer", layer),
             pool=pool,
             flip=flip,
-            resize=resize or (tuned.options.get("resize") if tuned else None),
-            crop=crop or (tuned.options.get("crop") if tuned else None),
-            restore_exclude=names(restore_exclude),
+            resize=tuned.options.get("resize") if tuned and resize is None else resize,
+            crop=tuned.options.get("crop") if tuned and crop is None else crop,
+            restore_exclude=check.texts("--restore-exclude", restore_exclude),
             allow_partial=allow_partial,
             precision=precision,
-            fast_jpeg=fast_jpeg or bool(tuned and tuned.options.get("fast_jpeg")),
+            fast_jpeg=True if tuned and tuned.options.get("fast_jpeg") else fast_jpeg,
         )
         wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
         check_request(request)
         found = chosen.survey(home.root, runs)
-        settings = Settings(threads=threads, max_pixels=max_pixels)
         pending = Pending(request, home, own(wish), found)
         memo = UndecodableMemo(home.root / "digests.sqlite")
         known = memo.load()

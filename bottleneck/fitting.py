@@ -10,10 +10,11 @@ from bottleneck.backbones.tuned import kept_tuned
 from bottleneck.cache.store import Store
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, run_name, versions
 from bottleneck.engines.kept import Kept
+from bottleneck.errors import HeadError
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.table import Held, Normalize
 from bottleneck.images.columns import Columns
-from bottleneck.images.dataset import Dataset
+from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.leaks import find_leaks, one_label, score_on_tuned
@@ -22,6 +23,7 @@ from bottleneck.run_images import Role, RunImages, images_of, judged
 from bottleneck.runs import Run, images_of_weights, save_run
 from bottleneck.selection import select
 from bottleneck.training import Trained, score_head, train_head
+from bottleneck.utils.arguments import Arguments
 
 
 def fit(
@@ -117,6 +119,11 @@ def fit(
         If no head can be trained, on one class, say.
     """
     started = time.perf_counter()
+    check = Arguments(HeadError)
+    images, head, runs = as_images(images), check.text("head", head), check.path("runs", runs)
+    model, split = (check.optional(check.text, *one) for one in (("model", model), ("split", split)))
+    memory = check.optional(check.whole, "memory", memory)
+    allow_duplicates = check.flag("allow_duplicates", allow_duplicates)
     options = HeadOptions(
         C=values_of(C),
         folds=folds,
@@ -162,13 +169,13 @@ def fit(
         "model": store.spec.backbone,
         "classes": list(trained.head.classes),
         "params": {**trained.search.params, **options.own()},
-        "normalize": normalize,
-        "class_weight": class_weight,
+        "normalize": options.normalize,
+        "class_weight": options.class_weight,
         "streamed": not isinstance(train.table, Held),
         "sharpness": trained.head.sharpness,
         "search": trained.search_card(options),
         **({} if score is None else {"score": score}),
-        "seed": seed,
+        "seed": options.seed,
         "heldout": split_held,
         "n_train": len(train),
         "n_heldout": len(test),

@@ -21,6 +21,7 @@ from bottleneck.images.listing import Frame, Values, listed_frame
 from bottleneck.images.scan import Progress
 from bottleneck.ranking import Choice
 from bottleneck.runs import Run, default_run, find_run
+from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 
 
@@ -134,6 +135,7 @@ def predict(
     ImagesError
         If there is no image, or none that can be used.
     """
+    top = Arguments(RunError).whole("top", top, least=1)
     columns = Columns(path=path_column, label=label_column)
     found = classify(images, run=run_for(run, runs).run, cache=cache, runs=runs, progress=progress, columns=columns)
     items = tuple(_prediction(found, row, top) for row in range(len(found.given)))

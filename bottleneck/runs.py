@@ -356,13 +356,15 @@ def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
         If it cannot be made.
     """
     home = expanded(folder)
+    temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
     try:
         make_folder(home)
-        temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
         temporary.mkdir()
         return _rename(temporary, home, dated(name))
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def dated(name: str) -> str:

@@ -11,7 +11,7 @@ from bottleneck.cache.last import Last, load_last, save_last
 from bottleneck.cache.scans import save_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.comparison import compare
-from bottleneck.errors import CacheError, HeadError, ImagesError, ModelError, SplitError
+from bottleneck.errors import BottleneckError, CacheError, HeadError, ImagesError, ModelError, SplitError
 from bottleneck.fitting import fit
 from bottleneck.gathering import request_of
 from bottleneck.heads.curve import thinned
@@ -207,6 +207,29 @@ def test_many_neighbours_need_many_images(folder, extracted):
     extracted(folder(files(12, prefix="train/") | files(10, prefix="val/")), {"weak": 0.5})
     found = compare(heads="knn", learning_curve=True)
     assert found.curve.points[0].n >= found.best.params["neighbours"]
+
+
+@pytest.mark.parametrize("heads", [np.array(["ridge", "centroid"]), ("ridge", "centroid"), np.str_("ridge,centroid")])
+def test_arguments_of_numpy_are_taken(folder, extracted, heads):
+    extracted(folder(PARTS), {"weak": 0.5})
+    found = compare(
+        heads=heads, models=np.array(names("weak")), seed=np.int64(0), folds=np.uint8(3), learning_curve=np.False_
+    )
+
+    assert {row.head for row in found.rows} == {"ridge", "centroid"}
+    json.dumps(found.to_json())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"heads": 3}, {"models": [3]}, {"folds": "3"}, {"seed": True}, {"learning_curve": "no"}, {"memory": -1}],
+    ids=repr,
+)
+def test_arguments_that_make_no_sense_are_errors_of_ours(folder, extracted, wrong):
+    extracted(folder(files(12)), {"weak": 0.5})
+
+    with pytest.raises(BottleneckError, match="expected"):
+        compare(**wrong)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from bottleneck.cache.last import Last, save_last
 from bottleneck.cache.scans import save_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.engines.kept import Check, Kept
-from bottleneck.errors import BottleneckWarning, CacheError, HeadError, ImagesError, MissingFeatures, SplitError
+from bottleneck.errors import (
+    BottleneckError,
+    BottleneckWarning,
+    CacheError,
+    HeadError,
+    ImagesError,
+    MissingFeatures,
+    RunError,
+    SplitError,
+)
 from bottleneck.fitting import fit
 from bottleneck.images.dataset import Failure
 from bottleneck.images.scan import scan
@@ -400,3 +410,76 @@ def test_an_impossible_option_is_a_head_error(folder, extracted, options, messag
     extracted(folder(files()))
     with pytest.raises(HeadError, match=message):
         fit(**options)
+
+
+# --- numbers, flags and lists of NumPy and pandas ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": np.int64(3), "folds": np.uint8(3), "C": np.float32(0.5), "memory": np.int64(10**9)},
+        {"seed": np.array(3), "folds": 3.0, "C": np.array([0.5]), "allow_duplicates": np.False_},
+        {"seed": 3, "folds": np.float64(3), "C": [np.float16(0.5)], "head": np.str_("logistic")},
+        {
+            "seed": np.uint32(3),
+            "folds": np.array(3.0),
+            "C": (0.5,),
+            "split": np.str_("80/10/10"),
+            "search": np.str_("fast"),
+        },
+    ],
+)
+def test_arguments_of_numpy_give_the_run_that_those_of_python_give(folder, extracted, options):
+    images = extracted(folder(files()))
+    ours, theirs = (fit(images, **each) for each in ({"seed": 3, "folds": 3, "C": 0.5}, options))
+
+    def facts(run):
+        card = json.loads((run.path / "card.json").read_text())
+        return {name: card[name] for name in ("params", "seed", "normalize", "metrics", "head_sha256")}
+
+    assert facts(theirs) == facts(ours)
+
+
+def test_values_of_c_may_be_a_series(folder, extracted):
+    pandas = pytest.importorskip("pandas")
+    run = fit(extracted(folder(files())), C=pandas.Series([1, 10], index=[5, 6]), runs=np.str_("elsewhere"))
+
+    assert run.card["params"]["C"] in (1.0, 10.0)
+    assert run.path.parent.name == "elsewhere"
+
+
+WRONG = [
+    {"seed": True}, {"seed": -1}, {"seed": 2**32}, {"seed": 1.5}, {"seed": "1"}, {"seed": np.nan}, {"folds": 1},
+    {"folds": np.array([3])}, {"C": np.nan}, {"C": [1, np.inf]}, {"C": "1"}, {"C": []}, {"C": -1}, {"C": {1: 2}},
+    {"head": "softmax", "epochs": 0}, {"head": "softmax", "epochs": True}, {"head": "softmax", "epochs": 2.5},
+    {"head": "softmax", "dropout": 1}, {"head": "softmax", "dropout": np.nan}, {"memory": -1}, {"memory": "1 GB"},
+    {"normalize": None}, {"class_weight": np.array(["balanced"])}, {"head": ["logistic"]}, {"search": 3}, {"model": 3},
+    {"allow_duplicates": "no"}, {"runs": 3}, {"cache": None}, {"split": 80}, {"images": 3}, {"images": ["images"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+def test_arguments_that_make_no_sense_are_an_error_of_ours_before_anything_is_read(
+    folder, extracted, monkeypatch, wrong
+):
+    extracted(folder(files()))
+    monkeypatch.setattr("bottleneck.fitting.train_head", lambda *_: pytest.fail("a head is trained"))
+
+    with pytest.raises(BottleneckError, match="expected"):
+        fit(**wrong)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
+@pytest.mark.parametrize("place", ["bottleneck.runs.write_json", "bottleneck.runs._rename"])
+def test_a_fit_that_fails_leaves_nothing(folder, extracted, monkeypatch, place, error):
+    extracted(folder(files()))
+
+    def fail(*_: object) -> None:
+        raise error("here")
+
+    monkeypatch.setattr(place, fail)
+    with pytest.raises((error, RunError)):
+        fit()
+    assert list(Path("runs").iterdir()) == []

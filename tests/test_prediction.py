@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bottleneck import extraction
-from bottleneck.errors import BottleneckWarning, ImagesError, RunError
+from bottleneck.errors import BottleneckError, BottleneckWarning, ImagesError, RunError
 from bottleneck.extraction import extract
 from bottleneck.fitting import fit
 from bottleneck.prediction import predict
@@ -134,3 +134,19 @@ def test_order_of_files_does_not_move_predictions_between_images(run):
     after = {item.digest: item.probability for item in predict("images")}
     assert len(after) == 49
     assert np.allclose([after[digest] for digest in before], list(before.values()))
+
+
+@pytest.mark.parametrize("top", [np.int64(2), np.array(2), 2.0])
+def test_arguments_of_numpy_and_pathlib_are_taken(run, top):
+    found = predict(Path("images"), run=np.str_(run.name), cache=Path("cache"), runs=np.str_("runs"), top=top)
+
+    assert [len(item.top) for item in found] == [2] * 48
+    assert [item.label for item in found] == [item.label for item in predict("images", run=run)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"top": 0}, {"top": -1}, {"top": True}, {"top": "3"}, {"run": 3}, {"runs": None}], ids=repr
+)
+def test_arguments_that_make_no_sense_are_errors_of_ours(run, wrong):
+    with pytest.raises(BottleneckError, match="expected"):
+        predict("images", **wrong)

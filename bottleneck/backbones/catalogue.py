@@ -13,6 +13,7 @@ from pathlib import Path
 from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.backbones.request import TIMM, Request, no_such_weights
 from bottleneck.errors import ModelError, WeightsUnavailable
+from bottleneck.utils.arguments import Arguments
 
 TABLE = Path(__file__).with_name("catalogue.csv")
 COLUMNS = ("name", "weights", "parameters", "height", "width", "dim", "file")
@@ -86,6 +87,8 @@ def models(pattern: str = "", *, weights: bool = False) -> list[Entry]:
     ModelError
         If there is none; the nearest names are given.
     """
+    check = Arguments(ModelError)
+    pattern, weights = check.text("pattern", pattern), check.flag("weights", weights)
     found, seen = [], set()
     for entry in entries():
         by_name, by_weights = _matches(entry.name, pattern), _matches(f"{entry.name}.{entry.weights}", pattern)

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.errors import ModelError
+from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 
+_CHECK = Arguments(ModelError)
+_SEEDS = 2**63 - 1  # what torch takes
 DEFAULT_MODEL = "efficientnet_lite0"
 TIMM = "timm/"  # how the names of its models begin
 POOLS = ("avg", "max", "gem", "none", "cls")
@@ -70,11 +73,11 @@ class Request:
     fast_jpeg: bool = False
 
     def __post_init__(self) -> None:
+        for name, value in _plain(self).items():
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "model", full_name(self.model))
         if self.weights.upper() == "DEFAULT":
             object.__setattr__(self, "weights", "DEFAULT")
-        for name in ("layer", "restore_exclude"):
-            object.__setattr__(self, name, listed(getattr(self, name)))  # JSON has lists
         if self.pool not in (None, *POOLS):
             raise ModelError(f"expected --pool {', '.join(POOLS)}, got {self.pool!r}")
         if self.precision not in PRECISIONS:
@@ -130,6 +133,27 @@ class Request:
         if not self.random:
             return ""
         return f"{self.model} has random weights (seed {self.seed}): its features tell little about images"
+
+
+def _plain(request: Request) -> dict[str, Any]:
+    """Return the values of a request as plain Python.
+
+    Raises
+    ------
+    ModelError
+        If one is of another kind, or out of its range.
+    """
+    check, given = _CHECK, {field.name: getattr(request, field.name) for field in fields(request)}
+    return {
+        "model": check.text("--model", given["model"]),
+        "weights": check.path("--weights", given["weights"]),
+        "seed": check.whole("--seed", given["seed"], most=_SEEDS),
+        **{name: check.texts(f"--{name.replace('_', '-')}", given[name]) for name in ("layer", "restore_exclude")},
+        "pool": check.optional(check.text, "--pool", given["pool"]),
+        "precision": check.text("--precision", given["precision"]),
+        **{name: check.optional(check.whole, f"--{name}", given[name], least=None) for name in ("resize", "crop")},
+        **{name: check.flag(name, given[name]) for name in ("flip", "allow_partial", "fast_jpeg")},
+    }
 
 
 def listed(names: str | Sequence[str]) -> tuple[str, ...]:

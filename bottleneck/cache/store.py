@@ -233,6 +233,7 @@ class Store:
         CacheError
             If they cannot be written, or a feature is not finite.
         """
+        digests, features = np.asarray(digests), np.asarray(features)
         step = max(1, _SHARD_BYTES // max(1, features[:1].nbytes))
         names = [
             self.commit(Rows(digests[start : start + step], features[start : start + step]))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bottleneck.errors import ModelError
+from bottleneck.utils.arguments import Arguments
 
 ENGINES = ("auto", "torch", "openvino")
 
@@ -34,11 +35,14 @@ class Wish:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        check = Arguments(ModelError)
+        object.__setattr__(self, "engine", check.text("--engine", self.engine))
+        object.__setattr__(self, "device", check.optional(check.text, "--device", self.device))
+        object.__setattr__(self, "batch_size", check.optional(check.whole, "--batch-size", self.batch_size, least=1))
+        object.__setattr__(self, "compile", check.flag("compile", self.compile))
         if self.engine not in ENGINES:
             raise ModelError(f"expected --engine {', '.join(ENGINES)}, got {self.engine!r}")
         if self.engine == "openvino" and self.device not in (None, "cpu"):
             raise ModelError(f"expected --device cpu, on which the engine openvino runs, got {self.device!r}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ModelError(f"expected at least one image at once, got a batch size of {self.batch_size}")
         if self.compile and self.engine == "openvino":
             raise ModelError("--compile is about the engine torch, got --engine openvino")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.cards import run_name
-from bottleneck.errors import BottleneckError, Diverged, RunError, TuningError
+from bottleneck.errors import Diverged, RunError, TuningError
 from bottleneck.finetuning import views
 from bottleneck.finetuning.boundary import Boundary, Tail
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
@@ -27,9 +27,10 @@ from bottleneck.finetuning.setting import Setting, set_up
 from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
 from bottleneck.finetuning.starting import Start, start
 from bottleneck.finetuning.unfreezing import Plan
-from bottleneck.images.dataset import Dataset
+from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress as Bar
 from bottleneck.runs import Run, load_run, new_folder
+from bottleneck.utils.arguments import Arguments, shown
 
 VIEWS_LIMIT = 20 * 10**9  # bytes
 BEGINNINGS = ("head", "weights")
@@ -80,7 +81,7 @@ def finetune(
     *,
     recipe: Recipe | None = None,
     begin: str = "head",
-    run: str | os.PathLike[str] | None = None,
+    run: "str | os.PathLike[str] | Run | None" = None,
     model: str | None = None,
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
@@ -106,7 +107,7 @@ def finetune(
         How.
     begin : str
         With the ``head`` of a run, or with the ``weights`` of a backbone and a random last layer.
-    run : path, optional
+    run : path or Run, optional
         A run's folder, or its name below `runs`; by default that of `bottleneck.finetuning.origin.default_head`.
     model : str, optional
         Where it begins with weights: a model or spec that is cached; by default that of the last extraction.
@@ -142,13 +143,21 @@ def finetune(
         As for `bottleneck.fit` and `bottleneck.load_run`.
     """
     began = time.perf_counter()
+    check = Arguments(TuningError)
+    if not (recipe is None or isinstance(recipe, Recipe)):
+        raise TuningError(f"expected recipe to be a bottleneck.Recipe, got {shown(recipe)}")
+    images, begin, runs = as_images(images), check.text("begin", begin), check.path("runs", runs)
+    head = check.optional(check.path, "run", run.path if isinstance(run, Run) else run)
+    resume = check.optional(check.path, "resume", resume)
+    model, device = (check.optional(check.text, *one) for one in (("model", model), ("device", device)))
+    views_limit, memory = check.whole("views_limit", views_limit), check.optional(check.whole, "memory", memory)
     if begin not in BEGINNINGS:
         raise TuningError(f"expected to begin with one of {', '.join(BEGINNINGS)}, got {begin!r}")
-    if resume is not None and not (recipe is None and run is None and model is None and begin == "head"):
+    if resume is not None and not (recipe is None and head is None and model is None and begin == "head"):
         raise TuningError("a fine-tuning that is resumed keeps its own recipe and beginning: give it no other")
     joined = processes(device)
     with joined.one_voice():
-        settings = Settings(recipe=recipe or Recipe(), begin=begin, run=_text(run), model=model)
+        settings = Settings(recipe=recipe or Recipe(), begin=begin, run=head, model=model)
         path = None if resume is None else unfinished(runs, resume)
         if path is not None:
             settings = load_settings(path)
@@ -201,10 +210,13 @@ def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, r
 
 @contextmanager
 def _left_tidy(path: Path, *, new: bool) -> Iterator[None]:
-    """Remove the folder of a run that came to an error before there was anything to go on with."""
+    """Remove the folder of a run that came to an error before there was anything to go on with.
+
+    After Ctrl-C it stays: its settings say what `resume` is to go on with.
+    """
     try:
         yield
-    except BottleneckError:
+    except Exception:
         if new and not any((path / name).exists() for name in (CHECKPOINT, "card.json")):
             shutil.rmtree(path, ignore_errors=True)
         raise
@@ -216,7 +228,11 @@ def _new(setting: Setting, runs: str | os.PathLike[str]) -> Path:
     if setting.processes.rank == 0:
         origin = setting.origin
         folder = new_folder(runs, run_name(origin.dataset.source, origin.store.spec.backbone, HEAD))
-        save_settings(folder, setting.settings)
+        try:
+            save_settings(folder, setting.settings)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         path = str(folder)
     return setting.processes.shown(path)
 
@@ -330,7 +346,3 @@ def _advice(recipe: Recipe, state: Progress, run: Run) -> str:
         f"expected finite losses, epoch {state.last + 1} gave NaN or infinity: the best epoch before, {state.best}, is "
         f"kept in {run.path}. Try{clip} a smaller learning rate, --lr {recipe.largest_lr / 10:g}"
     )
-
-
-def _text(value: "str | os.PathLike[str] | None") -> str | None:
-    return None if value is None else os.fspath(value)

@@ -1,16 +1,17 @@
 """How a network is fine-tuned, as a user says it."""
 
-import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from bottleneck.backbones.request import listed
 from bottleneck.errors import TuningError
 from bottleneck.images.view import AUGMENTATIONS
+from bottleneck.utils.arguments import Arguments, shown
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
 PRECISIONS = ("auto", "fp32", "bf16")
+_CHECK = Arguments(TuningError)
 LEARNING_RATES = {"sgd": 3e-4, "adamw": 1e-5}  # small: the head has been at its best already
 
 
@@ -34,7 +35,8 @@ class Recipe:
     momentum, weight_decay : float
         Weights decay, norms and biases do not.
     lr_mult : tuple of (str, float)
-        Factors of the learning rate of some modules, as Caffe's ``lr_mult``; where several fit, all count.
+        Factors of the learning rate of some modules, as Caffe's ``lr_mult``, or a dict of them; where several fit, all
+        count.
     layer_decay : float
         Each stage has the learning rate of the one after it times this.
     schedule : str
@@ -94,6 +96,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in _plain(self).items():
+            object.__setattr__(self, name, value)
         for name, possible in (
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
@@ -104,29 +108,13 @@ class Recipe:
             if getattr(self, name) not in possible:
                 known = ", ".join(map(str, possible))
                 raise TuningError(f"expected {name} to be one of {known}, got {getattr(self, name)!r}")
-        object.__setattr__(self, "unfreeze", listed(self.unfreeze))
-        object.__setattr__(self, "lr_mult", tuple((str(name), float(factor)) for name, factor in self.lr_mult))
         object.__setattr__(self, "lr", LEARNING_RATES[self.optimizer] if self.lr is None else self.lr)
         if self.unfreeze and self.last is not None:
             raise TuningError("expected either unfreeze or last, got both: they say what is trained in two ways")
-        _check("epochs", self.epochs, self.epochs >= 1, "1 or more")
-        _check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
-        _check("batch_size", self.batch_size, self.batch_size > 1 or not self.train_bn, "2 or more with train_bn")
-        _check("lr", self.lr, 0 < _number(self.lr) < math.inf, "above 0")
-        _check("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
-        _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
-        _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0, at most 1")
-        _check("step_epochs", self.step_epochs, self.step_epochs >= 1, "1 or more")
-        _check("warmup", self.warmup, 0 <= self.warmup < math.inf, "0 or more")
-        _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "from 0 to below 1")
-        _check("clip", self.clip, self.clip is None or 0 < self.clip < math.inf, "above 0")
-        _check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "between 0 and 1")
-        _check("patience", self.patience, self.patience is None or self.patience >= 1, "1 or more")
-        _check("views", self.views, self.views >= 0, "0 or more")
-        _check("last", self.last, self.last is None or self.last >= 0, "0 or more")
-        _check("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 2^32 - 1")
-        for name, factor in self.lr_mult:
-            _check(f"lr_mult of {name}", factor, 0 <= factor < math.inf, "0 or more")
+        if self.train_bn and self.batch_size < 2:
+            raise TuningError(f"expected batch_size to be 2 or more with train_bn, got {self.batch_size}")
+        if self.layer_decay > 1:
+            raise TuningError(f"expected layer_decay to be above 0, at most 1, got {self.layer_decay}")
 
     @property
     def largest_lr(self) -> float:
@@ -138,9 +126,46 @@ class Recipe:
         return asdict(self)
 
 
-def _check(name: str, value: object, good: bool, expected: str) -> None:
-    if not good:
-        raise TuningError(f"expected {name} to be {expected}, got {value!r}")
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """Return the values of a recipe as plain Python.
+
+    Raises
+    ------
+    TuningError
+        If one is of another kind, or out of its range.
+    """
+    check, given = _CHECK, {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    texts = ("optimizer", "schedule", "precision", "augment")
+    least = {"epochs": 1, "batch_size": 1, "step_epochs": 1, "views": 0}
+    return {
+        **{name: check.text(name, given[name]) for name in texts},
+        **{name: check.whole(name, given[name], least=bound) for name, bound in least.items()},
+        "unfreeze": check.texts("unfreeze", given["unfreeze"]),
+        "last": check.optional(check.whole, "last", given["last"]),
+        "train_bn": check.flag("train_bn", given["train_bn"]),
+        "lr": check.optional(check.number, "lr", given["lr"], above=0),
+        "momentum": check.number("momentum", given["momentum"], below=1),
+        "weight_decay": check.number("weight_decay", given["weight_decay"]),
+        "lr_mult": _factors(given["lr_mult"]),
+        "layer_decay": check.number("layer_decay", given["layer_decay"], above=0),
+        "warmup": check.number("warmup", given["warmup"]),
+        "label_smoothing": check.number("label_smoothing", given["label_smoothing"], below=1),
+        "class_weight": check.optional(check.text, "class_weight", given["class_weight"]),
+        "clip": check.optional(check.number, "clip", given["clip"], above=0),
+        "ema": check.optional(check.number, "ema", given["ema"], above=0, below=1),
+        "patience": check.optional(check.whole, "patience", given["patience"], least=1),
+        "seed": check.whole("seed", given["seed"], most=2**32 - 1),
+    }
+
+
+def _factors(given: Any) -> tuple[tuple[str, float], ...]:
+    """Return pairs of a module and a factor, of a mapping or of pairs."""
+    try:
+        pairs = [(name, factor) for name, factor in (given.items() if isinstance(given, Mapping) else given)]
+    except (TypeError, ValueError):
+        raise TuningError(f"expected lr_mult to be pairs of a module and a factor, got {shown(given)}") from None
+    names = [_CHECK.text("a module of lr_mult", name) for name, _ in pairs]
+    return tuple((name, _CHECK.number(f"lr_mult of {name}", pair[1])) for name, pair in zip(names, pairs, strict=True))
 
 
 def _number(value: float | None) -> float:

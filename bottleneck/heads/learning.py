@@ -1,7 +1,6 @@
 """A head of one point: its probabilities are fitted on the folds, where there are any."""
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import Family, Fitted, Params
 from bottleneck.heads.head import Head
 from bottleneck.heads.task import Task
+from bottleneck.utils.arguments import Arguments
 
 
 def learn(task: Task, some: Family, point: Params, classes: Sequence[str]) -> tuple[Head, bool]:
@@ -54,9 +54,7 @@ def positive(name: str, value: Any) -> float:
     HeadError
         If it is none.
     """
-    if not isinstance(value, Real) or not 0 < float(value) < np.inf:
-        raise HeadError(f"expected {name} above 0, got {value!r}")
-    return float(value)
+    return Arguments(HeadError).number(name, value, above=0)
 
 
 def variance(features: NDArray[np.float32], weights: NDArray[np.float64] | None) -> float:

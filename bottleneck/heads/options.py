@@ -1,24 +1,38 @@
 """How a head is searched and trained, as a user says it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family, family
 from bottleneck.heads.search import Search, search
 from bottleneck.heads.table import NORMALIZE, Features, Normalize, Table
+from bottleneck.utils.arguments import Arguments, shown
 
 SEARCHES = ("fast", "full")
 
+_CHECK = Arguments(HeadError)
+_SEEDS = 2**32 - 1
+
 
 def values_of(C: float | Sequence[float] | None) -> tuple[float, ...] | None:
-    """Return one value of C, or several, as a tuple."""
+    """Return one value of C, or several, as a tuple.
+
+    Raises
+    ------
+    HeadError
+        If there is none, or one is no finite number above 0.
+    """
     if C is None:
         return None
-    return (C,) if isinstance(C, (int, float)) else tuple(C)
+    try:
+        found = _CHECK.numbers("C", C)
+    except HeadError:
+        found = ()
+    if not found:
+        raise HeadError(f"expected values of C above 0, got {shown(C)}")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +70,27 @@ class HeadOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check, plain = _CHECK, {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name, possible in (
             ("normalize", NORMALIZE),
             ("class_weight", (None, "balanced")),
             ("search", SEARCHES),
         ):
-            if getattr(self, name) not in possible:
+            plain[name] = check.optional(check.text, name, plain[name])
+            if plain[name] not in possible:
                 known = ", ".join(map(str, possible))
-                raise HeadError(f"expected {name} to be one of {known}, got {getattr(self, name)!r}")
-        if self.C is not None and not all(isinstance(C, Real) and 0 < C < math.inf for C in self.C):
-            raise HeadError(f"expected values of C above 0, got {', '.join(map(repr, self.C))}")
-        if not 0 <= self.seed < 2**32:
-            raise HeadError(f"expected a seed from 0 to 2^32 - 1, got {self.seed!r}")
-        if self.folds < 2:
+                raise HeadError(f"expected {name} to be one of {known}, got {plain[name]!r}")
+        plain["C"] = values_of(self.C)
+        plain["folds"] = check.whole("folds", self.folds, least=None)
+        plain["kernel"] = check.text("kernel", self.kernel)
+        plain["dropout"] = check.number("dropout", self.dropout, below=1)
+        plain["epochs"] = check.optional(check.whole, "epochs", self.epochs, least=1)
+        plain["device"] = check.text("device", self.device)
+        plain["seed"] = check.whole("a seed", self.seed, most=_SEEDS)
+        if plain["folds"] < 2:
             raise HeadError(f"expected at least two folds, got {self.folds}")
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     def family(self, name: str) -> Family:
         """Return the family called `name` with its own options.

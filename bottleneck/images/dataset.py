@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.errors import ImagesError
 from bottleneck.files import canonical_json, sha256_hex
 from bottleneck.images.columns import Columns
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.images.splits import Shares, assign
+from bottleneck.utils.arguments import Arguments
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,17 @@ class Dataset:
         """Return the hash of the set of (digest, label): equal for the same images in other splits."""
         rows = {(row.tobytes().hex(), label or "") for row, label in zip(self.digests, self.labels, strict=True)}
         return sha256_hex(canonical_json(sorted(rows)))
+
+
+def as_images(images: object) -> str | Dataset | None:
+    """Return the images that a caller passes: a dataset, a path as text, or None.
+
+    Raises
+    ------
+    ImagesError
+        If it is nothing of these.
+    """
+    return images if images is None or isinstance(images, Dataset) else Arguments(ImagesError).path("images", images)
 
 
 def two_labels(dataset: Dataset) -> dict[bytes, list[str]]:

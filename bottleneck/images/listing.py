@@ -15,6 +15,7 @@ from bottleneck.images.columns import Columns, read_header
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.folders import Found
 from bottleneck.images.splits import split_named
+from bottleneck.utils.arguments import plain
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import is_unicode
 
@@ -266,7 +267,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _is_flag(labels: object) -> bool:
-    return isinstance(labels, bool) or type(labels).__name__ in ("bool_", "bool")
+    return isinstance(plain(labels), bool)
 
 
 def _seen_from(home: str, path: str) -> str:

@@ -57,7 +57,7 @@ class Shares:
             If `text` is not of that form, or the numbers do not add up to 100.
         """
         try:
-            train, val, test = (int(part) for part in text.split("/"))
+            train, val, test = (int(part) for part in str(text).split("/"))
         except ValueError:
             raise SplitError(f"expected percentages train/val/test as in 80/10/10, got {text!r}") from None
         return cls(train, val, test)

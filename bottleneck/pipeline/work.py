@@ -10,6 +10,7 @@ from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.keys import DigestSet, as_digests
 from bottleneck.images.survey import Survey
 from bottleneck.pipeline.claims import Claims
+from bottleneck.utils.arguments import Arguments
 
 _BLOCK = 256  # files that are read in the order of their paths
 
@@ -33,8 +34,9 @@ class Settings:
     share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ImagesError(f"expected at least one thread, got {self.threads}")
+        check = Arguments(ImagesError)
+        object.__setattr__(self, "threads", check.optional(check.whole, "--threads", self.threads, least=1))
+        object.__setattr__(self, "max_pixels", check.whole("--max-pixels", self.max_pixels, least=1))
 
 
 @dataclass

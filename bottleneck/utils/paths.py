@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from bottleneck.errors import PathError
+from bottleneck.utils.arguments import Arguments
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -14,9 +15,9 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     PathError
-        If there is neither such a user nor such a file.
+        If there is neither such a user nor such a file, or it is no path at all.
     """
-    text = os.fspath(path)
+    text = Arguments(PathError).path("a folder or file", path)
     if not text.startswith("~"):
         return Path(text)
     home, *_ = text.replace(os.sep, "/").split("/", 1)

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bottleneck import extract
@@ -163,3 +164,38 @@ def test_the_command_asks_for_the_same(asked):
 
 def test_the_command_says_no_more_than_it_has_to():
     assert Request(flip=True, layer=("layer3",)).command() == "--model efficientnet_lite0 --layer layer3 --flip"
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        ({"seed": np.int64(3), "flip": np.True_}, {"seed": 3, "flip": True}),
+        ({"resize": np.int32(64), "crop": np.array(56)}, {"resize": 64, "crop": 56}),
+        ({"layer": np.array(["layer3", "layer4"])}, {"layer": ("layer3", "layer4")}),
+        ({"layer": np.str_("layer3"), "pool": np.str_("max")}, {"layer": ("layer3",), "pool": "max"}),
+        ({"weights": Path("a/w.pth"), "restore_exclude": ["fc"]}, {"weights": "a/w.pth", "restore_exclude": ("fc",)}),
+        (
+            {"model": np.str_("lite0"), "precision": np.str_("fp32")},
+            {"model": "efficientnet_lite0", "precision": "fp32"},
+        ),
+        ({"fast_jpeg": np.bool_(False), "seed": 3.0}, {"seed": 3}),
+    ],
+)
+def test_values_of_numpy_and_paths_make_the_same_request(given, plain):
+    assert Request(**given) == Request(**plain)
+    assert json.loads(json.dumps(Request(**given).to_json())) == json.loads(json.dumps(Request(**plain).to_json()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed": True}, {"seed": -1}, {"seed": 0.5}, {"seed": "1"}, {"seed": 2**64}, {"resize": "64"}, {"crop": 64.5},
+        {"resize": np.nan}, {"flip": "yes"}, {"flip": None}, {"layer": 4}, {"layer": [b"layer4"]}, {"pool": 1},
+        {"model": None}, {"model": Path("resnet18")}, {"weights": None}, {"weights": b"w.pth"}, {"precision": 16},
+        {"allow_partial": 2}, {"restore_exclude": {"fc": 1}},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_values_of_another_kind_are_refused(wrong):
+    with pytest.raises(ModelError, match=r"expected .* to be"):
+        Request(**wrong)

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,7 +20,15 @@ from bottleneck.backbones.registry import build
 from bottleneck.backbones.request import Request
 from bottleneck.cache.store import FeatureCache
 from bottleneck.comparison import compare
-from bottleneck.errors import BottleneckWarning, Diverged, HeadError, RunError, TuningError, UnknownModule
+from bottleneck.errors import (
+    BottleneckError,
+    BottleneckWarning,
+    Diverged,
+    HeadError,
+    RunError,
+    TuningError,
+    UnknownModule,
+)
 from bottleneck.extraction import extract
 from bottleneck.finetuning import finetune as module
 from bottleneck.finetuning.finetune import Outline, finetune
@@ -130,6 +139,59 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(home):
     assert one == two != three
     for name, value in weights(first).items():
         assert torch.equal(value, weights(again)[name]), name
+
+
+# --- a call that fails ------------------------------------------------------------------------------------------
+
+
+def left(home):
+    return sorted(path.name for path in (home / "runs").iterdir() if not (path / "card.json").exists())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
+@pytest.mark.parametrize("place", ["bottleneck.runs._rename", "bottleneck.finetuning.finetune.save_settings"])
+def test_nothing_is_left_of_a_run_that_has_not_begun(home, monkeypatch, place, error):
+    def fail(*_):
+        raise error("here")
+
+    monkeypatch.setattr(place, fail)
+    with pytest.raises((error, RunError)):
+        finetune(recipe=SHORT, begin="weights")
+    assert left(home) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ZeroDivisionError, TuningError])
+def test_nothing_is_left_of_a_run_that_has_nothing_to_go_on_with(home, error):
+    def fail(event):
+        raise error("here")
+
+    with pytest.raises(error):
+        finetune(recipe=SHORT, begin="weights", watch=fail)
+    assert left(home) == []
+
+
+def test_arguments_of_numpy_and_a_run_are_taken(home, run):
+    recipe = Recipe(last=np.int64(0), epochs=np.int32(1), lr=np.float32(1e-3), seed=np.array(1), views=np.uint8(1))
+    done = finetune(recipe=recipe, run=run, views_limit=np.int64(10**9), memory=np.float64(1e9), runs=home / "runs")
+
+    assert done.card["from"]["run"] == run.name
+    assert load_run(np.str_(done.path)).card["recipe"]["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"recipe": {"epochs": 1}}, {"begin": 1}, {"run": 3}, {"views_limit": "20 GB"}, {"views_limit": -1},
+        {"memory": True}, {"runs": 3}, {"cache": None}, {"device": 0}, {"model": 3}, {"images": 3}, {"resume": 1},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_arguments_that_make_no_sense_are_errors_of_ours_before_any_work(home, wrong, monkeypatch):
+    monkeypatch.setattr(module, "_tuned", lambda *_, **__: pytest.fail("it is trained"))
+
+    with pytest.raises(BottleneckError, match="expected"):
+        finetune(**wrong)
+    assert left(home) == []
 
 
 # --- killed, resumed --------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from bottleneck.errors import TuningError
@@ -70,3 +71,51 @@ def test_what_is_trained_is_said_in_one_way():
 )  # fmt: skip
 def test_the_ends_of_each_range_are_in_it(good):
     assert Recipe(**good)
+
+
+PLAIN = {
+    "epochs": 3, "batch_size": 8, "lr": 0.25, "momentum": 0.5, "weight_decay": 0.125, "layer_decay": 0.5,
+    "step_epochs": 2, "warmup": 1.0, "label_smoothing": 0.125, "clip": 2.0, "ema": 0.5, "patience": 2, "views": 2,
+    "seed": 5, "train_bn": True, "unfreeze": ("layer4",), "lr_mult": (("layer4", 0.5),), "optimizer": "adamw",
+}  # fmt: skip
+
+
+def of_numpy(value):
+    kinds = {bool: np.bool_, int: np.int64, float: np.float32, str: np.str_}
+    return kinds[type(value)](value) if type(value) in kinds else np.array(value, object)
+
+
+@pytest.mark.parametrize(
+    "convert", [of_numpy, lambda value: np.array(of_numpy(value)) if np.ndim(value) == 0 else list(value)]
+)
+def test_numbers_flags_and_lists_of_numpy_make_the_same_recipe(convert):
+    recipe = Recipe(**{name: convert(value) for name, value in PLAIN.items()})
+
+    assert recipe == Recipe(**PLAIN)
+    assert json.loads(json.dumps(recipe.to_json())) == json.loads(json.dumps(Recipe(**PLAIN).to_json()))
+
+
+def test_series_and_dicts_make_the_same_recipe():
+    pandas = pytest.importorskip("pandas")
+    row = pandas.DataFrame({"epochs": [3, 4], "lr": [0.25, 1.0]}).iloc[0]  # whose numbers are all float64
+    recipe = Recipe(
+        epochs=row.epochs, lr=row.lr, unfreeze=pandas.Series(["layer4"]), lr_mult={"layer4": np.float64(0.5)}
+    )
+
+    assert recipe == Recipe(epochs=3, lr=0.25, unfreeze="layer4", lr_mult=(("layer4", 0.5),))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": True}, {"epochs": 2.5}, {"epochs": "3"}, {"epochs": np.nan}, {"epochs": [3]}, {"lr": "fast"},
+        {"lr": np.array([0.1])}, {"train_bn": "no"}, {"train_bn": None}, {"seed": 1.5}, {"last": "1"}, {"unfreeze": 4},
+        {"unfreeze": {"layer4": 1}}, {"lr_mult": 0.5}, {"lr_mult": ["layer4"]}, {"lr_mult": [("layer4", "0.5")]},
+        {"lr_mult": [(4, 0.5)]}, {"optimizer": None}, {"augment": ["light"]}, {"clip": True}, {"ema": "0.9"},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_values_of_another_kind_are_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(TuningError, match=f"expected (a module of )?{name}.* to be"):
+        Recipe(**wrong)
