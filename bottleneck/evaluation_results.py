@@ -8,6 +8,7 @@ from bottleneck.images.dataset import Failure
 from bottleneck.ranking import LEVEL
 from bottleneck.runs import Run
 from bottleneck.unseen import Left
+from bottleneck.utils.text import counted, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,9 @@ class Against:
     only_run: int
     only_against: int
     p_value: float
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self.run.path), f"accuracy {100 * self.accuracy:.1f} %", self.verdict)
 
     @property
     def verdict(self) -> str:
@@ -118,6 +122,11 @@ class Evaluation:
     failures: tuple[Failure, ...]
     against: Against | None = None
     remarks: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        beside = f"{self.against.verdict} against {self.against.run.path}" if self.against else ""
+        accuracy = f"accuracy {100 * self.accuracy:.1f} % on {counted(self.n, 'image')}"
+        return one_line(self, str(self.run.path), accuracy, beside)
 
     @property
     def n(self) -> int:

@@ -34,6 +34,7 @@ from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import counted, one_line
 
 if TYPE_CHECKING:
     from bottleneck.backbones.restore import Restored
@@ -70,6 +71,10 @@ class Extraction:
     check: "Check | None" = None  # how near the engine came to torch in fp32
     remarks: tuple[str, ...] = ()  # on the choice of the engine
     restored: "Restored | None" = None  # of a weights file, where the network was built from one
+
+    def __repr__(self) -> str:
+        done = f"{self.computed:,} computed", f"{self.reused:,} reused", f"{len(self.failures):,} failed"
+        return one_line(self, counted(self.images, "image"), *done, f"{self.dim} features", self.store.short_name)
 
     @property
     def usable(self) -> Dataset:

@@ -5,6 +5,7 @@ from typing import Any
 
 from bottleneck.heads.curve import Curve
 from bottleneck.images.dataset import Failure
+from bottleneck.utils.text import counted, one_line
 
 LEVEL = 0.05  # of the tests
 
@@ -64,6 +65,9 @@ class Row:
     dim: int
     feature_bytes: int
 
+    def __repr__(self) -> str:
+        return one_line(self, self.model, self.head, f"accuracy {100 * self.accuracy:.1f} %", self.verdict)
+
     @property
     def significant(self) -> bool:
         """Whether it differs from the best, at the level of 0.05."""
@@ -106,6 +110,10 @@ class Comparison:
     n_heldout: int
     failures: tuple[Failure, ...]
     remarks: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        best = f"best {self.best.model} {self.best.head}, accuracy {100 * self.best.accuracy:.1f} %"
+        return one_line(self, counted(len(self.rows), "row"), best, self.source)
 
     @property
     def best(self) -> Row:

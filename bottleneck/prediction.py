@@ -23,6 +23,7 @@ from bottleneck.ranking import Choice
 from bottleneck.runs import Run, default_run, find_run
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import counted, one_line
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Prediction:
     probability: float | None
     top: tuple[tuple[str, float], ...]
     failure: Failure | None = None
+
+    def __repr__(self) -> str:
+        if self.label is None or self.probability is None:
+            return one_line(self, self.path, self.failure.code if self.failure else "no label")
+        return one_line(self, self.path, f"{self.label} {100 * self.probability:.1f} %")
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,10 @@ class Predictions(Sequence[Prediction]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def __repr__(self) -> str:
+        failed = f"{len(self.failures):,} failed" if self.failures else ""
+        return one_line(self, counted(len(self), "image"), failed, f"by {self.run.path}")
 
     @overload
     def __getitem__(self, index: int) -> Prediction: ...

@@ -25,6 +25,7 @@ from bottleneck.heads.head import Head, load_head
 from bottleneck.ranking import Choice, choose
 from bottleneck.run_images import RunImages, load_run_images
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import one_line
 
 CARD_VERSION = 1
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun
@@ -47,6 +48,11 @@ class Run:
 
     path: Path
     card: dict[str, Any] = field(repr=False)
+
+    def __repr__(self) -> str:
+        metrics = self.card.get("metrics") or {}
+        score = f"accuracy {100 * metrics['accuracy']:.1f} %" if "accuracy" in metrics else ""
+        return one_line(self, str(self.path), score)
 
     @property
     def name(self) -> str:

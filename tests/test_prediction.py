@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from bottleneck import extraction
+from bottleneck.backbones.describe import describe
+from bottleneck.backbones.request import Request  # noqa: F401
+from bottleneck.cache.store import FeatureCache
+from bottleneck.comparison import compare
 from bottleneck.errors import BottleneckError, BottleneckWarning, ImagesError, RunError
 from bottleneck.extraction import extract
+from bottleneck.finetuning.recipe import Recipe
 from bottleneck.fitting import fit
+from bottleneck.images.scan import scan
 from bottleneck.prediction import predict
+from bottleneck.run_evaluation import evaluate
 from tests.conftest import photo, write
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abcd") for number in range(12)}
@@ -150,3 +157,30 @@ def test_arguments_of_numpy_and_pathlib_are_taken(run, top):
 def test_arguments_that_make_no_sense_are_errors_of_ours(run, wrong):
     with pytest.raises(BottleneckError, match="expected"):
         predict("images", **wrong)
+
+
+def test_results_are_one_short_line_at_the_prompt(run, folder):
+    strange = folder({"a\nb.jpg": 900, "broken.jpg": b"<html>"}, name="ph\x1b[31motos")
+    found, done = predict(strange, run=run), extract("images")
+    compared = compare("images", heads="centroid", split="60/0/40", learning_curve=True)
+    results = [
+        run,
+        run.head,
+        found,
+        *found,
+        done,
+        done.dataset,
+        scan(strange, labels=False),
+        done.store,
+        done.store.spec,
+    ]
+    results += [FeatureCache(), compared, *compared.rows, compared.curve, evaluate("images", run=run), run.request]
+    results += [done.store.spec, Recipe(epochs=3), describe("resnet18")]
+
+    for result in results:
+        assert repr(result).isprintable(), result
+        assert len(repr(result).replace(str(Path.cwd()), "")) < 230, result
+    assert repr(found).startswith("<Predictions: 2 images, 1 failed, by ")
+    assert "not-an-image" in repr(found[1]) or "not-an-image" in repr(found[0])
+    assert repr(Recipe(epochs=3)) == "Recipe(epochs=3)"
+    assert eval(repr(run.request)) == run.request

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bottleneck.backbones.catalogue import Entry, check_request, entries, source_of
 from bottleneck.backbones.request import Request, looks_like_file
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.text import one_line
 
 if TYPE_CHECKING:
     from bottleneck.backbones.restore import Restored
@@ -82,6 +83,10 @@ class Description:
     macs: int
     stages: tuple[str, ...]
     modules: tuple[Module, ...]
+
+    def __repr__(self) -> str:
+        size = f"{self.parameters / 1e6:,.1f} M parameters", f"{self.macs / 1e9:,.2f} G multiply-adds"
+        return one_line(self, self.model, *size, f"{self.dim} features of {self.layer}")
 
 
 def describe(model: str) -> Description:

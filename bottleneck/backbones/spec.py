@@ -7,6 +7,7 @@ from typing import Any
 from bottleneck.errors import CacheError
 from bottleneck.files import canonical_json
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.text import one_line
 
 SPEC_VERSION = 1
 
@@ -48,6 +49,9 @@ class Spec:
     precision: str
     decoder: int
     flip: bool = False
+
+    def __repr__(self) -> str:
+        return one_line(self, self.backbone, self.layer, self.pooling, self.precision, self.fingerprint[:8])
 
     @property
     def fingerprint(self) -> str:

@@ -27,6 +27,7 @@ from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, wr
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import one_line
 
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 _SHARD_BYTES = 64 << 20  # of features, in one shard at most: two more of it are taken to write it, one to read it
@@ -34,8 +35,6 @@ _SHARD_BYTES = 64 << 20  # of features, in one shard at most: two more of it are
 
 class FeatureCache:
     """A folder of features, ``<root>/features/<model>-<fingerprint>/``, one sub-folder a spec.
-
-    Beside it lies ``<root>/activations/``, see `activations`, which only fine-tuning and maintenance ask for.
 
     Parameters
     ----------
@@ -54,6 +53,9 @@ class FeatureCache:
     def __init__(self, root: str | os.PathLike[str] = "cache", *, room: str = FEATURES) -> None:
         self.root = expanded(root)
         self.room = room
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self.folder))
 
     @property
     def folder(self) -> Path:
@@ -133,6 +135,9 @@ class Store:
     folder: Path
     spec: Spec
 
+    def __repr__(self) -> str:
+        return one_line(self, self.short_name, f"in {self.folder.parent}")
+
     @property
     def name(self) -> str:
         """``<model>-<fingerprint>``."""
@@ -159,10 +164,7 @@ class Store:
         return [self._shard(name) for name in self._names()]
 
     def index(self) -> Index:
-        """Return which images have features here, as of now; its `Index.refresh` follows what others add.
-
-        A shard is in it when its bytes were found to match its name, now or since when its file last changed.
-        """
+        """Return which images have features here, proven, as of now; its `Index.refresh` follows what others add."""
         return Index(self._names, self._load)
 
     def digests(self) -> Digests:

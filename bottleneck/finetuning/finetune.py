@@ -31,6 +31,7 @@ from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress as Bar
 from bottleneck.runs import Run, load_run, new_folder
 from bottleneck.utils.arguments import Arguments, shown
+from bottleneck.utils.text import one_line
 
 VIEWS_LIMIT = 20 * 10**9  # bytes
 BEGINNINGS = ("head", "weights")
@@ -71,6 +72,9 @@ class Outline:
     bytes: int
     missing: int
     precision: str
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self.path), repr(self.recipe), f"{self.views} views", self.precision)
 
 
 Watch = Callable[["Outline | Start | Epoch"], None]

@@ -19,6 +19,7 @@ from bottleneck.ranking import Choice
 from bottleneck.runs import Run, find_run, list_runs, runs_here
 from bottleneck.selection import select
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,9 @@ class Origin:
     failures: tuple[Failure, ...]
     classes: tuple[str, ...]
     heldout: str
+
+    def __repr__(self) -> str:
+        return one_line(self, self.run.name if self.run else "a random last layer", repr(self.dataset))
 
     def backbone(self) -> Backbone:
         """Build the backbone, as it was when its features were computed.

@@ -116,6 +116,11 @@ class Recipe:
         if self.layer_decay > 1:
             raise TuningError(f"expected layer_decay to be above 0, at most 1, got {self.layer_decay}")
 
+    def __repr__(self) -> str:
+        usual = {field.name: field.default for field in fields(self)} | {"lr": LEARNING_RATES[self.optimizer]}
+        changed = {name: value for name, value in vars(self).items() if value != usual[name]}
+        return f"Recipe({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
     @property
     def largest_lr(self) -> float:
         """The learning rate at its largest."""

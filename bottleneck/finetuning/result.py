@@ -113,7 +113,8 @@ def _weights(result: Result) -> tuple[Backbone, Request]:
     found, before_it = load(request), result.network.backbone.spec
     wanted = replace(before_it, weights=tensors_digest(result.network.named))
     if found.spec != wanted:
-        raise RunError(f"expected {path} to be read back as it was written; it is not: {found.spec}, not {wanted}")
+        read, written = found.spec.to_json(), wanted.to_json()
+        raise RunError(f"expected {path} to be read back as it was written; it is not: {read}, not {written}")
     # Where the hand-back itself is kept, or the head alone was trained, features are those of the network as it was.
     return found, asked if wanted.weights == before_it.weights else request
 

@@ -13,7 +13,7 @@ from bottleneck.backbones.tracing import Call
 from bottleneck.errors import TuningError, UnknownModule
 from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.utils.text import counted
+from bottleneck.utils.text import counted, one_line
 
 ALL = "all"
 
@@ -45,6 +45,9 @@ class Plan:
     trained: int
     frozen: int
     depth: dict[str, int]
+
+    def __repr__(self) -> str:
+        return one_line(self, *self.names, f"{self.trained:,} parameters trained", f"{self.frozen:,} frozen")
 
     def apply(self, network: Network) -> None:
         """Let exactly these parameters ask for gradients."""

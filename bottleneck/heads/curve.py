@@ -15,6 +15,7 @@ from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search, next_seed
 from bottleneck.heads.table import Table
 from bottleneck.heads.task import Task
+from bottleneck.utils.text import one_line
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the training rows of each fold
 _LEAST = 2  # images of a class
@@ -59,6 +60,10 @@ class Curve:
 
     points: tuple[Point, ...]
     folds: int
+
+    def __repr__(self) -> str:
+        last = self.points[-1:]
+        return one_line(self, *(f"accuracy {100 * one.accuracy:.1f} % with {one.n:,} training images" for one in last))
 
     @property
     def gain(self) -> float:

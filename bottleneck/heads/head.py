@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from bottleneck.errors import HeadError, RunError
 from bottleneck.files import write_atomic
 from bottleneck.heads.table import Features, Scaling
+from bottleneck.utils.text import counted, one_line
 
 FORMAT_VERSION = 2
 _READABLE = ("1", "2")  # 1 had only the linear form, and no unit
@@ -64,6 +65,9 @@ class Head(ABC):
             raise HeadError("expected finite tensors and no zero in the scale")
         if not 0 < self.sharpness < np.inf:
             raise HeadError(f"expected a sharpness above 0, got {self.sharpness}")
+
+    def __repr__(self) -> str:
+        return one_line(self, self.family, counted(len(self.classes), "class", "classes"), f"{len(self.mean)} features")
 
     @abstractmethod
     def shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:

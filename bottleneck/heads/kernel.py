@@ -13,7 +13,7 @@ from bottleneck.heads.table import Features
 _THIRD = 1 / 3  # what scikit-learn's one-against-one scores add at most to the number of votes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class KernelHead(Head):
     """A classifier by ``K(x, v) = exp(-gamma |x - v|^2)`` with support vectors v, one class against one other.
 

@@ -10,7 +10,7 @@ from bottleneck.heads.head import Head
 from bottleneck.heads.table import Features
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LinearHead(Head):
     """A classifier ``argmax(W ((x - mean) / scale) + b)``: logistic, linear SVM, softmax, ridge or centroid.
 

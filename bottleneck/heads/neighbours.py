@@ -13,7 +13,7 @@ from bottleneck.heads.table import Features
 _CELLS = 4 << 20  # of distances, or of votes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class NeighbourHead(Head):
     """A classifier by the votes of the nearest training rows.
 

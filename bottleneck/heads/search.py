@@ -17,6 +17,7 @@ from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.table import Features, Held, Normalize, Table
 from bottleneck.heads.task import Task
+from bottleneck.utils.text import one_line
 
 _FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
 _SCORED_ROWS = 10_000  # whose scores are calibrated on
@@ -66,6 +67,9 @@ class Search:
     probabilities: NDArray[np.float64]
     folds: NDArray[np.intp]
     facts: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return one_line(self, repr(self.head), str(self.params), f"cross-validated {100 * self.accuracy:.1f} %")
 
     @property
     def accuracy(self) -> float:

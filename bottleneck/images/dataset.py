@@ -15,6 +15,7 @@ from bottleneck.images.columns import Columns
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.images.splits import Shares, assign
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.text import counted, one_line
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        classes = counted(len(self.classes), "class", "classes") if self.labelled else "no labels"
+        failed = f"{len(self.failures):,} failed" if self.failures else ""
+        return one_line(self, counted(len(self), "image"), classes, failed, str(self.source))
 
     @property
     def labelled(self) -> bool:

@@ -79,6 +79,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count} {noun if count == 1 else plural or noun + ending}"
 
 
+def one_line(thing: object, *parts: str) -> str:
+    """Return the ``repr`` of what a function returned: its class and the parts that are not empty, on one line."""
+    return printable(f"<{type(thing).__name__}: {', '.join(part for part in parts if part)}>")
+
+
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Return the names that differ only by case, spaces, underscores or invisible characters, together and sorted."""
     alike: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 import pytest
 
-from bottleneck.utils.text import Spellings, counted, is_unicode, look_alikes, normal, printable
+from bottleneck.utils.text import Spellings, counted, is_unicode, look_alikes, normal, one_line, printable
 
 
 def test_names_have_one_form() -> None:
@@ -70,3 +70,10 @@ def test_a_plural_can_be_given():
 )
 def test_what_would_not_print_is_escaped_and_nothing_else(text, expected):
     assert printable(text) == expected
+
+
+def test_what_is_shown_at_the_prompt_is_one_line_without_control_characters():
+    class Result:
+        pass
+
+    assert one_line(Result(), "2 images", "", "ph\notos\x1b[31m") == r"<Result: 2 images, ph\notos\x1b[31m>"
