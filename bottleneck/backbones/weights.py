@@ -1,8 +1,6 @@
 """Tensors from files, safely; their digest."""
 
-import argparse
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from bottleneck.backbones.downloads import first_line
+from bottleneck.backbones.torch_files import module_tensors, read_plain, read_tensor
+from bottleneck.backbones.unpickling import HoldsCode, Unread
 from bottleneck.errors import ModelError, WeightsUnavailable
 
 Tensors = Mapping[str, Tensor]
 
-_FOREIGN = re.compile(r"(?:GLOBAL|class) ([\w.]+\.\w+)")
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # of several, the first counts
+# Of several, the first counts: a teacher, or a moving average, is what such a training leaves to be used.
+_WRAPPERS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "teacher", "target_encoder", "ema", "model_ema",
+    "state_dict_ema", "ema_state_dict", "params_ema",
+)  # fmt: skip
+_DEEPEST = 8  # wrappers in wrappers
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read ``.safetensors``, or what PyTorch saves (``.pth``, ``.pt``, ``.bin``, ...), without running code.
 
     Where the tensors stand inside another dictionary, as ``state_dict``, ``model`` or the like, they are taken out.
+    Settings and metrics of any kind beside them are passed over; see `bottleneck.backbones.unpickling`.
 
     Raises
     ------
@@ -52,43 +58,69 @@ def read_checkpoint(path: Path) -> Checkpoint:
         If the file cannot be read, or holds no dictionary of tensors, or several.
     """
     try:
-        if path.suffix.lower() == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: object = load_file(path)
-        else:
-            # The settings of a training script, which a checkpoint may hold, are only data.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                found = torch.load(path, map_location="cpu", weights_only=True)
+        tensors, remarks = _unwrapped(_loaded(path), path)
+        read = {name: read_tensor(one) if isinstance(one, Unread) else one for name, one in tensors.items()}
+    except HoldsCode as error:
+        raise _unreadable(
+            path, f"it holds Python objects ({error}) beside tensors, which could run code and are never loaded"
+        ) from error
+    except ModelError:
+        raise
     except FileNotFoundError as error:
         raise WeightsUnavailable(f"expected a weights file at {path}, found none") from error
     except IsADirectoryError as error:
         raise ModelError(f"expected a weights file at {path}, found a folder: could not read it") from error
     except Exception as error:  # zipfile, pickle and safetensors each raise their own
-        raise ModelError(
-            f"expected tensors (a state_dict) in {path}, could not read them: {_reason(error):.300}. Save them with "
-            f"torch.save(model.state_dict(), PATH) or as .safetensors"
-        ) from error
-    tensors, remarks = _unwrapped(found, path)
-    return Checkpoint(str(path), tensors, remarks)
+        raise _unreadable(path, _reason(error)) from error
+    return Checkpoint(str(path), read, remarks)
+
+
+def _loaded(path: Path) -> object:
+    if path.suffix.lower() == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if not _is_pickles(error):
+            raise
+        try:
+            return read_plain(path)
+        except HoldsCode:
+            raise
+        except Exception:
+            raise error from None  # torch's own reason is the better one
+
+
+def _is_pickles(error: Exception) -> bool:
+    """Whether torch has read a file, and refuses the pickle in it."""
+    return type(error).__name__ == "UnpicklingError"
+
+
+def _unreadable(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"expected tensors (a state_dict) in {path}, could not read them: {reason:.300}. Save them with "
+        f"torch.save(model.state_dict(), PATH) or as .safetensors"
+    )
 
 
 def _reason(error: Exception) -> str:
     if "TorchScript" in str(error):
         return "it is a TorchScript program, not tensors"
-    if type(error).__name__ != "UnpicklingError":  # whose words go on to tell how torch's safety is turned off
-        reason = first_line(error)
-        return reason if any(sign.isalpha() for sign in reason) else "it is no file that torch.save has written"
-    found = _FOREIGN.search(str(error))
-    if not found:
-        return "it is no file that torch.save has written"
-    return f"it holds Python objects ({found[1]}) beside tensors, which could run code and are never loaded"
+    reason = "" if _is_pickles(error) else first_line(error)  # torch goes on to tell how its safety is turned off
+    return reason if any(sign.isalpha() for sign in reason) else "it is no file that torch.save has written"
 
 
-def _unwrapped(found: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    remarks = []
-    while isinstance(found, dict) and not _is_state(found):
-        inside = [key for key, value in found.items() if isinstance(value, dict) and _holds_state(value)]
+def _unwrapped(found: object, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the tensors that a file holds, read or unread, and what was taken off to get at them."""
+    remarks: list[str] = []
+    for _ in range(_DEEPEST):
+        if whole := module_tensors(found):
+            return whole, (*remarks, "taken from a network that was saved whole")
+        if not isinstance(found, dict) or _is_state(found):
+            break
+        inside = [key for key, value in found.items() if _holds_state(value)]
         known = [key for key in _WRAPPERS if key in inside]
         if not inside or (len(inside) > 1 and not known):
             break
@@ -96,8 +128,11 @@ def _unwrapped(found: object, path: Path) -> tuple[dict[str, Tensor], tuple[str,
         others = ", ".join(repr(other) for other in inside if other != key)
         remarks.append(f"taken from {key!r}" + (f" ({others} not used)" if others else ""))
         found = found[key]
-    if isinstance(found, dict) and _is_state(found):
-        return found, tuple(remarks)
+    if isinstance(found, dict) and (tensors := _tensors(found)):
+        left = [str(name) for name in found if name not in tensors]
+        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+        beside = [f"{', '.join(left[:_SHOWN])}{more} not used: no tensors"] if left else []
+        return tensors, (*remarks, *beside)
     names = ", ".join(str(key) for key in found) if isinstance(found, dict) else ""
     holds = f"a dictionary of {names:.200}" if names else type(found).__name__
     raise ModelError(
@@ -107,14 +142,25 @@ def _unwrapped(found: object, path: Path) -> tuple[dict[str, Tensor], tuple[str,
 
 
 def _is_state(found: dict[Any, Any]) -> bool:
-    return bool(found) and all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-        for name, value in found.items()
-    )
+    return bool(found) and len(_tensors(found)) == len(found)
 
 
-def _holds_state(found: dict[Any, Any]) -> bool:
-    return _is_state(found) or any(isinstance(value, dict) and _is_state(value) for value in found.values())
+def _tensors(found: dict[Any, Any]) -> dict[str, Any]:
+    """Return the tensors of a dictionary, where it consists of them for the most part, and not of single numbers."""
+    tensors = {name: value for name, value in found.items() if isinstance(name, str) and _is_tensor(value)}
+    mostly = 2 * len(tensors) > len(found) and any(len(value.shape) for value in tensors.values())
+    return tensors if mostly else {}
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Unread) or (isinstance(value, Tensor) and value.layout == torch.strided)
+
+
+def _holds_state(value: object, *, deep: bool = True) -> bool:
+    """Whether something is a state_dict or a network, or has one in it."""
+    if module_tensors(value) or (isinstance(value, dict) and _tensors(value)):
+        return True
+    return deep and isinstance(value, dict) and any(_holds_state(inner, deep=False) for inner in value.values())
 
 
 def tensors_digest(network: nn.Module) -> str:
