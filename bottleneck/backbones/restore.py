@@ -6,17 +6,14 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from bottleneck.backbones.classifiers import belonging_to_classifiers, called_as_classifier
 from bottleneck.backbones.nearest import did_you_mean, nearest
 from bottleneck.backbones.placing import Rename, place
-from bottleneck.backbones.weights import Checkpoint, Tensors, is_counter
+from bottleneck.backbones.weights import Checkpoint, is_counter
 from bottleneck.errors import ModelError, WeightsMismatch
 from bottleneck.utils.text import counted
 
 _SHOWN = 4
-_HEADS = (
-    "head", "fc", "classif", "cls", "logits", "linear", "last_linear", "output", "predict", "proj", "aux",
-    "bottleneck_head",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +123,8 @@ def match(
         if name in tensors and not _same_kind(value, tensors[name])
     }
     left = [name for name in tensors if name not in wanted and not is_counter(name) and not fits(name, exclude)]
-    heads = _classifiers({name: tensors[name] for name in left if name not in known})
-    unneeded = [name for name in left if name in known or name in heads or not tensors[name].dim()]
+    heads = belonging_to_classifiers({name: tensors[name] for name in left}, known, wanted)
+    unneeded = [name for name in left if name in heads or not tensors[name].dim()]
     found = Restored(
         source=checkpoint.source,
         remarks=(*checkpoint.remarks, *placed.remarks),
@@ -174,19 +171,6 @@ def _same_kind(value: Tensor, other: Tensor) -> bool:
     return value.shape == other.shape and (value.is_floating_point() == other.is_floating_point())
 
 
-def _classifiers(tensors: Tensors) -> set[str]:
-    """Return the names of tensors that are a linear layer, called as classifiers are, and nothing else beside it."""
-    groups: dict[str, list[str]] = {}
-    for name in tensors:
-        groups.setdefault(name.partition(".")[0], []).append(name)
-    found: set[str] = set()
-    for top, names in groups.items():
-        weights = [name for name in names if name.endswith(".weight") and tensors[name].dim() == 2]
-        if weights and set(names) <= {weights[0], f"{weights[0].removesuffix('weight')}bias"}:
-            found.update(names if top.startswith(_HEADS) else ())
-    return found
-
-
 def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(fits(name, [pattern]) for name in names):
@@ -218,9 +202,15 @@ def misfit(found: Restored, model: str) -> str:
     }
     problems = ", ".join(f"{len(names)} {word}{_named(names)}" for word, names in groups.items() if names)
     size = any("pos" in name for name in found.misshapen)
-    sized = " Position embeddings of another length are those of images of another size: see --crop." if size else ""
+    hint = " Position embeddings of another length are those of images of another size: see --crop." if size else ""
+    tops = {name.partition(".")[0] for name in (*found.missing, *found.misshapen, *found.unexpected)}
+    if len(tops) == 1 and called_as_classifier(top := tops.pop()):
+        hint = (
+            f" All are of {top}, in whose place another classifier seems to be: --layer NAME takes features before it "
+            f"(`bottleneck inspect {model}` lists the names)."
+        )
     return (
-        f"the weights {found.source} do not fit {model}, which needs {found.wanted} tensors: {problems}.{sized} Are "
+        f"the weights {found.source} do not fit {model}, which needs {found.wanted} tensors: {problems}.{hint} Are "
         f"they of this model? If so, leave tensors out with --restore-exclude NAME, or take what fits with "
         f"--allow-partial"
     )
