@@ -121,7 +121,8 @@ def _boundary(event: Outline) -> None:
     views = "1 view" if recipe.augment == "none" else counted(event.views, f"{recipe.augment} view")
     said = f"{_size(event.missing)} of them to be computed, once" if event.missing else "all cached"
     say(f"activations at {boundary.module} ({shape}), {views} of each training image:")
-    say(f"  {_size(event.bytes)}, {said}")
+    wide = " in float32, as float16 loses a part of them" if event.wide else ""
+    say(f"  {_size(event.bytes)}{wide}, {said}")
 
 
 def _start(event: Start) -> str:

@@ -70,7 +70,7 @@ class Activations:
         self._stores = tuple(stores)
         self._digests = dataset.digests
         self._shape = shape
-        one = 2 * len(dataset) * int(np.prod(shape))
+        one = _width(stores) * len(dataset) * int(np.prod(shape))
         self._streams = one > memory
         self._most = max(1, int(memory // max(1, one)))  # stores whose activations are held
         self._held: dict[int, NDArray[Any]] = {}
@@ -109,6 +109,11 @@ class Activations:
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         found = torch.from_numpy(np.ascontiguousarray(values)).float().reshape(-1, *self._shape)
         return found.contiguous(memory_format=torch.channels_last) if found.dim() == 4 else found
+
+
+def _width(stores: Sequence[Store]) -> int:
+    """Return how many bytes a number takes in memory; those of a store with some in float32 are read as such."""
+    return max((np.dtype(entry.dtype).itemsize for one in stores for entry in one.index().entries.values()), default=2)
 
 
 class Images:

@@ -57,6 +57,8 @@ class Outline:
         How many of each training image.
     bytes, missing : int
         Of activations: all, and those that have yet to be computed.
+    wide : bool
+        Whether they are stored as float32, as float16 loses a part of them.
     precision : str
         Of training.
     """
@@ -71,6 +73,7 @@ class Outline:
     views: int
     bytes: int
     missing: int
+    wide: bool
     precision: str
 
     def __repr__(self) -> str:
@@ -167,8 +170,8 @@ def finetune(
             settings = load_settings(path)
             images = settings.source if images is None else images
         setting = set_up(settings, images, cache, runs, joined, device, memory, progress)
-        if setting.boundary:
-            views.check_room(setting.wanted(), setting.boundary, views_limit)
+        if setting.boundary and setting.measured:
+            views.check_room(setting.wanted(), setting.boundary, views_limit, setting.measured.width)
         if path is None:
             path = _new(setting, runs)
         with _left_tidy(path, new=resume is None and joined.rank == 0):
@@ -243,6 +246,7 @@ def _new(setting: Setting, runs: str | os.PathLike[str]) -> Path:
 
 def _outline(setting: Setting, path: Path, resumed: int | None, wanted: list[views.Wanted]) -> Outline:
     boundary, recipe = setting.boundary, setting.recipe
+    width = setting.measured.width if setting.measured else 0
     return Outline(
         path=path,
         resumed=resumed,
@@ -252,8 +256,9 @@ def _outline(setting: Setting, path: Path, resumed: int | None, wanted: list[vie
         parts=setting.parts,
         boundary=boundary,
         views=len(wanted) - 1 if boundary else 0,
-        bytes=views.all_bytes(wanted, boundary) if boundary else 0,
-        missing=views.missing_bytes(wanted, boundary) if boundary else 0,
+        bytes=views.all_bytes(wanted, boundary, width) if boundary else 0,
+        missing=views.missing_bytes(wanted, boundary, width) if boundary else 0,
+        wide=bool(setting.measured and setting.measured.wide),
         precision=setting.precision,
     )
 
@@ -266,25 +271,28 @@ def _refit(setting: Setting) -> None:
 
 def _fill(setting: Setting, wanted: list[views.Wanted], progress: Bar | None) -> None:
     """Compute the activations that are missing, each process its share."""
-    if setting.boundary is None:
+    if setting.boundary is None or setting.measured is None:
         return
-    joined = setting.processes
+    joined, measured = setting.processes, setting.measured
     device = str(setting.device)
     if joined.rank == 0:
         for one in wanted:
             one.store.keep()
+        views.drop_narrow(wanted, measured)
+    joined.wait()
     views.fill(
         wanted,
         setting.network,
         setting.boundary,
         device=device,
+        measured=measured,
         share=(joined.rank, joined.count),
         progress=progress if joined.rank == 0 else None,
     )
     joined.wait()
     if joined.count > 1:
         if joined.rank == 0:
-            views.fill(wanted, setting.network, setting.boundary, device=device)
+            views.fill(wanted, setting.network, setting.boundary, device=device, measured=measured)
         joined.wait()
 
 

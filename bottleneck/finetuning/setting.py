@@ -13,6 +13,7 @@ from bottleneck.errors import UnknownModule
 from bottleneck.finetuning import views
 from bottleneck.finetuning.boundary import Boundary, find
 from bottleneck.finetuning.feeding import Activations, Feed, Images
+from bottleneck.finetuning.halves import Measured
 from bottleneck.finetuning.handback import Layer, folded
 from bottleneck.finetuning.loop import precision_of
 from bottleneck.finetuning.network import Network
@@ -37,6 +38,7 @@ class Setting:
     plan: Plan
     parts: Parts
     boundary: Boundary | None
+    measured: Measured | None  # how what stands at the boundary is stored
     cache: FeatureCache
     processes: Processes
     device: torch.device
@@ -48,7 +50,9 @@ class Setting:
 
     @property
     def precision(self) -> str:
-        """Of training."""
+        """Of training; where float16 loses a part of the activations, bf16 by itself would lose more."""
+        if self.measured and self.measured.wide and self.recipe.precision == "auto":
+            return "fp32"
         return precision_of(self.recipe, self.network, self.plan, self.device)
 
     def wanted(self) -> list[views.Wanted]:
@@ -120,17 +124,24 @@ def set_up(
         joined.refuse_statistics()
     parts = divide(origin.usable, origin.heldout)
     warn_of_classes(parts)
+    boundary = find(network, planned, calls) if settings.recipe.views else None
     return Setting(
         settings=settings,
         origin=origin,
         network=network,
         plan=planned,
         parts=parts,
-        boundary=find(network, planned, calls) if settings.recipe.views else None,
+        boundary=boundary,
+        measured=_measured(network, boundary, parts, place, joined) if boundary else None,
         cache=FeatureCache(cache),
         processes=joined,
         device=place,
     )
+
+
+def _measured(network: Network, boundary: Boundary, parts: Parts, device: torch.device, joined: Processes) -> Measured:
+    found = views.measure(network, boundary, parts.train, str(device))
+    return replace(found, wide=joined.told("wide" if found.wide else "") == "wide")
 
 
 def _first_layer(origin: Origin, dim: int, seed: int) -> Layer:

@@ -86,6 +86,18 @@ def test_no_more_views_are_held_than_fit(stores, images):
     assert len(feed._held) == 3
 
 
+def test_numbers_in_float32_take_twice_the_memory(tmp_path, images):
+    store = FeatureCache(tmp_path / "cache").activations().store(replace(SPEC, layer="wide"))
+    values = np.arange(11)[:, None] * 1e-12 + np.zeros(18)[None]
+    store.append(images.digests[:6], values[:6].astype(np.float32))
+    store.append(images.digests[6:], values[6:].astype(np.float16))
+    for memory, streams in ((4 * 11 * 18, False), (2 * 11 * 18, True)):
+        feed = Activations([store], images, SHAPE, memory)
+        found = values_of(feed.batches(1, 4, None, ALL))
+        assert bool(feed._held) is not streams
+        assert [float(found[row][0, 0, 0]) for row in range(6)] == [float(np.float32(row * 1e-12)) for row in range(6)]
+
+
 def batches_of(kind, stores, images):
     if kind == "images":
         return Images(images, prepared(8))

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import load_file
 
 from bottleneck.backbones.registry import build
@@ -537,6 +538,31 @@ def test_activations_are_computed_once_and_the_cache_is_proven(home):
     with pytest.warns(BottleneckWarning, match="quarantine"):
         finetune(recipe=replace(SHORT, epochs=1), watch=seen)
     assert 0 < seen.only(Outline)[-1].missing < first.bytes
+
+
+@pytest.mark.parametrize("channels", [slice(None), slice(0, 500)], ids=["all", "most"])
+def test_activations_too_small_for_float16_are_validated_as_the_head_was(home, original, channels):
+    network = torchvision.models.resnet18()
+    for norm in (network.layer4[1].bn2, network.layer4[0].bn2, network.layer4[0].downsample[1]):
+        for tensor in (norm.weight.data, norm.bias.data):
+            tensor[channels] *= 1e-9
+    torch.save(network.state_dict(), home / "small.pth")
+    extract(original / "images", model="resnet18", weights="small.pth", resize=48, crop=48, engine="torch",
+            precision="fp32")  # fmt: skip
+    fit(head="logistic")
+    seen = Seen()
+    finetune(recipe=Recipe(last=0, epochs=1, views=1, augment="none"), watch=seen)
+
+    (outline,) = seen.only(Outline)
+    assert (outline.wide, outline.precision) == (True, "fp32")
+    assert outline.bytes == (36 + 18) * (4 * 512 + 32)
+    (card,) = [run.card for run in list_runs("runs") if run.is_tuned]
+    run = next(run for run in list_runs("runs") if run.card["head"] == "logistic" and run.name == card["from"]["run"])
+    store = FeatureCache("cache").find(run.card["fingerprint"])
+    rows = run.head.probabilities(store.read(outline.parts.val.digests))
+    right = [run.head.classes[code] for code in rows.argmax(axis=1)]
+    wanted = sum(label == guess for label, guess in zip(outline.parts.val.labels, right, strict=True))
+    assert seen.only(Epoch)[0].val_accuracy == wanted / len(right)
 
 
 def test_files_that_are_gone_are_told(home, original):

@@ -101,6 +101,8 @@ def test_room(place, monkeypatch):
         check_room(wanted, boundary, needed - 1)
     free = shutil_usage(needed - 1)
     monkeypatch.setattr(views.shutil, "disk_usage", free)
+    with pytest.raises(TuningError, match="those at middle take"):
+        check_room(wanted, boundary, needed, width=4)
     with pytest.raises(TuningError, match=r"GB of free disk for the activations at middle, found .*--views 0"):
         check_room(wanted, boundary, needed)
     assert Path(free.asked).exists()
@@ -148,12 +150,102 @@ def test_what_was_committed_before_an_exception_stays(place):
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_activations_beyond_float16_are_told(place):
+def change(network, how):
+    """Change the norm before the boundary so that float16 does not hold what it gives."""
+    norm = network.trunk.middle[1]
+    with torch.no_grad():
+        if how == "all are tiny":
+            norm.weight.mul_(1e-9)
+            norm.bias.mul_(1e-9)
+        elif how == "one channel is tiny":
+            norm.weight[2].mul_(1e-9)
+            norm.bias[2].mul_(1e-9)
+        elif how == "all are subnormal":
+            norm.weight.mul_(1e-7)
+            norm.bias.mul_(1e-7)
+        elif how == "one channel is huge":
+            norm.weight[1].fill_(1e7)
+        elif how == "one channel hardly varies":
+            norm.weight[0].fill_(1e-4)
+            norm.bias[0].fill_(3.0)
+
+
+HARD = ["all are tiny", "one channel is tiny", "all are subnormal", "one channel is huge", "one channel hardly varies"]
+
+
+@pytest.mark.parametrize("how", HARD)
+def test_what_float16_does_not_hold_is_stored_as_float32(place, how):
+    network, boundary, cache, images = place
+    change(network, how)
+    store = clean(cache, network, boundary)
+    fill([Wanted(store, images)], network, boundary, device="cpu")
+
+    found = store.read(images.digests, as_stored=True)
+
+    assert found.dtype == np.float32
+    wanted = activations(network, images).reshape(COUNT, *boundary.shape)
+    error = found.reshape(wanted.shape) - wanted
+    for channel in range(4):
+        assert error[:, channel].std() <= 1e-2 * wanted[:, channel].std(), channel
+
+
+def test_a_network_that_float16_suits_is_measured_so(place):
+    network, boundary, _, images = place
+    found = views.measure(network, boundary, images, "cpu")
+    assert (found.wide, found.width, found.shape) == (False, 2, boundary.shape)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_images_unlike_the_sample_are_stored_as_float32(place):
+    network, boundary, cache, images = place
+    measured = views.measure(network, boundary, images, "cpu")
+    change(network, "one channel is huge")
+    store = clean(cache, network, boundary)
+    fill([Wanted(store, images)], network, boundary, device="cpu", measured=measured)
+    assert store.read(images.digests, as_stored=True).dtype == np.float32
+
+
+def test_images_that_cannot_be_read_are_no_part_of_the_sample(place):
+    network, boundary, _, images = place
+    for path in images.paths[1:]:
+        Path(path).unlink()
+    assert views.measure(network, boundary, images, "cpu").means
+    Path(images.paths[0]).unlink()
+    assert not views.measure(network, boundary, images, "cpu").means
+
+
+def test_activations_that_are_not_finite_are_told(place):
     network, boundary, cache, images = place
     with torch.no_grad():
-        network.trunk.middle[1].weight.fill_(1e7)
-    with pytest.raises(TuningError, match=r"at middle of \d+ images are beyond what float16 holds .*--views 0"):
+        network.trunk.middle[1].weight.fill_(float("inf"))
+    with pytest.raises(TuningError, match=r"at middle, found NaN or infinity for \d+ images: --views 0"):
         fill([Wanted(clean(cache, network, boundary), images)], network, boundary, device="cpu")
+
+
+def test_rows_in_float16_that_lose_something_are_computed_again(place):
+    network, boundary, cache, images = place
+    change(network, "all are tiny")
+    store = clean(cache, network, boundary)
+    store.append(images.digests, np.zeros((COUNT, boundary.size), np.float16))  # as an earlier version did
+    wanted = [Wanted(store, images)]
+    measured = views.measure(network, boundary, images, "cpu")
+
+    assert measured.wide
+    assert missing_bytes(wanted, boundary) == 0
+    assert missing_bytes(wanted, boundary, measured.width) == all_bytes(wanted, boundary, measured.width)
+    views.drop_narrow(wanted, measured)
+    fill(wanted, network, boundary, device="cpu", measured=measured)
+    assert missing_bytes(wanted, boundary, measured.width) == 0
+    assert (store.read(images.digests) != 0).any()
+
+
+def test_rows_in_float16_that_lose_nothing_stay(place):
+    network, boundary, cache, images = place
+    wanted = [Wanted(clean(cache, network, boundary), images)]
+    fill(wanted, network, boundary, device="cpu")
+    before = wanted[0].store.shards()
+    views.drop_narrow(wanted, views.measure(network, boundary, images, "cpu"))
+    assert wanted[0].store.shards() == before
 
 
 def test_shares_of_processes_are_a_partition(place):
