@@ -86,6 +86,16 @@ class DigestMemo:
     def __init__(self, path: str | Path) -> None:
         self._memo = Memo(path, "digests_2")
 
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._memo.path
+
+    @property
+    def is_ours_to_write(self) -> bool:
+        """Whether the system lets this user write it."""
+        return self._memo.is_ours_to_write
+
     def lookup(self, signatures: Mapping[str, Signature]) -> dict[str, bytes]:
         """Return the digests of those files that are unchanged since they were remembered."""
         names = {os.fsencode(path): path for path in signatures}

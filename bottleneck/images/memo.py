@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+from bottleneck.files import replacing
+
 _DAMAGE = (sqlite3.Error, OSError, UnicodeDecodeError)  # the last when SQLite quotes damaged bytes
 _AT_ONCE = 500  # keys of one query
 
@@ -15,7 +17,7 @@ class Memo:
     """A table of keys and values that can always be deleted.
 
     One that cannot be opened, read or written is done without, and a row whose bits have flipped is as if it were not
-    there: a memo saves time and decides nothing.
+    there: a memo saves time and decides nothing. Its file has the permissions that the umask gives.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ class Memo:
         found: dict[bytes, bytes] = {}
         if not os.path.exists(self.path):
             return found
-        with suppress(*_DAMAGE), closing(self._connect(read_only=True)) as connection:
+        with suppress(*_DAMAGE), closing(_connect(self.path, "ro")) as connection:
             for start in range(0, len(keys), _AT_ONCE):
                 some = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
@@ -47,7 +49,7 @@ class Memo:
         found: dict[bytes, bytes] = {}
         if not os.path.exists(self.path):
             return found
-        with suppress(*_DAMAGE), closing(self._connect(read_only=True)) as connection:
+        with suppress(*_DAMAGE), closing(_connect(self.path, "ro")) as connection:
             rows = connection.execute(f"select key, value, seal from {self._table}")
             found.update((key, value) for key, value, seal in rows if _intact(key, value, seal))
         return found
@@ -60,23 +62,40 @@ class Memo:
         try:
             self._write(sealed)
         except (OSError, sqlite3.OperationalError):
-            return  # locked, read-only or full: it is found out again next time
+            self._replace(sealed)  # or locked, read-only or full: it is found out again next time
         except _DAMAGE:
             with suppress(*_DAMAGE):
                 self.path.unlink()
                 self._write(sealed)
 
+    @property
+    def is_ours_to_write(self) -> bool:
+        """Whether the system lets this user write it; the folder too, where SQLite keeps a journal meanwhile."""
+        folder = next(one for one in self.path.absolute().parents if one.exists())
+        return os.access(folder, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
+
+    def _replace(self, rows: list[tuple[bytes, bytes, bytes]]) -> None:
+        """Put a copy in the place of a file that belongs to another user of a folder that both may write to."""
+        if not os.path.exists(self.path) or os.access(self.path, os.W_OK):
+            return
+        with suppress(*_DAMAGE), replacing(self.path) as fresh:
+            with closing(_connect(self.path, "ro")) as old, closing(_connect(fresh, "rwc")) as new:
+                old.backup(new)
+            Memo(fresh, self._table)._write(rows)
+
     def _write(self, rows: list[tuple[bytes, bytes, bytes]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._connect(read_only=False)) as connection, connection:
+        with closing(_connect(self.path, "rwc")) as connection, connection:
             connection.execute(
                 f"create table if not exists {self._table} (key blob primary key, value blob, seal blob) without rowid"
             )
             connection.executemany(f"insert or replace into {self._table} values (?, ?, ?)", rows)
 
-    def _connect(self, *, read_only: bool) -> sqlite3.Connection:
-        mode = "ro" if read_only else "rwc"
-        return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    if mode == "rwc":  # SQLite would make a file that only its owner may write, whatever the umask
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666))
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
 
 
 def _seal(key: bytes, value: bytes) -> bytes:

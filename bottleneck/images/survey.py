@@ -49,6 +49,7 @@ class Survey:
     _read: list[tuple[str, Signature, bytes, float]] = field(default_factory=list)
     _young: list[int] = field(default_factory=list)
     _given: Dataset | None = None
+    _told: bool = False  # whether the user knows that nothing is remembered
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Survey":
@@ -88,13 +89,20 @@ class Survey:
             path = found.paths[row]
             if path in statuses and is_settled(statuses[path], now):
                 part.add(path, found.labels[row], found.splits[row], found.groups[row])
-        return Survey(self.source, part, self.shares, self.memo, [None] * len(part.paths))
+        return Survey(self.source, part, self.shares, self.memo, [None] * len(part.paths), _told=self._told)
 
     def save(self) -> None:
         """Put what was learnt into the memo."""
         read, self._read = self._read, []
-        if self.memo:
-            self.memo.remember(read)
+        if not self.memo or not read:
+            return
+        self.memo.remember(read)
+        if not self.memo.is_ours_to_write and not self._told:
+            self._told = True
+            _warn(
+                f"{self.memo.path} cannot be written by this user, so each command reads the files again: make it and "
+                f"its folder writable (chmod g+w), or use a --cache of your own"
+            )
 
     def dataset(self) -> Dataset:
         """Return the dataset of the files that could be read."""

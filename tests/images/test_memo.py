@@ -2,8 +2,11 @@ import hashlib
 import os
 import random
 import sqlite3
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,3 +209,65 @@ def test_an_error_of_whoever_gives_the_rows_is_not_hidden(place: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         memo.put((b"one", b"%d" % (1 // number)) for number in (1, 0))
     assert memo.all() == KNOWN
+
+
+# Several users
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    """Let a test set the umask of this process."""
+    before = os.umask(0)
+    os.umask(before)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_its_file_takes_the_umask(place: Path, umask: Callable[[int], int], mask: int, mode: int) -> None:
+    umask(mask)
+    memo = filled(place)
+    assert stat.S_IMODE(place.stat().st_mode) == mode
+    memo.put([(b"three", b"third")])
+    assert stat.S_IMODE(place.stat().st_mode) == mode
+
+
+@pytest.fixture
+def of_another(place: Path, monkeypatch: pytest.MonkeyPatch) -> Memo:
+    """Return a memo whose file another user has written, for himself alone."""
+    memo = filled(place)
+    theirs = place.stat().st_ino
+
+    def connect(name: str, **options: Any) -> sqlite3.Connection:
+        is_theirs = place.exists() and place.stat().st_ino == theirs and name.startswith(place.as_uri())
+        return real(name.replace("mode=rwc", "mode=ro") if is_theirs else name, **options)
+
+    def access(path: Any, mode: int) -> bool:
+        return may(path, mode) and not (Path(path) == place and place.stat().st_ino == theirs and mode == os.W_OK)
+
+    real, may = sqlite3.connect, os.access
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(os, "access", access)
+    return memo
+
+
+def test_the_file_of_another_user_is_replaced_by_a_copy_with_what_is_new(of_another: Memo, place: Path) -> None:
+    assert not of_another.is_ours_to_write
+    of_another.put([(b"three", b"third"), (b"one", b"changed")])
+    assert of_another.is_ours_to_write
+    assert of_another.all() == {**KNOWN, b"three": b"third", b"one": b"changed"}
+    assert os.listdir(place.parent) == [place.name]
+
+
+def test_where_that_is_refused_it_is_kept_as_it_is(
+    of_another: Memo, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("not your folder")
+
+    before = place.read_bytes()
+    monkeypatch.setattr(Path, "replace", refuse)
+    of_another.put([(b"three", b"third")])
+    assert (place.read_bytes(), os.listdir(place.parent)) == (before, [place.name])
+    assert of_another.all() == KNOWN
