@@ -24,6 +24,12 @@ def two_classes(count: int, first: int = 0) -> dict[str, int]:
     return {f"{label}/{k}.png": first + 20 * place + k for place, label in enumerate("ab") for k in range(count)}
 
 
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files be remembered that were written just now."""
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0)
+
+
 @pytest.fixture(params=[0o002, 0o007, 0o027], ids=oct)
 def mask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
@@ -47,14 +53,14 @@ def test_whatever_is_written_takes_the_umask_and_the_group_of_the_folder(folder,
     fit(head="centroid")
 
     written = [path for home in ("cache", "runs") for path in Path(home).rglob("*")]
-    assert {"digests.sqlite", "last.json", "card.json"} <= {path.name for path in written}
+    assert {"digests.sqlite", "spec.json", "card.json"} <= {path.name for path in written}
     for path in written:
         wanted = (0o777 if path.is_dir() else 0o666) & ~mask
         assert stat.S_IMODE(path.stat().st_mode) & 0o777 == wanted, path
         assert path.stat().st_gid == group, path
 
 
-def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_once(folder, monkeypatch):
+def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_once(folder, monkeypatch, settled):
     images = folder(two_classes(10))
     scan(images, cache="cache")
     monkeypatch.setattr(DigestMemo, "remember", lambda *_: None)
@@ -74,7 +80,7 @@ def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_onc
         scan(images, cache="cache")  # nothing is to be kept
 
 
-def test_a_user_who_may_not_write_the_memo_reads_it(folder, monkeypatch):
+def test_a_user_who_may_not_write_the_memo_reads_it(folder, monkeypatch, settled):
     images = folder(two_classes(3))
     scan(images, cache="cache")
     monkeypatch.setattr(DigestMemo, "is_ours_to_write", False)

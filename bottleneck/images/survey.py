@@ -99,9 +99,11 @@ class Survey:
         self.memo.remember(read)
         if not self.memo.is_ours_to_write and not self._told:
             self._told = True
-            _warn(
+            warnings.warn(
                 f"{self.memo.path} cannot be written by this user, so each command reads the files again: make it and "
-                f"its folder writable (chmod g+w), or use a --cache of your own"
+                f"its folder writable (chmod g+w), or use a --cache of your own",
+                BottleneckWarning,
+                stacklevel=3,
             )
 
     def dataset(self) -> Dataset:
