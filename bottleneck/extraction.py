@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from bottleneck.asked_images import AskedImages, listing_of, remembered
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request
+from bottleneck.backbones.spec import Spec
+from bottleneck.backbones.spec_memo import file_digest
 from bottleneck.backbones.tuned import Tuned, keep_tuned, read_tuned, weights_of_run
+from bottleneck.backbones.weights_files import described
 from bottleneck.cache.scans import conflicts_path, failures_path, has_scan, save_listing, save_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.crew import own, work_together
@@ -132,6 +135,7 @@ def extract(
     device: str | None = None,
     compile: bool = False,
     remember: bool = True,
+    spec: Spec | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
     """Compute the features of those images that have none yet, and commit them to the cache.
@@ -157,6 +161,8 @@ def extract(
         process each; by default all CUDA devices do.
     remember : bool
         Whether these images become the default of later commands.
+    spec : Spec, optional
+        That the features must have, where a run says it: the weights are then needed only for images without features.
     progress : callable, optional
         Called with a stage ("extract"), how many files are done, and how many there are to read.
 
@@ -207,7 +213,7 @@ def extract(
         wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
         check_request(request)
         found = chosen.survey(home.root, runs)
-        pending = Pending(request, home, own(wish), found)
+        pending = Pending(request, home, own(wish), found, *([spec] if spec else []))
         memo = UndecodableMemo(home.root / "digests.sqlite")
         known = memo.load()
 
@@ -318,7 +324,16 @@ def _keep_request(store: Store, request: Request, tuned: Tuned | None) -> None:
     """
     if tuned and store.request() is not None:
         return
-    store.remember_request(replace(request, precision=store.spec.precision).to_json())
+    asked = replace(request, precision=store.spec.precision)
+    if asked.file is None:
+        store.remember_request(asked.to_json())
+    elif asked.file.is_file():  # else its features are cached
+        found = described(asked, file_digest(asked.file, store.folder.parents[1]), store.folder)
+        if {**(store.request() or {}), "weights": ""} != {
+            **found,
+            "weights": "",
+        }:  # not where only the project has moved
+            store.remember_request(found)
     if tuned:
         keep_tuned(store.folder, tuned)
 

@@ -24,6 +24,7 @@ from bottleneck.runs import Run, images_of_weights, save_run
 from bottleneck.selection import select
 from bottleneck.training import Trained, score_head, train_head
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.paths import expanded
 
 
 def fit(
@@ -185,7 +186,7 @@ def fit(
         "failures": [vars(failure) for failure in selected.failures],
         "spec": store.spec.to_json(),
         "fingerprint": store.spec.fingerprint,
-        "request": store.request(),
+        "request": store.request_at(expanded(runs) / "run"),
         "engines": [asdict(check) for check in Kept(store.engines).checks() if check.passed],
         "versions": versions(),
         "seconds": time.perf_counter() - started,

@@ -161,7 +161,8 @@ def _source(
                 raise
             wanted = asked
     run = wanted if isinstance(wanted, Run) else None
-    request = wanted.request if isinstance(wanted, Run) else wanted
-    done = extract(dataset, **request.options(), cache=cache, runs=runs, remember=False, progress=progress)
+    request = wanted.asked(expanded(cache)) if isinstance(wanted, Run) else wanted
+    options = {**request.options(), "spec": run.spec if run else None}
+    done = extract(dataset, **options, cache=cache, runs=runs, remember=False, progress=progress)
     seconds = done.seconds if done.computed else None
     return Source(name, done.store, done.computed, seconds, done.failures, run)

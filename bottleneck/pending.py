@@ -14,6 +14,7 @@ from bottleneck.engines.gate import Sample, told
 from bottleneck.engines.kept import Kept
 from bottleneck.engines.wish import Wish
 from bottleneck.garbage import no_collection
+from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.keys import as_digests
 from bottleneck.images.survey import Survey
 from bottleneck.pipeline.sample import some_digests
@@ -44,9 +45,19 @@ class Pending:
     wish : Wish
     images : Survey, optional
         Those whose features ``auto`` goes on with, where they have any.
+    known : Spec, optional
+        That the request led to when the features were computed that are wanted again. The network is then built only
+        for images that have none.
     """
 
-    def __init__(self, request: Request, cache: FeatureCache, wish: Wish, images: Survey | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        cache: FeatureCache,
+        wish: Wish,
+        images: Survey | None = None,
+        known: Spec | None = None,
+    ) -> None:
         self._request = request
         self._cache = cache
         self._wish = wish
@@ -56,7 +67,7 @@ class Pending:
         self.remarks: tuple[str, ...] = ()
         self._backbone: Backbone | None = None  # from when it was built until an engine has it
         self._goes_on = False  # whether images have features in the precision of the spec
-        self.spec: Spec = recall(request, cache.root) or self._planned()
+        self.spec: Spec = self._usable(known, images) or recall(request, cache.root) or self._planned()
         self.spec = replace(self.spec, precision=self._precision(images))
 
     @property
@@ -120,6 +131,15 @@ class Pending:
         chosen = max(tried, key=lambda each: votes.get(each, 0))  # the first of equals
         self._goes_on = bool(votes.get(chosen))
         return chosen
+
+    def _usable(self, known: Spec | None, images: Survey | None) -> Spec | None:
+        """Return a spec whose features can be had: they are all cached, or this decoder makes the same pixels."""
+        if known is None or known.decoder == DECODER_VERSION:
+            return known
+        if images is None or images.unknown():
+            return None
+        digests = as_digests([digest for digest in images.digests if digest is not None])
+        return known if self._cache.store(known).has(digests).all() else None
 
     def _slower(self, engine: Engine) -> tuple[str, ...]:
         """Say why it is not faster."""

@@ -266,16 +266,18 @@ def _prediction(found: Classified, row: int, top: int) -> Prediction:
 
 def _features(run: Run, images: Dataset | Given, cache: Path, runs: Path, progress: Progress | None) -> Extraction:
     """Fill the cache for `images` with the run's own backbone."""
-    request = run.request
-    done = extract(
-        images,
-        labels=False,
-        **request.options(),
-        cache=cache,
-        runs=runs,
-        remember=False,
-        progress=progress,
-    )
+    request = run.asked(cache)
+    with run.needing_weights():
+        done = extract(
+            images,
+            labels=False,
+            **request.options(),
+            cache=cache,
+            runs=runs,
+            remember=False,
+            spec=run.spec,
+            progress=progress,
+        )
     if done.store.spec.fingerprint != run.card["fingerprint"]:
         raise RunError(
             f"expected features of spec {run.card['fingerprint'][:16]}, on which the head of {run.path} was trained; "

@@ -57,12 +57,18 @@ def _weights_key(request: Request, cache: Path) -> str:
     if request.random:
         return "none"
     if request.file:
-        return f"file {_file_digest(request.file, cache)}"
+        return f"file {file_digest(request.file, cache)}"
     return request.weights
 
 
-def _file_digest(path: Path, cache: Path) -> str:
-    """Return the SHA-256 of a weights file, through the memo that images use."""
+def file_digest(path: Path, cache: Path) -> str:
+    """Return the SHA-256 of a weights file, through the memo that images use.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read.
+    """
     memo = DigestMemo(cache / "digests.sqlite")
     name = str(path.absolute())
     try:

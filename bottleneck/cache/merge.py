@@ -117,7 +117,7 @@ def _take(ours: Store, index: Index, rows: Rows, path: Path, done: Merge) -> Non
 
 def _take_request(ours: Store, theirs: Store) -> None:
     """Keep how their backbone was asked for, where nobody has asked here."""
-    request = theirs.request()
+    request = theirs.request_at(ours.folder)
     if request and ours.folder.is_dir() and ours.request() is None:
         with suppress(OSError):
             ours.remember_request(request)

@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
+from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.compact import join_small
 from bottleneck.cache.finding import the_one
 from bottleneck.cache.index import Index, load_entry, save_entry
@@ -150,7 +151,7 @@ class Store:
 
     @property
     def engines(self) -> Path:
-        """Where the engines keep their conversions and checks; see `bottleneck.engines.kept.Kept`."""
+        """Where the engines keep their conversions and checks; see `bottleneck.engines.kept.RecordedRequest`."""
         return self.folder / "engines"
 
     def shards(self) -> list[Path]:
@@ -310,11 +311,22 @@ class Store:
         return None
 
     def asked(self) -> Request | None:
-        """Return `request` as what it is; None where it is not known."""
+        """Return `request` as what it is, with its weights file where that is now; None where it is not known."""
         value = self.request()
         with suppress(TypeError, ModelError):
-            return None if value is None else Request(**{**value, "precision": self.spec.precision})
+            if value is not None:
+                found = RecordedRequest(value, self.folder).located(
+                    self.folder.absolute().parents[1:3]
+                )  # the cache, and beside it
+                return replace(found, precision=self.spec.precision)
         return None
+
+    def request_at(self, folder: Path) -> dict[str, Any] | None:
+        """Return `request` as JSON that is to be kept in another folder."""
+        value = self.request()
+        with suppress(TypeError, ModelError):
+            return None if value is None else RecordedRequest(value, self.folder).at(folder)
+        return value
 
     def _names(self) -> list[str]:
         try:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from bottleneck.backbones.backbone import Backbone
@@ -67,7 +68,8 @@ class Origin:
         ModelError
             If they are not to be had.
         """
-        found = load(self.request)
+        with self.run.needing_weights() if self.run else nullcontext():
+            found = load(self.request)
         whole = found.whole
         assert whole is not None
         if (found.spec.layer, found.spec.pooling) != (whole.layer, whole.pooling) or self.request.flip:
@@ -107,7 +109,7 @@ def handed_back(
     if lacking:
         raise RunError(f"expected {', '.join(lacking)} in {chosen.path}/card.json, found none: fit again")
     selected = select(
-        images if images is not None else card["dataset"]["source"],
+        images if images is not None else chosen.source,
         model=f"{card['spec']['backbone'].replace('/', '_')}-{card['fingerprint'][:8]}",
         cache=cache,
         runs=runs,
@@ -123,7 +125,7 @@ def handed_back(
         )
     return Origin(
         run=chosen,
-        request=replace(chosen.request, precision="fp32"),
+        request=replace(chosen.asked(expanded(cache)), precision="fp32"),
         store=selected.store,
         dataset=selected.dataset,
         usable=usable,

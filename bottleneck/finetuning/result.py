@@ -15,6 +15,7 @@ from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.tuned import WEIGHTS, Tuned, kept_tuned, read_tuned
 from bottleneck.backbones.weights import tensors_digest
+from bottleneck.backbones.weights_files import RecordedRequest, described
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.errors import BottleneckError, RunError
 from bottleneck.evaluation.stats import mcnemar
@@ -100,7 +101,7 @@ def _weights(result: Result) -> tuple[Backbone, Request]:
     """Write the weights, and read them back as every later command does."""
     asked, path = result.origin.request, result.path / WEIGHTS
     before = read_tuned(asked.file) if asked.file else None
-    known = before.weights if before else asked.weights
+    known = before.weights if before else asked.file.name if asked.file else asked.weights
     model = asked.model
     if model.startswith(TIMM) and "." not in model and not (asked.random or asked.file or known == "DEFAULT"):
         model = f"{model}.{known}"  # whose tag decides the preprocessing
@@ -219,11 +220,20 @@ def _card(result: Result, backbone: Backbone, request: Request) -> dict[str, Any
         "failures": [vars(failure) for failure in origin.failures],
         "spec": backbone.spec.to_json(),
         "fingerprint": backbone.spec.fingerprint,
-        "request": request.to_json(),
+        "request": _kept(result, request),
         "own_weights": request != result.origin.request,
         "leaks": origin.run.card.get("leaks") if origin.run else None,
         "versions": versions(),
     }
+
+
+def _kept(result: Result, request: Request) -> dict[str, Any]:
+    """Return how the backbone is asked for, as JSON for the run's folder."""
+    before = result.origin.store.request()
+    digest = RecordedRequest(before, result.origin.store.folder).sha256 if before else None
+    if request.file and request == result.origin.request and request.file.is_file():
+        return described(request, digest, result.path)
+    return request.to_json()
 
 
 def _picture(result: Result) -> bytes:

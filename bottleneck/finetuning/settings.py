@@ -12,10 +12,11 @@ from bottleneck.errors import RunError
 from bottleneck.files import read_json, write_json
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.runs import SETTINGS
+from bottleneck.runs import SETTINGS, relative_to
 from bottleneck.utils.paths import expanded
 
 LAST = "last"
+_PLACES = ("run", "source")  # settings that are paths
 _VERSION = 1
 
 
@@ -79,8 +80,9 @@ def save_settings(path: Path, settings: Settings) -> None:
     RunError
         If they cannot be written.
     """
+    places = {name: relative_to(getattr(settings, name), path) for name in _PLACES if getattr(settings, name)}
     try:
-        value = {"version": _VERSION, "folder": folder_of(path.parent), **asdict(settings)}
+        value = {"version": _VERSION, "folder": folder_of(path.parent), **asdict(settings), "places": places}
         write_json(path / SETTINGS, value)
     except OSError as error:
         raise RunError(f"cannot write to {path}: {error.strerror or error}") from error
@@ -99,11 +101,25 @@ def load_settings(path: Path) -> Settings:
         if (version := value.pop("version")) != _VERSION:
             raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r}")
         value.pop("folder", None)
+        places = value.pop("places", {})
+        value.update((name, _found(path, value[name], places.get(name))) for name in _PLACES if value[name])
         return Settings(**{**value, "recipe": Recipe(**value["recipe"])})
     except RunError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"expected the settings of a fine-tuning in {path}, cannot read them: {error!r}") from error
+
+
+def _found(path: Path, recorded: str, place: str | None) -> str:
+    """Return where something is now that was recorded in the folder of a run: both may have been moved together.
+
+    Older versions recorded no place relative to that folder; there it is looked for among the runs, and beside them.
+    """
+    name, home = Path(recorded).name, path.absolute()
+    candidates = [Path(recorded), home.parent / name, home.parents[1] / name]
+    if place:
+        candidates.insert(0, Path(os.path.normpath(home / place)))
+    return next((str(one) for one in candidates if one.exists()), recorded)
 
 
 def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:

@@ -1,0 +1,170 @@
+"""Weights files of the user's own: what is recorded of one, and where it is found when it has moved; without torch."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bottleneck.backbones.request import Request, looks_like_file
+from bottleneck.errors import WeightsUnavailable
+from bottleneck.files import file_sha256
+
+_KEY = "weights_file"
+_TAIL = 4  # parts of an old path that are looked for elsewhere
+_BESIDE = ("", "weights", "models", "checkpoints")  # folders that are searched
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """How a backbone was asked for, recorded as JSON in a folder.
+
+    Parameters
+    ----------
+    value : dict
+        Of `described`, or of an older version, without what is kept of the file.
+    home : Path
+        The folder, wherever it is now.
+    """
+
+    value: Mapping[str, Any]
+    home: Path
+
+    @property
+    def request(self) -> Request:
+        """As it was asked for, with the path that the file had then.
+
+        Raises
+        ------
+        TypeError, ModelError
+            If it is no request.
+        """
+        return Request(**{name: value for name, value in self.value.items() if name != _KEY})
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file."""
+        found = self._file.get("sha256")
+        return found if isinstance(found, str) else None
+
+    @property
+    def size(self) -> int | None:
+        """Of the file, in bytes."""
+        found = self._file.get("bytes")
+        return found if isinstance(found, int) else None
+
+    @property
+    def place(self) -> Path | None:
+        """Where the file is if it has moved together with the folder."""
+        found = self._file.get("place")
+        return Path(os.path.normpath(self.home.absolute() / found)) if isinstance(found, str) else None
+
+    @property
+    def _file(self) -> Mapping[str, Any]:
+        found = self.value.get(_KEY)
+        return found if isinstance(found, dict) else {}
+
+    def at(self, home: Path) -> dict[str, Any]:
+        """Return the JSON for another folder."""
+        file = self.request.file
+        if file is None or not self._file:
+            return dict(self.value)
+        now = self.place if self.place and self.place.exists() else file
+        return {**self.value, _KEY: {**self._file, "place": _relative(now, home)}}
+
+    def located(self, folders: Iterable[Path] = ()) -> Request:
+        """Return the request with the path that its file has now.
+
+        It is looked for where it was relative to `home`, where it was, and then, by its hash or the end of its path, in
+        some folders. Where several could be meant, the hash decides. Whoever builds the network compares its tensors
+        with those that are wanted.
+
+        Parameters
+        ----------
+        folders : iterable of Path
+
+        Returns
+        -------
+        Request
+            As it is kept, if the file is nowhere.
+        """
+        request = self.request
+        if request.file is None:
+            return request
+        folders = [Path.cwd(), *folders]
+        direct = [self.place, request.file]
+        found = self._sound(path for path in direct if path) or self._sound(_tails(request.file, folders))
+        if len(found) > 1 and self.sha256:
+            found = [path for path in found if self._has_hash(path)] or found
+        if not found and self.sha256 and self.size:
+            found = [path for path in self._sound(_weights_in(folders)) if self._has_hash(path)]
+        return replace(request, weights=str(found[0])) if found else request
+
+    def missing(self) -> WeightsUnavailable:
+        """Return the error that says which file is missing, and how to name it at its new place."""
+        request = self.request
+        known = [f"SHA-256 {self.sha256}"] if self.sha256 else []
+        known += [f"{self.size:,} bytes"] if self.size else []
+        which = f" ({', '.join(known)})" if known else ""
+        again = replace(request, weights="./PATH").command()
+        return WeightsUnavailable(
+            f"expected the weights file {request.weights}{which} for images that have no cached features, found it "
+            f"neither there nor near {self.home}: put it back, or name it where it is now with `bottleneck extract "
+            f"IMAGES {again}`"
+        )
+
+    def _sound(self, paths: Iterable[Path]) -> list[Path]:
+        """Return those paths that are files of the right size, each file once."""
+        found: dict[str, Path] = {}
+        for path in paths:
+            with suppress(OSError, ValueError):
+                if path.is_file() and self.size in (None, path.stat().st_size):
+                    found.setdefault(os.path.realpath(path), path)
+        return list(found.values())
+
+    def _has_hash(self, path: Path) -> bool:
+        with suppress(OSError):
+            return file_sha256(path) == self.sha256
+        return False
+
+
+def described(request: Request, sha256: str | None, home: Path) -> dict[str, Any]:
+    """Return how a backbone was asked for as JSON for a folder, with what finds its weights file again.
+
+    Parameters
+    ----------
+    request : Request
+    sha256 : str or None
+        Of its weights file, where it has one.
+    home : Path
+        The folder.
+    """
+    file = request.file
+    if file is None or sha256 is None:
+        return request.to_json()
+    known = {"sha256": sha256, "bytes": file.stat().st_size, "place": _relative(file, home)}
+    return {**request.to_json(), _KEY: known}
+
+
+def _relative(file: Path, home: Path) -> str | None:
+    with suppress(ValueError):  # on another drive of Windows
+        return Path(os.path.relpath(file.absolute(), home.absolute())).as_posix()
+    return None
+
+
+def _tails(file: Path, folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield where the end of a path would be in some folders, the longest end first."""
+    parts = file.parts[1:]
+    for count in range(min(_TAIL, len(parts)), 0, -1):
+        for folder in folders:
+            yield folder.joinpath(*parts[-count:])
+
+
+def _weights_in(folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files in some folders that have the endings of weights."""
+    for folder in folders:
+        for name in _BESIDE:
+            with suppress(OSError):
+                inside = sorted(entry.path for entry in os.scandir(folder / name) if entry.is_file())
+                yield from (Path(path) for path in inside if looks_like_file(os.path.basename(path)))
