@@ -211,7 +211,8 @@ def extract(
             fast_jpeg=True if tuned and tuned.options.get("fast_jpeg") else fast_jpeg,
         )
         wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
-        check_request(request)
+        if spec is None or request.file is None or request.file.is_file():  # else cached features may be enough
+            check_request(request)
         found = chosen.survey(home.root, runs)
         pending = Pending(request, home, own(wish), found, *([spec] if spec else []))
         memo = UndecodableMemo(home.root / "digests.sqlite")

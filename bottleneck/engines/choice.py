@@ -11,7 +11,7 @@ from bottleneck.engines.gate import Gate, Sample, told
 from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
 from bottleneck.engines.kept import Check, Kept
 from bottleneck.engines.wish import Wish
-from bottleneck.errors import ModelError, NoMemory
+from bottleneck.errors import ModelError, NoMemory, WeightsUnavailable
 from bottleneck.garbage import no_collection
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def choose(
     ------
     NoEngine
         If none computes it in this precision as torch does in fp32.
-    ModelError
-        If an engine was asked for by name and cannot be had, or there is no memory for it.
+    ModelError, WeightsUnavailable
+        If an engine was asked for by name and cannot be had, there is no memory for it, or the weights are missing.
     """
     return _Choice(wish, spec, build, Kept(folder), sample).made()
 
@@ -115,7 +115,7 @@ class _Choice:
         for attempt in self._attempts():
             try:
                 engine, check = attempt()
-            except NoMemory:
+            except (NoMemory, WeightsUnavailable):  # which no other engine has
                 raise
             except (ModelError, RuntimeError, MemoryError) as error:
                 if self._wish.engine != "auto" and isinstance(error, ModelError):

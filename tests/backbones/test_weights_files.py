@@ -1,0 +1,141 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.weights_files import RecordedRequest, described
+from bottleneck.errors import ModelError
+from bottleneck.files import sha256_hex
+
+DATA, OTHER = b"the weights", b"not weights"  # of equal length
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return the folder of a project that recorded a weights file and was then renamed."""
+    before = tmp_path / "before"
+    (before / "runs" / "one").mkdir(parents=True)
+    (before / "mine.pth").write_bytes(DATA)
+    request = Request(model="resnet18", weights=str(before / "mine.pth"), crop=48)
+    value = described(request, sha256_hex(DATA), before / "runs" / "one")
+    (before / "runs" / "one" / "request.json").write_text(json.dumps(value))
+    return before.rename(tmp_path / "after")
+
+
+def recorded(project: Path, **changes) -> RecordedRequest:
+    home = project / "runs" / "one"
+    value = json.loads((home / "request.json").read_text())
+    return RecordedRequest({**value, **changes}, home)
+
+
+def found(project: Path, *folders: Path, **changes) -> Path:
+    return recorded(project, **changes).located(folders).file
+
+
+def test_what_is_recorded_is_json_from_which_the_request_is_made_again(project):
+    here = recorded(project)
+
+    assert here.request == Request(model="resnet18", weights=str(project.parent / "before" / "mine.pth"), crop=48)
+    assert (here.sha256, here.size) == (sha256_hex(DATA), len(DATA))
+    assert here.value["weights_file"]["place"] == "../../mine.pth"
+
+
+@pytest.mark.parametrize("weights", ["DEFAULT", "none", "IMAGENET1K_V1"])
+def test_weights_that_are_no_file_are_as_they_were(tmp_path, weights):
+    request = Request(model="resnet18", weights=weights)
+    value = described(request, None, tmp_path)
+
+    assert value == request.to_json()
+    assert RecordedRequest(value, tmp_path).located() == request
+
+
+def test_it_is_found_where_the_project_is_now(project):
+    assert found(project) == project / "mine.pth"
+
+
+def test_of_a_copied_project_the_copy_is_taken(project):
+    shutil.copytree(project, project.parent / "before")
+
+    assert found(project) == project / "mine.pth"
+
+
+def test_where_only_the_runs_moved_it_is_found_where_it_was(project):
+    project.rename(project.parent / "before")
+    home = shutil.copytree(project.parent / "before" / "runs", project.parent / "elsewhere" / "runs") / "one"
+
+    value = json.loads((home / "request.json").read_text())
+    assert RecordedRequest(value, home).located().file == project.parent / "before" / "mine.pth"
+
+
+def test_of_several_files_the_hash_decides(project):
+    (project.parent / "before").mkdir()
+    (project / "mine.pth").rename(project.parent / "before" / "mine.pth")
+    (project / "mine.pth").write_bytes(OTHER)
+
+    assert found(project) == project.parent / "before" / "mine.pth"
+
+
+def test_a_file_of_another_size_is_another_file(project):
+    (project / "mine.pth").write_bytes(DATA + b"!")
+
+    assert found(project, project) == project.parent / "before" / "mine.pth"
+
+
+@pytest.mark.parametrize("name", ["renamed.pth", "weights/mine.pth", "models/other.pt", "checkpoints/last.ckpt"])
+def test_a_file_with_another_name_is_found_by_its_hash(project, name):
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / "mine.pth").rename(project / name)
+    (project / "decoy.pth").write_bytes(OTHER)
+
+    assert found(project, project) == project / name
+
+
+def test_the_current_folder_is_searched_too(project, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (project / "mine.pth").rename(tmp_path / "here" / "new.pth")
+    monkeypatch.chdir(tmp_path / "here")
+
+    assert found(project).resolve() == tmp_path / "here" / "new.pth"
+
+
+def test_a_file_that_is_nowhere_keeps_its_path_and_the_error_tells_which_it_is(project):
+    (project / "mine.pth").unlink()
+    here = recorded(project)
+
+    assert here.located([project]) == here.request
+    text = str(here.missing())
+    assert str(project.parent / "before" / "mine.pth") in text
+    assert sha256_hex(DATA) in text
+    assert f"{len(DATA)} bytes" in text
+    assert "`bottleneck extract IMAGES --model resnet18 --weights" in text
+    assert "--crop 48" in text
+
+
+@pytest.mark.parametrize("path", ["mine.pth", "deep/er/mine.pth"])
+def test_of_older_versions_the_end_of_the_path_is_looked_for(project, path):
+    old = str(project.parent / "before" / path)
+    (project / path).parent.mkdir(parents=True, exist_ok=True)
+    (project / path).write_bytes(DATA)
+
+    assert found(project, project, weights=old, weights_file=None) == project / path
+
+
+@pytest.mark.parametrize("told", [5, [], "text", {"sha256": 5, "bytes": "many", "place": 7}, {"place": "\0"}])
+def test_what_was_tampered_with_is_no_hint(project, told):
+    (project / "mine.pth").unlink()
+
+    assert found(project, weights_file=told) == project.parent / "before" / "mine.pth"
+
+
+def test_what_is_no_request_is_an_error(project):
+    with pytest.raises((TypeError, ModelError)):
+        recorded(project, unknown=5).located()
+
+
+def test_it_can_be_recorded_in_another_folder(project):
+    value = recorded(project).at(project / "cache" / "features" / "x")
+
+    assert value["weights_file"]["place"] == "../../../mine.pth"
+    assert RecordedRequest(value, project / "cache" / "features" / "x").located().file == project / "mine.pth"
