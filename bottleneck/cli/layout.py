@@ -11,8 +11,10 @@ from bottleneck.utils.text import printable
 
 _GAP = 2  # columns between two cells
 _INSIDE = "   "  # between two cells of a row that is shown as a list, and before them
-_TOGETHER = re.compile(  # spaces at which no line is broken: in a figure with its unit, and before a figure
-    r"(?<=\d) (?=(?:%|MB|GB|s\b|x \d))|(?<=\d x) (?=\d)| (?=± ?\d)|(?<=±) |(?<=[^\W\d]) (?=\d[\d.,%]*(?:[\s,;)]|$))"
+_TOGETHER = re.compile(  # spaces at which no line is broken
+    r"(?<=\d) (?=(?:%|MB|GB|s\b|x \d))|(?<=\d x) (?=\d)"  # 95 %, 1.2 MB, 14 x 14
+    r"|(?<=\d,) (?=\d)| (?=± ?\d)|(?<=±) "  # (3, 3), 95.2% ± 2.8%
+    r"|(?<=[^\W\d]) (?=\d[\d.,%]*(?:[\s,;)]|$))"  # accuracy 96.1%
 )
 _TIE = "\xa0"  # stands for such a space meanwhile; in names it is escaped
 _BREAKS = f"/\\{_TIE}", "-_.,:;=@+|"  # after which a word that is too long is folded: best, and next best
@@ -182,11 +184,9 @@ def fold(text: str, width: int | None) -> list[str]:
         if cells(longer) <= width:
             line = longer
             continue
-        if line.strip():
-            lines.append(line)
-        indent = text[: len(text) - len(body)] + "  " * bool(lines)
-        *full, line = (indent + part for part in _parts(word, max(8, width - len(indent) - 2)))
-        lines += full
+        for part in _parts(word, max(8, width - len(indent) - 2)):
+            lines += [line] if line.strip() else []
+            line = indent + "  " * bool(lines) + part
     return [line.replace(_TIE, " ").rstrip() for line in [*lines, line]]
 
 

@@ -119,7 +119,9 @@ def test_a_sentence_is_folded_between_words_and_whole(text, width):
     assert all(len(word) <= width and (PATH.split()[0][:5] in text or "aaa" in word) for word in broken)
 
 
-@pytest.mark.parametrize("figure", ["95 %", "12.5 s", "49.6 MB", "1.0 GB", "63.6% ± 6.0%", "112 x 14 x 14"])
+@pytest.mark.parametrize(
+    "figure", ["95 %", "12.5 s", "49.6 MB", "1.0 GB", "63.6% ± 6.0%", "112 x 14 x 14", "(64, 64, 3, 3)"]
+)
 def test_a_figure_keeps_its_unit(figure):
     for width in range(24, 60):
         assert any(figure in line for line in fold(f"{'word ' * 6}{figure} and more words after it", width))
@@ -129,6 +131,10 @@ def test_a_path_longer_than_a_line_is_folded_at_its_separators():
     first, *others = fold("seen in /data/photographs/garden/flowers/2024/IMG_0001.jpg", 30)
     assert first == "seen in"
     assert [line.strip() for line in others] == ["/data/photographs/garden/", "flowers/2024/IMG_0001.jpg"]
+
+
+def test_what_goes_on_of_a_word_is_indented_as_lines_that_go_on_are():
+    assert fold(" /data/photographs/garden/IMG_0001.jpg", 30) == [" /data/photographs/garden/", "   IMG_0001.jpg"]
 
 
 def test_a_path_that_fits_into_a_line_is_never_folded():
