@@ -371,4 +371,4 @@ def _nothing_usable(failures: tuple[Failure, ...], table: Path | None) -> Images
     counts = ", ".join(f"{len(group)} {code}" for code, group in by_reason(failures).items())
     shown = "; ".join(f"{failure.path}: {failure.message}" for failure in failures[:3])
     listed = f". {table} lists all" if table else ""
-    return ImagesError(f"none of the {len(failures)} images can be used ({counts}): {shown}{listed}")
+    return ImagesError(f"none of the {counted(len(failures), 'image')} can be used ({counts}): {shown}{listed}")

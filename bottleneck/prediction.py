@@ -222,7 +222,7 @@ def classify(
     }
     unique = dict.fromkeys(digest for row, digest in enumerate(digests) if digest and row not in failures)
     if not unique:
-        raise ImagesError(f"none of the {len(given)} images of {given.source} can be used")
+        raise ImagesError(f"none of the {counted(len(given), 'image')} of {given.source} can be used")
     place = {digest: number for number, digest in enumerate(unique)}
     return Classified(
         run=run,

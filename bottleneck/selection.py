@@ -21,6 +21,7 @@ from bottleneck.images.scan import Progress, scan
 from bottleneck.images.splits import Shares
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import counted
 
 _SHOWN = 4  # paths that a message names
 
@@ -88,7 +89,8 @@ def select(
     unknown = [row for row, digest in lost.items() if digest not in failed]
     if unknown:
         raise MissingFeatures(
-            f"expected features of {store.spec.backbone} for {len(dataset)} images, {len(unknown)} have none "
+            f"expected features of {store.spec.backbone} for {counted(len(dataset), 'image')}, "
+            f"{len(unknown)} have none "
             f"({some([dataset.paths[row] for row in unknown])}): run `bottleneck extract {_shell(dataset.source)} "
             f"{_options(store)}`, which computes what is missing"
         )
