@@ -1,7 +1,7 @@
 """Heads that are a matrix: ``W (k, d)`` and ``b (k,)``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,5 +34,5 @@ class LinearHead(Head):
 
     def decide(self, scaled: Features) -> NDArray[np.float64]:
         """Return ``x W' + b`` of scaled features, summed in float64."""
-        scores: NDArray[np.float64] = scaled @ self.weight.T.astype(np.float64) + self.bias
+        scores: NDArray[Any] = scaled @ self.weight.T.astype(np.float64) + self.bias
         return scores

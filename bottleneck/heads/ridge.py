@@ -85,7 +85,7 @@ def _by_columns(task: Task, Cs: Sequence[float], fold: int) -> Theta:
     answers *= gain[:, None]
     path = []
     for C in Cs:
-        weight = np.linalg.solve(products + np.eye(len(products)) / (2 * C), answers).T
+        weight: NDArray[Any] = np.linalg.solve(products + np.eye(len(products)) / (2 * C), answers).T
         path.append(_theta(task, fold, weight, mean, answer))
     return np.array(path, np.float32)
 

@@ -55,7 +55,7 @@ class SoftmaxFamily(LinearFamily):
             for rows, features in task.scaled.batches(random, size):
                 if self.dropout:
                     kept = random.random(features.shape, np.float32) >= self.dropout
-                    features = features * (kept / np.float32(1 - self.dropout))
+                    features = features * (kept.astype(np.float32) / np.float32(1 - self.dropout))
                 learner.learn(features, task.codes[rows], task.weights[rows])
         return learner.theta()
 

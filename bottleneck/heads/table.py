@@ -277,7 +277,7 @@ class _Sums:
 
     def scaling(self, parts: NDArray[np.bool_]) -> Scaling:
         """Return the scaling by the rows of some parts; where all values are equal, the scale is 1."""
-        n = self.counts[parts].sum() or 1.0
+        n = float(self.counts[parts].sum()) or 1.0
         mean, square = self.first[parts].sum(axis=0) / n, self.second[parts].sum(axis=0) / n
         spread = square - mean**2
         spread[spread < _ROUNDING * square] = 0  # a feature that is constant in these rows, and not in all

@@ -18,6 +18,7 @@ from bottleneck.utils.text import Spellings, is_unicode, printable
 TABLES = (".csv", ".tsv")
 _DELIMITERS = (",", ";", "\t")  # what spreadsheets write, by their language
 _LOOKED_AT = 1000  # rows, to see what a column that is not used may be
+_NUL = "\udc00"  # stands for NUL, which Python's csv refuses before 3.11; no decoded byte is this character
 _SHOWN = 60  # characters of a line that a message shows
 
 
@@ -129,7 +130,7 @@ def _text(path: Path) -> str:
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ImagesError(f"{path}: expected UTF-8, found UTF-16; save the table as CSV UTF-8")
-    text = data.decode("utf-8-sig", "surrogateescape")
+    text = data.decode("utf-8-sig", "surrogateescape").replace("\0", _NUL)
     first, end, rest = text.partition("\n")
     return rest if end and first.strip()[:-1].lower() == "sep=" else text  # Excel's line on its delimiter
 
@@ -165,7 +166,7 @@ def _lines(path: Path, text: str, delimiter: str) -> Iterator[_Line]:
             return
         except csv.Error as error:
             raise ImagesError(_not_csv(path, text, first, reader.line_num, error)) from error
-        line = _Line(first, reader.line_num, cells)
+        line = _Line(first, reader.line_num, [cell.replace(_NUL, "\0") for cell in cells])
         if width is None:
             width = len(cells)
         elif not any(cell.strip() for cell in cells):
@@ -176,7 +177,8 @@ def _lines(path: Path, text: str, delimiter: str) -> Iterator[_Line]:
 
 
 def _not_csv(path: Path, text: str, first: int, last: int, error: csv.Error) -> str:
-    begins = printable(next(itertools.islice(io.StringIO(text, newline=""), first - 1, None), "").strip()[:_SHOWN])
+    line = next(itertools.islice(io.StringIO(text, newline=""), first - 1, None), "").strip()
+    begins = printable(line[:_SHOWN].replace(_NUL, "\0"))
     if last > first or "end of data" in str(error) or "expected after" in str(error):
         return (
             f"{path}, line {first}: expected quotation marks in pairs around whole cells, found one that is not closed "

@@ -141,12 +141,11 @@ def test_one_seed_gives_one_head_bit_for_bit(some, classes):
     assert list(parts(one)) == list(parts(other))
 
 
+@pytest.mark.parametrize("linear", sorted({*LINEAR} - {"softmax"}), indirect=True)  # its batches are of all folds
 def test_folds_that_are_solved_at_once_are_the_folds_alone(linear):
     x, labels = blobs(4, apart=2.0)
     codes = np.unique(labels, return_inverse=True)[1]
     trained = np.random.default_rng(0).random((len(x), 3)) > 0.2
-    if linear.name == "softmax":
-        pytest.skip("its batches are of the rows of all folds")
     together = linear.paths(task(x, codes, 4, trained), [0.01, 1.0], exact=True)
     for fold, rows in enumerate(trained.T):
         alone = linear.paths(task(x[rows], codes[rows], 4), [0.01, 1.0], exact=True)[:, 0]
