@@ -162,7 +162,8 @@ def extract(
     remember : bool
         Whether these images become the default of later commands.
     spec : Spec, optional
-        That the features must have, where a run says it: the weights are then needed only for images without features.
+        That the features have, where a run says it: a weights file that is missing is then needed only for images
+        without features.
     progress : callable, optional
         Called with a stage ("extract"), how many files are done, and how many there are to read.
 
@@ -211,10 +212,11 @@ def extract(
             fast_jpeg=True if tuned and tuned.options.get("fast_jpeg") else fast_jpeg,
         )
         wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
-        if spec is None or request.file is None or request.file.is_file():  # else cached features may be enough
+        trusted = [spec] if spec and request.file and not request.file.is_file() else []
+        if not trusted:
             check_request(request)
         found = chosen.survey(home.root, runs)
-        pending = Pending(request, home, own(wish), found, *([spec] if spec else []))
+        pending = Pending(request, home, own(wish), found, *trusted)
         memo = UndecodableMemo(home.root / "digests.sqlite")
         known = memo.load()
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from bottleneck import __version__
 from bottleneck.backbones.tuned import kept_tuned
+from bottleneck.backbones.weights_files import recorded_at
 from bottleneck.cache.store import Store
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, run_name, versions
 from bottleneck.engines.kept import Kept
@@ -186,7 +187,7 @@ def fit(
         "failures": [vars(failure) for failure in selected.failures],
         "spec": store.spec.to_json(),
         "fingerprint": store.spec.fingerprint,
-        "request": store.request_at(expanded(runs) / "run"),
+        "request": recorded_at(store.request(), store.folder, expanded(runs) / "run"),
         "engines": [asdict(check) for check in Kept(store.engines).checks() if check.passed],
         "versions": versions(),
         "seconds": time.perf_counter() - started,

@@ -18,6 +18,7 @@ from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.parts import check_labels
+from bottleneck.run_request import located_request, spec_of
 from bottleneck.runs import Run, find_run
 from bottleneck.selection import find_images, select
 from bottleneck.utils.paths import expanded
@@ -161,8 +162,8 @@ def _source(
                 raise
             wanted = asked
     run = wanted if isinstance(wanted, Run) else None
-    request = wanted.asked(expanded(cache)) if isinstance(wanted, Run) else wanted
-    options = {**request.options(), "spec": run.spec if run else None}
+    request = located_request(wanted.path, wanted.card, expanded(cache)) if isinstance(wanted, Run) else wanted
+    options = {**request.options(), "spec": spec_of(run.card) if run else None}
     done = extract(dataset, **options, cache=cache, runs=runs, remember=False, progress=progress)
     seconds = done.seconds if done.computed else None
     return Source(name, done.store, done.computed, seconds, done.failures, run)

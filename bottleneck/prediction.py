@@ -20,6 +20,7 @@ from bottleneck.images.keys import as_digests
 from bottleneck.images.listing import Frame, Values, listed_frame
 from bottleneck.images.scan import Progress
 from bottleneck.ranking import Choice
+from bottleneck.run_request import located_request, needing_weights, spec_of
 from bottleneck.runs import Run, default_run, find_run
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
@@ -266,8 +267,8 @@ def _prediction(found: Classified, row: int, top: int) -> Prediction:
 
 def _features(run: Run, images: Dataset | Given, cache: Path, runs: Path, progress: Progress | None) -> Extraction:
     """Fill the cache for `images` with the run's own backbone."""
-    request = run.asked(cache)
-    with run.needing_weights():
+    request = located_request(run.path, run.card, cache)
+    with needing_weights(run.path, run.card):
         done = extract(
             images,
             labels=False,
@@ -275,7 +276,7 @@ def _features(run: Run, images: Dataset | Given, cache: Path, runs: Path, progre
             cache=cache,
             runs=runs,
             remember=False,
-            spec=run.spec,
+            spec=spec_of(run.card),
             progress=progress,
         )
     if done.store.spec.fingerprint != run.card["fingerprint"]:

@@ -8,25 +8,24 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones.request import Request
-from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.last import folder_of
-from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import BottleneckWarning, CacheError, ModelError, RunError, WeightsUnavailable
+from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, write_atomic, write_json
 from bottleneck.heads.head import Head, load_head
 from bottleneck.ranking import Choice, choose
 from bottleneck.run_images import RunImages, load_run_images
+from bottleneck.run_request import located_request, relative_to
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import one_line
 
@@ -106,69 +105,7 @@ class Run:
         RunError
             If the card does not tell.
         """
-        return self.asked(None)
-
-    def asked(self, cache: Path | None) -> Request:
-        """Return `request`; a weights file that has moved is also looked for where `cache` knows it.
-
-        Raises
-        ------
-        RunError
-            If the card does not tell.
-        """
-        own = str(self.weights.absolute())
-        try:
-            if self.card.get("own_weights"):
-                found = replace(self._kept.request, weights=own)
-            else:
-                found = self._kept.located(self.path.absolute().parents[:2])  # the folder of runs, and beside it
-                if not _is_there(found) and cache and (known := self._store(cache).asked()) and _is_there(known):
-                    found = replace(found, weights=known.weights)
-                if not _is_there(found) and self.weights.is_file():  # of a fine-tuning that left its backbone as it was
-                    found = replace(found, weights=own, restore_exclude=(), allow_partial=False)
-            return replace(found, precision=self.card["spec"]["precision"])
-        except (TypeError, KeyError, CacheError, ModelError):
-            raise RunError(
-                f"no word in {self.path}/card.json on how its backbone was asked for: extract and fit again"
-            ) from None
-
-    @property
-    def spec(self) -> Spec:
-        """Of the features that its head takes.
-
-        Raises
-        ------
-        CacheError
-            If the card's is of another version, or none.
-        """
-        return Spec.from_json(self.card["spec"])
-
-    @property
-    def source(self) -> Path:
-        """The images that it was trained on, where they are now: they may have moved together with the run."""
-        told, home = self.card["dataset"], self.path.absolute()
-        recorded, place = Path(told["source"]), told.get("place")
-        candidates = [recorded, home.parents[1] / recorded.name]  # the latter of cards without a place
-        if isinstance(place, str):
-            candidates.insert(0, Path(os.path.normpath(home / place)))
-        return next((path for path in candidates if path.exists()), recorded)
-
-    @contextmanager
-    def needing_weights(self) -> Iterator[None]:
-        """Convert the error of a weights file that is nowhere into one that says which it is."""
-        try:
-            yield
-        except WeightsUnavailable as error:
-            if _is_there(self.request):
-                raise
-            raise self._kept.missing() from error
-
-    @property
-    def _kept(self) -> RecordedRequest:
-        return RecordedRequest(self.card["request"], self.path)
-
-    def _store(self, cache: Path) -> Store:
-        return FeatureCache(cache).store(self.spec)
+        return located_request(self.path, self.card)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -414,13 +351,6 @@ def write_run(
     return Run(path, card)
 
 
-def relative_to(path: str | os.PathLike[str], folder: Path) -> str | None:
-    """Return a path relative to a folder, for both to be moved together; None between two drives of Windows."""
-    with suppress(ValueError):
-        return Path(os.path.relpath(os.path.abspath(path), folder.absolute())).as_posix()
-    return None
-
-
 def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
     """Make the folder of a run that takes long; it becomes a run by `write_run`.
 
@@ -444,11 +374,6 @@ def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
 def dated(name: str) -> str:
     """Return a run's name: the time, then `name`."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-
-
-def _is_there(request: Request) -> bool:
-    """Whether the weights of a request are no file, or one that is there."""
-    return request.file is None or request.file.is_file()
 
 
 def _rename(temporary: Path, home: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones.request import Request, looks_like_file
-from bottleneck.errors import WeightsUnavailable
+from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.files import file_sha256
 
 _KEY = "weights_file"
@@ -127,6 +127,20 @@ class RecordedRequest:
         with suppress(OSError):
             return file_sha256(path) == self.sha256
         return False
+
+
+def asked_in(value: dict[str, Any] | None, home: Path, folders: Iterable[Path], precision: str) -> Request | None:
+    """Return the request that a folder holds, in a precision, as `RecordedRequest.located` does; None of no request."""
+    with suppress(TypeError, ModelError):
+        return None if value is None else replace(RecordedRequest(value, home).located(folders), precision=precision)
+    return None
+
+
+def recorded_at(value: dict[str, Any] | None, before: Path, after: Path) -> dict[str, Any] | None:
+    """Return the JSON of a request that one folder holds as another is to hold it."""
+    with suppress(TypeError, ModelError):
+        return value and RecordedRequest(value, before).at(after)
+    return value
 
 
 def described(request: Request, sha256: str | None, home: Path) -> dict[str, Any]:

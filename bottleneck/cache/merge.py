@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bottleneck.backbones.tuned import keep_tuned, kept_tuned
+from bottleneck.backbones.weights_files import recorded_at
 from bottleneck.cache.index import Index
 from bottleneck.cache.scans import merge_scans
 from bottleneck.cache.shard import Rows, read_shard
@@ -117,7 +118,7 @@ def _take(ours: Store, index: Index, rows: Rows, path: Path, done: Merge) -> Non
 
 def _take_request(ours: Store, theirs: Store) -> None:
     """Keep how their backbone was asked for, where nobody has asked here."""
-    request = theirs.request_at(ours.folder)
+    request = recorded_at(theirs.request(), theirs.folder, ours.folder)
     if request and ours.folder.is_dir() and ours.request() is None:
         with suppress(OSError):
             ours.remember_request(request)

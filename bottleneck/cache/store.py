@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
-from bottleneck.backbones.weights_files import RecordedRequest
+from bottleneck.backbones.weights_files import asked_in
 from bottleneck.cache.compact import join_small
 from bottleneck.cache.finding import the_one
 from bottleneck.cache.index import Index, load_entry, save_entry
@@ -23,7 +23,7 @@ from bottleneck.cache.recent import Entry
 from bottleneck.cache.rooms import ACTIVATIONS, FEATURES, remedy
 from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
 from bottleneck.cache.stream import Stream
-from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, ModelError, NewerShard, ShardError
+from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, write_json
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests
@@ -312,21 +312,8 @@ class Store:
 
     def asked(self) -> Request | None:
         """Return `request` as what it is, with its weights file where that is now; None where it is not known."""
-        value = self.request()
-        with suppress(TypeError, ModelError):
-            if value is not None:
-                found = RecordedRequest(value, self.folder).located(
-                    self.folder.absolute().parents[1:3]
-                )  # the cache, and beside it
-                return replace(found, precision=self.spec.precision)
-        return None
-
-    def request_at(self, folder: Path) -> dict[str, Any] | None:
-        """Return `request` as JSON that is to be kept in another folder."""
-        value = self.request()
-        with suppress(TypeError, ModelError):
-            return None if value is None else RecordedRequest(value, self.folder).at(folder)
-        return value
+        around = self.folder.absolute().parents[1:3]  # the cache, and what it lies in
+        return asked_in(self.request(), self.folder, around, self.spec.precision)
 
     def _names(self) -> list[str]:
         try:

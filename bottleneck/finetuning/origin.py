@@ -17,6 +17,7 @@ from bottleneck.images.splits import Shares
 from bottleneck.leaks import find_leaks, one_label
 from bottleneck.parts import check_labels, held_out
 from bottleneck.ranking import Choice
+from bottleneck.run_request import located_request, located_source, needing_weights
 from bottleneck.runs import Run, find_run, list_runs, runs_here
 from bottleneck.selection import select
 from bottleneck.utils.paths import expanded
@@ -68,7 +69,7 @@ class Origin:
         ModelError
             If they are not to be had.
         """
-        with self.run.needing_weights() if self.run else nullcontext():
+        with needing_weights(self.run.path, self.run.card) if self.run else nullcontext():
             found = load(self.request)
         whole = found.whole
         assert whole is not None
@@ -109,7 +110,7 @@ def handed_back(
     if lacking:
         raise RunError(f"expected {', '.join(lacking)} in {chosen.path}/card.json, found none: fit again")
     selected = select(
-        images if images is not None else chosen.source,
+        images if images is not None else located_source(chosen.path, card),
         model=f"{card['spec']['backbone'].replace('/', '_')}-{card['fingerprint'][:8]}",
         cache=cache,
         runs=runs,
@@ -125,7 +126,7 @@ def handed_back(
         )
     return Origin(
         run=chosen,
-        request=replace(chosen.asked(expanded(cache)), precision="fp32"),
+        request=replace(located_request(chosen.path, card, expanded(cache)), precision="fp32"),
         store=selected.store,
         dataset=selected.dataset,
         usable=usable,
@@ -242,7 +243,7 @@ def _is_on(run: Run, images: "str | os.PathLike[str] | Dataset | None") -> bool:
     dataset = run.card["dataset"]
     if isinstance(images, Dataset):
         return bool(dataset.get("images_digest") == images.content_digest())
-    return bool(dataset.get("source") == os.path.abspath(expanded(images)))
+    return os.path.abspath(expanded(images)) in (dataset.get("source"), str(located_source(run.path, run.card)))
 
 
 def _task(run: Run) -> tuple[object, object]:

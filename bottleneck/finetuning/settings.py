@@ -12,7 +12,8 @@ from bottleneck.errors import RunError
 from bottleneck.files import read_json, write_json
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.runs import SETTINGS, relative_to
+from bottleneck.run_request import relative_to
+from bottleneck.runs import SETTINGS
 from bottleneck.utils.paths import expanded
 
 LAST = "last"
