@@ -19,7 +19,7 @@ IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for 
 @pytest.fixture
 def run(folder, monkeypatch):
     tiny.use(monkeypatch)
-    extract(folder(IMAGES), model="tiny")
+    extract(folder(IMAGES))
     return fit()
 
 
@@ -91,7 +91,7 @@ def test_what_a_run_and_an_export_say_of_a_csv_can_be_joined_to_it(run):
     Path("sub").mkdir()
     rows = [f"./../{path},{Path(path).parent.name}" for path in sorted(map(str, Path("images").rglob("*.jpg")))]
     Path("sub/list.csv").write_text("path,label\n" + "\n".join([*rows, "../gone.jpg,b"]) + "\n")
-    done = extract("sub/list.csv", model="tiny")
+    done = extract("sub/list.csv")
     cells = {row.split(",")[0] for row in rows}
     held_out = [line.split(",")[0] for line in (fit().path / "predictions.csv").read_text().splitlines()[1:]]
     assert held_out
@@ -106,7 +106,7 @@ def test_columns_that_were_named_are_known_of_a_table_and_can_be_named_anew(run)
     Path("list.csv").write_text("file,kind\n" + "\n".join(rows) + "\n")
     with pytest.raises(ImagesError, match="--path-column file"):
         predict("list.csv")
-    extract("list.csv", model="tiny", path_column="file", label_column="kind")
+    extract("list.csv", path_column="file", label_column="kind")
     found = predict("list.csv")
     assert [item.path for item in found] == [row.split(",")[0] for row in rows]
     assert found.given.labels == tuple(row.split(",")[1] for row in rows)

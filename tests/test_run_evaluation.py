@@ -25,7 +25,7 @@ NEW = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for num
 @pytest.fixture
 def run(folder, monkeypatch):
     tiny.use(monkeypatch)
-    extract(folder(IMAGES), model="tiny")
+    extract(folder(IMAGES))
     return fit()
 
 
@@ -142,7 +142,7 @@ def test_images_without_labels_are_an_error(run, new, images):
 def test_names_that_differ_in_their_accents_alone_are_one(folder, monkeypatch):
     tiny.use(monkeypatch)
     names = {"a": "e\u0301t\u00e9", "b": "b"}
-    extract(folder({path.replace("a/", names["a"] + "/"): seed for path, seed in IMAGES.items()}), model="tiny")
+    extract(folder({path.replace("a/", names["a"] + "/"): seed for path, seed in IMAGES.items()}))
     fit()
     found = evaluate(folder({path.replace("a/", "\u00e9te\u0301/"): seed for path, seed in NEW.items()}, name="new"))
     assert found.unknown_labels == {}

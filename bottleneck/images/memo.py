@@ -71,8 +71,8 @@ class Memo:
     @property
     def is_ours_to_write(self) -> bool:
         """Whether the system lets this user write it; the folder too, where SQLite keeps a journal meanwhile."""
-        folder = next(one for one in self.path.absolute().parents if one.exists())
-        return os.access(folder, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
+        folder = next(one for one in self.path.absolute().parents if os.path.exists(one))
+        return os.access(folder, os.W_OK) and (not os.path.exists(self.path) or os.access(self.path, os.W_OK))
 
     def _replace(self, rows: list[tuple[bytes, bytes, bytes]]) -> None:
         """Put a copy in the place of a file that belongs to another user of a folder that both may write to."""

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _text(path: Path) -> str:
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ImagesError(f"{path}: expected UTF-8, found UTF-16; save the table as CSV UTF-8")
-    text = data.decode("utf-8-sig", "surrogateescape").replace("\0", _NUL)
+    text = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").replace("\0", _NUL)
     first, end, rest = text.partition("\n")
     return rest if end and first.strip()[:-1].lower() == "sep=" else text  # Excel's line on its delimiter
 
