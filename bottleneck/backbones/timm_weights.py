@@ -130,7 +130,8 @@ def _from_kept(name: str, file: Path, sized: dict[str, Any]) -> nn.Module:
 @contextmanager
 def _download_settings(*, hashed: bool) -> Iterator[None]:
     """Let timm show its progress and check the hash that a file has in its name, while it downloads."""
-    before = timm.models._builder._DOWNLOAD_PROGRESS, timm.models._builder._CHECK_HASH
+    settings = getattr(timm.models, "_builder", None)  # which has setters only; both are off unless somebody set them
+    before = [getattr(settings, name, False) for name in ("_DOWNLOAD_PROGRESS", "_CHECK_HASH")]
     timm.models.set_pretrained_download_progress(True)
     timm.models.set_pretrained_check_hash(hashed)
     try:

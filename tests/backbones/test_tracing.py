@@ -188,6 +188,68 @@ def test_multiply_adds_of_fused_attention(device):
     assert trace(Attention(fused=True).eval().to(device), images(device))[""].macs == 2 * 2 * 64 * 64 * 8
 
 
+HEADS = {  # arguments of attention between 64 tokens in 2 heads of 4 numbers each
+    "plain": {},
+    "masked": {"attn_mask": torch.zeros(64, 64)},
+    "causal": {"is_causal": True},
+    "scaled": {"scale": 0.5},
+    "with a dropout": {"dropout_p": 0.1},
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", HEADS)
+def test_multiply_adds_of_attention_are_the_same_whatever_kernel_it_may_take(device, dtype, kind):
+    class Heads(nn.Module):
+        def forward(self, given: Tensor) -> Tensor:
+            tokens = given.to(dtype).mean(1).flatten(1)[:, None, :, None].repeat(1, 2, 1, 4)
+            options = {
+                name: value.to(device, dtype) if isinstance(value, Tensor) else value
+                for name, value in HEADS[kind].items()
+            }
+            return functional.scaled_dot_product_attention(tokens, tokens, tokens, **options)
+
+    assert trace(Heads(), images(device))[""].macs == 2 * 2 * (2 * 64 * 64 * 4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("weights", [True, False])
+def test_multiply_adds_of_multi_head_attention_with_and_without_its_weights(device, weights):
+    class Weighed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, given: Tensor) -> Tensor:
+            tokens = given.mean(1).flatten(1)[:, :, None].repeat(1, 1, 8)
+            return self.attention(tokens, tokens, tokens, need_weights=weights)[0]
+
+    found = trace(Weighed().eval().to(device), images(device))
+
+    assert found[""].macs == 2 * (4 * 64 * 8 * 8 + 2 * 64 * 64 * 8)
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "swin_v2_t", "maxvit_t", "convnext_tiny", "resnet50"])
+def test_multiply_adds_are_those_that_torchvision_publishes(name):
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name, weights=None).eval()
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    size, published = weights.transforms().crop_size[0], weights.meta["_ops"]  # in 1e9
+
+    assert trace(network, images("meta", 1, size))[""].macs / 1e9 == pytest.approx(published, abs=6e-4)
+
+
+def test_the_choice_of_attentions_kernel_is_as_it_was_before():
+    flash = torch.backends.cuda.flash_sdp_enabled()
+    torch.backends.cuda.enable_flash_sdp(not flash)
+    try:
+        trace(Net(), images())
+        assert torch.backends.cuda.flash_sdp_enabled() is not flash
+    finally:
+        torch.backends.cuda.enable_flash_sdp(flash)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_layers_of_a_transformer_run_one_by_one(device):
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)

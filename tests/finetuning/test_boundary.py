@@ -1,3 +1,6 @@
+from collections import OrderedDict
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
@@ -262,28 +265,58 @@ def test_a_weight_that_is_read_without_running_its_module():
 class Several(nn.Module):
     """The boundary gives one tensor, and a module before it gives several in a structure."""
 
-    def __init__(self):
+    def __init__(self, kind):
         super().__init__()
         self.stem, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
-        self.split = _Split()
-        self.join = _Join()
+        self.split = _Split(kind)
+        self.join = _Join(kind)
 
     def forward(self, images):
         return self.fc(self.last(self.join(self.split(self.stem(images)), kind="x")).mean((2, 3)))
 
 
+class _Halves(NamedTuple):
+    one: torch.Tensor
+    other: torch.Tensor
+
+
+STRUCTURES = {  # how two tensors are put together, and taken apart
+    "a dictionary of lists": (
+        lambda a, b: {"a": a, "rest": [b, 5, None]},
+        lambda found: (found["a"], found["rest"][0]),
+    ),
+    "a tuple of tuples": (lambda a, b: ((a,), (None, b)), lambda found: (found[0][0], found[1][1])),
+    "an ordered dictionary": (lambda a, b: OrderedDict(x=a, y=b), lambda found: tuple(found.values())),
+    "a named tuple": (_Halves, lambda found: (found.one, found.other)),
+    "torch.max": (
+        lambda a, b: torch.max(torch.stack([a, b]), 0),
+        lambda found: (found.values, found[0]),
+    ),
+    "one tensor": (lambda a, b: torch.stack([a, b], 1), lambda found: (found[:, 0], found[:, 1])),
+}
+
+
 class _Split(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.together = STRUCTURES[kind][0]
+
     def forward(self, values):
-        return {"a": values[:, :2], "rest": [values[:, 2:], 5, None]}
+        return self.together(values[:, :2], values[:, 2:])
 
 
 class _Join(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.apart = STRUCTURES[kind][1]
+
     def forward(self, parts, *, kind):
-        return torch.cat([parts["a"], parts["rest"][0]], dim=1)
+        return torch.cat(self.apart(parts), dim=1)
 
 
-def test_outputs_of_any_structure_are_stood_in_for():
-    network = made(Several(), 4)
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_outputs_of_any_structure_are_stood_in_for(kind):
+    network = made(Several(kind), 4)
     found, chosen = found_in(network, unfreeze=("last",))
     assert found.module == "join"
     check(network, found, chosen, pixels(network))
