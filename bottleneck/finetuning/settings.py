@@ -103,7 +103,7 @@ def load_settings(path: Path) -> Settings:
             raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r}")
         value.pop("folder", None)
         places = value.pop("places", {})
-        value.update((name, _found(path, value[name], places.get(name))) for name in _PLACES if value[name])
+        value.update((name, _found(path, value[name], places.get(name))) for name in _PLACES if value.get(name))
         return Settings(**{**value, "recipe": Recipe(**value["recipe"])})
     except RunError:
         raise
