@@ -242,9 +242,7 @@ def _given(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: s
         return images
     if isinstance(images, Dataset):
         return given_by(images)
-    if isinstance(images, str | bytes | os.PathLike):
-        images = [images]
-    elif hasattr(images, "columns"):
+    if hasattr(images, "columns"):
         return given_in_memory(listed_frame(images, columns))
 
     def columns_at(table: Path) -> Columns:
@@ -252,7 +250,8 @@ def _given(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: s
         known = columns_of(expanded(cache), table)
         return Columns(path=columns.path or known.path, label=columns.label or known.label)
 
-    return list_given([os.fsdecode(path) for path in images], columns=columns_at, exclude=(cache, runs))
+    paths = Arguments(ImagesError).paths("images", os.fsdecode(images) if isinstance(images, bytes) else images)
+    return list_given(list(paths), columns=columns_at, exclude=(cache, runs))
 
 
 def _prediction(found: Classified, row: int, top: int) -> Prediction:

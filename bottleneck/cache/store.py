@@ -26,7 +26,8 @@ from bottleneck.cache.stream import Stream
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, write_json
 from bottleneck.images.digest import signature
-from bottleneck.images.keys import Digests
+from bottleneck.images.keys import Digests, digests_of
+from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import one_line
 
@@ -106,6 +107,7 @@ class FeatureCache:
         CacheError
             If there is none, or more than one.
         """
+        name = Arguments(CacheError).text("name", name)
         return the_one(self.stores(), name, f"{self.room} of {name!r} in {self.root}")
 
     def open(self, name: str) -> "Store":
@@ -186,7 +188,7 @@ class Store:
 
     def has(self, digests: Digests) -> NDArray[np.bool_]:
         """Return for each of ``(n, 32)`` digests whether its features are here."""
-        return self.index().has(digests)
+        return self.index().has(digests_of(digests))
 
     def missing(self, digests: Digests) -> NDArray[np.intp]:
         """Return the rows of ``(n, 32)`` digests whose features are not here."""
@@ -215,11 +217,12 @@ class Store:
         The shards that hold them are read whole, several at once, and proven before a row is served; a damaged one is
         moved to ``quarantine/``, and its images are missing from then on, unless another shard has them too.
         """
+        digests = digests_of(digests)
         return read_rows(self.index(), digests, self._blocks, self._quarantine, as_stored=as_stored, where=self.folder)
 
     def stream(self, digests: Digests) -> Stream:
         """Return the features of the given images, each once, to be read again and again without being held."""
-        return Stream(self.folder, self.spec, digests, self.index, self._quarantine)
+        return Stream(self.folder, self.spec, digests_of(digests), self.index, self._quarantine)
 
     def append(self, digests: Digests, features: NDArray[Any]) -> list[str]:
         """Commit features ``(n, d)`` of n images; when this returns they survive any kill.
@@ -236,7 +239,7 @@ class Store:
         CacheError
             If they cannot be written, or a feature is not finite.
         """
-        digests, features = np.asarray(digests), np.asarray(features)
+        digests, features = np.atleast_1d(digests), np.atleast_1d(features)
         step = max(1, _SHARD_BYTES // max(1, features[:1].nbytes))
         names = [
             self.commit(Rows(digests[start : start + step], features[start : start + step]))

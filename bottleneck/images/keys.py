@@ -1,11 +1,35 @@
 """Sorting and finding digests by the million."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.errors import CacheError
+from bottleneck.utils.arguments import shown
+
 Digests = NDArray[np.uint8]  # (n, 32): row i is the SHA-256 of image i
+
+
+def digests_of(value: Any) -> Digests:
+    """Return digests as a caller passes them, as an array ``(n, 32)``.
+
+    Raises
+    ------
+    CacheError
+        If they are no such array, nor lists of such numbers.
+    """
+    try:
+        found = np.asarray(value)
+        if not found.size:
+            return np.empty((0, 32), np.uint8)
+        plain = found.astype(np.uint8, copy=False)
+        if found.ndim == 2 and found.shape[1] == 32 and (plain is found or np.array_equal(plain, found)):
+            return plain
+    except (TypeError, ValueError):
+        pass
+    raise CacheError(f"expected digests of shape (n, 32), whole numbers from 0 to 255, got {shown(value)}")
 
 
 def as_digests(keys: Sequence[bytes]) -> Digests:

@@ -15,7 +15,7 @@ from bottleneck.images.columns import Columns, read_header
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.folders import Found
 from bottleneck.images.splits import split_named
-from bottleneck.utils.arguments import plain
+from bottleneck.utils.arguments import plain, shown
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import is_unicode
 
@@ -116,6 +116,8 @@ def listed(
     in_memory = images is not None and not isinstance(images, str | os.PathLike | Dataset)
     rows = images if in_memory else paths
     if rows is None:
+        if isinstance(labels, str | bytes) or not (_is_flag(labels) or isinstance(labels, Iterable)):
+            raise ImagesError(f"expected labels to be True or False, got {shown(labels)}")
         if not _is_flag(labels) or splits is not None or groups is not None:
             raise ImagesError("expected paths= beside labels=, splits= or groups=, got none")
         return None

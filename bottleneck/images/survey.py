@@ -17,6 +17,7 @@ from bottleneck.images.listing import Listing
 from bottleneck.images.naming import examples, from_images
 from bottleneck.images.splits import Shares
 from bottleneck.images.table import find_listed, is_table
+from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import look_alikes
 
@@ -140,7 +141,8 @@ def survey(
     """
     source = expanded(images)
     home = None if cache is None else expanded(cache)
-    skip = {expanded(folder).resolve() for folder in (*exclude, *([home] if home else []))}
+    skipped = Arguments(ImagesError).paths("exclude", exclude)
+    skip = {folder.resolve() for folder in (*map(expanded, skipped), *([home] if home else []))}
     named = columns or Columns()
     if named and not is_table(source):
         raise ImagesError(f"expected a table with {named.options()}, such as images.csv; {source} is none")

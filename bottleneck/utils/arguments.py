@@ -85,6 +85,10 @@ class Arguments:
         """Return one text, or several."""
         return self._several(name, value, lambda one: self.text(name, one))
 
+    def paths(self, name: str, value: Any) -> tuple[str, ...]:
+        """Return one path, or several, as texts."""
+        return self._several(name, value, lambda one: self.path(name, one))
+
     def optional(self, check: Callable[..., T], name: str, value: Any, **bounds: Any) -> T | None:
         """Return None, or what a check of the others returns."""
         return None if value is None else check(name, value, **bounds)

@@ -490,3 +490,43 @@ def test_a_folder_above_that_may_not_be_opened_is_no_hindrance(store, monkeypatc
 
 def test_the_shards_of_a_store_are_whole_files_that_read_shard_reads(store, spec):
     assert np.array_equal(read_shard(add(store, 1, 2), spec).features, features(1, 2))
+
+
+# --- digests and features as callers pass them ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("convert", [np.ndarray.tolist, lambda rows: rows.astype(np.int64), np.asfortranarray, list])
+def test_digests_may_be_any_list_or_array_of_their_numbers(store, convert):
+    add(store, 1, 2)
+
+    assert store.has(convert(digests(1, 3))).tolist() == [True, False]
+    assert np.array_equal(store.read(convert(digests(2, 1))), features(2, 1))
+    assert store.missing(convert(digests(3))).tolist() == [0]
+    assert store.stream(convert(digests(1))).shape == (1, D)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["x", 3, [1, 2], [[1] * 31], [[256] * 32], [[-1] * 32], [[0.5] * 32], [[None] * 32]], ids=repr
+)
+def test_what_are_no_digests_is_refused(store, wrong):
+    add(store, 1)
+    for ask in (store.has, store.missing, store.read, store.stream):
+        with pytest.raises(CacheError, match=r"expected digests of shape \(n, 32\)"):
+            ask(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [("a", "b"), ([1, 2], [3]), (digests(1), 3.0), (digests(1), features(1).tolist())], ids=repr
+)
+def test_what_is_no_row_is_not_committed(store, wrong):
+    with pytest.raises(CacheError, match="expected"):
+        store.append(*wrong)
+
+    assert store.shards() == []
+
+
+def test_no_digests_are_none(store):
+    add(store, 1)
+
+    assert store.has([]).shape == (0,)
+    assert store.read([]).shape == (0, D)

@@ -165,6 +165,19 @@ def test_what_are_no_texts_is_refused(value):
         check.texts("layer", value)
 
 
+@pytest.mark.parametrize(
+    "value", ["a", pathlib.Path("a"), np.str_("a"), ["a"], (pathlib.Path("a"),), np.array(["a"])], ids=repr
+)
+def test_paths_of_any_kind_are_a_tuple_of_str(value):
+    assert check.paths("exclude", value) == ("a",)
+
+
+@pytest.mark.parametrize("value", [3, b"a", None, ["a", None], {"a": 1}], ids=repr)
+def test_what_are_no_paths_is_refused(value):
+    with pytest.raises(HeadError, match="expected exclude to be"):
+        check.paths("exclude", value)
+
+
 def test_none_is_none_where_it_may_be():
     assert check.optional(check.whole, "epochs", None, least=1) is None
     assert check.optional(check.whole, "epochs", np.int8(4), least=1) == 4
