@@ -203,7 +203,7 @@ def default_head(runs: str | os.PathLike[str], images: "str | os.PathLike[str] |
     RunError
         If all runs were made in other folders, on several data sets.
     """
-    fits = [run for run in runs_here(list_runs(runs), runs) if not run.is_tuned]
+    fits = runs_here([run for run in list_runs(runs) if not run.is_tuned], runs)
     if not fits:
         raise TuningError(
             f"expected a run in {runs} whose head is handed back, found none: `bottleneck extract IMAGES` and "

@@ -44,8 +44,9 @@ def make_images(root: Path, counts: dict[str, int] = COUNTS, classes: tuple[str,
 
 
 def fitted(root: Path, images: Path, head: str = "logistic", model: str = MODEL, **options: object) -> Run:
-    """Extract and fit below a folder."""
-    with warnings.catch_warnings():
+    """Extract and fit in a folder."""
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
         warnings.simplefilter("ignore", BottleneckWarning)
         extract(
             images, model=model, weights="none", crop=CROP, resize=CROP, engine="torch", precision="fp32",

@@ -348,7 +348,9 @@ def test_unknown_names_get_the_nearest_and_the_stages(run):
 def test_another_run_that_has_the_module_is_named(home, original):
     images = original / "images"
     fitted(home, images, model="squeezenet1_1")
-    with pytest.raises(UnknownModule, match=r"resnet18 has a layer4: --run \d+-\d+-resnet18-logistic fine-tunes that"):
+    with pytest.raises(
+        UnknownModule, match=r"resnet18 has a layer4: --run \d+-\d+-images-resnet18-logistic fine-tunes that"
+    ):
         finetune(recipe=SHORT)
 
 
