@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -34,6 +35,14 @@ def some(classes: int, seed: int = 0, n: int = 150, d: int = 8) -> tuple[np.ndar
     codes = np.minimum(random.geometric(0.5, n) - 1, classes - 1)
     centres = np.random.default_rng(7).normal(size=(classes, d))
     return random.normal(size=(n, d)).astype(np.float32) + centres[codes], np.array(["ant", "bee", "cat", "dog"])[codes]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _array_api() -> Iterator[None]:
+    """Let scikit-learn check arrays under its `array_api_dispatch`, too, and not skip that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCIPY_ARRAY_API", "1")
+        yield
 
 
 @parametrize_with_checks([make() for make in ALL])
