@@ -74,8 +74,21 @@ def _imports(frame: FrameType | None) -> bool:
 def _unraisable(found: "sys.UnraisableHookArgs") -> None:
     """Raise an interrupt again that came where nothing can be raised: in a destructor or a callback."""
     if isinstance(found.exc_value, KeyboardInterrupt) and _received:
-        again = threading.Timer(_SOON, os.kill, (os.getpid(), _received.pop()[0]))
+        _send_again(_received.pop()[0])
+    else:
+        sys.__unraisablehook__(found)
+
+
+def _send_again(number: int) -> None:
+    """Send a signal in a moment, when what has swallowed it is over."""
+    delay = _SOON
+    while True:
+        again = threading.Timer(delay, os.kill, (os.getpid(), number))
         again.daemon = True
-        again.start()
-        return
-    sys.__unraisablehook__(found)
+        try:
+            again.start()
+        except KeyboardInterrupt:  # it came while this thread waited for the other to start
+            _received.clear()
+            delay *= 2
+        else:
+            return

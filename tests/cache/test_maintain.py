@@ -150,7 +150,7 @@ def test_a_spec_that_is_gone_is_damage_that_info_tells_too(cache, store):
 
 
 def test_a_cache_that_is_not_there_is_not_verified(cache):
-    with pytest.raises(CacheError, match="expected a cache"):
+    with pytest.raises(CacheError, match=r"there is no folder .*: `bottleneck extract IMAGES` makes it"):
         verify(cache)
 
 

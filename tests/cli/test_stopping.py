@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+LISTENS = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # where these tests are in the background, too
 SAYS = "Stopped. What was committed is kept; the same command goes on from there.\n"
 
 
@@ -17,6 +18,7 @@ def in_the_command(body: str, *words: str, **settings: str) -> subprocess.Comple
     """Run `bottleneck cache info` with another body in a process of its own."""
     code = (
         "import os, signal, sys\n"
+        f"{LISTENS}"
         "from bottleneck.cache import maintain\n"
         "from bottleneck.cli import main\n"
         "def send(number=signal.SIGINT): os.kill(os.getpid(), number)\n"

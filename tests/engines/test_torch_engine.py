@@ -321,7 +321,7 @@ def test_a_batch_without_memory_for_it_is_a_model_error(spec, batch_size, advice
     backbone = Backbone(Greedy(), spec, 3 * 28 * 28)
     engine = TorchEngine(backbone, precision="bf16", batch_size=batch_size, device="cpu")
 
-    with pytest.raises(ModelError, match=rf"for {batch_size} images at once: add --batch-size {advice}$"):
+    with pytest.raises(ModelError, match=rf"for {batch_size} images? at once: add --batch-size {advice}$"):
         engine(pixels(1, 28))
 
 
