@@ -38,9 +38,9 @@ def test_a_damaged_file_and_a_newer_one_are_refused(tmp_path, monkeypatch):
     (tmp_path / IMAGES).write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
     with pytest.raises(RunError, match="cannot read"):
         load_run_images(tmp_path)
-    monkeypatch.setattr("bottleneck.run_images.VERSION", 2)
-    images([0]).save(tmp_path)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("bottleneck.run_images.VERSION", 2)
+        images([0]).save(tmp_path)
     with pytest.raises(RunError, match="version 1"):
         load_run_images(tmp_path)
 

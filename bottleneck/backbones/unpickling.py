@@ -92,7 +92,7 @@ class Name(NamedTuple):
         if "." in self.name:  # a method
             return False
         if package in sys.stdlib_module_names and package != "__main__":
-            return self.module in _PLAIN_MODULES
+            return package in _PLAIN_MODULES  # pathlib._local of Python 3.13 is pathlib
         return package in _PLAIN_PACKAGES or self.name[:1] != self.name[:1].lower()
 
 

@@ -262,6 +262,18 @@ def test_a_pickle_cannot_change_the_classes_of_this_process(tmp_path, target, at
     assert getattr(read_plain(archive), "marked", None) is None  # nor what a later file is read with
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"], ids=["to Python 3.12", "of Python 3.13"])
+def test_paths_of_any_python_do_no_harm(tmp_path, module):
+    called = f"c{module}\nPosixPath\n".encode() + pickle.dumps("/out", 2)[2:-1] + b"\x85R"
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as file:
+        file.writestr("w/data.pkl", b"\x80\x02" + called + b".")
+
+    found = read_plain(tmp_path / "w.pth")
+
+    assert isinstance(found, Inert)
+    assert found.kind == (module, "PosixPath")
+
+
 def test_what_is_not_loaded_keeps_its_items_and_its_state(tmp_path):
     torch.save(Config(lr=0.1), tmp_path / "w.pth")
 

@@ -292,9 +292,9 @@ def test_many_small_shards_of_before_are_joined_by_the_next_commit(store, quick,
 
 
 def test_reading_alone_joins_nothing_and_writes_nothing(store, quick, monkeypatch):
-    monkeypatch.setattr(bottleneck.cache.store, "join_small", lambda *_: None)
-    one_by_one(store, range(40))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(bottleneck.cache.store, "join_small", lambda *_: None)
+        one_by_one(store, range(40))
     before = files(store.folder)
     assert served(store, *range(40))
 

@@ -85,10 +85,11 @@ def test_the_axes(count, monkeypatch):
 
 def test_the_line_of_the_head_is_drawn_where_there_was_one(monkeypatch):
     for head in (True, False):
-        for one, level in zip(axes(3, monkeypatch, head), (1.5, 50.0), strict=True):
+        with monkeypatch.context() as patch:
+            drawn = axes(3, patch, head)
+        for one, level in zip(drawn, (1.5, 50.0), strict=True):
             lines = [line for line in one.lines if line.get_label() == "where it began (validation)"]
             assert [line.get_ydata()[0] for line in lines] == ([level] if head else [])
-        monkeypatch.undo()
 
 
 def test_equal_curves_give_equal_bytes():

@@ -236,11 +236,10 @@ def test_a_resumed_run_comes_to_the_same_weights(home, changes):
 
 
 def test_killed_before_the_first_checkpoint_it_begins_again(home, monkeypatch):
-    monkeypatch.setattr(module, "train", lambda *_: (_ for _ in ()).throw(Killed()))
-    with pytest.raises(Killed):
-        finetune(recipe=replace(SHORT, epochs=1))
-    monkeypatch.undo()
-    os.chdir(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            finetune(recipe=replace(SHORT, epochs=1))
     seen = Seen()
     done = finetune(resume="last", watch=seen)
     assert seen.only(Outline)[0].resumed is None

@@ -90,10 +90,10 @@ def test_reading_writes_nothing(place: Path) -> None:
 
 
 def test_reading_makes_no_memo_anew_that_another_process_removes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os.path, "exists", lambda path: True)  # it was there a moment ago
-    memo = Memo(place, "things_1")
-    assert memo.all() == memo.get([b"one"]) == {}
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "exists", lambda path: True)  # it was there a moment ago
+        memo = Memo(place, "things_1")
+        assert memo.all() == memo.get([b"one"]) == {}
     assert not place.exists()
 
 
