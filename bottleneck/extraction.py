@@ -100,6 +100,24 @@ class Extraction:
         return sum(self.dataset.ignored.values())
 
 
+class NothingUsable(ImagesError):
+    """None of the images can be used.
+
+    Parameters
+    ----------
+    done : Extraction
+        Whose failures say why of each.
+    """
+
+    def __init__(self, done: Extraction) -> None:
+        counts = ", ".join(f"{len(group)} {code}" for code, group in by_reason(done.failures).items())
+        shown = "; ".join(f"{failure.path}: {failure.message}" for failure in done.failures[:3])
+        listed = f". {done.failures_table} lists all" if done.failures_table else ""
+        few = "the image cannot" if len(done.failures) == 1 else f"none of the {len(done.failures)} images can"
+        super().__init__(f"{few} be used ({counts}): {shown}{listed}")
+        self.done = done
+
+
 _PASSES = 3  # of which one is needed, unless features vanish
 
 
@@ -247,18 +265,12 @@ def extract(
         if not isinstance(images, Dataset):
             _warn_of_conflicts(dataset, conflicts_path(home.root, dataset.source) if remember else None)
         table = failures_path(home.root, dataset.source)
-        if not has.any():
-            raise _nothing_usable(failures, table if remember else None)
-        read_unknown(found.young())  # so that the next command need not
-        _keep_request(store, request, tuned)
-        if memory:
-            memory.done(dataset.labelled, store.name)
         first = dataset.first_rows()
         unique = int(has[first].sum())
         computed = len(work.computed)
         if shared:
             computed = int((has & ~shared.before.has(dataset.digests))[first].sum())
-        return Extraction(
+        done = Extraction(
             dataset=dataset,
             store=store,
             dim=filled.dim,
@@ -274,6 +286,13 @@ def extract(
             remarks=(*(pending.remarks if computed else ()), *(shared.remarks if shared else ())),
             restored=pending.restored,
         )
+        if not has.any():
+            raise NothingUsable(done)
+        read_unknown(found.young())  # so that the next command need not
+        _keep_request(store, request, tuned)
+        if memory:
+            memory.done(dataset.labelled, store.name)
+        return done
 
 
 @dataclass(frozen=True)
@@ -367,10 +386,3 @@ def _notes(dataset: Dataset, work: Work) -> tuple[Note, ...]:
         for row in rows
         if (digest := dataset.digests[row].tobytes()) in work.notes
     )
-
-
-def _nothing_usable(failures: tuple[Failure, ...], table: Path | None) -> ImagesError:
-    counts = ", ".join(f"{len(group)} {code}" for code, group in by_reason(failures).items())
-    shown = "; ".join(f"{failure.path}: {failure.message}" for failure in failures[:3])
-    listed = f". {table} lists all" if table else ""
-    return ImagesError(f"none of the {counted(len(failures), 'image')} can be used ({counts}): {shown}{listed}")

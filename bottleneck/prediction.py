@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bottleneck.cache.scans import columns_of
 from bottleneck.cache.store import Store
 from bottleneck.errors import ImagesError, RunError
-from bottleneck.extraction import Extraction, extract
+from bottleneck.extraction import Extraction, NothingUsable, extract
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.given import Given, given_by, given_in_memory, list_given
@@ -144,7 +144,7 @@ def predict(
     RunError
         If there is no such run, or its backbone cannot be rebuilt as it was.
     ImagesError
-        If there is no image, or none that can be used.
+        If there is no image.
     """
     top = Arguments(RunError).whole("top", top, least=1)
     columns = Columns(path=path_column, label=label_column)
@@ -222,8 +222,6 @@ def classify(
         if file in failed
     }
     unique = dict.fromkeys(digest for row, digest in enumerate(digests) if digest and row not in failures)
-    if not unique:
-        raise ImagesError(f"none of the {counted(len(given), 'image')} of {given.source} can be used")
     place = {digest: number for number, digest in enumerate(unique)}
     return Classified(
         run=run,
@@ -231,10 +229,16 @@ def classify(
         store=done.store,
         digests=digests,
         places=np.array([-1 if row in failures else place[digests[row]] for row in range(len(given))], np.intp),
-        probabilities=run.head.probabilities(done.store.read(as_digests(list(unique)))),
+        probabilities=_probabilities(run, done.store, list(unique)),
         failures=failures,
         remarks=done.remarks,
     )
+
+
+def _probabilities(run: Run, store: Store, digests: list[bytes]) -> NDArray[np.float64]:
+    if not digests:
+        return np.empty((0, len(run.head.classes)))
+    return run.head.probabilities(store.read(as_digests(digests)))
 
 
 def _given(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Given:
@@ -265,19 +269,22 @@ def _prediction(found: Classified, row: int, top: int) -> Prediction:
 
 
 def _features(run: Run, images: Dataset | Given, cache: Path, runs: Path, progress: Progress | None) -> Extraction:
-    """Fill the cache for `images` with the run's own backbone."""
+    """Fill the cache for `images` with the run's own backbone; it may be that none of them can be used."""
     request = located_request(run.path, run.card, cache)
-    with needing_weights(run.path, run.card):
-        done = extract(
-            images,
-            labels=False,
-            **request.options(),
-            cache=cache,
-            runs=runs,
-            remember=False,
-            spec=spec_of(run.card),
-            progress=progress,
-        )
+    try:
+        with needing_weights(run.path, run.card):
+            done = extract(
+                images,
+                labels=False,
+                **request.options(),
+                cache=cache,
+                runs=runs,
+                remember=False,
+                spec=spec_of(run.card),
+                progress=progress,
+            )
+    except NothingUsable as error:
+        done = error.done
     if done.store.spec.fingerprint != run.card["fingerprint"]:
         raise RunError(
             f"expected features of spec {run.card['fingerprint'][:16]}, on which the head of {run.path} was trained; "

@@ -26,6 +26,7 @@ from bottleneck.unseen import Unseen
 from bottleneck.utils.text import normal
 
 _SHOWN = 8  # names that a message lists
+_REASONS = 3  # of images that cannot be used
 _COPY = 3 * 4  # bytes of a feature with its copies
 
 
@@ -158,9 +159,11 @@ def _none_left(pool: Unseen, found: Classified) -> str:
             f"expected images that {found.run.name} was not trained on, found none: it, or the run that it is compared "
             f"with, was trained on all {left.trained_on} labelled images. Give others, its test images say"
         )
+    shown = "; ".join(f"{failure.path}: {failure.message}" for failure in list(found.failures.values())[:_REASONS])
+    reasons = f": {shown}" if shown else ""
     return (
         f"expected labelled images that can be used, found none: {left.unlabelled} have no label, {left.two_labels} "
-        f"have two, {left.failed} cannot be used"
+        f"have two, {left.failed} cannot be used{reasons}"
     )
 
 

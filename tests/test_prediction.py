@@ -10,7 +10,7 @@ from bottleneck.backbones.describe import describe
 from bottleneck.backbones.request import Request  # noqa: F401
 from bottleneck.cache.store import FeatureCache
 from bottleneck.comparison import compare
-from bottleneck.errors import BottleneckError, BottleneckWarning, ImagesError, RunError
+from bottleneck.errors import BottleneckError, BottleneckWarning, RunError
 from bottleneck.extraction import extract
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.fitting import fit
@@ -94,9 +94,19 @@ def test_images_that_cannot_be_used_keep_their_place_and_the_rest_is_predicted(r
     assert found.usable == (found[1],)
 
 
-def test_only_unusable_images_are_an_error(run, folder):
-    with pytest.raises(ImagesError, match="none of the 1"):
-        predict(folder({"bad.jpg": b"<html>"}, name="new"))
+@pytest.mark.parametrize("again", [False, True], ids=["first", "from memory"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_images_of_which_none_can_be_used_keep_their_places_too(run, folder, count, again):
+    new = folder({f"{number}.jpg": b"<html>" for number in range(count)}, name="new")
+    for _ in range(1 + again):
+        found = predict([new, "nowhere.jpg"])
+
+    assert [(Path(item.path).name, item.label) for item in found] == [
+        *((f"{number}.jpg", None) for number in range(count)),
+        ("nowhere.jpg", None),
+    ]
+    assert [item.failure.code for item in found] == ["not-an-image"] * count + ["unreadable"]
+    assert found.usable == ()
 
 
 def test_predicting_does_not_change_the_default_images(run, folder):

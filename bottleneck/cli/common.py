@@ -13,6 +13,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
+from bottleneck import errors
 from bottleneck.cli import stopping
 from bottleneck.cli.output import data_on_stdout, drawing, is_capable, is_terminal, put, put_json, say, width_of
 from bottleneck.errors import BottleneckError, BottleneckWarning, OtherFailed, WeightsMismatch
@@ -103,7 +104,7 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
                 raise
             if isinstance(error, WeightsMismatch) and not as_json:
                 _show_misfit(error)
-            _fail(type(error).__name__, str(error), as_json)
+            _fail(_kind(error), str(error), as_json)
         except click.ClickException:
             raise
         except Exception as error:
@@ -233,6 +234,11 @@ def stopped(message: str = "", *, as_json: bool = False) -> NoReturn:
         say()  # the terminal has written ^C
     say(message)
     sys.exit(stopping.exit_code())
+
+
+def _kind(error: Exception) -> str:
+    """Return the name of an error for --json: of one that only we catch, that of the public error it is one of."""
+    return next((kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__)), type(error).__name__)
 
 
 def _fail(kind: str, message: str, as_json: bool) -> None:

@@ -4,7 +4,7 @@ import csv
 
 import click
 
-from bottleneck.cli.common import at_home, command, data_file, layout_of, progress_bar
+from bottleneck.cli.common import at_home, command, data_file, give_up, layout_of, progress_bar
 from bottleneck.cli.output import say
 from bottleneck.garbage import no_collection
 
@@ -86,6 +86,8 @@ def predict(
     failures_list(found.failures)
     for remark in found.remarks:
         say(remark)
+    if not found.usable:
+        give_up(f"{'the image cannot' if len(found) == 1 else f'none of the {len(found)} images can'} be used")
     if not no_labels and (compared := summary(found)):
         summary_lines(compared, found.run)
     kind = "validated" if found.run.is_tuned else "cv"

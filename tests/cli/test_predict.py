@@ -1,0 +1,48 @@
+"""Rows for what cannot be used, and how the command ends, with a network that sees nothing."""
+
+import csv
+import json
+
+import pytest
+
+from tests import tiny
+from tests.cli.test_compare import run
+
+IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(20)}
+
+
+@pytest.fixture(autouse=True)
+def fitted(folder, monkeypatch):
+    tiny.use(monkeypatch)
+    run("extract", folder(IMAGES), "--model", "resnet18")
+    run("fit", "--head", "centroid")
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_row_for_each_path_even_where_none_can_be_used(folder, good):
+    new = folder({"bad.jpg": b"<html>", **dict.fromkeys(["good.jpg"][:good], 7)}, name="new")
+    given = [new, "nowhere.jpg", new / "bad.jpg"]
+
+    out, err = run("predict", *given, "--format", "csv", code=0 if good else 1)
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["path"] for row in rows] == [
+        f"{new}/bad.jpg", *[f"{new}/good.jpg"][:good], "nowhere.jpg", f"{new}/bad.jpg",
+    ]  # fmt: skip
+    assert [row["code"] for row in rows] == ["not-an-image", *[""][:good], "unreadable", "not-an-image"]
+    assert ("error: none of the 3 images can be used" in err) is not good
+
+    out, _ = run("predict", *given, "--json", code=0 if good else 1)
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [row["path"] for row in rows]
+
+
+def test_one_image_that_cannot_be_used_is_one_row(folder):
+    bad = folder({"bad.jpg": b"<html>"}, name="new") / "bad.jpg"
+    out, err = run("predict", bad, "--json", code=1)
+    assert json.loads(out)["error"]["code"] == "not-an-image"
+    assert err.endswith("error: the image cannot be used\n")
+
+
+def test_an_extraction_of_nothing_that_can_be_used_is_a_public_error(folder):
+    out, err = run("extract", folder({"bad.jpg": b"<html>"}, name="new"), "--no-labels", "--json", code=1)
+    assert json.loads(out)["error"]["type"] == "ImagesError"
+    assert "error: the image cannot be used (1 not-an-image)" in err
