@@ -22,6 +22,7 @@ from bottleneck.utils.text import one_line
 _FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
 _SCORED_ROWS = 10_000  # whose scores are calibrated on
 _LITTLE, _MUCH = 1_000_000, 64_000_000  # numbers
+_FOR_ONE_CORE = 3_000_000  # numbers; more cores bring less than a fifth
 _ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # that are tested, by dividing few rows into folds several times
 _NEXT_DIVISION = 1_000_003  # from the seed of a division to the next one's
 
@@ -233,10 +234,11 @@ def _as_sentence(name: str) -> Iterator[None]:
 def _threads(table: Table) -> AbstractContextManager[object]:
     """Return a context in which products of little are computed on one core.
 
-    The threads of BLAS wait for each other without rest: on a machine that has other work, a search of 0.7 s took 5.
+    The threads of BLAS wait for each other without rest: on a machine that has other work, a search of 0.7 s took 5, and
+    one of 2 s took 24.
     """
     n, d = table.shape
-    return threadpool_limits(1, "blas") if n * d < _LITTLE else nullcontext()
+    return threadpool_limits(1, "blas") if n * d < _FOR_ONE_CORE else nullcontext()
 
 
 def one_standard_error(fold_accuracy: NDArray[np.float64], *, repeats: int = 1) -> int:
