@@ -79,10 +79,12 @@ def test_no_path_is_an_error(run, images):
         predict(images)
 
 
-def test_paths_of_which_none_can_be_used_are_an_error(run, folder):
+def test_paths_of_which_none_can_be_used_are_rows_too(run, folder):
     folder({"bad.jpg": photo(1)[:200]}, name="new")
-    with pytest.raises(ImagesError, match="none of the 2"):
-        predict(["new/bad.jpg", "new/lost.jpg"])
+    found = predict(["new/bad.jpg", "new/lost.jpg"])
+    assert [(item.path, item.failure.code) for item in found] == [
+        ("new/bad.jpg", "corrupt"), ("new/lost.jpg", "unreadable"),
+    ]  # fmt: skip
 
 
 def test_what_a_run_and_an_export_say_of_a_csv_can_be_joined_to_it(run):
