@@ -83,7 +83,7 @@ def test_paths_of_which_none_can_be_used_are_rows_too(run, folder):
     folder({"bad.jpg": photo(1)[:200]}, name="new")
     found = predict(["new/bad.jpg", "new/lost.jpg"])
     assert [(item.path, item.failure.code) for item in found] == [
-        ("new/bad.jpg", "corrupt"), ("new/lost.jpg", "unreadable"),
+        ("new/bad.jpg", "truncated"), ("new/lost.jpg", "unreadable"),
     ]  # fmt: skip
 
 
