@@ -234,8 +234,8 @@ def _as_sentence(name: str) -> Iterator[None]:
 def _threads(table: Table) -> AbstractContextManager[object]:
     """Return a context in which products of little are computed on one core.
 
-    The threads of BLAS wait for each other without rest: on a machine that has other work, a search of 0.7 s took 5, one
-    of 2 s took 24.
+    The threads of BLAS wait for each other without rest: on a machine that has other work, a search of 0.7 s took 5,
+    one of 2 s took 24.
     """
     n, d = table.shape
     return threadpool_limits(1, "blas") if n * d < _FOR_ONE_CORE else nullcontext()
