@@ -123,7 +123,7 @@ def predict(
     images : path, sequence of paths, DataFrame or Dataset
         Folders, images and tables with a column ``path``, relative to the table. Labels do not change a prediction.
     run : path or Run, optional
-        A run's folder, or its name below `runs`; by default `bottleneck.runs.best_run`.
+        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.default_run`.
     cache, runs : path
         Features that are cached are used; others are computed and cached.
     top : int

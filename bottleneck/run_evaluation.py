@@ -52,7 +52,7 @@ def evaluate(
         Folders of class folders, with or without folders ``train``, ``val`` and ``test`` above them, and tables with
         columns ``path,label``.
     run : path or Run, optional
-        A run's folder, or its name below `runs`; by default `bottleneck.runs.best_run`.
+        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.default_run`.
     against : path or Run, optional
         Another run, for a paired test (McNemar) on the same images.
     cache, runs : path

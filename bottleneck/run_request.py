@@ -1,6 +1,5 @@
 """How the backbone of a run is asked for, and its images, wherever both have moved."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,6 +12,7 @@ from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import CacheError, ModelError, RunError, WeightsUnavailable
+from bottleneck.utils.paths import moved
 
 Card = dict[str, Any]
 
@@ -70,19 +70,8 @@ def needing_weights(path: Path, card: Card) -> Iterator[None]:
 
 def located_source(path: Path, card: Card) -> Path:
     """Return the images that a run was trained on, which may have moved together with it."""
-    told, home = card["dataset"], path.absolute()
-    recorded, place = Path(told["source"]), told.get("place")
-    candidates = [recorded, home.parents[1] / recorded.name]  # the latter of cards without a place
-    if isinstance(place, str):
-        candidates.insert(0, Path(os.path.normpath(home / place)))
-    return next((one for one in candidates if one.exists()), recorded)
-
-
-def relative_to(path: str | os.PathLike[str], folder: Path) -> str | None:
-    """Return a path relative to a folder, for both to be moved together; None between two drives of Windows."""
-    with suppress(ValueError):
-        return Path(os.path.relpath(os.path.abspath(path), folder.absolute())).as_posix()
-    return None
+    told = card["dataset"]
+    return moved(told["source"], told.get("place"), path, [path.absolute().parents[1]])
 
 
 def spec_of(card: Card) -> Spec:

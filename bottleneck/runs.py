@@ -25,8 +25,8 @@ from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, w
 from bottleneck.heads.head import Head, load_head
 from bottleneck.ranking import Choice, choose
 from bottleneck.run_images import RunImages, load_run_images
-from bottleneck.run_request import located_request, relative_to
-from bottleneck.utils.paths import expanded
+from bottleneck.run_request import located_request
+from bottleneck.utils.paths import expanded, relative_to
 from bottleneck.utils.text import one_line
 
 CARD_VERSION = 1
@@ -202,17 +202,6 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
         which = "it is left out" if len(problems) == 1 else f"{len(problems)} such runs are left out"
         warnings.warn(f"{problems[0]}; {which}", BottleneckWarning, stacklevel=3)
     return sorted(found, key=lambda run: (str(run.card.get("created")), run.name))
-
-
-def best_run(folder: str | os.PathLike[str]) -> Run:
-    """Return the run that is used where none is named; see `bottleneck.ranking.choose`.
-
-    Raises
-    ------
-    RunError
-        If there is no run.
-    """
-    return default_run(folder).run
 
 
 def default_run(folder: str | os.PathLike[str]) -> Choice:

@@ -5,7 +5,7 @@ import pytest
 
 from bottleneck.errors import BottleneckWarning, RunError
 from bottleneck.heads.linear import LinearHead
-from bottleneck.runs import best_run, list_runs, load_run, save_run
+from bottleneck.runs import default_run, list_runs, load_run, save_run
 
 
 def head(fingerprint="f", classes=("a", "b")):
@@ -53,18 +53,18 @@ def test_runs_of_one_second_get_names_of_their_own():
 def test_the_best_run_is_best_by_cross_validation_and_not_by_the_held_out_part():
     save("worse", cv=0.8, accuracy=1.0)
     better = save("better", cv=0.9, accuracy=0.1)
-    assert best_run("runs").path == better.path
+    assert default_run("runs").run.path == better.path
 
 
 def test_the_best_run_is_one_on_the_images_labels_and_splits_that_were_fitted_last():
     save("easier", cv=0.99, data="yesterday")
     here = save("here", cv=0.7, data="today")
-    assert best_run("runs").path == here.path
+    assert default_run("runs").run.path == here.path
 
 
 def test_without_runs_the_error_says_what_makes_one():
     with pytest.raises(RunError, match="bottleneck fit"):
-        best_run("runs")
+        default_run("runs")
 
 
 @pytest.mark.parametrize(
@@ -142,17 +142,17 @@ def test_two_folders_that_share_their_runs_do_not_take_each_others(tmp_path, mon
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "one")
     one = save_run("../runs", "one", head(), card(), ["path"], [])
-    assert best_run("../runs").path.name == one.path.name
+    assert default_run("../runs").run.path.name == one.path.name
     monkeypatch.chdir(tmp_path / "three")
-    assert best_run("../runs").path.name == one.path.name  # there is no other
+    assert default_run("../runs").run.path.name == one.path.name  # there is no other
     monkeypatch.chdir(tmp_path / "two")
     two = save_run("../runs", "two", head(), card(data="other"), ["path"], [])
-    assert best_run("../runs").path.name == two.path.name
+    assert default_run("../runs").run.path.name == two.path.name
     monkeypatch.chdir(tmp_path / "one")
-    assert best_run("../runs").path.name == one.path.name
+    assert default_run("../runs").run.path.name == one.path.name
     monkeypatch.chdir(tmp_path / "three")
     with pytest.raises(RunError, match=rf"on 2 data sets: name one with --run, {one.name}, {two.name}"):
-        best_run("../runs")
+        default_run("../runs")
 
 
 def test_a_run_of_an_earlier_version_is_of_every_folder(tmp_path, monkeypatch):
@@ -162,4 +162,4 @@ def test_a_run_of_an_earlier_version_is_of_every_folder(tmp_path, monkeypatch):
     (run.path / "card.json").write_text(json.dumps(text))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert best_run("../runs").path.name == run.name
+    assert default_run("../runs").run.path.name == run.name

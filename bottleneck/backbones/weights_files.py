@@ -10,6 +10,7 @@ from typing import Any
 from bottleneck.backbones.request import Request, looks_like_file
 from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.files import file_sha256
+from bottleneck.utils.paths import relative_to
 
 _KEY = "weights_file"
 _TAIL = 4  # parts of an old path that are looked for elsewhere
@@ -71,7 +72,7 @@ class RecordedRequest:
         if file is None or not self._file:
             return dict(self.value)
         now = self.place if self.place and self.place.exists() else file
-        return {**self.value, _KEY: {**self._file, "place": _relative(now, home)}}
+        return {**self.value, _KEY: {**self._file, "place": relative_to(now, home)}}
 
     def located(self, folders: Iterable[Path] = ()) -> Request:
         """Return the request with the path that its file has now.
@@ -157,14 +158,8 @@ def described(request: Request, sha256: str | None, home: Path) -> dict[str, Any
     file = request.file
     if file is None or sha256 is None:
         return request.to_json()
-    known = {"sha256": sha256, "bytes": file.stat().st_size, "place": _relative(file, home)}
+    known = {"sha256": sha256, "bytes": file.stat().st_size, "place": relative_to(file, home)}
     return {**request.to_json(), _KEY: known}
-
-
-def _relative(file: Path, home: Path) -> str | None:
-    with suppress(ValueError):  # on another drive of Windows
-        return Path(os.path.relpath(file.absolute(), home.absolute())).as_posix()
-    return None
 
 
 def _tails(file: Path, folders: Iterable[Path]) -> Iterator[Path]:

@@ -12,9 +12,8 @@ from bottleneck.errors import RunError
 from bottleneck.files import read_json, write_json
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.run_request import relative_to
 from bottleneck.runs import SETTINGS
-from bottleneck.utils.paths import expanded
+from bottleneck.utils.paths import expanded, moved, relative_to
 
 LAST = "last"
 _PLACES = ("run", "source")  # settings that are paths
@@ -103,24 +102,15 @@ def load_settings(path: Path) -> Settings:
             raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r}")
         value.pop("folder", None)
         places = value.pop("places", {})
-        value.update((name, _found(path, value[name], places.get(name))) for name in _PLACES if value.get(name))
+        around = path.absolute().parents[:2]  # the folder of runs, and what it lies in
+        for name in _PLACES:
+            if value.get(name):
+                value[name] = str(moved(value[name], places.get(name), path, around))
         return Settings(**{**value, "recipe": Recipe(**value["recipe"])})
     except RunError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"expected the settings of a fine-tuning in {path}, cannot read them: {error!r}") from error
-
-
-def _found(path: Path, recorded: str, place: str | None) -> str:
-    """Return where something is now that was recorded in the folder of a run: both may have been moved together.
-
-    Older versions recorded no place relative to that folder; there it is looked for among the runs, and beside them.
-    """
-    name, home = Path(recorded).name, path.absolute()
-    candidates = [Path(recorded), home.parent / name, home.parents[1] / name]
-    if place:
-        candidates.insert(0, Path(os.path.normpath(home / place)))
-    return next((str(one) for one in candidates if one.exists()), recorded)
 
 
 def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:

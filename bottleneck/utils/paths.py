@@ -1,6 +1,8 @@
-"""Paths as users write them."""
+"""Paths as users write them, and paths of things that may be moved together."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from bottleneck.errors import PathError
@@ -30,3 +32,35 @@ def expanded(path: str | os.PathLike[str]) -> Path:
             f"expected a path, found {text}: there is no home folder of {home[1:] or 'yours'}. "
             f"A file or folder of that name is ./{text}"
         ) from error
+
+
+def relative_to(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str | None:
+    """Return a path relative to a folder, for both to be moved together; None between two drives of Windows."""
+    with suppress(ValueError):
+        return Path(os.path.relpath(path, folder)).as_posix()
+    return None
+
+
+def moved(recorded: str, place: object, folder: Path, elsewhere: Iterable[Path] = ()) -> Path:
+    """Return where something is now whose path was recorded in a folder; both may have been moved together.
+
+    Parameters
+    ----------
+    recorded : str
+        Its path then.
+    place : object
+        What `relative_to` gave; anything but a text of older versions, which recorded none.
+    folder : Path
+        Where it was recorded, wherever that is now.
+    elsewhere : iterable of Path
+        Folders in which a file or folder of that name may be meant.
+
+    Returns
+    -------
+    Path
+        The recorded one, if it is nowhere.
+    """
+    candidates = [Path(recorded), *(other / Path(recorded).name for other in elsewhere)]
+    if isinstance(place, str):
+        candidates.insert(0, Path(os.path.normpath(folder.absolute() / place)))
+    return next((one for one in candidates if one.exists()), Path(recorded))

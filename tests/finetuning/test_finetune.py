@@ -40,7 +40,7 @@ from bottleneck.fitting import fit
 from bottleneck.images.scan import scan
 from bottleneck.prediction import predict
 from bottleneck.run_images import Role
-from bottleneck.runs import best_run, list_runs, load_run
+from bottleneck.runs import default_run, list_runs, load_run
 from tests.conftest import write
 from tests.finetuning.conftest import CLASSES, change_card, fitted, make_images, picture
 
@@ -478,9 +478,9 @@ def test_a_fine_tuning_becomes_the_default_by_what_validation_gained_beyond_chan
     assert done.score == pytest.approx(run.cv_accuracy + gained)
     test = validation["against_start"]
     assert test["only_a"] - test["only_b"] == round(gained * validation["n"])
-    assert best_run("runs").name == (done.name if gained > 0 and test["p_value"] < 0.05 else run.name)
+    assert default_run("runs").run.name == (done.name if gained > 0 and test["p_value"] < 0.05 else run.name)
     change_card(done, validation={**validation, "against_start": {"only_a": 9, "only_b": 0, "p_value": 0.004}})
-    assert best_run("runs").name == done.name
+    assert default_run("runs").run.name == done.name
 
 
 def test_it_records_what_each_image_was_used_for(run, original):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from bottleneck.errors import BottleneckError
-from bottleneck.utils.paths import expanded
+from bottleneck.utils.paths import expanded, moved, relative_to
 
 
 @pytest.fixture
@@ -38,3 +38,27 @@ def test_a_file_whose_name_begins_so_is_found() -> None:
 def test_an_unknown_user_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(BottleneckError, match=r"~no-such-user/x: there is no home .* is \./~no-such-user/x"):
         expanded("~no-such-user/x")
+
+
+def test_what_was_moved_together_with_a_folder_is_found_from_there(tmp_path: Path) -> None:
+    (tmp_path / "before/photos").mkdir(parents=True)
+    recorded, place = str(tmp_path / "before/photos"), relative_to(tmp_path / "before/photos", tmp_path / "before/run")
+    assert place == "../photos"
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert moved(recorded, place, tmp_path / "after/run") == tmp_path / "after/photos"
+
+
+def test_where_both_are_there_the_one_that_moved_with_the_folder_is_meant(tmp_path: Path) -> None:
+    for name in ("original", "copy"):
+        (tmp_path / name / "photos").mkdir(parents=True)
+    assert moved(str(tmp_path / "original/photos"), "../photos", tmp_path / "copy/run") == tmp_path / "copy/photos"
+
+
+@pytest.mark.parametrize("place", [None, 3, "../elsewhere"])
+def test_without_a_place_it_is_where_it_was_or_in_other_folders_or_nowhere(tmp_path: Path, place: object) -> None:
+    recorded, folder, other = tmp_path / "photos", tmp_path / "run", tmp_path / "other"
+    assert moved(str(recorded), place, folder, [other]) == recorded
+    (other / "photos").mkdir(parents=True)
+    assert moved(str(recorded), place, folder, [other]) == other / "photos"
+    recorded.mkdir()
+    assert moved(str(recorded), place, folder, [other]) == recorded
