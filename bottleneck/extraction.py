@@ -26,7 +26,7 @@ from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesE
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
-from bottleneck.images.failures import by_reason, write_conflicts
+from bottleneck.images.failures import by_reason, none_usable, write_conflicts
 from bottleneck.images.given import Given
 from bottleneck.images.listing import Frame, Images, Values
 from bottleneck.images.scan import Progress, read_unknown
@@ -113,8 +113,7 @@ class NothingUsable(ImagesError):
         counts = ", ".join(f"{len(group)} {code}" for code, group in by_reason(done.failures).items())
         shown = "; ".join(f"{failure.path}: {failure.message}" for failure in done.failures[:3])
         listed = f". {done.failures_table} lists all" if done.failures_table else ""
-        few = "the image cannot" if len(done.failures) == 1 else f"none of the {len(done.failures)} images can"
-        super().__init__(f"{few} be used ({counts}): {shown}{listed}")
+        super().__init__(f"{none_usable(len(done.failures))} ({counts}): {shown}{listed}")
         self.done = done
 
 
@@ -351,10 +350,7 @@ def _keep_request(store: Store, request: Request, tuned: Tuned | None) -> None:
         store.remember_request(asked.to_json())
     elif asked.file.is_file():  # else its features are cached
         found = described(asked, file_digest(asked.file, store.folder.parents[1]), store.folder)
-        if {**(store.request() or {}), "weights": ""} != {
-            **found,
-            "weights": "",
-        }:  # not where only the project has moved
+        if {**(store.request() or {}), "weights": found["weights"]} != found:  # else only the project has moved
             store.remember_request(found)
     if tuned:
         keep_tuned(store.folder, tuned)

@@ -13,8 +13,15 @@ _HELP = {
 }
 
 
-def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--path-column``, ``--label-column``, ``--split-column`` and ``--group-column`` to a command."""
-    for role, text in reversed(_HELP.items()):
-        command = click.option(f"--{role}-column", metavar="NAME", help=text)(command)
-    return command
+Command = Callable[..., Any]
+
+
+def column_options(*roles: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds ``--path-column`` and so on to a command: for some roles, or for all."""
+
+    def decorate(command: Command) -> Command:
+        for role in reversed(roles or tuple(_HELP)):
+            command = click.option(f"--{role}-column", metavar="NAME", help=_HELP[role])(command)
+        return command
+
+    return decorate

@@ -8,10 +8,11 @@ import click
 from click.core import ParameterSource
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import at_home, command, data_file, layout_of, progress_bar
+from bottleneck.cli.common import command, data_file, layout_of, progress_bar
 from bottleneck.cli.defaults import extracted_line, images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.cli.output import data_on_stdout, put_json
+from bottleneck.cli.output_options import output_options
 from bottleneck.garbage import no_collection
 
 _COMPARED = (*HEADS, "svm-rbf")
@@ -44,23 +45,11 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
     "--heads", default="logistic,svm,softmax", show_default=True, callback=_heads, metavar="A,B,...", help="Heads."
 )
 @split_option
-@column_options
+@column_options()
 @head_options
 @click.option("--learning-curve", is_flag=True, help="Say whether more images would help: the best on fewer of them.")
 @click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["table", "csv", "json", "markdown"]),
-    help="Of what is written, however the name of --out ends.  [default: as that ends, else table]",
-)
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False),
-    callback=at_home,
-    metavar="FILE",
-    help="Write the table there, as .txt, .csv, .json or .md; the rest goes to stderr.",
-)
+@output_options(_ENDINGS.values(), "Write the table there, as .txt, .csv, .json or .md; the rest goes to stderr.")
 def compare(images: str | None, layout: str | None, out: str | None, as_json: bool, **options: Any) -> None:
     """Train each head on the features of each model, on the same images, splits and folds; tell which is best.
 

@@ -4,8 +4,10 @@ import json
 
 import click
 
-from bottleneck.cli.common import at_home, command, data_file, layout_of, progress_bar
+from bottleneck.cli.column_options import column_options
+from bottleneck.cli.common import command, data_file, layout_of, progress_bar
 from bottleneck.cli.output import data_on_stdout, lines_of, put_json, say, show
+from bottleneck.cli.output_options import output_options
 from bottleneck.garbage import no_collection
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
@@ -15,20 +17,11 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
 @click.argument("images", nargs=-1, required=True)
 @click.option("--run", help="A run's folder or name.  [default: as of `bottleneck predict`]")
 @click.option("--against", metavar="RUN", help="Test the difference from this run, on the same images.")
-@click.option("--path-column", metavar="NAME", help="Column of a table that holds the paths.  [default: path]")
-@click.option("--label-column", metavar="NAME", help="Column of the labels.  [default: label]")
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["table", "csv", "json"]),
-    help="csv: the errors alone.  However the name of --out ends.  [default: as that ends, else table]",
-)
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    callback=at_home,
-    help="Write there too: .txt, .csv or .json.",
+@column_options("path", "label")
+@output_options(
+    _ENDINGS.values(),
+    "Write there too: .txt, .csv or .json.",
+    "csv: the errors alone.  However the name of --out ends.",
 )
 def evaluate(
     images: tuple[str, ...],

@@ -68,7 +68,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     "--fast-jpeg", is_flag=True, help="Decode large JPEGs at a fraction of their size; slightly other features."
 )
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
-@column_options
+@column_options()
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Images that pass the network at once.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that decode.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What computes.")

@@ -20,7 +20,7 @@ from bottleneck.garbage import no_collection
     help="Whose features: a model, or a spec of `cache info`.  [default: the last that was extracted from IMAGES]",
 )
 @split_option
-@column_options
+@column_options()
 @head_options
 @click.option("--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Of svm.")
 @click.option(

@@ -4,8 +4,10 @@ import csv
 
 import click
 
-from bottleneck.cli.common import at_home, command, data_file, give_up, layout_of, progress_bar
+from bottleneck.cli.column_options import column_options
+from bottleneck.cli.common import command, data_file, give_up, layout_of, progress_bar
 from bottleneck.cli.output import say
+from bottleneck.cli.output_options import output_options
 from bottleneck.garbage import no_collection
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
@@ -15,21 +17,8 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 @click.argument("images", nargs=-1, required=True)
 @click.option("--run", help="A run's folder or name.  [default: see below]")
 @click.option("--no-labels", is_flag=True, help="Do not compare with labels that the images come with.")
-@click.option("--path-column", metavar="NAME", help="Column of a table that holds the paths.  [default: path]")
-@click.option("--label-column", metavar="NAME", help="Column of the labels.  [default: label]")
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["table", "csv", "jsonl"]),
-    help="Of what is written, however the name of --out ends.  [default: as that ends, else table]",
-)
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False),
-    callback=at_home,
-    metavar="FILE",
-    help="Write there instead of to stdout, as .txt, .csv, .json or .jsonl.",
-)
+@column_options("path", "label")
+@output_options(_ENDINGS.values(), "Write there instead of to stdout, as .txt, .csv, .json or .jsonl.")
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes given for each image.")
 def predict(
     images: tuple[str, ...],
@@ -59,6 +48,7 @@ def predict(
     with no_collection():
         from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
         from bottleneck.cli.show_evaluate import summary_lines
+        from bottleneck.images.failures import none_usable
         from bottleneck.prediction import predict as classify
         from bottleneck.prediction import run_for
         from bottleneck.run_evaluation import summary
@@ -87,7 +77,7 @@ def predict(
     for remark in found.remarks:
         say(remark)
     if not found.usable:
-        give_up(f"{'the image cannot' if len(found) == 1 else f'none of the {len(found)} images can'} be used")
+        give_up(none_usable(len(found)))
     if not no_labels and (compared := summary(found)):
         summary_lines(compared, found.run)
     kind = "validated" if found.run.is_tuned else "cv"

@@ -74,6 +74,11 @@ def by_reason(failures: Iterable[Failure]) -> dict[str, list[Failure]]:
     return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
+def none_usable(count: int) -> str:
+    """Return how a message begins that says that all of some images failed."""
+    return "the image cannot be used" if count == 1 else f"none of the {count} images can be used"
+
+
 def write_table(path: Path, failures: Sequence[Failure]) -> None:
     """Write the failures as a CSV, or remove it where there are none; one that is up to date is not touched."""
     rows = [[failure.path, failure.code, failure.message, failure.digest or ""] for failure in failures]
