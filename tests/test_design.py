@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -286,6 +287,17 @@ def test_every_module_says_what_it_does():
     offenders = [path for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))]
 
     assert not offenders, f"a module begins with a docstring:{listed(offenders)}"
+
+
+def test_what_docstrings_refer_to_exists():
+    missing = []
+    for source in SOURCES:
+        for reference in re.findall(r"`(bottleneck(?:\.\w+)+)`", source.read_text(encoding="utf-8")):
+            try:
+                resolve_name(reference)
+            except (ImportError, AttributeError):
+                missing.append(f"{source.relative_to(PACKAGE)}: {reference}")
+    assert missing == []
 
 
 def test_nothing_imports_a_pickler():

@@ -153,7 +153,7 @@ class Store:
 
     @property
     def engines(self) -> Path:
-        """Where the engines keep their conversions and checks; see `bottleneck.engines.kept.RecordedRequest`."""
+        """Where the engines keep their conversions and checks; see `bottleneck.engines.kept.Kept`."""
         return self.folder / "engines"
 
     def shards(self) -> list[Path]:
