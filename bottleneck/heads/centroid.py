@@ -25,11 +25,9 @@ class CentroidFamily(LinearFamily):
         """Return weights, see `LinearFamily.paths`."""
         d, folds = task.scaled.shape[1], len(task.folds)
         sums, counts = np.zeros((folds, task.count, d)), np.zeros((folds, task.count, 1))
-        often = (
-            np.ones(len(task.codes), np.float32) if task.row_weights is None else task.row_weights.astype(np.float32)
-        )
+        often = task.often[:, None].astype(np.float32)
         for rows, features in task.scaled.blocks(max(64, _CELLS // d)):
-            member = (task.codes[rows][:, None] == np.arange(task.count)) * often[rows][:, None].astype(np.float32)
+            member = (task.codes[rows][:, None] == np.arange(task.count)) * often[rows]
             for fold in range(folds):
                 own = member * task.folds.trained[rows, fold][:, None]
                 sums[fold] += own.T @ features

@@ -73,8 +73,7 @@ class Centres(Linear):
     def centroids_(self) -> Exact:
         """The mean of each class, ``(k, d)``."""
         head = self._learnt("centroids_", unless_l2=True)
-        centres: Exact = head.weight.astype(np.float64) * head.scale + head.mean
-        return centres
+        return _as_given(head.weight, head)
 
 
 class Kernel(Learnt):
@@ -84,8 +83,7 @@ class Kernel(Learnt):
     def support_vectors_(self) -> Exact:
         """The support vectors ``(m, d)``, those of the first class first, as `fit` was given them."""
         head = self._learnt("support_vectors_", unless_l2=True)
-        vectors: Exact = head.vectors.astype(np.float64) * head.scale + head.mean
-        return vectors
+        return _as_given(head.vectors, head)
 
     @property
     def n_support_(self) -> NDArray[np.int32]:
@@ -106,3 +104,9 @@ class Kernel(Learnt):
     def _signed(self, values: Exact) -> Exact:
         """Return values as scikit-learn's ``SVC`` has them: of two classes those for the second."""
         return -values if len(self._learnt("classes").classes) == 2 else values.copy()
+
+
+def _as_given(rows: Any, head: Head) -> Exact:
+    """Return rows of scaled features ``(m, d)`` as they were before a head scaled them."""
+    given: Exact = rows.astype(np.float64) * head.scale + head.mean
+    return given

@@ -67,7 +67,7 @@ class Head(ABC):
             raise HeadError(f"expected a sharpness above 0, got {self.sharpness}")
 
     def __repr__(self) -> str:
-        return one_line(self, self.family, counted(len(self.classes), "class", "classes"), f"{len(self.mean)} features")
+        return one_line(self, self.family, counted(len(self.classes), "class"), f"{len(self.mean)} features")
 
     @abstractmethod
     def shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:

@@ -113,14 +113,18 @@ class Task:
         return weights
 
     @property
+    def often(self) -> NDArray[np.float64]:
+        """How often each row counts, ``(n,)``."""
+        return np.ones(len(self.codes)) if self.row_weights is None else self.row_weights
+
+    @property
     def is_weighted(self) -> bool:
         """Whether not all rows of a fold weigh the same."""
         return self.balanced or self.class_weights is not None or self.row_weights is not None
 
     @cached_property
     def _counts(self) -> NDArray[np.float64]:
-        often = np.ones(len(self.codes)) if self.row_weights is None else self.row_weights
-        counts = [np.bincount(self.codes[rows], often[rows], self.count) for rows in self.folds.trained.T]
+        counts = [np.bincount(self.codes[rows], self.often[rows], self.count) for rows in self.folds.trained.T]
         return np.stack(counts)
 
     def refuse_huge(self) -> None:

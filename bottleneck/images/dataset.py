@@ -70,7 +70,7 @@ class Dataset:
         return len(self.paths)
 
     def __repr__(self) -> str:
-        classes = counted(len(self.classes), "class", "classes") if self.labelled else "no labels"
+        classes = counted(len(self.classes), "class") if self.labelled else "no labels"
         failed = f"{len(self.failures):,} failed" if self.failures else ""
         return one_line(self, counted(len(self), "image"), classes, failed, str(self.source))
 
