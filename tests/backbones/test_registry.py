@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 
@@ -48,7 +50,10 @@ def test_random_weights_warn_with_their_seed():
 
 
 def test_trained_weights_do_not_warn():
-    load(Request(model="efficientnet_lite0"))  # a BottleneckWarning is an error in these tests
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        load(Request(model="efficientnet_lite0"))
+    assert [str(one.message) for one in told if issubclass(one.category, BottleneckWarning)] == []
 
 
 @pytest.mark.parametrize("model", ["resnet18", "efficientnet_lite0"])

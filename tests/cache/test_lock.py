@@ -57,10 +57,12 @@ def test_a_file_system_without_locks_is_a_cache_error(tmp_path, monkeypatch):
 
 
 def test_a_patient_job_waits_for_one_that_ends(tmp_path):
-    held = ExitStack()
+    held, order = ExitStack(), []
     held.enter_context(maintenance(tmp_path))
+    held.callback(order.append, "the first has ended")  # before its lock is given back
     ending = threading.Timer(0.1, held.close)
     ending.start()
     with maintenance(tmp_path, patience=60.0):
-        pass
+        order.append("the second is at work")
     ending.join()
+    assert order == ["the first has ended", "the second is at work"]

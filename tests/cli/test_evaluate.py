@@ -54,7 +54,9 @@ def test_another_run_beside_it(new):
 
 @pytest.mark.parametrize("words", [["evaluate"], ["evaluate", "new", "--out", "report.html"], ["predict"]])
 def test_wrong_usage_is_exit_code_2(new, words):
-    run(*words, code=2)
+    out, err = run(*words, code=2)
+    assert out == ""
+    assert "Error: " in err
 
 
 @pytest.mark.parametrize("images", ["images/a", "nowhere"])

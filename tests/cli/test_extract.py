@@ -177,7 +177,9 @@ def test_images_of_more_pixels_than_allowed_are_refused(folder):
 
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_a_number_of_pixels_that_is_none_is_wrong_usage(folder, value):
-    run(folder(CLASSES), "--max-pixels", value, code=2)
+    out, err = run(folder(CLASSES), "--max-pixels", value, code=2)
+    assert out == ""
+    assert "Invalid value for '--max-pixels'" in err
 
 
 def test_frames_that_are_not_used_are_told(folder, tmp_path):
@@ -284,7 +286,9 @@ def test_an_option_that_makes_no_sense_exits_with_1_and_says_why(images, options
 
 @pytest.mark.parametrize("options", [["--pool", "mean"], ["--resize", "0"], ["--crop", "-1"], ["--crop", "large"]])
 def test_an_option_that_no_network_could_take_is_wrong_usage(images, options):
-    run(images, *options, code=2)
+    out, err = run(images, *options, code=2)
+    assert out == ""
+    assert f"Invalid value for '{options[0]}'" in err
 
 
 def test_what_was_restored_is_told(images, saved):

@@ -214,7 +214,9 @@ def test_a_bug_is_called_one_without_a_traceback(monkeypatch, folder):
     ],
 )
 def test_wrong_usage_is_exit_code_2(words):
-    run(*words, code=2)
+    out, err = run(*words, code=2)
+    assert out == ""
+    assert "Error: " in err
 
 
 def test_a_misspelt_model_gets_the_nearest_names(folder):

@@ -273,5 +273,7 @@ def test_nothing_to_do_builds_nothing(place, monkeypatch):
     network, boundary, cache, images = place
     wanted = [Wanted(clean(cache, network, boundary), images)]
     fill(wanted, network, boundary, device="cpu")
+    before = wanted[0].store.shards()
     monkeypatch.setattr(views, "TorchEngine", None)
     fill(wanted, network, boundary, device="cpu")
+    assert wanted[0].store.shards() == before != []
