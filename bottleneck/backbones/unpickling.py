@@ -51,17 +51,7 @@ _PLAIN_PACKAGES = {"numpy", "pandas", "torch"}
 
 
 class HoldsCode(ModelError):
-    """A checkpoint calls something that is no class of plain data; it was not called.
-
-    Parameters
-    ----------
-    name : str
-        Of the function.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    """A checkpoint calls something that is no class of plain data, and whose name is the message; it was not called."""
 
 
 class Name(NamedTuple):

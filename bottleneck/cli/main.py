@@ -83,7 +83,7 @@ def _run() -> None:
 def _show_usage(error: click.ClickException) -> None:
     """Show how a command is used, and what was wrong."""
     context = error.ctx if isinstance(error, click.UsageError) else None
-    if type(error).__name__ == "NoArgsIsHelpError" or context is None:  # the former is the help itself
+    if context is None or isinstance(error, click.exceptions.NoArgsIsHelpError):  # the latter is the help itself
         error.show()
         return
     say(*context.get_usage().splitlines(), f"Try '{context.command_path} --help' for help.", "")

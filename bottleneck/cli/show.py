@@ -91,7 +91,7 @@ def run_report(run: Run) -> None:
     low, high = metrics["accuracy_ci95"]
     labels = ", ".join(f"{name} {count}" for name, count in sorted(card["dataset"]["labels"].items())[:_CLASSES])
     more = len(card["dataset"]["labels"]) - _CLASSES
-    more_text = f" and {more} more {'class' if more == 1 else 'classes'}" if more > 0 else ""
+    more_text = f" and {counted(more, 'more class')}" if more > 0 else ""
     show(f"{card['dataset']['source']}: {labels}{more_text}")
     columns_line(Columns.from_json(card["dataset"].get("columns", {})))
     show(

@@ -97,8 +97,8 @@ def too_deep(found: Description, depth: int | None) -> list[str]:
     """Return a line on the levels that are not shown."""
     levels, deepest = _levels(found, depth), max((module.depth for module in found.modules), default=0)
     hidden = sum(module.depth > levels for module in found.modules)
-    more = "module" if hidden == 1 else "modules"
-    return [f"{levels} of {counted(deepest, 'level')}; {hidden} {more} more with --depth all"] if hidden else []
+    shown = f"{levels} of {counted(deepest, 'level')}"
+    return [f"{shown}; {counted(hidden, 'module')} more with --depth all"] if hidden else []
 
 
 def _levels(found: Description, depth: int | None) -> int:
