@@ -1,15 +1,18 @@
 """Small files written whole or not at all, and the one way in which JSON is hashed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"  # how the name of an unfinished file or folder begins
+LARGEST_TEXT = 64 << 20  # bytes of a card, a memo or another small file of ours
 _BLOCK = 1 << 20  # bytes that are hashed at once
 
 
@@ -85,10 +88,50 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class NotRegularError(OSError):
+    """A path leads to a folder, a FIFO, a socket or a device where a regular file belongs."""
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Return the descriptor of a regular file; as `open`'s ``opener`` it takes that one's flags.
+
+    A FIFO would wait for a writer, a device may never end, and neither is a file that anybody meant.
+
+    Raises
+    ------
+    NotRegularError
+        If it is something else.
+    OSError
+        If it cannot be opened.
+    ValueError
+        If there is a null character in the path.
+    """
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return descriptor
+
+
+def read_whole(path: str | os.PathLike[str], largest: int = LARGEST_TEXT) -> bytes:
+    """Return the bytes of a regular file of at most `largest` bytes.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, is larger, or is no regular file.
+    """
+    with open(path, "rb", opener=open_regular) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise OSError(errno.EFBIG, f"expected at most {largest:,} bytes, found {size:,}", os.fspath(path))
+        return file.read(size)
+
+
 def write_changed(path: Path, data: bytes) -> None:
     """Write `data` atomically, unless that is what `path` holds: a memo that is up to date is not touched."""
     with contextlib.suppress(OSError):
-        if path.read_bytes() == data:
+        if read_whole(path, len(data)) == data:
             return
     write_atomic(path, data)
 
@@ -98,7 +141,7 @@ def write_json(path: Path, value: Any) -> None:
     write_changed(path, (json.dumps(value, indent=2, ensure_ascii=True) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
     """Return the value that `path` holds.
 
     Raises
@@ -106,10 +149,10 @@ def read_json(path: Path) -> Any:
     ValueError
         If it is no JSON, or nested too deeply.
     OSError
-        If it cannot be read.
+        If it cannot be read, has more than `largest` bytes, or is no regular file.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_whole(path, largest))
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
 
@@ -127,7 +170,7 @@ def sha256_hex(data: bytes | memoryview) -> str:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file of any size, 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 import csv
 import errno
 import io
-import json
 import os
 import secrets
 import shutil
@@ -21,7 +20,7 @@ from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.last import folder_of
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
-from bottleneck.files import TEMPORARY, fsync_folder, make_folder, sha256_hex, write_atomic, write_json
+from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, sha256_hex, write_atomic, write_json
 from bottleneck.heads.head import Head, load_head
 from bottleneck.ranking import Choice, choose
 from bottleneck.run_images import RunImages, load_run_images
@@ -31,7 +30,6 @@ from bottleneck.utils.text import one_line
 
 CARD_VERSION = 1
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun
-_LARGEST_CARD = 64 << 20
 _SHOWN = 4  # runs that a message names
 
 
@@ -158,9 +156,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     folder = expanded(path)
     file = folder / "card.json"
     try:
-        if file.stat().st_size > _LARGEST_CARD:
-            raise RunError(f"expected a card of less than {_LARGEST_CARD >> 20} MiB in {file}")
-        card = json.loads(file.read_bytes())
+        card = read_json(file)
         if card["version"] != CARD_VERSION:
             raise RunError(f"expected a card of version {CARD_VERSION} in {file}, found {card['version']!r}")
         run = Run(folder, card)

@@ -2,6 +2,7 @@ import errno
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,9 +10,12 @@ import pytest
 
 from bottleneck import files
 from bottleneck.files import (
+    NotRegularError,
     canonical_json,
     fsync_folder,
     make_folder,
+    read_json,
+    read_whole,
     replacing,
     sha256_hex,
     write_atomic,
@@ -306,3 +310,17 @@ def test_a_temporary_name_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_atomic(tmp_path / "file", b"new")
     assert seen[0].startswith(files.TEMPORARY)
     assert files.TEMPORARY.startswith(".")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "it")
+    with pytest.raises(NotRegularError):
+        read_json(tmp_path / "it")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "it").write_bytes(b"12345")
+    assert read_whole(tmp_path / "it", 5) == b"12345"
+    with pytest.raises(OSError, match="at most 4 bytes, found 5"):
+        read_whole(tmp_path / "it", 4)

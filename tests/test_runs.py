@@ -1,9 +1,11 @@
 import json
+import os
 
 import numpy as np
 import pytest
 
 from bottleneck.errors import BottleneckWarning, RunError
+from bottleneck.files import LARGEST_TEXT
 from bottleneck.heads.linear import LinearHead
 from bottleneck.runs import default_run, list_runs, load_run, save_run
 
@@ -86,10 +88,10 @@ def test_a_newer_card_is_refused():
         load_run(run.path)
 
 
-def test_a_huge_card_is_refused_unread(monkeypatch):
+def test_a_huge_card_is_refused_unread():
     run = save()
-    monkeypatch.setattr("bottleneck.runs._LARGEST_CARD", 10)
-    with pytest.raises(RunError, match="less than"):
+    os.truncate(run.path / "card.json", LARGEST_TEXT + 1)
+    with pytest.raises(RunError, match="expected at most"):
         load_run(run.path)
 
 

@@ -1,6 +1,5 @@
 """The memo that answers a request with its spec before torch is imported."""
 
-import json
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.errors import BottleneckError, ImageError, ModelError
-from bottleneck.files import canonical_json, sha256_hex, write_json
+from bottleneck.files import canonical_json, read_json, sha256_hex, write_json
 from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.digest import DigestMemo, digest_file, signature
 
@@ -29,7 +28,7 @@ def recall(request: Request, cache: Path) -> Spec | None:
     Checked again when the network is built: a memo saves time and decides nothing.
     """
     with suppress(OSError, ValueError, BottleneckError):
-        return Spec.from_json(json.loads(_memo(request, cache).read_bytes()))
+        return Spec.from_json(read_json(_memo(request, cache)))
     return None
 
 

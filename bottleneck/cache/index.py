@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.recent import RECENT, Entry
-from bottleneck.files import write_atomic
+from bottleneck.files import read_whole, write_atomic
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests, DigestSet
 
@@ -42,7 +42,7 @@ def load_entry(memo: Path, shard: Path) -> Entry | None:
 
 def _read_entry(memo: Path, file: Signature) -> Entry | None:
     with suppress(OSError, ValueError, TypeError, KeyError):
-        data = memo.read_bytes()
+        data = read_whole(memo)
         body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
         if seal != _seal(body):
             return None

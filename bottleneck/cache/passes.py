@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.proof import Proof
-from bottleneck.cache.shard import reading, without_waiting
+from bottleneck.cache.shard import reading
 from bottleneck.errors import CacheError
+from bottleneck.files import open_regular
 from bottleneck.images.keys import Digests, DigestSet
 
 _FILES = 64  # that are open at once
@@ -208,7 +209,7 @@ class Pass:
         """Return a shard's file, open; those that were not used for long are closed."""
         descriptor = self._files.pop(path, None)
         if descriptor is None:
-            descriptor = without_waiting(str(path), os.O_RDONLY)
+            descriptor = open_regular(path)
         self._files[path] = descriptor
         if len(self._files) > _FILES:
             os.close(self._files.pop(next(iter(self._files))))

@@ -22,6 +22,7 @@ from bottleneck.images.splits import Shares
 from bottleneck.images.table import is_table
 
 _VERSION = 1
+_LARGEST = 4 << 30  # bytes; a line of about 200 is that of one image
 
 
 def save_scan(cache: Path, dataset: Dataset) -> None:
@@ -109,7 +110,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
         If it cannot be read.
     """
     try:
-        value: dict[str, Any] = read_json(path)
+        value: dict[str, Any] = read_json(path, _LARGEST)
         if value["version"] != _VERSION:
             raise CacheError(f"expected a scan of version {_VERSION} in {path}, found {value['version']}")
         rows = value["images"]

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import os
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.rooms import remedy
 from bottleneck.errors import CacheError, DamagedShard, NewerShard, ShardError
-from bottleneck.files import canonical_json, sha256_hex, write_atomic
+from bottleneck.files import NotRegularError, canonical_json, open_regular, sha256_hex, write_atomic
 from bottleneck.images.digest import Signature, signature
 from bottleneck.utils.text import counted
 
@@ -157,6 +156,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, CacheError):
         raise
+    except NotRegularError as error:
+        raise ShardError(f"{path}: expected a regular file") from error
     except OSError as error:
         if error.errno == errno.ESTALE:  # what NFS says of a file that another machine has removed
             raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
@@ -177,10 +178,8 @@ def opened(path: Path) -> Iterator[tuple[FileIO, os.stat_result]]:
     CacheError
         If it cannot be read, which says nothing about its bytes.
     """
-    with reading(path), open(path, "rb", buffering=0, opener=without_waiting) as file:
+    with reading(path), open(path, "rb", buffering=0, opener=open_regular) as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ShardError(f"{path}: expected a regular file")
         if status.st_size > LARGEST_SHARD:
             raise ShardError(f"{path}: expected a shard of at most {LARGEST_SHARD:,} bytes, found {status.st_size:,}")
         yield file, status
@@ -218,11 +217,6 @@ class Buffer:
                 digest.update(view[done : done + count])
                 done += count
             return view[:done], digest.hexdigest(), status
-
-
-def without_waiting(path: str, flags: int) -> int:
-    """Open a file; a FIFO would wait for a writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import stat
 import struct
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bottleneck.errors import ImageError
+from bottleneck.files import open_regular
 from bottleneck.images.memo import Memo
 
 LARGEST_FILE = 2 << 30  # bytes; no image of a size that can be decoded is larger
@@ -41,14 +41,11 @@ def read_file(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, Sig
         With code ``unreadable``, ``empty``, ``too-large``, ``no-memory`` or ``changed`` (while it was being read).
     """
     try:
-        # Without O_NONBLOCK a FIFO would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = open_regular(path)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from error
     try:
         before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise ImageError("unreadable", "not a regular file")
         if before.st_size > largest:
             raise ImageError("too-large", f"expected at most {largest >> 30} GiB, found {before.st_size:,} bytes")
         with open(descriptor, "rb", closefd=False) as file:

@@ -318,7 +318,9 @@ class Saboteur:
 
         return guarded
 
-    def _open(self, path: Path, mode: str) -> "Fragile":
+    def _open(self, path: Path, mode: str, **options: Any) -> Any:
+        if mode == "rb":
+            return builtins.open(path, mode, **options)
         return Fragile(builtins.open(path, mode, buffering=0), path, self)
 
     def write(self, file: Any, path: Path, data: bytes) -> int:
