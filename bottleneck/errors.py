@@ -31,13 +31,18 @@ prints and exits.
 
 from typing import Any
 
+from bottleneck.utils.text import printable
+
 
 class BottleneckError(Exception):
-    """Base of every error that bottleneck raises on purpose."""
+    """Base of every error that bottleneck raises on purpose.
+
+    Its text is safe to print: what a name from outside would do to a terminal is escaped.
+    """
 
     def __str__(self) -> str:
         # KeyError-like parents would show the repr of the message.
-        return str(self.args[0]) if self.args else ""
+        return printable(str(self.args[0])) if self.args else ""
 
 
 class PathError(BottleneckError, ValueError):
@@ -179,4 +184,7 @@ class DownloadError(BottleneckError, OSError):
 
 
 class BottleneckWarning(UserWarning):
-    """Work goes on, and the user should know."""
+    """Work goes on, and the user should know. Its text is safe to print, as that of an error is."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())

@@ -19,8 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # One way: a module imports from its own stage or an earlier one.
 STAGES = (
-    {"errors", "files", "garbage"},
-    {"utils"},
+    {"errors", "utils", "files", "garbage"},  # an error's text is made safe to print by utils
     {"images"},
     {"backbones"},
     {"engines"},

@@ -110,7 +110,7 @@ class Table:
 
     def _as_list(self, width: int) -> Iterator[str]:
         if self._heading:
-            yield from fold(self._heading, width)
+            yield from fold(printable(self._heading), width)
         for first, *others in self._rows:
             yield from fold(f" {first}", width)
             told = zip(self._columns[1:], others, strict=True)

@@ -19,7 +19,7 @@ from bottleneck.cli.extract import extract
 from bottleneck.cli.finetune import finetune
 from bottleneck.cli.fit import fit
 from bottleneck.cli.models import inspect, models
-from bottleneck.cli.output import is_data_on_stdout, let_streams_take_anything, put_away, say
+from bottleneck.cli.output import is_data_on_stdout, let_streams_take_anything, put_away, say, show_traceback
 from bottleneck.cli.predict import predict
 
 _HELP = """Folders of images to tested classifiers, without a training cluster.
@@ -49,6 +49,8 @@ def main() -> None:
     """Run the command line."""
     stopping.listen(_stop_in_import)
     let_streams_take_anything()
+    sys.excepthook = show_traceback
+    threading.excepthook = lambda what: show_traceback(what.exc_type, what.exc_value, what.exc_traceback)
     try:
         _run()
     except SystemExit as end:
@@ -83,10 +85,11 @@ def _run() -> None:
 def _show_usage(error: click.ClickException) -> None:
     """Show how a command is used, and what was wrong."""
     context = error.ctx if isinstance(error, click.UsageError) else None
-    if context is None or isinstance(error, click.exceptions.NoArgsIsHelpError):  # the latter is the help itself
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # the help itself
         error.show()
         return
-    say(*context.get_usage().splitlines(), f"Try '{context.command_path} --help' for help.", "")
+    if context is not None:
+        say(*context.get_usage().splitlines(), f"Try '{context.command_path} --help' for help.", "")
     say(f"Error: {error.format_message()}")
 
 

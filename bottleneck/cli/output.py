@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import TracebackType
 from typing import IO, Any, Protocol, TextIO
 
 import click
@@ -21,7 +22,6 @@ from bottleneck.utils.text import printable
 
 _NARROWEST = 24  # columns; below that a figure would not fit into a line
 _USUAL = 80  # columns of a terminal that does not say
-_OWN_BREAK = re.compile(r"\n(?=  )")  # of a message that has several lines; any other may be part of a name
 
 Thing = str | Table | Command
 
@@ -100,8 +100,18 @@ def put_json(value: dict[str, Any]) -> None:
 
 
 def put(data: str) -> None:
-    """Print data for programs on stdout: UTF-8, but for names that are none, whose bytes go out as they came in."""
+    """Print data for programs on stdout: UTF-8, but for names that are none, whose bytes go out as they came in.
+
+    People who look at it on a terminal see what would not print escaped, as `ls` shows it.
+    """
+    if is_terminal(sys.stdout):
+        return _write("stdout", printable(data, keep="\n\t"))
     _write("stdout", data.encode("utf-8", "surrogateescape") if hasattr(sys.stdout, "buffer") else data)
+
+
+def show_traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Print a traceback on stderr, as Python does, with what would not print escaped."""
+    _write("stderr", printable("".join(traceback.format_exception(kind, error, trace)), keep="\n"))
 
 
 def width_of(stream: IO[str]) -> int | None:
@@ -147,7 +157,7 @@ def lines_of(thing: Thing, width: int | None, rule: str = "─") -> list[str]:
         return thing.lines(width, rule)
     if isinstance(thing, Command):
         return thing.lines(width)
-    return [line for part in _OWN_BREAK.split(thing) for line in fold(printable(part), width)]
+    return fold(printable(thing), width)
 
 
 def let_streams_take_anything() -> None:

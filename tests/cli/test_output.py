@@ -18,6 +18,7 @@ import pytest
 from bottleneck.cli import output
 from bottleneck.cli.common import progress_bar
 from bottleneck.cli.layout import Table, right
+from bottleneck.errors import BottleneckWarning, RunError
 
 SENTENCE = "error: expected a folder of images, a CSV or an image; /nowhere/at/all does not exist on this machine"
 
@@ -239,9 +240,48 @@ def test_a_name_breaks_no_line_and_commands_no_terminal(capsys):
     assert capsys.readouterr().err == "warning: a\\nerror: fake\\x1b[2J.jpg [red]x[/red]\n"
 
 
-def test_a_message_may_have_lines_of_its_own_that_are_indented(capsys):
-    output.say("warning: the same image under two labels:\n  a/1.jpg\n  b/1.jpg")
-    assert capsys.readouterr().err == "warning: the same image under two labels:\n  a/1.jpg\n  b/1.jpg\n"
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\n  0 failed", r"a\n  0 failed"),  # the indented line of a list, forged
+        ("\x9b2J\x9d0;title\x9c", r"\x9b2J\x9d0;title\x9c"),  # the same commands in one byte each
+        ("gpj.\u202egnp", r"gpj.\u202egnp"),  # written from right to left
+        ("a\u2028b\x85c\rd", r"a\u2028b\x85c\rd"),
+    ],
+)
+def test_whatever_says_it_escapes_a_name(name, shown, capsys):
+    made = Table(name, heading=name)
+    made.add_row(name)
+    for width in (None, 5):  # a table, and a list
+        assert "".join(made.lines(width)).isprintable()
+    output.say(name)
+    assert capsys.readouterr().err == f"{shown}\n"
+    assert str(RunError(name)) == str(BottleneckWarning(name)) == shown
+
+
+def test_data_on_a_terminal_commands_it_as_little_as_a_sentence(terminal):
+    made = terminal()
+    output.put("path,label\nx\x1b]0;OWNED\x07.jpg,\x9b2J\n")
+    made.close()
+    assert b"\x1b]0" not in made.raw
+    assert rb"x\x1b]0;OWNED\x07.jpg,\x9b2J" in made.raw
+
+
+def test_data_in_a_pipe_are_as_they_are(capfdbinary):
+    output.put("x\x1b]0;OWNED\x07.jpg\n")
+    assert capfdbinary.readouterr().out == b"x\x1b]0;OWNED\x07.jpg\n"
+
+
+@pytest.mark.parametrize("raises", ["say()", "threading.Thread(target=say).start()"])
+def test_a_traceback_is_escaped_too(raises, tmp_path):
+    code = f"""
+import threading; from bottleneck.cli import main
+def say(): raise RuntimeError('\\x1b]0;OWNED\\x07')
+main._run = lambda: {raises}
+main.main()"""
+    done = in_a_process(code, tmp_path)
+    assert rb"RuntimeError: \x1b]0;OWNED\x07" in done.stderr
+    assert b"\x1b" not in done.stderr
 
 
 # --- where nobody reads, and what cannot be written --------------------------------------------------------------
