@@ -1,8 +1,6 @@
 """A run on disk: the folder that one fit or fine-tuning leaves, with the head, its card and its predictions."""
 
-import csv
 import errno
-import io
 import os
 import secrets
 import shutil
@@ -25,10 +23,12 @@ from bottleneck.heads.head import Head, load_head
 from bottleneck.ranking import Choice, choose
 from bottleneck.run_images import RunImages, load_run_images
 from bottleneck.run_request import located_request
+from bottleneck.utils.csv_text import csv_bytes, read_csv
 from bottleneck.utils.paths import expanded, relative_to
 from bottleneck.utils.text import one_line
 
 CARD_VERSION = 1
+PREDICTIONS = "predictions.csv"
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun
 _SHOWN = 4  # runs that a message names
 
@@ -121,6 +121,21 @@ class Run:
             If that cannot be read.
         """
         return load_run_images(self.path)
+
+    @property
+    def predictions(self) -> list[dict[str, str]]:
+        """The rows of ``predictions.csv``, every cell as it was before `bottleneck.utils.csv_text.escape_cell`.
+
+        Raises
+        ------
+        RunError
+            If they cannot be read.
+        """
+        file = self.path / PREDICTIONS
+        try:
+            return read_csv(file)
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {file}: {error}. Fit again") from error
 
     @cached_property
     def head(self) -> Head:
@@ -317,12 +332,10 @@ def write_run(
     OSError
         If the folder cannot be written.
     """
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([columns, *predictions])
     head.save(path / "head.safetensors")
     if images is not None:
         images.save(path)
-    write_atomic(path / "predictions.csv", table.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomic(path / PREDICTIONS, csv_bytes([columns, *predictions]))
     card = {
         "version": CARD_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 from bottleneck.cli.layout import Column, Command, Table
 from bottleneck.cli.output import say, show
 from bottleneck.cli.show import failures_list, params_text
+from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
@@ -55,15 +54,12 @@ def comparison_text(found: Comparison, layout: str) -> str:
     """Return the rows as ``table``, ``csv``, ``markdown`` or ``json``, as they are written to a file."""
     if layout == "json":
         return json.dumps(found.to_json()) + "\n"
-    text = io.StringIO()
     if layout == "csv":
         records = _records(found)
-        csv.writer(text, lineterminator="\n").writerows([records[0], *(record.values() for record in records)])
-    elif layout == "markdown":
-        text.write(_markdown(found))
-    else:
-        text.writelines(f"{line}\n" for line in _table(found).lines())
-    return text.getvalue()
+        return "".join(csv_lines([list(records[0]), *(list(record.values()) for record in records)]))
+    if layout == "markdown":
+        return _markdown(found)
+    return "".join(f"{line}\n" for line in _table(found).lines())
 
 
 def _cells(row: Row) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Any
 
 from bottleneck.cli.layout import Table, right
 from bottleneck.cli.output import Thing, say
 from bottleneck.cli.show import CONFUSION_CLASSES, classes_table, confusion_table, failures_list
+from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
@@ -72,7 +71,6 @@ def evaluation_lines(found: Evaluation) -> None:
 
 def errors_table(found: Evaluation) -> str:
     """Return all errors as CSV, the most confident first."""
-    text = io.StringIO()
     rows = (
         [
             error.path,
@@ -84,8 +82,7 @@ def errors_table(found: Evaluation) -> str:
         ]
         for error in found.errors
     )
-    csv.writer(text, lineterminator="\n").writerows([ERRORS, *rows])
-    return text.getvalue()
+    return "".join(csv_lines([ERRORS, *rows]))
 
 
 def summary_lines(found: Summary, run: Run) -> None:

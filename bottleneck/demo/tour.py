@@ -1,6 +1,5 @@
 """Images for the demonstration by the name of their data set, and what a run says of some."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +36,7 @@ def prepare(dataset: str, folder: Path, progress: Progress | None = None) -> Pat
 
 def examples(run: Run, count: int) -> list[Example]:
     """Return `count` held-out images of a run, evenly spaced, and one that it got wrong, if any."""
-    with open(run.path / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = [
-            Example(row["path"], row["label"], row["predicted"], float(row["probability"]))
-            for row in csv.DictReader(file)
-        ]
+    rows = [Example(row["path"], row["label"], row["predicted"], float(row["probability"])) for row in run.predictions]
     chosen = rows[:: max(1, len(rows) // count)][:count]
     wrong = [row for row in rows if row.label != row.predicted and row not in chosen]
     return chosen + wrong[:1]

@@ -1,11 +1,11 @@
 """The curves of a fine-tuning, as a table and as a picture."""
 
-import csv
 import io
 from collections.abc import Sequence
 from typing import Any
 
 from bottleneck.finetuning.progress import Epoch
+from bottleneck.utils.csv_text import csv_lines
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
 _TRAIN, _VAL, _HEAD = "#6b7a8f", "#0b6bcb", "#c0392b"
@@ -14,9 +14,7 @@ _DPI = 120
 
 def table(epochs: Sequence[Epoch]) -> str:
     """Return the curves as CSV; what epoch 0 has not is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[Sequence[str]] = [COLUMNS]
     for epoch in epochs:
         values = (
             epoch.number,
@@ -27,8 +25,8 @@ def table(epochs: Sequence[Epoch]) -> str:
             epoch.lr,
             epoch.seconds,
         )
-        writer.writerow(["" if value is None else f"{value:.6g}" for value in values])
-    return text.getvalue()
+        rows.append(["" if value is None else f"{value:.6g}" for value in values])
+    return "".join(csv_lines(rows))
 
 
 def picture(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes:

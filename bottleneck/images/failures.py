@@ -1,7 +1,5 @@
 """Images that cannot be used: grouped by reason, written to a table, and how many are too many."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ from pathlib import Path
 
 from bottleneck.files import write_changed
 from bottleneck.images.dataset import Dataset, Failure, torn_rows
+from bottleneck.utils.csv_text import csv_bytes
 
 COLUMNS = ("path", "code", "message", "digest")
 
@@ -100,6 +99,4 @@ def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         if path.exists():  # on a read-only disk even deleting nothing is an error
             path.unlink(missing_ok=True)
         return
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([header, *rows])  # \r in a name, too
-    write_changed(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_changed(path, csv_bytes([header, *rows], quote_all=True))

@@ -1,7 +1,5 @@
 """Images listed in memory: lists, arrays, Series and DataFrames of paths, labels, splits and groups."""
 
-import csv
-import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +14,7 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.folders import Found
 from bottleneck.images.splits import split_named
 from bottleneck.utils.arguments import plain, shown
+from bottleneck.utils.csv_text import csv_bytes, escape_cell
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import is_unicode
 
@@ -68,16 +67,20 @@ class Listing:
         return found
 
     def table(self) -> bytes:
-        """Return the CSV that lists these images from the folder of `source`."""
+        """Return the CSV that lists these images from the folder of `source`.
+
+        One with cells that `escape_cell` changes has an empty column ``digest`` too: such a table is read as ours.
+        """
         columns = dict(zip(_COLUMNS, (self.paths, self.labels, self.splits, self.groups), strict=True))
         used = [name for name, cells in columns.items() if name == "path" or any(cell is not None for cell in cells)]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # \r in a name, too
-        writer.writerow(used)
         home = os.path.realpath(self.source.parent)
-        for path, *cells in zip(*(columns[name] for name in used), strict=True):
-            writer.writerow([_seen_from(home, str(path)), *(cell or "" for cell in cells)])
-        return text.getvalue().encode("utf-8", "surrogateescape")
+        rows = [
+            [_seen_from(home, str(path)), *(cell or "" for cell in cells)]
+            for path, *cells in zip(*(columns[name] for name in used), strict=True)
+        ]
+        if any(escape_cell(cell) != cell for row in rows for cell in row):
+            used, rows = [*used, "digest"], [[*row, ""] for row in rows]
+        return csv_bytes([used, *rows], quote_all=True)
 
 
 def listed(

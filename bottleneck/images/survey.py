@@ -206,6 +206,8 @@ def _remarks(found: Found, source: Path, classes: list[str]) -> Iterator[str]:
         yield f"{_count(empty, 'empty class folder')}: {examples(empty)}"
     if several := found.spellings.several():
         yield f"names in two forms of Unicode (composed and decomposed accents) are the same name: {examples(several)}"
+    if padded := found.spellings.padded():
+        yield f"names with and without spaces around them are the same name: {examples(padded)}"
     groups = {group for group in found.groups if group is not None}
     for kind, names in (("classes", classes), ("groups", groups)):
         if pairs := [" and ".join(alike) for alike in look_alikes(names)]:

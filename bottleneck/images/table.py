@@ -7,12 +7,13 @@ import os
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bottleneck.errors import ImagesError, PathError
 from bottleneck.images.columns import Columns, Header, read_header
 from bottleneck.images.folders import Found
+from bottleneck.utils.csv_text import unescape_cell
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import Spellings, is_unicode, printable
 
@@ -89,7 +90,8 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, pa
     Parameters
     ----------
     path : Path
-        UTF-8, with a header; cells are separated by commas, semicolons or tabs. Columns may come in any order.
+        UTF-8, with a header; cells are separated by commas, semicolons or tabs. Columns may come in any order. In one
+        with columns ``path`` and ``digest``, which bottleneck wrote, cells are taken as `unescape_cell` gives them.
     labelled : bool
         Whether labels, splits and groups are used; if not, only the paths are read.
     columns : Columns, optional
@@ -108,10 +110,13 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, pa
     lines = _lines(path, text, _delimiter(path, text, named, labelled=labelled))
     cells = next(lines, _Line(1, 1, [])).cells
     header = read_header(path, cells, named, labelled=labelled)
+    is_ours = {"path", "digest"} <= set(header.names)
     spellings = Spellings()
     rows: list[Row] = []
     first: list[list[str]] = []
     for line in lines:
+        if is_ours:
+            line = replace(line, cells=_unescaped(path, line.cells, header))
         rows.append(_row(path, line, header, spellings, partly=partly))
         if len(first) < _LOOKED_AT:
             first.append(line.cells)
@@ -191,11 +196,23 @@ def _not_csv(path: Path, text: str, first: int, last: int, error: csv.Error) -> 
 def _uneven(path: Path, line: _Line, width: int) -> str:
     if line.last > line.first:
         hint = f"; a quotation mark joins lines {line.first} to {line.last}"
+    elif any(cell[:1].isspace() and cell.lstrip().startswith('"') for cell in line.cells):
+        hint = "; a quotation mark opens a cell directly behind the separator only, without a space"
+    elif len(line.cells) > width:
+        hint = "; quote cells that hold a separator"
     else:
-        hint = "; quote cells that hold a separator" if len(line.cells) > width else ""
+        hint = "; rows need the separator of the header" if len(line.cells) == 1 else ""
     begins = printable(",".join(line.cells)[:_SHOWN])
     wanted = f"{width} cell{'s' * (width != 1)}"
     return f"{path}, line {line.first}: expected {wanted}, as in the header, found {len(line.cells)}: {begins}{hint}"
+
+
+def _unescaped(path: Path, cells: list[str], header: Header) -> list[str]:
+    """Return cells that bottleneck wrote as they were; the path of a file that has the apostrophe itself stays."""
+    found, place = [unescape_cell(cell) for cell in cells], header.places["path"]
+    if os.path.lexists(_file(path, cells[place])) and not os.path.lexists(_file(path, found[place])):
+        found[place] = cells[place]
+    return found
 
 
 def _check_breaks(path: Path, line: _Line, header: Header) -> None:
@@ -242,7 +259,11 @@ def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partl
     file = _file(path, name)
     if "label" not in header.places:
         return Row(line.first, given, file)
-    label, split, group = (header.cell(line.cells, role) for role in ("label", "split", "group"))
+    split = header.cell(line.cells, "split")
+    label, group = (
+        spellings.bare(line.cells[place]) if (place := header.places.get(role)) is not None else ""
+        for role in ("label", "group")
+    )
     if not label and not partly:
         raise ImagesError(f"{path}, line {line.first}: expected a label for {printable(name)}, found none")
     if not is_unicode(label + group):

@@ -19,6 +19,8 @@ class Spellings:
 
     def __init__(self) -> None:
         self._forms: dict[str, set[str]] = {}
+        self._bare: set[str] = set()
+        self._padded: set[str] = set()
 
     def normal(self, name: str) -> str:
         """Return the normal form of a name."""
@@ -27,6 +29,16 @@ class Spellings:
         form = normal(name)
         self._forms.setdefault(form, set()).add(name)
         return form
+
+    def bare(self, cell: str) -> str:
+        """Return the name in a cell of a table, without spaces around it."""
+        name = cell.strip()
+        (self._bare if name == cell else self._padded).add(name)
+        return name
+
+    def padded(self) -> list[str]:
+        """Return the names that stood in cells both with and without spaces around them, sorted."""
+        return sorted(self._bare & self._padded)
 
     def several(self) -> list[str]:
         """Return the normal forms of the names that were spelled in several ways, sorted."""

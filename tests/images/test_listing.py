@@ -10,7 +10,7 @@ from bottleneck.errors import BottleneckWarning, ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.listing import Listing, listed
 from bottleneck.images.scan import scan
-from bottleneck.images.table import find_listed
+from bottleneck.images.table import find_listed, read_table
 from tests.conftest import photo, write
 
 PATHS = ["b.jpg", "a.jpg", "sub/c.jpg", "b.jpg"]
@@ -230,3 +230,16 @@ def test_pandas(files: None) -> None:
     assert scan(paths=frame["path"], labels=frame["label"]).labels == tuple(LABELS)
     with pytest.raises(ImagesError, match="row 2"):
         scan(paths=frame["path"], labels=pandas.Series(["a", "b", pandas.NA, "c"]))
+
+
+@pytest.mark.parametrize("label", ["=1+1", "'tis", "@x"])
+def test_a_table_of_listed_images_has_no_formula_and_gives_the_names_back(tmp_path: Path, label: str) -> None:
+    listing = Listing(("a.jpg", "b.jpg"), (label, "plain"), (None, None), (None, None), tmp_path / "list.csv")
+    listing.source.write_bytes(listing.table())
+
+    assert f'"\'{label}"'.encode() in listing.table()
+    assert {row.label for row in read_table(listing.source, labelled=True).rows} == {label, "plain"}
+
+
+def test_a_table_of_usual_names_has_the_usual_columns() -> None:
+    assert Listing(("a.jpg",), ("cat",), (None,), (None,)).table().startswith(b'"path","label"\n')

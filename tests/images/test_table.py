@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.errors import ImagesError
+from bottleneck.errors import BottleneckWarning, ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.scan import scan
 from bottleneck.images.table import find_listed
@@ -255,6 +255,78 @@ def test_a_row_of_another_length_is_an_error_that_names_the_line(
 ) -> None:
     with pytest.raises(ImagesError, match=rf"images\.csv, line 4: expected 2 cells, .* found {found}:"):
         find_listed(table("path,label", "a.jpg,cat", "", row, "c.jpg,dog"), labelled=labelled)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "hint"),
+    [
+        ("path,label", "b.jpg,Paris, France", "quote cells that hold a separator"),
+        ("path;label", "b.jpg;Paris; France", "quote cells that hold a separator"),
+        ("path\tlabel", "b.jpg\tParis\tFrance", "quote cells that hold a separator"),
+        ("path", "b,c.jpg", "quote cells that hold a separator"),
+        ("path,label", "b.jpg,Paris\\, France", "quote cells that hold a separator"),
+        ("path,label", 'b.jpg, "Paris, France"', "directly behind the separator only, without a space"),
+        ("path,label", "b.jpg;Paris", "rows need the separator of the header"),
+        ("path;label", "b.jpg,Paris", "rows need the separator of the header"),
+    ],
+)
+def test_a_row_of_another_length_is_an_error_that_says_what_to_do(
+    table: Table, header: str, row: str, hint: str
+) -> None:
+    path = table(header, row)
+    for labelled in (True, False):
+        with pytest.raises(ImagesError, match=rf"line 2: expected \d cells?, as in the header, found \d: .*; .*{hint}"):
+            find_listed(path, labelled=labelled)
+
+
+def test_a_separator_in_quotation_marks_is_a_part_of_the_name(table: Table) -> None:
+    path = table("path,label", 'a.jpg,"Paris, France"', 'b.jpg,"Paris, Texas"')
+    assert [label for _, label, *_ in rows(path)] == ["Paris, France", "Paris, Texas"]
+
+
+def test_a_list_without_a_header_is_an_error_and_loses_no_image(table: Table) -> None:
+    with pytest.raises(ImagesError, match="in the first line"):
+        find_listed(table("a.jpg,cat", "b.jpg,dog"), labelled=True)
+
+
+@pytest.mark.parametrize("column", ["label", "group"])
+def test_names_that_differ_by_spaces_around_them_are_one_and_are_reported(table: Table, column: str) -> None:
+    other = {"label": "group", "group": "label"}[column]
+    path = table(f"path,{column},{other}", "a.jpg,Rome ,x", "b.jpg,Rome,y", 'c.jpg," Rome",x', "d.jpg,Oslo,x")
+    for name in "abcd":
+        write(path.parent / f"{name}.jpg", photo(ord(name)))
+    with pytest.warns(BottleneckWarning, match="with and without spaces around them are the same name: Rome$"):
+        dataset = scan(path)
+    assert set(dataset.labels if column == "label" else dataset.groups) == {"Rome", "Oslo"}
+
+
+def test_spaces_behind_every_separator_are_no_remark(table: Table, recwarn: pytest.WarningsRecorder) -> None:
+    path = table("path, label", "a.jpg, cat", "b.jpg, dog")
+    for name in "ab":
+        write(path.parent / f"{name}.jpg", photo(ord(name)))
+    assert scan(path).classes == ("cat", "dog")
+    assert not recwarn.list
+
+
+# Tables that bottleneck wrote
+
+
+@pytest.mark.parametrize("header", ["path,digest,label", "path,label,digest", "code,path,label,digest"])
+def test_the_cells_of_a_table_of_ours_are_as_they_were(table: Table, header: str) -> None:
+    cells = {"path": "'=a.jpg", "digest": "00", "label": "''tis", "code": ""}
+    path = table(header, ",".join(cells[name] for name in header.split(",")))
+    write(path.parent / "=a.jpg", photo(1))
+    assert rows(path) == [("=a.jpg", "'tis", None, None)]
+
+
+def test_the_cells_of_any_other_table_stay(table: Table) -> None:
+    assert rows(table("path,label", "'=a.jpg,''tis")) == [("'=a.jpg", "''tis", None, None)]
+
+
+def test_a_file_whose_own_name_has_the_apostrophe_is_found(table: Table) -> None:
+    path = table("path,digest", "'=a.jpg,")
+    write(path.parent / "'=a.jpg", photo(1))
+    assert [name for name, *_ in rows(path, labelled=False)] == ["'=a.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Tables for people as CSV: no cell is a formula to a spreadsheet, and every cell can be read back as it was."""
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+from bottleneck.files import read_whole
+
+LARGEST = 4 << 30  # bytes of a table of ours
+_ESCAPE = "'"
+_FORMULA = frozenset("=+-@\N{MINUS SIGN}")  # what begins one; after NFKC, for spreadsheets of East Asia
+_PASSED_OVER = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")  # controls, invisible characters, bytes that are not UTF-8, spaces
+_QUOTED = frozenset('",;\t\r\n')
+_NUL = "\udc00"  # stands for NUL, which Python's csv refuses before 3.11; no decoded byte is this character
+
+
+def escape_cell(text: str) -> str:
+    """Return a text as it stands in a table: behind an apostrophe where a spreadsheet might take it for a formula.
+
+    Those are texts that begin with ``=``, ``+``, ``-``, ``@`` (in any width, and behind spaces or characters that are
+    not seen), a tab, or a line break; and those that begin with an apostrophe, so that `unescape_cell` gives back every
+    text exactly.
+    """
+    return _ESCAPE + text if _is_escaped(text) else text
+
+
+def unescape_cell(cell: str) -> str:
+    """Return the text that `escape_cell` was given: without the first apostrophe, where it has put one."""
+    return cell[1:] if cell.startswith(_ESCAPE) and _is_escaped(cell[1:]) else cell
+
+
+def csv_lines(rows: Iterable[Sequence[object]], *, quote_all: bool = False) -> Iterator[str]:
+    """Yield a line of CSV for each row: texts by `escape_cell`, numbers as they are, nothing for None.
+
+    Cells with a separator, quotation mark or line break are in quotation marks, or all.
+    """
+    for row in rows:
+        cells = [_cell(value, quote_all) for value in row]
+        yield (",".join(cells) if cells != [""] else '""') + "\n"  # an empty line is no row
+
+
+def csv_bytes(rows: Iterable[Sequence[object]], *, quote_all: bool = False) -> bytes:
+    """Return the table of `csv_lines` in UTF-8; names that are not UTF-8 are the bytes that they are on the disk."""
+    return "".join(csv_lines(rows, quote_all=quote_all)).encode("utf-8", "surrogateescape")
+
+
+def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Read a table that bottleneck wrote, ``predictions.csv`` for instance, with every cell as it was.
+
+    In pandas the same is ``pandas.read_csv(path, dtype=str, keep_default_na=False)`` and, for each column of names,
+    ``table["path"].str.removeprefix("'")``.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    list of dict
+        Column -> cell, of each row.
+
+    Raises
+    ------
+    ValueError
+        If it is no CSV, or a row has more or fewer cells than the header.
+    OSError
+        If it cannot be read.
+    """
+    return parse_csv(read_whole(path, LARGEST))
+
+
+def parse_csv(data: bytes) -> list[dict[str, str]]:
+    """Return the rows of `read_csv` from the bytes of a table."""
+    text = data.decode("utf-8", "surrogateescape").replace("\0", _NUL)
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except csv.Error as error:
+        raise ValueError(f"expected a CSV, found none: {error}") from error
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError(f"expected {len(header)} cells in each row, as in the header, found others")
+    names = [_original(name) for name in header]
+    return [dict(zip(names, map(_original, row), strict=True)) for row in rows]
+
+
+def _original(cell: str) -> str:
+    return unescape_cell(cell.replace(_NUL, "\0"))
+
+
+def _is_escaped(text: str) -> bool:
+    if not text.isascii() or not text[:1].isalnum():  # most names are, and are done
+        return text[:1] in ("'", "\t", "\r", "\n") or _begins_formula(text)
+    return False
+
+
+def _begins_formula(text: str) -> bool:
+    first = next((char for char in text if unicodedata.category(char) not in _PASSED_OVER), "")
+    return unicodedata.normalize("NFKC", first)[:1] in _FORMULA
+
+
+def _cell(value: object, quote: bool) -> str:
+    text = escape_cell(value) if isinstance(value, str) else "" if value is None else str(value)
+    if not quote and _QUOTED.isdisjoint(text) and text[:1] != " " and text[-1:] != " ":
+        return text
+    return '"' + text.replace('"', '""') + '"'
