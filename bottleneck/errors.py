@@ -4,6 +4,7 @@
 
     BottleneckError
     ├── PathError (ValueError)            a path that begins with the home of a user who does not exist
+    ├── OutputError (OSError)             a file that a user names for results cannot be written
     ├── ImagesError (ValueError)          IMAGES holds nothing that the command can use
     ├── ImageError (ValueError)           one image cannot be used; has a code and, perhaps, a path
     ├── SplitError (ValueError)           splits that cannot be made, or that leak
@@ -47,6 +48,10 @@ class BottleneckError(Exception):
 
 class PathError(BottleneckError, ValueError):
     """A path that begins with the home of a user who does not exist, or that is no path at all."""
+
+
+class OutputError(BottleneckError, OSError):
+    """A file that a user names for results cannot be written, or is none."""
 
 
 class ImagesError(BottleneckError, ValueError):

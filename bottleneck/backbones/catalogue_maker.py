@@ -15,6 +15,7 @@ from bottleneck.backbones import bundled, timm_models, timm_weights, torchvision
 from bottleneck.backbones.catalogue import COLUMNS, TABLE, Entry, installed
 from bottleneck.backbones.registry import build_without_numbers
 from bottleneck.backbones.request import TIMM, Request
+from bottleneck.utils.output_file import in_utf8, write_output
 
 
 def published() -> Iterator[Entry]:
@@ -67,5 +68,4 @@ def _entry(name: str, weights: str, size: Sequence[int], file: str) -> Entry:
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1] if len(sys.argv) > 1 else TABLE, "w", encoding="ascii") as out:
-        write(out)
+    write_output(sys.argv[1] if len(sys.argv) > 1 else TABLE, in_utf8(write))

@@ -2,19 +2,20 @@
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.store import Store
-from bottleneck.errors import CacheError
-from bottleneck.files import replacing
+from bottleneck.errors import CacheError, OutputError
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.given import names_in_table
+from bottleneck.utils.output_file import check_output, write_output
 from bottleneck.utils.paths import expanded
 
 LAYOUTS = {".npz": "npz", ".h5": "h5", ".hdf5": "h5", ".parquet": "parquet"}
@@ -34,7 +35,7 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
     dataset : Dataset
         Every image of which has features.
     out : path
-        The file; one that is there is replaced once the new one is complete.
+        The file, see `bottleneck.utils.output_file.write_output`. It may not be the table that lists the images.
     layout : str, optional
         ``npz``, ``h5`` or ``parquet``; by default as `layout_of` says.
 
@@ -45,7 +46,7 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
     MissingFeatures
         If features are missing.
     CacheError
-        If there is nothing to write, the file cannot be written, or pyarrow is needed and not installed.
+        If there is nothing to write, the file cannot be written or is none, or pyarrow is needed and not installed.
 
     Notes
     -----
@@ -53,6 +54,8 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
     """
     path = expanded(out)
     layout = layout or layout_of(path)
+    with _as_cache_error():
+        check_output(out, [dataset.source])
     if not len(dataset):
         raise CacheError(f"expected images of {dataset.source} with features, found none to write to {path}")
     names = names_in_table(dataset)
@@ -63,13 +66,17 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
         "split": list(dataset.splits),
     }
     features = store.read(dataset.digests, as_stored=True)
+    write = _WRITERS[layout]
+    with _as_cache_error():
+        write_output(out, lambda file: write(file, texts, features))
+
+
+@contextmanager
+def _as_cache_error() -> Iterator[None]:
     try:
-        with replacing(path) as temporary:
-            _WRITERS[layout](temporary, texts, features)
-    except CacheError:
-        raise
-    except (OSError, RuntimeError) as error:  # the latter from HDF5
-        raise CacheError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+        yield
+    except OutputError as error:
+        raise CacheError(str(error)) from error
 
 
 def layout_of(path: Path) -> str:
@@ -89,8 +96,8 @@ def _utf8(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _write_npz(path: Path, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
-    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+def _write_npz(file: Path | BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
+    with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
         for name, values in texts.items():
             _add_array(archive, name, np.array(values, np.str_))
         _add_array(archive, "features", features)
@@ -102,17 +109,21 @@ def _add_array(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> Non
         np.lib.format.write_array(member, values, allow_pickle=False)
 
 
-def _write_h5(path: Path, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
+def _write_h5(file: Path | BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     rows = max(1, _CHUNK_BYTES // max(1, features[:1].nbytes))
-    with open(path, "xb+", buffering=0) as target:
+    opened = open(file, "xb+", buffering=0) if isinstance(file, Path) else nullcontext(getattr(file, "raw", file))  # noqa: SIM115
+    with opened as target:
         patient = _Patient(target)
-        with h5py.File(patient, "w") as file:
-            for name, values in texts.items():
-                file.create_dataset(name, data=np.array(values, object), dtype=h5py.string_dtype())
-            chunks = (min(rows, len(features)), features.shape[1])
-            file.create_dataset("features", data=features, chunks=chunks, fletcher32=True)
-    if patient.error:
-        raise patient.error
+        try:
+            with h5py.File(patient, "w") as h5:
+                for name, values in texts.items():
+                    h5.create_dataset(name, data=np.array(values, object), dtype=h5py.string_dtype())
+                chunks = (min(rows, len(features)), features.shape[1])
+                h5.create_dataset("features", data=features, chunks=chunks, fletcher32=True)
+        except RuntimeError as error:
+            raise patient.error or OSError(str(error)) from error
+        if patient.error:
+            raise patient.error
 
 
 class _Patient:
@@ -144,7 +155,7 @@ class _Patient:
         return getattr(self._file, name)
 
 
-def _write_parquet(path: Path, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
+def _write_parquet(file: Path | BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -154,7 +165,7 @@ def _write_parquet(path: Path, texts: dict[str, list[str]], features: NDArray[An
         ) from error
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1])
     columns = {name: pa.array(_nulls(values) if name == "label" else values) for name, values in texts.items()}
-    pq.write_table(pa.table({**columns, "features": vectors}), path, row_group_size=_GROUP_ROWS)
+    pq.write_table(pa.table({**columns, "features": vectors}), file, row_group_size=_GROUP_ROWS)
 
 
 def _nulls(labels: Sequence[str]) -> list[str | None]:

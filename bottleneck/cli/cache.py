@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bottleneck.cli.common import InOrder, at_home, command, give_up, layout_of, progress_bar
+from bottleneck.cli.common import InOrder, at_home, check_out, command, give_up, is_file, layout_of, progress_bar
 from bottleneck.cli.defaults import images_line
 from bottleneck.cli.output import put_json, say, show
 from bottleneck.utils.text import counted
@@ -110,7 +110,7 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(dir_okay=False),
+    type=click.Path(dir_okay=False, readable=False),
     callback=at_home,
     metavar="FILE",
     help="The file to write: .npz, .h5, .hdf5 or .parquet.",
@@ -134,6 +134,9 @@ def export(
     from bottleneck.selection import select
 
     layout = layout_of(out, layout, LAYOUTS)
+    if not is_file(out):
+        raise click.UsageError(f"expected --out FILE, got {out!r}: features are not written to stdout")
+    check_out(out, [images] if images else [])
     images_line(images, cache, model)
     with progress_bar(hidden=as_json) as progress:
         labels = False if no_labels else None

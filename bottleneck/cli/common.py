@@ -6,10 +6,10 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -159,15 +159,44 @@ def layout_of(out: str | None, layout: str | None, endings: Mapping[str, str], d
     return found
 
 
-@contextmanager
-def data_file(out: str | None) -> Iterator[IO[str]]:
-    """Give a file to write data to: `out`; or stdout, where a dash or nothing is given."""
-    if out and out != "-":
-        with open(out, "w", encoding="utf-8", errors="surrogateescape") as target:
-            yield target
+def is_file(out: str | None) -> bool:
+    """Whether ``--out`` names a file; a dash or nothing is stdout."""
+    return bool(out) and out != "-"
+
+
+def check_out(out: str | None, images: Iterable[str]) -> None:
+    """Refuse an ``--out`` that must not be written, before the work: also one of IMAGES, and any image that exists.
+
+    Raises
+    ------
+    OutputError
+        See `bottleneck.utils.output_file.check_output`.
+    """
+    if not is_file(out):
+        return
+    from bottleneck.images.folders import IMAGE_SUFFIXES
+    from bottleneck.utils.output_file import check_output
+
+    place = check_output(str(out), images)
+    if place.suffix.lower() in IMAGE_SUFFIXES and place.exists():
+        raise errors.OutputError(f"expected another name for the output, found the image {out}. Choose a new name")
+
+
+def write_data(out: str | None, write: Callable[[TextIO], object]) -> None:
+    """Write data to a file, whole or not at all; or to stdout, where a dash or nothing is given.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    if is_file(out):
+        from bottleneck.utils.output_file import in_utf8, write_output
+
+        write_output(str(out), in_utf8(write))
         return
     data = _Stdout()
-    yield data
+    write(data)
     put(data.getvalue())
 
 

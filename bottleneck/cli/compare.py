@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import command, data_file, layout_of, progress_bar
+from bottleneck.cli.common import check_out, command, layout_of, progress_bar, write_data
 from bottleneck.cli.defaults import extracted_line, images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.cli.output import data_on_stdout, put_json
@@ -63,6 +63,7 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
         from bottleneck.cli.show_compare import comparison_report, comparison_text
         from bottleneck.comparison import compare as run
 
+    check_out(out, [images] if images else [])
     if options["models"]:
         extracted_line(images, options["cache"])
     else:
@@ -72,8 +73,7 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
     with data_on_stdout(is_written):
         comparison_report(found, _said())
     if is_written:
-        with data_file(out) as target:
-            target.write(comparison_text(found, layout))
+        write_data(out, lambda target: target.write(comparison_text(found, layout)))
     if as_json:
         put_json(found.to_json())
 

@@ -5,7 +5,7 @@ import json
 import click
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import command, data_file, layout_of, progress_bar
+from bottleneck.cli.common import check_out, command, is_file, layout_of, progress_bar, write_data
 from bottleneck.cli.output import data_on_stdout, lines_of, put_json, say, show
 from bottleneck.cli.output_options import output_options
 from bottleneck.garbage import no_collection
@@ -50,6 +50,7 @@ def evaluate(
         from bottleneck.prediction import run_for
         from bottleneck.run_evaluation import evaluate as test
 
+    check_out(out, images)
     chosen = run_for(run, runs)
     say(str(chosen))
     with progress_bar(hidden=as_json) as progress:
@@ -69,12 +70,10 @@ def evaluate(
         "table": lambda: "".join(f"{line}\n" for thing in evaluation_report(found) for line in lines_of(thing, None)),
     }
     evaluation_lines(found)
-    is_file = bool(out) and out != "-"
-    is_data = layout != "table" and not is_file and not as_json
+    is_data = layout != "table" and not is_file(out) and not as_json
     with data_on_stdout(is_data):
         show(*evaluation_report(found))
-    if is_file or is_data:
-        with data_file(out) as target:
-            target.write(texts[layout]())
+    if is_file(out) or is_data:
+        write_data(out, lambda target: target.write(texts[layout]()))
     if as_json:
         put_json(found.to_json())

@@ -26,7 +26,7 @@ def output_options(
     default = f"[default: as that ends, else {names[0]}]"
 
     def decorate(command: Command) -> Command:
-        path = click.Path(dir_okay=False)
+        path = click.Path(dir_okay=False, readable=False)
         command = click.option("--out", type=path, callback=at_home, metavar="FILE", help=out)(command)
         return click.option("--format", "layout", type=click.Choice(names), help=f"{layout}  {default}")(command)
 

@@ -1,14 +1,16 @@
 """``bottleneck predict``."""
 
-import csv
+from collections.abc import Callable
+from typing import TextIO
 
 import click
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import command, data_file, give_up, layout_of, progress_bar
+from bottleneck.cli.common import check_out, command, give_up, layout_of, progress_bar, write_data
 from bottleneck.cli.output import say
 from bottleneck.cli.output_options import output_options
 from bottleneck.garbage import no_collection
+from bottleneck.utils.csv_text import csv_lines
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 
@@ -53,6 +55,7 @@ def predict(
         from bottleneck.prediction import run_for
         from bottleneck.run_evaluation import summary
 
+    check_out(out, images)
     chosen = run_for(run, runs)
     say(str(chosen))
     with progress_bar(hidden=as_json) as progress:
@@ -66,13 +69,12 @@ def predict(
             label_column=label_column,
             progress=progress,
         )
-    with data_file(out) as target:
-        if layout == "table":
-            predictions_table(found, target)
-        elif layout == "csv":
-            csv.writer(target, lineterminator="\n").writerows(prediction_rows(found, top))
-        else:
-            target.writelines(line + "\n" for line in prediction_lines(found))
+    writers: dict[str, Callable[[TextIO], object]] = {
+        "table": lambda target: predictions_table(found, target),
+        "csv": lambda target: target.writelines(csv_lines(prediction_rows(found, top))),
+        "jsonl": lambda target: target.writelines(f"{line}\n" for line in prediction_lines(found)),
+    }
+    write_data(out, writers[layout])
     failures_list(found.failures)
     for remark in found.remarks:
         say(remark)

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bottleneck.errors import HeadError, RunError
-from bottleneck.files import write_atomic
 from bottleneck.heads.table import Features, Scaling
+from bottleneck.utils.output_file import write_output
 from bottleneck.utils.text import counted, one_line
 
 FORMAT_VERSION = 2
@@ -114,12 +114,14 @@ class Head(ABC):
         return labels
 
     def save(self, path: Path) -> None:
-        """Write the head as safetensors, atomically; what is no tensor goes into its metadata.
+        """Write the head as safetensors; what is no tensor goes into its metadata.
 
         Raises
         ------
         HeadError
             If it is too large to be read again.
+        OutputError
+            If it cannot be written, see `bottleneck.utils.output_file.write_output`.
         """
         names = self.tensors
         size = sum(getattr(self, name).nbytes for name in names)
@@ -134,7 +136,7 @@ class Head(ABC):
             **{name: value if isinstance(value, str) else json.dumps(value) for name, value in rest.items()},
         }
         data = save({name: np.ascontiguousarray(getattr(self, name)) for name in names}, metadata)
-        write_atomic(path, _in_order(data))
+        write_output(path, lambda file: file.write(_in_order(data)))
 
 
 def _in_order(data: bytes) -> bytes:

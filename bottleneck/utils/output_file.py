@@ -1,0 +1,201 @@
+"""The one way in which a file is written that a user names: whole or not at all, and only where a file belongs."""
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NoReturn, TextIO
+
+from bottleneck.errors import OutputError
+from bottleneck.files import fsync_folder, make_folder, temporary_beside
+from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.paths import expanded
+
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_ACL = "system.posix_acl_access"
+_KEPT = ("user.", "system.")  # extended attributes; those of the kernel's security modules follow its own rules
+
+
+def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> Path:
+    """Return where an output is written; to be called before the work whose result it takes, too.
+
+    Parameters
+    ----------
+    path : path
+        A regular file that may be written, or a new name. The folder may be a link or missing, in which case
+        `write_output` makes it.
+    inputs : iterable of paths
+        What is read. None of them may be the output.
+
+    Raises
+    ------
+    OutputError
+        If it is anything else (a link, even one that leads nowhere, a folder, device, FIFO or socket), is one of the
+        inputs, or cannot be written.
+    """
+    text, place = Arguments(OutputError).path("the output", path), expanded(path)
+    if text.endswith(("/", os.sep)):
+        raise OutputError(f"expected the name of a file to write, found the folder {text}")
+    try:
+        _check_kind(place)
+        _check_writable(place)
+    except OSError as error:
+        _fail(place, error)
+    except ValueError as error:  # a null character
+        raise OutputError(f"expected the name of a file to write, found {text!r}: {error}") from error
+    for other in inputs:
+        if _same_file(place, other):
+            raise OutputError(f"expected another name for the output, found {text}, which is read. Choose a new name")
+    return place
+
+
+def write_output(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that a user names: whoever reads it sees the old file or the new one.
+
+    Parameters
+    ----------
+    path : path
+        See `check_output`; it is checked again when the new file takes its place.
+    write : callable
+        Writes into the file that it is given, which can be read and sought too.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; the old file is as it was.
+
+    Notes
+    -----
+    The bytes go to a temporary file in the same folder, which only its owner may read where there is an old file, are
+    fsynced, and take the place of the old file by a rename. The new file has the permissions of the old one, and its
+    owner, group, extended attributes and POSIX ACL where the system allows that; where it does not allow the group,
+    the group's permissions are those of everybody. A new name gets what the umask says. Other hard links of the old
+    file keep its old content. Ctrl-C and every error remove the temporary file; only a process that is killed leaves
+    it.
+    """
+    place = check_output(path)
+    temporary = temporary_beside(place)
+    try:
+        make_folder(place.parent)
+        private = os.path.lexists(place)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb+") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            _check_kind(place)
+            if os.path.lexists(place):
+                _take_over(place, file.fileno())
+        os.replace(temporary, place)
+    except OutputError:
+        raise
+    except OSError as error:
+        _fail(place, error)
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+    with suppress(PermissionError):  # of a folder that may be written but not read
+        fsync_folder(place.parent)
+
+
+def _check_kind(place: Path) -> None:
+    try:
+        mode = os.lstat(place).st_mode
+    except FileNotFoundError:
+        return
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+    if kind is None and stat.S_ISREG(mode):
+        return
+    stdout = place in (Path("/dev/stdout"), Path("/dev/stderr")) or Path("/dev/fd") in place.parents
+    hint = "Results go to stdout without --out" if stdout else "Choose a new name"
+    raise OutputError(f"expected a regular file or a new name to write to, found {place}, {kind or 'neither'}. {hint}")
+
+
+def _check_writable(place: Path) -> None:
+    """Raise an OSError where writing will fail, as far as that can be known."""
+    if os.path.lexists(place) and not os.access(place, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file is write-protected", str(place))
+    folder = next(one for one in place.absolute().parents if os.path.lexists(one))
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder", str(place))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"the folder {folder} is write-protected", str(place))
+
+
+def _same_file(place: Path, other: str | os.PathLike[str]) -> bool:
+    with suppress(OSError, ValueError):
+        return os.path.samefile(place, expanded(other))
+    return False
+
+
+def _take_over(place: Path, descriptor: int) -> None:
+    """Give a file the owner, attributes and permissions of the one in `place`, and nobody more than these allow."""
+    old = os.stat(place, follow_symlinks=False)
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    if hasattr(os, "fchown") and not _owned(descriptor, old):
+        mode &= 0o707 | (mode & 0o007) << 3
+    if hasattr(os, "listxattr") and not _attributed(place, descriptor):
+        mode &= 0o707  # the group's permissions are the ACL's mask, not the group's
+    if hasattr(os, "fchmod"):
+        with suppress(OSError):  # of a file system that has no permissions
+            os.fchmod(descriptor, mode)
+
+
+def _owned(descriptor: int, old: os.stat_result) -> bool:
+    """Set owner and group, and return whether the group is that of the old file."""
+    for owner in (old.st_uid, -1):
+        with suppress(OSError):
+            os.fchown(descriptor, owner, old.st_gid)
+            break
+    return os.fstat(descriptor).st_gid == old.st_gid
+
+
+def _attributed(place: Path, descriptor: int) -> bool:
+    """Copy the extended attributes, and return whether no ACL is lost."""
+    with suppress(OSError):  # of a file system that has none
+        kept = [name for name in os.listxattr(place, follow_symlinks=False) if name.startswith(_KEPT)]
+        if _ACL in os.listxattr(descriptor) and _ACL not in kept:
+            os.removexattr(descriptor, _ACL)  # the folder's default
+        for name in kept:
+            try:
+                os.setxattr(descriptor, name, os.getxattr(place, name, follow_symlinks=False))
+            except OSError:
+                if name == _ACL:
+                    return False
+    return True
+
+
+def _fail(place: Path, error: OSError) -> NoReturn:
+    if isinstance(error, OutputError):
+        raise error
+    why = error.strerror or str(error)
+    if error.errno in _FULL:
+        advice = "Free some space there, raise the limit, or choose another place"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = "Choose a place where you may write"
+    else:
+        advice = "Choose another place"
+    unchanged = " The old file is as it was." if os.path.lexists(place) else ""
+    raise OutputError(f"cannot write {place}: {why}.{unchanged} {advice}") from error
+
+
+def in_utf8(write: Callable[[TextIO], object]) -> Callable[[BinaryIO], None]:
+    """Return what writes text for `write_output`; names that are not UTF-8 go out as the bytes that they are."""
+
+    def write_bytes(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        write(text)
+        text.detach()  # which would close the file
+
+    return write_bytes
