@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from bottleneck.evaluation.confusion import as_json
 from bottleneck.evaluation.stats import wilson_interval
 from bottleneck.images.dataset import Failure
 from bottleneck.ranking import LEVEL
@@ -150,6 +151,7 @@ class Evaluation:
             "run": str(self.run.path),
             "labels_from": list(self.labels_from),
             **self.metrics,
+            "confusion": as_json(self.metrics["confusion"]),
             "left_out": vars(self.left),
             "selected_by": self.selected_by,
             "unknown_labels": self.unknown_labels,

@@ -17,24 +17,24 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.last import folder_of
+from bottleneck.card_parts import PREDICTIONS, CardParts, check_read_back, store_parts
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, sha256_hex, write_atomic, write_json
 from bottleneck.heads.head import Head, load_head
 from bottleneck.ranking import Choice, choose
 from bottleneck.run_images import RunImages, load_run_images
 from bottleneck.run_request import located_request
-from bottleneck.utils.csv_text import csv_bytes, read_csv
+from bottleneck.utils.csv_text import csv_bytes
 from bottleneck.utils.paths import expanded, relative_to
 from bottleneck.utils.text import one_line
 
 CARD_VERSION = 1
-PREDICTIONS = "predictions.csv"
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun
 _SHOWN = 4  # runs that a message names
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(CardParts):
     """What one fit or fine-tuning left.
 
     Parameters
@@ -43,7 +43,7 @@ class Run:
         The folder: ``head.safetensors``, ``card.json``, ``predictions.csv``; of a fine-tuning ``model.safetensors``,
         ``curves.csv`` and ``curves.png`` too.
     card : dict
-        What was trained, on what, and how well it does.
+        What was trained, on what, and how well it does; `CardParts` reads what is too large for it.
     """
 
     path: Path
@@ -105,12 +105,6 @@ class Run:
         """
         return located_request(self.path, self.card)
 
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The metrics on the held-out part, see `bottleneck.evaluation.metrics.evaluate`."""
-        metrics: dict[str, Any] = self.card["metrics"]
-        return metrics
-
     @cached_property
     def images(self) -> RunImages | None:
         """What each of its images was used for; None of a run of an earlier version, which does not know.
@@ -121,21 +115,6 @@ class Run:
             If that cannot be read.
         """
         return load_run_images(self.path)
-
-    @property
-    def predictions(self) -> list[dict[str, str]]:
-        """The rows of ``predictions.csv``, every cell as it was before `bottleneck.utils.csv_text.escape_cell`.
-
-        Raises
-        ------
-        RunError
-            If they cannot be read.
-        """
-        file = self.path / PREDICTIONS
-        try:
-            return read_csv(file)
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {file}: {error}. Fit again") from error
 
     @cached_property
     def head(self) -> Head:
@@ -150,7 +129,7 @@ class Run:
         head = load_head(file)
         if sha256_hex(file.read_bytes()) != self.card.get("head_sha256"):
             raise RunError(f"expected {file} to be as it was written; it has changed. Fit again")
-        if head.fingerprint != self.card["fingerprint"] or list(head.classes) != self.card["classes"]:
+        if head.fingerprint != self.card["fingerprint"] or head.classes != self.classes:
             raise RunError(f"expected the head and the card in {self.path} to belong together; they do not. Fit again")
         return head
 
@@ -179,7 +158,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             raise RunError(f"expected a fingerprint in {file}, found {card['fingerprint']!r}")
         _ = (
             run.score,
-            run.metrics["accuracy"],
+            card["metrics"]["accuracy"],
             card["spec"],
             card["request"],
             card["classes"],
@@ -298,10 +277,15 @@ def save_run(
     images : RunImages, optional
         What each image was used for.
 
+    Returns
+    -------
+    Run
+        As it was read back.
+
     Raises
     ------
     RunError
-        If the folder cannot be written.
+        If the folder cannot be written, or what was written cannot be read back; nothing is left of it.
     """
     home = expanded(folder)
     temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
@@ -325,17 +309,20 @@ def write_run(
     predictions: Iterable[Sequence[object]],
     images: RunImages | None = None,
 ) -> Run:
-    """Write what every run has into a folder; the card, which makes it a run, comes last.
+    """Write what every run has into a folder; the card, which makes it a run, comes last, and all is read back.
 
     Raises
     ------
     OSError
         If the folder cannot be written.
+    RunError
+        If what was written cannot be read back; the folder is no run then.
     """
     head.save(path / "head.safetensors")
     if images is not None:
         images.save(path)
-    write_atomic(path / PREDICTIONS, csv_bytes([columns, *predictions]))
+    rows = list(predictions)
+    write_atomic(path / PREDICTIONS, csv_bytes([columns, *rows]))
     card = {
         "version": CARD_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
@@ -345,8 +332,14 @@ def write_run(
     }
     if "source" in card.get("dataset", {}):
         card["dataset"] = {**card["dataset"], "place": relative_to(card["dataset"]["source"], path)}
-    write_json(path / "card.json", card)
-    return Run(path, card)
+    write_json(path / "card.json", store_parts(path, card))
+    try:
+        run = load_run(path)
+        check_read_back(run, card, len(rows))
+    except BaseException:
+        (path / "card.json").unlink()
+        raise
+    return run
 
 
 def new_folder(folder: str | os.PathLike[str], name: str) -> Path:

@@ -78,7 +78,7 @@ def fit(
                 "head": card["head"],
                 "model": card["model"],
                 "params": card["params"],
-                "classes": card["classes"],
+                "classes": list(done.classes),
                 "n_train": card["n_train"],
                 "n_heldout": card["n_heldout"],
                 "heldout": card["heldout"],
@@ -88,8 +88,8 @@ def fit(
                 "accuracy_ci95": metrics["accuracy_ci95"],
                 "balanced_accuracy": metrics["balanced_accuracy"],
                 **{name: metrics[name] for name in ("macro_f1", "log_loss", "ece", "top5_accuracy", "resolution")},
-                "failed": len(card["failures"]),
-                "failures": card["failures"],
+                "failed": len(done.failures),
+                "failures": [vars(failure) for failure in done.failures],
                 "seconds": round(card["seconds"], 3),
             }
         )

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from bottleneck.cli.layout import Table, right
 from bottleneck.cli.output import lines_of, rule_of, say, show, width_of
+from bottleneck.evaluation.confusion import guessed_classes
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import by_reason
@@ -89,8 +90,9 @@ def run_report(run: Run) -> None:
     """Say what was trained and how well it does."""
     card, metrics = run.card, run.metrics
     low, high = metrics["accuracy_ci95"]
-    labels = ", ".join(f"{name} {count}" for name, count in sorted(card["dataset"]["labels"].items())[:_CLASSES])
-    more = len(card["dataset"]["labels"]) - _CLASSES
+    counts = run.part("dataset", "labels")
+    labels = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:_CLASSES])
+    more = len(counts) - _CLASSES
     more_text = f" and {counted(more, 'more class')}" if more > 0 else ""
     show(f"{card['dataset']['source']}: {labels}{more_text}")
     columns_line(Columns.from_json(card["dataset"].get("columns", {})))
@@ -118,19 +120,15 @@ def run_report(run: Run) -> None:
         f"differ by less than {metrics['resolution']:.1%} are not told apart by them on "
         f"{counted(card['n_heldout'], 'image')}"
     )
-    said = [
-        name
-        for name, counts in zip(metrics["classes"], zip(*metrics["confusion"], strict=True), strict=True)
-        if any(counts)
-    ]
+    said = guessed_classes(metrics)
     several = sum(bool(row["n"]) for row in metrics["per_class"].values()) > 1
     if len(said) == 1 and several:  # else it may well be right
         weights = "" if card["class_weight"] == "balanced" else "--class-weight balanced, or "
         say(f"it says {said[0]} of every held-out image: {weights}more images of the others may help")
-    if card["leaks"]["near_threshold"] is None:
+    if run.part("leaks")["near_threshold"] is None:
         say("near copies across the splits were not looked for: the features are read in pieces")
-    failures_list([Failure(**failure) for failure in card["failures"]])
-    show(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s")
+    failures_list(run.failures)
+    show(f"{len(run.failures)} failed; {run.path} in {card['seconds']:.1f} s")
 
 
 def params_text(params: dict[str, Any]) -> str:
@@ -206,7 +204,7 @@ def prediction_rows(predictions: Predictions, top: int) -> Iterator[list[object]
 
     Of an image that cannot be used the labels and probabilities are empty; code and message are those of the others.
     """
-    count = min(top, len(predictions.run.card["classes"]))
+    count = min(top, len(predictions.run.classes))
     more = [name for place in range(2, count + 1) for name in (f"label_{place}", f"probability_{place}")]
     yield ["path", "digest", "label", "probability", *more, "code", "message"]
     for item in predictions:

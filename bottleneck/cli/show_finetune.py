@@ -9,7 +9,6 @@ from bottleneck.cli.output import say, show, width_of
 from bottleneck.cli.show import failures_list
 from bottleneck.finetuning.progress import Epoch
 from bottleneck.finetuning.starting import Start
-from bottleneck.images.dataset import Failure
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
@@ -66,8 +65,8 @@ def ended(run: Run) -> None:
             "there is no test part: these images have chosen the epoch too, which flatters the accuracy a little; a "
             "folder test/ would tell it"
         )
-    failures_list([Failure(**failure) for failure in card["failures"]])
-    show(f"{len(card['failures'])} failed; {run.path} in {card['seconds']:.1f} s, curves in {run.path / 'curves.png'}")
+    failures_list(run.failures)
+    show(f"{len(run.failures)} failed; {run.path} in {card['seconds']:.1f} s, curves in {run.path / 'curves.png'}")
 
 
 def _choice(card: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.evaluation.confusion import DENSE, Confusion
 from bottleneck.evaluation.stats import wilson_interval
 
 ECE_BINS = 15  # of equal width, as in Guo et al. 2017
@@ -26,14 +27,17 @@ def evaluate(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[
     Returns
     -------
     dict
-        A JSON object: ``n``, ``accuracy``, ``accuracy_ci95`` (see `wilson_interval`), ``balanced_accuracy`` (mean
+        ``n``, ``accuracy``, ``accuracy_ci95`` (see `wilson_interval`), ``balanced_accuracy`` (mean
         recall of the classes that occur in `labels`), ``macro_f1`` (mean F1 of those that occur in either),
         ``classes``, ``per_class`` (precision, recall, F1 and number of images) and ``confusion`` (rows: labels,
-        columns: predictions, both in the order of ``classes``). A share of no images is 0.
+        columns: predictions, both in the order of ``classes``). A share of no images is 0. All are JSON, but for the
+        confusion of more than `DENSE` classes, a `Confusion`.
     """
     names = sorted({*classes, *labels, *predicted})
-    confusion = _confusion(labels, predicted, names)
-    right, count, guessed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    code = {name: place for place, name in enumerate(names)}
+    rows, columns = (np.array([code[name] for name in column], np.int64) for column in (labels, predicted))
+    confusion = Confusion.of(rows, columns, len(names))
+    right, count, guessed = confusion.right(), confusion.labelled(), confusion.guessed()
     precision, recall, f1 = _share(right, guessed), _share(right, count), _share(2 * right, count + guessed)
     correct, n = int(right.sum()), len(labels)
     return {
@@ -47,7 +51,7 @@ def evaluate(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(support)}
             for name, p, r, f, support in zip(names, precision, recall, f1, count, strict=True)
         },
-        "confusion": confusion.tolist(),
+        "confusion": confusion if len(names) > DENSE else list(confusion),
     }
 
 
@@ -99,12 +103,6 @@ def evaluate_probabilities(
         "top5_accuracy": _top_accuracy(probabilities, truth, of_truth) if len(classes) > _TOP else None,
         "mean_confidence": float(confidence.mean()),
     }
-
-
-def _confusion(labels: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
-    code = {name: place for place, name in enumerate(names)}
-    cells = [code[label] * len(names) + code[guess] for label, guess in zip(labels, predicted, strict=True)]
-    return np.bincount(cells, minlength=len(names) ** 2).reshape(len(names), len(names)).astype(np.int64)
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -222,7 +222,7 @@ def _card(result: Result, backbone: Backbone, request: Request) -> dict[str, Any
         "fingerprint": backbone.spec.fingerprint,
         "request": _kept(result, request),
         "own_weights": request != result.origin.request,
-        "leaks": origin.run.card.get("leaks") if origin.run else None,
+        "leaks": origin.run.part("leaks") if origin.run else None,
         "versions": versions(),
     }
 
