@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from types import FrameType
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -377,3 +379,89 @@ def test_a_reader_sees_the_old_file_or_the_new_one() -> None:
 def test_names_that_are_not_utf_8_are_written_as_they_are() -> None:
     write_output("out", in_utf8(lambda text: text.write("caf\udce9\r\n")))
     assert Path("out").read_bytes() == b"caf\xe9\r\n"
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """Return a POSIX ACL as Linux keeps it: tag, permissions and id of each entry."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+ANYONE = 0xFFFFFFFF
+FRIEND = acl((1, 6, ANYONE), (2, 6, 12345), (4, 0, ANYONE), (16, 6, ANYONE), (32, 0, ANYONE))  # whose mask is 6
+
+
+def set_acl(path: str, name: str) -> None:
+    if not hasattr(os, "setxattr"):
+        pytest.skip("ACLs of Linux")
+    try:
+        os.setxattr(path, f"system.posix_acl_{name}", FRIEND)
+    except OSError:
+        pytest.skip("the file system has no ACLs")
+
+
+def test_an_acl_stays() -> None:
+    Path("out").write_bytes(b"old")
+    set_acl("out", "access")
+    write_output("out", new)
+    assert os.getxattr("out", "system.posix_acl_access") == FRIEND
+    assert mode_of("out") == 0o660
+
+
+def test_where_an_acl_is_lost_the_group_gets_nothing_of_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    Path("out").write_bytes(b"old")
+    set_acl("out", "access")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "setxattr", refuse)
+        write_output("out", new)
+    assert mode_of("out") == 0o600
+
+
+def test_the_folders_default_acl_opens_no_private_file(here: Path) -> None:
+    Path("out").write_bytes(b"old")
+    os.chmod("out", 0o640)
+    set_acl(".", "default")
+    write_output("out", new)
+    assert mode_of("out") == 0o640
+    assert "system.posix_acl_access" not in os.listxattr("out")
+
+
+def interrupted_at(line: int, work: Callable[[], None]) -> bool:
+    """Run something, with an interrupt before the given line of output_file.py; return whether it came so far."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith("output_file.py"):
+            return None
+        seen += event == "line"
+        if seen > line:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_at_any_line_leaves_the_old_file_or_the_new_one_and_nothing_else() -> None:
+    line, found = 0, set()
+    while True:
+        Path("out").write_bytes(b"old")
+        came = interrupted_at(line, lambda: write_output("out", lambda file: file.write(b"new")))
+        assert os.listdir() == ["out"]
+        found.add(Path("out").read_bytes())
+        line += 1
+        if not came:
+            break
+    assert found == {b"old", b"new"}
+    assert line > 40
