@@ -23,7 +23,6 @@ PREDICTIONS = "predictions.csv"
 _CONFUSION = "confusion.csv"
 _SHARES = ("precision", "recall", "f1")
 
-Rows = list[dict[str, str]]
 Names = list[str]  # the evaluated classes
 
 
@@ -71,7 +70,12 @@ class CardParts:
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
         """The images that could not be used; errors as of `part`."""
-        return tuple(Failure(**failure) for failure in self.part("failures"))
+        try:
+            return tuple(Failure(**failure) for failure in self.part("failures"))
+        except TypeError as error:
+            raise RunError(
+                f"expected failures with {', '.join(COLUMNS)} in the card of {self.path}: {error}"
+            ) from error
 
     @property
     def predictions(self) -> list[dict[str, str]]:
@@ -114,7 +118,7 @@ class CardParts:
             return part.of_bytes(data, names)
         except RunError:
             raise
-        except (OSError, ValueError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, OverflowError, RecursionError) as error:
             raise RunError(f"cannot read {file}, a part of the run's card: {error!r}. Fit again") from error
 
 
@@ -199,7 +203,8 @@ def _failures_table(failures: list[dict[str, Any]], _: Names) -> bytes:
 
 
 def _failures(data: bytes, _: Names) -> list[dict[str, Any]]:
-    return [{**row, "digest": row["digest"] or None} for row in parse_csv(data)]
+    rows = ({name: row[name] for name in COLUMNS} for row in parse_csv(data))
+    return [{**row, "digest": row["digest"] or None} for row in rows]
 
 
 def _confusion_table(confusion: Sequence[list[int]], names: Names) -> bytes:
@@ -242,6 +247,13 @@ def _counts(data: bytes, _: Names) -> dict[str, int]:
     return {row["label"]: int(row["images"]) for row in parse_csv(data)}
 
 
+def _leaks(data: bytes, _: Names) -> dict[str, Any]:
+    leaks = json.loads(data)
+    if not isinstance(leaks, dict):
+        raise ValueError(f"expected a JSON object, found {leaks!r:.50}")
+    return leaks
+
+
 _PARTS = (
     _Part(("classes",), "classes.csv", _names_table, _names),
     _Part(("metrics", "classes"), "evaluated_classes.csv", _names_table, _names),
@@ -249,5 +261,7 @@ _PARTS = (
     _Part(("metrics", "confusion"), _CONFUSION, _confusion_table, _confusion),
     _Part(("dataset", "labels"), "labels.csv", _counts_table, _counts),
     _Part(("failures",), "failures.csv", _failures_table, _failures),
-    _Part(("leaks",), "leaks.json", lambda leaks, _: json.dumps(leaks).encode(), lambda data, _: json.loads(data)),
+    _Part(("leaks",), "leaks.json", lambda leaks, _: json.dumps(leaks).encode(), _leaks),
 )
+
+FILES = tuple(part.file for part in _PARTS)  # that may be beside a card

@@ -10,6 +10,7 @@ import pytest
 from bottleneck.card_parts import INLINE, store_parts
 from bottleneck.errors import RunError
 from bottleneck.evaluation.metrics import evaluate
+from bottleneck.files import sha256_hex
 from bottleneck.heads.head import Head
 from bottleneck.images.dataset import Failure
 from bottleneck.run_images import RunImages
@@ -110,6 +111,39 @@ def test_a_reference_leads_to_no_other_file(tmp_path):
     _, run = save(LONG)
     value = {**run.card["classes"], "file": str(tmp_path / "secret")}
     assert len(Run(run.path, {**run.card, "classes": value}).classes) == len(LONG)
+
+
+def replaced(run: Run, part: str, data: bytes) -> Run:
+    """Return a run of a stranger, whose file has these bytes and whose card has their hash."""
+    (run.path / f"{part}.csv").write_bytes(data)
+    reference = {"file": f"{part}.csv", "sha256": sha256_hex(data)}
+    metrics = {**run.card["metrics"], part: reference} if part in ("confusion", "per_class") else run.card["metrics"]
+    return Run(run.path, {**run.card, "metrics": metrics, **({} if part in metrics else {part: reference})})
+
+
+@pytest.mark.parametrize(
+    ("part", "data"),
+    [
+        ("confusion", b"label,predicted,images\na,nobody,1\n"),
+        ("confusion", b"label,predicted,images\na,b,-1\n"),
+        ("confusion", b"label,predicted,images\na,b,1\na,b,1\n"),
+        ("confusion", b"label,predicted,images\na,b,99999999999999999999\n"),
+        ("per_class", b"class,precision,recall,f1,n\na,much,1,1,1\n"),
+        ("per_class", b"class\na\n"),
+        ("failures", b"path\nx\n"),
+        ("failures", b""),
+    ],
+)
+def test_a_strangers_part_that_makes_no_sense_is_an_error_of_ours(part, data):
+    _, run = save(("a", "b"))
+    found = replaced(run, part, data)
+    with pytest.raises(RunError, match=f"{part}.csv"):
+        _ = found.failures if part == "failures" else found.metrics
+
+
+def test_failures_of_a_card_that_are_none_are_an_error_of_ours():
+    with pytest.raises(RunError, match="expected failures"):
+        _ = Run(Path("nowhere"), {"failures": [{"place": "x"}]}).failures
 
 
 def test_parts_are_written_only_where_they_are_large(tmp_path):
