@@ -171,6 +171,20 @@ def test_nothing_is_left_of_a_run_that_has_nothing_to_go_on_with(home, error):
     assert left(home) == []
 
 
+def test_what_cannot_be_read_back_is_no_run_and_is_gone_on_with(home, monkeypatch):
+    def fail(*_):
+        raise RunError("it is not as it was written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bottleneck.runs.check_read_back", fail)
+        with pytest.raises(RunError, match="not as it was written"):
+            finetune(recipe=replace(SHORT, epochs=1))
+    (name,) = left(home)
+    assert not [run for run in list_runs("runs") if run.is_tuned]
+    assert finetune(resume=name).name == name
+    assert left(home) == []
+
+
 def test_arguments_of_numpy_and_a_run_are_taken(home, run):
     recipe = Recipe(last=np.int64(0), epochs=np.int32(1), lr=np.float32(1e-3), seed=np.array(1), views=np.uint8(1))
     done = finetune(recipe=recipe, run=run, views_limit=np.int64(10**9), memory=np.float64(1e9), runs=home / "runs")
