@@ -11,12 +11,13 @@ import numpy as np
 
 from bottleneck.errors import RunError
 from bottleneck.evaluation.confusion import Confusion
-from bottleneck.files import read_whole, sha256_hex, write_atomic
+from bottleneck.files import sha256_hex
 from bottleneck.heads.head import load_head
 from bottleneck.images.dataset import Failure
 from bottleneck.images.failures import COLUMNS
 from bottleneck.run_images import load_run_images
-from bottleneck.utils.csv_text import LARGEST, csv_bytes, parse_csv, read_csv
+from bottleneck.utils.csv_text import LARGEST, csv_bytes, parse_csv
+from bottleneck.utils.tree import Tree
 
 INLINE = 1 << 18  # characters of JSON up to which a part stays in the card
 PREDICTIONS = "predictions.csv"
@@ -88,7 +89,7 @@ class CardParts:
         """
         file = self.path / PREDICTIONS
         try:
-            return read_csv(file)
+            return parse_csv(Tree(self.path).read(file, LARGEST))
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {file}: {error}. Fit again") from error
 
@@ -111,7 +112,7 @@ class CardParts:
             return value
         file = self.path / part.file
         try:
-            data = read_whole(file, LARGEST)
+            data = Tree(self.path).read(file, LARGEST)
             if sha256_hex(data) != value["sha256"]:
                 raise RunError(f"expected {file} to be as it was written; it has changed. Fit again")
             names = self.part("metrics", "classes") if part.file == _CONFUSION else []
@@ -164,7 +165,7 @@ def store_parts(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
         value = value_at(card, part.keys)
         if value is not None and _is_large(value):
             data = part.to_bytes(value, names)
-            write_atomic(folder / part.file, data)
+            Tree.above(folder, 1).write(folder / part.file, data)
             card = _with(card, part.keys, {"file": part.file, "sha256": sha256_hex(data)})
     return card
 

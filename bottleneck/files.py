@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,22 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     make_folder(path.parent)
     temporary = temporary_beside(path)
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        write_new(temporary, data, durable=durable)
         temporary.replace(path)
     except BaseException:
         _remove(temporary)
         raise
     if durable:
         fsync_folder(path.parent)
+
+
+def write_new(path: Path, data: bytes, *, durable: bool, opener: Callable[[str, int], int] | None = None) -> None:
+    """Write a file that is not there yet; `opener` is as for `open`."""
+    with open(path, "xb") if opener is None else open(path, "xb", opener=opener) as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
@@ -113,15 +118,35 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
-def read_whole(path: str | os.PathLike[str], largest: int = LARGEST_TEXT) -> bytes:
+def expect_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse what is no regular file, for libraries that open it themselves, and would wait or read without end.
+
+    Raises
+    ------
+    OSError
+        As `open_regular`.
+    """
+    os.close(open_regular(path))
+
+
+def read_whole(
+    path: str | os.PathLike[str], largest: int = LARGEST_TEXT, opener: Callable[[str, int], int] = open_regular
+) -> bytes:
     """Return the bytes of a regular file of at most `largest` bytes.
+
+    Parameters
+    ----------
+    path : path
+    largest : int
+    opener : callable
+        As for `open`; of a file below a folder that the user named, `bottleneck.utils.tree.Tree.open`.
 
     Raises
     ------
     OSError
         If it cannot be read, is larger, or is no regular file.
     """
-    with open(path, "rb", opener=open_regular) as file:
+    with open(path, "rb", opener=opener) as file:
         size = os.fstat(file.fileno()).st_size
         if size > largest:
             raise OSError(errno.EFBIG, f"expected at most {largest:,} bytes, found {size:,}", os.fspath(path))
@@ -141,8 +166,8 @@ def write_json(path: Path, value: Any) -> None:
     write_changed(path, (json.dumps(value, indent=2, ensure_ascii=True) + "\n").encode())
 
 
-def read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
-    """Return the value that `path` holds.
+def read_json(path: Path, largest: int = LARGEST_TEXT, opener: Callable[[str, int], int] = open_regular) -> Any:
+    """Return the value that `path` holds; parameters as of `read_whole`.
 
     Raises
     ------
@@ -152,7 +177,7 @@ def read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
         If it cannot be read, has more than `largest` bytes, or is no regular file.
     """
     try:
-        return json.loads(read_whole(path, largest))
+        return json.loads(read_whole(path, largest, opener))
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
 
@@ -167,10 +192,10 @@ def sha256_hex(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file of any size, 64 hexadecimal digits."""
+def file_sha256(path: str | os.PathLike[str], opener: Callable[[str, int], int] = open_regular) -> str:
+    """Return the SHA-256 of a file of any size, 64 hexadecimal digits; parameters as of `read_whole`."""
     digest = hashlib.sha256()
-    with open(path, "rb", opener=open_regular) as file:
+    with open(path, "rb", opener=opener) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

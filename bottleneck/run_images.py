@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from bottleneck.errors import RunError
 from bottleneck.files import write_atomic
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import Digests, DigestSet
+from bottleneck.utils.tensors import parsed
+from bottleneck.utils.tree import Tree
 
 IMAGES = "images.safetensors"  # of a run
 VERSION = 1
+_LARGEST = 8 << 30  # bytes; an image has 34
 _UNKNOWN = -1
 
 
@@ -102,10 +105,13 @@ class RunImages:
 
     def save(self, folder: Path) -> None:
         """Write ``images.safetensors`` into the folder of a run."""
+        write_atomic(folder / IMAGES, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return what is written there."""
         tensors = {"digests": self.digests, "roles": self.roles, "right": self.right}
         metadata = {"format_version": str(VERSION), "complete": str(self.complete).lower()}
-        data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
-        write_atomic(folder / IMAGES, data)
+        return save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
 
 
 def images_of(dataset: Dataset, roles: dict[str, Role]) -> RunImages:
@@ -137,19 +143,18 @@ def load_run_images(folder: Path) -> RunImages | None:
     """
     path = folder / IMAGES
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format_version") != str(VERSION):
-                raise RunError(
-                    f"expected format version {VERSION} of {path}, found {metadata.get('format_version')}: update "
-                    f"bottleneck, or fit again"
-                )
-            found = RunImages(
-                digests=file.get_tensor("digests"),
-                roles=file.get_tensor("roles"),
-                right=file.get_tensor("right"),
-                complete=metadata.get("complete") == "true",
+        tensors, metadata = parsed(Tree(folder).read(path, _LARGEST))
+        if metadata.get("format_version") != str(VERSION):
+            raise RunError(
+                f"expected format version {VERSION} of {path}, found {metadata.get('format_version')}: update "
+                f"bottleneck, or fit again"
             )
+        found = RunImages(
+            digests=tensors["digests"],
+            roles=tensors["roles"],
+            right=tensors["right"],
+            complete=metadata.get("complete") == "true",
+        )
     except FileNotFoundError:
         return None
     except RunError:

@@ -2,8 +2,6 @@
 
 import errno
 import os
-import secrets
-import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -19,14 +17,16 @@ from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.last import folder_of
 from bottleneck.card_parts import PREDICTIONS, CardParts, check_read_back, store_parts
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
-from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, sha256_hex, write_atomic, write_json
-from bottleneck.heads.head import Head, load_head
+from bottleneck.files import TEMPORARY, fsync_folder, sha256_hex, temporary_beside
+from bottleneck.heads.head import Head, head_of, read_head
 from bottleneck.ranking import Choice, choose
-from bottleneck.run_images import RunImages, load_run_images
+from bottleneck.run_folder import delete_run
+from bottleneck.run_images import IMAGES, RunImages, load_run_images
 from bottleneck.run_request import located_request
 from bottleneck.utils.csv_text import csv_bytes
 from bottleneck.utils.paths import expanded, relative_to
 from bottleneck.utils.text import one_line
+from bottleneck.utils.tree import Tree
 
 CARD_VERSION = 1
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun
@@ -126,8 +126,9 @@ class Run(CardParts):
             If it cannot be read, or does not belong to the card.
         """
         file = self.path / "head.safetensors"
-        head = load_head(file)
-        if sha256_hex(file.read_bytes()) != self.card.get("head_sha256"):
+        data = read_head(file, Tree(self.path).open)
+        head = head_of(data, file)
+        if sha256_hex(data) != self.card.get("head_sha256"):
             raise RunError(f"expected {file} to be as it was written; it has changed. Fit again")
         if head.fingerprint != self.card["fingerprint"] or head.classes != self.classes:
             raise RunError(f"expected the head and the card in {self.path} to belong together; they do not. Fit again")
@@ -150,7 +151,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     folder = expanded(path)
     file = folder / "card.json"
     try:
-        card = read_json(file)
+        card = Tree(folder).read_json(file)
         if card["version"] != CARD_VERSION:
             raise RunError(f"expected a card of version {CARD_VERSION} in {file}, found {card['version']!r}")
         run = Run(folder, card)
@@ -181,11 +182,18 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     """Return the runs in `folder` that can be read, oldest first."""
     found, problems = [], []
-    for card in sorted(expanded(folder).glob("*/card.json")):
-        if card.parent.name.startswith(TEMPORARY):
-            continue  # of a fit that is at work, or was killed
+    home = expanded(folder)
+    tree = Tree(home)
+    try:
+        names = [name for name in tree.folders(home) if not name.startswith(TEMPORARY)]  # of a fit at work, or killed
+        linked = [path for path in tree.links(home) if (path / "card.json").exists()]
+        problems += [f"expected a run in {path}, found a link" for path in linked]
+    except OSError:
+        names = []  # there is no such folder
+    for name in names:
         try:
-            found.append(load_run(card.parent))
+            if tree.exists(home / name / "card.json"):
+                found.append(load_run(home / name))
         except RunError as error:
             problems.append(str(error))
     if problems:
@@ -288,16 +296,16 @@ def save_run(
         If the folder cannot be written, or what was written cannot be read back; nothing is left of it.
     """
     home = expanded(folder)
-    temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
+    temporary = temporary_beside(home / name)
     try:
-        temporary.mkdir(parents=True)
+        Tree(home).make(temporary)
         card = write_run(temporary, head, card, columns, predictions, images).card
         path = _rename(temporary, home, dated(name))
         fsync_folder(home)
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it once it has its name
+        delete_run(temporary)  # nothing is left of it once it has its name
     return Run(path, card)
 
 
@@ -318,26 +326,27 @@ def write_run(
     RunError
         If what was written cannot be read back; the folder is no run then.
     """
-    head.save(path / "head.safetensors")
+    runs, data = Tree.above(path, 1), head.to_bytes()
+    runs.write(path / "head.safetensors", data)
     if images is not None:
-        images.save(path)
+        runs.write(path / IMAGES, images.to_bytes())
     rows = list(predictions)
-    write_atomic(path / PREDICTIONS, csv_bytes([columns, *rows]))
+    runs.write(path / PREDICTIONS, csv_bytes([columns, *rows]))
     card = {
         "version": CARD_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "folder": folder_of(path.parent),
         **card,
-        "head_sha256": sha256_hex((path / "head.safetensors").read_bytes()),
+        "head_sha256": sha256_hex(data),
     }
     if "source" in card.get("dataset", {}):
         card["dataset"] = {**card["dataset"], "place": relative_to(card["dataset"]["source"], path)}
-    write_json(path / "card.json", store_parts(path, card))
+    runs.write_json(path / "card.json", store_parts(path, card))
     try:
         run = load_run(path)
         check_read_back(run, card, len(rows))
     except BaseException:
-        (path / "card.json").unlink()
+        runs.unlink(path / "card.json")
         raise
     return run
 
@@ -351,15 +360,14 @@ def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
         If it cannot be made.
     """
     home = expanded(folder)
-    temporary = home / f"{TEMPORARY}{secrets.token_hex(4)}"
+    temporary = temporary_beside(home / name)
     try:
-        make_folder(home)
-        temporary.mkdir()
+        Tree(home).make(temporary)
         return _rename(temporary, home, dated(name))
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        delete_run(temporary)
 
 
 def dated(name: str) -> str:
@@ -369,13 +377,14 @@ def dated(name: str) -> str:
 
 def _rename(temporary: Path, home: Path, name: str) -> Path:
     """Give the finished folder its name, with a number behind it where that name is taken."""
+    tree = Tree(home)
     for number in range(1, 1000):
         path = home / (name if number == 1 else f"{name}-{number}")
-        if path.exists():
+        if tree.exists(path):
             continue
         try:
-            return temporary.rename(path)
+            return tree.rename(temporary, path)
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
     raise OSError(f"no free name like {name}")

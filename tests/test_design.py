@@ -32,7 +32,7 @@ STAGES = (
     {"evaluation"},
     {"parts"},
     {"training"},
-    {"card_parts", "run_images", "run_request"},
+    {"card_parts", "run_folder", "run_images", "run_request"},
     {"cards", "ranking", "runs"},
     {"fitting"},
     {"finetuning"},

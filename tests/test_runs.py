@@ -133,7 +133,7 @@ def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bottleneck.runs.write_json", full)
+    monkeypatch.setattr("bottleneck.runs.Tree.write_json", full)
     with pytest.raises(RunError, match="No space left"):
         save()
     assert list((tmp_path / "runs").iterdir()) == []

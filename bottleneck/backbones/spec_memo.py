@@ -7,9 +7,10 @@ from pathlib import Path
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.errors import BottleneckError, ImageError, ModelError
-from bottleneck.files import canonical_json, read_json, sha256_hex, write_json
+from bottleneck.files import canonical_json, sha256_hex
 from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.digest import DigestMemo, digest_file, signature
+from bottleneck.utils.tree import Tree, memo
 
 _MEMO_VERSION = 4  # raise it when the same request leads to another spec
 _PACKAGES = (
@@ -27,15 +28,15 @@ def recall(request: Request, cache: Path) -> Spec | None:
 
     Checked again when the network is built: a memo saves time and decides nothing.
     """
-    with suppress(OSError, ValueError, BottleneckError):
-        return Spec.from_json(read_json(_memo(request, cache)))
+    with memo(ValueError, BottleneckError):
+        return Spec.from_json(Tree(cache).read_json(_memo(request, cache)))
     return None
 
 
 def remember_spec(request: Request, spec: Spec, cache: Path) -> None:
     """Keep the spec that `request` led to, in whatever precision."""
-    with suppress(OSError):
-        write_json(_memo(request, cache), spec.to_json())
+    with memo():
+        Tree(cache).write_json(_memo(request, cache), spec.to_json())
 
 
 def _memo(request: Request, cache: Path) -> Path:
@@ -68,13 +69,13 @@ def file_digest(path: Path, cache: Path) -> str:
     ModelError
         If it cannot be read.
     """
-    memo = DigestMemo(cache / "digests.sqlite")
+    known_digests = DigestMemo(cache / "digests.sqlite")
     name = str(path.absolute())
     try:
-        known = memo.lookup({name: signature(path.stat())})
+        known = known_digests.lookup({name: signature(path.stat())})
         if not known:
             digest, found, now = digest_file(path, largest=1 << 40)
-            memo.remember([(name, found, digest, now)])
+            known_digests.remember([(name, found, digest, now)])
             known = {name: digest}
     except (OSError, ImageError) as error:
         raise ModelError(f"expected a weights file at {path}: {error}") from error

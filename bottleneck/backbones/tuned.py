@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bottleneck.files import read_json, write_json
+from bottleneck.files import expect_regular
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.tree import Tree, memo
 
 WEIGHTS = "model.safetensors"  # of a run
 _KEY = "bottleneck"
@@ -50,8 +51,10 @@ def read_tuned(path: Path) -> Tuned | None:
         return None
     from safetensors import SafetensorError, safe_open
 
-    with suppress(OSError, ValueError, TypeError, RecursionError, SafetensorError), safe_open(path, "numpy") as file:
-        return Tuned(**json.loads((file.metadata() or {})[_KEY])) if _KEY in (file.metadata() or {}) else None
+    with suppress(OSError, ValueError, TypeError, RecursionError, SafetensorError):
+        expect_regular(path)
+        with safe_open(path, "numpy") as file:
+            return Tuned(**json.loads((file.metadata() or {})[_KEY])) if _KEY in (file.metadata() or {}) else None
     return None
 
 
@@ -65,11 +68,11 @@ def weights_of_run(name: str, runs: str | os.PathLike[str]) -> str:
 
 def keep_tuned(store: Path, found: Tuned) -> None:
     """Keep beside features what is known of the fine-tuning that their network comes from, wherever its file goes."""
-    write_json(store / _KEPT, vars(found))
+    Tree.above(store, 2).write_json(store / _KEPT, vars(found))
 
 
 def kept_tuned(store: Path) -> Tuned | None:
     """Return what `keep_tuned` kept; None of features of a network that was not fine-tuned."""
-    with suppress(OSError, ValueError, TypeError):
-        return Tuned(**read_json(store / _KEPT))
+    with memo(ValueError, TypeError):
+        return Tuned(**Tree.above(store, 2).read_json(store / _KEPT))
     return None

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottleneck.backbones.request import full_name
 from bottleneck.cache.rooms import room_of
 from bottleneck.errors import CacheError
+from bottleneck.files import TEMPORARY
+from bottleneck.utils.tree import Tree
 
 if TYPE_CHECKING:
     from bottleneck.cache.store import FeatureCache, Store
+
+
+def listed(cache: FeatureCache) -> tuple[list[Store], list[str]]:
+    """Return the stores of a room, and what is wrong with those that cannot be read; a link to a folder is none."""
+    tree, folder = Tree(cache.root), cache.folder
+    left = f"its {cache.room} are left alone"
+    try:
+        names, links = tree.folders(folder), tree.links(folder)
+    except OSError as error:
+        return [], [f"cannot list {folder}: {error}; {left}"]
+    found, problems = [], [f"expected a folder at {path}, found a link; {left}" for path in links]
+    for name in names:
+        if name.startswith(TEMPORARY):
+            continue  # being removed
+        try:
+            found.append(cache.open(name))
+        except CacheError as error:
+            if _has_something(tree, folder / name):
+                problems.append(f"{error}; {left}")
+    return found, problems
+
+
+def _has_something(tree: Tree, folder: Path) -> bool:
+    """Whether a folder that is no store looks like one."""
+    try:
+        return tree.exists(folder / "spec.json") or any(name.endswith(".h5") for name in tree.names(folder / "shards"))
+    except OSError:
+        return True
 
 
 def the_one(stores: Sequence[Store], name: str, wanted: str) -> Store:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Set
 from contextlib import suppress
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.recent import RECENT, Entry
-from bottleneck.files import read_whole, write_atomic
+from bottleneck.cache.rooms import tree_of_shard
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests, DigestSet
+from bottleneck.utils.tree import memo as memo_file
 
 _VERSION = 1
 _SEAL_BYTES = 16
@@ -32,7 +32,7 @@ def load_entry(memo: Path, shard: Path) -> Entry | None:
     FileNotFoundError
         If the shard is not there.
     """
-    file = signature(os.stat(shard))
+    file = signature(tree_of_shard(shard).status(shard))
     seen = _state(memo)
     entry = RECENT.get(memo, (file, seen))
     if entry is None and (entry := _read_entry(memo, file)):
@@ -41,8 +41,8 @@ def load_entry(memo: Path, shard: Path) -> Entry | None:
 
 
 def _read_entry(memo: Path, file: Signature) -> Entry | None:
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        data = read_whole(memo)
+    with memo_file(ValueError, TypeError, KeyError):
+        data = tree_of_shard(memo).read(memo)
         body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
         if seal != _seal(body):
             return None
@@ -55,17 +55,17 @@ def _read_entry(memo: Path, file: Signature) -> Entry | None:
 
 def save_entry(memo: Path, file: Signature, entry: Entry) -> None:
     """Remember what a shard holds whose bytes have just been proven, or written."""
-    with suppress(OSError):
+    with memo_file():
         told = {"version": _VERSION, "file": file, "dim": entry.dim, "dtype": entry.dtype}
         body = json.dumps(told).encode() + b"\n" + entry.digests.tobytes()
-        write_atomic(memo, body + _seal(body), durable=False)
+        tree_of_shard(memo).write(memo, body + _seal(body), durable=False)
     RECENT.put(memo, (file, _state(memo)), entry)
 
 
 def _state(memo: Path) -> Signature | None:
     """Return what a memo's file looks like; None where there is none, in a cache that cannot be written, say."""
     with suppress(OSError):
-        return signature(os.stat(memo))
+        return signature(tree_of_shard(memo).status(memo))
     return None
 
 

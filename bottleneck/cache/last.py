@@ -13,7 +13,8 @@ from typing import Any
 
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
-from bottleneck.files import read_json, sha256_hex, write_json
+from bottleneck.files import sha256_hex
+from bottleneck.utils.tree import Tree, memo
 
 _VERSION = 1
 _HOME = "last"
@@ -53,12 +54,12 @@ def save_last(cache: Path, last: Last) -> None:
     """Keep `last` for the current folder; nothing is written when it is already kept."""
     value = {**asdict(last), "source": place_of(cache, last.source)}
     with writing(cache):
-        write_json(_of_folder(cache), {"version": _VERSION, **value})
+        Tree(cache).write_json(_of_folder(cache), {"version": _VERSION, **value})
 
 
 def load_last(cache: Path) -> Last | None:
     """Return the last extraction that was begun in the current folder, or None before the first."""
-    value = _read(_of_folder(cache))
+    value = _read(cache, _of_folder(cache))
     with suppress(TypeError, KeyError, ValueError):
         last = Last(**{**value, "source": str(at_place(cache, value["source"]))})
         if isinstance(last.store, str | None) and isinstance(last.labels, bool) and isinstance(last.finished, bool):
@@ -69,12 +70,12 @@ def load_last(cache: Path) -> Last | None:
 def save_latest(cache: Path, source: Path, store: str) -> None:
     """Keep which store took the features of `source` last; nothing is written when it is already kept."""
     with writing(cache):
-        write_json(_of_images(cache, source), {"version": _VERSION, "store": store})
+        Tree(cache).write_json(_of_images(cache, source), {"version": _VERSION, "store": store})
 
 
 def load_latest(cache: Path, source: Path) -> str | None:
     """Return the name of the store that took the features of `source` last, or None where that is not known."""
-    store = _read(_of_images(cache, source)).get("store")
+    store = _read(cache, _of_images(cache, source)).get("store")
     return store if isinstance(store, str) else None
 
 
@@ -150,9 +151,9 @@ def _of_images(cache: Path, source: Path) -> Path:
     return cache / _HOME / "images" / f"{key_of(cache, source)}.json"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        value = read_json(path)
+def _read(cache: Path, path: Path) -> dict[str, Any]:
+    with memo(ValueError):
+        value = Tree(cache).read_json(path)
         if isinstance(value, dict) and value.pop("version", None) == _VERSION:
             return value
     return {}

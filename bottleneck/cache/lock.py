@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bottleneck.cache.rooms import tree_of
 from bottleneck.errors import CacheError
 
+LOCK = "maintenance.lock"
 PATIENCE = 5.0  # seconds that a job of the user waits for one that joins small shards, which takes less
 _STEP = 0.05  # seconds
 
@@ -30,7 +32,7 @@ def maintenance(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     if os.name == "nt":
         raise CacheError("expected a system with file locks for cache maintenance; Windows is not supported yet")
     try:
-        descriptor = os.open(folder / "maintenance.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = tree_of(folder).open(folder / LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise CacheError(f"cannot write to the cache {folder}: {error.strerror or error}") from error
     try:

@@ -1,11 +1,11 @@
 """Looking after a cache: what is in it, whether it is whole, and what nobody needs any more."""
 
 import os
-import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,17 +14,21 @@ import numpy as np
 from bottleneck.cache.finding import find_anywhere
 from bottleneck.cache.lock import PATIENCE, maintenance
 from bottleneck.cache.recent import Entry
-from bottleneck.cache.rooms import ACTIVATIONS, FEATURES
 from bottleneck.cache.scans import read_scan, scanned
 from bottleneck.cache.shard import Rows, read_shard
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import CacheError, NewerShard, ShardError
-from bottleneck.files import TEMPORARY, fsync_folder, temporary_beside
+from bottleneck.cache.sweep import Garbage, delete_store, sweep_files, sweep_temporaries
+from bottleneck.errors import BottleneckWarning, CacheError, NewerShard, ShardError
+from bottleneck.files import TEMPORARY
 from bottleneck.images.keys import Digests, DigestSet
+from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.tree import memo
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 _DAY = 86_400.0  # seconds
+_MOST_DAYS = 1e6
+_SHOWN = 4  # files that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,9 @@ def _info(store: Store) -> StoreInfo:
     except CacheError as error:  # a shard of a newer format, or one that cannot be read just now
         problem = str(error)
     status = [found for path in store.shards() if (found := _status(path))]
+    quarantined: list[str] = []
+    with memo():
+        quarantined = store.tree.names(store.folder / "quarantine")
     times = sorted(found.st_mtime for found in status)
     return StoreInfo(
         name=store.name,
@@ -127,7 +134,7 @@ def _info(store: Store) -> StoreInfo:
         dtype=" and ".join(sorted({entry.dtype for entry in entries})),
         shards=len(status),
         bytes=sum(found.st_size for found in status),
-        quarantined=len(_listed(store.folder / "quarantine")),
+        quarantined=len([name for name in quarantined if not name.startswith(TEMPORARY)]),
         first=_date(times[0]) if times else None,
         last=_date(times[-1]) if times else None,
         problem=problem,
@@ -184,7 +191,7 @@ def verify(cache: FeatureCache, progress: Progress | None = None) -> Verificatio
 
 
 def remove(cache: FeatureCache, name: str) -> StoreInfo:
-    """Delete all features, or activations, of a spec.
+    """Delete all features, or activations, of a spec; files in its folder that are not ours stay, with a warning.
 
     Parameters
     ----------
@@ -200,48 +207,14 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
     expect_folder(cache)
     store = find_anywhere(cache, name)
     told = _info(store)
-    _remove(store)
+    if left := delete_store(store).left:
+        names = ", ".join(map(str, left[:_SHOWN])) + (", ..." if len(left) > _SHOWN else "")
+        warnings.warn(
+            f"expected only files of ours in {store.folder}, found others too, which stay: {names}",
+            BottleneckWarning,
+            stacklevel=2,
+        )
     return told
-
-
-def _remove(store: Store) -> None:
-    try:
-        with maintenance(store.folder, patience=PATIENCE):
-            doomed = store.folder.rename(temporary_beside(store.folder))  # at once, so that nobody sees a half of it
-            fsync_folder(store.folder.parent)
-        shutil.rmtree(doomed)
-    except OSError as error:
-        raise CacheError(f"cannot delete {store.folder}: {error.strerror or error}") from error
-
-
-@dataclass
-class Garbage:
-    """What nobody needs any more.
-
-    Parameters
-    ----------
-    images : int
-        Rows, of features and of activations, of images that no dataset names.
-    activations : int
-        Specs whose activations were not written for long; they go whole, and `images` does not count their rows.
-    temporaries, quarantined, memos : int
-        Unfinished files, shards in quarantine and memos of shards that are gone.
-    young : int
-        Rows that no dataset names, and that are kept because they are young.
-    bytes : int
-        What is freed, in all.
-    paths : list of Path
-        The files and folders in question; a shard that holds needed rows too is written anew without the others.
-    """
-
-    images: int = 0
-    activations: int = 0
-    temporaries: int = 0
-    quarantined: int = 0
-    memos: int = 0
-    young: int = 0
-    bytes: int = 0
-    paths: list[Path] = field(default_factory=list)
 
 
 def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Garbage:
@@ -251,15 +224,21 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
     ----------
     cache : FeatureCache
     days : float
-        Nothing younger is deleted: it may belong to an extraction that is still at work.
+        Nothing younger is deleted: it may belong to an extraction that is still at work. Less than a million.
     dry_run : bool
         Only say what would be deleted.
 
     Raises
     ------
     CacheError
-        If a dataset cannot be read, or none is known: then nobody can say which images are needed.
+        If `days` is out of its range; or if a dataset cannot be read, or none is known: then nobody can say which
+        images are needed.
+
+    Notes
+    -----
+    Only files and folders are deleted that are ours, by name and content; see `Garbage.left`. No link is followed.
     """
+    days = Arguments(CacheError).number("days", days, below=_MOST_DAYS)
     expect_folder(cache)
     before = time.time() - days * _DAY
     named = _named(cache)
@@ -271,11 +250,8 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
     for store in [*features.stores(), *kept]:
         with nullcontext() if dry_run else maintenance(store.folder, patience=PATIENCE):
             _sweep_shards(store, named, before, found, dry_run)
-            _sweep_files(store, before, found, dry_run)
-    for path in _temporaries(cache.root):
-        if _age_ok(path, before):
-            _delete(path, found, dry_run)
-            found.temporaries += 1
+            sweep_files(store, before, found, dry_run)
+    sweep_temporaries(cache.root, before, found, dry_run)
     return found
 
 
@@ -300,15 +276,15 @@ def _divided(stores: list[Store], before: float) -> tuple[list[Store], list[Stor
 def _written(store: Store) -> Iterator[Path]:
     """Yield what a writer of a store leaves; a shard in the making is one of the names in ``shards/``."""
     yield store.folder / "spec.json"
-    yield from (store.folder / "shards").glob("*")
+    yield from (store.folder / "shards" / name for name in store.tree.names(store.folder / "shards"))
 
 
 def _delete_store(store: Store, found: Garbage, dry_run: bool) -> None:
+    done = delete_store(store, dry_run=dry_run)
     found.activations += 1
-    found.bytes += _bytes_within(store.folder)
+    found.bytes += done.bytes
+    found.left += done.left
     found.paths.append(store.folder)
-    if not dry_run:
-        _remove(store)
 
 
 def _sweep_shards(store: Store, named: DigestSet, before: float, found: Garbage, dry_run: bool) -> None:
@@ -331,57 +307,9 @@ def _sweep_shards(store: Store, named: DigestSet, before: float, found: Garbage,
             store.drop(name)
 
 
-def _sweep_files(store: Store, before: float, found: Garbage, dry_run: bool) -> None:
-    for path in _listed(store.folder / "quarantine"):
-        if _age_ok(path, before):
-            _delete(path, found, dry_run)
-            found.quarantined += 1
-    shards = {path.stem for path in store.shards()}
-    for path in _listed(store.folder / "index"):
-        if path.name not in shards and _age_ok(path, before):
-            _delete(path, found, dry_run)
-            found.memos += 1
-    for path in _listed(store.engines):  # conversions; the checks beside them are a few lines each, and stay
-        if path.is_dir() and _age_ok(path, before):
-            _delete(path, found, dry_run)
-            found.memos += 1
-
-
-def _temporaries(root: Path) -> Iterator[Path]:
-    """Yield the unfinished files and folders that killed processes have left."""
-    rooms = [f"{room}/{below}" for room in (FEATURES, ACTIVATIONS) for below in ("", "*/", "*/*/")]
-    for pattern in ("", "datasets/", "specs/", *rooms):
-        yield from sorted(root.glob(f"{pattern}{TEMPORARY}*"))
-
-
-def _delete(path: Path, found: Garbage, dry_run: bool) -> None:
-    is_folder = path.is_dir() and not path.is_symlink()
-    found.bytes += _bytes_within(path)
-    found.paths.append(path)
-    if dry_run:
-        return
-    try:
-        if is_folder:
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise CacheError(f"cannot delete {path}: {error.strerror or error}") from error
-
-
-def _bytes_within(path: Path) -> int:
-    """Return the size of a file, or of a folder with all that is in it; links count as what they are."""
-    inside = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
-    return sum(status.st_size for file in inside if (status := _status(file)))
-
-
 def _age_ok(path: Path, before: float) -> bool:
     status = _status(path)
     return status is not None and status.st_mtime <= before
-
-
-def _listed(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if not path.name.startswith(TEMPORARY))
 
 
 def _status(path: Path) -> os.stat_result | None:

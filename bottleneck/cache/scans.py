@@ -2,7 +2,8 @@
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from bottleneck.cache.last import at_place, key_of, place_of
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
-from bottleneck.files import canonical_json, read_json, sha256_hex, write_changed
+from bottleneck.files import canonical_json, sha256_hex
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import write_table
@@ -20,6 +21,7 @@ from bottleneck.images.given import names_in_table
 from bottleneck.images.listing import Listing
 from bottleneck.images.splits import Shares
 from bottleneck.images.table import is_table
+from bottleneck.utils.tree import Tree
 
 _VERSION = 1
 _LARGEST = 4 << 30  # bytes; a line of about 200 is that of one image
@@ -40,9 +42,10 @@ def save_scan(cache: Path, dataset: Dataset) -> None:
         "named": dataset.columns.to_json(),
     }
     with writing(cache):
-        write_changed(_path(cache, dataset.source), canonical_json(value))  # one line: it may list a million images
+        data = canonical_json(value)  # one line: it may list a million images
+        Tree(cache).write_changed(_path(cache, dataset.source), data)
         write_table(failures_path(cache, dataset.source), _as_in_table(dataset))
-        _old_path(cache, dataset.source).unlink(missing_ok=True)
+        Tree(cache).unlink(_old_path(cache, dataset.source))
 
 
 def _as_in_table(dataset: Dataset) -> list[Failure]:
@@ -53,7 +56,8 @@ def _as_in_table(dataset: Dataset) -> list[Failure]:
 
 def has_scan(cache: Path, source: Path) -> bool:
     """Whether a scan of `source` is kept."""
-    return _path(cache, source).exists() or _old_path(cache, source).exists()
+    with _listing(cache):
+        return any(Tree(cache).exists(path(cache, source)) for path in (_path, _old_path))
 
 
 def failures_path(cache: Path, source: Path) -> Path:
@@ -77,12 +81,21 @@ def columns_of(cache: Path, source: Path) -> Columns:
 def save_listing(cache: Path, listing: Listing) -> None:
     """Keep images that were listed in memory as a table, which later commands can read."""
     with writing(cache):
-        write_changed(listing.source, listing.table())
+        Tree.above(listing.source, 2).write_changed(listing.source, listing.table())
 
 
 def scanned(cache: Path) -> list[Path]:
-    """Return the files of all scans that are kept."""
-    return sorted(path for path in (cache / "datasets").glob("*.json") if path.name != "last.json")  # of older versions
+    """Return the files of all scans that are kept.
+
+    Raises
+    ------
+    CacheError
+        If their folder cannot be listed.
+    """
+    folder = cache / "datasets"
+    with _listing(cache):
+        names = Tree(cache).names(folder)
+    return [folder / name for name in names if name.endswith(".json") and name != "last.json"]  # of older versions
 
 
 def load_scan(cache: Path, source: str | os.PathLike[str], shares: Shares) -> Dataset:
@@ -110,7 +123,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
         If it cannot be read.
     """
     try:
-        value: dict[str, Any] = read_json(path, _LARGEST)
+        value: dict[str, Any] = Tree.above(path, 2).read_json(path, _LARGEST)
         if value["version"] != _VERSION:
             raise CacheError(f"expected a scan of version {_VERSION} in {path}, found {value['version']}")
         rows = value["images"]
@@ -133,6 +146,15 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
         raise CacheError(f"cannot read the scan in {path}: {error}. Delete that file") from error
 
 
+@contextmanager
+def _listing(cache: Path) -> Iterator[None]:
+    """Convert OSError to CacheError."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"cannot read the scans in {cache / 'datasets'}: {error}") from error
+
+
 def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
     """Take over the scans of another cache whose images were never scanned here.
 
@@ -142,7 +164,11 @@ def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
         How many, and what could not be read.
     """
     count, problems = 0, []
-    for path in scanned(source):
+    try:
+        found = scanned(source)
+    except CacheError as error:
+        return 0, [str(error)]
+    for path in found:
         try:
             dataset = read_scan(path)
             known = has_scan(cache, dataset.source)

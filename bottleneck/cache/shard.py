@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.rooms import remedy
+from bottleneck.cache.rooms import remedy, tree_of_shard
 from bottleneck.errors import CacheError, DamagedShard, NewerShard, ShardError
-from bottleneck.files import NotRegularError, canonical_json, open_regular, sha256_hex, write_atomic
+from bottleneck.files import NotRegularError, canonical_json, sha256_hex
 from bottleneck.images.digest import Signature, signature
 from bottleneck.utils.text import counted
 
@@ -87,7 +87,7 @@ def write_shard(folder: Path, spec: Spec, rows: Rows) -> Path:
     _check_rows(rows)
     image = _build(spec, rows)
     path = folder / f"{sha256_hex(image)}.h5"
-    write_atomic(path, image)
+    tree_of_shard(path).write(path, image)
     return path
 
 
@@ -178,7 +178,7 @@ def opened(path: Path) -> Iterator[tuple[FileIO, os.stat_result]]:
     CacheError
         If it cannot be read, which says nothing about its bytes.
     """
-    with reading(path), open(path, "rb", buffering=0, opener=open_regular) as file:
+    with reading(path), open(path, "rb", buffering=0, opener=tree_of_shard(path).open) as file:
         status = os.fstat(file.fileno())
         if status.st_size > LARGEST_SHARD:
             raise ShardError(f"{path}: expected a shard of at most {LARGEST_SHARD:,} bytes, found {status.st_size:,}")

@@ -15,21 +15,22 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.weights_files import asked_in
 from bottleneck.cache.compact import join_small
-from bottleneck.cache.finding import the_one
+from bottleneck.cache.finding import listed, the_one
 from bottleneck.cache.index import Index, load_entry, save_entry
 from bottleneck.cache.quarantine import quarantine
 from bottleneck.cache.reading import read_rows
 from bottleneck.cache.recent import Entry
-from bottleneck.cache.rooms import ACTIVATIONS, FEATURES, remedy
+from bottleneck.cache.rooms import ACTIVATIONS, FEATURES, remedy, tree_of
 from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
 from bottleneck.cache.stream import Stream
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
-from bottleneck.files import TEMPORARY, fsync_folder, make_folder, read_json, write_json
+from bottleneck.files import fsync_folder
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests, digests_of
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import one_line
+from bottleneck.utils.tree import Tree, memo
 
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 _SHARD_BYTES = 64 << 20  # of features, in one shard at most: two more of it are taken to write it, one to read it
@@ -86,16 +87,7 @@ class FeatureCache:
 
     def listed(self) -> tuple[list["Store"], list[str]]:
         """Return the stores, and what is wrong with those whose spec cannot be read."""
-        found, problems = [], []
-        for folder in sorted(self.folder.glob("*/")):
-            if folder.name.startswith(TEMPORARY):
-                continue  # being removed
-            try:
-                found.append(self.open(folder.name))
-            except CacheError as error:
-                if (folder / "spec.json").exists() or any((folder / "shards").glob("*.h5")):
-                    problems.append(f"{error}; its {self.room} are left alone")
-        return found, problems
+        return listed(self)
 
     def find(self, name: str) -> "Store":
         """Return the store of a backbone: ``resnet50``, or ``resnet50-1f0c`` (any unique beginning) among several.
@@ -120,7 +112,8 @@ class FeatureCache:
         """
         folder = self.folder / name
         try:
-            own = self.store(Spec.from_json(read_json(folder / "spec.json")))
+            own = self.store(Spec.from_json(Tree(self.root).read_json(folder / "spec.json")))
+            own.tree.names(folder / "shards")
         except (OSError, ValueError, TypeError) as error:
             raise CacheError(f"expected a spec in {folder / 'spec.json'}: {error}") from error
         if folder != own.folder:
@@ -150,6 +143,11 @@ class Store:
     def short_name(self) -> str:
         """``<model>-<first 8 digits of the fingerprint>``, enough to tell specs apart."""
         return self.name[: len(self.name) - 64 + 8]
+
+    @property
+    def tree(self) -> Tree:
+        """The cache, below which no link is followed."""
+        return tree_of(self.folder)
 
     @property
     def engines(self) -> Path:
@@ -253,11 +251,13 @@ class Store:
         with writing(self.folder):
             self._prepare()
             path = write_shard(self.folder / "shards", self.spec, rows)
-            if not (self.folder / "spec.json").exists():  # the folder was deleted between the two
+            if not self.tree.exists(self.folder / "spec.json"):  # the folder was deleted between the two
                 self._prepare()
+            if not self.tree.exists(path):  # or while the shard was written
+                write_shard(self.folder / "shards", self.spec, rows)
         with suppress(OSError):
             entry = Entry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
-            save_entry(self._memo(path.stem), signature(os.stat(path)), entry)
+            save_entry(self._memo(path.stem), signature(self.tree.status(path)), entry)
         return path.stem
 
     def load(self, name: str) -> Rows | None:
@@ -277,8 +277,9 @@ class Store:
             If it cannot be deleted.
         """
         try:
-            self._shard(name).unlink(missing_ok=True)
-            self._memo(name).unlink(missing_ok=True)
+            self.tree.unlink(self._shard(name))
+            with memo():
+                self.tree.unlink(self._memo(name))
         except OSError as error:
             raise CacheError(f"cannot delete {self._shard(name)}: {error.strerror or error}") from error
 
@@ -292,24 +293,24 @@ class Store:
         """
         message = quarantine(self._shard(name), error)
         if message:
-            with suppress(OSError):
-                self._memo(name).unlink()
+            with memo():
+                self.tree.unlink(self._memo(name))
         return message
 
     def keep(self) -> None:
         """Say that this store is in use: `bottleneck.cache.maintain.gc` then takes it for newly written."""
-        with suppress(OSError):
-            os.utime(self.folder / "spec.json")
+        with suppress(OSError), open(self.folder / "spec.json", "rb", opener=self.tree.open) as file:
+            os.utime(file.fileno() if os.utime in os.supports_fd else file.name)
 
     def remember_request(self, request: dict[str, Any]) -> None:
         """Keep how the backbone of this spec was asked for, so that it can be built again."""
         with writing(self.folder):
-            write_json(self.folder / "request.json", request)
+            self.tree.write_json(self.folder / "request.json", request)
 
     def request(self) -> dict[str, Any] | None:
         """Return what `remember_request` kept last."""
         with suppress(OSError, ValueError):
-            value = read_json(self.folder / "request.json")
+            value = self.tree.read_json(self.folder / "request.json")
             return value if isinstance(value, dict) else None
         return None
 
@@ -320,12 +321,10 @@ class Store:
 
     def _names(self) -> list[str]:
         try:
-            names = os.listdir(self.folder / "shards")
-        except FileNotFoundError:
-            return []
+            names = self.tree.names(self.folder / "shards")
         except OSError as error:
             raise CacheError(f"cannot list {self.folder / 'shards'}: {error.strerror or error}") from error
-        return [name[:-3] for name in sorted(names) if _SHARD_NAME.fullmatch(name)]
+        return [name[:-3] for name in names if _SHARD_NAME.fullmatch(name)]
 
     def _shard(self, name: str) -> Path:
         return self.folder / "shards" / f"{name}.h5"
@@ -335,9 +334,10 @@ class Store:
 
     def _prepare(self) -> None:
         """Make the folders and the spec; durable here too where another process has made them just now."""
-        make_folder(self.folder / "shards")
-        write_json(self.folder / "spec.json", self.spec.to_json())
-        for folder in (self.folder, *self.folder.absolute().parents[:3]):  # features/, the cache and where it lies
+        self.tree.make(self.folder / "shards")
+        self.tree.write_json(self.folder / "spec.json", self.spec.to_json())
+        self.tree.sync(self.folder)
+        for folder in self.folder.absolute().parents[:3]:  # features/, the cache and where it lies
             with suppress(PermissionError):  # of a folder above that is not ours to open
                 fsync_folder(folder)
 

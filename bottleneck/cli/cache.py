@@ -185,6 +185,8 @@ def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None
     found = sweep(FeatureCache(cache), days=days, dry_run=dry_run)
     for path in found.paths:
         show(f"  {path}")
+    for path in found.left:
+        show(f"  {path} stays: it is a link, or not a file of bottleneck")
     old = f"activations of {counted(found.activations, 'spec')}, " if found.activations else ""
     more = f"{counted(found.young, 'row')} more {'is' if found.young == 1 else 'are'}"
     young = f"; {more} unneeded, but younger than {days:g} days" if found.young else ""
@@ -194,8 +196,9 @@ def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None
         f"{counted(found.memos, 'memo')}: {found.bytes / 1e6:,.1f} MB{young}"
     )
     if as_json:
-        counts = {name: value for name, value in vars(found).items() if name != "paths"}
-        put_json({"cache": cache, "dry_run": dry_run, **counts, "paths": [str(path) for path in found.paths]})
+        counts = {name: value for name, value in vars(found).items() if not isinstance(value, list)}
+        paths = {name: [str(path) for path in getattr(found, name)] for name in ("paths", "left")}
+        put_json({"cache": cache, "dry_run": dry_run, **counts, **paths})
 
 
 for _command in (info, verify, merge, compact, export, rm, gc):

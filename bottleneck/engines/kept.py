@@ -1,19 +1,40 @@
 """What is kept of engines beside the features of a spec: conversions, and how near each came to torch in fp32."""
 
 import json
-import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.files import file_sha256, make_folder, read_json, temporary_beside, write_json
+from bottleneck.files import file_sha256, temporary_beside
+from bottleneck.utils.folder import Folder
+from bottleneck.utils.owned import Layout, any_content, delete, json_with
+from bottleneck.utils.tree import Tree, memo
 
 if TYPE_CHECKING:
     import openvino
 
 LEAST_COSINE = 0.999
-_MODEL, _HASHES = "model.xml", "hashes.json"
+_MODEL, _WEIGHTS, _HASHES = "model.xml", "model.bin", "hashes.json"
+
+
+_are_hashes = json_with(_MODEL, _WEIGHTS)
+
+
+def _is_hashed(folder: Folder, name: str) -> bool:
+    """Whether the file that is written last says that this one is of a conversion."""
+    with suppress(OSError):
+        return _are_hashes(folder, _HASHES)
+    return False
+
+
+CONVERSION: Layout = {r"model\.(xml|bin)": _is_hashed, r"hashes\.json": _are_hashes}
+UNFINISHED_CONVERSION: Layout = {r"model\.(xml|bin)": any_content, r"hashes\.json": any_content}
+ENGINES: Layout = {  # what is in the folder
+    r".+\.json": json_with("engine", "precision", "cosine"),
+    r"\.tmp-\d+-[0-9a-f]{8}": UNFINISHED_CONVERSION,
+    r"[^.].*": CONVERSION,
+}
 
 
 @dataclass(frozen=True)
@@ -70,40 +91,48 @@ class Kept:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._tree = Tree.above(folder, 3)
 
     def checks(self) -> list[Check]:
         """Return the checks of all engines that were tried, on any machine."""
-        return [check for path in sorted(self._folder.glob("*.json")) if (check := _read(path))]
+        names: list[str] = []
+        with memo():
+            names = [name for name in self._tree.names(self._folder) if name.endswith(".json")]
+        return [check for name in names if (check := self.check(name.removesuffix(".json")))]
 
     def check(self, name: str) -> Check | None:
         """Return the check of the engine kept under `name`, if it was made."""
-        return _read(self._folder / f"{name}.json")
+        with memo(ValueError, TypeError):
+            found: dict[str, Any] = self._tree.read_json(self._folder / f"{name}.json")
+            check = Check(**found)
+            cosines = check.cosine, check.own_cosine
+            sound = all(isinstance(cosine, (float, int, type(None))) for cosine in cosines)
+            return check if sound and isinstance(check.own_images, int) else None
+        return None
 
     def keep_check(self, name: str, check: Check) -> None:
         """Keep a check, where the folder can be written."""
-        with suppress(OSError):
-            make_folder(self._folder)
-            write_json(self._folder / f"{name}.json", asdict(check))
+        with memo():
+            self._tree.write_json(self._folder / f"{name}.json", asdict(check))
 
     def conversion(self, name: str) -> Path | None:
         """Return the file of a conversion, if it is here and has the bytes that were written."""
         folder = self._folder / name
-        try:
-            hashes = read_json(folder / _HASHES)
-            if {path.name: file_sha256(path) for path in _files(folder)} == hashes:
+        with memo(ValueError, TypeError):
+            if self._hashes(folder) == self._tree.read_json(folder / _HASHES):
                 return folder / _MODEL
-        except (OSError, ValueError, TypeError):
-            pass
         return None
 
     def drop_conversion(self, name: str) -> None:
         """Delete a conversion."""
-        shutil.rmtree(self._folder / name, ignore_errors=True)
+        with suppress(OSError):
+            delete(self._tree, self._folder / name, CONVERSION)
 
     def drop_conversions(self) -> None:
         """Delete all conversions; the checks stay."""
-        for path in self._folder.glob(f"*/{_HASHES}"):
-            shutil.rmtree(path.parent, ignore_errors=True)
+        with memo():
+            for name in self._tree.folders(self._folder):
+                self.drop_conversion(name)
 
     def keep_conversion(self, name: str, model: "openvino.Model") -> Path | None:
         """Keep a conversion and return its file; None where the folder cannot be written. A damaged one is replaced."""
@@ -112,31 +141,20 @@ class Kept:
         folder = self._folder / name
         fresh = temporary_beside(folder)
         try:
-            make_folder(fresh)
-            openvino.save_model(model, fresh / _MODEL, compress_to_fp16=False)
-            (fresh / _HASHES).write_text(json.dumps({path.name: file_sha256(path) for path in _files(fresh)}))
-            shutil.rmtree(folder, ignore_errors=True)
-            fresh.rename(folder)
+            with self._tree.at(fresh, make=True) as made:
+                openvino.save_model(model, made.for_others / _MODEL, compress_to_fp16=False)
+                made.write(_HASHES, json.dumps(self._hashes(fresh)).encode(), durable=False)
+            delete(self._tree, folder, UNFINISHED_CONVERSION)
+            self._tree.rename(fresh, folder)
             return folder / _MODEL
         except (OSError, RuntimeError):  # a full or read-only disk; OpenVINO raises RuntimeError
-            shutil.rmtree(fresh, ignore_errors=True)
+            with memo():
+                delete(self._tree, fresh, UNFINISHED_CONVERSION)
             return None
+
+    def _hashes(self, folder: Path) -> dict[str, str]:
+        return {name: file_sha256(folder / name, self._tree.open) for name in (_MODEL, _WEIGHTS)}
 
 
 def _near(cosine: float | None) -> bool:
     return cosine is not None and cosine >= LEAST_COSINE
-
-
-def _files(folder: Path) -> list[Path]:
-    return [folder / _MODEL, (folder / _MODEL).with_suffix(".bin")]
-
-
-def _read(path: Path) -> Check | None:
-    try:
-        found: dict[str, Any] = read_json(path)
-        check = Check(**found)
-        cosines = check.cosine, check.own_cosine
-        sound = all(isinstance(cosine, (float, int, type(None))) for cosine in cosines)
-        return check if sound and isinstance(check.own_images, int) else None
-    except (OSError, ValueError, TypeError):
-        return None

@@ -1,6 +1,7 @@
 """A checkpoint after each epoch: tensors in a safetensors file, and a JSON file that names it and comes last."""
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from bottleneck.errors import RunError
-from bottleneck.files import read_json, sha256_hex, write_atomic
+from bottleneck.files import sha256_hex
 from bottleneck.finetuning.progress import Epoch, Progress, Tensors
+from bottleneck.utils.tree import Tree
 
 _VERSION = 1
 _STATE = "state.json"
+_TENSORS = re.compile(r"[0-9a-f]{64}\.safetensors")
+_LARGEST = 64 << 30  # bytes
 
 
 def save_checkpoint(folder: Path, progress: Progress, now: Tensors, optimizer: torch.optim.Optimizer) -> None:
@@ -40,13 +44,14 @@ def save_checkpoint(folder: Path, progress: Progress, now: Tensors, optimizer: t
                 scalars[f"{place}/{name}"] = value
     data = save({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()})
     name = f"{sha256_hex(data)}.safetensors"
-    write_atomic(folder / name, data)
+    runs = Tree.above(folder, 2)
+    runs.write(folder / name, data)
     state = {"version": _VERSION, "tensors": name, "optimizer": scalars, **progress.to_json()}
-    write_atomic(folder / _STATE, (json.dumps(state, indent=2) + "\n").encode())
-    for other in folder.glob("*.safetensors"):
-        if other.name != name:
-            with suppress(OSError):
-                other.unlink()
+    runs.write(folder / _STATE, (json.dumps(state, indent=2) + "\n").encode())
+    with suppress(OSError):
+        for other in runs.names(folder):
+            if _TENSORS.fullmatch(other) and other != name:
+                runs.unlink(folder / other)
 
 
 def load_checkpoint(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[Progress, Tensors] | None:
@@ -62,12 +67,14 @@ def load_checkpoint(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[Pro
     RunError
         If it is damaged, of another version, or of another recipe.
     """
-    file = folder / _STATE
+    file, runs = folder / _STATE, Tree.above(folder, 2)
     try:
-        state = read_json(file)
+        state = runs.read_json(file)
         if state["version"] != _VERSION:
             raise RunError(f"expected a checkpoint of version {_VERSION} in {file}, found {state['version']!r}")
-        data = (folder / state["tensors"]).read_bytes()
+        if Path(state["tensors"]).name != state["tensors"]:
+            raise ValueError(f"no tensors called {state['tensors']!r}")
+        data = runs.read(folder / state["tensors"], _LARGEST)
         if f"{sha256_hex(data)}.safetensors" != state["tensors"]:
             raise RunError(f"expected {folder / state['tensors']} to be as it was written; it has changed")
         tensors = load(data)

@@ -1,7 +1,6 @@
 """A fine-tuning from beginning to end: hand back, freeze, cache, train, choose, test once, write it all down."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,13 +21,14 @@ from bottleneck.finetuning.processes import processes
 from bottleneck.finetuning.progress import Epoch, Progress
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.refitting import refitted
-from bottleneck.finetuning.result import CHECKPOINT, HEAD, Result, write
+from bottleneck.finetuning.result import HEAD, Result, write
 from bottleneck.finetuning.setting import Setting, set_up
 from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
 from bottleneck.finetuning.starting import Start, start
 from bottleneck.finetuning.unfreezing import Plan
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress as Bar
+from bottleneck.run_folder import CHECKPOINT, delete_run
 from bottleneck.runs import Run, load_run, new_folder
 from bottleneck.utils.arguments import Arguments, shown
 from bottleneck.utils.text import one_line
@@ -225,7 +225,7 @@ def _left_tidy(path: Path, *, new: bool) -> Iterator[None]:
         yield
     except Exception:
         if new and not any((path / name).exists() for name in (CHECKPOINT, "card.json")):
-            shutil.rmtree(path, ignore_errors=True)
+            delete_run(path)
         raise
 
 
@@ -238,7 +238,7 @@ def _new(setting: Setting, runs: str | os.PathLike[str]) -> Path:
         try:
             save_settings(folder, setting.settings)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            delete_run(folder)
             raise
         path = str(folder)
     return setting.processes.shown(path)

@@ -1,6 +1,5 @@
 """What a fine-tuning leaves: the weights, the card, the predictions, the curves."""
 
-import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from bottleneck.backbones.weights_files import RecordedRequest, described
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.errors import BottleneckError, RunError
 from bottleneck.evaluation.stats import mcnemar
-from bottleneck.files import write_atomic
 from bottleneck.finetuning import curves
 from bottleneck.finetuning.boundary import Boundary
 from bottleneck.finetuning.handback import Layer
@@ -31,12 +29,13 @@ from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.starting import Start, features_of, probabilities_of
 from bottleneck.finetuning.unfreezing import Plan
 from bottleneck.heads.linear import LinearHead
+from bottleneck.run_folder import delete_checkpoint
 from bottleneck.run_images import Role, RunImages, images_of, judged
 from bottleneck.runs import Run, images_of_weights, write_run
 from bottleneck.training import scored
+from bottleneck.utils.tree import Tree
 
 HEAD = "finetuned"  # what stands for the family of its head
-CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +84,12 @@ def write(result: Result, seconds: float) -> Run:
             "metrics": found.metrics,
             "seconds": seconds,
         }
-        write_atomic(result.path / "curves.csv", curves.table(result.progress.epochs).encode())
-        write_atomic(result.path / "curves.png", _picture(result))
+        runs = Tree.above(result.path, 1)
+        runs.write(result.path / "curves.csv", curves.table(result.progress.epochs).encode())
+        runs.write(result.path / "curves.png", _picture(result))
         rows = prediction_rows(heldout, result.origin.dataset, found.predicted, probabilities)
         run = write_run(result.path, head, card, COLUMNS, rows, _images(result, after))
-        shutil.rmtree(result.path / CHECKPOINT, ignore_errors=True)
+        delete_checkpoint(result.path)
     except BottleneckError:  # some of which are OSErrors
         raise
     except OSError as error:
@@ -109,7 +109,7 @@ def _weights(result: Result) -> tuple[Backbone, Request]:
     said = Tuned(
         model=model, weights=known, options=own, dataset=result.origin.usable.fingerprint(), score=_score(result)
     )
-    write_atomic(path, result.network.file(said.metadata()))
+    Tree.above(result.path, 1).write(path, result.network.file(said.metadata()))
     request = replace(asked, model=model, weights=str(path.absolute()), restore_exclude=(), allow_partial=False)
     found, before_it = load(request), result.network.backbone.spec
     wanted = replace(before_it, weights=tensors_digest(result.network.named))

@@ -9,11 +9,11 @@ from typing import Any
 
 from bottleneck.cache.last import folder_of
 from bottleneck.errors import RunError
-from bottleneck.files import read_json, write_json
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs import SETTINGS
 from bottleneck.utils.paths import expanded, moved, relative_to
+from bottleneck.utils.tree import Tree
 
 LAST = "last"
 _PLACES = ("run", "source")  # settings that are paths
@@ -83,7 +83,7 @@ def save_settings(path: Path, settings: Settings) -> None:
     places = {name: relative_to(getattr(settings, name), path) for name in _PLACES if getattr(settings, name)}
     try:
         value = {"version": _VERSION, "folder": folder_of(path.parent), **asdict(settings), "places": places}
-        write_json(path / SETTINGS, value)
+        Tree.above(path, 1).write_json(path / SETTINGS, value)
     except OSError as error:
         raise RunError(f"cannot write to {path}: {error.strerror or error}") from error
 
@@ -97,7 +97,7 @@ def load_settings(path: Path) -> Settings:
         If they are missing, damaged or of another version.
     """
     try:
-        value: dict[str, Any] = read_json(path / SETTINGS)
+        value: dict[str, Any] = Tree.above(path, 1).read_json(path / SETTINGS)
         if (version := value.pop("version")) != _VERSION:
             raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r}")
         value.pop("folder", None)
@@ -121,9 +121,11 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
     RunError
         If there is none, or it has ended.
     """
-    begun = sorted(
-        (file.parent for file in expanded(runs).glob(f"*/{SETTINGS}")), key=lambda path: _by_number(path.name)
-    )
+    home = expanded(runs)
+    names: list[str] = []
+    with suppress(OSError):
+        names = sorted(Tree(home).folders(home), key=_by_number)
+    begun = [home / name for name in names if (home / name / SETTINGS).exists()]
     left = [path for path in begun if not (path / "card.json").exists()]
     if str(name) == LAST:
         here = [path for path in left if _begun_here(path)]
@@ -134,7 +136,9 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
                 f"is to be resumed{others}"
             )
         return here[-1]
-    path = expanded(name) if expanded(name).exists() else expanded(runs) / name
+    path = expanded(name) if expanded(name).exists() else home / name
+    if path.is_symlink() and path == expanded(name):  # the user's own
+        path = path.resolve()
     if (path / "card.json").exists() and not (path / SETTINGS).exists():
         raise RunError(
             f"expected a fine-tuning in {path}, found the run of a fit: `bottleneck finetune --run` begins one"
@@ -151,7 +155,7 @@ def _begun_here(path: Path) -> bool:
     """Whether a fine-tuning was begun in the current folder; earlier versions did not tell."""
     with suppress(OSError, ValueError, AttributeError):
         here = folder_of(path.parent)
-        return bool(read_json(path / SETTINGS).get("folder", here) == here)
+        return bool(Tree.above(path, 1).read_json(path / SETTINGS).get("folder", here) == here)
     return True
 
 

@@ -1,19 +1,23 @@
 """What every head is: a scaling, scores, and what makes them probabilities; and how it is kept in a file."""
 
+import errno
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from bottleneck.errors import HeadError, RunError
+from bottleneck.files import open_regular, read_whole
 from bottleneck.heads.table import Features, Scaling
 from bottleneck.utils.output_file import write_output
+from bottleneck.utils.tensors import parsed
 from bottleneck.utils.text import counted, one_line
 
 FORMAT_VERSION = 2
@@ -114,7 +118,7 @@ class Head(ABC):
         return labels
 
     def save(self, path: Path) -> None:
-        """Write the head as safetensors; what is no tensor goes into its metadata.
+        """Write the head as safetensors, as `to_bytes` gives it.
 
         Raises
         ------
@@ -122,6 +126,17 @@ class Head(ABC):
             If it is too large to be read again.
         OutputError
             If it cannot be written, see `bottleneck.utils.output_file.write_output`.
+        """
+        data = self.to_bytes()
+        write_output(path, lambda file: file.write(data))
+
+    def to_bytes(self) -> bytes:
+        """Return the head as a safetensors file; what is no tensor goes into its metadata.
+
+        Raises
+        ------
+        HeadError
+            If it is too large to be read again.
         """
         names = self.tensors
         size = sum(getattr(self, name).nbytes for name in names)
@@ -136,7 +151,7 @@ class Head(ABC):
             **{name: value if isinstance(value, str) else json.dumps(value) for name, value in rest.items()},
         }
         data = save({name: np.ascontiguousarray(getattr(self, name)) for name in names}, metadata)
-        write_output(path, lambda file: file.write(_in_order(data)))
+        return _in_order(data)
 
 
 def _in_order(data: bytes) -> bytes:
@@ -153,20 +168,49 @@ def load_head(path: Path) -> Head:
     Raises
     ------
     RunError
-        If the file is missing, damaged, huge or of a newer format.
+        If the file is missing, no regular file, damaged, huge or of a newer format.
+    """
+    return head_of(read_head(path), path)
+
+
+def read_head(path: Path, opener: Callable[[str, int], int] = open_regular) -> bytes:
+    """Return the bytes of a head's file; `opener` is as for `bottleneck.files.read_whole`.
+
+    Raises
+    ------
+    RunError
+        If it is missing, no regular file, or too large.
     """
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise RunError(f"expected a head of less than {_LARGEST_FILE >> 30} GiB in {path}")
-        with safe_open(path, framework="numpy") as file:
-            return _read(path, file, file.metadata() or {})
+        return read_whole(path, _LARGEST_FILE, opener)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise RunError(f"expected a head of less than {_LARGEST_FILE >> 30} GiB in {path}") from error
+        raise _unreadable(path, error) from error
+
+
+def head_of(data: bytes, path: Path) -> Head:
+    """Return the head whose file has these bytes; `path` is for messages.
+
+    Raises
+    ------
+    RunError
+        If they are damaged, or of a newer format.
+    """
+    try:
+        tensors, metadata = parsed(data)
+        return _read(path, tensors, metadata)
     except RunError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise RunError(f"expected a head in {path}, cannot read it: {error}. Fit it again") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
 
 
-def _read(path: Path, file: Any, metadata: dict[str, str]) -> Head:
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(f"expected a head in {path}, cannot read it: {error}. Fit it again")
+
+
+def _read(path: Path, file: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Head:
     version = metadata.get("format_version")
     if version not in _READABLE:
         raise RunError(
@@ -177,7 +221,7 @@ def _read(path: Path, file: Any, metadata: dict[str, str]) -> Head:
     form = forms.get(metadata.get("form", "linear") if version != "1" else "linear")
     if form is None:
         raise RunError(f"expected a head of a form among {', '.join(forms)} in {path}, found {metadata.get('form')!r}")
-    tensors = {name: file.get_tensor(name).astype(form.kinds.get(name, "float32")) for name in form.tensors}
+    tensors = {name: file[name].astype(form.kinds.get(name, "float32")) for name in form.tensors}
     classes = json.loads(metadata["classes"])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise RunError(f"expected a list of class names in {path}, found {classes!r:.100}")

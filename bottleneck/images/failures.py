@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from bottleneck.files import write_changed
 from bottleneck.images.dataset import Dataset, Failure, torn_rows
 from bottleneck.utils.csv_text import csv_bytes
+from bottleneck.utils.tree import Tree
 
 COLUMNS = ("path", "code", "message", "digest")
 
@@ -79,7 +79,10 @@ def none_usable(count: int) -> str:
 
 
 def write_table(path: Path, failures: Sequence[Failure]) -> None:
-    """Write the failures as a CSV, or remove it where there are none; one that is up to date is not touched."""
+    """Write the failures as a CSV into ``datasets/`` of a cache, or remove it where there are none.
+
+    One that is up to date is not touched.
+    """
     rows = [[failure.path, failure.code, failure.message, failure.digest or ""] for failure in failures]
     _write(path, COLUMNS, rows)
 
@@ -95,8 +98,9 @@ def write_conflicts(path: Path, dataset: Dataset) -> None:
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    cache = Tree.above(path, 2)
     if not rows:
-        if path.exists():  # on a read-only disk even deleting nothing is an error
-            path.unlink(missing_ok=True)
+        if cache.exists(path):  # on a read-only disk even deleting nothing is an error
+            cache.unlink(path)
         return
-    write_changed(path, csv_bytes([header, *rows], quote_all=True))
+    cache.write_changed(path, csv_bytes([header, *rows], quote_all=True))

@@ -45,6 +45,7 @@ from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
 from bottleneck.images.digest import signature
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.pipeline import commits
+from bottleneck.utils.tree import Tree
 
 SPEC = Spec(
     backbone="tiny",
@@ -304,24 +305,25 @@ class Saboteur:
         self._count = 0
 
     def install(self) -> None:
-        os.fsync = self._guard(os.fsync, "fsync")
-        for name in ("replace", "rename", "unlink", "mkdir"):
-            setattr(Path, name, self._guard(getattr(Path, name), name))
+        # What is done by descriptors calls `os`, and so do most methods of Path.
+        for name in ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir"):
+            setattr(os, name, self._guard(getattr(os, name), name))
         bottleneck.files.open = self._open
 
     def _guard(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
         def guarded(target: Any, *args: Any, **options: Any) -> Any:
-            number = self._step(name, target)
-            result = call(target, *args, **options)
-            self._done(number)
-            return result
+            number = self._step(name, target, options.get("dir_fd", options.get("src_dir_fd")))
+            try:
+                return call(target, *args, **options)
+            finally:  # of one that finds nothing to do, too
+                self._done(number)
 
         return guarded
 
     def _open(self, path: Path, mode: str, **options: Any) -> Any:
         if mode == "rb":
             return builtins.open(path, mode, **options)
-        return Fragile(builtins.open(path, mode, buffering=0), path, self)
+        return Fragile(builtins.open(path, mode, buffering=0, **options), path, self)
 
     def write(self, file: Any, path: Path, data: bytes) -> int:
         """Write `data`, or half of it."""
@@ -332,12 +334,13 @@ class Saboteur:
             self._step("write", path)
         return int(file.write(data))
 
-    def _step(self, name: str, target: Any) -> int:
+    def _step(self, name: str, target: Any, folder: int | None = None) -> int:
         self._count += 1
         hit = self._count == self._at
         if hit:
             place = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else str(target)
-            self._log.write_text(f"{name} {place}")
+            home = "" if folder is None else os.readlink(f"/proc/self/fd/{folder}") + "/"
+            self._log.write_text(f"{name} {home}{place}")
         if hit and self._failure == "kill-before":
             os.kill(os.getpid(), signal.SIGKILL)
         if hit and self._failure == "EIO":
@@ -546,18 +549,18 @@ def wrong_rows(served: Rows, right: Rows) -> list[str]:
 # --- known faults, which this script must find ------------------------------------------------------------------
 
 
-def in_place(path: Path, data: bytes, *, durable: bool = True) -> None:
+def in_place(tree: Tree, path: Path, data: bytes, *, durable: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with getattr(bottleneck.files, "open", open)(path, "wb") as file:
         file.write(data)
         os.fsync(file.fileno())
 
 
-def without_error(path: Path, data: bytes, *, durable: bool = True, whole: Any = bottleneck.files.write_atomic) -> None:
+def without_error(tree: Tree, path: Path, data: bytes, *, durable: bool = True, whole: Any = Tree.write) -> None:
     try:
-        whole(path, data, durable=durable)
+        whole(tree, path, data, durable=durable)
     except OSError:
-        whole(path, data, durable=durable) if path.suffix != ".h5" else None
+        whole(tree, path, data, durable=durable) if path.suffix != ".h5" else None
 
 
 def delete_first(store: Store, names: list[str]) -> None:
@@ -570,13 +573,11 @@ def delete_first(store: Store, names: list[str]) -> None:
 
 
 def put_flaw(flaw: str) -> None:
-    import bottleneck.cache.shard
-
     if flaw == "in-place":
-        bottleneck.cache.shard.write_atomic = in_place
+        Tree.write = in_place
         Store._blocks = lambda self, name, buffer: _unproven(self, name)
     elif flaw == "error-swallowed":
-        bottleneck.cache.shard.write_atomic = without_error
+        Tree.write = without_error
     elif flaw == "delete-first":
         compact_module._join = delete_first
 

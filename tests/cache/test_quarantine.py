@@ -17,6 +17,7 @@ import bottleneck.files
 from bottleneck.cache.shard import Buffer
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard
+from bottleneck.utils.tree import Tree
 from tests.cache.numbered import D, add, digests, features, files, flip_a_feature, overwrite
 
 
@@ -165,7 +166,7 @@ def test_a_newer_shard_is_refused_and_stays_where_it_is(store, ask):
 def test_a_quarantine_that_cannot_be_written_leaves_the_others_readable(store, monkeypatch):
     flip_a_feature(add(store, 1), 1)
     add(store, 2)
-    monkeypatch.setattr(Path, "replace", raises(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr(Tree, "rename", raises(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
 
     with pytest.warns(BottleneckWarning) as caught:
         assert np.array_equal(store.read(digests(2)), features(2))
@@ -209,14 +210,14 @@ def test_a_shard_that_another_process_has_meanwhile_written_whole_is_not_lost(st
     path = add(store, 1)
     whole = path.read_bytes()
     flip_a_feature(path, 1)
-    rename = Path.replace
+    rename = Tree.rename
 
-    def after_another_wrote(source: Path, target: Path) -> Path:
+    def after_another_wrote(tree: Tree, source: Path, target: Path, **options: bool) -> Path:
         if source == path:
             overwrite(path, whole)
-        return rename(source, target)
+        return rename(tree, source, target, **options)
 
-    monkeypatch.setattr(Path, "replace", after_another_wrote)
+    monkeypatch.setattr(Tree, "rename", after_another_wrote)
 
     assert np.array_equal(store.read(digests(1)), features(1))  # by the very reader that saw the damage
 
@@ -233,13 +234,13 @@ def test_a_fifo_in_place_of_a_shard_is_quarantined_and_nobody_waits(store):
 def test_two_readers_may_quarantine_one_shard(store, monkeypatch):
     path = add(store, 1)
     flip_a_feature(path, 1)
-    rename = Path.replace
+    rename = Tree.rename
 
-    def after_another_did(source: Path, target: Path) -> Path:
+    def after_another_did(tree: Tree, source: Path, target: Path, **options: bool) -> Path:
         source.unlink()
-        return rename(source, target)
+        return rename(tree, source, target, **options)
 
-    monkeypatch.setattr(Path, "replace", after_another_did)
+    monkeypatch.setattr(Tree, "rename", after_another_did)
 
     with pytest.warns(BottleneckWarning, match="Another process has moved it"), pytest.raises(MissingFeatures):
         store.read(digests(1))

@@ -15,6 +15,7 @@ from bottleneck.cache.index import save_entry
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
 from bottleneck.images.digest import signature
+from bottleneck.utils.tree import Tree
 from tests.cache.numbered import D, add, digests, features, flip_a_feature
 
 
@@ -250,14 +251,14 @@ def test_a_shard_that_is_whole_again_when_it_is_looked_at_is_read_again(store, m
     whole = path.read_bytes()
     path.unlink()
     path = lose(store, 1)
-    rename = Path.replace
+    rename = Tree.rename
 
-    def after_another_wrote(source: Path, target: Path) -> Path:
+    def after_another_wrote(tree: Tree, source: Path, target: Path, **options: bool) -> Path:
         if source == path:
             path.write_bytes(whole)
-        return rename(source, target)
+        return rename(tree, source, target, **options)
 
-    monkeypatch.setattr(Path, "replace", after_another_wrote)
+    monkeypatch.setattr(Tree, "rename", after_another_wrote)
 
     assert np.array_equal(store.read(digests(1)), features(1))
     assert store.shards() == [path]

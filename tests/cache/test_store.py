@@ -21,6 +21,7 @@ import bottleneck.files
 from bottleneck.cache.shard import read_shard
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
+from bottleneck.utils.folder import Folder
 from tests.cache.numbered import D, add, digests, features, files
 
 
@@ -313,7 +314,7 @@ def test_data_and_folder_are_durable_before_the_append_returns(store, monkeypatc
     add(store, 1)
     shards = store.folder / "shards"
     events: list[str] = []
-    fsync, rename = os.fsync, Path.replace
+    fsync, rename = os.fsync, Folder.rename
 
     def spy_fsync(descriptor: int) -> None:
         if not is_folder(descriptor):
@@ -322,13 +323,13 @@ def test_data_and_folder_are_durable_before_the_append_returns(store, monkeypatc
             events.append("folder")
         fsync(descriptor)
 
-    def spy_rename(path: Path, target: Path) -> Path:
-        if target.parent == shards:
+    def spy_rename(folder: Folder, *names: str) -> None:
+        if folder.path == shards:
             events.append("rename")
-        return rename(path, target)
+        rename(folder, *names)
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
-    monkeypatch.setattr(Path, "replace", spy_rename)
+    monkeypatch.setattr(Folder, "rename", spy_rename)
     store.append(digests(2), features(2))
 
     assert events == ["file", "rename", "folder"]  # and the memo of the shard takes no time
@@ -370,6 +371,7 @@ from pathlib import Path
 import numpy as np
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.store import FeatureCache
+from bottleneck.utils.folder import Folder
 import json, stat
 
 root, death, *numbers = sys.argv[1:]
@@ -378,7 +380,7 @@ digests, features = np.load("digests.npy"), np.load("features.npy")
 if death == "fsync":
     os.fsync = lambda descriptor: os._exit(9) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 elif death:
-    Path.replace = lambda *args: os._exit(9)
+    Folder.rename = lambda *args: os._exit(9)
 for number in map(int, numbers):
     store.append(digests[number : number + 2], features[number : number + 2])
     print(number, flush=True)

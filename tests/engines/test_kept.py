@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.engines import kept as module
 from bottleneck.engines.kept import Check, Kept
+from bottleneck.utils.tree import Tree
 
 CHECK = Check("openvino 2026.4.1, cpu", "bf16", 0.99951, 0.9993, 8)
 
@@ -105,9 +105,9 @@ def refuse(*args: object, **options: object) -> None:
     raise PermissionError(13, "Permission denied")
 
 
-@pytest.mark.parametrize("name", ["make_folder", "write_json"])
+@pytest.mark.parametrize("name", ["at", "write_json"])
 def test_a_check_that_cannot_be_written_does_no_harm(kept, monkeypatch, name):
-    monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(Tree, name, refuse)
     kept.keep_check("one", CHECK)
 
     assert kept.check("one") is None
@@ -192,7 +192,7 @@ def test_conversions_are_no_checks(kept, model):
 
 
 def test_a_folder_that_cannot_be_made_does_no_harm(kept, model, monkeypatch):
-    monkeypatch.setattr(module, "make_folder", refuse)
+    monkeypatch.setattr(Tree, "at", refuse)
     kept.keep_conversion("one", model)
 
     assert kept.conversion("one") is None

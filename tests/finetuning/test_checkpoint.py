@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from bottleneck.errors import RunError
-from bottleneck.files import write_atomic
-from bottleneck.finetuning import checkpoint
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.progress import Epoch, Progress
+from bottleneck.utils.tree import Tree
 
 KINDS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
@@ -110,14 +109,16 @@ def test_a_kill_before_either_file_leaves_the_one_before(tmp_path, monkeypatch, 
     training.save(tmp_path)
     weight = training.layer.weight.detach().clone()
 
-    def kill(path, data):
+    write = Tree.write
+
+    def kill(tree, path, data):
         if path.name.endswith(file):
             raise Killed
-        write_atomic(path, data)
+        write(tree, path, data)
 
     training.step(2)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_atomic", kill)
+        patch.setattr(Tree, "write", kill)
         with pytest.raises(Killed):
             training.save(tmp_path)
     again = Training("adamw")

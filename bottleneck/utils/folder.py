@@ -1,0 +1,246 @@
+"""An open folder: what is done in it stays in it, whatever takes its name meanwhile, and no link is followed."""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bottleneck.files import TEMPORARY, NotRegularError, temporary_beside, write_new
+
+# Without these, on Windows say, a name is looked at before it is used, which leaves a moment between the two.
+BY_DESCRIPTOR = (
+    {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename} <= os.supports_dir_fd
+    and os.listdir in os.supports_fd
+    and hasattr(os, "O_NOFOLLOW")
+    and hasattr(os, "O_DIRECTORY")
+)
+_NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = getattr(os, "O_DIRECTORY", 0)
+_PASSED = getattr(os, "O_PATH", os.O_RDONLY) | _FOLDER  # of a folder that is only passed through or changed
+_REGULAR = _NOT_A_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class LinkError(OSError):
+    """A link lies where a folder of ours belongs."""
+
+
+class Folder:
+    """A folder that is open, and the files and folders in it, by their names.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    descriptor : int, optional
+        Of the folder, which is closed with it; None where the system does nothing by descriptors.
+    """
+
+    def __init__(self, path: Path, descriptor: int | None) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def of(cls, path: Path) -> "Folder":
+        """Open a folder that the user named; it may be a link."""
+        return cls(path, os.open(path, _PASSED) if BY_DESCRIPTOR else None)
+
+    def close(self) -> None:
+        """Close it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> "Folder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def for_others(self) -> Path:
+        """A path for libraries that take nothing else; where the system has one, it leads to this very folder."""
+        own = Path(f"/proc/self/fd/{self._descriptor}")
+        return own if self._descriptor is not None and own.exists() else self.path
+
+    def names(self) -> list[str]:
+        """Return the names of all that is in it, sorted."""
+        if self._descriptor is None:
+            return sorted(os.listdir(self.path))
+        listing = self._readable()
+        try:
+            return sorted(os.listdir(listing))
+        finally:
+            os.close(listing)
+
+    def status(self, name: str) -> os.stat_result:
+        """Return the status of what has a name; that of a link is its own."""
+        found: os.stat_result = self._called(os.stat, name, follow_symlinks=False)
+        return found
+
+    def folder(self, name: str, *, make: bool = False) -> "Folder":
+        """Open a folder in it; one that is missing may be made, durably.
+
+        Raises
+        ------
+        LinkError
+            If it is a link.
+        OSError
+            If it cannot be opened.
+        """
+        try:
+            return self._opened(name)
+        except FileNotFoundError:
+            if not make:
+                raise
+        with contextlib.suppress(FileExistsError):
+            self._called(os.mkdir, name)
+        self.sync()
+        return self._opened(name)
+
+    def open(self, name: str, flags: int = os.O_RDONLY) -> int:
+        """Return the descriptor of a regular file.
+
+        Raises
+        ------
+        NotRegularError
+            If it is something else, a link too.
+        OSError
+            If it cannot be opened.
+        """
+        if self._descriptor is None:
+            self.expect_regular(name)
+        try:
+            descriptor: int = self._called(os.open, name, flags | _REGULAR, 0o666)
+        except OSError:
+            self.expect_regular(name)
+            raise
+        if stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise self._not_regular(name, mode)
+
+    def expect_regular(self, name: str) -> None:
+        """Refuse what has a name and is no regular file.
+
+        Raises
+        ------
+        NotRegularError
+            If so.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(mode := self.status(name).st_mode):
+                raise self._not_regular(name, mode)
+
+    def write(self, name: str, data: bytes, *, durable: bool) -> None:
+        """Write a file as `bottleneck.files.write_atomic` does; it may replace a regular file, and nothing else."""
+        self.expect_regular(name)
+        temporary = temporary_beside(Path(name)).name
+        try:
+            path = self.path / temporary
+            write_new(path, data, durable=durable, opener=lambda _, flags: self.open(temporary, flags))
+            self.rename(temporary, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.unlink(temporary)
+            raise
+        if durable:
+            self.sync()
+
+    def rename(self, name: str, new: str, into: "Folder | None" = None) -> None:
+        """Give a file or folder another name, here or in another folder; a file of that name is replaced."""
+        target = into or self
+        if self._descriptor is None or target._descriptor is None:
+            os.replace(self.path / name, target.path / new)
+            return
+        try:
+            os.rename(name, new, src_dir_fd=self._descriptor, dst_dir_fd=target._descriptor)
+        except OSError as error:
+            error.filename, error.filename2 = str(self.path / name), str(target.path / new)
+            raise
+
+    def unlink(self, name: str) -> None:
+        """Delete a file, or a link itself."""
+        self._called(os.unlink, name)
+
+    def rmdir(self, name: str) -> None:
+        """Delete an empty folder."""
+        self._called(os.rmdir, name)
+
+    def sync(self) -> None:
+        """Make the names in it durable. Windows has no such call and needs none."""
+        if os.name == "nt":
+            return
+        descriptor = os.open(self.path, os.O_RDONLY) if self._descriptor is None else self._readable()
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, name: str) -> "Folder":
+        if self._descriptor is None:
+            mode = self.status(name).st_mode
+            if stat.S_ISLNK(mode):
+                raise self._link(name)
+            if not stat.S_ISDIR(mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.path / name))
+            return Folder(self.path / name, None)
+        try:
+            return Folder(self.path / name, self._called(os.open, name, _PASSED | _NOT_A_LINK))
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP) and stat.S_ISLNK(self.status(name).st_mode):
+                raise self._link(name) from None
+            raise
+
+    def _readable(self) -> int:
+        """Return a descriptor that can be listed and synced."""
+        descriptor: int = self._called(os.open, ".", os.O_RDONLY | _FOLDER)
+        return descriptor
+
+    def _called(self, call: Callable[..., Any], name: str, *args: Any, **options: Any) -> Any:
+        """Call a function of `os` on a name in this folder; an error tells the whole path."""
+        if self._descriptor is None:
+            return call(self.path / name, *args, **options)
+        try:
+            return call(name, *args, dir_fd=self._descriptor, **options)
+        except OSError as error:
+            error.filename = str(self.path / name)
+            raise
+
+    def _link(self, name: str) -> LinkError:
+        return LinkError(
+            f"expected a folder at {self.path / name}, found a link: nothing is read, written or deleted through it. "
+            f"Remove the link, or move the folder that it leads to there"
+        )
+
+    def _not_regular(self, name: str, mode: int) -> NotRegularError:
+        return NotRegularError(f"expected a regular file at {self.path / name}, found {kind_of(mode)}: move it away")
+
+
+def kind_of(mode: int) -> str:
+    """Return what has a status of that mode, in words."""
+    kinds = (
+        (stat.S_ISREG, "a regular file"),
+        (stat.S_ISLNK, "a link"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((words for test, words in kinds if test(mode)), "a device")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that `bottleneck.files.temporary_beside` gives."""
+    process, _, rest = name.removeprefix(TEMPORARY).partition("-")
+    return (
+        name.startswith(TEMPORARY)
+        and process.isascii()
+        and process.isdigit()
+        and len(rest) == 8
+        and all(digit in "0123456789abcdef" for digit in rest)
+    )
