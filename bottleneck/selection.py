@@ -15,11 +15,13 @@ from bottleneck.cache.last import Last, load_last, load_latest
 from bottleneck.cache.scans import columns_of, load_scan
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
+from bottleneck.files import NotRegularError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress, scan
 from bottleneck.images.splits import Shares
 from bottleneck.images.undecodable import UndecodableMemo
+from bottleneck.utils.folder import LinkError
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import counted
 
@@ -170,6 +172,8 @@ def _of_last(cache: FeatureCache) -> Store:
     try:
         return cache.open(str(last.store))
     except CacheError as error:
+        if isinstance(error.__cause__, (LinkError, NotRegularError)):
+            raise
         again = f"bottleneck extract {_shell(last.shown)}"
         raise MissingFeatures(
             f"expected the features of the last `{again}` in {cache.root}, found none: run it again, or name IMAGES"

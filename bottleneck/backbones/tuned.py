@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bottleneck.errors import CacheError
 from bottleneck.files import expect_regular
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.tree import Tree, memo
@@ -67,8 +68,17 @@ def weights_of_run(name: str, runs: str | os.PathLike[str]) -> str:
 
 
 def keep_tuned(store: Path, found: Tuned) -> None:
-    """Keep beside features what is known of the fine-tuning that their network comes from, wherever its file goes."""
-    Tree.above(store, 2).write_json(store / _KEPT, vars(found))
+    """Keep beside features what is known of the fine-tuning that their network comes from, wherever its file goes.
+
+    Raises
+    ------
+    CacheError
+        If it cannot be written.
+    """
+    try:
+        Tree.above(store, 2).write_json(store / _KEPT, vars(found))
+    except OSError as error:
+        raise CacheError(f"cannot write to the cache {store}: {error.strerror or error}") from error
 
 
 def kept_tuned(store: Path) -> Tuned | None:

@@ -107,6 +107,8 @@ def sweep_temporaries(root: Path, before: float, found: Garbage, dry_run: bool) 
     for room in (root / FEATURES, root / ACTIVATIONS):
         found.temporaries += sweep.temporaries(room)
         for store in sweep.folders(room):
+            if store in found.paths:
+                continue  # it goes whole
             found.temporaries += sweep.temporaries(store)
             for inner in sweep.folders(store):
                 found.temporaries += sweep.temporaries(inner)
@@ -139,8 +141,7 @@ class _Sweeper:
         try:
             return self._tree.names(folder)
         except LinkError:
-            if folder not in self._found.left:
-                self._found.left.append(folder)
+            self._found.left += [] if folder in self._found.left else [folder]
             return []
 
     def _delete(self, folder: Path, name: str, rules: Sequence[Test | Layout]) -> bool:
@@ -158,6 +159,9 @@ class _Sweeper:
             done = delete(self._tree, path, rule, dry_run=self._dry_run)
         except FileNotFoundError:
             return False  # another process was quicker
+        except LinkError:  # it has taken the folder's place since that was listed
+            self._found.left += [] if folder in self._found.left else [folder]
+            return False
         except OSError as error:
             raise CacheError(f"cannot delete {path}: {error.strerror or error}") from error
         self._found.bytes += done.bytes

@@ -6,6 +6,7 @@ import click
 
 from bottleneck.cli.common import InOrder, at_home, check_out, command, give_up, is_file, layout_of, progress_bar
 from bottleneck.cli.defaults import images_line
+from bottleneck.cli.numbers import Real
 from bottleneck.cli.output import put_json, say, show
 from bottleneck.utils.text import counted
 
@@ -171,7 +172,7 @@ def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
     "--days",
     default=14.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=Real(0, 999_999),
     help="Keep what is younger: an extraction at work may need it.",
 )
 def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None:

@@ -1,11 +1,13 @@
 """The options of heads that several commands take."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from bottleneck.cli.numbers import LARGEST, Real, Whole
+
+MOST_GIGABYTES = 1e9
 HEADS = ["logistic", "svm", "softmax", "ridge", "knn", "centroid"]
 
 
@@ -17,7 +19,7 @@ def _values(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ..
         raise click.BadParameter(
             f"expected numbers such as 0.01,0.1,1, got {' '.join(texts)}", ctx, parameter
         ) from None
-    if not all(0 < value <= 1e30 for value in values):
+    if not all(0 < value <= LARGEST for value in values):
         raise click.BadParameter(f"expected numbers above 0, got {' '.join(texts)}", ctx, parameter)
     return values or None
 
@@ -26,8 +28,6 @@ def as_bytes(ctx: click.Context, parameter: click.Parameter, gigabytes: float | 
     """Read gigabytes."""
     if gigabytes is None:
         return None
-    if not math.isfinite(gigabytes):
-        raise click.BadParameter(f"expected gigabytes such as 4, got {gigabytes}", ctx, parameter)
     return int(gigabytes * 1e9)
 
 
@@ -52,7 +52,7 @@ _OPTIONS = (
     click.option(
         "--C", "C", multiple=True, callback=_values, metavar="X[,X...]", help="Fix C, or search these values."
     ),
-    click.option("--cv", "folds", default=5, show_default=True, type=click.IntRange(2), help="Folds of the search."),
+    click.option("--cv", "folds", default=5, show_default=True, type=Whole(2), help="Folds of the search."),
     click.option(
         "--normalize",
         default="standard",
@@ -73,13 +73,13 @@ _OPTIONS = (
     click.option("--device", default="cpu", show_default=True, help="Where heads are trained: cpu, or cuda."),
     click.option(
         "--memory",
-        type=click.FloatRange(0, min_open=True),
+        type=Real(0, MOST_GIGABYTES, min_open=True),
         callback=as_bytes,
         metavar="GB",
         help="What features may take before they are read in pieces.  [default: half of what is free]",
     ),
     click.option(
-        "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Equal seeds give equal heads."
+        "--seed", default=0, show_default=True, type=Whole(0, 2**32 - 1), help="Equal seeds give equal heads."
     ),
 )
 

@@ -7,6 +7,7 @@ import click
 
 from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import check_out, command, give_up, layout_of, progress_bar, write_data
+from bottleneck.cli.numbers import Whole
 from bottleneck.cli.output import say
 from bottleneck.cli.output_options import output_options
 from bottleneck.garbage import no_collection
@@ -21,7 +22,7 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 @click.option("--no-labels", is_flag=True, help="Do not compare with labels that the images come with.")
 @column_options("path", "label")
 @output_options(_ENDINGS.values(), "Write there instead of to stdout, as .txt, .csv, .json or .jsonl.")
-@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes given for each image.")
+@click.option("--top", default=3, show_default=True, type=Whole(1), help="Classes given for each image.")
 def predict(
     images: tuple[str, ...],
     run: str | None,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from bottleneck.files import write_changed
+from bottleneck.utils.tree import Tree
 
 SIDE = 128  # pixels
 MARGIN = 20
@@ -16,16 +16,16 @@ PAPER, INK = 245, 25  # grey levels
 
 
 def write_digits(folder: Path) -> Path:
-    """Write the digits below `folder`, one folder a class, and return it; files that are there are kept.
+    """Write the digits below `folder`, one folder a class, and return it; what is there is kept, and no link followed.
 
     The 8 x 8 originals are enlarged smoothly, as dark ink on a light page with a margin: a backbone that was trained
     on photographs sees strokes, not blocks.
     """
-    digits = load_digits()
+    digits, tree = load_digits(), Tree.above(folder, 1)
     for number, (levels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         path = folder / str(label) / f"{number:04d}.png"
-        if not path.exists():
-            write_changed(path, _png(levels))
+        if not tree.exists(path):
+            tree.write(path, _png(levels))
     return folder
 
 

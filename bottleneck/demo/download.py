@@ -1,23 +1,30 @@
 """Fetch an archive from its public address: resumable, checked, and unpacked without trusting it."""
 
-import hashlib
+import re
 import shutil
+import stat
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from bottleneck.errors import DownloadError
-from bottleneck.files import TEMPORARY
+from bottleneck.files import NotRegularError, file_sha256, temporary_beside
+from bottleneck.utils.folder import Folder, LinkError, is_temporary
+from bottleneck.utils.owned import Layout, any_content, delete, is_ours
+from bottleneck.utils.tree import Tree
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 _BLOCK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+_STALE = 86_400.0  # seconds; what is older is of a process that was killed
 
 
 @dataclass(frozen=True)
@@ -68,44 +75,69 @@ def fetch_images(archive: Archive, folder: Path, progress: Progress | None = Non
     Raises
     ------
     DownloadError
-        If the address cannot be reached, or gives something else than expected.
+        If the address cannot be reached, or gives something else than expected; or if a link is in the place of the
+        images or the archive.
     """
-    images = folder / archive.folder
-    if images.is_dir():
+    tree, images, file = Tree(folder), folder / archive.folder, folder / archive.file_name
+    with placing(folder):
+        with suppress(FileNotFoundError):
+            tree.at(images).close()
+            return images
+        if not (tree.exists(file) and file_sha256(file, tree.open) == archive.sha256):
+            _download(archive, file, progress)
+        unpack(file, folder, archive.folder)
         return images
-    file = folder / archive.file_name
-    if not (file.is_file() and _digest(file) == archive.sha256):
-        _download(archive, file, progress)
-    unpack(file, folder, archive.folder)
-    return images
+
+
+@contextmanager
+def placing(folder: Path) -> Iterator[None]:
+    """Convert the errors of what is in the way below a folder to DownloadError."""
+    try:
+        yield
+    except (LinkError, NotRegularError) as error:
+        raise DownloadError(f"cannot put the images into {folder}: {error}") from error
 
 
 def _download(archive: Archive, file: Path, progress: Progress | None) -> None:
     """Fetch the rest of a file that an earlier try may have begun; only a checked file gets its name."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    if have < archive.size:
-        try:
-            with urlopen(Request(archive.url, headers={"Range": f"bytes={have}-"}), timeout=_TIMEOUT) as answer:
-                resumed = answer.status == 206
-                with open(part, "ab" if resumed else "wb") as target:
-                    _copy(answer, target, have if resumed else 0, archive.size, progress)
-        except HTTPError as error:
-            raise DownloadError(f"{archive.url} answered {error.code} {error.reason}; {_advice(file)}") from error
-        except (URLError, OSError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise DownloadError(f"{archive.url} cannot be reached ({reason}); {_advice(file)}") from error
-    size, digest = part.stat().st_size, _digest(part)
-    if size < archive.size:
-        raise DownloadError(f"{archive.url} broke off at {size:,} of {archive.size:,} bytes; run the command again")
-    if digest != archive.sha256:
-        part.unlink()
-        raise DownloadError(
-            f"expected {archive.size:,} bytes with SHA-256 {archive.sha256} from {archive.url}, found {size:,} bytes "
-            f"with {digest}; they were deleted. Run the command again; if it happens twice, the file has changed"
-        )
-    part.replace(file)
+    with Tree(file.parent).at(file.parent, make=True) as home:
+        home.expect_regular(file.name)
+        have = _size(home, part.name)
+        if have < archive.size:
+            try:
+                with urlopen(Request(archive.url, headers={"Range": f"bytes={have}-"}), timeout=_TIMEOUT) as answer:
+                    resumed = answer.status == 206
+                    with open(part, "ab" if resumed else "wb", opener=_opener(home)) as target:
+                        _copy(answer, target, have if resumed else 0, archive.size, progress)
+            except HTTPError as error:
+                raise DownloadError(f"{archive.url} answered {error.code} {error.reason}; {_advice(file)}") from error
+            except (URLError, OSError) as error:
+                reason = getattr(error, "reason", None) or error
+                raise DownloadError(f"{archive.url} cannot be reached ({reason}); {_advice(file)}") from error
+        size, digest = _size(home, part.name), file_sha256(part, _opener(home))
+        if size < archive.size:
+            raise DownloadError(f"{archive.url} broke off at {size:,} of {archive.size:,} bytes; run the command again")
+        if digest != archive.sha256:
+            home.unlink(part.name)
+            raise DownloadError(
+                f"expected {archive.size:,} bytes with SHA-256 {archive.sha256} from {archive.url}, found {size:,} "
+                f"bytes with {digest}; they were deleted. Run the command again; if it happens twice, the file has "
+                f"changed"
+            )
+        home.rename(part.name, file.name)
+
+
+def _size(home: Folder, name: str) -> int:
+    """Return the size of a regular file; 0 where there is none."""
+    home.expect_regular(name)
+    with suppress(FileNotFoundError):
+        return home.status(name).st_size
+    return 0
+
+
+def _opener(home: Folder) -> Callable[[str, int], int]:
+    return lambda path, flags: home.open(Path(path).name, flags)
 
 
 def _copy(source: IO[bytes], target: IO[bytes], have: int, size: int, progress: Progress | None) -> None:
@@ -133,43 +165,78 @@ def unpack(file: Path, folder: Path, wanted: str) -> None:
     DownloadError
         If the archive is damaged, holds such a name, or has no such folder.
     """
-    temporary = folder / f"{TEMPORARY}{wanted}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    tree, temporary = Tree(folder), temporary_beside(folder / wanted)
+    made: dict[str, Any] = {}  # the layout of what is unpacked
     try:
         for name, source in _members(file):
             target = temporary / _safe(name, file)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(target, "wb") as out:
+            _note(made, name)
+            with tree.at(target.parent, make=True) as home, open(target, "wb", opener=_opener(home)) as out:
                 shutil.copyfileobj(source, out)
-        if not (temporary / wanted).is_dir():
+        if wanted not in tree.folders(temporary):
             raise DownloadError(f"expected a folder {wanted}/ in {file}, found none")
-        (temporary / wanted).rename(folder / wanted)
+        _drop_leftovers(tree, made)
+        tree.rename(temporary / wanted, folder / wanted)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         if isinstance(error, DownloadError):
             raise
         raise DownloadError(f"cannot unpack {file}: {error}; delete it and run the command again") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            delete(tree, temporary, made)
+
+
+def _note(layout: dict[str, Any], name: str) -> None:
+    """Add a file and the folders above it to a layout."""
+    *above, last = PurePosixPath(name).parts
+    for part in above:
+        inner = layout.setdefault(re.escape(part), {})
+        layout = inner if isinstance(inner, dict) else {}
+    layout.setdefault(re.escape(last), any_content)
+
+
+def _drop_leftovers(tree: Tree, layout: Layout) -> None:
+    """Delete what killed processes have unpacked of the same archive, unless they may still be at work."""
+    before = time.time() - _STALE
+    with tree.at(tree.root) as home:
+        old = [name for name in home.names() if is_temporary(name) and home.status(name).st_mtime < before]
+        old = [name for name in old if is_ours(home, name, layout)]
+    for name in old:
+        delete(tree, tree.root / name, layout)
 
 
 def _members(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Yield the name and content of each regular file in an archive."""
-    if file.suffix == ".zip":
-        with zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist():
-                if not entry.is_dir():
-                    with archive.open(entry) as source:
-                        yield entry.filename, source
-        return
-    with tarfile.open(file) as bundle:
+    with open(file, "rb", opener=Tree.above(file, 1).open) as data:
+        yield from _in_zip(file, data) if file.suffix == ".zip" else _in_tar(file, data)
+
+
+def _in_zip(file: Path, data: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(data) as archive:
+        for entry in archive.infolist():
+            if entry.is_dir():
+                continue
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG):  # 0 where the system that packed it knows none
+                raise _not_unpacked(file, entry.filename)
+            with archive.open(entry) as source:
+                yield entry.filename, source
+
+
+def _in_tar(file: Path, data: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(fileobj=data) as bundle:
         for member in bundle:
             if member.isdir():
                 continue
             opened = bundle.extractfile(member) if member.isreg() else None
             if opened is None:
-                raise DownloadError(f"{file} holds {member.name!r}, which is no regular file; it was not unpacked")
+                raise _not_unpacked(file, member.name)
             with opened as source:
                 yield member.name, source
+
+
+def _not_unpacked(file: Path, name: str) -> DownloadError:
+    return DownloadError(f"{file} holds {name!r}, which is no regular file; it was not unpacked")
 
 
 def _safe(name: str, file: Path) -> str:
@@ -177,11 +244,3 @@ def _safe(name: str, file: Path) -> str:
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
         raise DownloadError(f"{file} holds the name {name!r}, which leads elsewhere; it was not unpacked")
     return name
-
-
-def _digest(file: Path) -> str:
-    hasher = hashlib.sha256()
-    with open(file, "rb") as source:
-        while block := source.read(_BLOCK):
-            hasher.update(block)
-    return hasher.hexdigest()

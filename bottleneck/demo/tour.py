@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.demo.digits import write_digits
-from bottleneck.demo.download import ARCHIVES, fetch_images
+from bottleneck.demo.download import ARCHIVES, fetch_images, placing
 from bottleneck.images.scan import Progress
 from bottleneck.runs import Run
 
@@ -27,10 +27,11 @@ def prepare(dataset: str, folder: Path, progress: Progress | None = None) -> Pat
     Raises
     ------
     DownloadError
-        If they must be fetched and cannot be.
+        If they must be fetched and cannot be, or a link is in their way.
     """
     if dataset == "digits":
-        return write_digits(folder / "digits")
+        with placing(folder):
+            return write_digits(folder / "digits")
     return fetch_images(ARCHIVES[dataset], folder, progress)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from bottleneck.errors import BottleneckError
 
 T = TypeVar("T")
+_MOST = 1e30  # float32 has it, and products of it with what is usual
 
 
 class Arguments:
@@ -45,7 +46,7 @@ class Arguments:
     def number(
         self, name: str, value: Any, *, above: float | None = None, least: float = 0.0, below: float = float("inf")
     ) -> float:
-        """Return a finite number of at least `least`, or above `above`, and below `below`."""
+        """Return a finite number of at least `least`, or above `above`, and below `below`; never above 1e30."""
         bounds = f"above {above:g}" if above is not None else f"{least:g} or more"
         if below < float("inf"):
             bounds = f"between {above:g} and {below:g}" if above is not None else f"from {least:g} to below {below:g}"
@@ -54,6 +55,8 @@ class Arguments:
             self._refuse(name, f"{bounds}, and finite" if _is_number(value) else f"a number, {bounds}", value)
         if not (number >= least if above is None else number > above) or not number < below:
             self._refuse(name, bounds, value)
+        if number > _MOST:
+            self._refuse(name, f"at most {_MOST:g}", value)
         return float(number)
 
     def flag(self, name: str, value: Any) -> bool:
@@ -123,7 +126,10 @@ def _number(value: Any) -> Any:
     found = plain(value)
     if not _is_number(found):
         return None
-    return found if isinstance(found, int) or math.isfinite(float(found)) else None
+    try:
+        return found if math.isfinite(float(found)) else None
+    except OverflowError:  # a whole number of more than 300 digits
+        return None
 
 
 def _is_number(value: Any) -> bool:

@@ -46,7 +46,11 @@ class Folder:
     @classmethod
     def of(cls, path: Path) -> "Folder":
         """Open a folder that the user named; it may be a link."""
-        return cls(path, os.open(path, _PASSED) if BY_DESCRIPTOR else None)
+        if BY_DESCRIPTOR:
+            return cls(path, os.open(path, _PASSED))
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        return cls(path, None)
 
     def close(self) -> None:
         """Close it."""

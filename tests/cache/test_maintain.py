@@ -439,3 +439,18 @@ def test_merge_leaves_activations_alone(cache, store, activations, tmp_path):
     assert merge(other, cache.root).added == 1
     assert other.activations().stores() == []
     assert not (other.root / "activations").exists()
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "days", [float("nan"), float("inf"), -float("inf"), 1e308, 10**400, -1, -0.001, True, "3", None]
+)
+def test_days_that_are_no_number_in_range_delete_nothing(cache, store, days):
+    name_images(cache, 1)
+    age(add(store, 1, 3), 20)
+    with pytest.raises(CacheError, match="expected days to be"):
+        gc(cache, days=days)
+
+    assert store.has(digests(1, 3)).all()

@@ -1,7 +1,10 @@
 import hashlib
 import io
+import os
+import stat
 import tarfile
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -169,3 +172,66 @@ def test_the_classic_sets_are_named_with_size_and_hash():
         assert known.url.startswith("https://")
         assert known.size > 1 << 20
         assert len(known.sha256) == 64
+
+
+@pytest.mark.parametrize("name", ["photos", "photos.tgz", "photos.tgz.part"])
+def test_what_is_linked_is_neither_used_nor_written_through(server, tmp_path, name):
+    data = tgz(FILES)
+    address, _ = server(data)
+    mine, inner = tmp_path / "mine", tmp_path / "inner"
+    inner.mkdir()
+    if name == "photos":
+        mine.mkdir()
+    else:
+        mine.write_bytes(data[:100])
+    (inner / name).symlink_to(mine)
+    with pytest.raises(DownloadError, match="found a link"):
+        fetch_images(archive(address, data), inner)
+    assert list(mine.iterdir()) == [] if name == "photos" else mine.read_bytes() == data[:100]
+    assert (inner / name).is_symlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+@pytest.mark.parametrize("name", ["photos.tgz", "photos.tgz.part"])
+def test_a_fifo_in_place_of_a_file_is_refused_at_once(server, tmp_path, name):
+    data = tgz(FILES)
+    address, _ = server(data)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DownloadError, match="found a FIFO"):
+        fetch_images(archive(address, data), tmp_path)
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        entry = zipfile.ZipInfo("photos/a/1.jpg")
+        entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        packed.writestr(entry, "/etc/passwd")
+    (tmp_path / "photos.zip").write_bytes(buffer.getvalue())
+    with pytest.raises(DownloadError, match="no regular file"):
+        fetch_images(archive("http://127.0.0.1:9", buffer.getvalue(), "photos.zip"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos.zip"]
+
+
+def leftover(folder, files, age):
+    """Make what a process that was killed would have left."""
+    for name, data in files.items():
+        path = folder / ".tmp-9-0123abcd" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    when = time.time() - age
+    os.utime(folder / ".tmp-9-0123abcd", (when, when))
+
+
+@pytest.mark.parametrize(
+    ("more", "age", "stays"),
+    [({}, 100_000, False), ({}, 0, True), ({"photos/thesis.tex": b"mine"}, 100_000, True)],
+    ids=["old", "at work", "not ours"],
+)
+def test_what_a_killed_process_has_unpacked_goes_if_it_is_old_and_of_this_archive(tmp_path, more, age, stays):
+    data = zipped(FILES)
+    (tmp_path / "photos.zip").write_bytes(data)
+    leftover(tmp_path, {"photos/a/1.jpg": b"half", **more}, age)
+    fetch_images(archive("http://127.0.0.1:9", data, "photos.zip"), tmp_path)
+    assert (tmp_path / ".tmp-9-0123abcd" / "photos/a/1.jpg").exists() == stays
+    assert all((tmp_path / ".tmp-9-0123abcd" / name).exists() for name in more)

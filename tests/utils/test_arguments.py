@@ -189,3 +189,14 @@ def test_what_is_shown_is_one_short_line():
     assert shown("\x1b[31m") == r"'\x1b[31m'"
     assert "\n" not in shown(np.ones((40, 40)))
     assert len(shown("a" * 1000)) == 60
+
+
+@pytest.mark.parametrize("value", [1e31, 1e308, 10**31, 10**400])
+def test_a_number_that_overflows_with_the_next_product_is_refused(value):
+    with pytest.raises(HeadError, match="expected x to be"):
+        check.number("x", value)
+
+
+def test_a_whole_number_that_no_float_holds_is_refused():
+    with pytest.raises(HeadError, match="expected x to be a whole number"):
+        check.whole("x", 10**400)
