@@ -1,12 +1,9 @@
 """The training part and the held-out part of labelled images, each image once, with their features."""
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, HeadError, ImagesError, SplitError
@@ -15,6 +12,7 @@ from bottleneck.heads.table import Held, Streamed, Table
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples
 from bottleneck.leaks import Near, find_near
+from bottleneck.utils.memory import free_memory
 
 _COPIES = 3  # of float32 features: as read, scaled, and what is worked with
 _SHARE = 0.5  # of the memory that is free
@@ -168,19 +166,8 @@ def _it(names: Collection[str], one: str = "it", several: str = "they") -> str:
 
 def allowed(memory: int | None) -> float:
     """Return the bytes that features may take: `memory`, or half of what is free."""
-    return _free() * _SHARE if memory is None else memory
+    return free_memory() * _SHARE if memory is None else memory
 
 
 def _bytes(n: int, d: int) -> int:
     return 4 * n * d * _COPIES
-
-
-def _free() -> int:
-    """Return the bytes of memory that can be had without swapping; all that there are, where that is not known."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    with suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 8 << 30

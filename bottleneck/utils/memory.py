@@ -1,0 +1,173 @@
+"""How much memory there is: of the machine, of the control group that the process is in, and of its address space."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+_ROOT = Path("/")
+_UNKNOWN = 8 << 30  # bytes, where a system does not say how many it has
+_MOST = 1 << 60  # bytes; a control group of version 1 has a limit above this where it has none
+_UNITS = {"": 10**9, **{unit: 1000**power for power, unit in enumerate("kmgt", 1)}}
+_UNITS |= {f"{unit}b": 1000**power for power, unit in enumerate("kmgt", 1)}
+_UNITS |= {f"{unit}i{end}": 1024**power for power, unit in enumerate("kmgt", 1) for end in ("", "b")}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.ASCII | re.IGNORECASE)
+
+
+def free_memory(root: Path = _ROOT) -> int:
+    """Return how many bytes this process can still take: the least that any of the limits on it leaves.
+
+    They are the memory of the machine that can be had without swapping, the limits of the control group of the process
+    and of all groups above it (versions 1 and 2; a container is one), and the limit of its address space
+    (``ulimit -v``). Pages of files that a group has read and that are not in use count as free.
+
+    Parameters
+    ----------
+    root : Path
+        Of the file system in which ``proc`` and ``sys`` are.
+    """
+    return max(0, min([_of_machine(root), *_of_groups(root), *_of_address_space(root)]))
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that a text such as ``2G``, ``500M``, ``1.5GiB`` or ``4`` (gigabytes) stands for.
+
+    Raises
+    ------
+    ValueError
+        If it is no size above 0, or more than any machine has.
+    """
+    found = _SIZE.fullmatch(text)
+    unit = _UNITS.get(found[2].lower()) if found else None
+    size = int(float(found[1]) * unit) if found and unit and len(found[1]) < 32 else 0
+    if not 0 < size < _MOST:
+        raise ValueError(f"expected a size such as 2G, 500M or 1.5GiB (a number alone is gigabytes), got {text!r}")
+    return size
+
+
+def shown_size(size: float) -> str:
+    """Return bytes as people read them: ``1.5 GB``, ``512 MB``."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.0f} {name}" if size >= 100 * unit else f"{size / unit:.3g} {name}"
+    return f"{size:.0f} bytes"
+
+
+def _of_machine(root: Path) -> int:
+    for line in _lines(root / "proc/meminfo"):
+        name, _, value = line.partition(":")
+        if name == "MemAvailable" and (number := _number(value.split()[0] if value.split() else "")) is not None:
+            return number << 10
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return _UNKNOWN
+
+
+def _of_address_space(root: Path) -> Iterator[int]:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    pages = "".join(_lines(root / "proc/self/statm")).split()
+    taken = _number(pages[0]) if pages else None
+    yield limit - (taken or 0) * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a version of control groups calls its files."""
+
+    limits: tuple[str, ...]
+    usage: str
+    unused: str  # in memory.stat: bytes of files that have been read and are not in use
+
+
+_VERSION_1 = _Files(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = _Files(("memory.max", "memory.high"), "memory.current", "inactive_file")
+
+
+def _of_groups(root: Path) -> Iterator[int]:
+    """Yield what each limited control group leaves, from that of the process up to that of the mount."""
+    own = dict(_own_groups(root))
+    for files, mounted, place in _mounts(root):
+        if files not in own:
+            continue
+        for folder in _upwards(place, own[files], mounted):
+            if (free := _of_group(root / str(folder).lstrip("/"), files)) is not None:
+                yield free
+
+
+def _own_groups(root: Path) -> Iterator[tuple[_Files, str]]:
+    """Yield the path of the process's group in each hierarchy that may limit memory."""
+    for line in _lines(root / "proc/self/cgroup"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if "memory" in controllers.split(","):
+            yield _VERSION_1, path
+        elif number == "0" and not controllers:
+            yield _VERSION_2, path
+
+
+def _mounts(root: Path) -> Iterator[tuple[_Files, str, PurePosixPath]]:
+    """Yield where hierarchies that may limit memory are mounted, and the group that is mounted there."""
+    for line in _lines(root / "proc/self/mountinfo"):
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) < 5 or not kind:
+            continue
+        if kind[0] == "cgroup2":
+            yield _VERSION_2, _plain(fields[3]), PurePosixPath(_plain(fields[4]))
+        elif kind[0] == "cgroup" and "memory" in kind[-1].split(","):
+            yield _VERSION_1, _plain(fields[3]), PurePosixPath(_plain(fields[4]))
+
+
+def _upwards(place: PurePosixPath, group: str, mounted: str) -> list[PurePosixPath]:
+    """Return the folders of a group and of those above it, as far as they are mounted.
+
+    In a container the group that is mounted may be the container's own, or its path may lead out of what can be seen:
+    the mount's root is then all that there is.
+    """
+    path, top = PurePosixPath(group), PurePosixPath(mounted)
+    if ".." in path.parts or ".." in top.parts or not path.is_relative_to(top):
+        return [place]
+    own = path.relative_to(top)
+    return [place / folder for folder in (own, *own.parents)] if own.parts else [place]
+
+
+def _of_group(folder: Path, files: _Files) -> int | None:
+    """Return what a group leaves; None where it has no limit."""
+    limits = [_number("".join(_lines(folder / name))) for name in files.limits]
+    limit = min((each for each in limits if each is not None and each < _MOST), default=None)
+    usage = _number("".join(_lines(folder / files.usage)))
+    if limit is None or usage is None:
+        return limit
+    unused = 0
+    for line in _lines(folder / "memory.stat"):
+        name, _, value = line.partition(" ")
+        if name == files.unused:
+            unused = _number(value) or 0
+    return limit - max(0, usage - unused)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file of the kernel's, whose size says nothing; none where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except (OSError, ValueError):
+        return []
+
+
+def _number(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 32 else None
+
+
+def _plain(field: str) -> str:
+    """Return a path of ``mountinfo`` without its escapes, of a space for instance."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
