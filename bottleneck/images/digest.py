@@ -4,7 +4,8 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from bottleneck.errors import ImageError
@@ -13,6 +14,7 @@ from bottleneck.images.memo import Memo
 
 LARGEST_FILE = 2 << 30  # bytes; no image of a size that can be decoded is larger
 FRESH_SECONDS = 2.0  # a file this young may change again within one tick of its clock
+_PIECE = 1 << 20  # bytes that are hashed at once
 _DIGEST = 32  # bytes
 _ENTRY = struct.Struct(f"<4Q{_DIGEST}s")
 _BITS = 2**64 - 1  # a time before 1970 is negative, and one after 2262 has more than 63 bits
@@ -32,40 +34,123 @@ def is_settled(signature: Signature, now: float) -> bool:
     return now - (max(modified, changed) if modified <= now else changed) >= FRESH_SECONDS
 
 
-def read_file(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, Signature]:
+class ImageFile:
+    """One regular file of at most `largest` bytes, open for reading; a context manager.
+
+    Parameters
+    ----------
+    path : str or Path
+    largest : int
+        In bytes.
+
+    Raises
+    ------
+    ImageError
+        With code ``unreadable`` or ``too-large``.
+    """
+
+    def __init__(self, path: str | Path, largest: int = LARGEST_FILE) -> None:
+        with _as_image_errors():
+            self._file = open(path, "rb", buffering=0, opener=open_regular)  # noqa: SIM115
+            self.signature = signature(os.fstat(self._file.fileno()))
+        self.size = self.signature[0]
+        if self.size > largest:
+            self._file.close()
+            raise ImageError("too-large", f"expected at most {largest >> 30} GiB, found {self.size:,} bytes")
+
+    def __enter__(self) -> "ImageFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self) -> bytes:
+        """Return all bytes.
+
+        Raises
+        ------
+        ImageError
+            With code ``unreadable``, ``empty``, ``no-memory`` or ``changed`` (while it was being read).
+        """
+        try:
+            return b"".join(self._pieces(max(self.size, 1)))  # of one piece: no copy
+        except MemoryError as error:
+            raise ImageError("no-memory", f"no memory for {self.size:,} bytes") from error
+
+    def digest(self, known: Iterable[tuple[int, bytes]] = ()) -> bytes:
+        """Return the SHA-256 of all bytes, of which at most 1 MiB is held at a time.
+
+        Parameters
+        ----------
+        known : iterable of (int, bytes)
+            Where in the file, and what, has been read of it before: it must still be so.
+
+        Raises
+        ------
+        ImageError
+            As `read`.
+        """
+        found, place, known = hashlib.sha256(), 0, list(known)
+        for piece in self._pieces(_PIECE):
+            found.update(piece)
+            if any(_differs(piece, place, *other) for other in known):
+                raise _changed()
+            place += len(piece)
+        return found.digest()
+
+    def read_at(self, place: int, count: int) -> bytes:
+        """Return up to `count` bytes from a place on.
+
+        Raises
+        ------
+        OSError
+            If they cannot be read.
+        """
+        self._file.seek(place)
+        return self._file.read(count) or b""
+
+    def _pieces(self, most: int) -> Iterator[bytes]:
+        """Yield the bytes in pieces, each of `most` but the last, and prove that they are those of one file."""
+        left = self.size
+        with _as_image_errors():
+            self._file.seek(0)
+            while left and (piece := self._file.read(min(most, left))):
+                left -= len(piece)
+                yield piece
+            grown = self._file.read(1)
+            after = signature(os.fstat(self._file.fileno()))
+        if left or grown or after != self.signature:
+            raise _changed()
+        if not self.size:
+            raise ImageError("empty", "the file has no bytes")
+
+
+def read_file(
+    path: str | Path, largest: int = LARGEST_FILE, admit: Callable[[int], object] | None = None
+) -> tuple[bytes, Signature]:
     """Read one regular file of at most `largest` bytes whole.
+
+    Parameters
+    ----------
+    path : str or Path
+    largest : int
+        In bytes.
+    admit : callable, optional
+        Called with the number of bytes before they are read; no more are. What it raises is passed on.
 
     Raises
     ------
     ImageError
         With code ``unreadable``, ``empty``, ``too-large``, ``no-memory`` or ``changed`` (while it was being read).
     """
-    try:
-        descriptor = open_regular(path)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from error
-    try:
-        before = os.fstat(descriptor)
-        if before.st_size > largest:
-            raise ImageError("too-large", f"expected at most {largest >> 30} GiB, found {before.st_size:,} bytes")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read()
-        after = os.fstat(descriptor)
-    except OSError as error:
-        raise ImageError("unreadable", error.strerror or str(error)) from error
-    except MemoryError as error:
-        raise ImageError("no-memory", f"no memory for {before.st_size:,} bytes") from error
-    finally:
-        os.close(descriptor)
-    if signature(before) != signature(after):
-        raise ImageError("changed", "the file changed while it was being read; run the command again")
-    if not data:
-        raise ImageError("empty", "the file has no bytes")
-    return data, signature(before)
+    with ImageFile(path, largest) as file:
+        if admit:
+            admit(file.size)
+        return file.read(), file.signature
 
 
 def digest_file(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, Signature, float]:
-    """Return the digest of a file, its signature, and when it was read.
+    """Return the digest of a file, its signature, and when it was read; little of it is held at a time.
 
     Raises
     ------
@@ -73,8 +158,26 @@ def digest_file(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, S
         As `read_file`.
     """
     now = time.time()
-    data, found = read_file(path, largest)
-    return hashlib.sha256(data).digest(), found, now
+    with ImageFile(path, largest) as file:
+        return file.digest(), file.signature, now
+
+
+@contextmanager
+def _as_image_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from error
+
+
+def _differs(piece: bytes, place: int, start: int, part: bytes) -> bool:
+    """Whether a part of a file, from `start` on, is not what a piece from `place` on says, where they overlap."""
+    first, last = max(place, start), min(place + len(piece), start + len(part))
+    return first < last and piece[first - place : last - place] != part[first - start : last - start]
+
+
+def _changed() -> ImageError:
+    return ImageError("changed", "the file changed while it was being read; run the command again")
 
 
 class DigestMemo:

@@ -3,6 +3,7 @@ import os
 import random
 import sqlite3
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from bottleneck.errors import ImageError
 from bottleneck.images import digest
-from bottleneck.images.digest import DigestMemo, Signature, digest_file, is_settled, read_file, signature
+from bottleneck.images.digest import DigestMemo, ImageFile, Signature, digest_file, is_settled, read_file, signature
 from tests.conftest import write
 
 A, B = hashlib.sha256(b"a").digest(), hashlib.sha256(b"b").digest()
@@ -112,6 +113,73 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "fstat", fstat_then_change)
     with pytest.raises(ImageError, match="changed") as error:
         read_file(path)
+    assert error.value.code == "changed"
+
+
+@pytest.mark.parametrize("how", [read_file, digest_file])
+@pytest.mark.parametrize("change", ["longer", "shorter"])
+def test_a_file_that_grows_or_shrinks_before_its_bytes_are_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[Path], object], change: str
+) -> None:
+    path = write(tmp_path / "a.jpg", b"abcdef")
+    before = path.stat()
+    path.write_bytes(b"abcdefghi" if change == "longer" else b"abc")
+    monkeypatch.setattr(os, "fstat", lambda _: before)  # even where its times tell nothing
+    monkeypatch.setattr(digest, "open_regular", os.open)
+    with pytest.raises(ImageError, match="changed") as error:
+        how(path)
+    assert error.value.code == "changed"
+
+
+def test_a_file_is_admitted_by_its_size_before_it_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jpg", b"abcdef")
+    sizes: list[int] = []
+    assert read_file(path, 6, sizes.append)[0] == b"abcdef"
+    assert sizes == [6]
+
+    def refuse(size: int) -> None:
+        raise LookupError(f"{size} bytes are too many")
+
+    with pytest.raises(LookupError, match="6 bytes are too many"):
+        read_file(path, 6, refuse)
+
+
+def test_a_large_file_is_digested_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"start")
+    os.truncate(path, 64 << 20)
+    tracemalloc.start()
+    try:
+        found = digest_file(path)[0]
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert found == hashlib.sha256(path.read_bytes()).digest()
+    assert most < 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("known", "same"),
+    [
+        ([], True),
+        ([(0, b"abc"), (4, b"efgh"), (8, b"")], True),
+        ([(2, b"cdefgh")], True),
+        ([(0, b"abd")], False),
+        ([(0, b"abc"), (5, b"fgx")], False),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 3, 100])
+def test_a_digest_is_of_the_bytes_that_were_seen_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: list[tuple[int, bytes]], same: bool, piece: int
+) -> None:
+    monkeypatch.setattr(digest, "_PIECE", piece)
+    with ImageFile(write(tmp_path / "a.jpg", b"abcdefgh")) as file:
+        if same:
+            assert file.digest(known) == hashlib.sha256(b"abcdefgh").digest()
+            return
+        with pytest.raises(ImageError, match="changed") as error:
+            file.digest(known)
     assert error.value.code == "changed"
 
 

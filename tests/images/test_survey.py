@@ -53,7 +53,7 @@ def test_a_survey_finds_the_files_and_reads_none(root: Path, monkeypatch: pytest
     def never(*args: object) -> None:
         raise AssertionError(f"{args} was read")
 
-    monkeypatch.setattr(digest, "read_file", never)
+    monkeypatch.setattr(digest, "ImageFile", never)
     found = survey(root)
     assert [Path(path).relative_to(root).as_posix() for path in found.paths] == [
         "cat/1.jpg",

@@ -1,0 +1,185 @@
+"""What a large file's beginning tells: as much as decoding the whole, and nothing that the whole would deny."""
+
+import io
+import os
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottleneck.errors import ImageError
+from bottleneck.images.beginning import _MOST, refusal
+from bottleneck.images.decode import MAX_PIXELS, decode
+from bottleneck.images.digest import ImageFile
+from bottleneck.images.preprocessing import Preprocessing
+from tests.conftest import photo
+
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF|Truncated File|Tag data|.*Input:UserWarning")  # of Pillow
+
+KINDS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"]
+SPARSE = 300 << 20
+
+
+def asked(path: Path, max_pixels: int = MAX_PIXELS) -> ImageError | None:
+    with ImageFile(path) as file:
+        found = refusal(file, max_pixels)
+        if found is None:
+            return None
+        assert len(file.digest(found.read)) == 32  # what it has read is what is there
+        return found.error
+
+
+def of_whole(data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> ImageError | None:
+    try:
+        decode(data, preprocessing, max_pixels)
+    except ImageError as error:
+        return error
+    return None
+
+
+def told(error: ImageError | None) -> tuple[str, str] | None:
+    return error and (error.code, str(error))
+
+
+def sparse(path: Path, start: bytes, size: int = SPARSE) -> Path:
+    path.write_bytes(start)
+    os.truncate(path, size)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("more", [b"", b"\0" * 100_000])
+def test_a_sound_image_is_not_refused(tmp_path, kind, more):
+    (tmp_path / "a").write_bytes(photo(1, kind=kind) + more)
+    assert asked(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", [0, 4, 12, 30, 200, 900])
+def test_what_is_refused_is_refused_by_the_whole_file_for_the_same_reason(tmp_path, preprocessing, kind, place):
+    data = bytearray(photo(2, kind=kind))
+    data[place : place + 6] = b"\xff" * 6
+    (tmp_path / "a").write_bytes(data)
+    found = asked(tmp_path / "a")
+
+    assert found is None or told(found) == told(of_whole(bytes(data), preprocessing))
+
+
+@pytest.mark.parametrize("cut", [1, 3, 8, 20, 60])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_cut_short_is_refused_only_if_the_whole_is(tmp_path, preprocessing, kind, cut):
+    data = photo(3, kind=kind)[:cut]
+    (tmp_path / "a").write_bytes(data)
+    found = asked(tmp_path / "a")
+
+    assert found is None or told(found) == told(of_whole(data, preprocessing))
+
+
+@pytest.mark.parametrize(
+    ("start", "code"),
+    [
+        (b"\0", "not-an-image"),
+        (b"<html>", "not-an-image"),
+        (b"MZ\x90\0", "not-an-image"),
+        (b"\x1f\x8b\x08", "not-an-image"),
+        (b"II*\x001", "truncated"),
+        (b"MM\0*\xff\xff\xff\xff", "truncated"),
+        (b"BM" + b"\x28\0\0\0" * 60, "corrupt"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + b"\xff" * 60, "corrupt"),
+    ],
+)
+def test_a_huge_file_that_is_no_image_costs_no_memory(tmp_path, start, code):
+    path = sparse(tmp_path / "a.tif", start)
+    asked(path)  # what is imported for the first time is none of it
+    tracemalloc.start()
+    try:
+        found = asked(path)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert found is not None
+    assert found.code == code
+    assert most < 8 << 20
+
+
+def test_a_tiff_whose_header_lies_at_its_end_is_read_there(tmp_path):
+    """As many programs write them: the pixels first."""
+    pixels = np.zeros((2000, 3000, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "TIFF")
+    assert asked(write(tmp_path / "a", file.getvalue())) is None
+    assert asked(tmp_path / "a", 5_999_999).code == "too-large"
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"])
+def test_too_many_pixels_are_refused_with_the_words_of_the_decoder(tmp_path, preprocessing, kind):
+    data = photo(4, (64, 48), kind)
+    path = write(tmp_path / "a", data + b"\0" * 100_000)
+
+    assert told(asked(path, 64 * 48 - 1)) == told(of_whole(data, preprocessing, 64 * 48 - 1))
+    assert asked(path, 64 * 48) is None
+
+
+@pytest.mark.parametrize("largest", [MAX_PIXELS, 1 << 60])
+def test_a_header_that_claims_a_decompression_bomb_is_refused_unless_it_is_allowed(tmp_path, largest):
+    header = b"P6 40000 40000 255\n"
+    path = sparse(tmp_path / "a.ppm", header)
+    found = asked(path, largest)
+
+    assert found is None if largest > MAX_PIXELS else found.code == "too-large"
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_metadata_that_the_decoder_leaves_out_is_no_reason_to_refuse(tmp_path, preprocessing):
+    data = photo(5, kind="PNG")
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80 << 20)))
+    data = data[:33] + bomb + data[33:]
+    path = write(tmp_path / "a.png", data)
+
+    assert of_whole(data, preprocessing) is None
+    assert asked(path) is None
+
+
+def test_a_header_that_is_larger_than_may_be_held_is_left_to_whoever_reads_the_whole(tmp_path):
+    text = chunk(b"tEXt", b"Comment\0" + b"x" * (_MOST + 1))
+    data = photo(6, kind="PNG")
+    assert asked(write(tmp_path / "a.png", data[:33] + text + data[33:])) is None
+
+
+def test_a_tag_that_claims_more_than_there_is_does_not_make_it_be_read(tmp_path):
+    entry = struct.pack("<HHII", 256, 1, 3 << 30, 8)
+    path = sparse(tmp_path / "a.tif", b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + b"\0" * 4)
+    tracemalloc.start()
+    try:
+        asked(path)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 24 << 20
+
+
+def test_a_disk_that_fails_makes_the_file_unreadable_and_not_corrupt(tmp_path, monkeypatch):
+    path = sparse(tmp_path / "a.tif", photo(7, kind="TIFF"), 1 << 20)
+
+    def fail(self: ImageFile, place: int, count: int) -> bytes:
+        if place > 64:
+            raise OSError(5, "Input/output error")
+        return os.pread(self._file.fileno(), count, place)
+
+    monkeypatch.setattr(ImageFile, "read_at", fail)
+    with ImageFile(path) as file, pytest.raises(ImageError, match="Input/output error") as error:
+        refusal(file, MAX_PIXELS)
+    assert error.value.code == "unreadable"
