@@ -91,7 +91,7 @@ class Crew:
     found : Survey
         Of the images of all.
     settings : Settings
-        Of a process that works alone.
+        Of a process that works alone; each of the others has its part of the images and of the memory.
     """
 
     def __init__(self, wish: Wish, request: Request, cache: Path, found: Survey, settings: Settings) -> None:
@@ -99,13 +99,12 @@ class Crew:
         self._request = request
         self._cache = cache
         self._paths = found.paths
-        self._settings = settings
+        self.settings = replace(settings.divided(len(self._devices)), share=(0, len(self._devices)))  # of this process
         self._processes: list[tuple[str | None, subprocess.Popen[str]]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()  # `start` is called in a thread of the engine's
         self._stopped = False
         self._wish = wish
-        self.share = (0, len(self._devices))  # of the images, that this process has while the others work
 
     @property
     def others(self) -> bool:
@@ -129,7 +128,7 @@ class Crew:
                 "request": replace(self._request, precision=precision).to_json(),
                 "wish": asdict(replace(self._wish, device=device)),
                 "cache": str(self._cache),
-                "settings": asdict(replace(self._settings, share=(number, len(self._devices)))),
+                "settings": asdict(replace(self.settings, share=(number, len(self._devices)))),
             }
             with open(self._words(number), "wb") as words:  # a pipe that nobody reads would fill up
                 process = subprocess.Popen(
@@ -244,8 +243,7 @@ def work_together(
         return started
 
     try:
-        mine = replace(settings, share=crew.share)
-        until_settled(pending, lambda store: run(found, store, engine, known, mine, done, progress))
+        until_settled(pending, lambda store: run(found, store, engine, known, crew.settings, done, progress))
         return Shared(before, crew.finish())
     finally:
         crew.stop()

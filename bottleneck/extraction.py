@@ -148,6 +148,7 @@ def extract(
     batch_size: int | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    memory: int | None = None,
     engine: str = "auto",
     device: str | None = None,
     compile: bool = False,
@@ -173,6 +174,10 @@ def extract(
         Images that pass the network at once, and threads that decode.
     max_pixels : int
         An image of more pixels is refused before it is decoded; it would take three bytes of memory a pixel or more.
+    memory : int, optional
+        Bytes that files, pixels and features may take together, in all processes; the network takes more. By default
+        two thirds of what a network leaves of the free memory, which a control group may limit. An image that needs
+        more is a failure.
     engine, device, compile
         What runs the backbone; see `bottleneck.engines.wish.Wish`. Several devices, with commas between, have a
         process each; by default all CUDA devices do.
@@ -206,12 +211,12 @@ def extract(
     started = time.perf_counter()
     check = Arguments(ModelError)
     home, runs, remember = FeatureCache(cache), expanded(runs), check.flag("remember", remember)
-    settings = Settings(threads=threads, max_pixels=max_pixels)
+    settings = Settings(threads=threads, max_pixels=max_pixels, memory=memory)
     named = Columns(path_column, label_column, split_column, group_column)
     lists = {"paths": paths, "labels": labels, "splits": splits, "groups": groups}
     rows = None if isinstance(images, Given) else listing_of(home.root, images, lists, named, remember=remember)
     chosen = AskedImages.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=named)
-    with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as memory:
+    with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as default:
         weights = weights_of_run(check.path("--weights", weights), runs)
         tuned = read_tuned(Path(weights))
         request = Request(
@@ -239,8 +244,8 @@ def extract(
 
         def begin(store: Store) -> None:
             """Leave in the cache what a command needs that comes after a kill."""
-            if memory:
-                memory.takes(store.name)
+            if default:
+                default.takes(store.name)
             if store.request() is None:
                 _keep_request(store, request, tuned)
 
@@ -289,8 +294,8 @@ def extract(
             raise NothingUsable(done)
         read_unknown(found.young())  # so that the next command need not
         _keep_request(store, request, tuned)
-        if memory:
-            memory.done(dataset.labelled, store.name)
+        if default:
+            default.done(dataset.labelled, store.name)
         return done
 
 

@@ -114,6 +114,7 @@ def predict(
     top: int = 3,
     path_column: str | None = None,
     label_column: str | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Classify images with the head of a run.
@@ -130,6 +131,8 @@ def predict(
         How many classes to give for each image.
     path_column, label_column : str, optional
         Columns of tables, by default ``path`` and ``label``.
+    memory : int, optional
+        Bytes that images may take, as for `bottleneck.extract`.
     progress : callable, optional
         As for `bottleneck.scan`.
 
@@ -148,7 +151,15 @@ def predict(
     """
     top = Arguments(RunError).whole("top", top, least=1)
     columns = Columns(path=path_column, label=label_column)
-    found = classify(images, run=run_for(run, runs).run, cache=cache, runs=runs, progress=progress, columns=columns)
+    found = classify(
+        images,
+        run=run_for(run, runs).run,
+        cache=cache,
+        runs=runs,
+        progress=progress,
+        columns=columns,
+        memory=memory,
+    )
     items = tuple(_prediction(found, row, top) for row in range(len(found.given)))
     failures = tuple(item.failure for item in items if item.failure is not None)
     return Predictions(found.run, items, failures, found.remarks, found.given)
@@ -208,11 +219,12 @@ def classify(
     runs: str | os.PathLike[str],
     progress: Progress | None,
     columns: Columns | None = None,
+    memory: int | None = None,
 ) -> Classified:
     """Return the probabilities of all classes; parameters and errors are those of `predict`."""
     given = _given(images, columns or Columns(), cache, runs)
     named = images if isinstance(images, Dataset) else given
-    done = _features(run, named, expanded(cache), expanded(runs), progress)
+    done = _features(run, named, expanded(cache), expanded(runs), memory, progress)
     failed = {failure.path: failure for failure in done.failures}
     digest_of = dict(zip(done.dataset.paths, (row.tobytes() for row in done.dataset.digests), strict=True))
     digests = tuple(digest_of.get(file) for file in given.files)
@@ -268,7 +280,9 @@ def _prediction(found: Classified, row: int, top: int) -> Prediction:
     return Prediction(path, hexadecimal, *best[0], best)
 
 
-def _features(run: Run, images: Dataset | Given, cache: Path, runs: Path, progress: Progress | None) -> Extraction:
+def _features(
+    run: Run, images: Dataset | Given, cache: Path, runs: Path, memory: int | None, progress: Progress | None
+) -> Extraction:
     """Fill the cache for `images` with the run's own backbone; it may be that none of them can be used."""
     request = located_request(run.path, run.card, cache)
     try:
@@ -279,6 +293,7 @@ def _features(run: Run, images: Dataset | Given, cache: Path, runs: Path, progre
                 **request.options(),
                 cache=cache,
                 runs=runs,
+                memory=memory,
                 remember=False,
                 spec=spec_of(run.card),
                 progress=progress,

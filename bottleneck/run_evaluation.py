@@ -39,6 +39,7 @@ def evaluate(
     runs: str | os.PathLike[str] = "runs",
     path_column: str | None = None,
     label_column: str | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Compare what a run says of labelled images with their labels.
@@ -59,6 +60,8 @@ def evaluate(
         Features that are cached are used; others are computed and cached.
     path_column, label_column : str, optional
         Columns of tables, by default ``path`` and ``label``.
+    memory : int, optional
+        Bytes that images may take, as for `bottleneck.extract`.
     progress : callable, optional
         As for `bottleneck.scan`.
 
@@ -78,11 +81,11 @@ def evaluate(
     if other is not None and other.path.resolve() == chosen.path.resolve():
         raise RunError(f"expected two different runs to compare, got {chosen.path} twice")
     columns = Columns(path=path_column, label=label_column)
-    found = classify(images, run=chosen, cache=cache, runs=runs, progress=progress, columns=columns)
+    found = classify(images, run=chosen, cache=cache, runs=runs, progress=progress, columns=columns, memory=memory)
     beside = None
     if other is not None:
         again = images if isinstance(images, Dataset) else found.given
-        beside = classify(again, run=other, cache=cache, runs=runs, progress=progress)
+        beside = classify(again, run=other, cache=cache, runs=runs, progress=progress, memory=memory)
     labels = [None if label is None else normal(label) for label in found.given.labels]
     _check_labels(found, labels)
     pool = _unseen(found, beside, labels)

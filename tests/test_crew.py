@@ -27,7 +27,7 @@ def many(count: int) -> dict[str, int]:
 
 def crew_of(source: Path, device: str | None) -> Crew:
     found = survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
-    return Crew(Wish(device=device), REQUEST, Path("cache"), found, Settings())
+    return Crew(Wish(device=device), REQUEST, Path("cache"), found, Settings(memory=900_000_000))
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,12 @@ def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
     crew.finish()
     crew.stop()
 
-    assert (crew.others, own(Wish(device="cuda:0,cuda:1")).device, crew.share) == (True, "cuda:0", (0, 3))
+    assert (crew.others, own(Wish(device="cuda:0,cuda:1")).device, crew.settings.share) == (True, "cuda:0", (0, 3))
     assert [(job["wish"]["device"], job["settings"]["share"]) for job in jobs] == [
         ("cuda:1", [1, 3]),
         ("cuda:2", [2, 3]),
     ]
+    assert 3 * crew.settings.memory == 3 * jobs[0]["settings"]["memory"] == 900_000_000
     assert [job["request"]["precision"] for job in jobs] == ["bf16", "bf16"]
     assert jobs[0]["paths"] == sorted(str(path) for path in images.iterdir())
 

@@ -166,7 +166,7 @@ def test_failures_told_from_memory_are_those_of_the_first_time_without_reading(f
     images = folder({**CLASSES, "a/cut.jpg": cut(1), "b/page.jpg": b"<html>"})
     first = extract(images)
     reads: Counter[str] = Counter()
-    monkeypatch.setattr(stages, "read_file", lambda path: reads.update([Path(path).name]) or read_file(path))
+    monkeypatch.setattr(stages, "read_file", lambda path, *_: reads.update([Path(path).name]) or read_file(path))
     second = extract(images)
 
     assert second.failures == first.failures

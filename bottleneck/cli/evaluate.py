@@ -6,6 +6,7 @@ import click
 
 from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import check_out, command, is_file, layout_of, progress_bar, write_data
+from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.output import data_on_stdout, lines_of, put_json, say, show
 from bottleneck.cli.output_options import output_options
 from bottleneck.garbage import no_collection
@@ -18,6 +19,7 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
 @click.option("--run", help="A run's folder or name.  [default: as of `bottleneck predict`]")
 @click.option("--against", metavar="RUN", help="Test the difference from this run, on the same images.")
 @column_options("path", "label")
+@images_memory
 @output_options(
     _ENDINGS.values(),
     "Write there too: .txt, .csv or .json.",
@@ -29,6 +31,7 @@ def evaluate(
     against: str | None,
     path_column: str | None,
     label_column: str | None,
+    memory: int | None,
     layout: str | None,
     out: str | None,
     as_json: bool,
@@ -62,6 +65,7 @@ def evaluate(
             runs=runs,
             path_column=path_column,
             label_column=label_column,
+            memory=memory,
             progress=progress,
         )
     texts = {

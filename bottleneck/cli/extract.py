@@ -10,6 +10,7 @@ from bottleneck.backbones.request import POOLS, PRECISIONS
 from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import command, give_up, progress_bar
 from bottleneck.cli.defaults import extracted_line
+from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.numbers import Whole
 from bottleneck.cli.output import put_json, say, show
 from bottleneck.engines.wish import ENGINES
@@ -74,6 +75,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 @click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
 @click.option("--compile", is_flag=True, help="Let torch compile the network first, which takes minutes.")
 @click.option("--max-pixels", type=Whole(1), help="Refuse larger images.  [default: 178956970]")
+@images_memory
 @click.option(
     "--max-failures",
     default="10%",

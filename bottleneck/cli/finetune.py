@@ -17,6 +17,7 @@ from bottleneck.cli.common import (
 from bottleneck.cli.defaults import head_line, images_line
 from bottleneck.cli.head_options import MOST_GIGABYTES, as_bytes
 from bottleneck.cli.numbers import LARGEST, Real, Whole
+from bottleneck.cli.memory_option import memory_option
 from bottleneck.cli.output import put_json
 from bottleneck.garbage import no_collection
 
@@ -149,13 +150,7 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     metavar="GB",
     help="What cached activations may take.",
 )
-@click.option(
-    "--memory",
-    type=Real(0, MOST_GIGABYTES, min_open=True),
-    callback=as_bytes,
-    metavar="GB",
-    help="What they may take in memory.  [default: half of what is free]",
-)
+@memory_option("What they may take in memory, such as 2G or 500M, or images.  [default: half of what is free]")
 @click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
 @click.option("--seed", default=0, show_default=True, type=Whole(0, 2**32 - 1), help="Equal seeds, equal runs.")
 @click.option(

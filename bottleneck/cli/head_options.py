@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from bottleneck.cli.memory_option import memory_option
 from bottleneck.cli.numbers import LARGEST, Real, Whole
 
 MOST_GIGABYTES = 1e9
@@ -71,12 +72,8 @@ _OPTIONS = (
         help="full: a finer and wider grid, and all images where there are more than 20,000.",
     ),
     click.option("--device", default="cpu", show_default=True, help="Where heads are trained: cpu, or cuda."),
-    click.option(
-        "--memory",
-        type=Real(0, MOST_GIGABYTES, min_open=True),
-        callback=as_bytes,
-        metavar="GB",
-        help="What features may take before they are read in pieces.  [default: half of what is free]",
+    memory_option(
+        "What features may take, such as 2G or 500M, before they are read in pieces.  [default: half of what is free]"
     ),
     click.option(
         "--seed", default=0, show_default=True, type=Whole(0, 2**32 - 1), help="Equal seeds give equal heads."

@@ -7,6 +7,7 @@ import click
 
 from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import check_out, command, give_up, layout_of, progress_bar, write_data
+from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.numbers import Whole
 from bottleneck.cli.output import say
 from bottleneck.cli.output_options import output_options
@@ -21,6 +22,7 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 @click.option("--run", help="A run's folder or name.  [default: see below]")
 @click.option("--no-labels", is_flag=True, help="Do not compare with labels that the images come with.")
 @column_options("path", "label")
+@images_memory
 @output_options(_ENDINGS.values(), "Write there instead of to stdout, as .txt, .csv, .json or .jsonl.")
 @click.option("--top", default=3, show_default=True, type=Whole(1), help="Classes given for each image.")
 def predict(
@@ -29,6 +31,7 @@ def predict(
     no_labels: bool,
     path_column: str | None,
     label_column: str | None,
+    memory: int | None,
     layout: str | None,
     out: str | None,
     top: int,
@@ -68,6 +71,7 @@ def predict(
             top=top,
             path_column=path_column,
             label_column=label_column,
+            memory=memory,
             progress=progress,
         )
     writers: dict[str, Callable[[TextIO], object]] = {

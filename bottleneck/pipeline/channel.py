@@ -1,16 +1,14 @@
-"""What stands between two stages: a queue that holds so many bytes, and room for so many bytes at once."""
+"""What stands between two stages: a queue that holds so many bytes."""
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Condition
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Cancelled(Exception):
-    """The work has been stopped; a thread that meets this ends."""
+class Cancelled(BaseException):
+    """The work has been stopped; a thread that meets this ends, and nothing on its way takes it for an error."""
 
 
 class Channel(Generic[T]):
@@ -92,33 +90,3 @@ class Channel(Generic[T]):
             self._cancelled = True
             self._items.clear()
             self._changed.notify_all()
-
-
-class Room:
-    """Memory for what is being decoded: a few large images at once, or many small ones.
-
-    Parameters
-    ----------
-    limit : int
-        In bytes; what needs more has it alone.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-        self._changed = Condition()
-
-    @contextmanager
-    def __call__(self, size: int) -> Iterator[None]:
-        """Wait until there is room for `size` bytes, and have it within the context."""
-        size = min(size, self._limit)
-        with self._changed:
-            while self._taken + size > self._limit:
-                self._changed.wait()
-            self._taken += size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= size
-                self._changed.notify_all()

@@ -18,10 +18,18 @@ _COMMIT_BYTES = 64 << 20  # what one shard takes
 
 
 class Commits:
-    """Collects features and commits them to a store."""
+    """Collects features and commits them to a store.
 
-    def __init__(self, store: Store) -> None:
+    Parameters
+    ----------
+    store : Store
+    most : int
+        Bytes that are committed at once.
+    """
+
+    def __init__(self, store: Store, most: int = _COMMIT_BYTES) -> None:
         self._store = store
+        self._most = most
         self._batches: list[tuple[Digests, NDArray[np.float32]]] = []
         self._started = self._last = time.monotonic()
 
@@ -31,7 +39,7 @@ class Commits:
         now = time.monotonic()
         patience = min(max(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE * (now - self._started)), _LAST_COMMIT_SECONDS)
         rows, size = sum(len(part) for part, _ in self._batches), sum(part.nbytes for _, part in self._batches)
-        if now - self._last >= patience or rows >= _COMMIT_ROWS or size >= _COMMIT_BYTES:
+        if now - self._last >= patience or rows >= _COMMIT_ROWS or size >= self._most:
             self.flush()
 
     def flush(self) -> None:

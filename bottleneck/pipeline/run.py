@@ -12,6 +12,7 @@ from bottleneck.images.scan import Progress
 from bottleneck.images.survey import Survey
 from bottleneck.pipeline.claims import Claims
 from bottleneck.pipeline.commits import Commits
+from bottleneck.pipeline.memory import Memory, usual_memory
 from bottleneck.pipeline.stages import Computed, Crashed, Read, Stages, Started, StartEngine
 from bottleneck.pipeline.work import Settings, Work, items_of
 
@@ -53,8 +54,11 @@ def run(
     """
     claims = Claims(store.index(), known.keys() | work.undecodable.keys())
     items = items_of(survey, claims, settings.share)
-    stages = Stages(survey.paths, store.spec.preprocessing, settings, claims, settings.threads or cores())
-    commits = Commits(store)
+    memory = Memory(usual_memory() if settings.memory is None else settings.memory)
+    stages = Stages(
+        survey.paths, store.spec.preprocessing, settings.max_pixels, claims, memory, settings.threads or cores()
+    )
+    commits = Commits(store, memory.committed)
     engine: Engine | None = None
     starting = False
     read = waiting = 0  # items that were read; images that are on their way through the engine
@@ -67,7 +71,7 @@ def run(
             if isinstance(event, Started):
                 engine = event.engine
                 work.engine = engine.name
-                commits = Commits(store)  # whose clock begins now
+                commits = Commits(store, memory.committed)  # whose clock begins now
                 stages.compute(engine)
             elif isinstance(event, Computed):
                 waiting -= event.count

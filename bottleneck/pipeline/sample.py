@@ -1,6 +1,5 @@
 """Some of the images, the same each time: from them it is told which precision suits, and which was begun with."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -8,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import ImageError
-from bottleneck.images.decode import Reserve, decode
-from bottleneck.images.digest import read_file
-from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.images.decode import Decoded
+from bottleneck.images.digest import ImageFile
+from bottleneck.pipeline.loading import Loader
 
 SAMPLE = 8
 _TRIES = 64
@@ -18,22 +17,17 @@ _KNOWN, _READ = 10_000, 16
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-def some_images(
-    paths: Sequence[str], preprocessing: Preprocessing, max_pixels: int, room: Reserve
-) -> list[NDArray[np.uint8]]:
+def some_images(paths: Sequence[str], loader: Loader) -> list[NDArray[np.uint8]]:
     """Return up to 8 different images that can be decoded, each ``uint8 (h, w, 3)``, from all over the list.
 
     Which they are depends on the list alone, and not on what is quickest to read. Of a long list 64 are tried.
     """
     found: dict[bytes, NDArray[np.uint8]] = {}
     for row in spread_rows(len(paths), _TRIES):
-        try:
-            data = read_file(paths[row])[0]
-            digest = hashlib.sha256(data).digest()
-            if digest not in found:
-                found[digest] = decode(data, preprocessing, max_pixels, room).pixels
-        except ImageError:
-            continue
+        with suppress(ImageError):
+            loaded = loader.load(paths[row], lambda digest: digest not in found)
+            if isinstance(loaded.found, Decoded):
+                found[loaded.digest] = loaded.found.pixels
         if len(found) == SAMPLE:
             break
     return list(found.values())
@@ -45,8 +39,8 @@ def some_digests(paths: Sequence[str], digests: Sequence[bytes | None]) -> list[
     found = [digest for digest in digests[::step] if digest is not None]
     unknown = [row for row, digest in enumerate(digests) if digest is None]
     for place in spread_rows(len(unknown), _READ):
-        with suppress(ImageError):
-            found.append(hashlib.sha256(read_file(paths[unknown[place]])[0]).digest())
+        with suppress(ImageError), ImageFile(paths[unknown[place]]) as file:
+            found.append(file.digest())
     return found
 
 

@@ -1,10 +1,13 @@
-"""The threads that read, decode and compute; each stage hands on to the next through a channel that holds little."""
+"""The threads that read, decode and compute; each stage hands on to the next through a channel that holds little.
+
+What all of them hold is bounded together: see `bottleneck.pipeline.memory`.
+"""
 
 import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import ImageError
-from bottleneck.images.decode import Decoded, decode
-from bottleneck.images.digest import Signature, read_file
+from bottleneck.images.decode import Decoded
+from bottleneck.images.digest import LARGEST_FILE, Signature, read_file
 from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.pipeline.channel import Cancelled, Channel, Room
+from bottleneck.pipeline.channel import Cancelled, Channel
 from bottleneck.pipeline.claims import Claims
+from bottleneck.pipeline.loading import Loaded, Loader, without_history
+from bottleneck.pipeline.memory import Memory, Share, size_waiting
 from bottleneck.pipeline.sample import SAMPLE, some_images
-from bottleneck.pipeline.work import Item, Settings
+from bottleneck.pipeline.work import Item
 
 if TYPE_CHECKING:
     from bottleneck.engines.engine import Engine
@@ -28,11 +33,6 @@ StartEngine = Callable[[Callable[[], NDArray[np.uint8]]], "Engine"]  # is given 
 
 # Threads that read wait for a disk or a network, not for a core.
 _READERS = 8
-
-_FILES_BYTES = 64 << 20  # of files that wait to be decoded
-_PIXELS_BYTES = 64 << 20  # of decoded images that wait for the engine
-_FEATURES_BYTES = 64 << 20  # of features that wait to be committed
-_DECODING_BYTES = 512 << 20  # of images that are being decoded, at their full size
 
 THREADS = "bottleneck-"  # how the names of all threads begin
 
@@ -76,15 +76,49 @@ class Crashed:
 
 
 @dataclass(frozen=True)
-class _File:
-    """Bytes that wait to be decoded, with what is known of them; the rows of the item that are left to try."""
+class _Small:
+    """The bytes of a file that wait to be decoded, with what is known of them.
 
-    item: Item
+    Parameters
+    ----------
+    row : int
+    data : bytes
+    signature : Signature
+    when : float
+    """
+
     row: int
     data: bytes
     signature: Signature
     when: float
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a reader has found of an item.
+
+    Parameters
+    ----------
+    item : Item
+    small : _Small or None
+        None where the first row that can be read is a large file.
+    share : Share
+        Of the memory for files; whoever decodes it gives it back.
+    left : tuple of int
+        The rows that are left to try.
+    problem : ImageError
+        Of the rows before.
+    """
+
+    item: Item
+    small: _Small | None
+    share: Share
     left: tuple[int, ...]
+    problem: ImageError
+
+
+class _Large(Exception):
+    """A file that is read when it is decoded."""
 
 
 Pixels = tuple[bytes, NDArray[np.uint8]]  # digest, (h, w, 3)
@@ -98,24 +132,30 @@ class Stages:
     paths : list of str
         Of the rows that items name.
     preprocessing : Preprocessing
-    settings : Settings
+    max_pixels : int
     claims : Claims
+    memory : Memory
     threads : int
         That decode.
     """
 
     def __init__(
-        self, paths: list[str], preprocessing: Preprocessing, settings: Settings, claims: Claims, threads: int
+        self,
+        paths: list[str],
+        preprocessing: Preprocessing,
+        max_pixels: int,
+        claims: Claims,
+        memory: Memory,
+        threads: int,
     ) -> None:
-        self.events: Channel[Read | Started | Computed | Crashed] = Channel(_FEATURES_BYTES)
+        self.events: Channel[Read | Started | Computed | Crashed] = Channel(memory.waiting_features)
         self._paths = paths
-        self._preprocessing = preprocessing
-        self._max_pixels = settings.max_pixels
+        self._loader = Loader(memory, preprocessing, max_pixels)
         self._claims = claims
+        self._memory = memory
         self._decoders = threads
-        self._files: Channel[_File] = Channel(_FILES_BYTES)
-        self._pixels: Channel[Pixels] = Channel(_PIXELS_BYTES)
-        self._room = Room(_DECODING_BYTES)
+        self._files: Channel[_File] = Channel()  # bounded by `Memory.files`
+        self._pixels: Channel[Pixels] = Channel(memory.waiting_pixels)
         self._filling = threading.Lock()
         self._threads: list[threading.Thread] = []
 
@@ -143,7 +183,7 @@ class Stages:
 
     def _sample(self) -> NDArray[np.uint8]:
         """Return some of the images; of many files that are no images, those that have come by now."""
-        found = some_images(self._paths, self._preprocessing, self._max_pixels, self._room)
+        found = some_images(self._paths, self._loader)
         found = found or [pixels for _, pixels in self._pixels.waiting()[:SAMPLE]]
         if not found:
             raise Cancelled
@@ -160,6 +200,7 @@ class Stages:
         """
         for channel in (self.events, self._files, self._pixels):
             channel.cancel()
+        self._memory.cancel()
         until = time.monotonic() + patience
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -192,55 +233,76 @@ class Stages:
             if item.digest is not None and self._claims.has(item.digest):
                 self.events.put(Read(item))
                 continue
-            found = self._file(item, tuple(item.rows))
+            found = self._read(item)
             if isinstance(found, Read):
                 self.events.put(found)
             else:
-                self._files.put(found, len(found.data))
+                self._files.put(found)
 
-    def _file(self, item: Item, rows: tuple[int, ...], problem: ImageError | None = None) -> "_File | Read":
-        """Read the first of the rows that can be read."""
-        for place, row in enumerate(rows):
-            now = time.time()
+    def _read(self, item: Item) -> "_File | Read":
+        """Read the first of an item's rows that can be read, unless it is a large file."""
+        problem = ImageError("unreadable", "no path")
+        for place, row in enumerate(item.rows):
+            now, share = time.time(), Share(self._memory.files)
             try:
-                data, signature = read_file(self._paths[row])
+                data, signature = read_file(self._paths[row], LARGEST_FILE, self._admission(share))
+            except _Large:
+                return _File(item, None, share, tuple(item.rows[place:]), problem)
             except ImageError as error:
-                problem = _without_history(error)
+                share.release()
+                problem = without_history(error)
                 continue
-            return _File(item, row, data, signature, now, rows[place + 1 :])
-        return Read(item, problem=problem or ImageError("unreadable", "no path"))
+            small = _Small(row, data, signature, now)
+            return _File(item, small, share, tuple(item.rows[place + 1 :]), problem)
+        return Read(item, problem=problem)
+
+    def _admission(self, share: Share) -> Callable[[int], None]:
+        """Return what waits for room for a file of some size, or turns it away."""
+
+        def admit(size: int) -> None:
+            if size > self._memory.small:
+                raise _Large
+            share.grow(size_waiting(size))
+
+        return admit
 
     def _decode_all(self) -> None:
         while (file := self._files.get()) is not None:
             read, pixels = self._named(file)
+            share = file.share
+            del file  # and its bytes, before the next stage is waited for
+            share.release()
             if pixels is not None:
                 self._pixels.put((read.digest, pixels), pixels.nbytes)
             self.events.put(read)
 
     def _named(self, file: _File) -> tuple[Read, NDArray[np.uint8] | None]:
-        """Return what comes of the first file with the digest that is expected; digest and pixels are of its bytes."""
-        item = file.item
-        while True:
-            digest = hashlib.sha256(file.data).digest()
-            if item.digest in (None, digest):
-                read = Read(item, file.row, digest, file.signature, file.when)
-                found = self._decoded(file.data, digest)
-                if isinstance(found, Decoded):
-                    return replace(read, has_pixels=True, note=found.note), found.pixels
-                return replace(read, undecodable=found), None
-            changed = ImageError("changed", "the file changed since it was scanned; run the command again")
-            following = self._file(item, file.left, changed)
-            if isinstance(following, Read):
-                return following, None
-            file = following
+        """Return what comes of the first row with the digest that is expected."""
+        problem = file.problem
+        for row, found in self._loaded(file):
+            if isinstance(found, ImageError):
+                problem = found
+            elif file.item.digest in (None, found.digest):
+                return _outcome(file.item, row, found)
+            else:
+                problem = ImageError("changed", "the file changed since it was scanned; run the command again")
+        return Read(file.item, problem=problem), None
 
-    def _decoded(self, data: bytes, digest: bytes) -> Decoded | ImageError | None:
-        if not self._claims.take(digest):
-            return None
-        try:
-            return decode(data, self._preprocessing, self._max_pixels, self._room)
-        except ImageError as error:
-            return _without_history(error)
+    def _loaded(self, file: _File) -> Iterator[tuple[int, Loaded | ImageError]]:
+        """Yield what comes of the bytes that have been read, and then of each row that is left."""
+
+        def wanted(digest: bytes) -> bool:
+            return file.item.digest in (None, digest) and self._claims.take(digest)
+
+        if small := file.small:
+            digest = hashlib.sha256(small.data).digest()
+            found = self._loader.decode(small.data) if wanted(digest) else None
+            yield small.row, Loaded(digest, small.signature, small.when, found)
+        for row in file.left:
+            try:
+                yield row, self._loader.load(self._paths[row], wanted)
+            except ImageError as error:
+                yield row, without_history(error)
 
     def _compute_all(self, engine: "Engine") -> None:
         while batch := self._batch(engine.batch_size):
@@ -261,10 +323,12 @@ class Stages:
         return batch
 
 
-def _without_history(error: ImageError) -> ImageError:
-    """Take from an error what led to it: a traceback keeps a file's bytes and its half-decoded picture in memory."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
+def _outcome(item: Item, row: int, found: Loaded) -> tuple[Read, NDArray[np.uint8] | None]:
+    """Return what is told of a file, and its pixels."""
+    read = Read(item, row, found.digest, found.signature, found.when)
+    if isinstance(found.found, Decoded):
+        return replace(read, has_pixels=True, note=found.found.note), found.found.pixels
+    return replace(read, undecodable=found.found), None
 
 
 class _Source:

@@ -1,7 +1,7 @@
 """What is to be done for a set of images, and what has been done so far."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.keys import DigestSet, as_digests
 from bottleneck.images.survey import Survey
 from bottleneck.pipeline.claims import Claims
+from bottleneck.pipeline.memory import LEAST_MEMORY, usual_memory
 from bottleneck.utils.arguments import Arguments
 
 _BLOCK = 256  # files that are read in the order of their paths
@@ -25,18 +26,28 @@ class Settings:
         That decode; by default one a core.
     max_pixels : int
         Larger images are refused.
+    memory : int, optional
+        Bytes that files, pixels and features may take together; by default what `usual_memory` says.
     share : (int, int)
         ``(i, n)``: of n processes that divide the images this is the i-th, from 0.
     """
 
     threads: int | None = None
     max_pixels: int = MAX_PIXELS
+    memory: int | None = None
     share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         check = Arguments(ImagesError)
+        memory = check.optional(check.whole, "--memory", self.memory, least=LEAST_MEMORY)
+        object.__setattr__(self, "memory", memory)
         object.__setattr__(self, "threads", check.optional(check.whole, "--threads", self.threads, least=1))
         object.__setattr__(self, "max_pixels", check.whole("--max-pixels", self.max_pixels, least=1))
+
+    def divided(self, processes: int) -> "Settings":
+        """Return those of each of several processes on this machine, which have the memory together."""
+        each = usual_memory(processes) if self.memory is None else self.memory // processes
+        return replace(self, memory=max(LEAST_MEMORY, each))
 
 
 @dataclass

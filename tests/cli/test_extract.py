@@ -49,6 +49,38 @@ def kept() -> int:
     return len(store.digests())
 
 
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ("31M", "expected 32 MB or more"),
+        ("2X", "expected a size such as 2G"),
+        ("nan", "expected a size such as 2G"),
+        ("0", "expected a size such as 2G"),
+        ("-1G", "expected a size such as 2G"),
+    ],
+)
+def test_a_memory_that_is_none_is_a_usage_error(folder, size, words):
+    _, err = run(folder(CLASSES), "--memory", size, code=2)
+    assert words in err
+
+
+@pytest.mark.parametrize("size", ["32M", "0.032", "1GiB"])
+def test_a_small_memory_is_enough_for_small_images(folder, size):
+    assert run_json(folder(CLASSES), "--memory", size)["computed"] == 18
+
+
+def test_an_image_that_needs_more_memory_is_listed_and_tried_again_with_more(folder):
+    large = photo(99, (4000, 2500))
+    images = folder({**CLASSES, "a/large.jpg": large})
+    first = run_json(images, "--memory", "32M")
+
+    assert (first["computed"], first["failed"]) == (18, 1)
+    (failure,) = first["failures"]
+    assert (failure["code"], failure["digest"]) == ("no-memory", tiny.digest(large).tobytes().hex())
+    assert "--memory" in failure["message"]
+    assert run_json(images, "--memory", "1G")["computed"] == 1
+
+
 @pytest.fixture
 def two_of_twenty(folder) -> Path:
     """Return a folder of 20 images of which 2 cannot be used: a tenth."""

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from bottleneck.engines.memory import keep_freed_memory
+from bottleneck.engines.memory import keep_freed_memory, return_freed_memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
 # Page faults of ten rounds of allocating, filling and freeing 64 MiB, beyond those of the first.
 ROUNDS = """
 import ctypes, resource, sys
-from bottleneck.engines.memory import keep_freed_memory
+from bottleneck.engines.memory import keep_freed_memory, return_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -90,3 +90,45 @@ def test_a_refusal_is_reported(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Refusing())
 
     assert keep_freed_memory() is False
+
+
+# By how many bytes a process shrinks that returns what it has freed.
+RETURNED = """
+import ctypes, re
+from bottleneck.engines.memory import keep_freed_memory, return_freed_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+taken = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
+
+keep_freed_memory()
+blocks = [libc.malloc(64 << 10) for _ in range(1000)]
+for block in blocks:
+    libc.memset(block, 1, 64 << 10)
+for block in blocks[:-1]:  # the last keeps the heap from shrinking
+    libc.free(block)
+before = taken()
+return_freed_memory()
+print(before - taken())
+"""
+
+
+@pytest.mark.skipif(not GLIBC, reason="other C libraries have other allocators")
+def test_freed_memory_goes_back_to_the_system_when_it_is_told_to():
+    found = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, check=True)
+    assert int(found.stdout) > 50 << 20
+
+
+@pytest.mark.parametrize("library", [OSError, object])
+def test_without_that_call_nothing_is_returned_and_nothing_fails(monkeypatch, library):
+    def load(name: object) -> object:
+        if library is OSError:
+            raise OSError("no such library")
+        return object()
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    return_freed_memory()

@@ -16,7 +16,8 @@ from bottleneck.errors import ImageError
 from bottleneck.images.digest import read_file
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import Survey, survey
-from bottleneck.pipeline import stages
+from bottleneck.pipeline import loading, stages
+from bottleneck.pipeline.memory import LEAST_MEMORY, Memory, Room, size_waiting
 from bottleneck.pipeline.run import run
 from bottleneck.pipeline.work import Settings, Work
 from tests import tiny
@@ -61,14 +62,30 @@ def reads(monkeypatch) -> Counter[str]:
 def decodes(monkeypatch) -> Counter[str]:
     """Return how often each image has been decoded, by digest, from now on."""
     found: Counter[str] = Counter()
-    decode = stages.decode
+    decode = loading.decode
 
     def spy(data: bytes, *args: object) -> object:
         found[hashlib.sha256(data).hexdigest()] += 1
         return decode(data, *args)
 
-    monkeypatch.setattr(stages, "decode", spy)
+    monkeypatch.setattr(loading, "decode", spy)
     return found
+
+
+@pytest.fixture
+def limited(monkeypatch) -> Callable[..., Memory]:
+    """Return a function that makes a memory with limits of our own, which everything has from then on."""
+
+    def limit(
+        *, files: int = 1 << 20, pixels: int = 1 << 20, decoding: int = 1 << 24, small: int | None = None
+    ) -> Memory:
+        memory = Memory(LEAST_MEMORY)
+        memory.files, memory.decoding, memory.waiting_pixels = Room(files), Room(decoding), pixels
+        memory.small = files if small is None else small
+        monkeypatch.setattr("bottleneck.pipeline.run.Memory", lambda total: memory)
+        return memory
+
+    return limit
 
 
 @pytest.fixture
@@ -77,6 +94,10 @@ def gate() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
+
+
+WHERE = {"read_file": stages, "decode": loading}  # modules that call them
+ONE_FILE = size_waiting(max(len(photo(seed)) for seed in range(60)))  # bytes: room for a photo, and not for two
 
 
 def found_in(source: Path) -> Survey:

@@ -1,13 +1,11 @@
 """What stands between two stages holds so many bytes and no more, and lets go of everybody when the work is stopped."""
 
-import threading
 import time
-from contextlib import suppress
 
 import pytest
 
-from bottleneck.pipeline.channel import Cancelled, Channel, Room
-from tests.pipeline.conftest import SOON, ends, in_a_thread, soon, steady
+from bottleneck.pipeline.channel import Cancelled, Channel
+from tests.pipeline.conftest import ends, in_a_thread, steady
 
 # --- a channel --------------------------------------------------------------------------------------------------
 
@@ -154,84 +152,3 @@ def test_what_waits_can_be_seen_and_stays():
 
     assert channel.waiting() == [0, 1, 2, 3, 4]
     assert [channel.get() for _ in range(5)] == [0, 1, 2, 3, 4]
-
-
-# --- room for what is being decoded -----------------------------------------------------------------------------
-
-
-class Guests:
-    """Threads that each take some room, and leave when they are told to."""
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self.inside: list[int] = []
-        self.leave: dict[int, threading.Event] = {}
-        self._threads: list[threading.Thread] = []
-
-    def send(self, size: int) -> int:
-        number = len(self._threads)
-        self.leave[number] = threading.Event()
-
-        def stay() -> None:
-            with self._room(size):
-                self.inside.append(number)
-                self.leave[number].wait(SOON)
-                self.inside.remove(number)
-
-        self._threads.append(in_a_thread(stay))
-        return number
-
-    def gone(self) -> bool:
-        for event in self.leave.values():
-            event.set()
-        return all(map(ends, self._threads))
-
-
-def test_several_have_room_at_once_within_the_limit():
-    guests = Guests(Room(100))
-    for _ in range(5):
-        guests.send(30)
-
-    assert steady(lambda: len(guests.inside)) == 3
-    first = guests.inside[0]
-    guests.leave[first].set()
-    assert soon(lambda: first not in guests.inside and len(guests.inside) == 3)
-    assert guests.gone()
-
-
-@pytest.mark.parametrize("size", [100, 101, 10_000])
-def test_a_large_one_has_all_room_alone(size):
-    guests = Guests(Room(100))
-    guests.send(size)
-    assert soon(lambda: guests.inside == [0])
-    guests.send(1), guests.send(size)
-
-    assert steady(lambda: len(guests.inside)) == 1
-    assert guests.gone()
-
-
-def test_a_large_one_waits_until_all_others_have_gone():
-    guests = Guests(Room(100))
-    guests.send(1), guests.send(1)
-    assert soon(lambda: len(guests.inside) == 2)
-    large = guests.send(1000)
-    guests.leave[0].set()
-
-    assert soon(lambda: guests.inside == [1])
-    assert steady(lambda: large in guests.inside, 0.05) is False
-    guests.leave[1].set()
-    assert soon(lambda: guests.inside == [large])
-    assert guests.gone()
-
-
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_room_is_given_back_after_an_exception(error):
-    room = Room(100)
-    for _ in range(3):
-        with suppress(error), room(100):
-            raise error
-    guests = Guests(room)
-    guests.send(100)
-
-    assert soon(lambda: guests.inside == [0])
-    assert guests.gone()

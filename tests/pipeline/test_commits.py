@@ -54,6 +54,15 @@ def test_what_has_come_together_is_one_shard(store, clock):
     assert np.array_equal(store.read(digests), features)
 
 
+@pytest.mark.parametrize(("most", "shards"), [(1, 5), (4 * rows(1)[1].nbytes, 2), (1 << 20, 0)])
+def test_features_are_committed_before_they_take_more_memory_than_they_may(store, clock, most, shards):
+    found = Commits(store, most)
+    for number in range(5):
+        found.add(*rows(2 * number, 2 * number + 1))
+
+    assert len(store.shards()) == shards
+
+
 def test_what_was_committed_is_not_committed_again(store, clock):
     found = Commits(store)
     found.add(*rows(1, 2))

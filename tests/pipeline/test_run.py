@@ -25,12 +25,26 @@ from bottleneck.images.scan import scan
 from bottleneck.images.survey import Survey
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.images.view import View
-from bottleneck.pipeline import claims, commits, stages
+from bottleneck.pipeline import claims, commits, loading, stages
+from bottleneck.pipeline.memory import size_waiting
 from bottleneck.pipeline.sample import SAMPLE, spread_rows
 from bottleneck.pipeline.work import Work
 from tests import tiny
 from tests.conftest import photo, write
-from tests.pipeline.conftest import PIXELS, by_digest, ends, expected, found_in, go, in_a_thread, many, soon, steady
+from tests.pipeline.conftest import (
+    ONE_FILE,
+    PIXELS,
+    WHERE,
+    by_digest,
+    ends,
+    expected,
+    found_in,
+    go,
+    in_a_thread,
+    many,
+    soon,
+    steady,
+)
 from tests.tiny import TinyEngine
 
 
@@ -87,7 +101,7 @@ def test_every_file_is_read_exactly_once(folder, store, reads, monkeypatch):
 def test_digest_and_pixels_come_from_the_same_bytes(folder, store, monkeypatch):
     images = folder({"a.jpg": 1})
     contents = iter([photo(10), photo(11), photo(12)])  # a file that changes whenever it is looked at
-    monkeypatch.setattr(stages, "read_file", lambda path: (next(contents), read_file(path)[1]))
+    monkeypatch.setattr(stages, "read_file", lambda path, *_: (next(contents), read_file(path)[1]))
     found = found_in(images)
     go(found, store)
 
@@ -412,11 +426,10 @@ def others_commit(store, monkeypatch) -> TinyEngine:
 
 
 @pytest.fixture
-def tight(monkeypatch) -> None:
+def tight(monkeypatch, limited) -> None:
     """Let one file and one image wait between two stages."""
     monkeypatch.setattr(stages, "_READERS", 1)
-    monkeypatch.setattr(stages, "_FILES_BYTES", 1)
-    monkeypatch.setattr(stages, "_PIXELS_BYTES", PIXELS)
+    limited(files=ONE_FILE, pixels=PIXELS)
 
 
 # In the first batch of the engine 4, at most as many on the way: a file and an image wait, and each thread holds one.
@@ -474,7 +487,7 @@ def running() -> list[str]:
 def blocks(monkeypatch: pytest.MonkeyPatch, what: str, seed: int, gate: threading.Event) -> threading.Event:
     """Let the reading or the decoding of the photo of a seed wait at the gate; return an event that says it does."""
     waits = threading.Event()
-    whole, slow = getattr(stages, what), {"read_file": f"{seed:03}.jpg", "decode": photo(seed)}[what]
+    whole, slow = getattr(WHERE[what], what), {"read_file": f"{seed:03}.jpg", "decode": photo(seed)}[what]
 
     def blocked(given: object, *args: object) -> object:
         if (Path(given).name if isinstance(given, str) else given) == slow:
@@ -482,7 +495,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch, what: str, seed: int, gate: threadin
             gate.wait(20)
         return whole(given, *args)
 
-    monkeypatch.setattr(stages, what, blocked)
+    monkeypatch.setattr(WHERE[what], what, blocked)
     return waits
 
 
@@ -516,14 +529,14 @@ def test_a_slow_engine_does_not_keep_files_from_being_read_and_decoded(folder, s
 def test_as_many_threads_decode_as_were_asked_for(folder, store, monkeypatch, threads):
     barrier = threading.Barrier(threads, timeout=10)  # passed when so many wait at it
     names: set[str] = set()
-    whole = stages.decode
+    whole = loading.decode
 
     def spy(*args: object) -> object:
         names.add(threading.current_thread().name)
         barrier.wait()
         return whole(*args)
 
-    monkeypatch.setattr(stages, "decode", spy)
+    monkeypatch.setattr(loading, "decode", spy)
     go(folder(many(12)), store, threads=threads)
 
     assert len(names) == threads
@@ -535,24 +548,24 @@ def test_as_many_threads_decode_as_were_asked_for(folder, store, monkeypatch, th
 
 @pytest.mark.parametrize(("threads", "waiting"), [(1, 1), (1, 6), (3, 6)])
 def test_no_more_is_read_and_decoded_ahead_of_the_engine_than_memory_was_given(
-    folder, store, reads, decodes, monkeypatch, gate, threads, waiting
+    folder, store, reads, decodes, limited, gate, threads, waiting
 ):
-    monkeypatch.setattr(stages, "_FILES_BYTES", 1)  # one file may wait whatever its size
-    monkeypatch.setattr(stages, "_PIXELS_BYTES", waiting * PIXELS + 5)
+    limited(files=ONE_FILE, pixels=waiting * PIXELS + 5)
     engine, images = TinyEngine(before=lambda: gate.wait(20)), folder(many(60))
     thread = in_a_thread(lambda: go(images, store, engine, threads=threads))
 
     pixels = 4 + waiting + threads  # in the engine; waiting for it; in the hands of those that decode
+    files = pixels + 1 + stages._READERS  # one has been read; all readers wait for room
     assert soon(lambda: sum(decodes.values()) == pixels)
-    assert steady(lambda: sum(reads.values())) == pixels + 1 + stages._READERS
+    assert steady(lambda: sum(reads.values())) == files
     assert sum(decodes.values()) == pixels
     gate.set()
     assert ends(thread)
     assert by_digest(store) == expected(*range(60))
 
 
-def test_the_pixels_that_wait_never_exceed_the_memory_given_to_them(folder, store, decodes, monkeypatch):
-    monkeypatch.setattr(stages, "_PIXELS_BYTES", 6 * PIXELS)
+def test_the_pixels_that_wait_never_exceed_the_memory_given_to_them(folder, store, decodes, limited):
+    limited(pixels=6 * PIXELS)
     ahead: list[int] = []
     engine = TinyEngine(before=lambda: ahead.append(sum(decodes.values()) - sum(engine.batches)))
     go(folder(many(120)), store, engine, threads=2)
@@ -561,18 +574,17 @@ def test_the_pixels_that_wait_never_exceed_the_memory_given_to_them(folder, stor
     assert len(ahead) == 30
 
 
-def test_files_that_wait_are_counted_by_their_bytes(folder, store, reads, monkeypatch, gate):
-    size = len(photo(5))
-    monkeypatch.setattr(stages, "_FILES_BYTES", 10 * size)
-    monkeypatch.setattr(stages, "_READERS", 1)
-    decode_ = stages.decode
-    monkeypatch.setattr(stages, "decode", lambda *args: gate.wait(20) and decode_(*args))
+def test_files_are_counted_by_their_bytes_until_they_are_decoded(folder, store, reads, monkeypatch, limited, gate):
     whole = photo(5)
+    limited(files=10 * size_waiting(len(whole)) + 9)  # of the ten first ones each but one is a byte longer
+    monkeypatch.setattr(stages, "_READERS", 1)
+    decode_ = loading.decode
+    monkeypatch.setattr(loading, "decode", lambda *args: gate.wait(20) and decode_(*args))
     images = folder({f"{number:03}.jpg": whole + bytes([number]) for number in range(60)})
     thread = in_a_thread(lambda: go(images, store, threads=1))
 
-    # 9 of `size + 1` bytes wait; one is being decoded; one has been read and waits for room.
-    assert steady(lambda: sum(reads.values())) == 9 + 1 + 1
+    # 8 wait; one is being decoded; one waits for room before it is read.
+    assert steady(lambda: sum(reads.values())) == 8 + 1 + 1
     gate.set()
     assert ends(thread)
     assert len(store.digests()) == 60
@@ -635,8 +647,8 @@ def test_an_engine_that_raises_ends_the_work_and_what_was_computed_before_is_kep
 
 
 @pytest.mark.parametrize("what", ["read_file", "decode"])
-def test_an_error_that_is_not_the_images_own_ends_the_work(folder, store, monkeypatch, what):
-    whole, calls = getattr(stages, what), Counter()
+def test_an_error_that_is_not_the_images_own_ends_the_work(folder, store, monkeypatch, limited, what):
+    whole, calls = getattr(WHERE[what], what), Counter()
 
     def broken(*args: object) -> object:
         calls[what] += 1
@@ -644,8 +656,8 @@ def test_an_error_that_is_not_the_images_own_ends_the_work(folder, store, monkey
             raise ZeroDivisionError("a mistake of ours")
         return whole(*args)
 
-    monkeypatch.setattr(stages, what, broken)
-    monkeypatch.setattr(stages, "_PIXELS_BYTES", 4 * PIXELS)
+    monkeypatch.setattr(WHERE[what], what, broken)
+    limited(pixels=4 * PIXELS)
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         go(folder(many(40)), store)
 
@@ -658,7 +670,7 @@ def test_an_error_before_the_first_image_is_decoded_ends_the_work_too(folder, st
     def broken(*args: object) -> object:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(stages, what, broken)
+    monkeypatch.setattr(WHERE[what], what, broken)
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         go(folder(many(40)), store, start=forbidden)
 

@@ -1,18 +1,18 @@
 """The images that the first features of a spec are checked on: the same each time, from all over the list."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 
-from bottleneck.images.decode import MAX_PIXELS, decode
+from bottleneck.images.decode import decode
+from bottleneck.pipeline.loading import Loader
+from bottleneck.pipeline.memory import LEAST_MEMORY, Memory
 from bottleneck.pipeline.sample import SAMPLE, some_images, spread_rows
 from tests import tiny
 from tests.conftest import photo
 
 
 def sampled(paths: list[str]) -> list[bytes]:
-    return [pixels.tobytes() for pixels in some_images(paths, tiny.PREPROCESSING, MAX_PIXELS, lambda _: nullcontext())]
+    return [pixels.tobytes() for pixels in some_images(paths, Loader(Memory(LEAST_MEMORY), tiny.PREPROCESSING))]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (7, 7), (8, 8), (30, 8)])

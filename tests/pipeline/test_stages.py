@@ -10,14 +10,15 @@ import pytest
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import ImageError
 from bottleneck.images.decode import decode
-from bottleneck.pipeline import stages
+from bottleneck.pipeline import loading, stages
 from bottleneck.pipeline.channel import Cancelled
 from bottleneck.pipeline.claims import Claims
+from bottleneck.pipeline.memory import LEAST_MEMORY, Memory
 from bottleneck.pipeline.stages import Computed, Crashed, Read, Stages, Started
-from bottleneck.pipeline.work import Item, Settings
+from bottleneck.pipeline.work import Item
 from tests import tiny
 from tests.conftest import photo
-from tests.pipeline.conftest import PIXELS, many, soon, steady
+from tests.pipeline.conftest import ONE_FILE, PIXELS, WHERE, many, soon, steady
 from tests.tiny import TinyEngine
 
 
@@ -34,10 +35,16 @@ def begun(store):
     """Return a function that begins to read and decode items; all threads are stopped in the end."""
     all_of_them: list[Stages] = []
 
-    def begin(images: Path, items: list[Item], known: set[bytes] = frozenset(), threads: int = 2) -> Stages:
+    def begin(
+        images: Path,
+        items: list[Item],
+        known: set[bytes] = frozenset(),
+        threads: int = 2,
+        memory: Memory | None = None,
+    ) -> Stages:
         paths = [str(path) for path in sorted(images.iterdir())]
-        claims = Claims(store.index(), known)
-        found = Stages(paths, tiny.PREPROCESSING, Settings(max_pixels=10_000), claims, threads)
+        claims, memory = Claims(store.index(), known), memory or Memory(LEAST_MEMORY)
+        found = Stages(paths, tiny.PREPROCESSING, 10_000, claims, memory, threads)
         all_of_them.append(found)
         found.read(items)
         return found
@@ -183,7 +190,7 @@ def test_an_error_that_nobody_expects_is_an_event(folder, begun, monkeypatch, wh
     def broken(*args: object) -> object:
         raise error
 
-    monkeypatch.setattr(stages, what, broken)
+    monkeypatch.setattr(WHERE[what], what, broken)
     (event,) = take(begun(folder({"a.jpg": 1}), unknown(1)), 1)
 
     assert event == Crashed(error)
@@ -206,7 +213,7 @@ def test_errors_of_images_are_no_crashes(folder, begun, monkeypatch):
     def refuse(*args: object) -> object:
         raise ImageError("corrupt", "not today")
 
-    monkeypatch.setattr(stages, "decode", refuse)
+    monkeypatch.setattr(loading, "decode", refuse)
     events = take(begun(folder(many(12)), unknown(12)), 12)
 
     assert [event.undecodable.code for event in events] == ["corrupt"] * 12
@@ -222,16 +229,14 @@ def test_threads_end_when_there_is_no_more_to_do(folder, begun):
 
 
 def test_no_more_files_are_read_by_more_threads_than_there_are_files(folder, begun, gate, monkeypatch):
-    monkeypatch.setattr(stages, "read_file", lambda path: gate.wait(20))
+    monkeypatch.setattr(stages, "read_file", lambda path, *_: gate.wait(20))
     begun(folder(many(3)), unknown(3))
 
     assert sum("read" in name for name in running()) == 3
 
 
-def test_stopped_threads_that_wait_for_one_another_end(folder, begun, reads, monkeypatch):
-    monkeypatch.setattr(stages, "_FILES_BYTES", 1)
-    monkeypatch.setattr(stages, "_PIXELS_BYTES", PIXELS)
-    found = begun(folder(many(30)), unknown(30))
+def test_stopped_threads_that_wait_for_one_another_end(folder, begun, reads, limited):
+    found = begun(folder(many(30)), unknown(30), memory=limited(files=ONE_FILE, pixels=PIXELS))
     assert 0 < steady(lambda: sum(reads.values())) < 30
     found.stop(5)
 
@@ -241,7 +246,7 @@ def test_stopped_threads_that_wait_for_one_another_end(folder, begun, reads, mon
 
 
 def test_a_thread_that_cannot_end_is_waited_for_so_long_and_no_longer(folder, begun, monkeypatch, gate):
-    monkeypatch.setattr(stages, "read_file", lambda path: gate.wait(20))
+    monkeypatch.setattr(stages, "read_file", lambda path, *_: gate.wait(20))
     found = begun(folder(many(3)), unknown(3))
     started = time.monotonic()
     found.stop(0.2)
@@ -252,9 +257,9 @@ def test_a_thread_that_cannot_end_is_waited_for_so_long_and_no_longer(folder, be
 
 
 @pytest.mark.parametrize(("sizes", "together"), [((60, 60), 2), ((100, 60), 1), ((60, 100), 1)])
-def test_large_images_are_decoded_one_at_a_time(folder, begun, monkeypatch, gate, sizes, together):
+def test_large_images_are_decoded_one_at_a_time(folder, begun, monkeypatch, limited, gate, sizes, together):
     inside: list[int] = []
-    whole = stages.decode
+    whole = loading.decode
 
     def spy(data: bytes, preprocessing: object, max_pixels: int, room: object) -> object:
         with room(max(sizes) * 1000 if len(data) == max(map(len, contents)) else min(sizes) * 1000):
@@ -263,9 +268,9 @@ def test_large_images_are_decoded_one_at_a_time(folder, begun, monkeypatch, gate
         return whole(data, preprocessing, max_pixels)
 
     contents = [photo(1), photo(2) + b"longer"]
-    monkeypatch.setattr(stages, "_DECODING_BYTES", 120_000)
-    monkeypatch.setattr(stages, "decode", spy)
-    found = begun(folder({"a.jpg": contents[0], "b.jpg": contents[1]}), unknown(2))
+    monkeypatch.setattr(loading, "decode", spy)
+    memory = limited(decoding=120_000 + sum(map(len, contents)))
+    found = begun(folder({"a.jpg": contents[0], "b.jpg": contents[1]}), unknown(2), memory=memory)
 
     assert steady(lambda: len(inside)) == together
     gate.set()

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.errors import ImagesError
 from bottleneck.images.scan import scan
 from bottleneck.images.survey import Survey
 from bottleneck.pipeline import stages, work
 from bottleneck.pipeline.claims import Claims
-from bottleneck.pipeline.work import Item, items_of
+from bottleneck.pipeline.memory import LEAST_MEMORY
+from bottleneck.pipeline.work import Item, Settings, items_of
 from tests import tiny
 from tests.conftest import photo
 from tests.pipeline.conftest import found_in, go, many
@@ -35,6 +37,20 @@ def unknown(count: int) -> Survey:
     found.found.paths[:] = [f"{number:05}.jpg" for number in range(count)]
     found.digests[:] = [None] * count
     return found
+
+
+@pytest.mark.parametrize("memory", [0, -1, LEAST_MEMORY - 1, float("nan"), float("inf"), 1e9 + 0.5, "2G", True])
+def test_a_memory_that_is_too_small_or_no_number_is_refused(memory):
+    with pytest.raises(ImagesError, match="expected --memory to be"):
+        Settings(memory=memory)
+
+
+def test_processes_of_one_machine_divide_the_memory(monkeypatch):
+    monkeypatch.setattr("bottleneck.pipeline.memory.free_memory", lambda: 16 << 30)
+
+    assert Settings(memory=10**9).divided(4).memory == 250_000_000
+    assert Settings(memory=LEAST_MEMORY).divided(4).memory == LEAST_MEMORY
+    assert Settings().divided(4).memory == (2 << 30)  # each has a network, which takes 1 GiB
 
 
 def test_each_unknown_file_is_an_item_though_it_may_be_a_copy(folder, store):
@@ -132,7 +148,7 @@ def test_processes_begin_in_different_places_and_go_on_through_neighbours(folder
     for cache in ("one", "two"):
         names: list[str] = []
         monkeypatch.setattr(
-            stages, "read_file", lambda path, names=names: names.append(Path(path).name) or read_file(path)
+            stages, "read_file", lambda path, *_, names=names: names.append(Path(path).name) or read_file(path)
         )
         go(found_in(images), FeatureCache(cache).store(tiny.SPEC), threads=1)
         orders.append([int(name[:3]) for name in names])
