@@ -95,8 +95,10 @@ def compare(
         that are cached for these images.
     heads : sequence of str
         Those of `bottleneck.fit`, or ``svm-rbf``.
-    cache, runs, split, C, folds, normalize, class_weight, search, device, memory, seed, allow_duplicates, progress
+    cache, runs, split, C, folds, normalize, class_weight, search, device, seed, allow_duplicates, progress
         As for `bottleneck.fit`.
+    memory : int, optional
+        As for `bottleneck.fit`; and as for `bottleneck.extract`, where features are extracted.
     path_column, label_column, split_column, group_column
         As for `bottleneck.fit`.
     learning_curve : bool
@@ -134,7 +136,16 @@ def compare(
         _own(head, options)
     shares = Shares.parse(split) if split else None
     columns = Columns(path_column, label_column, split_column, group_column)
-    found = gather(images, _listed(models), cache=cache, runs=runs, shares=shares, columns=columns, progress=progress)
+    found = gather(
+        images,
+        _listed(models),
+        cache=cache,
+        runs=runs,
+        shares=shares,
+        columns=columns,
+        memory=memory,
+        progress=progress,
+    )
     if not allow_duplicates:
         find_leaks(found.usable).refuse()
     usable = one_label(found.usable)

@@ -18,6 +18,7 @@ from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.parts import check_labels
+from bottleneck.pipeline.memory import LEAST_MEMORY
 from bottleneck.run_request import located_request, spec_of
 from bottleneck.runs import Run, find_run
 from bottleneck.selection import find_images, select
@@ -68,6 +69,7 @@ def gather(
     runs: str | os.PathLike[str] = "runs",
     shares: Shares | None = None,
     columns: Columns | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Gathered:
     """Return the features of images by each of some models; see `bottleneck.compare`.
@@ -95,7 +97,7 @@ def gather(
         wanted += (names := _cached(home, dataset))
     sources = []
     for name, one in zip(names, wanted, strict=True):
-        sources.append(_source(name, one, dataset, cache, runs, progress))
+        sources.append(_source(name, one, dataset, cache, runs, memory, progress))
     has = np.all([source.store.has(dataset.digests) for source in sources], axis=0)
     if not has.any():
         raise ImagesError(f"expected images that all models can use, found none of {len(dataset)} in {dataset.source}")
@@ -143,6 +145,7 @@ def _source(
     dataset: Dataset,
     cache: str | os.PathLike[str],
     runs: str | os.PathLike[str],
+    memory: int | None,
     progress: Progress | None,
 ) -> Source:
     """Return the features of one model; they are extracted where they are missing.
@@ -164,6 +167,7 @@ def _source(
     run = wanted if isinstance(wanted, Run) else None
     request = located_request(wanted.path, wanted.card, expanded(cache)) if isinstance(wanted, Run) else wanted
     options = {**request.options(), "spec": spec_of(run.card) if run else None}
-    done = extract(dataset, **options, cache=cache, runs=runs, remember=False, progress=progress)
+    memory = None if memory is None else max(memory, LEAST_MEMORY)
+    done = extract(dataset, **options, cache=cache, runs=runs, memory=memory, remember=False, progress=progress)
     seconds = done.seconds if done.computed else None
     return Source(name, done.store, done.computed, seconds, done.failures, run)

@@ -1,10 +1,10 @@
 """What a network is fed with: cached activations, or images that are read and augmented again in each epoch."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,10 +16,10 @@ from bottleneck.cache.store import Store
 from bottleneck.engines.hardware import cores
 from bottleneck.errors import ImageError, TuningError
 from bottleneck.images.dataset import Dataset
-from bottleneck.images.decode import decode
-from bottleneck.images.digest import read_file
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.view import View
+from bottleneck.pipeline.loading import Loader
+from bottleneck.pipeline.memory import Memory, usual_memory
 
 Rows = NDArray[np.intp]
 Batch = tuple[Rows, Tensor]
@@ -126,10 +126,20 @@ class Images:
     preprocessing : Preprocessing
     augment : str
     seed : int
+    memory : Memory, optional
+        For files and pixels; by default what `bottleneck.pipeline.memory.usual_memory` says.
     """
 
-    def __init__(self, dataset: Dataset, preprocessing: Preprocessing, augment: str = "none", seed: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        augment: str = "none",
+        seed: int = 0,
+        memory: Memory | None = None,
+    ) -> None:
         self._dataset = dataset
+        self._memory = memory or Memory(usual_memory())
         self._preprocessing = preprocessing
         self._augment, self._seed = augment, seed
         self._mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
@@ -157,13 +167,15 @@ class Images:
         if epoch and self._augment != "none":
             view = View(augmentation=self._augment, seed=self._seed, number=epoch)
             preprocessing = replace(preprocessing, view=view)
+        loader = Loader(self._memory, preprocessing)
+        ahead = min(_AHEAD, self._memory.waiting_pixels // (3 * size * math.prod(preprocessing.crop_size)))
         waiting: deque[tuple[Rows, list[Future[NDArray[np.uint8]]]]] = deque()
         pool = ThreadPoolExecutor(cores(), "bottleneck-decode")
         try:
             for start in range(0, count, size):
                 rows = order[start : start + size][share]
-                waiting.append((rows, [pool.submit(self._pixels, int(row), preprocessing) for row in rows]))
-                if len(waiting) > _AHEAD:
+                waiting.append((rows, [pool.submit(self._pixels, int(row), loader) for row in rows]))
+                if len(waiting) > ahead:
                     yield self._stacked(*waiting.popleft())
             while waiting:
                 yield self._stacked(*waiting.popleft())
@@ -175,14 +187,16 @@ class Images:
             return rows, np.empty((0, *self._preprocessing.crop_size, 3), np.uint8)
         return rows, np.stack([one.result() for one in pixels])
 
-    def _pixels(self, row: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-        path = self._dataset.paths[row]
+    def _pixels(self, row: int, loader: Loader) -> NDArray[np.uint8]:
+        path, digest = self._dataset.paths[row], self._dataset.digests[row].tobytes()
         try:
-            data, _ = read_file(path)
-            if sha256(data).digest() != self._dataset.digests[row].tobytes():
-                raise TuningError(f"{path} has changed since it was extracted: extract and fit again")
-            return decode(data, preprocessing).pixels
+            found = loader.load(path, lambda read: read == digest).found
+            if isinstance(found, ImageError):
+                raise found
         except ImageError as error:
             raise TuningError(
                 f"expected to read {path}: {error}. Put it back, or extract and fit without it"
             ) from error
+        if found is None:
+            raise TuningError(f"{path} has changed since it was extracted: extract and fit again")
+        return found.pixels

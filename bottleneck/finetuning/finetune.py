@@ -125,8 +125,8 @@ def finetune(
     views_limit : int
         Bytes that cached activations may take.
     memory : int, optional
-        Bytes of them that are held in memory; by default half of what is free. Where they do not fit they are read in
-        each epoch.
+        Bytes of them that are held in memory, and bytes that images may take while they are decoded, as for
+        `bottleneck.extract`; by default half of what is free. Activations that do not fit are read in each epoch.
     resume : path, optional
         The folder, or name, of a fine-tuning that has not ended, or ``last``. It goes on as it was begun, with its own
         images and recipe, to the same result.
@@ -287,12 +287,15 @@ def _fill(setting: Setting, wanted: list[views.Wanted], progress: Bar | None) ->
         device=device,
         measured=measured,
         share=(joined.rank, joined.count),
+        memory=setting.memory,
         progress=progress if joined.rank == 0 else None,
     )
     joined.wait()
     if joined.count > 1:
         if joined.rank == 0:
-            views.fill(wanted, setting.network, setting.boundary, device=device, measured=measured)
+            views.fill(
+                wanted, setting.network, setting.boundary, device=device, measured=measured, memory=setting.memory
+            )
         joined.wait()
 
 

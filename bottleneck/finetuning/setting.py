@@ -26,6 +26,7 @@ from bottleneck.finetuning.unfreezing import Plan, plan
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress as Bar
 from bottleneck.parts import allowed
+from bottleneck.pipeline.memory import LEAST_MEMORY, Memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,11 @@ class Setting:
             return "fp32"
         return precision_of(self.recipe, self.network, self.plan, self.device)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that images may take: activations are not in memory while images are decoded."""
+        return max(LEAST_MEMORY, int(self.settings.memory or 0.0))
+
     def wanted(self) -> list[views.Wanted]:
         """Return the activations that are needed."""
         if self.boundary is None:
@@ -67,13 +73,14 @@ class Setting:
         """Return what is trained and validated on."""
         if self.boundary is None:
             preprocessing, recipe = self.network.backbone.spec.preprocessing, self.recipe
-            augmented = Images(self.parts.train, preprocessing, recipe.augment, recipe.seed)
-            return augmented, Images(self.parts.val, preprocessing)
+            memory = Memory(self.memory)  # of both: they take turns
+            augmented = Images(self.parts.train, preprocessing, recipe.augment, recipe.seed, memory)
+            return augmented, Images(self.parts.val, preprocessing, memory=memory)
         clean = (views.clean(self.cache, self.network, self.boundary),)
-        shape, memory = self.boundary.shape, (self.settings.memory or 0.0) / 2
+        shape, most = self.boundary.shape, (self.settings.memory or 0.0) / 2
         return (
-            Activations(self._views(), self.parts.train, shape, memory),
-            Activations(clean, self.parts.val, shape, memory),
+            Activations(self._views(), self.parts.train, shape, most),
+            Activations(clean, self.parts.val, shape, most),
         )
 
     def _views(self) -> tuple[Store, ...]:

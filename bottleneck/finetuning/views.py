@@ -150,6 +150,7 @@ def fill(
     device: str | None,
     measured: Measured | None = None,
     share: tuple[int, int] = (0, 1),
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Compute and commit what the cache lacks; what was committed before a kill is not computed again.
@@ -165,6 +166,7 @@ def fill(
     measured : Measured, optional
         What `measure` found; else it is found now.
     share : (int, int)
+    memory : int, optional
         As for `bottleneck.pipeline.work.Settings`.
     progress : callable, optional
         Called with "views", how many are done, and how many there are.
@@ -180,26 +182,26 @@ def fill(
     if not lacking:
         return
     measured = measured or measure(network, boundary, lacking[0].dataset, device)
-    spec = lacking[0].store.spec
+    spec, settings = lacking[0].store.spec, Settings(share=share, memory=memory)
     front = boundary.front(network)
     try:
         with closing(TorchEngine(Backbone(front, spec, boundary.size), device=device)) as engine:
             for number, one in enumerate(lacking):
-                _fill_one(one, _Storing(engine, measured), boundary, share, _scaled(progress, number, len(lacking)))
+                _fill_one(one, _Storing(engine, measured), boundary, settings, _scaled(progress, number, len(lacking)))
     finally:
         front.release()
 
 
 def _fill_one(
-    wanted: Wanted, engine: "_Storing", boundary: Boundary, share: tuple[int, int], progress: Progress | None
+    wanted: Wanted, engine: "_Storing", boundary: Boundary, settings: Settings, progress: Progress | None
 ) -> None:
     for _ in range(_PASSES):
         work = Work()
-        run(Survey.of(wanted.dataset), wanted.store, lambda _: engine, {}, Settings(share=share), work, progress)
+        run(Survey.of(wanted.dataset), wanted.store, lambda _: engine, {}, settings, work, progress)
         failed = work.undecodable | work.unread
         if failed:
             raise _failed(wanted.dataset, failed, boundary)
-        if share != (0, 1) or not len(wanted.store.missing(wanted.dataset.digests)):
+        if settings.share != (0, 1) or not len(wanted.store.missing(wanted.dataset.digests)):
             return
 
 

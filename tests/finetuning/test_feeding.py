@@ -8,7 +8,9 @@ import torch
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import TuningError
 from bottleneck.finetuning.feeding import ALL, Activations, Images
+from bottleneck.pipeline.memory import LEAST_MEMORY, Memory, Room
 from tests.finetuning.small import dataset, prepared
+from tests.pipeline.conftest import steady
 from tests.tiny import SPEC
 
 SHAPE = (2, 3, 3)
@@ -181,6 +183,29 @@ def test_files_that_changed_or_are_gone_are_told(images, harm, message):
     feed = Images(images, prepared(8))
     with pytest.raises(TuningError, match=message):
         list(feed.batches(1, 2, None, ALL))
+
+
+def test_an_image_that_there_is_no_memory_for_is_told(images):
+    memory = Memory(LEAST_MEMORY)
+    memory.decoding = Room(1000)
+    feed = Images(images, prepared(8), memory=memory)
+    with pytest.raises(TuningError, match="--memory sets the limit"):
+        list(feed.batches(1, 2, None, ALL))
+
+
+@pytest.mark.parametrize(("room", "ahead"), [(0, 0), (2 * 3 * 8 * 8 * 3, 2), (1 << 30, 3)])
+def test_no_more_batches_are_decoded_ahead_than_there_is_memory_for(images, monkeypatch, room, ahead):
+    memory = Memory(LEAST_MEMORY)
+    memory.waiting_pixels = room
+    feed, rows = Images(images, prepared(8), memory=memory), []
+    pixels = feed._pixels
+    monkeypatch.setattr(feed, "_pixels", lambda row, loader: rows.append(row) or pixels(row, loader))
+    batches = feed.batches(1, 3, None, ALL)
+    next(batches)
+
+    assert steady(lambda: len(rows)) == min(3 * (ahead + 1), 11)
+    batches.close()
+    assert sorted(row for rows, _ in feed.batches(1, 3, None, ALL) for row in rows) == list(range(11))
 
 
 def test_a_file_that_is_no_image_is_told(tmp_path):
