@@ -16,8 +16,8 @@ from bottleneck.cli.common import (
 )
 from bottleneck.cli.defaults import head_line, images_line
 from bottleneck.cli.head_options import MOST_GIGABYTES, as_bytes
-from bottleneck.cli.numbers import LARGEST, Real, Whole
 from bottleneck.cli.memory_option import memory_option
+from bottleneck.cli.numbers import LARGEST, Real, Whole
 from bottleneck.cli.output import put_json
 from bottleneck.garbage import no_collection
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from bottleneck.cli.memory_option import memory_option
-from bottleneck.cli.numbers import LARGEST, Real, Whole
+from bottleneck.cli.numbers import LARGEST, Whole
 
 MOST_GIGABYTES = 1e9
 HEADS = ["logistic", "svm", "softmax", "ridge", "knn", "centroid"]
