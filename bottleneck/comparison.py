@@ -90,9 +90,9 @@ def compare(
     images : path or Dataset, optional
         See `bottleneck.scan`. By default what was last extracted in the current folder with this cache.
     models : sequence of str
-        Models, ``MODEL@WEIGHTS`` for other than their usual weights (``resnet18@none``), specs, or fine-tuned runs,
-        which are a row with the head that they have. What features the cache lacks are extracted. By default all specs
-        that are cached for these images.
+        Models, ``MODEL@WEIGHTS`` for other than their usual weights (``resnet18@none``), specs, or fine-tuned runs
+        (``run:NAME``, or the path of one), which are a row with the head that they have. What features the cache lacks
+        are extracted. By default all specs that are cached for these images.
     heads : sequence of str
         Those of `bottleneck.fit`, or ``svm-rbf``.
     cache, runs, split, C, folds, normalize, class_weight, search, device, seed, allow_duplicates, progress

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bottleneck.asked_images import AskedImages, listing_of, remembered
 from bottleneck.backbones.catalogue import check_request
-from bottleneck.backbones.request import DEFAULT_MODEL, Request
+from bottleneck.backbones.request import DEFAULT_MODEL, Request, looks_like_file
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import file_digest
 from bottleneck.backbones.tuned import Tuned, keep_tuned, read_tuned, weights_of_run
@@ -166,8 +166,8 @@ def extract(
     paths, labels, splits, groups, path_column, label_column, split_column, group_column
         See `bottleneck.scan`. The columns that are named are remembered with the images.
     model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial, precision, fast_jpeg
-        The backbone; see `bottleneck.backbones.request.Request`. `weights` may also be a fine-tuned run's folder, or
-        its name below `runs`; it brings its own model and sizes.
+        The backbone; see `bottleneck.backbones.request.Request`. `weights` may also be a fine-tuned run, as
+        ``run:NAME`` of a folder in `runs` or as a path; it brings its own model and sizes.
     cache, runs : path
         The cache's folder; both are never scanned.
     batch_size, threads : int, optional
@@ -217,8 +217,9 @@ def extract(
     rows = None if isinstance(images, Given) else listing_of(home.root, images, lists, named, remember=remember)
     chosen = AskedImages.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=named)
     with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as default:
-        weights = weights_of_run(check.path("--weights", weights), runs)
-        tuned = read_tuned(Path(weights))
+        check.path("--weights", weights)
+        weights = weights_of_run(weights, runs)
+        tuned = read_tuned(expanded(weights)) if looks_like_file(weights) else None
         request = Request(
             model=(tuned.model if tuned else DEFAULT_MODEL) if model is None else model,
             weights=weights,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bottleneck.backbones.catalogue import check_request
-from bottleneck.backbones.request import Request
-from bottleneck.backbones.tuned import weights_of_run
+from bottleneck.backbones.request import TIMM, Request
+from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.cache.last import load_last
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.errors import CacheError, ImagesError, MissingFeatures
+from bottleneck.errors import CacheError, ImagesError, MissingFeatures, ModelError, RunError, WeightsUnavailable
 from bottleneck.extraction import extract
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
@@ -22,6 +22,7 @@ from bottleneck.pipeline.memory import LEAST_MEMORY
 from bottleneck.run_request import located_request, spec_of
 from bottleneck.runs import Run, find_run
 from bottleneck.selection import find_images, select
+from bottleneck.utils.names import RUN, is_path
 from bottleneck.utils.paths import expanded
 
 
@@ -120,15 +121,35 @@ def _wanted(home: FeatureCache, name: str, runs: str | os.PathLike[str]) -> str 
     ModelError
         If there is no such model.
     RunError
-        If a run cannot be read.
+        If a run cannot be read, or is not fine-tuned.
     """
-    if weights_of_run(name, runs) != name:
-        return find_run(runs, name)
+    if _is_run(name):
+        return _tuned(runs, name)
     if any(name.startswith(store.name[:-64]) and store.name.startswith(name) for store in home.stores()):
         return name
     request = request_of(name)
-    check_request(request)
+    try:
+        check_request(request)
+    except WeightsUnavailable:
+        raise
+    except ModelError as error:
+        if (expanded(runs) / name / WEIGHTS).is_file():
+            raise ModelError(f"{error}. The fine-tuned run of that name is written {RUN}{name}") from error
+        raise
     return request
+
+
+def _is_run(name: str) -> bool:
+    """Whether a name is written as that of a run, or as the path of one; ``timm/NAME`` and ``MODEL@PATH`` are not."""
+    first = name.replace(os.sep, "/").partition("/")[0]
+    return name.startswith(RUN) or (is_path(name) and first != TIMM.rstrip("/") and "@" not in first)
+
+
+def _tuned(runs: str | os.PathLike[str], name: str) -> Run:
+    run = find_run(runs, name)
+    if not run.is_tuned:
+        raise RunError(f"expected a fine-tuned run, got {run.path}, whose network is {run.features}: name that model")
+    return run
 
 
 def _cached(home: FeatureCache, dataset: Dataset) -> list[str]:

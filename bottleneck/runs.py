@@ -24,6 +24,7 @@ from bottleneck.run_folder import delete_run
 from bottleneck.run_images import IMAGES, RunImages, load_run_images
 from bottleneck.run_request import located_request
 from bottleneck.utils.csv_text import csv_bytes
+from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded, relative_to
 from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree
@@ -236,15 +237,14 @@ def runs_here(runs: Sequence[Run], folder: str | os.PathLike[str]) -> list[Run]:
 
 
 def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Run:
-    """Return the run in the folder called `name`, or of that name below `folder`.
+    """Return the run called `name` in `folder`, or the one in the folder that `name` is the path of.
 
     Raises
     ------
     RunError
-        If there is none.
+        If there is none, or two may be meant; see `bottleneck.utils.names.run_folder`.
     """
-    path = expanded(name)
-    return load_run(path if path.exists() else expanded(folder) / path)
+    return load_run(run_folder(folder, name))
 
 
 def images_of_weights(request: Request | None, runs: str | os.PathLike[str]) -> RunImages | None:

@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bottleneck.backbones.nearest import did_you_mean, nearest
-from bottleneck.backbones.request import TIMM, Request, no_such_weights
+from bottleneck.backbones.request import TIMM, Request, no_such_weights, other_ways
 from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.names import written
 
 TABLE = Path(__file__).with_name("catalogue.csv")
 COLUMNS = ("name", "weights", "parameters", "height", "width", "dim", "file")
@@ -148,8 +149,8 @@ def _may_be_tag(name: str, tag: str) -> bool:
 
 def unknown(model: str, known: Collection[str]) -> str:
     """Return what to say of a name that no model has."""
-    if model and Path(model).exists():
-        hint = f"that is a file or a folder; a checkpoint goes with --model NAME --weights {model}."
+    if model and os.path.exists(model):
+        hint = f"that is a file or a folder; a checkpoint goes with --model NAME --weights {written(Path(model))}."
     else:
         hint = did_you_mean(nearest_names(model, known)) or f"some are {', '.join(sorted(known)[:5])}."
     return (
@@ -161,7 +162,7 @@ def unknown(model: str, known: Collection[str]) -> str:
 def no_such_tag(name: str, tag: str, known: Sequence[str]) -> str:
     """Return what to say of a tag that a model of timm does not have; `known` are those under which it has weights."""
     hint = did_you_mean(nearest(tag, known)) or f"there are {', '.join(known) or 'none'}"
-    return f"expected weights of {name} in timm, got {tag!r}; {hint}"
+    return f"expected weights of {name} in timm, got {tag!r}; {hint}; or name {other_ways(tag)}"
 
 
 def _without_tag(model: str) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottleneck.backbones.catalogue import Entry, check_request, entries, source_of
-from bottleneck.backbones.request import Request, looks_like_file
+from bottleneck.backbones.request import Request
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.names import written
 from bottleneck.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -149,8 +150,7 @@ def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> "tuple[Check
     from bottleneck.backbones.weights import read_checkpoint
 
     checkpoint = read_checkpoint(path)
-    weights = str(path) if looks_like_file(str(path)) else "none"  # torchvision's own files are known by their hash
-    whole = build_without_numbers(Request(model=model, weights=weights))
+    whole = build_without_numbers(Request(model=model, weights=written(path)))  # some files are known by their hash
     whole.end()
     found, _ = match(whole.network, checkpoint, known=whole.known, rename=whole.rename, exclude=exclude)
     return checkpoint, found

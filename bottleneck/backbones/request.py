@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import ModelError
+from bottleneck.errors import ModelError, PathError
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.names import RUN, is_path, written
 from bottleneck.utils.paths import expanded
 
 _CHECK = Arguments(ModelError)
@@ -30,8 +31,8 @@ class Request:
     model : str
         ``efficientnet_lite0``, the name of a torchvision classifier, or ``timm/NAME`` or ``timm/NAME.TAG``.
     weights : str
-        ``DEFAULT``, a name such as ``IMAGENET1K_V2`` or timm's ``a1_in1k``, the path of a file, or ``none`` for random
-        weights.
+        ``DEFAULT``, a name such as ``IMAGENET1K_V2`` or timm's ``a1_in1k``, ``none`` for random weights, or the path of
+        a file, which has a separator (``./weights``) or one of the endings of weights files.
     seed : int
         Of the random weights.
     layer : tuple of str
@@ -146,7 +147,7 @@ def _plain(request: Request) -> dict[str, Any]:
     check, given = _CHECK, {field.name: getattr(request, field.name) for field in fields(request)}
     return {
         "model": check.text("--model", given["model"]),
-        "weights": check.path("--weights", given["weights"]),
+        "weights": _weights(given["weights"]),
         "seed": check.whole("--seed", given["seed"], most=_SEEDS),
         **{name: check.texts(f"--{name.replace('_', '-')}", given[name]) for name in ("layer", "restore_exclude")},
         "pool": check.optional(check.text, "--pool", given["pool"]),
@@ -154,6 +155,24 @@ def _plain(request: Request) -> dict[str, Any]:
         **{name: check.optional(check.whole, f"--{name}", given[name], least=None) for name in ("resize", "crop")},
         **{name: check.flag(name, given[name]) for name in ("flip", "allow_partial", "fast_jpeg")},
     }
+
+
+def _weights(given: Any) -> str:
+    """Return the weights as text.
+
+    Raises
+    ------
+    ModelError
+        If they are a path that no file can have.
+    """
+    _CHECK.path("--weights", given)
+    text = written(given)
+    try:
+        if looks_like_file(text):
+            expanded(text)
+    except PathError as error:
+        raise ModelError(f"--weights: {error}") from error
+    return text
 
 
 def listed(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -167,16 +186,18 @@ def full_name(model: str) -> str:
 
 
 def looks_like_file(text: str) -> bool:
-    """Return whether `text` names a file of weights: by its ending, or because it stands in a folder."""
-    path = expanded(text)
-    return path.suffix.lower() in _SUFFIXES or len(path.parts) > 1
+    """Return whether `text` is written as the path of a weights file: with one of the endings, or with a separator."""
+    return is_path(text) or text.lower().endswith(_SUFFIXES)
 
 
 def no_such_weights(request: Request, known: Sequence[str]) -> str:
     """Return what to say of weights that a model does not have; `known` are those that it has."""
-    endings = ", ".join(_SUFFIXES)
-    there = f"; the file {request.weights} has none of these endings" if Path(request.weights).is_file() else ""
     return (
-        f"expected weights of {request.model}: {', '.join(known)}, none, or a file that ends in {endings}, got "
-        f"{request.weights!r}{there}"
+        f"expected weights of {request.model}: {', '.join(known)}, none, {other_ways(request.weights)}, got "
+        f"{request.weights!r}"
     )
+
+
+def other_ways(name: str) -> str:
+    """Return how a file or a fine-tuned run is written that a word was perhaps to name."""
+    return f"a file (./{name}, or one that ends in {', '.join(_SUFFIXES)}) or a fine-tuned run ({RUN}{name})"

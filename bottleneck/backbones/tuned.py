@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import CacheError
+from bottleneck.backbones.request import looks_like_file
+from bottleneck.errors import CacheError, WeightsUnavailable
 from bottleneck.files import expect_regular
+from bottleneck.utils.names import RUN, run_below, written
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.tree import Tree, memo
 
@@ -59,12 +61,23 @@ def read_tuned(path: Path) -> Tuned | None:
     return None
 
 
-def weights_of_run(name: str, runs: str | os.PathLike[str]) -> str:
-    """Return the weights file of the run in a folder, or called so below `runs`; `name` itself where there is none."""
-    for folder in (expanded(name), expanded(runs) / name):
-        if (folder / WEIGHTS).is_file():
-            return str(folder / WEIGHTS)
-    return name
+def weights_of_run(name: str | os.PathLike[str], runs: str | os.PathLike[str]) -> str:
+    """Return the weights file of a fine-tuned run, ``run:NAME`` or the path of its folder; other weights as they are.
+
+    Raises
+    ------
+    WeightsUnavailable
+        If ``run:NAME`` is not in `runs`, or has no weights.
+    """
+    text = written(name)
+    if text.startswith(RUN):
+        file = run_below(runs, text) / WEIGHTS
+        if not file.is_file():
+            raise WeightsUnavailable(f"expected a fine-tuned run in {file.parent}, found no {WEIGHTS}")
+        return written(file)
+    if looks_like_file(text) and (file := expanded(text) / WEIGHTS).is_file():
+        return written(file)
+    return text
 
 
 def keep_tuned(store: Path, found: Tuned) -> None:

@@ -39,7 +39,8 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
     default="",
     callback=_names,
     metavar="A,B,...",
-    help="Models, MODEL@WEIGHTS, or specs of `cache info`.  [default: all that are cached for IMAGES]",
+    help="Models, MODEL@WEIGHTS, specs of `cache info`, or runs of `finetune` (run:NAME).  "
+    "[default: all that are cached for IMAGES]",
 )
 @click.option(
     "--heads", default="logistic,svm,softmax", show_default=True, callback=_heads, metavar="A,B,...", help="Heads."

@@ -16,7 +16,7 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
 
 @command("evaluate", short_help="Test a run on labelled images.")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--run", help="A run's folder or name.  [default: as of `bottleneck predict`]")
+@click.option("--run", help="A run: NAME or run:NAME below --runs, or ./PATH.  [default: as of `bottleneck predict`]")
 @click.option("--against", metavar="RUN", help="Test the difference from this run, on the same images.")
 @column_options("path", "label")
 @images_memory

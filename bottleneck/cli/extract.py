@@ -36,7 +36,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     "--weights",
     default="DEFAULT",
     show_default=True,
-    help="DEFAULT, a name, a tag, a file, a fine-tuned run, or none: random.",
+    help="DEFAULT, a name, a tag, a file (./PATH), a fine-tuned run (run:NAME), or none: random.",
 )
 @click.option("--seed", default=0, show_default=True, type=Whole(0, 2**63 - 1), help="Of random weights.")
 @click.option(

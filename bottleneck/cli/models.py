@@ -69,7 +69,7 @@ def inspect(
     levels = _levels(depth)
     if restore_exclude and not against:
         raise click.UsageError("--restore-exclude goes with --against MODEL")
-    if Path(thing).is_file() or (looks_like_file(thing) and not thing.startswith(TIMM)):
+    if looks_like_file(thing) and not thing.startswith(TIMM):
         _checkpoint(expanded(thing), against, restore_exclude, levels, as_json)
         return
     if against:

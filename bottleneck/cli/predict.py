@@ -19,7 +19,7 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 
 @command("predict", short_help="Classify images with a run.")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--run", help="A run's folder or name.  [default: see below]")
+@click.option("--run", help="A run: NAME or run:NAME below --runs, or ./PATH.  [default: see below]")
 @click.option("--no-labels", is_flag=True, help="Do not compare with labels that the images come with.")
 @column_options("path", "label")
 @images_memory

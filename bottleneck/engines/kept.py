@@ -136,7 +136,7 @@ class Kept:
 
     def keep_conversion(self, name: str, model: "openvino.Model") -> Path | None:
         """Keep a conversion and return its file; None where the folder cannot be written. A damaged one is replaced."""
-        import openvino
+        from bottleneck.engines.packages import openvino
 
         folder = self._folder / name
         fresh = temporary_beside(folder)

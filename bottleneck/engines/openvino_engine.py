@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from bottleneck.engines.engine import padded
+from bottleneck.engines.packages import openvino
 from bottleneck.errors import ModelError
 
 if TYPE_CHECKING:

@@ -1,7 +1,12 @@
 """The curves of a fine-tuning, as a table and as a picture."""
 
 import io
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bottleneck.finetuning.progress import Epoch
@@ -42,11 +47,53 @@ def picture(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes
     head : bool
         Whether epoch 0 is a head that was handed back, whose level is worth a line.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with _folders_of_matplotlib():
+        from matplotlib import style
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+        with style.context("default"):  # whatever a matplotlibrc in the current folder says
+            figure = Figure(figsize=(9, 3.6), layout="constrained")
+            FigureCanvasAgg(figure)
+            _fill(figure, epochs, best, title, head)
+            data = io.BytesIO()
+            figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})
+    return data.getvalue()
+
+
+@contextmanager
+def _folders_of_matplotlib() -> Iterator[None]:
+    """Let matplotlib, which is imported here, keep its list of fonts in a temporary folder instead of the home folder.
+
+    Do nothing where the caller imported it before, or named its folder.
+    """
+    if "matplotlib" in sys.modules or os.environ.get("MPLCONFIGDIR"):
+        yield
+        return
+    with TemporaryDirectory(prefix="bottleneck-", ignore_cleanup_errors=True) as folder:
+        changed = dict.fromkeys(_variables(), folder)
+        before = {name: os.environ.get(name) for name in changed}
+        os.environ.update(changed)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _variables() -> tuple[str, ...]:
+    """Return the variables that name the folders matplotlib writes to, but for a folder with the user's settings."""
+    if not sys.platform.startswith(("linux", "freebsd")):
+        settings = Path(os.path.expanduser("~"), ".matplotlib", "matplotlibrc")
+        return () if settings.is_file() else ("MPLCONFIGDIR",)
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "matplotlib")
+    return ("XDG_CACHE_HOME",) if settings.is_dir() else ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+
+
+def _fill(figure: Any, epochs: Sequence[Epoch], best: int, title: str, head: bool) -> None:
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
     _draw(left, epochs, best, "loss", 1.0, head)
@@ -55,9 +102,6 @@ def picture(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes
     right.set_ylabel("accuracy, %")
     left.set_ylim(bottom=0)
     right.legend(fontsize=8, loc="best")
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})
-    return data.getvalue()
 
 
 def _draw(axes: Any, epochs: Sequence[Epoch], best: int, what: str, scale: float, head: bool) -> None:

@@ -12,6 +12,7 @@ from bottleneck.errors import RunError
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs import SETTINGS
+from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded, moved, relative_to
 from bottleneck.utils.tree import Tree
 
@@ -136,7 +137,7 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
                 f"is to be resumed{others}"
             )
         return here[-1]
-    path = expanded(name) if expanded(name).exists() else home / name
+    path = run_folder(runs, name)
     if path.is_symlink() and path == expanded(name):  # the user's own
         path = path.resolve()
     if (path / "card.json").exists() and not (path / SETTINGS).exists():

@@ -10,6 +10,7 @@ from bottleneck.backbones import torchvision_models
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned, weights_of_run
+from bottleneck.errors import BottleneckError
 
 SAID = Tuned(model="resnet18", weights="IMAGENET1K_V1", options={"crop": 48}, dataset="d" * 64, score=0.75)
 
@@ -56,14 +57,32 @@ def test_the_weights_of_a_run_by_folder_and_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "one"
     run.mkdir(parents=True)
-    assert weights_of_run("one", "runs") == "one"  # a run without weights
+    for name in ("run:one", "run:two", "run:../runs/one"):
+        with pytest.raises(BottleneckError):  # no weights, no run, no name
+            weights_of_run(name, "runs")
     written(run / WEIGHTS)
-    assert weights_of_run("one", "runs") == str(Path("runs") / "one" / WEIGHTS)
+    assert weights_of_run("run:one", "runs") == str(Path("runs") / "one" / WEIGHTS)
+    assert weights_of_run(Path("runs/one"), "elsewhere") == str(Path("runs") / "one" / WEIGHTS)
     assert weights_of_run(str(run), "elsewhere") == str(run / WEIGHTS)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert weights_of_run("~/runs/one", "elsewhere") == str(run / WEIGHTS)
-    for name in ("DEFAULT", "IMAGENET1K_V2", "two", str(run / WEIGHTS)):
+    for name in ("DEFAULT", "IMAGENET1K_V2", "one", "two", str(run / WEIGHTS), "./two"):
         assert weights_of_run(name, "runs") == name
+
+
+@pytest.mark.parametrize("where", [".", "runs"])
+@pytest.mark.parametrize(
+    "name", ["DEFAULT", "none", "None", "IMAGENET1K_V1", "a1_in1k", "resnet18", "efficientnet_lite0"]
+)
+def test_a_word_stays_one_whatever_folder_is_called_so(tmp_path, where, name):
+    folder = tmp_path / where / name
+    folder.mkdir(parents=True)
+    written(folder / WEIGHTS)
+    assert weights_of_run(name, "runs") == name
+    assert Request(weights=name).file is None
+    assert weights_of_run(f"./{where}/{name}", "runs") == str(Path(where) / name / WEIGHTS)
+    if where == ".":
+        assert Request(weights=weights_of_run(Path(name), "runs")).file == Path(name) / WEIGHTS
 
 
 def tensors():

@@ -1,8 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 
-from bottleneck.errors import BottleneckError
+from bottleneck.errors import BottleneckError, PathError
 from bottleneck.utils.paths import expanded, moved, relative_to
 
 
@@ -38,6 +39,25 @@ def test_a_file_whose_name_begins_so_is_found() -> None:
 def test_an_unknown_user_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(BottleneckError, match=r"~no-such-user/x: there is no home .* is \./~no-such-user/x"):
         expanded("~no-such-user/x")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~\0", "~/\0", "\0", "x" * 5000, "~/" + "x" * 300, "a/" + "é" * 200 + "/b"])
+def test_what_no_file_can_be_called_is_an_error_of_ours(home: Path, path: str) -> None:
+    with pytest.raises(PathError, match="expected a path, found"):
+        expanded(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its names are UTF-16")
+def test_characters_that_no_name_has_are_an_error_and_bytes_that_are_no_text_are_not(home: Path) -> None:
+    with pytest.raises(PathError, match=r"characters in .* that no file name can have"):
+        expanded("\ud800x")
+    assert expanded("x\udcff") == Path("x\udcff")
+
+
+def test_a_path_may_be_long() -> None:
+    path = Path(*["x" * 50] * 12)
+    assert expanded(str(path)) == path
+    assert expanded("x" * 255) == Path("x" * 255)
 
 
 def test_what_was_moved_together_with_a_folder_is_found_from_there(tmp_path: Path) -> None:
