@@ -1,6 +1,11 @@
-"""Where what ``torch.save`` wrote has its pickle and its numbers, in its zip archives and in its older format."""
+"""Where what ``torch.save`` wrote has its pickle and its numbers, in its zip archives and in its older format.
+
+What a file says of sizes is compared with what it has before any memory is taken: all its numbers together are never
+more than its bytes.
+"""
 
 import io
+import os
 import struct
 import sys
 import zipfile
@@ -12,14 +17,20 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from bottleneck.backbones.unpickling import Inert, Unread, follow
+from bottleneck.backbones.inert import Inert, Unread
+from bottleneck.backbones.unpickling import LARGEST, follow
 from bottleneck.errors import ModelError
+from bottleneck.files import open_regular
 
 _ZIP = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<26x2H")  # of a member of a zip archive; the lengths of its name and its extra field
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format begins
 _COUNT = struct.Struct("<q")
+_DIRECTORY = 8 << 20  # bytes of an archive's list of members; a network of 20,000 tensors has 2 MB
 _OTHER_ORDER = f"expected the byte order of this machine, {sys.byteorder}, found the other"
+_SHORT = 64  # bytes
+_NOT_TORCHS = "it is no file that torch.save has written"
+_PARTS = 1_000_000  # of a network that was saved whole
 
 
 @dataclass
@@ -33,12 +44,21 @@ class _Region:
     @cached_property
     def bytes(self) -> Tensor:
         """Their values, ``uint8 (size,)``."""
-        found = torch.empty(self.size, dtype=torch.uint8)
-        with open(self.path, "rb") as file:
+        with open(self.path, "rb", opener=open_regular) as file:
+            self.check(os.fstat(file.fileno()).st_size)
+            found = torch.empty(self.size, dtype=torch.uint8)
             file.seek(self.offset)
             if file.readinto(found.numpy().data) != self.size:
-                raise EOFError(f"expected {self.size:,} bytes at {self.offset:,}, the file is too short")
+                raise self._too_short()
         return found
+
+    def check(self, whole: int) -> None:
+        """Refuse a region that a file of so many bytes does not have."""
+        if not 0 <= self.offset <= self.offset + self.size <= whole:
+            raise self._too_short()
+
+    def _too_short(self) -> EOFError:
+        return EOFError(f"expected {self.size:,} bytes at {self.offset:,}, the file is too short")
 
 
 @dataclass
@@ -62,10 +82,10 @@ def read_plain(path: Path) -> Any:
     Exception
         Whatever the standard library says of a damaged file.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         head = file.read(len(_ZIP))
         file.seek(0)
-        return _from_zip(path, file) if head == _ZIP else _from_stream(path, file)
+        return _Archive(path, file).content() if head == _ZIP else _from_stream(path, file)
 
 
 def read_tensor(tensor: Unread) -> Tensor:
@@ -75,54 +95,126 @@ def read_tensor(tensor: Unread) -> Tensor:
     return values.as_strided(tensor.shape, tensor.stride, storage.start + tensor.offset)
 
 
-def module_tensors(found: object, prefix: str = "") -> dict[str, Unread]:
-    """Return the tensors of a network that was saved whole, by the names of its state_dict; none of anything else."""
-    state = found.state if isinstance(found, Inert) and isinstance(found.state, dict) else {}
+def module_tensors(found: object) -> dict[str, Unread]:
+    """Return the tensors of a network that was saved whole, by the names of its state_dict; none of anything else.
+
+    Raises
+    ------
+    ValueError
+        If it has modules without end.
+    """
+    tensors: dict[str, Unread] = {}
+    left, count = [("", found)], 0
+    while left:
+        prefix, module = left.pop()
+        parts = _parts(module)
+        if parts is None:
+            continue
+        parameters, buffers, inside, omitted = parts
+        count += sum(map(len, parts))
+        if count > _PARTS:
+            raise ValueError("expected a network, found modules in each other")
+        tensors.update(
+            (f"{prefix}{name}", value)
+            for name, value in (*parameters.items(), *buffers.items())
+            if isinstance(value, Unread) and name not in omitted
+        )
+        left += reversed([(f"{prefix}{name}.", one) for name, one in inside.items()])
+    return tensors
+
+
+def _parts(module: object) -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any], set[Any]] | None:
+    """Return the parameters, buffers and modules of a module, and the buffers that are no part of its state."""
+    state = module.state if isinstance(module, Inert) and isinstance(module.state, dict) else {}
     parameters, buffers, modules = (state.get(name) for name in ("_parameters", "_buffers", "_modules"))
     if not (isinstance(parameters, dict) and isinstance(buffers, dict) and isinstance(modules, dict)):
-        return {}
-    omitted = state.get("_non_persistent_buffers_set") or ()
-    own = {
-        f"{prefix}{name}": value
-        for name, value in (*parameters.items(), *buffers.items())
-        if isinstance(value, Unread) and name not in omitted
-    }
-    for name, module in modules.items():
-        own.update(module_tensors(module, f"{prefix}{name}."))
-    return own
+        return None
+    omitted = state.get("_non_persistent_buffers_set")
+    return parameters, buffers, modules, omitted if isinstance(omitted, set) else set()
 
 
-def _from_zip(path: Path, file: IO[bytes]) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+class _Archive:
+    """A zip archive that ``torch.save`` wrote: a folder of a pickle and of a file for each storage."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self._path = path
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self._left = self._size  # bytes that no member has been found to have
+        self._regions: dict[str, _Region] = {}
+        with zipfile.ZipFile(_Sparing(file, _DIRECTORY)) as archive:
+            self._members = {info.filename: info for info in archive.infolist()}
+
+    def content(self) -> Any:
+        """Return what was saved; tensors come as `Unread`."""
+        names = [name for name in self._members if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(names) != 1:
             raise ModelError(f"expected one data.pkl in it, found {len(names)}")
         root = names[0].partition("/")[0]
+        if f"{root}/constants.pkl" in self._members:
+            raise ModelError("it is a TorchScript program, not tensors")
         order = f"{root}/byteorder"
-        if order in archive.namelist() and _content(path, file, archive.getinfo(order)) != sys.byteorder.encode():
+        if order in self._members and self._bytes(order, 16) != sys.byteorder.encode():
             raise ModelError(_OTHER_ORDER)
-        regions: dict[str, _Region] = {}
 
-        def place(kind: Any, key: str, _location: Any, _count: Any) -> _Storage:
-            if key not in regions:
-                regions[key] = _member(path, file, archive.getinfo(f"{root}/data/{key}"))
-            return _Storage(regions[key], kind.dtype)
+        def place(kind: Any, key: Any, _location: Any, _count: Any) -> _Storage:
+            if not isinstance(key, str):
+                raise ValueError("expected the name of a storage, found something else")
+            return _Storage(self._region(f"{root}/data/{key}"), kind.dtype)
 
-        return follow(io.BytesIO(_content(path, file, archive.getinfo(names[0]))), place)
+        pickle = self._bytes(names[0], LARGEST)
+        return follow(io.BytesIO(pickle), place, size=len(pickle))
+
+    def _bytes(self, name: str, most: int) -> bytes:
+        """Read a member; zipfile would insist on its checksum, which torch may leave out."""
+        region = self._region(name)
+        if region.size > most:
+            raise ModelError(f"expected at most {most:,} bytes of {name}, found {region.size:,}")
+        return region.bytes.numpy().tobytes()
+
+    def _region(self, name: str) -> _Region:
+        """Return where a member lies; members that lie in one place would make numbers of nothing."""
+        if name not in self._regions:
+            info = self._members[name]
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ModelError(f"expected {name:.80} as torch.save stores it, found it compressed")
+            self._file.seek(info.header_offset)
+            lengths = _LOCAL_HEADER.unpack(self._file.read(_LOCAL_HEADER.size))
+            region = _Region(self._path, info.file_size, info.header_offset + _LOCAL_HEADER.size + sum(lengths))
+            region.check(self._left + region.offset)
+            region.check(self._size)
+            self._left -= region.size
+            self._regions[name] = region
+        return self._regions[name]
 
 
-def _content(path: Path, file: IO[bytes], info: zipfile.ZipInfo) -> bytes:
-    """Read a member of an archive; zipfile would insist on its checksum, which torch may leave out."""
-    return _member(path, file, info).bytes.numpy().tobytes()
+class _Sparing:
+    """A file of which no more than some bytes are read.
 
+    Parameters
+    ----------
+    file : file
+    most : int
+    """
 
-def _member(path: Path, file: IO[bytes], info: zipfile.ZipInfo) -> _Region:
-    """Return where a member of an archive lies."""
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ModelError(f"expected {info.filename} as torch.save stores it, found it compressed")
-    file.seek(info.header_offset)
-    lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    return _Region(path, info.file_size, info.header_offset + _LOCAL_HEADER.size + sum(lengths))
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file = file
+        self._left = most
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes, or all that are left."""
+        return self._taken(self._file.read(self._left + 1 if size < 0 or size > self._left else size))
+
+    def readline(self) -> bytes:
+        """Read a line."""
+        return self._taken(self._file.readline(self._left + 1))
+
+    def _taken(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("expected a checkpoint, found too many bytes that are no numbers")
+        return data
 
 
 @dataclass
@@ -130,29 +222,45 @@ class _Keyed:
     """The storages of a file of the older format, whose places come after the pickle."""
 
     path: Path
-    regions: dict[Any, _Region] = field(default_factory=dict)
-    widths: dict[Any, int] = field(default_factory=dict)
+    size: int
+    regions: dict[str, _Region] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
 
     def place(self, kind: Any, key: Any, _location: Any, count: Any, view: Any = None) -> _Storage:
         """Return the storage of a key, or of a view of it."""
+        if not (isinstance(key, str) and isinstance(count, int)):
+            raise ValueError("expected the name of a storage, found something else")
         self.widths.setdefault(key, kind.dtype.itemsize)
-        region = self.regions.setdefault(key, _Region(self.path, int(count) * self.widths[key], -1))
+        region = self.regions.setdefault(key, _Region(self.path, count * self.widths[key], -1))
         return _Storage(region, kind.dtype, int(view[1]) if view else 0)
 
 
 def _from_stream(path: Path, file: IO[bytes]) -> Any:
-    if follow(file) != _MAGIC or follow(file) != _PROTOCOL:
-        raise ModelError("it is no file that torch.save has written")
-    system = follow(file)
+    whole = os.fstat(file.fileno()).st_size
+    size = min(whole, LARGEST)
+    pickles: Any = _Sparing(file, size)
+    if not _begins_so(pickles):
+        raise ModelError(_NOT_TORCHS)
+    system = follow(pickles, size=size)
     if isinstance(system, dict) and system.get("little_endian", True) != (sys.byteorder == "little"):
         raise ModelError(_OTHER_ORDER)
-    keyed = _Keyed(path)
-    found = follow(file, keyed.place)
-    for key in follow(file):
+    keyed = _Keyed(path, size)
+    found = follow(pickles, keyed.place, size=size)
+    keys = follow(pickles, size=size)
+    for key in dict.fromkeys(key for key in keys if isinstance(key, str)):
         (count,) = _COUNT.unpack(file.read(_COUNT.size))
         region = keyed.regions[key]
         if count * keyed.widths[key] != region.size:
             raise EOFError(f"expected {region.size:,} bytes of storage {key}, found {count * keyed.widths[key]:,}")
         region.offset = file.tell()
+        region.check(whole)
         file.seek(region.size, 1)
     return found
+
+
+def _begins_so(pickles: Any) -> bool:
+    """Whether a file begins as those of the older format do."""
+    try:
+        return bool(follow(pickles, size=_SHORT) == _MAGIC and follow(pickles, size=_SHORT) == _PROTOCOL)
+    except Exception:  # anything may be no pickle
+        return False

@@ -9,7 +9,7 @@ from typing import Any
 
 from bottleneck.backbones.request import looks_like_file
 from bottleneck.errors import CacheError, WeightsUnavailable
-from bottleneck.files import expect_regular
+from bottleneck.files import open_regular
 from bottleneck.utils.names import RUN, run_below, written
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.tree import Tree, memo
@@ -17,6 +17,7 @@ from bottleneck.utils.tree import Tree, memo
 WEIGHTS = "model.safetensors"  # of a run
 _KEY = "bottleneck"
 _KEPT = "tuned.json"
+_LARGEST_HEADER = 16 << 20  # bytes; that of 20,000 tensors has 3 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +56,27 @@ def read_tuned(path: Path) -> Tuned | None:
     from safetensors import SafetensorError, safe_open
 
     with suppress(OSError, ValueError, TypeError, RecursionError, SafetensorError):
-        expect_regular(path)
+        check_header(path)
         with safe_open(path, "numpy") as file:
-            return Tuned(**json.loads((file.metadata() or {})[_KEY])) if _KEY in (file.metadata() or {}) else None
+            said = (file.metadata() or {}).get(_KEY)
+            return None if said is None else Tuned(**json.loads(said))
     return None
+
+
+def check_header(path: Path) -> None:
+    """Refuse a safetensors file that is no regular file, or whose header is larger than any network needs.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is no regular file.
+    ValueError
+        If its header is too large.
+    """
+    with open(path, "rb", opener=open_regular) as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > _LARGEST_HEADER:
+        raise ValueError(f"expected a header of at most {_LARGEST_HEADER:,} bytes, found one of {size:,}")
 
 
 def weights_of_run(name: str | os.PathLike[str], runs: str | os.PathLike[str]) -> str:

@@ -3,133 +3,30 @@
 A pickle is a program: it names classes and functions and calls them. Here its steps are only followed. A name stays a
 name, an instance is what it was given, and the names with which ``torch.save`` describes a tensor mean a place in the
 file. So settings, metrics and paths of any library and version do no harm, and nothing is registered with torch.
+
+Memory and time grow with the size of the pickle alone: what is copied or made counts against a budget, and nothing is a
+key that takes long to hash.
 """
 
-import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from pickletools import genops
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-import torch
+from bottleneck.backbones.inert import HoldsCode, Inert, Name, Unread
 
-from bottleneck.errors import ModelError
+__all__ = ["HoldsCode", "Inert", "Name", "Place", "Unread", "follow"]
 
 Place = Callable[..., Any]  # gives the storage of what a pickle calls a persistent id
 
-_STORAGES = {
-    f"{name}Storage": dtype
-    for name, dtype in {
-        "Double": torch.float64,
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-        "ComplexDouble": torch.complex128,
-        "ComplexFloat": torch.complex64,
-        "Untyped": torch.uint8,
-    }.items()
-}
-
-# What plain data of the standard library, which has many ways to run a program, calls.
-_PLAIN_MODULES = {
-    "argparse", "collections", "copyreg", "datetime", "decimal", "enum", "fractions", "functools", "numbers", "pathlib",
-    "types", "typing", "uuid", "zoneinfo",
-}  # fmt: skip
-_PLAIN_BUILTINS = {
-    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "getattr", "int", "list", "object", "range",
-    "set", "slice", "str", "tuple", "type",
-}  # fmt: skip
-_PLAIN_PACKAGES = {"numpy", "pandas", "torch"}
+LARGEST = 64 << 20  # bytes of a pickle; those of the largest published networks have 2 MB
+_STEP, _CONTAINER, _ITEM = 128, 512, 64  # bytes that an operation, a container and an item of it may take in memory
+_BUDGET, _FOR_EACH_BYTE = 768 << 20, 1024  # bytes in memory, in all and for each one of the pickle
+_FREE = 1 << 20
+_DEEPEST = 64  # dimensions of a tensor
 
 
-class HoldsCode(ModelError):
-    """A checkpoint calls something that is no class of plain data, and whose name is the message; it was not called."""
-
-
-class Name(NamedTuple):
-    """A class or a function that a pickle names."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The type of numbers that a class of storages, or a dtype, stands for."""
-        if self.module.partition(".")[0] != "torch":
-            return None
-        found = _STORAGES.get(self.name) or (getattr(torch, self.name, None) if self.module == "torch" else None)
-        return found if isinstance(found, torch.dtype) else None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether plain data may call it: it is the class of something, by the habit of its first letter."""
-        package = self.module.partition(".")[0]
-        if self.module == "builtins":
-            return self.name in _PLAIN_BUILTINS
-        if self == ("_codecs", "encode"):  # how bytes are written in old protocols
-            return True
-        if "." in self.name:  # a method
-            return False
-        if package in sys.stdlib_module_names and package != "__main__":
-            return package in _PLAIN_MODULES  # pathlib._local of Python 3.13 is pathlib
-        return package in _PLAIN_PACKAGES or self.name[:1] != self.name[:1].lower()
-
-
-class Inert(dict[Any, Any]):
-    """Stands for an instance of a class that is not loaded: its items and its state.
-
-    Parameters
-    ----------
-    kind : Name
-        Of the class.
-    items : mapping or pairs
-        What a dictionary is made of; anything else is passed over.
-    """
-
-    def __init__(self, kind: Any, items: Any = ()) -> None:
-        super().__init__()
-        self.kind = kind
-        self.state: Any = None
-        with suppress(TypeError, ValueError):
-            self.update(items)
-
-    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key
-    __eq__ = object.__eq__
-
-
-@dataclass(eq=False)
-class Unread:
-    """A tensor that has not been read yet.
-
-    Parameters
-    ----------
-    storage : object
-        What `Place` gave.
-    dtype : torch.dtype
-    offset : int
-    shape, stride : tuple of int
-        In numbers, as torch counts them.
-    """
-
-    storage: Any
-    dtype: torch.dtype
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-def follow(file: IO[bytes], place: Place | None = None) -> Any:
+def follow(file: IO[bytes], place: Place | None = None, *, size: int = LARGEST) -> Any:
     """Return what a pickle describes: plain values, `Inert` for instances, `Name` for classes, `Unread` for tensors.
 
     Parameters
@@ -137,15 +34,17 @@ def follow(file: IO[bytes], place: Place | None = None) -> Any:
     file : file
         Read up to the end of the pickle.
     place : callable, optional
+    size : int
+        Bytes that the pickle has at most.
 
     Raises
     ------
     HoldsCode
         If the pickle calls something that is no class of plain data.
     Exception
-        ValueError, IndexError and their like of what is no pickle.
+        ValueError, IndexError and their like of what is no pickle, or one that is made to take memory and time.
     """
-    machine = _Machine(place)
+    machine = _Machine(place, min(_BUDGET, _FREE + size * _FOR_EACH_BYTE))
     for operation, argument, _ in genops(file):
         machine.do(operation.name, argument)
     return machine.stack[-1]
@@ -160,12 +59,10 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
     "MARK": _Mark,
 }
+_CONTAINERS: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _VALUES = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
     "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
@@ -176,10 +73,11 @@ _VALUES = {
 class _Machine:
     """Follows the operations of one pickle; see `pickletools` for what they mean."""
 
-    def __init__(self, place: Place | None) -> None:
+    def __init__(self, place: Place | None, budget: int) -> None:
         self.stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._place = place
+        self._left = budget
 
     def do(self, operation: str, argument: Any) -> None:
         """Follow one operation.
@@ -189,15 +87,24 @@ class _Machine:
         ValueError
             If checkpoints never have it.
         """
+        self._spend(_STEP)
         if operation in _VALUES:
             self.stack.append(argument)
         elif operation in _CONSTANTS:
             self.stack.append(_CONSTANTS[operation]())
+        elif operation in _CONTAINERS:
+            self._spend(_CONTAINER)
+            self.stack.append(_CONTAINERS[operation]())
         elif operation not in _PASSED_OVER:
             method = getattr(self, f"_{operation.lower()}", None)
             if method is None:
                 raise ValueError(f"expected a checkpoint, found {operation} in it")
             method(argument)
+
+    def _spend(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("expected a checkpoint, found a pickle that is made to take memory")
 
     def _to_mark(self) -> list[Any]:
         """Take what lies above the last mark, and the mark."""
@@ -247,7 +154,7 @@ class _Machine:
         self.stack.append(_pairs(self._to_mark()))
 
     def _frozenset(self, _: Any) -> None:
-        self.stack.append(frozenset(self._to_mark()))
+        self.stack.append(frozenset(map(_key, self._to_mark())))
 
     def _append(self, _: Any) -> None:
         self._extend([self.stack.pop()])
@@ -262,14 +169,18 @@ class _Machine:
     def _additems(self, _: Any) -> None:
         values = self._to_mark()
         if isinstance(self.stack[-1], set):
-            self.stack[-1].update(values)
+            self.stack[-1].update(map(_key, values))
 
     def _setitem(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self.stack[-1][key] = value
+        self._update({_key(key): value})
 
     def _setitems(self, _: Any) -> None:
-        items = _pairs(self._to_mark())
+        self._update(_pairs(self._to_mark()))
+
+    def _update(self, items: dict[Any, Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise ValueError("expected a dictionary that takes items")
         self.stack[-1].update(items)
 
     def _global(self, argument: str) -> None:
@@ -281,18 +192,18 @@ class _Machine:
 
     def _reduce(self, _: Any) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
-        self.stack.append(_called(called, arguments))
+        self.stack.append(self._called(called, arguments))
 
     def _inst(self, argument: str) -> None:
-        self.stack.append(_called(_named(*argument.split(" ", 1)), self._to_mark()))
+        self.stack.append(self._called(_named(*argument.split(" ", 1)), self._to_mark()))
 
     def _obj(self, _: Any) -> None:
         kind, *arguments = self._to_mark()
-        self.stack.append(_called(kind, arguments))
+        self.stack.append(self._called(kind, arguments))
 
     def _newobj(self, _: Any) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
-        self.stack.append(Inert(kind, *arguments[:1]))  # of a class, whatever its name
+        self.stack.append(self._instance(kind, arguments))  # of a class, whatever its name
 
     def _newobj_ex(self, _: Any) -> None:
         self.stack.pop()
@@ -304,68 +215,124 @@ class _Machine:
             self.stack[-1].state = state
 
     def _persid(self, argument: Any) -> None:
-        raise ValueError(f"expected a storage, found {argument!r}")
+        raise ValueError(f"expected a storage, found {argument:.80}")
 
     def _binpersid(self, _: Any) -> None:
         kind, *rest = self.stack.pop()
-        if kind == "module":  # a class, of an old file that has its source too
+        if isinstance(kind, str) and kind == "module":  # a class, of an old file that has its source too
             self.stack.append(rest[0])
-        elif kind == "storage" and self._place:
+        elif isinstance(kind, str) and kind == "storage" and self._place:
             self.stack.append(self._place(*rest))
         else:
-            raise ValueError(f"expected a storage, found {kind!r}")
+            raise ValueError("expected a storage, found another persistent id")
+
+    def _called(self, called: Any, arguments: Any) -> Any:
+        """Return what comes of calling a name: for a tensor its description, for a class an instance.
+
+        Raises
+        ------
+        HoldsCode
+            If it is no class of plain data.
+        """
+        if not isinstance(called, Name):
+            raise HoldsCode("something that has no name is called")
+        if not isinstance(arguments, tuple | list):
+            raise ValueError("expected the arguments of a call, found something else")
+        if called.module in ("torch._utils", "torch._tensor") and called.name in _REBUILDERS:
+            self._spend(_CONTAINER)
+            return _REBUILDERS[called.name](self, *arguments)
+        if not called.is_plain:
+            raise HoldsCode(str(called)[:200])
+        if called == ("builtins", "getattr"):  # a method, or a member of an enumeration
+            owner, attribute = arguments
+            kind = owner.kind if isinstance(owner, Inert) else owner
+            self._spend(len(kind.name) + len(attribute))
+            return _named(kind.module, f"{kind.name}.{attribute:s}")
+        if called in (("builtins", "set"), ("builtins", "frozenset")):
+            (values,) = arguments or ((),)
+            self._spend(_CONTAINER + _ITEM * len(values))
+            return set(map(_key, values))
+        return self._instance(called, arguments)
+
+    def _instance(self, kind: Any, arguments: Any) -> Inert:
+        """Return an instance, with the items that a dictionary is made of; other arguments are passed over."""
+        self._spend(_CONTAINER)
+        items = arguments[0] if isinstance(arguments, tuple | list) and arguments else ()
+        if not isinstance(items, dict | list | tuple):
+            return Inert(kind)
+        self._spend(_ITEM * len(items))
+        if isinstance(items, dict):
+            return Inert(kind, items)
+        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in items):
+            return Inert(kind)
+        return Inert(kind, {_key(name): value for name, value in items})
+
+
+def _key(value: Any) -> Any:
+    """Return a key that takes no time to hash; anything else is one by its identity, which nobody looks up."""
+    if value is None or isinstance(value, str | bytes | float | Name | Inert):
+        return value
+    if isinstance(value, int) and abs(value) < 1 << 60:  # larger ones may be made to have equal hashes
+        return value
+    return Inert(Name("builtins", type(value).__name__))
 
 
 def _pairs(values: list[Any]) -> dict[Any, Any]:
-    return dict(zip(values[::2], values[1::2], strict=True))
+    return dict(zip(map(_key, values[::2]), values[1::2], strict=True))
 
 
-def _named(module: str, name: str) -> Name:
+def _named(module: Any, name: Any) -> Name:
     """Return a name; of one of Python 2 today's."""
+    if not (isinstance(module, str) and isinstance(name, str)):
+        raise ValueError("expected the name of a class, found something else")
     return Name(*NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
 
 
-def _called(called: Any, arguments: Iterable[Any]) -> Any:
-    """Return what comes of calling a name: for a tensor its description, for a class an instance.
-
-    Raises
-    ------
-    HoldsCode
-        If it is no class of plain data.
-    """
-    if isinstance(called, Name) and called.module in ("torch._utils", "torch._tensor") and called.name in _REBUILDERS:
-        return _REBUILDERS[called.name](*arguments)
-    if not (isinstance(called, Name) and called.is_plain):
-        raise HoldsCode(str(called))
-    if called == ("builtins", "getattr"):  # a method, or a member of an enumeration
-        owner, attribute = arguments
-        kind = owner.kind if isinstance(owner, Inert) else owner
-        return Name(kind.module, f"{kind.name}.{attribute}")
-    if called in (("builtins", "set"), ("builtins", "frozenset")):
-        return set(*arguments)
-    return Inert(called, *list(arguments)[:1])
-
-
 def _tensor(
-    storage: Any, offset: Any, shape: Any, stride: Any, _grad: Any = None, _hooks: Any = None, metadata: Any = None
+    machine: _Machine,
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    stride: Any,
+    _grad: Any = None,
+    _hooks: Any = None,
+    metadata: Any = None,
 ) -> Any:
-    return _tensor_of_type(storage, offset, shape, stride, None, None, None, metadata)
+    return _tensor_of_type(machine, storage, offset, shape, stride, None, None, None, metadata)
 
 
 def _tensor_of_type(
-    storage: Any, offset: Any, shape: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, metadata: Any = None
+    _machine: _Machine,
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    stride: Any,
+    _grad: Any,
+    _hooks: Any,
+    dtype: Any,
+    metadata: Any = None,
 ) -> Any:
     if metadata:  # conjugated or negated in passing, which weights are not
         return Inert(Name("torch", "Tensor"))
-    return Unread(storage, dtype.dtype if dtype else storage.dtype, offset, tuple(shape), tuple(stride))
+    (start,) = _sizes([offset])
+    return Unread(storage, dtype.dtype if dtype else storage.dtype, start, _sizes(shape), _sizes(stride))
 
 
-def _parameter(data: Any, *_: Any) -> Any:
+def _sizes(numbers: Any) -> tuple[int, ...]:
+    """Return a shape, as torch takes it."""
+    if not isinstance(numbers, tuple | list) or len(numbers) > _DEEPEST:
+        raise ValueError("expected the shape of a tensor, found something else")
+    if not all(type(number) is int and 0 <= number < 1 << 60 for number in numbers):
+        raise ValueError("expected the shape of a tensor, found other values")
+    return tuple(numbers)
+
+
+def _parameter(_machine: _Machine, data: Any, *_: Any) -> Any:
     return data
 
 
-def _of_subclass(rebuild: Any, _class: Any, arguments: Any, _state: Any) -> Any:
-    return _called(rebuild, arguments)
+def _of_subclass(machine: _Machine, rebuild: Any, _class: Any, arguments: Any, _state: Any) -> Any:
+    return machine._called(rebuild, arguments)
 
 
 _REBUILDERS: dict[str, Callable[..., Any]] = {

@@ -1,8 +1,10 @@
 """Tensors from files, safely; their digest."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from bottleneck.backbones.downloads import first_line
+from bottleneck.backbones.inert import HoldsCode, Inert, Unread
 from bottleneck.backbones.torch_files import module_tensors, read_plain, read_tensor
-from bottleneck.backbones.unpickling import HoldsCode, Unread
+from bottleneck.backbones.tuned import check_header
 from bottleneck.errors import ModelError, WeightsUnavailable
+from bottleneck.files import NotRegularError
 
 Tensors = Mapping[str, Tensor]
 
@@ -22,7 +26,10 @@ _WRAPPERS = (
     "state_dict_ema", "ema_state_dict", "params_ema",
 )  # fmt: skip
 _DEEPEST = 8  # wrappers in wrappers
+_REPEATED = 1 << 20  # bytes that a tensor may have beyond those of its file
+_SHARED = 8  # times these bytes, for all tensors: several may share their numbers
 _SHOWN = 4
+_LISTED = 40
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read ``.safetensors``, or what PyTorch saves (``.pth``, ``.pt``, ``.bin``, ...), without running code.
 
+    What ``torch.save`` wrote is read as data, by no unpickler. It takes no more memory than the file has bytes, and a
+    little for names; a file that claims more is refused.
+
     Where the tensors stand inside another dictionary, as ``state_dict``, ``model`` or the like, they are taken out.
     Settings and metrics of any kind beside them are passed over; see `bottleneck.backbones.unpickling`.
 
@@ -59,6 +69,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         tensors, remarks = _unwrapped(_loaded(path), path)
+        _check_size(tensors, path)
         read = {name: read_tensor(one) if isinstance(one, Unread) else one for name, one in tensors.items()}
     except HoldsCode as error:
         raise _unreadable(
@@ -68,8 +79,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise
     except FileNotFoundError as error:
         raise WeightsUnavailable(f"expected a weights file at {path}, found none") from error
-    except IsADirectoryError as error:
-        raise ModelError(f"expected a weights file at {path}, found a folder: could not read it") from error
+    except NotRegularError as error:
+        kind = "a folder" if path.is_dir() else "something else"
+        raise ModelError(f"expected a weights file at {path}, found {kind}: could not read it") from error
     except Exception as error:  # zipfile, pickle and safetensors each raise their own
         raise _unreadable(path, _reason(error)) from error
     return Checkpoint(str(path), read, remarks)
@@ -77,25 +89,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _loaded(path: Path) -> object:
     if path.suffix.lower() == ".safetensors":
+        check_header(path)
         from safetensors.torch import load_file
 
         return load_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if not _is_pickles(error):
-            raise
-        try:
-            return read_plain(path)
-        except HoldsCode:
-            raise
-        except Exception:
-            raise error from None  # torch's own reason is the better one
+        return read_plain(path)
+    except HoldsCode:
+        raise
+    except ModelError as error:
+        raise _unreadable(path, str(error)) from error
 
 
-def _is_pickles(error: Exception) -> bool:
-    """Whether torch has read a file, and refuses the pickle in it."""
-    return type(error).__name__ == "UnpicklingError"
+def _check_size(tensors: Mapping[str, Any], path: Path) -> None:
+    """Refuse tensors that have more numbers than their file has: views of a few that are repeated.
+
+    Raises
+    ------
+    ValueError
+    """
+    whole = path.stat().st_size
+    sizes = [math.prod(one.shape) * one.dtype.itemsize for one in tensors.values()]
+    if max(sizes) > whole + _REPEATED or sum(sizes) > _SHARED * (whole + _REPEATED):
+        raise ValueError(f"it has {whole:,} bytes, and tensors of {sum(sizes):,}")
 
 
 def _unreadable(path: Path, reason: str) -> ModelError:
@@ -106,21 +122,20 @@ def _unreadable(path: Path, reason: str) -> ModelError:
 
 
 def _reason(error: Exception) -> str:
-    if "TorchScript" in str(error):
-        return "it is a TorchScript program, not tensors"
-    reason = "" if _is_pickles(error) else first_line(error)  # torch goes on to tell how its safety is turned off
+    reason = first_line(error)
     return reason if any(sign.isalpha() for sign in reason) else "it is no file that torch.save has written"
 
 
 def _unwrapped(found: object, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the tensors that a file holds, read or unread, and what was taken off to get at them."""
     remarks: list[str] = []
+    known_states: dict[int, bool] = {}  # of what stands under many keys
     for _ in range(_DEEPEST):
         if whole := module_tensors(found):
             return whole, (*remarks, "taken from a network that was saved whole")
         if not isinstance(found, dict) or _is_state(found):
             break
-        inside = [key for key, value in found.items() if _holds_state(value)]
+        inside = [key for key, value in found.items() if _holds_state(value, known_states)]
         known = [key for key in _WRAPPERS if key in inside]
         if not inside or (len(inside) > 1 and not known):
             break
@@ -133,12 +148,18 @@ def _unwrapped(found: object, path: Path) -> tuple[dict[str, Any], tuple[str, ..
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
         beside = [f"{', '.join(left[:_SHOWN])}{more} not used: no tensors"] if left else []
         return tensors, (*remarks, *beside)
-    names = ", ".join(str(key) for key in found) if isinstance(found, dict) else ""
-    holds = f"a dictionary of {names:.200}" if names else type(found).__name__
+    names = ", ".join(str(key) for key in islice(found, _LISTED)) if isinstance(found, dict) else ""
+    holds = f"a dictionary of {names:.200}" if names else _kind(found)
     raise ModelError(
         f"expected a state_dict of tensors in {path}, found {holds}. Save them with "
         f"torch.save(model.state_dict(), PATH) or as .safetensors"
     )
+
+
+def _kind(found: object) -> str:
+    if isinstance(found, Inert):
+        return str(found.kind)
+    return "Tensor" if isinstance(found, Unread) else type(found).__name__
 
 
 def _is_state(found: dict[Any, Any]) -> bool:
@@ -156,11 +177,15 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, Unread) or (isinstance(value, Tensor) and value.layout == torch.strided)
 
 
-def _holds_state(value: object, *, deep: bool = True) -> bool:
-    """Whether something is a state_dict or a network, or has one in it."""
-    if module_tensors(value) or (isinstance(value, dict) and _tensors(value)):
-        return True
-    return deep and isinstance(value, dict) and any(_holds_state(inner, deep=False) for inner in value.values())
+def _holds_state(value: object, known: dict[int, bool], *, deep: bool = True) -> bool:
+    """Whether something is a state_dict or a network, or has one in it; by its identity each is looked at once."""
+    if not isinstance(value, dict):
+        return False
+    place = 2 * id(value) + deep
+    if place not in known:
+        own = bool(module_tensors(value) or _tensors(value))
+        known[place] = own or (deep and any(_holds_state(inner, known, deep=False) for inner in value.values()))
+    return known[place]
 
 
 def tensors_digest(network: nn.Module) -> str:

@@ -31,6 +31,7 @@ from bottleneck.images.scan import Progress as Bar
 from bottleneck.run_folder import CHECKPOINT, delete_run
 from bottleneck.runs import Run, load_run, new_folder
 from bottleneck.utils.arguments import Arguments, shown
+from bottleneck.utils.names import written
 from bottleneck.utils.text import one_line
 
 VIEWS_LIMIT = 20 * 10**9  # bytes
@@ -154,8 +155,7 @@ def finetune(
     if not (recipe is None or isinstance(recipe, Recipe)):
         raise TuningError(f"expected recipe to be a bottleneck.Recipe, got {shown(recipe)}")
     images, begin, runs = as_images(images), check.text("begin", begin), check.path("runs", runs)
-    head = check.optional(check.path, "run", run.path if isinstance(run, Run) else run)
-    resume = check.optional(check.path, "resume", resume)
+    head, resume = (_name(check, *one) for one in (("run", run), ("resume", resume)))
     model, device = (check.optional(check.text, *one) for one in (("model", model), ("device", device)))
     views_limit, memory = check.whole("views_limit", views_limit), check.optional(check.whole, "memory", memory)
     if begin not in BEGINNINGS:
@@ -177,6 +177,15 @@ def finetune(
         with _left_tidy(path, new=resume is None and joined.rank == 0):
             tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
             return _tuned(setting, path, tell, progress, resumed=resume is not None, began=began)
+
+
+def _name(check: Arguments, option: str, value: "str | os.PathLike[str] | Run | None") -> str | None:
+    """Return how a run that a caller names is written: its name, or a path."""
+    if value is None:
+        return None
+    path = value.path if isinstance(value, Run) else value
+    check.path(option, path)
+    return written(path)
 
 
 def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, resumed: bool, began: float) -> Run:

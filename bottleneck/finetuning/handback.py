@@ -9,6 +9,7 @@ from bottleneck.errors import TuningError
 from bottleneck.heads.head import Head
 from bottleneck.heads.linear import LinearHead
 from bottleneck.runs import Run
+from bottleneck.utils.names import written
 
 _LARGEST_DIFFERENCE = 1e-4  # of a probability, between a network and the head that it was given
 
@@ -32,8 +33,8 @@ def why_not(run: Run) -> str | None:
     spec, head = run.card["spec"], run.card.get("head")
     if run.is_tuned:
         return (
-            f"{run.name} is fine-tuned already: extract with --weights {run.path}, fit a head on these features, and "
-            f"fine-tune that"
+            f"{run.name} is fine-tuned already: extract with --weights {written(run.path)}, fit a head on these "
+            f"features, and fine-tune that"
         )
     if run.card.get("params", {}).get("kernel", "linear") != "linear" or head == "knn":
         kind = "a head with an rbf kernel" if head == "svm" else f"a {head} head"

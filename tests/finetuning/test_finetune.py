@@ -511,7 +511,7 @@ def test_it_records_what_each_image_was_used_for(run, original):
 def test_its_backbone_gives_features_and_heads_that_do_not_boast(run, original):
     done = finetune(recipe=LEARNS, begin="weights")
     assert done.card["best_epoch"]
-    extracted = extract(original / "images", weights=done.name, engine="torch", precision="fp32")
+    extracted = extract(original / "images", weights=f"run:{done.name}", engine="torch", precision="fp32")
     assert extracted.store.spec.fingerprint == done.card["fingerprint"]
     assert extracted.store.spec.preprocessing.crop == 48
     with pytest.warns(BottleneckWarning, match="flatters every head"):
@@ -604,8 +604,8 @@ def test_time_is_told(home):
 
 def test_compare_takes_it_as_a_row_with_the_head_that_it_has(run):
     done = finetune(recipe=LEARNS, begin="weights")
-    found = compare(models=[run.card["model"] + "@none", done.name], heads=["centroid"], learning_curve=True)
-    tuned = next(row for row in found.rows if row.model == done.name)
+    found = compare(models=[run.card["model"] + "@none", f"run:{done.name}"], heads=["centroid"], learning_curve=True)
+    tuned = next(row for row in found.rows if row.model == f"run:{done.name}")
     assert (tuned.head, tuned.cv_spread, tuned.cv_accuracy) == ("finetuned", None, done.score)
     assert tuned.accuracy == done.metrics["accuracy"]
     assert {row.verdict for row in found.rows} <= {"best", "not told apart", "worse", "better"}
@@ -616,7 +616,7 @@ def test_compare_leaves_out_one_of_other_splits(run, original):
     done = finetune(recipe=replace(SHORT, epochs=1))
     fewer = scan(original / "images").subset(range(40))
     with pytest.raises(HeadError, match="fine-tuned on other images, labels or splits"):
-        compare(fewer, models=[done.name])
+        compare(fewer, models=[f"run:{done.name}"])
 
 
 def test_a_hand_back_that_is_kept_asks_for_the_network_as_it_was(run, original):
@@ -625,7 +625,7 @@ def test_a_hand_back_that_is_kept_asks_for_the_network_as_it_was(run, original):
     assert not done.card["own_weights"]
     assert done.card["fingerprint"] == run.card["fingerprint"]
     predict(original / "images" / "test", run=done)
-    extract(original / "images", weights=done.name, engine="torch", precision="fp32")
+    extract(original / "images", weights=f"run:{done.name}", engine="torch", precision="fp32")
     assert FeatureCache("cache").stores()[0].asked().weights == "none"
     assert fit(head="centroid").score == pytest.approx(fit(head="centroid").cv_accuracy)  # and no warning
 

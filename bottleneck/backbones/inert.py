@@ -1,0 +1,115 @@
+"""What a pickle names and describes, as values that do nothing."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from bottleneck.errors import ModelError
+
+_STORAGES = {
+    f"{name}Storage": dtype
+    for name, dtype in {
+        "Double": torch.float64,
+        "Float": torch.float32,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+        "ComplexDouble": torch.complex128,
+        "ComplexFloat": torch.complex64,
+        "Untyped": torch.uint8,
+    }.items()
+}
+
+# What plain data of the standard library, which has many ways to run a program, calls.
+_PLAIN_MODULES = {
+    "argparse", "collections", "copyreg", "datetime", "decimal", "enum", "fractions", "functools", "numbers", "pathlib",
+    "types", "typing", "uuid", "zoneinfo",
+}  # fmt: skip
+_PLAIN_BUILTINS = {
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "getattr", "int", "list", "object", "range",
+    "set", "slice", "str", "tuple", "type",
+}  # fmt: skip
+_PLAIN_PACKAGES = {"numpy", "pandas", "torch"}
+
+
+class HoldsCode(ModelError):
+    """A checkpoint calls something that is no class of plain data, and whose name is the message; it was not called."""
+
+
+class Name(NamedTuple):
+    """A class or a function that a pickle names."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The type of numbers that a class of storages, or a dtype, stands for."""
+        if self.module.partition(".")[0] != "torch":
+            return None
+        found = _STORAGES.get(self.name) or (getattr(torch, self.name, None) if self.module == "torch" else None)
+        return found if isinstance(found, torch.dtype) else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether plain data may call it: it is the class of something, by the habit of its first letter."""
+        package = self.module.partition(".")[0]
+        if self.module == "builtins":
+            return self.name in _PLAIN_BUILTINS
+        if self == ("_codecs", "encode"):  # how bytes are written in old protocols
+            return True
+        if "." in self.name:  # a method
+            return False
+        if package in sys.stdlib_module_names and package != "__main__":
+            return package in _PLAIN_MODULES  # pathlib._local of Python 3.13 is pathlib
+        return package in _PLAIN_PACKAGES or self.name[:1] != self.name[:1].lower()
+
+
+class Inert(dict[Any, Any]):
+    """Stands for an instance of a class that is not loaded: its items and its state.
+
+    Parameters
+    ----------
+    kind : Name
+        Of the class.
+    items : mapping
+    """
+
+    def __init__(self, kind: Any, items: Any = ()) -> None:
+        super().__init__(items)
+        self.kind = kind
+        self.state: Any = None
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key
+    __eq__ = object.__eq__
+
+
+@dataclass(eq=False)
+class Unread:
+    """A tensor that has not been read yet.
+
+    Parameters
+    ----------
+    storage : object
+        What `Place` gave.
+    dtype : torch.dtype
+    offset : int
+    shape, stride : tuple of int
+        In numbers, as torch counts them.
+    """
+
+    storage: Any
+    dtype: torch.dtype
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
