@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+from bottleneck.backbones.first_use import check_first_use
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall, remember_spec
@@ -202,6 +203,8 @@ class Pending:
             from bottleneck.backbones.registry import load
 
             backbone = load(self._request)
+        if backbone.whole:
+            check_first_use(backbone.whole.published, self._cache.root)
         self.built, self.restored = True, backbone.restored
         remember_spec(self._request, backbone.spec, self._cache.root)
         return backbone

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from bottleneck.backbones.downloads import Published
 from bottleneck.backbones.placing import Rename
 from bottleneck.backbones.restore import Restored
 from bottleneck.backbones.spec import Spec
@@ -36,6 +37,8 @@ class Whole:
         Gives the tensors of files in other forms the network's names.
     remarks : tuple of str
         What the user should know of how a weights file was taken.
+    published : Published, optional
+        The file that others publish, where the weights are from one.
     """
 
     network: nn.Module
@@ -48,6 +51,7 @@ class Whole:
     transform_input: bool = False
     rename: Rename | None = None
     remarks: tuple[str, ...] = ()
+    published: Published | None = None
 
 
 @dataclass(frozen=True)

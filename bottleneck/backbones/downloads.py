@@ -1,10 +1,11 @@
-"""What torchvision and timm download, and keep on this machine: its hashes, and what to say when it is out of reach."""
+"""Weights that torchvision and timm publish: how they are fetched, and proven by their hash."""
 
 import contextlib
 import http.client
 import re
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.errors import ModelError, WeightsUnavailable
@@ -14,23 +15,66 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # of torch.hub: the first digit
 _PATIENCE = 10.0  # seconds
 
 
-def check_kept(file: Path, wanted: str) -> None:
-    """Check the hash of a file that an earlier download has left: its makers look at it only when they fetch it.
+@dataclass(frozen=True)
+class Published:
+    """A file of published weights that was used.
+
+    Parameters
+    ----------
+    name : str
+        By which it is published: of a file, or ``repository/file`` of the hub.
+    sha256 : str
+        Of all its bytes.
+    """
+
+    name: str
+    sha256: str
+
+
+def fetch(url: str, file: Path, *, hashed: bool) -> None:
+    """Download a file to where torch keeps those it downloads, with its progress; its beginning of a hash is checked.
+
+    Raises
+    ------
+    OSError, RuntimeError
+        If it cannot be fetched, or has another hash.
+    """
+    from torch.hub import download_url_to_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    wanted = HASH_IN_NAME.search(file.name) if hashed else None
+    download_url_to_file(url, str(file), wanted[1] if wanted else None, progress=True)
+
+
+def check_kept(file: Path, wanted: str) -> str:
+    """Check the hash of a file that a download has left: its makers look at it only when they fetch it.
 
     Parameters
     ----------
     file : Path
         Nothing is done where there is none.
     wanted : str
-        The first digits of its SHA-256, hexadecimal.
+        The first digits of its SHA-256, hexadecimal, or all of them; nothing where none are known.
+
+    Returns
+    -------
+    str
+        Its SHA-256; nothing where there is no file.
 
     Raises
     ------
     ModelError
-        If the file has another hash.
+        If the file has another hash, or cannot be read.
     """
-    if file.is_file() and not file_sha256(file).startswith(wanted):
+    if not file.is_file():
+        return ""
+    try:
+        found = file_sha256(file)
+    except OSError as error:
+        raise ModelError(f"expected weights in {file}, cannot read them: {error.strerror or error}") from error
+    if not found.startswith(wanted):
         raise ModelError(f"expected weights whose SHA-256 begins with {wanted} in {file}, found others: delete it")
+    return found
 
 
 def check_reachable(wanted: str, url: str, tag: str = "") -> None:

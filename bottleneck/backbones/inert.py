@@ -90,6 +90,9 @@ class Inert(dict[Any, Any]):
         self.kind = kind
         self.state: Any = None
 
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"
+
     __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key
     __eq__ = object.__eq__
 

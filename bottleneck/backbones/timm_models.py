@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import Whole, replace
 from bottleneck.backbones.cut import prefix_tokens
-from bottleneck.backbones.downloads import first_line
+from bottleneck.backbones.downloads import Published, first_line
 from bottleneck.backbones.packages import timm
 from bottleneck.backbones.placing import Rename
 from bottleneck.backbones.pooling import layout_of, pooled
@@ -82,7 +82,8 @@ def build(request: Request) -> Whole:
     if request.crop and config["fixed_input_size"] and request.crop != preprocessing.crop:
         sized["img_size"] = request.crop
     full_name = f"{name}.{tag}" if tag else name
-    network: Any = _created(full_name, config, request, sized)
+    network: Any
+    network, published = _created(full_name, config, request, sized)
     known = tuple(network.state_dict())
     classifiers = _classifiers(network)
     if not hasattr(network, "get_classifier"):
@@ -107,6 +108,7 @@ def build(request: Request) -> Whole:
         preprocessing=preprocessing,
         known=known,
         rename=renamer(network),
+        published=published,
     )
 
 
@@ -155,14 +157,16 @@ def _chosen(request: Request) -> tuple[str, str]:
     return name, request.weights
 
 
-def _created(name: str, config: dict[str, Any], request: Request, sized: dict[str, Any]) -> nn.Module:
+def _created(
+    name: str, config: dict[str, Any], request: Request, sized: dict[str, Any]
+) -> tuple[nn.Module, Published | None]:
     if sized:
         _check_size(name, sized)
     if request.random or request.file:
-        network: nn.Module = timm.create_model(name, pretrained=False, **sized)
-    else:
-        network = pretrained(name, config, sized)
-    return network.eval()
+        random: nn.Module = timm.create_model(name, pretrained=False, **sized)
+        return random.eval(), None
+    network, published = pretrained(name, config, sized)
+    return network.eval(), published
 
 
 def _check_size(name: str, sized: dict[str, Any]) -> None:

@@ -2,17 +2,26 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
 from bottleneck.backbones.catalogue import HUB_FILES, no_such_tag
-from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, check_reachable, first_line
+from bottleneck.backbones.downloads import (
+    HASH_IN_NAME,
+    Published,
+    check_kept,
+    check_reachable,
+    fetch,
+    first_line,
+    unreachable,
+)
 from bottleneck.backbones.packages import timm
 from bottleneck.backbones.request import TIMM
 from bottleneck.backbones.weights import read_checkpoint
@@ -68,8 +77,8 @@ def _checkpoint(name: str) -> str:
     return str(Path(torch.hub.get_dir()) / "checkpoints" / name)
 
 
-def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> nn.Module:
-    """Build a network with the weights that timm has kept, or fetches, of one tag.
+def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> tuple[nn.Module, Published]:
+    """Build a network with the weights that timm has kept, or that are fetched, of one tag.
 
     Parameters
     ----------
@@ -80,43 +89,24 @@ def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> nn.M
     sized : dict
         Arguments for images of another size.
 
+    Returns
+    -------
+    nn.Module, Published
+
     Raises
     ------
     WeightsUnavailable
         If there are none, or they cannot be fetched.
     ModelError
-        If what is kept is damaged, or of another network.
+        If they are damaged, or of another network.
     """
     if not (config["hf_hub_id"] or config["url"]):
         raise WeightsUnavailable(
             f"timm has no weights of {TIMM}{name}: use --weights PATH, or --weights none for random weights"
         )
-    found = kept(config)
-    if found:
-        return _from_kept(name, found, sized)
-    address, files, repository = where(config)
-    full_name = f"{TIMM}{config['architecture']}" + (f".{config['tag']}" if config["tag"] else "")
-    wanted = f"{files[0]}, the weights of {full_name}"
-    check_reachable(wanted, hf_hub_url(repository, files[0]) if repository else address, full_name)
-    try:
-        with _download_settings(hashed=bool(repository or _hash_in(files[0]))):
-            network: nn.Module = timm.create_model(name, pretrained=True, **sized)
-    except MemoryError:
-        raise
-    except Exception as error:  # of httpx, the hub, safetensors, torch: a broken line, a page that is no file
-        raise WeightsUnavailable(
-            f"{address} did not give {wanted}: {first_line(error)}. Fetch that file by other means and name it with "
-            f"--model {full_name} --weights PATH"
-        ) from error
-    found = kept(config)
-    if found:
-        _check_hash(found)
-    return network
-
-
-def _from_kept(name: str, file: Path, sized: dict[str, Any]) -> nn.Module:
-    """Build a network with the weights of a file that is here, without asking anybody."""
-    _check_hash(file)
+    file = kept(config) or _fetched(config)
+    _, _, repository = where(config)
+    published = Published(f"{repository}/{file.name}" if repository else file.name, _proven(file))
     overlay = {"state_dict": read_checkpoint(file).tensors}
     try:
         network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
@@ -124,30 +114,66 @@ def _from_kept(name: str, file: Path, sized: dict[str, Any]) -> nn.Module:
         raise ModelError(
             f"expected the weights of {TIMM}{name} in {file.resolve()}, found others: {first_line(error)}. Delete it"
         ) from error
-    return network
+    return network, published
+
+
+def _fetched(config: dict[str, Any]) -> Path:
+    """Download the file of some weights to where timm keeps it; it is not read.
+
+    Raises
+    ------
+    WeightsUnavailable
+        If that is not possible.
+    """
+    address, files, repository = where(config)
+    full_name = f"{TIMM}{config['architecture']}" + (f".{config['tag']}" if config["tag"] else "")
+    wanted = f"{files[0]}, the weights of {full_name}"
+    if repository and constants.HF_HUB_OFFLINE:
+        raise unreachable(wanted, address, OSError("HF_HUB_OFFLINE is set"), full_name)
+    check_reachable(wanted, hf_hub_url(repository, files[0]) if repository else address, full_name)
+    try:
+        if repository:
+            return _from_hub(repository, files)
+        file = Path(_checkpoint(files[0]))
+        fetch(address, file, hashed=bool(_hash_in(files[0])))
+        return file
+    except MemoryError:
+        raise
+    except Exception as error:  # of httpx, the hub, urllib: a broken line, a page that is no file
+        raise WeightsUnavailable(
+            f"{address} did not give {wanted}: {first_line(error)}. Fetch that file by other means and name it with "
+            f"--model {full_name} --weights PATH"
+        ) from error
+
+
+def _from_hub(repository: str, files: list[str]) -> Path:
+    """Download the first file that a repository has, with the hub's own client and into its own cache."""
+    *others, last = files
+    with _without_telemetry():
+        for name in others:
+            with suppress(EntryNotFoundError):
+                return Path(hf_hub_download(repository, name))
+        return Path(hf_hub_download(repository, last))
 
 
 @contextmanager
-def _download_settings(*, hashed: bool) -> Iterator[None]:
-    """Let timm show its progress and check the hash that a file has in its name, while it downloads."""
-    settings = getattr(timm.models, "_builder", None)  # which has setters only; both are off unless somebody set them
-    before = [getattr(settings, name, False) for name in ("_DOWNLOAD_PROGRESS", "_CHECK_HASH")]
-    timm.models.set_pretrained_download_progress(True)
-    timm.models.set_pretrained_check_hash(hashed)
+def _without_telemetry() -> Iterator[None]:
+    """Keep the hub's client from asking for a list of programs, and from telling which one this is and what it has.
+
+    ``HF_HUB_DISABLE_TELEMETRY`` is its switch, a variable that is read when the package is imported.
+    """
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     try:
         yield
     finally:
-        timm.models.set_pretrained_download_progress(before[0])
-        timm.models.set_pretrained_check_hash(before[1])
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
-def _check_hash(file: Path) -> None:
-    """Prove a kept file: the hub's cache calls it by its SHA-256, other addresses give its beginning."""
+def _proven(file: Path) -> str:
+    """Prove a file: the hub's cache calls it by its SHA-256, other addresses give its beginning. Return all of it."""
     blob = file.resolve()
-    if _SHA256.fullmatch(blob.name):
-        check_kept(blob, blob.name)
-    elif wanted := _hash_in(file.name):
-        check_kept(blob, wanted)
+    return check_kept(blob, blob.name if _SHA256.fullmatch(blob.name) else _hash_in(file.name))
 
 
 def _hash_in(name: str) -> str:

@@ -30,7 +30,7 @@ _DIRECTORY = 8 << 20  # bytes of an archive's list of members; a network of 20,0
 _OTHER_ORDER = f"expected the byte order of this machine, {sys.byteorder}, found the other"
 _SHORT = 64  # bytes
 _NOT_TORCHS = "it is no file that torch.save has written"
-_PARTS = 1_000_000  # of a network that was saved whole
+_PARTS = 200_000  # of a network that was saved whole
 
 
 @dataclass

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import Whole, replace
-from bottleneck.backbones.downloads import HASH_IN_NAME, check_kept, first_line, unreachable
+from bottleneck.backbones.downloads import HASH_IN_NAME, Published, check_kept, fetch, first_line, unreachable
 from bottleneck.backbones.packages import torchvision
 from bottleneck.backbones.pooling import Layout, pooled
 from bottleneck.backbones.request import Request, no_such_weights
 from bottleneck.backbones.tuned import read_tuned
-from bottleneck.backbones.weights import Tensors
+from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.files import file_sha256
 from bottleneck.images.preprocessing import Preprocessing
 
+_SLOW_TO_INITIALISE = ("googlenet", "inception_v3")
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training uses
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
 
@@ -54,7 +55,8 @@ def build(request: Request) -> Whole:
     preprocessing = preprocessing_of(entry)
     size = request.crop or preprocessing.crop_size[0]
     official = not request.random and not request.file
-    network = _fetched(request, entry, size) if official else _random(request.model, size)
+    network = _random(request.model, size, initialised=not official)
+    published = _fill(network, request, entry) if official else None
     if hasattr(network, "transform_input"):
         setattr(network, "transform_input", True)  # noqa: B010 - to mypy, attributes of a Module are tensors
     known = tuple(network.state_dict())
@@ -76,6 +78,7 @@ def build(request: Request) -> Whole:
         transform_input=bool(getattr(network, "transform_input", False)),
         rename=lambda tensors: _renamed(network, tensors),
         remarks=remarks,
+        published=published,
     )
 
 
@@ -119,12 +122,15 @@ def _entry_of_file(path: Path, known: list[Any]) -> tuple[Any, tuple[str, ...]]:
     return known[0], ((f"images are prepared as for {known[0].name}",) if several else ())
 
 
-def _random(model: str, size: int) -> nn.Module:
+def _random(model: str, size: int, *, initialised: bool = True) -> nn.Module:
+    options = _sized(model, size)
+    if not initialised and model in _SLOW_TO_INITIALISE:
+        options["init_weights"] = False
     with warnings.catch_warnings():
         # Inception and GoogLeNet announce a change of their random weights, which no version has made yet.
         warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)
         try:
-            network: nn.Module = torchvision.models.get_model(model, weights=None, **_sized(model, size))
+            network: nn.Module = torchvision.models.get_model(model, weights=None, **options)
         except NotImplementedError:  # on the meta device
             raise
         except (ValueError, RuntimeError, AssertionError) as error:
@@ -139,24 +145,26 @@ def _sized(model: str, size: int) -> dict[str, Any]:
     return {"input_size": (size, size)} if model.startswith("maxvit") else {}
 
 
-def _fetched(request: Request, entry: Any, size: int) -> nn.Module:
-    """Build the network with the weights from torchvision's own cache or address, hash checked."""
+def _fill(network: nn.Module, request: Request, entry: Any) -> Published:
+    """Give a network the weights from torchvision's own cache or address, hash checked."""
     name = file_name(entry)
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
     wanted = HASH_IN_NAME.search(name)
-    if wanted:
-        check_kept(kept, wanted[1])
+    if not file.is_file():
+        try:
+            fetch(entry.url, file, hashed=True)
+        except OSError as error:  # URLError is one
+            raise unreachable(f"{name}, the weights {entry} of {request.model}", entry.url, error) from error
+        except RuntimeError as error:  # the hash in the file's name does not match
+            raise WeightsUnavailable(f"{entry.url} did not give {name}: {error}") from error
+    published = Published(name, check_kept(file, wanted[1] if wanted else ""))
     try:
-        if size == preprocessing_of(entry).crop_size[0] or not _sized(request.model, size):
-            network: nn.Module = torchvision.models.get_model(request.model, weights=entry)
-        else:
-            network = _random(request.model, size)
-            network.load_state_dict(_renamed(network, entry.get_state_dict(progress=True, check_hash=True)))
-    except OSError as error:  # URLError is one
-        raise unreachable(f"{name}, the weights {entry} of {request.model}", entry.url, error) from error
-    except RuntimeError as error:  # torch.hub: the hash in the file's name does not match
-        raise WeightsUnavailable(f"{entry.url} did not give {name}: {error}") from error
-    return network.eval()
+        network.load_state_dict(_renamed(network, read_checkpoint(file).tensors))
+    except RuntimeError as error:
+        raise ModelError(
+            f"expected the weights {entry} of {request.model} in {file}, found others: {first_line(error)}. Delete it"
+        ) from error
+    return published
 
 
 def _renamed(network: nn.Module, tensors: Tensors) -> Tensors:

@@ -256,6 +256,8 @@ class _Machine:
 
     def _instance(self, kind: Any, arguments: Any) -> Inert:
         """Return an instance, with the items that a dictionary is made of; other arguments are passed over."""
+        if not isinstance(kind, Name):
+            raise ValueError("expected the class of an instance, found something else")
         self._spend(_CONTAINER)
         items = arguments[0] if isinstance(arguments, tuple | list) and arguments else ()
         if not isinstance(items, dict | list | tuple):

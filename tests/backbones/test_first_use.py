@@ -1,0 +1,64 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from bottleneck import extract
+from bottleneck.backbones.downloads import Published
+from bottleneck.backbones.first_use import FILE, check_first_use
+from bottleneck.errors import ModelError
+
+A, B = "a" * 64, "b" * 64
+
+
+def test_the_hash_of_the_first_use_is_kept_and_another_is_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        check_first_use(Published("x-12345678.pth", A), tmp_path)
+    check_first_use(Published("timm/x/model.safetensors", B), tmp_path)
+    with pytest.raises(ModelError, match=rf"x-12345678.pth that were used first .*{A}; found {B}.*delete .*{FILE}"):
+        check_first_use(Published("x-12345678.pth", B), tmp_path)
+    assert json.loads((tmp_path / FILE).read_text()) == {"x-12345678.pth": A, "timm/x/model.safetensors": B}
+
+
+def test_each_cache_has_its_own(tmp_path: Path) -> None:
+    check_first_use(Published("x", A), tmp_path / "one")
+    check_first_use(Published("x", B), tmp_path / "two")
+
+
+def test_other_weights_are_not_kept(tmp_path: Path) -> None:
+    check_first_use(None, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("found", ["", "[]", "5", '{"x": 5}', '{"x": "A"}', '{"x": null}', "[" * 100_000, '{"x": {}}'])
+def test_a_memo_that_is_damaged_is_none(tmp_path: Path, found: str) -> None:
+    (tmp_path / FILE).write_text(found)
+    check_first_use(Published("x", A), tmp_path)
+    with pytest.raises(ModelError):
+        check_first_use(Published("x", B), tmp_path)
+
+
+def test_weights_that_changed_under_their_name_give_no_features(folder, tmp_path: Path, monkeypatch) -> None:
+    # As of a file that was made to have the same eight digits.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.value, "url", "http://127.0.0.1:9/s.pth")
+    kept = tmp_path / "torch" / "hub" / "checkpoints" / "s.pth"
+    kept.parent.mkdir(parents=True)
+    asked = {"model": "squeezenet1_1", "crop": 64, "resize": 64, "engine": "torch", "precision": "fp32"}
+    images = folder({"a.jpg": 1, "b.jpg": 2})
+
+    def keep(seed: int) -> None:
+        torch.manual_seed(seed)
+        torch.save(torchvision.models.squeezenet1_1().state_dict(), kept)
+
+    keep(1)
+    assert extract(images, **asked).computed == 2
+    keep(2)
+    assert extract(images, **asked).computed == 0  # the features that there are
+    folder({"c.jpg": 3})
+    with pytest.raises(ModelError, match=r"s\.pth that were used first"):
+        extract(images, **asked)
+    keep(1)
+    assert extract(images, **asked).computed == 1
