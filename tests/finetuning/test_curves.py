@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+import os
 import subprocess
 import sys
 
@@ -115,3 +116,52 @@ def test_matplotlib_is_imported_only_when_a_picture_is_drawn():
 def test_a_loss_of_nan_does_not_stop_the_picture():
     found = [*epochs(1), Epoch(number=2, train_loss=math.nan, train_accuracy=0.1, val_loss=math.nan, val_accuracy=0.1, lr=1.0, seconds=1.0)]  # fmt: skip  # noqa: E501
     assert picture(found, 1, "t", True).startswith(b"\x89PNG")
+
+
+DRAWN = """
+import hashlib, os, sys
+from bottleneck.finetuning.curves import picture
+from bottleneck.finetuning.progress import Epoch
+e = [Epoch(number=0, train_loss=None, train_accuracy=None, val_loss=1., val_accuracy=.5, lr=0., seconds=0.)]
+before = dict(os.environ)
+print(hashlib.sha256(picture(e, 0, 't', True)).hexdigest())
+assert dict(os.environ) == before
+import matplotlib
+print(matplotlib.rcParams["lines.linewidth"])
+"""
+
+
+def drawn(folder, home, **environment):
+    home.mkdir(exist_ok=True)
+    gone = ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+    kept = {name: value for name, value in os.environ.items() if name not in gone}
+    environment = {**kept, "HOME": str(home), "USERPROFILE": str(home), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    done = subprocess.run([sys.executable, "-c", DRAWN], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_nothing_is_written_into_the_home_and_what_a_strangers_folder_says_is_not_drawn(tmp_path):
+    plain, _ = drawn(tmp_path, tmp_path / "home")
+    assert list((tmp_path / "home").rglob("*")) == []
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "matplotlibrc").write_text("text.usetex: True\nsavefig.dpi: 7\nlines.linewidth: 40\n")
+    assert drawn(folder, tmp_path / "home")[0] == plain
+    assert list((tmp_path / "home").rglob("*")) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the folders of Linux")
+def test_settings_of_the_user_stay_those_of_the_process(tmp_path):
+    settings = tmp_path / "home" / ".config" / "matplotlib" / "matplotlibrc"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("lines.linewidth: 4\n")
+    _, width = drawn(tmp_path, tmp_path / "home")
+    assert float(width) == 4
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == [settings]
+
+
+def test_a_folder_that_the_user_has_named_for_it_is_used(tmp_path):
+    drawn(tmp_path, tmp_path / "home", MPLCONFIGDIR=str(tmp_path / "named"))
+    assert list((tmp_path / "home").rglob("*")) == []
+    assert list((tmp_path / "named").iterdir())

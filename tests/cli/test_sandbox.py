@@ -1,0 +1,165 @@
+"""Every command connects to nothing, and writes nothing but the cache, runs, its outputs and the temporary folder."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from bottleneck.cli.main import cli
+from tests.conftest import photo, write
+from tests.sandbox import CHECKOUT, Done, Sandbox, apart, traced
+
+SMALL = "--model mobilenet_v3_small --weights none --precision fp32 --crop 64 --resize 64"
+OUTPUTS = ("cache", "other", "runs", "demo", "found.csv", "board.json", "features.npz")
+
+# In the order in which they are run, in one folder. A command without a line here fails `test_every_command_is_here`.
+COMMANDS = {
+    "extract": f"extract photos --engine torch {SMALL}",
+    "extract, into another cache": f"extract photos/val --no-labels --cache other --engine torch {SMALL}",
+    "fit": "fit --head logistic",
+    "predict": "predict photos/val --out found.csv",
+    "evaluate": "evaluate photos/val",
+    "compare": "compare --heads logistic,centroid --out board.json",
+    "finetune": "finetune --last 0 --epochs 1 --batch-size 4",
+    "finetune, resumed": "finetune --resume",
+    "cache info": "cache info",
+    "cache verify": "cache verify",
+    "cache merge": "cache merge other",
+    "cache compact": "cache compact",
+    "cache export": "cache export --out features.npz",
+    "cache gc": "cache gc --days 0",
+    "models": "models resnet18",
+    "inspect": "inspect mobilenet_v3_small",
+    "cache rm": "cache rm features/mobilenet_v3_small",
+    "demo": "demo",
+}
+FEWER_DIGITS = """
+import bottleneck.demo.digits as digits
+every = digits.load_digits()
+every.images, every.target = every.images[:60], every.target[:60]
+digits.load_digits = lambda: every
+"""
+FAILING = ("finetune, resumed",)  # nothing is to be resumed
+
+
+def leaves(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, (*before, name))
+        else:
+            yield " ".join((*before, name))
+
+
+def test_every_command_is_here() -> None:
+    assert {name.partition(",")[0] for name in COMMANDS} == set(leaves(cli))
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    made = Sandbox(tmp_path_factory.mktemp("sandbox"), OUTPUTS)
+    for number in range(24):
+        part, label = ("train", "val")[number % 3 == 2], "ab"[number % 2]
+        write(made.here / "photos" / part / label / f"{number}.jpg", photo(number))
+    return made
+
+
+@pytest.fixture(scope="module")
+def done(sandbox: Sandbox) -> dict[str, Done]:
+    """Run all commands, one after the other."""
+    return sandbox.commands({name: words.split() for name, words in COMMANDS.items()}, FEWER_DIGITS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_stays_where_it_is_told(done: dict[str, Done], name: str) -> None:
+    assert done[name].code == (name in FAILING), done[name].err
+    assert done[name].offences == ()
+
+
+@pytest.mark.slow
+def test_nothing_else_is_on_the_disk_and_native_code_stays_there_too(done: dict[str, Done]) -> None:
+    assert done[""].offences == ()
+
+
+@pytest.mark.slow
+def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
+    pytest.importorskip("bottleneck.engines.openvino_engine", exc_type=ImportError)
+    sandbox = Sandbox(tmp_path, OUTPUTS)
+    write(sandbox.here / "photos" / "a.jpg", photo(1))
+    asked = ["extract", "photos", "--engine", "openvino", *SMALL.split(), "--json"]
+    converted = sandbox.run("-m", "bottleneck", *asked)  # in a process of its own, in which it is imported first
+    write(sandbox.here / "photos" / "b.jpg", photo(2))
+    kept = sandbox.run("-m", "bottleneck", *asked)
+    for found in (converted, kept):
+        assert found.code == 0, found.err
+        assert "openvino" in json.loads(found.out)["engine"]
+        assert found.offences == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "bottleneck", "--help"],
+        [str(CHECKOUT / "cli.py"), "--version"],
+        ["-c", "import bottleneck"],
+        ["-c", "import bottleneck; [getattr(bottleneck, name) for name in bottleneck.__all__]"],
+    ],
+    ids=["module", "checkout", "import", "all that is public"],
+)
+def test_starting_and_importing_writes_nothing(tmp_path: Path, words: list[str]) -> None:
+    found = Sandbox(tmp_path, OUTPUTS).run(*words)
+    assert found.code == 0, found.err
+    assert found.offences == ()
+
+
+# --- the sandbox itself -------------------------------------------------------------------------------------------
+
+LEAKS = {
+    "a connection": "import socket; socket.socket().connect_ex(('127.0.0.1', 9))",
+    "a name": "import socket, contextlib\nwith contextlib.suppress(OSError): socket.getaddrinfo('example.invalid', 80)",
+    "a datagram": (
+        "import socket, contextlib\nwith contextlib.suppress(OSError):\n"
+        " socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))"
+    ),
+    "a file in the home": "import pathlib; (pathlib.Path.home() / 'x').write_text('')",
+    "a file that is deleted again": "import pathlib; one = pathlib.Path.home() / 'x'; one.write_text(''); one.unlink()",
+    "a folder in the home": "import os; os.makedirs(os.path.expanduser('~/.cache/x'))",
+    "a file here": "open('x', 'w').close()",
+    "a file of the user's": "open('photos', 'a').write('x')",
+    "a child's": "import subprocess, sys; subprocess.run([sys.executable, '-c', \"open('/var/tmp/sandbox', 'w')\"])",
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_leak_is_seen(tmp_path: Path, leak: str) -> None:
+    sandbox = Sandbox(tmp_path, OUTPUTS)
+    (sandbox.here / "photos").write_text("mine")
+    assert sandbox.run("-c", LEAKS[leak], trace=False).offences
+    Path("/var/tmp/sandbox").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "code", ["open('cache', 'w')", "import tempfile; tempfile.TemporaryFile()", "open('/dev/null', 'w')"]
+)
+def test_what_is_allowed_is_no_leak(tmp_path: Path, code: str) -> None:
+    assert Sandbox(tmp_path, OUTPUTS).run("-c", code).offences == ()
+
+
+@pytest.mark.skipif(not traced(), reason="needs strace")
+def test_a_leak_of_native_code_is_seen(tmp_path: Path) -> None:
+    libc = "import ctypes, os; libc = ctypes.CDLL(None); "
+    sandbox = Sandbox(tmp_path, OUTPUTS)
+    assert sandbox.run("-c", f"{libc}libc.mkdir(os.fsencode(os.environ['HOME'] + '/x'), 0o700)").offences
+    (sandbox.home / "x").rmdir()
+    code = "import socket; address = b'\\x02\\0\\0\\x09\\x7f\\0\\0\\x01' + bytes(8); "
+    code += f"{libc}libc.connect(socket.socket().fileno(), address, 16)"
+    assert any("AF_INET" in line for line in sandbox.run("-c", code).offences)
+
+
+@pytest.mark.skipif(not apart(), reason="the system allows no network of one's own")
+def test_there_is_no_way_out(tmp_path: Path) -> None:
+    code = "import socket; socket.socket().connect(('192.0.2.1', 80))"
+    found = Sandbox(tmp_path, OUTPUTS).run("-c", code)
+    assert "Network is unreachable" in found.err
