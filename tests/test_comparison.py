@@ -13,7 +13,7 @@ from bottleneck.cache.store import FeatureCache
 from bottleneck.comparison import compare
 from bottleneck.errors import BottleneckError, CacheError, HeadError, ImagesError, ModelError, SplitError
 from bottleneck.fitting import fit
-from bottleneck.gathering import request_of
+from bottleneck.gathering import _is_run, request_of
 from bottleneck.heads.curve import thinned
 from bottleneck.heads.folds import divide
 from bottleneck.images.dataset import Failure
@@ -241,3 +241,22 @@ def test_pretrained_features_of_ants_and_bees_beat_random_ones(hymenoptera):
     assert found.best.model == "efficientnet_lite0"
     assert found.best.accuracy >= 0.95
     assert [row.verdict for row in found.rows] == ["best", "worse", "worse"]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_run"),
+    [
+        ("run:x", True), ("runs/x", True), ("./resnet18", True), ("/runs/x", True), ("~/runs/x", True), ("./a@b", True),
+        ("resnet18", False), ("timm/resnet18", False), ("timm/resnet18.a1_in1k", False), ("resnet18@./w.pth", False),
+        ("resnet18@none", False), ("timm/resnet18@w/w.pth", False), ("./timm/resnet18", True),
+    ],
+)  # fmt: skip
+def test_a_model_is_no_folder_of_its_name(name, is_run):
+    assert _is_run(name) == is_run
+
+
+def test_a_run_that_is_named_as_a_model_would_be_is_told_how_to_be_written(tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="fine-tuned run of that name is written run:mine"):
+        compare("photos", models="mine")

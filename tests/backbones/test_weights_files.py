@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bottleneck.backbones.request import Request
-from bottleneck.backbones.weights_files import RecordedRequest, described
+from bottleneck.backbones.weights_files import RecordedRequest, asked_in, described, recorded_at
 from bottleneck.errors import ModelError
 from bottleneck.files import sha256_hex
 
@@ -139,3 +139,12 @@ def test_it_can_be_recorded_in_another_folder(project):
 
     assert value["weights_file"]["place"] == "../../../mine.pth"
     assert RecordedRequest(value, project / "cache" / "features" / "x").located().file == project / "mine.pth"
+
+
+@pytest.mark.parametrize(
+    "weights", ["~no-such-user/x", "~no-such-user.pth", "./a\0b", "x" * 5000 + ".pth", "/" + "b" * 300]
+)
+def test_a_strangers_request_for_a_path_that_cannot_be_is_none(tmp_path, weights):
+    value = {"model": "resnet18", "weights": weights, "seed": 0}
+    assert asked_in(value, tmp_path, (), "fp32") is None
+    assert recorded_at(value, tmp_path, tmp_path / "there") == value

@@ -399,3 +399,11 @@ def test_where_nobody_looks_a_name_stands_on_one_line(tmp_path):
     save_file({ODD: torch.zeros(512, 512, 3, 3)}, tmp_path / "w.safetensors")
 
     assert row(run("inspect", tmp_path / "w.safetensors")[0], ODD) == [ODD, "512x512x3x3", "float32"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/resnet18"])
+def test_a_model_is_inspected_whatever_file_is_called_so(name):
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_bytes(b"no checkpoint")
+    assert run_json("inspect", name)["model"] == name
+    assert "could not read them" in run("inspect", f"./{name}", code=1)[1]
