@@ -153,6 +153,7 @@ def extract(
     device: str | None = None,
     compile: bool = False,
     remember: bool = True,
+    rehash: bool = False,
     spec: Spec | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
@@ -183,6 +184,9 @@ def extract(
         process each; by default all CUDA devices do.
     remember : bool
         Whether these images become the default of later commands.
+    rehash : bool
+        Whether every file is read again, whatever is remembered of its digest; what is remembered is replaced. The
+        digests of a Dataset are given: scan it again.
     spec : Spec, optional
         That the features have, where a run says it: a weights file that is missing is then needed only for images
         without features.
@@ -239,6 +243,8 @@ def extract(
         if not trusted:
             check_request(request)
         found = chosen.survey(home.root, runs)
+        if check.flag("rehash", rehash):
+            found.forget()
         pending = Pending(request, home, own(wish), found, *trusted)
         memo = UndecodableMemo(home.root / "digests.sqlite")
         known = memo.load()

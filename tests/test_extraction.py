@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from bottleneck.cache.scans import load_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning, ImagesError, ModelError
 from bottleneck.images.decode import decode
+from bottleneck.images.digest import DigestMemo, signature
 from bottleneck.images.scan import scan
 from bottleneck.images.splits import Shares
 from tests.conftest import photo, write
@@ -49,6 +51,23 @@ def test_a_second_extraction_computes_nothing_and_writes_nothing(folder, tmp_pat
     done = extract(images)
     assert (done.computed, done.reused, done.engine) == (0, 10, None)
     assert snapshot(tmp_path) == before
+
+
+def test_rehash_finds_the_image_that_a_wrong_memo_hides(folder, monkeypatch):
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+    images = folder(CLASSES)
+    first = extract(images)
+    path, other = first.dataset.paths[:2]
+    memo, wrong = DigestMemo("cache/digests.sqlite"), first.dataset.digests[1].tobytes()
+    memo.remember([(path, signature(os.stat(path)), wrong, time.time())])
+    assert extract(images).dataset.digests[0].tobytes() == wrong
+
+    done = extract(images, rehash=True)
+
+    assert (done.computed, done.reused, done.copies) == (0, 10, 0)
+    assert np.array_equal(done.dataset.digests, first.dataset.digests)
+    assert np.array_equal(extract(images).dataset.digests, first.dataset.digests)
+    assert other in done.dataset.paths
 
 
 def test_a_second_extraction_does_not_import_torch(folder):

@@ -76,6 +76,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 @click.option("--compile", is_flag=True, help="Let torch compile the network first, which takes minutes.")
 @click.option("--max-pixels", type=Whole(1), help="Refuse larger images.  [default: 178956970]")
 @images_memory
+@click.option("--rehash", is_flag=True, help="Read every file again, whatever is remembered of its digest.")
 @click.option(
     "--max-failures",
     default="10%",

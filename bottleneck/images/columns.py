@@ -64,7 +64,7 @@ class Columns:
         """Return what `to_json` gave; what is no name is left out."""
         return cls(**{field.name: str(value[field.name]) for field in fields(cls) if value.get(field.name)})
 
-    def keywords(self) -> dict[str, str | None]:
+    def keywords(self) -> dict[str, Any]:
         """Return them as keyword arguments of `bottleneck.scan`."""
         return {f"{role}_column": name for role, name in asdict(self).items()}
 

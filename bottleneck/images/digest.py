@@ -1,4 +1,12 @@
-"""The name of an image is the SHA-256 of its bytes; a memo saves reading unchanged files again."""
+"""The name of an image is the SHA-256 of its bytes; a memo saves reading unchanged files again.
+
+A digest is remembered where any later change of the file would change its time stamps, as far as that can be known:
+both are older than the coarsest grain of a file system's clock (`FRESH_SECONDS`), by the clock that stamps the file
+(`bottleneck.images.clock.FileClock`), and no page was dirty when the file was read
+(`bottleneck.images.clock.written_back`). No signature shows who sets the clock back and writes within the same tick,
+who writes to the disk below the file system, or what a network file system has not yet told this machine.
+`DigestMemo.forget` makes the next command read again.
+"""
 
 import hashlib
 import os
@@ -10,13 +18,15 @@ from pathlib import Path
 
 from bottleneck.errors import ImageError
 from bottleneck.files import open_regular
+from bottleneck.images.clock import FileClock, written_back
 from bottleneck.images.memo import Memo
 
 LARGEST_FILE = 2 << 30  # bytes; no image of a size that can be decoded is larger
-FRESH_SECONDS = 2.0  # a file this young may change again within one tick of its clock
+FRESH_SECONDS = 2.0  # a file this young may change again within one tick of its clock, which is 2 s on FAT
 _PIECE = 1 << 20  # bytes that are hashed at once
 _DIGEST = 32  # bytes
-_ENTRY = struct.Struct(f"<4Q{_DIGEST}s")
+# Versions that wrote entries in little endian did not look for dirty pages: their entries match nothing.
+_ENTRY = struct.Struct(f">4Q{_DIGEST}s")
 _BITS = 2**64 - 1  # a time before 1970 is negative, and one after 2262 has more than 63 bits
 
 Signature = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
@@ -52,7 +62,7 @@ class ImageFile:
     def __init__(self, path: str | Path, largest: int = LARGEST_FILE) -> None:
         with _as_image_errors():
             self._file = open(path, "rb", buffering=0, opener=open_regular)  # noqa: SIM115
-            self.signature = signature(os.fstat(self._file.fileno()))
+            self.signature = signature(written_back(self._file.fileno()))
         self.size = self.signature[0]
         if self.size > largest:
             self._file.close()
@@ -185,6 +195,7 @@ class DigestMemo:
 
     def __init__(self, path: str | Path) -> None:
         self._memo = Memo(path, "digests_2")
+        self._clock = FileClock(Path(path).parent)
 
     @property
     def path(self) -> Path:
@@ -207,11 +218,22 @@ class DigestMemo:
                 found[path] = digest
         return found
 
+    def settles(self, path: str, found: Signature, when: float) -> bool:
+        """Whether a digest of the file may be remembered that was read at `when`, seconds since the epoch."""
+        return is_settled(found, when) and is_settled(found, when - self._clock.lag(path))
+
     def remember(self, read: Iterable[tuple[str, Signature, bytes, float]]) -> None:
         """Keep the digests of files (path, signature, digest, when read) that were settled when they were read."""
         self._memo.put(
-            (os.fsencode(path), _entry(found, digest)) for path, found, digest, now in read if is_settled(found, now)
+            (os.fsencode(path), _entry(found, digest))
+            for path, found, digest, when in read
+            if self.settles(path, found, when)
         )
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Recall none of these files until they are read again."""
+        known = self._memo.get([os.fsencode(path) for path in paths])
+        self._memo.put((key, b"") for key in known)
 
 
 def _entry(signature: Signature, digest: bytes) -> bytes:

@@ -32,6 +32,7 @@ def scan(
     split: str = "80/10/10",
     cache: str | os.PathLike[str] | None = "cache",
     exclude: Collection[str | os.PathLike[str]] = ("runs",),
+    rehash: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Find the images of a folder, a table, a single file or lists, and name each by its digest.
@@ -55,6 +56,8 @@ def scan(
         Where the memo of digests is kept; also never scanned. None for no memo.
     exclude : collection of paths
         Folders that are never scanned.
+    rehash : bool
+        Whether every file is read again, whatever is remembered of its digest; what is remembered is replaced.
     progress : callable, optional
         Called with a stage ("scan"), how many files are done, and how many there are.
 
@@ -84,6 +87,8 @@ def scan(
         found = survey(images, labels=bool(labels), shares=shares, cache=cache, exclude=exclude, columns=named)
     else:
         raise ImagesError(f"expected a path, paths or a table of images, got {type(images).__name__}")
+    if rehash:
+        found.forget()
     read_unknown(found, progress)
     dataset = found.dataset()
     if message := conflicts(dataset, "The card of a run lists them"):

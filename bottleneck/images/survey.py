@@ -10,7 +10,7 @@ from pathlib import Path
 from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure, torn_rows
-from bottleneck.images.digest import DigestMemo, Signature, is_settled, signature
+from bottleneck.images.digest import DigestMemo, Signature, signature
 from bottleneck.images.folders import Found, find_labelled, find_unlabelled
 from bottleneck.images.keys import as_digests
 from bottleneck.images.listing import Listing
@@ -69,11 +69,17 @@ class Survey:
         """Return the rows whose files must be read to know their digests."""
         return [row for row, digest in enumerate(self.digests) if digest is None and row not in self._failures]
 
+    def forget(self) -> None:
+        """Recall no digest: each file is read again, and what is remembered of it replaced."""
+        if self.memo:
+            self.memo.forget(os.path.abspath(path) for path in self.paths)
+            self.digests = [None] * len(self.paths)
+
     def learn(self, row: int, digest: bytes, found: Signature, when: float) -> None:
         """Take the digest of a file that was read at `when`, seconds since the epoch."""
         self.digests[row] = digest
         self._read.append((os.path.abspath(self.paths[row]), found, digest, when))
-        if not is_settled(found, when):
+        if self.memo and not self.memo.settles(self._read[-1][0], found, when):
             self._young.append(row)
         if len(self._read) >= _BATCH:
             self.save()
@@ -88,7 +94,7 @@ class Survey:
         statuses = dict(_signatures([found.paths[row] for row in self._young]))
         for row in self._young:
             path = found.paths[row]
-            if path in statuses and is_settled(statuses[path], now):
+            if self.memo and path in statuses and self.memo.settles(path, statuses[path], now):
                 part.add(path, found.labels[row], found.splits[row], found.groups[row])
         return Survey(self.source, part, self.shares, self.memo, [None] * len(part.paths), _told=self._told)
 

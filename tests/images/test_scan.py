@@ -11,6 +11,7 @@ import pytest
 from bottleneck.errors import BottleneckWarning, ImagesError
 from bottleneck.images import digest
 from bottleneck.images.dataset import Dataset, two_labels
+from bottleneck.images.digest import DigestMemo, signature
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
 from bottleneck.images.survey import survey
@@ -364,6 +365,22 @@ def test_a_link_to_the_folder_of_all_classes_does_not_warn(folder: Make) -> None
 
 
 # The memo
+
+
+@pytest.mark.usefixtures("settled")
+def test_rehash_reads_every_file_again_and_mends_the_memo(folder: Make, reads: list[str]) -> None:
+    root = animals(folder)
+    right = scan(root)
+    memo = DigestMemo("cache/digests.sqlite")
+    path = str(root / "cat" / "1.jpg")
+    memo.remember([(path, signature(os.stat(path)), bytes(32), time.time())])
+    assert scan(root).digests[0].tobytes() == bytes(32)
+    reads.clear()
+
+    assert hexadecimal(scan(root, rehash=True)) == hexadecimal(right)
+    assert len(reads) == 4
+    assert hexadecimal(scan(root)) == hexadecimal(right)
+    assert len(reads) == 4
 
 
 @pytest.mark.usefixtures("settled")

@@ -242,8 +242,9 @@ def test_young_files_are_surveyed_anew_and_the_others_are_not(root: Path, monkey
     found.save()
     assert recalled(found) == {"1.jpg": sha(1), "3.jpg": sha(3)}
     assert found.young().paths == []  # they still are too young
-    monkeypatch.setattr(time, "time", lambda: NOW)
-    part = found.young()
+    with monkeypatch.context() as patch:
+        patch.setattr(digest, "FRESH_SECONDS", -1.0)  # as if they had become old
+        part = found.young()
     assert part.paths == [found.paths[1], found.paths[3]]
     assert part.unknown() == [0, 1]
     learn(part, 0, 2)
@@ -252,6 +253,55 @@ def test_young_files_are_surveyed_anew_and_the_others_are_not(root: Path, monkey
     assert len(recalled(found)) == 4
     assert survey(root).unknown() == []
     assert part.young().paths == []
+
+
+def test_what_our_clock_alone_takes_for_old_stays_young(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = survey(root)
+    for row in range(4):
+        learn(found, row, row + 1, time.time())
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    assert found.young().paths == []
+
+
+# Nothing is recalled
+
+
+def test_a_survey_that_forgets_reads_all_and_replaces_what_was_remembered(root: Path) -> None:
+    found = survey(root)
+    for row in range(4):
+        learn(found, row, 9)  # wrong for good
+    found.save()
+    assert survey(root).digests == [sha(9)] * 4
+
+    found = survey(root)
+    found.forget()
+    assert found.unknown() == [0, 1, 2, 3]
+    assert recalled(found) == {}
+    learn(found, 0, 1)
+    found.save()
+    assert survey(root).digests == [sha(1), None, None, None]
+
+
+def test_what_is_forgotten_and_read_too_young_stays_forgotten(root: Path) -> None:
+    found = survey(root)
+    learn(found, 0, 9)
+    found.save()
+    found = survey(root)
+    found.forget()
+    read_unknown(found)  # all files are younger than two seconds
+    assert survey(root).digests == [None] * 4
+
+
+def test_forgetting_what_is_not_known_writes_nothing(root: Path) -> None:
+    survey(root).forget()
+    survey(root, cache=None).forget()
+    assert not Path("cache").exists()
+
+
+def test_a_dataset_forgets_nothing(root: Path) -> None:
+    found = Survey.of(scan(root))
+    found.forget()
+    assert found.unknown() == []
 
 
 def test_no_file_is_young_where_all_are_old_or_failed_or_unknown(root: Path) -> None:

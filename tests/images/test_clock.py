@@ -1,0 +1,228 @@
+import hashlib
+import mmap
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bottleneck.images import clock
+from bottleneck.images.clock import FileClock, written_back
+from bottleneck.images.digest import DigestMemo, Signature, digest_file, signature
+from bottleneck.images.scan import scan
+from tests.conftest import photo, write
+
+PAGE = 4096
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems stamp mapped files in other ways")
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> None:
+    if clock._in_memory(os.stat(tmp_path).st_dev):
+        pytest.skip("the temporary folder is in memory")
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        yield memory
+
+
+def stamped(monkeypatch: pytest.MonkeyPatch, behind: float) -> None:
+    """Let a probe have the time stamps of a clock that is `behind` that of this machine, in seconds."""
+    fstat = os.fstat
+
+    def behind_by(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        later = int(behind * 1e9)
+        values = (*found[:7], *(int(value - behind) for value in found[7:10]))
+        precise = {name: getattr(found, name) - later for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")}
+        return os.stat_result(values, precise)
+
+    monkeypatch.setattr(clock.os, "fstat", behind_by)
+
+
+# The clock of a file system
+
+
+def test_a_file_on_the_disk_of_this_machine_has_its_clock(tmp_path: Path, on_disk: None) -> None:
+    assert FileClock(tmp_path / "cache").lag(str(write(tmp_path / "a", b"a"))) == 0
+    assert os.listdir(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("behind", [0.5, 90.0, 86_400.0])
+def test_a_clock_that_is_behind_is_seen(
+    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, behind: float
+) -> None:
+    path = str(write(tmp_path / "a", b"a"))
+    stamped(monkeypatch, behind)
+
+    assert FileClock(tmp_path).lag(path) == pytest.approx(behind, abs=0.4)
+
+
+def test_a_clock_that_is_ahead_makes_files_look_young_and_is_not_trusted_the_less(
+    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write(tmp_path / "a", b"a"))
+    stamped(monkeypatch, -3600)
+
+    assert FileClock(tmp_path).lag(path) == 0
+
+
+def test_clocks_are_compared_again_after_a_while(
+    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, found = str(write(tmp_path / "a", b"a")), FileClock(tmp_path)
+    assert found.lag(path) == 0
+    stamped(monkeypatch, 600)
+    assert found.lag(path) == 0
+
+    monkeypatch.setattr(clock, "_LIFETIME", 0)
+
+    assert found.lag(path) == pytest.approx(600, abs=0.4)
+
+
+def test_of_another_file_system_the_clock_is_not_known(
+    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stat = str(write(tmp_path / "a", b"a")), os.stat
+
+    def elsewhere(name: object, **options: object) -> os.stat_result:
+        found = stat(name, **options)
+        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:])) if name == path else found
+
+    monkeypatch.setattr(clock.os, "stat", elsewhere)
+
+    assert FileClock(tmp_path).lag(path) == 30
+
+
+def test_where_nothing_can_be_written_the_clock_is_not_known(tmp_path: Path) -> None:
+    write(tmp_path / "file", b"")
+
+    assert FileClock(tmp_path / "file").lag(str(tmp_path / "file")) >= 30
+    assert FileClock(tmp_path).lag(str(tmp_path / "gone")) == 30
+    assert FileClock(tmp_path).lag("a\0b") == 30
+
+
+@linux
+def test_a_file_in_memory_is_never_settled() -> None:
+    if not os.path.isdir("/dev/shm") or not clock._in_memory(os.stat("/dev/shm").st_dev):
+        pytest.skip("no file system in memory at /dev/shm")
+
+    assert FileClock(Path("/dev/shm")).lag("/dev/shm") == float("inf")
+
+
+# What a memo may remember by it
+
+
+def remembered(folder: Path, path: Path, found: Signature, when: float) -> bool:
+    memo = DigestMemo(folder / "digests.sqlite")
+    memo.remember([(str(path), found, bytes(32), when)])
+    return bool(memo.lookup({str(path): found}))
+
+
+@pytest.mark.parametrize(("behind", "expected"), [(0.0, True), (1.9, True), (3.0, False), (3600.0, False)])
+def test_a_file_that_only_our_clock_takes_for_old_is_not_remembered(
+    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, behind: float, expected: bool
+) -> None:
+    path = write(tmp_path / "a", b"a")
+    found = signature(path.stat())
+    stamped(monkeypatch, behind)
+
+    assert remembered(tmp_path, path, found, found[2] / 1e9 + 4.5) is expected
+
+
+@pytest.mark.parametrize("grain", [10**7, 10**9, 2 * 10**9])
+def test_a_file_whose_last_change_may_be_in_the_same_tick_is_not_remembered(tmp_path: Path, grain: int) -> None:
+    path = write(tmp_path / "a", b"a")
+    size, _, changed, inode = signature(path.stat())
+    rounded = changed // grain * grain
+    found = (size, rounded, rounded, inode)
+
+    assert not remembered(tmp_path, path, found, (rounded + grain) / 1e9 - 0.001)
+
+
+# Pages of a memory map
+
+
+@linux
+def test_a_change_through_a_memory_map_is_always_a_new_signature(tmp_path: Path, on_disk: None) -> None:
+    path = write(tmp_path / "a", bytes(3 * PAGE))
+    with mapped(path) as memory:
+        memory[0] = 1  # the page is dirty, and takes the next change without a new time stamp
+        _, before, _ = digest_file(path)
+        _wait_for_a_tick(tmp_path)
+        memory[1] = 2
+
+        assert signature(path.stat()) != before
+
+
+@linux
+@pytest.mark.parametrize("place", [0, PAGE + 7, 3 * PAGE - 1])
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
+def test_any_page_is_clean_once_it_was_written_back(tmp_path: Path, on_disk: None, place: int, flags: int) -> None:
+    path = write(tmp_path / "a", bytes(3 * PAGE))
+    with mapped(path) as memory:
+        memory[place] = 1
+        descriptor = os.open(path, flags)
+        before = written_back(descriptor).st_mtime_ns
+        _wait_for_a_tick(tmp_path)
+        memory[place] = 2
+        after = os.fstat(descriptor).st_mtime_ns
+        os.close(descriptor)
+
+    assert after > before
+
+
+@linux
+def test_a_scan_sees_what_a_memory_map_changed_after_the_one_before(
+    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, folder: Callable[..., Path]
+) -> None:
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0)
+    root = folder({"a/0.jpg": photo(0) + bytes(2 * PAGE), "a/1.jpg": 1, "b/2.jpg": 2})
+    with mapped(root / "a" / "0.jpg") as memory:
+        memory[-1] = 1
+        _wait_for_a_tick(tmp_path)
+        scan(root)
+        _wait_for_a_tick(tmp_path)
+        memory[-2] = 1
+        found = scan(root)
+
+    row = found.paths.index(str(root / "a" / "0.jpg"))
+    assert found.digests[row].tobytes() == hashlib.sha256((root / "a" / "0.jpg").read_bytes()).digest()
+
+
+def test_a_file_that_was_not_changed_for_long_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(clock.os, "fsync", synced.append)
+    with open(write(tmp_path / "a", b"a"), "rb") as file:
+        written_back(file.fileno())
+        assert len(synced) == 1
+        now = time.time()
+        monkeypatch.setattr(clock.time, "time", lambda: now + 7200)
+        written_back(file.fileno())
+
+    assert len(synced) == 1
+
+
+def test_a_file_that_cannot_be_synced_is_read_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(clock.os, "fsync", refuse)
+
+    assert digest_file(write(tmp_path / "a", b"abc"))[0] == hashlib.sha256(b"abc").digest()
+
+
+def _wait_for_a_tick(folder: Path) -> None:
+    """Wait until a change has another time than one that was made before."""
+    probe = folder / "tick"
+    probe.write_bytes(b"")
+    begun = probe.stat().st_mtime_ns
+    while probe.stat().st_mtime_ns <= begun:
+        time.sleep(0.002)
+        probe.write_bytes(b"")
+    probe.unlink()
