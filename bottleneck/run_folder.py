@@ -9,12 +9,16 @@ from bottleneck.utils.owned import Layout, any_content, delete, json_with
 from bottleneck.utils.tree import Tree
 
 CHECKPOINT = "checkpoint"
-_CHECKPOINT: Layout = {r"state\.json": json_with("version", "tensors"), r"[0-9a-f]{64}\.safetensors": any_content}
+_CHECKPOINT: Layout = {
+    r"state\.json": json_with("version", "tensors"),
+    r"[0-9a-f]{64}(-[0-9a-f]{8}-\d+)?\.safetensors": any_content,
+}
 _RUN: Layout = {
     CHECKPOINT: _CHECKPOINT,
     r"(head|images|model)\.safetensors|curves\.(csv|png)": any_content,
     "|".join(map(re.escape, (PREDICTIONS, *FILES))): any_content,
     r"(card|finetune)\.json": json_with("version"),
+    r"finetune\.(lock|holder\.json)": any_content,
 }
 
 

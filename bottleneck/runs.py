@@ -3,7 +3,7 @@
 import errno
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -300,7 +300,7 @@ def save_run(
     try:
         Tree(home).make(temporary)
         card = write_run(temporary, head, card, columns, predictions, images).card
-        path = _rename(temporary, home, dated(name))
+        path = _named(home, dated(name), lambda path: Tree(home).rename(temporary, path))
         fsync_folder(home)
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
@@ -360,14 +360,13 @@ def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
         If it cannot be made.
     """
     home = expanded(folder)
-    temporary = temporary_beside(home / name)
     try:
-        Tree(home).make(temporary)
-        return _rename(temporary, home, dated(name))
+        Tree(home).make(home)
+        path = _named(home, dated(name), os.mkdir)
+        fsync_folder(home)
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
-    finally:
-        delete_run(temporary)
+    return path
 
 
 def dated(name: str) -> str:
@@ -375,16 +374,17 @@ def dated(name: str) -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
 
 
-def _rename(temporary: Path, home: Path, name: str) -> Path:
-    """Give the finished folder its name, with a number behind it where that name is taken."""
-    tree = Tree(home)
+def _named(home: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """Make a folder of some name, with a number behind it where that name is taken, and return its path."""
     for number in range(1, 1000):
         path = home / (name if number == 1 else f"{name}-{number}")
-        if tree.exists(path):
+        if os.path.lexists(path):
             continue
         try:
-            return tree.rename(temporary, path)
+            make(path)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
+        else:
+            return path
     raise OSError(f"no free name like {name}")

@@ -7,7 +7,7 @@ import pytest
 from bottleneck.errors import BottleneckWarning, RunError
 from bottleneck.files import LARGEST_TEXT
 from bottleneck.heads.linear import LinearHead
-from bottleneck.runs import default_run, list_runs, load_run, save_run
+from bottleneck.runs import default_run, list_runs, load_run, new_folder, save_run
 
 
 def head(fingerprint="f", classes=("a", "b")):
@@ -137,6 +137,14 @@ def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):
     with pytest.raises(RunError, match="No space left"):
         save()
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_two_that_make_a_folder_of_one_name_at_once_have_two(tmp_path, monkeypatch):
+    monkeypatch.setattr("bottleneck.runs.dated", lambda name: f"20260101-000000-{name}")
+    first = new_folder("runs", "one")  # and nothing is in it yet
+    monkeypatch.setattr("os.path.lexists", lambda path: False)  # as both have looked before either made it
+    second = new_folder("runs", "one")
+    assert [first.name, second.name] == ["20260101-000000-one", "20260101-000000-one-2"]
 
 
 def test_two_folders_that_share_their_runs_do_not_take_each_others(tmp_path, monkeypatch):

@@ -3,13 +3,14 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.cards import run_name
 from bottleneck.errors import Diverged, RunError, TuningError
 from bottleneck.finetuning import views
+from bottleneck.finetuning.at_work import at_work, unlock_for_good
 from bottleneck.finetuning.boundary import Boundary, Tail
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.handback import Layer, folded
@@ -17,7 +18,7 @@ from bottleneck.finetuning.loop import Job, Part, train
 from bottleneck.finetuning.optimizing import optimizer
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.parts import Parts, codes
-from bottleneck.finetuning.processes import processes
+from bottleneck.finetuning.processes import Processes, processes
 from bottleneck.finetuning.progress import Epoch, Progress
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.refitting import refitted
@@ -130,7 +131,7 @@ def finetune(
         `bottleneck.extract`; by default half of what is free. Activations that do not fit are read in each epoch.
     resume : path, optional
         The folder, or name, of a fine-tuning that has not ended, or ``last``. It goes on as it was begun, with its own
-        images and recipe, to the same result.
+        images and recipe, to the same result. One process at a time works on it: the run is locked.
     progress : callable, optional
         As for `bottleneck.scan`; stage "views".
     watch : callable, optional
@@ -148,7 +149,8 @@ def finetune(
     Diverged
         If training gave NaN or infinity; the run of the best epoch before is written all the same.
     RunError, CacheError, ModelError, ImagesError, SplitError
-        As for `bottleneck.fit` and `bottleneck.load_run`.
+        As for `bottleneck.fit` and `bottleneck.load_run`; a RunError also where another process works on the run that
+        is resumed.
     """
     began = time.perf_counter()
     check = Arguments(TuningError)
@@ -163,20 +165,27 @@ def finetune(
     if resume is not None and not (recipe is None and head is None and model is None and begin == "head"):
         raise TuningError("a fine-tuning that is resumed keeps its own recipe and beginning: give it no other")
     joined = processes(device)
-    with joined.one_voice():
+    with joined.one_voice(), ExitStack() as held:
         settings = Settings(recipe=recipe or Recipe(), begin=begin, run=head, model=model)
         path = None if resume is None else unfinished(runs, resume)
         if path is not None:
+            _hold(held, path, joined)
+            unfinished(runs, path)  # it may have ended before it was free
             settings = load_settings(path)
             images = settings.source if images is None else images
         setting = set_up(settings, images, cache, runs, joined, device, memory, progress)
         if setting.boundary and setting.measured:
             views.check_room(setting.wanted(), setting.boundary, views_limit, setting.measured.width)
         if path is None:
-            path = _new(setting, runs)
-        with _left_tidy(path, new=resume is None and joined.rank == 0):
-            tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
-            return _tuned(setting, path, tell, progress, resumed=resume is not None, began=began)
+            path = _new(setting, runs, held)
+        tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
+        return _tuned(setting, path, tell, progress, resumed=resume is not None, began=began)
+
+
+def _hold(held: ExitStack, path: Path, joined: Processes) -> None:
+    """Let the first of several processes hold the lock of a fine-tuning."""
+    if joined.rank == 0:
+        held.enter_context(at_work(path))
 
 
 def _name(check: Arguments, option: str, value: "str | os.PathLike[str] | Run | None") -> str | None:
@@ -225,25 +234,27 @@ def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, r
 
 
 @contextmanager
-def _left_tidy(path: Path, *, new: bool) -> Iterator[None]:
-    """Remove the folder of a run that came to an error before there was anything to go on with.
+def _left_tidy(path: Path) -> Iterator[None]:
+    """Remove the folder of a new run that came to an error before there was anything to go on with.
 
     After Ctrl-C it stays: its settings say what `resume` is to go on with.
     """
     try:
         yield
     except Exception:
-        if new and not any((path / name).exists() for name in (CHECKPOINT, "card.json")):
+        if not any((path / name).exists() for name in (CHECKPOINT, "card.json")):
             delete_run(path)
         raise
 
 
-def _new(setting: Setting, runs: str | os.PathLike[str]) -> Path:
-    """Make the folder of the run; one process does, and the others are told."""
+def _new(setting: Setting, runs: str | os.PathLike[str], held: ExitStack) -> Path:
+    """Make the folder of the run, locked; one process does, and the others are told."""
     path = ""
     if setting.processes.rank == 0:
         origin = setting.origin
         folder = new_folder(runs, run_name(origin.dataset.source, origin.store.spec.backbone, HEAD))
+        held.enter_context(_left_tidy(folder))
+        _hold(held, folder, setting.processes)
         try:
             save_settings(folder, setting.settings)
         except BaseException:
@@ -357,6 +368,7 @@ def _ended(
             first_layer=first_layer,
         )
         write(result, time.perf_counter() - began)
+        unlock_for_good(path)
     setting.processes.wait()
     run = load_run(path)
     if not finite:

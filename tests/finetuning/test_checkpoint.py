@@ -1,10 +1,15 @@
+import hashlib
 import json
+import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from torch import nn
 
 from bottleneck.errors import RunError
+from bottleneck.files import read_whole, write_atomic
+from bottleneck.finetuning import checkpoint
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.progress import Epoch, Progress
 from bottleneck.utils.tree import Tree
@@ -142,6 +147,11 @@ def changed(file, **values):
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+def changed_epoch(file, **values):
+    *others, last = json.loads(file.read_text())["epochs"]
+    changed(file, epochs=[*others, {**last, **values}])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -155,6 +165,25 @@ def changed(file, **values):
         (lambda file: changed(file, optimizer={"x/y": 1}), "cannot read"),
         (lambda file: changed(file, best=7), "cannot read"),
         (lambda file: changed(file, best=None), "cannot read"),
+        (lambda file: changed(file, best=float("inf")), "cannot read"),
+        (lambda file: changed(file, best=float("nan")), "cannot read"),
+        (lambda file: changed(file, best=0.5), "cannot read"),
+        (lambda file: changed(file, best=True), "cannot read"),
+        (lambda file: changed(file, best="0"), "cannot read"),
+        (lambda file: changed(file, best=-1), "cannot read"),
+        (lambda file: changed_epoch(file, number=float("inf")), "cannot read"),
+        (lambda file: changed_epoch(file, number=7), "the epochs 0, 1, 2"),
+        (lambda file: changed_epoch(file, val_loss=float("nan")), "finite numbers"),
+        (lambda file: changed_epoch(file, val_loss="0"), "finite numbers"),
+        (lambda file: changed_epoch(file, train_loss=float("-inf")), "finite numbers"),
+        (lambda file: changed_epoch(file, val_accuracy=1.5), "accuracies from 0 to 1"),
+        (lambda file: changed_epoch(file, seconds=-1), "a rate and seconds"),
+        (lambda file: changed_epoch(file, lr=[0.1]), "finite numbers"),
+        (lambda file: file.write_text(file.read_text().replace('"best": 1', '"best": 1e999')), "cannot read"),
+        (lambda file: changed(file, tensors="../0.safetensors"), "cannot read"),
+        (lambda file: changed(file, tensors="/dev/zero"), "cannot read"),
+        (lambda file: changed(file, optimizer={"0/momentum": float("inf")}), "cannot read"),
+        (lambda file: changed(file, optimizer={"99/step": 1}), "the state of 2 parameters"),
         (lambda file: file.write_text("{"), "cannot read"),
         (lambda file: file.write_text("[]"), "cannot read"),
         (lambda file: file.write_bytes(b"\xff\xfe\x00"), "cannot read"),
@@ -181,3 +210,126 @@ def test_tensors_that_changed_or_are_gone_are_refused(tmp_path):
     file.unlink()
     with pytest.raises(RunError, match="found none: start again"):
         Training("sgd").load(tmp_path)
+
+
+def replaced(folder, change):
+    """Let a checkpoint name tensors that are changed, with their own hash."""
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    change(tensors)
+    data = save(tensors)
+    name = f"{hashlib.sha256(data).hexdigest()}.safetensors"  # as earlier versions have named it
+    (folder / name).write_bytes(data)
+    changed(folder / "state.json", tensors=name)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
+    training = Training("adamw")
+    training.step(1)
+    training.save(tmp_path)
+    replaced(tmp_path, lambda tensors: None)
+    assert Training("adamw").load(tmp_path)[0].epochs == training.progress.epochs
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("best/weight"),
+        lambda tensors: tensors.update({"best/weight": torch.zeros(3, 4)}),
+        lambda tensors: tensors.update({"best/bias": torch.zeros(3, dtype=torch.int64)}),
+        lambda tensors: tensors.update({"average/other": torch.zeros(3)}),
+        lambda tensors: tensors.update({"average/weight": torch.zeros(1)}),
+        lambda tensors: tensors.update({"optimizer/0/exp_avg": torch.zeros(5, 3)}),
+        lambda tensors: tensors.update({"optimizer/7/exp_avg": torch.zeros(1)}),
+    ],
+)
+def test_tensors_that_do_not_fit_each_other_are_refused(tmp_path, change):
+    training = Training("adamw")
+    training.step(1)
+    training.save(tmp_path)
+    replaced(tmp_path, change)
+    with pytest.raises(RunError, match="cannot read"):
+        Training("adamw").load(tmp_path)
+
+
+# --- two writers, where a lock does not hold --------------------------------------------------------------------
+
+
+def as_another(monkeypatch, number):
+    monkeypatch.setattr(checkpoint, "_WRITER", f"{number:08x}")
+
+
+def named(folder):
+    return folder / json.loads((folder / "state.json").read_text())["tensors"]
+
+
+@pytest.mark.parametrize("moment", ["before the tensors", "before the state", "before cleaning"])
+def test_two_writers_never_lose_the_checkpoint(tmp_path, monkeypatch, moment):
+    one, two = Training("adamw"), Training("adamw")
+    for training in (one, two):  # both have resumed the same epoch, and compute the same numbers
+        training.step(1)
+    one.save(tmp_path)
+
+    def other(*_):
+        """Let the second writer save two epochs while the first is in the middle of one."""
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "write_atomic", write_atomic)
+            patch.setattr(checkpoint, "_clean", clean)
+            as_another(patch, 2)
+            for number in (2, 3):
+                two.step(number)
+                two.save(tmp_path)
+                assert named(tmp_path).exists()
+
+    clean, moments = checkpoint._clean, {"before the tensors": ".safetensors", "before the state": "state.json"}
+
+    def write(path, data):
+        if path.name.endswith(moments.get(moment, "never")):
+            other()
+        write_atomic(path, data)
+
+    def cleaned(*words):
+        if moment == "before cleaning":
+            other()
+        clean(*words)
+
+    one.step(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomic", write)
+        patch.setattr(checkpoint, "_clean", cleaned)
+        one.save(tmp_path)
+        assert named(tmp_path).exists()
+    assert Training("adamw").load(tmp_path)[0].last in (2, 3)
+    for number in (3, 4):
+        one.step(number)
+        one.save(tmp_path)
+        assert named(tmp_path).exists()
+
+
+def test_a_reader_finds_what_a_writer_puts_in_place_meanwhile(tmp_path, monkeypatch):
+    training = Training("adamw")
+    training.step(1)
+    training.save(tmp_path)
+    reads = []
+
+    def read(path, largest):
+        reads.append(path)
+        if len(reads) == 1:
+            training.step(2)
+            training.save(tmp_path)
+        return read_whole(path, largest)
+
+    monkeypatch.setattr(checkpoint, "read_whole", read)
+    assert Training("adamw").load(tmp_path)[0].last == 2
+    assert len(set(reads)) == 2
+
+
+def test_what_a_killed_writer_left_long_ago_is_removed_and_what_is_fresh_stays(tmp_path):
+    training = Training("sgd")
+    old, fresh = tmp_path / f"{'0' * 64}-aaaaaaaa-1.safetensors", tmp_path / f"{'1' * 64}-aaaaaaaa-2.safetensors"
+    for file in (old, fresh):
+        file.write_bytes(b"")
+    os.utime(old, (1, 1))
+    training.save(tmp_path)
+    assert not old.exists()
+    assert fresh.exists()

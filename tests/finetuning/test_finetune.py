@@ -35,6 +35,7 @@ from bottleneck.finetuning import finetune as module
 from bottleneck.finetuning.finetune import Outline, finetune
 from bottleneck.finetuning.progress import Epoch
 from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.settings import unfinished
 from bottleneck.finetuning.starting import Start
 from bottleneck.fitting import fit
 from bottleneck.images.scan import scan
@@ -247,6 +248,42 @@ def test_a_resumed_run_comes_to_the_same_weights(home, changes):
     assert untimed[0] == untimed[1]
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_a_fine_tuning_at_work_is_not_resumed_and_goes_on(home):
+    refused = []
+
+    def second(event):
+        if isinstance(event, Epoch):
+            with pytest.raises(RunError, match=f"process {os.getpid()} .* is fine-tuning it") as caught:
+                finetune(resume="last")
+            refused.append(caught.value)
+
+    done = finetune(recipe=SHORT, watch=second)
+
+    assert len(refused) == 3
+    assert len(done.card["curves"]) == 3
+    assert not {path.name for path in done.path.iterdir()} & {"finetune.lock", "finetune.holder.json", "checkpoint"}
+
+
+def test_two_fine_tunings_of_one_head_are_at_work_at_once(home):
+    def begin_another(event):
+        if isinstance(event, Outline) and not others:
+            others.append(None)
+            others[0] = finetune(recipe=replace(SHORT, epochs=1))
+
+    others = []
+    done = finetune(recipe=replace(SHORT, epochs=1), watch=begin_another)
+    assert done.path != others[0].path
+    assert done.card["curves"][1]["val_loss"] == others[0].card["curves"][1]["val_loss"]
+
+
+def test_one_that_ends_while_another_waits_for_it_is_not_resumed(home, monkeypatch):
+    done = finetune(recipe=replace(SHORT, epochs=1))
+    told = iter([done.path])
+    monkeypatch.setattr(module, "unfinished", lambda runs, name: next(told, None) or unfinished(runs, name))
+    with pytest.raises(RunError, match="has ended"):
+        finetune(resume=done.name)
 
 
 def test_killed_before_the_first_checkpoint_it_begins_again(home, monkeypatch):
