@@ -200,7 +200,26 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     if problems:
         which = "it is left out" if len(problems) == 1 else f"{len(problems)} such runs are left out"
         warnings.warn(f"{problems[0]}; {which}", BottleneckWarning, stacklevel=3)
-    return sorted(found, key=lambda run: (str(run.card.get("created")), run.name))
+    return sorted(found, key=lambda run: (number_in(run.card), str(run.card.get("created")), run.name))
+
+
+def number_in(value: object) -> int:
+    """Return the number that a card or the settings of a fine-tuning give; 0 where an earlier version wrote them."""
+    number = value.get("number") if isinstance(value, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
+
+
+def next_number(folder: Path) -> int:
+    """Return the number of a new run: 1 more than the largest there, so that no clock decides which run is the latest.
+
+    Two that are written at once may have the same; then their time decides.
+    """
+    numbers = [0]
+    for name in ("card.json", SETTINGS):
+        for file in folder.glob(f"*/{name}"):
+            with suppress(OSError, ValueError):
+                numbers.append(number_in(Tree(folder).read_json(file)))
+    return 1 + max(numbers)
 
 
 def default_run(folder: str | os.PathLike[str]) -> Choice:
@@ -277,7 +296,7 @@ def save_run(
         The run's name begins with the time and ends with this.
     head : Head
     card : dict
-        A JSON object; ``version`` and ``created`` are added.
+        A JSON object; ``version``, ``number`` and ``created`` are added.
     columns : sequence of str
         The header of ``predictions.csv``.
     predictions : iterable of sequences
@@ -334,6 +353,7 @@ def write_run(
     runs.write(path / PREDICTIONS, csv_bytes([columns, *rows]))
     card = {
         "version": CARD_VERSION,
+        "number": next_number(path.parent),
         "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "folder": folder_of(path.parent),
         **card,

@@ -1,5 +1,7 @@
 import json
 import os
+import shutil
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from bottleneck.errors import BottleneckWarning, RunError
 from bottleneck.files import LARGEST_TEXT
 from bottleneck.heads.linear import LinearHead
-from bottleneck.runs import default_run, list_runs, load_run, new_folder, save_run
+from bottleneck.runs import default_run, list_runs, load_run, new_folder, next_number, save_run
 
 
 def head(fingerprint="f", classes=("a", "b")):
@@ -137,6 +139,91 @@ def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):
     with pytest.raises(RunError, match="No space left"):
         save()
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+# --- which is the latest ------------------------------------------------------------------------------------------
+
+
+class Clock(datetime):
+    """A clock that is set by hand."""
+
+    time = datetime(2026, 5, 1, tzinfo=timezone.utc)
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.time
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr("bottleneck.runs.datetime", Clock)
+    monkeypatch.setattr(Clock, "time", Clock.time)
+    return Clock
+
+
+def names(folder="runs"):
+    return [run.card["called"] for run in list_runs(folder)]
+
+
+def save_called(called, folder="runs", **fields):
+    return save_run(folder, called, head(), {**card(**fields), "called": called}, ["path"], [["p"]])
+
+
+def test_a_clock_that_jumps_back_changes_no_order(clock):
+    for called, year in (("first", 2026), ("second", 2031), ("third", 2025), ("fourth", 2026)):
+        clock.time = clock.time.replace(year=year)
+        save_called(called, data=called)
+    assert names() == ["first", "second", "third", "fourth"]
+    assert default_run("runs").run.card["called"] == "fourth"
+
+
+def test_a_run_that_is_copied_from_elsewhere_is_older_than_the_next(clock, tmp_path):
+    for called in ("a", "b", "c"):
+        save_called(called, "elsewhere")
+    save_called("ours")
+    for run in list_runs("elsewhere"):
+        shutil.copytree(run.path, tmp_path / "runs" / f"copy-{run.name}")
+    clock.time = clock.time.replace(year=2020)
+    save_called("new")
+    assert names()[-1] == "new"
+
+
+def test_runs_of_earlier_versions_come_first_by_their_time(clock):
+    for called, year in (("later", 2030), ("sooner", 2029)):
+        clock.time = clock.time.replace(year=year)
+        run = save_called(called)
+        file = run.path / "card.json"
+        file.write_text(json.dumps({name: value for name, value in run.card.items() if name != "number"}))
+    clock.time = clock.time.replace(year=2026)
+    save_called("new")
+    assert names() == ["sooner", "later", "new"]
+
+
+def test_two_that_were_written_at_once_have_the_order_of_their_time(clock, monkeypatch):
+    monkeypatch.setattr("bottleneck.runs.next_number", lambda folder: 7)
+    for called, year in (("later", 2030), ("sooner", 2029)):
+        clock.time = clock.time.replace(year=year)
+        save_called(called)
+    assert names() == ["sooner", "later"]
+
+
+@pytest.mark.parametrize("number", [None, "9", 9.5, True, -3, [], {}, float("inf"), float("nan")])
+def test_a_number_that_is_none_is_that_of_an_earlier_version(number):
+    save_called("first")
+    odd = save_called("odd")
+    file = odd.path / "card.json"
+    file.write_text(json.dumps({**odd.card, "number": number}))
+    save_called("last")
+    assert names() == ["odd", "first", "last"]
+
+
+def test_what_cannot_be_read_has_no_number(tmp_path):
+    save_called("first")
+    for name, text in (("a", "{"), ("b", "[]"), ("c", '{"number": 1e999}')):
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "card.json").write_text(text)
+    assert next_number(tmp_path / "runs") == 2
+    assert next_number(tmp_path / "nothing") == 1
 
 
 def test_two_that_make_a_folder_of_one_name_at_once_have_two(tmp_path, monkeypatch):

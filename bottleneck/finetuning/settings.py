@@ -11,7 +11,7 @@ from bottleneck.cache.last import folder_of
 from bottleneck.errors import RunError
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.runs import SETTINGS
+from bottleneck.runs import SETTINGS, next_number, number_in
 from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded, moved, relative_to
 from bottleneck.utils.tree import Tree
@@ -83,8 +83,8 @@ def save_settings(path: Path, settings: Settings) -> None:
     """
     places = {name: relative_to(getattr(settings, name), path) for name in _PLACES if getattr(settings, name)}
     try:
-        value = {"version": _VERSION, "folder": folder_of(path.parent), **asdict(settings), "places": places}
-        Tree.above(path, 1).write_json(path / SETTINGS, value)
+        head = {"version": _VERSION, "number": next_number(path.parent), "folder": folder_of(path.parent)}
+        Tree.above(path, 1).write_json(path / SETTINGS, {**head, **asdict(settings), "places": places})
     except OSError as error:
         raise RunError(f"cannot write to {path}: {error.strerror or error}") from error
 
@@ -101,7 +101,8 @@ def load_settings(path: Path) -> Settings:
         value: dict[str, Any] = Tree.above(path, 1).read_json(path / SETTINGS)
         if (version := value.pop("version")) != _VERSION:
             raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r}")
-        value.pop("folder", None)
+        for name in ("folder", "number"):
+            value.pop(name, None)
         places = value.pop("places", {})
         around = path.absolute().parents[:2]  # the folder of runs, and what it lies in
         for name in _PLACES:
@@ -125,8 +126,8 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
     home = expanded(runs)
     names: list[str] = []
     with suppress(OSError):
-        names = sorted(Tree(home).folders(home), key=_by_number)
-    begun = [home / name for name in names if (home / name / SETTINGS).exists()]
+        names = Tree(home).folders(home)
+    begun = sorted((home / name for name in names if (home / name / SETTINGS).exists()), key=_order)
     left = [path for path in begun if not (path / "card.json").exists()]
     if str(name) == LAST:
         here = [path for path in left if _begun_here(path)]
@@ -158,6 +159,14 @@ def _begun_here(path: Path) -> bool:
         here = folder_of(path.parent)
         return bool(Tree.above(path, 1).read_json(path / SETTINGS).get("folder", here) == here)
     return True
+
+
+def _order(path: Path) -> tuple[int, list[str | int]]:
+    """Return what fine-tunings are sorted by: their number, and the name where versions gave none."""
+    number = 0
+    with suppress(OSError, ValueError):
+        number = number_in(Tree.above(path, 1).read_json(path / SETTINGS))
+    return number, _by_number(path.name)
 
 
 def _by_number(name: str) -> list[str | int]:

@@ -106,3 +106,20 @@ def test_of_those_of_one_second_the_last_is_the_one_with_the_largest_number(tmp_
     for name in ("a", "a-2", "a-9", "a-10"):
         begun(tmp_path, f"20260101-000000-{name}")
     assert unfinished(tmp_path, "last").name.endswith("a-10")
+
+
+def test_the_last_that_began_is_not_told_by_a_clock_that_jumped_back(tmp_path):
+    begun(tmp_path, "20310101-000000-a")
+    last = begun(tmp_path, "20260101-000000-a")
+    assert unfinished(tmp_path, "last") == last
+
+
+def test_of_earlier_versions_the_name_tells_the_last_and_a_new_one_comes_after(tmp_path):
+    for name in ("20310101-000000-a", "20260101-000000-a"):
+        file = begun(tmp_path, name) / "finetune.json"
+        file.write_text(
+            json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "number"})
+        )
+    assert unfinished(tmp_path, "last").name == "20310101-000000-a"
+    new = begun(tmp_path, "20200101-000000-a")
+    assert unfinished(tmp_path, "last") == new
