@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.shard import PIECE_BYTES, Layout, damaged, layouts, opened, parsing
+from bottleneck.cache.shard import PIECE_BYTES, Layout, damaged, expect_sound, layouts, opened, parsing
 from bottleneck.errors import CacheError, ShardError
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests
@@ -114,7 +114,8 @@ def _sha256(file: FileIO) -> str:
 
 def _parsed(file: FileIO, path: Path, spec: Spec, size: int) -> tuple[Layout, Layout]:
     """Return where the digests and the features lie, as the file that was hashed says."""
-    patient = _Patient(file)
+    expect_sound(path, lambda offset, length: os.pread(file.fileno(), length, offset), size)
+    patient = _Patient(file, size)
     problem: BaseException | None = None
     try:
         with parsing(path), closing(h5py.File(patient, "r")) as parsed:
@@ -132,18 +133,32 @@ def _parsed(file: FileIO, path: Path, spec: Spec, size: int) -> tuple[Layout, La
 class _Patient:
     """A file that keeps its first error to itself: HDF5 is not to be left by an exception."""
 
-    def __init__(self, file: FileIO) -> None:
+    def __init__(self, file: FileIO, size: int) -> None:
         self._file = file
+        self._size = size
+        self._place = 0
         self.error: BaseException | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to any place, even to one that is not in the file, as a damaged one may ask for."""
+        self._place = offset + (self._size if whence == os.SEEK_END else 0)
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer, with zeros where there is nothing."""
         done = 0
         try:
-            done = self._file.readinto(buffer)
+            if 0 <= self._place < self._size:
+                self._file.seek(self._place)
+                done = self._file.readinto(buffer)
         except BaseException as error:  # KeyboardInterrupt too
             self.error = self.error or error
         buffer[done:] = bytes(len(buffer) - done)
+        self._place += len(buffer)
         return len(buffer)
 
     def __getattr__(self, name: str) -> Any:

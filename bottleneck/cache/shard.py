@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.rooms import remedy, tree_of_shard
+from bottleneck.cache.structure import Read, Unsound, check_structure
 from bottleneck.errors import CacheError, DamagedShard, NewerShard, ShardError
 from bottleneck.files import NotRegularError, canonical_json, sha256_hex
 from bottleneck.images.digest import Signature, signature
@@ -29,6 +30,10 @@ LARGEST_SHARD = 1 << 30  # bytes; a file beyond is refused unread
 _CHUNK_BYTES = 1 << 20
 PIECE_BYTES = 1 << 19  # of a file that is read
 _DATASETS = ("digests", "features")
+# Any other number, such as that of a place before the beginning of a file, comes of damaged bytes.
+_OF_THE_SYSTEM = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EAGAIN, errno.ESTALE}
+)
 _FLETCHER32_BYTES = 4  # that the filter puts behind a chunk
 # H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE: HDF5 reads our bytes where they are; they must stay until it has closed.
 _SHARE_IMAGE = 2 | 4
@@ -126,6 +131,7 @@ def read_blocks(path: Path, spec: Spec, buffer: "Buffer | None" = None) -> Block
     if digest != path.stem:
         raise damaged(path)
     # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
+    expect_sound(path, lambda offset, size: image[offset : offset + size], len(image))
     with parsing(path), closing(h5py.File(h5py.h5f.open_file_image(image, _SHARE_IMAGE))) as file:
         digests, features = layouts(file, path, spec, len(image))
         return Blocks(np.concatenate(list(digests.views(image))), tuple(features.views(image)), signature(status))
@@ -136,15 +142,28 @@ def damaged(path: Path) -> DamagedShard:
     return DamagedShard(f"{path}: the bytes do not match the name; the shard is damaged")
 
 
+def expect_sound(path: Path, read: Read, size: int) -> None:
+    """Refuse a file of `size` bytes that is not to be shown to HDF5; see `bottleneck.cache.structure`.
+
+    Raises
+    ------
+    ShardError
+    """
+    try:
+        check_structure(read, size)
+    except Unsound as error:
+        raise ShardError(f"{path}: not a shard: {error}") from None
+
+
 @contextmanager
 def parsing(path: Path) -> Iterator[None]:
-    """Say of whatever HDF5 raises that the file is not a shard."""
+    """Convert whatever HDF5 raises into a ShardError, but for what the system says of itself."""
     try:
         yield
     except (ShardError, MemoryError):
         raise
-    except Exception as error:  # HDF5 raises OSError, KeyError, RuntimeError and ValueError
-        if isinstance(error, OSError) and error.errno:  # the system's; HDF5's own have no number
+    except Exception as error:  # OSError, KeyError, RuntimeError, ValueError
+        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
             raise CacheError(f"cannot read {path}: {error}") from error
         raise ShardError(f"{path}: not a shard: {error}") from error
 
@@ -291,7 +310,7 @@ def _build(spec: Spec, rows: Rows) -> bytes:
     """Return the bytes of the HDF5 file; equal rows give equal bytes."""
     count = len(rows.digests)
     name = f"shard-{threading.get_ident()}"  # HDF5 opens no name twice, and threads write at the same time
-    with h5py.File(name, "w", driver="core", backing_store=False) as file:
+    with h5py.File(name, "w", driver="core", backing_store=False, libver="earliest") as file:
         file.attrs["format_version"] = np.int64(FORMAT_VERSION)
         file.attrs["fingerprint"] = np.bytes_(spec.fingerprint)
         file.attrs["spec"] = np.bytes_(canonical_json(spec.to_json()))

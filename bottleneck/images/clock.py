@@ -12,6 +12,7 @@ IN_MEMORY = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs", "hugetlbfs"})
 _TICK = 0.02  # seconds; a kernel stamps files with a clock that moves every 1 to 10 ms
 _UNKNOWN_LAG = 30.0  # seconds that the clock of a file server may be behind
 _LIFETIME = 10.0  # seconds that a comparison of clocks holds
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has the latter only
 _DIRTY_SECONDS = 3600.0  # after which every page was written back: Linux does so after 35 s, laptops after 10 minutes
 
 
@@ -74,7 +75,7 @@ def written_back(descriptor: int) -> os.stat_result:
     if time.time() - max(status.st_mtime, status.st_ctime) > _DIRTY_SECONDS:
         return status
     with suppress(OSError):  # Windows syncs only what is open for writing
-        os.fsync(descriptor)
+        _sync(descriptor)
     return os.fstat(descriptor)
 
 

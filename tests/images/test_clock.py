@@ -197,7 +197,7 @@ def test_a_scan_sees_what_a_memory_map_changed_after_the_one_before(
 
 def test_a_file_that_was_not_changed_for_long_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(clock.os, "fsync", synced.append)
+    monkeypatch.setattr(clock, "_sync", synced.append)
     with open(write(tmp_path / "a", b"a"), "rb") as file:
         written_back(file.fileno())
         assert len(synced) == 1
@@ -212,7 +212,7 @@ def test_a_file_that_cannot_be_synced_is_read_all_the_same(tmp_path: Path, monke
     def refuse(descriptor: int) -> None:
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(clock.os, "fsync", refuse)
+    monkeypatch.setattr(clock, "_sync", refuse)
 
     assert digest_file(write(tmp_path / "a", b"abc"))[0] == hashlib.sha256(b"abc").digest()
 
