@@ -1,12 +1,13 @@
 """The union with another cache folder, perhaps of another machine, which is only read."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bottleneck.backbones.tuned import keep_tuned, kept_tuned
 from bottleneck.backbones.weights_files import recorded_at
@@ -15,9 +16,49 @@ from bottleneck.cache.scans import merge_scans
 from bottleneck.cache.shard import Rows, read_shard
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import CacheError
-from bottleneck.images.keys import DigestSet
+from bottleneck.images.keys import Digests, DigestSet
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a shard of the other cache has that is missing here.
+
+    Parameters
+    ----------
+    path : Path
+    digests : ndarray of uint8, shape (n, 32)
+        Of images that are new.
+    rows : ndarray of int, shape (n,)
+        Which rows of the shard they are.
+    """
+
+    path: Path
+    digests: Digests
+    rows: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What came of computing some features of a spec again.
+
+    Parameters
+    ----------
+    images : int
+        How many were.
+    problem : str or None
+        Why nothing of the spec is to be taken.
+    note : str or None
+        Why none could be.
+    """
+
+    images: int = 0
+    problem: str | None = None
+    note: str | None = None
+
+
+Inspect = Callable[[Store, Sequence[Held]], Inspection]
 
 
 @dataclass
@@ -33,21 +74,43 @@ class Merge:
         Images whose features were here already; ours are kept.
     scans : int
         Scans of images that were not known here.
+    recomputed : int
+        Images whose features were computed again, and compared, before anything was taken.
     problems : list of str
         What could not be taken over, and why; everything else was.
+    notes : list of str
+        Of which specs nothing could be computed again, and why.
     """
 
     source: Path
     added: int = 0
     known: int = 0
     scans: int = 0
+    recomputed: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def merge(cache: FeatureCache, source: str | os.PathLike[str], progress: Progress | None = None) -> Merge:
+def merge(
+    cache: FeatureCache,
+    source: str | os.PathLike[str],
+    progress: Progress | None = None,
+    *,
+    inspect: Inspect | None = None,
+) -> Merge:
     """Take over all features and scans of `source` that are missing in `cache`.
 
     Every shard of `source` is proven first; nothing in that folder is changed.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    source : path
+    progress : callable, optional
+        Called with a stage ("merge"), how many shards are done, and how many there are.
+    inspect : callable, optional
+        Compares some features of a spec with what this machine computes, before any is taken; see
+        `bottleneck.pipeline.recomputing.Recomputing`. Where it finds a problem nothing of that spec is taken.
 
     Raises
     ------
@@ -64,28 +127,53 @@ def merge(cache: FeatureCache, source: str | os.PathLike[str], progress: Progres
     done.problems += problems
     total = sum(len(store.shards()) for store in stores)
     seen = 0
+
+    def step() -> None:
+        nonlocal seen
+        seen += 1
+        if progress:
+            progress("merge", min(seen, total), total)
+
     for theirs in stores:
         ours = cache.store(theirs.spec)
-        index = ours.index()
-        for path in _shards(theirs):
-            rows = _read(path, theirs, done)
-            if rows is not None:
-                _take(ours, index, rows, path, done)
-            seen += 1
-            if progress:
-                progress("merge", min(seen, total), total)
-        _take_request(ours, theirs)
+        if _take_store(ours, theirs, done, inspect, step):
+            _take_request(ours, theirs)
     done.scans, problems = merge_scans(other.root, cache.root)
     done.problems += problems
     return done
 
 
-def _shards(store: Store) -> Iterator[Path]:
-    """Yield all shards of a store, and those that they are joined into meanwhile."""
+def _take_store(ours: Store, theirs: Store, done: Merge, inspect: Inspect | None, step: Callable[[], None]) -> bool:
+    """Take over the shards of a store, and those that they are joined into meanwhile; return whether it is trusted."""
+    index = ours.index()
     seen: set[Path] = set()
-    while fresh := [path for path in store.shards() if path not in seen]:
-        yield from fresh
+    while fresh := [path for path in theirs.shards() if path not in seen]:
         seen.update(fresh)
+        if inspect and not _trusted(index, theirs, fresh, done, inspect):
+            return False
+        for path in fresh:
+            rows = _read(path, theirs, done)
+            if rows is not None:
+                _take(ours, index, rows, path, done)
+            step()
+    return True
+
+
+def _trusted(index: Index, theirs: Store, paths: Sequence[Path], done: Merge, inspect: Inspect) -> bool:
+    """Have some of what is missing here computed again; return whether it is what the other cache has."""
+    held = []
+    for path in paths:
+        with suppress(CacheError, FileNotFoundError):  # which taking it will say
+            digests = read_shard(path, theirs.spec).digests
+            rows = np.flatnonzero(~index.has(digests))
+            held.append(Held(path, digests[rows], rows))
+    if not any(len(one.rows) for one in held):
+        return True
+    found = inspect(theirs, held)
+    done.recomputed += found.images
+    done.notes += [found.note] if found.note else []
+    done.problems += [found.problem] if found.problem else []
+    return found.problem is None
 
 
 def _read(path: Path, store: Store, done: Merge) -> Rows | None:

@@ -58,17 +58,29 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
 
 @command("merge", short_help="Take over the features of other caches.")
 @click.argument("sources", nargs=-1, required=True, metavar="SRC...")
-def merge(sources: tuple[str, ...], as_json: bool, cache: str, runs: str) -> None:
+@click.option(
+    "--recompute",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Compute N random images of each spec again, where they are at hand, and refuse a spec that differs.",
+)
+def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, runs: str) -> None:
     """Take over what the caches SRC have and this one has not, also from another machine. SRC is only read."""
     from bottleneck.cache.merge import merge as join
     from bottleneck.cache.store import FeatureCache
+    from bottleneck.pipeline.recomputing import Recomputing
 
-    done = []
+    done, home = [], FeatureCache(cache)
     with progress_bar(hidden=as_json) as progress:
         for source in sources:
-            done.append(join(FeatureCache(cache), source, progress))
-            added, scans = counted(done[-1].added, "image"), counted(done[-1].scans, "scan")
-            show(f"{source}: {added} added, {done[-1].known} known, {scans}")
+            inspect = Recomputing(home, source, recompute) if recompute else None
+            done.append(found := join(home, source, progress, inspect=inspect))
+            added, scans = counted(found.added, "image"), counted(found.scans, "scan")
+            show(f"{source}: {added} added, {found.known} known, {scans}; {found.recomputed} computed again")
+            for note in found.notes:
+                say(note)
     problems = [problem for merged in done for problem in merged.problems]
     if as_json:
         put_json({"cache": cache, "merged": [{**vars(merged), "source": str(merged.source)} for merged in done]})

@@ -163,6 +163,30 @@ def test_merge_of_several_with_damage_takes_the_rest_and_exits_with_1(images, fo
     assert "everything else was" in stderr
 
 
+def test_merge_refuses_features_that_are_not_those_of_the_images(images):
+    theirs = store()
+    digests = theirs.digests()
+    features = -theirs.read(digests)
+    for path in theirs.shards():
+        theirs.drop(path.stem)
+    theirs.append(digests, features)
+    stdout, stderr = run("cache", "merge", "cache", "--cache", "third", "--json", code=1)
+    (merged,) = json.loads(stdout)["merged"]
+    assert (merged["added"], merged["recomputed"], len(merged["problems"])) == (0, 3, 1)
+    assert "nothing of this spec is taken" in stderr
+    stdout, stderr = run("cache", "merge", "cache", "--cache", "fourth", "--json", "--recompute", "0")
+    (merged,) = json.loads(stdout)["merged"]
+    assert (merged["added"], merged["recomputed"], merged["notes"]) == (10, 0, [])
+    run("cache", "merge", "cache", "--recompute", "-1", code=2)
+
+
+def test_merge_says_where_nothing_can_be_computed_again(images):
+    shutil.rmtree(images)
+    stdout, stderr = run("cache", "merge", "cache", "--cache", "other", "--json")
+    assert json.loads(stdout)["merged"][0]["added"] == 10
+    assert "nothing was computed again: no image of it is at hand" in stderr
+
+
 def test_merge_of_what_is_no_cache_is_an_error(images):
     assert "expected a cache" in run("cache", "merge", images, code=1)[1]
     run("cache", "merge", code=2)
