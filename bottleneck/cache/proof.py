@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.shard import PIECE_BYTES, Layout, damaged, expect_sound, layouts, opened, parsing
 from bottleneck.errors import CacheError, ShardError
+from bottleneck.images.clock import written_back
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests
 
@@ -81,7 +82,8 @@ def prove(path: Path, spec: Spec) -> tuple[Proof, Digests]:
     FileNotFoundError
         If it is not there, or another file has taken its place meanwhile.
     """
-    with opened(path) as (file, status):
+    with opened(path) as (file, _):
+        status = written_back(file.fileno())  # what a memory map changes from now on changes the signature
         if _sha256(file) != path.stem:
             raise damaged(path)
         digests, features = _parsed(file, path, spec, status.st_size)

@@ -1,6 +1,7 @@
 """Features that are read again and again: each row once, proven, in order or mixed, in little memory."""
 
 import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from bottleneck.cache.shard import Layout, read_shard
 from bottleneck.cache.store import Store
 from bottleneck.cache.stream import Stream
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
+from bottleneck.images.clock import _in_memory as in_memory
 from bottleneck.images.digest import signature
 from tests.cache.numbered import D, add, digests, features, flip_a_feature, overwrite
 from tests.cache.test_shard import named
@@ -734,3 +736,20 @@ def test_memory_is_bounded_by_the_pools_whatever_the_number_of_rows(store, monke
     assert count == len(images)
     assert opening < 7e6  # of 16 MB; 2 to 3 are those of digests
     assert passing < 7e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems stamp mapped files in other ways")
+def test_what_a_memory_map_changes_after_the_proof_is_never_served(store, tmp_path):
+    if in_memory(os.stat(tmp_path).st_dev):
+        pytest.skip("the temporary folder is in memory, where memory maps leave no trace")
+    path = add(store, 1, 2)
+    place = path.read_bytes().index(features(1).tobytes())
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = memory[0]  # the pages are dirty, and take the next change without a new time stamp
+        memory[place] = memory[place]
+        stream = store.stream(digests(1, 2))
+        while (tmp_path / "tick").write_bytes(b"") or (tmp_path / "tick").stat().st_mtime_ns <= path.stat().st_mtime_ns:
+            (tmp_path / "tick").unlink()
+        memory[place] ^= 0x40
+        with pytest.warns(BottleneckWarning, match="damaged"), pytest.raises(MissingFeatures):
+            blocks(stream)
