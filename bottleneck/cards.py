@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from bottleneck import __version__
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.given import names_in_table
 from bottleneck.images.keys import DigestSet
+from bottleneck.utils.tree import Tree
 
+SETTINGS = "finetune.json"  # of a fine-tuning that has begun, beside the card of one that has ended
 COLUMNS = ("path", "digest", "split", "label", "predicted", "probability")  # of predictions.csv
 _DATASET = 32  # characters of a data set's name in that of a run: 128 bytes at most, of the 255 of a folder's name
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
@@ -77,6 +80,25 @@ def prediction_rows(
         if row >= 0 and split == part.splits[row]:
             best = f"{probabilities[row].max():.6f}"
             yield names.get(path, path), digest.tobytes().hex(), split, label, predicted[row], best
+
+
+def number_in(value: object) -> int:
+    """Return the number that a card or the settings of a fine-tuning give; 0 where an earlier version wrote them."""
+    number = value.get("number") if isinstance(value, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
+
+
+def next_number(folder: Path) -> int:
+    """Return the number of a new run: 1 more than the largest there, so that no clock decides which run is the latest.
+
+    Two that are written at once may have the same; then their time decides.
+    """
+    numbers = [0]
+    for name in ("card.json", SETTINGS):
+        for file in folder.glob(f"*/{name}"):
+            with suppress(OSError, ValueError):
+                numbers.append(number_in(Tree(folder).read_json(file)))
+    return 1 + max(numbers)
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.last import folder_of
 from bottleneck.card_parts import PREDICTIONS, CardParts, check_read_back, store_parts
+from bottleneck.cards import SETTINGS, next_number, number_in
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, sha256_hex, temporary_beside
 from bottleneck.heads.head import Head, head_of, read_head
@@ -30,7 +31,6 @@ from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree
 
 CARD_VERSION = 1
-SETTINGS = "finetune.json"  # of a fine-tuning that has begun
 _SHOWN = 4  # runs that a message names
 
 
@@ -201,25 +201,6 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
         which = "it is left out" if len(problems) == 1 else f"{len(problems)} such runs are left out"
         warnings.warn(f"{problems[0]}; {which}", BottleneckWarning, stacklevel=3)
     return sorted(found, key=lambda run: (number_in(run.card), str(run.card.get("created")), run.name))
-
-
-def number_in(value: object) -> int:
-    """Return the number that a card or the settings of a fine-tuning give; 0 where an earlier version wrote them."""
-    number = value.get("number") if isinstance(value, dict) else None
-    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
-
-
-def next_number(folder: Path) -> int:
-    """Return the number of a new run: 1 more than the largest there, so that no clock decides which run is the latest.
-
-    Two that are written at once may have the same; then their time decides.
-    """
-    numbers = [0]
-    for name in ("card.json", SETTINGS):
-        for file in folder.glob(f"*/{name}"):
-            with suppress(OSError, ValueError):
-                numbers.append(number_in(Tree(folder).read_json(file)))
-    return 1 + max(numbers)
 
 
 def default_run(folder: str | os.PathLike[str]) -> Choice:

@@ -6,10 +6,11 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
+from bottleneck.cards import next_number
 from bottleneck.errors import BottleneckWarning, RunError
 from bottleneck.files import LARGEST_TEXT
 from bottleneck.heads.linear import LinearHead
-from bottleneck.runs import default_run, list_runs, load_run, new_folder, next_number, save_run
+from bottleneck.runs import default_run, list_runs, load_run, new_folder, save_run
 
 
 def head(fingerprint="f", classes=("a", "b")):

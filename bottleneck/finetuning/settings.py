@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.cache.last import folder_of
+from bottleneck.cards import SETTINGS, next_number, number_in
 from bottleneck.errors import RunError
 from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.runs import SETTINGS, next_number, number_in
 from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded, moved, relative_to
 from bottleneck.utils.tree import Tree
