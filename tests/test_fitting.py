@@ -93,6 +93,20 @@ def test_the_card_says_what_was_trained_on_what_and_how_well(folder, extracted, 
     assert json.loads(json.dumps(card)) == card
 
 
+@pytest.mark.parametrize("head", ["logistic", "svm", "knn", "centroid"])
+def test_features_that_tell_nothing_give_the_shares_of_the_classes(folder, spec, head):
+    dataset = scan(folder({**files(12, "abc", "train/"), **files(12, "abc", "test/")}))
+    store = FeatureCache("cache").store(spec)
+    store.append(dataset.digests, np.full((len(dataset), DIM), 3, np.float32))
+    store.remember_request({"model": "tiny", "weights": "none", "seed": 0})
+    with pytest.warns(BottleneckWarning, match="the same in all 36 training rows"):
+        run = load_run(fit(dataset, head=head, allow_duplicates=True).path)
+
+    assert run.metrics["log_loss"] == pytest.approx(np.log(3), abs=1e-6)
+    assert run.card["search"]["cv"]["log_loss"] == pytest.approx(np.log(3), abs=0.05)
+    assert run.head.sharpness == 1
+
+
 def test_the_card_names_the_engines_that_computed_the_features_as_torch_does(folder, extracted, spec):
     extracted(folder(files()))
     assert fit().card["engines"] == []

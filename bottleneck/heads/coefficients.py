@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.heads.head import Head
+from bottleneck.heads.linear import LinearHead
 
 Exact = NDArray[np.float64]
 
@@ -17,7 +18,7 @@ class Learnt:
     normalize: str
     _margin: ClassVar[bool] = False
 
-    def _learnt(self, name: str, *, unless_l2: bool = False) -> Any:
+    def _learnt(self, name: str, *, unless_l2: bool = False, unless_prior: bool = False) -> Any:
         """Return the head.
 
         Raises
@@ -33,6 +34,8 @@ class Learnt:
             raise AttributeError(
                 f"{own!r} object has no attribute {name!r} with normalize='l2': rows of one length are not linear in X"
             )
+        if unless_prior and isinstance(head, LinearHead) and not head.weight.any():
+            raise AttributeError(f"{own!r} object has no attribute {name!r} where all features are constant")
         return head
 
 
@@ -72,7 +75,7 @@ class Centres(Linear):
     @property
     def centroids_(self) -> Exact:
         """The mean of each class, ``(k, d)``."""
-        head = self._learnt("centroids_", unless_l2=True)
+        head = self._learnt("centroids_", unless_l2=True, unless_prior=True)
         return _as_given(head.weight, head)
 
 
@@ -82,24 +85,24 @@ class Kernel(Learnt):
     @property
     def support_vectors_(self) -> Exact:
         """The support vectors ``(m, d)``, those of the first class first, as `fit` was given them."""
-        head = self._learnt("support_vectors_", unless_l2=True)
+        head = self._learnt("support_vectors_", unless_l2=True, unless_prior=True)
         return _as_given(head.vectors, head)
 
     @property
     def n_support_(self) -> NDArray[np.int32]:
         """How many support vectors each class has, ``(k,)``."""
-        count: NDArray[np.int32] = self._learnt("n_support_").sizes.astype(np.int32)
+        count: NDArray[np.int32] = self._learnt("n_support_", unless_prior=True).sizes.astype(np.int32)
         return count
 
     @property
     def dual_coef_(self) -> Exact:
         """The coefficients of the support vectors, ``(k - 1, m)``."""
-        return self._signed(self._learnt("dual_coef_").dual)
+        return self._signed(self._learnt("dual_coef_", unless_prior=True).dual)
 
     @property
     def intercept_(self) -> Exact:
         """The biases of each pair of classes, ``(k (k - 1) / 2,)``."""
-        return self._signed(self._learnt("intercept_").intercept)
+        return self._signed(self._learnt("intercept_", unless_prior=True).intercept)
 
     def _signed(self, values: Exact) -> Exact:
         """Return values as scikit-learn's ``SVC`` has them: of two classes those for the second."""

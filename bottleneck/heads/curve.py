@@ -12,6 +12,7 @@ from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import Family
 from bottleneck.heads.folds import Codes, Folds, divide
 from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.prior import unless_constant
 from bottleneck.heads.search import Search, next_seed
 from bottleneck.heads.table import Table
 from bottleneck.heads.task import Task
@@ -141,6 +142,7 @@ def learning_curve(
         seed=options.seed,
         arrays=Arrays(options.device),
     )
+    family = unless_constant(family, task, warn=False)
     tasks = [task]
     for number in range(1, divisions):
         tasks.append(task.divided(divide(codes, groups, options.folds, next_seed(options.seed, number))))

@@ -65,6 +65,9 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
 
     Notes
     -----
+    Where no feature differs between the rows, the probability of each class is its share of the weights, and a warning
+    says so. Support vectors and class means are then not defined.
+
     But for `Neighbours`, a row with a `sample_weight` of 3 counts as three equal rows, and one of 0 is left out, with
     its class where that has no other. Equal rows are tested in one fold, and the order of the rows has no influence.
     """
@@ -106,7 +109,6 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
             seed=seed,
             arrays=Arrays(),
         )
-        task.refuse_huge()
         some, point = self._family(), self._point(task)
         self.head_, self.calibrated_ = learn(task, some, point, [str(label) for label in self.classes_])
 
@@ -370,7 +372,7 @@ class Neighbours(HeadClassifier):
         return self
 
     def _plain(self, scores: Scores) -> Scores:
-        return scores
+        return scores if self.head_.form == "neighbours" else softmax(scores)
 
     def _point(self, task: Task) -> Params:
         return {"neighbours": positive("n_neighbors", self.n_neighbors)}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.head import Head
+from bottleneck.heads.table import Scaling
 from bottleneck.heads.task import Task
 
 Params = dict[str, float]
@@ -48,6 +49,18 @@ class Fitted:
     form: type[Head]
     parts: dict[str, Any]
     size: float = 1.0
+
+    def head(self, family: str, classes: Sequence[str], scaling: Scaling, fingerprint: str = "") -> Head:
+        """Return the head with its names and its scaling, not yet calibrated."""
+        return self.form(
+            family=family,
+            classes=tuple(classes),
+            mean=scaling.mean,
+            scale=scaling.scale,
+            unit=scaling.unit,
+            fingerprint=fingerprint,
+            **self.parts,
+        )
 
 
 class Family(ABC):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family, Fitted, Params, Validation
 from bottleneck.heads.neighbours import NeighbourHead, nearest_rows, votes
+from bottleneck.heads.sums import relative
 from bottleneck.heads.table import Features, Held
 from bottleneck.heads.task import Task
 
@@ -56,11 +57,10 @@ class KnnValidation:
         """Yield the shares of the votes."""
         task, most = self.task, max(self.numbers)
         features = _held(task)
-        for fold, own in enumerate(task.fold_scalings):
+        shifts, gains = relative(task.scaling, task.fold_scalings)
+        for fold, (shift, gain) in enumerate(zip(shifts, gains, strict=True)):
             known = np.flatnonzero(task.folds.trained[:, fold])
             tested = np.flatnonzero(task.folds.tested == fold)
-            gain = task.scaling.scale / own.scale
-            shift = (own.mean - task.scaling.mean) / task.scaling.scale
             rows = (features[known] - shift) * gain
             step = max(1, _CELLS // max(len(known), most * task.count))
             for start in range(0, len(tested), step):

@@ -1,6 +1,7 @@
 """A head of one point: its probabilities are fitted on the folds, where there are any."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,42 +9,83 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.calibration import calibrate
-from bottleneck.heads.family import Family, Fitted, Params
+from bottleneck.heads.family import NEVER, Family, Params
 from bottleneck.heads.head import Head
+from bottleneck.heads.prior import Prior, unless_constant
 from bottleneck.heads.task import Task
 from bottleneck.utils.arguments import Arguments
 
+_COMPARED_ROWS = 256
+_LARGER = 2.0  # at most, of the weights of the folds' heads: they see at least half of the rows
+_SURER = 30.0  # at most, the head of its training rows than the heads of the folds of what they have not seen
+_LEAST = 1e-30  # of a factor that is to be above 0
+
 
 def learn(task: Task, some: Family, point: Params, classes: Sequence[str]) -> tuple[Head, bool]:
-    """Return the head of all rows, and whether it was calibrated on the folds of a task, which may test none."""
-    is_calibrated = bool((task.folds.tested >= 0).any())
-    fitted, factor = _calibrated(task, some, point) if is_calibrated else (some.fit(task, point), 1.0)
-    head = fitted.form(
-        family=some.name,
-        classes=tuple(classes),
-        mean=task.scaling.mean,
-        scale=task.scaling.scale,
-        unit=task.scaling.unit,
-        sharpness=factor,
-        **fitted.parts,
-    )
-    return head, is_calibrated
+    """Return the head of all rows, and whether it was calibrated on the folds of a task, which may test none.
 
+    Of features that tell nothing it is `bottleneck.heads.prior.Prior`'s.
 
-def _calibrated(task: Task, some: Family, point: Params) -> tuple[Fitted, float]:
-    """Return the head of all rows, and the factor that heads of the folds ask for."""
+    Raises
+    ------
+    HeadError
+        If features are too large, or nothing finite comes of them.
+    """
+    some = unless_constant(some, task)
+    if not isinstance(some, Prior):
+        task.refuse_huge()
+    is_tested = task.folds.tested >= 0
+    if isinstance(some, Prior) or not is_tested.any():
+        return some.fit(task, point).head(some.name, classes, task.scaling), bool(is_tested.any())
+    tested = np.flatnonzero(is_tested & ~task.constant_folds[task.folds.tested])
     validation = some.cross_validate(task, [point])
     scores = np.zeros((len(task.codes), task.count))
     for rows, found in validation.blocks():
         scores[rows] = found[0]
-    tested = task.folds.tested >= 0
     weights = task.whole().weights[tested, 0].astype(np.float64)
     factor = calibrate(scores[tested], task.codes[tested], weights=weights)
     fitted = some.fit(task, point, validation)
-    # The head has seen more rows than those of the folds, see `bottleneck.heads.search.search`.
-    of_folds = float(validation.sizes[0])
-    ratio = of_folds / fitted.size if of_folds and fitted.size else 1.0
-    return fitted, factor * ratio
+    ratio = float(validation.sizes[0]) / fitted.size if fitted.size else 0.0
+    head = fitted.head(some.name, classes, task.scaling)
+    return calibrated(head, task, tested, scores[tested], factor=factor, ratio=ratio), True
+
+
+def calibrated(
+    head: Head, task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64], *, factor: float, ratio: float
+) -> Head:
+    """Return the head of all rows with the factor of its scores.
+
+    The head has seen more rows than those of the folds, and where C is small its weights are larger for it. Where folds
+    saw features that told them less than all rows tell together, its scores may be larger by any factor; it is then
+    hardly surer of its own training rows than they were of the rows that they had not seen.
+
+    Parameters
+    ----------
+    head : Head
+    task : Task
+    rows : ndarray of int, shape (m,)
+        Rows of `task` that a fold tests, and
+    scores : ndarray of float64, shape (m, k)
+        what the heads of the folds say of them.
+    factor : float
+        What calibrates these.
+    ratio : float
+        How much larger the weights of the folds' heads are; 0 where there is nothing to compare.
+    """
+    some = slice(None, None, -(-len(rows) // _COMPARED_ROWS))
+    of_folds, own = _spread(scores[some]), _spread(head.scores(task.table.take(rows[some])))
+    sharpness = factor * min(ratio or 1.0, _LARGER)
+    if sharpness * own > _SURER * factor * of_folds:
+        sharpness = _SURER * factor * of_folds / own
+    return replace(head, sharpness=max(sharpness, _LEAST))
+
+
+def _spread(scores: NDArray[np.float64]) -> float:
+    """Return how far apart the scores ``(m, k)`` of known classes lie: the root of the mean of squares."""
+    known = scores > NEVER / 10
+    count = known.sum(axis=1, keepdims=True)
+    middle = np.where(known, scores, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    return float(np.sqrt(np.square(np.where(known, scores - middle, 0.0)).mean()))
 
 
 def positive(name: str, value: Any) -> float:

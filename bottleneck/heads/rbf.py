@@ -41,7 +41,8 @@ class RbfFamily(Family):
     def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
         """Return C and gamma, the smoother first."""
         features = _held(task)
-        unit = 1 / (features.shape[1] * max(float(features.var(dtype=np.float64)), 1e-30))
+        variance = float(features.var(dtype=np.float64))
+        unit = 1 / (features.shape[1] * (variance or 1.0))
         gammas = _FINER_GAMMA if full else _GAMMA
         return tuple({"C": C, "gamma": gamma * unit} for gamma in gammas for C in (_FINER_C if full else _C))
 

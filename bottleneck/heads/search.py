@@ -15,6 +15,8 @@ from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import Family, Params, Validation
 from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head, softmax
+from bottleneck.heads.learning import calibrated
+from bottleneck.heads.prior import Prior, known_blocks, unless_constant
 from bottleneck.heads.table import Features, Held, Normalize, Table
 from bottleneck.heads.task import Task
 from bottleneck.utils.text import one_line
@@ -178,7 +180,9 @@ def _search(
     """Search on the task that `search` was asked for."""
     codes, seed = whole.codes, whole.seed
     task = _by_fold(whole if full else _fewer(whole))
-    task.refuse_huge()
+    family = unless_constant(family, whole)
+    if not isinstance(family, Prior):
+        task.refuse_huge()
     points = _points(family, task, grid, full=full)
     validation = family.cross_validate(task, points)
     divisions = [(task, validation)]
@@ -189,22 +193,14 @@ def _search(
     accuracy, balanced_accuracy = (np.concatenate(kind, axis=1) for kind in zip(*tables, strict=True))
     best = one_standard_error(balanced_accuracy, repeats=len(tables))
     rows, scores = _scores(task, validation, best)
-    sharpness, probabilities = _calibrate(task, rows, scores)
     fitted = family.fit(whole, points[best], validation)
-    # The head has seen more rows than those of the folds, and where C is small its weights are larger for it.
-    if fitted.size and validation.sizes[best]:
-        sharpness *= float(validation.sizes[best]) / fitted.size
-    scaling = whole.scaling
-    head = fitted.form(
-        family=family.name,
-        classes=classes,
-        mean=scaling.mean,
-        scale=scaling.scale,
-        unit=scaling.unit,
-        sharpness=sharpness,
-        fingerprint=fingerprint,
-        **fitted.parts,
-    )
+    head = fitted.head(family.name, classes, whole.scaling, fingerprint)
+    probabilities = softmax(scores)
+    if not isinstance(family, Prior):
+        factor, probabilities = _calibrate(task, rows, scores)
+        ratio = float(validation.sizes[best]) / fitted.size if fitted.size else 0.0
+        known = ~task.constant_folds[task.folds.tested[rows]]
+        head = calibrated(head, task, rows[known], scores[known], factor=factor, ratio=ratio)
     return Search(
         head=head,
         params=points[best],
@@ -330,7 +326,7 @@ def _accuracies(task: Task, validation: Validation, points: int) -> tuple[NDArra
     """Return the accuracy, and the mean recall of the classes that a fold tests, ``(g, F)``."""
     folds, count = len(task.folds), task.count
     right_of, rows_of = np.zeros((points, folds * count)), np.zeros(folds * count)
-    for rows, scores in validation.blocks():
+    for rows, scores in known_blocks(task, validation):
         cell = task.folds.tested[rows] * count + task.codes[rows]
         rows_of += np.bincount(cell, minlength=folds * count)
         right = scores.argmax(axis=2) == task.codes[rows]
@@ -346,19 +342,24 @@ def _scores(task: Task, validation: Validation, best: int) -> tuple[NDArray[np.i
     tested = np.flatnonzero(task.folds.tested >= 0)
     wanted = np.zeros(len(task.codes), bool)
     wanted[tested[:: -(-len(tested) // _SCORED_ROWS)]] = True
-    found = [(rows[wanted[rows]], scores[best][wanted[rows]]) for rows, scores in validation.blocks()]
+    found = [(rows[wanted[rows]], scores[best][wanted[rows]]) for rows, scores in known_blocks(task, validation)]
     rows = np.concatenate([rows for rows, _ in found])
     order = np.argsort(rows)
     return rows[order], np.concatenate([scores for _, scores in found]).astype(np.float64)[order]
 
 
 def _calibrate(task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Return the factor of the scores, and the probabilities of each row by the factor of the other folds."""
+    """Return the factor of the scores, and the probabilities of each row by the factor of the other folds.
+
+    Scores of constant folds are logarithms of probabilities already.
+    """
     codes, fold = task.codes[rows], task.folds.tested[rows]
     weights = 1 / np.bincount(codes, minlength=task.count)[codes] if task.balanced else np.ones(len(codes))
-    probabilities = np.empty_like(scores)
-    for number in range(len(task.folds)):
-        own, others = fold == number, fold != number
+    known = ~task.constant_folds[fold]
+    probabilities = softmax(scores)
+    for number in np.flatnonzero(~task.constant_folds):
+        own, others = fold == number, known & (fold != number)
+        others = others if others.any() else known
         factor = calibrate(scores[others], codes[others], weights=weights[others])
         probabilities[own] = softmax(factor * scores[own])
-    return calibrate(scores, codes, weights=weights), probabilities
+    return calibrate(scores[known], codes[known], weights=weights[known]), probabilities

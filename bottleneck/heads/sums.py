@@ -73,9 +73,12 @@ def signs(codes: NDArray[np.intp], classes: NDArray[np.intp]) -> NDArray[np.floa
 
 
 def relative(whole: Scaling, folds: list[Scaling]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return `shift` and `gain` of `Material`: the scalings of folds, of features that are scaled by all rows."""
+    """Return `shift` and `gain` of `Material`: the scalings of folds, of features that are scaled by all rows.
+
+    What is constant in a fold has no scale there, and keeps that of all rows.
+    """
     shift = np.array([(one.mean - whole.mean) / whole.scale for one in folds], np.float32)
-    gain = np.array([whole.scale / one.scale for one in folds], np.float32)
+    gain = np.array([np.where(one.constant, 1, whole.scale / one.scale) for one in folds], np.float32)
     return shift, gain
 
 

@@ -1,7 +1,7 @@
 """The features that a head is trained on: in memory, or read again and again; and their scaling."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -115,11 +115,14 @@ class Scaling:
     mean, scale : ndarray of float32, shape (d,)
     unit : bool
         Whether each row is first divided by its Euclidean norm.
+    constant : ndarray of bool, shape (d,), optional
+        Which features are the same in all rows that it was found by, but for rounding; by default none is known to be.
     """
 
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
     unit: bool = False
+    constant: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     @cached_property
     def _plain(self) -> bool:
@@ -131,9 +134,7 @@ class Scaling:
         if self._plain:
             return features
         if self.unit:
-            exact = features.astype(np.float64)
-            length = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
-            features = (exact / np.where(length, length, 1)).astype(np.float32)
+            features = of_length_one(features)
         scaled = features - self.mean
         scaled /= self.scale
         return scaled
@@ -180,6 +181,14 @@ def widened(features: NDArray[Any]) -> Features:
     wide: Features = bits.view(np.float32)
     wide *= np.float32(2.0**112)
     return wide
+
+
+def of_length_one(features: Features) -> Features:
+    """Return the rows divided by their Euclidean norms; a row of zeros stays one."""
+    exact = features.astype(np.float64)
+    length = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
+    found: Features = (exact / np.where(length, length, 1)).astype(np.float32)
+    return found
 
 
 def _gathered(table: Table, wanted: NDArray[np.intp]) -> Features:
@@ -233,15 +242,17 @@ def scalings(
     HeadError
         If `normalize` is none of these.
     """
-    d, count = table.shape[1], trained.shape[1]
+    d = table.shape[1]
     if normalize not in NORMALIZE:
         raise HeadError(f"expected features to be normalized by one of {', '.join(NORMALIZE)}, got {normalize!r}")
-    if normalize != "standard":
-        scale = np.full(d, 1 / np.sqrt(d) if normalize == "l2" else 1, np.float32)
-        return [Scaling(mean=np.zeros(d, np.float32), scale=scale, unit=normalize == "l2")] * (1 + count)
     patterns, part = np.unique(trained, axis=0, return_inverse=True)
-    sums = _Sums.of(table, part.ravel(), len(patterns), weights)
-    return [sums.scaling(np.ones(len(patterns), bool)), *(sums.scaling(pattern) for pattern in patterns.T)]
+    unit = normalize == "l2"
+    sums = _Sums.of(table, part.ravel(), len(patterns), weights, unit=unit)
+    found = [sums.scaling(parts) for parts in (np.ones(len(patterns), bool), *patterns.T)]
+    if normalize == "standard":
+        return found
+    mean, scale = np.zeros(d, np.float32), np.full(d, 1 / np.sqrt(d) if unit else 1, np.float32)
+    return [replace(one, mean=mean, scale=scale, unit=unit) for one in found]
 
 
 @dataclass
@@ -257,11 +268,14 @@ class _Sums:
     second: NDArray[np.float64]  # (parts, d)
 
     @classmethod
-    def of(cls, table: Table, part: NDArray[np.intp], count: int, weights: NDArray[np.float64] | None) -> "_Sums":
+    def of(
+        cls, table: Table, part: NDArray[np.intp], count: int, weights: NDArray[np.float64] | None, *, unit: bool
+    ) -> "_Sums":
         d = table.shape[1]
         found = cls(np.zeros(d), np.zeros(count), np.zeros((count, d)), np.zeros((count, d)))
         begun = False
-        for rows, features in table.blocks(max(1, _CELLS // d)):
+        for rows, given in table.blocks(max(1, _CELLS // d)):
+            features = of_length_one(given) if unit else given
             if not begun:
                 found.pivot, begun = features.mean(axis=0, dtype=np.float64), True
             for number in range(count):
@@ -283,5 +297,6 @@ class _Sums:
         spread[spread < _ROUNDING * square] = 0  # a feature that is constant in these rows, and not in all
         scale = np.sqrt(spread)
         mean += self.pivot
-        scale[scale < _CONSTANT * np.maximum(np.abs(mean), _CONSTANT)] = 1.0
-        return Scaling(mean=mean.astype(np.float32), scale=scale.astype(np.float32))
+        constant = scale < _CONSTANT * np.maximum(np.abs(mean), _CONSTANT)
+        scale[constant] = np.maximum(1.0, scale[constant] / _CONSTANT)  # of huge values their rounding is large, too
+        return Scaling(mean=mean.astype(np.float32), scale=scale.astype(np.float32), constant=constant)

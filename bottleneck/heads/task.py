@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from bottleneck.heads.folds import Codes, Folds, everything
 from bottleneck.heads.table import Held, Normalize, Scaling, Table, mean, scaled, scalings
 
 _LARGEST = 1e15  # of what is squared and summed in float32
+_FARTHEST = 1e35  # of what is subtracted, and multiplied by weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,11 @@ class Task:
         return self._scalings[1:]
 
     @cached_property
+    def constant_folds(self) -> NDArray[np.bool_]:
+        """Whether no feature differs between the rows that a fold is trained on, ``(F,)``."""
+        return np.array([scaling.constant.all() for scaling in self.fold_scalings], np.bool_)
+
+    @cached_property
     def scaled(self) -> Table:
         """The features, scaled by all rows."""
         return scaled(self.table, self.scaling)
@@ -128,16 +134,19 @@ class Task:
         return np.stack(counts)
 
     def refuse_huge(self) -> None:
-        """Raise if scaled features in memory are too large for sums of squares in float32.
+        """Raise if features in memory are too large for their differences, or scaled for sums of squares, in float32.
 
         Raises
         ------
         HeadError
             If they are.
         """
-        if not isinstance(self.scaled, Held):
+        if not isinstance(self.table, Held):
             return  # as features are stored, in float16, they cannot be
-        largest = float(np.abs(self.scaled.features).max(initial=0))
+        largest = float(np.abs(self.table.features).max(initial=0))
+        if self.normalize == "standard" and largest > _FARTHEST:
+            raise HeadError(f"expected features up to {_FARTHEST:g}, got {largest:g}: check the model and its weights")
+        largest = float(np.abs(cast(Held, self.scaled).features).max(initial=0))
         if largest > _LARGEST:
             raise HeadError(f"expected features up to {_LARGEST:g}, got {largest:g}: normalize them, as by 'standard'")
 

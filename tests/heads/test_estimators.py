@@ -435,7 +435,7 @@ ODD = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*not solved to the end")  # it says so
+@pytest.mark.filterwarnings("ignore:.*not solved to the end", "ignore:.*the same in all")  # it says so
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("normalize", ["none", "standard", "l2"])
 @pytest.mark.parametrize("odd", ODD)
