@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, HeadError, ImagesError, SplitError
+from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
 from bottleneck.heads.table import Held, Streamed, Table
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import DigestSet
 from bottleneck.images.naming import examples
 from bottleneck.leaks import Near, find_near
 from bottleneck.utils.memory import free_memory
@@ -20,7 +22,7 @@ _SHARE = 0.5  # of the memory that is free
 
 @dataclass(frozen=True)
 class Part:
-    """The images of one split, each once.
+    """The images of one split, each once, in the order of their digests: that of the paths changes no result.
 
     Parameters
     ----------
@@ -86,10 +88,19 @@ def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = Non
         Bytes that features and their copies may take; by default half of what is free.
     """
     own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
-    own = own.subset(own.first_rows())
+    own = own.subset(_once(own))
     if _bytes(len(own), store.dim()) <= allowed(memory):
         return Part(own, Held(store.read(own.digests)))
     return Part(own, Streamed(store.stream(own.digests)))
+
+
+def _once(dataset: Dataset) -> list[int]:
+    """Return a row of each image, in the order of the digests; of an image of several groups that of the first name."""
+    rows: list[int] = DigestSet(dataset.digests).sorted_rows.tolist()
+    if len(rows) == len(dataset):
+        return rows
+    named = sorted(range(len(dataset)), key=lambda row: (dataset.groups[row] or "", dataset.paths[row]))
+    return [named[place] for place in DigestSet(dataset.digests[named]).sorted_rows.tolist()]
 
 
 def check_memory(train: Part, family: Family, memory: int | None = None) -> None:
@@ -124,6 +135,7 @@ def check_memory(train: Part, family: Family, memory: int | None = None) -> None
     warnings.warn(f"{size}: {family.name} reads them from the cache in each pass", BottleneckWarning, stacklevel=3)
 
 
+@one_core_a_product()
 def near_copies(train: Part, test: Part) -> Near:
     """Return which held-out images have a near copy in the training part, with a warning if any has.
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from bottleneck.errors import RunError
 from bottleneck.files import write_atomic
+from bottleneck.heads.head import with_sorted_header
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.tensors import parsed
@@ -111,16 +112,20 @@ class RunImages:
         """Return what is written there."""
         tensors = {"digests": self.digests, "roles": self.roles, "right": self.right}
         metadata = {"format_version": str(VERSION), "complete": str(self.complete).lower()}
-        return save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+        data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)
+        return with_sorted_header(data)
 
 
 def images_of(dataset: Dataset, roles: dict[str, Role]) -> RunImages:
-    """Return the images of a dataset, by their splits; of an image in two splits the first `Role` counts."""
+    """Return the images of a dataset, by their splits; of an image in two splits the first `Role` counts.
+
+    They are in the order of their digests.
+    """
     codes = np.array([roles.get(split, Role.UNUSED) for split in dataset.splits], np.uint8)
-    first = DigestSet(dataset.digests).find(dataset.digests)
+    distinct = DigestSet(dataset.digests)
     least = np.full(len(codes), int(Role.UNUSED), np.uint8)
-    np.minimum.at(least, first, codes)
-    kept = np.unique(first)
+    np.minimum.at(least, distinct.find(dataset.digests), codes)
+    kept = distinct.sorted_rows
     return RunImages(digests=dataset.digests[kept], roles=least[kept], right=np.full(len(kept), _UNKNOWN, np.int8))
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bottleneck.evaluation.metrics import evaluate, evaluate_probabilities
 from bottleneck.evaluation.stats import resolution
+from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
@@ -114,6 +115,7 @@ class Scored:
     right: NDArray[np.bool_]
 
 
+@one_core_a_product()
 def score_head(head: Head, test: Part) -> Scored:
     """Look at a head on the held-out part."""
     probabilities = np.empty((len(test), len(head.classes)))

@@ -107,6 +107,34 @@ def test_features_that_tell_nothing_give_the_shares_of_the_classes(folder, spec,
     assert run.head.sharpness == 1
 
 
+@pytest.mark.parametrize("head", ["logistic", "svm", "softmax", "ridge", "knn", "centroid"])
+@pytest.mark.parametrize("groups", [False, True])
+def test_the_order_of_the_paths_changes_no_bit(folder, extracted, head, groups):
+    found = scan(extracted(folder(files(classes="abc"))))
+    twice = [*range(len(found)), *range(5)]  # some images have a second path, with another group
+    dataset = replace(
+        found.subset(twice),
+        paths=(*found.paths, *(f"/copy/{row}.jpg" for row in range(5))),
+        groups=tuple(f"g{row % 50}" if groups else None for row in range(len(twice))),
+        given_splits=tuple("train" if row % 4 else "test" for row in twice),
+        decided=None,
+    )
+    order = np.random.default_rng(0).permutation(len(twice)).tolist()
+    shuffled = replace(
+        dataset.subset(order), given_splits=tuple(dataset.given_splits[row] for row in order), decided=None
+    )
+    runs = [fit(one, head=head, allow_duplicates=True) for one in (dataset, shuffled)]
+
+    for name in ("head.safetensors", "images.safetensors"):
+        assert (runs[0].path / name).read_bytes() == (runs[1].path / name).read_bytes()
+    for key in ("metrics", "search", "params", "sharpness", "n_train", "n_heldout"):
+        assert runs[0].card[key] == runs[1].card[key]
+    rows = [list(csv.DictReader((run.path / "predictions.csv").open())) for run in runs]
+    tested = [path for path, split in zip(shuffled.paths, shuffled.splits, strict=True) if split == "test"]
+    assert [row["path"] for row in rows[1]] == tested
+    assert sorted(rows[0], key=str) == sorted(rows[1], key=str)
+
+
 def test_the_card_names_the_engines_that_computed_the_features_as_torch_does(folder, extracted, spec):
     extracted(folder(files()))
     assert fit().card["engines"] == []

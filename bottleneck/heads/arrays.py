@@ -19,6 +19,8 @@ class Arrays:
     device : str
         ``cpu`` is NumPy, whose import takes a tenth of torch's and whose products are as quick; any other is torch's
         (``cuda``, ``cuda:1``, and ``torch`` for torch on the CPU).
+    cores : int
+        How many threads of ours NumPy may compute in, see `bottleneck.heads.cores`.
 
     Attributes
     ----------
@@ -31,8 +33,9 @@ class Arrays:
         If torch does not know the device, or it is not there.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", cores: int = 1) -> None:
         self.device = device
+        self.cores = cores if device == "cpu" else 1
         self.xp: Any = np
         if device == "cpu":
             return

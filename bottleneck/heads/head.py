@@ -151,10 +151,10 @@ class Head(ABC):
             **{name: value if isinstance(value, str) else json.dumps(value) for name, value in rest.items()},
         }
         data = save({name: np.ascontiguousarray(getattr(self, name)) for name in names}, metadata)
-        return _in_order(data)
+        return with_sorted_header(data)
 
 
-def _in_order(data: bytes) -> bytes:
+def with_sorted_header(data: bytes) -> bytes:
     """Return a safetensors file with its header in the order of the names: the library writes its metadata in any."""
     size = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()

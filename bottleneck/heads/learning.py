@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.calibration import calibrate
+from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import NEVER, Family, Params
 from bottleneck.heads.head import Head
 from bottleneck.heads.prior import Prior, unless_constant
@@ -21,6 +22,7 @@ _SURER = 30.0  # at most, the head of its training rows than the heads of the fo
 _LEAST = 1e-30  # of a factor that is to be above 0
 
 
+@one_core_a_product()
 def learn(task: Task, some: Family, point: Params, classes: Sequence[str]) -> tuple[Head, bool]:
     """Return the head of all rows, and whether it was calibrated on the folds of a task, which may test none.
 

@@ -1,17 +1,17 @@
 """Choose a family's parameters by cross-validation on the training part, then fit on all of it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.calibration import calibrate
+from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family, Params, Validation
 from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head, softmax
@@ -24,7 +24,7 @@ from bottleneck.utils.text import one_line
 _FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
 _SCORED_ROWS = 10_000  # whose scores are calibrated on
 _LITTLE, _MUCH = 1_000_000, 64_000_000  # numbers
-_FOR_ONE_CORE = 3_000_000  # numbers; more cores bring less than a fifth
+_FOR_ONE_CORE = 3_000_000  # numbers of features; more cores bring less than a fifth
 _ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # that are tested, by dividing few rows into folds several times
 _NEXT_DIVISION = 1_000_003  # from the seed of a division to the next one's
 
@@ -135,7 +135,8 @@ def search(
     full : bool
         Whether a finer grid is searched, and on all rows; otherwise on about 20,000 at most.
     seed : int
-        Of the folds and of the family's own randomness. Equal seeds give equal heads.
+        Of the folds and of the family's own randomness. Equal seeds give equal heads of equal rows in one order, on any
+        number of cores of one CPU.
     device : str
         See `bottleneck.heads.arrays.Arrays`.
     fingerprint : str
@@ -150,17 +151,18 @@ def search(
     if len(classes) < 2:
         raise HeadError(f"expected at least two classes to train on, found {classes.tolist()}")
     table = Held(features) if isinstance(features, np.ndarray) else features
-    whole = Task(
-        table=table,
-        codes=codes,
-        count=len(classes),
-        folds=divide(codes, groups, folds, seed),
-        normalize=normalize,
-        balanced=balanced,
-        seed=seed,
-        arrays=Arrays(device),
-    )
-    with _threads(table), _as_sentence(family.name):
+    n, d = table.shape
+    with one_core_a_product() as cores, _as_sentence(family.name):
+        whole = Task(
+            table=table,
+            codes=codes,
+            count=len(classes),
+            folds=divide(codes, groups, folds, seed),
+            normalize=normalize,
+            balanced=balanced,
+            seed=seed,
+            arrays=Arrays(device, cores if n * d >= _FOR_ONE_CORE else 1),
+        )
         return _search(
             whole, family, groups, grid, folds, full=full, classes=tuple(classes.tolist()), fingerprint=fingerprint
         )
@@ -225,16 +227,6 @@ def _as_sentence(name: str) -> Iterator[None]:
         raise HeadError(
             f"the equations of {name} cannot be solved ({error}): take a smaller C, or normalize the features"
         ) from error
-
-
-def _threads(table: Table) -> AbstractContextManager[object]:
-    """Return a context in which products of little are computed on one core.
-
-    The threads of BLAS wait for each other without rest: on a machine that has other work, a search of 0.7 s took 5,
-    one of 2 s took 24.
-    """
-    n, d = table.shape
-    return threadpool_limits(1, "blas") if n * d < _FOR_ONE_CORE else nullcontext()
 
 
 def one_standard_error(fold_accuracy: NDArray[np.float64], *, repeats: int = 1) -> int:

@@ -6,13 +6,15 @@ its full speed, and the features are read once for all of them. Products are flo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.heads.arrays import Array, Arrays
-from bottleneck.heads.losses import Loss
-from bottleneck.heads.table import Scaling, Table
+from bottleneck.heads.cores import in_order
+from bottleneck.heads.losses import Loss, Losses
+from bottleneck.heads.table import Features, Held, Scaling, Table
 
 _CELLS, _NUMBERS = 1 << 20, 8 << 20  # scores, and features, of a block
 _FEWEST_ROWS = 64
@@ -152,21 +154,35 @@ class Pass:
         arrays, (p, outputs, d) = self.arrays, weight.shape
         loss, slope = arrays.zeros(p, exact=True), arrays.zeros(p, outputs, d + 1, exact=True)
         curvature = arrays.zeros(p, outputs)
-        for rows, features in self.material.table.blocks(self._block(p * outputs, d)):
-            block, weights = arrays.put(features), self.material.weights[rows][:, self.problems.fold]
-            own = np.flatnonzero(weights.any(axis=0))  # in the others these rows are tested
-            if not len(own):
+        table = self.material.table
+        cores = arrays.cores if isinstance(table, Held) else 1  # of others a block holds until the next
+        blocks = table.blocks(self._block(p * outputs, d))
+        for found in in_order(lambda block: self._of_block(weight, bias, *block), blocks, cores):
+            if found is None:
                 continue
-            some = slice(None) if len(own) == p else arrays.put(own)
-            scores = (block @ weight[some].reshape(-1, d).T).reshape(len(features), len(own), outputs)
-            scores += bias[some]
-            target, weights = self._target(rows, own), arrays.put(np.ascontiguousarray(weights[:, own]))
-            found = self.loss(arrays, scores, target, weights)
-            loss[some] += found.total
-            slope[some, :, :d] += (found.slope.reshape(len(features), -1).T @ block).reshape(len(own), outputs, d)
-            slope[some, :, d] += found.slope.sum(axis=0)
-            curvature[some] += found.curvature
+            some, losses, products = found
+            loss[some] += losses.total
+            slope[some, :, :d] += products
+            slope[some, :, d] += losses.slope.sum(axis=0)
+            curvature[some] += losses.curvature
         return loss, slope, curvature
+
+    def _of_block(
+        self, weight: Array, bias: Array, rows: "slice | NDArray[np.intp]", features: Features
+    ) -> tuple[Any, Losses, Array] | None:
+        """Return which problems are trained on some rows, their losses, and these's slope times the features."""
+        arrays, (p, outputs, d) = self.arrays, weight.shape
+        block, weights = arrays.put(features), self.material.weights[rows][:, self.problems.fold]
+        own = np.flatnonzero(weights.any(axis=0))  # in the others these rows are tested
+        if not len(own):
+            return None
+        some = slice(None) if len(own) == p else arrays.put(own)
+        scores = (block @ weight[some].reshape(-1, d).T).reshape(len(features), len(own), outputs)
+        scores += bias[some]
+        target, weights = self._target(rows, own), arrays.put(np.ascontiguousarray(weights[:, own]))
+        losses = self.loss(arrays, scores, target, weights)
+        products = (losses.slope.reshape(len(features), -1).T @ block).reshape(len(own), outputs, d)
+        return some, losses, products
 
     def _block(self, columns: int, d: int) -> int:
         return max(_FEWEST_ROWS, min(_CELLS // columns, _NUMBERS // d))

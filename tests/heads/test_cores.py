@@ -1,0 +1,106 @@
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.cores import in_order, one_core_a_product
+from bottleneck.heads.losses import Logistic, Softmax
+from bottleneck.heads.sums import Material, Pass, Problems
+from bottleneck.heads.table import Held
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_a_product_has_one_core_and_then_what_it_had():
+    before = blas_threads()
+    with one_core_a_product() as cores:
+        assert blas_threads() <= {1}
+        assert 1 <= cores <= 8
+
+    assert blas_threads() == before
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_results_come_in_the_order_of_the_items(cores):
+    late = threading.Event()
+
+    def one(item):
+        if item == 0 and cores > 1:
+            assert late.wait(30)  # the first is ready last
+        if item == 1:
+            late.set()
+        return item**2
+
+    assert list(in_order(one, range(20), cores)) == [item**2 for item in range(20)]
+
+
+def test_few_items_are_taken_before_their_results():
+    taken = []
+    results = in_order(lambda item: item, (taken.append(item) or item for item in range(100)), 3)
+
+    assert next(results) == 0
+    assert len(taken) == 4
+    results.close()
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_an_error_in_a_thread_is_raised(cores):
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 / item, [1, 0, 1], cores))
+
+
+@pytest.mark.parametrize("loss", [Logistic(), Softmax(3)])
+def test_sums_are_the_same_bits_on_any_number_of_cores(loss):
+    random = np.random.default_rng(0)
+    x, codes = random.normal(size=(3000, 40)).astype(np.float32), random.integers(0, 2, 3000)
+    weights = (random.random((3000, 5)) < 0.8).astype(np.float32)
+    weights[:700, 0] = 0  # a block that a fold does not train on
+    weights[700:900] = 0  # and one that none does
+    material = Material(table=Held(x, cuts=[500, 700, 900, 2200]), codes=codes, weights=weights)
+    problems = Problems(fold=np.arange(5), output=np.ones(5, int))
+    theta = random.normal(size=(5, loss.outputs, 41)).astype(np.float32)
+    one, *others = (Pass(Arrays(cores=cores), material, loss, problems)(theta) for cores in (1, 2, 7))
+
+    for other in others:
+        for name, value in vars(one).items():
+            np.testing.assert_array_equal(getattr(other, name), value)
+
+
+SEARCH = """
+import hashlib, warnings
+import numpy as np
+from bottleneck.heads.family import family
+from bottleneck.heads.search import search
+
+random = np.random.default_rng(0)
+codes = random.integers(0, 3, 2400)
+x = (random.normal(size=(3, 1280))[codes] * 0.08 + random.normal(size=(2400, 1280))).astype(np.float32)
+for name, *grid in (("logistic", 1e-3, 1e-2), ("svm", 1e-4, 1e-3), ("ridge", 1e-4), ("centroid",), ("knn",)):
+    found = search(x, [f"c{code}" for code in codes], family(name), grid=grid or None)
+    tensors = [np.ascontiguousarray(getattr(found.head, tensor)).tobytes() for tensor in found.head.tensors]
+    print(name, hashlib.sha256(b"".join([*tensors, found.probabilities.tobytes()])).hexdigest(), found.head.sharpness)
+"""  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_search_gives_the_same_bits_on_one_core_and_on_two():
+    said = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", SEARCH],
+            env={**os.environ, **{f"{library}_NUM_THREADS": threads for library in ("OMP", "OPENBLAS", "MKL")}},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for threads in ("1", "2")
+    ]
+
+    assert said[0].count("\n") == 5
+    assert said[0] == said[1]
