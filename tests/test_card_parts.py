@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from bottleneck.heads.head import Head
 from bottleneck.images.dataset import Failure
 from bottleneck.run_images import RunImages
 from bottleneck.runs import Run, list_runs, load_run, save_run, write_run
+from bottleneck.utils.tree import Tree
 from tests.test_runs import card, head
 
 ODD = ("=1+1", "'tis", 'a "b", c', "two\nlines", "\u00e9", "caf\udce9", " x")
@@ -155,12 +157,12 @@ def test_parts_are_written_only_where_they_are_large(tmp_path):
 # What cannot be read back
 
 
-def spoil_head(self: Head, path: Path) -> None:
-    path.write_bytes(b"no head")
+def spoil_card(tree: Tree, path: Path, card: dict[str, Any]) -> None:
+    path.write_text("{}")
 
 
-def spoil_images(self: RunImages, folder: Path) -> None:
-    (folder / "images.safetensors").write_bytes(b"no images")
+def swell_card(tree: Tree, path: Path, card: dict[str, Any]) -> None:
+    path.write_text(json.dumps({**card, "x": "x" * (65 << 20)}))
 
 
 def images() -> RunImages:
@@ -168,14 +170,12 @@ def images() -> RunImages:
 
 
 SPOILED = {
-    "head": lambda patch: patch.setattr(Head, "save", spoil_head),
-    "images": lambda patch: patch.setattr(RunImages, "save", spoil_images),
+    "head": lambda patch: patch.setattr(Head, "to_bytes", lambda self: b"no head"),
+    "images": lambda patch: patch.setattr(RunImages, "to_bytes", lambda self: b"no images"),
     "predictions": lambda patch: patch.setattr("bottleneck.runs.csv_bytes", lambda rows: b'path\n"p\n'),
     "fewer predictions": lambda patch: patch.setattr("bottleneck.runs.csv_bytes", lambda rows: b"path\n"),
-    "card": lambda patch: patch.setattr("bottleneck.runs.write_json", lambda path, card: path.write_text("{}")),
-    "large card": lambda patch: patch.setattr(
-        "bottleneck.runs.write_json", lambda path, card: path.write_text(json.dumps({**card, "x": "x" * (65 << 20)}))
-    ),
+    "card": lambda patch: patch.setattr(Tree, "write_json", spoil_card),
+    "large card": lambda patch: patch.setattr(Tree, "write_json", swell_card),
     "parts": lambda patch: patch.setattr("bottleneck.card_parts.csv_bytes", lambda rows: b"path,code,message,digest\n"),
 }
 

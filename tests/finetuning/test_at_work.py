@@ -20,7 +20,7 @@ with at_work(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
-HOLDER_FILE = module._HOLDER
+HOLDER_FILE = module.HOLDER
 
 
 def test_it_is_held_by_one_process_which_is_named_and_free_when_that_is_killed(tmp_path):

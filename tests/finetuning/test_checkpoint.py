@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from bottleneck.errors import RunError
-from bottleneck.files import read_whole, write_atomic
 from bottleneck.finetuning import checkpoint
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.progress import Epoch, Progress
@@ -273,7 +272,7 @@ def test_two_writers_never_lose_the_checkpoint(tmp_path, monkeypatch, moment):
     def other(*_):
         """Let the second writer save two epochs while the first is in the middle of one."""
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "write_atomic", write_atomic)
+            patch.setattr(Tree, "write", write_whole)
             patch.setattr(checkpoint, "_clean", clean)
             as_another(patch, 2)
             for number in (2, 3):
@@ -281,12 +280,13 @@ def test_two_writers_never_lose_the_checkpoint(tmp_path, monkeypatch, moment):
                 two.save(tmp_path)
                 assert named(tmp_path).exists()
 
-    clean, moments = checkpoint._clean, {"before the tensors": ".safetensors", "before the state": "state.json"}
+    write_whole, clean = Tree.write, checkpoint._clean
+    moments = {"before the tensors": ".safetensors", "before the state": "state.json"}
 
-    def write(path, data):
+    def write(tree, path, data):
         if path.name.endswith(moments.get(moment, "never")):
             other()
-        write_atomic(path, data)
+        write_whole(tree, path, data)
 
     def cleaned(*words):
         if moment == "before cleaning":
@@ -295,7 +295,7 @@ def test_two_writers_never_lose_the_checkpoint(tmp_path, monkeypatch, moment):
 
     one.step(2)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_atomic", write)
+        patch.setattr(Tree, "write", write)
         patch.setattr(checkpoint, "_clean", cleaned)
         one.save(tmp_path)
         assert named(tmp_path).exists()
@@ -310,16 +310,18 @@ def test_a_reader_finds_what_a_writer_puts_in_place_meanwhile(tmp_path, monkeypa
     training = Training("adamw")
     training.step(1)
     training.save(tmp_path)
-    reads = []
+    reads, read_whole = [], Tree.read
 
-    def read(path, largest):
+    def read(tree, path, *largest):
+        if path.name == "state.json":
+            return read_whole(tree, path, *largest)
         reads.append(path)
         if len(reads) == 1:
             training.step(2)
             training.save(tmp_path)
-        return read_whole(path, largest)
+        return read_whole(tree, path, *largest)
 
-    monkeypatch.setattr(checkpoint, "read_whole", read)
+    monkeypatch.setattr(Tree, "read", read)
     assert Training("adamw").load(tmp_path)[0].last == 2
     assert len(set(reads)) == 2
 

@@ -214,7 +214,7 @@ def test_a_class_may_be_called_runs(folder: Make) -> None:
 # Errors
 
 
-@pytest.mark.parametrize("name", ["nowhere", "nowhere.csv", "nowhere/1.jpg", "x" * 300])
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.csv", "nowhere/1.jpg"])
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImagesError, match=f"{name} does not exist"):
         scan(tmp_path / name)
