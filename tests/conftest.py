@@ -32,6 +32,12 @@ def write(path: Path, data: bytes, age: float = 60) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def remembered_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let digests of files in memory be remembered, too: on some systems the temporary folder is there."""
+    monkeypatch.setattr("bottleneck.images.clock._in_memory", lambda device: False)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes ``{relative path: bytes or seed}`` below a new folder and returns it."""

@@ -19,6 +19,11 @@ PAGE = 4096
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems stamp mapped files in other ways")
 
 
+@pytest.fixture(autouse=True)
+def remembered_in_memory() -> None:
+    """Leave files in memory as they are, unlike the fixture of all other tests."""
+
+
 @pytest.fixture
 def on_disk(tmp_path: Path) -> None:
     if clock._in_memory(os.stat(tmp_path).st_dev):
