@@ -133,7 +133,7 @@ def _wanted(home: FeatureCache, name: str, runs: str | os.PathLike[str]) -> str 
     except WeightsUnavailable:
         raise
     except ModelError as error:
-        if (expanded(runs) / name / WEIGHTS).is_file():
+        if os.path.isfile(expanded(runs) / name / WEIGHTS):
             raise ModelError(f"{error}. The fine-tuned run of that name is written {RUN}{name}") from error
         raise
     return request

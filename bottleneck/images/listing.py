@@ -224,6 +224,10 @@ def _path(value: object) -> Any:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ImagesError(f"expected a path, found {value!r}")
     text = os.fspath(value)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ImagesError(f"expected a path, found characters in {value!r:.80} that no file name can have") from None
     return str(expanded(text)) if text.startswith("~") else str(text)
 
 

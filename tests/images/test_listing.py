@@ -243,3 +243,14 @@ def test_a_table_of_listed_images_has_no_formula_and_gives_the_names_back(tmp_pa
 
 def test_a_table_of_usual_names_has_the_usual_columns() -> None:
     assert Listing(("a.jpg",), ("cat",), (None,), (None,)).table().startswith(b'"path","label"\n')
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its names are UTF-16")
+def test_a_path_that_no_file_can_have_is_refused_with_its_row() -> None:
+    with pytest.raises(ImagesError, match=r"paths, row 1 \(from 0\): expected a path, found characters"):
+        listed(
+            None, paths=["a.jpg", "\ud800.jpg"], labels=True, splits=None, groups=None, columns=Columns(), cache=None
+        )
+    assert listed(
+        None, paths=["x\udcff.jpg"], labels=True, splits=None, groups=None, columns=Columns(), cache=None
+    ).paths == ("x\udcff.jpg",)
