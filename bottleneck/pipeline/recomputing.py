@@ -1,6 +1,5 @@
 """Some features of a cache from elsewhere are computed again: a shard's hash proves its bytes, not their origin."""
 
-import hashlib
 import os
 import random
 import warnings
@@ -24,9 +23,10 @@ from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.engines.gate import lowest_cosine
 from bottleneck.engines.kept import LEAST_COSINE
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError, ImageError
-from bottleneck.images.decode import DECODER_VERSION, decode
-from bottleneck.images.digest import read_file
+from bottleneck.images.decode import DECODER_VERSION, Decoded
 from bottleneck.images.keys import DigestSet, as_digests
+from bottleneck.pipeline.loading import Loader
+from bottleneck.pipeline.memory import Memory, usual_memory
 from bottleneck.utils.text import counted
 
 RECOMPUTED = 3  # images of each spec
@@ -177,11 +177,12 @@ class _Files:
 
 def _pixels(paths: Sequence[str], digest: bytes, spec: Spec) -> tuple[str, NDArray[np.uint8]] | None:
     """Return a path to an image and its pixels; None where no file has its bytes, or they are no image here."""
+    loader = Loader(Memory(usual_memory()), spec.preprocessing)
     for path in paths:
         with suppress(ImageError):
-            data = read_file(path)[0]
-            if hashlib.sha256(data).digest() == digest:
-                return path, decode(data, spec.preprocessing).pixels
+            found = loader.load(path, lambda read: read == digest).found
+            if isinstance(found, Decoded):
+                return path, found.pixels
     return None
 
 

@@ -1,5 +1,6 @@
 """A cache from elsewhere whose rows are whole, and are not the features of its images."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from bottleneck.backbones.request import Request
 from bottleneck.cache.merge import Held, Inspection, Merge, merge
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.extraction import extract
+from bottleneck.pipeline.memory import LEAST_MEMORY
 from bottleneck.pipeline.recomputing import Recomputing
 from tests.conftest import photo, write
 
@@ -154,9 +156,18 @@ def test_a_file_that_a_stranger_names_elsewhere_is_not_opened(theirs, tmp_path, 
     (tmp_path / "elsewhere" / "images").rename(tmp_path / "private")
     (tmp_path / "elsewhere" / "images").symlink_to(tmp_path / "private")
     opened = []
-    monkeypatch.setattr(module, "read_file", lambda path: opened.append(path))
+    monkeypatch.setattr(module.Loader, "load", lambda loader, path, wanted: opened.append(path))
     assert "no image of it is at hand" in merged().notes[0]
     assert opened == []
+
+
+def test_an_image_that_takes_more_memory_than_there_is_is_passed_over(tmp_path, monkeypatch, spec):
+    path = write(tmp_path / "a.jpg", photo(1))
+    os.truncate(path, 40 << 20)
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    assert module._pixels([str(path)], digest, spec) is not None
+    monkeypatch.setattr(module, "usual_memory", lambda: LEAST_MEMORY)
+    assert module._pixels([str(path)], digest, spec) is None
 
 
 def test_where_the_weights_are_not_here_a_line_says_so_and_nothing_is_downloaded(theirs, monkeypatch):
