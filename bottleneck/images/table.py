@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bottleneck.errors import ImagesError, PathError
+from bottleneck.files import read_whole
 from bottleneck.images.columns import Columns, Header, read_header
 from bottleneck.images.folders import Found
 from bottleneck.utils.csv_text import unescape_cell
@@ -20,6 +21,7 @@ from bottleneck.utils.text import Spellings, is_unicode, printable
 TABLES = (".csv", ".tsv")
 _DELIMITERS = (",", ";", "\t")  # what spreadsheets write, by their language
 _LOOKED_AT = 1000  # rows, to see what a column that is not used may be
+_LARGEST = 4 << 30  # bytes
 _NUL = "\udc00"  # stands for NUL, which Python's csv refuses before 3.11; no decoded byte is this character
 _SHOWN = 60  # characters of a line that a message shows
 
@@ -103,7 +105,8 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, pa
     ------
     ImagesError
         If a column is missing, a row has more or fewer cells than the header, a quotation mark is not closed, a row
-        has no path or (with labels) no label, or a split is unknown; the line is named.
+        has no path or (with labels) no label, or a split is unknown; the line is named. Or if it cannot be read, or is
+        no regular file.
     """
     named = columns or Columns()
     text = _text(path)
@@ -133,7 +136,10 @@ class _Line:
 
 
 def _text(path: Path) -> str:
-    data = path.read_bytes()
+    try:
+        data = read_whole(path, _LARGEST)
+    except OSError as error:
+        raise ImagesError(f"cannot read the table {path}: {error.strerror or error}") from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ImagesError(f"{path}: expected UTF-8, found UTF-16; save the table as CSV UTF-8")
     text = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").replace("\0", _NUL)

@@ -208,6 +208,8 @@ class Folder:
 
     def _called(self, call: Callable[..., Any], name: str, *args: Any, **options: Any) -> Any:
         """Call a function of `os` on a name in this folder; an error tells the whole path."""
+        if "/" in name or name == "..":
+            raise ValueError(f"expected a name in {self.path}, got {name!r}")
         if self._descriptor is None:
             return call(self.path / name, *args, **options)
         try:

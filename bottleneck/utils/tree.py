@@ -44,6 +44,7 @@ class Tree:
 
     def at(self, path: Path, *, make: bool = False) -> Folder:
         """Open a folder; those that are missing may be made, durably."""
+        parts = self._parts(path)
         try:
             here = Folder.of(self.root)
         except FileNotFoundError:
@@ -52,7 +53,7 @@ class Tree:
             make_folder(self.root)
             here = Folder.of(self.root)
         try:
-            for part in self._parts(path):
+            for part in parts:
                 inner = here.folder(part, make=make)
                 here.close()
                 here = inner

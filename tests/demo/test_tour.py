@@ -34,3 +34,15 @@ def test_a_set_that_must_be_fetched_says_so_offline(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     with pytest.raises(DownloadError, match=r"hymenoptera_data\.zip cannot be reached"):
         prepare("hymenoptera", Path("demo"))
+
+
+@pytest.mark.parametrize("place", ["digits", "digits/3"])
+def test_digits_are_not_written_through_a_link(tmp_path, place):
+    (tmp_path / "home").mkdir()
+    link = tmp_path / "demo" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "home")
+    with pytest.raises(DownloadError, match="found a link"):
+        prepare("digits", tmp_path / "demo")
+
+    assert list((tmp_path / "home").iterdir()) == []

@@ -458,3 +458,10 @@ def test_an_exact_name_goes_before_one_of_another_case(table: Table) -> None:
     found = find_listed(table("path,Label,label", "a.jpg,1,cat", "b.jpg,2,dog"), labelled=True)
     assert found.labels == ["cat", "dog"]
     assert "Label" in found.remarks[0]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", os.mkdir), lambda path: path.symlink_to("/dev/zero")])
+def test_a_table_that_is_no_regular_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "table.csv")
+    with pytest.raises(ImagesError, match="cannot read the table"):
+        find_listed(tmp_path / "table.csv", labelled=False)
