@@ -3,14 +3,24 @@
 import hashlib
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from bottleneck.errors import BottleneckWarning
 from bottleneck.files import replacing
+from bottleneck.images.database import COLUMNS, LARGEST_VALUE, NotAPlainFile, opened, remove
 
 _DAMAGE = (sqlite3.Error, OSError, UnicodeDecodeError)  # the last when SQLite quotes damaged bytes
 _AT_ONCE = 500  # keys of one query
+_MOST = 1_000_000  # rows that are read at once
+_LARGEST = 256 << 20  # bytes of them
+# The lengths are looked at where the rows lie, before they are in memory.
+_PLAIN = (
+    f"typeof(key) = 'blob' and typeof(value) = 'blob' and typeof(seal) = 'blob' and length(seal) = 8 "
+    f"and length(key) <= {LARGEST_VALUE} and length(value) <= {LARGEST_VALUE}"
+)
 
 
 class Memo:
@@ -34,38 +44,54 @@ class Memo:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of those keys that are known."""
         found: dict[bytes, bytes] = {}
-        if not os.path.exists(self.path):
+        if not os.path.lexists(self.path):
             return found
-        with suppress(*_DAMAGE), closing(_connect(self.path, "ro")) as connection:
+        with suppress(*_DAMAGE), opened(self.path, "ro", len(keys)) as connection:
             for start in range(0, len(keys), _AT_ONCE):
                 some = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
-                rows = connection.execute(f"select key, value, seal from {self._table} where key in ({marks})", some)
+                query = f"select key, value, seal from {self._table} where key in ({marks}) and {_PLAIN}"
+                rows = connection.execute(query, some)
                 found.update((key, value) for key, value, seal in rows if _intact(key, value, seal))
         return found
 
     def all(self) -> dict[bytes, bytes]:
-        """Return everything that is known."""
+        """Return everything that is known, up to a million rows and 256 MiB."""
         found: dict[bytes, bytes] = {}
-        if not os.path.exists(self.path):
+        if not os.path.lexists(self.path):
             return found
-        with suppress(*_DAMAGE), closing(_connect(self.path, "ro")) as connection:
-            rows = connection.execute(f"select key, value, seal from {self._table}")
-            found.update((key, value) for key, value, seal in rows if _intact(key, value, seal))
+        size = 0
+        with suppress(*_DAMAGE), opened(self.path, "ro", _MOST) as connection:
+            query = f"select key, value, seal from {self._table} where {_PLAIN} limit {_MOST}"
+            for key, value, seal in connection.execute(query):
+                size += len(key) + len(value)
+                if size > _LARGEST:
+                    break
+                if _intact(key, value, seal):
+                    found[key] = value
         return found
 
     def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keep values of keys."""
+        """Keep values of keys.
+
+        Warns
+        -----
+        BottleneckWarning
+            If a link or a device is in the place of the file.
+        """
         sealed = [(key, value, _seal(key, value)) for key, value in rows]
+        sealed = [row for row in sealed if max(len(row[0]), len(row[1])) <= LARGEST_VALUE]
         if not sealed:
             return
         try:
             self._write(sealed)
+        except NotAPlainFile:
+            self._warn()
         except (OSError, sqlite3.OperationalError):
             self._replace(sealed)  # or locked, read-only or full: it is found out again next time
         except _DAMAGE:
             with suppress(*_DAMAGE):
-                self.path.unlink()
+                remove(self.path)
                 self._write(sealed)
 
     @property
@@ -79,23 +105,24 @@ class Memo:
         if not os.path.exists(self.path) or os.access(self.path, os.W_OK):
             return
         with suppress(*_DAMAGE), replacing(self.path) as fresh:
-            with closing(_connect(self.path, "ro")) as old, closing(_connect(fresh, "rwc")) as new:
+            with opened(self.path, "ro", 0) as old, opened(fresh, "rwc", 0) as new:
                 old.backup(new)
             Memo(fresh, self._table)._write(rows)
 
     def _write(self, rows: list[tuple[bytes, bytes, bytes]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(_connect(self.path, "rwc")) as connection, connection:
-            connection.execute(
-                f"create table if not exists {self._table} (key blob primary key, value blob, seal blob) without rowid"
-            )
+        with opened(self.path, "rwc", len(rows)) as connection, connection:
+            connection.execute(f"create table if not exists {self._table} {COLUMNS}")
             connection.executemany(f"insert or replace into {self._table} values (?, ?, ?)", rows)
 
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    if mode == "rwc":  # SQLite would make a file that only its owner may write, whatever the umask
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666))
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
+    def _warn(self) -> None:
+        if not self.path.is_dir() or self.path.is_symlink():
+            warnings.warn(
+                f"expected a regular file at {self.path}, found a link or a device, which is left alone: what it would "
+                f"save is computed again by each command. Remove it",
+                BottleneckWarning,
+                stacklevel=3,
+            )
 
 
 def _seal(key: bytes, value: bytes) -> bytes:
