@@ -11,7 +11,7 @@ import numpy as np
 
 from bottleneck.errors import RunError
 from bottleneck.evaluation.confusion import Confusion
-from bottleneck.files import sha256_hex
+from bottleneck.files import parse_json, sha256_hex
 from bottleneck.heads.head import load_head
 from bottleneck.images.dataset import Failure
 from bottleneck.images.failures import COLUMNS
@@ -249,7 +249,7 @@ def _counts(data: bytes, _: Names) -> dict[str, int]:
 
 
 def _leaks(data: bytes, _: Names) -> dict[str, Any]:
-    leaks = json.loads(data)
+    leaks = parse_json(data)
     if not isinstance(leaks, dict):
         raise ValueError(f"expected a JSON object, found {leaks!r:.50}")
     return leaks

@@ -23,6 +23,7 @@ from bottleneck.utils.tree import Tree
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun, beside the card of one that has ended
 COLUMNS = ("path", "digest", "split", "label", "predicted", "probability")  # of predictions.csv
 _DATASET = 32  # characters of a data set's name in that of a run: 128 bytes at most, of the 255 of a folder's name
+_LAST = 2**53  # a number of a stranger's run beyond it would leave none for ours
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
 
 
@@ -85,7 +86,7 @@ def prediction_rows(
 def number_in(value: object) -> int:
     """Return the number that a card or the settings of a fine-tuning give; 0 where an earlier version wrote them."""
     number = value.get("number") if isinstance(value, dict) else None
-    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
+    return number if isinstance(number, int) and not isinstance(number, bool) and 0 < number < _LAST else 0
 
 
 def next_number(folder: Path) -> int:

@@ -243,11 +243,11 @@ def _tuned(source: Source, run: Run, test: Part, setting: _Setting, images: int)
         )
     scored = score_head(run.head, test)
     row = Row(
-        head=run.card["head"],
-        params=run.card["params"],
+        head=run.recorded("head"),
+        params=run.recorded("params"),
         cv_accuracy=run.score,
         cv_spread=None,
-        fit_seconds=run.card["seconds"],
+        fit_seconds=run.recorded("seconds"),
         **_measured(source, scored.metrics, images),
     )
     return _Entry(row, scored.right, run.head.classes, None, source.store)

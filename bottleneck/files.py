@@ -7,12 +7,15 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"  # how the name of an unfinished file or folder begins
 LARGEST_TEXT = 64 << 20  # bytes of a card, a memo or another small file of ours
+_DIGITS = 300  # of a whole number, which then fits into a float
+_DEEPEST = 32  # levels of a JSON value of ours
 _BLOCK = 1 << 20  # bytes that are hashed at once
 
 
@@ -176,10 +179,57 @@ def read_json(path: Path, largest: int = LARGEST_TEXT, opener: Callable[[str, in
     OSError
         If it cannot be read, has more than `largest` bytes, or is no regular file.
     """
+    return parse_json(read_whole(path, largest, opener))
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return the value of a JSON text that no reader can take for another, or choke on.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, names something twice, is nested deeper than anything of ours, has a number that is no float,
+        or half a character in a text, except for those that stand for the bytes of a file's name.
+    """
+    text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
     try:
-        return json.loads(read_whole(path, largest, opener))
+        value = json.loads(text, object_pairs_hook=_each_once, parse_int=_whole)
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
+        raise ValueError("nested too deeply") from error
+    halves = "\\ud" in text or "\\uD" in text
+    wanted = (dict, list, str) if halves else (dict, list)
+    level = [value] if isinstance(value, wanted) else []
+    for _ in range(_DEEPEST):
+        if halves:
+            _expect_text(level)
+        level = [inside for one in level for inside in _inside(one) if isinstance(inside, wanted)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"expected a number of at most {_DIGITS} digits, found {text:.20}...")
+    return int(text)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"expected each name once, found {twice!r:.100} again")
+    return value
+
+
+def _inside(value: dict[str, Any] | list[Any] | str) -> Iterable[Any]:
+    return () if isinstance(value, str) else value.values() if isinstance(value, dict) else value
+
+
+def _expect_text(values: list[Any]) -> None:
+    for value in values:
+        if not isinstance(value, list):  # of a dict the names
+            "".join(value).encode("utf-8", "surrogateescape")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -164,11 +164,15 @@ def load_run_images(folder: Path) -> RunImages | None:
         return None
     except RunError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise RunError(f"cannot read {path}: {error}. Fit again") from error
     n = len(found.digests)
     wanted = {"digests": ((n, 32), "uint8"), "roles": ((n,), "uint8"), "right": ((n,), "int8")}
     held = {name: (value.shape, value.dtype.name) for name in wanted for value in [getattr(found, name)]}
     if held != wanted:
         raise RunError(f"expected {wanted} in {path}, found {held}. Fit again")
+    if n and not (found.roles.max() <= max(Role) and _UNKNOWN <= found.right.min() <= found.right.max() <= 1):
+        raise RunError(
+            f"expected roles from 0 to {max(Role):d} and right from -1 to 1 in {path}, found others. Fit again"
+        )
     return found

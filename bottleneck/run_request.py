@@ -1,5 +1,6 @@
 """How the backbone of a run is asked for, and its images, wherever both have moved."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -50,7 +51,7 @@ def located_request(path: Path, card: Card, cache: Path | None = None) -> Reques
             if not is_there(found) and own.is_file():  # of a fine-tuning that left its backbone as it was
                 found = replace(found, weights=str(own), restore_exclude=(), allow_partial=False)
         return replace(found, precision=card["spec"]["precision"])
-    except (AttributeError, TypeError, KeyError, ModelError):
+    except (KeyError, ModelError):
         raise RunError(
             f"no word in {path}/card.json on how its backbone was asked for: extract and fit again"
         ) from None
@@ -87,7 +88,7 @@ def spec_of(card: Card) -> Spec:
 
 def is_there(request: Request) -> bool:
     """Whether the weights of a request are no file, or one that is there."""
-    return request.file is None or request.file.is_file()
+    return request.file is None or os.path.isfile(request.file)
 
 
 def _store_request(card: Card, cache: Path) -> Request | None:

@@ -21,6 +21,7 @@ from bottleneck.errors import BottleneckWarning, ModelError, RunError
 from bottleneck.files import TEMPORARY, fsync_folder, sha256_hex, temporary_beside
 from bottleneck.heads.head import Head, head_of, read_head
 from bottleneck.ranking import Choice, choose
+from bottleneck.run_card import VERSION, checked_card
 from bottleneck.run_folder import delete_run
 from bottleneck.run_images import IMAGES, RunImages, load_run_images
 from bottleneck.run_request import located_request
@@ -30,7 +31,6 @@ from bottleneck.utils.paths import expanded, relative_to
 from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree
 
-CARD_VERSION = 1
 _SHOWN = 4  # runs that a message names
 
 
@@ -91,9 +91,23 @@ class Run(CardParts):
     def features(self) -> str:
         """The network that it was trained on, and with which options its features were asked for."""
         unusual = ""
-        with suppress(TypeError, ModelError):
+        with suppress(ModelError):
             unusual = RecordedRequest(self.card["request"], self.path).request.unusual()
-        return f"{self.card['model']} ({unusual})" if unusual else str(self.card["model"])
+        model = self.recorded("model")
+        return f"{model} ({unusual})" if unusual else str(model)
+
+    def recorded(self, name: str) -> Any:
+        """Return what the card says of something that cards of earlier versions may lack.
+
+        Raises
+        ------
+        RunError
+            If this one does.
+        """
+        try:
+            return self.card[name]
+        except KeyError:
+            raise RunError(f"expected {name} in {self.path / 'card.json'}, found none: fit again") from None
 
     @property
     def request(self) -> Request:
@@ -152,20 +166,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     folder = expanded(path)
     file = folder / "card.json"
     try:
-        card = Tree(folder).read_json(file)
-        if card["version"] != CARD_VERSION:
-            raise RunError(f"expected a card of version {CARD_VERSION} in {file}, found {card['version']!r}")
-        run = Run(folder, card)
-        if not isinstance(card["fingerprint"], str):
-            raise RunError(f"expected a fingerprint in {file}, found {card['fingerprint']!r}")
-        _ = (
-            run.score,
-            card["metrics"]["accuracy"],
-            card["spec"],
-            card["request"],
-            card["classes"],
-            card["dataset"]["digest"],
-        )
+        return Run(folder, checked_card(Tree(folder).read_json(file)))
     except FileNotFoundError:
         if (folder / SETTINGS).exists():
             raise RunError(
@@ -173,11 +174,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
                 f"{folder.name}` goes on with it"
             ) from None
         raise RunError(f"expected a run in {folder}, found no card.json; `bottleneck fit` makes one") from None
-    except RunError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RunError(f"expected a run in {folder}, cannot read its card: {error!r}. Fit it again") from error
-    return run
+    except (OSError, ValueError) as error:
+        raise RunError(f"expected a run in {folder}, cannot read its card, {file}: {error}. Fit it again") from error
 
 
 def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
@@ -333,7 +331,7 @@ def write_run(
     rows = list(predictions)
     runs.write(path / PREDICTIONS, csv_bytes([columns, *rows]))
     card = {
-        "version": CARD_VERSION,
+        "version": VERSION,
         "number": next_number(path.parent),
         "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "folder": folder_of(path.parent),

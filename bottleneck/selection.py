@@ -117,7 +117,7 @@ def find_images(
         last = default_images(cache.root)
         images, labels = last.source, last.labels if labels is None else labels
     images = expanded(images)
-    if images.exists():
+    if os.path.exists(images):
         return scan(
             images,
             labels=labels is not False,

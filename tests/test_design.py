@@ -32,7 +32,7 @@ STAGES = (
     {"evaluation"},
     {"parts"},
     {"training"},
-    {"card_parts", "run_folder", "run_images", "run_request"},
+    {"card_parts", "run_card", "run_folder", "run_images", "run_request"},
     {"cards", "ranking", "runs"},
     {"fitting"},
     {"finetuning"},
@@ -56,6 +56,7 @@ ROOMS = {
     "sklearn": ("heads", "images.splits", "demo"),
     "click": ("cli",),
     "rich": ("cli",),
+    "msgspec": ("utils.schema",),
     "matplotlib": ("finetuning.curves",),
     "lightning_fabric": ("finetuning.processes",),
 }
@@ -259,6 +260,7 @@ def test_importing_it_imports_nothing_heavy():
     heavy = in_a_fresh_process(
         "import sys, bottleneck\n"
         "names = ('torch', 'torchvision', 'timm', 'numpy', 'h5py', 'sklearn', 'PIL', 'click', 'rich', 'pandas')\n"
+        "names += ('msgspec',)\n"
         "print([name for name in names if name in sys.modules])"
     )
 

@@ -14,6 +14,7 @@ from bottleneck.files import (
     canonical_json,
     fsync_folder,
     make_folder,
+    parse_json,
     read_json,
     read_whole,
     replacing,
@@ -324,3 +325,31 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     assert read_whole(tmp_path / "it", 5) == b"12345"
     with pytest.raises(OSError, match="at most 4 bytes, found 5"):
         read_whole(tmp_path / "it", 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"{", b"\xff", "{}".encode("utf-16"), b"[" * 200_000, b"[" * 50 + b"]" * 50,
+        b'{"a":' * 40 + b"1" + b"}" * 40,
+        b'{"a": 1, "a": 2}', b'[{"b": {"a": 1, "a": 1}}]', b'"\\ud800"', b'{"x": ["\\uDBFF"]}', b'{"\\ud800": 1}',
+        b'"\xed\xa0\x80"', b'["\\ude00\\ud83d"]', b"9" * 5000,
+        b"[-" + b"9" * 400 + b"]",
+    ],
+)  # fmt: skip
+def test_json_that_could_be_taken_for_something_else_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - json's own, and ours
+        parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"a": [1, {"a": 2}]}', {"a": [1, {"a": 2}]}),
+        (b'["\\ud83d\\ude00", "caf\\udce9", "C:\\\\ud800"]', ["😀", "caf\udce9", "C:\\ud800"]),
+        (b"\xef\xbb\xbf5", 5),
+        (b"[" * 30 + b"]" * 30, None),
+    ],
+)
+def test_other_json_is_read(text: bytes, value: object) -> None:
+    assert value in (None, parse_json(text))

@@ -51,6 +51,14 @@ def test_shapes_that_do_not_belong_together_are_refused(tmp_path):
         load_run_images(tmp_path)
 
 
+@pytest.mark.parametrize(("role", "right"), [(4, 0), (255, 0), (0, 2), (0, -2)])
+def test_a_role_or_an_answer_that_there_is_not_is_refused(tmp_path, role, right):
+    found = RunImages(digests=digests(1), roles=np.array([role], np.uint8), right=np.array([right], np.int8))
+    found.save(tmp_path)
+    with pytest.raises(RunError, match="expected roles"):
+        load_run_images(tmp_path)
+
+
 def test_an_image_that_the_run_never_saw_is_unused():
     assert images([0, 1]).role_of(digests(1, 7, 0)).tolist() == [Role.SELECTED, Role.UNUSED, Role.TRAINED]
     assert images([]).role_of(digests(1)).tolist() == [Role.UNUSED]

@@ -7,6 +7,7 @@ from typing import Any
 from bottleneck.errors import CacheError
 from bottleneck.files import canonical_json
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.schema import checked, expect_canonical
 from bottleneck.utils.text import one_line
 
 SPEC_VERSION = 1
@@ -86,10 +87,12 @@ class Spec:
         CacheError
             If the spec is of another version, or is no spec.
         """
+        version = value.get("version", SPEC_VERSION) if isinstance(value, dict) else SPEC_VERSION
+        if version != SPEC_VERSION:
+            raise CacheError(f"expected a spec of version {SPEC_VERSION}, found {version!r:.50}: update bottleneck")
         try:
-            fields = dict(value)
-            if (version := fields.pop("version")) != SPEC_VERSION:
-                raise CacheError(f"expected a spec of version {SPEC_VERSION}, found {version}: update bottleneck")
-            return cls(**{**fields, "preprocessing": Preprocessing.from_json(fields["preprocessing"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise CacheError(f"expected a spec, found {value!r:.200}") from error
+            found = checked(value, cls)
+            expect_canonical(value, found.to_json())
+            return found
+        except (ValueError, RecursionError) as error:
+            raise CacheError(f"expected a spec: {error}; found {value!r:.200}") from error

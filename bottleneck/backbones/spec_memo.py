@@ -1,8 +1,10 @@
 """The memo that answers a request with its spec before torch is imported."""
 
+import hashlib
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
@@ -12,7 +14,7 @@ from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.digest import DigestMemo, digest_file, signature
 from bottleneck.utils.tree import Tree, memo
 
-_MEMO_VERSION = 4  # raise it when the same request leads to another spec
+_MEMO_VERSION = 5  # raise it when the same request leads to another spec
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -26,17 +28,27 @@ _PACKAGES = (
 def recall(request: Request, cache: Path) -> Spec | None:
     """Return the spec that `request` led to last time, in any precision, if nothing that could change it has changed.
 
-    Checked again when the network is built: a memo saves time and decides nothing.
+    Checked again when the network is built: a memo saves time and decides nothing. One that was changed by hand, or
+    in which a bit has flipped, is as if it were not there.
     """
     with memo(ValueError, BottleneckError):
-        return Spec.from_json(Tree(cache).read_json(_memo(request, cache)))
+        path = _memo(request, cache)
+        value = Tree(cache).read_json(path)
+        if isinstance(value, dict) and value.pop("seal", None) == _seal(path, value):
+            return Spec.from_json(value)
     return None
 
 
 def remember_spec(request: Request, spec: Spec, cache: Path) -> None:
     """Keep the spec that `request` led to, in whatever precision."""
     with memo():
-        Tree(cache).write_json(_memo(request, cache), spec.to_json())
+        path, value = _memo(request, cache), spec.to_json()
+        Tree(cache).write_json(path, {**value, "seal": _seal(path, value)})
+
+
+def _seal(path: Path, value: dict[str, Any]) -> str:
+    """Return what tells a memo that was written for a request from any other."""
+    return hashlib.blake2b(path.stem.encode() + canonical_json(value), digest_size=16).hexdigest()
 
 
 def _memo(request: Request, cache: Path) -> Path:

@@ -5,13 +5,13 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bottleneck.backbones.request import looks_like_file
 from bottleneck.errors import CacheError, WeightsUnavailable
-from bottleneck.files import open_regular
+from bottleneck.files import open_regular, parse_json
 from bottleneck.utils.names import RUN, run_below, written
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.schema import Finite, checked
 from bottleneck.utils.tree import Tree, memo
 
 WEIGHTS = "model.safetensors"  # of a run
@@ -30,7 +30,7 @@ class Tuned:
         The backbone.
     weights : str
         What it began with; of torchvision's networks it decides how images are prepared.
-    options : dict
+    options : dict of str to int or bool
         Fields of a `Request` that are not as usual: ``resize``, ``crop``, ``fast_jpeg``.
     dataset : str
         Digest of the images, labels and splits that it was trained with.
@@ -40,9 +40,9 @@ class Tuned:
 
     model: str
     weights: str
-    options: dict[str, Any]
+    options: dict[str, int | bool]
     dataset: str
-    score: float
+    score: Finite
 
     def metadata(self) -> dict[str, str]:
         """Return what the file says."""
@@ -55,11 +55,11 @@ def read_tuned(path: Path) -> Tuned | None:
         return None
     from safetensors import SafetensorError, safe_open
 
-    with suppress(OSError, ValueError, TypeError, RecursionError, SafetensorError):
+    with suppress(OSError, ValueError, SafetensorError):
         check_header(path)
         with safe_open(path, "numpy") as file:
             said = (file.metadata() or {}).get(_KEY)
-            return None if said is None else Tuned(**json.loads(said))
+            return None if said is None else checked(parse_json(said), Tuned, closed=True)
     return None
 
 
@@ -112,8 +112,13 @@ def keep_tuned(store: Path, found: Tuned) -> None:
         raise CacheError(f"cannot write to the cache {store}: {error.strerror or error}") from error
 
 
+def has_tuned(store: Path) -> bool:
+    """Whether something is kept of a fine-tuning, readable or not."""
+    return os.path.lexists(store / _KEPT)
+
+
 def kept_tuned(store: Path) -> Tuned | None:
     """Return what `keep_tuned` kept; None of features of a network that was not fine-tuned."""
-    with memo(ValueError, TypeError):
-        return Tuned(**Tree.above(store, 2).read_json(store / _KEPT))
+    with memo(ValueError):
+        return checked(Tree.above(store, 2).read_json(store / _KEPT), Tuned, closed=True)
     return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones.request import Request, looks_like_file
-from bottleneck.errors import ModelError, WeightsUnavailable
+from bottleneck.errors import ModelError, PathError, WeightsUnavailable
 from bottleneck.files import file_sha256
 from bottleneck.utils.paths import relative_to
 
@@ -38,10 +38,15 @@ class RecordedRequest:
 
         Raises
         ------
-        TypeError, ModelError
+        ModelError
             If it is no request.
         """
-        return Request(**{name: value for name, value in self.value.items() if name != _KEY})
+        try:
+            found = Request(**{name: value for name, value in self.value.items() if name != _KEY})
+            _ = found.file  # which finds the home that a path begins with
+        except (TypeError, AttributeError, PathError) as error:
+            raise ModelError(f"expected how a backbone is built, found {self.value!r:.200}: {error}") from error
+        return found
 
     @property
     def sha256(self) -> str | None:
@@ -71,7 +76,7 @@ class RecordedRequest:
         file = self.request.file
         if file is None or not self._file:
             return dict(self.value)
-        now = self.place if self.place and self.place.exists() else file
+        now = self.place if self.place and os.path.exists(self.place) else file
         return {**self.value, _KEY: {**self._file, "place": relative_to(now, home)}}
 
     def located(self, folders: Iterable[Path] = ()) -> Request:
@@ -132,16 +137,28 @@ class RecordedRequest:
 
 def asked_in(value: dict[str, Any] | None, home: Path, folders: Iterable[Path], precision: str) -> Request | None:
     """Return the request that a folder holds, in a precision, as `RecordedRequest.located` does; None of no request."""
-    with suppress(TypeError, ModelError):
+    with suppress(ModelError):
         return None if value is None else replace(RecordedRequest(value, home).located(folders), precision=precision)
     return None
 
 
 def recorded_at(value: dict[str, Any] | None, before: Path, after: Path) -> dict[str, Any] | None:
     """Return the JSON of a request that one folder holds as another is to hold it."""
-    with suppress(TypeError, ModelError):
+    with suppress(ModelError):
         return value and RecordedRequest(value, before).at(after)
     return value
+
+
+def checked_request(value: Any) -> dict[str, Any]:
+    """Return the JSON of a request, if it is one.
+
+    Raises
+    ------
+    ModelError
+        If it is not.
+    """
+    _ = RecordedRequest(value, Path()).request
+    return dict(value)
 
 
 def described(request: Request, sha256: str | None, home: Path) -> dict[str, Any]:

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Set
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.recent import RECENT, Entry
 from bottleneck.cache.rooms import tree_of_shard
+from bottleneck.files import parse_json
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests, DigestSet
+from bottleneck.utils.schema import Whole, checked
 from bottleneck.utils.tree import memo as memo_file
 
 _VERSION = 1
@@ -22,6 +25,15 @@ _FILTER_BITS = 20
 _SEGMENTS = 8  # sorted separately, before all are sorted together
 _ATTEMPTS = 8  # to read a folder in which shards come and go: within 2.5 s
 _FEW = 32  # digests that are sought without sorting those that there are
+
+
+class _Told(TypedDict):
+    """What a memo says before the digests."""
+
+    version: int
+    file: Signature
+    dim: Whole
+    dtype: Literal["float16", "float32"]
 
 
 def load_entry(memo: Path, shard: Path) -> Entry | None:
@@ -41,14 +53,14 @@ def load_entry(memo: Path, shard: Path) -> Entry | None:
 
 
 def _read_entry(memo: Path, file: Signature) -> Entry | None:
-    with memo_file(ValueError, TypeError, KeyError):
+    with memo_file(ValueError):
         data = tree_of_shard(memo).read(memo)
         body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
         if seal != _seal(body):
             return None
         head, _, digests = body.partition(b"\n")
-        told = json.loads(head)
-        if told["version"] == _VERSION and told["file"] == list(file):
+        told = checked(parse_json(head), _Told)
+        if told["version"] == _VERSION and told["file"] == file:
             return Entry(np.frombuffer(digests, np.uint8).reshape(-1, 32), told["dim"], told["dtype"])
     return None
 

@@ -14,6 +14,7 @@ from typing import Any
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
 from bottleneck.files import sha256_hex
+from bottleneck.utils.schema import checked
 from bottleneck.utils.tree import Tree, memo
 
 _VERSION = 1
@@ -59,11 +60,10 @@ def save_last(cache: Path, last: Last) -> None:
 
 def load_last(cache: Path) -> Last | None:
     """Return the last extraction that was begun in the current folder, or None before the first."""
-    value = _read(cache, _of_folder(cache))
-    with suppress(TypeError, KeyError, ValueError):
-        last = Last(**{**value, "source": str(at_place(cache, value["source"]))})
-        if isinstance(last.store, str | None) and isinstance(last.labels, bool) and isinstance(last.finished, bool):
-            return last
+    with suppress(ValueError):
+        last = checked(_read(cache, _of_folder(cache)), Last, closed=True)
+        os.fsencode(last.source)
+        return replace(last, source=str(at_place(cache, last.source)))
     return None
 
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.tuned import keep_tuned, kept_tuned
-from bottleneck.backbones.weights_files import recorded_at
+from bottleneck.backbones.tuned import has_tuned, keep_tuned, kept_tuned
+from bottleneck.backbones.weights_files import checked_request, recorded_at
 from bottleneck.cache.index import Index
 from bottleneck.cache.scans import merge_scans
 from bottleneck.cache.shard import Rows, read_shard
@@ -137,7 +138,7 @@ def merge(
     for theirs in stores:
         ours = cache.store(theirs.spec)
         if _take_store(ours, theirs, done, inspect, step):
-            _take_request(ours, theirs)
+            _take_request(ours, theirs, done)
     done.scans, problems = merge_scans(other.root, cache.root)
     done.problems += problems
     return done
@@ -204,11 +205,26 @@ def _take(ours: Store, index: Index, rows: Rows, path: Path, done: Merge) -> Non
     done.known += len(DigestSet(rows.digests)) - len(fresh)
 
 
-def _take_request(ours: Store, theirs: Store) -> None:
+def _take_request(ours: Store, theirs: Store, done: Merge) -> None:
     """Keep how their backbone was asked for, where nobody has asked here."""
-    request = recorded_at(theirs.request(), theirs.folder, ours.folder)
-    if request and ours.folder.is_dir() and ours.request() is None:
-        with suppress(OSError):
+    request, tuned = _request(theirs, ours, done), kept_tuned(theirs.folder)
+    if tuned is None and has_tuned(theirs.folder):
+        done.problems.append(f"{theirs.folder}: what it says of the fine-tuning of its network cannot be read")
+    if not ours.folder.is_dir() or ours.request() is not None:
+        return
+    with suppress(OSError):
+        if request:
             ours.remember_request(request)
-            if found := kept_tuned(theirs.folder):  # that their network knows the labels of some images
-                keep_tuned(ours.folder, found)
+        if tuned:  # their network knows the labels of some images
+            keep_tuned(ours.folder, tuned)
+
+
+def _request(theirs: Store, ours: Store, done: Merge) -> dict[str, Any] | None:
+    path = theirs.folder / "request.json"
+    try:
+        return recorded_at(checked_request(theirs.tree.read_json(path)), theirs.folder, ours.folder)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        done.problems.append(f"{path}: {error}; it is not taken over")
+        return None

@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -18,13 +18,31 @@ from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import write_table
 from bottleneck.images.given import names_in_table
+from bottleneck.images.keys import Digests
 from bottleneck.images.listing import Listing
-from bottleneck.images.splits import Shares
+from bottleneck.images.splits import SPLITS, Shares
 from bottleneck.images.table import is_table
+from bottleneck.utils.schema import Whole, checked
 from bottleneck.utils.tree import Tree
 
 _VERSION = 1
+_Row = tuple[str, str, str | None, str | None, str | None]  # path, digest, label, split, group
 _LARGEST = 4 << 30  # bytes; a line of about 200 is that of one image
+
+
+class _Required(TypedDict):
+    version: int
+    source: str
+    images: list[_Row]
+    failures: list[Failure]
+    ignored: dict[str, Whole]
+
+
+class _Scan(_Required, total=False):
+    """What the file of a scan holds; earlier versions had neither of these."""
+
+    place: str
+    named: dict[str, str]
 
 
 def save_scan(cache: Path, dataset: Dataset) -> None:
@@ -123,26 +141,29 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
         If it cannot be read.
     """
     try:
-        value: dict[str, Any] = Tree.above(path, 2).read_json(path, _LARGEST)
-        if value["version"] != _VERSION:
-            raise CacheError(f"expected a scan of version {_VERSION} in {path}, found {value['version']}")
+        read = Tree.above(path, 2).read_json(path, _LARGEST)
+        if isinstance(read, dict) and read.get("version", _VERSION) != _VERSION:
+            raise CacheError(f"expected a scan of version {_VERSION} in {path}, found {read['version']!r:.50}")
+        value = checked(read, _Scan)
         rows = value["images"]
         paths, digests, labels, splits, groups = zip(*rows, strict=True) if rows else ((),) * 5
+        if unknown := set(splits) - {None, *SPLITS}:
+            raise ValueError(f"expected splits {', '.join(SPLITS)}, found {unknown!r:.100}")
         return Dataset(
             source=_source(path.parents[1], value),
             paths=tuple(paths),
-            digests=np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32),
+            digests=_digests(digests),
             labels=tuple(labels),
             given_splits=tuple(splits),
             groups=tuple(groups),
             shares=shares or Shares(),
-            failures=tuple(Failure(**failure) for failure in value["failures"]),
+            failures=tuple(value["failures"]),
             ignored=value["ignored"],
             columns=Columns.from_json(value.get("named", {})),
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, CacheError):
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise CacheError(f"cannot read the scan in {path}: {error}. Delete that file") from error
 
 
@@ -171,18 +192,38 @@ def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
     for path in found:
         try:
             dataset = read_scan(path)
-            known = has_scan(cache, dataset.source)
-        except (CacheError, FileNotFoundError, ValueError) as error:  # the last of a name that no file has
+        except (CacheError, FileNotFoundError) as error:
             problems.append(str(error))
             continue
-        if not known:
+        if not has_scan(cache, dataset.source):
             save_scan(cache, dataset)
             count += 1
     return count, problems
 
 
-def _source(cache: Path, value: dict[str, Any]) -> Path:
-    """Return where the images of a scan are: beside the cache, as they were, wherever both are now."""
+def _digests(texts: Sequence[str]) -> Digests:
+    """Return the digests of images ``(n, 32)`` for their hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If one is none.
+    """
+    if any(len(text) != 64 for text in texts):
+        raise ValueError("expected digests of 64 digits")
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(len(texts), 32)
+
+
+def _source(cache: Path, value: _Scan) -> Path:
+    """Return where the images of a scan are: beside the cache, as they were, wherever both are now.
+
+    Raises
+    ------
+    ValueError, OSError
+        If it can be the place of no file.
+    """
+    if "\0" in value["source"] + value.get("place", ""):
+        raise ValueError("expected a source without null characters")
     then = Path(value["source"])
     if "place" not in value:
         return then

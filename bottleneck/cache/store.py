@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
-from bottleneck.backbones.weights_files import asked_in
+from bottleneck.backbones.weights_files import asked_in, checked_request
 from bottleneck.cache.compact import join_small
 from bottleneck.cache.finding import listed, the_one
 from bottleneck.cache.index import Index, load_entry, save_entry
@@ -310,8 +310,7 @@ class Store:
     def request(self) -> dict[str, Any] | None:
         """Return what `remember_request` kept last."""
         with suppress(OSError, ValueError):
-            value = self.tree.read_json(self.folder / "request.json")
-            return value if isinstance(value, dict) else None
+            return checked_request(self.tree.read_json(self.folder / "request.json"))
         return None
 
     def asked(self) -> Request | None:

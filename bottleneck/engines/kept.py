@@ -4,11 +4,12 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bottleneck.files import file_sha256, temporary_beside
 from bottleneck.utils.folder import Folder
 from bottleneck.utils.owned import Layout, any_content, delete, json_with
+from bottleneck.utils.schema import Finite, Whole, checked
 from bottleneck.utils.tree import Tree, memo
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class Check:
 
     engine: str
     precision: str
-    cosine: float | None
-    own_cosine: float | None = None
-    own_images: int = 0
+    cosine: Finite | None
+    own_cosine: Finite | None = None
+    own_images: Whole = 0
     own_digest: str = ""
 
     @property
@@ -102,12 +103,8 @@ class Kept:
 
     def check(self, name: str) -> Check | None:
         """Return the check of the engine kept under `name`, if it was made."""
-        with memo(ValueError, TypeError):
-            found: dict[str, Any] = self._tree.read_json(self._folder / f"{name}.json")
-            check = Check(**found)
-            cosines = check.cosine, check.own_cosine
-            sound = all(isinstance(cosine, (float, int, type(None))) for cosine in cosines)
-            return check if sound and isinstance(check.own_images, int) else None
+        with memo(ValueError):
+            return checked(self._tree.read_json(self._folder / f"{name}.json"), Check, closed=True)
         return None
 
     def keep_check(self, name: str, check: Check) -> None:

@@ -30,6 +30,7 @@ _STATE = "state.json"
 _TENSORS = re.compile(r"[0-9a-f]{64}(-[0-9a-f]{8}-\d+)?\.safetensors")
 _LARGEST = 64 << 30  # bytes of tensors
 _ABANDONED = 3600.0  # seconds after which no writer still needs a file of tensors that no state names
+_ADAMW, _SGD = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}  # what each keeps of a parameter
 _ATTEMPTS = 3  # to read tensors that another writer replaces
 _WRITER, _saves = secrets.token_hex(4), itertools.count()
 
@@ -181,13 +182,17 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Tensors, scalars: dict[s
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *scalars.items()]:
         place, _, name = key.partition("/")
-        shape = parameters[int(place)].shape if 0 <= int(place) < len(parameters) else None
-        fits = value.numel() == 1 or value.shape == shape if isinstance(value, Tensor) else _is_scalar(value)
-        if shape is None or not fits:
+        if not (0 <= int(place) < len(parameters) and _fits(name, value, parameters[int(place)])):
             raise ValueError(f"expected the state of {len(parameters)} parameters, found {key} that is of none")
         state.setdefault(int(place), {})[name] = value
+    wanted = _ADAMW if isinstance(optimizer, torch.optim.AdamW) else _SGD
+    if any(one.keys() != wanted for one in state.values()):
+        raise ValueError(f"expected {', '.join(sorted(wanted))} of each parameter, found something else")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _is_scalar(value: object) -> bool:
-    return value is None or isinstance(value, bool) or _is_finite(value)
+def _fits(name: str, value: object, parameter: Tensor) -> bool:
+    """Whether a value can be what an optimiser keeps of a parameter: a number of steps, or a tensor of its shape."""
+    if name == "step":
+        return _is_finite(value) or (isinstance(value, Tensor) and value.numel() == 1)
+    return value is None or (isinstance(value, Tensor) and value.shape == parameter.shape)

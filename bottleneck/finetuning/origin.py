@@ -17,7 +17,7 @@ from bottleneck.images.splits import Shares
 from bottleneck.leaks import find_leaks, one_label
 from bottleneck.parts import check_labels, held_out
 from bottleneck.ranking import Choice
-from bottleneck.run_request import located_request, located_source, needing_weights
+from bottleneck.run_request import located_request, located_source, needing_weights, spec_of
 from bottleneck.runs import Run, find_run, list_runs, runs_here
 from bottleneck.selection import select
 from bottleneck.utils.paths import expanded
@@ -111,7 +111,7 @@ def handed_back(
         raise RunError(f"expected {', '.join(lacking)} in {chosen.path}/card.json, found none: fit again")
     selected = select(
         images if images is not None else located_source(chosen.path, card),
-        model=f"{card['spec']['backbone'].replace('/', '_')}-{card['fingerprint'][:8]}",
+        model=f"{spec_of(card).backbone.replace('/', '_')}-{card['fingerprint'][:8]}",
         cache=cache,
         runs=runs,
         labels=True,
@@ -178,7 +178,7 @@ def with_module(runs: str | os.PathLike[str], name: str, model: str) -> Run | No
     """Return the latest run of another model that has a module of this name, and a head that can be handed back."""
     seen = {model}
     for run in reversed(list_runs(runs)):
-        if run.card["model"] in seen or why_not(run):
+        if run.card.get("model") in (None, *seen) or why_not(run):
             continue
         seen.add(run.card["model"])
         try:
@@ -214,7 +214,7 @@ def default_head(runs: str | os.PathLike[str], images: "str | os.PathLike[str] |
     linear = [run for run in same if why_not(run) is None]
     if not linear:
         raise TuningError(
-            f"expected a head on features of {last.card['model']} that can become a layer of it, found none: "
+            f"expected a head on features of {last.recorded('model')} that can become a layer of it, found none: "
             f"{_reasons(same)}"
         )
     best = max(reversed(linear), key=lambda run: run.score)
@@ -243,7 +243,8 @@ def _is_on(run: Run, images: "str | os.PathLike[str] | Dataset | None") -> bool:
     dataset = run.card["dataset"]
     if isinstance(images, Dataset):
         return bool(dataset.get("images_digest") == images.content_digest())
-    return os.path.abspath(expanded(images)) in (dataset.get("source"), str(located_source(run.path, run.card)))
+    known = (dataset["source"], str(located_source(run.path, run.card))) if "source" in dataset else ()
+    return os.path.abspath(expanded(images)) in known
 
 
 def _task(run: Run) -> tuple[object, object]:
@@ -251,4 +252,4 @@ def _task(run: Run) -> tuple[object, object]:
 
 
 def _reasons(runs: Sequence[Run]) -> str:
-    return "; ".join(sorted({f"{run.card['head']}: {why_not(run)}" for run in runs}))
+    return "; ".join(sorted({f"{run.card.get('head', 'a head')}: {why_not(run)}" for run in runs}))

@@ -17,13 +17,13 @@ def refitted(run: Run, train: Dataset, store: Store) -> Head:
     gone. Where that cannot be done, on a single image of a class, say, the head stays as it is, with a warning: the
     validation images then are among those that it was fitted on, and flatter it.
     """
-    card, params = run.card, run.card["params"]
+    card, params = run.card, run.recorded("params")
     options = HeadOptions(
-        normalize=card["normalize"],
+        normalize=run.recorded("normalize"),
         class_weight=card.get("class_weight"),
-        dropout=float(params.get("dropout", 0.0)),
+        dropout=params.get("dropout", 0.0),
         epochs=params.get("epochs"),
-        seed=int(card["seed"]),
+        seed=run.recorded("seed"),
     )
     labels = [str(label) for label in train.labels]
     try:

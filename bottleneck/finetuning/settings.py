@@ -14,6 +14,7 @@ from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded, moved, relative_to
+from bottleneck.utils.schema import Finite, checked
 from bottleneck.utils.tree import Tree
 
 LAST = "last"
@@ -48,7 +49,7 @@ class Settings:
     model: str | None = None
     source: str | None = None
     dataset: str | None = None
-    memory: float | None = None
+    memory: Finite | None = None
 
     def of(self, origin: Origin) -> "Settings":
         """Return the settings with all that was left to be found.
@@ -98,21 +99,28 @@ def load_settings(path: Path) -> Settings:
         If they are missing, damaged or of another version.
     """
     try:
-        value: dict[str, Any] = Tree.above(path, 1).read_json(path / SETTINGS)
+        value = checked(Tree.above(path, 1).read_json(path / SETTINGS), dict[str, Any])
+        if "version" not in value:
+            raise ValueError("expected a version, found none")
         if (version := value.pop("version")) != _VERSION:
-            raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r}")
+            raise RunError(f"expected settings of version {_VERSION} in {path / SETTINGS}, found {version!r:.50}")
         for name in ("folder", "number"):
             value.pop(name, None)
-        places = value.pop("places", {})
+        places = checked(value.pop("places", {}), dict[str, str | None])
+        checked(value.get("recipe"), Recipe, closed=True)
+        found = checked(value, Settings, closed=True)
+        if found.begin not in ("head", "weights"):
+            raise ValueError(f"expected to begin with head or weights, found {found.begin!r:.50}")
         around = path.absolute().parents[:2]  # the folder of runs, and what it lies in
-        for name in _PLACES:
-            if value.get(name):
-                value[name] = str(moved(value[name], places.get(name), path, around))
-        return Settings(**{**value, "recipe": Recipe(**value["recipe"])})
+        run, source = (
+            then and str(moved(then, places.get(name), path, around))
+            for name, then in (("run", found.run), ("source", found.source))
+        )
+        return replace(found, run=run, source=source)
     except RunError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"expected the settings of a fine-tuning in {path}, cannot read them: {error!r}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"expected the settings of a fine-tuning in {path}, cannot read them: {error}") from error
 
 
 def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:

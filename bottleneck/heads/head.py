@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from bottleneck.errors import HeadError, RunError
-from bottleneck.files import open_regular, read_whole
+from bottleneck.files import open_regular, parse_json, read_whole
 from bottleneck.heads.table import Features, Scaling
 from bottleneck.utils.output_file import write_output
 from bottleneck.utils.tensors import parsed
@@ -222,10 +222,12 @@ def _read(path: Path, file: dict[str, NDArray[Any]], metadata: dict[str, str]) -
     if form is None:
         raise RunError(f"expected a head of a form among {', '.join(forms)} in {path}, found {metadata.get('form')!r}")
     tensors = {name: file[name].astype(form.kinds.get(name, "float32")) for name in form.tensors}
-    classes = json.loads(metadata["classes"])
+    classes = parse_json(metadata["classes"])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise RunError(f"expected a list of class names in {path}, found {classes!r:.100}")
-    unit = json.loads(metadata["unit"]) if version != "1" else False
+    if len(set(classes)) < len(classes):
+        raise RunError(f"expected each class once in {path}, found some again")
+    unit = parse_json(metadata["unit"]) if version != "1" else False
     if not isinstance(unit, bool):
         raise RunError(f"expected unit to be true or false in {path}, found {unit!r:.100}")
     own: dict[str, Any] = {name: float(metadata[name]) for name in form.numbers}

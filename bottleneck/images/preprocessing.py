@@ -1,14 +1,18 @@
 """How pixels reach a network: resize, crop, mean and std, as its weights were trained."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.errors import ModelError
 from bottleneck.images.view import View
+from bottleneck.utils.schema import Number, checked
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 MODES = ("center", "squash", "border")
+
+_LARGEST_SIDE = 2**31 - 1  # pixels that Pillow can count
 
 Size = int | tuple[int, int]
 
@@ -45,8 +49,8 @@ class Preprocessing:
     crop: Size
     interpolation: str
     antialias: bool
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[Number, Number, Number]
+    std: tuple[Number, Number, Number]
     mode: str = "center"
     fast_jpeg: bool = False
     view: View | None = None
@@ -54,8 +58,11 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):  # a square has one way to be written, else it would have two fingerprints
             object.__setattr__(self, name, _plainest(getattr(self, name)))
-        if min(*self.resize_size, *self.crop_size) < 1:
-            raise ModelError(f"expected at least 1 pixel, got resize {self.resize} and crop {self.crop}")
+        sides = (*self.resize_size, *self.crop_size)
+        if not 1 <= min(sides) <= max(sides) <= _LARGEST_SIDE:
+            raise ModelError(
+                f"expected at least 1 pixel, at most {_LARGEST_SIDE}, got resize {self.resize} and crop {self.crop}"
+            )
         if self.interpolation not in INTERPOLATIONS or not self.antialias:
             raise ModelError(
                 f"expected one of {', '.join(INTERPOLATIONS)}, antialiased, got {self.interpolation!r}, "
@@ -63,6 +70,8 @@ class Preprocessing:
             )
         if self.mode not in MODES:
             raise ModelError(f"expected one of {', '.join(MODES)}, got mode {self.mode!r}")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ModelError(f"expected a finite mean and a std above 0, got {self.mean} and {self.std}")
 
     @property
     def resize_size(self) -> tuple[int, int]:
@@ -94,13 +103,17 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Preprocessing":
-        """Read what `to_json` wrote."""
-        fields: dict[str, Any] = {}
-        for key, found in dict(value).items():
-            fields[key] = tuple(found) if isinstance(found, list) else found
-        if "view" in fields:
-            fields["view"] = View.from_json(fields["view"])
-        return cls(**fields)
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ModelError
+            If it is something else.
+        """
+        try:
+            return checked(value, cls)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.errors import ModelError
+from bottleneck.utils.schema import checked
 
 AUGMENTATIONS = ("none", "light", "standard", "strong")
 
@@ -70,5 +71,11 @@ class View:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "View":
-        """Read what `to_json` wrote."""
-        return cls(**value)
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        return checked(value, cls)

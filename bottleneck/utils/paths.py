@@ -97,4 +97,4 @@ def moved(recorded: str, place: object, folder: Path, elsewhere: Iterable[Path] 
     candidates = [Path(recorded), *(other / Path(recorded).name for other in elsewhere)]
     if isinstance(place, str):
         candidates.insert(0, Path(os.path.normpath(folder.absolute() / place)))
-    return next((one for one in candidates if one.exists()), Path(recorded))
+    return next((one for one in candidates if os.path.exists(one)), Path(recorded))

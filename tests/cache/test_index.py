@@ -313,12 +313,18 @@ def edited(**told: object) -> Callable[[bytes], bytes]:
         flipped,
         edited(version=2),
         edited(file=[1, 2, 3, 4]),
+        edited(file=None),
+        edited(dim="6"),
+        edited(dim=-6),
+        edited(dtype="object"),
+        edited(dtype=["float32"]),
         lambda data: data.replace(b'"dim": 6', b'"dim": 7'),
         lambda data: data.replace(b"float32", b"float16"),
     ],
     ids=[
         "empty", "garbage", "newlines", "a byte less", "a row less", "a row more", "another head", "a bit", "newer",
-        "of another file", "another d", "another type",
+        "of another file", "of no file", "a text for d", "a negative d", "objects", "a list of types", "another d",
+        "another type",
     ],
 )  # fmt: skip
 def test_a_damaged_or_foreign_memo_is_ignored_and_written_anew(store, opened, damage):

@@ -183,6 +183,9 @@ def changed_epoch(file, **values):
         (lambda file: changed(file, tensors="/dev/zero"), "cannot read"),
         (lambda file: changed(file, optimizer={"0/momentum": float("inf")}), "cannot read"),
         (lambda file: changed(file, optimizer={"99/step": 1}), "the state of 2 parameters"),
+        (lambda file: changed(file, optimizer={"0/momentum_buffer": "x"}), "cannot read"),
+        (lambda file: changed(file, optimizer={"0/momentum_buffer": 5}), "cannot read"),
+        (lambda file: changed(file, optimizer={"0/odd": None}), "expected momentum_buffer"),
         (lambda file: file.write_text("{"), "cannot read"),
         (lambda file: file.write_text("[]"), "cannot read"),
         (lambda file: file.write_bytes(b"\xff\xfe\x00"), "cannot read"),
@@ -194,6 +197,14 @@ def test_damaged_ones_and_those_of_another_version_are_refused(tmp_path, damage,
     training.save(tmp_path)
     damage(tmp_path / "state.json")
     with pytest.raises(RunError, match=message):
+        Training("sgd").load(tmp_path)
+
+
+def test_what_another_optimizer_keeps_is_refused(tmp_path):
+    training = Training("adamw")
+    training.step(1)
+    training.save(tmp_path)
+    with pytest.raises(RunError, match="expected momentum_buffer"):
         Training("sgd").load(tmp_path)
 
 

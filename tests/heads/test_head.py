@@ -438,7 +438,21 @@ def test_a_missing_text_is_refused(tmp_path, name):
     assert name in refused(crafted(tmp_path, metadata={name: None}))
 
 
-@pytest.mark.parametrize("classes", ["", "{", "null", "5", '["a", "b"]', '"abc"', "[1, 2, 3]", '["a", null, "c"]'])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        "",
+        "{",
+        "null",
+        "5",
+        '["a", "b"]',
+        '"abc"',
+        "[1, 2, 3]",
+        '["a", null, "c"]',
+        '["a", "a", "b"]',
+        '["\\ud800", "a", "b"]',
+    ],
+)
 def test_classes_that_are_no_list_of_labels_are_refused(tmp_path, classes):
     refused(crafted(tmp_path, metadata={"classes": classes}))
 

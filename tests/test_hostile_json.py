@@ -1,0 +1,275 @@
+"""Every JSON file that a stranger may hand over, with something else in each of its places."""
+
+import copy
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.spec_memo import recall
+from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
+from bottleneck.cache.finding import find_anywhere
+from bottleneck.cache.last import load_last, load_latest
+from bottleneck.cache.maintain import gc, info
+from bottleneck.cache.merge import merge
+from bottleneck.cache.scans import load_scan, scanned
+from bottleneck.cache.store import FeatureCache
+from bottleneck.engines.kept import Check, Kept
+from bottleneck.errors import BottleneckError, BottleneckWarning
+from bottleneck.extraction import extract
+from bottleneck.finetuning.handback import why_not
+from bottleneck.finetuning.origin import default_head, handed_back
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.refitting import refitted
+from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
+from bottleneck.fitting import fit
+from bottleneck.images.splits import Shares
+from bottleneck.prediction import predict
+from bottleneck.ranking import choose
+from bottleneck.run_request import located_source, spec_of
+from bottleneck.runs import Run, list_runs, load_run
+from bottleneck.selection import select
+from tests.conftest import photo, write
+
+GONE = object()
+ODD: list[Any] = [
+    GONE, None, True, 0, -1, 7.5, math.nan, math.inf, 10**400, "", "x\0", "~nobody9/x.pth", "x" * 5000,
+    "\ud800", [], ["x", 5], {}, {"\udc80": 1},
+]  # fmt: skip
+ASKED = {"model": "mobilenet_v3_small", "weights": "none", "crop": 32, "resize": 32, "precision": "fp32"}
+MODEL = ASKED["model"]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with images, their features and two runs."""
+    root = tmp_path_factory.mktemp("original")
+    for place, name in enumerate("ab"):
+        for number in range(8):
+            write(root / "images" / name / f"{number}.jpg", photo(100 * place + number))
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", BottleneckWarning)
+        patch.chdir(root)
+        store = extract("images", engine="torch", **ASKED).store
+        for _ in range(2):
+            fit(split="60/20/20")
+        keep_tuned(store.folder, Tuned(model=MODEL, weights="none", options={"crop": 32}, dataset="0" * 64, score=0.5))
+        Kept(store.engines).keep_check("one", Check("torch", "fp32", 0.9999, 0.9998, 3, "0" * 64))
+        save_settings(make(Path("runs/begun")), Settings(recipe=Recipe(lr_mult=(("a", 2.0),)), run="r", source="s"))
+    return root
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def project(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(original / "cache", tmp_path / "cache")
+    shutil.copytree(original / "runs", tmp_path / "runs")
+    shutil.copytree(original / "images", tmp_path / "images")
+    return tmp_path
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where something is in a JSON value; of long lists only the first."""
+    yield above
+    if isinstance(value, dict):
+        for name, inside in value.items():
+            yield from places(inside, (*above, name))
+    elif isinstance(value, list) and value:
+        yield from places(value[0], (*above, 0))
+
+
+def changed(value: Any, place: tuple[Any, ...], other: Any) -> Any:
+    """Return a JSON value with something else in a place."""
+    if not place:
+        return other
+    found = inside = copy.deepcopy(value)
+    for name in place[:-1]:
+        inside = inside[name]
+    if other is GONE:
+        del inside[place[-1]]
+    else:
+        inside[place[-1]] = other
+    return found
+
+
+def mutations(file: Path, every: int = 1) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a file with something else in each place, and what that is.
+
+    In each place some of the odd values, one of so many, in the next place the next of them.
+    """
+    value = json.loads(file.read_text())
+    for number, place in enumerate(places(value)):
+        for other in ODD[number % every :: every]:
+            if place or other is not GONE:
+                yield json.dumps(changed(value, place, other)), f"{file.name} {place}: {other!r:.40}"
+
+
+def only_ours(what: str, *calls: Callable[[], object]) -> None:
+    """Call functions, none of which may raise anything but an error of ours."""
+    for call in calls:
+        try:
+            with suppress(BottleneckError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", BottleneckWarning)
+                call()
+        except Exception as error:
+            raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def the_store() -> Path:
+    (folder,) = Path("cache/features").iterdir()
+    return folder
+
+
+def asked_of_stores() -> None:
+    for store in FeatureCache("cache").stores():
+        store.asked()
+
+
+@pytest.mark.parametrize("name", ["request.json", "spec.json", "tuned.json", "engines/one.json"])
+def test_what_lies_beside_features(project: Path, name: str) -> None:
+    file = the_store() / name
+    for text, what in mutations(file):
+        file.write_text(text)
+        only_ours(
+            what,
+            lambda: info(FeatureCache("cache")),
+            lambda: find_anywhere(FeatureCache("cache"), "mobilenet_v3_small"),
+            asked_of_stores,
+            lambda: kept_tuned(file.parent),
+            lambda: Kept(file.parent).checks(),
+        )
+
+
+@pytest.mark.parametrize("name", ["request.json", "spec.json", "tuned.json"])
+def test_a_merge_takes_over_only_what_can_be_read_again(project: Path, name: str) -> None:
+    file = the_store() / name
+    shutil.move("cache", "theirs")
+    file = "theirs" / file.relative_to("cache")
+    for text, what in mutations(file, 3):
+        file.write_text(text)
+        shutil.rmtree("cache", ignore_errors=True)
+        only_ours(what, lambda: merge(FeatureCache("cache"), "theirs"))
+        only_ours(what, lambda: info(FeatureCache("cache")), asked_of_stores)
+        for store in FeatureCache("cache").stores():
+            assert (store.request() is None) == (not (store.folder / "request.json").exists()), what
+            assert (kept_tuned(store.folder) is None) == (not (store.folder / "tuned.json").exists()), what
+
+
+def test_a_scan(project: Path) -> None:
+    (file,) = scanned(Path("cache"))
+    shutil.copytree("cache", "theirs")
+    theirs = "theirs" / file.relative_to("cache")
+    for text, what in mutations(file, 3):
+        file.write_text(text)
+        theirs.write_text(text)
+        only_ours(what, lambda: load_scan(Path("cache"), "images", Shares()))
+        only_ours(what, lambda: gc(FeatureCache("cache"), dry_run=True))
+        shutil.rmtree("ours", ignore_errors=True)
+        only_ours(what, lambda: merge(FeatureCache("ours"), "theirs"))
+        if scanned(Path("ours")):
+            gc(FeatureCache("ours"), dry_run=True)
+
+
+def test_what_was_extracted_last(project: Path) -> None:
+    for file in Path("cache/last").rglob("*.json"):
+        whole = file.read_text()
+        for text, what in mutations(file, 2):
+            file.write_text(text)
+            only_ours(
+                what,
+                lambda: load_last(Path("cache")),
+                lambda: load_latest(Path("cache"), Path("images")),
+                lambda: select(None, model=None, cache="cache", runs="runs"),
+            )
+        file.write_text(whole)
+
+
+def test_the_memo_of_a_spec_is_as_it_was_written_or_is_not_there(project: Path) -> None:
+    (file,) = Path("cache/specs").iterdir()
+    right = recall(Request(**ASKED), Path("cache"))
+    assert right is not None
+    for text, what in mutations(file, 2):
+        file.write_text(text)
+        assert recall(Request(**ASKED), Path("cache")) in (None, right), what
+
+
+def test_a_memo_that_was_changed_changes_no_result(project: Path) -> None:
+    (file,) = Path("cache/specs").iterdir()
+    value = json.loads(file.read_text())
+    value["preprocessing"]["resize"] = 40
+    file.write_text(json.dumps(value))
+    with pytest.warns(BottleneckWarning, match="random weights"):
+        done = extract("images", engine="torch", **ASKED)
+    assert (done.computed, done.reused) == (0, 16)
+    assert len(FeatureCache("cache").stores()) == 1
+
+
+def read_runs() -> None:
+    runs = list_runs("runs")
+    assert len(runs) >= 1  # the other one goes on
+    if runs:
+        choose(runs)
+
+
+def read_one(run: Run) -> None:
+    """Take from a card whatever a command takes."""
+    _ = repr(run), run.request, run.features, spec_of(run.card), why_not(run), run.head
+    if "source" in run.card["dataset"]:
+        located_source(run.path, run.card)
+
+
+def fit_again(run: Run) -> None:
+    train = select("images", model=None, cache="cache", runs="runs").usable
+    refitted(run, train, FeatureCache("cache").stores()[0])
+
+
+def hand_back(run: Run) -> None:
+    handed_back(None, run.path, cache="cache", runs="runs", progress=None)
+
+
+def test_a_card_of_a_run(project: Path) -> None:
+    first = sorted(Path("runs").glob("*/card.json"))[0]
+    for text, what in mutations(first, 4):
+        first.write_text(text)
+        only_ours(what, read_runs, lambda: default_head("runs"), lambda: default_head("runs", "images"))
+        only_ours(what, lambda: read_one(load_run(first.parent)))
+        if "params" in what or "normalize" in what or "seed" in what:
+            only_ours(what, lambda: fit_again(load_run(first.parent)))
+        if "request" in what or "dataset" in what:
+            only_ours(what, lambda: hand_back(load_run(first.parent)))
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [
+        (("request", "weights"), 5),
+        (("request", "weights"), "~nobody9/x.pth"),
+        (("search", "cv_accuracy"), 10**400),
+        (("dataset", "digest"), math.nan),
+        (("classes", 0), "\ud800"),
+        (("spec", "precision"), ["fp32"]),
+    ],
+)
+def test_images_are_not_predicted_with_a_card_that_is_wrong(project: Path, place: tuple[Any, ...], other: Any) -> None:
+    file = sorted(Path("runs").glob("*/card.json"))[0]
+    file.write_text(json.dumps(changed(json.loads(file.read_text()), place, other)))
+    with pytest.raises(BottleneckError, match=r"card\.json"):
+        predict("images", run=file.parent)
+
+
+def test_the_settings_of_a_fine_tuning(project: Path) -> None:
+    file = Path("runs/begun/finetune.json")
+    for text, what in mutations(file):
+        file.write_text(text)
+        only_ours(what, lambda: load_settings(file.parent), lambda: unfinished("runs", "last"))
