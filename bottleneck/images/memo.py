@@ -51,8 +51,9 @@ class Memo:
                 some = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 query = f"select key, value, seal from {self._table} where key in ({marks}) and {_PLAIN}"
+                wanted = set(some)  # a damaged tree leads to other keys
                 rows = connection.execute(query, some)
-                found.update((key, value) for key, value, seal in rows if _intact(key, value, seal))
+                found.update((key, value) for key, value, seal in rows if key in wanted and _intact(key, value, seal))
         return found
 
     def all(self) -> dict[bytes, bytes]:

@@ -231,3 +231,15 @@ def test_only_so_many_rows_and_bytes_are_read_at_once(place: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr("bottleneck.images.memo._MOST", 7)
         assert len(memo.all()) == 7
+
+
+def test_a_page_in_the_place_of_another_gives_nothing_that_was_not_asked_for(place: Path) -> None:
+    known = {b"%03d" % number: bytes([number]) * 64 for number in range(60)}
+    memo = Memo(place, "first_1")
+    memo.put(known.items())
+    Memo(place, "second_1").put((b"x%d" % number, bytes(64)) for number in range(60))
+    whole = place.read_bytes()
+    pages = range(4096, len(whole), 4096)
+    for to, source in ((to, source) for to in pages for source in range(0, len(whole), 4096)):
+        place.write_bytes(whole[:to] + whole[source : source + 4096] + whole[to + 4096 :])
+        assert memo.get(list(known)).items() <= known.items()
