@@ -203,8 +203,8 @@ class Pending:
             from bottleneck.backbones.registry import load
 
             backbone = load(self._request)
-        if backbone.whole:
-            check_first_use(backbone.whole.published, self._cache.root)
+        whole = getattr(backbone, "whole", None)  # of a stand-in there is none
+        check_first_use(whole.published if whole else None, self._cache.root)
         self.built, self.restored = True, backbone.restored
         remember_spec(self._request, backbone.spec, self._cache.root)
         return backbone

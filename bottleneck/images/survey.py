@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
+from bottleneck.errors import BottleneckWarning, ImageError, ImagesError, PathError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure, torn_rows
 from bottleneck.images.digest import DigestMemo, Signature, signature
@@ -145,7 +145,12 @@ def survey(
 
     Parameters, errors and warnings are those of `bottleneck.scan`.
     """
-    source = expanded(images)
+    try:
+        source = expanded(images)
+    except PathError as error:
+        raise ImagesError(
+            f"expected a folder of images, a CSV or an image; {images} does not exist: {error}"
+        ) from error
     home = None if cache is None else expanded(cache)
     skipped = Arguments(ImagesError).paths("exclude", exclude)
     skip = {folder.resolve() for folder in (*map(expanded, skipped), *([home] if home else []))}

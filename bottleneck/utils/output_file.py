@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TextIO
 
-from bottleneck.errors import OutputError
+from bottleneck.errors import OutputError, PathError
 from bottleneck.files import fsync_folder, make_folder, temporary_beside
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
@@ -44,7 +44,11 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
         If it is anything else (a link, even one that leads nowhere, a folder, device, FIFO or socket), is one of the
         inputs, or cannot be written.
     """
-    text, place = Arguments(OutputError).path("the output", path), expanded(path)
+    text = Arguments(OutputError).path("the output", path)
+    try:
+        place = expanded(path)
+    except PathError as error:
+        raise OutputError(f"the output: {error}") from error
     if text.endswith(("/", os.sep)):
         raise OutputError(f"expected the name of a file to write, found the folder {text}")
     try:
@@ -52,8 +56,6 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
         _check_writable(place)
     except OSError as error:
         _fail(place, error)
-    except ValueError as error:  # a null character
-        raise OutputError(f"expected the name of a file to write, found {text!r}: {error}") from error
     for other in inputs:
         if _same_file(place, other):
             raise OutputError(f"expected another name for the output, found {text}, which is read. Choose a new name")
