@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -206,7 +206,7 @@ class Sandbox:
     def _traced_offences(self) -> list[str]:
         """Return the system's calls that connect, or that change something outside."""
         found = []
-        for line in self._trace.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self._calls():
             if "sa_family=AF_INET" in line:
                 found.append(line)
             elif not (" = -1 " in line or "O_RDONLY" in line or "sa_family=" in line):
@@ -215,15 +215,28 @@ class Sandbox:
                     found.append(line)
         return found
 
+    def _calls(self) -> Iterator[str]:
+        """Yield the system's calls, a line each: `strace` divides one where another thread's comes between."""
+        begun: dict[str, str] = {}
+        for line in self._trace.read_text(encoding="utf-8", errors="replace").splitlines():
+            thread = line.partition(" ")[0]
+            if line.endswith("<unfinished ...>"):
+                begun[thread] = line.removesuffix("<unfinished ...>")
+            elif " resumed>" in line:
+                yield begun.pop(thread, "") + line.partition(" resumed>")[2]
+            else:
+                yield line
+
     def _path_in(self, line: str) -> str:
         """Return the first path that a call names, from the root; nothing of the temporary name of an output."""
-        arguments = line.partition("(")[2]
-        folder = str(self.here)
-        if arguments.startswith(("AT_FDCWD<", *"0123456789")):
-            folder = arguments.partition("<")[2].partition(">")[0]
-        name = arguments.partition('"')[2].partition('"')[0]
-        path = os.path.realpath(os.path.join(folder, name)) if name else ""
-        is_temporary = os.path.dirname(path) == os.path.realpath(self.here) and os.path.basename(path).startswith(
-            ".tmp-"
-        )
-        return "" if is_temporary else path
+        if line.rstrip().endswith(">"):  # a file that was opened, whatever way led to it
+            path = line.rstrip()[:-1].rpartition("<")[2]
+        else:
+            arguments = line.partition("(")[2]
+            folder = str(self.here)
+            if arguments.startswith(("AT_FDCWD<", *"0123456789")):
+                folder = arguments.partition("<")[2].partition(">")[0]
+            name = arguments.partition('"')[2].partition('"')[0]
+            path = os.path.realpath(os.path.join(folder, name)) if name else ""
+        beside, own = os.path.split(path)
+        return "" if beside == os.path.realpath(self.here) and own.startswith(".tmp-") else path
