@@ -94,11 +94,13 @@ def next_number(folder: Path) -> int:
 
     Two that are written at once may have the same; then their time decides.
     """
-    numbers = [0]
-    for name in ("card.json", SETTINGS):
-        for file in folder.glob(f"*/{name}"):
+    numbers, tree, names = [0], Tree(folder), list[str]()
+    with suppress(OSError):
+        names = tree.folders(folder)
+    for name in names:
+        for file in ("card.json", SETTINGS):
             with suppress(OSError, ValueError):
-                numbers.append(number_in(Tree(folder).read_json(file)))
+                numbers.append(number_in(tree.read_json(folder / name / file)))
     return 1 + max(numbers)
 
 

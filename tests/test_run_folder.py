@@ -14,6 +14,7 @@ import pytest
 
 from bottleneck.backbones.tuned import read_tuned
 from bottleneck.errors import BottleneckWarning, RunError
+from bottleneck.finetuning.at_work import at_work
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
 from bottleneck.heads.linear import LinearHead
@@ -124,6 +125,8 @@ def test_settings_and_checkpoints_are_not_written_or_read_through_a_link(tmp_pat
         load_settings(Path("runs/linked"))
     with pytest.raises(RunError, match="nothing is to be resumed"):
         unfinished("runs", "last")
+    with pytest.raises(RunError, match="found a link"), at_work(Path("runs/linked")):
+        pass
     delete_run(Path("runs/linked"))
 
     assert state(home) == before

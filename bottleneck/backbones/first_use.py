@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bottleneck.backbones.downloads import Published
 from bottleneck.errors import ModelError
-from bottleneck.files import read_json, write_json
+from bottleneck.utils.tree import Tree
 
 FILE = "weights.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -37,7 +37,7 @@ def check_first_use(published: Published | None, cache: Path) -> None:
     before = known.get(published.name)
     if before is None:
         with suppress(OSError):
-            write_json(cache / FILE, {**known, published.name: published.sha256})
+            Tree(cache).write_json(cache / FILE, {**known, published.name: published.sha256})
     elif before != published.sha256:
         raise ModelError(
             f"expected the weights {published.name} that were used first with this cache, SHA-256 {before}; found "
@@ -48,7 +48,7 @@ def check_first_use(published: Published | None, cache: Path) -> None:
 def _kept(cache: Path) -> dict[str, str]:
     """Return the hashes by names; what is none of ours is passed over."""
     with suppress(OSError, ValueError):
-        found = read_json(cache / FILE)
+        found = Tree(cache).read_json(cache / FILE)
         if isinstance(found, dict):
             return {name: sha for name, sha in found.items() if isinstance(sha, str) and _SHA256.fullmatch(sha)}
     return {}

@@ -6,7 +6,7 @@ import click
 
 from bottleneck.cli.common import InOrder, at_home, check_out, command, give_up, is_file, layout_of, progress_bar
 from bottleneck.cli.defaults import images_line
-from bottleneck.cli.numbers import Real
+from bottleneck.cli.numbers import Real, Whole
 from bottleneck.cli.output import put_json, say, show
 from bottleneck.utils.text import counted
 
@@ -60,7 +60,7 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
 @click.argument("sources", nargs=-1, required=True, metavar="SRC...")
 @click.option(
     "--recompute",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=3,
     show_default=True,
     metavar="N",

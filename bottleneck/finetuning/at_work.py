@@ -2,7 +2,6 @@
 
 import os
 import socket
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bottleneck.errors import BottleneckWarning, RunError
+from bottleneck.files import NotRegularError
 from bottleneck.utils.tree import Tree
 
 LOCK = "finetune.lock"
@@ -37,7 +37,7 @@ def at_work(path: Path) -> Iterator[None]:
     BottleneckWarning
         If the file system has no locks.
     """
-    _expect_file(path / LOCK)
+    _expect_file(path)
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -67,13 +67,22 @@ def at_work(path: Path) -> Iterator[None]:
 def unlock_for_good(path: Path) -> None:
     """Remove the lock of a fine-tuning that has become a run, while it is held: nobody resumes a run."""
     with suppress(OSError):  # Windows does not delete an open file
-        (path / LOCK).unlink()
+        Tree.above(path, 1).unlink(path / LOCK)
 
 
-def _expect_file(lock: Path) -> None:
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.lstat(lock).st_mode):  # filelock follows a link and may empty what it leads to
-            raise RunError(f"expected a file or nothing at {lock}, found a link, a folder or a device: remove it")
+def _expect_file(path: Path) -> None:
+    """Refuse a link, which filelock follows, and it may empty what that leads to."""
+    try:
+        with Tree.above(path, 1).at(path) as folder:
+            folder.expect_regular(LOCK)
+    except FileNotFoundError:
+        pass
+    except NotRegularError as error:
+        raise RunError(
+            f"expected a file or nothing at {path / LOCK}, found a link, a folder or a device: remove it"
+        ) from error
+    except OSError as error:
+        raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
 
 
 def _holder(path: Path) -> str:

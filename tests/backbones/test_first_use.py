@@ -62,3 +62,15 @@ def test_weights_that_changed_under_their_name_give_no_features(folder, tmp_path
         extract(images, **asked)
     keep(1)
     assert extract(images, **asked).computed == 1
+
+
+def test_hashes_are_not_written_through_a_link(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("{}")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / FILE).symlink_to(mine)
+    check_first_use(Published("resnet18", "0" * 64), cache)
+
+    assert mine.read_text() == "{}"
+    assert (cache / FILE).is_symlink()
