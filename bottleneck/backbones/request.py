@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.errors import ModelError, PathError
+from bottleneck.images.bounds import LARGEST_SIDE
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.names import RUN, is_path, written
 from bottleneck.utils.paths import expanded
@@ -85,8 +86,10 @@ class Request:
             raise ModelError(f"expected --precision {', '.join(PRECISIONS)}, got {self.precision!r}")
         if len(set(self.layer)) < len(self.layer):
             raise ModelError(f"expected different layers to join, got {', '.join(self.layer)}")
-        if any(size is not None and size < 1 for size in (self.resize, self.crop)):
-            raise ModelError(f"expected --resize and --crop in pixels, got {self.resize} and {self.crop}")
+        if any(size is not None and not 1 <= size <= LARGEST_SIDE for size in (self.resize, self.crop)):
+            raise ModelError(
+                f"expected --resize and --crop of 1 to {LARGEST_SIDE:,} pixels, got {self.resize} and {self.crop}"
+            )
         if (self.restore_exclude or self.allow_partial) and not self.file:
             raise ModelError(
                 f"--restore-exclude and --allow-partial are about a weights file, expected --weights PATH, got "

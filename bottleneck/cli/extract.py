@@ -14,6 +14,7 @@ from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.numbers import Whole
 from bottleneck.cli.output import put_json, say, show
 from bottleneck.engines.wish import ENGINES
+from bottleneck.images.bounds import LARGEST_SIDE
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
@@ -51,8 +52,12 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     help="How a layer's positions become one row.  [default: avg, where it has any]",
 )
 @click.option("--flip", is_flag=True, help="Average the features of each image and its mirror image; twice the work.")
-@click.option("--resize", type=Whole(1), help="Before the crop, in pixels.  [default: as the weights were trained]")
-@click.option("--crop", type=Whole(1), help="In pixels.  [default: as the weights were trained]")
+@click.option(
+    "--resize",
+    type=Whole(1, LARGEST_SIDE),
+    help="Before the crop, in pixels.  [default: as the weights were trained]",
+)
+@click.option("--crop", type=Whole(1, LARGEST_SIDE), help="In pixels.  [default: as the weights were trained]")
 @click.option(
     "--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors that are not taken from a weights file."
 )

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.errors import ModelError
+from bottleneck.images.bounds import LARGEST_SIDE
 from bottleneck.images.view import View
 from bottleneck.utils.schema import Number, checked
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 MODES = ("center", "squash", "border")
-
-_LARGEST_SIDE = 2**31 - 1  # pixels that Pillow can count
 
 Size = int | tuple[int, int]
 
@@ -24,7 +23,7 @@ class Preprocessing:
     Parameters
     ----------
     resize : int or (int, int)
-        In pixels; (height, width) where they differ.
+        In pixels, at most 16,384; (height, width) where they differ.
     crop : int or (int, int)
         What is cut out of the centre, in pixels. Where it is larger than the resized image, the rest is black
         (``border``: the mean).
@@ -57,12 +56,14 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):  # a square has one way to be written, else it would have two fingerprints
-            object.__setattr__(self, name, _plainest(getattr(self, name)))
-        sides = (*self.resize_size, *self.crop_size)
-        if not 1 <= min(sides) <= max(sides) <= _LARGEST_SIDE:
-            raise ModelError(
-                f"expected at least 1 pixel, at most {_LARGEST_SIDE}, got resize {self.resize} and crop {self.crop}"
-            )
+            object.__setattr__(self, name, _plainest(name, getattr(self, name)))
+        sides = *self.resize_size, *self.crop_size
+        if min(sides) < 1:
+            raise ModelError(f"expected at least 1 pixel, got resize {self.resize} and crop {self.crop}")
+        if max(sides) > LARGEST_SIDE:
+            raise ModelError(f"expected at most {LARGEST_SIDE:,} pixels, got resize {self.resize} and crop {self.crop}")
+        for name in ("mean", "std"):
+            _check_channels(name, getattr(self, name))
         if self.interpolation not in INTERPOLATIONS or not self.antialias:
             raise ModelError(
                 f"expected one of {', '.join(INTERPOLATIONS)}, antialiased, got {self.interpolation!r}, "
@@ -120,11 +121,18 @@ def _pair(size: Size) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _plainest(size: int | Sequence[int]) -> Size:
-    if isinstance(size, int):
-        return size
-    height, width = size
+def _plainest(name: str, size: int | Sequence[int]) -> Size:
+    sides = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, (tuple, list)) or len(sides) != 2 or any(type(side) is not int for side in sides):
+        raise ModelError(f"expected {name} as one whole number or two, got {size!r}")
+    height, width = sides
     return height if height == width else (height, width)
+
+
+def _check_channels(name: str, values: Sequence[float]) -> None:
+    numbers = isinstance(values, (tuple, list)) and all(type(value) in (int, float) for value in values)
+    if not numbers or len(values) != 3 or not all(math.isfinite(value) for value in values):
+        raise ModelError(f"expected {name} as three finite numbers, got {values!r}")
 
 
 def _listed(size: Size) -> int | list[int]:
