@@ -1,0 +1,110 @@
+"""Any mode of Pillow becomes RGB, or L where an image is grey. Large images are converted in bands of rows."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bottleneck.errors import ImageError
+
+_BAND = 1 << 20  # pixels that are converted at once
+_BAND_BYTES = 28  # a pixel, in floats of 64 bits and in bytes
+_SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, 1, 2  # TIFF's tag and two of its values
+
+
+def bytes_a_pixel(mode: str) -> int:
+    """Return what Pillow holds of each pixel of a mode."""
+    if mode in ("1", "L", "P"):
+        return 1
+    return 2 if mode.startswith("I;16") else 4
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return a loaded image in mode RGB, or L where it is grey: alpha on white, deep grey scaled to 8 bits."""
+    if _has_alpha(image):
+        return _in_bands(image, "RGB", _on_white)
+    if image.mode in ("RGB", "L"):
+        return image
+    if _is_deep(image.mode):
+        return _deep_grey(image)
+    return _in_bands(image, "RGB", lambda band: band.convert("RGB"))
+
+
+def converting_bytes(image: Image.Image) -> tuple[int, int]:
+    """Return what `as_rgb` needs beside the image, and what it leaves, in bytes; RGB stays as it is."""
+    pixels = image.width * image.height
+    result = 1 if image.mode == "L" or _is_deep(image.mode) else 4
+    if image.mode in ("RGB", "L") and not _has_alpha(image):
+        return 0, pixels * result
+    result = 4 if _has_alpha(image) else result
+    return pixels * result + min(pixels, _BAND + image.width) * _BAND_BYTES, pixels * result
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    one_colour_clear = image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info
+    return one_colour_clear or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def _is_deep(mode: str) -> bool:
+    return mode.startswith("I") or mode == "F"
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Give bands of an image from above, with the row at which they begin."""
+    rows = max(1, _BAND // image.width)
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _in_bands(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    page: Image.Image | None = None
+    for top, band in _bands(image):
+        if band is image:
+            return convert(image)
+        page = page or Image.new(mode, image.size)
+        page.paste(convert(band), (0, top))
+    assert page is not None
+    return page
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    page = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
+
+
+def _deep_grey(image: Image.Image) -> Image.Image:
+    """Scale grey levels to 0..255 by the range of their type, so that equal levels stay equal across images.
+
+    Integers: 16 bits (0..65535), or 32 when a level exceeds that. Floats: 0..1, or the 8- or 16-bit range that the
+    levels reach into.
+    """
+    unsigned = image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (_SIGNED,))[0] == _UNSIGNED
+    top = 0.0
+    for _, band in _bands(image):
+        levels = _levels(band, unsigned)
+        if not np.isfinite(levels).all():
+            raise ImageError("corrupt", "expected finite grey levels, found NaN or infinity")
+        top = max(top, float(levels.max(initial=0)))
+    if image.mode == "F":
+        scale = 1.0 if top <= 1 else 255.0 if top <= 255 else 65535.0
+    else:
+        scale = 65535.0 if top <= 65535 else 2.0**32 - 1
+
+    def scaled(band: Image.Image) -> Image.Image:
+        levels = _levels(band, unsigned)
+        np.clip(levels, 0, scale, out=levels)
+        levels *= 255 / scale
+        return Image.fromarray(np.rint(levels, out=levels).astype(np.uint8))
+
+    return _in_bands(image, "L", scaled)
+
+
+def _levels(image: Image.Image, unsigned: bool) -> NDArray[np.float64]:
+    levels = np.asarray(image).astype(np.float64)
+    if unsigned:
+        levels %= 2.0**32  # Pillow reads 32 bits as signed
+    return levels

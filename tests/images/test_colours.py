@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottleneck.errors import ImageError
+from bottleneck.images import colours
+from bottleneck.images.colours import as_rgb, bytes_a_pixel
+
+MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "RGBa"]
+
+
+def picture(mode: str, size: tuple[int, int] = (37, 29)) -> Image.Image:
+    levels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    image = Image.fromarray(levels)
+    if mode in ("I", "F", "I;16"):
+        grey = levels[:, :, 0].astype({"I": np.int32, "F": np.float32, "I;16": np.uint16}[mode])
+        return Image.fromarray(grey * 257)
+    if mode in ("RGBA", "RGBa", "LA"):
+        return image.convert(mode)
+    if mode == "PA":
+        paletted = image.convert("RGB").convert("P").convert("PA")
+        paletted.putalpha(image.getchannel("A"))
+        return paletted
+    if mode == "LAB":
+        return Image.merge("LAB", image.convert("RGB").split())
+    return image.convert("RGB").convert(mode)
+
+
+@pytest.mark.parametrize("clear", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_bands_are_what_the_whole_is(mode: str, clear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture(mode)
+    if clear:
+        image.info["transparency"] = {"P": bytes(range(256)), "RGB": (1, 2, 3)}.get(mode, 7)
+    whole = as_rgb(image)
+    assert whole.mode in ("RGB", "L")
+    for pixels in (1, 37, 100, 37 * 28):
+        with monkeypatch.context() as patch:
+            patch.setattr(colours, "_BAND", pixels)
+            found = as_rgb(image)
+        assert (found.mode, found.size) == (whole.mode, whole.size)
+        assert found.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("level", [0.4, 200.0, 60_000.0])
+def test_the_range_of_floats_is_that_of_the_whole_image(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = np.full((20, 10), 0.2, np.float32)
+    levels[-1, -1] = level
+    image = Image.fromarray(levels)
+    whole = as_rgb(image).tobytes()
+    monkeypatch.setattr(colours, "_BAND", 10)
+    assert as_rgb(image).tobytes() == whole
+
+
+def test_a_number_that_is_none_in_the_last_band_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = np.zeros((20, 10), np.float32)
+    levels[-1, -1] = np.nan
+    monkeypatch.setattr(colours, "_BAND", 10)
+    with pytest.raises(ImageError, match="NaN"):
+        as_rgb(Image.fromarray(levels))
+
+
+@pytest.mark.parametrize(("mode", "size"), [("1", 1), ("L", 1), ("P", 1), ("I;16", 2), ("LA", 4), ("RGB", 4), ("F", 4)])
+def test_pillow_holds_so_many_bytes_of_a_pixel(mode: str, size: int) -> None:
+    assert bytes_a_pixel(mode) == size
