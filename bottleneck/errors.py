@@ -76,15 +76,24 @@ class ImageError(BottleneckError, ValueError):
         "truncated",
         "corrupt",
         "too-large",
+        "too-costly",
         "no-memory",
         "changed",
         "not-finite",
     )
-    FINAL = ("empty", "not-an-image", "truncated", "corrupt", "too-large")  # as long as the bytes stay the same
+    FINAL = (  # as long as the bytes stay the same
+        "empty",
+        "not-an-image",
+        "truncated",
+        "corrupt",
+        "too-large",
+        "too-costly",
+    )
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+        self.doubtful = False  # whether something else than the bytes may be the reason, such as a lack of memory
 
 
 class SplitError(BottleneckError, ValueError):

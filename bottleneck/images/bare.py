@@ -7,10 +7,12 @@ short or damaged metadata block for a damaged file. Neither decides a pixel, but
 import struct
 import zlib
 
+from bottleneck.images.exif import is_bomb
+
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _TEXT_BYTES = 16 << 20  # of text of one file that may say how the image is oriented
 _ORIENTING = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif")
-_SCAN, _END = 0xDA, 0xD9
+_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _ALONE = (0x01, *range(0xD0, 0xD8))  # JPEG markers without a length
 _COMMENT = 0xFE
 _LEAST = {(0xE0, b"JFIF"): 14, (0xEE, b"Adobe"): 12, (0xE1, b"Exif"): 6}  # bytes of the segments that are kept
@@ -83,7 +85,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _bare_jpeg(data: bytes) -> bytes:
-    kept, place = [_JPEG], len(_JPEG)
+    kept, place, exif = [_JPEG], len(_JPEG), False
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         if marker in (_SCAN, _END):
@@ -93,7 +95,9 @@ def _bare_jpeg(data: bytes) -> bytes:
             place += 1 if marker == 0xFF else 2
             continue
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if _decides_pixels(marker, data[place + 4 : end]):
+        body = data[place + 4 : end]
+        if _decides_pixels(marker, body) and not (marker == _APP1 and (exif or is_bomb(body))):
+            exif |= marker == _APP1
             kept.append(data[place:end])
         place = end
     kept.append(data[place:])

@@ -71,6 +71,22 @@ def resize_and_crop(
     return np.asarray(image, np.uint8)
 
 
+def resizing_bytes(size: tuple[int, int], preprocessing: Preprocessing) -> int:
+    """Return what `resize_and_crop`, or a view, needs beside an image of this width and height, or more.
+
+    Pillow resizes rows first, into a picture as high as the part of the image that is resized.
+    """
+    width, height = size
+    crop_height, crop_width = preprocessing.crop_size
+    if preprocessing.view is not None:
+        return 4 * (width * height + crop_width * height + 4 * crop_width * crop_height)
+    new_width, new_height = new_size(width, height, preprocessing)
+    if max(new_width, new_height) > STRIP * max(preprocessing.resize_size):
+        new_width, new_height, rows = min(crop_width, new_width), min(crop_height, new_height), new_height
+        height = min(height, math.ceil((new_height + 8) * height / rows) + 2)
+    return 4 * (new_width * height + new_width * new_height + 4 * crop_width * crop_height)
+
+
 def new_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
     """Return the width and height that an image is resized to."""
     target_height, target_width = preprocessing.resize_size

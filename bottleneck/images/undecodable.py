@@ -11,15 +11,19 @@ from bottleneck.files import canonical_json
 from bottleneck.images.decode import DECODER_VERSION, formats
 from bottleneck.images.memo import Memo
 
-# Only what the bytes alone decide: a larger --max-pixels, or more memory, makes a large image small enough.
+# What bytes alone can decide: a larger --max-pixels, or more memory, makes a large image small enough.
 _REMEMBERED = ("not-an-image", "truncated", "corrupt")
 
 
 class UndecodableMemo:
-    """Digest -> why this version of the decoder cannot decode it. It can always be deleted."""
+    """Digest -> why this version of the decoder cannot decode it. It can always be deleted.
+
+    It holds what bytes prove: decoded once more, alone and with memory to spare, the image failed in the same way.
+    Tables of earlier versions, which held other failures too, are not read.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._memo = Memo(os.fspath(path), "undecodable_2")
+        self._memo = Memo(os.fspath(path), "undecodable_3")
 
     @property
     def _decoder(self) -> bytes:
@@ -40,12 +44,12 @@ class UndecodableMemo:
         return found
 
     def remember(self, errors: dict[bytes, ImageError]) -> None:
-        """Keep why images of these digests could not be decoded, where that will be so again."""
+        """Keep why images of these digests could not be decoded, where the bytes prove it."""
         if not errors:
             return
         this = self._decoder
         self._memo.put(
             (this + digest, canonical_json([error.code, str(error)]))
             for digest, error in errors.items()
-            if error.code in _REMEMBERED
+            if error.code in _REMEMBERED and not error.doubtful
         )

@@ -1,25 +1,26 @@
 import hashlib
 import io
-import math
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 
 from bottleneck.errors import ImageError
 from bottleneck.images import decode as module
 from bottleneck.images.augment import augmented
+from bottleneck.images.colours import as_rgb
 from bottleneck.images.decode import decode
+from bottleneck.images.opening import Opened
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.resize import resize_and_crop
 from bottleneck.images.view import AUGMENTATIONS, View
@@ -193,16 +194,14 @@ def fast(preprocessing: Preprocessing) -> Preprocessing:
     return replace(preprocessing, fast_jpeg=True)
 
 
-def sizes_of(data: bytes, preprocessing: Preprocessing) -> list[int]:
-    """Return how much room was asked for."""
-    asked: list[int] = []
-
-    def room(size: int) -> AbstractContextManager[None]:
-        asked.append(size)
-        return nullcontext()
-
-    decode(data, preprocessing, room=room)
-    return asked
+def decoded_size(data: bytes, preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Return width and height of the picture that the decoder made."""
+    sizes: list[tuple[int, int]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "as_rgb", lambda image: sizes.append(image.size) or as_rgb(image))
+        decode(data, preprocessing)
+    (size,) = sizes
+    return size
 
 
 @pytest.mark.parametrize(
@@ -220,16 +219,18 @@ def sizes_of(data: bytes, preprocessing: Preprocessing) -> list[int]:
     ids=str,
 )
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
-    fast: Preprocessing, size: tuple[int, int], scaled: tuple[int, int]
+    fast: Preprocessing, size: tuple[int, int], scaled: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sizes_of(photo(1, size), fast) == [8 * scaled[0] * scaled[1]]
+    assert decoded_size(photo(1, size), fast, monkeypatch) == scaled
 
 
-def test_a_jpeg_keeps_at_least_twice_of_what_it_is_resized_to(fast: Preprocessing) -> None:
+def test_a_jpeg_keeps_at_least_twice_of_what_it_is_resized_to(
+    fast: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for side in range(100, 700, 7):
         for change in ({}, {"mode": "squash"}, {"resize": (20, 32)}, {"resize": 20, "crop": 32}, {"mode": "border"}):
-            (room,) = sizes_of(photo(1, (side, side)), replace(fast, **change))  # type: ignore[arg-type]
-            kept = math.isqrt(room // 8)
+            wanted = replace(fast, **change)  # type: ignore[arg-type]
+            kept, _ = decoded_size(photo(1, (side, side)), wanted, monkeypatch)
             assert kept >= min(side, 2 * 32), (side, change)
             assert kept <= max(2 * 2 * 32, side / 8 + 1), (side, change)
 
@@ -373,11 +374,11 @@ def test_views_are_the_same_in_every_thread(preprocessing: Preprocessing) -> Non
     assert found == expected[::-1]
 
 
-def test_a_view_needs_the_pixels_of_a_large_jpeg(preprocessing: Preprocessing) -> None:
+def test_a_view_needs_the_pixels_of_a_large_jpeg(preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch) -> None:
     data, wanted = photo(1, (1000, 600)), seen(preprocessing)
     fast = replace(wanted, fast_jpeg=True)
     assert np.array_equal(pixels_of(data, fast), pixels_of(data, wanted))
-    assert sizes_of(data, fast) == [12 * 1000 * 600]  # the image, its turned copy and the crop
+    assert decoded_size(data, fast, monkeypatch) == (1000, 600)
 
 
 def test_a_view_of_what_is_no_image_is_refused_as_always(preprocessing: Preprocessing) -> None:
@@ -411,17 +412,18 @@ def test_room_is_asked_for_once_before_the_pixels_are_there(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     happened: list[object] = []
-    data, load = photo(1, (64, 48), kind), ImageFile.ImageFile.load
+    load = Opened.load
 
-    def watch(image: ImageFile.ImageFile) -> object:
-        if "loaded" not in happened:
-            happened.append("loaded")
-        return load(image)
+    def watch(opened: Opened) -> None:
+        happened.append("loaded")
+        load(opened)
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", watch)
-    decode(data, preprocessing, room=Watched(happened))
+    monkeypatch.setattr(Opened, "load", watch)
+    decode(photo(1, (64, 48), kind), preprocessing, room=Watched(happened))
 
-    assert happened == [8 * 64 * 48, "in", "loaded", "out"]
+    assert happened[1:] == ["in", "loaded", "out"]
+    assert isinstance(happened[0], int)
+    assert happened[0] > 3 * 64 * 48
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
@@ -432,7 +434,8 @@ def test_room_is_given_back_when_an_image_cannot_be_used(preprocessing: Preproce
     with pytest.raises(ImageError):
         decode(data[: len(data) // 2], preprocessing, room=Watched(happened))
 
-    assert happened == [8 * 50 * 40, "in", "out"]
+    assert happened[1:3] == ["in", "out"]
+    assert happened.count("in") == happened.count("out") == 2  # once more, alone
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", png_of(60_000, 60_000)], ids=["empty", "text", "bomb"])
@@ -741,8 +744,115 @@ def test_whatever_pillow_raises_has_a_code(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, error: Callable[..., None], found: str
 ) -> None:
     data = photo(1)
-    monkeypatch.setattr(Image.Image, "resize", error)
+    monkeypatch.setattr(Opened, "load", error)
     assert code(data, preprocessing) == found
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, OverflowError, SystemError])
+def test_what_fails_on_sound_pixels_is_not_held_against_the_image(
+    preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    data = photo(1)
+    for wanted in (preprocessing, seen(preprocessing)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "resize", refuse(kind, "image dimensions are too large"))
+            with pytest.raises(ImageError, match="cannot be resized") as error:
+                decode(data, wanted)
+        assert error.value.code == "too-large"
+
+
+# What the bytes prove
+
+
+def failing(times: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let so many images fail to load, and return a list that counts them."""
+    load, calls = Opened.load, []
+
+    def method(opened: Opened) -> None:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        load(opened)
+
+    monkeypatch.setattr(Opened, "load", method)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EOFError("failed to decode next frame in WebP file"),
+        OSError("broken data stream when reading image file"),
+        OSError("decoder error -2"),
+        RuntimeError("Failed to decode frame 0: Decoding of color planes failed"),
+    ],
+    ids=str,
+)
+def test_what_fails_once_is_decoded_again_alone(
+    preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    wanted = pixels_of(photo(1), preprocessing)
+    calls = failing(1, error, monkeypatch)
+    assert np.array_equal(pixels_of(photo(1), preprocessing), wanted)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("data", [b"hello, world", encode(noise(50, 40))[:900], encode(noise(50, 40), "WEBP")[:500]])
+def test_what_fails_twice_alone_is_proven(preprocessing: Preprocessing, data: bytes) -> None:
+    with pytest.raises(ImageError) as error:
+        decode(data, preprocessing)
+    assert not error.value.doubtful
+
+
+@pytest.mark.parametrize("error", [OSError("broken"), EOFError("next frame")])
+def test_without_memory_to_spare_nothing_is_proven(
+    preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    failing(9, error, monkeypatch)
+    monkeypatch.setattr(module, "has_room", lambda size: False)
+    with pytest.raises(ImageError) as found:
+        decode(photo(1), preprocessing)
+    assert found.value.code == "no-memory"
+
+
+def test_what_fails_in_another_way_is_not_proven(preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = iter([OSError("image file is truncated"), OSError("broken")])
+    monkeypatch.setattr(Opened, "load", lambda opened: refuse_with(next(errors)))
+    with pytest.raises(ImageError) as found:
+        decode(photo(1), preprocessing)
+    assert found.value.doubtful
+
+
+def refuse_with(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bounds a process as Linux does")
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000", "TIFF", "JPEG"])
+def test_a_good_image_is_not_corrupt_when_memory_is_short(preprocessing: Preprocessing, kind: str) -> None:
+    script = f"""
+import io, resource
+from PIL import Image
+from bottleneck.errors import ImageError
+from bottleneck.images.decode import decode
+from bottleneck.images.preprocessing import Preprocessing
+
+buffer = io.BytesIO()
+Image.effect_noise((500, 400) if "{kind}" == "JPEG2000" else (1500, 1000), 9).convert("RGB").save(buffer, "{kind}")
+values = dict(resize=32, crop=28, interpolation="bilinear", antialias=True, mean=(0, 0, 0), std=(1, 1, 1))
+decode(buffer.getvalue(), Preprocessing(**values))
+for more in range(0, 40 << 20, 4 << 20):
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+    try:
+        decode(buffer.getvalue(), Preprocessing(**values))
+        print("decoded")
+    except ImageError as error:
+        print(error.code)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()) <= {"decoded", "no-memory"}
 
 
 def test_a_large_image_that_is_fine_prints_nothing() -> None:

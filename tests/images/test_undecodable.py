@@ -61,6 +61,19 @@ def test_only_what_the_bytes_alone_decide_is_remembered(place: Path, code: str) 
     assert place.exists() is lasting
 
 
+@pytest.mark.parametrize("code", ["not-an-image", "truncated", "corrupt"])
+def test_what_is_in_doubt_is_not_remembered(place: Path, code: str) -> None:
+    error = ImageError(code, "failed to read next frame")
+    error.doubtful = True
+    assert told(place, {A: error, B: ERRORS[B]}) == {B: EXPECTED[B]}
+
+
+def test_what_an_earlier_version_remembered_without_proof_is_forgotten(place: Path) -> None:
+    memo = UndecodableMemo(place)
+    Memo(place, "undecodable_2").put([(memo._decoder + A, b'["corrupt","failed to read next frame"]')])
+    assert known(place) == {}
+
+
 def test_what_passes_is_not_recalled_though_it_was_written(place: Path) -> None:
     memo = UndecodableMemo(place)
     memo._memo.put([(memo._decoder + A, b'["too-large","why"]'), (memo._decoder + B, b'["no-memory","why"]')])
@@ -93,7 +106,7 @@ def test_what_another_pillow_could_not_decode_is_tried_again(
 def test_a_damaged_row_is_ignored(place: Path, column: str) -> None:
     told(place)
     with closing(sqlite3.connect(place)) as connection, connection:
-        connection.execute(f"update undecodable_2 set {column} = x'00' where substr(key, -32) = ?", (A,))
+        connection.execute(f"update undecodable_3 set {column} = x'00' where substr(key, -32) = ?", (A,))
     assert known(place) == {B: EXPECTED[B], C: EXPECTED[C]}
 
 
@@ -110,7 +123,7 @@ def test_a_whole_row_of_another_form_is_ignored(place: Path, value: bytes) -> No
 @pytest.mark.parametrize("key", [b"", b"short", A, A[:31]])
 def test_a_whole_row_of_another_key_is_ignored(place: Path, key: bytes) -> None:
     told(place)
-    Memo(place, "undecodable_2").put([(key, b'["corrupt","why"]')])
+    Memo(place, "undecodable_3").put([(key, b'["corrupt","why"]')])
     assert known(place) == EXPECTED
 
 

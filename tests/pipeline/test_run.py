@@ -290,7 +290,7 @@ def test_what_is_known_to_be_undecodable_is_not_read_again_until_it_is_forgotten
     reads.clear()
     if forget == "the table":
         with sqlite3.connect("cache/digests.sqlite") as connection:
-            connection.execute("drop table undecodable_2")
+            connection.execute("drop table undecodable_3")
         connection.close()
     elif forget == "the memo":
         Path("cache/digests.sqlite").unlink()

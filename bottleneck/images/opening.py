@@ -1,0 +1,305 @@
+"""An image file is opened, and its pixels are loaded: all of them, or it is refused."""
+
+import functools
+import io
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from bottleneck.errors import ImageError
+from bottleneck.images import exif, gif, jpeg, jpeg2000, png, tiff
+from bottleneck.images.bare import without_metadata
+from bottleneck.images.colours import bytes_a_pixel
+
+# What photographs come in. Pillow reads more, EPS among it, for which it would start another program.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
+# How the formats begin that Pillow calls unknown when their headers are cut short.
+_BEGINNINGS = (b"\xff\xd8\xff", png.SIGNATURE, b"GIF8", *tiff.BEGINNINGS)
+_SEGMENTS = 300  # of a JPEG before its pixels: a colour profile has at most 255
+_PPM_HEADER = 1 << 16
+_COMMENTS = 1000
+_ROWS = 1 << 20  # pixels of a PPM that are scaled at once
+_SLOW_SAMPLES = {"ppm_plain": 6_000_000, "bmp_rle": 30_000_000}  # of decoders that are written in Python: some seconds
+_RUNS = 16 << 20  # bytes of a BMP of runs
+_ZEROS = bytes(256)  # at the end of a file that was given its size, and never written to its end
+
+# What a decoder holds beside the pixels, in bytes a pixel. Measured; see the test of peak memory.
+_HELD = {"WEBP": 13, "AVIF": 20, "HEIF": 20}
+_HELD_BY = {"bmp_rle": 4, "ppm_plain": 12}
+_WORDS = 64 << 20  # of a PPM in text, a piece of the file as words
+ALWAYS = 4 << 20  # bytes that any image takes
+
+# Which of Pillow's and its codecs' errors may be lack of memory, though they say something else, is not known.
+_NO_MEMORY = ("out of memory", "cannot allocate", "memoryerror", "not enough memory", "insufficient memory")
+
+
+@dataclass
+class Opened:
+    """An image file whose header was read.
+
+    Parameters
+    ----------
+    image : Image
+    data : bytes
+        The file, or one with the same pixels that lacks some metadata.
+    layout : Layout, Page or Frame, optional
+        What the format's own module found.
+    """
+
+    image: Image.Image
+    data: bytes
+    layout: jpeg.Layout | jpeg2000.Layout | tiff.Page | gif.Frame | None = None
+
+    @property
+    def loaded_bytes(self) -> int:
+        """What the pixels take."""
+        return self.image.width * self.image.height * bytes_a_pixel(self.image.mode)
+
+    @property
+    def loading_bytes(self) -> int:
+        """What `load` takes at its peak: the pixels, and what the decoder holds beside them."""
+        image, layout, decoder = self.image, self.layout, _decoder(self.image)
+        pixels = image.width * image.height
+        held = self.loaded_bytes + pixels * (_HELD.get(image.format or "", 0) + _HELD_BY.get(decoder, 0))
+        if decoder == "ppm_plain":
+            held += _WORDS
+        elif decoder == "ppm":
+            held += 16 * min(pixels, _ROWS + image.width)
+        if image.format in (*_HELD, "JPEG2000"):
+            held += 2 * len(self.data)
+        if isinstance(layout, jpeg.Layout):
+            held += layout.coefficient_bytes
+        elif isinstance(layout, (jpeg2000.Layout, tiff.Page)):
+            held += layout.held_bytes
+        return held
+
+    @property
+    def note(self) -> str | None:
+        """What is odd about an image that can be decoded."""
+        image, layout = self.image, self.layout
+        if isinstance(layout, jpeg.Layout):  # the second picture of a camera's MPO is a preview, not another frame
+            return None if layout.ended else "no end of the image (JPEG); a part may be missing"
+        if isinstance(layout, (tiff.Page, gif.Frame)):
+            several = layout.several
+        else:
+            several = image.format not in ("JPEG", "MPO") and bool(getattr(image, "is_animated", False))
+        return f"several frames ({image.format}); the first is used" if several else None
+
+    def load(self) -> None:
+        """Load the pixels.
+
+        Raises
+        ------
+        ImageError
+            With code ``truncated`` or ``corrupt``, where some are missing.
+        Exception
+            Whatever Pillow raises.
+        """
+        image, layout, tiles = self.image, self.layout, getattr(self.image, "tile", [])
+        if isinstance(layout, jpeg.Layout):
+            jpeg.load(image, self.data, layout)
+        elif image.format == "PNG":
+            self._load_png()
+        elif _decoder(image) == "ppm":
+            self.image = _scaled_ppm(image, self.data)
+        elif isinstance(layout, gif.Frame) and tiles:
+            tile, filled = tiles[0], image.info.get("transparency", 0)
+            image.load()
+            gif.check_pixels(image, tile, self.data, filled if isinstance(filled, int) else 0)
+        else:
+            image.load()
+            if isinstance(layout, tiff.Page):
+                tiff.check_pixels(image, layout)
+        self.image.__dict__.pop("_decoder", None)  # of a WebP or AVIF: it holds more than the pixels take
+
+    def close(self) -> None:
+        """Give back the pixels, which Pillow's cycles of references would keep for a while."""
+        self.image.close()
+
+    def _load_png(self) -> None:
+        """Load a PNG over a colour that few images have: rows that do not come leave it there."""
+        image = self.image
+        box = png.last_written(image.size, bool(image.info.get("interlace")))
+        wanted, size = 0, (box[2] - box[0], box[3] - box[1])
+        image.im = Image.new(image.mode, image.size, png.mark(image.mode, 0)).im
+        image.load()
+        while image.crop(box).tobytes() == Image.new(image.mode, size, png.mark(image.mode, wanted)).tobytes():
+            if wanted == 1:
+                raise ImageError("truncated", "the image data ends before the last row (PNG)")
+            wanted = 1
+            image.close()
+            image = self.image = Image.open(io.BytesIO(self.data), formats=["PNG"])
+            image.im = Image.new(image.mode, image.size, png.mark(image.mode, 1)).im
+            image.load()
+
+
+def open_image(data: bytes, max_pixels: int) -> Opened:
+    """Read the header of an image file.
+
+    Parameters
+    ----------
+    data : bytes
+    max_pixels : int
+        An image of more is refused.
+
+    Raises
+    ------
+    ImageError
+        With code ``empty``, ``not-an-image``, ``truncated``, ``corrupt``, ``too-large``, ``too-costly`` or
+        ``no-memory``.
+    """
+    if not data:
+        raise ImageError("empty", "the file has no bytes")
+    try:
+        data, layout = _followed(data)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise image_error(error, data) from error
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for a process; it is raised, never lowered
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats())
+    except UnidentifiedImageError as error:
+        if data.startswith(_BEGINNINGS) or data[8:12] == b"WEBP":
+            raise ImageError("truncated", "the header is cut short or damaged") from error
+        raise ImageError("not-an-image", f"no image format is recognised; {_looks_like(data)}") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(max_pixels, str(error)) from error
+    except Exception as error:
+        raise image_error(error, data) from error
+    if image.width * image.height > max_pixels:
+        raise _too_large(max_pixels, f"found {image.width} x {image.height}")
+    samples, most = image.width * image.height * len(image.getbands()), _SLOW_SAMPLES.get(_decoder(image))
+    if most and samples > most:
+        raise ImageError("too-costly", f"expected at most {most:,} samples as runs or text, found {samples:,}")
+    if _decoder(image) == "bmp_rle" and len(data) > _RUNS:
+        raise ImageError("too-costly", f"expected at most {_RUNS:,} bytes of runs (BMP), found {len(data):,}")
+    if image.format in ("AVIF", "HEIF") and data.endswith(_ZEROS):
+        raise ImageError("truncated", "the file ends in zeros: it was never written to its end")
+    return Opened(image, data, layout if _fits(layout, image.format) else None)
+
+
+def _followed(data: bytes) -> tuple[bytes, Any]:
+    """Return what the format's own module finds in the file, and the file without metadata that costs too much."""
+    if data.startswith(jpeg.SOI):
+        return _followed_jpeg(data)
+    if data.startswith(png.SIGNATURE):
+        if png.has_many_chunks(png.check_chunks(data)):
+            data = without_metadata(data) or data
+            if png.has_many_chunks(png.check_chunks(data)):
+                raise ImageError("too-costly", "expected an image, found thousands of chunks without pixels (PNG)")
+        return data, None
+    if data.startswith(gif.BEGINNING):
+        frame = gif.first_frame(data)
+        alone = gif.alone(data, frame) if frame else None
+        return alone or data, frame
+    if data.startswith(tiff.BEGINNINGS):
+        return data, tiff.first_page(data)
+    if data.startswith((jpeg2000.CODESTREAM, jpeg2000.FILE)):
+        return data, jpeg2000.layout_of(data)
+    if data[4:8] == b"ftyp" and exif.has_bomb(data):
+        raise ImageError("too-costly", "the values of its EXIF block are many times its size (AVIF)")
+    if data[:1] == b"P" and data[1:2].isalnum():
+        _check_ppm(data)
+    return data, None
+
+
+def _followed_jpeg(data: bytes) -> tuple[bytes, jpeg.Layout | None]:
+    layout = jpeg.layout_of(data)
+    if layout is not None and (layout.before > _SEGMENTS or layout.bombs):
+        data = without_metadata(data) or data
+        layout = jpeg.layout_of(data)
+        if layout is not None and layout.before > _SEGMENTS:
+            raise ImageError(
+                "too-costly", f"expected at most {_SEGMENTS} segments before the pixels (JPEG), found more"
+            )
+    return data, layout
+
+
+def _check_ppm(data: bytes) -> None:
+    """Refuse a header that is not over soon, which Pillow reads a byte at a time, and thousands of comments in text."""
+    for most in (1 << 10, _PPM_HEADER):
+        lines = (line.partition(b"#")[0] for line in data[:most].splitlines())
+        if len(data) <= most or len(b" ".join(lines).split()) >= 4:
+            break
+    else:
+        raise ImageError("too-costly", f"expected a header of at most {_PPM_HEADER:,} bytes (PPM)")
+    if data[1:2] in b"123" and data.count(b"#") > _COMMENTS:
+        raise ImageError("too-costly", f"expected at most {_COMMENTS:,} comments (PPM), found more")
+
+
+def _fits(layout: object, name: str | None) -> bool:
+    """Whether Pillow took the file for the format that was followed."""
+    kinds: dict[type, tuple[str, ...]] = {
+        jpeg.Layout: ("JPEG", "MPO"),
+        tiff.Page: ("TIFF",),
+        gif.Frame: ("GIF",),
+        jpeg2000.Layout: ("JPEG2000",),
+    }
+    return name in kinds.get(type(layout), ())
+
+
+def _decoder(image: Any) -> str:
+    return str(image.tile[0][0]) if getattr(image, "tile", None) else ""
+
+
+def _scaled_ppm(image: Any, data: bytes) -> Image.Image:
+    """Load a PPM of levels up to any number, as Pillow does, which takes a microsecond for each of them."""
+    _, _, place, (_, largest) = image.tile[0]
+    kind = np.dtype("u1" if largest < 256 else ">u2")
+    top = 65535 if image.mode == "I" else 255
+    levels = np.rint(np.arange(256**kind.itemsize) / largest * top).clip(0, top)
+    table = levels.astype("<i4" if image.mode == "I" else np.uint8)
+    bands = len(image.getbands())
+    page = Image.new(image.mode, image.size)
+    rows = max(1, _ROWS // image.width)
+    for first in range(0, image.height, rows):
+        shape = min(rows, image.height - first), image.width, bands
+        count = shape[0] * shape[1] * bands
+        if place + count * kind.itemsize > len(data):
+            raise ImageError("truncated", "the image data is cut short (PPM)")
+        part = table[np.frombuffer(data, kind, count, place)].reshape(shape if bands > 1 else shape[:2])
+        page.paste(Image.fromarray(part), (0, first))
+        place += count * kind.itemsize
+    page.format = image.format
+    return page
+
+
+def image_error(error: Exception, data: bytes) -> ImageError:
+    """Return what an error of Pillow or of a codec says about a file."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        return ImageError("no-memory", "no memory to decode it")
+    if any(words in text.lower() for words in _NO_MEMORY):  # how codecs say it
+        return ImageError("no-memory", text)
+    cut_short = isinstance(error, (EOFError, struct.error)) or "truncated" in text.lower()
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        cut_short |= int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return ImageError("truncated" if cut_short else "corrupt", text)
+
+
+@functools.cache
+def formats() -> list[str]:
+    """Return the formats that this Pillow, with its plugins, can open."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _too_large(max_pixels: int, found: str) -> ImageError:
+    return ImageError("too-large", f"expected at most {max_pixels:,} pixels, {found}; --max-pixels sets the limit")
+
+
+def _looks_like(data: bytes) -> str:
+    head = data[:256].lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "the file is an HTML page"
+    if head.startswith((b"<svg", b"<?xml")):
+        return "the file is SVG or XML"
+    if head.startswith(b"version https://git-lfs"):
+        return "the file is a Git LFS pointer: run `git lfs pull`"
+    return f"the file begins with {data[:12]!r}"

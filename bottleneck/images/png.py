@@ -1,0 +1,84 @@
+"""The chunks of a PNG: Pillow does not look at the checksums of its pixels, nor whether they end too early."""
+
+import struct
+import zlib
+
+from PIL import Image
+
+from bottleneck.errors import ImageError
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_CHUNKS = 1_000_000
+_FEW = 300  # other chunks than pixels, that Pillow may as well walk through itself
+
+
+def check_chunks(data: bytes) -> int:
+    """Prove the checksums of a PNG's pixels.
+
+    Parameters
+    ----------
+    data : bytes
+        Of the file.
+
+    Returns
+    -------
+    int
+        How many chunks there are that hold no pixels.
+
+    Raises
+    ------
+    ImageError
+        With code ``corrupt`` or ``truncated``; ``too-costly``, where there are more chunks than an image has.
+    """
+    view, place, others, count = memoryview(data), len(SIGNATURE), 0, 0
+    while place + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        kind, end = data[place + 4 : place + 8], place + 12 + length
+        count += 1
+        if count > _CHUNKS:
+            raise ImageError("too-costly", f"expected at most {_CHUNKS:,} chunks (PNG), found more")
+        if kind == b"IDAT":
+            if end > len(data):
+                raise ImageError("truncated", "the image data is cut short (PNG)")
+            if zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+                raise ImageError("corrupt", "the checksum of the image data is wrong (PNG)")
+        else:
+            others += 1
+        if kind == b"IEND" or not kind.isalpha():
+            break
+        place = end
+    return others
+
+
+def has_many_chunks(others: int) -> bool:
+    """Whether a PNG has more metadata than is worth a walk in Python."""
+    return others > _FEW
+
+
+def last_written(size: tuple[int, int], interlaced: bool) -> tuple[int, int, int, int]:
+    """Return the box of the pixels that come last in the file.
+
+    Of an interlaced PNG these are of the last odd row, or the last odd pixel of its only row.
+    """
+    width, height = size
+    row, column = height - 1, 0
+    if interlaced and height > 1:
+        row = (height - 2) | 1
+    elif interlaced and width > 1:
+        column = (width - 2) | 1
+        return column, 0, column + 1, 1
+    return column, row, width, row + 1
+
+
+def mark(mode: str, number: int) -> int | float | tuple[int, ...]:
+    """Return a colour that few images have, one of two, in the mode of a picture that is to be decoded over it."""
+    bands = Image.getmodebands(mode)
+    if mode == "1":
+        return 255 * number
+    if mode == "F":
+        return -1.5e30 - number
+    if mode.startswith("I"):
+        return 42_961 + 1000 * number
+    colour = (137 + 3 * number, 86 + 5 * number, 211 + 7 * number, 93 + number)
+    return colour[0] if bands == 1 else colour[:bands]

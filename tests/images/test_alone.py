@@ -1,0 +1,57 @@
+import threading
+
+from bottleneck.images.alone import Gate, has_room
+
+
+def test_many_are_inside_together() -> None:
+    gate, met = Gate(), threading.Barrier(3, timeout=10)
+
+    def body() -> None:
+        with gate.together():
+            met.wait()
+
+    threads = [threading.Thread(target=body) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not met.broken
+
+
+def test_who_is_alone_has_nobody_beside() -> None:
+    gate, inside, most = Gate(), [], []
+
+    def together() -> None:
+        for _ in range(200):
+            with gate.together():
+                inside.append(1)
+                inside.pop()
+
+    def alone() -> None:
+        for _ in range(50):
+            with gate.alone():
+                most.append(len(inside))
+
+    threads = [threading.Thread(target=body) for body in (together, together, alone, alone)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert most == [0] * 100
+
+
+def test_an_error_inside_opens_the_gate_again() -> None:
+    gate = Gate()
+    for way in (gate.together, gate.alone) * 2:
+        try:
+            with way():
+                raise ValueError
+        except ValueError:
+            pass
+    with gate.alone():
+        pass
+
+
+def test_there_is_room_for_a_little_and_not_for_everything() -> None:
+    assert has_room(1 << 20)
+    assert not has_room(1 << 62)
