@@ -11,6 +11,11 @@ from bottleneck.images.exif import is_bomb
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _TEXT_BYTES = 16 << 20  # of text of one file that may say how the image is oriented
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_METADATA = (
+    *(*_TEXTS, b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"sBIT", b"bKGD", b"hIST"),
+    *(b"sPLT", b"tIME", b"acTL", b"fcTL", b"fdAT"),
+)
 _ORIENTING = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif")
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _ALONE = (0x01, *range(0xD0, 0xD8))  # JPEG markers without a length
@@ -40,11 +45,12 @@ def _bare_png(data: bytes) -> bytes:
         if not kind.isalpha():
             kept.append(data[place:])  # damaged: the decoder shall say so
             break
-        if kind[:1].isupper() or kind == b"tRNS":  # upper case: what a decoder may not pass over
-            kept.append(data[place:end])
-        elif kind == b"eXIf" and end <= len(data):
+        decides = kind[:1].isupper() or kind == b"tRNS"  # upper case: what a decoder may not pass over
+        if decides or (not _is_sound(data[place:end]) and _may_decide(kind, data[place + 8 : end])):
+            kept.append(data[place:end])  # what is damaged of it, the decoder shall say
+        elif kind == b"eXIf":
             kept.append(_png_chunk(kind, data[place + 8 : end - 4]))
-        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+        elif kind in _TEXTS:
             text = _plain_text(kind, data[place + 8 : end - 4], room)
             room -= len(text)
             kept.append(text)
@@ -52,6 +58,17 @@ def _bare_png(data: bytes) -> bytes:
             break
         place = end
     return b"".join(kept)
+
+
+def _may_decide(kind: bytes, body: bytes) -> bool:
+    """Whether a damaged chunk may say how the image is oriented, or be one that does, or says what is clear."""
+    return kind not in _METADATA or (kind in _TEXTS and body.partition(b"\0")[0] in _ORIENTING)
+
+
+def _is_sound(chunk: bytes) -> bool:
+    """Whether a chunk is whole, and as its checksum says."""
+    length = int.from_bytes(chunk[:4], "big")
+    return len(chunk) == length + 12 and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
 
 
 def _plain_text(kind: bytes, body: bytes, room: int) -> bytes:

@@ -301,5 +301,13 @@ class _Straight:
         folder, name = os.path.split(path)
         if folder not in self._folders:
             short = os.path.normpath(folder)
-            self._folders[folder] = short if os.path.realpath(short) == os.path.realpath(folder) else folder
+            self._folders[folder] = short if _are_same(short, folder) else folder
         return os.path.join(self._folders[folder], name)
+
+
+def _are_same(one: str, other: str) -> bool:
+    """Whether two paths lead to the same place; one that no file can have leads nowhere."""
+    try:
+        return os.path.realpath(one) == os.path.realpath(other)
+    except ValueError:  # a null character
+        return False

@@ -134,6 +134,22 @@ def test_a_wrong_checksum_of_the_pixels_is_no_metadata(preprocessing: Preprocess
         decode(with_chunks(damaged, DEEP), preprocessing)
 
 
+@pytest.mark.parametrize(
+    "turn",
+    [
+        chunk(b"eXIf", EXIF.tobytes()[6:], wrong=1),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x tiff:Orientation="6"/>', wrong=1),
+        chunk(b"tEXt", b"Raw profile type exif\0exif 4", wrong=1 << 31),
+        chunk(b"tRNR", b"\0\0", wrong=7),
+    ],
+    ids=["eXIf", "XMP", "profile", "a kind that may be damaged itself"],
+)
+def test_a_wrong_checksum_of_what_may_decide_pixels_is_refused(turn: bytes, preprocessing: Preprocessing) -> None:
+    with pytest.raises(ImageError) as error:
+        decode(with_chunks(PNG, DEEP, turn), preprocessing)
+    assert error.value.code in ("corrupt", "truncated")
+
+
 def test_settings_of_pillow_stay(preprocessing: Preprocessing) -> None:
     def settings() -> tuple[object, ...]:
         return PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, ImageFile.LOAD_TRUNCATED_IMAGES

@@ -174,7 +174,7 @@ def test_a_missing_file_is_a_failure_and_the_others_are_used(table: Table) -> No
     }
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "nul\0", "\0", "a\0\0b"])
+@pytest.mark.parametrize("name", ["x" * 5000, "nul\0", "\0", "a\0\0b", "a\0/../b", "../\0/c", "x/../\0d/e"])
 def test_a_path_that_no_file_can_have_is_a_failure_too(table: Table, name: str) -> None:
     path = table("path,label", "a.jpg,cat", "b.jpg,dog", f"{name}.jpg,dog")
     write(path.parent / "a.jpg", photo(1))
