@@ -9,7 +9,7 @@ OLDEST := .venv-oldest
 
 TESTS := -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-oldest torture parity catalogue bench-extract bench-heads bench-finetune lint clean
+.PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
@@ -25,6 +25,11 @@ test-oldest: $(OLDEST)/.installed-dev
 # The long form of the tests that break things: every call of every job in every way, and hundreds of kills.
 torture: $(VENV)/.installed-dev
 	BOTTLENECK_TORTURE=1 $(BIN)/python -m pytest -rP tests/cache/test_crash.py
+
+# Half a million mutated files through the readers of images, shards, runs, weights, tables and memos (ten minutes). What
+# is found lies in fuzz-findings/: `python -m tests.fuzz --replay fuzz-findings/...` reads one file again.
+fuzz: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 
 # Every classifier of torchvision, and 45 models of timm, against torchvision and timm themselves (half an hour).
 parity: $(VENV)/.installed-dev
