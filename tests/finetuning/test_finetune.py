@@ -151,7 +151,7 @@ def left(home):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
-@pytest.mark.parametrize("place", ["bottleneck.runs._rename", "bottleneck.finetuning.finetune.save_settings"])
+@pytest.mark.parametrize("place", ["bottleneck.runs._named", "bottleneck.finetuning.finetune.save_settings"])
 def test_nothing_is_left_of_a_run_that_has_not_begun(home, monkeypatch, place, error):
     def fail(*_):
         raise error("here")
