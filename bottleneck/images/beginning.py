@@ -79,7 +79,9 @@ def _error(reader: "_Reader", max_pixels: int) -> ImageError | None:
         if start.startswith(_LEFT) or "memory" in text.lower():
             return None
         cut_short = isinstance(error, (EOFError, struct.error)) or "truncated" in text.lower()
-        return ImageError("truncated" if cut_short else "corrupt", text)
+        failure = ImageError("truncated" if cut_short else "corrupt", text)
+        failure.doubtful = True  # it was tried once, beside other images
+        return failure
     if image.width * image.height <= max_pixels:
         return None
     return _too_large(max_pixels, f"found {image.width} x {image.height}")
