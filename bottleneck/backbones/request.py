@@ -88,7 +88,7 @@ class Request:
             raise ModelError(f"expected different layers to join, got {', '.join(self.layer)}")
         if any(size is not None and not 1 <= size <= LARGEST_SIDE for size in (self.resize, self.crop)):
             raise ModelError(
-                f"expected --resize and --crop of 1 to {LARGEST_SIDE:,} pixels, got {self.resize} and {self.crop}"
+                f"expected --resize and --crop in pixels, got {self.resize} and {self.crop}: 1 to {LARGEST_SIDE:,}"
             )
         if (self.restore_exclude or self.allow_partial) and not self.file:
             raise ModelError(

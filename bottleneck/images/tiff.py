@@ -105,6 +105,8 @@ def first_page(data: bytes) -> Page | None:
         (begin,) = struct.unpack_from(order + offset, data, first)
         place = begin
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, place)
+        if count * size > len(data):
+            return None
         if count > _ENTRIES:
             raise ImageError("too-costly", f"expected at most {_ENTRIES:,} tags (TIFF), found {count:,}")
         place += 8 if big else 2
@@ -130,16 +132,16 @@ def first_page(data: bytes) -> Page | None:
 def _check_tables(page: Page) -> None:
     for tag in _READ:
         kind, count, *_ = page.tags.get(tag, (0, 0))
-        if count > _PARTS and kind not in _TEXTS:
+        if _PARTS < count <= len(page.data) // _SIZES.get(kind, 1) and kind not in _TEXTS:
             raise ImageError("too-costly", f"expected at most {_PARTS:,} strips or tiles (TIFF), found {count:,}")
     offsets, _ = _STRIPS if _STRIPS[0] in page.tags else _TILES
     if _WIDTH not in page.tags or _LENGTH not in page.tags or offsets not in page.tags:
         return
     found, needed = page.tags[offsets][1], page.part[2]
-    if needed > _PARTS:
-        raise ImageError("too-costly", f"expected at most {_PARTS:,} strips or tiles (TIFF), found {needed:,}")
     if found < needed:
         raise ImageError("truncated", f"expected {needed:,} strips or tiles (TIFF), found {found:,}")
+    if needed > _PARTS:
+        raise ImageError("too-costly", f"expected at most {_PARTS:,} strips or tiles (TIFF), found {needed:,}")
 
 
 def check_pixels(image: Image.Image, page: Page) -> None:

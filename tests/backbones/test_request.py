@@ -121,6 +121,8 @@ def test_every_precision_can_be_asked_for(precision):
         ({"resize": 0}, r"--resize and --crop in pixels, got 0 and None"),
         ({"crop": -3}, r"--resize and --crop in pixels, got None and -3"),
         ({"crop": 0, "resize": 256}, r"--resize and --crop in pixels, got 256 and 0"),
+        ({"resize": 3 * 10**9}, r"--resize and --crop in pixels, got 3000000000 and None: 1 to 16,384"),
+        ({"crop": 16_385}, r"--resize and --crop in pixels, got None and 16385: 1 to 16,384"),
         ({"allow_partial": True}, r"--allow-partial are about a weights file.*got 'DEFAULT'"),
         ({"restore_exclude": ("fc",), "weights": "none"}, r"--restore-exclude.*expected --weights PATH.*got 'none'"),
     ],

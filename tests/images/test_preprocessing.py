@@ -1,6 +1,7 @@
 import hashlib
 import json
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,34 @@ def test_a_size_is_taken(preprocessing: Preprocessing, resize: int, crop: int) -
 def test_a_rectangle_without_pixels_is_refused(preprocessing: Preprocessing, sizes: dict[str, Size]) -> None:
     with pytest.raises(ModelError, match="expected at least 1 pixel"):
         replace(preprocessing, **sizes)
+
+
+@pytest.mark.parametrize("size", [16_385, 10**8, 3 * 10**9, (32, 10**6), 10**300])
+@pytest.mark.parametrize("name", ["resize", "crop"])
+def test_an_absurd_size_is_refused_before_any_image(preprocessing: Preprocessing, name: str, size: Size) -> None:
+    with pytest.raises(ModelError, match="expected at most 16,384 pixels"):
+        replace(preprocessing, **{name: size})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resize": 64.5},
+        {"crop": (64, 6.5)},
+        {"resize": (64,)},
+        {"resize": True},
+        {"crop": "64"},
+        {"crop": None},
+        {"mean": (1, 2)},
+        {"mean": (0.5, 0.5, float("nan"))},
+        {"std": (0.5, "1", 0.5)},
+        {"std": 0.5},
+    ],
+    ids=str,
+)
+def test_what_is_no_size_and_no_colour_is_refused(preprocessing: Preprocessing, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="expected"):
+        replace(preprocessing, **wrong)
 
 
 @pytest.mark.parametrize(("size", "pair"), [(7, (7, 7)), ((7, 5), (7, 5)), ([7, 5], (7, 5)), ((7, 7), (7, 7))], ids=str)
