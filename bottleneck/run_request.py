@@ -70,8 +70,18 @@ def needing_weights(path: Path, card: Card) -> Iterator[None]:
 
 
 def located_source(path: Path, card: Card) -> Path:
-    """Return the images that a run was trained on, which may have moved together with it."""
+    """Return the images that a run was trained on, which may have moved together with it.
+
+    Raises
+    ------
+    RunError
+        If the card does not tell.
+    """
     told = card["dataset"]
+    if "source" not in told:
+        raise RunError(
+            f"expected to find in {path}/card.json which images it was trained on, it does not tell: name IMAGES"
+        )
     return moved(told["source"], told.get("place"), path, [path.absolute().parents[1]])
 
 

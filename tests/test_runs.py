@@ -10,6 +10,7 @@ from bottleneck.cards import next_number
 from bottleneck.errors import BottleneckWarning, RunError
 from bottleneck.files import LARGEST_TEXT
 from bottleneck.heads.linear import LinearHead
+from bottleneck.run_request import located_source
 from bottleneck.runs import default_run, list_runs, load_run, new_folder, save_run
 
 
@@ -261,3 +262,9 @@ def test_a_run_of_an_earlier_version_is_of_every_folder(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert default_run("../runs").run.path.name == run.name
+
+
+def test_a_card_that_does_not_tell_its_images_is_an_error_that_asks_for_them():
+    run = save()
+    with pytest.raises(RunError, match="name IMAGES"):
+        located_source(run.path, run.card)

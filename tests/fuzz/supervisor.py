@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,7 +62,8 @@ class Report:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "findings": [{"case": number, **vars(found)} for number, found in self.findings]}
+        findings = [{"case": number, **vars(found)} for number, found in self.findings]
+        return {**vars(self), "codes": dict(self.codes), "findings": findings}
 
 
 def fuzz(
