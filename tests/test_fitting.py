@@ -514,7 +514,7 @@ def test_arguments_that_make_no_sense_are_an_error_of_ours_before_anything_is_re
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
-@pytest.mark.parametrize("place", ["bottleneck.runs.Tree.write_json", "bottleneck.runs._rename"])
+@pytest.mark.parametrize("place", ["bottleneck.runs.Tree.write_json", "bottleneck.runs._named"])
 def test_a_fit_that_fails_leaves_nothing(folder, extracted, monkeypatch, place, error):
     extracted(folder(files()))
 

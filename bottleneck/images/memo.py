@@ -12,7 +12,8 @@ from bottleneck.errors import BottleneckWarning
 from bottleneck.files import replacing
 from bottleneck.images.database import COLUMNS, LARGEST_VALUE, NotAPlainFile, opened, remove
 
-_DAMAGE = (sqlite3.Error, OSError, UnicodeDecodeError)  # the last when SQLite quotes damaged bytes
+# The last two when SQLite quotes damaged bytes, and when it finds no memory for a row whose length is absurd.
+_DAMAGE = (sqlite3.Error, OSError, UnicodeDecodeError, MemoryError)
 _AT_ONCE = 500  # keys of one query
 _MOST = 1_000_000  # rows that are read at once
 _LARGEST = 256 << 20  # bytes of them
@@ -88,7 +89,7 @@ class Memo:
             self._write(sealed)
         except NotAPlainFile:
             self._warn()
-        except (OSError, sqlite3.OperationalError):
+        except (OSError, MemoryError, sqlite3.OperationalError):
             self._replace(sealed)  # or locked, read-only or full: it is found out again next time
         except _DAMAGE:
             with suppress(*_DAMAGE):

@@ -32,7 +32,7 @@ def picture(mode: str = "RGB", seed: int = 0, size: tuple[int, int] = _SIZE) -> 
     """Return smooth noise in a mode."""
     random = np.random.default_rng(seed)
     noise = random.integers(0, 256, (3, 4, 4), np.uint8)
-    whole = Image.fromarray(noise, "RGBA").resize(size, Image.Resampling.BICUBIC)
+    whole = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
     if mode in ("RGBA", "RGB", "L", "LA", "CMYK", "YCbCr", "1"):
         return whole.convert(mode)
     if mode == "P":

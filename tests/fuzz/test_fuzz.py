@@ -2,7 +2,6 @@
 
 import io
 import os
-import sys
 
 import pytest
 from PIL import Image
@@ -11,9 +10,8 @@ from bottleneck.images.decode import formats
 from tests.fuzz.kinds import KINDS, class_of, target_of
 from tests.fuzz.supervisor import fuzz
 from tests.fuzz.target import Case
-from tests.fuzz.worker import judged
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of memory are POSIX's")
+pytest.importorskip("resource", reason="limits of memory are POSIX's")
 
 _AT_ONCE = 6000  # cases of a test, so that two processes of pytest share them
 _SHARES = [
@@ -72,6 +70,8 @@ def test_crashes_hangs_memory_and_exceptions_are_found_and_the_rest_is_read():
 
 
 def test_a_finding_says_where(tmp_path):
+    from tests.fuzz.worker import judged
+
     code, finding = judged(target_of("trap", tmp_path), Case("number", b"7", ()))
 
     assert code == "exception"

@@ -26,7 +26,8 @@ _REPORTED = 200  # cases, together
 def work(share: Share, folder: Path, state: Path) -> None:
     """Read the files of a share; say on standard output what was found, a JSON object a line."""
     warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
+    with suppress(ValueError, OSError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     target = target_of(share.kind, folder)
     assert target.seeds

@@ -204,6 +204,18 @@ def test_a_memo_that_cannot_be_written_now_keeps_what_it_has(place: Path, monkey
     assert memo.all() == KNOWN
 
 
+def test_a_row_that_sqlite_finds_no_memory_for_is_done_without(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memo = filled(place)
+    with monkeypatch.context() as patch:
+        patch.setattr("bottleneck.images.memo._intact", lambda *_: (_ for _ in ()).throw(MemoryError))
+        assert memo.get(list(KNOWN)) == {}
+        assert memo.all() == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(Memo, "_write", lambda *_: (_ for _ in ()).throw(MemoryError))
+        memo.put([(b"new", b"value")])
+    assert memo.all() == KNOWN
+
+
 def test_an_error_of_whoever_gives_the_rows_is_not_hidden(place: Path) -> None:
     memo = filled(place)
     with pytest.raises(ZeroDivisionError):
