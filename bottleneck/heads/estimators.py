@@ -282,14 +282,16 @@ class KernelSVM(Kernel, _Penalised):
         return family(self._name, kernel="rbf")
 
     def _point(self, task: Task) -> Params:
-        gamma: Any = self.gamma
-        if isinstance(gamma, str):
-            if gamma not in ("scale", "auto"):
-                raise HeadError(f"expected gamma to be scale, auto or a number, got {gamma!r}")
-            n, d = task.scaled.shape
-            spread = variance(task.scaled.take(np.arange(n)), task.row_weights) if gamma == "scale" else 1.0
-            gamma = 1 / (d * spread) if spread else 1.0
-        return {**super()._point(task), "gamma": positive("gamma", gamma)}
+        return {**super()._point(task), "gamma": self._gamma(task)}
+
+    def _gamma(self, task: Task) -> float:
+        if not isinstance(self.gamma, str):
+            return positive("gamma", self.gamma)
+        if self.gamma not in ("scale", "auto"):
+            raise HeadError(f"expected gamma to be scale, auto or a number, got {self.gamma!r}")
+        n, d = task.scaled.shape
+        spread = variance(task.scaled.take(np.arange(n)), task.row_weights) if self.gamma == "scale" else 1.0
+        return 1 / (d * spread) if spread else 1.0
 
 
 class Softmax(Linear, _Penalised):

@@ -19,6 +19,7 @@ from bottleneck.engines.probe import PROBES, probe_images
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.engines.wish import Wish
 from bottleneck.errors import ModelError, NoMemory
+from bottleneck.utils.tree import Tree
 
 try:
     from bottleneck.engines import openvino_engine
@@ -473,8 +474,8 @@ def test_another_cpu_and_another_batch_size_are_checked_on_their_own(start, monk
 
 @needs_openvino
 def test_a_folder_that_cannot_be_written_does_no_harm(start, monkeypatch):
-    for name in ("make_folder", "write_json"):
-        monkeypatch.setattr(f"bottleneck.engines.kept.{name}", refuse(PermissionError(13, "Permission denied")))
+    for name in ("at", "write_json"):
+        monkeypatch.setattr(Tree, name, refuse(PermissionError(13, "Permission denied")))
 
     for _ in range(2):
         assert start().engine.name.startswith("openvino ")
