@@ -26,7 +26,7 @@ test-oldest: $(OLDEST)/.installed-dev
 torture: $(VENV)/.installed-dev
 	BOTTLENECK_TORTURE=1 $(BIN)/python -m pytest -rP tests/cache/test_crash.py
 
-# Half a million mutated files through the readers of images, shards, runs, weights, tables and memos (five minutes). What
+# Half a million mutated files through the readers of images, shards, runs, weights, tables and memos (two minutes). What
 # is found lies in fuzz-findings/: `python -m tests.fuzz --replay fuzz-findings/...` reads one file again.
 fuzz: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
