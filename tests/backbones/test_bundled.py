@@ -261,6 +261,8 @@ def test_of_a_package_that_records_nothing_nothing_is_proven(tmp_path, monkeypat
     def missing(package):
         raise metadata.PackageNotFoundError(package)
 
+    file = tmp_path / "w.pth"
     for files in (missing, lambda package: None, lambda package: []):
         monkeypatch.setattr(metadata, "files", files)
-        _check_recorded(tmp_path / "w.pth", "some-package")
+        _check_recorded(file, "some-package")
+    assert not file.exists()  # it was not looked for

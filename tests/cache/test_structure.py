@@ -156,6 +156,7 @@ def test_a_file_that_is_cut_short_anywhere_is_refused(plain):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_bytes_change_it_is_a_shard_error_or_a_shard(plain, many_chunks, tmp_path, spec, seed):
+    read = refused = 0
     chance, used = random.Random(seed), [place for place, byte in enumerate(plain) if byte and place < 8000]
     for _ in range(200):
         data = bytearray(chance.choice([plain, many_chunks]))
@@ -168,9 +169,12 @@ def test_whatever_bytes_change_it_is_a_shard_error_or_a_shard(plain, many_chunks
         for ask in (read_shard, prove):
             try:
                 ask(path, spec)
+                read += 1
             except (ShardError, NewerShard):
-                continue
+                refused += 1
         path.unlink()
+    assert read + refused == 400
+    assert min(read, refused) > 0
 
 
 def test_a_disk_that_fails_is_no_damage(plain, tmp_path, spec, monkeypatch):

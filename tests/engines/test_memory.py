@@ -124,7 +124,10 @@ def test_freed_memory_goes_back_to_the_system_when_it_is_told_to():
 
 @pytest.mark.parametrize("library", [OSError, object])
 def test_without_that_call_nothing_is_returned_and_nothing_fails(monkeypatch, library):
+    asked = []
+
     def load(name: object) -> object:
+        asked.append(name)
         if library is OSError:
             raise OSError("no such library")
         return object()
@@ -132,3 +135,4 @@ def test_without_that_call_nothing_is_returned_and_nothing_fails(monkeypatch, li
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", load)
     return_freed_memory()
+    assert asked == [None]

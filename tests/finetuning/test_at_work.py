@@ -66,7 +66,9 @@ def test_two_runs_are_at_work_at_once(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     with at_work(tmp_path / "a"), at_work(tmp_path / "b"):
-        pass
+        for name in "ab":
+            with pytest.raises(RunError, match="is fine-tuning it"), at_work(tmp_path / name):
+                pytest.fail("two are at work on one run")
 
 
 def as_link(path: Path, private: Path) -> None:
@@ -135,7 +137,7 @@ def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "FileLock", NoLock)
     with pytest.warns(BottleneckWarning, match="cannot be locked .*No locks available"), at_work(tmp_path):
-        pass
+        assert (tmp_path / HOLDER_FILE).exists()  # and the work goes on
 
 
 def test_the_lock_of_what_has_ended_is_removed(tmp_path):

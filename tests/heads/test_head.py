@@ -1,7 +1,6 @@
 import json
 import os
 import pickle
-from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -358,7 +357,7 @@ def test_a_missing_tensor_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_a_tensor_of_another_shape_is_refused(tmp_path, name):
-    refused(crafted(tmp_path, {name: np.ones((2, 2, 2), np.float32)}))
+    assert "expected" in refused(crafted(tmp_path, {name: np.ones((2, 2, 2), np.float32)}))
 
 
 @pytest.mark.parametrize("name", TENSORS)
@@ -377,12 +376,12 @@ def test_an_unknown_form_is_refused(tmp_path, form):
 
 @pytest.mark.parametrize("form", ["kernel", "neighbours"])
 def test_the_tensors_of_another_form_are_refused(tmp_path, form):
-    refused(crafted(tmp_path, metadata={"form": form, "gamma": "1.0", "neighbours": "1.0"}))
+    assert "expected" in refused(crafted(tmp_path, metadata={"form": form, "gamma": "1.0", "neighbours": "1.0"}))
 
 
 @pytest.mark.parametrize("unit", ["", "1", "yes", "null", "[]", "[" * 100_000])
 def test_a_unit_that_is_neither_true_nor_false_is_refused(tmp_path, unit):
-    refused(crafted(tmp_path, metadata={"unit": unit}))
+    assert "expected" in refused(crafted(tmp_path, metadata={"unit": unit}))
 
 
 IMPOSSIBLE = {
@@ -416,7 +415,7 @@ def test_a_truncated_file_of_each_form_is_refused(tmp_path, form, part):
     FORMS[form]().save(path)
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
 
-    refused(path)
+    assert "expected" in refused(path)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -429,8 +428,12 @@ def test_a_file_with_flipped_bits_is_refused_or_read_as_numbers(tmp_path, form, 
         data[place] ^= 1 << int(random.integers(8))
     path.write_bytes(data)
 
-    with suppress(RunError, HeadError):
-        load_head(path)
+    try:
+        found = load_head(path)
+    except (RunError, HeadError) as error:
+        assert "expected" in str(error)
+    else:
+        assert all(np.isfinite(getattr(found, name)).all() for name in found.tensors)
 
 
 @pytest.mark.parametrize("name", ["family", "classes", "sharpness", "fingerprint"])
@@ -454,12 +457,12 @@ def test_a_missing_text_is_refused(tmp_path, name):
     ],
 )
 def test_classes_that_are_no_list_of_labels_are_refused(tmp_path, classes):
-    refused(crafted(tmp_path, metadata={"classes": classes}))
+    assert "expected" in refused(crafted(tmp_path, metadata={"classes": classes}))
 
 
 @pytest.mark.parametrize("sharpness", ["", "many", "nan", "inf", "-inf", "-1.0", "0.0"])
 def test_an_impossible_sharpness_is_refused(tmp_path, sharpness):
-    refused(crafted(tmp_path, metadata={"sharpness": sharpness}))
+    assert "expected" in refused(crafted(tmp_path, metadata={"sharpness": sharpness}))
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -467,7 +470,7 @@ def test_a_pickle_in_place_of_a_head_runs_no_code(tmp_path, protocol):
     marker = tmp_path / "it ran"
     (tmp_path / "head.safetensors").write_bytes(pickle.dumps(Bomb(marker), protocol))
 
-    refused(tmp_path / "head.safetensors")
+    assert "expected" in refused(tmp_path / "head.safetensors")
 
     assert not marker.exists()
 
@@ -477,6 +480,6 @@ def test_an_array_of_pickled_objects_runs_no_code(tmp_path):
     with open(tmp_path / "head.safetensors", "wb") as file:
         np.save(file, np.array([Bomb(marker)]), allow_pickle=True)
 
-    refused(tmp_path / "head.safetensors")
+    assert "expected" in refused(tmp_path / "head.safetensors")
 
     assert not marker.exists()

@@ -3,10 +3,10 @@ import struct
 import numpy as np
 import pytest
 
-from bottleneck.errors import ImageError
 from bottleneck.images import gif
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
+from tests.images.codes import code
 
 CLEAR, END = 256, 257
 PALETTE = bytes(range(256)) * 3
@@ -37,14 +37,6 @@ def gif_of(*parts: bytes, screen: tuple[int, int] = (12, 10)) -> bytes:
 
 def transparent(colour: int) -> bytes:
     return b"!\xf9\x04\x01\0\0" + bytes([colour]) + b"\0"
-
-
-def code(data: bytes, preprocessing: Preprocessing) -> str | None:
-    try:
-        decode(data, preprocessing)
-    except ImageError as error:
-        return error.code
-    return None
 
 
 @pytest.mark.parametrize("interlaced", [False, True])

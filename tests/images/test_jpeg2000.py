@@ -11,6 +11,7 @@ from bottleneck.images import jpeg2000
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
+from tests.images.codes import code
 
 pytestmark = pytest.mark.skipif(not features.check("jpg_2000"), reason="needs Pillow with OpenJPEG")
 
@@ -25,14 +26,6 @@ def encoded(size: tuple[int, int] = (80, 60), **options: object) -> bytes:
 
 def tiles_of(data: bytes) -> list[int]:
     return [place for place in range(len(data) - 3) if data[place : place + 4] == SOT]
-
-
-def code(data: bytes, preprocessing: Preprocessing) -> str | None:
-    try:
-        decode(data, preprocessing)
-    except ImageError as error:
-        return error.code
-    return None
 
 
 WAYS = [{}, {"no_jp2": True}, {"irreversible": True}, {"tile_size": (32, 32)}, {"no_jp2": True, "tile_size": (16, 50)}]

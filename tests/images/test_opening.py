@@ -5,20 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from bottleneck.errors import ImageError
 from bottleneck.images import opening
-from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
-
-
-def code(data: bytes, preprocessing: Preprocessing) -> str | None:
-    try:
-        decode(data, preprocessing)
-    except ImageError as error:
-        return error.code
-    return None
-
+from tests.images.codes import code
 
 # WebP and AVIF
 

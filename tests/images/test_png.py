@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bottleneck.errors import ImageError
 from bottleneck.images import png
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
+from tests.images.codes import code
 
 PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
@@ -32,14 +32,6 @@ def png_of(levels: NDArray[np.uint8], interlaced: bool = False, rows: int | None
     header = struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], 8, colour, 0, 0, interlaced)
     stream = zlib.compress(b"".join(rows_of(levels, interlaced)[:rows]))
     return png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
-
-
-def code(data: bytes, preprocessing: Preprocessing) -> str | None:
-    try:
-        decode(data, preprocessing)
-    except ImageError as error:
-        return error.code
-    return None
 
 
 @pytest.mark.parametrize("interlaced", [False, True])

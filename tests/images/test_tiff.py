@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from bottleneck.errors import ImageError
 from bottleneck.images import tiff
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
+from tests.images.codes import code
 
 pytestmark = pytest.mark.skipif(not features.check("libtiff"), reason="needs Pillow with libtiff")
 
@@ -72,14 +72,6 @@ def shortened(data: bytes, part: float) -> bytes:
     more = struct.pack(f"<{len(counts)}I", *counts)
     value = more if len(more) == 4 else struct.pack("<I", len(data))
     return with_entry(data, COUNTS, (4, len(counts), value)) + more
-
-
-def code(data: bytes, preprocessing: Preprocessing) -> str | None:
-    try:
-        decode(data, preprocessing)
-    except ImageError as error:
-        return error.code
-    return None
 
 
 @pytest.mark.parametrize("big", [False, True])
