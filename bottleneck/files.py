@@ -156,19 +156,6 @@ def read_whole(
         return file.read(size)
 
 
-def write_changed(path: Path, data: bytes) -> None:
-    """Write `data` atomically, unless that is what `path` holds: a memo that is up to date is not touched."""
-    with contextlib.suppress(OSError):
-        if read_whole(path, len(data)) == data:
-            return
-    write_atomic(path, data)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically, unless that is what `path` holds."""
-    write_changed(path, (json.dumps(value, indent=2, ensure_ascii=True) + "\n").encode())
-
-
 def read_json(path: Path, largest: int = LARGEST_TEXT, opener: Callable[[str, int], int] = open_regular) -> Any:
     """Return the value that `path` holds; parameters as of `read_whole`.
 

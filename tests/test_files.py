@@ -1,6 +1,5 @@
 import errno
 import io
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,6 @@ from bottleneck.files import (
     replacing,
     sha256_hex,
     write_atomic,
-    write_changed,
-    write_json,
 )
 
 
@@ -248,41 +245,6 @@ def test_fsync_folder_closes_what_it_opens_when_it_fails(tmp_path: Path, monkeyp
         fsync_folder(tmp_path)
     with pytest.raises(OSError, match=r"\w"):
         os.fstat(opened[0])
-
-
-def test_write_changed_does_not_touch_a_file_that_is_up_to_date(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_changed(path, b"same")
-    before = path.stat()
-    write_changed(path, b"same")
-    after = path.stat()
-    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
-    write_changed(path, b"other")
-    assert path.read_bytes() == b"other"
-
-
-def test_write_json_does_not_touch_a_file_that_is_up_to_date(tmp_path: Path) -> None:
-    path = tmp_path / "value.json"
-    write_json(path, {"a": [1, 2]})
-    before = path.stat()
-    write_json(path, {"a": [1, 2]})
-    after = path.stat()
-    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
-
-
-def test_write_json_replaces_another_value(tmp_path: Path) -> None:
-    path = tmp_path / "value.json"
-    write_json(path, {"a": 1})
-    write_json(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 2}
-    assert path.read_bytes().endswith(b"}\n")
-
-
-@pytest.mark.parametrize("name", ["café", "caf\udce9"])
-def test_write_json_keeps_any_file_name(tmp_path: Path, name: str) -> None:
-    write_json(tmp_path / "value.json", [name])
-    assert json.loads((tmp_path / "value.json").read_bytes()) == [name]
-    assert (tmp_path / "value.json").read_bytes().isascii()
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:

@@ -3,7 +3,7 @@
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -96,7 +96,7 @@ def _utf8(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _write_npz(file: Path | BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
+def _write_npz(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
         for name, values in texts.items():
             _add_array(archive, name, np.array(values, np.str_))
@@ -109,21 +109,19 @@ def _add_array(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> Non
         np.lib.format.write_array(member, values, allow_pickle=False)
 
 
-def _write_h5(file: Path | BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
+def _write_h5(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     rows = max(1, _CHUNK_BYTES // max(1, features[:1].nbytes))
-    opened = open(file, "xb+", buffering=0) if isinstance(file, Path) else nullcontext(getattr(file, "raw", file))  # noqa: SIM115
-    with opened as target:
-        patient = _Patient(target)
-        try:
-            with h5py.File(patient, "w") as h5:
-                for name, values in texts.items():
-                    h5.create_dataset(name, data=np.array(values, object), dtype=h5py.string_dtype())
-                chunks = (min(rows, len(features)), features.shape[1])
-                h5.create_dataset("features", data=features, chunks=chunks, fletcher32=True)
-        except RuntimeError as error:
-            raise patient.error or OSError(str(error)) from error
-        if patient.error:
-            raise patient.error
+    patient = _Patient(getattr(file, "raw", file))
+    try:
+        with h5py.File(patient, "w") as h5:
+            for name, values in texts.items():
+                h5.create_dataset(name, data=np.array(values, object), dtype=h5py.string_dtype())
+            chunks = (min(rows, len(features)), features.shape[1])
+            h5.create_dataset("features", data=features, chunks=chunks, fletcher32=True)
+    except RuntimeError as error:
+        raise patient.error or OSError(str(error)) from error
+    if patient.error:
+        raise patient.error
 
 
 class _Patient:
@@ -155,7 +153,7 @@ class _Patient:
         return getattr(self._file, name)
 
 
-def _write_parquet(file: Path | BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
+def _write_parquet(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -428,12 +429,10 @@ def test_a_file_with_flipped_bits_is_refused_or_read_as_numbers(tmp_path, form, 
         data[place] ^= 1 << int(random.integers(8))
     path.write_bytes(data)
 
-    try:
+    found = None
+    with suppress(RunError, HeadError):
         found = load_head(path)
-    except (RunError, HeadError) as error:
-        assert "expected" in str(error)
-    else:
-        assert all(np.isfinite(getattr(found, name)).all() for name in found.tensors)
+    assert found is None or all(np.isfinite(getattr(found, name)).all() for name in found.tensors)
 
 
 @pytest.mark.parametrize("name", ["family", "classes", "sharpness", "fingerprint"])

@@ -1,6 +1,7 @@
 """A tree is worked on by descriptors: no link below its root is followed, not even one that comes meanwhile."""
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -249,3 +250,38 @@ def test_a_memo_is_done_without_and_a_link_in_its_way_is_told(tree, home, recwar
 )
 def test_which_names_are_temporary(name, is_one):
     assert is_temporary(name) is is_one
+
+
+def test_write_changed_does_not_touch_a_file_that_is_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    Tree(tmp_path).write_changed(path, b"same")
+    before = path.stat()
+    Tree(tmp_path).write_changed(path, b"same")
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    Tree(tmp_path).write_changed(path, b"other")
+    assert path.read_bytes() == b"other"
+
+
+def test_write_json_does_not_touch_a_file_that_is_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    Tree(tmp_path).write_json(path, {"a": [1, 2]})
+    before = path.stat()
+    Tree(tmp_path).write_json(path, {"a": [1, 2]})
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_write_json_replaces_another_value(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    Tree(tmp_path).write_json(path, {"a": 1})
+    Tree(tmp_path).write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert path.read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize("name", ["café", "caf\udce9"])
+def test_write_json_keeps_any_file_name(tmp_path: Path, name: str) -> None:
+    Tree(tmp_path).write_json(tmp_path / "value.json", [name])
+    assert json.loads((tmp_path / "value.json").read_bytes()) == [name]
+    assert (tmp_path / "value.json").read_bytes().isascii()
