@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from bottleneck.errors import RunError
-from bottleneck.files import write_atomic
 from bottleneck.heads.head import with_sorted_header
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import Digests, DigestSet
@@ -104,12 +103,8 @@ class RunImages:
             complete=self.complete and before.complete,
         )
 
-    def save(self, folder: Path) -> None:
-        """Write ``images.safetensors`` into the folder of a run."""
-        write_atomic(folder / IMAGES, self.to_bytes())
-
     def to_bytes(self) -> bytes:
-        """Return what is written there."""
+        """Return the bytes of ``images.safetensors``."""
         tensors = {"digests": self.digests, "roles": self.roles, "right": self.right}
         metadata = {"format_version": str(VERSION), "complete": str(self.complete).lower()}
         data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata)

@@ -22,7 +22,7 @@ def images(roles, first=0, complete=True):
 @pytest.mark.parametrize("complete", [True, False])
 def test_what_was_saved_comes_back(tmp_path, complete):
     kept = judged(images([0, 1, 2, 3], complete=complete), digests(3, 0), [True, False])
-    kept.save(tmp_path)
+    (tmp_path / IMAGES).write_bytes(kept.to_bytes())
     found = load_run_images(tmp_path)
     assert np.array_equal(found.digests, kept.digests)
     assert found.roles.tolist() == [0, 1, 2, 3]
@@ -40,13 +40,14 @@ def test_a_damaged_file_and_a_newer_one_are_refused(tmp_path, monkeypatch):
         load_run_images(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("bottleneck.run_images.VERSION", 2)
-        images([0]).save(tmp_path)
+        (tmp_path / IMAGES).write_bytes(images([0]).to_bytes())
     with pytest.raises(RunError, match="version 1"):
         load_run_images(tmp_path)
 
 
 def test_shapes_that_do_not_belong_together_are_refused(tmp_path):
-    RunImages(digests=digests(1, 2), roles=np.zeros(1, np.uint8), right=np.zeros(2, np.int8)).save(tmp_path)
+    found = RunImages(digests=digests(1, 2), roles=np.zeros(1, np.uint8), right=np.zeros(2, np.int8))
+    (tmp_path / IMAGES).write_bytes(found.to_bytes())
     with pytest.raises(RunError, match="expected"):
         load_run_images(tmp_path)
 
@@ -54,7 +55,7 @@ def test_shapes_that_do_not_belong_together_are_refused(tmp_path):
 @pytest.mark.parametrize(("role", "right"), [(4, 0), (255, 0), (0, 2), (0, -2)])
 def test_a_role_or_an_answer_that_there_is_not_is_refused(tmp_path, role, right):
     found = RunImages(digests=digests(1), roles=np.array([role], np.uint8), right=np.array([right], np.int8))
-    found.save(tmp_path)
+    (tmp_path / IMAGES).write_bytes(found.to_bytes())
     with pytest.raises(RunError, match="expected roles"):
         load_run_images(tmp_path)
 

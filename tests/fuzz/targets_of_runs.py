@@ -143,8 +143,7 @@ class Safetensors(Target):
             found[form] = (self.folder / "head.safetensors").read_bytes()
         digests = np.arange(160, dtype=np.uint8).reshape(5, 32)
         roles = np.arange(5, dtype=np.uint8) % 4
-        RunImages(digests=digests, roles=roles, right=np.zeros(5, np.int8)).save(self.folder)
-        found["images"] = (self.folder / "images.safetensors").read_bytes()
+        found["images"] = RunImages(digests=digests, roles=roles, right=np.zeros(5, np.int8)).to_bytes()
         self._training.save(self.folder)
         self._state = json.loads((self.folder / "state.json").read_text())
         found["checkpoint"] = (self.folder / self._state["tensors"]).read_bytes()
