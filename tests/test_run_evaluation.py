@@ -160,13 +160,12 @@ def test_a_run_that_does_not_record_its_images_is_told(run, new):
 def test_images_that_selected_an_epoch_are_counted_in_and_told(run, new):
     digests = [bytes.fromhex(item.digest) for item in predict(new)][:3]
     known = run.images
-    known.after(None)
     more = type(known)(
         digests=np.concatenate([known.digests, as_digests(digests)]),
         roles=np.concatenate([known.roles, np.full(3, Role.SELECTED, np.uint8)]),
         right=np.concatenate([known.right, np.full(3, -1, np.int8)]),
     )
-    more.save(run.path)
+    (run.path / FILE).write_bytes(more.to_bytes())
     found = evaluate(new)
     assert (found.n, found.selected_by) == (len(NEW), 3)
 
