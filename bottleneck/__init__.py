@@ -2,15 +2,14 @@
 
 __version__ = "0.1.0"
 
+import warnings as _warnings
+from typing import TYPE_CHECKING, Any
+
+from bottleneck import errors
+
 # pandas uses PyPI's Bottleneck when a module of that name imports, and warns that ours is too old (it is another
 # thing). Our version stays below 1.5, so pandas leaves us alone; this keeps it from saying so. See the README.
-import warnings as _warnings
-
 _warnings.filterwarnings("ignore", message=r".*requires version .* of 'bottleneck'")
-
-from typing import TYPE_CHECKING, Any  # noqa: E402
-
-from bottleneck import errors  # noqa: E402
 
 if TYPE_CHECKING:
     from bottleneck.backbones.catalogue import models

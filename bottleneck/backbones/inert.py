@@ -93,7 +93,7 @@ class Inert(dict[Any, Any]):
     def __repr__(self) -> str:
         return f"<{self.kind}>"
 
-    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key
+    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key, as no dict may
     __eq__ = object.__eq__
 
 

@@ -8,6 +8,7 @@ reports that, too. So the package is hidden while OpenVINO is imported, which th
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -16,7 +17,8 @@ _TELEMETRY = "openvino_telemetry"
 def _without_telemetry() -> Iterator[None]:
     """Let imports of the telemetry package fail with ImportError, as where it is not installed."""
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
-    sys.modules.update(dict.fromkeys([_TELEMETRY, *before]))  # type: ignore[arg-type]  # None is Python's own sign
+    modules: dict[str, Any] = sys.modules  # in which None is Python's own sign of what cannot be imported
+    modules.update(dict.fromkeys([_TELEMETRY, *before]))
     try:
         yield
     finally:

@@ -63,8 +63,6 @@ class Confusion(Sequence[list[int]]):
             return list(self) == other if isinstance(other, list) else NotImplemented
         return self._size == len(other) and self.cells() == other.cells()
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"<Confusion: {self._size} classes, {int(self.images.sum())} images>"
 

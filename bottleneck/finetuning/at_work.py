@@ -48,7 +48,7 @@ def at_work(path: Path) -> Iterator[None]:
         ) from None
     except PermissionError as error:
         raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # the second is filelock's, of a system without locks
         warnings.warn(
             f"{path} cannot be locked ({error}): resume it in one process at a time", BottleneckWarning, stacklevel=4
         )
