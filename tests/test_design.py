@@ -235,7 +235,9 @@ def test_the_version_is_the_first_statement_and_below_1_5():
 
 def test_pandas_works_beside_it_without_a_warning():
     pytest.importorskip("pandas")
-    in_a_fresh_process("import pandas; pandas.Series([1.,2.]).median()", "-W", "error")
+    printed = in_a_fresh_process("import pandas; print(pandas.Series([1., 2.]).median())", "-W", "error")
+
+    assert printed.strip() == "1.5"
 
 
 def test_the_warning_of_a_pandas_that_finds_our_version_too_old_is_silenced():

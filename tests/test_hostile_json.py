@@ -19,7 +19,7 @@ from bottleneck.cache.finding import find_anywhere
 from bottleneck.cache.last import load_last, load_latest
 from bottleneck.cache.maintain import gc, info
 from bottleneck.cache.merge import merge
-from bottleneck.cache.scans import load_scan, scanned
+from bottleneck.cache.scans import load_scan, read_scan, scanned
 from bottleneck.cache.store import FeatureCache
 from bottleneck.engines.kept import Check, Kept
 from bottleneck.errors import BottleneckError, BottleneckWarning
@@ -168,6 +168,8 @@ def test_a_merge_takes_over_only_what_can_be_read_again(project: Path, name: str
 
 def test_a_scan(project: Path) -> None:
     (file,) = scanned(Path("cache"))
+    whole, right = file.read_text(), load_scan(Path("cache"), "images", Shares())
+    assert len(right) == 16
     shutil.copytree("cache", "theirs")
     theirs = "theirs" / file.relative_to("cache")
     for text, what in mutations(file, 3):
@@ -177,11 +179,16 @@ def test_a_scan(project: Path) -> None:
         only_ours(what, lambda: gc(FeatureCache("cache"), dry_run=True))
         shutil.rmtree("ours", ignore_errors=True)
         only_ours(what, lambda: merge(FeatureCache("ours"), "theirs"))
-        if scanned(Path("ours")):
-            gc(FeatureCache("ours"), dry_run=True)
+        for taken in scanned(Path("ours")):
+            assert read_scan(taken).paths == read_scan(theirs).paths, what
+    file.write_text(whole)
+    again = load_scan(Path("cache"), "images", Shares())
+    assert (again.paths, again.labels) == (right.paths, right.labels)
 
 
 def test_what_was_extracted_last(project: Path) -> None:
+    right = (load_last(Path("cache")), load_latest(Path("cache"), Path("images")))
+    assert None not in right
     for file in Path("cache/last").rglob("*.json"):
         whole = file.read_text()
         for text, what in mutations(file, 2):
@@ -193,6 +200,7 @@ def test_what_was_extracted_last(project: Path) -> None:
                 lambda: select(None, model=None, cache="cache", runs="runs"),
             )
         file.write_text(whole)
+        assert (load_last(Path("cache")), load_latest(Path("cache"), Path("images"))) == right
 
 
 def test_the_memo_of_a_spec_is_as_it_was_written_or_is_not_there(project: Path) -> None:

@@ -46,7 +46,10 @@ def test_a_name_that_is_near_to_none_gets_examples(name):
 
 def test_random_weights_warn_with_their_seed():
     with pytest.warns(BottleneckWarning, match=r"resnet18 has random weights \(seed 7\)"):
-        load(Request(model="resnet18", weights="none", seed=7))
+        seven = load(Request(model="resnet18", weights="none", seed=7)).spec
+    with pytest.warns(BottleneckWarning, match=r"resnet18 has random weights \(seed 8\)"):
+        eight = load(Request(model="resnet18", weights="none", seed=8)).spec
+    assert seven.weights != eight.weights
 
 
 def test_trained_weights_do_not_warn():

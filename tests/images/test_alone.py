@@ -1,4 +1,5 @@
 import threading
+from contextlib import suppress
 
 from bottleneck.images.alone import Gate, has_room
 
@@ -41,15 +42,14 @@ def test_who_is_alone_has_nobody_beside() -> None:
 
 
 def test_an_error_inside_opens_the_gate_again() -> None:
-    gate = Gate()
+    gate, inside = Gate(), []
     for way in (gate.together, gate.alone) * 2:
-        try:
-            with way():
-                raise ValueError
-        except ValueError:
-            pass
+        with suppress(ValueError), way():
+            inside.append(way)
+            raise ValueError
     with gate.alone():
-        pass
+        inside.append(gate.alone)
+    assert inside == [gate.together, gate.alone, gate.together, gate.alone, gate.alone]
 
 
 def test_there_is_room_for_a_little_and_not_for_everything() -> None:

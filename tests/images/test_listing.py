@@ -136,7 +136,8 @@ def test_columns_of_a_table_can_be_named(given: str) -> None:
 
 def test_columns_that_are_not_used_are_told(files: None) -> None:
     with pytest.warns(BottleneckWarning, match="the table: column not used: patient "):
-        scan(Frame(path=PATHS, label=LABELS, patient=[1, 2, 3, 4]))
+        dataset = scan(Frame(path=PATHS, label=LABELS, patient=[1, 2, 3, 4]))
+    assert dataset.labels == tuple(LABELS)
 
 
 def test_a_table_without_labels() -> None:

@@ -264,7 +264,8 @@ def test_the_same_image_under_two_labels_warns_with_the_paths(folder: Make) -> N
 
 def test_of_many_paths_of_one_image_the_first_of_each_label_is_told(folder: Make) -> None:
     with pytest.warns(BottleneckWarning, match=r"cat/0\.jpg \(cat\) and dog/7\.jpg \(dog\)\. "):
-        scan(folder({**{f"cat/{number}.jpg": 1 for number in range(7)}, "dog/7.jpg": 1, "dog/8.jpg": 2}))
+        dataset = scan(folder({**{f"cat/{number}.jpg": 1 for number in range(7)}, "dog/7.jpg": 1, "dog/8.jpg": 2}))
+    assert list(two_labels(dataset)) == [hashlib.sha256(photo(1)).digest()]
 
 
 def test_many_images_under_two_labels_are_one_warning_of_two_lines(folder: Make) -> None:
@@ -280,7 +281,8 @@ def test_a_path_under_two_labels_is_told_with_both(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", photo(1))
     write(tmp_path / "list.csv", b"path,label\na.jpg,dog\na.jpg,cat\n")
     with pytest.warns(BottleneckWarning, match=r": a\.jpg \(cat, dog\)\."):
-        scan(tmp_path / "list.csv")
+        dataset = scan(tmp_path / "list.csv")
+    assert list(two_labels(dataset)) == [hashlib.sha256(photo(1)).digest()]
 
 
 @pytest.mark.parametrize(

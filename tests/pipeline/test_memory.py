@@ -174,6 +174,10 @@ def test_of_small_images_nobody_asks_how_much_is_free():
     for _ in range(100):
         room.take(LARGE - 1)
 
+    assert room._taken == 100 * (LARGE - 1)
+    with pytest.raises(AssertionError, match="asked"):
+        Room(LARGE, never).take(LARGE)
+
 
 # --- a share --------------------------------------------------------------------------------------------------------
 
