@@ -59,12 +59,27 @@ def features(name: str, work: Path, images: Path | None = None) -> Features | No
         return Features(kept["x"], codes, len(names))
 
 
-def draw(codes: np.ndarray, count: int, per_class: int, seed: int) -> Drawn:
-    """Draw ``per_class * count`` training rows at random, at least two of each class, and at most 2,000 of the rest.
+def draw(codes: np.ndarray, count: int, per_class: int, seed: int, *, stratified: bool = False) -> Drawn:
+    """Draw ``per_class * count`` training rows, at least two of each class, and at most 2,000 of the rest.
 
-    Classes keep the shares that they have in the set, as they would in a user's folders.
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n,)
+    count : int
+        k.
+    per_class : int
+        The mean over the classes, which keep the shares that they have in the set, as they would in a user's folders.
+    seed : int
+    stratified : bool
+        Whether they keep them as nearly as whole images can; else by chance.
     """
     order = np.random.default_rng(1000 + seed).permutation(len(codes))
+    if stratified:
+        share = np.bincount(codes, minlength=count) / len(codes)
+        wanted = np.maximum(2, np.round(per_class * count * share).astype(int))
+        first = np.concatenate([order[codes[order] == code][:most] for code, most in enumerate(wanted)])
+        rest = order[~np.isin(order, first)]
+        return Drawn(np.sort(first), np.sort(rest[:MOST_TESTED]))
     first = np.concatenate([order[codes[order] == code][:2] for code in range(count)])
     rest = order[~np.isin(order, first)]
     more = max(0, per_class * count - len(first))
