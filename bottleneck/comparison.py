@@ -16,7 +16,8 @@ from bottleneck.heads.curve import Curve
 from bottleneck.heads.curve import learning_curve as draw_curve
 from bottleneck.heads.family import NAMES
 from bottleneck.heads.options import HeadOptions, values_of
-from bottleneck.heads.table import Normalize
+from bottleneck.heads.selecting import DEFAULT
+from bottleneck.heads.table import NormalizeOption
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
@@ -73,7 +74,8 @@ def compare(
     group_column: str | None = None,
     C: float | Sequence[float] | None = None,
     folds: int = 5,
-    normalize: Normalize = "standard",
+    normalize: NormalizeOption = "auto",
+    select: str = DEFAULT,
     class_weight: str | None = None,
     search: str = "fast",
     device: str = "cpu",
@@ -95,7 +97,7 @@ def compare(
         are extracted. By default all specs that are cached for these images.
     heads : sequence of str
         Those of `bottleneck.fit`, or ``svm-rbf``.
-    cache, runs, split, C, folds, normalize, class_weight, search, device, seed, allow_duplicates, progress
+    cache, runs, split, C, folds, normalize, select, class_weight, search, device, seed, allow_duplicates, progress
         As for `bottleneck.fit`.
     memory : int, optional
         As for `bottleneck.fit`; and as for `bottleneck.extract`, where features are extracted.
@@ -126,6 +128,7 @@ def compare(
         C=values_of(C),
         folds=folds,
         normalize=normalize,
+        select=select,
         class_weight=class_weight,
         search=search,
         device=device,

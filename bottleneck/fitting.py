@@ -13,7 +13,8 @@ from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, run_name, v
 from bottleneck.engines.kept import Kept
 from bottleneck.errors import HeadError
 from bottleneck.heads.options import HeadOptions, values_of
-from bottleneck.heads.table import Held, Normalize
+from bottleneck.heads.selecting import DEFAULT
+from bottleneck.heads.table import Held, NormalizeOption
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
@@ -22,7 +23,7 @@ from bottleneck.leaks import find_leaks, one_label, score_on_tuned
 from bottleneck.parts import Part, check_labels, check_memory, held_out, near_copies, part, warn_of_classes
 from bottleneck.run_images import Role, RunImages, images_of, judged
 from bottleneck.runs import Run, images_of_weights, save_run
-from bottleneck.selection import select
+from bottleneck.selection import select as select_images
 from bottleneck.training import Trained, score_head, train_head
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
@@ -42,7 +43,8 @@ def fit(
     group_column: str | None = None,
     C: float | Sequence[float] | None = None,
     folds: int = 5,
-    normalize: Normalize = "standard",
+    normalize: NormalizeOption = "auto",
+    select: str = DEFAULT,
     class_weight: str | None = None,
     search: str = "fast",
     kernel: str = "linear",
@@ -80,8 +82,13 @@ def fit(
     folds : int
         Of the cross-validation.
     normalize : str
-        ``standard``: each feature has mean 0 and standard deviation 1 over the training part (in each fold over that
-        of the fold). ``l2``: each row has the same length. ``none``: features as they are.
+        Each feature gets the mean 0 and is divided by a scale, by the training part (in each fold by that of the fold).
+        ``standard``: its standard deviation. ``global``: one scale for all. ``shrunk``: between both, so that features
+        that hardly vary are not blown up. ``auto``: ``shrunk``, unless ``standard`` is better by more than chance.
+        ``l2``: each row has the same length. ``none``: features as they are.
+    select : str
+        Which point of the search is chosen. ``log-loss``: the least calibrated log-loss of those whose balanced
+        accuracy is within one standard error of the best; ``simplest``: the simplest of them; ``accuracy``: the best.
     class_weight : str, optional
         ``balanced``: each class weighs as much, however many images it has.
     search : str
@@ -130,6 +137,7 @@ def fit(
         C=values_of(C),
         folds=folds,
         normalize=normalize,
+        select=select,
         class_weight=class_weight,
         search=search,
         kernel=kernel,
@@ -141,7 +149,7 @@ def fit(
     chosen = options.family(head)
     shares = Shares.parse(split) if split else None
     columns = Columns(path_column, label_column, split_column, group_column)
-    selected = select(
+    selected = select_images(
         images,
         model=model,
         cache=cache,
@@ -171,7 +179,7 @@ def fit(
         "model": store.spec.backbone,
         "classes": list(trained.head.classes),
         "params": {**trained.search.params, **options.own()},
-        "normalize": options.normalize,
+        "normalize": trained.search.normalize,
         "class_weight": options.class_weight,
         "streamed": not isinstance(train.table, Held),
         "sharpness": trained.head.sharpness,

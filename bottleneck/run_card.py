@@ -25,6 +25,7 @@ class _Search(TypedDict, total=False):
     cv_balanced_accuracy: Finite
     folds: Whole
     searched: Whole
+    select: str
 
 
 class _Accuracy(TypedDict):

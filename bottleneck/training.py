@@ -14,6 +14,7 @@ from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
+from bottleneck.heads.selecting import RULES
 from bottleneck.parts import Part
 
 _ROWS = 4096  # scored at once
@@ -69,11 +70,14 @@ class Trained:
             "folds": found.divided,
             "divisions": found.fold_accuracy.shape[1] // found.divided,
             "search": options.search,
+            "select": options.select,
+            "scalings": found.scalings,
             "searched": found.searched,
             "points": list(found.points),
             "fold_accuracy": found.fold_accuracy.tolist(),
+            "log_losses": found.losses.tolist(),
             **found.facts,
-            "rule": "the simplest point whose balanced accuracy is within one standard error of the best",
+            "rule": RULES[options.select],
         }
 
 

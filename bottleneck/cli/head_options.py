@@ -56,10 +56,18 @@ _OPTIONS = (
     click.option("--cv", "folds", default=5, show_default=True, type=Whole(2), help="Folds of the search."),
     click.option(
         "--normalize",
-        default="standard",
+        default="auto",
         show_default=True,
-        type=click.Choice(["standard", "l2", "none"]),
-        help="Each feature to mean 0 and deviation 1, each row to one length, or neither.",
+        type=click.Choice(["auto", "shrunk", "global", "standard", "l2", "none"]),
+        help="How features are scaled. auto: shrunk, unless standard is better by more than chance.",
+    ),
+    click.option(
+        "--select",
+        default="log-loss",
+        show_default=True,
+        type=click.Choice(["log-loss", "simplest", "accuracy"]),
+        help="What chooses C: the least log-loss, or the simplest, within one standard error of the best balanced "
+        "accuracy; or the best.",
     ),
     click.option(
         "--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much, however few its images."

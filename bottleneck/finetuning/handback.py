@@ -40,7 +40,7 @@ def why_not(run: Run) -> str | None:
         kind = "a head with an rbf kernel" if head == "svm" else f"a {head} head"
         return f"{kind} is no linear layer: fit another, with --head logistic, softmax or svm"
     if run.card.get("normalize") == "l2":
-        return "it was fitted with --normalize l2, by which no linear layer can divide: fit with --normalize standard"
+        return "it was fitted with --normalize l2, by which no linear layer can divide: fit with --normalize auto"
     if spec.get("flip"):
         return "its features are means over images and their mirror images: extract without --flip, and fit again"
     return None

@@ -20,6 +20,7 @@ def refitted(run: Run, train: Dataset, store: Store) -> Head:
     card, params = run.card, run.recorded("params")
     options = HeadOptions(
         normalize=run.recorded("normalize"),
+        select=card.get("search", {}).get("select", "simplest"),  # as all were chosen before it was written down
         class_weight=card.get("class_weight"),
         dropout=params.get("dropout", 0.0),
         epochs=params.get("epochs"),

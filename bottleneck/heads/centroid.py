@@ -33,7 +33,7 @@ class CentroidFamily(LinearFamily):
                 sums[fold] += own.T @ features
                 counts[fold] += own.sum(axis=0)[:, None]
         means = sums / np.where(counts, counts, 1)
-        if task.normalize == "standard":
+        if task.by_rows:
             shift, gain = relative(task.scaling, task.fold_scalings)
             means = (means - shift[:, None]) * gain[:, None]
         bias = -np.square(means).sum(axis=2, keepdims=True) / 2

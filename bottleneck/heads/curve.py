@@ -137,7 +137,7 @@ def learning_curve(
         codes=codes,
         count=len(found.head.classes),
         folds=divide(codes, groups, options.folds, options.seed),
-        normalize=options.normalize,
+        normalize=found.normalize,
         balanced=options.class_weight == "balanced",
         seed=options.seed,
         arrays=Arrays(options.device),

@@ -37,15 +37,15 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
 
     Parameters
     ----------
-    normalize : {"none", "standard", "l2"}
-        What is done to the features: nothing; mean 0 and deviation 1 by the rows of `fit`; or rows of length sqrt(d).
+    normalize : {"none", "shrunk", "global", "standard", "l2"}
+        How the features are scaled by the rows of `fit`, if at all; see `bottleneck.heads.table.scalings`.
     class_weight : dict, "balanced" or None
         Of the classes, which are multiplied by C; ``balanced`` is ``n / (k * rows of the class)``. Where rows are
         counted and no loss is summed there is none.
     cv : int, splitter, iterable or None
         In how many stratified folds the rows are divided, or the folds themselves as scikit-learn takes them, so that
-        those of each are scored by a head of the others and the scores can be made probabilities: by one factor, with
-        which the mean confidence is the accuracy. It never changes a label. Where no class has two rows, an int is as
+        those of each are scored by a head of the others and the scores can be made probabilities, by one factor
+        (temperature scaling). It never changes a label. Where no class has two rows, an int is as
         None: `predict_proba` is then the softmax of the scores.
     random_state : int, RandomState or None
         Of the folds, and of what is learnt at random.

@@ -24,10 +24,6 @@ DECADES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 class Validation(Protocol):
     """What the heads of all folds say of the rows that they were not trained on, at each point of a grid."""
 
-    @property
-    def sizes(self) -> NDArray[np.float64]:
-        """How far apart the folds' scores lie at each point ``(g,)``, in the unit of `Fitted.size`."""
-
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Yield each tested row once, as (rows (b,), scores (g, b, k)); below ``NEVER / 10`` for unknown classes."""
 
@@ -42,13 +38,10 @@ class Fitted:
         Of the head.
     parts : dict
         The form's own parameters.
-    size : float
-        The more rows a head has seen, the further apart may its scores lie; this says how far.
     """
 
     form: type[Head]
     parts: dict[str, Any]
-    size: float = 1.0
 
     def head(self, family: str, classes: Sequence[str], scaling: Scaling, fingerprint: str = "") -> Head:
         """Return the head with its names and its scaling, not yet calibrated."""

@@ -48,11 +48,6 @@ class KnnValidation:
     task: Task
     numbers: tuple[int, ...]
 
-    @property
-    def sizes(self) -> NDArray[np.float64]:
-        """Shares of votes are shares of votes, however many rows there are."""
-        return np.ones(len(self.numbers))
-
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Yield the shares of the votes."""
         task, most = self.task, max(self.numbers)

@@ -17,7 +17,6 @@ from bottleneck.heads.task import Task
 from bottleneck.utils.arguments import Arguments
 
 _COMPARED_ROWS = 256
-_LARGER = 2.0  # at most, of the weights of the folds' heads: they see at least half of the rows
 _SURER = 30.0  # at most, the head of its training rows than the heads of the folds of what they have not seen
 _LEAST = 1e-30  # of a factor that is to be above 0
 
@@ -47,19 +46,15 @@ def learn(task: Task, some: Family, point: Params, classes: Sequence[str]) -> tu
     weights = task.whole().weights[tested, 0].astype(np.float64)
     factor = calibrate(scores[tested], task.codes[tested], weights=weights)
     fitted = some.fit(task, point, validation)
-    ratio = float(validation.sizes[0]) / fitted.size if fitted.size else 0.0
     head = fitted.head(some.name, classes, task.scaling)
-    return calibrated(head, task, tested, scores[tested], factor=factor, ratio=ratio), True
+    return calibrated(head, task, tested, scores[tested], factor=factor), True
 
 
-def calibrated(
-    head: Head, task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64], *, factor: float, ratio: float
-) -> Head:
+def calibrated(head: Head, task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64], *, factor: float) -> Head:
     """Return the head of all rows with the factor of its scores.
 
-    The head has seen more rows than those of the folds, and where C is small its weights are larger for it. Where folds
-    saw features that told them less than all rows tell together, its scores may be larger by any factor; it is then
-    hardly surer of its own training rows than they were of the rows that they had not seen.
+    Where folds saw features that told them less than all rows tell together, its scores may be larger than theirs by
+    any factor; it is then hardly surer of its own training rows than they were of the rows that they had not seen.
 
     Parameters
     ----------
@@ -71,12 +66,10 @@ def calibrated(
         what the heads of the folds say of them.
     factor : float
         What calibrates these.
-    ratio : float
-        How much larger the weights of the folds' heads are; 0 where there is nothing to compare.
     """
     some = slice(None, None, -(-len(rows) // _COMPARED_ROWS))
     of_folds, own = _spread(scores[some]), _spread(head.scores(task.table.take(rows[some])))
-    sharpness = factor * min(ratio or 1.0, _LARGER)
+    sharpness = factor
     if sharpness * own > _SURER * factor * of_folds:
         sharpness = _SURER * factor * of_folds / own
     return replace(head, sharpness=max(sharpness, _LEAST))

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -59,12 +58,12 @@ class LinearFamily(Family):
         if not np.isfinite(theta).all():
             raise HeadError(f"expected finite weights of the {self.name} head, found NaN or infinity at {point}")
         parts = {"weight": theta[:, :-1].copy(), "bias": theta[:, -1].copy()}
-        return Fitted(form=LinearHead, parts=parts, size=_size(theta))
+        return Fitted(form=LinearHead, parts=parts)
 
     def _known(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
         """Return `paths`, of features scaled by all rows; classes that a fold has not never win there."""
         theta = self.paths(task, Cs, exact=exact, start=start)
-        if task.normalize == "standard" and len(task.folds):
+        if task.by_rows and len(task.folds):
             shift, gain = relative(task.scaling, task.fold_scalings)
             theta[..., :-1] *= gain[:, None]
             theta[..., -1] -= np.einsum("gfkd,fd->gfk", theta[..., :-1], shift)
@@ -88,11 +87,6 @@ class LinearValidation:
     Cs: list[float]
     theta: Theta
 
-    @cached_property
-    def sizes(self) -> NDArray[np.float64]:
-        """Mean over the folds of the Frobenius norm of the weights."""
-        return np.array([np.mean([_size(fold) for fold in at]) for at in self.theta])
-
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Yield the scores of tested rows, see `Validation`."""
         g, folds, count, _ = self.theta.shape
@@ -112,9 +106,3 @@ class LinearValidation:
             return None
         mean: Theta = self.theta[self.Cs.index(C)].mean(axis=0, keepdims=True)[None]
         return mean
-
-
-def _size(theta: NDArray[np.float32]) -> float:
-    """Return the Frobenius norm of the differences between classes, which are all that decides, of (k, d + 1)."""
-    weight = theta[:, :-1]
-    return float(np.linalg.norm(weight - weight.mean(axis=0)))

@@ -27,7 +27,7 @@ class LogisticFamily(LinearFamily):
         loss = Logistic() if count == 2 else Softmax(count)
         lacking = np.where(task.present, 0, -1e30).astype(np.float32)
         material = of_task(task, None if count == 2 else lacking)
-        offset = None if task.normalize == "standard" else task.centre  # a bias without penalty makes up for it
+        offset = None if task.by_rows else task.centre  # a bias without penalty makes up for it
         if offset is not None:
             material = replace(material, table=task.centred)
         problems = Problems(fold=np.arange(folds), output=np.ones(folds, int))
@@ -52,7 +52,7 @@ class LogisticFamily(LinearFamily):
 
 def of_task(task: Task, barred: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None) -> Material:
     """Return what the solver works on; a fold of one class has nothing to learn."""
-    shift, gain = relative(task.scaling, task.fold_scalings) if task.normalize == "standard" else (None, None)
+    shift, gain = relative(task.scaling, task.fold_scalings) if task.by_rows else (None, None)
     weights = task.weights * (task.present.sum(axis=1) > 1)
     return Material(table=task.scaled, codes=task.codes, weights=weights, shift=shift, gain=gain, barred=barred)
 

@@ -7,10 +7,12 @@ from typing import Any
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family, family
 from bottleneck.heads.search import Search, search
-from bottleneck.heads.table import NORMALIZE, Features, Normalize, Table
+from bottleneck.heads.selecting import DEFAULT, RULES
+from bottleneck.heads.table import NORMALIZE, Features, NormalizeOption, Table
 from bottleneck.utils.arguments import Arguments, shown
 
 SEARCHES = ("fast", "full")
+NORMALIZE_OPTIONS: tuple[NormalizeOption, ...] = ("auto", *NORMALIZE)
 
 _CHECK = Arguments(HeadError)
 _SEEDS = 2**32 - 1
@@ -44,6 +46,7 @@ class HeadOptions:
     C : tuple of float, optional
     folds : int
     normalize : str
+    select : str
     class_weight : str, optional
     search : str
     kernel : str
@@ -60,7 +63,8 @@ class HeadOptions:
 
     C: tuple[float, ...] | None = None
     folds: int = 5
-    normalize: Normalize = "standard"
+    normalize: NormalizeOption = "auto"
+    select: str = DEFAULT
     class_weight: str | None = None
     search: str = "fast"
     kernel: str = "linear"
@@ -72,7 +76,8 @@ class HeadOptions:
     def __post_init__(self) -> None:
         check, plain = _CHECK, {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name, possible in (
-            ("normalize", NORMALIZE),
+            ("normalize", NORMALIZE_OPTIONS),
+            ("select", tuple(RULES)),
             ("class_weight", (None, "balanced")),
             ("search", SEARCHES),
         ):
@@ -124,6 +129,7 @@ class HeadOptions:
             grid=self.C,
             folds=self.folds,
             normalize=self.normalize,
+            rule=self.select,
             balanced=self.class_weight == "balanced",
             full=self.search == "full",
             seed=self.seed,

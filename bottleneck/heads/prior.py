@@ -64,11 +64,6 @@ class PriorValidation:
     task: Task
     points: int
 
-    @property
-    def sizes(self) -> NDArray[np.float64]:
-        """Logarithms of shares are logarithms of shares, however many rows there are."""
-        return np.ones(self.points)
-
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Yield the scores, the same at each point."""
         for fold, scores in enumerate(_log_shares(self.task).astype(np.float32)):

@@ -92,11 +92,6 @@ class RbfValidation:
     tested: list[NDArray[np.intp]]
     scores: list[NDArray[np.float32]]
 
-    @property
-    def sizes(self) -> NDArray[np.float64]:
-        """Votes are votes, however many rows there are."""
-        return np.ones(self.points)
-
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Yield the scores."""
         yield from zip(self.tested, self.scores, strict=True)

@@ -132,7 +132,7 @@ def _by_rows(task: Task, features: NDArray[np.float32], Cs: Sequence[float], fol
 
 def _gain(task: Task, fold: int) -> NDArray[np.float64]:
     d = task.scaled.shape[1]
-    if task.normalize != "standard":
+    if not task.by_rows:
         return np.ones(d)
     gain: NDArray[np.float64] = relative(task.scaling, task.fold_scalings)[1][fold].astype(np.float64)
     return gain
@@ -143,7 +143,7 @@ def _theta(
 ) -> NDArray[np.float64]:
     """Return ``(k, d + 1)``, for features as the fold scales them, of weights that were found about the mean."""
     middle = mean
-    if task.normalize == "standard":
+    if task.by_rows:
         shift, gain = (one[fold].astype(np.float64) for one in relative(task.scaling, task.fold_scalings))
         middle = (mean - shift) * gain
     return np.column_stack([weight, answer - weight @ middle])

@@ -1,7 +1,7 @@
-"""Choose a family's parameters by cross-validation on the training part, then fit on all of it."""
+"""Choose a family's parameters and the scaling by cross-validation on the training part, then fit on all of it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,23 +10,24 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.cores import one_core_a_product
-from bottleneck.heads.family import Family, Params, Validation
-from bottleneck.heads.folds import divide
+from bottleneck.heads.family import Family, Params
+from bottleneck.heads.folds import Folds, divide
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.learning import calibrated
-from bottleneck.heads.prior import Prior, known_blocks, unless_constant
-from bottleneck.heads.table import Features, Held, Normalize, Table
+from bottleneck.heads.out_of_fold import Division, OutOfFold, cross_calibrated, performance
+from bottleneck.heads.prior import Prior, unless_constant
+from bottleneck.heads.selecting import DEFAULT, Performance, select
+from bottleneck.heads.table import Features, Held, Normalize, NormalizeOption, Table
 from bottleneck.heads.task import Task
 from bottleneck.utils.text import one_line
 
 _FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
-_SCORED_ROWS = 10_000  # whose scores are calibrated on
 _LITTLE, _MUCH = 1_000_000, 64_000_000  # numbers
 _FOR_ONE_CORE = 3_000_000  # numbers of features; more cores bring less than a fifth
 _ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # that are tested, by dividing few rows into folds several times
 _NEXT_DIVISION = 1_000_003  # from the seed of a division to the next one's
+_AUTO: tuple[Normalize, ...] = ("shrunk", "standard")  # a later one is taken where it is better by more than chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,20 @@ class Search:
     ----------
     head : Head
         Fitted on all training images at the best point.
+    normalize : str
+        The scaling of the features; see `bottleneck.heads.table.scalings`.
     params : dict of str to float
         The best point.
     points : tuple of dict, length g
-        Those that were tried, simplest first.
+        Those that were tried with this scaling, simplest first.
+    scalings : dict of str to float
+        Those that were tried, with the best balanced accuracy of each.
     fold_accuracy : ndarray of float64, shape (g, folds)
         Of fewer than 1,000 rows the folds of several divisions, up to five.
     fold_balanced : ndarray of float64, shape (g, folds)
-        Balanced accuracies: the mean recall of the classes. By them the point is chosen.
+        Balanced accuracies: the mean recall of the classes.
+    losses : ndarray of float64, shape (g,)
+        Calibrated log-loss.
     divided : int
         F, the folds of one division.
     searched : int
@@ -60,10 +67,13 @@ class Search:
     """
 
     head: Head
+    normalize: Normalize
     params: Params
     points: tuple[Params, ...]
+    scalings: dict[str, float]
     fold_accuracy: NDArray[np.float64]
     fold_balanced: NDArray[np.float64]
+    losses: NDArray[np.float64]
     divided: int
     searched: int
     rows: NDArray[np.intp]
@@ -107,7 +117,8 @@ def search(
     groups: Sequence[str | None] | None = None,
     grid: Sequence[float] | None = None,
     folds: int = 5,
-    normalize: Normalize = "standard",
+    normalize: NormalizeOption = "auto",
+    rule: str = DEFAULT,
     balanced: bool = False,
     full: bool = False,
     seed: int = 0,
@@ -129,7 +140,10 @@ def search(
     folds : int
         At most; fewer where no class has that many images.
     normalize : str
-        See `bottleneck.heads.table.scalings`.
+        See `bottleneck.heads.table.scalings`; ``auto`` is ``shrunk``, unless ``standard`` is better by more than
+        chance.
+    rule : str
+        Of `bottleneck.heads.selecting.RULES`: which point is chosen.
     balanced : bool
         Whether each class weighs as much, however many images it has.
     full : bool
@@ -152,69 +166,120 @@ def search(
         raise HeadError(f"expected at least two classes to train on, found {classes.tolist()}")
     table = Held(features) if isinstance(features, np.ndarray) else features
     n, d = table.shape
+    first, *others = _AUTO if normalize == "auto" else (normalize,)
+    seeds = [next_seed(seed, number) for number in range(_repeats(n))]
+    plan = _Plan([divide(codes, groups, folds, one) for one in seeds], grid, full=full, grouped=any(groups or ()))
     with one_core_a_product() as cores, _as_sentence(family.name):
         whole = Task(
             table=table,
             codes=codes,
             count=len(classes),
-            folds=divide(codes, groups, folds, seed),
-            normalize=normalize,
+            folds=plan.divisions[0],
+            normalize=first,
             balanced=balanced,
             seed=seed,
             arrays=Arrays(device, cores if n * d >= _FOR_ONE_CORE else 1),
         )
-        return _search(
-            whole, family, groups, grid, folds, full=full, classes=tuple(classes.tolist()), fingerprint=fingerprint
-        )
+        trials = [_tried(whole, unless_constant(family, whole), plan)]
+        for other in () if isinstance(trials[0].family, Prior) else others:
+            trials[-1].forget()
+            with suppress(HeadError, np.linalg.LinAlgError):  # as of features that only the first can scale
+                trials.append(_tried(replace(whole, normalize=other), family, plan))
+        return _searched(trials, plan, rule, classes=tuple(classes.tolist()), fingerprint=fingerprint)
 
 
-def _search(
-    whole: Task,
-    family: Family,
-    groups: Sequence[str | None] | None,
-    grid: Sequence[float] | None,
-    folds: int,
-    *,
-    full: bool,
-    classes: tuple[str, ...],
-    fingerprint: str,
-) -> Search:
-    """Search on the task that `search` was asked for."""
-    codes, seed = whole.codes, whole.seed
-    task = _by_fold(whole if full else _fewer(whole))
-    family = unless_constant(family, whole)
+@dataclass(frozen=True)
+class _Plan:
+    """What is searched.
+
+    Parameters
+    ----------
+    divisions : list of Folds
+        Of all rows. Few are divided several times, so that luck has less to say.
+    grid : sequence of float, optional
+    full : bool
+    grouped : bool
+        Whether any image is of a group.
+    """
+
+    divisions: list[Folds]
+    grid: Sequence[float] | None
+    full: bool
+    grouped: bool
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One scaling: the points that were tried with it, and how well heads do at each.
+
+    Parameters
+    ----------
+    whole, task : Task
+        Of all rows, and of those that were searched on.
+    family : Family
+    points : tuple of dict
+    divisions : list of (Task, Validation)
+    found : Performance
+    """
+
+    whole: Task
+    task: Task
+    family: Family
+    points: tuple[Params, ...]
+    divisions: list[Division]
+    found: Performance
+
+    def forget(self) -> None:
+        """Give up the scaled features, which can be computed again: another scaling needs the room."""
+        for task in (self.whole, *(task for task, _ in self.divisions)):
+            task.forget()
+
+
+def _tried(whole: Task, family: Family, plan: _Plan) -> _Trial:
+    """Cross-validate the family at each point with the task's scaling."""
+    task = _by_fold(whole if plan.full else _fewer(whole))
     if not isinstance(family, Prior):
         task.refuse_huge()
-    points = _points(family, task, grid, full=full)
-    validation = family.cross_validate(task, points)
-    divisions = [(task, validation)]
-    for number in range(1, _repeats(len(codes))):  # few images: folds of another division, so that luck has less to say
-        other = task.divided(divide(codes, groups, folds, next_seed(seed, number)).of(task.origin))
-        divisions.append((other, family.cross_validate(other, points)))
-    tables = [_accuracies(*division, len(points)) for division in divisions]
-    accuracy, balanced_accuracy = (np.concatenate(kind, axis=1) for kind in zip(*tables, strict=True))
-    best = one_standard_error(balanced_accuracy, repeats=len(tables))
-    rows, scores = _scores(task, validation, best)
-    fitted = family.fit(whole, points[best], validation)
-    head = fitted.head(family.name, classes, whole.scaling, fingerprint)
-    probabilities = softmax(scores)
+    points = _points(family, task, plan.grid, full=plan.full)
+    tasks = [task, *(task.divided(folds.of(task.origin)) for folds in plan.divisions[1:])]
+    divisions = [(one, family.cross_validate(one, points)) for one in tasks]
+    return _Trial(whole, task, family, points, divisions, performance(divisions, len(points)))
+
+
+def _searched(
+    trials: Sequence[_Trial], plan: _Plan, rule: str, *, classes: tuple[str, ...], fingerprint: str
+) -> Search:
+    """Choose a scaling and a point, and fit on all rows."""
+    chosen = trials[0]
+    for trial in trials[1:]:
+        if trial.found.beats(chosen.found, len(trial.task.codes)):
+            chosen = trial
+    task, family, found = chosen.task, chosen.family, chosen.found
+    best = select(found, rule)
+    fitted = family.fit(chosen.whole, chosen.points[best], chosen.divisions[0][1])
+    head = fitted.head(family.name, classes, chosen.whole.scaling, fingerprint)
+    scored = [OutOfFold.of(*division, slice(best, best + 1)) for division in chosen.divisions]
+    rows, folds = scored[0].rows, task.folds.tested[scored[0].rows]
+    probabilities = softmax(scored[0].scores[0])
     if not isinstance(family, Prior):
-        factor, probabilities = _calibrate(task, rows, scores)
-        ratio = float(validation.sizes[best]) / fitted.size if fitted.size else 0.0
-        known = ~task.constant_folds[task.folds.tested[rows]]
-        head = calibrated(head, task, rows[known], scores[known], factor=factor, ratio=ratio)
+        factor, probabilities = cross_calibrated(task, scored)
+        known = scored[0].known
+        head = calibrated(head, task, rows[known], scored[0].scores[0][known], factor=factor)
     return Search(
         head=head,
-        params=points[best],
-        points=points,
-        fold_accuracy=accuracy,
-        fold_balanced=balanced_accuracy,
+        normalize=task.normalize,
+        params=chosen.points[best],
+        points=chosen.points,
+        scalings={trial.task.normalize: trial.found.best_balanced for trial in trials},
+        fold_accuracy=found.accuracy,
+        fold_balanced=found.balanced,
+        losses=found.losses,
         divided=len(task.folds),
         searched=len(task.codes),
         rows=task.origin[rows],
         probabilities=probabilities,
-        folds=task.folds.tested[rows],
-        facts=family.path_facts(task, points) if groups is None or not any(groups) else {},
+        folds=folds,
+        facts={} if plan.grouped else family.path_facts(task, chosen.points),
     )
 
 
@@ -227,27 +292,6 @@ def _as_sentence(name: str) -> Iterator[None]:
         raise HeadError(
             f"the equations of {name} cannot be solved ({error}): take a smaller C, or normalize the features"
         ) from error
-
-
-def one_standard_error(fold_accuracy: NDArray[np.float64], *, repeats: int = 1) -> int:
-    """Return the row of the simplest point that is within one standard error of the best.
-
-    Accuracies of neighbouring C are often equal up to noise; of those that are, the most regularised generalises best.
-    The rule is that of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3. It is used on
-    balanced accuracy (mean recall of the classes): by plain accuracy a head that always says the largest class would
-    do.
-
-    Parameters
-    ----------
-    fold_accuracy : ndarray of float64, shape (g, folds)
-        Rows from the simplest point on.
-    repeats : int
-        How many divisions the folds are of. They see the same images again, so the error is that of one division.
-    """
-    mean, folds = fold_accuracy.mean(axis=1), fold_accuracy.shape[1]
-    best = int(mean.argmax())
-    error = fold_accuracy[best].std(ddof=1) / np.sqrt(folds / repeats) if folds > 1 else 0.0
-    return int(np.flatnonzero(mean >= mean[best] - error - 1e-12)[0])
 
 
 def next_seed(seed: int, division: int) -> int:
@@ -312,46 +356,3 @@ def _by_fold(task: Task) -> Task:
         folds=folds,
         origin=task.origin[order],
     )
-
-
-def _accuracies(task: Task, validation: Validation, points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the accuracy, and the mean recall of the classes that a fold tests, ``(g, F)``."""
-    folds, count = len(task.folds), task.count
-    right_of, rows_of = np.zeros((points, folds * count)), np.zeros(folds * count)
-    for rows, scores in known_blocks(task, validation):
-        cell = task.folds.tested[rows] * count + task.codes[rows]
-        rows_of += np.bincount(cell, minlength=folds * count)
-        right = scores.argmax(axis=2) == task.codes[rows]
-        for point in range(points):
-            right_of[point] += np.bincount(cell, right[point], folds * count)
-    hits, tested = right_of.reshape(points, folds, count), rows_of.reshape(folds, count)
-    recall = hits / np.maximum(tested, 1)
-    return hits.sum(axis=2) / tested.sum(axis=1), recall.sum(axis=2) / (tested > 0).sum(axis=1)
-
-
-def _scores(task: Task, validation: Validation, best: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return some tested rows and their scores ``(m, k)`` at the best point."""
-    tested = np.flatnonzero(task.folds.tested >= 0)
-    wanted = np.zeros(len(task.codes), bool)
-    wanted[tested[:: -(-len(tested) // _SCORED_ROWS)]] = True
-    found = [(rows[wanted[rows]], scores[best][wanted[rows]]) for rows, scores in known_blocks(task, validation)]
-    rows = np.concatenate([rows for rows, _ in found])
-    order = np.argsort(rows)
-    return rows[order], np.concatenate([scores for _, scores in found]).astype(np.float64)[order]
-
-
-def _calibrate(task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Return the factor of the scores, and the probabilities of each row by the factor of the other folds.
-
-    Scores of constant folds are logarithms of probabilities already.
-    """
-    codes, fold = task.codes[rows], task.folds.tested[rows]
-    weights = 1 / np.bincount(codes, minlength=task.count)[codes] if task.balanced else np.ones(len(codes))
-    known = ~task.constant_folds[fold]
-    probabilities = softmax(scores)
-    for number in np.flatnonzero(~task.constant_folds):
-        own, others = fold == number, known & (fold != number)
-        others = others if others.any() else known
-        factor = calibrate(scores[others], codes[others], weights=weights[others])
-        probabilities[own] = softmax(factor * scores[own])
-    return calibrate(scores[known], codes[known], weights=weights[known]), probabilities

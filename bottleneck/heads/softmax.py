@@ -88,7 +88,7 @@ class _Learner:
         rows = np.maximum(task.weights.sum(axis=0, dtype=np.float64), 1e-30)
         decay = 1 / (np.array(Cs)[:, None] * rows * d)
         shift = gain = None
-        if task.normalize == "standard" and len(task.folds) > 1:
+        if task.by_rows and len(task.folds) > 1:
             shift, gain = (arrays.put(one[:, None]) for one in relative(task.scaling, task.fold_scalings))
         return cls(
             arrays=arrays,

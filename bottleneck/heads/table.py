@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 
 Features = NDArray[np.float32]  # (n, d)
-Normalize = Literal["standard", "l2", "none"]
-NORMALIZE: tuple[Normalize, ...] = ("standard", "l2", "none")
+Normalize = Literal["shrunk", "global", "standard", "l2", "none"]
+NormalizeOption = Literal["auto", "shrunk", "global", "standard", "l2", "none"]
+NORMALIZE: tuple[Normalize, ...] = ("shrunk", "global", "standard", "l2", "none")
+OWN_VARIANCE = {"shrunk": 0.5, "global": 0.0, "standard": 1.0}  # the part of it in the square of a feature's scale
 
 _CELLS = 4 << 20  # numbers of a block
 _ROUNDING = 1e-10  # of a difference of sums of squares
@@ -228,8 +230,10 @@ def scalings(
     trained : ndarray of bool, shape (n, F)
         Whether a row is trained on in a fold.
     normalize : str
-        ``standard``: mean and standard deviation by these rows. ``l2``: rows get the length sqrt(d), so that their
-        features have a mean square of 1 and the same C fits as of standardised ones. ``none``: as they are.
+        By these rows each feature gets the mean 0 and is divided by a scale. ``standard``: by its standard deviation.
+        ``global``: by the root of the mean variance of all features, one number. ``shrunk``: by the root of the mean of
+        both variances, so that a feature that hardly varies is not blown up to the size of the others. ``l2``: rows get
+        the length sqrt(d), so that their features have a mean square of 1 and the same C fits. ``none``: as they are.
     weights : ndarray of float64, shape (n,), optional
         How often each row counts.
 
@@ -248,8 +252,9 @@ def scalings(
     patterns, part = np.unique(trained, axis=0, return_inverse=True)
     unit = normalize == "l2"
     sums = _Sums.of(table, part.ravel(), len(patterns), weights, unit=unit)
-    found = [sums.scaling(parts) for parts in (np.ones(len(patterns), bool), *patterns.T)]
-    if normalize == "standard":
+    own = OWN_VARIANCE.get(normalize, 1.0)
+    found = [sums.scaling(parts, own) for parts in (np.ones(len(patterns), bool), *patterns.T)]
+    if normalize in OWN_VARIANCE:
         return found
     mean, scale = np.zeros(d, np.float32), np.full(d, 1 / np.sqrt(d) if unit else 1, np.float32)
     return [replace(one, mean=mean, scale=scale, unit=unit) for one in found]
@@ -289,14 +294,24 @@ class _Sums:
                 found.second[number] += square.sum(axis=0) if weights is None else often @ square
         return found
 
-    def scaling(self, parts: NDArray[np.bool_]) -> Scaling:
-        """Return the scaling by the rows of some parts; where all values are equal, the scale is 1."""
+    def scaling(self, parts: NDArray[np.bool_], own: float) -> Scaling:
+        """Return the scaling by the rows of some parts.
+
+        Parameters
+        ----------
+        parts : ndarray of bool, shape (parts,)
+        own : float
+            The part of a feature's own variance in the square of its scale; the rest is the mean variance of all.
+        """
         n = float(self.counts[parts].sum()) or 1.0
         mean, square = self.first[parts].sum(axis=0) / n, self.second[parts].sum(axis=0) / n
-        spread = square - mean**2
-        spread[spread < _ROUNDING * square] = 0  # a feature that is constant in these rows, and not in all
-        scale = np.sqrt(spread)
+        variance = square - mean**2
+        variance[variance < _ROUNDING * square] = 0  # a feature that is constant in these rows, and not in all
+        deviation = np.sqrt(variance)
         mean += self.pivot
-        constant = scale < _CONSTANT * np.maximum(np.abs(mean), _CONSTANT)
-        scale[constant] = np.maximum(1.0, scale[constant] / _CONSTANT)  # of huge values their rounding is large, too
+        constant = deviation < _CONSTANT * np.maximum(np.abs(mean), _CONSTANT)
+        variance[constant] = 0  # what is left is rounding
+        scale = np.sqrt(own * variance + (1 - own) * variance.mean())
+        scale[scale == 0] = 1
+        scale[constant] = np.maximum(scale[constant], deviation[constant] / _CONSTANT)  # of huge values it is large
         return Scaling(mean=mean.astype(np.float32), scale=scale.astype(np.float32), constant=constant)

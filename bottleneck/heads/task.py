@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.folds import Codes, Folds, everything
-from bottleneck.heads.table import Held, Normalize, Scaling, Table, mean, scaled, scalings
+from bottleneck.heads.table import OWN_VARIANCE, Held, Normalize, Scaling, Table, mean, scaled, scalings
 
 _LARGEST = 1e15  # of what is squared and summed in float32
+_COSTLY = ("scaled", "centre", "centred")  # what is computed of all features
 _FARTHEST = 1e35  # of what is subtracted, and multiplied by weights
 
 
@@ -52,7 +53,7 @@ class Task:
     codes: Codes
     count: int
     folds: Folds
-    normalize: Normalize = "standard"
+    normalize: Normalize = "shrunk"
     balanced: bool = False
     class_weights: NDArray[np.float64] | None = None
     row_weights: NDArray[np.float64] | None = None
@@ -64,6 +65,11 @@ class Task:
     def __post_init__(self) -> None:
         if not len(self.origin):
             object.__setattr__(self, "origin", np.arange(len(self.codes)))
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether the scaling is found by the rows, and so differs between folds."""
+        return self.normalize in OWN_VARIANCE
 
     @cached_property
     def _scalings(self) -> list[Scaling]:
@@ -144,11 +150,16 @@ class Task:
         if not isinstance(self.table, Held):
             return  # as features are stored, in float16, they cannot be
         largest = float(np.abs(self.table.features).max(initial=0))
-        if self.normalize == "standard" and largest > _FARTHEST:
+        if self.by_rows and largest > _FARTHEST:
             raise HeadError(f"expected features up to {_FARTHEST:g}, got {largest:g}: check the model and its weights")
         largest = float(np.abs(cast(Held, self.scaled).features).max(initial=0))
         if largest > _LARGEST:
             raise HeadError(f"expected features up to {_LARGEST:g}, got {largest:g}: normalize them, as by 'standard'")
+
+    def forget(self) -> None:
+        """Give up the scaled features; they are computed again where they are needed."""
+        for name in _COSTLY:
+            self.__dict__.pop(name, None)
 
     def divided(self, folds: Folds) -> "Task":
         """Return the same task on other folds."""
@@ -164,4 +175,4 @@ class Task:
 
     def _kept(self) -> dict[str, Any]:
         """Return what is costly, and does not depend on the folds."""
-        return {name: self.__dict__[name] for name in ("scaled", "centre", "centred") if name in self.__dict__}
+        return {name: self.__dict__[name] for name in _COSTLY if name in self.__dict__}

@@ -37,7 +37,7 @@ def logits(layer, x):
 
 
 @pytest.mark.parametrize("family", ["logistic", "softmax", "svm", "ridge", "centroid"])
-@pytest.mark.parametrize("normalize", ["standard", "none"])
+@pytest.mark.parametrize("normalize", ["shrunk", "global", "standard", "none"])
 def test_the_layer_says_what_the_head_says(family, normalize):
     x, head = fitted(family, normalize=normalize)
     layer = folded(head)
@@ -132,7 +132,7 @@ def test_no_images_agree():
         ({"kind": "finetune"}, "fine-tuned already: extract with --weights"),
         ({"head": "svm", "params": {"kernel": "rbf"}}, "a head with an rbf kernel is no linear layer: fit another"),
         ({"head": "knn", "params": {"k": 3}}, "a knn head is no linear layer: fit another, with --head logistic"),
-        ({"normalize": "l2"}, "fit with --normalize standard"),
+        ({"normalize": "l2"}, "fit with --normalize auto"),
         ({"spec": {"flip": True}}, "extract without --flip"),
     ],
 )

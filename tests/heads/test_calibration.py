@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bottleneck.heads.calibration import calibrate
+from bottleneck.heads.calibration import calibrate, calibrated_loss
 from bottleneck.heads.head import softmax
 
 
@@ -23,14 +23,37 @@ def test_scores_of_another_scale_have_another_calibrate():
     assert calibrate(scores * 1000, codes) == pytest.approx(calibrate(scores, codes) / 1000, rel=1e-4)
 
 
-def test_the_mean_confidence_is_the_accuracy():
+def test_the_factor_is_the_most_likely_one_of_the_images_and_one_more():
     random = np.random.default_rng(0)
     scores = random.normal(size=(300, 3))
     codes = (softmax(2 * scores).cumsum(axis=1) > random.random((300, 1))).argmax(axis=1)
-    right = int((scores.argmax(axis=1) == codes).sum())
 
-    confidence = softmax(calibrate(scores, codes) * scores).max(axis=1).mean()
-    assert confidence == pytest.approx((right + 1 / 3) / 301, rel=1e-6)  # one more could be any class
+    def loss(factor):
+        logs = np.log(softmax(factor * scores))
+        of_all = factor * scores.mean(axis=1) - np.log(np.exp(factor * scores).sum(axis=1))  # of any class
+        return -(300 * logs[np.arange(300), codes].mean() + of_all.mean()) / 301
+
+    factors = np.linspace(1, 3, 2001)
+    assert calibrate(scores, codes) == pytest.approx(factors[np.argmin([loss(one) for one in factors])], abs=1e-3)
+
+
+def test_images_that_two_divisions_have_tested_count_once():
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(12, 3))
+    codes = (softmax(2 * scores).cumsum(axis=1) > random.random((12, 1))).argmax(axis=1)
+
+    twice = calibrate(np.tile(scores, (2, 1)), np.tile(codes, 2), divisions=2)
+    assert twice == pytest.approx(calibrate(scores, codes), rel=1e-6)
+
+
+def test_the_loss_is_that_of_the_calibrated_scores_whatever_their_scale():
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(500, 3))
+    codes = (softmax(scores).cumsum(axis=1) > random.random((500, 1))).argmax(axis=1)
+    own = softmax(calibrate(scores, codes) * scores)[np.arange(500), codes]
+
+    assert calibrated_loss(scores, codes) == pytest.approx(-np.log(own).mean())
+    assert calibrated_loss(1000 * scores, codes) == pytest.approx(-np.log(own).mean())
 
 
 @pytest.mark.parametrize("classes", [2, 5])

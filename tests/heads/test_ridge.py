@@ -31,12 +31,13 @@ def task(x: np.ndarray, codes: np.ndarray, trained: np.ndarray | None = None, **
 
 @pytest.mark.parametrize("shape", [(60, 10), (20, 50)], ids=["more rows", "more features"])
 @pytest.mark.parametrize("balanced", [False, True])
-def test_each_fold_is_scikit_learns(shape, balanced):
+@pytest.mark.parametrize("normalize", ["shrunk", "global", "standard", "l2"])
+def test_each_fold_is_scikit_learns(shape, balanced, normalize):
     x, codes = rows(*shape)
     trained = np.random.default_rng(1).random((len(x), 2)) > 0.3
-    found = family("ridge").paths(task(x, codes, trained, balanced=balanced), CS, exact=True)
+    found = family("ridge").paths(task(x, codes, trained, balanced=balanced, normalize=normalize), CS, exact=True)
 
-    for fold, scaling in enumerate(scalings(Held(x), trained, "standard")[1:]):
+    for fold, scaling in enumerate(scalings(Held(x), trained, normalize)[1:]):
         own = trained[:, fold]
         for C, theta in zip(CS, found[:, fold], strict=True):
             weighting = "balanced" if balanced else None

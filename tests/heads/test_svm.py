@@ -34,13 +34,14 @@ def objective(x: np.ndarray, sign: np.ndarray, strength: np.ndarray, theta: np.n
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_each_fold_reaches_liblinears_objective_at_every_C(balanced):
+@pytest.mark.parametrize("normalize", ["shrunk", "standard"])
+def test_each_fold_reaches_liblinears_objective_at_every_C(balanced, normalize):
     x, codes = rows()
     trained = np.random.default_rng(1).random((N, 2)) > 0.3
-    given = task(trained, balanced=balanced)
+    given = task(trained, balanced=balanced, normalize=normalize)
     found = family("svm").paths(given, CS, exact=True)
 
-    for fold, scaling in enumerate(scalings(Held(x), trained, "standard")[1:]):
+    for fold, scaling in enumerate(scalings(Held(x), trained, normalize)[1:]):
         own = trained[:, fold]
         scaled, weights = scaling(x[own]).astype(np.float64), given.weights[own, fold].astype(np.float64)
         for number, C in enumerate(CS):

@@ -164,3 +164,38 @@ def test_a_feature_that_is_constant_in_a_fold_alone_has_scale_one_there():
     assert constant.scale.tolist() == [1] * 50
     np.testing.assert_allclose(constant.mean, 0, atol=1e-6)
     np.testing.assert_allclose(other.scale, x[30:].std(axis=0), rtol=1e-4)
+
+
+def test_each_scaling_divides_by_what_it_says():
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32) * np.array([1, 2, 3, 1e-3], np.float32)
+    variance = x.astype(np.float64).var(axis=0)
+    trained = np.ones((50, 1), bool)
+    found = {name: scalings(Held(x), trained, name)[0] for name in ("standard", "shrunk", "global")}
+
+    np.testing.assert_allclose(found["standard"].scale, np.sqrt(variance), rtol=1e-5)
+    np.testing.assert_allclose(found["global"].scale, [np.sqrt(variance.mean())] * 4, rtol=1e-5)
+    np.testing.assert_allclose(found["shrunk"].scale, np.sqrt(variance / 2 + variance.mean() / 2), rtol=1e-5)
+    for scaling in found.values():
+        np.testing.assert_allclose(scaling.mean, x.mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("normalize", ["shrunk", "global"])
+def test_a_feature_that_hardly_varies_is_not_blown_up(normalize):
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    x[:, 0] *= 1e-4
+    scaled = scalings(Held(x), np.ones((50, 1), bool), normalize)[0](x)
+
+    assert np.abs(scaled[:, 0]).max() < 1e-3
+    assert scaled[:, 1:].std() > 0.5
+
+
+@pytest.mark.parametrize("normalize", ["shrunk", "global"])
+def test_a_huge_constant_feature_changes_no_scale_of_others(normalize):
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    x[:, 3] = 1e20 * (1 + 1e-7 * np.sign(x[:, 3]))  # constant but for rounding
+    trained = np.ones((50, 1), bool)
+    scaled = scalings(Held(x), trained, normalize)[0]
+    without = scalings(Held(x[:, :3]), trained, normalize)[0]
+
+    np.testing.assert_allclose(scaled.scale[:3], without.scale * np.sqrt([0.875] * 3), rtol=0.2)
+    assert np.abs(scaled(x)[:, 3]).max() < 10
