@@ -260,6 +260,7 @@ _PARTS = (
     _Part(("metrics", "classes"), "evaluated_classes.csv", _names_table, _names),
     _Part(("metrics", "per_class"), "per_class.csv", _per_class_table, _per_class),
     _Part(("metrics", "confusion"), _CONFUSION, _confusion_table, _confusion),
+    _Part(("search", "cv", "per_class"), "cv_per_class.csv", _per_class_table, _per_class),
     _Part(("dataset", "labels"), "labels.csv", _counts_table, _counts),
     _Part(("failures",), "failures.csv", _failures_table, _failures),
     _Part(("leaks",), "leaks.json", lambda leaks, _: json.dumps(leaks).encode(), _leaks),

@@ -219,7 +219,7 @@ def _entries(sources: Sequence[Source], setting: _Setting, progress: Progress | 
             else:
                 row = _row(source, head, trained, len(train) + len(test))
                 if (score := score_on_tuned(source.store, setting.usable, row.cv_accuracy)) is not None:
-                    row = replace(row, cv_accuracy=score)
+                    row = replace(row, cv_accuracy=score, cv_ci95=None)
                 yield _Entry(row, trained.right, trained.head.classes, trained, source.store)
             done += 1
             if progress:
@@ -231,6 +231,7 @@ def _row(source: Source, head: str, trained: Trained, images: int) -> Row:
         head=head,
         params=trained.search.params,
         cv_accuracy=trained.search.accuracy,
+        cv_ci95=trained.cv_ci95,
         cv_spread=trained.search.spread,
         fit_seconds=trained.seconds,
         **_measured(source, trained.metrics, images),
@@ -249,6 +250,7 @@ def _tuned(source: Source, run: Run, test: Part, setting: _Setting, images: int)
         head=run.recorded("head"),
         params=run.recorded("params"),
         cv_accuracy=run.score,
+        cv_ci95=None,
         cv_spread=None,
         fit_seconds=run.recorded("seconds"),
         **_measured(source, scored.metrics, images),

@@ -189,6 +189,7 @@ def fit(
         "heldout": split_held,
         "n_train": len(train),
         "n_heldout": len(test),
+        "headline": trained.headline,
         "metrics": trained.metrics,
         "dataset": dataset_card(dataset, usable),
         "leaks": leaks.card(near),

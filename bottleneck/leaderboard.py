@@ -23,6 +23,9 @@ class Row:
         What was chosen.
     cv_accuracy : float
         Mean over the folds; of a fine-tuned network `bottleneck.runs.Run.score`.
+    cv_ci95 : tuple of float, or None
+        See `bottleneck.evaluation.stats.cross_validated_interval`; None of a fine-tuned network, and of a head on the
+        features of one, whose folds have seen the labels.
     cv_spread : float or None
         Standard deviation over the folds; None of a fine-tuned network.
     accuracy, balanced_accuracy, log_loss, ece : float
@@ -50,6 +53,7 @@ class Row:
     head: str
     params: dict[str, Any]
     cv_accuracy: float
+    cv_ci95: tuple[float, float] | None
     cv_spread: float | None
     accuracy: float
     accuracy_ci95: tuple[float, float]
@@ -75,7 +79,8 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return {**asdict(self), "accuracy_ci95": list(self.accuracy_ci95), "significant": self.significant}
+        intervals = {"cv_ci95": self.cv_ci95 and list(self.cv_ci95), "accuracy_ci95": list(self.accuracy_ci95)}
+        return {**asdict(self), **intervals, "significant": self.significant}
 
 
 @dataclass(frozen=True, kw_only=True)

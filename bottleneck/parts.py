@@ -164,9 +164,9 @@ def _problems(train: Part, test: Part, split: str) -> Iterator[str]:
         yield f"only one training image of {examples(single)}: {_it(single)} cannot be cross-validated"
     if missing and len(tested) == 1:
         more = f"give {split} images of more classes" if None not in test.dataset.given_splits else "--split 60/0/40"
-        yield f"the {split} images are all of {examples(tested)}: the scores compare no classes; {more} may help"
+        yield f"the {split} images are all of {examples(tested)}: held-out scores compare no classes; {more} may help"
     elif missing:
-        yield f"no {split} image of {examples(missing)}: the scores say nothing about {_it(missing, 'it', 'them')}"
+        yield f"no {split} image of {examples(missing)}: held-out scores say nothing about {_it(missing, 'it', 'them')}"
     if unknown:
         its = _it(unknown, "its", "their")
         yield f"no training image of {examples(unknown)}: {its} {split} images cannot be right"

@@ -21,6 +21,7 @@ class _Params(TypedDict, total=False):
 
 class _Search(TypedDict, total=False):
     cv_accuracy: Finite
+    cv_ci95: tuple[Finite, Finite]
     cv_spread: Finite
     cv_balanced_accuracy: Finite
     folds: Whole
@@ -109,6 +110,7 @@ _Told = TypedDict(
         "heldout": Literal["val", "test"],
         "n_train": Whole,
         "n_heldout": Whole,
+        "headline": Literal["cross-validation", "held-out"],
         "from": _From,
         "validation": _Validation,
         "own_weights": bool,

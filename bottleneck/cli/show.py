@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers woul
 _FAILURES = 3  # paths that are shown of each reason
 CONFUSION_CLASSES = 12
 _CLASSES = 8
+_LEAST = 2  # held-out images of a class of which figures are shown
+_WIDE = 0.3  # of an interval that says little
 
 
 def failures_list(failures: Sequence[Failure], table: Path | None = None) -> None:
@@ -88,8 +90,7 @@ def columns_line(columns: Columns) -> None:
 
 def run_report(run: Run) -> None:
     """Say what was trained and how well it does."""
-    card, metrics = run.card, run.metrics
-    low, high = metrics["accuracy_ci95"]
+    card = run.card
     counts = run.part("dataset", "labels")
     labels = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:_CLASSES])
     more = len(counts) - _CLASSES
@@ -98,37 +99,111 @@ def run_report(run: Run) -> None:
     columns_line(Columns.from_json(card["dataset"].get("columns", {})))
     show(
         f"{card['head']} on {run.features}: {counted(card['n_train'], 'training image')}, "
-        f"{params_text(card['params'])} by {card['search']['folds']}-fold cross-validation "
-        f"({run.cv_accuracy:.1%} ± {card['search']['cv_spread']:.1%}, "
-        f"balanced {card['search']['cv_balanced_accuracy']:.1%})"
+        f"{params_text(card['params'])} by {card['search']['folds']}-fold cross-validation{_repeated(card['search'])}"
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
     if aside:
         kept = f"{counted(aside, 'val image')} {'is' if aside == 1 else 'are'} kept aside (for fine-tuning, later)"
         say(f"{kept}; --split 80/0/20 would hold all out")
-    show("", classes_table(metrics))
-    if len(metrics["classes"]) <= CONFUSION_CLASSES:
-        show(confusion_table(metrics))
-    show(
-        f"accuracy {metrics['accuracy']:.1%} on {counted(card['n_heldout'], 'held-out image')} ({card['heldout']}), "
-        f"95 % interval {low:.1%} to {high:.1%}; balanced {metrics['balanced_accuracy']:.1%}, "
-        f"macro F1 {metrics['macro_f1']:.3f}"
-    )
-    top5 = "" if metrics["top5_accuracy"] is None else f", right among the first five {metrics['top5_accuracy']:.1%}"
-    show(
-        f"log-loss {metrics['log_loss']:.3f}, calibration error {metrics['ece']:.3f}{top5}; heads whose accuracies "
-        f"differ by less than {metrics['resolution']:.1%} are not told apart by them on "
-        f"{counted(card['n_heldout'], 'image')}"
-    )
-    said = guessed_classes(metrics)
-    several = sum(bool(row["n"]) for row in metrics["per_class"].values()) > 1
-    if len(said) == 1 and several:  # else it may well be right
-        weights = "" if card["class_weight"] == "balanced" else "--class-weight balanced, or "
-        say(f"it says {said[0]} of every held-out image: {weights}more images of the others may help")
+    _accuracy_report(run)
     if run.part("leaks")["near_threshold"] is None:
         say("near copies across the splits were not looked for: the features are read in pieces")
     failures_list(run.failures)
     show(f"{len(run.failures)} failed; {run.path} in {card['seconds']:.1f} s")
+
+
+def _accuracy_report(run: Run) -> None:
+    """Say how well a head does: by the held-out part, or where that is small by cross-validation, and how sure it is."""
+    card, held, folds = run.card, run.metrics, _out_of_fold(run)
+    by_folds = card["headline"] == "cross-validation"
+    if not by_folds:
+        show(f"cross-validated accuracy {_with_interval(folds)}; balanced {folds['balanced_accuracy']:.1%}")
+    few = "" if by_folds else f"some classes have fewer than {_LEAST} held-out images; "
+    if by_folds or any(row["n"] < _LEAST for row in held["per_class"].values()):
+        mean = f", mean of {card['search']['divisions']} divisions into folds" * (card["search"]["divisions"] > 1)
+        _tables(folds, f"{few}cross-validated predictions for {counted(folds['n'], 'training image')}{mean}:")
+    else:
+        _tables(held)
+    shown = folds if by_folds else held
+    how = f"by cross-validation on {counted(folds['n'], 'training image')}"
+    if not by_folds:
+        how = f"on {counted(held['n'], 'held-out image')} ({card['heldout']})"
+    show(
+        f"accuracy {_with_interval(shown, how)}; balanced {shown['balanced_accuracy']:.1%}, "
+        f"macro F1 {shown['macro_f1']:.3f}"
+    )
+    top5 = "" if shown["top5_accuracy"] is None else f", right among the first five {shown['top5_accuracy']:.1%}"
+    show(f"log-loss {shown['log_loss']:.3f}, calibration error {shown['ece']:.3f}{top5}")
+    if by_folds:
+        _small_part(held, card["heldout"])
+    _doubts(shown)
+    _one_answer(shown, card["class_weight"])
+
+
+def _with_interval(metrics: dict[str, Any], how: str = "") -> str:
+    low, high = metrics["accuracy_ci95"]
+    return f"{metrics['accuracy']:.1%}{how and ' '}{how}, 95 % interval {low:.1%} to {high:.1%}"
+
+
+def _repeated(search: dict[str, Any]) -> str:
+    return f", repeated {search['divisions']} times" if search["divisions"] > 1 else ""
+
+
+def _small_part(held: dict[str, Any], split: str) -> None:
+    """Say what a held-out part tells that is too small for more."""
+    low, high = held["accuracy_ci95"]
+    right = round(held["accuracy"] * held["n"])
+    show(
+        f"{counted(held['n'], 'held-out image')} ({split}), {right} right, can only tell that accuracy is between "
+        f"{low:.1%} and {high:.1%}"
+    )
+
+
+def _doubts(metrics: dict[str, Any]) -> None:
+    """Say where an interval is too wide for a statement."""
+    low, high = metrics["accuracy_ci95"]
+    counts = {name: row["n"] for name, row in metrics["per_class"].items()}
+    largest = max(counts, key=counts.__getitem__)
+    share = counts[largest] / sum(counts.values())
+    if share == 1:
+        show(f"only images of {largest} were tested: this does not say whether the head tells the classes apart")
+    elif low <= share:
+        show(
+            f"these images cannot tell the head from guessing: always saying {largest} would be right for {share:.1%} "
+            f"of them"
+        )
+    elif high - low > _WIDE:
+        show("these images give no more than a rough idea of the accuracy; four times as many halve the interval")
+
+
+def _one_answer(metrics: dict[str, Any], class_weight: str | None) -> None:
+    """Say if a head gives all images of several classes the same label."""
+    if "confusion" not in metrics:  # of many classes
+        return
+    said = guessed_classes(metrics)
+    several = sum(bool(row["n"]) for row in metrics["per_class"].values()) > 1
+    if len(said) == 1 and several:  # else it may well be right
+        weights = "" if class_weight == "balanced" else "--class-weight balanced, or "
+        say(f"it says {said[0]} of every image: {weights}more images of the others may help")
+
+
+def _out_of_fold(run: Run) -> dict[str, Any]:
+    """Return the metrics of the cross-validation, as those of the held-out part are."""
+    search, per_class = run.card["search"], run.part("search", "cv", "per_class")
+    return {
+        **search["cv"],
+        "accuracy": run.cv_accuracy,
+        "accuracy_ci95": search["cv_ci95"],
+        "balanced_accuracy": search["cv_balanced_accuracy"],
+        "classes": list(per_class),
+        "per_class": per_class,
+    }
+
+
+def _tables(metrics: dict[str, Any], heading: str = "") -> None:
+    show("", *([heading] if heading else []), classes_table(metrics))
+    if len(metrics["classes"]) <= CONFUSION_CLASSES:
+        show(confusion_table(metrics))
 
 
 def params_text(params: dict[str, Any]) -> str:
@@ -228,19 +303,20 @@ def prediction_lines(predictions: Predictions) -> Iterator[str]:
 
 def classes_table(metrics: dict[str, Any]) -> Table:
     """Return precision, recall and F1 of each class."""
-    table = Table("class", *right("images", "precision", "recall", "F1"))
+    table = Table("class", *right("images", "precision", "recall", "F1"), nothing=("·",))
     for name, row in metrics["per_class"].items():
-        table.add_row(name, str(row["n"]), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")))
+        cells = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
+        table.add_row(name, str(row["n"]), *(cells if row["n"] else "···"))
     return table
 
 
 def confusion_table(metrics: dict[str, Any]) -> Table:
-    """Return labels as rows, predictions as columns."""
+    """Return labels as rows, predictions as columns; counts are means where images were predicted several times."""
     classes, counts = metrics["classes"], metrics["confusion"]
     heading = "predictions for the images of each class:"
     table = Table("label \\ predicted", *right(*classes), nothing=("·",), heading=heading)
     for name, row in zip(classes, counts, strict=True):
-        table.add_row(name, *(str(count) if count else "·" for count in row))
+        table.add_row(name, *(f"{count:.1f}".removesuffix(".0") if count else "·" for count in row))
     return table
 
 

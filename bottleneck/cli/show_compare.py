@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from bottleneck.heads.curve import Curve
     from bottleneck.leaderboard import Comparison, Row
 
-_HEADER = ["model", "head", "cross-validated", "held-out", "95 % interval", "p", "", "extract s", "fit s", "MB"]
-_RIGHT = _HEADER[2:6] + _HEADER[7:]
+_HEADER = ["model", "head", "cross-validated", "held-out", "p", "", "extract s", "fit s", "MB"]
+_RIGHT = _HEADER[2:5] + _HEADER[6:]
+_COST = _HEADER[6:]
 
 
 def comparison_report(found: Comparison, options: Sequence[str]) -> None:
@@ -29,7 +30,10 @@ def comparison_report(found: Comparison, options: Sequence[str]) -> None:
         f"({found.heldout}), on which accuracies are known to ±{found.best.resolution:.1%}"
     )
     show("", _table(found))
-    show("best: by cross-validation. p: McNemar's test against it on the held-out images, by Holm's method")
+    show(
+        "in brackets: 95 % intervals. best: by cross-validation. p: McNemar's test against it on the held-out images, "
+        "by Holm's method"
+    )
     for remark in found.remarks:
         say(remark)
     if found.curve:
@@ -63,13 +67,11 @@ def comparison_text(found: Comparison, layout: str) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    low, high = row.accuracy_ci95
     return [
         row.model,
         row.head,
-        f"{row.cv_accuracy:.1%} ± {row.cv_spread:.1%}" if row.cv_spread is not None else f"{row.cv_accuracy:.1%}",
-        f"{row.accuracy:.1%}",
-        f"{low:.1%} to {high:.1%}",
+        _with_interval(row.cv_accuracy, row.cv_ci95),
+        _with_interval(row.accuracy, row.accuracy_ci95),
         "" if row.p_value is None else f"{row.p_value:.2g}",
         row.verdict,
         "cached" if row.extract_seconds is None else f"{row.extract_seconds:.1f}",
@@ -78,8 +80,16 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def _with_interval(accuracy: float, interval: tuple[float, float] | None) -> str:
+    """Return ``95.1% (92.3 to 97.0)``."""
+    if interval is None:
+        return f"{accuracy:.1%}"
+    low, high = interval
+    return f"{accuracy:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+
+
 def _table(found: Comparison) -> Table:
-    table = Table(*(Column(name, right=name in _RIGHT) for name in _HEADER))
+    table = Table(*(Column(name, right=name in _RIGHT, optional=name in _COST) for name in _HEADER))
     for row in found.rows:
         table.add_row(*_cells(row))
     return table
@@ -98,6 +108,7 @@ def _records(found: Comparison) -> list[dict[str, object]]:
     for row in found.rows:
         record = {**row.to_json(), "params": params_text(row.params)}
         record["ci95_low"], record["ci95_high"] = record.pop("accuracy_ci95")
+        record["cv_ci95_low"], record["cv_ci95_high"] = record.pop("cv_ci95") or (None, None)
         records.append(record)
     return records
 

@@ -86,6 +86,15 @@ def _losses(divisions: Sequence[Division], points: int) -> NDArray[np.float64]:
     return np.array([calibrated_loss(scores, codes, weights=weights, divisions=times) for scores in of_point])
 
 
+def guesses(divisions: Sequence[Division], point: int) -> NDArray[np.intp]:
+    """Return the class that each row got in each division at a point, ``(divisions, n)``; -1 if never tested."""
+    found = np.full((len(divisions), len(divisions[0][0].codes)), -1)
+    for own, (task, validation) in zip(found, divisions, strict=True):
+        for rows, scores in known_blocks(task, validation):
+            own[rows] = scores[point].argmax(axis=1)
+    return found
+
+
 def cross_calibrated(task: Task, scored: Sequence[OutOfFold]) -> tuple[float, NDArray[np.float64]]:
     """Return the factor of the scores, and the probabilities ``(m, k)`` of each row by the factor of other folds."""
     rows = np.concatenate([one.rows[one.known] for one in scored])

@@ -15,7 +15,7 @@ from bottleneck.heads.family import Family, Params
 from bottleneck.heads.folds import Folds, divide
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.learning import calibrated
-from bottleneck.heads.out_of_fold import Division, OutOfFold, cross_calibrated, performance
+from bottleneck.heads.out_of_fold import Division, OutOfFold, cross_calibrated, guesses, performance
 from bottleneck.heads.prior import Prior, unless_constant
 from bottleneck.heads.selecting import DEFAULT, Performance, select
 from bottleneck.heads.table import Features, Held, Normalize, NormalizeOption, Table
@@ -62,6 +62,10 @@ class Search:
         what the heads of the other folds, calibrated on the other folds, say of them.
     folds : ndarray of int, shape (m,)
         The fold of each.
+    tested_rows : ndarray of int, shape (t,)
+        All rows that were tested in a fold, and
+    guesses : ndarray of int, shape (divisions, t)
+        which class each got in each division from the heads of the other folds.
     facts : dict
         What else the family knows of the points: of ridge the accuracy by leaving one row out.
     """
@@ -79,6 +83,8 @@ class Search:
     rows: NDArray[np.intp]
     probabilities: NDArray[np.float64]
     folds: NDArray[np.intp]
+    tested_rows: NDArray[np.intp]
+    guesses: NDArray[np.intp]
     facts: dict[str, Any]
 
     def __repr__(self) -> str:
@@ -259,7 +265,7 @@ def _searched(
     fitted = family.fit(chosen.whole, chosen.points[best], chosen.divisions[0][1])
     head = fitted.head(family.name, classes, chosen.whole.scaling, fingerprint)
     scored = [OutOfFold.of(*division, slice(best, best + 1)) for division in chosen.divisions]
-    rows, folds = scored[0].rows, task.folds.tested[scored[0].rows]
+    rows, folds, tested = scored[0].rows, task.folds.tested[scored[0].rows], np.flatnonzero(task.folds.tested >= 0)
     probabilities = softmax(scored[0].scores[0])
     if not isinstance(family, Prior):
         factor, probabilities = cross_calibrated(task, scored)
@@ -279,6 +285,8 @@ def _searched(
         rows=task.origin[rows],
         probabilities=probabilities,
         folds=folds,
+        tested_rows=task.origin[tested],
+        guesses=guesses(chosen.divisions, best)[:, tested],
         facts={} if plan.grouped else family.path_facts(task, chosen.points),
     )
 

@@ -108,7 +108,7 @@ def test_advice_fits_a_part_of_one_class() -> None:
     rare("photos", 40, "train")
     run("extract", "photos")
     said = run("fit", "photos", "--class-weight", "balanced")
-    assert "the test images are all of common: the scores compare no classes; give test images of more classes" in said
+    assert "the test images are all of common: held-out scores compare no classes; give test images of more classes" in said
     assert "no test image of" not in said
     assert "it says" not in said
 
