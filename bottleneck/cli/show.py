@@ -113,7 +113,7 @@ def run_report(run: Run) -> None:
 
 
 def _accuracy_report(run: Run) -> None:
-    """Say how well a head does: by the held-out part, or where that is small by cross-validation, and how sure it is."""
+    """Say how well a head does, by the held-out part or, where that is small, by cross-validation; and how sure."""
     card, held, folds = run.card, run.metrics, _out_of_fold(run)
     by_folds = card["headline"] == "cross-validation"
     if not by_folds:
@@ -137,7 +137,7 @@ def _accuracy_report(run: Run) -> None:
     if by_folds:
         _small_part(held, card["heldout"])
     _doubts(shown)
-    _one_answer(shown, card["class_weight"])
+    _one_answer(shown, "training" if by_folds else "held-out", card["class_weight"])
 
 
 def _with_interval(metrics: dict[str, Any], how: str = "") -> str:
@@ -176,7 +176,7 @@ def _doubts(metrics: dict[str, Any]) -> None:
         show("these images give no more than a rough idea of the accuracy; four times as many halve the interval")
 
 
-def _one_answer(metrics: dict[str, Any], class_weight: str | None) -> None:
+def _one_answer(metrics: dict[str, Any], which: str, class_weight: str | None) -> None:
     """Say if a head gives all images of several classes the same label."""
     if "confusion" not in metrics:  # of many classes
         return
@@ -184,7 +184,7 @@ def _one_answer(metrics: dict[str, Any], class_weight: str | None) -> None:
     several = sum(bool(row["n"]) for row in metrics["per_class"].values()) > 1
     if len(said) == 1 and several:  # else it may well be right
         weights = "" if class_weight == "balanced" else "--class-weight balanced, or "
-        say(f"it says {said[0]} of every image: {weights}more images of the others may help")
+        say(f"it says {said[0]} of every {which} image: {weights}more images of the others may help")
 
 
 def _out_of_fold(run: Run) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 from fractions import Fraction
 from math import comb
 
+import numpy as np
 import pytest
 
-from bottleneck.evaluation.stats import holm, mcnemar, resolution, wilson_interval
+from bottleneck.evaluation.stats import cross_validated_interval, holm, mcnemar, resolution, wilson_interval
 
 
 def test_wilson_interval_is_that_of_the_textbook():
@@ -16,6 +17,60 @@ def test_wilson_interval_is_symmetric_and_stays_within_0_and_1():
     low, high = wilson_interval(20, 20)
     assert (1 - high, 1 - low) == pytest.approx(wilson_interval(0, 20))
     assert high == 1.0
+
+
+def test_images_of_no_group_count_each():
+    right = np.array([1.0] * 90 + [0.0] * 10)
+    alone = cross_validated_interval(0.9, right)
+    assert cross_validated_interval(0.9, right, [None] * 100) == alone
+    assert cross_validated_interval(0.9, right, [f"g{row}" for row in range(100)]) == alone
+
+
+def test_images_that_are_right_by_group_count_once_a_group():
+    right = np.repeat([1.0] * 45 + [0.0] * 5, 4)  # 50 groups of four copies
+    names = [f"g{row // 4}" for row in range(200)]
+    low, high = cross_validated_interval(0.9, right, names)
+    of_groups = cross_validated_interval(0.9, right[::4])
+    assert (low, high) == pytest.approx(of_groups, abs=0.006)
+    assert low < of_groups[0]  # few groups widen it a little more, by Student's t
+    assert high > of_groups[1]
+
+
+def test_groups_whose_images_are_not_alike_hardly_widen_an_interval():
+    right = np.tile([1.0] * 9 + [0.0], 40)
+    names = [f"g{row // 10}" for row in range(400)]  # of each one in ten is wrong
+    low, high = cross_validated_interval(0.9, right, names)
+    alone = cross_validated_interval(0.9, right)
+    assert high - low == pytest.approx(alone[1] - alone[0], rel=0.06)
+
+
+def test_groups_that_are_all_right_count_as_one_image_each():
+    low, high = cross_validated_interval(1.0, np.ones(60), [f"g{row // 3}" for row in range(60)])
+    assert high == 1
+    assert low == pytest.approx(cross_validated_interval(1.0, np.ones(20))[0], abs=0.03)
+
+
+def test_one_group_tells_nothing():
+    assert cross_validated_interval(0.8, np.array([1.0, 1, 1, 1, 0]), ["p"] * 5) == (0, 1)
+
+
+def test_an_unnamed_image_is_a_group_of_its_own():
+    right = np.array([1.0, 0, 1, 0, 1, 1])
+    names = ["a", "a", None, None, "b", "b"]
+    assert cross_validated_interval(4 / 6, right, names) == cross_validated_interval(4 / 6, right, list("aacdbb"))
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("groups", [12, 60])
+def test_the_interval_of_groups_covers_their_accuracy(alike, groups):
+    random, truth, covered, replicates = np.random.default_rng(5), 0.85, 0, 400
+    for _ in range(replicates):
+        codes = np.repeat(np.arange(groups), random.geometric(0.25, groups))
+        shared, own = random.random(groups)[codes] < truth, random.random(len(codes)) < truth
+        right = np.where(random.random(groups)[codes] < alike, shared, own).astype(float)
+        low, high = cross_validated_interval(float(right.mean()), right, [f"g{code}" for code in codes])
+        covered += low <= truth <= high
+    assert 0.91 <= covered / replicates <= 0.995
 
 
 def test_resolution_is_half_of_the_interval():

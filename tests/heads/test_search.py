@@ -118,6 +118,31 @@ def test_the_accuracy_is_the_mean_over_folds_at_the_chosen_C():
     assert row == near[found.losses[near].argmin()]
 
 
+def test_the_guesses_of_each_division_give_the_accuracy():
+    labels = [*"abc" * 20, "d"]  # the only row of a class is never tested
+    found = search(rows(labels, apart=0.5), labels, LOGISTIC)
+    codes = np.unique(labels, return_inverse=True)[1]
+
+    np.testing.assert_array_equal(found.tested_rows, np.arange(60))
+    assert found.guesses.shape == (5, 60)
+    right = found.guesses == codes[found.tested_rows]
+    assert found.accuracy == pytest.approx(right.mean())
+    assert 0.2 < found.accuracy < 0.95
+    np.testing.assert_allclose(right.mean(axis=1), found.chosen.reshape(5, 5).mean(axis=1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_guesses_are_those_of_the_probabilities_in_the_first_division(name, monkeypatch):
+    monkeypatch.setattr(module, "_LITTLE", 1)  # rows in the order of their folds
+    labels = list("abc" * 400)
+    found = search(rows(labels, apart=1.0), labels, family(name))
+    order = np.argsort(found.rows)
+
+    np.testing.assert_array_equal(np.sort(found.tested_rows), np.arange(1200))
+    guesses = found.guesses[0, np.argsort(found.tested_rows)]
+    np.testing.assert_array_equal(guesses, found.probabilities[order].argmax(axis=1))
+
+
 def test_few_images_are_divided_several_times_and_many_once(monkeypatch):
     seen = []
     monkeypatch.setattr(module, "divide", lambda *args: seen.append(args[3]) or divide(*args))

@@ -1,0 +1,149 @@
+"""How often the 95 % interval of a cross-validated accuracy holds the accuracy on new images.
+
+python benchmarks/bench_intervals.py --work DIR [--images FOLDER] [--replicates N] [--sets NAME,...] [--heads NAME,...]
+
+Each replicate draws a training set from one of the sets of `selection_sets`, searches a head on it as ``fit`` does, and
+compares the interval with the accuracy of that head on all other images of the set.
+
+The other images are few, too: of m of them the accuracy p' is off by an error of variance p' (1 - p') / m. So an
+interval [l, h] counts as right if p' is within sqrt(((h - l) / 2)^2 + 1.96^2 p' (1 - p') / m) of its middle: if the
+interval is right about its own error, that is so in 95 % of the replicates. Training and other images are parts of one
+finite set; of n and m images of n + m the difference of two means has the variance S^2 (1 / n + 1 / m) exactly, as of
+two independent samples (Cochran 1977, "Sampling techniques", section 2.9).
+
+Groups: each image that is drawn occurs up to five times, changed a little, as those of one patient do; the other images
+are changed as much.
+"""
+
+import argparse
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from selection_sets import NAMES, Features, draw, features
+
+from bottleneck.evaluation.stats import cross_validated_interval
+from bottleneck.heads.family import family
+from bottleneck.heads.search import Search, search
+
+SIZES = (20, 100, 400)  # images a class
+LEAST_TESTED = 150
+NOISE = 0.2  # of images of a group, in standard deviations of each feature
+LARGEST_GROUP = 5
+NORMAL = 1.959963984540054
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="where images and features are kept")
+    parser.add_argument("--images", type=Path, help="the ants and bees; without them that set is left out")
+    parser.add_argument("--replicates", type=int, default=300, help="of 20 images a class; fewer of more, by the root")
+    parser.add_argument("--sets", default=",".join(NAMES))
+    parser.add_argument("--heads", default="logistic")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print("| set | images a class | head | replicates | accuracy, % | cross-validated less accuracy | coverage of the "
+          "interval, % | its mean half | coverage of ± spread, % | mean spread |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name in options.sets.split(","):
+        found = features(name, options.work, options.images)
+        for size in map(int, options.sizes.split(",")) if found else ():
+            for head in options.heads.split(","):
+                count = max(10, round(options.replicates * math.sqrt(SIZES[0] / size)))
+                for kind, trained in (("", plain), (", groups", grouped)):
+                    if len(found.x) - size * found.count >= LEAST_TESTED and not (kind and size > SIZES[0]):
+                        done = [replicate(found, size, head, seed, trained) for seed in range(count)]
+                        print(row(name + kind, size, head, done), flush=True)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Features and classes of training images, their groups, and features and classes of other images."""
+
+    x: np.ndarray
+    codes: np.ndarray
+    groups: list[str] | None
+    other: np.ndarray
+    other_codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """What cross-validation said, and the accuracy on `tested` other images."""
+
+    cross_validated: float
+    interval: tuple[float, float]
+    spread: float
+    accuracy: float
+    tested: int
+
+    def covered(self, low: float, high: float) -> bool:
+        """Whether the accuracy on other images is where an interval has it, but for their own error."""
+        error = NORMAL**2 * self.accuracy * (1 - self.accuracy) / self.tested
+        return abs(self.accuracy - (low + high) / 2) <= math.sqrt(((high - low) / 2) ** 2 + error)
+
+
+def plain(found: Features, size: int, seed: int) -> Trained:
+    """Draw a training set; all other images test."""
+    train = draw(found.codes, found.count, size, seed).train
+    other = np.setdiff1d(np.arange(len(found.x)), train)
+    return Trained(found.x[train], found.codes[train], None, found.x[other], found.codes[other])
+
+
+def grouped(found: Features, size: int, seed: int) -> Trained:
+    """Draw a training set, and put images that are like each of it into its group."""
+    some = draw(found.codes, found.count, size, seed).train
+    random = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(len(some)), random.integers(1, LARGEST_GROUP + 1, len(some)))
+    rows = some[groups]
+    other, names = np.setdiff1d(np.arange(len(found.x)), some), [f"g{group}" for group in groups.tolist()]
+    x, others = (changed(found.x, which, random) for which in (rows, other))
+    return Trained(x, found.codes[rows], names, others, found.codes[other])
+
+
+def changed(x: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return the features of images that are like some rows."""
+    noise = random.normal(0, NOISE, (len(rows), x.shape[1])) * x.std(axis=0)
+    return (x[rows] + noise).astype(np.float32)
+
+
+def replicate(found: Features, size: int, head: str, seed: int, made: Callable[..., Trained]) -> Replicate:
+    """Draw, search as ``fit`` does, and look at the other images."""
+    drawn = made(found, size, seed)
+    labels = np.array([f"{code:03d}" for code in range(found.count)])
+    done = search(drawn.x, labels[drawn.codes].tolist(), family(head), groups=drawn.groups, seed=seed)
+    said = np.array(done.head.classes)[done.head.probabilities(drawn.other).argmax(axis=1)]
+    return Replicate(
+        cross_validated=done.accuracy,
+        interval=interval(done, labels[drawn.codes], drawn.groups),
+        spread=done.spread,
+        accuracy=float((said == labels[drawn.other_codes]).mean()),
+        tested=len(drawn.other),
+    )
+
+
+def interval(done: Search, labels: np.ndarray, groups: list[str] | None) -> tuple[float, float]:
+    """Return the interval that ``fit`` prints."""
+    right = (np.array(done.head.classes)[done.guesses] == labels[done.tested_rows]).mean(axis=0)
+    of_rows = groups and [groups[row] for row in done.tested_rows.tolist()]
+    return cross_validated_interval(done.accuracy, right, of_rows)
+
+
+def row(name: str, size: int, head: str, done: list[Replicate]) -> str:
+    """Return a line of the table."""
+    accuracy = np.mean([one.accuracy for one in done])
+    off = np.mean([one.cross_validated - one.accuracy for one in done])
+    new = np.mean([one.covered(*one.interval) for one in done])
+    half = np.mean([np.diff(one.interval)[0] / 2 for one in done])
+    old = np.mean([one.covered(one.cross_validated - one.spread, one.cross_validated + one.spread) for one in done])
+    spread = np.mean([one.spread for one in done])
+    shares = f"{100 * accuracy:.1f} | {100 * off:+.1f} | {100 * new:.1f} | {100 * half:.1f} | {100 * old:.1f}"
+    return f"| {name} | {size} | {head} | {len(done)} | {shares} | {100 * spread:.1f} |"
+
+
+if __name__ == "__main__":
+    main()
