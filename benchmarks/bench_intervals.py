@@ -130,7 +130,7 @@ def interval(done: Search, labels: np.ndarray, groups: list[str] | None) -> tupl
     """Return the interval that ``fit`` prints."""
     right = (np.array(done.head.classes)[done.guesses] == labels[done.tested_rows]).mean(axis=0)
     of_rows = groups and [groups[row] for row in done.tested_rows.tolist()]
-    return cross_validated_interval(done.accuracy, right, of_rows)
+    return cross_validated_interval(done.accuracy, right, of_rows, share=1 - 1 / done.divided)
 
 
 def row(name: str, size: int, head: str, done: list[Replicate]) -> str:

@@ -115,7 +115,7 @@ def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerp
     groups = [train.dataset.groups[row] for row in found.tested_rows.tolist()]
     return Trained(
         search=found,
-        cv_ci95=cross_validated_interval(found.accuracy, right, groups),
+        cv_ci95=cross_validated_interval(found.accuracy, right, groups, share=1 - 1 / found.divided),
         cross_validated={
             **_of_divisions(tested, found),
             **evaluate_probabilities(of_rows, found.probabilities, found.head.classes),
