@@ -12,6 +12,7 @@ from bottleneck.cache.store import Store
 from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, run_name, versions
 from bottleneck.engines.kept import Kept
 from bottleneck.errors import HeadError
+from bottleneck.final_head import images_of_known_classes, train_final
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.selecting import DEFAULT
 from bottleneck.heads.table import Held, NormalizeOption
@@ -20,7 +21,7 @@ from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.leaks import find_leaks, one_label, score_on_tuned
-from bottleneck.parts import Part, check_labels, check_memory, held_out, near_copies, part, warn_of_classes
+from bottleneck.parts import Part, check_labels, check_memory, held_out, near_copies, part, part_of, warn_of_classes
 from bottleneck.run_images import Role, RunImages, images_of, judged
 from bottleneck.runs import Run, images_of_weights, save_run
 from bottleneck.selection import select as select_images
@@ -53,6 +54,7 @@ def fit(
     device: str = "cpu",
     memory: int | None = None,
     seed: int = 0,
+    final: bool = False,
     allow_duplicates: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -107,6 +109,10 @@ def fit(
         pieces.
     seed : int
         Equal seeds give equal heads.
+    final : bool
+        Whether, after its test, the head is trained again with the same parameters on all labelled images, held-out
+        ones too, and this is the run's head. All figures stay those of the tested head. No image is left to test the
+        final head, and it cannot be handed back for fine-tuning.
     allow_duplicates : bool
         Whether an image, or a group, may stand in more than one split.
     progress : callable, optional
@@ -132,7 +138,7 @@ def fit(
     images, head, runs = as_images(images), check.text("head", head), check.path("runs", runs)
     model, split = (check.optional(check.text, *one) for one in (("model", model), ("split", split)))
     memory = check.optional(check.whole, "memory", memory)
-    allow_duplicates = check.flag("allow_duplicates", allow_duplicates)
+    allow_duplicates, final = check.flag("allow_duplicates", allow_duplicates), check.flag("final", final)
     options = HeadOptions(
         C=values_of(C),
         folds=folds,
@@ -168,9 +174,13 @@ def fit(
     split_held = held_out(usable)
     train, test = (part(usable, store, name, memory=memory) for name in ("train", split_held))
     warn_of_classes(train, test, split_held)
-    check_memory(train, chosen, memory)
+    everything = images_of_known_classes(usable, train) if final else None
+    check_memory(train, chosen, memory, more=len(everything) - len(train) if everything else 0)
     near = near_copies(train, test)
     trained = train_head(head, options, train, test, store.spec.fingerprint)
+    delivered = None
+    if everything:
+        delivered = train_final(head, options, trained, train, test, part_of(everything, store, memory=memory))
     score = score_on_tuned(store, usable, trained.search.accuracy)
     card = {
         "kind": "fit",
@@ -184,6 +194,7 @@ def fit(
         "streamed": not isinstance(train.table, Held),
         "sharpness": trained.head.sharpness,
         "search": trained.search_card(options),
+        **({} if delivered is None else {"final": delivered.card}),
         **({} if score is None else {"score": score}),
         "seed": options.seed,
         "heldout": split_held,
@@ -203,8 +214,10 @@ def fit(
     }
     rows = prediction_rows(test.dataset, dataset, trained.predicted, trained.probabilities)
     known = _images(usable, store, train, trained, split_held, memory, runs)
+    if delivered:
+        known = known.with_role(delivered.images.digests, Role.TRAINED)
     name = run_name(dataset.source, store.spec.backbone, head)
-    return save_run(runs, name, trained.head, card, COLUMNS, rows, known)
+    return save_run(runs, name, delivered.head if delivered else trained.head, card, COLUMNS, rows, known)
 
 
 def _images(

@@ -88,22 +88,26 @@ def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = Non
         Bytes that features and their copies may take; by default half of what is free.
     """
     own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
-    own = own.subset(_once(own))
-    if _bytes(len(own), store.dim()) <= allowed(memory):
-        return Part(own, Held(store.read(own.digests)))
-    return Part(own, Streamed(store.stream(own.digests)))
+    return part_of(once(own), store, memory=memory)
 
 
-def _once(dataset: Dataset) -> list[int]:
-    """Return a row of each image, in the order of the digests; of an image of several groups that of the first name."""
+def part_of(images: Dataset, store: Store, *, memory: int | None = None) -> Part:
+    """Return images with their features, as `part` does; each is there once, see `once`."""
+    if _bytes(len(images), store.dim()) <= allowed(memory):
+        return Part(images, Held(store.read(images.digests)))
+    return Part(images, Streamed(store.stream(images.digests)))
+
+
+def once(dataset: Dataset) -> Dataset:
+    """Return each image once, in the order of the digests; one of several groups in that of the first name."""
     rows: list[int] = DigestSet(dataset.digests).sorted_rows.tolist()
-    if len(rows) == len(dataset):
-        return rows
-    named = sorted(range(len(dataset)), key=lambda row: (dataset.groups[row] or "", dataset.paths[row]))
-    return [named[place] for place in DigestSet(dataset.digests[named]).sorted_rows.tolist()]
+    if len(rows) < len(dataset):
+        named = sorted(range(len(dataset)), key=lambda row: (dataset.groups[row] or "", dataset.paths[row]))
+        rows = [named[place] for place in DigestSet(dataset.digests[named]).sorted_rows.tolist()]
+    return dataset.subset(rows)
 
 
-def check_memory(train: Part, family: Family, memory: int | None = None) -> None:
+def check_memory(train: Part, family: Family, memory: int | None = None, *, more: int = 0) -> None:
     """Say what a head will need that reads its features again and again; refuse one that cannot.
 
     Parameters
@@ -112,14 +116,16 @@ def check_memory(train: Part, family: Family, memory: int | None = None) -> None
     family : Family
     memory : int, optional
         As for `part`.
+    more : int
+        Images on which a head of the same family is trained in the end, beside those of `train`.
 
     Raises
     ------
     HeadError
         If the head needs all features at once.
     """
-    n, d = train.table.shape
-    if isinstance(train.table, Held):
+    n, d = len(train) + more, train.table.shape[1]
+    if isinstance(train.table, Held) and not (more and _bytes(n, d) > allowed(memory)):
         if family.working_bytes(n) > allowed(memory):
             raise HeadError(
                 f"the distances of {n:,} images from each other take {family.working_bytes(n) / 1e9:.1f} GB, more than "

@@ -1,4 +1,7 @@
-"""Which of several runs is the default: the first on its images, until a later one is better by more than chance."""
+"""Which of several runs is the default: the first on its images, until a later one is better by more than chance.
+
+Or until a final one is not worse by more than chance: its head was trained on all images.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,8 @@ class Choice:
     def __str__(self) -> str:
         card = self.run.card
         images = f" ({card['n_train']} training images)" if "n_train" in card else ""
+        if self.run.is_final:
+            images = f" ({card['final']['n_train']} images, held-out ones too)"
         return f"{self.run.path}, trained on {card['dataset'].get('source', 'images')}{images}: {self.reason}"
 
 
@@ -43,10 +48,12 @@ def choose(runs: Sequence[Run]) -> Choice:
 
     Only runs on the same images and labels as the latest run compete; their splits may differ. The first of them is
     the default. In the order in which they were made, each of the others takes its place if it is better by more than
-    chance:
+    chance; of a run whose head was trained on all images (`fit --final`) it is enough that the default is not better
+    than it by more than chance, unless the default is such a run, too. Final runs are judged by the head that was
+    tested. Better by more than chance is:
 
-    1. A network that was fine-tuned from the default itself: if McNemar's test of the epoch that was kept against
-       epoch 0, on the validation images, has p < 0.05.
+    1. A network that was fine-tuned from the other run itself, or from a head that is the tested one of the other: if
+       McNemar's test of the epoch that was kept against epoch 0, on the validation images, has p < 0.05.
     2. Else, if McNemar's test has p < 0.05 on the images that both runs judged without being trained on them:
        training images by the heads of the other folds of the cross-validation, and validation images.
     3. Where neither is known, which is so for runs of earlier versions: if the `bottleneck.runs.Run.score` is higher
@@ -67,8 +74,10 @@ def choose(runs: Sequence[Run]) -> Choice:
     same = [run for run in runs if _same_images(run, runs[-1])]
     chosen, why = same[0], ""
     for run in same[1:]:
-        if found := _beats(run, chosen):
+        if found := _beats(run, chosen, same):
             chosen, why = run, f"better than {chosen.name} by more than chance ({found})"
+        elif run.is_final and not chosen.is_final and not _beats(chosen, run, same):
+            chosen, why = run, f"a final head, and {chosen.name} is not better by more than chance"
     return Choice(chosen, why or _why_first(runs, same))
 
 
@@ -95,11 +104,11 @@ def _same_images(a: Run, b: Run) -> bool:
     return all(name in one and name in other and one[name] == other[name] for name in facts)
 
 
-def _beats(run: Run, default: Run) -> str | None:
-    """Return how a run is better than the default by more than chance; None where it is not."""
+def _beats(run: Run, default: Run, runs: Sequence[Run]) -> str | None:
+    """Return how a run is better than the default by more than chance, both among `runs`; None where it is not."""
     card = run.card
     before = card.get("validation", {}).get("against_start")
-    if run.is_tuned and card.get("from", {}).get("run") == default.name and before:
+    if run.is_tuned and _began_with(run, default, runs) and before:
         return _by_test(before, f"{card['validation']['n']} validation images")
     mine, theirs = _images(run), _images(default)
     if mine is not None and theirs is not None:
@@ -109,6 +118,15 @@ def _beats(run: Run, default: Run) -> str | None:
                 mcnemar(right, other), f"{len(right)} images that neither was trained on when it judged them"
             )
     return _by_score(run, default)
+
+
+def _began_with(run: Run, default: Run, runs: Sequence[Run]) -> bool:
+    """Whether a fine-tuning began with the default's head, or of a final run with the one that was tested."""
+    name = run.card.get("from", {}).get("run")
+    if default.is_final:
+        tested = default.card["final"]["tested_sha256"]
+        return any(one.name == name and one.card.get("head_sha256") == tested for one in runs)
+    return bool(name == default.name)
 
 
 def _by_test(test: dict[str, Any], images: str) -> str | None:

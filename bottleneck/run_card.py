@@ -78,6 +78,12 @@ class _Request(TypedDict, total=False):
     weights: str
 
 
+class _Final(TypedDict):
+    n_train: Whole
+    agreement: Share
+    tested_sha256: str
+
+
 class _From(TypedDict, total=False):
     run: str | None
 
@@ -105,6 +111,7 @@ _Told = TypedDict(
         "normalize": str,
         "class_weight": str | None,
         "search": _Search,
+        "final": _Final,
         "score": Finite | None,
         "seed": Whole,
         "heldout": Literal["val", "test"],

@@ -90,7 +90,7 @@ def evaluate(
     _check_labels(found, labels)
     pool = _unseen(found, beside, labels)
     if not pool.rows:
-        raise ImagesError(_none_left(pool, found))
+        raise ImagesError(_none_left(pool, found, beside))
     return _evaluation(found, beside, pool)
 
 
@@ -155,12 +155,14 @@ def _check_labels(found: Classified, labels: Sequence[str | None]) -> None:
         )
 
 
-def _none_left(pool: Unseen, found: Classified) -> str:
+def _none_left(pool: Unseen, found: Classified, beside: Classified | None) -> str:
     left = pool.left
     if left.trained_on:
+        final = [one.run.name for one in (found, beside) if one is not None and one.run.is_final]
+        others = f": {final[0]} was fitted with --final, on its test images too" if final else ", its test images say"
         return (
             f"expected images that {found.run.name} was not trained on, found none: it, or the run that it is compared "
-            f"with, was trained on all {left.trained_on} labelled images. Give others, its test images say"
+            f"with, was trained on all {left.trained_on} labelled images. Give others{others}"
         )
     shown = "; ".join(f"{failure.path}: {failure.message}" for failure in list(found.failures.values())[:_REASONS])
     reasons = f": {shown}" if shown else ""

@@ -43,8 +43,9 @@ class RunImages:
         See `Role`.
     right : ndarray of int8, shape (n,)
         1 where the run was right about an image that it had not been trained on, 0 where it was wrong, -1 where that
-        is not known: of training images by the heads of the other folds, of validation images by the run itself.
-        Always -1 for held-out images, so that no run is chosen by them.
+        is not known: of training images by the heads of the other folds, of validation images by the run itself, or of
+        a final run, which was trained on them afterwards, by the head that was tested. Always -1 for held-out images,
+        so that no run is chosen by them.
     complete : bool
         Whether all images are known that the run was trained on. They are not where its features come from a
         fine-tuned network whose own images are unknown.

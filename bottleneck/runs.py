@@ -66,6 +66,11 @@ class Run(CardParts):
         return self.card.get("kind") == "finetune"
 
     @property
+    def is_final(self) -> bool:
+        """Whether its head was trained on all images after the test of another, see `bottleneck.fitting.fit`."""
+        return "final" in self.card
+
+    @property
     def weights(self) -> Path:
         """The weights of the whole network, where it was fine-tuned."""
         return self.path / WEIGHTS

@@ -32,6 +32,7 @@ STAGES = (
     {"evaluation"},
     {"parts"},
     {"training"},
+    {"final_head"},
     {"card_parts", "run_card", "run_folder", "run_images", "run_request"},
     {"cards", "ranking", "runs"},
     {"fitting"},

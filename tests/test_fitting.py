@@ -25,7 +25,8 @@ from bottleneck.errors import (
 from bottleneck.fitting import fit
 from bottleneck.images.dataset import Failure
 from bottleneck.images.scan import scan
-from bottleneck.runs import load_run
+from bottleneck.run_images import Role
+from bottleneck.runs import default_run, load_run
 from tests.conftest import write
 
 DIM = 16
@@ -385,6 +386,148 @@ def test_the_groups_that_were_allowed_stand_in_the_card(folder, extracted):
     assert sorted(found) == ["group", "train", "val"]
 
 
+# --- a final head -----------------------------------------------------------------------------------------------
+
+HEADS = [
+    {"head": "logistic"}, {"head": "svm", "normalize": "l2"}, {"head": "softmax", "class_weight": "balanced", "C": 1},
+    {"head": "ridge", "normalize": "none"}, {"head": "knn"}, {"head": "centroid"}, {"head": "svm", "kernel": "rbf"},
+]  # fmt: skip
+
+
+def noisy(folder, spec):
+    """Scan images of two classes with features that tell them apart in most cases, and cache these."""
+    counts = {"train/": 20, "val/": 6, "test/": 8}
+    dataset = scan(
+        folder({name: data for split in counts for name, data in files(counts[split], prefix=split).items()})
+    )
+    features = [
+        np.random.default_rng(digest).normal(size=DIM) + 0.7 * (label == "a")
+        for digest, label in zip(dataset.digests, dataset.labels, strict=True)
+    ]
+    store = FeatureCache("cache").store(spec)
+    store.append(dataset.digests, np.array(features, np.float32))
+    store.remember_request({"model": "tiny", "weights": "none", "seed": 0})
+    return dataset
+
+
+@pytest.mark.parametrize("options", HEADS, ids=str)
+def test_a_final_head_has_seen_all_images_and_the_figures_are_those_of_the_tested_one(folder, spec, options):
+    dataset = noisy(folder, spec)
+    tested, final = fit(dataset, **options), load_run(fit(dataset, final=True, **options).path)
+
+    assert (tested.is_final, final.is_final) == (False, True)
+    for name in ("params", "metrics", "search", "sharpness", "n_train", "n_heldout", "leaks", "dataset", "classes"):
+        assert final.card[name] == tested.card[name], name
+    assert final.predictions == tested.predictions
+    assert final.score == tested.score
+    assert final.card["final"]["n_train"] == len(dataset) == 68
+    assert final.card["final"]["tested_sha256"] == tested.card["head_sha256"] != final.card["head_sha256"]
+    x = FeatureCache("cache").store(spec).read(dataset.digests)
+    alike = final.head.predict(x) == tested.head.predict(x)
+    held_out = np.array(dataset.splits) == "test"
+    assert final.card["final"]["agreement"] == alike[held_out].mean()
+    if final.head.mean.any():
+        np.testing.assert_allclose(final.head.mean, x.mean(axis=0, dtype=np.float64), atol=1e-6)
+    assert (final.head.predict(x) == np.array(dataset.labels)).mean() > 0.7
+
+
+def test_a_final_run_was_trained_on_all_images_and_its_judgements_are_those_of_the_tested_head(folder, spec):
+    dataset = noisy(folder, spec)
+    tested, final = fit(dataset).images, fit(dataset, final=True).images
+
+    assert np.array_equal(final.digests, tested.digests)
+    assert np.array_equal(final.right, tested.right)
+    assert set(final.roles.tolist()) == {Role.TRAINED}
+    held_out = tested.roles == Role.HELD_OUT
+    assert held_out.sum() == 16
+    assert (final.right[held_out] == -1).all()
+    assert (final.right[~held_out] >= 0).all()
+
+
+@pytest.mark.parametrize("options", HEADS, ids=str)
+def test_the_order_of_the_paths_changes_no_bit_of_a_final_head(folder, spec, options):
+    found = noisy(folder, spec)
+    twice = [*range(len(found)), *range(9)]  # some images have a second path, in other splits and groups
+    splits = [*found.splits, *["train", "val", "test"] * 3]
+    dataset = replace(
+        found.subset(twice),
+        paths=(*found.paths, *(f"/copy/{row}.jpg" for row in range(9))),
+        groups=tuple(f"g{row % 30}" for row in range(len(twice))),
+        given_splits=tuple(splits),
+        decided=None,
+    )
+    order = np.random.default_rng(0).permutation(len(twice)).tolist()
+    shuffled = replace(dataset.subset(order), given_splits=tuple(splits[row] for row in order), decided=None)
+    one, other = (fit(images, allow_duplicates=True, final=True, **options) for images in (dataset, shuffled))
+
+    assert one.card["final"] == other.card["final"]
+    assert one.card["final"]["n_train"] == len(found)
+    for name in ("head.safetensors", "images.safetensors"):
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
+
+
+def test_a_final_head_does_not_learn_a_class_that_was_not_trained_on(folder, extracted):
+    extracted(folder({**files(20, "ab", "train/"), **files(6, "abc", "val/"), **files(5, "abd", "test/")}))
+    with pytest.warns(BottleneckWarning) as warned:
+        run = fit(final=True)
+    said = [str(one.message) for one in warned]
+    assert any("no training image of c, d: the final head does not learn 11 images" in message for message in said)
+    assert run.head.classes == ("a", "b")
+    assert run.card["final"]["n_train"] == 62
+    roles = dict(zip(*np.unique(run.images.roles, return_counts=True), strict=True))
+    assert roles == {Role.TRAINED: 62, Role.HELD_OUT: 5, Role.UNUSED: 6}
+
+
+@pytest.mark.parametrize("head", ["logistic", "svm", "softmax", "ridge", "centroid"])
+def test_a_final_head_of_features_that_do_not_fit_into_memory_is_nearly_the_same(folder, extracted, head):
+    images = extracted(folder(files()))
+    x = FeatureCache("cache").stores()[0].read(scan(images).digests)
+    held = fit(head=head, final=True)
+    rows_of_train = 4 * DIM * 3 * held.card["n_train"]
+    for memory, streamed in ((1, [True, True]), (rows_of_train, [False, True])):
+        with pytest.warns(BottleneckWarning, match=f"{head} reads them from the cache"):
+            found = fit(head=head, final=True, memory=memory)
+        assert [found.card["streamed"], found.card["final"]["streamed"]] == streamed
+        assert found.card["final"]["n_train"] == 80
+        np.testing.assert_allclose(found.head.probabilities(x), held.head.probabilities(x), atol=0.05)
+
+
+@pytest.mark.parametrize("options", [{"head": "knn"}, {"head": "svm", "kernel": "rbf"}])
+def test_a_final_head_that_will_not_fit_into_memory_is_refused_before_the_search(
+    folder, extracted, monkeypatch, options
+):
+    extracted(folder(files()))
+    train = fit(head="centroid").card["n_train"]
+    with monkeypatch.context() as patch:
+        patch.setattr("bottleneck.fitting.train_head", lambda *_: pytest.fail("a head is trained"))
+        with pytest.raises(HeadError, match=r"features of 80 images .* needs them all at once"):
+            fit(memory=4 * DIM * 3 * train, final=True, **options)
+
+
+@pytest.mark.parametrize("head", ["logistic", "knn"])
+def test_a_final_head_of_features_that_tell_nothing_gives_the_shares_of_all_images(folder, spec, head):
+    dataset = scan(
+        folder({**files(12, "ab", "train/"), "test/a/x.jpg": b"x", "test/b/y.jpg": b"y", "val/b/z.jpg": b"z"})
+    )
+    store = FeatureCache("cache").store(spec)
+    features = np.full((len(dataset), DIM), 3, np.float32)
+    features[np.array(dataset.splits) != "train"] = np.random.default_rng(0).normal(size=(3, DIM))
+    store.append(dataset.digests, features)
+    store.remember_request({"model": "tiny", "weights": "none", "seed": 0})
+    with pytest.warns(BottleneckWarning, match="the same in all 24 training rows"):
+        run = fit(dataset, head=head, final=True)
+
+    assert run.head.sharpness == 1
+    np.testing.assert_allclose(run.head.probabilities(features), [[13 / 27, 14 / 27]] * len(dataset), atol=1e-6)
+
+
+def test_a_final_run_is_the_default_of_its_images(folder, spec):
+    dataset = noisy(folder, spec)
+    first, final, later = fit(dataset), fit(dataset, final=True), fit(dataset, head="ridge")
+    assert later.path != first.path
+    assert default_run("runs").run.path == final.path
+
+
 # --- options of heads -------------------------------------------------------------------------------------------
 
 
@@ -498,7 +641,8 @@ WRONG = [
     {"head": "softmax", "epochs": 0}, {"head": "softmax", "epochs": True}, {"head": "softmax", "epochs": 2.5},
     {"head": "softmax", "dropout": 1}, {"head": "softmax", "dropout": np.nan}, {"memory": -1}, {"memory": "1 GB"},
     {"normalize": None}, {"class_weight": np.array(["balanced"])}, {"head": ["logistic"]}, {"search": 3}, {"model": 3},
-    {"allow_duplicates": "no"}, {"runs": 3}, {"cache": None}, {"split": 80}, {"images": 3}, {"images": ["images"]},
+    {"allow_duplicates": "no"}, {"final": "yes"}, {"final": 1.5}, {"runs": 3}, {"cache": None}, {"split": 80},
+    {"images": 3}, {"images": ["images"]},
 ]  # fmt: skip
 
 

@@ -258,6 +258,22 @@ def test_a_card_of_a_run(project: Path) -> None:
             only_ours(what, lambda: hand_back(load_run(first.parent)))
 
 
+def test_a_card_of_a_final_run(project: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BottleneckWarning)  # of few images
+        final = fit("images", split="60/20/20", final=True)
+    file = final.path / "card.json"
+    value = json.loads(file.read_text())
+    for place in places(value["final"], ("final",)):
+        for other in ODD:
+            file.write_text(json.dumps(changed(value, place, other)))
+            only_ours(f"{place}: {other!r:.40}", read_runs, lambda: default_head("runs"))
+            only_ours(f"{place}: {other!r:.40}", lambda: read_one(load_run(final.path)))
+    file.write_text(json.dumps(changed(value, ("final", "n_train"), "7")))
+    with pytest.raises(BottleneckError, match=r"card\.json.*final"):
+        load_run(final.path)
+
+
 @pytest.mark.parametrize(
     ("place", "other"),
     [

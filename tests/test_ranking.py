@@ -32,6 +32,11 @@ def run(name, cv=0.9, images=None, data="d1", **fields):
     return found
 
 
+def final(name, tested="0" * 64, **options):
+    """Return a run whose head was trained on all images, once the head with this hash was tested."""
+    return run(name, **options, final={"n_train": IMAGES + 50, "agreement": 0.98, "tested_sha256": tested})
+
+
 def tuned(name, before, gained, lost, count=60, score=0.95):
     from bottleneck.evaluation.stats import mcnemar
 
@@ -124,6 +129,49 @@ def test_runs_of_earlier_versions_on_the_same_images_are_known_by_their_source_a
     assert choose([first, second]).run is first
     second.card["dataset"]["labels"] = {"a": 1}
     assert choose([first, second]).run is second
+
+
+def test_a_final_head_takes_the_place_of_a_default_that_is_not_better_by_more_than_chance():
+    first, worse = run("a", images=judged([0, 1])), final("b", images=judged([5, 6, 7, 8]))
+    found = choose([first, worse])
+    assert found.run is worse
+    assert found.reason == "a final head, and a is not better by more than chance"
+    assert str(found) == f"runs/b, trained on photos ({IMAGES + 50} images, held-out ones too): {found.reason}"
+
+
+def test_a_final_head_that_is_worse_by_more_than_chance_stays_behind():
+    first, worse = run("a", images=judged([0, 1])), final("b", images=judged(range(5, 30)))
+    found = choose([first, worse])
+    assert found.run is first
+    assert "none of the others is better by more than chance" in found.reason
+
+
+@pytest.mark.parametrize(("wrong", "wins"), [(range(2), False), (range(0), True)])
+def test_what_comes_after_a_final_head_must_be_better_by_more_than_chance(wrong, wins):
+    first, kept = run("a", images=judged(range(9))), final("b", images=judged(range(7)))
+    later, last = run("c", images=judged(wrong)), final("d", images=judged(range(6)))
+    found = choose([first, kept, later])
+    assert found.run is (later if wins else kept)
+    assert ("better than b by more than chance" if wins else "a final head, and a is not") in found.reason
+    assert choose([first, kept, last]).run is kept, "one final head gives way to another as any run does"
+
+
+def test_a_final_head_whose_score_alone_is_known_takes_over_too():
+    first, second = run("a", cv=0.92), final("b", cv=0.90)
+    assert choose([first, second]).run is second
+    assert choose([run("c", cv=0.99), second]).run.name == "c"
+
+
+@pytest.mark.parametrize(("gained", "wins"), [(4, False), (6, True)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2)])
+def test_a_fine_tuning_is_held_against_the_final_head_whose_tested_one_it_began_with(gained, wins, order):
+    runs = [run("head", head_sha256="1" * 64), final("final", tested="1" * 64), tuned("tuned", "head", gained, 0)]
+    assert choose([runs[place] for place in order]).run is runs[2 if wins else 1]
+
+
+def test_a_fine_tuning_from_another_head_than_the_tested_one_must_beat_the_final_head_by_its_score():
+    runs = [run("head", head_sha256="1" * 64), final("final", tested="2" * 64), tuned("tuned", "head", 6, 0)]
+    assert choose(runs).run is runs[1]
 
 
 def test_the_held_out_images_never_decide():

@@ -77,6 +77,18 @@ def test_images_that_the_run_was_trained_on_are_left_out_wherever_they_lie(run, 
         evaluate(dataset.subset(row for row, split in enumerate(dataset.splits) if split == "train"))
 
 
+def test_a_final_run_was_trained_on_all_images_and_says_so(run, new):
+    final = fit(final=True)
+    found = evaluate(new, run=final)
+    assert (found.n, found.left.trained_on) == (len(NEW), 0)
+    assert summary(predict("images", run=final)).left.trained_on == len(IMAGES)
+    for one, other in ((final, None), (run, final)):
+        with pytest.raises(
+            ImagesError, match=f"all {len(IMAGES)} .*: {final.name} was fitted with --final, on its test"
+        ):
+            evaluate("images", run=one, against=other)
+
+
 def test_another_run_is_tested_on_the_same_images_without_those_of_either(run, new):
     other = fit(head="centroid", split="60/0/40")
     found = evaluate([new, "images"], run=run, against=other)

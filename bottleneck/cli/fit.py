@@ -26,6 +26,7 @@ from bottleneck.garbage import no_collection
 @click.option("--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Of svm.")
 @click.option("--dropout", default=0.0, show_default=True, type=Real(0, 1, max_open=True), help="Of softmax.")
 @click.option("--epochs", type=Whole(1), help="Of softmax: passes over the images.  [default: 40, fewer for very many]")
+@click.option("--final", is_flag=True, help="After the test, train the head that is kept on all labelled images.")
 @click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
 def fit(
     images: str | None,
@@ -35,6 +36,7 @@ def fit(
     kernel: str,
     dropout: float,
     epochs: int | None,
+    final: bool,
     allow_duplicates: bool,
     as_json: bool,
     cache: str,
@@ -62,6 +64,7 @@ def fit(
             kernel=kernel,
             dropout=dropout,
             epochs=epochs,
+            final=final,
             allow_duplicates=allow_duplicates,
             progress=progress,
             **options,
@@ -80,6 +83,7 @@ def fit(
                 "n_heldout": card["n_heldout"],
                 "heldout": card["heldout"],
                 "headline": card["headline"],
+                "final": card.get("final"),
                 "cv_accuracy": done.cv_accuracy,
                 "cv_ci95": card["search"]["cv_ci95"],
                 "cv_spread": card["search"]["cv_spread"],

@@ -106,6 +106,13 @@ def run_report(run: Run) -> None:
         kept = f"{counted(aside, 'val image')} {'is' if aside == 1 else 'are'} kept aside (for fine-tuning, later)"
         say(f"{kept}; --split 80/0/20 would hold all out")
     _accuracy_report(run)
+    if run.is_final:
+        final = card["final"]
+        show(
+            f"final head: trained on {counted(final['n_train'], 'labelled image')}, held-out ones too, with the same "
+            f"parameters; the figures above are of the head trained on {card['n_train']} of them. Both say the same of "
+            f"{final['agreement']:.1%} of the held-out images"
+        )
     if run.part("leaks")["near_threshold"] is None:
         say("near copies across the splits were not looked for: the features are read in pieces")
     failures_list(run.failures)

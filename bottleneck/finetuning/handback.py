@@ -36,6 +36,11 @@ def why_not(run: Run) -> str | None:
             f"{run.name} is fine-tuned already: extract with --weights {written(run.path)}, fit a head on these "
             f"features, and fine-tune that"
         )
+    if run.is_final:
+        return (
+            "it was fitted with --final, on the held-out images too, so nothing would test its network: fit without "
+            "--final, and fine-tune that"
+        )
     if run.card.get("params", {}).get("kernel", "linear") != "linear" or head == "knn":
         kind = "a head with an rbf kernel" if head == "svm" else f"a {head} head"
         return f"{kind} is no linear layer: fit another, with --head logistic, softmax or svm"

@@ -68,14 +68,14 @@ def calibrated(head: Head, task: Task, rows: NDArray[np.intp], scores: NDArray[n
         What calibrates these.
     """
     some = slice(None, None, -(-len(rows) // _COMPARED_ROWS))
-    of_folds, own = _spread(scores[some]), _spread(head.scores(task.table.take(rows[some])))
+    of_folds, own = spread(scores[some]), spread(head.scores(task.table.take(rows[some])))
     sharpness = factor
     if sharpness * own > _SURER * factor * of_folds:
         sharpness = _SURER * factor * of_folds / own
     return replace(head, sharpness=max(sharpness, _LEAST))
 
 
-def _spread(scores: NDArray[np.float64]) -> float:
+def spread(scores: NDArray[np.float64]) -> float:
     """Return how far apart the scores ``(m, k)`` of known classes lie: the root of the mean of squares."""
     known = scores > NEVER / 10
     count = known.sum(axis=1, keepdims=True)

@@ -24,7 +24,7 @@ from bottleneck.utils.text import one_line
 
 _FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
 _LITTLE, _MUCH = 1_000_000, 64_000_000  # numbers
-_FOR_ONE_CORE = 3_000_000  # numbers of features; more cores bring less than a fifth
+FOR_ONE_CORE = 3_000_000  # numbers of features; more cores bring less than a fifth
 _ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # that are tested, by dividing few rows into folds several times
 _NEXT_DIVISION = 1_000_003  # from the seed of a division to the next one's
 _AUTO: tuple[Normalize, ...] = ("shrunk", "standard")  # a later one is taken where it is better by more than chance
@@ -175,7 +175,7 @@ def search(
     first, *others = _AUTO if normalize == "auto" else (normalize,)
     seeds = [next_seed(seed, number) for number in range(_repeats(n))]
     plan = _Plan([divide(codes, groups, folds, one) for one in seeds], grid, full=full, grouped=any(groups or ()))
-    with one_core_a_product() as cores, _as_sentence(family.name):
+    with one_core_a_product() as cores, as_sentence(family.name):
         whole = Task(
             table=table,
             codes=codes,
@@ -184,7 +184,7 @@ def search(
             normalize=first,
             balanced=balanced,
             seed=seed,
-            arrays=Arrays(device, cores if n * d >= _FOR_ONE_CORE else 1),
+            arrays=Arrays(device, cores if n * d >= FOR_ONE_CORE else 1),
         )
         trials = [_tried(whole, unless_constant(family, whole), plan)]
         for other in () if isinstance(trials[0].family, Prior) else others:
@@ -292,7 +292,7 @@ def _searched(
 
 
 @contextmanager
-def _as_sentence(name: str) -> Iterator[None]:
+def as_sentence(name: str) -> Iterator[None]:
     """Say of equations that cannot be solved that they cannot."""
     try:
         yield

@@ -140,6 +140,24 @@ def test_results_are_on_stdout_and_all_else_on_stderr(folder):
     assert "16 predicted" in err
 
 
+def test_a_final_head_is_told_and_predicts(folder):
+    images = folder(CLASSES)
+    run("extract", images)
+    tested = json.loads(run("fit", "--split", "60/0/40", "--json")[0])
+    final = json.loads(run("fit", "--split", "60/0/40", "--final", "--json")[0])
+    assert tested["final"] is None
+    assert final["final"]["n_train"] == 16 == final["n_train"] + final["n_heldout"]
+    for name in ("accuracy", "accuracy_ci95", "cv_accuracy", "params", "n_train", "n_heldout"):
+        assert final[name] == tested[name]
+
+    (line,) = [line for line in run("fit", "--split", "60/0/40", "--final")[0].splitlines() if "final head" in line]
+    assert "trained on 16 labelled images, held-out ones too, with the same parameters" in line
+    assert f"the figures above are of the head trained on {final['n_train']} of them" in line
+    _, err = run("predict", images)
+    assert err.startswith(f"{final['run']}, trained on {images} (16 images, held-out ones too): a final head, and ")
+    assert "16 images left out, on which" in err
+
+
 def test_with_json_people_read_the_same_on_stderr(folder):
     images = folder(CLASSES)
     run("extract", images)

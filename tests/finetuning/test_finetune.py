@@ -418,6 +418,7 @@ def test_another_run_that_has_the_module_is_named(home, original):
         ({"head": "knn"}, "knn head is no linear layer: fit another"),
         ({"head": "svm", "kernel": "rbf"}, "rbf kernel is no linear layer"),
         ({"normalize": "l2"}, "--normalize auto"),
+        ({"final": True}, "fit without --final, and fine-tune that"),
     ],
 )
 def test_heads_that_are_no_linear_layer_are_refused(home, options, message):

@@ -133,6 +133,7 @@ def test_no_images_agree():
         ({"head": "svm", "params": {"kernel": "rbf"}}, "a head with an rbf kernel is no linear layer: fit another"),
         ({"head": "knn", "params": {"k": 3}}, "a knn head is no linear layer: fit another, with --head logistic"),
         ({"normalize": "l2"}, "fit with --normalize auto"),
+        ({"final": {"n_train": 9}}, "fitted with --final, on the held-out images too"),
         ({"spec": {"flip": True}}, "extract without --flip"),
     ],
 )
