@@ -31,7 +31,7 @@ class Row:
     accuracy, balanced_accuracy, log_loss, ece : float
         On the held-out part; see `bottleneck.evaluation.metrics`.
     accuracy_ci95, resolution
-        Wilson's interval, and half its width.
+        Wilson's interval, and half its width: of this accuracy, not of a difference of two.
     p_value : float or None
         Of McNemar's test against the best row, adjusted by Holm's method for the number of rows; None for the best.
     verdict : str

@@ -27,7 +27,7 @@ def comparison_report(found: Comparison, options: Sequence[str]) -> None:
     show(f"{found.source}: {counted(len(found.rows), 'head')} on features of {models}")
     show(
         f"all on the same splits and folds: {counted(found.n_train, 'training image')}, {found.n_heldout} held out "
-        f"({found.heldout}), on which accuracies are known to ±{found.best.resolution:.1%}"
+        f"({found.heldout})"
     )
     show("", _table(found))
     show(

@@ -73,10 +73,10 @@ def cross_validated_interval(
 
 
 def resolution(n: int, accuracy: float) -> float:
-    """Return how far an accuracy that was measured on n images may be off: half the width of `wilson_interval`.
+    """Return half the width of the 95 % interval (`wilson_interval`) of an accuracy measured on n images.
 
-    A rule of thumb for two heads: by their accuracies alone, ones that differ by less cannot be told apart on these
-    images. `mcnemar`, which looks at both heads on each image, sees finer.
+    It is of one accuracy, and no threshold for the difference of two: `mcnemar` compares two heads image by image, and
+    finds smaller differences.
     """
     low, high = wilson_interval(accuracy * n, n)
     return (high - low) / 2

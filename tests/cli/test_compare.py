@@ -30,6 +30,7 @@ def compare(images, *words, **settings):
 def test_the_report_is_on_stdout(images):
     out, err = compare(images, "--learning-curve")
     assert "2 heads on features of 1 model\nall on the same splits and folds" in out
+    assert re.search(r"\d+ held out \(test\)\n", out)  # no half width of one accuracy, which is no threshold of two
     assert "best" in out
     assert "learning curve" in out
     assert "0 failed; this makes the best a run: bottleneck fit" in out
