@@ -194,7 +194,8 @@ def default_head(runs: str | os.PathLike[str], images: "str | os.PathLike[str] |
     """Return the run whose head is handed back where none is named, and why.
 
     It is the best, by cross-validation, of the linear heads on the features and images of the latest fit: of the latest
-    on `images` where they are given, in the current folder.
+    on `images` where they are given, in the current folder. Where a head that is no layer is better, the reason names
+    it, with both accuracies.
 
     Raises
     ------
@@ -218,9 +219,20 @@ def default_head(runs: str | os.PathLike[str], images: "str | os.PathLike[str] |
             f"{_reasons(same)}"
         )
     best = max(reversed(linear), key=lambda run: run.score)
-    if len(linear) == 1:
-        return Choice(best, "the linear head of the latest fit")
-    return Choice(best, f"the best of {len(linear)} linear heads, cross-validated {best.score:.1%}")
+    which = "the linear head of the latest fit" if len(linear) == 1 else f"the best of {len(linear)} linear heads"
+    return Choice(best, f"{which}, cross-validated {best.score:.1%}{_cost(best, same)}")
+
+
+def _cost(best: Run, same: Sequence[Run]) -> str:
+    """Name the run that is better than the best that can be handed back; empty where there is none."""
+    first = max(reversed(same), key=lambda run: run.score)
+    if first.score <= best.score:
+        return ""
+    kernel, scaling = first.card.get("params", {}).get("kernel"), first.card.get("normalize")
+    marks = [f" with {kernel} kernel"] if kernel not in (None, "linear") else []
+    marks += [" on l2-normalised features"] if scaling == "l2" else []
+    kind = f"{first.card.get('head', 'a head')}{''.join(marks)}"
+    return f"; the best run, {first.name} ({kind}, cross-validated {first.score:.1%}), cannot become a layer"
 
 
 def _chosen(
