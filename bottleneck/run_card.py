@@ -59,6 +59,20 @@ class _Test(TypedDict):
     p_value: Share
 
 
+class _AgainstHead(TypedDict):
+    n: Whole
+    only_tuned: Whole
+    only_head: Whole
+    p_value: Share
+    verdict: Literal["better", "worse", "cannot tell"]
+
+
+class _ByFolds(_AgainstHead):
+    folds: Whole
+    tuned_accuracy: Share
+    head_accuracy: Share
+
+
 class _Validated(TypedDict):
     n: Whole
 
@@ -120,6 +134,8 @@ _Told = TypedDict(
         "headline": Literal["cross-validation", "held-out"],
         "from": _From,
         "validation": _Validation,
+        "heldout_test": _AgainstHead | None,
+        "fold_test": _ByFolds | None,
         "own_weights": bool,
         "leaks": dict[str, Any] | None,
         "seconds": Finite,

@@ -9,8 +9,10 @@ from bottleneck.utils.owned import Layout, any_content, delete, json_with
 from bottleneck.utils.tree import Tree
 
 CHECKPOINT = "checkpoint"
+FOLDS = "folds.json"  # in the checkpoint
 _CHECKPOINT: Layout = {
     r"state\.json": json_with("version", "tensors"),
+    re.escape(FOLDS): json_with("version", "folds"),
     r"[0-9a-f]{64}(-[0-9a-f]{8}-\d+)?\.safetensors": any_content,
 }
 _RUN: Layout = {

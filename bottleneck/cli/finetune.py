@@ -151,6 +151,12 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     help="What cached activations may take.",
 )
 @memory_option("What they may take in memory, such as 2G or 500M, or images.  [default: half of what is free]")
+@click.option(
+    "--folds",
+    type=Whole(2),
+    metavar="K",
+    help="Compare fine-tuning with its head on K folds of the training images too: K more trainings.",
+)
 @click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
 @click.option("--seed", default=0, show_default=True, type=Whole(0, 2**32 - 1), help="Equal seeds, equal runs.")
 @click.option(
@@ -168,6 +174,7 @@ def finetune(
     model: str | None,
     views_limit: int,
     memory: int | None,
+    folds: int | None,
     device: str | None,
     resume: str | None,
     as_json: bool,
@@ -182,7 +189,7 @@ def finetune(
     """
     first = is_first_process()
     try:
-        _check(begin, head_init, model, run, resume)
+        _check(begin, head_init, model, run, resume, folds)
         _check_recipe(recipe)
     except click.UsageError:
         if first:
@@ -219,6 +226,7 @@ def finetune(
                 device=device,
                 views_limit=views_limit,
                 memory=memory,
+                folds=folds,
                 resume=resume,
                 progress=progress,
                 watch=watcher,
@@ -244,6 +252,8 @@ def finetune(
                 "accuracy_ci95": metrics["accuracy_ci95"],
                 **{name: metrics[name] for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece")},
                 "heldout": card["heldout"],
+                "heldout_test": card["heldout_test"],
+                "fold_test": card["fold_test"],
                 "n_train": card["n_train"],
                 "n_validation": card["validation"]["n"],
                 "n_heldout": card["n_heldout"],
@@ -273,7 +283,9 @@ def _given() -> list[str]:
     ]
 
 
-def _check(begin: str, head_init: str | None, model: str | None, run: str | None, resume: str | None) -> None:
+def _check(
+    begin: str, head_init: str | None, model: str | None, run: str | None, resume: str | None, folds: int | None
+) -> None:
     """Refuse options that contradict each other."""
     if resume is not None and (given := _given()):
         raise click.UsageError(f"what is resumed keeps the options that it was begun with: leave {given[0]} out")
@@ -282,6 +294,8 @@ def _check(begin: str, head_init: str | None, model: str | None, run: str | None
             raise click.UsageError("--head-init random begins with no head: add --from weights")
         if model is not None:
             raise click.UsageError("--model is of --from weights; a head brings its own: see --run")
+    elif folds is not None:
+        raise click.UsageError("--from weights begins with no head for --folds to compare with: leave one of them out")
     elif head_init == "head":
         raise click.UsageError("--from weights begins with no head: leave --head-init out, or say --head-init random")
     elif run is not None:

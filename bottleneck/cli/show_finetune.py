@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from bottleneck.cli.output import say, show, width_of
 from bottleneck.cli.show import failures_list
+from bottleneck.finetuning.against_head import LEAST
+from bottleneck.finetuning.by_folds import Fold
 from bottleneck.finetuning.progress import Epoch
 from bottleneck.finetuning.starting import Start
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
-    from bottleneck.finetuning.finetune import Outline
+    from bottleneck.finetuning.outline import Outline
     from bottleneck.runs import Run
 
 _NAMES = 6  # of trained parts that are shown
@@ -20,14 +22,15 @@ _HEADING = "epoch   train loss  accuracy   validation loss  accuracy   seconds"
 
 
 class Watcher:
-    """Prints what is about to be done, how it starts, and a line for each epoch."""
+    """Prints what is about to be done, how it starts, and a line for each epoch and fold."""
 
     def __init__(self) -> None:
         self._heading = True
         self._name = ""  # of the run
         self._last = -1  # epoch
+        self._fold = 0
 
-    def __call__(self, event: Outline | Start | Epoch) -> None:
+    def __call__(self, event: Outline | Start | Epoch | Fold) -> None:
         """Print one event."""
         if isinstance(event, Epoch):
             self._last = event.number
@@ -36,6 +39,9 @@ class Watcher:
                 if not _is_narrow():
                     say(_HEADING)
             say(_sentence(event) if _is_narrow() else _line(event))
+        elif isinstance(event, Fold):
+            self._fold = event.number
+            say(_fold(event))
         elif isinstance(event, Start):
             say(_start(event))
         else:
@@ -46,7 +52,8 @@ class Watcher:
         """Return what to say of a training that is stopped."""
         if not self._name:
             return "Stopped before anything was done"
-        after = f"after epoch {self._last}" if self._last >= 0 else "before the first epoch; what was cached is kept"
+        done = f"epoch {self._last}" + (f" and fold {self._fold}" if self._fold else "")
+        after = f"after {done}" if self._last >= 0 else "before the first epoch; what was cached is kept"
         return f"Stopped {after}. This goes on from there: bottleneck finetune --resume {self._name}"
 
 
@@ -59,12 +66,11 @@ def ended(run: Run) -> None:
         f"accuracy {metrics['accuracy']:.1%} on {counted(card['n_heldout'], 'held-out image')} ({card['heldout']}), "
         f"95 % interval {low:.1%} to {high:.1%}; it began at {card['start_accuracy']:.1%}"
     )
-    show(f"accuracies that differ by less than {metrics['resolution']:.1%} are not told apart on so many images")
+    for line in _against_head(card):
+        show(line)
     if card["validation"]["is_heldout"]:
-        say(
-            "there is no test part: these images have chosen the epoch too, which flatters the accuracy a little; a "
-            "folder test/ would tell it"
-        )
+        which = "the accuracy and the comparison with the head are" if card["heldout_test"] else "the accuracy is"
+        say(f"there is no test part: these images also selected the epoch, so {which} optimistic; add a folder test/")
     failures_list(run.failures)
     show(f"{len(run.failures)} failed; {run.path} in {card['seconds']:.1f} s, curves in {run.path / 'curves.png'}")
 
@@ -89,6 +95,62 @@ def _choice(card: dict[str, Any]) -> str:
     )
 
 
+def _against_head(card: dict[str, Any]) -> list[str]:
+    """Say whether the network is better than the head that it began with, by the images that only one has right."""
+    test, folds, validation = card["heldout_test"], card["fold_test"], card["validation"]
+    lines = []
+    if test is not None:
+        lines.append(f"against the head on {counted(test['n'], 'held-out image')}: {_counts(test)}: {_verdict(test)}")
+        if not validation["is_heldout"]:
+            before = validation["against_start"]
+            found = {"only_tuned": before["only_a"], "only_head": before["only_b"], "p_value": before["p_value"]}
+            images = counted(validation["n"], "validation image")
+            lines.append(f"on {images}, which selected the epoch and so favour fine-tuning: {_counts(found)}")
+    if folds is not None:
+        lines.append(
+            f"by {folds['folds']} folds of {counted(folds['n'], 'training image')}, each judged by a network and head "
+            f"that did not train on it: fine-tuned {folds['tuned_accuracy']:.1%}, head {folds['head_accuracy']:.1%}; "
+            f"{_counts(folds)}: {_verdict(folds)}"
+        )
+    elif test is not None and test["verdict"] == "cannot tell":
+        images = counted(_train_images(card), "training image")
+        lines.append(f"--folds 5 would compare fine-tuning with the head on {images} too")
+    return lines
+
+
+def _train_images(card: dict[str, Any]) -> int:
+    validation = card["validation"]
+    return int(card["n_train"] + (validation["n"] if validation["cut_from_train"] else 0))
+
+
+def _counts(test: dict[str, Any]) -> str:
+    if not test["only_tuned"] + test["only_head"]:
+        return "both have the same images right"
+    return (
+        f"{test['only_tuned']} only the fine-tuned network has right, {test['only_head']} only the head "
+        f"(p = {test['p_value']:.2g})"
+    )
+
+
+def _verdict(test: dict[str, Any]) -> str:
+    if test["verdict"] != "cannot tell":
+        return f"the fine-tuned network is {test['verdict']}"
+    if test["n"] < LEAST:
+        return "so few images can never tell which is better"
+    return (
+        f"these images cannot tell which is better; the smallest gain that they could show is "
+        f"{100 * LEAST / test['n']:.1f} points ({LEAST} images)"
+    )
+
+
+def _fold(event: Fold) -> str:
+    images = counted(len(event.tuned), "image")
+    return (
+        f"fold {event.number} of {event.folds}: of {images} the fine-tuned network has {event.tuned.sum()} right, the "
+        f"head {event.head.sum()}; {event.seconds:.1f} s"
+    )
+
+
 def _size(count: int) -> str:
     return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
@@ -106,6 +168,8 @@ def _outline(event: Outline) -> None:
         f"{len(parts.heldout)} held out ({parts.name}{', the same' if parts.val_is_heldout else ''})"
     )
     _boundary(event)
+    if event.folds:
+        say(f"then {counted(event.folds, 'fold')} of the training images, to compare fine-tuning with the head")
     if event.resumed is not None:
         say(f"goes on after epoch {event.resumed} in {event.path}")
 

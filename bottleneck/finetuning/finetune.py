@@ -2,87 +2,41 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
 
 from bottleneck.cards import run_name
 from bottleneck.errors import Diverged, RunError, TuningError
-from bottleneck.finetuning import views
+from bottleneck.finetuning import by_folds, views
 from bottleneck.finetuning.at_work import at_work, unlock_for_good
-from bottleneck.finetuning.boundary import Boundary, Tail
+from bottleneck.finetuning.boundary import Tail
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.handback import Layer, folded
 from bottleneck.finetuning.loop import Job, Part, train
 from bottleneck.finetuning.optimizing import optimizer
-from bottleneck.finetuning.origin import Origin
-from bottleneck.finetuning.parts import Parts, codes
+from bottleneck.finetuning.outline import Watch, outline
+from bottleneck.finetuning.parts import codes
 from bottleneck.finetuning.processes import Processes, processes
-from bottleneck.finetuning.progress import Epoch, Progress
+from bottleneck.finetuning.progress import Progress, Tensors
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.refitting import refitted
 from bottleneck.finetuning.result import HEAD, Result, write
 from bottleneck.finetuning.setting import Setting, set_up
 from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
 from bottleneck.finetuning.starting import Start, start
-from bottleneck.finetuning.unfreezing import Plan
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress as Bar
 from bottleneck.run_folder import CHECKPOINT, delete_run
 from bottleneck.runs import Run, load_run, new_folder
 from bottleneck.utils.arguments import Arguments, shown
 from bottleneck.utils.names import written
-from bottleneck.utils.text import one_line
 
 VIEWS_LIMIT = 20 * 10**9  # bytes
 BEGINNINGS = ("head", "weights")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outline:
-    """What is about to be done.
-
-    Parameters
-    ----------
-    path : Path
-        The run's folder.
-    resumed : int or None
-        The last epoch that was done before.
-    origin : Origin
-    recipe : Recipe
-    plan : Plan
-    parts : Parts
-    boundary : Boundary or None
-        Where activations are cached; None where the whole network runs.
-    views : int
-        How many of each training image.
-    bytes, missing : int
-        Of activations: all, and those that have yet to be computed.
-    wide : bool
-        Whether they are stored as float32, as float16 loses a part of them.
-    precision : str
-        Of training.
-    """
-
-    path: Path
-    resumed: int | None
-    origin: Origin
-    recipe: Recipe
-    plan: Plan
-    parts: Parts
-    boundary: Boundary | None
-    views: int
-    bytes: int
-    missing: int
-    wide: bool
-    precision: str
-
-    def __repr__(self) -> str:
-        return one_line(self, str(self.path), repr(self.recipe), f"{self.views} views", self.precision)
-
-
-Watch = Callable[["Outline | Start | Epoch"], None]
 
 
 def finetune(
@@ -97,6 +51,7 @@ def finetune(
     device: str | None = None,
     views_limit: int = VIEWS_LIMIT,
     memory: int | None = None,
+    folds: int | None = None,
     resume: str | os.PathLike[str] | None = None,
     progress: Bar | None = None,
     watch: Watch | None = None,
@@ -129,13 +84,16 @@ def finetune(
     memory : int, optional
         Bytes of them that are held in memory, and bytes that images may take while they are decoded, as for
         `bottleneck.extract`; by default half of what is free. Activations that do not fit are read in each epoch.
+    folds : int, optional
+        Then train in so many folds of the training images too, each from a head fitted without its images, and test
+        both on them: more images than are held out, and none that selected an epoch. By default no fold.
     resume : path, optional
         The folder, or name, of a fine-tuning that has not ended, or ``last``. It goes on as it was begun, with its own
         images and recipe, to the same result. One process at a time works on it: the run is locked.
     progress : callable, optional
         As for `bottleneck.scan`; stage "views".
     watch : callable, optional
-        Called with an `Outline`, a `Start`, and each `Epoch`.
+        Called with an `Outline`, a `Start`, each `Epoch`, and each `Fold`.
 
     Returns
     -------
@@ -160,13 +118,16 @@ def finetune(
     head, resume = (_name(check, *one) for one in (("run", run), ("resume", resume)))
     model, device = (check.optional(check.text, *one) for one in (("model", model), ("device", device)))
     views_limit, memory = check.whole("views_limit", views_limit), check.optional(check.whole, "memory", memory)
+    folds = check.optional(check.whole, "folds", folds, least=2)
     if begin not in BEGINNINGS:
         raise TuningError(f"expected to begin with one of {', '.join(BEGINNINGS)}, got {begin!r}")
-    if resume is not None and not (recipe is None and head is None and model is None and begin == "head"):
+    if folds is not None and begin != "head":
+        raise TuningError("expected a head for folds to compare fine-tuning with, got begin='weights'")
+    if resume is not None and (begin != "head" or any(one is not None for one in (recipe, head, model, folds))):
         raise TuningError("a fine-tuning that is resumed keeps its own recipe and beginning: give it no other")
     joined = processes(device)
     with joined.one_voice(), ExitStack() as held:
-        settings = Settings(recipe=recipe or Recipe(), begin=begin, run=head, model=model)
+        settings = Settings(recipe=recipe or Recipe(), begin=begin, run=head, model=model, folds=folds)
         path = None if resume is None else unfinished(runs, resume)
         if path is not None:
             _hold(held, path, joined)
@@ -198,19 +159,36 @@ def _name(check: Arguments, option: str, value: "str | os.PathLike[str] | Run | 
 
 
 def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, resumed: bool, began: float) -> Run:
-    """Prove the start, cache what is missing, train, and write the run."""
+    """Prove the start, cache what is missing, train, compare by folds, and write the run."""
     first_process, wanted = setting.processes.rank == 0, setting.wanted()
     setting.plan.apply(setting.network)
     chosen = optimizer(setting.network, setting.plan, setting.recipe)
     kept = load_checkpoint(path / CHECKPOINT, chosen) if resumed else None
-    tell(_outline(setting, path, kept[0].last if kept else None, wanted))
+    tell(outline(setting, path, kept[0].last if kept else None, wanted))
     begun = None
     if first_process:
         begun = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
         tell(begun)
+    prepared = by_folds.prepare(setting)
     _refit(setting)
     first_layer = setting.network.layer()
     _fill(setting, wanted, progress)
+    pristine = {name: value.clone() for name, value in _job(setting).moving.items()} if prepared else {}
+    state, finite = _trained(setting, path, kept, chosen, tell)
+    compared = None
+    if finite:
+        compared = by_folds.compare(setting, prepared, pristine, path / CHECKPOINT, _job, tell)
+    return _ended(setting, path, state, begun, first_layer, compared, finite=finite, began=began)
+
+
+def _trained(
+    setting: Setting,
+    path: Path,
+    kept: tuple[Progress, Tensors] | None,
+    chosen: Optimizer,
+    tell: Watch,
+) -> tuple[Progress, bool]:
+    """Train from the beginning, or from a checkpoint; return how far it came, and whether all losses were finite."""
     state = kept[0] if kept else Progress()
     job = _job(setting)
     if kept:
@@ -219,7 +197,7 @@ def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, r
         setting.network.set_state(kept[1])
 
     def keep(now: Progress) -> None:
-        if first_process:
+        if setting.processes.rank == 0:
             try:
                 save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
             except OSError as error:
@@ -229,8 +207,7 @@ def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, r
                     f"finetune --resume {path.name}` goes on from it"
                 ) from error
 
-    finite = train(job, chosen, state, keep, tell)
-    return _ended(setting, path, state, begun, first_layer, finite=finite, began=began)
+    return state, train(job, chosen, state, keep, tell)
 
 
 @contextmanager
@@ -262,25 +239,6 @@ def _new(setting: Setting, runs: str | os.PathLike[str], held: ExitStack) -> Pat
             raise
         path = str(folder)
     return setting.processes.shown(path)
-
-
-def _outline(setting: Setting, path: Path, resumed: int | None, wanted: list[views.Wanted]) -> Outline:
-    boundary, recipe = setting.boundary, setting.recipe
-    width = setting.measured.width if setting.measured else 0
-    return Outline(
-        path=path,
-        resumed=resumed,
-        origin=setting.origin,
-        recipe=recipe,
-        plan=setting.plan,
-        parts=setting.parts,
-        boundary=boundary,
-        views=len(wanted) - 1 if boundary else 0,
-        bytes=views.all_bytes(wanted, boundary, width) if boundary else 0,
-        missing=views.missing_bytes(wanted, boundary, width) if boundary else 0,
-        wide=bool(setting.measured and setting.measured.wide),
-        precision=setting.precision,
-    )
 
 
 def _refit(setting: Setting) -> None:
@@ -341,6 +299,7 @@ def _ended(
     state: Progress,
     first: Start | None,
     first_layer: Layer,
+    compared: dict[str, Any] | None,
     *,
     finite: bool,
     began: float,
@@ -366,6 +325,7 @@ def _ended(
             finite=finite,
             device=str(setting.device),
             first_layer=first_layer,
+            by_folds=compared,
         )
         write(result, time.perf_counter() - began)
         unlock_for_good(path)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from bottleneck.engines.hardware import native_bf16
 from bottleneck.finetuning.boundary import Tail
-from bottleneck.finetuning.feeding import Feed
+from bottleneck.finetuning.feeding import ALL, Feed
 from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.optimizing import average, learning_rate, set_rate
 from bottleneck.finetuning.processes import Processes
@@ -188,6 +188,16 @@ def validate(job: Job) -> tuple[float, float]:
             sums += torch.stack([losses.sum(), (logits.argmax(1) == codes).sum(), known]).double()
     loss, right, known = job.processes.total(sums).tolist()
     return loss / max(1.0, known), right / len(job.val.codes)
+
+
+def predicted(tail: Tail, feed: Feed, count: int, device: torch.device) -> Codes:
+    """Return the most probable class of each of `count` images, ``(n,)``, in fp32."""
+    tail.network.eval()
+    found = np.empty(count, np.int64)
+    with torch.no_grad():
+        for rows, values in feed.batches(0, _SCORED, None, ALL):
+            found[rows] = tail(values.to(device)).argmax(1).cpu().numpy()
+    return found
 
 
 def precision_of(recipe: Recipe, network: Network, plan: Plan, device: torch.device) -> str:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bottleneck.errors import BottleneckWarning, TuningError
 from bottleneck.finetuning.loop import Codes
+from bottleneck.heads import folds
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples
 from bottleneck.images.splits import Shares, assign
@@ -76,12 +78,70 @@ def divide(usable: Dataset, heldout: str) -> Parts:
             f"too few to cut one from: give folders train/, val/ and test/, or more images"
         )
     return Parts(
-        train=train.subset(np.flatnonzero(~wanted).tolist()),
-        val=train.subset(np.flatnonzero(wanted).tolist()),
+        train=_where(train, ~wanted),
+        val=_where(train, wanted),
         heldout=test,
         name=heldout,
         cut=True,
     )
+
+
+def fold_parts(usable: Dataset, parts: Parts, count: int, seed: int) -> list[Parts]:
+    """Divide the training images of a dataset, those that were cut off to validate with too, into stratified folds.
+
+    Parameters
+    ----------
+    usable : Dataset
+    parts : Parts
+        As `divide` gave them. Images that were cut off never train in a fold; images of a validation part validate in
+        all folds.
+    count : int
+        At most; fewer where no class has so many images.
+    seed : int
+
+    Returns
+    -------
+    list of Parts
+        Of each fold the images that it trains on, those that select its epoch, and, as the held-out part, those that
+        it tests.
+
+    Raises
+    ------
+    TuningError
+        If a fold would have nothing to train on, to validate with or to test.
+    HeadError
+        If no class has two images of two groups.
+    """
+    train = _once(usable, "train")
+    labels = codes(train, sorted({str(label) for label in train.labels}))
+    found = folds.divide(labels, train.groups, count, seed)
+    aside = {digest.tobytes() for digest in parts.val.digests} if parts.cut else set()
+    cut = np.array([digest.tobytes() in aside for digest in train.digests], bool)
+    made = []
+    for fold in range(len(found)):
+        others, tested = found.trained[:, fold], found.tested == fold
+        made.append(
+            Parts(
+                train=_where(train, others & ~cut),
+                val=_where(train, others & cut) if parts.cut else parts.val,
+                heldout=_where(train, tested),
+                name=parts.name,
+                cut=parts.cut,
+            )
+        )
+    if any(not (len(one.train) and len(one.val) and len(one.heldout)) for one in made):
+        raise TuningError(
+            f"expected images to train on, to select the epoch by and to test in each of {count} folds, found "
+            f"{counted(len(train), 'training image')}, too few: take fewer folds, or give a val part"
+        )
+    return made
+
+
+def together(usable: Dataset, parts: Sequence[Dataset]) -> Dataset:
+    """Return the images of several parts of a dataset, each once."""
+    wanted = {digest.tobytes() for part in parts for digest in part.digests}
+    rows = usable.first_rows().tolist()
+    return usable.subset(row for row in rows if usable.digests[row].tobytes() in wanted)
 
 
 def codes(dataset: Dataset, classes: Sequence[str]) -> Codes:
@@ -113,6 +173,10 @@ def warn_of_classes(parts: Parts) -> None:
             BottleneckWarning,
             stacklevel=3,
         )
+
+
+def _where(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
+    return dataset.subset(np.flatnonzero(chosen).tolist())
 
 
 def _once(dataset: Dataset, split: str) -> Dataset:

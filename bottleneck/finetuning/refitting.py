@@ -13,9 +13,31 @@ from bottleneck.runs import Run
 def refitted(run: Run, train: Dataset, store: Store) -> Head:
     """Search and fit the head of a run again, with its options, on some of its training images.
 
-    C is chosen anew: one that was just right for classes of one size may let the bias decide where a few images are
-    gone. Where that cannot be done, on a single image of a class, say, the head stays as it is, with a warning: the
+    Where that cannot be done, on a single image of a class, say, the head stays as it is, with a warning: the
     validation images then are among those that it was fitted on, and flatter it.
+    """
+    try:
+        return refit(run, train, store)
+    except HeadError as error:
+        warnings.warn(
+            f"the head was fitted on the images that validate, which flatters it, and cannot be fitted without them "
+            f"({error}): give folders train/, val/ and test/ for a fair choice of the epoch",
+            BottleneckWarning,
+            stacklevel=2,
+        )
+        return run.head
+
+
+def refit(run: Run, train: Dataset, store: Store) -> Head:
+    """Search and fit the head of a run again, with its options, on some of its training images.
+
+    C is chosen anew: one that was just right for classes of one size may let the bias decide where a few images are
+    gone.
+
+    Raises
+    ------
+    HeadError
+        If that cannot be done, or a class has no image left.
     """
     card, params = run.card, run.recorded("params")
     options = HeadOptions(
@@ -27,17 +49,7 @@ def refitted(run: Run, train: Dataset, store: Store) -> Head:
         seed=run.recorded("seed"),
     )
     labels = [str(label) for label in train.labels]
-    try:
-        found = options.searched(card["head"], store.read(train.digests), labels, train.groups, store.spec.fingerprint)
-        if found.head.classes == run.head.classes:
-            return found.head
-        reason = "a class is gone"
-    except HeadError as error:
-        reason = str(error)
-    warnings.warn(
-        f"the head was fitted on the images that validate, which flatters it, and cannot be fitted without them "
-        f"({reason}): give folders train/, val/ and test/ for a fair choice of the epoch",
-        BottleneckWarning,
-        stacklevel=2,
-    )
-    return run.head
+    found = options.searched(card["head"], store.read(train.digests), labels, train.groups, store.spec.fingerprint)
+    if found.head.classes != run.head.classes:
+        raise HeadError("a class is gone")
+    return found.head

@@ -19,6 +19,7 @@ from bottleneck.cards import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.errors import BottleneckError, RunError
 from bottleneck.evaluation.stats import mcnemar
 from bottleneck.finetuning import curves
+from bottleneck.finetuning.against_head import against_head
 from bottleneck.finetuning.boundary import Boundary
 from bottleneck.finetuning.handback import Layer
 from bottleneck.finetuning.network import Network
@@ -55,6 +56,7 @@ class Result:
     finite: bool
     device: str
     first_layer: Layer
+    by_folds: dict[str, Any] | None
 
 
 def write(result: Result, seconds: float) -> Run:
@@ -81,6 +83,8 @@ def write(result: Result, seconds: float) -> Run:
         card = {
             **_card(result, backbone, request),
             "validation": _validation_card(result, before, after),
+            "heldout_test": _heldout_test(result, found.right),
+            "fold_test": result.by_folds,
             "metrics": found.metrics,
             "seconds": seconds,
         }
@@ -145,6 +149,13 @@ def _validation_card(result: Result, before: NDArray[np.bool_], after: NDArray[n
         "is_heldout": result.parts.val_is_heldout,
         "against_start": mcnemar(after, before),
     }
+
+
+def _heldout_test(result: Result, right: NDArray[np.bool_]) -> dict[str, Any] | None:
+    """Return the network against its head on the held-out images; None where there was no head, or it is kept."""
+    if result.origin.run is None or result.progress.best == 0:
+        return None
+    return against_head(right, result.start.right)
 
 
 def _images(result: Result, right: NDArray[np.bool_]) -> RunImages:

@@ -67,7 +67,10 @@ class Setting:
             return []
         clean = views.clean(self.cache, self.network, self.boundary)
         found = [views.Wanted(clean, self.parts.val)]
-        return found + [views.Wanted(store, self.parts.train) for store in self._views()]
+        found += [views.Wanted(store, self.parts.train) for store in self.views()]
+        if self.settings.folds and self.recipe.augment != "none":
+            found.append(views.Wanted(clean, self.parts.train))  # a fold tests images as they are
+        return found
 
     def feeds(self) -> tuple[Feed, Feed]:
         """Return what is trained and validated on."""
@@ -76,15 +79,20 @@ class Setting:
             memory = Memory(self.memory)  # of both: they take turns
             augmented = Images(self.parts.train, preprocessing, recipe.augment, recipe.seed, memory)
             return augmented, Images(self.parts.val, preprocessing, memory=memory)
-        clean = (views.clean(self.cache, self.network, self.boundary),)
         shape, most = self.boundary.shape, (self.settings.memory or 0.0) / 2
-        return (
-            Activations(self._views(), self.parts.train, shape, most),
-            Activations(clean, self.parts.val, shape, most),
-        )
+        return Activations(self.views(), self.parts.train, shape, most), self.as_they_are(self.parts.val)
 
-    def _views(self) -> tuple[Store, ...]:
-        assert self.boundary is not None
+    def as_they_are(self, dataset: Dataset) -> Feed:
+        """Return a feed of images without augmentation."""
+        if self.boundary is None:
+            return Images(dataset, self.network.backbone.spec.preprocessing, memory=Memory(self.memory))
+        clean = (views.clean(self.cache, self.network, self.boundary),)
+        return Activations(clean, dataset, self.boundary.shape, (self.settings.memory or 0.0) / 2)
+
+    def views(self) -> tuple[Store, ...]:
+        """Return the stores of the views that are trained on; none where the whole network runs."""
+        if self.boundary is None:
+            return ()
         recipe = self.recipe
         return views.stores(self.cache, self.network, self.boundary, recipe.augment, recipe.views, recipe.seed)
 

@@ -14,7 +14,7 @@ from bottleneck.finetuning.origin import Origin
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded, moved, relative_to
-from bottleneck.utils.schema import Finite, checked
+from bottleneck.utils.schema import Finite, Whole, checked
 from bottleneck.utils.tree import Tree
 
 LAST = "last"
@@ -41,6 +41,8 @@ class Settings:
         Their digest, once they were seen; see `bottleneck.images.dataset.Dataset.fingerprint`.
     memory : float or None
         Bytes that activations may take in memory.
+    folds : int or None
+        Of the training images, on which fine-tuning is compared with the head; None for no such comparison.
     """
 
     recipe: Recipe
@@ -50,6 +52,7 @@ class Settings:
     source: str | None = None
     dataset: str | None = None
     memory: Finite | None = None
+    folds: Whole | None = None
 
     def of(self, origin: Origin) -> "Settings":
         """Return the settings with all that was left to be found.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,12 +37,15 @@ class Start:
         Of these features.
     agreement : Agreement or None
         Of the network and the head.
+    right : ndarray of bool, shape (n,)
+        Whether the network is right about each held-out image.
     """
 
     accuracy: float
     head_accuracy: float | None
     precision: str
     agreement: Agreement | None
+    right: NDArray[np.bool_] = field(repr=False, compare=False)
 
 
 def start(origin: Origin, network: Network, heldout: Dataset, device: str | None) -> Start:
@@ -57,11 +60,10 @@ def start(origin: Origin, network: Network, heldout: Dataset, device: str | None
     """
     features = features_of(network, heldout, device)
     probabilities = probabilities_of(network.layer(), features)
-    accuracy = accuracy_of(probabilities, heldout, origin.classes)
+    right, precision = right_of(probabilities, heldout, origin.classes), origin.store.spec.precision
     if origin.run is None:
-        return Start(accuracy=accuracy, head_accuracy=None, precision=origin.store.spec.precision, agreement=None)
+        return Start(accuracy=float(right.mean()), head_accuracy=None, precision=precision, agreement=None, right=right)
     head, cached = origin.run.head, origin.store.read(heldout.digests)
-    precision = origin.store.spec.precision
     of_head = head.probabilities(cached)
     found = agreement(probabilities, of_head)
     folded = agreement(probabilities, head.probabilities(features))
@@ -73,10 +75,11 @@ def start(origin: Origin, network: Network, heldout: Dataset, device: str | None
             f"{_lowest_cosine(features, cached):.6f}): extract and fit again, with --engine torch --precision fp32"
         )
     return Start(
-        accuracy=accuracy,
-        head_accuracy=accuracy_of(of_head, heldout, origin.classes),
+        accuracy=float(right.mean()),
+        head_accuracy=float(right_of(of_head, heldout, origin.classes).mean()),
         precision=precision,
         agreement=found,
+        right=right,
     )
 
 
@@ -105,10 +108,10 @@ def probabilities_of(layer: Layer, features: Features) -> Probabilities:
     return softmax(logits.numpy().astype(np.float64))
 
 
-def accuracy_of(probabilities: Probabilities, dataset: Dataset, classes: Sequence[str]) -> float:
-    """Return the share of images whose most probable class is their label."""
+def right_of(probabilities: Probabilities, dataset: Dataset, classes: Sequence[str]) -> NDArray[np.bool_]:
+    """Return for each image whether its most probable class is its label, ``(n,)``."""
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]
-    return float(np.mean([label == guess for label, guess in zip(dataset.labels, predicted, strict=True)]))
+    return np.array([label == guess for label, guess in zip(dataset.labels, predicted, strict=True)], bool)
 
 
 def _lowest_cosine(features: Features, others: Features) -> float:

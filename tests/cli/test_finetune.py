@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from bottleneck.cli.main import cli
 from bottleneck.errors import BottleneckWarning
+from bottleneck.finetuning.by_folds import Fold
 from bottleneck.finetuning.progress import Epoch
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs import list_runs
@@ -84,6 +85,8 @@ def test_json_is_one_object(home):
     assert (found["n_train"], found["n_validation"], found["n_heldout"]) == (36, 18, 18)
     assert len(found["curves"]) == 3
     assert found["problem"] is None
+    assert found["heldout_test"] == done.card["heldout_test"]
+    assert found["fold_test"] is None
 
 
 def test_the_options_are_those_of_the_recipe(home):
@@ -128,6 +131,8 @@ def test_the_defaults_are_those_of_the_recipe():
         (["--model", "resnet18"], "--model is of --from weights"),
         (["--from", "weights", "--head-init", "head"], "leave --head-init out"),
         (["--from", "weights", "--run", "one"], "--run names a head"),
+        (["--from", "weights", "--folds", "3"], "no head for --folds to compare with"),
+        (["--folds", "1"], "--folds"),
         (["--batch-size", "1", "--train-bn"], "--batch-size"),
         (["--epochs", "0"], "--epochs"),
         (["--lr", "0"], "--lr"),
@@ -222,6 +227,36 @@ def test_resume_goes_on_with_the_last_or_the_one_that_is_named(home, monkeypatch
     assert f"goes on after epoch 1 in runs/{left.name}" in err
     (done,) = tuned()
     assert done.card["recipe"]["seed"] == 5  # its own options
+
+
+def test_folds_are_told_one_by_one_and_at_the_end(home):
+    out, err = run(*QUICK, "--epochs", "1", "--folds", "2", "--json")
+    (done,) = tuned()
+    assert json.loads(out)["fold_test"] == done.card["fold_test"]
+    assert "then 2 folds of the training images, to compare fine-tuning with the head" in err
+    lines = [line for line in err.splitlines() if line.startswith("fold ")]
+    assert [line.partition(": of 18 images the fine-tuned network has ")[0] for line in lines] == [
+        "fold 1 of 2",
+        "fold 2 of 2",
+    ]
+    assert "by 2 folds of 36 training images, each judged by a network and head that did not train on it:" in err
+
+
+def test_stopped_between_two_folds_it_says_how_far_it_came(home, monkeypatch):
+    from bottleneck.cli import show_finetune
+
+    class Watcher(show_finetune.Watcher):
+        def __call__(self, event):
+            super().__call__(event)
+            if isinstance(event, Fold):
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(show_finetune, "Watcher", Watcher)
+        _, err = run(*QUICK, "--epochs", "1", "--folds", "2", code=130)
+    assert "Stopped after epoch 1 and fold 1. This goes on from there: bottleneck finetune --resume" in err
+    _, err = run("--resume")
+    assert [line[:11] for line in err.splitlines() if line.startswith("fold ")] == ["fold 2 of 2"]
 
 
 def test_from_weights(home):

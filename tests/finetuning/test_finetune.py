@@ -32,7 +32,8 @@ from bottleneck.errors import (
 )
 from bottleneck.extraction import extract
 from bottleneck.finetuning import finetune as module
-from bottleneck.finetuning.finetune import Outline, finetune
+from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning.outline import Outline
 from bottleneck.finetuning.progress import Epoch
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.settings import unfinished

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from bottleneck.finetuning import loop
 from bottleneck.finetuning.boundary import Tail
-from bottleneck.finetuning.loop import Job, Part, precision_of, train, validate
+from bottleneck.finetuning.loop import Job, Part, precision_of, predicted, train, validate
 from bottleneck.finetuning.optimizing import learning_rate, optimizer
 from bottleneck.finetuning.processes import Alone
 from bottleneck.finetuning.progress import Progress
@@ -189,6 +189,19 @@ def test_a_loss_that_is_no_number_ends_it_at_once():
 
 
 # --- validation -------------------------------------------------------------------------------------------------
+
+
+def test_predictions_are_those_of_the_network_in_eval_mode():
+    made, feed = job(), Numbers(150, 5)
+    with torch.no_grad():
+        made.network.head.bias -= made.network(feed.values).mean(0)  # so that several classes are predicted
+    made.network.train()
+    found = predicted(made.tail, feed, 150, torch.device("cpu"))
+    made.network.eval()
+    with torch.no_grad():
+        wanted = made.network(feed.values).argmax(1)
+    assert found.tolist() == wanted.tolist()
+    assert len(set(found.tolist())) > 1
 
 
 def test_validation_is_loss_and_accuracy_of_all_images():

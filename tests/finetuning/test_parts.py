@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bottleneck.errors import BottleneckWarning, TuningError
-from bottleneck.finetuning.parts import codes, divide, warn_of_classes
+from bottleneck.finetuning.parts import Parts, codes, divide, fold_parts, together, warn_of_classes
 from bottleneck.images.dataset import Dataset
 
 
@@ -102,3 +102,50 @@ def test_classes_that_validation_lacks_are_told(tmp_path, recwarn):
         warn_of_classes(divide(made(tmp_path, splits, ["a", "b", "c", "a", "b"]), "val"))
     warn_of_classes(divide(made(tmp_path, splits, ["a", "b", "a", "a", "b"]), "val"))
     assert not recwarn.list
+
+
+def test_folds_test_each_training_image_once_and_train_on_none_that_they_test(tmp_path):
+    whole = made(tmp_path, ["train"] * 40 + ["val"] * 6 + ["test"] * 4)
+    parts = divide(whole, "test")
+    found = fold_parts(whole, parts, 4, seed=0)
+    assert sorted(key for one in found for key in keys(one.heldout)) == sorted(keys(parts.train))
+    for one in found:
+        assert (len(one.train), len(one.heldout)) == (30, 10)
+        assert not keys(one.train) & keys(one.heldout)
+        assert keys(one.val) == keys(parts.val)
+        assert one.heldout.labels.count("a") == 5
+
+
+def test_images_that_were_cut_off_are_tested_too_and_train_in_no_fold(tmp_path):
+    whole = made(tmp_path, ["train"] * 200 + ["test"] * 4)
+    parts = divide(whole, "test")
+    found = fold_parts(whole, parts, 4, seed=0)
+    assert len({key for one in found for key in keys(one.heldout)}) == 200
+    for one in found:
+        assert one.cut
+        assert keys(one.val) == keys(parts.val) - keys(one.heldout)
+        assert keys(one.train) == keys(parts.train) - keys(one.heldout)
+
+
+def test_a_group_is_on_one_side_of_each_fold(tmp_path):
+    groups = [f"g{number // 4}" for number in range(60)] + [None] * 4
+    whole = made(tmp_path, ["train"] * 60 + ["val"] * 4, groups=groups)
+    for one in fold_parts(whole, divide(whole, "val"), 3, seed=0):
+        assert len(one.heldout)
+        assert not set(one.heldout.groups) & set(one.train.groups)
+
+
+def test_folds_without_images_to_select_an_epoch_by_are_refused(tmp_path):
+    whole = made(tmp_path, ["train"] * 12 + ["test"] * 2)
+    train = whole.subset(range(12))
+    parts = Parts(train=train.subset(range(1, 12)), val=train.subset([0]), heldout=whole.subset([12]), name="test",
+                  cut=True)  # fmt: skip
+    with pytest.raises(TuningError, match="too few: take fewer folds"):
+        fold_parts(whole, parts, 3, seed=0)
+
+
+def test_parts_together_have_each_image_once(tmp_path):
+    whole = made(tmp_path, ["train"] * 6)
+    twice = whole.subset([*range(6), 2, 3])
+    found = together(twice, [whole.subset([0, 2]), whole.subset([2, 5])])
+    assert found.paths == ("0.png", "2.png", "5.png")

@@ -1,0 +1,102 @@
+"""What is said of a fine-tuning at its end, by its card."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.cli.show_finetune import Watcher, ended
+from bottleneck.finetuning.against_head import against_head
+from bottleneck.finetuning.by_folds import Fold
+from bottleneck.runs import Run
+
+EPOCHS = [{"val_accuracy": 0.9, "val_loss": 0.3}, {"val_accuracy": 0.9, "val_loss": 0.2}]
+
+
+def against(gained, lost, count):
+    tuned, head = np.ones(count, bool), np.ones(count, bool)
+    head[:gained] = tuned[gained : gained + lost] = False
+    return against_head(tuned, head)
+
+
+def said(capsys, **values):
+    """Return what is printed of a fine-tuning from a head, whose first epoch was kept."""
+    card = {
+        "best_epoch": 1, "curves": EPOCHS, "recipe": {"epochs": 1}, "diverged": False, "from": {"run": "a"},
+        "validation": {"n": 24, "cut_from_train": True, "is_heldout": False,
+                       "against_start": {"only_a": 3, "only_b": 1, "p_value": 0.625}},
+        "n_train": 220, "n_heldout": 153, "heldout": "test", "start_accuracy": 0.95, "seconds": 1.0, "failures": [],
+        "metrics": {"accuracy": 0.96, "accuracy_ci95": [0.9, 0.98]}, "heldout_test": None, "fold_test": None, **values,
+    }  # fmt: skip
+    ended(Run(Path("runs/tuned"), card))
+    return capsys.readouterr()
+
+
+def test_images_that_cannot_tell_are_called_so_with_the_least_gain_that_they_could_show(capsys):
+    out = said(capsys, heldout_test=against(5, 3, 153)).out.splitlines()
+    assert out[2] == (
+        "against the head on 153 held-out images: 5 only the fine-tuned network has right, 3 only the head "
+        "(p = 0.73): these images cannot tell which is better; the smallest gain that they could show is 3.9 points "
+        "(6 images)"
+    )
+    assert out[3] == (
+        "on 24 validation images, which selected the epoch and so favour fine-tuning: 3 only the fine-tuned network "
+        "has right, 1 only the head (p = 0.62)"
+    )
+    assert out[4] == "--folds 5 would compare fine-tuning with the head on 244 training images too"
+
+
+@pytest.mark.parametrize(
+    ("test", "verdict"),
+    [
+        (against(9, 1, 153), "the fine-tuned network is better"),
+        (against(1, 9, 153), "the fine-tuned network is worse"),
+        (against(5, 0, 5), "so few images can never tell which is better"),
+    ],
+)
+def test_the_verdict_is_said(capsys, test, verdict):
+    line = said(capsys, heldout_test=test).out.splitlines()[2]
+    assert line.endswith(f"): {verdict}")
+
+
+def test_images_that_both_have_right_are_no_comparison(capsys):
+    line = said(capsys, heldout_test=against(0, 0, 153)).out.splitlines()[2]
+    assert "153 held-out images: both have the same images right: these images cannot tell which is better" in line
+
+
+def test_nothing_is_compared_where_the_head_itself_is_kept(capsys):
+    out = said(capsys, best_epoch=0).out
+    assert "is kept as it began" in out
+    assert "against the head" not in out
+    assert "cannot tell" not in out
+
+
+def test_images_that_selected_the_epoch_are_optimistic_of_the_comparison_too(capsys):
+    validation = {"n": 153, "cut_from_train": False, "is_heldout": True, "against_start": None}
+    found = said(capsys, heldout_test=against(5, 3, 153), validation=validation)
+    assert "validation images, which" not in found.out
+    assert "also selected the epoch, so the accuracy and the comparison with the head are optimistic" in found.err
+    assert "also selected the epoch, so the accuracy is optimistic" in said(capsys, validation=validation).err
+
+
+def test_folds_are_said_with_both_accuracies(capsys):
+    folds = {"folds": 5, "tuned_accuracy": 0.98, "head_accuracy": 0.95, **against(9, 1, 244)}
+    out = said(capsys, heldout_test=against(5, 3, 153), fold_test=folds).out.splitlines()
+    assert out[4] == (
+        "by 5 folds of 244 training images, each judged by a network and head that did not train on it: fine-tuned "
+        "98.0%, head 95.0%; 9 only the fine-tuned network has right, 1 only the head (p = 0.021): the fine-tuned "
+        "network is better"
+    )
+    assert "would compare" not in "".join(out)
+
+
+def test_accuracies_are_no_longer_said_to_be_told_apart_or_not(capsys):
+    found = said(capsys, heldout_test=against(5, 3, 153))
+    assert "told apart" not in found.out + found.err
+
+
+def test_a_fold_is_a_line(capsys):
+    Watcher()(Fold(number=2, folds=5, tuned=np.ones(3, bool), head=np.zeros(3, bool), seconds=1.25))
+    assert capsys.readouterr().err == (
+        "fold 2 of 5: of 3 images the fine-tuned network has 3 right, the head 0; 1.2 s\n"
+    )
