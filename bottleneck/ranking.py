@@ -53,7 +53,8 @@ def choose(runs: Sequence[Run]) -> Choice:
     tested. Better by more than chance is:
 
     1. A network that was fine-tuned from the other run itself, or from a head that is the tested one of the other: if
-       McNemar's test of the epoch that was kept against epoch 0, on the validation images, has p < 0.05.
+       McNemar's test of fine-tuning against the head, by folds of the training images, has p < 0.05; without folds,
+       that of the epoch that was kept against epoch 0, on the validation images.
     2. Else, if McNemar's test has p < 0.05 on the images that both runs judged without being trained on them:
        training images by the heads of the other folds of the cross-validation, and validation images.
     3. Where neither is known, which is so for runs of earlier versions: if the `bottleneck.runs.Run.score` is higher
@@ -107,8 +108,11 @@ def _same_images(a: Run, b: Run) -> bool:
 def _beats(run: Run, default: Run, runs: Sequence[Run]) -> str | None:
     """Return how a run is better than the default by more than chance, both among `runs`; None where it is not."""
     card = run.card
-    before = card.get("validation", {}).get("against_start")
+    before, folds = card.get("validation", {}).get("against_start"), card.get("fold_test")
     if run.is_tuned and _began_with(run, default, runs) and before:
+        if folds and card.get("heldout_test"):  # else the head itself was kept
+            test = {"only_a": folds["only_tuned"], "only_b": folds["only_head"], "p_value": folds["p_value"]}
+            return _by_test(test, f"{folds['n']} training images, by folds")
         return _by_test(before, f"{card['validation']['n']} validation images")
     mine, theirs = _images(run), _images(default)
     if mine is not None and theirs is not None:

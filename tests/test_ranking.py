@@ -192,3 +192,24 @@ def test_the_default_of_a_folder_is_that_of_its_runs():
     assert default_run("runs").run.path == better.path
     (better.path / "images.safetensors").write_bytes(b"damaged")  # then the scores, which are equal, are left
     assert default_run("runs").run.path != better.path
+
+
+@pytest.mark.parametrize(("only_tuned", "only_head", "winner"), [(12, 1, "b"), (3, 2, "a"), (1, 12, "a")])
+def test_folds_decide_where_there_are_some_and_not_the_images_that_selected_the_epoch(only_tuned, only_head, winner):
+    from bottleneck.evaluation.stats import mcnemar
+
+    right = np.arange(13) < only_tuned
+    test = mcnemar(right[: only_tuned + only_head], ~right[: only_tuned + only_head])
+    folds = {"n": IMAGES, "only_tuned": test["only_a"], "only_head": test["only_b"], "p_value": test["p_value"]}
+    first, second = run("a"), tuned("b", "a", gained=9, lost=0)
+    assert choose([first, second]).run is second
+    second.card.update(fold_test=folds, heldout_test={"n": 10})
+    found = choose([first, second])
+    assert found.run.name == winner
+    assert ("12 against 1 of 200 training images, by folds" in found.reason) is (winner == "b")
+
+
+def test_folds_do_not_decide_for_a_network_that_is_the_head_itself():
+    first, second = run("a"), tuned("b", "a", gained=0, lost=0)
+    second.card.update(fold_test={"n": 9, "only_tuned": 9, "only_head": 0, "p_value": 0.004}, heldout_test=None)
+    assert choose([first, second]).run is first
