@@ -100,7 +100,8 @@ def _against_head(card: dict[str, Any]) -> list[str]:
     test, folds, validation = card["heldout_test"], card["fold_test"], card["validation"]
     lines = []
     if test is not None:
-        lines.append(f"against the head on {counted(test['n'], 'held-out image')}: {_counts(test)}: {_verdict(test)}")
+        images = counted(test["n"], "held-out image")
+        lines.append(f"against the head on {images}: {_counts(test)}: {_verdict(test, 'the network')}")
         if not validation["is_heldout"]:
             before = validation["against_start"]
             found = {"only_tuned": before["only_a"], "only_head": before["only_b"], "p_value": before["p_value"]}
@@ -110,7 +111,7 @@ def _against_head(card: dict[str, Any]) -> list[str]:
         lines.append(
             f"by {folds['folds']} folds of {counted(folds['n'], 'training image')}, each judged by a network and head "
             f"that did not train on it: fine-tuned {folds['tuned_accuracy']:.1%}, head {folds['head_accuracy']:.1%}; "
-            f"{_counts(folds)}: {_verdict(folds)}"
+            f"{_counts(folds)}: {_verdict(folds, 'fine-tuning')}"
         )
     elif test is not None and test["verdict"] == "cannot tell":
         images = counted(_train_images(card), "training image")
@@ -132,9 +133,9 @@ def _counts(test: dict[str, Any]) -> str:
     )
 
 
-def _verdict(test: dict[str, Any]) -> str:
+def _verdict(test: dict[str, Any], what: str) -> str:
     if test["verdict"] != "cannot tell":
-        return f"the fine-tuned network is {test['verdict']}"
+        return f"{what} is {test['verdict']}"
     if test["n"] < LEAST:
         return "so few images can never tell which is better"
     return (

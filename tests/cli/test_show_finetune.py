@@ -49,8 +49,8 @@ def test_images_that_cannot_tell_are_called_so_with_the_least_gain_that_they_cou
 @pytest.mark.parametrize(
     ("test", "verdict"),
     [
-        (against(9, 1, 153), "the fine-tuned network is better"),
-        (against(1, 9, 153), "the fine-tuned network is worse"),
+        (against(9, 1, 153), "the network is better"),
+        (against(1, 9, 153), "the network is worse"),
         (against(5, 0, 5), "so few images can never tell which is better"),
     ],
 )
@@ -84,8 +84,8 @@ def test_folds_are_said_with_both_accuracies(capsys):
     out = said(capsys, heldout_test=against(5, 3, 153), fold_test=folds).out.splitlines()
     assert out[4] == (
         "by 5 folds of 244 training images, each judged by a network and head that did not train on it: fine-tuned "
-        "98.0%, head 95.0%; 9 only the fine-tuned network has right, 1 only the head (p = 0.021): the fine-tuned "
-        "network is better"
+        "98.0%, head 95.0%; 9 only the fine-tuned network has right, 1 only the head (p = 0.021): fine-tuning is "
+        "better"
     )
     assert "would compare" not in "".join(out)
 
