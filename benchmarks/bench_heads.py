@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
 
-PARTS = ("small", "large", "softmax", "real")
+PARTS = ("small", "scaling", "large", "softmax", "real")
 DECADES = [10.0**power for power in range(-5, 2)]
 RBF_C = [0.1, 1.0, 10.0, 100.0]
 FOLDS = 5
@@ -40,6 +41,8 @@ def main() -> None:
     if "small" in chosen:
         x, labels = cached(options.cache, options.model) if options.cache else made(3000, 1280, 5, apart=0.2)
         small(standardised(x), labels, options.repeats, options.heads.split(","))
+    if "scaling" in chosen:
+        scaling(*made(3000, 1280, 5, apart=0.2), options.repeats)
     if "large" in chosen:
         large(options.repeats)
     if "softmax" in chosen:
@@ -123,7 +126,9 @@ def compare(
     codes = np.unique(labels, return_inverse=True)[1]
     split = PredefinedSplit(divide(codes, None, FOLDS, 0).tested)  # the very folds that ours are
     some = family(name, **kind)
-    found, ours = timed(lambda: search(x, labels.tolist(), some, grid=grid, folds=FOLDS, normalize="none"), repeats)
+    found, ours = timed(
+        lambda: search(x, labels.tolist(), some, grid=grid, folds=FOLDS, normalize="none", rule="accuracy"), repeats
+    )
 
     def theirs(jobs: int | None) -> object:
         with warnings.catch_warnings():
@@ -147,6 +152,50 @@ def compare(
         f"{grid[int(scores.argmax())]:g} / {found.params['C']:g}",
         worst,
     )
+
+
+class Shrunk(TransformerMixin, BaseEstimator):
+    """Our usual scaling, for pipelines of scikit-learn."""
+
+    def fit(self, x: np.ndarray, y: object = None) -> "Shrunk":
+        """Take means and scales of rows ``(n, d)``."""
+        variance = x.var(axis=0)
+        self.mean_, self.scale_ = x.mean(axis=0), np.sqrt(variance / 2 + variance.mean() / 2)
+        return self
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        """Return the scaled rows."""
+        return (x - self.mean_) / self.scale_
+
+
+def scaling(x: np.ndarray, labels: np.ndarray, repeats: int) -> None:
+    """Search the scaling and C, as `fit` does, beside as many fits of a pipeline, and beside one scaling alone."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    from bottleneck.heads.family import family
+    from bottleneck.heads.search import search
+
+    n, d = x.shape
+    print(f"\n{n:,} x {d:,} of {len(set(labels))} classes, {FOLDS} folds, two scalings, medians of {repeats}:\n")
+    print_row("head", "fits", "GridSearchCV, s", "bottleneck, s", "ratio", "one scaling alone, s", "ratio to it")
+    print_row(*["---"] * 7)
+    for name, model in (("logistic", LogisticRegression(max_iter=1000)), ("svm", LinearSVC())):
+        some = family(name)
+        _, ours = timed(lambda some=some: search(x, labels.tolist(), some), repeats)
+        _, alone = timed(lambda some=some: search(x, labels.tolist(), some, normalize="shrunk"), repeats)
+        grid = {"scale": [Shrunk(), StandardScaler()], "head__C": list(some.values)}
+        pipeline = Pipeline([("scale", Shrunk()), ("head", model)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, theirs = timed(lambda p=pipeline, g=grid: GridSearchCV(p, g, cv=FOLDS).fit(x, labels), 1)
+        fits = 2 * FOLDS * len(some.values)
+        print_row(
+            name, fits, f"{theirs:.1f}", f"{ours:.2f}", f"{theirs / ours:.1f}", f"{alone:.2f}", f"{ours / alone:.2f}"
+        )
 
 
 def objectives(name: str, x: np.ndarray, codes: np.ndarray, grid: list[float]) -> float:
