@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import Family
-from bottleneck.heads.folds import Codes, Folds, divide
+from bottleneck.heads.folds import Codes, Folds, divide, units_of
+from bottleneck.heads.forecast import Forecast, Interval, PowerLaw
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.prior import unless_constant
 from bottleneck.heads.search import Search, next_seed
@@ -19,7 +20,9 @@ from bottleneck.heads.task import Task
 from bottleneck.utils.text import one_line
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the training rows of each fold
+FORECAST = (2, 4)  # times the images of the last point
 _LEAST = 2  # images of a class
+_HARDLY = 0.005  # of accuracy: a gain that is surely smaller is not worth the labels
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,13 @@ class Curve:
     points : tuple of Point
     folds : int
         Of one division; the accuracies are those of one division or of several.
+    law : PowerLaw
+        Through all points.
     """
 
     points: tuple[Point, ...]
     folds: int
+    law: PowerLaw
 
     def __repr__(self) -> str:
         last = self.points[-1:]
@@ -78,34 +84,44 @@ class Curve:
 
     @property
     def doubling(self) -> float | None:
-        """What twice as many images may bring; None where the last gain is not above its standard error.
+        """What twice as many images would bring, by the power law; None of a single point."""
+        return self.law.doubling()[0] if len(self.points) > 1 else None
 
-        The error rate is taken to go on falling as a power of the number of images, as it did in the last step.
-        """
-        if len(self.points) < 2 or self.gain <= self.gain_error:
-            return None
-        before, last = self.points[-2:]
-        steps = np.log2(last.n / before.n)
-        return float((1 - last.accuracy) * (1 - ((1 - last.accuracy) / (1 - before.accuracy)) ** (1 / steps)))
+    @property
+    def doubling_ci95(self) -> Interval | None:
+        """The 95 % interval of `doubling`."""
+        return self.law.doubling()[1] if len(self.points) > 1 else None
+
+    @property
+    def forecast(self) -> tuple[Forecast, ...]:
+        """How accurate heads of twice and of four times the images of the last point would be; empty of one point."""
+        return tuple(self.law.forecast(times * self.points[-1].n) for times in FORECAST if len(self.points) > 1)
 
     def advice(self) -> str:
         """Return whether more images would help, and what says so."""
-        if len(self.points) < 2:
+        if self.doubling is None or self.doubling_ci95 is None:
             return "too few training images for a learning curve"
         before, last = self.points[-2:]
+        low, high = self.doubling_ci95
         found = (
             f"from {before.n} to {last.n} training images accuracy changed by {100 * self.gain:+.1f} points "
-            f"(standard error {100 * self.gain_error:.1f})"
+            f"(standard error {100 * self.gain_error:.1f}); twice as many images would bring about "
+            f"{_in_points(self.doubling)} points (95 % interval {_in_points(low)} to {_in_points(high)})"
         )
-        if self.doubling is None:
-            return f"{found}: more images of this kind would hardly help"
-        return f"{found}: twice as many images would bring about {100 * self.doubling:.1f} points"
+        return f"{found}: more images of this kind would hardly help" if high < _HARDLY else found
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
         points = [{"n": point.n, "accuracy": point.accuracy, "spread": point.spread} for point in self.points]
         steps = {"gain": self.gain, "gain_error": self.gain_error} if len(self.points) > 1 else {}
-        return {"points": points, **steps, "doubling": self.doubling, "advice": self.advice()}
+        return {
+            "points": points,
+            **steps,
+            "doubling": self.doubling,
+            "doubling_ci95": list(self.doubling_ci95) if self.doubling_ci95 else None,
+            "forecast": [one.to_json() for one in self.forecast],
+            "advice": self.advice(),
+        }
 
     @property
     def _gains(self) -> NDArray[np.float64]:
@@ -146,25 +162,33 @@ def learning_curve(
     tasks = [task]
     for number in range(1, divisions):
         tasks.append(task.divided(divide(codes, groups, options.folds, next_seed(options.seed, number))))
-    points: dict[int, Point] = {}
+    curve: dict[int, tuple[Point, NDArray[np.float64]]] = {}
     for share in SHARES:
-        thin = [one.divided(thinned(one.folds, codes, share, options.seed)) for one in tasks]
+        thin = [
+            one.divided(thinned(one.folds, codes, share, next_seed(options.seed, number)))
+            for number, one in enumerate(tasks)
+        ]
         least = min(int(one.folds.trained.sum(axis=0).min()) for one in thin)
-        if least < found.params.get("neighbours", 0):
-            continue  # there are not so many
-        n = round(np.mean([one.folds.trained.sum(axis=0).mean() for one in thin]))
-        points[n] = Point(n, tuple(value for one in thin for value in _accuracies(one, family, found)))
-    if not points:
+        if least >= found.params.get("neighbours", 0):
+            point, wrong = _point(thin, family, found)
+            curve[point.n] = point, wrong
+    if not curve:
         raise HeadError("expected training images for a learning curve, found too few")
-    return Curve(tuple(points.values()), found.divided)
+    tested = task.folds.tested >= 0  # the same rows in each division
+    units = np.unique(units_of(groups, len(codes))[tested], return_inverse=True)[1]
+    law = PowerLaw.fit(list(curve), np.stack([wrong[tested] for _, wrong in curve.values()]), units)
+    return Curve(tuple(point for point, _ in curve.values()), found.divided, law)
 
 
 def thinned(folds: Folds, codes: Codes, share: float, seed: int) -> Folds:
-    """Return folds that train on a share of the rows of each class, at least two; a larger share holds a smaller."""
-    order = np.random.default_rng(seed).permutation(len(codes))
-    order = order[np.argsort(codes[order], kind="stable")]  # by class, in each at random
+    """Return folds that train on a share of the rows of each class, at least two; a larger share holds a smaller.
+
+    Each fold has a draw of its own, so that the mean over the folds depends less on one.
+    """
     trained = np.zeros_like(folds.trained)
     for fold, known in enumerate(folds.trained.T):
+        order = np.random.default_rng([seed, fold]).permutation(len(codes))
+        order = order[np.argsort(codes[order], kind="stable")]  # by class, in each at random
         rows = order[known[order]]
         counts = np.bincount(codes[rows], minlength=codes.max() + 1)
         place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -173,11 +197,26 @@ def thinned(folds: Folds, codes: Codes, share: float, seed: int) -> Folds:
     return replace(folds, trained=trained)
 
 
-def _accuracies(task: Task, family: Family, found: Search) -> list[float]:
-    """Return the accuracy of each fold."""
-    tested = task.folds.tested
-    right, folds = np.zeros(len(task.folds)), len(task.folds)
+def _point(tasks: Sequence[Task], family: Family, found: Search) -> tuple[Point, NDArray[np.float64]]:
+    """Return a point, by some divisions into folds, and in what part of them each row is wrong."""
+    n = round(np.mean([one.folds.trained.sum(axis=0).mean() for one in tasks]))
+    accuracies: list[float] = []
+    wrong = np.zeros(len(tasks[0].codes))
+    for task in tasks:
+        right = _right(task, family, found)
+        wrong += ~right / len(tasks)
+        accuracies += [float(right[task.folds.tested == fold].mean()) for fold in range(len(task.folds))]
+    return Point(n, tuple(accuracies)), wrong
+
+
+def _right(task: Task, family: Family, found: Search) -> NDArray[np.bool_]:
+    """Return whether the head of its fold has each tested row right."""
+    right = np.zeros(len(task.codes), np.bool_)
     for rows, scores in family.cross_validate(task, [found.params]).blocks():
-        right += np.bincount(tested[rows], scores[0].argmax(axis=1) == task.codes[rows], folds)
-    accuracies: list[float] = (right / np.bincount(tested[tested >= 0], minlength=folds)).tolist()
-    return accuracies
+        right[rows] = scores[0].argmax(axis=1) == task.codes[rows]
+    return right
+
+
+def _in_points(accuracy: float) -> str:
+    """Return a gain in points, without the sign of what rounds to 0."""
+    return f"{round(100 * accuracy, 1) + 0.0:.1f}"

@@ -58,7 +58,7 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
         If no class has two rows of two groups.
     """
     counts = np.bincount(codes)
-    units = _units(groups, len(codes))
+    units = units_of(groups, len(codes))
     units_of_class = [len(np.unique(units[codes == code])) for code in range(len(counts))]
     rows = np.flatnonzero(np.array(units_of_class)[codes] > 1)
     if not len(rows):
@@ -91,7 +91,7 @@ def _stratified(codes: Codes, folds: int, seed: int) -> NDArray[np.intp]:
     return found
 
 
-def _units(groups: Sequence[str | None] | None, count: int) -> NDArray[np.intp]:
+def units_of(groups: Sequence[str | None] | None, count: int) -> NDArray[np.intp]:
     """Return a number for each row, equal for rows of one group."""
     if groups is None:
         return np.arange(count)

@@ -33,6 +33,8 @@ def test_the_report_is_on_stdout(images):
     assert re.search(r"\d+ held out \(test\)\n", out)  # no half width of one accuracy, which is no threshold of two
     assert "best" in out
     assert "learning curve" in out
+    assert re.search(r"\n +\d+ images  \d+\.\d%, a forecast \(95 % interval \d+\.\d% to \d+\.\d%\)\n", out)
+    assert "; twice as many images would bring about " in out
     assert "0 failed; this makes the best a run: bottleneck fit" in out
     assert all(line.startswith("warning: ") for line in err.splitlines())
 

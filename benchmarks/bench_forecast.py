@@ -1,0 +1,229 @@
+"""Forecasts from a quarter of a training set, beside heads that are trained on half of it and on all of it.
+
+A training set is drawn from one of five sets of images. The learning curve of logistic regression is computed on a
+random quarter of it, as `compare --learning-curve` does, and says how accurate a head of twice and of four times as
+many images would be. Such heads are then searched and trained, and tested on images outside the training set.
+
+python benchmarks/bench_forecast.py [--work DIR] [--images FOLDER] [--replicates N] [--first SEED]
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from selection_sets import NAMES, Features, draw, features
+
+from bottleneck.heads.curve import Curve, learning_curve
+from bottleneck.heads.family import family
+from bottleneck.heads.forecast import Forecast
+from bottleneck.heads.head import Head
+from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.search import Search
+from bottleneck.heads.table import NORMALIZE, Held
+
+HEAD = "logistic"
+PER_CLASS = {  # images of a class in the whole training set
+    "ants": (20, 40, 100),
+    "digits": (20, 48, 100),
+    "elpv": (20, 60, 200, 400),
+    "glyphs": (20, 60, 200),
+    "crops": (20, 60, 200),
+}
+QUARTERS = (40, 160, 10_000)  # limits of the rows of the tables by size
+LITTLE, SURE = 0.01, 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicate:
+    """A forecast, and what came true.
+
+    Parameters
+    ----------
+    name : str
+        Of the set.
+    quarter : int
+        Images of the quarter.
+    curve : Curve
+    truth : dict of int to float
+        Accuracy of heads of once, twice and four times the images, all on the same test images.
+    """
+
+    name: str
+    quarter: int
+    curve: Curve
+    truth: dict[int, float]
+
+    @property
+    def gain(self) -> float:
+        """What twice as many images brought."""
+        return self.truth[2] - self.truth[1]
+
+    def forecast(self, times: int) -> Forecast:
+        """Return the forecast for so many times the images."""
+        return self.curve.law.forecast(times * self.quarter)
+
+    def miss(self, times: int) -> float:
+        """Return how far the forecast was off."""
+        return self.forecast(times).accuracy - self.truth[times]
+
+    def holds(self, times: int) -> bool:
+        """Return whether the accuracy lies in the interval."""
+        low, high = self.forecast(times).ci95
+        return low <= self.truth[times] <= high
+
+    def width(self, times: int) -> float:
+        """Return how wide the interval is."""
+        low, high = self.forecast(times).ci95
+        return high - low
+
+    @property
+    def gain_interval(self) -> tuple[float, float]:
+        """The interval of the gain by twice the images."""
+        return self.curve.law.doubling()[1]
+
+    @property
+    def says_hardly(self) -> bool:
+        """Whether more images "would hardly help"."""
+        return self.gain_interval[1] < SURE
+
+    @property
+    def old_says_hardly(self) -> bool:
+        """Whether the rule until 0.1 said so: the last gain was not above its standard error."""
+        return self.curve.gain <= self.curve.gain_error
+
+    def old_miss(self, times: int) -> float:
+        """Return how far the rule until 0.1 was off: the error falls as in the last step, or not at all."""
+        before, last = self.curve.points[-2:]
+        power = 0.0
+        if not self.old_says_hardly:
+            power = np.log((1 - last.accuracy) / (1 - before.accuracy)) / np.log(last.n / before.n)
+        return 1 - (1 - last.accuracy) * (times * self.quarter / last.n) ** power - self.truth[times]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("bench-work"), help="where images and features are kept")
+    parser.add_argument("--images", type=Path, help="the ants and bees of PyTorch's tutorial; without them, four sets")
+    parser.add_argument("--replicates", type=int, default=8, help="of each set and size")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first; the constants are by seeds 100 up")
+    parser.add_argument("--normalize", choices=NORMALIZE, default=HeadOptions().normalize)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    sets = {name: features(name, options.work, options.images) for name in NAMES}
+    own = HeadOptions(normalize=options.normalize)
+    done = []
+    for seed in range(options.first, options.first + options.replicates):
+        done += [one for name, found in sets.items() if found for one in replicates(name, found, own, seed)]
+        print(f"seed {seed}: {len(done)} forecasts", file=sys.stderr, flush=True)
+    print(forecasts_table(done), gains_table(done), sep="\n")
+
+
+def replicates(name: str, found: Features, options: HeadOptions, seed: int) -> Iterator[Replicate]:
+    """Yield a forecast for each size of the set, but those of which the curve has a single point."""
+    for per_class in PER_CLASS[name]:
+        test = draw(found.codes, found.count, per_class, seed).test
+        parts = {times: draw(found.codes, found.count, per_class * times // 4, seed).train for times in (1, 2, 4)}
+        searched = {times: search(found, rows, options) for times, rows in parts.items()}
+        labels = names(found.codes[parts[1]])
+        curve = learning_curve(Held(found.x[parts[1]]), labels, None, searched[1], family(HEAD), options)
+        if len(curve.points) > 1:
+            truth = {times: accuracy(one.head, found, test) for times, one in searched.items()}
+            yield Replicate(name=name, quarter=len(parts[1]), curve=curve, truth=truth)
+
+
+def search(found: Features, rows: np.ndarray, options: HeadOptions) -> Search:
+    """Search a head on some rows."""
+    return options.searched(HEAD, found.x[rows], names(found.codes[rows]), None, "")
+
+
+def accuracy(head: Head, found: Features, rows: np.ndarray) -> float:
+    """Return the accuracy of a head on some rows."""
+    said = np.array(head.classes)[head.probabilities(found.x[rows]).argmax(axis=1)]
+    return float((said == np.array(names(found.codes[rows]))).mean())
+
+
+def names(codes: np.ndarray) -> list[str]:
+    return [f"{code:02d}" for code in codes]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+def parts_of(done: Sequence[Replicate]) -> Iterator[tuple[str, list[Replicate]]]:
+    """Yield the replicates of each set, of each range of sizes, and all."""
+    for name in dict.fromkeys(one.name for one in done):
+        yield name, [one for one in done if one.name == name]
+    for least, most in zip((0, *QUARTERS), QUARTERS, strict=False):
+        own = [one for one in done if least < one.quarter <= most]
+        if own:
+            yield f"quarters of {min(one.quarter for one in own)} to {max(one.quarter for one in own)} images", own
+    yield "all", list(done)
+
+
+def forecasts_table(done: Sequence[Replicate]) -> str:
+    head = ["what", "forecasts"]
+    for times in (2, 4):
+        head += [f"x {times}: held by 95 % interval", "its width", "RMSE", "RMSE of the last two points"]
+    lines = []
+    for what, own in parts_of(done):
+        line = [what, str(len(own))]
+        for times in (2, 4):
+            line += [
+                share([one.holds(times) for one in own]),
+                points([one.width(times) for one in own]),
+                points([one.miss(times) for one in own], rms),
+                points([one.old_miss(times) for one in own], rms),
+            ]
+        lines.append(line)
+    return markdown(head, lines)
+
+
+def gains_table(done: Sequence[Replicate]) -> str:
+    head = ["what", "gain by twice the images", "held by 95 % interval", "its width", "RMSE"]
+    head += ['"hardly help": said', "by the last two points", "mean gain then", "a point or more then"]
+    lines = []
+    for what, own in parts_of(done):
+        held = [low <= one.gain <= high for one in own for low, high in [one.gain_interval]]
+        widths = [high - low for one in own for low, high in [one.gain_interval]]
+        misses = [one.curve.law.doubling()[0] - one.gain for one in own]
+        line = [what, points([one.gain for one in own]), share(held), points(widths), points(misses, rms)]
+        said, old = ([one.gain for one in own if says(one)] for says in SAYERS)
+        line += [hardly(said, len(own)), f"{len(old)} of {len(own)}"]
+        line += [points(old), share([gain >= LITTLE for gain in old])] if old else ["", ""]
+        lines.append(line)
+    return markdown(head, lines)
+
+
+SAYERS: tuple[Callable[[Replicate], bool], ...] = (lambda one: one.says_hardly, lambda one: one.old_says_hardly)
+
+
+def hardly(gains: Sequence[float], count: int) -> str:
+    """Return how often it was said, and what the gains were."""
+    said = f"{len(gains)} of {count}"
+    if not gains:
+        return said
+    return f"{said}, mean gain {points(gains)}, a point or more {share([gain >= LITTLE for gain in gains])}"
+
+
+def share(held: Sequence[bool]) -> str:
+    return f"{100 * np.mean(held):.0f} %"
+
+
+def rms(values: Sequence[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def points(values: Sequence[float], by: Callable[[Sequence[float]], float] = np.mean) -> str:
+    return f"{100 * by(values):.1f}"
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""A power law of errors against training images, and what it says of more of them than there are.
+
+The odds of an error, e / (1 - e), are taken to fall as a power of the number of images: where both axes are
+logarithmic they are a line, which levels off a little. Where errors are few, their odds are their rate; where they are
+many, the rate stays below 1. The slope has a prior, so that a few uncertain points have a forecast too, and an interval
+as wide as it has to be. The constants are those that made the accuracies of heads on five sets of images most likely;
+`benchmarks/bench_forecast.py` measures, on other draws from them, how often the intervals hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Z = 1.959963984540054  # the quantile of the normal distribution for 95 %
+_EXPECTED = np.array([0.0, -0.3])  # the log odds of an error, and their slope, before any point is seen
+_DEVIATION = np.array([10.0, 0.25])
+_LEVELLING = 0.01  # times the square of the doublings
+_STRAY = 0.02  # how far the log odds of a doubling ahead may lie from the line
+_POINT, _HEAD = 0.35, 0.6  # by which images were drawn to train on; in deviations of the rate of so many tested ones
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """How accurate a head is going to be.
+
+    Parameters
+    ----------
+    n : int
+        Training images.
+    accuracy : float
+    ci95 : tuple of float
+        The interval that is to hold the accuracy of a head trained on so many images in 95 of 100 cases.
+    """
+
+    n: int
+    accuracy: float
+    ci95: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"n": self.n, "accuracy": self.accuracy, "ci95": list(self.ci95)}
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """The log odds of an error at n training images, and their slope by doublings of the images.
+
+    Parameters
+    ----------
+    n : int
+    mean : tuple of float, length 2
+        Level and slope.
+    covariance : tuple of tuple of float, 2 x 2
+        How uncertain both are.
+    """
+
+    n: int
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def fit(cls, sizes: Sequence[int], wrong: NDArray[np.float64], units: NDArray[np.intp]) -> "PowerLaw":
+        """Fit the law to all points of a learning curve, each weighted by how certain it is.
+
+        Parameters
+        ----------
+        sizes : sequence of int, length p
+            Training images of each point, rising.
+        wrong : ndarray of float64, shape (p, n)
+            How often, from 0 to 1, the heads of each point had each tested image wrong. All points test the same
+            images, so the difference of two is more certain than either.
+        units : ndarray of int, shape (n,)
+            The group of each image, from 0; images of a group tell less than as many others.
+
+        Notes
+        -----
+        Generalised least squares with a normal prior: A. Gelman et al. 2013, "Bayesian Data Analysis", section 14.8.
+        """
+        rates, covariance = _rates(wrong, units)
+        steep = 1 / (rates * (1 - rates))  # the derivative of the log odds
+        noise = covariance * np.outer(steep, steep)
+        noise += np.diag([_drawn(rate, n, _POINT) for rate, n in zip(rates.tolist(), sizes, strict=True)])
+        doublings = np.log2(np.array(sizes) / sizes[-1])
+        line = np.stack([np.ones_like(doublings), doublings], axis=1)
+        weighted = np.linalg.solve(noise, line).T
+        prior = np.diag(_DEVIATION**-2)
+        posterior = np.linalg.inv(prior + weighted @ line)
+        log_odds = np.log(rates / (1 - rates)) - _LEVELLING * doublings**2
+        mean = posterior @ (prior @ _EXPECTED + weighted @ log_odds)
+        return cls(sizes[-1], tuple(mean.tolist()), tuple(tuple(row) for row in posterior.tolist()))
+
+    def forecast(self, n: int) -> Forecast:
+        """Return the accuracy of a head that is trained on n images, at least those that the curve ends with."""
+        middle, deviation = self._log_odds(n)
+        low, high = _rate(middle - _Z * deviation), _rate(middle + _Z * deviation)
+        return Forecast(n, 1 - _rate(middle), (1 - high, 1 - low))
+
+    def doubling(self) -> tuple[float, Interval]:
+        """Return what accuracy gains by twice as many images, and the 95 % interval of the gain.
+
+        Notes
+        -----
+        The interval of a difference by those of both sides and their correlation: G. Y. Zou and A. Donner 2008,
+        "Construction of confidence limits about effect measures", Statistics in Medicine 27, 1693-1702.
+        """
+        few, many = self.forecast(self.n), self.forecast(2 * self.n)
+        together = sum(self.covariance[0]) / (self._log_odds(self.n)[1] * self._log_odds(2 * self.n)[1])
+        gain = many.accuracy - few.accuracy
+        less = _distance(few.ci95[1] - few.accuracy, many.accuracy - many.ci95[0], together)
+        more = _distance(few.accuracy - few.ci95[0], many.ci95[1] - many.accuracy, together)
+        return gain, (gain - less, gain + more)
+
+    def _log_odds(self, n: int) -> tuple[float, float]:
+        """Return the log odds of an error of a head that is trained on n images, and their standard deviation.
+
+        Where the line rises it is taken to be flat: on the whole, more images do not make heads worse.
+        """
+        doublings = float(np.log2(n / self.n))
+        line = np.array([1.0, doublings])
+        level, slope = self.mean
+        middle = level + min(0.0, slope * doublings + _LEVELLING * doublings**2)
+        variance = float(line @ np.array(self.covariance) @ line) + (_STRAY * doublings) ** 2
+        return middle, float(np.sqrt(variance + _drawn(_rate(middle), n, _HEAD)))
+
+
+def _rate(log_odds: float) -> float:
+    return float(1 / (1 + np.exp(-log_odds)))
+
+
+def _drawn(rate: float, n: int, share: float) -> float:
+    """Return the variance of the log odds of an error by which n images were drawn to train on."""
+    rate = (n * rate + 0.5) / (n + 1)
+    return share**2 / (n * rate * (1 - rate))
+
+
+def _distance(first: float, second: float, together: float) -> float:
+    """Return how far a difference may be off, by how far both sides may be and how they are correlated."""
+    return float(np.sqrt(max(0.0, first**2 + second**2 - 2 * together * first * second)))
+
+
+def _rates(wrong: NDArray[np.float64], units: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the error rate of each point, and their covariance over the images that might have been tested.
+
+    One more image, which all heads have half wrong, keeps both above 0 where no head errs; and of another one each
+    point may be right or wrong alone, where no image tells two points apart.
+    """
+    sizes = np.append(np.bincount(units), 1)
+    sums = np.stack([np.append(np.bincount(units, row), 0.5) for row in wrong])
+    rates = sums.sum(axis=1) / sizes.sum()
+    apart = sums - rates[:, None] * sizes
+    covariance = apart @ apart.T * len(sizes) / (len(sizes) - 1) + np.eye(len(rates))
+    return rates, covariance / sizes.sum() ** 2
