@@ -3,8 +3,8 @@
 The odds of an error, e / (1 - e), are taken to fall as a power of the number of images: where both axes are
 logarithmic they are a line, which levels off a little. Where errors are few, their odds are their rate; where they are
 many, the rate stays below 1. The slope has a prior, so that a few uncertain points have a forecast too, and an interval
-as wide as it has to be. The constants are those that made the accuracies of heads on five sets of images most likely;
-`benchmarks/bench_forecast.py` measures, on other draws from them, how often the intervals hold.
+as wide as it has to be. The constants are about those that make the accuracies of heads on five sets of images most
+likely, rounded to the safe side; `benchmarks/bench_forecast.py` measures, on other draws, how often the intervals hold.
 """
 
 from collections.abc import Sequence
