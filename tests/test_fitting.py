@@ -338,10 +338,11 @@ def test_ants_and_bees_reach_what_the_readme_says(hymenoptera):
 
     done = extract(hymenoptera)
     assert (done.images, done.ignored, done.dataset.ignored) == (397, 1, {".gif": 1})
-    for head, least in (("logistic", 0.95), ("svm", 0.94), ("softmax", 0.94)):
+    for head in ("logistic", "svm", "softmax"):
         run = fit(head=head)
         assert (run.card["n_train"], run.card["n_heldout"], run.card["heldout"]) == (244, 153, "val")
-        assert run.metrics["accuracy"] >= least
+        assert run.cv_accuracy >= 0.955
+        assert run.metrics["accuracy"] >= 0.935
 
 
 def test_near_copies_across_splits_warn_and_stand_in_the_card(folder, extracted, spec, tmp_path):
