@@ -32,6 +32,7 @@ def large_card(names: tuple[str, ...], failures: int = 0, leaks: int = 0) -> dic
         **card(),
         "classes": list(names),
         "metrics": metrics,
+        "search": {"cv_accuracy": 0.5, "cv": {"per_class": metrics["per_class"]}},
         "dataset": {"digest": "today", "labels": dict.fromkeys(names, 3)},
         "failures": [vars(Failure(f"=photos/{n}.jpg", "empty", "it's empty", None)) for n in range(failures)],
         "leaks": {"near_threshold": None, "duplicates_allowed": [["a.jpg"] * leaks]},
@@ -63,6 +64,7 @@ def test_a_run_of_any_size_has_a_small_card_and_comes_back_as_it_was(names, size
     assert again.classes == names == again.head.classes
     assert again.metrics == made["metrics"]
     assert [vars(failure) for failure in again.failures] == made["failures"]
+    assert again.part("search", "cv", "per_class") == made["search"]["cv"]["per_class"]
     assert again.part("dataset", "labels") == made["dataset"]["labels"]
     assert again.part("leaks") == made["leaks"]
     assert [row["label"] for row in again.predictions] == list(names)

@@ -76,6 +76,7 @@ def test_a_row_is_what_fit_finds(folder, extracted):
     (row,) = compare(models=names("weak"), heads="svm", seed=3).rows
     run = fit(model="weak", head="svm", seed=3)
     assert row.cv_accuracy == run.cv_accuracy
+    assert list(row.cv_ci95) == row.to_json()["cv_ci95"] == run.card["search"]["cv_ci95"]
     assert row.accuracy == run.metrics["accuracy"]
     assert row.params == run.card["params"]
 

@@ -88,10 +88,33 @@ def test_the_card_says_what_was_trained_on_what_and_how_well(folder, extracted, 
     divisions = card["search"]["divisions"]
     assert np.shape(card["search"]["fold_accuracy"]) == (len(card["search"]["points"]), 5 * divisions)
     assert {"ece", "log_loss", "brier"} <= set(card["search"]["cv"]) & set(card["metrics"])
+    assert card["headline"] == "cross-validation"  # of eighty images, few are held out
     assert len(card["dataset"]["digest"]) == 64
     assert card["dataset"]["splits"]["train"] == card["n_train"]
     assert {"torch", "scikit-learn", "python", "bottleneck"} <= set(card["versions"])
     assert json.loads(json.dumps(card)) == card
+
+
+def test_the_metrics_of_the_cross_validation_are_of_each_training_image_once(folder, extracted):
+    extracted(folder({**files(30, "abc", "train/"), **files(10, "abc", "test/")}))
+    card = fit(head="centroid").card
+    cv = card["search"]["cv"]
+    assert {name: row["n"] for name, row in cv["per_class"].items()} == {"a": 30, "b": 30, "c": 30}
+    assert cv["n"] == 90
+    assert [sum(row) for row in cv["confusion"]] == pytest.approx([30, 30, 30])
+    right = sum(row[place] for place, row in enumerate(cv["confusion"]))
+    assert right / 90 == pytest.approx(card["search"]["cv_accuracy"])
+
+
+def test_images_of_groups_make_the_interval_of_the_cross_validation_wider(folder, extracted):
+    found = scan(extracted(folder({**files(30, "ab", "train/"), **files(10, "ab", "test/")})))
+    names = zip(found.splits, found.labels, strict=True)
+    groups = tuple(f"{split} {label} {row % 5}" for row, (split, label) in enumerate(names))
+    alone, grouped = (fit(one).card["search"] for one in (found, replace(found, groups=groups)))
+    assert alone["cv_accuracy"] == grouped["cv_accuracy"] == 1
+    assert alone["cv_ci95"][0] == pytest.approx(48 / (48 + 1.96**2), abs=1e-4)  # of sixty images
+    assert grouped["cv_ci95"][0] < 0.7  # of ten groups
+    assert grouped["cv_ci95"][1] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("head", ["logistic", "svm", "knn", "centroid"])

@@ -136,7 +136,7 @@ def _independent(right: NDArray[np.float64], groups: Sequence[str | None] | None
         return n if len(sizes) == n else 0
     alike = _intraclass_correlation(right, codes, sizes)
     effect = 1 + alike * (float((sizes**2).sum()) / n - 1)
-    return n / effect / _student(len(sizes) - 1) ** 2
+    return float(n / effect / _student(len(sizes) - 1) ** 2)
 
 
 def _intraclass_correlation(right: NDArray[np.float64], codes: NDArray[np.intp], sizes: NDArray[np.intp]) -> float:

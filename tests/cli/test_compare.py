@@ -96,6 +96,7 @@ def test_the_ending_of_a_file_says_what_is_written(images, tmp_path, name):
         rows = list(csv.DictReader(text.splitlines()))
         assert rows[0]["verdict"] == "best"
         assert float(rows[0]["ci95_low"]) <= float(rows[0]["accuracy"]) <= float(rows[0]["ci95_high"])
+        assert float(rows[0]["cv_ci95_low"]) <= float(rows[0]["cv_accuracy"]) <= float(rows[0]["cv_ci95_high"])
     elif name.endswith("md"):
         header, marks, *rows = text.splitlines()
         assert header.count("|") == marks.count("|") == rows[0].count("|")
