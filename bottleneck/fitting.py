@@ -200,7 +200,7 @@ def fit(
         "heldout": split_held,
         "n_train": len(train),
         "n_heldout": len(test),
-        "headline": trained.headline,
+        "headline": trained.headline if score is None else "held-out",  # of features that know the labels
         "metrics": trained.metrics,
         "dataset": dataset_card(dataset, usable),
         "leaks": leaks.card(near),

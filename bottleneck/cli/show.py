@@ -126,7 +126,8 @@ def _accuracy_report(run: Run) -> None:
     if not by_folds:
         show(f"cross-validated accuracy {_with_interval(folds)}; balanced {folds['balanced_accuracy']:.1%}")
     few = "" if by_folds else f"some classes have fewer than {_LEAST} held-out images; "
-    if by_folds or any(row["n"] < _LEAST for row in held["per_class"].values()):
+    is_thin = any(row["n"] < _LEAST for row in held["per_class"].values()) and "score" not in card
+    if by_folds or is_thin:
         mean = f", mean of {card['search']['divisions']} divisions into folds" * (card["search"]["divisions"] > 1)
         _tables(folds, f"{few}cross-validated predictions for {counted(folds['n'], 'training image')}{mean}:")
     else:

@@ -564,6 +564,7 @@ def test_its_backbone_gives_features_and_heads_that_do_not_boast(run, original):
     with pytest.warns(BottleneckWarning, match="flatters every head"):
         head = fit()
     assert head.score <= done.score
+    assert head.card["headline"] == "held-out"
     done.weights.rename(done.path / "moved.safetensors")  # the warning does not hang on the file
     with pytest.warns(BottleneckWarning, match="flatters every head"):
         fit(head="centroid")
