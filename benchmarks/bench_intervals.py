@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from selection_sets import NAMES, Features, draw, features
 
-from bottleneck.evaluation.stats import cross_validated_interval
+from bottleneck.evaluation.stats import cross_validated_interval, wilson_interval
 from bottleneck.heads.family import family
 from bottleneck.heads.search import Search, search
 
@@ -34,6 +34,19 @@ LEAST_TESTED = 150
 NOISE = 0.2  # of images of a group, in standard deviations of each feature
 LARGEST_GROUP = 5
 NORMAL = 1.959963984540054
+COLUMNS = (
+    "set",
+    "images a class",
+    "head",
+    "replicates",
+    "accuracy, %",
+    "cross-validated less accuracy, points",
+    "coverage of the interval, %",
+    "its half, points",
+    "coverage of Wilson's interval alone, %",
+    "coverage of ± spread, %",
+    "spread, points",
+)
 
 
 def main() -> None:
@@ -46,9 +59,7 @@ def main() -> None:
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    print("| set | images a class | head | replicates | accuracy, % | cross-validated less accuracy | coverage of the "
-          "interval, % | its mean half | coverage of ± spread, % | mean spread |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for name in options.sets.split(","):
         found = features(name, options.work, options.images)
         for size in map(int, options.sizes.split(",")) if found else ():
@@ -77,6 +88,7 @@ class Replicate:
 
     cross_validated: float
     interval: tuple[float, float]
+    wilson: tuple[float, float]
     spread: float
     accuracy: float
     tested: int
@@ -120,6 +132,7 @@ def replicate(found: Features, size: int, head: str, seed: int, made: Callable[.
     return Replicate(
         cross_validated=done.accuracy,
         interval=interval(done, labels[drawn.codes], drawn.groups),
+        wilson=wilson_interval(done.accuracy * len(done.tested_rows), len(done.tested_rows)),
         spread=done.spread,
         accuracy=float((said == labels[drawn.other_codes]).mean()),
         tested=len(drawn.other),
@@ -138,11 +151,13 @@ def row(name: str, size: int, head: str, done: list[Replicate]) -> str:
     accuracy = np.mean([one.accuracy for one in done])
     off = np.mean([one.cross_validated - one.accuracy for one in done])
     new = np.mean([one.covered(*one.interval) for one in done])
+    alone = np.mean([one.covered(*one.wilson) for one in done])
     half = np.mean([np.diff(one.interval)[0] / 2 for one in done])
     old = np.mean([one.covered(one.cross_validated - one.spread, one.cross_validated + one.spread) for one in done])
     spread = np.mean([one.spread for one in done])
-    shares = f"{100 * accuracy:.1f} | {100 * off:+.1f} | {100 * new:.1f} | {100 * half:.1f} | {100 * old:.1f}"
-    return f"| {name} | {size} | {head} | {len(done)} | {shares} | {100 * spread:.1f} |"
+    shares = (accuracy, new, half, alone, old, spread)
+    first, *rest = (f"{100 * share:.1f}" for share in shares)
+    return f"| {' | '.join([name, str(size), head, str(len(done)), first, f'{100 * off:+.1f}', *rest])} |"
 
 
 if __name__ == "__main__":

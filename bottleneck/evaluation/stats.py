@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _NORMAL = 1.959963984540054  # its quantile for 95 %
-_OTHER_HEAD = 1.25  # variance of a cross-validated accuracy about that of the head of all images, to that of the images
-_LEARNING = 0.15  # errors fall with the number of images to the power of minus this
+_OTHER_HEAD = 1.15  # variance of a cross-validated accuracy about that of the head of all images, to that of the images
+_LEARNING = 0.3  # the odds of an error fall with the number of images to the power of minus this
 
 
 def wilson_interval(successes: float, trials: float, z: float = _NORMAL) -> tuple[float, float]:
@@ -39,12 +39,12 @@ def cross_validated_interval(
     It is Wilson's interval with three corrections:
 
     - Images of a group are not independent: 100 that are right or wrong by fives tell no more than 20.
-    - The head of all images is another one than those of the folds, and its accuracy differs by chance: that adds a
-      quarter to the variance.
-    - It has seen more images than they: the upper end is that of an error that falls with the number of images to the
-      power of -0.15.
+    - The head of all images is another one than those of the folds, and its accuracy differs by chance: that adds 15 %
+      to the variance.
+    - It has seen more images than they: the upper end is that of an error whose odds fall with the number of images to
+      the power of -0.3.
 
-    The quarter and the power are fitted to simulations; ``docs/intervals.md`` has the coverage.
+    Both numbers are fitted to simulations; ``docs/intervals.md`` has the coverage.
 
     Parameters
     ----------
@@ -68,7 +68,8 @@ def cross_validated_interval(
     n = _independent(right, groups) / _OTHER_HEAD
     if not n:
         return 0.0, 1.0
-    learned = 1 - (1 - accuracy) * share**_LEARNING
+    wrong = (1 - accuracy) * share**_LEARNING
+    learned = accuracy / (accuracy + wrong)
     return wilson_interval(accuracy * n, n)[0], wilson_interval(learned * n, n)[1]
 
 

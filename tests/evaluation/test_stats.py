@@ -19,13 +19,14 @@ def test_wilson_interval_is_symmetric_and_stays_within_0_and_1():
     assert high == 1.0
 
 
-def test_a_cross_validated_interval_is_wilsons_on_a_fifth_fewer_images_with_what_more_images_teach():
-    low, high = cross_validated_interval(0.9, np.array([1.0] * 90 + [0.0] * 10))
-    learned = 1 - 0.1 * 0.8**0.15
-    assert low == pytest.approx(wilson_interval(72, 80)[0])
-    assert high == pytest.approx(wilson_interval(80 * learned, 80)[1])
-    assert wilson_interval(90, 100)[1] < high < wilson_interval(72, 80)[1] + 0.004
-    assert cross_validated_interval(0.9, np.ones(100), share=1.0) == pytest.approx(wilson_interval(72, 80))
+def test_a_cross_validated_interval_is_wilsons_on_fewer_images_with_what_more_images_teach():
+    low, high = cross_validated_interval(0.9, np.array([1.0] * 103 + [0.0] * 12))
+    assert low == pytest.approx(wilson_interval(90, 100)[0])
+    odds = 0.1 / 0.9 * 0.8**0.3
+    assert high == pytest.approx(wilson_interval(100 / (1 + odds), 100)[1])
+    assert wilson_interval(90, 100)[1] < high < wilson_interval(91, 100)[1]
+    assert cross_validated_interval(0.9, np.ones(115), share=1.0) == pytest.approx(wilson_interval(90, 100))
+    assert cross_validated_interval(0.0, np.zeros(115)) == pytest.approx(wilson_interval(0, 100))
 
 
 def test_images_of_no_group_count_each():
