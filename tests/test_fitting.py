@@ -606,6 +606,7 @@ def test_each_run_comes_back_with_what_was_asked_for(folder, extracted, options)
         ({"head": "knn", "C": [1.0]}, "has no C"),
         ({"head": "logistic", "kernel": "rbf"}, "no option kernel"),
         ({"head": "svm", "dropout": 0.5}, "no option dropout"),
+        ({"select": "aic"}, "select to be one of log-loss, simplest, accuracy"),
         ({"normalize": "max"}, "normalize to be one of auto, shrunk, global, standard, l2, none"),
         ({"class_weight": "even"}, "class_weight to be one of"),
         ({"search": "slow"}, "search to be one of fast, full"),

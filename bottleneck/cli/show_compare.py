@@ -116,7 +116,7 @@ def _records(found: Comparison) -> list[dict[str, object]]:
 def _curve_lines(curve: Curve, best: Row) -> None:
     show(f"learning curve of {best.head} on {best.model}, cross-validated:")
     for point in curve.points:
-        show(f"  {point.n:>6} {'image ' if point.n == 1 else 'images'}  {point.accuracy:.1%} ± {point.spread:.1%}")
+        show(f"  {point.n:>6} {'image ' if point.n == 1 else 'images'}  {point.accuracy:.1%}")
     for ahead in curve.forecast:
         low, high = ahead.ci95
         show(f"  {ahead.n:>6} images  {ahead.accuracy:.1%}, a forecast (95 % interval {low:.1%} to {high:.1%})")

@@ -112,3 +112,24 @@ def test_counts_that_are_means_over_divisions_add_up_to_the_images() -> None:
     rows = [line.split()[1:] for line in said[header + 2 : header + 4]]
     assert [sum(float(cell.replace("·", "0")) for cell in row) for row in rows] == [25, 25]
     assert any("." in cell for row in rows for cell in row)
+
+
+def test_the_scaling_and_the_rule_are_named_in_the_card() -> None:
+    extract({"ant": 12, "bee": 12}, {"ant": 4, "bee": 4})
+    cards = {}
+    for name, words in {"usual": (), "other": ("--normalize", "global", "--select", "simplest")}.items():
+        path = json.loads(run("fit", "--json", *words))["run"]
+        cards[name] = json.loads(Path(path, "card.json").read_text())
+
+    usual, other = cards["usual"], cards["other"]
+    assert usual["normalize"] in usual["search"]["scalings"]
+    assert set(usual["search"]["scalings"]) == {"shrunk", "standard"}
+    assert usual["search"]["select"] == "log-loss"
+    assert usual["search"]["rule"].startswith("the least log-loss of the points whose balanced accuracy is within")
+    assert len(usual["search"]["log_losses"]) == len(usual["search"]["points"])
+    assert (other["normalize"], list(other["search"]["scalings"])) == ("global", ["global"])
+    assert other["search"]["select"] == "simplest"
+    assert other["search"]["rule"].startswith("the simplest of the points")
+    place = other["search"]["points"].index(other["params"])
+    accuracies = [np.mean(row) for row in other["search"]["fold_accuracy"]]
+    assert max(accuracies[:place], default=0) < max(accuracies)  # a simpler point is worse
