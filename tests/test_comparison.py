@@ -240,7 +240,8 @@ def test_pretrained_features_of_ants_and_bees_beat_random_ones(hymenoptera):
     with pytest.warns(UserWarning, match="random weights"):
         found = compare(hymenoptera, models=models, heads="logistic")
     assert found.best.model == "efficientnet_lite0"
-    assert found.best.accuracy >= 0.95
+    assert found.best.cv_accuracy >= 0.955
+    assert found.best.accuracy >= 0.935
     assert [row.verdict for row in found.rows] == ["best", "worse", "worse"]
 
 

@@ -99,7 +99,8 @@ def run_report(run: Run) -> None:
     columns_line(Columns.from_json(card["dataset"].get("columns", {})))
     show(
         f"{card['head']} on {run.features}: {counted(card['n_train'], 'training image')}, "
-        f"{params_text(card['params'])} by {card['search']['folds']}-fold cross-validation{_repeated(card['search'])}"
+        f"{params_text(card['params'])}{_scaling(card)} by {card['search']['folds']}-fold cross-validation"
+        f"{_repeated(card['search'])}"
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
     if aside:
@@ -151,6 +152,11 @@ def _accuracy_report(run: Run) -> None:
 def _with_interval(metrics: dict[str, Any], how: str = "") -> str:
     low, high = metrics["accuracy_ci95"]
     return f"{metrics['accuracy']:.1%}{how and ' '}{how}, 95 % interval {low:.1%} to {high:.1%}"
+
+
+def _scaling(card: dict[str, Any]) -> str:
+    """Return how features are scaled, where it is not as usual."""
+    return "" if card["normalize"] == "shrunk" else f", {card['normalize']} scaling"
 
 
 def _repeated(search: dict[str, Any]) -> str:

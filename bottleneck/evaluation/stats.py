@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _NORMAL = 1.959963984540054  # its quantile for 95 %
-_OTHER_HEAD = 1.15  # variance of a cross-validated accuracy about that of the head of all images, to that of the images
+_OTHER_HEAD = 1.05  # variance of a cross-validated accuracy about that of the head of all images, to that of the images
 _LEARNING = 0.3  # the odds of an error fall with the number of images to the power of minus this
 
 

@@ -211,7 +211,7 @@ def test_the_accuracy_of_noise_is_that_of_chance():
 def test_the_heads_scaling_is_that_of_the_training_rows():
     labels = list("ab" * 20)
     x = rows(labels)
-    head = search(x, labels, LOGISTIC).head
+    head = search(x, labels, LOGISTIC, normalize="standard").head
 
     np.testing.assert_allclose(head.mean, x.mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(head.scale, x.std(axis=0), rtol=1e-5)
@@ -347,7 +347,7 @@ def test_each_fold_is_scikit_learns_on_features_that_are_mostly_zero():
     x = np.maximum(random.normal(size=(90, 400)) - 2 + random.normal(size=(3, 400))[codes], 0).astype(np.float32)
     folds = divide(codes, None, 5, 0)
     for C in (1e-3, 1.0):
-        found = search(x, [str(code) for code in codes], LOGISTIC, grid=(C,)).chosen[:5]
+        found = search(x, [str(code) for code in codes], LOGISTIC, grid=(C,), normalize="standard").chosen[:5]
         for fold, accuracy in enumerate(found):
             train, test = folds.trained[:, fold], folds.tested == fold
             model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=5000)).fit(x[train], codes[train])
