@@ -19,6 +19,7 @@ from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.refit import refit
+from bottleneck.heads.table import NORMALIZE
 
 HEADS = {
     "logistic": {}, "svm": {}, "ridge": {}, "softmax": {"epochs": 10}, "centroid": {}, "knn": {},
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(NAMES))
     parser.add_argument("--heads", default=",".join(HEADS))
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--normalize", default="standard")
+    parser.add_argument("--normalize", choices=NORMALIZE, default="shrunk")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print("| set | images a class | head | accuracy, tested | final | gain ± 95 % | log-loss, tested | final |")

@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="the ants and bees of PyTorch's tutorial; without them, four sets")
     parser.add_argument("--replicates", type=int, default=8, help="of each set and size")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first; the constants are by seeds 100 up")
-    parser.add_argument("--normalize", choices=NORMALIZE, default=HeadOptions().normalize)
+    parser.add_argument("--normalize", choices=NORMALIZE, default="shrunk")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     sets = {name: features(name, options.work, options.images) for name in NAMES}

@@ -27,6 +27,8 @@ class _Search(TypedDict, total=False):
     folds: Whole
     searched: Whole
     select: str
+    search: str
+    C: list[Finite] | None
 
 
 class _Accuracy(TypedDict):

@@ -85,6 +85,7 @@ class Trained:
             "divisions": found.fold_accuracy.shape[1] // found.divided,
             "search": options.search,
             "select": options.select,
+            "C": None if options.C is None else list(options.C),
             "scalings": found.scalings,
             "searched": found.searched,
             "points": list(found.points),

@@ -112,7 +112,7 @@ def test_images_of_groups_make_the_interval_of_the_cross_validation_wider(folder
     groups = tuple(f"{split} {label} {row % 5}" for row, (split, label) in enumerate(names))
     alone, grouped = (fit(one).card["search"] for one in (found, replace(found, groups=groups)))
     assert alone["cv_accuracy"] == grouped["cv_accuracy"] == 1
-    assert alone["cv_ci95"][0] == pytest.approx(60 / (60 + 1.15 * 1.96**2), abs=1e-4)  # of sixty images
+    assert alone["cv_ci95"][0] == pytest.approx(60 / (60 + 1.05 * 1.96**2), abs=1e-4)  # of sixty images
     assert grouped["cv_ci95"][0] < 0.7  # of ten groups
     assert grouped["cv_ci95"][1] == pytest.approx(1)
 

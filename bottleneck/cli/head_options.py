@@ -66,8 +66,8 @@ _OPTIONS = (
         default="log-loss",
         show_default=True,
         type=click.Choice(["log-loss", "simplest", "accuracy"]),
-        help="What chooses C: the least log-loss, or the simplest, within one standard error of the best balanced "
-        "accuracy; or the best.",
+        help="How C is chosen. Of the values within one standard error of the best balanced accuracy, log-loss takes "
+        "the least log-loss, simplest the strongest penalty. accuracy takes the best.",
     ),
     click.option(
         "--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much, however few its images."

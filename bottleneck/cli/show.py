@@ -103,7 +103,7 @@ def run_report(run: Run) -> None:
         f"{_repeated(card['search'])}"
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
-    if aside:
+    if aside and not run.is_final:
         kept = f"{counted(aside, 'val image')} {'is' if aside == 1 else 'are'} kept aside (for fine-tuning, later)"
         say(f"{kept}; --split 80/0/20 would hold all out")
     _accuracy_report(run)
@@ -181,10 +181,15 @@ def _doubts(metrics: dict[str, Any]) -> None:
     share = counts[largest] / sum(counts.values())
     if share == 1:
         show(f"only images of {largest} were tested: this does not say whether the head tells the classes apart")
-    elif low <= share:
+    elif low <= share and metrics["balanced_accuracy"] - (high - low) / 2 <= 1 / sum(map(bool, counts.values())):
         show(
             f"these images cannot tell the head from guessing: always saying {largest} would be right for {share:.1%} "
             f"of them"
+        )
+    elif low <= share:
+        show(
+            f"always saying {largest} would be right for {share:.1%} of these images: the balanced accuracy says how "
+            f"well the classes are told apart"
         )
     elif high - low > _WIDE:
         show("these images give no more than a rough idea of the accuracy; four times as many halve the interval")

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _NORMAL = 1.959963984540054  # its quantile for 95 %
-_OTHER_HEAD = 1.05  # variance of a cross-validated accuracy about that of the head of all images, to that of the images
+_FEW_FREEDOMS = (12.7062, 4.3027, 3.1824, 2.7764)  # Student's, of 1 to 4 degrees of freedom
+_OTHER_HEAD = 1.05  # how many times the variance is larger, as the head of all images is another one
 _LEARNING = 0.3  # the odds of an error fall with the number of images to the power of minus this
 
 
@@ -39,7 +40,7 @@ def cross_validated_interval(
     It is Wilson's interval with three corrections:
 
     - Images of a group are not independent: 100 that are right or wrong by fives tell no more than 20.
-    - The head of all images is another one than those of the folds, and its accuracy differs by chance: that adds 15 %
+    - The head of all images is another one than those of the folds, and its accuracy differs by chance: that adds 5 %
       to the variance.
     - It has seen more images than they: the upper end is that of an error whose odds fall with the number of images to
       the power of -0.3.
@@ -152,11 +153,13 @@ def _intraclass_correlation(right: NDArray[np.float64], codes: NDArray[np.intp],
 
 
 def _student(freedom: int) -> float:
-    """Return by how much the quantile of Student's t for 95 % is above that of the normal distribution.
+    """Return how many times that of the normal distribution the quantile of Student's t for 95 % is.
 
-    M. Abramowitz and I. A. Stegun 1964, "Handbook of mathematical functions", 26.7.5: within 0.2 % from 5 degrees of
-    freedom on.
+    From tables for up to four degrees of freedom; from five on by M. Abramowitz and I. A. Stegun 1964, "Handbook of
+    mathematical functions", 26.7.5, within 0.2 %.
     """
+    if freedom <= len(_FEW_FREEDOMS):
+        return _FEW_FREEDOMS[freedom - 1] / _NORMAL
     z = _NORMAL**2
     terms = (z + 1) / 4, (5 * z**2 + 16 * z + 3) / 96, (3 * z**3 + 19 * z**2 + 17 * z - 15) / 384
     return float(1 + sum(term / freedom**power for power, term in enumerate(terms, 1)))

@@ -6,6 +6,7 @@ before the boundary runs for none of this: the activations are those of the fine
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from bottleneck.backbones.tuned import has_tuned
-from bottleneck.errors import HeadError, RunError, TuningError
+from bottleneck.errors import BottleneckWarning, HeadError, RunError, TuningError
 from bottleneck.finetuning.against_head import Right, against_head
 from bottleneck.finetuning.boundary import Tail
 from bottleneck.finetuning.handback import Layer, folded
@@ -131,8 +132,17 @@ def compare(
     done = _read(folder, [len(one.parts.heldout) for one in prepared])
     for number, one in enumerate(prepared[len(done) :], len(done) + 1):
         started = time.perf_counter()
-        tuned, head = _one(replace(setting, parts=one.parts), one, pristine, job_of)
-        done.append((tuned, head))
+        found = _one(replace(setting, parts=one.parts), one, pristine, job_of)
+        if found is None:
+            warnings.warn(
+                f"training diverged in fold {number}, so fine-tuning and the head are not compared by folds: try a "
+                f"smaller learning rate",
+                BottleneckWarning,
+                stacklevel=2,
+            )
+            return None
+        tuned, head = found
+        done.append(found)
         if setting.processes.rank == 0:
             _write(folder, done)
         seconds = time.perf_counter() - started
@@ -161,8 +171,11 @@ def _layer(setting: Setting, *parts: Dataset) -> Layer:
 
 def _one(
     setting: Setting, prepared: Prepared, pristine: Tensors, job_of: Callable[[Setting], Job]
-) -> tuple[Right, Right]:
-    """Return whether the network that is trained in a fold, and its head, are right about the images of the fold."""
+) -> tuple[Right, Right] | None:
+    """Return whether the network that is trained in a fold, and its head, are right about the images of the fold.
+
+    None if training diverged.
+    """
     network, tested = setting.network, setting.parts.heldout
     wanted, feed = codes(tested, setting.origin.classes), setting.as_they_are(tested)
     tail = Tail(network, setting.boundary)
@@ -175,13 +188,15 @@ def _one(
     head = right()
     network.reset(prepared.first)
     progress = Progress()
-    train(
+    finite = train(
         job_of(setting),
         optimizer(network, setting.plan, setting.recipe),
         progress,
         keep=lambda _: None,
         watch=lambda _: None,
     )
+    if not finite:
+        return None
     if progress.best == 0:
         return head, head  # as the fine-tuning keeps the head where no epoch is better
     network.set_state(progress.best_tensors)

@@ -225,7 +225,7 @@ def default_head(runs: str | os.PathLike[str], images: "str | os.PathLike[str] |
 
 def _cost(best: Run, same: Sequence[Run]) -> str:
     """Name the run that is better than the best that can be handed back; empty where there is none."""
-    first = max(reversed(same), key=lambda run: run.score)
+    first = max((run for run in reversed(same) if not run.is_final), key=lambda run: run.score)
     if first.score <= best.score:
         return ""
     kernel, scaling = first.card.get("params", {}).get("kernel"), first.card.get("normalize")

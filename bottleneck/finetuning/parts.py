@@ -15,6 +15,7 @@ from bottleneck.heads import folds
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples
 from bottleneck.images.splits import Shares, assign
+from bottleneck.parts import once
 from bottleneck.utils.text import counted
 
 _SALT = b"bottleneck validation 1\0"
@@ -112,7 +113,7 @@ def fold_parts(usable: Dataset, parts: Parts, count: int, seed: int) -> list[Par
     HeadError
         If no class has two images of two groups.
     """
-    train = _once(usable, "train")
+    train = once(usable.subset(row for row, split in enumerate(usable.splits) if split == "train"))
     labels = codes(train, sorted({str(label) for label in train.labels}))
     found = folds.divide(labels, train.groups, count, seed)
     aside = {digest.tobytes() for digest in parts.val.digests} if parts.cut else set()
@@ -140,8 +141,7 @@ def fold_parts(usable: Dataset, parts: Parts, count: int, seed: int) -> list[Par
 def together(usable: Dataset, parts: Sequence[Dataset]) -> Dataset:
     """Return the images of several parts of a dataset, each once."""
     wanted = {digest.tobytes() for part in parts for digest in part.digests}
-    rows = usable.first_rows().tolist()
-    return usable.subset(row for row in rows if usable.digests[row].tobytes() in wanted)
+    return once(usable.subset(row for row, digest in enumerate(usable.digests) if digest.tobytes() in wanted))
 
 
 def codes(dataset: Dataset, classes: Sequence[str]) -> Codes:

@@ -40,9 +40,13 @@ def refit(run: Run, train: Dataset, store: Store) -> Head:
         If that cannot be done, or a class has no image left.
     """
     card, params = run.card, run.recorded("params")
+    search = card.get("search", {})
     options = HeadOptions(
+        C=search.get("C"),
+        folds=search.get("folds", 5),
+        search=search.get("search", "fast"),
         normalize=run.recorded("normalize"),
-        select=card.get("search", {}).get("select", "simplest"),  # as all were chosen before it was written down
+        select=search.get("select", "simplest"),  # as all were chosen before it was written down
         class_weight=card.get("class_weight"),
         dropout=params.get("dropout", 0.0),
         epochs=params.get("epochs"),

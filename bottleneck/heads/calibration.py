@@ -5,7 +5,7 @@ is Platt's sigmoid without its offset (Platt 1999, "Probabilistic outputs for su
 changes: an offset that was fitted on the heads of the folds can turn all labels of the head of all rows.
 
 a is the most likely one of the images and of one more, whose class could be any. In the simulations of
-``docs/heads.md`` nothing did better from two images a class to four hundred: neither a factor by which the mean
+``docs/heads.md`` nothing did better from two images a class on: neither a factor by which the mean
 confidence is the accuracy, nor a stronger prior, nor a correction for the rows that the heads of the folds lack.
 """
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
 from bottleneck.heads.folds import Codes, Folds, divide, units_of
 from bottleneck.heads.forecast import Forecast, Interval, PowerLaw
@@ -129,6 +130,7 @@ class Curve:
         return np.subtract(last.accuracies, before.accuracies)
 
 
+@one_core_a_product()
 def learning_curve(
     table: Table,
     labels: Sequence[str],

@@ -16,8 +16,8 @@ from bottleneck.heads.prior import Prior, unless_constant
 from bottleneck.heads.task import Task
 from bottleneck.utils.arguments import Arguments
 
-_COMPARED_ROWS = 256
-_SURER = 30.0  # at most, the head of its training rows than the heads of the folds of what they have not seen
+COMPARED_ROWS = 256
+_SURER = 30.0  # how much larger the scores of training rows may be than out-of-fold scores of the same rows
 _LEAST = 1e-30  # of a factor that is to be above 0
 
 
@@ -67,7 +67,7 @@ def calibrated(head: Head, task: Task, rows: NDArray[np.intp], scores: NDArray[n
     factor : float
         What calibrates these.
     """
-    some = slice(None, None, -(-len(rows) // _COMPARED_ROWS))
+    some = slice(None, None, -(-len(rows) // COMPARED_ROWS))
     of_folds, own = spread(scores[some]), spread(head.scores(task.table.take(rows[some])))
     sharpness = factor
     if sharpness * own > _SURER * factor * of_folds:

@@ -11,14 +11,12 @@ from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family, Params
 from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head
-from bottleneck.heads.learning import learn, spread
+from bottleneck.heads.learning import COMPARED_ROWS, learn, spread
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.prior import Prior
 from bottleneck.heads.search import FOR_ONE_CORE, as_sentence
 from bottleneck.heads.table import Features, Held, Normalize, Table
 from bottleneck.heads.task import Task
-
-_COMPARED_ROWS = 256
 
 
 def refit(
@@ -104,6 +102,6 @@ def refit(
 def _ratio(tested: Head, head: Head, table: Table, seen: NDArray[np.bool_]) -> float:
     """Return how far apart the scores of the tested head lie for one of the new head, on rows that both know."""
     rows = np.flatnonzero(seen)
-    some = table.take(rows[:: -(-len(rows) // _COMPARED_ROWS)])
+    some = table.take(rows[:: -(-len(rows) // COMPARED_ROWS)])
     before, now = spread(tested.scores(some)), spread(head.scores(some))
     return min(1.0, before / now) if before and now else 1.0

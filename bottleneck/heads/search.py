@@ -186,12 +186,17 @@ def search(
             seed=seed,
             arrays=Arrays(device, cores if n * d >= FOR_ONE_CORE else 1),
         )
-        trials = [_tried(whole, unless_constant(family, whole), plan)]
-        for other in () if isinstance(trials[0].family, Prior) else others:
-            trials[-1].forget()
+        task = _by_fold(whole if full else _fewer(whole))
+        best = _tried(whole, task, unless_constant(family, whole), plan)
+        scalings: dict[str, float] = {first: best.found.best_balanced}
+        for other in () if isinstance(best.family, Prior) else others:
+            best.forget()
             with suppress(HeadError, np.linalg.LinAlgError):  # as of features that only the first can scale
-                trials.append(_tried(replace(whole, normalize=other), family, plan))
-        return _searched(trials, plan, rule, classes=tuple(classes.tolist()), fingerprint=fingerprint)
+                trial = _tried(replace(whole, normalize=other), replace(task, normalize=other), family, plan)
+                scalings[other] = trial.found.best_balanced
+                best = trial if trial.found.beats(best.found, len(task.codes)) else best
+        found = _searched(best, plan, rule, classes=tuple(classes.tolist()), fingerprint=fingerprint)
+        return replace(found, scalings=scalings)
 
 
 @dataclass(frozen=True)
@@ -241,9 +246,8 @@ class _Trial:
             task.forget()
 
 
-def _tried(whole: Task, family: Family, plan: _Plan) -> _Trial:
-    """Cross-validate the family at each point with the task's scaling."""
-    task = _by_fold(whole if plan.full else _fewer(whole))
+def _tried(whole: Task, task: Task, family: Family, plan: _Plan) -> _Trial:
+    """Cross-validate the family at each point with the scaling of two tasks: of all rows, and of those searched on."""
     if not isinstance(family, Prior):
         task.refuse_huge()
     points = _points(family, task, plan.grid, full=plan.full)
@@ -252,14 +256,8 @@ def _tried(whole: Task, family: Family, plan: _Plan) -> _Trial:
     return _Trial(whole, task, family, points, divisions, performance(divisions, len(points)))
 
 
-def _searched(
-    trials: Sequence[_Trial], plan: _Plan, rule: str, *, classes: tuple[str, ...], fingerprint: str
-) -> Search:
-    """Choose a scaling and a point, and fit on all rows."""
-    chosen = trials[0]
-    for trial in trials[1:]:
-        if trial.found.beats(chosen.found, len(trial.task.codes)):
-            chosen = trial
+def _searched(chosen: _Trial, plan: _Plan, rule: str, *, classes: tuple[str, ...], fingerprint: str) -> Search:
+    """Choose a point, and fit on all rows."""
     task, family, found = chosen.task, chosen.family, chosen.found
     best = select(found, rule)
     fitted = family.fit(chosen.whole, chosen.points[best], chosen.divisions[0][1])
@@ -276,7 +274,7 @@ def _searched(
         normalize=task.normalize,
         params=chosen.points[best],
         points=chosen.points,
-        scalings={trial.task.normalize: trial.found.best_balanced for trial in trials},
+        scalings={task.normalize: found.best_balanced},
         fold_accuracy=found.accuracy,
         fold_balanced=found.balanced,
         losses=found.losses,

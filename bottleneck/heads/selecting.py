@@ -73,4 +73,5 @@ def select(found: Performance, rule: str) -> int:
     if rule == "accuracy":
         return found.best
     near = found.within_one_standard_error()
-    return int(near[0] if rule == "simplest" else near[found.losses[near].argmin()])
+    losses = np.nan_to_num(found.losses[near], nan=np.inf)
+    return int(near[0] if rule == "simplest" else near[losses.argmin()])
