@@ -8,7 +8,7 @@ import torch
 
 from bottleneck.backbones.tuned import Tuned, keep_tuned
 from bottleneck.cache.store import FeatureCache
-from bottleneck.errors import RunError, TuningError
+from bottleneck.errors import BottleneckWarning, RunError, TuningError
 from bottleneck.finetuning import by_folds
 from bottleneck.finetuning.by_folds import Fold
 from bottleneck.finetuning.finetune import finetune
@@ -18,6 +18,7 @@ from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.refitting import refit
 from bottleneck.heads.folds import divide
 from bottleneck.images.scan import scan
+from bottleneck.parts import once
 from tests.finetuning.conftest import CLASSES, fitted, make_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
@@ -59,7 +60,7 @@ def test_each_training_image_is_tested_once_and_the_card_counts_them(run):
 def divided(images, count):
     """Return the images that each fold tests, and those that it trains on."""
     dataset = scan(images)
-    train = dataset.subset(row for row, split in enumerate(dataset.splits) if split == "train")
+    train = once(dataset.subset(row for row, split in enumerate(dataset.splits) if split == "train"))
     folds = divide(np.array([CLASSES.index(label) for label in train.labels]), train.groups, count, seed=0)
     columns = [np.flatnonzero(trained) for trained in folds.trained.T]
     return [(train.subset(np.setdiff1d(range(len(train)), rows).tolist()), train.subset(rows)) for rows in columns]
@@ -82,6 +83,7 @@ def test_each_fold_trains_a_fresh_network_and_tests_its_best_epoch(home, origina
         jobs.append(({name: value.clone() for name, value in job.moving.items()}, job.train.codes))
         progress.best, progress.best_tensors = 1, {name: 0 * value for name, value in job.moving.items()}
         progress.best_tensors["fc.bias"] = torch.tensor([1.0, 0.0, 0.0])
+        return True
 
     seen = Seen()
     with monkeypatch.context() as patch:
@@ -95,6 +97,16 @@ def test_each_fold_trains_a_fresh_network_and_tests_its_best_epoch(home, origina
     for other in others:
         assert torch.equal(first["layer4.0.conv1.weight"], other["layer4.0.conv1.weight"])
         assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+def test_a_fold_whose_training_diverges_is_told_and_none_are_compared(home, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(by_folds, "train", lambda *_, **__: False)
+        with pytest.warns(BottleneckWarning, match="training diverged in fold 1") as warned:
+            done = finetune(recipe=RECIPE, folds=3)
+
+    assert done.card["fold_test"] is None
+    assert any("try a smaller learning rate" in str(one.message) for one in warned)
 
 
 def test_folds_leave_the_fine_tuning_as_it_is_and_share_its_activations(home):
