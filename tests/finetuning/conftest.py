@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,23 @@ from tests.conftest import write
 MODEL, CROP = "resnet18", 48
 CLASSES = ("blue", "green", "red")
 COUNTS = {"train": 12, "val": 6, "test": 6}
+
+
+class Seen:
+    """Remembers what was told."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def __call__(self, event: Any) -> None:
+        self.events.append(event)
+
+    def only(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
 
 
 def picture(label: str, seed: int) -> bytes:

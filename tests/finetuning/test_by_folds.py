@@ -19,28 +19,11 @@ from bottleneck.finetuning.refitting import refit
 from bottleneck.heads.folds import divide
 from bottleneck.images.scan import scan
 from bottleneck.parts import once
-from tests.finetuning.conftest import CLASSES, fitted, make_images
+from tests.finetuning.conftest import CLASSES, Killed, Seen, fitted, make_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
 
 RECIPE = Recipe(unfreeze=("layer4",), epochs=1, batch_size=8, views=1, precision="fp32", lr=0.01, augment="none")
-
-
-class Seen:
-    """Remembers what was told."""
-
-    def __init__(self):
-        self.events = []
-
-    def __call__(self, event):
-        self.events.append(event)
-
-    def only(self, kind):
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-class Killed(BaseException):
-    """Stands for a kill."""
 
 
 def test_each_training_image_is_tested_once_and_the_card_counts_them(run):

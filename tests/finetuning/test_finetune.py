@@ -44,25 +44,12 @@ from bottleneck.prediction import predict
 from bottleneck.run_images import Role
 from bottleneck.runs import Run, default_run, list_runs, load_run
 from tests.conftest import write
-from tests.finetuning.conftest import CLASSES, change_card, fitted, make_images, picture
+from tests.finetuning.conftest import CLASSES, Killed, Seen, change_card, fitted, make_images, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
 
 LEARNS = Recipe(unfreeze=("layer4",), epochs=2, batch_size=8, views=1, precision="fp32", lr=1e-3, augment="none")
 SHORT = Recipe(unfreeze=("layer4",), epochs=2, batch_size=8, views=2, precision="fp32", lr=1e-3)
-
-
-class Seen:
-    """Remembers what was told."""
-
-    def __init__(self):
-        self.events = []
-
-    def __call__(self, event):
-        self.events.append(event)
-
-    def only(self, kind):
-        return [event for event in self.events if isinstance(event, kind)]
 
 
 def weights(run):
@@ -220,10 +207,6 @@ def test_arguments_that_make_no_sense_are_errors_of_ours_before_any_work(home, w
 
 
 # --- killed, resumed --------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands for a kill."""
 
 
 @pytest.mark.parametrize(
