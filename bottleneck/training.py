@@ -112,7 +112,8 @@ def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerp
     of_rows = [known[row] for row in found.rows.tolist()]
     guessed = [found.head.classes[code] for code in found.probabilities.argmax(axis=1)]
     tested = [known[row] for row in found.tested_rows.tolist()]
-    right = (np.array(found.head.classes)[found.guesses] == np.array(tested)).mean(axis=0)
+    place = {name: code for code, name in enumerate(found.head.classes)}
+    right = (found.guesses == np.array([place[label] for label in tested])).mean(axis=0)
     groups = [train.dataset.groups[row] for row in found.tested_rows.tolist()]
     return Trained(
         search=found,

@@ -195,8 +195,7 @@ def search(
                 trial = _tried(replace(whole, normalize=other), replace(task, normalize=other), family, plan)
                 scalings[other] = trial.found.best_balanced
                 best = trial if trial.found.beats(best.found, len(task.codes)) else best
-        found = _searched(best, plan, rule, classes=tuple(classes.tolist()), fingerprint=fingerprint)
-        return replace(found, scalings=scalings)
+        return _searched(best, scalings, plan, rule, classes=tuple(classes.tolist()), fingerprint=fingerprint)
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,9 @@ def _tried(whole: Task, task: Task, family: Family, plan: _Plan) -> _Trial:
     return _Trial(whole, task, family, points, divisions, performance(divisions, len(points)))
 
 
-def _searched(chosen: _Trial, plan: _Plan, rule: str, *, classes: tuple[str, ...], fingerprint: str) -> Search:
+def _searched(
+    chosen: _Trial, scalings: dict[str, float], plan: _Plan, rule: str, *, classes: tuple[str, ...], fingerprint: str
+) -> Search:
     """Choose a point, and fit on all rows."""
     task, family, found = chosen.task, chosen.family, chosen.found
     best = select(found, rule)
@@ -274,7 +275,7 @@ def _searched(chosen: _Trial, plan: _Plan, rule: str, *, classes: tuple[str, ...
         normalize=task.normalize,
         params=chosen.points[best],
         points=chosen.points,
-        scalings={task.normalize: found.best_balanced},
+        scalings=scalings,
         fold_accuracy=found.accuracy,
         fold_balanced=found.balanced,
         losses=found.losses,
