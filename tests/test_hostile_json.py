@@ -248,7 +248,9 @@ def hand_back(run: Run) -> None:
 
 def test_a_card_of_a_run(project: Path) -> None:
     first = sorted(Path("runs").glob("*/card.json"))[0]
+    tried = []
     for text, what in mutations(first, 4):
+        tried.append(what)
         first.write_text(text)
         only_ours(what, read_runs, lambda: default_head("runs"), lambda: default_head("runs", "images"))
         only_ours(what, lambda: read_one(load_run(first.parent)))
@@ -256,6 +258,7 @@ def test_a_card_of_a_run(project: Path) -> None:
             only_ours(what, lambda: fit_again(load_run(first.parent)))
         if "request" in what or "dataset" in what:
             only_ours(what, lambda: hand_back(load_run(first.parent)))
+    assert len(tried) > 100  # and none raised an error that is not ours
 
 
 def test_a_card_of_a_final_run(project: Path) -> None:
@@ -294,6 +297,9 @@ def test_images_are_not_predicted_with_a_card_that_is_wrong(project: Path, place
 
 def test_the_settings_of_a_fine_tuning(project: Path) -> None:
     file = Path("runs/begun/finetune.json")
+    tried = []
     for text, what in mutations(file):
+        tried.append(what)
         file.write_text(text)
         only_ours(what, lambda: load_settings(file.parent), lambda: unfinished("runs", "last"))
+    assert len(tried) > 20  # and none raised an error that is not ours
