@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from bottleneck.cli.main import cli
+from bottleneck.cli.show import _doubts
 from tests import tiny
 from tests.conftest import write
 
@@ -133,3 +134,16 @@ def test_the_scaling_and_the_rule_are_named_in_the_card() -> None:
     place = other["search"]["points"].index(other["params"])
     accuracies = [np.mean(row) for row in other["search"]["fold_accuracy"]]
     assert max(accuracies[:place], default=0) < max(accuracies)  # a simpler point is worse
+
+
+@pytest.mark.parametrize(
+    ("balanced", "words"),
+    [
+        (0.915, "always saying ok would be right for 95.5% of these images: the balanced accuracy says how well"),
+        (0.510, "these images cannot tell the head from guessing: always saying ok would be right for 95.5% of them"),
+    ],
+)
+def test_a_head_that_finds_a_rare_class_is_not_called_guessing(capsys, balanced, words) -> None:
+    per_class = {"bad": {"n": 18}, "ok": {"n": 382}}
+    _doubts({"accuracy_ci95": (0.888, 0.947), "balanced_accuracy": balanced, "per_class": per_class})
+    assert words in " ".join(capsys.readouterr().out.split())
