@@ -107,10 +107,9 @@ class Pass:
         self._spans: dict[np.dtype[Any], NDArray[Any]] = {}
 
     def close(self) -> None:
-        """Close the files."""
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files.clear()
+        """Close the files, each once, even where a Ctrl-C comes in the middle and this is called again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
 
     def _fitting(self, size: int) -> int:
         """Return how many rows take `size` bytes."""

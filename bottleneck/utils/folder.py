@@ -53,10 +53,10 @@ class Folder:
         return cls(path, None)
 
     def close(self) -> None:
-        """Close it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Close it. A Ctrl-C in the middle leaves nothing to close again: the number may be another file's by then."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def __enter__(self) -> "Folder":
         return self

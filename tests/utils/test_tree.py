@@ -201,6 +201,25 @@ def test_nothing_stays_open(tree, home):
     assert len(os.listdir("/dev/fd")) == before
 
 
+def test_a_ctrl_c_while_a_folder_is_closed_closes_nothing_twice(tree, monkeypatch):
+    if not module.BY_DESCRIPTOR:
+        pytest.skip("nothing is open where the system has no descriptors of folders")
+    tree.make(tree.root / "a" / "b")
+    close, closed = os.close, []
+
+    def interrupted(descriptor: int) -> None:
+        close(descriptor)
+        closed.append(descriptor)
+        if len(closed) == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tree.at(tree.root / "a" / "b")
+    assert len(closed) == 1
+
+
 def test_a_folder_that_is_swapped_for_a_link_is_not_written_into(tree, home, monkeypatch):
     if not module.BY_DESCRIPTOR:
         pytest.skip("there is a moment between look and use where the system has no descriptors of folders")
