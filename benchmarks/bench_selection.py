@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from selection_sets import NAMES, Features, draw, features
@@ -19,6 +20,9 @@ from selection_sets import NAMES, Features, draw, features
 from bottleneck.heads.family import family
 from bottleneck.heads.head import softmax
 from bottleneck.heads.search import search
+
+if TYPE_CHECKING:
+    from sklearn.base import ClassifierMixin
 
 REPLICATES = {2: 20, 5: 20, 20: 10, 100: 5, 400: 3}
 HEADS = ("logistic", "svm", "softmax", "ridge", "svm-rbf", "knn")
@@ -56,7 +60,7 @@ def main() -> None:
     parser.add_argument("--heads", default=",".join(HEADS))
     parser.add_argument("--replicates", type=int, help="of each cell; by default fewer for larger sizes")
     parser.add_argument("--all", action="store_true", help="other scalings and rules, too")
-    parser.add_argument("--referees", action="store_true", help="scikit-learn's calibrations of logistic, too")
+    parser.add_argument("--referees", action="store_true", help="scikit-learn's calibrations of the same head, too")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     options.work.mkdir(parents=True, exist_ok=True)
@@ -72,8 +76,8 @@ def main() -> None:
                     continue
                 found = [list(_replicate(given, head, size, seed, variants)) for seed in range(count)]
                 print_cell(head, size, name, found, variants)
-                if options.referees and head == "logistic":
-                    print_referees(given, size, count)
+                if options.referees and head in REFEREES:
+                    print_referees(given, head, size, count)
 
 
 def _headings(variants: Sequence[Variant]) -> list[str]:
@@ -121,22 +125,21 @@ def print_cell(head: str, size: int, name: str, found: list[list[Tested]], varia
 # --- referees ---------------------------------------------------------------------------------------------------
 
 
-def print_referees(given: Features, size: int, count: int) -> None:
+def print_referees(given: Features, head: str, size: int, count: int) -> None:
     """Print the log-loss of our head, of its bare scores, and of scikit-learn's calibrations at the same C."""
-    rows = [_referees(given, size, seed) for seed in range(count)]
+    rows = [_referees(given, head, size, seed) for seed in range(count)]
     means = {name: np.mean([row[name] for row in rows]) for name in rows[0]}
     print_row("calibration", size, "", count, *(f"{name} {value:.3f}" for name, value in means.items()))
 
 
-def _referees(given: Features, size: int, seed: int) -> dict[str, float]:
+def _referees(given: Features, head: str, size: int, seed: int) -> dict[str, float]:
     from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.linear_model import LogisticRegression
 
     from bottleneck.heads.folds import divide
 
     drawn = draw(given.codes, given.count, size, seed, stratified=True)
     codes, tested = given.codes[drawn.train], given.codes[drawn.test]
-    found = search(given.x[drawn.train], [f"{code:03d}" for code in codes], family("logistic"), seed=seed)
+    found = search(given.x[drawn.train], [f"{code:03d}" for code in codes], family(head), seed=seed)
     x, other = (found.head.scaling(given.x[rows]) for rows in (drawn.train, drawn.test))
     losses = {
         "ours": log_loss(found.head.probabilities(given.x[drawn.test]), tested),
@@ -146,11 +149,32 @@ def _referees(given: Features, size: int, seed: int) -> dict[str, float]:
     folds = [(np.flatnonzero(place != fold), np.flatnonzero(place == fold)) for fold in range(place.max() + 1)]
     for method in ("temperature", "sigmoid"):
         for together in (False, True):
-            model = LogisticRegression(C=found.params["C"], max_iter=2000)
+            model = REFEREES[head](found.params["C"])
             referee = CalibratedClassifierCV(model, method=method, cv=folds, ensemble=together).fit(x, codes)
             name = f"{method}{', five heads' if together else ''}"
             losses[name] = log_loss(referee.predict_proba(other), tested)
     return losses
+
+
+def _logistic(strength: float) -> "ClassifierMixin":
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=2000)
+
+
+def _svm(strength: float) -> "ClassifierMixin":
+    from sklearn.svm import LinearSVC
+
+    return LinearSVC(C=strength, dual=False)
+
+
+def _ridge(strength: float) -> "ClassifierMixin":
+    from sklearn.linear_model import RidgeClassifier
+
+    return RidgeClassifier(1 / (2 * strength))
+
+
+REFEREES = {"logistic": _logistic, "svm": _svm, "ridge": _ridge}
 
 
 def print_row(*cells: object) -> None:

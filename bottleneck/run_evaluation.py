@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import ImagesError, RunError
 from bottleneck.evaluation.metrics import evaluate as measure
 from bottleneck.evaluation.metrics import evaluate_probabilities
-from bottleneck.evaluation.stats import mcnemar, wilson_interval
+from bottleneck.evaluation.stats import accuracy_interval, mcnemar
 from bottleneck.evaluation_results import Against, Error, Evaluation, Summary
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
@@ -174,7 +174,7 @@ def _none_left(pool: Unseen, found: Classified, beside: Classified | None) -> st
 
 def _evaluation(found: Classified, beside: Classified | None, pool: Unseen) -> Evaluation:
     rows, classes = list(pool.rows), tuple(normal(name) for name in found.run.head.classes)
-    labels = [str(pool.labels[row]) for row in rows]
+    labels, groups = [str(pool.labels[row]) for row in rows], [found.given.groups[row] for row in rows]
     probabilities = found.probabilities[found.places[rows]]
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]
     failed = {**(beside.failures if beside else {}), **found.failures}
@@ -183,7 +183,7 @@ def _evaluation(found: Classified, beside: Classified | None, pool: Unseen) -> E
         run=found.run,
         labels_from=tuple(str(origin) for origin in found.given.origins if any(origin.labels)),
         metrics={
-            **measure(labels, predicted, classes),
+            **measure(labels, predicted, classes, groups),
             **evaluate_probabilities(labels, probabilities, classes),
         },
         errors=_errors(found, rows, labels, classes, probabilities),
@@ -193,7 +193,7 @@ def _evaluation(found: Classified, beside: Classified | None, pool: Unseen) -> E
         unrecorded=pool.unrecorded,
         near=_near(found, rows),
         failures=tuple(failed[row] for row in sorted(failed)),
-        against=_against(beside, rows, labels, np.array(labels) == np.array(predicted)) if beside else None,
+        against=_against(beside, rows, labels, groups, np.array(labels) == np.array(predicted)) if beside else None,
         remarks=found.remarks + (beside.remarks if beside else ()),
     )
 
@@ -246,7 +246,13 @@ def _errors(
     return tuple(sorted(errors, key=lambda error: -error.probability))
 
 
-def _against(beside: Classified, rows: Sequence[int], labels: Sequence[str], right: NDArray[np.bool_]) -> Against:
+def _against(
+    beside: Classified,
+    rows: Sequence[int],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    right: NDArray[np.bool_],
+) -> Against:
     classes = [normal(name) for name in beside.run.head.classes]
     predicted = [classes[code] for code in beside.probabilities[beside.places[rows]].argmax(axis=1)]
     other = np.array(labels) == np.array(predicted)
@@ -254,7 +260,7 @@ def _against(beside: Classified, rows: Sequence[int], labels: Sequence[str], rig
     return Against(
         run=beside.run,
         accuracy=float(other.mean()),
-        accuracy_ci95=wilson_interval(int(other.sum()), len(other)),
+        accuracy_ci95=accuracy_interval(other, groups),
         only_run=test["only_a"],
         only_against=test["only_b"],
         p_value=test["p_value"],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bottleneck.evaluation.confusion import Confusion
 from bottleneck.evaluation.metrics import evaluate, evaluate_probabilities
-from bottleneck.evaluation.stats import cross_validated_interval, resolution
+from bottleneck.evaluation.stats import cross_validated_interval
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
@@ -159,18 +159,21 @@ def score_head(head: Head, test: Part) -> Scored:
     probabilities = np.empty((len(test), len(head.classes)))
     for rows, features in test.table.blocks(_ROWS):
         probabilities[rows] = head.probabilities(features)
-    return scored(probabilities, test.labels, head.classes)
+    return scored(probabilities, test.labels, head.classes, test.dataset.groups)
 
 
-def scored(probabilities: NDArray[np.float64], labels: Sequence[str], classes: Sequence[str]) -> Scored:
+def scored(
+    probabilities: NDArray[np.float64], labels: Sequence[str], classes: Sequence[str], groups: Sequence[str | None]
+) -> Scored:
     """Compare probabilities ``(m, k)`` of the held-out part with its labels."""
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]
-    metrics = evaluate(labels, predicted, classes)
+    metrics = evaluate(labels, predicted, classes, groups)
+    low, high = metrics["accuracy_ci95"]
     return Scored(
         metrics={
             **metrics,
             **evaluate_probabilities(labels, probabilities, classes),
-            "resolution": resolution(len(labels), metrics["accuracy"]),
+            "resolution": (high - low) / 2,
         },
         probabilities=probabilities,
         predicted=predicted,

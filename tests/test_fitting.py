@@ -106,15 +106,20 @@ def test_the_metrics_of_the_cross_validation_are_of_each_training_image_once(fol
     assert right / 90 == pytest.approx(card["search"]["cv_accuracy"])
 
 
-def test_images_of_groups_make_the_interval_of_the_cross_validation_wider(folder, extracted):
+def test_images_of_groups_make_the_intervals_wider(folder, extracted):
     found = scan(extracted(folder({**files(30, "ab", "train/"), **files(10, "ab", "test/")})))
     names = zip(found.splits, found.labels, strict=True)
     groups = tuple(f"{split} {label} {row % 5}" for row, (split, label) in enumerate(names))
-    alone, grouped = (fit(one).card["search"] for one in (found, replace(found, groups=groups)))
+    cards = [fit(one).card for one in (found, replace(found, groups=groups))]
+    alone, grouped = (card["search"] for card in cards)
     assert alone["cv_accuracy"] == grouped["cv_accuracy"] == 1
     assert alone["cv_ci95"][0] == pytest.approx(60 / (60 + 1.05 * 1.96**2), abs=1e-4)  # of sixty images
     assert grouped["cv_ci95"][0] < 0.7  # of ten groups
     assert grouped["cv_ci95"][1] == pytest.approx(1)
+    many, few = (card["metrics"] for card in cards)
+    assert many["accuracy_ci95"][0] == pytest.approx(20 / (20 + 1.96**2), abs=1e-4)  # of twenty held-out images
+    assert few["accuracy_ci95"][0] < 0.7  # of ten groups
+    assert few["resolution"] == pytest.approx((1 - few["accuracy_ci95"][0]) / 2)
 
 
 @pytest.mark.parametrize("head", ["logistic", "svm", "knn", "centroid"])

@@ -63,6 +63,18 @@ def test_figures_are_those_of_the_predictions(run, new):
     assert shares == sorted(shares, reverse=True)
 
 
+def test_images_of_groups_make_the_intervals_wider(run, new):
+    other = fit(head="centroid")
+    rows = [f"{path},{path.parent.name}" for path in sorted(new.rglob("*.jpg"))]
+    alone, grouped = Path("alone.csv"), Path("grouped.csv")
+    alone.write_text("\n".join(["path,label", *rows]))
+    grouped.write_text("\n".join(["path,label,group", *(f"{row},{place // 10}" for place, row in enumerate(rows))]))
+    narrow, wide = (evaluate(table, run=run, against=other) for table in (alone, grouped))
+    assert wide.accuracy == narrow.accuracy
+    assert wide.accuracy_ci95[0] < narrow.accuracy_ci95[0] - 0.1
+    assert wide.against.accuracy_ci95[0] < narrow.against.accuracy_ci95[0] - 0.05
+
+
 def test_images_that_the_run_was_trained_on_are_left_out_wherever_they_lie(run, new):
     dataset = scan("images")
     trained = [path for path, split in zip(dataset.paths, dataset.splits, strict=True) if split == "train"]

@@ -7,14 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.evaluation.confusion import DENSE, Confusion
-from bottleneck.evaluation.stats import wilson_interval
+from bottleneck.evaluation.stats import accuracy_interval
 
 ECE_BINS = 15  # of equal width, as in Guo et al. 2017
 LEAST_PROBABILITY = 1e-15  # below it a logarithm would say more of rounding than of the head
 _TOP = 5
 
 
-def evaluate(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(
+    labels: Sequence[str],
+    predicted: Sequence[str],
+    classes: Sequence[str] = (),
+    groups: Sequence[str | None] | None = None,
+) -> dict[str, Any]:
     """Compare predictions with labels.
 
     Parameters
@@ -23,11 +28,13 @@ def evaluate(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[
         n is at least 1.
     classes : sequence of str
         Those that are listed even if no image has or gets them.
+    groups : sequence of str or None, length n, optional
+        Images of one group may be alike, which widens the interval.
 
     Returns
     -------
     dict
-        ``n``, ``accuracy``, ``accuracy_ci95`` (see `wilson_interval`), ``balanced_accuracy`` (mean
+        ``n``, ``accuracy``, ``accuracy_ci95`` (see `accuracy_interval`), ``balanced_accuracy`` (mean
         recall of the classes that occur in `labels`), ``macro_f1`` (mean F1 of those that occur in either),
         ``classes``, ``per_class`` (precision, recall, F1 and number of images) and ``confusion`` (rows: labels,
         columns: predictions, both in the order of ``classes``). A share of no images is 0. All are JSON, but for the
@@ -43,7 +50,7 @@ def evaluate(labels: Sequence[str], predicted: Sequence[str], classes: Sequence[
     return {
         "n": n,
         "accuracy": correct / n,
-        "accuracy_ci95": list(wilson_interval(correct, n)),
+        "accuracy_ci95": list(accuracy_interval(rows == columns, groups)),
         "balanced_accuracy": float(np.mean(recall[count > 0])),
         "macro_f1": float(np.mean(f1[count + guessed > 0])),
         "classes": names,

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bottleneck.utils.groups import group_codes
+
 _NORMAL = 1.959963984540054  # its quantile for 95 %
 _FEW_FREEDOMS = (12.7062, 4.3027, 3.1824, 2.7764)  # Student's, of 1 to 4 degrees of freedom
 _OTHER_HEAD = 1.05  # how many times the variance is larger, as the head of all images is another one
@@ -30,6 +32,23 @@ def wilson_interval(successes: float, trials: float, z: float = _NORMAL) -> tupl
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy_interval(right: ArrayLike, groups: Sequence[str | None] | None = None) -> tuple[float, float]:
+    """Return a 95 % interval of the accuracy of a head on new images, by images that it was tested on.
+
+    It is Wilson's interval on as many independent images as tell as much; see `cross_validated_interval`.
+
+    Parameters
+    ----------
+    right : array of bool, shape (n,)
+        Whether the head is right about each image; n is at least 1.
+    groups : sequence of str or None, length n
+        Images of one group may be alike; None is a group of its own.
+    """
+    shares = np.asarray(right, np.float64)
+    n = _independent(shares, groups)
+    return wilson_interval(float(shares.mean()) * n, n) if n else (0.0, 1.0)
 
 
 def cross_validated_interval(
@@ -131,8 +150,7 @@ def _independent(right: NDArray[np.float64], groups: Sequence[str | None] | None
     n = len(right)
     if groups is None:
         return n
-    names = [f"row {row}" if group is None else f"group {group}" for row, group in enumerate(groups)]
-    codes = np.unique(names, return_inverse=True)[1]
+    codes = group_codes(groups, n)
     sizes = np.bincount(codes)
     if len(sizes) in (1, n):
         return n if len(sizes) == n else 0

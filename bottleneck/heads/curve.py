@@ -11,13 +11,14 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
-from bottleneck.heads.folds import Codes, Folds, divide, units_of
+from bottleneck.heads.folds import Codes, Folds, divide
 from bottleneck.heads.forecast import Forecast, Interval, PowerLaw
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.prior import unless_constant
 from bottleneck.heads.search import Search, next_seed
 from bottleneck.heads.table import Table
 from bottleneck.heads.task import Task
+from bottleneck.utils.groups import group_codes
 from bottleneck.utils.text import one_line
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the training rows of each fold
@@ -177,7 +178,7 @@ def learning_curve(
     if not curve:
         raise HeadError("expected training images for a learning curve, found too few")
     tested = task.folds.tested >= 0  # the same rows in each division
-    units = np.unique(units_of(groups, len(codes))[tested], return_inverse=True)[1]
+    units = np.unique(group_codes(groups, len(codes))[tested], return_inverse=True)[1]
     law = PowerLaw.fit(list(curve), np.stack([wrong[tested] for _, wrong in curve.values()]), units)
     return Curve(tuple(point for point, _ in curve.values()), found.divided, law)
 

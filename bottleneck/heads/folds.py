@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
+from bottleneck.utils.groups import group_codes
 
 Codes = NDArray[np.intp]  # (n,), the class of each row as a number from 0 to k - 1
 
@@ -58,7 +59,7 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
         If no class has two rows of two groups.
     """
     counts = np.bincount(codes)
-    units = units_of(groups, len(codes))
+    units = group_codes(groups, len(codes))
     units_of_class = [len(np.unique(units[codes == code])) for code in range(len(counts))]
     rows = np.flatnonzero(np.array(units_of_class)[codes] > 1)
     if not len(rows):
@@ -89,11 +90,3 @@ def _stratified(codes: Codes, folds: int, seed: int) -> NDArray[np.intp]:
     found = np.empty(len(codes), np.intp)
     found[order] = np.arange(len(codes)) % folds
     return found
-
-
-def units_of(groups: Sequence[str | None] | None, count: int) -> NDArray[np.intp]:
-    """Return a number for each row, equal for rows of one group."""
-    if groups is None:
-        return np.arange(count)
-    names = [f"group {group}" if group is not None else f"row {row}" for row, group in enumerate(groups)]
-    return np.unique(np.array(names), return_inverse=True)[1]

@@ -33,6 +33,8 @@ class Origin:
         ``folder``, ``table`` or ``file``.
     labels : tuple of str or None
         Of each of its entries: the class folder, or the cell of the column of labels.
+    groups : tuple of str or None
+        Of each of its entries.
     problem : str or None
         Why a table gives no labels.
     """
@@ -40,6 +42,7 @@ class Origin:
     name: str
     kind: str
     labels: tuple[str | None, ...]
+    groups: tuple[str | None, ...]
     problem: str | None = None
 
     def __str__(self) -> str:
@@ -80,6 +83,11 @@ class Given:
         return tuple(label for origin in self.origins for label in origin.labels)
 
     @property
+    def groups(self) -> tuple[str | None, ...]:
+        """The group of each entry; None where nothing gives one."""
+        return tuple(group for origin in self.origins for group in origin.groups)
+
+    @property
     def source(self) -> Path:
         """What messages call all of them."""
         return Path(self.origins[0].name) if len(self.origins) == 1 else Path()
@@ -98,13 +106,14 @@ class Given:
 def given_by(dataset: Dataset) -> Given:
     """Return the images of a scan in its order; files that could not be read come last."""
     names = (*dataset.paths, *(failure.path for failure in dataset.failures))
-    labels = (*dataset.labels, *(None for _ in dataset.failures))
-    return Given(names, names, (Origin(str(dataset.source), FILE, labels),), tuple(dataset.failures))
+    lost = (None,) * len(dataset.failures)
+    origin = Origin(str(dataset.source), FILE, (*dataset.labels, *lost), (*dataset.groups, *lost))
+    return Given(names, names, (origin,), tuple(dataset.failures))
 
 
 def given_in_memory(listing: Listing) -> Given:
     """Return the rows of a DataFrame."""
-    return Given(listing.paths, listing.paths, (Origin("the table", TABLE, listing.labels),))
+    return Given(listing.paths, listing.paths, (Origin("the table", TABLE, listing.labels, listing.groups),))
 
 
 def list_given(
@@ -185,12 +194,14 @@ def _list_one(name: str, labelled: bool, columns: Callable[[Path], Columns], exc
     try:
         place = expanded(name)
     except PathError as error:  # of a user who does not exist: it fails, as a file that is missing
-        return Given((name,), (name,), (Origin(name, FILE, (None,)),), (Failure(name, "unreadable", str(error)),))
+        return Given(
+            (name,), (name,), (Origin(name, FILE, (None,), (None,)),), (Failure(name, "unreadable", str(error)),)
+        )
     if os.path.isdir(place):
         return _list_folder(name, place, labelled, exclude)
     if is_table(place):
         return _list_table(name, place, labelled, columns(place))
-    return Given((name,), (str(place),), (Origin(name, FILE, (None,)),))
+    return Given((name,), (str(place),), (Origin(name, FILE, (None,), (None,)),))
 
 
 def _list_folder(name: str, folder: Path, labelled: bool, exclude: set[Path]) -> Given:
@@ -204,7 +215,7 @@ def _list_folder(name: str, folder: Path, labelled: bool, exclude: set[Path]) ->
     return Given(
         tuple(os.path.join(name, *Path(file).parts[above:]) for file in files),
         tuple(files),
-        (Origin(name, FOLDER, tuple(labels.get(file) for file in files)),),
+        (Origin(name, FOLDER, tuple(labels.get(file) for file in files), (None,) * len(files)),),
         tuple(found.failures),
         dict(found.ignored),
     )
@@ -226,7 +237,7 @@ def _list_table(name: str, path: Path, labelled: bool, columns: Columns) -> Give
     return Given(
         tuple(row.path for row in table.rows),
         tuple(row.file for row in table.rows),
-        (Origin(name, TABLE, tuple(row.label for row in table.rows), problem),),
+        (Origin(name, TABLE, tuple(row.label for row in table.rows), tuple(row.group for row in table.rows), problem),),
     )
 
 

@@ -4,7 +4,14 @@ from math import comb
 import numpy as np
 import pytest
 
-from bottleneck.evaluation.stats import cross_validated_interval, holm, mcnemar, resolution, wilson_interval
+from bottleneck.evaluation.stats import (
+    accuracy_interval,
+    cross_validated_interval,
+    holm,
+    mcnemar,
+    resolution,
+    wilson_interval,
+)
 
 
 def test_wilson_interval_is_that_of_the_textbook():
@@ -60,7 +67,15 @@ def test_groups_that_are_all_right_count_as_one_image_each():
     assert low == pytest.approx(cross_validated_interval(1.0, np.ones(20))[0], abs=0.03)
 
 
+def test_held_out_images_of_groups_widen_an_interval_as_those_of_the_folds_do():
+    right = np.repeat([True] * 45 + [False] * 5, 4)
+    alone, of_groups = accuracy_interval(right), accuracy_interval(right, [f"g{row // 4}" for row in range(200)])
+    assert alone == wilson_interval(180, 200)
+    assert of_groups == pytest.approx(wilson_interval(45, 50), abs=0.006)
+
+
 def test_one_group_tells_nothing():
+    assert accuracy_interval([True] * 5, ["p"] * 5) == (0, 1)
     assert cross_validated_interval(0.8, np.array([1.0, 1, 1, 1, 0]), ["p"] * 5) == (0, 1)
 
 
