@@ -756,9 +756,9 @@ def test_while_an_engine_is_started_files_are_read_and_progress_goes_on(folder, 
 
 
 def test_what_is_stopped_computes_no_further(folder, store, gate):
-    images, seen = folder(many(40)), [0]
-    engine = TinyEngine(before=lambda: len(engine.batches) < 3 or gate.wait(20))
-    Interruption(lambda: seen[-1] == 12)
+    images, seen, begun = folder(many(40)), [0], []
+    engine = TinyEngine(before=lambda: begun.append(1) or len(begun) < 4 or gate.wait(20))
+    Interruption(lambda: seen[-1] == 12 and len(begun) == 4)
     with pytest.raises(KeyboardInterrupt):
         go(images, store, engine, progress=lambda _, done, __: seen.append(done))
     gate.set()
