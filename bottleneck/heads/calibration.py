@@ -2,7 +2,8 @@
 
 That is temperature scaling, a = 1 / T (Guo et al. 2017, "On calibration of modern neural networks"); of two classes it
 is Platt's sigmoid without its offset (Platt 1999, "Probabilistic outputs for support vector machines"). No label
-changes: an offset that was fitted on the heads of the folds can turn all labels of the head of all rows.
+changes: an offset for each class that was fitted on the heads of the folds can turn all labels of the head of all rows.
+One number does not: `prior_offset`, for linear heads of classes of unequal sizes.
 
 a is the most likely one of the images and of one more, whose class could be any. In the simulations of
 ``docs/heads.md`` nothing did better from two images a class on: neither a factor by which the mean
@@ -19,6 +20,7 @@ from bottleneck.heads.head import softmax
 _UNKNOWN = NEVER / 10  # below it are the scores of classes that a fold was not trained on
 _LARGEST = 15.0  # of |log a|, from where a times the mean score is 1
 _STEPS = 50
+_HALVINGS = 30
 
 Scores = NDArray[np.float64]  # (n, k)
 
@@ -54,6 +56,67 @@ def calibrated_loss(
     behind = _most_likely(scores, codes, share, divisions) * (scores - scores.max(axis=1, keepdims=True))
     own = behind[np.arange(len(codes)), codes]
     return float((share * (np.log(np.exp(behind).sum(axis=1)) - own)).mean())
+
+
+def prior_offset(
+    scores: Scores, codes: Codes, log_shares: NDArray[np.float64], *, weights: NDArray[np.float64] | None = None
+) -> float:
+    """Return how many times the logarithms of the classes' shares should be added to scores.
+
+    Margins of an SVM know nothing of how frequent a class is, and a strong penalty leaves a logistic head with little
+    but that. The number is the ratio b / a of the most likely ``softmax(a * scores + b * log_shares)``, of the images
+    and of one more whose class could be any, with a normal prior of b, of mean 0 and deviation 1: where there are few
+    images, nothing is added.
+
+    Parameters
+    ----------
+    scores, codes, weights
+        As for `calibrate`, each image once.
+    log_shares : ndarray of float64, shape (k,)
+        Of mean 0.
+
+    Notes
+    -----
+    Newton's method with halved steps; the objective is convex in a and b. Adding logarithms of shares is the correction
+    for other frequencies of M. Saerens et al. 2002, "Adjusting the outputs of a classifier to new a priori
+    probabilities", Neural Computation 14, 21-41; here how much of it is fitted.
+    """
+    scores, codes, share = _learnt(scores, codes, weights)
+    n = len(scores)
+    if not n:
+        return 0.0
+    known = scores > _UNKNOWN
+    terms = np.stack([np.where(known, scores, 0.0), np.where(known, log_shares, 0.0)])  # (2, n, k)
+    target = (n * terms[:, np.arange(n), codes] + terms.sum(axis=2) / known.sum(axis=1)) / (n + 1)
+    size = float(np.abs(terms[0]).mean() + 1e-12)
+    terms[0] /= size
+    target[0] /= size
+    prior = np.array([0.0, 1 / (n + 1)])
+
+    def loss(point: NDArray[np.float64]) -> float:
+        logits = np.where(known, np.tensordot(point, terms, 1), NEVER)
+        top = logits.max(axis=1)
+        total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        return float((share * (total - point @ target)).mean() + prior @ point**2 / 2)
+
+    point, least = np.array([1.0, 0.0]), np.exp(-_LARGEST)
+    for _ in range(_STEPS):
+        shares = softmax(np.where(known, np.tensordot(point, terms, 1), NEVER))
+        mean = (shares * terms).sum(axis=2)
+        slope = (share * (mean - target)).mean(axis=1) + prior * point
+        apart = terms - mean[:, :, None]
+        curvature = np.einsum("n,nk,ink,jnk->ij", share, shares, apart, apart) / n + np.diag(prior + 1e-9)
+        step, before = np.linalg.solve(curvature, slope), loss(point)
+        for halving in range(_HALVINGS):
+            found = np.maximum(point - step / 2**halving, [least, -np.inf])
+            if (now := loss(found)) < before:
+                point = found
+                break
+        else:
+            break
+        if before - now < 1e-9:
+            break
+    return float(point[1] / (point[0] / size))
 
 
 def _learnt(

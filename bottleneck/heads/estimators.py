@@ -106,6 +106,7 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
             balanced=self.class_weight == "balanced",
             class_weights=self._class_weights(codes),
             row_weights=samples.unequal,
+            by_shares=False,  # scores are those of scikit-learn's estimators
             seed=seed,
             arrays=Arrays(),
         )

@@ -12,6 +12,8 @@ from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import NEVER, Family, Params
 from bottleneck.heads.head import Head
+from bottleneck.heads.linear import LinearHead
+from bottleneck.heads.linear_family import offset_of
 from bottleneck.heads.prior import Prior, unless_constant
 from bottleneck.heads.task import Task
 from bottleneck.utils.arguments import Arguments
@@ -47,11 +49,20 @@ def learn(task: Task, some: Family, point: Params, classes: Sequence[str]) -> tu
     factor = calibrate(scores[tested], task.codes[tested], weights=weights)
     fitted = some.fit(task, point, validation)
     head = fitted.head(some.name, classes, task.scaling)
-    return calibrated(head, task, tested, scores[tested], factor=factor), True
+    offset = offset_of(validation, 0)
+    return calibrated(head, task, tested, scores[tested], factor=factor, offset=offset), True
 
 
-def calibrated(head: Head, task: Task, rows: NDArray[np.intp], scores: NDArray[np.float64], *, factor: float) -> Head:
-    """Return the head of all rows with the factor of its scores.
+def calibrated(
+    head: Head,
+    task: Task,
+    rows: NDArray[np.intp],
+    scores: NDArray[np.float64],
+    *,
+    factor: float,
+    offset: NDArray[np.float64],
+) -> Head:
+    """Return the head of all rows with the factor of its scores, and what is added to them.
 
     Where folds saw features that told them less than all rows tell together, its scores may be larger than theirs by
     any factor; it is then hardly surer of its own training rows than they were of the rows that they had not seen.
@@ -66,13 +77,17 @@ def calibrated(head: Head, task: Task, rows: NDArray[np.intp], scores: NDArray[n
         what the heads of the folds say of them.
     factor : float
         What calibrates these.
+    offset : ndarray of float64, shape (k,) or (1,)
+        What was added to these, see `bottleneck.heads.linear_family.offset_of`, and is to the head's, which has not got
+        it yet.
     """
     some = slice(None, None, -(-len(rows) // COMPARED_ROWS))
-    of_folds, own = spread(scores[some]), spread(head.scores(task.table.take(rows[some])))
+    of_folds, own = spread(scores[some] - offset), spread(head.scores(task.table.take(rows[some])))
     sharpness = factor
     if sharpness * own > _SURER * factor * of_folds:
         sharpness = _SURER * factor * of_folds / own
-    return replace(head, sharpness=max(sharpness, _LEAST))
+    head = replace(head, sharpness=max(sharpness, _LEAST))
+    return head.moved(offset) if isinstance(head, LinearHead) and offset.any() else head
 
 
 def spread(scores: NDArray[np.float64]) -> float:

@@ -1,6 +1,6 @@
 """Heads that are a matrix: ``W (k, d)`` and ``b (k,)``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +31,10 @@ class LinearHead(Head):
     def shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes that weight and bias must have."""
         return {"weight": (count, dim), "bias": (count,)}
+
+    def moved(self, offset: NDArray[np.float64]) -> "LinearHead":
+        """Return the head with numbers added to its scores, ``(k,)``."""
+        return replace(self, bias=(self.bias + offset).astype(np.float32))
 
     def decide(self, scaled: Features) -> NDArray[np.float64]:
         """Return ``x W' + b`` of scaled features, summed in float64."""

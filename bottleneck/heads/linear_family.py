@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
+from bottleneck.heads.calibration import prior_offset
 from bottleneck.heads.family import DECADES, NEVER, Family, Fitted, Params, Validation, finer, of_C
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.sums import relative
@@ -16,7 +17,9 @@ from bottleneck.heads.task import Task
 
 Theta = NDArray[np.float32]  # (g, F, k, d + 1), the bias last, for features scaled by all rows
 
-_CELLS = 4 << 20  # scores of a block
+_CELLS = 4 << 20  # scores that are looked at together
+_EQUAL = 1e-6  # the logarithm of the ratio of two shares, but for rounding
+_ROWS = 10_000  # that tell how much of the classes' shares is added to scores
 
 
 class LinearFamily(Family):
@@ -49,7 +52,8 @@ class LinearFamily(Family):
     def cross_validate(self, task: Task, points: Sequence[Params]) -> "LinearValidation":
         """Train on each fold at each C."""
         Cs = [point.get("C", 1.0) for point in points]
-        return LinearValidation(task, Cs, self._known(task, Cs, exact=False))
+        found = LinearValidation(task, Cs, self._known(task, Cs, exact=False), np.zeros((len(Cs), task.count)))
+        return replace(found, offsets=_offsets(found))
 
     def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
         """Train on all rows, beginning at the mean of the folds' weights at this C."""
@@ -81,11 +85,14 @@ class LinearValidation:
     task : Task
     Cs : list of float, length g
     theta : ndarray of float32, shape (g, F, k, d + 1)
+    offsets : ndarray of float64, shape (g, k)
+        What is added to scores, see `bottleneck.heads.calibration.prior_offset`.
     """
 
     task: Task
     Cs: list[float]
     theta: Theta
+    offsets: NDArray[np.float64]
 
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Yield the scores of tested rows, see `Validation`."""
@@ -98,7 +105,7 @@ class LinearValidation:
                 if len(own):
                     weight, bias = self.theta[:, fold, :, :-1], self.theta[:, fold, :, -1]
                     scores = (features[own] @ weight.reshape(g * count, -1).T).reshape(len(own), g, count)
-                    yield numbers[own], np.swapaxes(scores + bias, 0, 1)
+                    yield numbers[own], np.swapaxes(scores + (bias + self.offsets.astype(np.float32)), 0, 1)
 
     def near(self, C: float) -> Theta | None:
         """Return the mean of the folds' weights at C, ``(1, 1, k, d + 1)``; None unless all folds know all classes."""
@@ -106,3 +113,32 @@ class LinearValidation:
             return None
         mean: Theta = self.theta[self.Cs.index(C)].mean(axis=0, keepdims=True)[None]
         return mean
+
+
+def offset_of(validation: Validation, number: int) -> NDArray[np.float64]:
+    """Return what a validation adds to the scores at the point of a number, ``(k,)``, or one 0 for all classes."""
+    found: NDArray[np.float64] = validation.offsets[number] if isinstance(validation, LinearValidation) else np.zeros(1)
+    return found
+
+
+def _offsets(found: LinearValidation) -> NDArray[np.float64]:
+    """Return what rows that the heads of the folds were not trained on ask to be added to scores, ``(g, k)``."""
+    task = found.task
+    tested = np.flatnonzero((task.folds.tested >= 0) & ~task.constant_folds[task.folds.tested])
+    if not task.by_shares or not len(tested):
+        return found.offsets
+    weights = task.whole().weights[:, 0].astype(np.float64)
+    totals = np.bincount(task.codes, weights, task.count)
+    log_shares = np.log(totals) - np.log(totals).mean()
+    if np.ptp(log_shares) < _EQUAL:
+        return found.offsets
+    wanted = np.zeros(len(task.codes), np.bool_)
+    wanted[tested[:: -(-len(tested) // max(1, min(_ROWS, _CELLS // found.offsets.size)))]] = True
+    some = [(rows[wanted[rows]], scores[:, wanted[rows]]) for rows, scores in found.blocks()]
+    rows, scores = np.concatenate([rows for rows, _ in some]), np.concatenate([scores for _, scores in some], axis=1)
+    ratios = [
+        prior_offset(of_point.astype(np.float64), task.codes[rows], log_shares, weights=weights[rows])
+        for of_point in scores
+    ]
+    offsets: NDArray[np.float64] = np.array(ratios)[:, None] * log_shares
+    return offsets

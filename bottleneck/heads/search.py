@@ -15,6 +15,7 @@ from bottleneck.heads.family import Family, Params
 from bottleneck.heads.folds import Folds, divide
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.learning import calibrated
+from bottleneck.heads.linear_family import offset_of
 from bottleneck.heads.out_of_fold import Division, OutOfFold, cross_calibrated, guesses, performance
 from bottleneck.heads.prior import Prior, unless_constant
 from bottleneck.heads.selecting import DEFAULT, Performance, select
@@ -269,7 +270,8 @@ def _searched(
     if not isinstance(family, Prior):
         factor, probabilities = cross_calibrated(task, scored)
         known = scored[0].known
-        head = calibrated(head, task, rows[known], scored[0].scores[0][known], factor=factor)
+        offset = offset_of(chosen.divisions[0][1], best)
+        head = calibrated(head, task, rows[known], scored[0].scores[0][known], factor=factor, offset=offset)
     return Search(
         head=head,
         normalize=task.normalize,

@@ -39,6 +39,8 @@ class Task:
         Of the rows of each class.
     row_weights : ndarray of float64, shape (n,), optional
         How often each row counts, above 0; by default once.
+    by_shares : bool
+        Whether linear heads may add the logarithms of the classes' shares to their scores, as much as helps.
     seed : int
         Of what a family does at random.
     arrays : Arrays
@@ -57,6 +59,7 @@ class Task:
     balanced: bool = False
     class_weights: NDArray[np.float64] | None = None
     row_weights: NDArray[np.float64] | None = None
+    by_shares: bool = True
     seed: int = 0
     arrays: Arrays
     weight: float = 1.0

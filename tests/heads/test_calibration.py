@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bottleneck.heads.calibration import calibrate, calibrated_loss
+from bottleneck.heads.calibration import calibrate, calibrated_loss, prior_offset
 from bottleneck.heads.head import softmax
 
 
@@ -128,3 +128,60 @@ def test_an_image_of_weight_two_counts_as_two():
 
 def test_no_images_leave_the_scores_as_they_are():
     assert calibrate(np.zeros((0, 3)), np.zeros(0, int)) == 1.0
+
+
+# --- classes of unequal sizes -----------------------------------------------------------------------------------
+
+
+SHARES = np.array([0.75, 0.2, 0.05])
+LOG_SHARES = np.log(SHARES) - np.log(SHARES).mean()
+
+
+def of_shares(n, apart=1.5, seed=0):
+    """Return logarithms of the likelihood of each class, which know nothing of shares, and classes of unequal sizes."""
+    random = np.random.default_rng(seed)
+    codes = random.choice(3, n, p=SHARES)
+    x = random.normal(size=(n, 3)) + apart * np.eye(3)[codes]
+    return apart * x, codes
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 500.0])
+@pytest.mark.parametrize("had", [0.0, 1.0, 3.0])
+def test_scores_get_as_much_of_the_shares_as_they_lack(scale, had):
+    scores, codes = of_shares(20_000)
+    ratio = prior_offset(scale * (scores + had * LOG_SHARES), codes, LOG_SHARES)
+
+    assert ratio == pytest.approx(scale * (1 - had), abs=0.1 * scale)
+
+
+def test_the_number_is_the_most_likely_one_of_the_images_and_one_more():
+    scores, codes = of_shares(60)
+
+    def loss(a, b):
+        logs = np.log(softmax(a * scores + b * LOG_SHARES))
+        return -logs[np.arange(60), codes].sum() - logs.mean(axis=1).mean() + b**2 / 2
+
+    grid = [(loss(a, b), b / a) for a in np.linspace(0.3, 3, 200) for b in np.linspace(-1, 3, 200)]
+    assert prior_offset(scores, codes, LOG_SHARES) == pytest.approx(min(grid)[1], abs=0.05)
+
+
+def test_few_images_hardly_change_scores():
+    ratios = [prior_offset(*of_shares(6, seed=seed), LOG_SHARES) for seed in range(50)]
+
+    assert 0 < np.median(ratios) < 0.7  # of the 1 that many images ask for
+
+
+@pytest.mark.parametrize("scores", [np.zeros((40, 3)), np.full((40, 3), 1e-30), -100 * np.eye(3)[[0] * 30 + [1] * 10]])
+def test_scores_that_tell_nothing_or_are_always_wrong_give_a_finite_number(scores):
+    assert np.isfinite(prior_offset(scores, np.array([0] * 30 + [1] * 10), LOG_SHARES))
+
+
+def test_classes_that_a_fold_does_not_know_have_no_part_in_it():
+    scores, codes = of_shares(400)
+    unknown = scores.copy()
+    unknown[codes != 2, 2] = -1e30
+    two = codes != 2
+    pair = prior_offset(scores[two][:, :2], codes[two], LOG_SHARES[:2])
+
+    assert prior_offset(unknown[two], codes[two], LOG_SHARES) == pytest.approx(pair, rel=0.02)
+    assert prior_offset(np.where(np.eye(3)[codes] == 1, -1e30, scores), codes, LOG_SHARES) == 0

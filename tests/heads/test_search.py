@@ -5,6 +5,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bottleneck.errors import HeadError
+from bottleneck.heads import linear_family
 from bottleneck.heads import search as module
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import NAMES, family
@@ -390,3 +391,41 @@ def test_the_losses_are_those_of_calibrated_scores_out_of_fold():
 
     own = found.losses[found.points.index(found.params)]
     assert own == pytest.approx(-np.log(right).mean(), rel=0.01)  # these by the factors of the other folds
+
+
+# --- classes of unequal sizes -----------------------------------------------------------------------------------
+
+
+def unequal(n, d, apart, seed=0):
+    """Return rows of two classes that overlap, of which the first is nine times as frequent."""
+    random = np.random.default_rng(seed)
+    codes = (random.random(n) < 0.1).astype(int)
+    x = random.normal(size=(n, d)).astype(np.float32)
+    x[:, 0] += apart * codes
+    return x, codes
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "d", "apart", "loss", "accuracy"),
+    [("svm", 100, 300, 3.0, 0.30, 0.88), ("ridge", 300, 8, 2.0, 0.195, 0.92), ("centroid", 300, 8, 2.0, 0.2, 0.91)],
+)
+def test_a_linear_head_knows_how_frequent_a_class_is(name, n, d, apart, loss, accuracy):
+    (x, codes), (other, truth) = unequal(n, d, apart), unequal(4000, d, apart, seed=1)
+    found = search(x, np.array(["often", "seldom"])[codes].tolist(), family(name))
+    probabilities = found.head.probabilities(other)
+
+    assert -np.log(probabilities[np.arange(4000), truth]).mean() < loss
+    assert probabilities[:, 1].mean() == pytest.approx(0.1, abs=0.025)
+    assert (probabilities.argmax(axis=1) == truth).mean() > accuracy
+    assert (found.head.scores(other).argmax(axis=1) == probabilities.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize(("labels", "balanced"), [(["a", "b"] * 30, False), (["a", "a", "b"] * 20, True)])
+def test_classes_that_weigh_the_same_are_left_as_they_are(labels, balanced, monkeypatch):
+    x, asked = rows(labels, apart=0.3), []
+    with monkeypatch.context() as patch:
+        patch.setattr(linear_family, "prior_offset", lambda *args, **options: asked.append(args) or 0.0)
+        search(x, labels, LOGISTIC, balanced=balanced)
+        assert not asked
+        search(x[1:], labels[1:], LOGISTIC)
+        assert asked
