@@ -4,18 +4,23 @@ python benchmarks/bench_selection.py --work DIR [--images ANTS_AND_BEES] [--head
 
 Training sets of 2 to 400 images a class are drawn from each set, and all other images (at most 2,000) test. A cell is a
 set, a size and a head; its replicates are drawn with the seeds 0, 1, 2, ... Differences are paired by replicate.
+
+"Raw" is the log-loss of our scores without the factor. Referees are of the same C; "uncalibrated" are the scores of
+scikit-learn's own head.
 """
 
 import argparse
+import contextlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
-from selection_sets import NAMES, Features, draw, features
+from selection_sets import NAMES, Features, draw, features, thinned
 
 from bottleneck.heads.family import family
 from bottleneck.heads.head import softmax
@@ -36,6 +41,8 @@ OTHERS = (
     ("l2", "log-loss"),
 )
 LEAST_PROBABILITY = 1e-15
+UNEQUAL = {"elpv": 1.0, "ants": 0.2, "digits": 0.05, "glyphs": 0.05}  # the smallest class, beside the largest
+UNEQUAL_REPLICATES = {5: 8, 20: 5, 100: 3}
 
 Variant = tuple[str, str]  # normalize, rule
 
@@ -61,9 +68,15 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, help="of each cell; by default fewer for larger sizes")
     parser.add_argument("--all", action="store_true", help="other scalings and rules, too")
     parser.add_argument("--referees", action="store_true", help="scikit-learn's calibrations of the same head, too")
+    parser.add_argument(
+        "--unequal", action="store_true", help="classes of unequal sizes, with and without their shares"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.unequal:
+        print_unequal(options.work, options.images)
+        return
     variants = (BEFORE, NOW, *(OTHERS if options.all else ()))
     print_row("head", "images a class", "set", "replicates", *_headings(variants), "log-loss, before", "now", "raw")
     print_row(*["---"] * (7 + len(_headings(variants))))
@@ -122,6 +135,35 @@ def print_cell(head: str, size: int, name: str, found: list[list[Tested]], varia
     )  # fmt: skip
 
 
+# --- classes of unequal sizes -----------------------------------------------------------------------------------
+
+
+def print_unequal(work: Path, images: Path | None) -> None:
+    """Print what heads gain that know how frequent a class is."""
+    print_row(
+        "head", "set", "images a class", *(f"{what}, without, with" for what in ("log-loss", "accuracy", "balanced"))
+    )
+    print_row(*["---"] * 6)
+    sets = {name: found for name in UNEQUAL if (found := features(name, work, images)) is not None}
+    for head in ("svm", "logistic", "ridge"):
+        for name, found in sets.items():
+            given = thinned(found, UNEQUAL[name]) if UNEQUAL[name] < 1 else found
+            for size, count in UNEQUAL_REPLICATES.items():
+                if size * given.count > 0.5 * len(given.codes):
+                    continue
+                means = []
+                for without in (True, False):
+                    patch = mock.patch("bottleneck.heads.linear_family.prior_offset", return_value=0.0)
+                    with patch if without else contextlib.nullcontext():
+                        tested = [one for seed in range(count) for one in _replicate(given, head, size, seed, [NOW])]
+                    means.append(
+                        np.mean([(one.loss, 100 * one.accuracy, 100 * one.balanced) for one in tested], axis=0)
+                    )
+                (loss, right, recall), (loss_with, right_with, recall_with) = means
+                pairs = f"{right:.1f}, {right_with:.1f}", f"{recall:.1f}, {recall_with:.1f}"
+                print_row(head, name, size, f"{loss:.3f}, {loss_with:.3f}", *pairs)
+
+
 # --- referees ---------------------------------------------------------------------------------------------------
 
 
@@ -143,7 +185,7 @@ def _referees(given: Features, head: str, size: int, seed: int) -> dict[str, flo
     x, other = (found.head.scaling(given.x[rows]) for rows in (drawn.train, drawn.test))
     losses = {
         "ours": log_loss(found.head.probabilities(given.x[drawn.test]), tested),
-        "uncalibrated": log_loss(softmax(found.head.scores(given.x[drawn.test])), tested),
+        "uncalibrated": log_loss(softmax(_scores(REFEREES[head](found.params["C"]).fit(x, codes), other)), tested),
     }
     place = divide(codes, None, 5, seed).tested
     folds = [(np.flatnonzero(place != fold), np.flatnonzero(place == fold)) for fold in range(place.max() + 1)]
@@ -154,6 +196,11 @@ def _referees(given: Features, head: str, size: int, seed: int) -> dict[str, flo
             name = f"{method}{', five heads' if together else ''}"
             losses[name] = log_loss(referee.predict_proba(other), tested)
     return losses
+
+
+def _scores(model: "ClassifierMixin", x: np.ndarray) -> np.ndarray:
+    scores = model.decision_function(x)
+    return scores if scores.ndim == 2 else np.stack([-scores / 2, scores / 2], axis=1)
 
 
 def _logistic(strength: float) -> "ClassifierMixin":

@@ -59,6 +59,19 @@ def features(name: str, work: Path, images: Path | None = None) -> Features | No
         return Features(kept["x"], codes, len(names))
 
 
+def thinned(given: Features, least: float) -> Features:
+    """Return a set without some images, so that the last class has `least` times as many as the first, by even ratios.
+
+    Which, is always the same.
+    """
+    random, shares = np.random.default_rng(7), np.geomspace(1, least, given.count)
+    of_class = [random.permutation(np.flatnonzero(given.codes == code)) for code in range(given.count)]
+    rows = np.sort(
+        np.concatenate([rows[: int(share * len(rows))] for rows, share in zip(of_class, shares, strict=True)])
+    )
+    return Features(given.x[rows], given.codes[rows], given.count)
+
+
 def draw(codes: np.ndarray, count: int, per_class: int, seed: int, *, stratified: bool = False) -> Drawn:
     """Draw ``per_class * count`` training rows, at least two of each class, and at most 2,000 of the rest.
 
