@@ -110,8 +110,7 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
             seed=seed,
             arrays=Arrays(),
         )
-        some, point = self._family(), self._point(task)
-        self.head_, self.calibrated_ = learn(task, some, point, [str(label) for label in self.classes_])
+        self.head_, self.calibrated_ = learn(task, self._family(), self._point(task), [str(c) for c in self.classes_])
 
     def decision_function(self, X: ArrayLike) -> Scores:
         """Return the scores ``(n, k)`` of features ``(n, d)``; of two classes ``(n,)``, above 0 for the second."""
