@@ -21,6 +21,7 @@ _UNKNOWN = NEVER / 10  # below it are the scores of classes that a fold was not 
 _LARGEST = 15.0  # of |log a|, from where a times the mean score is 1
 _STEPS = 50
 _HALVINGS = 30
+_HEARD = 0.1  # the least deviation of a times the scores beside shares
 
 Scores = NDArray[np.float64]  # (n, k)
 
@@ -66,7 +67,8 @@ def prior_offset(
     Margins of an SVM know nothing of how frequent a class is, and a strong penalty leaves a logistic head with little
     but that. The number is the ratio b / a of the most likely ``softmax(a * scores + b * log_shares)``, of the images
     and of one more whose class could be any, with a normal prior of b, of mean 0 and deviation 1: where there are few
-    images, nothing is added.
+    images, hardly anything is added. Nor is a so small that shares of classes that are nearly equal would drown scores
+    which seem to tell nothing: the standard deviation of a times the scores of an image is 0.1 or more.
 
     Parameters
     ----------
@@ -88,7 +90,11 @@ def prior_offset(
     known = scores > _UNKNOWN
     terms = np.stack([np.where(known, scores, 0.0), np.where(known, log_shares, 0.0)])  # (2, n, k)
     target = (n * terms[:, np.arange(n), codes] + terms.sum(axis=2) / known.sum(axis=1)) / (n + 1)
-    size = float(np.abs(terms[0]).mean() + 1e-12)
+    size = float(np.abs(terms[0]).mean())
+    apart = np.where(known, terms[0] - terms[0].sum(axis=1, keepdims=True) / known.sum(axis=1)[:, None], 0.0)
+    deviation = float(np.sqrt(np.square(apart).mean()))
+    if not deviation:
+        return 0.0
     terms[0] /= size
     target[0] /= size
     prior = np.array([0.0, 1 / (n + 1)])
@@ -99,7 +105,8 @@ def prior_offset(
         total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
         return float((share * (total - point @ target)).mean() + prior @ point**2 / 2)
 
-    point, least = np.array([1.0, 0.0]), np.exp(-_LARGEST)
+    least = _HEARD * size / deviation
+    point = np.array([max(1.0, least), 0.0])
     for _ in range(_STEPS):
         shares = softmax(np.where(known, np.tensordot(point, terms, 1), NEVER))
         mean = (shares * terms).sum(axis=2)
@@ -107,6 +114,8 @@ def prior_offset(
         apart = terms - mean[:, :, None]
         curvature = np.einsum("n,nk,ink,jnk->ij", share, shares, apart, apart) / n + np.diag(prior + 1e-9)
         step, before = np.linalg.solve(curvature, slope), loss(point)
+        if point[0] == least and step[0] > 0:  # b alone can move
+            step = np.array([0.0, slope[1] / curvature[1, 1]])
         for halving in range(_HALVINGS):
             found = np.maximum(point - step / 2**halving, [least, -np.inf])
             if (now := loss(found)) < before:

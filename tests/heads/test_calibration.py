@@ -165,6 +165,19 @@ def test_the_number_is_the_most_likely_one_of_the_images_and_one_more():
     assert prior_offset(scores, codes, LOG_SHARES) == pytest.approx(min(grid)[1], abs=0.05)
 
 
+def test_where_scores_are_wrong_the_shares_are_the_most_likely_ones_beside_the_least_of_scores():
+    scores, codes = of_shares(60)
+    scores = -scores
+    least = 0.1 / (scores - scores.mean(axis=1, keepdims=True)).std()
+
+    def loss(b):
+        logs = np.log(softmax(least * scores + b * LOG_SHARES))
+        return -logs[np.arange(60), codes].sum() - logs.mean(axis=1).mean() + b**2 / 2
+
+    best = min(np.linspace(-1, 3, 4001), key=loss)
+    assert prior_offset(scores, codes, LOG_SHARES) == pytest.approx(best / least, rel=0.01)
+
+
 def test_few_images_hardly_change_scores():
     ratios = [prior_offset(*of_shares(6, seed=seed), LOG_SHARES) for seed in range(50)]
 
@@ -185,3 +198,20 @@ def test_classes_that_a_fold_does_not_know_have_no_part_in_it():
 
     assert prior_offset(unknown[two], codes[two], LOG_SHARES) == pytest.approx(pair, rel=0.02)
     assert prior_offset(np.where(np.eye(3)[codes] == 1, -1e30, scores), codes, LOG_SHARES) == 0
+
+
+def test_scores_that_seem_to_tell_nothing_are_not_drowned_by_shares_that_are_nearly_equal():
+    random = np.random.default_rng(0)
+    codes = np.array([0] * 9 + [1] * 8 + [2] * 7)
+    log_shares = np.log([9, 8, 7]) - np.log([9, 8, 7]).mean()
+    scores = random.normal(size=(24, 3)) - 2 * np.eye(3)[codes]
+    moved = scores + prior_offset(scores, codes, log_shares) * log_shares
+
+    assert (moved.argmax(axis=1) == scores.argmax(axis=1)).mean() > 0.7
+
+
+def test_scores_that_tell_nothing_give_way_to_shares_that_differ():
+    scores, codes = np.random.default_rng(0).normal(size=(200, 3)), of_shares(200)[1]
+    moved = scores + prior_offset(scores, codes, LOG_SHARES) * LOG_SHARES
+
+    assert (moved.argmax(axis=1) == 0).mean() > 0.97
