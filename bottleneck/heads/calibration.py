@@ -90,13 +90,12 @@ def prior_offset(
     known = scores > _UNKNOWN
     terms = np.stack([np.where(known, scores, 0.0), np.where(known, log_shares, 0.0)])  # (2, n, k)
     target = (n * terms[:, np.arange(n), codes] + terms.sum(axis=2) / known.sum(axis=1)) / (n + 1)
-    size = float(np.abs(terms[0]).mean())
-    apart = np.where(known, terms[0] - terms[0].sum(axis=1, keepdims=True) / known.sum(axis=1)[:, None], 0.0)
-    deviation = float(np.sqrt(np.square(apart).mean()))
+    around = terms[0].sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True)
+    deviation = float(np.sqrt(np.square(np.where(known, terms[0] - around, 0.0)).mean()))
     if not deviation:
         return 0.0
-    terms[0] /= size
-    target[0] /= size
+    terms[0] /= deviation
+    target[0] /= deviation
     prior = np.array([0.0, 1 / (n + 1)])
 
     def loss(point: NDArray[np.float64]) -> float:
@@ -105,8 +104,7 @@ def prior_offset(
         total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
         return float((share * (total - point @ target)).mean() + prior @ point**2 / 2)
 
-    least = _HEARD * size / deviation
-    point = np.array([max(1.0, least), 0.0])
+    point = np.array([1.0, 0.0])  # a, of scores of deviation 1, and b
     for _ in range(_STEPS):
         shares = softmax(np.where(known, np.tensordot(point, terms, 1), NEVER))
         mean = (shares * terms).sum(axis=2)
@@ -114,10 +112,10 @@ def prior_offset(
         apart = terms - mean[:, :, None]
         curvature = np.einsum("n,nk,ink,jnk->ij", share, shares, apart, apart) / n + np.diag(prior + 1e-9)
         step, before = np.linalg.solve(curvature, slope), loss(point)
-        if point[0] == least and step[0] > 0:  # b alone can move
+        if point[0] == _HEARD and step[0] > 0:  # b alone can move
             step = np.array([0.0, slope[1] / curvature[1, 1]])
         for halving in range(_HALVINGS):
-            found = np.maximum(point - step / 2**halving, [least, -np.inf])
+            found = np.maximum(point - step / 2**halving, [_HEARD, -np.inf])
             if (now := loss(found)) < before:
                 point = found
                 break
@@ -125,7 +123,7 @@ def prior_offset(
             break
         if before - now < 1e-9:
             break
-    return float(point[1] / (point[0] / size))
+    return float(deviation * point[1] / point[0])
 
 
 def _learnt(

@@ -12,6 +12,7 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.calibration import prior_offset
 from bottleneck.heads.family import DECADES, NEVER, Family, Fitted, Params, Validation, finer, of_C
 from bottleneck.heads.linear import LinearHead
+from bottleneck.heads.out_of_fold import OutOfFold
 from bottleneck.heads.sums import relative
 from bottleneck.heads.task import Task
 
@@ -124,21 +125,18 @@ def offset_of(validation: Validation, number: int) -> NDArray[np.float64]:
 def _offsets(found: LinearValidation) -> NDArray[np.float64]:
     """Return what rows that the heads of the folds were not trained on ask to be added to scores, ``(g, k)``."""
     task = found.task
-    tested = np.flatnonzero((task.folds.tested >= 0) & ~task.constant_folds[task.folds.tested])
-    if not task.by_shares or not len(tested):
+    if not task.by_shares or not (task.folds.tested >= 0).any():
         return found.offsets
     weights = task.whole().weights[:, 0].astype(np.float64)
     totals = np.bincount(task.codes, weights, task.count)
     log_shares = np.log(totals) - np.log(totals).mean()
     if np.ptp(log_shares) < _EQUAL:
         return found.offsets
-    wanted = np.zeros(len(task.codes), np.bool_)
-    wanted[tested[:: -(-len(tested) // max(1, min(_ROWS, _CELLS // found.offsets.size)))]] = True
-    some = [(rows[wanted[rows]], scores[:, wanted[rows]]) for rows, scores in found.blocks()]
-    rows, scores = np.concatenate([rows for rows, _ in some]), np.concatenate([scores for _, scores in some], axis=1)
+    scored = OutOfFold.of(task, found, slice(None), min(_ROWS, _CELLS // found.offsets.size))
+    rows = scored.rows[scored.known]
     ratios = [
-        prior_offset(of_point.astype(np.float64), task.codes[rows], log_shares, weights=weights[rows])
-        for of_point in scores
+        prior_offset(of_point[scored.known], task.codes[rows], log_shares, weights=weights[rows])
+        for of_point in scored.scores
     ]
     offsets: NDArray[np.float64] = np.array(ratios)[:, None] * log_shares
     return offsets
