@@ -163,7 +163,10 @@ def score_head(head: Head, test: Part) -> Scored:
 
 
 def scored(
-    probabilities: NDArray[np.float64], labels: Sequence[str], classes: Sequence[str], groups: Sequence[str | None]
+    probabilities: NDArray[np.float64],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    groups: Sequence[str | None] | None = None,
 ) -> Scored:
     """Compare probabilities ``(m, k)`` of the held-out part with its labels."""
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]

@@ -134,12 +134,11 @@ def _validated(result: Result) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return whether epoch 0, and the epoch that is kept, are right about each validation image."""
     val, classes, origin = result.parts.val, result.origin.classes, result.origin
     labels = [str(label) for label in val.labels]
-    features = origin.store.read(val.digests)
-    before = scored(probabilities_of(result.first_layer, features), labels, classes, val.groups).right
+    before = scored(probabilities_of(result.first_layer, origin.store.read(val.digests)), labels, classes).right
     if result.progress.best == 0:
         return before, before
     features = features_of(result.network, val, result.device)
-    return before, scored(probabilities_of(result.network.layer(), features), labels, classes, val.groups).right
+    return before, scored(probabilities_of(result.network.layer(), features), labels, classes).right
 
 
 def _validation_card(result: Result, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> dict[str, Any]:
