@@ -147,7 +147,7 @@ def print_unequal(work: Path, images: Path | None) -> None:
     sets = {name: found for name in UNEQUAL if (found := features(name, work, images)) is not None}
     for head in ("svm", "logistic", "ridge"):
         for name, found in sets.items():
-            given = thinned(found, UNEQUAL[name]) if UNEQUAL[name] < 1 else found
+            given = thinned(found, UNEQUAL[name])
             for size, count in UNEQUAL_REPLICATES.items():
                 if size * given.count > 0.5 * len(given.codes):
                     continue
