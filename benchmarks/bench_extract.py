@@ -135,7 +135,7 @@ def img2vec(model: str, paths: list[str]) -> dict[str, Any]:
 
 def ours(model: str, paths: list[str], engine: str, precision: str, folder: str, some: list[str]) -> dict[str, Any]:
     """`extract` of a folder, after one of a few images has built, checked and converted the model."""
-    from bottleneck.extraction import extract
+    from bottleneck.extraction.extract import extract
 
     home = Path(tempfile.mkdtemp(prefix="bottleneck-bench-"))
     options: dict[str, Any] = {
@@ -174,7 +174,7 @@ def parts(model: str, paths: list[str], engine: str, precision: str) -> dict[str
     from bottleneck.backbones.request import Request
     from bottleneck.engines.choice import choose
     from bottleneck.engines.hardware import cores
-    from bottleneck.engines.wish import Wish
+    from bottleneck.engines.options import Wish
     from bottleneck.images.decode import decode
 
     backbone = load(Request(model=model, weights=weights(model)))

@@ -19,7 +19,7 @@ from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.refit import refit
-from bottleneck.heads.table import NORMALIZE
+from bottleneck.heads.features import NORMALIZE
 
 HEADS = {
     "logistic": {}, "svm": {}, "ridge": {}, "softmax": {"epochs": 10}, "centroid": {}, "knn": {},

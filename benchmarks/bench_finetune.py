@@ -142,7 +142,7 @@ def tail(model: str, layer: str, images: Path, home: Path, precision: str) -> tu
     """Return the median seconds of an epoch, those of caching, and the bytes that were cached."""
     from bottleneck import Recipe, extract, finetune, fit
     from bottleneck.finetuning.outline import Outline
-    from bottleneck.finetuning.progress import Epoch
+    from bottleneck.finetuning.history import Epoch
 
     cache, runs = home / f"cache-{model}", home / f"runs-{model}"
     extract(images, model=model, weights="none", precision="fp32", cache=cache, runs=runs)
@@ -203,7 +203,7 @@ def accuracy(images: Path, home: Path, arguments: Any) -> None:
 def curve(recipe: Any, begin: str, cache: Path, runs: Path) -> list[tuple[float, float]]:
     """Return (seconds since the beginning of training, validation accuracy) of epochs 0, 1, ..."""
     from bottleneck import finetune
-    from bottleneck.finetuning.progress import Epoch
+    from bottleneck.finetuning.history import Epoch
 
     found: list[tuple[float, float]] = []
 

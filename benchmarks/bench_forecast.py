@@ -22,7 +22,7 @@ from bottleneck.heads.forecast import Forecast
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
-from bottleneck.heads.table import NORMALIZE, Held
+from bottleneck.heads.features import NORMALIZE, Held
 
 HEAD = "logistic"
 PER_CLASS = {  # images of a class in the whole training set

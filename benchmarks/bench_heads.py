@@ -76,8 +76,8 @@ def standardised(x: np.ndarray) -> np.ndarray:
 
 def cached(folder: str, model: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the training part of what was last extracted into a cache, without constant features."""
-    from bottleneck.parts import part
-    from bottleneck.selection import select
+    from bottleneck.fitting.partition import part
+    from bottleneck.fitting.inputs import select
 
     selected = select(None, model=model, cache=folder, runs="runs", labels=True)
     own = part(selected.usable, selected.store, "train")
@@ -224,8 +224,8 @@ def path(x: np.ndarray, codes: np.ndarray, name: str, grid: list[float]) -> np.n
     from bottleneck.heads.arrays import Arrays
     from bottleneck.heads.family import family
     from bottleneck.heads.folds import everything
-    from bottleneck.heads.table import Held
-    from bottleneck.heads.task import Task
+    from bottleneck.heads.features import Held
+    from bottleneck.heads.problem import Task
 
     count = int(codes.max()) + 1
     task = Task(table=Held(x), codes=codes, count=count, folds=everything(len(x)), normalize="none", arrays=Arrays())
@@ -332,8 +332,8 @@ def train_streamed(folder: Path) -> None:
     from bottleneck.heads.arrays import Arrays
     from bottleneck.heads.family import family
     from bottleneck.heads.folds import everything
-    from bottleneck.heads.table import Streamed
-    from bottleneck.heads.task import Task
+    from bottleneck.heads.features import Streamed
+    from bottleneck.heads.problem import Task
 
     (store,) = FeatureCache(folder).stores()
     digests = store.digests()

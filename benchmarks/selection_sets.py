@@ -102,7 +102,7 @@ def draw(codes: np.ndarray, count: int, per_class: int, seed: int, *, stratified
 def _extracted(source: Path, work: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return features and labels of each image once."""
     import bottleneck
-    from bottleneck.selection import select
+    from bottleneck.fitting.inputs import select
 
     cache, runs = work / "cache", work / "runs"
     bottleneck.extract(source, cache=cache, runs=runs)

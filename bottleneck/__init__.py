@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from bottleneck.backbones.catalogue import models
     from bottleneck.backbones.describe import describe
     from bottleneck.cache.store import FeatureCache
-    from bottleneck.comparison import compare
-    from bottleneck.extraction import extract
+    from bottleneck.comparison.compare import compare
+    from bottleneck.extraction.extract import extract
     from bottleneck.finetuning.finetune import finetune
     from bottleneck.finetuning.recipe import Recipe
-    from bottleneck.fitting import fit
+    from bottleneck.fitting.fit import fit
     from bottleneck.images.scan import scan
-    from bottleneck.prediction import predict
-    from bottleneck.run_evaluation import evaluate
-    from bottleneck.runs import load_run
+    from bottleneck.prediction.predict import predict
+    from bottleneck.prediction.evaluate import evaluate
+    from bottleneck.runs.run import load_run
 
 __all__ = [
     "FeatureCache",
@@ -45,15 +45,15 @@ __all__ = [
 _HOMES = {
     "FeatureCache": "bottleneck.cache.store",
     "Recipe": "bottleneck.finetuning.recipe",
-    "compare": "bottleneck.comparison",
+    "compare": "bottleneck.comparison.compare",
     "describe": "bottleneck.backbones.describe",
-    "evaluate": "bottleneck.run_evaluation",
-    "extract": "bottleneck.extraction",
+    "evaluate": "bottleneck.prediction.evaluate",
+    "extract": "bottleneck.extraction.extract",
     "finetune": "bottleneck.finetuning.finetune",
-    "fit": "bottleneck.fitting",
-    "load_run": "bottleneck.runs",
+    "fit": "bottleneck.fitting.fit",
+    "load_run": "bottleneck.runs.run",
     "models": "bottleneck.backbones.catalogue",
-    "predict": "bottleneck.prediction",
+    "predict": "bottleneck.prediction.predict",
     "scan": "bottleneck.images.scan",
 }
 

@@ -180,7 +180,7 @@ class Diverged(TuningError, ArithmeticError):
     Parameters
     ----------
     message : str
-    run : bottleneck.runs.Run
+    run : bottleneck.runs.run.Run
         Of the best epoch before.
     """
 

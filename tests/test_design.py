@@ -197,7 +197,7 @@ def test_imports_go_one_way():
         ("from torch import nn, Tensor", ["torch.nn", "torch.Tensor"]),
         ("def f():\n    import h5py", ["h5py"]),
         ("if TYPE_CHECKING:\n    from sklearn.svm import LinearSVC", ["sklearn.svm.LinearSVC"]),
-        ("from bottleneck.runs import Run", ["runs.Run"]),
+        ("from bottleneck.runs.run import Run", ["runs.Run"]),
         ("from bottleneck import fit, __version__", ["fitting"]),
         ("from bottleneck import runs", ["runs"]),
         ("import bottleneck.cli.main", ["cli.main"]),

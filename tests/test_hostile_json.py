@@ -21,21 +21,21 @@ from bottleneck.cache.maintain import gc, info
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_scan, read_scan, scanned
 from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.kept import Check, Kept
+from bottleneck.engines.records import Check, Kept
 from bottleneck.errors import BottleneckError, BottleneckWarning
-from bottleneck.extraction import extract
+from bottleneck.extraction.extract import extract
 from bottleneck.finetuning.handback import why_not
-from bottleneck.finetuning.origin import default_head, handed_back
+from bottleneck.finetuning.initial import default_head, handed_back
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.refitting import refitted
-from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
-from bottleneck.fitting import fit
+from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
+from bottleneck.fitting.fit import fit
 from bottleneck.images.splits import Shares
-from bottleneck.prediction import predict
-from bottleneck.ranking import choose
-from bottleneck.run_request import located_source, spec_of
-from bottleneck.runs import Run, list_runs, load_run
-from bottleneck.selection import select
+from bottleneck.prediction.predict import predict
+from bottleneck.runs.ranking import choose
+from bottleneck.runs.backbone_request import located_source, spec_of
+from bottleneck.runs.run import Run, list_runs, load_run
+from bottleneck.fitting.inputs import select
 from tests.conftest import photo, write
 
 GONE = object()

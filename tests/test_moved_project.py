@@ -8,17 +8,17 @@ import pytest
 import torch
 import torchvision
 
-from bottleneck.comparison import compare
+from bottleneck.comparison.compare import compare
 from bottleneck.errors import RunError, WeightsUnavailable
-from bottleneck.extraction import extract
-from bottleneck.files import file_sha256
+from bottleneck.extraction.extract import extract
+from bottleneck.utils.files import file_sha256
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.settings import Settings, load_settings, save_settings
-from bottleneck.fitting import fit
-from bottleneck.prediction import predict
-from bottleneck.runs import list_runs
-from bottleneck.selection import select
+from bottleneck.finetuning.config import Settings, load_settings, save_settings
+from bottleneck.fitting.fit import fit
+from bottleneck.prediction.predict import predict
+from bottleneck.runs.run import list_runs
+from bottleneck.fitting.inputs import select
 from tests.conftest import write
 from tests.finetuning.conftest import make_images, picture
 

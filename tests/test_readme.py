@@ -51,7 +51,7 @@ def test_links_to_files_lead_somewhere():
 
 
 def test_the_cache_format_can_be_read_as_the_page_says(folder):
-    from bottleneck.extraction import extract
+    from bottleneck.extraction.extract import extract
 
     done = extract(folder({f"{name}/{number}.jpg": 1000 * ord(name) + number for name in "ab" for number in range(3)}))
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "cache" / "README.md").read_text(), re.DOTALL)

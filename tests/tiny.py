@@ -9,7 +9,7 @@ import numpy as np
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.wish import Wish
+from bottleneck.engines.options import Wish
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 
@@ -60,7 +60,7 @@ class TinyEngine:
 
 
 class Pending:
-    """Stands where `bottleneck.pending.Pending` stood."""
+    """Stands where `bottleneck.extraction.lazy_backbone.Pending` stood."""
 
     def __init__(self, request: Request, cache: FeatureCache, wish: Wish, images: object = None) -> None:
         self.spec = SPEC
@@ -87,4 +87,4 @@ def features(data: bytes) -> np.ndarray:
 
 def use(monkeypatch: Any) -> None:
     """Let `extract` use the tiny backbone, whatever model it is asked for."""
-    monkeypatch.setattr("bottleneck.extraction.Pending", Pending)
+    monkeypatch.setattr("bottleneck.extraction.extract.Pending", Pending)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.errors import ModelError, WeightsUnavailable
-from bottleneck.files import file_sha256
+from bottleneck.utils.files import file_sha256
 
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # of torch.hub: the first digits of the SHA-256
 _PATIENCE = 10.0  # seconds

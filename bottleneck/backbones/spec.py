@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.errors import CacheError
-from bottleneck.files import canonical_json
+from bottleneck.utils.files import canonical_json
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.utils.schema import checked, expect_canonical
 from bottleneck.utils.text import one_line

@@ -20,7 +20,7 @@ from torch import Tensor
 from bottleneck.backbones.inert import Inert, Unread
 from bottleneck.backbones.unpickling import LARGEST, follow
 from bottleneck.errors import ModelError
-from bottleneck.files import open_regular
+from bottleneck.utils.files import open_regular
 
 _ZIP = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<26x2H")  # of a member of a zip archive; the lengths of its name and its extra field

@@ -17,7 +17,7 @@ from bottleneck.backbones.request import Request, no_such_weights
 from bottleneck.backbones.tuned import read_tuned
 from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
-from bottleneck.files import file_sha256
+from bottleneck.utils.files import file_sha256
 from bottleneck.images.preprocessing import Preprocessing
 
 _SLOW_TO_INITIALISE = ("googlenet", "inception_v3")

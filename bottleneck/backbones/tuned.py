@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bottleneck.backbones.request import looks_like_file
 from bottleneck.errors import CacheError, WeightsUnavailable
-from bottleneck.files import open_regular, parse_json
+from bottleneck.utils.files import open_regular, parse_json
 from bottleneck.utils.names import RUN, run_below, written
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.schema import Finite, checked
@@ -35,7 +35,7 @@ class Tuned:
     dataset : str
         Digest of the images, labels and splits that it was trained with.
     score : float
-        See `bottleneck.runs.Run.score`.
+        See `bottleneck.runs.run.Run.score`.
     """
 
     model: str

@@ -16,7 +16,7 @@ from bottleneck.backbones.inert import HoldsCode, Inert, Unread
 from bottleneck.backbones.torch_files import module_tensors, read_plain, read_tensor
 from bottleneck.backbones.tuned import check_header
 from bottleneck.errors import ModelError, WeightsUnavailable
-from bottleneck.files import NotRegularError
+from bottleneck.utils.files import NotRegularError
 
 Tensors = Mapping[str, Tensor]
 

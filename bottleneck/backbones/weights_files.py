@@ -9,7 +9,7 @@ from typing import Any
 
 from bottleneck.backbones.request import Request, looks_like_file
 from bottleneck.errors import ModelError, PathError, WeightsUnavailable
-from bottleneck.files import file_sha256
+from bottleneck.utils.files import file_sha256
 from bottleneck.utils.paths import relative_to
 
 _KEY = "weights_file"

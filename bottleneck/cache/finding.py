@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottleneck.backbones.request import full_name
-from bottleneck.cache.rooms import room_of
+from bottleneck.cache.kinds import room_of
 from bottleneck.errors import CacheError
-from bottleneck.files import TEMPORARY
+from bottleneck.utils.files import TEMPORARY
 from bottleneck.utils.tree import Tree
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.recent import RECENT, Entry
-from bottleneck.cache.rooms import tree_of_shard
-from bottleneck.files import parse_json
+from bottleneck.cache.kinds import tree_of_shard
+from bottleneck.utils.files import parse_json
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.schema import Whole, checked

@@ -13,7 +13,7 @@ from typing import Any
 
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
-from bottleneck.files import sha256_hex
+from bottleneck.utils.files import sha256_hex
 from bottleneck.utils.schema import checked
 from bottleneck.utils.tree import Tree, memo
 

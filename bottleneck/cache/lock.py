@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bottleneck.cache.rooms import tree_of
+from bottleneck.cache.kinds import tree_of
 from bottleneck.errors import CacheError
 
 LOCK = "maintenance.lock"

@@ -19,7 +19,7 @@ from bottleneck.cache.shard import Rows, read_shard
 from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.cache.sweep import Garbage, delete_store, sweep_files, sweep_temporaries
 from bottleneck.errors import BottleneckWarning, CacheError, NewerShard, ShardError
-from bottleneck.files import TEMPORARY
+from bottleneck.utils.files import TEMPORARY
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.tree import memo

@@ -111,7 +111,7 @@ def merge(
         Called with a stage ("merge"), how many shards are done, and how many there are.
     inspect : callable, optional
         Compares some features of a spec with what this machine computes, before any is taken; see
-        `bottleneck.pipeline.recomputing.Recomputing`. Where it finds a problem nothing of that spec is taken.
+        `bottleneck.extraction.recompute.Recomputing`. Where it finds a problem nothing of that spec is taken.
 
     Raises
     ------

@@ -4,7 +4,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bottleneck.cache.rooms import remedy, tree_of_shard
+from bottleneck.cache.kinds import remedy, tree_of_shard
 from bottleneck.cache.shard import matches_name
 from bottleneck.errors import DamagedShard, ShardError
 from bottleneck.utils.folder import LinkError

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.index import Index, wait_for_listing
-from bottleneck.cache.rooms import remedy, room_of
+from bottleneck.cache.kinds import remedy, room_of
 from bottleneck.cache.shard import Blocks, Buffer
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
 from bottleneck.images.keys import Digests, DigestSet

@@ -13,7 +13,7 @@ import numpy as np
 from bottleneck.cache.last import at_place, key_of, place_of
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
-from bottleneck.files import canonical_json, sha256_hex
+from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import write_table

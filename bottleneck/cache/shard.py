@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.rooms import remedy, tree_of_shard
+from bottleneck.cache.kinds import remedy, tree_of_shard
 from bottleneck.cache.structure import Read, Unsound, check_structure
 from bottleneck.errors import CacheError, DamagedShard, NewerShard, ShardError
-from bottleneck.files import NotRegularError, canonical_json, sha256_hex
+from bottleneck.utils.files import NotRegularError, canonical_json, sha256_hex
 from bottleneck.images.digest import Signature, signature
 from bottleneck.utils.text import counted
 

@@ -20,11 +20,11 @@ from bottleneck.cache.index import Index, load_entry, save_entry
 from bottleneck.cache.quarantine import quarantine
 from bottleneck.cache.reading import read_rows
 from bottleneck.cache.recent import Entry
-from bottleneck.cache.rooms import ACTIVATIONS, FEATURES, remedy, tree_of
+from bottleneck.cache.kinds import ACTIVATIONS, FEATURES, remedy, tree_of
 from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
 from bottleneck.cache.stream import Stream
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
-from bottleneck.files import fsync_folder
+from bottleneck.utils.files import fsync_folder
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests, digests_of
 from bottleneck.utils.arguments import Arguments
@@ -151,7 +151,7 @@ class Store:
 
     @property
     def engines(self) -> Path:
-        """Where the engines keep their conversions and checks; see `bottleneck.engines.kept.Kept`."""
+        """Where the engines keep their conversions and checks; see `bottleneck.engines.records.Kept`."""
         return self.folder / "engines"
 
     def shards(self) -> list[Path]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Index
-from bottleneck.cache.passes import Part, Pass, Positions
-from bottleneck.cache.proof import Proof, prove
+from bottleneck.cache.slices import Part, Pass, Positions
+from bottleneck.cache.verified import Proof, prove
 from bottleneck.cache.reading import Vanished, leave_out, rounds, the_dim
 from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.images.keys import Digests, DigestSet

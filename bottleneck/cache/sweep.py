@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bottleneck.cache.lock import LOCK, PATIENCE, maintenance
-from bottleneck.cache.rooms import ACTIVATIONS, FEATURES
+from bottleneck.cache.kinds import ACTIVATIONS, FEATURES
 from bottleneck.cache.store import Store
-from bottleneck.engines.kept import CONVERSION, ENGINES, UNFINISHED_CONVERSION
+from bottleneck.engines.records import CONVERSION, ENGINES, UNFINISHED_CONVERSION
 from bottleneck.errors import CacheError
-from bottleneck.files import TEMPORARY, temporary_beside
+from bottleneck.utils.files import TEMPORARY, temporary_beside
 from bottleneck.utils.folder import LinkError, is_temporary
 from bottleneck.utils.owned import Layout, Sweep, Test, any_content, beginning, delete, is_ours, json_with, rules_of
 from bottleneck.utils.tree import Tree

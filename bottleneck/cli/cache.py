@@ -70,7 +70,7 @@ def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, r
     """Take over what the caches SRC have and this one has not, also from another machine. SRC is only read."""
     from bottleneck.cache.merge import merge as join
     from bottleneck.cache.store import FeatureCache
-    from bottleneck.pipeline.recomputing import Recomputing
+    from bottleneck.extraction.recompute import Recomputing
 
     done, home = [], FeatureCache(cache)
     with progress_bar(hidden=as_json) as progress:
@@ -144,7 +144,7 @@ def export(
     from bottleneck.cache.export import LAYOUTS
     from bottleneck.cache.export import export as write
     from bottleneck.cli.show import failures_list
-    from bottleneck.selection import select
+    from bottleneck.fitting.inputs import select
 
     layout = layout_of(out, layout, LAYOUTS)
     if not is_file(out):

@@ -13,7 +13,7 @@ from bottleneck.cli.defaults import extracted_line, images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.cli.output import data_on_stdout, put_json
 from bottleneck.cli.output_options import output_options
-from bottleneck.garbage import no_collection
+from bottleneck.utils.gc_paused import no_collection
 
 _COMPARED = (*HEADS, "svm-rbf")
 _OWN = ("images", "models", "heads", "learning_curve", "layout", "out", "as_json", "debug")  # that `fit` has not
@@ -62,7 +62,7 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
     is_written = bool(out) or (layout != "table" and not as_json)
     with no_collection():
         from bottleneck.cli.show_compare import comparison_report, comparison_text
-        from bottleneck.comparison import compare as run
+        from bottleneck.comparison.compare import compare as run
 
     check_out(out, [images] if images else [])
     if options["models"]:

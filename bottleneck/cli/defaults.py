@@ -24,7 +24,7 @@ def images_line(images: object, cache: str | os.PathLike[str], model: str | None
     CacheError
         If nothing was extracted in the current folder.
     """
-    from bottleneck.selection import default_images
+    from bottleneck.fitting.inputs import default_images
 
     if images:
         return
@@ -42,7 +42,7 @@ def head_line(images: str | None, runs: str | os.PathLike[str]) -> None:
     TuningError, RunError
         If there is none.
     """
-    from bottleneck.finetuning.origin import default_head
+    from bottleneck.finetuning.initial import default_head
 
     say(f"head: {default_head(runs, images)}")
 

@@ -36,9 +36,9 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
     """
     from bottleneck.cli.show import engine_line, examples_table, runs_table
     from bottleneck.demo.tour import examples, prepare
-    from bottleneck.extraction import extract
-    from bottleneck.fitting import fit
-    from bottleneck.runs import default_run
+    from bottleneck.extraction.extract import extract
+    from bottleneck.fitting.fit import fit
+    from bottleneck.runs.run import default_run
 
     started = time.perf_counter()
     with progress_bar(hidden=as_json) as progress:

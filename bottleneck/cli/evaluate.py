@@ -9,7 +9,7 @@ from bottleneck.cli.common import check_out, command, is_file, layout_of, progre
 from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.output import data_on_stdout, lines_of, put_json, say, show
 from bottleneck.cli.output_options import output_options
-from bottleneck.garbage import no_collection
+from bottleneck.utils.gc_paused import no_collection
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
 
@@ -50,8 +50,8 @@ def evaluate(
     layout = layout_of(out, layout, _ENDINGS, "table")
     with no_collection():
         from bottleneck.cli.show_evaluate import errors_table, evaluation_lines, evaluation_report
-        from bottleneck.prediction import run_for
-        from bottleneck.run_evaluation import evaluate as test
+        from bottleneck.prediction.predict import run_for
+        from bottleneck.prediction.evaluate import evaluate as test
 
     check_out(out, images)
     chosen = run_for(run, runs)

@@ -13,7 +13,7 @@ from bottleneck.cli.defaults import extracted_line
 from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.numbers import Whole
 from bottleneck.cli.output import put_json, say, show
-from bottleneck.engines.wish import ENGINES
+from bottleneck.engines.options import ENGINES
 from bottleneck.images.bounds import LARGEST_SIDE
 from bottleneck.utils.text import counted
 
@@ -110,7 +110,7 @@ def extract(
     folder itself.
     """
     from bottleneck.cli.show import columns_line, dataset_line, engine_line, failures_list, ignored_line, notes_list
-    from bottleneck.extraction import extract as run
+    from bottleneck.extraction.extract import extract as run
     from bottleneck.images.failures import Limit
 
     extracted_line(images, cache)

@@ -19,7 +19,7 @@ from bottleneck.cli.head_options import MOST_GIGABYTES, as_bytes
 from bottleneck.cli.memory_option import memory_option
 from bottleneck.cli.numbers import LARGEST, Real, Whole
 from bottleneck.cli.output import put_json
-from bottleneck.garbage import no_collection
+from bottleneck.utils.gc_paused import no_collection
 
 
 def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[tuple[str, float], ...]:

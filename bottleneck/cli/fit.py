@@ -10,7 +10,7 @@ from bottleneck.cli.defaults import images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.cli.numbers import Real, Whole
 from bottleneck.cli.output import put_json
-from bottleneck.garbage import no_collection
+from bottleneck.utils.gc_paused import no_collection
 
 
 @command("fit", short_help="Train a head on cached features and test it.")
@@ -50,7 +50,7 @@ def fit(
     """
     with no_collection():
         from bottleneck.cli.show import run_report
-        from bottleneck.fitting import fit as run
+        from bottleneck.fitting.fit import fit as run
 
     images_line(images, cache, model)
     with progress_bar(hidden=as_json) as progress:

@@ -110,6 +110,6 @@ def _leave_at_once(code: object) -> None:
 def _has_threads_left() -> bool:
     if threading.active_count() == 1:
         return False
-    from bottleneck.pipeline.stages import THREADS
+    from bottleneck.extraction.stages import THREADS
 
     return any(thread.name.startswith(THREADS) for thread in threading.enumerate())

@@ -24,7 +24,7 @@ def memory_option(text: str, *, of_images: bool = False) -> Callable[[_Command],
     def read(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
         if value is None:
             return None
-        from bottleneck.pipeline.memory import LEAST_MEMORY
+        from bottleneck.extraction.memory import LEAST_MEMORY
 
         try:
             size = parse_size(value)

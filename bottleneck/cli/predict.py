@@ -11,7 +11,7 @@ from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.numbers import Whole
 from bottleneck.cli.output import say
 from bottleneck.cli.output_options import output_options
-from bottleneck.garbage import no_collection
+from bottleneck.utils.gc_paused import no_collection
 from bottleneck.utils.csv_text import csv_lines
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
@@ -55,9 +55,9 @@ def predict(
         from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
         from bottleneck.cli.show_evaluate import summary_lines
         from bottleneck.images.failures import none_usable
-        from bottleneck.prediction import predict as classify
-        from bottleneck.prediction import run_for
-        from bottleneck.run_evaluation import summary
+        from bottleneck.prediction.predict import predict as classify
+        from bottleneck.prediction.predict import run_for
+        from bottleneck.prediction.evaluate import summary
 
     check_out(out, images)
     chosen = run_for(run, runs)

@@ -19,9 +19,9 @@ from bottleneck.utils.text import counted
 if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
     from bottleneck.cache.maintain import StoreInfo
     from bottleneck.demo.tour import Example
-    from bottleneck.extraction import Extraction, Note
-    from bottleneck.prediction import Predictions
-    from bottleneck.runs import Run
+    from bottleneck.extraction.extract import Extraction, Note
+    from bottleneck.prediction.predict import Predictions
+    from bottleneck.runs.run import Run
 
 _FAILURES = 3  # paths that are shown of each reason
 CONFUSION_CLASSES = 12

@@ -14,7 +14,7 @@ from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.heads.curve import Curve
-    from bottleneck.leaderboard import Comparison, Row
+    from bottleneck.comparison.leaderboard import Comparison, Row
 
 _HEADER = ["model", "head", "cross-validated", "held-out", "p", "", "extract s", "fit s", "MB"]
 _RIGHT = _HEADER[2:5] + _HEADER[6:]

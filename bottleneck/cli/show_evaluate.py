@@ -11,9 +11,9 @@ from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
-    from bottleneck.evaluation_results import Evaluation, Summary
-    from bottleneck.runs import Run
-    from bottleneck.unseen import Left
+    from bottleneck.prediction.evaluation import Evaluation, Summary
+    from bottleneck.runs.run import Run
+    from bottleneck.prediction.unseen import Left
 
 ERRORS = ("path", "digest", "label", "predicted", "probability", "label_probability")
 _SHOWN = 10  # errors on a screen

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from bottleneck.cli.output import say, show, width_of
 from bottleneck.cli.show import failures_list
-from bottleneck.finetuning.against_head import LEAST
-from bottleneck.finetuning.by_folds import Fold
-from bottleneck.finetuning.progress import Epoch
-from bottleneck.finetuning.starting import Start
+from bottleneck.finetuning.head_comparison import LEAST
+from bottleneck.finetuning.folds import Fold
+from bottleneck.finetuning.history import Epoch
+from bottleneck.finetuning.verify import Start
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.finetuning.outline import Outline
-    from bottleneck.runs import Run
+    from bottleneck.runs.run import Run
 
 _NAMES = 6  # of trained parts that are shown
 _HEADING = "epoch   train loss  accuracy   validation loss  accuracy   seconds"

@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from bottleneck.errors import DownloadError
-from bottleneck.files import NotRegularError, file_sha256, temporary_beside
+from bottleneck.utils.files import NotRegularError, file_sha256, temporary_beside
 from bottleneck.utils.folder import Folder, LinkError, is_temporary
 from bottleneck.utils.owned import Layout, any_content, delete, is_ours
 from bottleneck.utils.tree import Tree

@@ -6,7 +6,7 @@ from pathlib import Path
 from bottleneck.demo.digits import write_digits
 from bottleneck.demo.download import ARCHIVES, fetch_images, placing
 from bottleneck.images.scan import Progress
-from bottleneck.runs import Run
+from bottleneck.runs.run import Run
 
 DATASETS = ("digits", *ARCHIVES)
 

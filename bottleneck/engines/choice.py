@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottleneck.engines.engine import Engine
-from bottleneck.engines.gate import Gate, Sample, told
+from bottleneck.engines.parity import Gate, Sample, told
 from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
-from bottleneck.engines.kept import Check, Kept
-from bottleneck.engines.wish import Wish
+from bottleneck.engines.records import Check, Kept
+from bottleneck.engines.options import Wish
 from bottleneck.errors import ModelError, NoMemory, WeightsUnavailable
-from bottleneck.garbage import no_collection
+from bottleneck.utils.gc_paused import no_collection
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone

@@ -15,7 +15,7 @@ from bottleneck.backbones.cut import Cut, Tap
 from bottleneck.backbones.pooling import Layout
 from bottleneck.backbones.tracing import Call
 from bottleneck.finetuning.network import Network
-from bottleneck.finetuning.unfreezing import Plan
+from bottleneck.finetuning.freeze import Plan
 
 _MOST_TRIED = 64
 _IMAGES = 2

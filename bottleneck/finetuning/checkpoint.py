@@ -1,6 +1,6 @@
 """A checkpoint after each epoch: tensors in a safetensors file, and a JSON file that names it and comes last.
 
-A run at work is locked (`bottleneck.finetuning.at_work`), but the lock of a folder on a network may not hold between
+A run at work is locked (`bottleneck.finetuning.lock`), but the lock of a folder on a network may not hold between
 two machines. So each file of tensors has a name that no other writer uses, and a writer deletes only files that no
 state names any more: its own, those of the state that it replaced, and what a killed writer has left.
 """
@@ -21,8 +21,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from bottleneck.errors import RunError
-from bottleneck.files import sha256_hex
-from bottleneck.finetuning.progress import Epoch, Progress, Tensors
+from bottleneck.utils.files import sha256_hex
+from bottleneck.finetuning.history import Epoch, Progress, Tensors
 from bottleneck.utils.tree import Tree
 
 _VERSION = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.history import Epoch
 from bottleneck.utils.csv_text import csv_lines
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")

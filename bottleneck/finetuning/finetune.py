@@ -9,29 +9,30 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from bottleneck.cards import run_name
+from bottleneck.runs.card import run_name
 from bottleneck.errors import Diverged, RunError, TuningError
-from bottleneck.finetuning import by_folds, views
-from bottleneck.finetuning.at_work import at_work, unlock_for_good
+from bottleneck.finetuning import folds as by_folds
+from bottleneck.finetuning import activations as views
+from bottleneck.finetuning.lock import at_work, unlock_for_good
 from bottleneck.finetuning.boundary import Tail
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.handback import Layer, folded
-from bottleneck.finetuning.loop import Job, Part, train
-from bottleneck.finetuning.optimizing import optimizer
+from bottleneck.finetuning.train import Job, Part, train
+from bottleneck.finetuning.optim import optimizer
 from bottleneck.finetuning.outline import Watch, outline
-from bottleneck.finetuning.parts import codes
-from bottleneck.finetuning.processes import Processes, processes
-from bottleneck.finetuning.progress import Progress, Tensors
+from bottleneck.finetuning.partition import codes
+from bottleneck.finetuning.distributed import Processes, processes
+from bottleneck.finetuning.history import Progress, Tensors
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.refitting import refitted
-from bottleneck.finetuning.result import HEAD, Result, write
-from bottleneck.finetuning.setting import Setting, set_up
-from bottleneck.finetuning.settings import Settings, load_settings, save_settings, unfinished
-from bottleneck.finetuning.starting import Start, start
+from bottleneck.finetuning.save import HEAD, Result, write
+from bottleneck.finetuning.context import Setting, set_up
+from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
+from bottleneck.finetuning.verify import Start, start
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress as Bar
-from bottleneck.run_folder import CHECKPOINT, delete_run
-from bottleneck.runs import Run, load_run, new_folder
+from bottleneck.runs.folder import CHECKPOINT, delete_run
+from bottleneck.runs.run import Run, load_run, new_folder
 from bottleneck.utils.arguments import Arguments, shown
 from bottleneck.utils.names import written
 
@@ -72,7 +73,7 @@ def finetune(
     begin : str
         With the ``head`` of a run, or with the ``weights`` of a backbone and a random last layer.
     run : path or Run, optional
-        A run's folder, or its name below `runs`; by default that of `bottleneck.finetuning.origin.default_head`.
+        A run's folder, or its name below `runs`; by default that of `bottleneck.finetuning.initial.default_head`.
     model : str, optional
         Where it begins with weights: a model or spec that is cached; by default that of the last extraction.
     cache, runs : path

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import TuningError
 from bottleneck.heads.head import Head
 from bottleneck.heads.linear import LinearHead
-from bottleneck.runs import Run
+from bottleneck.runs.run import Run
 from bottleneck.utils.names import written
 
 _LARGEST_DIFFERENCE = 1e-4  # of a probability, between a network and the head that it was given

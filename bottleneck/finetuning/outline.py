@@ -4,16 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bottleneck.finetuning import views
+from bottleneck.finetuning import activations as views
 from bottleneck.finetuning.boundary import Boundary
-from bottleneck.finetuning.by_folds import Fold
-from bottleneck.finetuning.origin import Origin
-from bottleneck.finetuning.parts import Parts
-from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.folds import Fold
+from bottleneck.finetuning.initial import Origin
+from bottleneck.finetuning.partition import Parts
+from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.setting import Setting
-from bottleneck.finetuning.starting import Start
-from bottleneck.finetuning.unfreezing import Plan
+from bottleneck.finetuning.context import Setting
+from bottleneck.finetuning.verify import Start
+from bottleneck.finetuning.freeze import Plan
 from bottleneck.utils.text import one_line
 
 

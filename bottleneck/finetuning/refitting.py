@@ -7,7 +7,7 @@ from bottleneck.errors import BottleneckWarning, HeadError
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.images.dataset import Dataset
-from bottleneck.runs import Run
+from bottleneck.runs.run import Run
 
 
 def refitted(run: Run, train: Dataset, store: Store) -> Head:

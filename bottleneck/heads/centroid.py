@@ -7,7 +7,7 @@ import numpy as np
 from bottleneck.heads.family import Params
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.sums import relative
-from bottleneck.heads.task import Task
+from bottleneck.heads.problem import Task
 
 _CELLS = 4 << 20
 

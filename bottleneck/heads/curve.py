@@ -16,8 +16,8 @@ from bottleneck.heads.forecast import Forecast, Interval, PowerLaw
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.prior import unless_constant
 from bottleneck.heads.search import Search, next_seed
-from bottleneck.heads.table import Table
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Table
+from bottleneck.heads.problem import Task
 from bottleneck.utils.groups import group_codes
 from bottleneck.utils.text import one_line
 

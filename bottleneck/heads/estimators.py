@@ -20,8 +20,8 @@ from bottleneck.heads.folds import Codes, Folds, divide, everything
 from bottleneck.heads.head import softmax
 from bottleneck.heads.learning import learn, positive, variance
 from bottleneck.heads.samples import Samples, folds_of
-from bottleneck.heads.table import Held, Normalize
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Held, Normalize
+from bottleneck.heads.problem import Task
 
 Scores = NDArray[np.float64]
 _ROWS = 4096
@@ -38,7 +38,7 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
     Parameters
     ----------
     normalize : {"none", "shrunk", "global", "standard", "l2"}
-        How the features are scaled by the rows of `fit`, if at all; see `bottleneck.heads.table.scalings`.
+        How the features are scaled by the rows of `fit`, if at all; see `bottleneck.heads.features.scalings`.
     class_weight : dict, "balanced" or None
         Of the classes, which are multiplied by C; ``balanced`` is ``n / (k * rows of the class)``. Where rows are
         counted and no loss is summed there is none.

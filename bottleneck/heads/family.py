@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.head import Head
-from bottleneck.heads.table import Scaling
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Scaling
+from bottleneck.heads.problem import Task
 
 Params = dict[str, float]
 

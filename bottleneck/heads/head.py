@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from bottleneck.errors import HeadError, RunError
-from bottleneck.files import open_regular, parse_json, read_whole
-from bottleneck.heads.table import Features, Scaling
+from bottleneck.utils.files import open_regular, parse_json, read_whole
+from bottleneck.heads.features import Features, Scaling
 from bottleneck.utils.output_file import write_output
 from bottleneck.utils.tensors import parsed
 from bottleneck.utils.text import counted, one_line
@@ -174,7 +174,7 @@ def load_head(path: Path) -> Head:
 
 
 def read_head(path: Path, opener: Callable[[str, int], int] = open_regular) -> bytes:
-    """Return the bytes of a head's file; `opener` is as for `bottleneck.files.read_whole`.
+    """Return the bytes of a head's file; `opener` is as for `bottleneck.utils.files.read_whole`.
 
     Raises
     ------

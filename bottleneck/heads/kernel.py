@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.head import Head
-from bottleneck.heads.table import Features
+from bottleneck.heads.features import Features
 
 _THIRD = 1 / 3  # what scikit-learn's one-against-one scores add at most to the number of votes
 

@@ -10,8 +10,8 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family, Fitted, Params, Validation
 from bottleneck.heads.neighbours import NeighbourHead, nearest_rows, votes
 from bottleneck.heads.sums import relative
-from bottleneck.heads.table import Features, Held
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Features, Held
+from bottleneck.heads.problem import Task
 
 _CELLS = 4 << 20
 _VALUES = (30.0, 20.0, 10.0, 5.0, 3.0, 1.0)  # simplest first

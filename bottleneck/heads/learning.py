@@ -15,7 +15,7 @@ from bottleneck.heads.head import Head
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.linear_family import offset_of
 from bottleneck.heads.prior import Prior, unless_constant
-from bottleneck.heads.task import Task
+from bottleneck.heads.problem import Task
 from bottleneck.utils.arguments import Arguments
 
 COMPARED_ROWS = 256

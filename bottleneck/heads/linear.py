@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.heads.head import Head
-from bottleneck.heads.table import Features
+from bottleneck.heads.features import Features
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

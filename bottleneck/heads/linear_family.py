@@ -14,7 +14,7 @@ from bottleneck.heads.family import DECADES, NEVER, Family, Fitted, Params, Vali
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.out_of_fold import OutOfFold
 from bottleneck.heads.sums import relative
-from bottleneck.heads.task import Task
+from bottleneck.heads.problem import Task
 
 Theta = NDArray[np.float32]  # (g, F, k, d + 1), the bias last, for features scaled by all rows
 

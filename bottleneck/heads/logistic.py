@@ -11,7 +11,7 @@ from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.losses import Logistic, Softmax
 from bottleneck.heads.solver import Solution, solve
 from bottleneck.heads.sums import Material, Problems, relative
-from bottleneck.heads.task import Task
+from bottleneck.heads.problem import Task
 
 _SEARCH, _EXACT = 1e-3, 1e-6  # parts of the objective that may be too much
 

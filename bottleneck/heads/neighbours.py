@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.head import Head
-from bottleneck.heads.table import Features
+from bottleneck.heads.features import Features
 
 _CELLS = 4 << 20  # of distances, or of votes
 

@@ -8,7 +8,7 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family, family
 from bottleneck.heads.search import Search, search
 from bottleneck.heads.selecting import DEFAULT, RULES
-from bottleneck.heads.table import NORMALIZE, Features, NormalizeOption, Table
+from bottleneck.heads.features import NORMALIZE, Features, NormalizeOption, Table
 from bottleneck.utils.arguments import Arguments, shown
 
 SEARCHES = ("fast", "full")

@@ -11,7 +11,7 @@ from bottleneck.heads.family import Validation
 from bottleneck.heads.head import softmax
 from bottleneck.heads.prior import known_blocks
 from bottleneck.heads.selecting import Performance
-from bottleneck.heads.task import Task
+from bottleneck.heads.problem import Task
 
 _ROWS = 10_000  # whose scores are calibrated on
 _CELLS = 16 << 20  # scores of all points, that losses are of

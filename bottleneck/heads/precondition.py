@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bottleneck.heads.arrays import Array, Arrays
-from bottleneck.heads.table import Table
+from bottleneck.heads.features import Table
 
 _RANK = 64
 _OVERSAMPLED = 16

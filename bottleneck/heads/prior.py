@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
 from bottleneck.heads.linear import LinearHead
-from bottleneck.heads.task import Task
+from bottleneck.heads.problem import Task
 
 _MANY = 0.5  # of the features: so many constant ones are worth a warning
 _SHOWN = 5

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
 from bottleneck.heads.kernel import KernelHead, pairwise_scores, squared_distances
-from bottleneck.heads.table import Features, Held
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Features, Held
+from bottleneck.heads.problem import Task
 
 _C = (0.1, 1.0, 10.0, 100.0)
 _FINER_C = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)

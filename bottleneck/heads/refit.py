@@ -15,8 +15,8 @@ from bottleneck.heads.learning import COMPARED_ROWS, learn, spread
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.prior import Prior
 from bottleneck.heads.search import FOR_ONE_CORE, as_sentence
-from bottleneck.heads.table import Features, Held, Normalize, Table
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Features, Held, Normalize, Table
+from bottleneck.heads.problem import Task
 
 
 def refit(

@@ -10,8 +10,8 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.family import Params
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.sums import relative, signs
-from bottleneck.heads.table import Held
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Held
+from bottleneck.heads.problem import Task
 
 _CELLS = 4 << 20
 _MOST_LEFT_OUT = 4096  # features, whose decomposition takes half a minute

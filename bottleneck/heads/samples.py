@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.folds import Codes, Folds
-from bottleneck.heads.table import Features
+from bottleneck.heads.features import Features
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from bottleneck.heads.linear_family import offset_of
 from bottleneck.heads.out_of_fold import Division, OutOfFold, cross_calibrated, guesses, performance
 from bottleneck.heads.prior import Prior, unless_constant
 from bottleneck.heads.selecting import DEFAULT, Performance, select
-from bottleneck.heads.table import Features, Held, Normalize, NormalizeOption, Table
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Features, Held, Normalize, NormalizeOption, Table
+from bottleneck.heads.problem import Task
 from bottleneck.utils.text import one_line
 
 _FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
@@ -40,7 +40,7 @@ class Search:
     head : Head
         Fitted on all training images at the best point.
     normalize : str
-        The scaling of the features; see `bottleneck.heads.table.scalings`.
+        The scaling of the features; see `bottleneck.heads.features.scalings`.
     params : dict of str to float
         The best point.
     points : tuple of dict, length g
@@ -147,7 +147,7 @@ def search(
     folds : int
         At most; fewer where no class has that many images.
     normalize : str
-        See `bottleneck.heads.table.scalings`; ``auto`` is ``shrunk``, unless ``standard`` is better by more than
+        See `bottleneck.heads.features.scalings`; ``auto`` is ``shrunk``, unless ``standard`` is better by more than
         chance.
     rule : str
         Of `bottleneck.heads.selecting.RULES`: which point is chosen.

@@ -14,7 +14,7 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Array, Arrays
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.sums import relative
-from bottleneck.heads.task import Task
+from bottleneck.heads.problem import Task
 
 _RATE = 4.0  # features have a mean square near 1; at a quarter of it 40 epochs do not end near the smallest loss
 _MOMENTUM = 0.9

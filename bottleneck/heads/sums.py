@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bottleneck.heads.arrays import Array, Arrays
 from bottleneck.heads.cores import in_order
 from bottleneck.heads.losses import Loss, Losses
-from bottleneck.heads.table import Features, Held, Scaling, Table
+from bottleneck.heads.features import Features, Held, Scaling, Table
 
 _CELLS, _NUMBERS = 1 << 20, 8 << 20  # scores, and features, of a block
 _FEWEST_ROWS = 64

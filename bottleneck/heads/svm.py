@@ -11,7 +11,7 @@ from bottleneck.heads.logistic import of_task, warn_unless_ended
 from bottleneck.heads.losses import SquaredHinge
 from bottleneck.heads.solver import solve
 from bottleneck.heads.sums import Problems
-from bottleneck.heads.task import Task
+from bottleneck.heads.problem import Task
 
 _SEARCH, _EXACT = 1e-3, 1e-6  # parts of the objective that may be too much
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from bottleneck.files import make_folder, temporary_beside
+from bottleneck.utils.files import make_folder, temporary_beside
 
 IN_MEMORY = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs", "hugetlbfs"})
 _TICK = 0.02  # seconds; a kernel stamps files with a clock that moves every 1 to 10 ms

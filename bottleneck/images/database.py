@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from bottleneck.files import open_regular
+from bottleneck.utils.files import open_regular
 
 LARGEST_FILE = 2 << 30  # bytes; a row of about 200 is that of one image
 LARGEST_VALUE = 1 << 16  # bytes of a key or of a value

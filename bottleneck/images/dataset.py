@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import ImagesError
-from bottleneck.files import canonical_json, sha256_hex
+from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.images.columns import Columns
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.images.splits import Shares, assign

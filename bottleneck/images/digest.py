@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bottleneck.errors import ImageError
-from bottleneck.files import open_regular
+from bottleneck.utils.files import open_regular
 from bottleneck.images.clock import FileClock, written_back
 from bottleneck.images.memo import Memo
 

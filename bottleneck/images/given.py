@@ -13,7 +13,7 @@ from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.folders import Found, find_labelled, find_unlabelled
 from bottleneck.images.listing import Listing
 from bottleneck.images.splits import Shares
-from bottleneck.images.survey import Survey, no_images, survey_of
+from bottleneck.images.file_index import Survey, no_images, survey_of
 from bottleneck.images.table import Table, is_table, read_table
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import normal

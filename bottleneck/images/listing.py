@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from bottleneck.errors import ImagesError
-from bottleneck.files import sha256_hex
+from bottleneck.utils.files import sha256_hex
 from bottleneck.images.columns import Columns, read_header
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.folders import Found

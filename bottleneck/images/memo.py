@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bottleneck.errors import BottleneckWarning
-from bottleneck.files import replacing
+from bottleneck.utils.files import replacing
 from bottleneck.images.database import COLUMNS, LARGEST_VALUE, NotAPlainFile, opened, remove
 
 # The last two when SQLite quotes damaged bytes, and when it finds no memory for a row whose length is absurd.

@@ -11,7 +11,7 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.digest import Signature, digest_file
 from bottleneck.images.listing import Frame, Images, Values, listed
 from bottleneck.images.splits import Shares
-from bottleneck.images.survey import Survey, conflicts, survey, survey_listed
+from bottleneck.images.file_index import Survey, conflicts, survey, survey_listed
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 

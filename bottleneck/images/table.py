@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bottleneck.errors import ImagesError, PathError
-from bottleneck.files import read_whole
+from bottleneck.utils.files import read_whole
 from bottleneck.images.columns import Columns, Header, read_header
 from bottleneck.images.folders import Found
 from bottleneck.utils.csv_text import unescape_cell

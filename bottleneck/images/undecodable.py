@@ -7,7 +7,7 @@ from contextlib import suppress
 import PIL
 
 from bottleneck.errors import ImageError
-from bottleneck.files import canonical_json
+from bottleneck.utils.files import canonical_json
 from bottleneck.images.decode import DECODER_VERSION, formats
 from bottleneck.images.memo import Memo
 

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from bottleneck.files import read_whole
+from bottleneck.utils.files import read_whole
 
 LARGEST = 4 << 30  # bytes of a table of ours
 _ESCAPE = "'"

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bottleneck.files import TEMPORARY, NotRegularError, temporary_beside, write_new
+from bottleneck.utils.files import TEMPORARY, NotRegularError, temporary_beside, write_new
 
 # Without these, on Windows say, a name is looked at before it is used, which leaves a moment between the two.
 BY_DESCRIPTOR = (
@@ -142,7 +142,7 @@ class Folder:
                 raise self._not_regular(name, mode)
 
     def write(self, name: str, data: bytes, *, durable: bool) -> None:
-        """Write a file as `bottleneck.files.write_atomic` does; it may replace a regular file, and nothing else."""
+        """Write a file as `bottleneck.utils.files.write_atomic` does; it may replace a regular file, and nothing else."""
         self.expect_regular(name)
         temporary = temporary_beside(Path(name)).name
         try:
@@ -241,7 +241,7 @@ def kind_of(mode: int) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name is one that `bottleneck.files.temporary_beside` gives."""
+    """Whether a name is one that `bottleneck.utils.files.temporary_beside` gives."""
     process, _, rest = name.removeprefix(TEMPORARY).partition("-")
     return (
         name.startswith(TEMPORARY)

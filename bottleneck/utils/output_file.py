@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn, TextIO
 
 from bottleneck.errors import OutputError, PathError
-from bottleneck.files import fsync_folder, make_folder, temporary_beside
+from bottleneck.utils.files import fsync_folder, make_folder, temporary_beside
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Union
 
-from bottleneck.files import LARGEST_TEXT, NotRegularError
+from bottleneck.utils.files import LARGEST_TEXT, NotRegularError
 from bottleneck.utils.folder import Folder, LinkError, is_temporary
 from bottleneck.utils.tree import Tree
 

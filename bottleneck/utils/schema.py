@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from bottleneck.files import canonical_json
+from bottleneck.utils.files import canonical_json
 
 T = TypeVar("T")
 _SHOWN = 300  # characters of what is wrong

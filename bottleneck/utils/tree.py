@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.errors import BottleneckWarning
-from bottleneck.files import LARGEST_TEXT, make_folder, read_json, read_whole
+from bottleneck.utils.files import LARGEST_TEXT, make_folder, read_json, read_whole
 from bottleneck.utils.folder import Folder, LinkError
 
 
@@ -118,11 +118,11 @@ class Tree:
         return read_whole(path, largest, self.open)
 
     def read_json(self, path: Path, largest: int = LARGEST_TEXT) -> Any:
-        """Return the value that a file holds, as `bottleneck.files.read_json` does."""
+        """Return the value that a file holds, as `bottleneck.utils.files.read_json` does."""
         return read_json(path, largest, self.open)
 
     def write(self, path: Path, data: bytes, *, durable: bool = True) -> None:
-        """Write a file as `bottleneck.files.write_atomic` does; folders that are missing are made."""
+        """Write a file as `bottleneck.utils.files.write_atomic` does; folders that are missing are made."""
         with self.at(path.parent, make=True) as folder:
             folder.write(path.name, data, durable=durable)
 

@@ -7,7 +7,7 @@ import pytest
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.weights_files import RecordedRequest, asked_in, described, recorded_at
 from bottleneck.errors import ModelError
-from bottleneck.files import sha256_hex
+from bottleneck.utils.files import sha256_hex
 
 DATA, OTHER = b"the weights", b"not weights"  # of equal length
 

@@ -34,8 +34,8 @@ import numpy as np
 from PIL import Image
 
 import bottleneck.cache.compact as compact_module
-import bottleneck.files
-from bottleneck import extraction
+import bottleneck.utils.files
+from bottleneck.extraction import extract as extraction
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.compact import compact
 from bottleneck.cache.maintain import gc
@@ -44,7 +44,7 @@ from bottleneck.cache.store import FeatureCache, Store
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
 from bottleneck.images.digest import signature
 from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.pipeline import commits
+from bottleneck.extraction import commits
 from bottleneck.utils.tree import Tree
 
 SPEC = Spec(
@@ -308,7 +308,7 @@ class Saboteur:
         # What is done by descriptors calls `os`, and so do most methods of Path.
         for name in ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir"):
             setattr(os, name, self._guard(getattr(os, name), name))
-        bottleneck.files.open = self._open
+        bottleneck.utils.files.open = self._open
 
     def _guard(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
         def guarded(target: Any, *args: Any, **options: Any) -> Any:
@@ -551,7 +551,7 @@ def wrong_rows(served: Rows, right: Rows) -> list[str]:
 
 def in_place(tree: Tree, path: Path, data: bytes, *, durable: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with getattr(bottleneck.files, "open", open)(path, "wb") as file:
+    with getattr(bottleneck.utils.files, "open", open)(path, "wb") as file:
         file.write(data)
         os.fsync(file.fileno())
 

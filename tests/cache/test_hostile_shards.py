@@ -12,7 +12,7 @@ import pytest
 
 from bottleneck.cache.shard import FORMAT_VERSION, read_shard, write_shard
 from bottleneck.errors import NewerShard, ShardError
-from bottleneck.files import canonical_json
+from bottleneck.utils.files import canonical_json
 from tests.cache.test_shard import D, N, named, rows
 
 

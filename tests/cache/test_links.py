@@ -20,9 +20,9 @@ from bottleneck.cache.maintain import gc, info, remove, verify
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_scan, save_scan, scanned
 from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.engines.kept import Check, Kept
+from bottleneck.engines.records import Check, Kept
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
-from bottleneck.files import canonical_json
+from bottleneck.utils.files import canonical_json
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.splits import Shares
 from bottleneck.utils import folder as folder_module

@@ -14,7 +14,7 @@ from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import save_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning, CacheError
-from bottleneck.files import TEMPORARY
+from bottleneck.utils.files import TEMPORARY
 from bottleneck.images.dataset import Dataset
 from tests.cache.numbered import D, add, digests, features, files, flip_a_feature
 

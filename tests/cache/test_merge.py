@@ -12,7 +12,7 @@ from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_scan
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import CacheError
-from bottleneck.extraction import extract
+from bottleneck.extraction.extract import extract
 from bottleneck.images.splits import Shares
 from tests.cache.numbered import D, add, digests, features, files, flip_a_feature
 

@@ -13,7 +13,7 @@ import pytest
 
 import bottleneck.cache.shard
 import bottleneck.cache.store
-import bottleneck.files
+import bottleneck.utils.files
 from bottleneck.cache.shard import Buffer
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard

@@ -17,7 +17,7 @@ import pytest
 
 import bottleneck.cache.shard
 import bottleneck.cache.store
-import bottleneck.files
+import bottleneck.utils.files
 from bottleneck.cache.shard import read_shard
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
@@ -264,7 +264,7 @@ def test_a_full_disk_in_the_middle_of_a_write_leaves_nothing(store, monkeypatch)
             super().write(data[: len(data) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(bottleneck.files, "open", Filling, raising=False)
+    monkeypatch.setattr(bottleneck.utils.files, "open", Filling, raising=False)
 
     with pytest.raises(CacheError, match="No space left on device"):
         store.append(digests(2), features(2))

@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-import bottleneck.cache.passes
-import bottleneck.cache.proof
+import bottleneck.cache.slices
+import bottleneck.cache.verified
 import bottleneck.cache.shard
 import bottleneck.cache.stream
 from bottleneck.cache.compact import compact
@@ -37,7 +37,7 @@ N = 3000
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make chunks of 40 float16 rows, blocks of 80 and pools of 600."""
     monkeypatch.setattr(bottleneck.cache.shard, "_CHUNK_BYTES", 80 * D)
-    monkeypatch.setattr(bottleneck.cache.proof, "_BLOCK_BYTES", 160 * D)
+    monkeypatch.setattr(bottleneck.cache.verified, "_BLOCK_BYTES", 160 * D)
     monkeypatch.setattr(bottleneck.cache.stream, "_BLOCK_BYTES", 160 * D)
     monkeypatch.setattr(bottleneck.cache.stream, "_POOL_BYTES", 1200 * D)
 
@@ -135,7 +135,7 @@ def test_an_image_that_is_in_two_shards_comes_once(store, passed):
 @PASSES
 def test_chunks_of_any_size_are_read_in_small_pieces(store, monkeypatch, passed):
     images, values = many(store, "float32", (1000,))
-    monkeypatch.setattr(bottleneck.cache.proof, "_BLOCK_BYTES", 7 * 4 * D)
+    monkeypatch.setattr(bottleneck.cache.verified, "_BLOCK_BYTES", 7 * 4 * D)
     monkeypatch.setattr(bottleneck.cache.stream, "_BLOCK_BYTES", 7 * 4 * D)
 
     assert together(passed(store.stream(images))).tobytes() == values.tobytes()
@@ -144,7 +144,7 @@ def test_chunks_of_any_size_are_read_in_small_pieces(store, monkeypatch, passed)
 
 @PASSES
 def test_a_row_that_is_larger_than_a_block_is_read(store, monkeypatch, passed):
-    for module in (bottleneck.cache.proof, bottleneck.cache.stream):
+    for module in (bottleneck.cache.verified, bottleneck.cache.stream):
         monkeypatch.setattr(module, "_BLOCK_BYTES", 1)
     add(store, 1, 2, 3)
 
@@ -290,7 +290,7 @@ def test_each_shard_is_proven_once(store, small, opened):
 
 @PASSES
 def test_few_files_are_open_at_once(store, monkeypatch, passed):
-    monkeypatch.setattr(bottleneck.cache.passes, "_FILES", 3)
+    monkeypatch.setattr(bottleneck.cache.slices, "_FILES", 3)
     for number in range(12):
         add(store, 2 * number, 2 * number + 1)
     stream = store.stream(digests(*range(24)))
@@ -474,7 +474,7 @@ class Failing:
         return getattr(self.file, name)
 
 
-OPENED = bottleneck.cache.proof.opened
+OPENED = bottleneck.cache.verified.opened
 
 
 @contextmanager
@@ -485,7 +485,7 @@ def failing(path: Path) -> Iterator[tuple[object, os.stat_result]]:
 
 def test_a_disk_that_fails_while_hdf5_reads_is_a_cache_error_and_the_shard_stays(store, monkeypatch):
     path = add(store, 1, 2)
-    monkeypatch.setattr(bottleneck.cache.proof, "opened", failing)
+    monkeypatch.setattr(bottleneck.cache.verified, "opened", failing)
 
     with pytest.raises(CacheError, match=f"cannot read .*{os.strerror(errno.EIO)}") as caught:
         store.stream(digests(1))
@@ -501,7 +501,7 @@ def test_a_process_that_keeps_what_hdf5_raised_ends_well(store, disk):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "import bottleneck.cache.proof as proof\n"
+        "import bottleneck.cache.verified as proof\n"
         "from tests.cache import test_stream\n"
         f"proof.opened = test_stream.{disk}\n"
         "try:\n"
@@ -538,14 +538,14 @@ def test_what_read_shard_refuses_is_refused(store, spec, name):
 
 def test_a_shard_that_changes_while_it_is_proven_is_proven_again(store, monkeypatch, opened):
     path = add(store, 1, 2)
-    layouts, todo = bottleneck.cache.proof.layouts, [lambda: os.utime(path, (1, 1))]
+    layouts, todo = bottleneck.cache.verified.layouts, [lambda: os.utime(path, (1, 1))]
 
     def meanwhile(*args: object) -> tuple[Layout, Layout]:
         if todo:
             todo.pop()()
         return layouts(*args)
 
-    monkeypatch.setattr(bottleneck.cache.proof, "layouts", meanwhile)
+    monkeypatch.setattr(bottleneck.cache.verified, "layouts", meanwhile)
 
     stream = store.stream(digests(2, 1))
     assert len(opened) > 1

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bottleneck.cache.store import FeatureCache
 from bottleneck.cli.main import cli
-from bottleneck.pipeline import commits
+from bottleneck.extraction import commits
 from tests.conftest import photo, write
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(5)}

@@ -12,7 +12,7 @@ import timm
 import torch
 from click.testing import CliRunner
 
-from bottleneck import extraction
+from bottleneck.extraction import extract as extraction
 from bottleneck.cache.store import FeatureCache
 from bottleneck.cli.main import cli
 from tests import tiny

@@ -8,10 +8,10 @@ from click.testing import CliRunner
 
 from bottleneck.cli.main import cli
 from bottleneck.errors import BottleneckWarning
-from bottleneck.finetuning.by_folds import Fold
-from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.folds import Fold
+from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.runs import list_runs
+from bottleneck.runs.run import list_runs
 from tests.finetuning.conftest import MODEL, fitted, make_images, remember
 
 QUICK = ("--last", "0", "--augment", "none", "--precision", "fp32")

@@ -105,7 +105,7 @@ def rare(folder: str, count: int, rare_in: str) -> None:
 
 
 def test_advice_fits_a_part_of_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bottleneck.training._MANY", 0)  # as if the held-out images were many
+    monkeypatch.setattr("bottleneck.fitting.train._MANY", 0)  # as if the held-out images were many
     rare("photos", 40, "train")
     run("extract", "photos")
     said = run("fit", "photos", "--class-weight", "balanced")
@@ -122,7 +122,7 @@ def test_what_is_done_already_is_not_advised(
     table: Path, monkeypatch: pytest.MonkeyPatch, weights: tuple[str, ...], advice: bool
 ) -> None:
     monkeypatch.setattr("bottleneck.heads.head.Head.probabilities", lambda _, x: np.tile([[0.9, 0.1]], (len(x), 1)))
-    monkeypatch.setattr("bottleneck.training._MANY", 0)  # as if the held-out images were many
+    monkeypatch.setattr("bottleneck.fitting.train._MANY", 0)  # as if the held-out images were many
     run("extract", table, *NAMED)
     said = run("fit", *weights, "--head", "ridge")
     assert "it says cat of every held-out image: " in said

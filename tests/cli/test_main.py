@@ -213,7 +213,7 @@ def test_a_bug_is_called_one_without_a_traceback(monkeypatch, folder):
     def broken(*_, **__):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("bottleneck.extraction.extract", broken)
+    monkeypatch.setattr("bottleneck.extraction.extract.extract", broken)
     _, err = run("extract", folder(CLASSES), code=1)
     assert "This is a bug" in err
     assert "Traceback" not in err

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import bottleneck.comparison
-import bottleneck.run_evaluation  # noqa: F401  # which would else keep what a test puts in its place
+import bottleneck.comparison.compare
+import bottleneck.prediction.evaluate  # noqa: F401  # which would else keep what a test puts in its place
 from bottleneck.utils.csv_text import read_csv
 from tests import tiny
 from tests.cli.test_compare import run

@@ -4,7 +4,7 @@ import pytest
 
 from bottleneck.demo.tour import examples, prepare
 from bottleneck.errors import DownloadError
-from bottleneck.runs import Run
+from bottleneck.runs.run import Run
 
 ROWS = [("a1", "a", "a", 0.9), ("a2", "a", "b", 0.6), ("b1", "b", "b", 0.8), ("b2", "b", "b", 0.7)]
 

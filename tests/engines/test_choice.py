@@ -11,13 +11,15 @@ import torch
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.engines import choice as module
-from bottleneck.engines import gate, hardware, torch_engine
+from bottleneck.engines import parity as gate
+from bottleneck.engines import hardware
+from bottleneck.engines import torch_engine
 from bottleneck.engines.choice import NO_OPENVINO, Chosen, NoEngine, choose, precisions
-from bottleneck.engines.gate import lowest_cosine
-from bottleneck.engines.kept import Kept
+from bottleneck.engines.parity import lowest_cosine
+from bottleneck.engines.records import Kept
 from bottleneck.engines.probe import PROBES, probe_images
 from bottleneck.engines.torch_engine import TorchEngine
-from bottleneck.engines.wish import Wish
+from bottleneck.engines.options import Wish
 from bottleneck.errors import ModelError, NoMemory
 from bottleneck.utils.tree import Tree
 
@@ -564,7 +566,7 @@ def test_neither_torch_nor_openvino_is_imported_to_plan_on_a_cpu():
     script = """
 import sys
 from bottleneck.engines import choice
-from bottleneck.engines.wish import Wish
+from bottleneck.engines.options import Wish
 
 choice.gpu_possible = lambda: False
 choice.precisions(Wish(), "auto")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bottleneck.engines.engine import padded
-from bottleneck.engines.wish import ENGINES, Wish
+from bottleneck.engines.options import ENGINES, Wish
 from bottleneck.errors import ModelError
 
 

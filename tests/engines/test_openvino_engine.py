@@ -14,7 +14,7 @@ openvino = pytest.importorskip("openvino")
 from bottleneck.backbones.backbone import Backbone  # noqa: E402
 from bottleneck.engines import openvino_engine as module  # noqa: E402
 from bottleneck.engines.hardware import native_bf16  # noqa: E402
-from bottleneck.engines.kept import Kept  # noqa: E402
+from bottleneck.engines.records import Kept  # noqa: E402
 from bottleneck.engines.openvino_engine import OpenVinoEngine, convert, read  # noqa: E402
 from bottleneck.engines.torch_engine import TorchEngine  # noqa: E402
 from bottleneck.errors import ModelError  # noqa: E402

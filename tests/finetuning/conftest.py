@@ -13,9 +13,9 @@ from PIL import Image
 from bottleneck.cache.last import Last, save_last
 from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning
-from bottleneck.extraction import extract
-from bottleneck.fitting import fit
-from bottleneck.runs import Run, load_run
+from bottleneck.extraction.extract import extract
+from bottleneck.fitting.fit import fit
+from bottleneck.runs.run import Run, load_run
 from tests.conftest import write
 
 MODEL, CROP = "resnet18", 48

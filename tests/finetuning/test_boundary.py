@@ -9,7 +9,7 @@ from torch.nn import functional
 from bottleneck.backbones.cut import Cut
 from bottleneck.finetuning.boundary import Tail, find
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.unfreezing import plan
+from bottleneck.finetuning.freeze import plan
 from tests.finetuning.small import Small, known, made, pixels
 
 

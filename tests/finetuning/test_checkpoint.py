@@ -10,7 +10,7 @@ from torch import nn
 from bottleneck.errors import RunError
 from bottleneck.finetuning import checkpoint
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-from bottleneck.finetuning.progress import Epoch, Progress
+from bottleneck.finetuning.history import Epoch, Progress
 from bottleneck.utils.tree import Tree
 
 KINDS = {

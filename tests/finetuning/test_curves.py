@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bottleneck.finetuning.curves import COLUMNS, picture, table
-from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.history import Epoch
 
 
 def epochs(count):
@@ -103,7 +103,7 @@ def test_a_title_can_hold_anything():
 
 def test_matplotlib_is_imported_only_when_a_picture_is_drawn():
     code = (
-        "import sys, bottleneck.finetuning.curves as c; from bottleneck.finetuning.progress import Epoch;"
+        "import sys, bottleneck.finetuning.curves as c; from bottleneck.finetuning.history import Epoch;"
         "assert 'matplotlib' not in sys.modules;"
         "e = [Epoch(number=0, train_loss=None, train_accuracy=None, val_loss=1., val_accuracy=.5, lr=0., seconds=0.)];"
         "c.table(e); assert 'matplotlib' not in sys.modules;"
@@ -121,7 +121,7 @@ def test_a_loss_of_nan_does_not_stop_the_picture():
 DRAWN = """
 import hashlib, os, sys
 from bottleneck.finetuning.curves import picture
-from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.history import Epoch
 e = [Epoch(number=0, train_loss=None, train_accuracy=None, val_loss=1., val_accuracy=.5, lr=0., seconds=0.)]
 before = dict(os.environ)
 print(hashlib.sha256(picture(e, 0, 't', True)).hexdigest())

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from bottleneck.backbones.registry import build
 from bottleneck.backbones.request import Request
 from bottleneck.cache.store import FeatureCache
-from bottleneck.comparison import compare
+from bottleneck.comparison.compare import compare
 from bottleneck.errors import (
     BottleneckError,
     BottleneckWarning,
@@ -30,19 +30,19 @@ from bottleneck.errors import (
     TuningError,
     UnknownModule,
 )
-from bottleneck.extraction import extract
+from bottleneck.extraction.extract import extract
 from bottleneck.finetuning import finetune as module
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.outline import Outline
-from bottleneck.finetuning.progress import Epoch
+from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.settings import unfinished
-from bottleneck.finetuning.starting import Start
-from bottleneck.fitting import fit
+from bottleneck.finetuning.config import unfinished
+from bottleneck.finetuning.verify import Start
+from bottleneck.fitting.fit import fit
 from bottleneck.images.scan import scan
-from bottleneck.prediction import predict
-from bottleneck.run_images import Role
-from bottleneck.runs import Run, default_run, list_runs, load_run
+from bottleneck.prediction.predict import predict
+from bottleneck.runs.images import Role
+from bottleneck.runs.run import Run, default_run, list_runs, load_run
 from tests.conftest import write
 from tests.finetuning.conftest import CLASSES, Killed, Seen, change_card, fitted, make_images, picture
 
@@ -147,7 +147,7 @@ def left(home):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
-@pytest.mark.parametrize("place", ["bottleneck.runs._named", "bottleneck.finetuning.finetune.save_settings"])
+@pytest.mark.parametrize("place", ["bottleneck.runs.run._named", "bottleneck.finetuning.finetune.save_settings"])
 def test_nothing_is_left_of_a_run_that_has_not_begun(home, monkeypatch, place, error):
     def fail(*_):
         raise error("here")
@@ -173,7 +173,7 @@ def test_what_cannot_be_read_back_is_no_run_and_is_gone_on_with(home, monkeypatc
         raise RunError("it is not as it was written")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bottleneck.runs.check_read_back", fail)
+        patch.setattr("bottleneck.runs.run.check_read_back", fail)
         with pytest.raises(RunError, match="not as it was written"):
             finetune(recipe=replace(SHORT, epochs=1))
     (name,) = left(home)

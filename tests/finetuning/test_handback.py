@@ -10,7 +10,7 @@ from bottleneck.heads.family import NAMES
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.options import HeadOptions
-from bottleneck.runs import Run
+from bottleneck.runs.run import Run
 
 CARD = {"spec": {}, "head": "logistic", "params": {"C": 1.0}, "normalize": "standard"}
 

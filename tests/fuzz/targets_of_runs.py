@@ -18,21 +18,21 @@ from bottleneck.cache.last import load_last, load_latest, save_latest
 from bottleneck.cache.scans import read_scan, save_scan, scanned
 from bottleneck.cache.shard import Rows
 from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.kept import Check, Kept
+from bottleneck.engines.records import Check, Kept
 from bottleneck.errors import BottleneckError
-from bottleneck.files import sha256_hex
+from bottleneck.utils.files import sha256_hex
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-from bottleneck.finetuning.progress import Epoch, Progress
+from bottleneck.finetuning.history import Epoch, Progress
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.settings import Settings, load_settings, save_settings
+from bottleneck.finetuning.config import Settings, load_settings, save_settings
 from bottleneck.heads.head import Head, load_head
 from bottleneck.heads.kernel import KernelHead
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.neighbours import NeighbourHead
 from bottleneck.images.dataset import Dataset, Failure
-from bottleneck.run_images import RunImages, load_run_images
-from bottleneck.run_request import located_source, spec_of
-from bottleneck.runs import load_run
+from bottleneck.runs.images import RunImages, load_run_images
+from bottleneck.runs.backbone_request import located_source, spec_of
+from bottleneck.runs.run import load_run
 from tests.fuzz.data_structures import floats, json_twice, json_value, offsets, safetensors_header
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.target import Case, Target, Wrong

@@ -11,7 +11,7 @@ from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.cores import in_order, one_core_a_product
 from bottleneck.heads.losses import Logistic, Softmax
 from bottleneck.heads.sums import Material, Pass, Problems
-from bottleneck.heads.table import Held
+from bottleneck.heads.features import Held
 
 
 def blas_threads() -> set[int]:

@@ -19,8 +19,8 @@ from bottleneck.heads.folds import Folds
 from bottleneck.heads.head import Head, load_head
 from bottleneck.heads.linear_family import LinearFamily
 from bottleneck.heads.search import search
-from bottleneck.heads.table import Held
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Held
+from bottleneck.heads.problem import Task
 
 D = 20
 

@@ -10,7 +10,7 @@ from bottleneck.heads.family import NAMES, family
 from bottleneck.heads.head import load_head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import search
-from bottleneck.heads.table import Held
+from bottleneck.heads.features import Held
 
 FAMILIES = {name: family(name) for name in NAMES} | {"svm rbf": family("svm", kernel="rbf")}
 ESTIMATORS = [Logistic, LinearSVM, KernelSVM, Softmax, Ridge, Neighbours, Centroid]

@@ -13,7 +13,7 @@ from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.neighbours import NeighbourHead
 from bottleneck.heads.refit import refit
 from bottleneck.heads.search import Search, search
-from bottleneck.heads.table import NORMALIZE
+from bottleneck.heads.features import NORMALIZE
 from tests.heads.test_family import FAMILIES, accuracy, blobs, parts
 
 

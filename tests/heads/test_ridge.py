@@ -11,8 +11,8 @@ from bottleneck.heads.family import family
 from bottleneck.heads.folds import Folds, everything
 from bottleneck.heads.ridge import leave_one_out
 from bottleneck.heads.search import search
-from bottleneck.heads.table import Held, scalings
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Held, scalings
+from bottleneck.heads.problem import Task
 
 CS = [1e-4, 1e-2, 1.0]
 

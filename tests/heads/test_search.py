@@ -12,8 +12,8 @@ from bottleneck.heads.family import NAMES, family
 from bottleneck.heads.folds import divide
 from bottleneck.heads.search import search
 from bottleneck.heads.selecting import RULES
-from bottleneck.heads.table import NORMALIZE, Held
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import NORMALIZE, Held
+from bottleneck.heads.problem import Task
 
 LOGISTIC = family("logistic")
 

@@ -13,7 +13,7 @@ from bottleneck.heads.losses import Logistic, Softmax, SquaredHinge
 from bottleneck.heads.precondition import Preconditioner, spectrum
 from bottleneck.heads.solver import solve
 from bottleneck.heads.sums import Material, Pass, Problems, Sums, relative
-from bottleneck.heads.table import Held, scaled, scalings
+from bottleneck.heads.features import Held, scaled, scalings
 
 N, D = 240, 60
 CS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]

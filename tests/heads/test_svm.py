@@ -7,8 +7,8 @@ from sklearn.svm import LinearSVC
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import family
 from bottleneck.heads.folds import Folds
-from bottleneck.heads.table import Held, scalings
-from bottleneck.heads.task import Task
+from bottleneck.heads.features import Held, scalings
+from bottleneck.heads.problem import Task
 
 N, D, K = 200, 40, 3
 CS = [1e-3, 1e-2, 1e-1, 1.0, 10.0]

@@ -25,7 +25,7 @@ from bottleneck.images.digest import LARGEST_FILE, read_file
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.scan import read_unknown
 from bottleneck.images.splits import Shares
-from bottleneck.images.survey import survey
+from bottleneck.images.file_index import survey
 from tests.conftest import photo, write
 
 Colour = tuple[int, int, int]

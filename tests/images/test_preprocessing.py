@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bottleneck.errors import ModelError
-from bottleneck.files import canonical_json
+from bottleneck.utils.files import canonical_json
 from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing, Size
 from bottleneck.images.view import AUGMENTATIONS, View
 

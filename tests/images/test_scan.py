@@ -14,7 +14,7 @@ from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.digest import DigestMemo, signature
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
-from bottleneck.images.survey import survey
+from bottleneck.images.file_index import survey
 from tests.conftest import photo, write
 
 Make = Callable[..., Path]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.files import NotRegularError
+from bottleneck.utils.files import NotRegularError
 from bottleneck.utils import folder as module
 from bottleneck.utils.folder import Folder, LinkError, is_temporary
 from bottleneck.utils.tree import Tree, memo

@@ -1,0 +1,1 @@
+"""Many models and heads on the same images, splits and folds."""

@@ -1,0 +1,157 @@
+"""What is kept of engines beside the features of a spec: conversions, and how near each came to torch in fp32."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bottleneck.utils.files import file_sha256, temporary_beside
+from bottleneck.utils.folder import Folder
+from bottleneck.utils.owned import Layout, any_content, delete, json_with
+from bottleneck.utils.schema import Finite, Whole, checked
+from bottleneck.utils.tree import Tree, memo
+
+if TYPE_CHECKING:
+    import openvino
+
+LEAST_COSINE = 0.999
+_MODEL, _WEIGHTS, _HASHES = "model.xml", "model.bin", "hashes.json"
+
+
+_are_hashes = json_with(_MODEL, _WEIGHTS)
+
+
+def _is_hashed(folder: Folder, name: str) -> bool:
+    """Whether the file that is written last says that this one is of a conversion."""
+    with suppress(OSError):
+        return _are_hashes(folder, _HASHES)
+    return False
+
+
+CONVERSION: Layout = {r"model\.(xml|bin)": _is_hashed, r"hashes\.json": _are_hashes}
+UNFINISHED_CONVERSION: Layout = {r"model\.(xml|bin)": any_content, r"hashes\.json": any_content}
+ENGINES: Layout = {  # what is in the folder
+    r".+\.json": json_with("engine", "precision", "cosine"),
+    r"\.tmp-\d+-[0-9a-f]{8}": UNFINISHED_CONVERSION,
+    r"[^.].*": CONVERSION,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """How near an engine came to torch in fp32.
+
+    Parameters
+    ----------
+    engine : str
+        Its name, with its version.
+    precision : str
+    cosine : float or None
+        The lowest between the features of an image, of those that all engines are tried on
+        (`bottleneck.engines.probe`); None where some were not finite.
+    own_cosine : float or None
+        The same of images of the user's, of which there were `own_images`.
+    own_images : int
+    own_digest : str
+        Of their pixels.
+    """
+
+    engine: str
+    precision: str
+    cosine: Finite | None
+    own_cosine: Finite | None = None
+    own_images: Whole = 0
+    own_digest: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the engine may be used for this spec, whatever the images."""
+        return _near(self.cosine)
+
+    @property
+    def suits(self) -> bool:
+        """Whether the user's images, too, have features as near as that."""
+        return not self.own_images or _near(self.own_cosine)
+
+    @property
+    def lowest(self) -> float | None:
+        """The lower of the cosines; None where some features were not finite."""
+        found = (self.cosine, self.own_cosine) if self.own_images else (self.cosine,)
+        return None if None in found else min(cosine for cosine in found if cosine is not None)
+
+
+class Kept:
+    """A folder of memos: deleting it costs some seconds at the next start, and the figures of the past.
+
+    Parameters
+    ----------
+    folder : path
+        ``features/<model>-<fingerprint>/engines``; the fingerprint says of which network and precision they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tree = Tree.above(folder, 3)
+
+    def checks(self) -> list[Check]:
+        """Return the checks of all engines that were tried, on any machine."""
+        names: list[str] = []
+        with memo():
+            names = [name for name in self._tree.names(self._folder) if name.endswith(".json")]
+        return [check for name in names if (check := self.check(name.removesuffix(".json")))]
+
+    def check(self, name: str) -> Check | None:
+        """Return the check of the engine kept under `name`, if it was made."""
+        with memo(ValueError):
+            return checked(self._tree.read_json(self._folder / f"{name}.json"), Check, closed=True)
+        return None
+
+    def keep_check(self, name: str, check: Check) -> None:
+        """Keep a check, where the folder can be written."""
+        with memo():
+            self._tree.write_json(self._folder / f"{name}.json", asdict(check))
+
+    def conversion(self, name: str) -> Path | None:
+        """Return the file of a conversion, if it is here and has the bytes that were written."""
+        folder = self._folder / name
+        with memo(ValueError, TypeError):
+            if self._hashes(folder) == self._tree.read_json(folder / _HASHES):
+                return folder / _MODEL
+        return None
+
+    def drop_conversion(self, name: str) -> None:
+        """Delete a conversion."""
+        with suppress(OSError):
+            delete(self._tree, self._folder / name, CONVERSION)
+
+    def drop_conversions(self) -> None:
+        """Delete all conversions; the checks stay."""
+        with memo():
+            for name in self._tree.folders(self._folder):
+                self.drop_conversion(name)
+
+    def keep_conversion(self, name: str, model: "openvino.Model") -> Path | None:
+        """Keep a conversion and return its file; None where the folder cannot be written. A damaged one is replaced."""
+        from bottleneck.engines.packages import openvino
+
+        folder = self._folder / name
+        fresh = temporary_beside(folder)
+        try:
+            with self._tree.at(fresh, make=True) as made:
+                openvino.save_model(model, made.for_others / _MODEL, compress_to_fp16=False)
+                made.write(_HASHES, json.dumps(self._hashes(fresh)).encode(), durable=False)
+            delete(self._tree, folder, UNFINISHED_CONVERSION)
+            self._tree.rename(fresh, folder)
+            return folder / _MODEL
+        except (OSError, RuntimeError):  # a full or read-only disk; OpenVINO raises RuntimeError
+            with memo():
+                delete(self._tree, fresh, UNFINISHED_CONVERSION)
+            return None
+
+    def _hashes(self, folder: Path) -> dict[str, str]:
+        return {name: file_sha256(folder / name, self._tree.open) for name in (_MODEL, _WEIGHTS)}
+
+
+def _near(cosine: float | None) -> bool:
+    return cosine is not None and cosine >= LEAST_COSINE

@@ -1,0 +1,77 @@
+"""The images that an extraction is asked for: a path, a list, a dataset, or by default what was extracted last."""
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bottleneck.cache.last import Remembered, load_last
+from bottleneck.cache.scans import columns_of
+from bottleneck.errors import ImagesError
+from bottleneck.images.columns import Columns
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.given import Given
+from bottleneck.images.listing import Images, Listing, listed
+from bottleneck.images.splits import Shares
+from bottleneck.images.file_index import Survey, survey, survey_listed
+from bottleneck.utils.paths import expanded
+
+
+@dataclass(frozen=True)
+class AskedImages:
+    """The images that an extraction works on: a path with the columns that its table names, a list, or a dataset."""
+
+    images: "str | os.PathLike[str] | Listing | Dataset | Given"
+    labels: bool
+    columns: Columns
+
+    @classmethod
+    def of(
+        cls, images: Images | Listing | Given | None, cache: Path, *, labels: bool, columns: Columns
+    ) -> "AskedImages":
+        """Return what a user means: by default what was extracted last, and the columns that were named then."""
+        if images is None:
+            last = load_last(cache)
+            images, labels = (last.source, labels and last.labels) if last else (".", labels)
+        if isinstance(images, Listing | Dataset | Given):
+            return cls(images, labels, columns)
+        if not isinstance(images, str | os.PathLike):
+            raise ImagesError(f"expected a path, a table or a dataset, got {type(images).__name__}")
+        return cls(images, labels, columns or columns_of(cache, expanded(images)))
+
+    @property
+    def source(self) -> "str | os.PathLike[str]":
+        """What stands for the images."""
+        return self.images.source if isinstance(self.images, Listing | Dataset | Given) else expanded(self.images)
+
+    def survey(self, cache: Path, runs: Path) -> Survey:
+        """Find the images."""
+        if isinstance(self.images, Dataset):
+            return Survey.of(self.images)
+        if isinstance(self.images, Given):
+            return self.images.survey(cache)
+        if isinstance(self.images, Listing):
+            return survey_listed(self.images, shares=Shares(), cache=cache)
+        return survey(
+            self.images, labels=self.labels, shares=Shares(), cache=cache, exclude=(runs,), columns=self.columns
+        )
+
+
+def listing_of(
+    cache: Path, images: Images | None, lists: Mapping[str, Any], columns: Columns, *, remember: bool
+) -> Listing | None:
+    """Return the images that are listed in memory; lists that do not fit are an extraction that failed."""
+    try:
+        return listed(images, **lists, columns=columns, cache=cache)
+    except ImagesError:
+        with remembered(cache, "a list of images", labels=False, remember=remember):
+            raise
+
+
+def remembered(
+    cache: Path, source: str | os.PathLike[str], *, labels: bool, remember: bool
+) -> AbstractContextManager[Remembered | None]:
+    """Remember the images for the current folder, if so; see `bottleneck.cache.last.Remembered`."""
+    return Remembered(cache, source, labels) if remember else nullcontext()

@@ -1,0 +1,212 @@
+"""Some features of a cache from elsewhere are computed again: a shard's hash proves its bytes, not their origin."""
+
+import os
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.backbones.catalogue import entries
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.spec import Spec
+from bottleneck.cache.merge import Held, Inspection
+from bottleneck.cache.scans import read_scan, scanned
+from bottleneck.cache.shard import read_shard
+from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.engines.parity import lowest_cosine
+from bottleneck.engines.records import LEAST_COSINE
+from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError, ImageError
+from bottleneck.images.decode import DECODER_VERSION, Decoded
+from bottleneck.images.keys import DigestSet, as_digests
+from bottleneck.extraction.loading import Loader
+from bottleneck.extraction.memory import Memory, usual_memory
+from bottleneck.utils.text import counted
+
+RECOMPUTED = 3  # images of each spec
+_TRIES = 16  # files that are read for each image that is wanted: they change
+_LOOKS = 20_000  # at files that may be there
+_LEAST_OF_LOW_PRECISION = 0.99  # cosine of bf16 and fp16 to torch in fp32, on images that nobody has chosen
+_NORMS = 0.05  # by how much the lengths of two rows may differ, relative to one
+
+
+class Recomputing:
+    """Computes features of a few images again, drawn at random, for `bottleneck.cache.merge.merge`.
+
+    Nothing is downloaded: the images and the weights must be on this machine. Files are those that the scans of our own
+    cache name, and those that the scans of the other name beside it.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    source : path
+        The other cache.
+    count : int
+        Images of each spec.
+    """
+
+    def __init__(self, cache: FeatureCache, source: str | os.PathLike[str], count: int = RECOMPUTED) -> None:
+        self._cache = cache
+        self._source = FeatureCache(source)
+        self._count = count
+        self._random = random.SystemRandom()  # whoever has made the cache must not know which images come
+
+    def __call__(self, theirs: Store, held: Sequence[Held]) -> Inspection:
+        """Compare features of a spec, which shards of the other cache hold, with what this machine computes."""
+        try:
+            drawn = self._drawn(theirs, held)
+            if not drawn:
+                return Inspection(note=f"{theirs.short_name}: nothing was computed again: no image of it is at hand")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", BottleneckWarning)  # of random weights: the spec is known
+                again = self._computed(theirs, np.stack([pixels for _, pixels, _ in drawn]))
+        except (BottleneckError, RuntimeError, MemoryError) as error:
+            reason = str(error).partition("\n")[0]
+            return Inspection(note=f"{theirs.short_name}: nothing was computed again: {reason}")
+        wrong = [
+            (path, told)
+            for (path, _, row), mine in zip(drawn, again, strict=True)
+            if (told := _difference(row, mine, theirs.spec.precision))
+        ]
+        if not wrong:
+            return Inspection(images=len(drawn))
+        path, told = wrong[0]
+        return Inspection(
+            images=len(drawn),
+            problem=f"{theirs.folder}: {len(wrong)} of {counted(len(drawn), 'image')} that were computed again have "
+            f"other features there ({path}: {told}): nothing of this spec is taken",
+        )
+
+    def _drawn(self, theirs: Store, held: Sequence[Held]) -> list[tuple[str, NDArray[np.uint8], NDArray[Any]]]:
+        """Return the paths, the pixels and their features of some images that are at hand, each drawn at random."""
+        digests = np.concatenate([one.digests for one in held])
+        starts = np.cumsum([0, *(len(one.digests) for one in held)])
+        rows = np.flatnonzero(self._files.known.find(digests) >= 0).tolist()
+        found = []
+        tries = _TRIES * self._count
+        for row in self._random.sample(rows, min(len(rows), _LOOKS)):
+            if not (paths := self._files.of(digests[row])):
+                continue
+            if pixels := _pixels(paths, digests[row].tobytes(), theirs.spec):
+                shard = int(np.searchsorted(starts, row, side="right")) - 1
+                with suppress(FileNotFoundError, CacheError):
+                    features = read_shard(held[shard].path, theirs.spec).features
+                    found.append((*pixels, features[held[shard].rows[row - starts[shard]]].astype(np.float32)))
+            tries -= 1
+            if len(found) == self._count or not tries:
+                break
+        return found
+
+    def _computed(self, theirs: Store, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features ``(n, d)`` that torch gives in fp32, by the backbone of a spec.
+
+        Raises
+        ------
+        BottleneckError
+            If the backbone cannot be had here.
+        """
+        from bottleneck.backbones.registry import load
+        from bottleneck.engines.torch_engine import TorchEngine
+
+        problem = BottleneckError("the weights of its backbone are not on this machine")
+        for request in self._requests(theirs):
+            try:
+                backbone = load(replace(request, precision="fp32"))
+            except BottleneckError as error:
+                problem = error
+                continue
+            if replace(backbone.spec, precision=theirs.spec.precision) == theirs.spec:
+                with closing(TorchEngine(backbone, batch_size=1, device="cpu", plain=True)) as engine:
+                    return np.concatenate([engine(one[None]) for one in pixels])
+            problem = CacheError("its backbone cannot be built: what is recorded of it leads to another")
+        raise problem
+
+    def _requests(self, theirs: Store) -> Iterator[Request]:
+        """Yield how the backbone of a spec may be asked for, where its weights are on this machine."""
+        if theirs.spec.decoder != DECODER_VERSION:
+            raise CacheError(f"its images were decoded by version {theirs.spec.decoder}, this is {DECODER_VERSION}")
+        asked = [store.asked() for store in (self._cache.store(theirs.spec), theirs)]
+        for request in (*asked, Request(model=theirs.spec.backbone)):  # the last where nothing is recorded
+            if request and _is_here(request):
+                yield request
+
+    @cached_property
+    def _files(self) -> "_Files":
+        return _Files(self._cache.root, self._source.root)
+
+
+class _Files:
+    """The files that the scans of two caches name, by the digests that they had.
+
+    Parameters
+    ----------
+    ours : Path
+    theirs : Path
+        A stranger's cache may name any file, and one on a server would be a connection: only those beside it count.
+    """
+
+    def __init__(self, ours: Path, theirs: Path) -> None:
+        self._beside = Path(os.path.realpath(theirs)).parent
+        self._places: list[tuple[str, Path, bool]] = []  # path, source, whether it is theirs
+        digests = [as_digests([])]
+        for cache in (ours, theirs):
+            for scan in scanned(cache):
+                with suppress(CacheError, FileNotFoundError, ValueError):
+                    dataset = read_scan(scan)
+                    digests.append(dataset.digests)
+                    self._places += [(path, dataset.source, cache == theirs) for path in dataset.paths]
+        self._digests = np.concatenate(digests)
+        self.known = DigestSet(self._digests)
+
+    def of(self, digest: NDArray[np.uint8]) -> list[str]:
+        """Return the files that are there of those that had a digest."""
+        found = []
+        for row in np.flatnonzero((self._digests == digest).all(axis=1)).tolist():
+            path, source, is_theirs = self._places[row]
+            for place in (Path(path).absolute(), source.parent / path):
+                if (not is_theirs or self._beside in Path(os.path.realpath(place)).parents) and os.path.isfile(place):
+                    found.append(str(place))
+        return list(dict.fromkeys(found))
+
+
+def _pixels(paths: Sequence[str], digest: bytes, spec: Spec) -> tuple[str, NDArray[np.uint8]] | None:
+    """Return a path to an image and its pixels; None where no file has its bytes, or they are no image here."""
+    loader = Loader(Memory(usual_memory()), spec.preprocessing)
+    for path in paths:
+        with suppress(ImageError):
+            found = loader.load(path, lambda read: read == digest).found
+            if isinstance(found, Decoded):
+                return path, found.pixels
+    return None
+
+
+def _is_here(request: Request) -> bool:
+    """Whether the weights of a request are on this machine, or random."""
+    if request.random:
+        return True
+    if request.file:
+        return request.file.is_file()
+    name, _, tag = request.model.partition(".")
+    wanted = tag or ("" if request.weights == "DEFAULT" else request.weights)
+    found = [entry for entry in entries() if entry.name == name and wanted.lower() in ("", entry.weights.lower())]
+    return bool(found) and found[0].is_here
+
+
+def _difference(row: NDArray[np.float32], again: NDArray[np.float32], precision: str) -> str | None:
+    """Return how the features of an image differ from those that were computed again; None where they are near."""
+    if row.shape != again.shape:
+        return f"{len(row)} features, {len(again)} when computed again"
+    cosine = lowest_cosine(row[None], again[None])
+    least = LEAST_COSINE if precision == "fp32" else _LEAST_OF_LOW_PRECISION
+    if cosine is None or cosine < least:
+        return f"cosine {cosine}, expected {least} or more"
+    lengths = float(np.linalg.norm(row)), float(np.linalg.norm(again))
+    if abs(lengths[0] - lengths[1]) > _NORMS * lengths[1]:
+        return f"length {lengths[0]:.4g}, expected {lengths[1]:.4g}"
+    return None

@@ -1,0 +1,343 @@
+"""The threads that read, decode and compute; each stage hands on to the next through a channel that holds little.
+
+What all of them hold is bounded together: see `bottleneck.extraction.memory`.
+"""
+
+import hashlib
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.errors import ImageError
+from bottleneck.images.decode import Decoded
+from bottleneck.images.digest import LARGEST_FILE, Signature, read_file
+from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.extraction.queues import Cancelled, Channel
+from bottleneck.extraction.claims import Claims
+from bottleneck.extraction.loading import Loaded, Loader, without_history
+from bottleneck.extraction.memory import Memory, Share, size_waiting
+from bottleneck.extraction.sample import SAMPLE, some_images
+from bottleneck.extraction.items import Item
+
+if TYPE_CHECKING:
+    from bottleneck.engines.engine import Engine
+
+StartEngine = Callable[[Callable[[], NDArray[np.uint8]]], "Engine"]  # is given what gives some images (n, h, w, 3)
+
+# Threads that read wait for a disk or a network, not for a core.
+_READERS = 8
+
+THREADS = "bottleneck-"  # how the names of all threads begin
+
+
+@dataclass(frozen=True)
+class Read:
+    """What came of an item: an error, nothing (its features are here), or bytes that were read from one of its rows."""
+
+    item: Item
+    row: int = -1
+    digest: bytes = b""
+    signature: Signature | None = None
+    when: float = 0.0
+    has_pixels: bool = False  # they are on their way to the engine
+    note: str | None = None
+    undecodable: ImageError | None = None
+    problem: ImageError | None = None  # of the file
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What came of a batch; images that others had committed meanwhile are left out of `digests` and `features`."""
+
+    count: int
+    digests: list[bytes]
+    features: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Started:
+    """An engine that is ready."""
+
+    engine: "Engine"
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """What ended a thread."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class _Small:
+    """The bytes of a file that wait to be decoded, with what is known of them.
+
+    Parameters
+    ----------
+    row : int
+    data : bytes
+    signature : Signature
+    when : float
+    """
+
+    row: int
+    data: bytes
+    signature: Signature
+    when: float
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a reader has found of an item.
+
+    Parameters
+    ----------
+    item : Item
+    small : _Small or None
+        None where the first row that can be read is a large file.
+    share : Share
+        Of the memory for files; whoever decodes it gives it back.
+    left : tuple of int
+        The rows that are left to try.
+    problem : ImageError
+        Of the rows before.
+    """
+
+    item: Item
+    small: _Small | None
+    share: Share
+    left: tuple[int, ...]
+    problem: ImageError
+
+
+class _Large(Exception):
+    """A file that is read when it is decoded."""
+
+
+Pixels = tuple[bytes, NDArray[np.uint8]]  # digest, (h, w, 3)
+
+
+class Stages:
+    """Reads and decodes images in threads of its own; from `compute` on, runs an engine on them.
+
+    Parameters
+    ----------
+    paths : list of str
+        Of the rows that items name.
+    preprocessing : Preprocessing
+    max_pixels : int
+    claims : Claims
+    memory : Memory
+    threads : int
+        That decode.
+    """
+
+    def __init__(
+        self,
+        paths: list[str],
+        preprocessing: Preprocessing,
+        max_pixels: int,
+        claims: Claims,
+        memory: Memory,
+        threads: int,
+    ) -> None:
+        self.events: Channel[Read | Started | Computed | Crashed] = Channel(memory.waiting_features)
+        self._paths = paths
+        self._loader = Loader(memory, preprocessing, max_pixels)
+        self._claims = claims
+        self._memory = memory
+        self._decoders = threads
+        self._files: Channel[_File] = Channel()  # bounded by `Memory.files`
+        self._pixels: Channel[Pixels] = Channel(memory.waiting_pixels)
+        self._filling = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def read(self, items: list[Item]) -> None:
+        """Begin to read and decode; of each item comes one `Read`."""
+        source = _Source(items)
+        self._start("read", min(_READERS, len(items)), lambda: self._read_all(source), self._files)
+        self._start("decode", self._decoders, self._decode_all, self._pixels)
+
+    def start(self, start_engine: "StartEngine") -> None:
+        """Begin to start an engine, which comes as `Started`; it is shown some of the images, if it wants to.
+
+        In a thread, too: importing and converting a network takes seconds, and swallows a Ctrl-C that falls into it.
+        """
+
+        def body() -> None:
+            engine = start_engine(self._sample)
+            try:
+                self.events.put(Started(engine))
+            except Cancelled:
+                engine.close()
+                raise
+
+        self._start("engine", 1, body, None)
+
+    def _sample(self) -> NDArray[np.uint8]:
+        """Return some of the images; of many files that are no images, those that have come by now."""
+        found = some_images(self._paths, self._loader)
+        found = found or [pixels for _, pixels in self._pixels.waiting()[:SAMPLE]]
+        if not found:
+            raise Cancelled
+        return np.stack(found)
+
+    def compute(self, engine: "Engine") -> None:
+        """Begin to run the engine on what has been decoded; of each batch comes one `Computed`."""
+        self._start("compute", engine.parallel, lambda: self._compute_all(engine), None)
+
+    def stop(self, patience: float) -> None:
+        """End all threads, those that are in the middle of something within `patience` seconds, if they can.
+
+        They are daemons: one that cannot is left to itself.
+        """
+        for channel in (self.events, self._files, self._pixels):
+            channel.cancel()
+        self._memory.cancel()
+        until = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _start(
+        self, name: str, count: int, body: Callable[[], None], following: "Channel[_File] | Channel[Pixels] | None"
+    ) -> None:
+        """Run `body` in some threads; the last to end closes the channel that follows."""
+        left = itertools.count(count - 1, -1)
+
+        def run() -> None:
+            try:
+                body()
+            except Cancelled:
+                return
+            except BaseException as error:
+                with suppress(Cancelled):
+                    self.events.put(Crashed(error))
+            if next(left) == 0 and following is not None:
+                following.close()
+
+        for number in range(count):
+            thread = threading.Thread(target=run, name=f"{THREADS}{name}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _read_all(self, source: "_Source") -> None:
+        while (item := source.next()) is not None:
+            self._claims.look()
+            if item.digest is not None and self._claims.has(item.digest):
+                self.events.put(Read(item))
+                continue
+            found = self._read(item)
+            if isinstance(found, Read):
+                self.events.put(found)
+            else:
+                self._files.put(found)
+
+    def _read(self, item: Item) -> "_File | Read":
+        """Read the first of an item's rows that can be read, unless it is a large file."""
+        problem = ImageError("unreadable", "no path")
+        for place, row in enumerate(item.rows):
+            now, share = time.time(), Share(self._memory.files)
+            try:
+                data, signature = read_file(self._paths[row], LARGEST_FILE, self._admission(share))
+            except _Large:
+                return _File(item, None, share, tuple(item.rows[place:]), problem)
+            except ImageError as error:
+                share.release()
+                problem = without_history(error)
+                continue
+            small = _Small(row, data, signature, now)
+            return _File(item, small, share, tuple(item.rows[place + 1 :]), problem)
+        return Read(item, problem=problem)
+
+    def _admission(self, share: Share) -> Callable[[int], None]:
+        """Return what waits for room for a file of some size, or turns it away."""
+
+        def admit(size: int) -> None:
+            if size > self._memory.small:
+                raise _Large
+            share.grow(size_waiting(size))
+
+        return admit
+
+    def _decode_all(self) -> None:
+        while (file := self._files.get()) is not None:
+            read, pixels = self._named(file)
+            share = file.share
+            del file  # and its bytes, before the next stage is waited for
+            share.release()
+            if pixels is not None:
+                self._pixels.put((read.digest, pixels), pixels.nbytes)
+            self.events.put(read)
+
+    def _named(self, file: _File) -> tuple[Read, NDArray[np.uint8] | None]:
+        """Return what comes of the first row with the digest that is expected."""
+        problem = file.problem
+        for row, found in self._loaded(file):
+            if isinstance(found, ImageError):
+                problem = found
+            elif file.item.digest in (None, found.digest):
+                return _outcome(file.item, row, found)
+            else:
+                problem = ImageError("changed", "the file changed since it was scanned; run the command again")
+        return Read(file.item, problem=problem), None
+
+    def _loaded(self, file: _File) -> Iterator[tuple[int, Loaded | ImageError]]:
+        """Yield what comes of the bytes that have been read, and then of each row that is left."""
+
+        def wanted(digest: bytes) -> bool:
+            return file.item.digest in (None, digest) and self._claims.take(digest)
+
+        if small := file.small:
+            digest = hashlib.sha256(small.data).digest()
+            found = self._loader.decode(small.data) if wanted(digest) else None
+            yield small.row, Loaded(digest, small.signature, small.when, found)
+        for row in file.left:
+            try:
+                yield row, self._loader.load(self._paths[row], wanted)
+            except ImageError as error:
+                yield row, without_history(error)
+
+    def _compute_all(self, engine: "Engine") -> None:
+        while batch := self._batch(engine.batch_size):
+            digests = [digest for digest, _ in batch]
+            self._claims.look()
+            others = self._claims.settled(digests).tolist()
+            wanted = [pair for pair, done in zip(batch, others, strict=True) if not done]
+            features = engine(np.stack([pixels for _, pixels in wanted])) if wanted else None
+            size = 0 if features is None else features.nbytes
+            self.events.put(Computed(len(batch), [digest for digest, _ in wanted], features), size)
+
+    def _batch(self, size: int) -> list[Pixels]:
+        """Return the next images, fewer than `size` only at the end; one thread fills its batch at a time."""
+        batch: list[Pixels] = []
+        with self._filling:
+            while len(batch) < size and (pair := self._pixels.get()) is not None:
+                batch.append(pair)
+        return batch
+
+
+def _outcome(item: Item, row: int, found: Loaded) -> tuple[Read, NDArray[np.uint8] | None]:
+    """Return what is told of a file, and its pixels."""
+    read = Read(item, row, found.digest, found.signature, found.when)
+    if isinstance(found.found, Decoded):
+        return replace(read, has_pixels=True, note=found.found.note), found.found.pixels
+    return replace(read, undecodable=found.found), None
+
+
+class _Source:
+    """Gives out items, each once, to whichever thread asks."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self._lock = threading.Lock()
+
+    def next(self) -> Item | None:
+        with self._lock:
+            return next(self._items, None)

@@ -1,0 +1,191 @@
+"""The training part and the held-out part of labelled images, each image once, with their features."""
+
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from bottleneck.cache.store import Store
+from bottleneck.errors import BottleneckWarning, HeadError, ImagesError, SplitError
+from bottleneck.heads.cores import one_core_a_product
+from bottleneck.heads.family import Family
+from bottleneck.heads.features import Held, Streamed, Table
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import DigestSet
+from bottleneck.images.naming import examples
+from bottleneck.evaluation.leakage import Near, find_near
+from bottleneck.utils.memory import free_memory
+
+_COPIES = 3  # of float32 features: as read, scaled, and what is worked with
+_SHARE = 0.5  # of the memory that is free
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one split, each once, in the order of their digests: that of the paths changes no result.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    table : Table
+        Their features, row i of image i.
+    """
+
+    dataset: Dataset
+    table: Table
+
+    @property
+    def labels(self) -> list[str]:
+        """The label of each image."""
+        return [label for label in self.dataset.labels if label is not None]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def check_labels(dataset: Dataset) -> None:
+    """Refuse images without labels.
+
+    Raises
+    ------
+    ImagesError
+        If there are no labels.
+    """
+    if not dataset.labelled:
+        raise ImagesError(
+            f"expected labels for the images of {dataset.source}, found none: give each class a folder of its own, or "
+            f"list the images in a CSV with columns path,label"
+        )
+
+
+def held_out(dataset: Dataset) -> str:
+    """Return the split that is held out: ``test`` where there is one, else ``val``.
+
+    Raises
+    ------
+    SplitError
+        If there is neither, or nothing to train on.
+    """
+    counts = Counter(dataset.splits)
+    for split in ("test", "val"):
+        if counts["train"] and counts[split]:
+            return split
+    raise SplitError(
+        f"expected images to train on and images to hold out, found {dict(counts)}. Give more images, other shares "
+        f"with --split (60/0/40, say), or folders train/ and val/"
+    )
+
+
+def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = None) -> Part:
+    """Return the images of a split with their features: in memory, or read again and again where they do not fit.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    store : Store
+    split : str
+    memory : int, optional
+        Bytes that features and their copies may take; by default half of what is free.
+    """
+    own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
+    return part_of(once(own), store, memory=memory)
+
+
+def part_of(images: Dataset, store: Store, *, memory: int | None = None) -> Part:
+    """Return images with their features, as `part` does; each is there once, see `once`."""
+    if _bytes(len(images), store.dim()) <= allowed(memory):
+        return Part(images, Held(store.read(images.digests)))
+    return Part(images, Streamed(store.stream(images.digests)))
+
+
+def once(dataset: Dataset) -> Dataset:
+    """Return each image once, in the order of the digests; one of several groups in that of the first name."""
+    rows: list[int] = DigestSet(dataset.digests).sorted_rows.tolist()
+    if len(rows) < len(dataset):
+        named = sorted(range(len(dataset)), key=lambda row: (dataset.groups[row] or "", dataset.paths[row]))
+        rows = [named[place] for place in DigestSet(dataset.digests[named]).sorted_rows.tolist()]
+    return dataset.subset(rows)
+
+
+def check_memory(train: Part, family: Family, memory: int | None = None, *, more: int = 0) -> None:
+    """Say what a head will need that reads its features again and again; refuse one that cannot.
+
+    Parameters
+    ----------
+    train : Part
+    family : Family
+    memory : int, optional
+        As for `part`.
+    more : int
+        Images on which a head of the same family is trained in the end, beside those of `train`.
+
+    Raises
+    ------
+    HeadError
+        If the head needs all features at once.
+    """
+    n, d = len(train) + more, train.table.shape[1]
+    if isinstance(train.table, Held) and not (more and _bytes(n, d) > allowed(memory)):
+        if family.working_bytes(n) > allowed(memory):
+            raise HeadError(
+                f"the distances of {n:,} images from each other take {family.working_bytes(n) / 1e9:.1f} GB, more than "
+                f"may be used: take a linear kernel, or give it more with --memory"
+            )
+        return
+    size = f"the features of {n:,} images take {_bytes(n, d) / 1e6:,.0f} MB with their copies, more than may be used"
+    if not family.streams:
+        raise HeadError(
+            f"{size}, and {family.title} needs them all at once: take logistic, svm with a linear kernel, softmax or "
+            f"ridge, which read them in pieces, or give it more with --memory"
+        )
+    warnings.warn(f"{size}: {family.name} reads them from the cache in each pass", BottleneckWarning, stacklevel=3)
+
+
+@one_core_a_product()
+def near_copies(train: Part, test: Part) -> Near:
+    """Return which held-out images have a near copy in the training part, with a warning if any has.
+
+    They are not looked for where features are read in pieces: each held-out image is compared with each other.
+    """
+    if not isinstance(train.table, Held) or not isinstance(test.table, Held):
+        return Near((), None)
+    near = find_near(train.dataset, train.table.features, test.dataset, test.table.features)
+    if near.pairs:
+        warnings.warn(near.message(train.dataset.source), BottleneckWarning, stacklevel=3)
+    return near
+
+
+def warn_of_classes(train: Part, test: Part, split: str) -> None:
+    """Warn of classes that cannot be learned, cross-validated or tested."""
+    for message in _problems(train, test, split):
+        warnings.warn(message, BottleneckWarning, stacklevel=3)
+
+
+def _problems(train: Part, test: Part, split: str) -> Iterator[str]:
+    tested = sorted(set(test.labels))
+    missing = sorted(set(train.labels) - set(tested))
+    unknown = sorted(set(tested) - set(train.labels))
+    single = sorted(name for name, count in Counter(train.labels).items() if count == 1)
+    if single:
+        yield f"only one training image of {examples(single)}: {_it(single)} cannot be cross-validated"
+    if missing and len(tested) == 1:
+        more = f"give {split} images of more classes" if None not in test.dataset.given_splits else "--split 60/0/40"
+        yield f"the {split} images are all of {examples(tested)}: held-out scores compare no classes; {more} may help"
+    elif missing:
+        yield f"no {split} image of {examples(missing)}: held-out scores say nothing about {_it(missing, 'it', 'them')}"
+    if unknown:
+        its = _it(unknown, "its", "their")
+        yield f"no training image of {examples(unknown)}: {its} {split} images cannot be right"
+
+
+def _it(names: Collection[str], one: str = "it", several: str = "they") -> str:
+    return one if len(names) == 1 else several
+
+
+def allowed(memory: int | None) -> float:
+    """Return the bytes that features may take: `memory`, or half of what is free."""
+    return free_memory() * _SHARE if memory is None else memory
+
+
+def _bytes(n: int, d: int) -> int:
+    return 4 * n * d * _COPIES

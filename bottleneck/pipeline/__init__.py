@@ -1,1 +1,0 @@
-"""The way of an image into the cache: read, named and decoded, computed, committed; all at once, each in threads."""

@@ -1,0 +1,1 @@
+"""A run and new images: its predictions, and how right they are."""

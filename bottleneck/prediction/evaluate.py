@@ -1,0 +1,272 @@
+"""A run and labelled images that it was not trained on: how right it is, where it is wrong, and beside another run."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.errors import ImagesError, RunError
+from bottleneck.evaluation.metrics import evaluate as measure
+from bottleneck.evaluation.metrics import evaluate_probabilities
+from bottleneck.evaluation.stats import accuracy_interval, mcnemar
+from bottleneck.prediction.evaluation import Against, Error, Evaluation, Summary
+from bottleneck.images.columns import Columns
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import as_digests
+from bottleneck.images.listing import Frame, Values
+from bottleneck.images.scan import Progress
+from bottleneck.evaluation.leakage import near_duplicates
+from bottleneck.fitting.partition import allowed
+from bottleneck.prediction.predict import Classified, Predictions, classify, run_for
+from bottleneck.runs.images import Role
+from bottleneck.runs.run import Run
+from bottleneck.prediction.unseen import Unseen
+from bottleneck.utils.text import normal
+
+_SHOWN = 8  # names that a message lists
+_REASONS = 3  # of images that cannot be used
+_COPY = 3 * 4  # bytes of a feature with its copies
+
+
+def evaluate(
+    images: str | os.PathLike[str] | Values | Frame | Dataset,
+    *,
+    run: "str | os.PathLike[str] | Run | None" = None,
+    against: "str | os.PathLike[str] | Run | None" = None,
+    cache: str | os.PathLike[str] = "cache",
+    runs: str | os.PathLike[str] = "runs",
+    path_column: str | None = None,
+    label_column: str | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Compare what a run says of labelled images with their labels.
+
+    Each image counts once, however many paths it has. Images that the run, or the one that it is compared with, was
+    trained on are left out.
+
+    Parameters
+    ----------
+    images : path, sequence of paths, DataFrame or Dataset
+        Folders of class folders, with or without folders ``train``, ``val`` and ``test`` above them, and tables with
+        columns ``path,label``.
+    run : path or Run, optional
+        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.run.default_run`.
+    against : path or Run, optional
+        Another run, for a paired test (McNemar) on the same images.
+    cache, runs : path
+        Features that are cached are used; others are computed and cached.
+    path_column, label_column : str, optional
+        Columns of tables, by default ``path`` and ``label``.
+    memory : int, optional
+        Bytes that images may take, as for `bottleneck.extract`.
+    progress : callable, optional
+        As for `bottleneck.scan`.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ImagesError
+        If the images have no labels, none of the labels is a class of the run, or all of them were trained on.
+    RunError
+        If there is no such run, its backbone cannot be rebuilt as it was, or both runs are one.
+    """
+    chosen = run_for(run, runs).run
+    other = None if against is None else run_for(against, runs).run
+    if other is not None and other.path.resolve() == chosen.path.resolve():
+        raise RunError(f"expected two different runs to compare, got {chosen.path} twice")
+    columns = Columns(path=path_column, label=label_column)
+    found = classify(images, run=chosen, cache=cache, runs=runs, progress=progress, columns=columns, memory=memory)
+    beside = None
+    if other is not None:
+        again = images if isinstance(images, Dataset) else found.given
+        beside = classify(again, run=other, cache=cache, runs=runs, progress=progress, memory=memory)
+    labels = [None if label is None else normal(label) for label in found.given.labels]
+    _check_labels(found, labels)
+    pool = _unseen(found, beside, labels)
+    if not pool.rows:
+        raise ImagesError(_none_left(pool, found, beside))
+    return _evaluation(found, beside, pool)
+
+
+def summary(found: Predictions) -> Summary | None:
+    """Compare predictions with the labels that their images came with; None where they came with none.
+
+    The names of a folder's class folders, and the column ``label`` of a CSV, are labels if at least half of the names
+    that occur are classes of the run.
+    """
+    classes = {normal(name) for name in found.run.head.classes}
+    labels: list[str | None] = []
+    used, passed_over = [], []
+    for origin in found.given.origins:
+        names = {normal(label) for label in origin.labels if label is not None}
+        known = len(names & classes)
+        taken = bool(names) and 2 * known >= len(names)
+        labels += [normal(label) if taken and label is not None else None for label in origin.labels]
+        if taken:
+            used.append(str(origin))
+        elif known or (names and origin.kind != "folder"):
+            passed_over.append(
+                f"{origin!s} are not compared: {known} of {len(names)} names are classes of {found.run.name}"
+            )
+    if not used and not passed_over:
+        return None
+    digests = [None if item.digest is None or item.failure else bytes.fromhex(item.digest) for item in found.items]
+    pool = Unseen.among(digests, labels, [found.run], len(found.failures))
+    right = sum(normal(str(found.items[row].label)) == pool.labels[row] for row in pool.rows)
+    return Summary(
+        labels_from=tuple(used),
+        n=len(pool.rows),
+        right=right,
+        left=pool.left,
+        unrecorded=bool(pool.unrecorded),
+        passed_over=tuple(passed_over),
+    )
+
+
+def _unseen(found: Classified, beside: Classified | None, labels: Sequence[str | None]) -> Unseen:
+    both = [one for one in (found, beside) if one is not None]
+    failed = {row for one in both for row in one.failures}
+    digests = [None if row in failed else digest for row, digest in enumerate(found.digests)]
+    return Unseen.among(digests, labels, [one.run for one in both], len(failed))
+
+
+def _check_labels(found: Classified, labels: Sequence[str | None]) -> None:
+    names = {label for label in labels if label is not None}
+    source = ", ".join(origin.name for origin in found.given.origins[:_SHOWN])
+    problems = [origin.problem for origin in found.given.origins if origin.problem]
+    if not names and problems:
+        raise ImagesError(problems[0])
+    if not names:
+        raise ImagesError(
+            f"expected labels for the images of {source}, found none: give each class a folder of its own, or list the "
+            f"images in a CSV with columns path,label"
+        )
+    classes = found.run.head.classes
+    if not names & {normal(name) for name in classes}:
+        raise ImagesError(
+            f"expected labels among the classes of {found.run.name} ({_some(classes)}), found {_some(sorted(names))} "
+            f"in {source}"
+        )
+
+
+def _none_left(pool: Unseen, found: Classified, beside: Classified | None) -> str:
+    left = pool.left
+    if left.trained_on:
+        final = [one.run.name for one in (found, beside) if one is not None and one.run.is_final]
+        others = f": {final[0]} was fitted with --final, on its test images too" if final else ", its test images say"
+        return (
+            f"expected images that {found.run.name} was not trained on, found none: it, or the run that it is compared "
+            f"with, was trained on all {left.trained_on} labelled images. Give others{others}"
+        )
+    shown = "; ".join(f"{failure.path}: {failure.message}" for failure in list(found.failures.values())[:_REASONS])
+    reasons = f": {shown}" if shown else ""
+    return (
+        f"expected labelled images that can be used, found none: {left.unlabelled} have no label, {left.two_labels} "
+        f"have two, {left.failed} cannot be used{reasons}"
+    )
+
+
+def _evaluation(found: Classified, beside: Classified | None, pool: Unseen) -> Evaluation:
+    rows, classes = list(pool.rows), tuple(normal(name) for name in found.run.head.classes)
+    labels, groups = [str(pool.labels[row]) for row in rows], [found.given.groups[row] for row in rows]
+    probabilities = found.probabilities[found.places[rows]]
+    predicted = [classes[code] for code in probabilities.argmax(axis=1)]
+    failed = {**(beside.failures if beside else {}), **found.failures}
+    unknown = Counter(label for label in labels if label not in classes)
+    return Evaluation(
+        run=found.run,
+        labels_from=tuple(str(origin) for origin in found.given.origins if any(origin.labels)),
+        metrics={
+            **measure(labels, predicted, classes, groups),
+            **evaluate_probabilities(labels, probabilities, classes),
+        },
+        errors=_errors(found, rows, labels, classes, probabilities),
+        left=pool.left,
+        selected_by=pool.selected_by,
+        unknown_labels=dict(sorted(unknown.items())),
+        unrecorded=pool.unrecorded,
+        near=_near(found, rows),
+        failures=tuple(failed[row] for row in sorted(failed)),
+        against=_against(beside, rows, labels, groups, np.array(labels) == np.array(predicted)) if beside else None,
+        remarks=found.remarks + (beside.remarks if beside else ()),
+    )
+
+
+def _near(found: Classified, rows: Sequence[int]) -> tuple[tuple[str, float], ...]:
+    """Return the images that look like copies of training images; none where the features of these are not at hand.
+
+    The classes of the training images, which a run does not record, are those that its head gives them.
+    """
+    known = found.run.images
+    if known is None:
+        return ()
+    trained = known.digests[known.roles == Role.TRAINED]
+    trained = trained[found.store.has(trained)]
+    if not len(trained) or (len(trained) + len(rows)) * found.store.dim() * _COPY > allowed(None):
+        return ()
+    digests = as_digests([found.digests[row] or b"" for row in rows])
+    features = found.store.read(trained)
+    codes = found.run.head.scores(features).argmax(axis=1)
+    pairs, cosines = near_duplicates(features, found.store.read(digests), labels=codes)
+    return tuple(
+        (found.given.names[rows[place]], round(float(cosine), 4))
+        for place, cosine in zip(pairs[:, 1].tolist(), cosines, strict=True)
+    )
+
+
+def _errors(
+    found: Classified,
+    rows: Sequence[int],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    probabilities: NDArray[np.float64],
+) -> tuple[Error, ...]:
+    code = {name: place for place, name in enumerate(classes)}
+    errors = []
+    for row, label, shares in zip(rows, labels, probabilities, strict=True):
+        best = int(shares.argmax())
+        if classes[best] == label:
+            continue
+        errors.append(
+            Error(
+                path=found.given.names[row],
+                digest=(found.digests[row] or b"").hex(),
+                label=label,
+                predicted=classes[best],
+                probability=float(shares[best]),
+                label_probability=float(shares[code[label]]) if label in code else 0.0,
+            )
+        )
+    return tuple(sorted(errors, key=lambda error: -error.probability))
+
+
+def _against(
+    beside: Classified,
+    rows: Sequence[int],
+    labels: Sequence[str],
+    groups: Sequence[str | None],
+    right: NDArray[np.bool_],
+) -> Against:
+    classes = [normal(name) for name in beside.run.head.classes]
+    predicted = [classes[code] for code in beside.probabilities[beside.places[rows]].argmax(axis=1)]
+    other = np.array(labels) == np.array(predicted)
+    test = mcnemar(right, other)
+    return Against(
+        run=beside.run,
+        accuracy=float(other.mean()),
+        accuracy_ci95=accuracy_interval(other, groups),
+        only_run=test["only_a"],
+        only_against=test["only_b"],
+        p_value=test["p_value"],
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,193 @@
+"""What an evaluation of a run gives: its metrics, its errors, what was left out, and another run beside it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bottleneck.evaluation.confusion import as_json
+from bottleneck.evaluation.stats import wilson_interval
+from bottleneck.images.dataset import Failure
+from bottleneck.runs.ranking import LEVEL
+from bottleneck.runs.run import Run
+from bottleneck.prediction.unseen import Left
+from bottleneck.utils.text import counted, one_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Error:
+    """An image whose most probable class is not its label.
+
+    Parameters
+    ----------
+    path : str
+        As it was given.
+    digest : str
+        SHA-256 of the image's bytes, hexadecimal.
+    label, predicted : str
+    probability : float
+        Of `predicted`.
+    label_probability : float
+        Of `label`; 0 where the run does not know that class.
+    """
+
+    path: str
+    digest: str
+    label: str
+    predicted: str
+    probability: float
+    label_probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """Another run on the same images.
+
+    Parameters
+    ----------
+    run : Run
+    accuracy : float
+    accuracy_ci95 : tuple of float
+    only_run, only_against : int
+        Images that only the evaluated run, or only the other one, has right.
+    p_value : float
+        Of McNemar's test, exact and two-sided.
+    """
+
+    run: Run
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    only_run: int
+    only_against: int
+    p_value: float
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self.run.path), f"accuracy {100 * self.accuracy:.1f} %", self.verdict)
+
+    @property
+    def verdict(self) -> str:
+        """``better`` or ``worse``, said of the evaluated run, where p is below 0.05; else ``not told apart``."""
+        if self.p_value >= LEVEL:
+            return "not told apart"
+        return "better" if self.only_run > self.only_against else "worse"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "run": str(self.run.path),
+            "accuracy": self.accuracy,
+            "accuracy_ci95": list(self.accuracy_ci95),
+            "only_run": self.only_run,
+            "only_against": self.only_against,
+            "p_value": self.p_value,
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How well a run does on images that it was not trained on.
+
+    Parameters
+    ----------
+    run : Run
+    labels_from : tuple of str
+        Where the labels come from: ``the folders of photos``, ``the column label of test.csv``.
+    metrics : dict
+        See `bottleneck.evaluation.metrics.evaluate` and `evaluate_probabilities`.
+    errors : tuple of Error
+        The most confident first.
+    left : Left
+    selected_by : int
+        Images that selected the epoch of a fine-tuning: the accuracy on them is optimistic. They are counted in.
+    unknown_labels : dict of str to int
+        Labels that are no class of the run, with their images, which count as wrong.
+    unrecorded : tuple of Run
+        Runs that do not record all images that they were trained on, so that these could not be left out.
+    near : tuple of (str, float)
+        Images that look like edited copies of training images, which may make the accuracy too good, with the cosine
+        of their features; the most similar first. They are counted in. See `bottleneck.evaluation.leakage.near_duplicates`.
+    failures : tuple of Failure
+    against : Against or None
+    remarks : tuple of str
+        As of `bottleneck.prediction.predict.Predictions`.
+    """
+
+    run: Run
+    labels_from: tuple[str, ...]
+    metrics: dict[str, Any]
+    errors: tuple[Error, ...]
+    left: Left
+    selected_by: int
+    unknown_labels: dict[str, int]
+    unrecorded: tuple[Run, ...]
+    near: tuple[tuple[str, float], ...]
+    failures: tuple[Failure, ...]
+    against: Against | None = None
+    remarks: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        beside = f"{self.against.verdict} against {self.against.run.path}" if self.against else ""
+        accuracy = f"accuracy {100 * self.accuracy:.1f} % on {counted(self.n, 'image')}"
+        return one_line(self, str(self.run.path), accuracy, beside)
+
+    @property
+    def n(self) -> int:
+        """How many images are evaluated."""
+        return int(self.metrics["n"])
+
+    @property
+    def accuracy(self) -> float:
+        """The share of them whose most probable class is their label."""
+        return float(self.metrics["accuracy"])
+
+    @property
+    def accuracy_ci95(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy, by Wilson."""
+        low, high = self.metrics["accuracy_ci95"]
+        return low, high
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "run": str(self.run.path),
+            "labels_from": list(self.labels_from),
+            **self.metrics,
+            "confusion": as_json(self.metrics["confusion"]),
+            "left_out": vars(self.left),
+            "selected_by": self.selected_by,
+            "unknown_labels": self.unknown_labels,
+            "trained_on_unrecorded": [str(run.path) for run in self.unrecorded],
+            "near_duplicates": [list(pair) for pair in self.near],
+            "against": self.against.to_json() if self.against else None,
+            "errors": [vars(error) for error in self.errors],
+            "failed": len(self.failures),
+            "failures": [vars(failure) for failure in self.failures],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How right predictions are, in short; see `summary`.
+
+    Parameters
+    ----------
+    labels_from : tuple of str
+    n, right : int
+        Images that are compared, and those that are right.
+    left : Left
+    unrecorded : bool
+        Whether the run does not record all images that it was trained on.
+    passed_over : tuple of str
+        Sentences on names of folders and labels that are not compared.
+    """
+
+    labels_from: tuple[str, ...]
+    n: int
+    right: int
+    left: Left
+    unrecorded: bool
+    passed_over: tuple[str, ...]
+
+    @property
+    def accuracy_ci95(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy, by Wilson."""
+        return wilson_interval(self.right, self.n)

@@ -1,0 +1,36 @@
+"""The folder of a run: what is in it of ours, by name and content, and its deletion."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from bottleneck.runs.card_parts import FILES, PREDICTIONS
+from bottleneck.utils.owned import Layout, any_content, delete, json_with
+from bottleneck.utils.tree import Tree
+
+CHECKPOINT = "checkpoint"
+FOLDS = "folds.json"  # in the checkpoint
+_CHECKPOINT: Layout = {
+    r"state\.json": json_with("version", "tensors"),
+    re.escape(FOLDS): json_with("version", "folds"),
+    r"[0-9a-f]{64}(-[0-9a-f]{8}-\d+)?\.safetensors": any_content,
+}
+_RUN: Layout = {
+    CHECKPOINT: _CHECKPOINT,
+    r"(head|images|model)\.safetensors|curves\.(csv|png)": any_content,
+    "|".join(map(re.escape, (PREDICTIONS, *FILES))): any_content,
+    r"(card|finetune)\.json": json_with("version"),
+    r"finetune\.(lock|holder\.json)": any_content,
+}
+
+
+def delete_run(path: Path) -> None:
+    """Delete what the folder of a run, or of one in the making, has of ours, as far as it can be deleted."""
+    with suppress(OSError):
+        delete(Tree.above(path, 1), path, _RUN)
+
+
+def delete_checkpoint(run: Path) -> None:
+    """Delete the checkpoint of a run, as far as it can be deleted."""
+    with suppress(OSError):
+        delete(Tree.above(run, 1), run / CHECKPOINT, _CHECKPOINT)

@@ -1,0 +1,160 @@
+"""Which of several runs is the default: the first on its images, until a later one is better by more than chance.
+
+Or until a final one is not worse by more than chance: its head was trained on all images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bottleneck.errors import RunError
+from bottleneck.evaluation.stats import mcnemar, resolution
+
+if TYPE_CHECKING:
+    from bottleneck.runs.images import RunImages
+    from bottleneck.runs.run import Run
+
+LEVEL = 0.05  # of McNemar's test
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A run, and why it is the one that is used.
+
+    Parameters
+    ----------
+    run : Run
+    reason : str
+        A clause that completes "this run is used, ...".
+    """
+
+    run: Run
+    reason: str
+
+    def __str__(self) -> str:
+        card = self.run.card
+        images = f" ({card['n_train']} training images)" if "n_train" in card else ""
+        if self.run.is_final:
+            images = f" ({card['final']['n_train']} images, held-out ones too)"
+        return f"{self.run.path}, trained on {card['dataset'].get('source', 'images')}{images}: {self.reason}"
+
+
+def choose(runs: Sequence[Run]) -> Choice:
+    """Return the default of some runs.
+
+    Only runs on the same images and labels as the latest run compete; their splits may differ. The first of them is
+    the default. In the order in which they were made, each of the others takes its place if it is better by more than
+    chance; of a run whose head was trained on all images (`fit --final`) it is enough that the default is not better
+    than it by more than chance, unless the default is such a run, too. Final runs are judged by the head that was
+    tested. Better by more than chance is:
+
+    1. A network that was fine-tuned from the other run itself, or from a head that is the tested one of the other: if
+       McNemar's test of fine-tuning against the head, by folds of the training images, has p < 0.05; without folds,
+       that of the epoch that was kept against epoch 0, on the validation images.
+    2. Else, if McNemar's test has p < 0.05 on the images that both runs judged without being trained on them:
+       training images by the heads of the other folds of the cross-validation, and validation images.
+    3. Where neither is known, which is so for runs of earlier versions: if the `bottleneck.runs.run.Run.score` is higher
+       by more than the half widths of both 95 % intervals, added as the root of the sum of their squares.
+
+    The held-out images never decide: they tell how good the chosen run is only as long as they do not choose it.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        At least one, oldest first.
+
+    Notes
+    -----
+    The third rule is the square-and-add method of R. G. Newcombe 1998, "Interval estimation for the difference between
+    independent proportions", Statistics in Medicine 17, 873-890.
+    """
+    same = [run for run in runs if _same_images(run, runs[-1])]
+    chosen, why = same[0], ""
+    for run in same[1:]:
+        if found := _beats(run, chosen, same):
+            chosen, why = run, f"better than {chosen.name} by more than chance ({found})"
+        elif run.is_final and not chosen.is_final and not _beats(chosen, run, same):
+            chosen, why = run, f"a final head, and {chosen.name} is not better by more than chance"
+    return Choice(chosen, why or _why_first(runs, same))
+
+
+def _why_first(runs: Sequence[Run], same: Sequence[Run]) -> str:
+    if len(runs) == 1:
+        return "the only run"
+    if len(same) == 1:
+        return "the only run on the images of the latest run"
+    first, best = same[0], max(same, key=lambda run: run.score)
+    said = f"the first of {len(same)} runs on these images, and none of the others is better by more than chance"
+    if best.score <= first.score:
+        return said
+    return f"{said} ({best.name} has {best.score:.1%} against {first.score:.1%}; --run {best.name} takes it)"
+
+
+def _same_images(a: Run, b: Run) -> bool:
+    """Whether two runs are on the same images with the same labels, in whatever splits."""
+    one, other = a.card["dataset"], b.card["dataset"]
+    if one["digest"] == other["digest"]:
+        return True
+    if "images_digest" in one and "images_digest" in other:
+        return bool(one["images_digest"] == other["images_digest"])
+    facts = ("source", "used", "labels")  # of runs of earlier versions, which know no better
+    return all(name in one and name in other and one[name] == other[name] for name in facts)
+
+
+def _beats(run: Run, default: Run, runs: Sequence[Run]) -> str | None:
+    """Return how a run is better than the default by more than chance, both among `runs`; None where it is not."""
+    card = run.card
+    before, folds = card.get("validation", {}).get("against_start"), card.get("fold_test")
+    if run.is_tuned and _began_with(run, default, runs) and before:
+        if folds and card.get("heldout_test"):  # else the head itself was kept
+            test = {"only_a": folds["only_tuned"], "only_b": folds["only_head"], "p_value": folds["p_value"]}
+            return _by_test(test, f"{folds['n']} training images, by folds")
+        return _by_test(before, f"{card['validation']['n']} validation images")
+    mine, theirs = _images(run), _images(default)
+    if mine is not None and theirs is not None:
+        right, other = mine.shared(theirs)
+        if len(right):
+            return _by_test(
+                mcnemar(right, other), f"{len(right)} images that neither was trained on when it judged them"
+            )
+    return _by_score(run, default)
+
+
+def _began_with(run: Run, default: Run, runs: Sequence[Run]) -> bool:
+    """Whether a fine-tuning began with the default's head, or of a final run with the one that was tested."""
+    name = run.card.get("from", {}).get("run")
+    if default.is_final:
+        tested = default.card["final"]["tested_sha256"]
+        return any(one.name == name and one.card.get("head_sha256") == tested for one in runs)
+    return bool(name == default.name)
+
+
+def _by_test(test: dict[str, Any], images: str) -> str | None:
+    if test["only_a"] <= test["only_b"] or test["p_value"] >= LEVEL:
+        return None
+    return f"{test['only_a']} against {test['only_b']} of {images} that only one has right, p = {test['p_value']:.2g}"
+
+
+def _by_score(run: Run, default: Run) -> str | None:
+    if run.score - default.score <= math.hypot(_half_width(run), _half_width(default)):
+        return None
+    kind = "validated" if run.is_tuned else "cross-validated"
+    return f"{kind} accuracy {run.score:.1%} against {default.score:.1%}"
+
+
+def _half_width(run: Run) -> float:
+    """Return half of the 95 % interval of a score; 0 where a card does not tell of how many images it is."""
+    card = run.card
+    count = card.get("validation", {}).get("n") if run.is_tuned else None
+    count = count or card.get("search", {}).get("searched") or card.get("n_train")
+    return resolution(int(count), min(1.0, max(0.0, run.score))) if count else 0.0
+
+
+def _images(run: Run) -> RunImages | None:
+    with suppress(RunError):  # damaged: the scores are left
+        return run.images
+    return None

@@ -1,0 +1,224 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bottleneck.engines.records import Check, Kept
+from bottleneck.utils.tree import Tree
+
+CHECK = Check("openvino 2026.4.1, cpu", "bf16", 0.99951, 0.9993, 8)
+
+
+@pytest.fixture
+def kept(tmp_path) -> Kept:
+    return Kept(tmp_path / "features" / "engines")
+
+
+@pytest.fixture
+def engines(tmp_path) -> Path:
+    """The folder of `kept`."""
+    return tmp_path / "features" / "engines"
+
+
+# Checks
+
+
+@pytest.mark.parametrize("check", [CHECK, Check("torch 2.15.0, cpu", "fp32", 1.0), Check("x", "fp16", None, None, 3)])
+def test_a_check_is_read_back_as_it_was(kept, check):
+    kept.keep_check("one", check)
+
+    assert kept.check("one") == check
+    assert kept.checks() == [check]
+
+
+@pytest.mark.parametrize(
+    ("cosine", "passed"), [(1.0, True), (0.9990, True), (0.9989999, False), (0.0, False), (-1.0, False), (None, False)]
+)
+def test_a_check_is_passed_from_0_999_on(cosine, passed):
+    assert Check("x", "bf16", cosine).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("own", "images", "suits", "lowest"),
+    [
+        (None, 0, True, 0.9995),
+        (None, 3, False, None),
+        (0.9992, 8, True, 0.9992),
+        (0.5, 8, False, 0.5),
+        (1.0, 1, True, 0.9995),
+    ],
+)
+def test_what_a_check_says_of_the_users_images(own, images, suits, lowest):
+    check = Check("x", "bf16", 0.9995, own, images)
+
+    assert (check.passed, check.suits, check.lowest) == (True, suits, lowest)
+
+
+def test_a_later_check_takes_the_place_of_an_earlier_one(kept):
+    kept.keep_check("one", Check("x", "bf16", 0.5))
+    kept.keep_check("one", CHECK)
+
+    assert kept.check("one") == CHECK
+    assert kept.checks() == [CHECK]
+
+
+def test_the_checks_of_all_engines_are_listed(kept):
+    others = [Check(f"engine {number}", "fp32", 1.0, 1.0, number) for number in range(3)]
+    for number in (2, 0, 1):
+        kept.keep_check(f"engine-{number}", others[number])
+
+    assert kept.checks() == others
+
+
+def test_of_what_was_never_checked_nothing_is_known(kept):
+    assert kept.check("one") is None
+    assert kept.checks() == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"3",
+        b"{}",
+        b"\xff\xfe",
+        b'{"engine": "x", "precision": "bf16"}',
+        b'{"engine": "x", "precision": "bf16", "cosine": "high"}',
+        b'{"engine": "x", "precision": "bf16", "cosine": 1.0, "own_cosine": "high", "own_images": 8}',
+        b'{"engine": "x", "precision": "bf16", "cosine": 1.0, "own_cosine": 1.0, "own_images": "8"}',
+        b'{"engine": "x", "precision": "bf16", "cosine": 1.0, "images": 8, "more": 1}',
+    ],
+)
+def test_a_check_that_is_damaged_is_none(kept, engines, data):
+    kept.keep_check("one", CHECK)
+    kept.keep_check("other", CHECK)
+    (engines / "one.json").write_bytes(data)
+
+    assert kept.check("one") is None
+    assert kept.checks() == [CHECK]
+
+
+def refuse(*args: object, **options: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("name", ["at", "write_json"])
+def test_a_check_that_cannot_be_written_does_no_harm(kept, monkeypatch, name):
+    monkeypatch.setattr(Tree, name, refuse)
+    kept.keep_check("one", CHECK)
+
+    assert kept.check("one") is None
+
+
+# Conversions
+
+
+@pytest.fixture
+def model():
+    openvino = pytest.importorskip("openvino")
+    given = openvino.op.Parameter(openvino.Type.f32, openvino.PartialShape([2, 3]))
+    weights = openvino.op.Constant(openvino.Type.f32, openvino.Shape([2, 3]), [1.1, 2.2, 3.3, 4.4, 5.5, 6.6])
+    return openvino.Model([openvino.opset13.add(given, weights)], [given], "tiny")
+
+
+def test_a_conversion_is_kept_and_read_back(kept, engines, model):
+    kept.keep_conversion("one", model)
+
+    path = kept.conversion("one")
+
+    import openvino
+
+    assert path
+    assert path.parent == engines / "one"
+    again = openvino.Core().read_model(path)
+    constants = [each.get_data() for each in again.get_ops() if each.get_type_name() == "Constant"]
+    assert constants[0].dtype == "float32", "weights are not rounded to fp16"
+    assert constants[0].flatten().tolist() == pytest.approx([1.1, 2.2, 3.3, 4.4, 5.5, 6.6], rel=1e-7)
+    assert not list(engines.glob(".tmp-*"))
+
+
+def test_a_conversion_that_was_never_made_is_none(kept):
+    assert kept.conversion("one") is None
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+DAMAGES = {"flipped": flip, "cut short": shorten, "lost": Path.unlink, "emptied": lambda path: path.write_bytes(b"")}
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin", "hashes.json"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_conversion_that_is_damaged_is_none_and_can_be_replaced(kept, engines, model, name, damage):
+    kept.keep_conversion("one", model)
+    damage(engines / "one" / name)
+    assert kept.conversion("one") is None
+
+    kept.keep_conversion("one", model)
+
+    assert kept.conversion("one") == engines / "one" / "model.xml"
+
+
+@pytest.mark.parametrize("hashes", [[], {}, None, "x", {"model.xml": "0" * 64}])
+def test_a_conversion_whose_hashes_are_others_is_none(kept, engines, model, hashes):
+    kept.keep_conversion("one", model)
+    (engines / "one" / "hashes.json").write_text(json.dumps(hashes))
+
+    assert kept.conversion("one") is None
+
+
+def test_a_conversion_that_was_kept_twice_is_whole(kept, engines, model):
+    kept.keep_conversion("one", model)
+    kept.keep_conversion("one", model)
+
+    assert kept.conversion("one")
+    assert sorted(path.name for path in engines.iterdir()) == ["one"]
+
+
+def test_conversions_are_no_checks(kept, model):
+    kept.keep_conversion("one", model)
+
+    assert kept.checks() == []
+
+
+def test_a_folder_that_cannot_be_made_does_no_harm(kept, model, monkeypatch):
+    monkeypatch.setattr(Tree, "at", refuse)
+    kept.keep_conversion("one", model)
+
+    assert kept.conversion("one") is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cannot be opened for writing"), OSError(28, "No space left")])
+def test_a_disk_that_is_full_does_no_harm_and_keeps_no_rest(kept, engines, model, monkeypatch, error):
+    import openvino
+
+    def fail(_: object, path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"<half")
+        raise error
+
+    monkeypatch.setattr(openvino, "save_model", fail)
+    kept.keep_conversion("one", model)
+
+    assert kept.conversion("one") is None
+    assert list(engines.iterdir()) == []
+
+
+def test_a_conversion_of_before_stays_where_a_new_one_cannot_be_written(kept, model, monkeypatch):
+    import openvino
+
+    kept.keep_conversion("one", model)
+
+    monkeypatch.setattr(openvino, "save_model", refuse)
+    kept.keep_conversion("one", model)
+
+    assert kept.conversion("one")

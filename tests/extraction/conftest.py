@@ -1,0 +1,165 @@
+"""What the tests of the pipeline share: a store, spies on reading and decoding, and one pass over a folder."""
+
+import hashlib
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.errors import ImageError
+from bottleneck.images.digest import read_file
+from bottleneck.images.splits import Shares
+from bottleneck.images.file_index import Survey, survey
+from bottleneck.extraction import loading
+from bottleneck.extraction import stages
+from bottleneck.extraction.memory import LEAST_MEMORY, Memory, Room, size_waiting
+from bottleneck.extraction.loop import run
+from bottleneck.extraction.items import Settings, Work
+from tests import tiny
+from tests.conftest import photo
+from tests.tiny import TinyEngine
+
+SOON = 10.0  # seconds after which what should happen at once has not happened
+PIXELS = 12 * 12 * 3  # bytes that an image takes before the tiny engine
+
+
+@pytest.fixture
+def store() -> Store:
+    return FeatureCache("cache").store(tiny.SPEC)
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch) -> None:
+    """Let files that were written just now be remembered."""
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Let Ctrl-C be heard, as where the tests run in the foreground: in the background of a script it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def reads(monkeypatch) -> Counter[str]:
+    """Return how often each file has been read, by name, from now on."""
+    found: Counter[str] = Counter()
+
+    def spy(path: str, *args: object) -> object:
+        found[Path(path).name] += 1
+        return read_file(path, *args)
+
+    monkeypatch.setattr(stages, "read_file", spy)
+    return found
+
+
+@pytest.fixture
+def decodes(monkeypatch) -> Counter[str]:
+    """Return how often each image has been decoded, by digest, from now on."""
+    found: Counter[str] = Counter()
+    decode = loading.decode
+
+    def spy(data: bytes, *args: object) -> object:
+        found[hashlib.sha256(data).hexdigest()] += 1
+        return decode(data, *args)
+
+    monkeypatch.setattr(loading, "decode", spy)
+    return found
+
+
+@pytest.fixture
+def limited(monkeypatch) -> Callable[..., Memory]:
+    """Return a function that makes a memory with limits of our own, which everything has from then on."""
+
+    def limit(
+        *, files: int = 1 << 20, pixels: int = 1 << 20, decoding: int = 1 << 24, small: int | None = None
+    ) -> Memory:
+        memory = Memory(LEAST_MEMORY)
+        memory.files, memory.decoding, memory.waiting_pixels = Room(files), Room(decoding), pixels
+        memory.small = files if small is None else small
+        monkeypatch.setattr("bottleneck.extraction.loop.Memory", lambda total: memory)
+        return memory
+
+    return limit
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Return an event for threads to wait at; it is set at the latest when the test has ended."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+WHERE = {"read_file": stages, "decode": loading}  # modules that call them
+ONE_FILE = size_waiting(max(len(photo(seed)) for seed in range(60)))  # bytes: room for a photo, and not for two
+
+
+def found_in(source: Path) -> Survey:
+    return survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
+
+
+def go(
+    source: Path | Survey,
+    store: Store,
+    engine: TinyEngine | None = None,
+    known: dict[bytes, ImageError] | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
+    start: Callable[[Callable[[], np.ndarray]], TinyEngine] | None = None,
+    work: Work | None = None,
+    **settings: object,
+) -> Work:
+    found = source if isinstance(source, Survey) else found_in(source)
+    engine, work = engine or TinyEngine(), work or Work()
+    run(found, store, start or (lambda sample: engine), known or {}, Settings(**settings), work, progress)
+    return work
+
+
+def many(count: int) -> dict[str, int]:
+    return {f"{number:03}.jpg": number for number in range(count)}
+
+
+def by_digest(store: Store) -> dict[bytes, bytes]:
+    digests = store.digests()
+    return {row.tobytes(): x.tobytes() for row, x in zip(digests, store.read(digests), strict=True)}
+
+
+def expected(*seeds: int) -> dict[bytes, bytes]:
+    return {tiny.digest(photo(seed)).tobytes(): tiny.features(photo(seed)).tobytes() for seed in seeds}
+
+
+def soon(true: Callable[[], object]) -> bool:
+    """Wait until something is true, and return whether it ever was."""
+    until = time.monotonic() + SOON
+    while not true() and time.monotonic() < until:
+        time.sleep(0.002)
+    return bool(true())
+
+
+def steady(count: Callable[[], int], seconds: float = 0.15) -> int:
+    """Return a number once it has not grown for some time."""
+    last, since, until = count(), time.monotonic(), time.monotonic() + SOON
+    while time.monotonic() - since < seconds and time.monotonic() < until:
+        time.sleep(0.005)
+        if (now := count()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+def in_a_thread(body: Callable[[], object]) -> threading.Thread:
+    """Run something beside the test, in a thread that keeps no process alive."""
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    return thread
+
+
+def ends(thread: threading.Thread) -> bool:
+    """Whether a thread comes to its end."""
+    thread.join(SOON)
+    return not thread.is_alive()

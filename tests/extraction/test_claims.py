@@ -1,0 +1,86 @@
+"""Who does what: each image is worked on by one thread, and not at all where nothing is left to do for it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.images.keys import as_digests
+from bottleneck.extraction import claims
+from bottleneck.extraction.claims import Claims
+from tests.cache import numbered
+from tests.extraction.conftest import ends, in_a_thread
+
+
+def digests(*numbers: int) -> list[bytes]:
+    return [row.tobytes() for row in numbered.digests(*numbers)]
+
+
+def commit(store: Store, *numbers: int) -> None:
+    """Do what another process does."""
+    FeatureCache("cache").store(store.spec).append(numbered.digests(*numbers), numbered.features(*numbers))
+
+
+def test_an_image_is_claimed_once(store):
+    found = Claims(store.index(), set())
+    (one, two) = digests(1, 2)
+
+    assert [found.take(digest) for digest in (one, two, one, one, two)] == [True, True, False, False, False]
+
+
+def test_each_image_goes_to_one_of_many_threads(store):
+    found, taken = Claims(store.index(), set()), []
+    images = digests(*range(200))
+
+    def take() -> None:
+        taken.extend(digest for digest in images if found.take(digest))
+
+    assert all(map(ends, [in_a_thread(take) for _ in range(6)]))
+    assert sorted(taken) == sorted(images)
+
+
+def test_what_has_features_or_need_not_be_tried_is_not_to_be_had(store):
+    commit(store, 1, 2)
+    found = Claims(store.index(), set(digests(3)))
+
+    assert [found.take(digest) for digest in digests(1, 2, 3, 4)] == [False, False, False, True]
+
+
+def test_it_tells_which_images_have_features(store):
+    commit(store, 1, 2)
+    found = Claims(store.index(), set(digests(3)))
+
+    assert found.settled(digests(3, 2, 4, 1)).tolist() == [False, True, False, True]
+    assert [found.has(digest) for digest in digests(3, 2, 4, 1)] == [False, True, False, True]
+
+
+def test_it_tells_nothing_of_no_images(store):
+    found = Claims(store.index(), set())
+
+    assert found.settled([]).tolist() == []
+    assert as_digests([]).shape == (0, 32)
+
+
+def test_what_others_commit_is_seen_when_it_looks(store, monkeypatch):
+    monkeypatch.setattr(claims, "_LOOK_SECONDS", 0.0)
+    found = Claims(store.index(), set())
+    commit(store, 1)
+
+    assert not found.has(*digests(1))
+    found.look()
+    assert found.has(*digests(1))
+    assert not found.take(*digests(1))
+
+
+def test_it_looks_only_now_and_then(store, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(claims, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    found = Claims(store.index(), set())
+    looks: list[float] = []
+    refresh = found.index.refresh
+    monkeypatch.setattr(found.index, "refresh", lambda: looks.append(now[0]) or refresh())
+    for _ in range(50):
+        now[0] += 0.25 * claims._LOOK_SECONDS
+        found.look()
+
+    assert looks == pytest.approx([100 + place * claims._LOOK_SECONDS for place in range(1, 13)])

@@ -1,0 +1,125 @@
+"""The memory that a process takes at its peak, on folders that are made to take as much as they can."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import photo
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the peak")
+
+BUDGET = 64_000_000
+BESIDE = 24_000_000  # bytes: threads, what allocators keep, and pixels in the hands of threads
+CODE = """
+import re, sys, warnings
+from collections import Counter
+from pathlib import Path
+
+from bottleneck.cache.store import FeatureCache
+from bottleneck.images.splits import Shares
+from bottleneck.images.file_index import survey
+from bottleneck.extraction.loop import run
+from bottleneck.extraction.items import Settings, Work
+from tests import tiny
+
+def peak(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+
+def extract(folder):
+    found = survey(folder, labels=False, shares=Shares(), cache="cache", exclude=())
+    work, engine = Work(), tiny.TinyEngine()
+    store = FeatureCache("cache").store(tiny.SPEC)
+    run(found, store, lambda sample: engine, {}, Settings(memory=int(sys.argv[1]), threads=4), work, None)
+    codes = Counter(error.code for error in work.undecodable.values())
+    return len(work.computed), *(f"{code} {number}" for code, number in sorted(codes.items()))
+
+warnings.simplefilter("ignore")
+extract("before")
+before = peak("VmRSS")
+done = extract("images")
+print(peak("VmHWM") - before, *done, sep=";")
+"""
+
+
+def sparse(start: bytes, size: int) -> Callable[[Path], None]:
+    """Return what writes a file of a size, with a start and zeros behind."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(start)
+        os.truncate(path, size)
+
+    return write
+
+
+def pixels(width: int, height: int, kind: str = "PNG") -> Callable[[Path], None]:
+    """Return what writes an image of one colour, which differs from file to file."""
+
+    def write(path: Path) -> None:
+        colour = tuple(np.random.default_rng(len(path.name) + int(path.stem)).integers(0, 256, 3).tolist())
+        Image.new("RGB", (width, height), colour).save(path, kind)
+
+    return write
+
+
+def mb(count: float) -> int:
+    return int(count * 1e6)
+
+
+NO_IMAGE, BROKEN = b"MZ\x90\0 no image at all ", b"II*\x001"
+FOLDERS = {
+    "huge files that are no images": [(5, lambda n: sparse(NO_IMAGE + bytes([n]), mb(150)))],
+    "huge files whose headers are broken": [(5, lambda n: sparse(BROKEN + bytes([n]), mb(150)))],
+    "one huge image": [(1, lambda n: sparse(photo(0), mb(300)))],
+    "many large images": [(16, lambda n: sparse(photo(n), mb(12)))],
+    "many small images": [(100, lambda n: sparse(photo(n), mb(1.5)))],
+    "many images of many pixels": [(12, lambda n: pixels(2000, 1500))],
+    "images of too many pixels for the budget": [(2, lambda n: pixels(6000, 4000))],
+    "all of them in turn": [
+        (2, lambda n: sparse(BROKEN + bytes([n]), mb(150))),
+        (2, lambda n: sparse(photo(n), mb(18))),
+        (8, lambda n: sparse(photo(10 + n), mb(1.9))),
+        (4, lambda n: pixels(2000, 1500)),
+        (1, lambda n: sparse(photo(20), mb(150))),
+        (1, lambda n: pixels(6000, 4000)),
+    ],
+}
+EXPECTED = {
+    "huge files that are no images": ["0", "not-an-image 5"],
+    "huge files whose headers are broken": ["0", "truncated 5"],
+    "one huge image": ["0", "no-memory 1"],
+    "many large images": ["16"],
+    "many small images": ["100"],
+    "many images of many pixels": ["12"],
+    "images of too many pixels for the budget": ["0", "no-memory 2"],
+    "all of them in turn": ["14", "no-memory 2", "truncated 2"],
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_no_folder_takes_more_than_the_budget(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "1.jpg").write_bytes(photo(99))
+    number = 0
+    for count, make in FOLDERS[name]:
+        for place in range(count):
+            make(place)(tmp_path / "images" / f"{number}.png")
+            number += 1
+    found = subprocess.run(
+        [sys.executable, "-c", CODE, str(BUDGET)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak, *done = found.stdout.strip().split(";")
+
+    assert done == EXPECTED[name]
+    assert int(peak) < BUDGET + BESIDE

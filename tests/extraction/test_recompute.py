@@ -1,0 +1,222 @@
+"""A cache from elsewhere whose rows are whole, and are not the features of its images."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bottleneck.extraction.recompute as module
+from bottleneck.backbones.request import Request
+from bottleneck.cache.merge import Held, Inspection, Merge, merge
+from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.extraction.extract import extract
+from bottleneck.extraction.memory import LEAST_MEMORY
+from bottleneck.extraction.recompute import Recomputing
+from tests.conftest import photo, write
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
+
+FILES = {f"{name}/{number}.jpg": 10 * place + number for place, name in enumerate("ab") for number in range(4)}
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+@pytest.fixture
+def images(folder) -> Path:
+    return folder(FILES, "elsewhere/images")
+
+
+@pytest.fixture
+def theirs(images: Path) -> Store:
+    options = {"model": "resnet18", "weights": "none", "crop": 32, "resize": 32}
+    return extract(images, **options, engine="torch", precision="fp32", cache="elsewhere/cache").store
+
+
+@pytest.fixture(autouse=True)
+def no_parents(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(exist_ok=True)
+
+
+def lie(store: Store, change: Change) -> None:
+    """Let a cache hold changed features, as whole as the right ones."""
+    digests = store.digests()
+    features = change(store.read(digests).copy())
+    for path in store.shards():
+        store.drop(path.stem)
+    store.append(digests, features)
+
+
+def merged(count: int = 3, source: str = "elsewhere/cache") -> Merge:
+    cache = FeatureCache("ours")
+    return merge(cache, source, inspect=Recomputing(cache, source, count))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cache_that_tells_the_truth_is_taken_over(images, precision):
+    options = {"model": "resnet18", "weights": "none", "crop": 32, "resize": 32}
+    extract(images, **options, engine="torch", precision=precision, cache="elsewhere/cache")
+    done = merged()
+    assert (done.added, done.recomputed, done.problems, done.notes) == (8, 3, [], [])
+
+
+def permuted(features: np.ndarray) -> np.ndarray:
+    return np.roll(features, 1, axis=0)
+
+
+def noise(features: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=features.shape).astype(features.dtype)
+
+
+def longer(features: np.ndarray) -> np.ndarray:
+    return features * 1.2
+
+
+def zeros(features: np.ndarray) -> np.ndarray:
+    return np.zeros_like(features)
+
+
+def narrow(features: np.ndarray) -> np.ndarray:
+    return features[:, :7]
+
+
+def a_little_off(features: np.ndarray) -> np.ndarray:
+    return features + 0.2 * features.std() * noise(features)
+
+
+@pytest.mark.parametrize("change", [noise, longer, zeros, narrow, a_little_off])
+def test_a_cache_that_lies_of_each_image_is_refused_and_nothing_of_the_spec_is_taken(theirs, change):
+    lie(theirs, change)
+    done = merged(1)
+    assert done.added == 0
+    (problem,) = done.problems
+    assert "1 of 1 image that were computed again" in problem
+    assert "nothing of this spec is taken" in problem
+    assert FeatureCache("ours").stores() == []
+    assert not FeatureCache("ours").store(theirs.spec).folder.exists()
+
+
+def test_features_of_other_images_are_refused(theirs):
+    lie(theirs, permuted)
+    done = merged(8)
+    assert done.added == 0
+    assert done.recomputed == 8
+    assert done.problems
+
+
+def test_all_images_are_drawn_where_so_many_are_wanted_and_one_lie_is_found(theirs):
+    def one(features: np.ndarray) -> np.ndarray:
+        features[5] = -features[5]
+        return features
+
+    lie(theirs, one)
+    done = merged(8)
+    assert "1 of 8 images" in done.problems[0]
+
+
+def test_which_are_drawn_is_different_each_time(theirs, monkeypatch):
+    drawn = []
+    pixels = module._pixels
+    monkeypatch.setattr(module, "_pixels", lambda paths, *rest: drawn.append(paths[0]) or pixels(paths, *rest))
+    for number in range(12):
+        merged(1)
+        shutil.rmtree("ours")
+        assert len(drawn) == number + 1
+    assert len(set(drawn)) > 1
+
+
+def test_our_own_images_are_at_hand_wherever_theirs_are(theirs, tmp_path):
+    shutil.copytree(tmp_path / "elsewhere" / "images", tmp_path / "here")
+    shutil.rmtree(tmp_path / "elsewhere" / "images")
+    extract("here", model="resnet18", weights="none", seed=1, crop=32, resize=32, engine="torch", cache="ours")
+    lie(theirs, noise)
+    done = merged()
+    assert done.recomputed == 3
+    assert done.added == 0
+    assert len(FeatureCache("ours").stores()) == 1
+
+
+def test_where_no_image_is_at_hand_a_line_says_so(theirs, tmp_path):
+    shutil.rmtree(tmp_path / "elsewhere" / "images")
+    done = merged()
+    assert (done.added, done.recomputed, done.problems) == (8, 0, [])
+    assert "no image of it is at hand" in done.notes[0]
+
+
+def test_files_that_have_changed_are_not_taken_for_the_images(theirs, tmp_path):
+    for number, path in enumerate(sorted((tmp_path / "elsewhere" / "images").rglob("*.jpg"))):
+        write(path, photo(1000 + number))
+    assert "no image of it is at hand" in merged().notes[0]
+
+
+def test_a_file_that_a_stranger_names_elsewhere_is_not_opened(theirs, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere" / "images").rename(tmp_path / "private")
+    (tmp_path / "elsewhere" / "images").symlink_to(tmp_path / "private")
+    opened = []
+    monkeypatch.setattr(module.Loader, "load", lambda loader, path, wanted: opened.append(path))
+    assert "no image of it is at hand" in merged().notes[0]
+    assert opened == []
+
+
+def test_an_image_that_takes_more_memory_than_there_is_is_passed_over(tmp_path, monkeypatch, spec):
+    path = write(tmp_path / "a.jpg", photo(1))
+    os.truncate(path, 40 << 20)
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    assert module._pixels([str(path)], digest, spec) is not None
+    monkeypatch.setattr(module, "usual_memory", lambda: LEAST_MEMORY)
+    assert module._pixels([str(path)], digest, spec) is None
+
+
+def test_where_the_weights_are_not_here_a_line_says_so_and_nothing_is_downloaded(theirs, monkeypatch):
+    theirs.remember_request(Request(model="resnet18", weights="IMAGENET1K_V1").to_json())
+    monkeypatch.setattr("bottleneck.backbones.catalogue.torch_checkpoints", lambda: Path("nowhere"))
+    done = merged()
+    assert done.added == 8
+    assert "weights of its backbone are not on this machine" in done.notes[0]
+
+
+def test_where_the_recorded_request_leads_to_another_network_a_line_says_so(theirs, monkeypatch):
+    theirs.remember_request(replace(theirs.asked(), seed=5).to_json())
+    monkeypatch.setattr("bottleneck.backbones.catalogue.torch_checkpoints", lambda: Path("nowhere"))
+    assert "leads to another" in merged().notes[0]
+
+
+def test_what_is_known_here_need_not_be_computed_again(theirs):
+    merged()
+    done = merged()
+    assert (done.added, done.known, done.recomputed, done.notes) == (0, 8, 0, [])
+
+
+def test_one_spec_that_lies_leaves_another_alone(theirs, images):
+    lie(theirs, noise)
+    extract(images, model="resnet18", weights="none", crop=48, resize=48, engine="torch", cache="elsewhere/cache")
+    done = merged(2)
+    assert (done.added, done.recomputed, len(done.problems)) == (8, 4, 1)
+    (store,) = FeatureCache("ours").stores()
+    assert store.folder.name != theirs.folder.name
+
+
+def test_what_comes_into_the_other_cache_meanwhile_is_inspected_too(theirs):
+    features, seen = theirs.read(theirs.digests()), []
+
+    def inspect(store: Store, held: Sequence[Held]) -> Inspection:
+        seen.append([len(one.digests) for one in held])
+        if len(seen) == 1:
+            theirs.append(np.full((1, 32), 7, np.uint8), features[:1])
+        return Inspection(images=1, problem="a lie" if len(seen) == 2 else None)
+
+    done = merge(FeatureCache("ours"), "elsewhere/cache", inspect=inspect)
+    assert seen == [[8], [1]]
+    assert (done.added, done.recomputed, done.problems) == (8, 2, ["a lie"])
+
+
+def test_a_fifo_in_the_place_of_an_image_is_passed_over(theirs, tmp_path):
+    if os.name == "nt":
+        pytest.skip("FIFOs of POSIX")
+    for path in (tmp_path / "elsewhere" / "images").rglob("*.jpg"):
+        path.unlink()
+        os.mkfifo(path)
+    assert "no image of it is at hand" in merged().notes[0]

@@ -1,0 +1,138 @@
+"""Several devices: a process for each, all writing into one cache."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import bottleneck.extraction.workers
+from bottleneck.backbones.request import Request
+from bottleneck.extraction.workers import Crew, devices_of, own
+from bottleneck.engines import torch_engine
+from bottleneck.engines.options import Wish
+from bottleneck.errors import ModelError
+from bottleneck.extraction.extract import extract
+from bottleneck.images.splits import Shares
+from bottleneck.images.file_index import survey
+from bottleneck.extraction.items import Settings
+
+REQUEST = Request(model="mobilenet_v3_small", weights="none")
+OPTIONS = {"model": "mobilenet_v3_small", "weights": "none", "labels": False, "engine": "torch", "precision": "fp32"}
+
+
+def many(count: int) -> dict[str, int]:
+    return {f"{number:03}.jpg": number for number in range(count)}
+
+
+def crew_of(source: Path, device: str | None) -> Crew:
+    found = survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
+    return Crew(Wish(device=device), REQUEST, Path("cache"), found, Settings(memory=900_000_000))
+
+
+@pytest.mark.parametrize(
+    ("device", "names"), [("cpu", ("cpu",)), ("cuda:0,cuda:1", ("cuda:0", "cuda:1")), (" cpu , cpu ", ("cpu", "cpu"))]
+)
+def test_devices_are_named_with_commas_between(device, names):
+    assert devices_of(Wish(device=device)) == names
+
+
+@pytest.mark.parametrize("device", ["cpu,", ",", "cuda:0,,cuda:1"])
+def test_a_device_without_a_name_is_refused(device):
+    with pytest.raises(ModelError, match="commas between"):
+        devices_of(Wish(device=device))
+
+
+@pytest.mark.parametrize(
+    ("possible", "visible", "names"),
+    [
+        (False, ("cuda:0", "cuda:1"), (None,)),
+        (True, (), (None,)),
+        (True, ("cuda:0",), (None,)),
+        (True, ("cuda:0", "cuda:1"), ("cuda:0", "cuda:1")),
+    ],
+)
+def test_by_default_all_cuda_devices_are_used(monkeypatch, possible, visible, names):
+    monkeypatch.setattr(bottleneck.extraction.workers, "gpu_possible", lambda: possible)
+    monkeypatch.setattr(torch_engine, "cuda_devices", lambda: visible)
+
+    assert devices_of(Wish()) == names
+    assert devices_of(Wish(engine="openvino")) == (None,)
+
+
+def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
+    jobs = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, *_: object, **__: object) -> None:
+            self.stdin = self
+
+        def write(self, text: str) -> None:
+            jobs.append(json.loads(text))
+
+        def close(self) -> None: ...
+
+        def flush(self) -> None:
+            with open(jobs[-1]["images"], newline="", encoding="utf-8") as file:
+                jobs[-1]["paths"] = [row["path"] for row in csv.DictReader(file)]
+
+        def wait(self, timeout: float = 0.0) -> int:
+            return 0
+
+        def send_signal(self, number: int) -> None: ...
+
+        def kill(self) -> None: ...
+
+    monkeypatch.setattr(bottleneck.extraction.workers.subprocess, "Popen", Process)
+    images = folder(many(3))
+    crew = crew_of(images, "cuda:0,cuda:1,cuda:2")
+    crew.start("bf16")
+    crew.start("bf16")  # once is enough
+    crew.finish()
+    crew.stop()
+
+    assert (crew.others, own(Wish(device="cuda:0,cuda:1")).device, crew.settings.share) == (True, "cuda:0", (0, 3))
+    assert [(job["wish"]["device"], job["settings"]["share"]) for job in jobs] == [
+        ("cuda:1", [1, 3]),
+        ("cuda:2", [2, 3]),
+    ]
+    assert 3 * crew.settings.memory == 3 * jobs[0]["settings"]["memory"] == 900_000_000
+    assert [job["request"]["precision"] for job in jobs] == ["bf16", "bf16"]
+    assert jobs[0]["paths"] == sorted(str(path) for path in images.iterdir())
+
+
+def test_one_device_needs_no_other_process(folder, monkeypatch):
+    monkeypatch.setattr(bottleneck.extraction.workers.subprocess, "Popen", None)
+    crew = crew_of(folder(many(1)), "cpu")
+    crew.start("fp32")
+
+    assert not crew.others
+    assert crew.finish() == ()
+    crew.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:mobilenet_v3_small has random weights")
+def test_processes_divide_the_images_and_leave_the_features_of_one(folder):
+    images = folder({**many(40), "copy.jpg": 3, "page.jpg": b"<html>"})
+    alone = extract(images, cache="alone", **OPTIONS)
+    done = extract(images, cache="together", device="cpu,cpu", **OPTIONS)
+
+    counts = [(found.images, found.computed, found.reused, found.copies) for found in (alone, done)]
+    assert counts == [(42, 40, 0, 1), (42, 40, 0, 1)]
+    assert [failure.code for failure in done.failures] == ["not-an-image"]
+    assert done.remarks == ()
+    digests = alone.usable.digests
+    assert (done.store.read(digests) == alone.store.read(digests)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:mobilenet_v3_small has random weights")
+def test_the_images_of_a_process_that_fails_are_left_to_this_one(folder):
+    done = extract(folder(many(40)), device="cpu,nonsense", **OPTIONS)
+
+    assert (done.computed, done.failures) == (40, ())
+    (remark,) = done.remarks
+    assert "the process on nonsense ended early (expected a device that torch has here" in remark

@@ -1,0 +1,223 @@
+"""Several processes, started by torchrun, train as one does.
+
+Tolerance, in fp32: each tensor of the weights within 1e-5 of its norm, each loss within 1e-5. Sums are added up in
+another order, and convolutions of fewer images take other paths. Measured with two gloo processes on a CPU: 5e-8 (SGD)
+and 1.5e-7 (AdamW) of the norm, 2e-7 of a loss.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bottleneck.errors import BottleneckWarning, OtherFailed, TuningError
+from bottleneck.finetuning import finetune as module
+from bottleneck.finetuning import distributed as processes
+from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning.distributed import Alone, Together
+from bottleneck.finetuning.history import Epoch
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.runs.run import list_runs, load_run
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
+
+WITHIN = 1e-5
+SHORT = Recipe(unfreeze=("layer4",), epochs=2, batch_size=7, views=2, precision="fp32", lr=1e-4)
+
+DRIVER = """
+import json, os, sys, warnings
+from bottleneck.errors import Diverged
+from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning.recipe import Recipe
+
+warnings.simplefilter("ignore")
+left = []
+for recipe, options in json.loads(sys.argv[1]):
+    try:
+        left.append(str(finetune(recipe=Recipe(**recipe), **options).path))
+    except Diverged as error:
+        left.append(str(error.run.path))
+if os.environ["RANK"] == "0":
+    print(json.dumps(left))
+"""
+
+FAILING = """
+import os
+from bottleneck.cli.main import main
+from bottleneck.errors import TuningError
+from bottleneck.finetuning import loop
+
+set_rate, calls = loop.set_rate, []
+
+def fail(*arguments):
+    calls.append(1)
+    if os.environ["RANK"] == "1" and len(calls) == 3:
+        raise TuningError("expected to read an image that this process alone has lost")
+    set_rate(*arguments)
+
+loop.set_rate = fail
+main()
+"""
+
+
+def torchrun(*arguments):
+    """Run a script in two processes on the CPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+
+
+def assert_same(run, other):
+    assert run.card["best_epoch"] == other.card["best_epoch"]
+    for epoch, its in zip(run.card["curves"], other.card["curves"], strict=True):
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
+            if (value := epoch[name]) is None:
+                assert its[name] is None
+            else:
+                assert its[name] == pytest.approx(value, rel=WITHIN), (epoch["number"], name)
+    weights, others = load_file(run.path / "model.safetensors"), load_file(other.path / "model.safetensors")
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        assert (others[name] - value).norm() <= WITHIN * value.norm(), name
+
+
+@pytest.mark.slow
+def test_two_processes_come_to_the_weights_of_one(home):
+    """36 images: the last batch of 7 has one, of which the second process has nothing; so has that of 5."""
+    cases = [
+        ({"clip": 1.0, "patience": 1}, {"begin": "weights", "memory": 1}),  # read from the cache in each epoch
+        (
+            {"optimizer": "adamw", "views": 0, "batch_size": 5, "epochs": 1, "ema": 0.5, "class_weight": "balanced"},
+            {"begin": "weights"},
+        ),
+        ({"lr": 1e29, "epochs": 1, "views": 1}, {}),
+    ]
+    script = home / "driver.py"
+    script.write_text(DRIVER)
+    said = [({**SHORT.to_json(), **changes}, options) for changes, options in cases]
+    done = torchrun(str(script), json.dumps(said))
+    assert done.returncode == 0, done.stderr
+    together = [load_run(path) for path in json.loads(done.stdout)]
+    assert len(list_runs("runs")) == 1 + len(cases)  # that of the head, and one for each
+    assert together[-1].card["diverged"]
+    for (changes, options), run in zip(cases[:-1], together, strict=False):
+        alone = finetune(recipe=replace(SHORT, **changes), **options)
+        assert alone.card["best_epoch"] > 0
+        assert_same(alone, run)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_was_killed_and_speak_once(home):
+    class Killed(BaseException):
+        pass
+
+    def kill(event):
+        if isinstance(event, Epoch) and event.number == 1:
+            raise Killed
+
+    whole = finetune(recipe=SHORT, begin="weights")
+    with pytest.raises(Killed):
+        finetune(recipe=SHORT, begin="weights", watch=kill)
+    done = torchrun("-m", "bottleneck", "finetune", "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert_same(whole, load_run(json.loads(done.stdout)["run"]))
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(set(lines))
+    for start in ("warning: resnet18 has random weights", "goes on after epoch 1", "    2 ", "accuracy "):
+        assert sum(line.startswith(start) for line in lines) == 1, done.stderr
+    for odd in ("Initializing", "destroy", "Warning", "Traceback"):
+        assert odd not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_all_and_is_said_once(home):
+    script = home / "failing.py"
+    script.write_text(FAILING)
+    options = ["--unfreeze", "layer4", "--views", "1", "--batch-size", "6", "--lr", "1e-5", "--precision", "fp32"]
+    done = torchrun(str(script), "finetune", *options, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["message"].startswith("expected to read an image that this process alone")
+    assert done.stderr.count("error: expected to read an image") == 1
+    assert done.stderr.count("error: ") == 1
+
+
+# --- what needs no second process -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_torchrun(monkeypatch):
+    """Return a store as processes share one, in an environment as torchrun makes it."""
+    for name, value in {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(processes, "rendezvous", lambda _: iter([(store, 1, 2)]))
+    return store
+
+
+def test_without_lightning_fabric_the_extra_is_named(of_torchrun, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    with pytest.raises(TuningError, match=r"pip install 'bottleneck-vision\[distributed\]'"):
+        finetune(recipe=SHORT)
+
+
+def test_what_another_process_has_said_is_not_said_again(of_torchrun, monkeypatch):
+    monkeypatch.setattr(processes, "_fabric", lambda *_: None)
+    monkeypatch.setattr(Together, "_joined", iter([0, 0]))
+    heard = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: heard.append(str(message)))
+
+    def speak():
+        with Together("cpu").one_voice():
+            warnings.simplefilter("always", BottleneckWarning)
+            warnings.warn("mind", BottleneckWarning, stacklevel=1)
+            raise TuningError("broken")
+
+    for expected in (TuningError, OtherFailed):
+        with pytest.raises(expected, match="broken"):
+            speak()
+    assert heard == ["mind"]
+
+
+def test_a_world_that_torchrun_has_not_made_is_told(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(TuningError, match=r"WORLD_SIZE=2 and no RANK.*start them with torchrun"):
+        finetune(recipe=SHORT)
+
+
+@pytest.mark.parametrize(
+    ("device", "counts", "message"),
+    [("mps", (2, 2), "cpu, cuda"), ("cuda", (64, 64), "a GPU for each of 64"), ("cpu", (2, 3), "on each machine")],
+)
+def test_devices_that_cannot_be_joined_are_refused(device, counts, message):
+    with pytest.raises(TuningError, match=message):
+        processes._fabric(device, *counts)
+
+
+def test_statistics_of_batch_norms_are_refused(home, monkeypatch):
+    class Two(Alone):
+        count = 2
+        refuse_statistics = Together.refuse_statistics
+
+    monkeypatch.setattr(module, "processes", lambda _: Two())
+    with pytest.raises(TuningError, match="leave out --train-bn"):
+        finetune(recipe=replace(SHORT, train_bn=True))
+
+
+def test_gradients_are_added_up_and_what_nobody_uses_has_none(of_torchrun, monkeypatch):
+    monkeypatch.setattr(processes, "_fabric", lambda *_: None)
+    monkeypatch.setattr(Together, "device", torch.device("cpu"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value.mul_(2))  # the other has the same
+    used, unused = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)), torch.nn.Parameter(torch.ones(2))
+    Together("cpu").backward((used**2).sum(), [used, unused])
+    assert np.allclose(used.grad, 4 * used.detach())
+    assert unused.grad is None

@@ -1,0 +1,167 @@
+"""Fine-tuning and its head by folds, on a small network."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bottleneck.backbones.tuned import Tuned, keep_tuned
+from bottleneck.cache.store import FeatureCache
+from bottleneck.errors import BottleneckWarning, RunError, TuningError
+from bottleneck.finetuning import folds as by_folds
+from bottleneck.finetuning.folds import Fold
+from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning.outline import Outline
+from bottleneck.finetuning.history import Epoch
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.refitting import refit
+from bottleneck.heads.folds import divide
+from bottleneck.images.scan import scan
+from bottleneck.fitting.partition import once
+from tests.finetuning.conftest import CLASSES, Killed, Seen, fitted, make_images
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
+
+RECIPE = Recipe(unfreeze=("layer4",), epochs=1, batch_size=8, views=1, precision="fp32", lr=0.01, augment="none")
+
+
+def test_each_training_image_is_tested_once_and_the_card_counts_them(run):
+    seen = Seen()
+    done = finetune(recipe=RECIPE, folds=3, watch=seen)
+
+    folds, found = seen.only(Fold), done.card["fold_test"]
+    assert [(fold.number, fold.folds, len(fold.tuned)) for fold in folds] == [(1, 3, 12), (2, 3, 12), (3, 3, 12)]
+    tuned, head = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("tuned", "head"))
+    assert (found["folds"], found["n"]) == (3, 36)
+    assert (found["tuned_accuracy"], found["head_accuracy"]) == (tuned.mean(), head.mean())
+    assert (found["only_tuned"], found["only_head"]) == ((tuned & ~head).sum(), (head & ~tuned).sum())
+    assert len(done.card["curves"]) == 2
+    assert seen.events[-3:] == folds
+
+
+def divided(images, count):
+    """Return the images that each fold tests, and those that it trains on."""
+    dataset = scan(images)
+    train = once(dataset.subset(row for row, split in enumerate(dataset.splits) if split == "train"))
+    folds = divide(np.array([CLASSES.index(label) for label in train.labels]), train.groups, count, seed=0)
+    columns = [np.flatnonzero(trained) for trained in folds.trained.T]
+    return [(train.subset(np.setdiff1d(range(len(train)), rows).tolist()), train.subset(rows)) for rows in columns]
+
+
+def test_the_head_of_a_fold_is_one_that_has_not_seen_its_images(run, original):
+    seen, store = Seen(), FeatureCache("cache").stores()[0]
+    finetune(recipe=RECIPE, folds=3, watch=seen)
+    for event, (tested, others) in zip(seen.only(Fold), divided(original / "images", 3), strict=True):
+        predicted = refit(run, others, store).probabilities(store.read(tested.digests)).argmax(axis=1)
+        right = [CLASSES[code] == label for code, label in zip(predicted, tested.labels, strict=True)]
+        assert event.head.tolist() == right
+
+
+def test_each_fold_trains_a_fresh_network_and_tests_its_best_epoch(home, original, monkeypatch):
+    jobs = []
+
+    def only_blue(job, optimizer, progress, **_):
+        """Stand for a training whose first epoch is the best, of a network that says blue of all images."""
+        jobs.append(({name: value.clone() for name, value in job.moving.items()}, job.train.codes))
+        progress.best, progress.best_tensors = 1, {name: 0 * value for name, value in job.moving.items()}
+        progress.best_tensors["fc.bias"] = torch.tensor([1.0, 0.0, 0.0])
+        return True
+
+    seen = Seen()
+    with monkeypatch.context() as patch:
+        patch.setattr(by_folds, "train", only_blue)
+        finetune(recipe=RECIPE, folds=3, watch=seen)
+
+    for event, (tested, _) in zip(seen.only(Fold), divided(original / "images", 3), strict=True):
+        assert event.tuned.tolist() == [label == "blue" for label in tested.labels]
+    assert [np.bincount(codes).tolist() for _, codes in jobs] == [[8, 8, 8]] * 3
+    first, *others = [moving for moving, _ in jobs]
+    for other in others:
+        assert torch.equal(first["layer4.0.conv1.weight"], other["layer4.0.conv1.weight"])
+        assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+def test_a_fold_whose_training_diverges_is_told_and_none_are_compared(home, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(by_folds, "train", lambda *_, **__: False)
+        with pytest.warns(BottleneckWarning, match="training diverged in fold 1") as warned:
+            done = finetune(recipe=RECIPE, folds=3)
+
+    assert done.card["fold_test"] is None
+    assert any("try a smaller learning rate" in str(one.message) for one in warned)
+
+
+def test_folds_leave_the_fine_tuning_as_it_is_and_share_its_activations(home):
+    seen = Seen()
+    alone = finetune(recipe=replace(RECIPE, augment="light"), watch=seen)
+    folded = finetune(recipe=replace(RECIPE, augment="light"), folds=2, watch=seen)
+    again = finetune(recipe=replace(RECIPE, augment="light"), folds=3, watch=seen)
+
+    assert folded.metrics == alone.metrics == again.metrics
+    assert folded.card["heldout_test"] == alone.card["heldout_test"]
+    assert alone.card["fold_test"] is None
+    first, second, third = seen.only(Outline)
+    assert first.missing == first.bytes
+    assert second.missing * (36 + 18) == first.bytes * 36  # training images as they are, to be tested
+    assert third.missing == 0
+
+
+def test_a_fold_that_was_done_before_a_kill_is_not_done_again(home):
+    def kill(event):
+        if isinstance(event, Fold) and event.number == 2:
+            raise Killed
+
+    whole = finetune(recipe=RECIPE, folds=3)
+    with pytest.raises(Killed):
+        finetune(recipe=RECIPE, folds=3, watch=kill)
+    seen = Seen()
+    resumed = finetune(resume="last", watch=seen)
+
+    assert [fold.number for fold in seen.only(Fold)] == [3]
+    assert seen.only(Epoch) == []
+    assert resumed.card["fold_test"] == whole.card["fold_test"]
+    assert resumed.metrics == whole.metrics
+    assert not (resumed.path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"version": 2, "folds": []}', '{"version": 1, "folds": [{"tuned": [true], "head": [true]}]}'],
+)
+def test_folds_that_are_not_those_of_the_run_are_refused(home, text):
+    def kill(event):
+        if isinstance(event, Fold):
+            raise Killed
+
+    with pytest.raises(Killed):
+        finetune(recipe=RECIPE, folds=2, watch=kill)
+    (file,) = (home / "runs").glob("*/checkpoint/folds.json")
+    file.write_text(text)
+    with pytest.raises(RunError, match=r"expected folds that were tested in .*folds\.json"):
+        finetune(resume="last")
+
+
+def test_what_cannot_be_divided_is_told_before_any_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fitted(tmp_path, make_images(tmp_path / "images", {"train": 2, "val": 2, "test": 2}))
+    seen = Seen()
+    with pytest.raises(TuningError, match="fitted without the images of a fold"):
+        finetune(recipe=RECIPE, folds=2, watch=seen)
+    assert seen.only(Epoch) == []
+
+
+def test_a_backbone_that_was_fine_tuned_may_have_seen_all_folds_and_is_refused(home):
+    seen = Seen()
+    store = FeatureCache("cache").stores()[0]
+    keep_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
+    with pytest.raises(TuningError, match="expected a backbone that has not seen the training images"):
+        finetune(recipe=RECIPE, folds=2, watch=seen)
+    assert seen.only(Epoch) == []
+
+
+def test_folds_need_a_head_and_are_two_or_more(home):
+    with pytest.raises(TuningError, match="expected a head for folds"):
+        finetune(recipe=RECIPE, begin="weights", folds=2)
+    with pytest.raises(TuningError, match="folds"):
+        finetune(recipe=RECIPE, folds=1)

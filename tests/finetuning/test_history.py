@@ -1,0 +1,56 @@
+import math
+
+import pytest
+import torch
+
+from bottleneck.finetuning.history import Epoch, Progress
+
+
+def epoch(number=1, accuracy=0.5, loss=1.0, **changes):
+    values = {"train_loss": 1.0, "train_accuracy": 0.5, "lr": 0.1, "seconds": 1.0, **changes}
+    return Epoch(number=number, val_loss=loss, val_accuracy=accuracy, **values)
+
+
+def test_accuracy_comes_first_then_the_loss_and_a_tie_is_not_better():
+    assert epoch(accuracy=0.6, loss=9).better_than(epoch(accuracy=0.5, loss=1))
+    assert not epoch(accuracy=0.5, loss=0.1).better_than(epoch(accuracy=0.6, loss=9))
+    assert epoch(loss=0.9).better_than(epoch(loss=1.0))
+    assert not epoch(loss=1.0).better_than(epoch(loss=1.0))
+
+
+def test_nan_is_never_better():
+    assert not epoch(loss=math.nan).better_than(epoch(loss=1.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "finite"),
+    [({}, True), ({"train_loss": None}, True), ({"train_loss": math.inf}, False), ({"loss": math.nan}, False)],
+)
+def test_finite(changes, finite):
+    assert epoch(**changes).finite == finite
+
+
+def test_the_first_of_equals_is_kept_and_its_tensors_are_copies():
+    progress, tensors = Progress(), {"w": torch.zeros(2)}
+    assert progress.last == -1
+    for number, accuracy in enumerate((0.5, 0.7, 0.7, 0.6)):
+        progress.take(epoch(number, accuracy), tensors)
+        tensors["w"] += 1
+    assert (progress.best, progress.last) == (1, 3)
+    assert progress.best_tensors["w"].tolist() == [1, 1]
+
+
+def test_the_hand_back_is_kept_where_nothing_is_better():
+    progress = Progress()
+    for number in range(3):
+        progress.take(epoch(number), {"w": torch.full((1,), float(number))})
+    assert progress.best == 0
+    assert progress.best_tensors["w"].item() == 0
+
+
+def test_json_has_all_but_the_tensors():
+    progress = Progress()
+    progress.take(epoch(0, train_loss=None), {"w": torch.zeros(1)})
+    found = progress.to_json()
+    assert set(found) == {"epochs", "best"}
+    assert Epoch(**found["epochs"][0]) == progress.epochs[0]

@@ -1,0 +1,308 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from bottleneck.finetuning import train as loop
+from bottleneck.finetuning.boundary import Tail
+from bottleneck.finetuning.train import Job, Part, precision_of, predicted, train, validate
+from bottleneck.finetuning.optim import learning_rate, optimizer
+from bottleneck.finetuning.distributed import Alone
+from bottleneck.finetuning.history import Progress
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.freeze import plan
+from tests.finetuning.small import known, small
+
+COUNT, VAL = 22, 9
+RECIPE = Recipe(
+    unfreeze=("last",), epochs=2, batch_size=4, lr=0.1, weight_decay=0.05, class_weight="balanced",
+    label_smoothing=0.1, clip=0.5, schedule="cosine", warmup=0.5, precision="fp32", seed=3,
+)  # fmt: skip
+
+
+class Numbers:
+    """A feed of random pixels."""
+
+    def __init__(self, count, seed):
+        self.values = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        self.orders = []
+
+    def batches(self, epoch, size, random, share):
+        order = np.arange(len(self.values)) if random is None else random.permutation(len(self.values))
+        self.orders.append((epoch, order.tolist()))
+        for start in range(0, len(order), size):
+            rows = order[start : start + size][share]
+            yield rows, self.values[torch.from_numpy(rows)]
+
+
+def job(recipe=RECIPE, network=None, val_codes=None, count=COUNT):
+    network = network or small()
+    found = plan(network, recipe, network.trace())
+    found.apply(network)
+    random = np.random.default_rng(0)
+    codes = random.choice(3, count, p=[0.6, 0.3, 0.1]).astype(np.int64)
+    val = random.integers(0, 3, VAL) if val_codes is None else np.array(val_codes, np.int64)
+    return Job(
+        network=network,
+        tail=Tail(network, None),
+        plan=found,
+        recipe=recipe,
+        train=Part(feed=Numbers(count, 1), codes=codes),
+        val=Part(feed=Numbers(len(val), 2), codes=val),
+        processes=Alone(),
+        device=torch.device("cpu"),
+        precision=recipe.precision,
+    )
+
+
+def trained(made, progress=None, watch=lambda _: None):
+    progress = progress or Progress()
+    chosen = optimizer(made.network, made.plan, made.recipe)
+    kept = []
+    finite = train(made, chosen, progress, lambda now: kept.append(now.last), watch)
+    return finite, progress, kept
+
+
+def by_hand(made):
+    """Train as anybody would in plain PyTorch; return the mean losses."""
+    network, recipe, part = made.network, made.recipe, made.train
+    parameters = [network.parameters_by_name()[name] for name in made.plan.parameters]
+    decays = [recipe.weight_decay if one.dim() > 1 else 0.0 for one in parameters]
+    counts = Counter(part.codes.tolist())
+    weights = torch.tensor([COUNT / (len(counts) * counts[code]) for code in range(3)])
+    chosen = torch.optim.SGD(
+        [{"params": [one], "weight_decay": decay} for one, decay in zip(parameters, decays, strict=True)],
+        lr=1.0, momentum=recipe.momentum,
+    )  # fmt: skip
+    steps, losses = -(-COUNT // recipe.batch_size), []
+    for epoch in range(1, recipe.epochs + 1):
+        order = np.random.default_rng((recipe.seed, epoch)).permutation(COUNT)
+        total = 0.0
+        for step in range(steps):
+            rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            for group in chosen.param_groups:
+                group["lr"] = learning_rate(recipe, (epoch - 1) * steps + step, steps)
+            network.eval()  # `last` has no dropout, and its batch norms stay
+            logits = network(part.feed.values[torch.from_numpy(rows)])
+            codes = torch.from_numpy(part.codes[rows])
+            each = functional.cross_entropy(
+                logits, codes, weight=weights, reduction="none", label_smoothing=recipe.label_smoothing
+            )
+            chosen.zero_grad()
+            each.mean().backward()
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            chosen.step()
+            total += each.sum().item()
+        losses.append(total / COUNT)
+    return losses
+
+
+def test_it_trains_as_plain_pytorch_does():
+    one, other = job(), job()
+    finite, progress, kept = trained(one)
+    losses = by_hand(other)
+    assert finite
+    assert kept == [0, 1, 2]
+    assert [epoch.train_loss for epoch in progress.epochs[1:]] == pytest.approx(losses, rel=1e-5)
+    for name, value in other.network.state().items():
+        torch.testing.assert_close(one.network.state()[name], value, rtol=1e-5, atol=1e-6, msg=name)
+    before = small().state()
+    changed = {name for name, value in one.network.state().items() if not torch.equal(value, before[name])}
+    assert changed == set(one.plan.parameters) == {"last.0.weight", "last.0.bias", "fc.weight", "fc.bias"}
+
+
+def test_adamw_and_batch_norms_train_too():
+    made = job(replace(RECIPE, optimizer="adamw", train_bn=True, lr=0.01))
+    finite, progress, _ = trained(made)
+    assert finite
+    assert progress.epochs[2].train_loss < progress.epochs[1].train_loss
+    before = small().state()
+    assert not torch.equal(made.network.state()["last.1.running_mean"], before["last.1.running_mean"])
+    assert torch.equal(made.network.state()["middle.1.running_mean"], before["middle.1.running_mean"])
+
+
+def test_the_order_depends_on_the_seed_and_the_epoch_alone():
+    one, other = job(), job(replace(RECIPE, seed=4))
+    trained(one), trained(other)
+    orders = dict(one.train.feed.orders)
+    assert sorted(orders[1]) == list(range(COUNT))
+    assert orders[1] != orders[2] != dict(other.train.feed.orders)[2]
+    assert one.val.feed.orders == [(0, list(range(VAL)))] * 3
+    resumed = job(replace(RECIPE))
+    progress = Progress()
+    progress.take(trained(job(replace(RECIPE, epochs=1)))[1].epochs[0], resumed.moving)
+    trained(resumed, progress)
+    assert dict(resumed.train.feed.orders) == orders
+
+
+def test_random_numbers_of_the_caller_stay_as_they_were():
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    trained(job(replace(RECIPE, unfreeze=("middle",))))
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_dropout_drops_the_same_again():
+    one, other = (job(replace(RECIPE, unfreeze=("middle",))) for _ in range(2))
+    torch.manual_seed(1)
+    trained(one)
+    torch.manual_seed(2)
+    trained(other)
+    for name, value in one.network.state().items():
+        assert torch.equal(value, other.network.state()[name]), name
+
+
+def test_one_image_alone_has_no_statistics_and_is_left_to_another_epoch():
+    recipe = replace(RECIPE, train_bn=True, batch_size=7, epochs=1, class_weight=None, lr=1e-12)
+    made = job(recipe)  # batches of 7, 7, 7 and 1
+    finite, progress, _ = trained(made)
+    assert finite
+    assert made.network.state()["last.1.num_batches_tracked"].item() == 3
+    shown, order = progress.epochs[1], made.train.feed.orders[0][1]
+    other = job(recipe)
+    other.plan.set_modes(other.network)
+    losses, right = [], 0
+    for start in (0, 7, 14):
+        rows = order[start : start + 7]
+        codes = torch.from_numpy(other.train.codes[rows])
+        logits = other.network(other.train.feed.values[rows])
+        losses.append(functional.cross_entropy(logits, codes, label_smoothing=0.1).item())
+        right += int((logits.argmax(1) == codes).sum())
+    assert shown.train_loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert shown.train_accuracy == pytest.approx(right / 21)  # of those that were seen
+
+
+def test_a_loss_that_is_no_number_ends_it_at_once():
+    made = job(replace(RECIPE, lr=1e30, clip=None, epochs=5, warmup=0.0))
+    seen = []
+    finite, progress, kept = trained(made, watch=seen.append)
+    assert not finite
+    assert kept == [0]
+    assert [epoch.number for epoch in seen] == [0, 1]
+    assert not seen[1].finite
+    assert progress.best == 0
+    assert all(torch.isfinite(value).all() for value in progress.best_tensors.values())
+
+
+# --- validation -------------------------------------------------------------------------------------------------
+
+
+def test_predictions_are_those_of_the_network_in_eval_mode():
+    made, feed = job(), Numbers(150, 5)
+    with torch.no_grad():
+        made.network.head.bias -= made.network(feed.values).mean(0)  # so that several classes are predicted
+    made.network.train()
+    found = predicted(made.tail, feed, 150, torch.device("cpu"))
+    made.network.eval()
+    with torch.no_grad():
+        wanted = made.network(feed.values).argmax(1)
+    assert found.tolist() == wanted.tolist()
+    assert len(set(found.tolist())) > 1
+
+
+def test_validation_is_loss_and_accuracy_of_all_images():
+    made = job()
+    with torch.no_grad():
+        logits = made.network.eval()(made.val.feed.values)
+    codes = torch.from_numpy(made.val.codes)
+    loss, accuracy = validate(made)
+    assert loss == pytest.approx(functional.cross_entropy(logits, codes).item(), rel=1e-5)
+    assert accuracy == pytest.approx((logits.argmax(1) == codes).double().mean().item())
+
+
+def test_validation_puts_all_in_eval_mode():
+    made = job(replace(RECIPE, unfreeze=("all",), train_bn=True))
+    made.network.train()
+    assert validate(made) == validate(made)
+    assert not any(module.training for module in made.network.modules())
+    assert made.network.state()["last.1.num_batches_tracked"].item() == 0
+
+
+def test_classes_that_were_not_trained_on_count_as_wrong_and_for_no_loss():
+    plain = job()
+    with torch.no_grad():
+        logits = plain.network.eval()(plain.val.feed.values)
+    codes = logits.argmax(1).numpy()
+    codes[:4] = -1
+    loss, accuracy = validate(job(val_codes=codes))
+    assert accuracy == pytest.approx(5 / 9)
+    assert loss == pytest.approx(functional.cross_entropy(logits[4:], torch.from_numpy(codes[4:])).item(), rel=1e-5)
+    assert validate(job(val_codes=[-1] * 3)) == (0.0, 0.0)
+
+
+def test_validation_is_by_the_averages_where_there_are_any():
+    made = job(replace(RECIPE, ema=0.5, epochs=1))
+    _, progress, _ = trained(made)
+    assert not torch.equal(progress.average["fc.weight"], made.moving["fc.weight"])
+    if progress.best == 1:
+        assert torch.equal(progress.best_tensors["fc.weight"], progress.average["fc.weight"])
+    made.network.set_state(progress.average)
+    assert validate(made) == (progress.epochs[1].val_loss, progress.epochs[1].val_accuracy)
+
+
+# --- the end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "patience", "last"),
+    [
+        ([0.5, 0.4, 0.4, 0.4, 0.9], 2, 2),
+        ([0.5, 0.6, 0.5, 0.5, 0.9], 2, 3),
+        ([0.5, 0.6, 0.5, 0.7, 0.7, 0.7], 2, 5),
+        ([0.5, 0.4, 0.4, 0.4, 0.4], None, 4),
+        ([0.5, 0.4, 0.6], 1, 1),
+    ],
+)
+def test_patience(monkeypatch, accuracies, patience, last):
+    made = job(replace(RECIPE, epochs=len(accuracies) - 1, patience=patience))
+    values = iter(accuracies)
+    monkeypatch.setattr(loop, "validate", lambda _: (1.0, next(values)))
+    finite, progress, _ = trained(made)
+    assert finite
+    assert progress.last == last
+
+
+def test_patience_counts_on_when_resumed(monkeypatch):
+    accuracies = [0.5, 0.4, 0.4, 0.4]
+    values = iter(accuracies)
+    monkeypatch.setattr(loop, "validate", lambda _: (1.0, next(values)))
+    made = job(replace(RECIPE, epochs=1, patience=2))
+    _, progress, _ = trained(made)
+    trained(replace(made, recipe=replace(RECIPE, epochs=5, patience=2)), progress)
+    assert progress.last == 2
+    trained(replace(made, recipe=replace(RECIPE, epochs=5, patience=2)), progress)
+    assert progress.last == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "unfreeze", "native", "wanted"),
+    [
+        ("resnet18", "layer4", True, "bf16"),
+        ("resnet18", "layer4", False, "fp32"),
+        ("mobilenet_v3_small", "features.11", True, "fp32"),  # grouped convolutions
+        ("mobilenet_v3_small", "features.12", True, "bf16"),  # none in it
+        ("timm/vit_tiny_patch16_224", "blocks.11", True, "bf16"),
+    ],
+)
+def test_the_precision_of_auto(monkeypatch, model, unfreeze, native, wanted):
+    monkeypatch.setattr(loop, "native_bf16", lambda: native)
+    network = known(model, 32)
+    recipe = Recipe(unfreeze=(unfreeze,))
+    found = plan(network, recipe, network.trace())
+    assert precision_of(recipe, network, found, torch.device("cpu")) == wanted
+    for asked in ("fp32", "bf16"):
+        assert precision_of(replace(recipe, precision=asked), network, found, torch.device("cpu")) == asked
+
+
+def test_bf16_is_what_the_steps_are_in_and_not_the_validation():
+    made = job(replace(RECIPE, precision="bf16", epochs=1))
+    seen = []
+    made.network.trunk.last[0].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    trained(made)
+    assert seen[0] == seen[-1] == torch.float32
+    assert set(seen[1:-1]) == {torch.bfloat16}
+    assert made.network.head.weight.dtype == torch.float32

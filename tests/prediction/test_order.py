@@ -1,0 +1,128 @@
+"""Predictions come out in the order in which images go in, one for each."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.errors import ImagesError
+from bottleneck.extraction.extract import extract
+from bottleneck.fitting.fit import fit
+from bottleneck.images.scan import scan
+from bottleneck.prediction.predict import predict
+from tests import tiny
+from tests.conftest import photo
+
+IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(20)}
+
+
+@pytest.fixture
+def run(folder, monkeypatch):
+    tiny.use(monkeypatch)
+    extract(folder(IMAGES))
+    return fit()
+
+
+def test_a_csv_gives_a_row_for_each_of_its_rows(run):
+    rows = ["../images/b/1.jpg", "../images/gone.jpg", "../images/a/2.jpg", "../images/b/1.jpg", "../images/gone.jpg"]
+    Path("sub").mkdir()
+    Path("sub/list.csv").write_text("id,path\n" + "".join(f"{n},{row}\n" for n, row in enumerate(rows)))
+    found = predict("sub/list.csv")
+    assert [item.path for item in found] == rows
+    assert [item.label is None for item in found] == [False, True, False, False, True]
+    assert found[0] == found[3]
+    assert [failure.path for failure in found.failures] == ["../images/gone.jpg"] * 2
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda paths: (Path(path) for path in paths)])
+def test_several_paths_in_their_order(run, kind):
+    paths = ["images/b/3.jpg", "images/a/3.jpg", "images/b/3.jpg", "images/lost.jpg"]
+    found = predict(kind(paths))
+    assert [item.path for item in found] == paths
+    assert [item.label is None for item in found] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("what", ["series", "frame"])
+def test_pandas_gives_paths_too(run, what):
+    frame = pytest.importorskip("pandas").DataFrame({"id": [7, 8], "path": ["images/b/3.jpg", "images/a/3.jpg"]})
+    found = predict(frame.path if what == "series" else frame)
+    assert [item.path for item in found] == list(frame.path)
+
+
+def test_each_row_has_what_its_own_image_gets(run):
+    dataset = scan("images")
+    labels = dict(zip(dataset.paths, predict(dataset), strict=True))
+    paths = sorted(dataset.paths, key=lambda path: (path[-5:], path), reverse=True)
+    for item in predict(paths):
+        assert (item.label, item.probability) == (labels[item.path].label, labels[item.path].probability)
+
+
+def test_a_dataset_gives_its_rows_and_its_failures_last(run, folder):
+    folder({"a/0bad.jpg": b"<html>"})
+    Path("images/a/00.jpg").symlink_to("nowhere")
+    found = predict(scan("images"))
+    assert [Path(item.path).name for item in found if item.label is None] == ["0bad.jpg", "00.jpg"]
+    assert Path(found[-1].path).name == "00.jpg"
+
+
+def test_a_copy_and_a_link_are_rows_of_their_own(run, folder):
+    folder({"x.jpg": 900, "y.jpg": 900}, name="new")
+    Path("new/z.jpg").symlink_to("x.jpg")
+    found = predict("new")
+    assert [item.path for item in found] == ["new/x.jpg", "new/y.jpg", "new/z.jpg"]
+    assert len({(item.digest, item.probability) for item in found}) == 1
+
+
+@pytest.mark.parametrize("images", [[], ()])
+def test_no_path_is_an_error(run, images):
+    with pytest.raises(ImagesError, match="got none"):
+        predict(images)
+
+
+def test_paths_of_which_none_can_be_used_are_rows_too(run, folder):
+    folder({"bad.jpg": photo(1)[:200]}, name="new")
+    found = predict(["new/bad.jpg", "new/lost.jpg"])
+    assert [(item.path, item.failure.code) for item in found] == [
+        ("new/bad.jpg", "truncated"), ("new/lost.jpg", "unreadable"),
+    ]  # fmt: skip
+
+
+def test_what_a_run_and_an_export_say_of_a_csv_can_be_joined_to_it(run):
+    from bottleneck.cache.export import export
+
+    Path("sub").mkdir()
+    rows = [f"./../{path},{Path(path).parent.name}" for path in sorted(map(str, Path("images").rglob("*.jpg")))]
+    Path("sub/list.csv").write_text("path,label\n" + "\n".join([*rows, "../gone.jpg,b"]) + "\n")
+    done = extract("sub/list.csv")
+    cells = {row.split(",")[0] for row in rows}
+    held_out = [line.split(",")[0] for line in (fit().path / "predictions.csv").read_text().splitlines()[1:]]
+    assert held_out
+    assert set(held_out) <= cells
+    export(done.store, done.usable, "features.npz")
+    assert set(np.load("features.npz")["path"].tolist()) == cells
+    assert '"../gone.jpg"' in done.failures_table.read_text()
+
+
+def test_columns_that_were_named_are_known_of_a_table_and_can_be_named_anew(run):
+    rows = [f"{path},{Path(path).parent.name}" for path in sorted(map(str, Path("images").rglob("*.jpg")))]
+    Path("list.csv").write_text("file,kind\n" + "\n".join(rows) + "\n")
+    with pytest.raises(ImagesError, match="--path-column file"):
+        predict("list.csv")
+    extract("list.csv", path_column="file", label_column="kind")
+    found = predict("list.csv")
+    assert [item.path for item in found] == [row.split(",")[0] for row in rows]
+    assert found.given.labels == tuple(row.split(",")[1] for row in rows)
+    Path("other.csv").write_text("file,kind\n" + "\n".join(rows) + "\n")
+    assert predict("other.csv", path_column="file").given.origins[0].problem
+    assert predict("other.csv", path_column="file", label_column="kind").given.labels == found.given.labels
+
+
+def test_a_frame_brings_its_labels(run):
+    frame = pytest.importorskip("pandas").DataFrame({"path": ["images/b/3.jpg", "images/a/3.jpg"], "label": ["b", "a"]})
+    assert predict(frame).given.labels == ("b", "a")
+
+
+@pytest.mark.parametrize("images", ["", [""], ["images", ""]])
+def test_an_empty_name_is_not_the_current_folder(run, images):
+    with pytest.raises(ImagesError, match="an empty name"):
+        predict(images)

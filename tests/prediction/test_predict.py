@@ -1,0 +1,196 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.extraction import extract as extraction
+from bottleneck.backbones.describe import describe
+from bottleneck.backbones.request import Request  # noqa: F401
+from bottleneck.cache.store import FeatureCache
+from bottleneck.comparison.compare import compare
+from bottleneck.errors import BottleneckError, BottleneckWarning, RunError
+from bottleneck.extraction.extract import extract
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.fitting.fit import fit
+from bottleneck.images.scan import scan
+from bottleneck.prediction.predict import predict
+from bottleneck.prediction.evaluate import evaluate
+from tests.conftest import photo, write
+
+CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abcd") for number in range(12)}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory) -> Path:
+    """Return a cache that has the features of all images, wherever they lie."""
+    root = tmp_path_factory.mktemp("features")
+    for name, seed in CLASSES.items():
+        write(root / "images" / name, photo(seed))
+    extract(root / "images", cache=root / "cache", runs=root / "runs")
+    return root / "cache"
+
+
+@pytest.fixture
+def run(folder, features):
+    shutil.copytree(features, "cache")
+    extract(folder(CLASSES))
+    return fit(split="60/0/40")
+
+
+def test_the_same_images_get_what_the_head_says_of_their_features(run):
+    found = predict("images")
+    store_features = extract("images").store.read(extract("images").dataset.digests)
+    assert [item.label for item in found] == run.head.predict(store_features).tolist()
+    assert len(found) == 48
+    assert found.failures == ()
+
+
+def test_a_prediction_tells_the_next_two_labels_with_falling_probabilities(run):
+    for item in predict("images"):
+        shares = [share for _, share in item.top]
+        assert len(item.top) == 3
+        assert item.top[0] == (item.label, item.probability)
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) <= 1 + 1e-9
+
+
+def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
+    new = folder({"x.jpg": 900, "deep/y.png": photo(901, kind="PNG"), "z.jpg": 0}, name="new")
+    assert [Path(item.path).name for item in predict(new)] == ["y.png", "x.jpg", "z.jpg"]
+    assert extract(new, labels=False).computed == 0
+
+
+def test_what_is_said_of_the_engine_is_passed_on(run, folder, monkeypatch):
+    right = extraction.Pending.engine
+
+    def engine(self: extraction.Pending, sample: object) -> object:
+        found = right(self, sample)
+        self.remarks = ("a remark",)
+        return found
+
+    monkeypatch.setattr(extraction.Pending, "engine", engine)
+    new = folder({"x.jpg": 900}, name="new")
+
+    assert predict(new).remarks == ("a remark",)
+    assert predict(new).remarks == (), "nothing was computed"
+
+
+def test_a_single_file_can_be_asked_about(run, folder):
+    new = folder({"x.jpg": 900}, name="new")
+    (item,) = predict(new / "x.jpg")
+    assert item.path == str(new / "x.jpg")
+
+
+def test_images_that_cannot_be_used_keep_their_place_and_the_rest_is_predicted(run, folder):
+    new = folder({"x.jpg": 900, "bad.jpg": b"<html>"}, name="new")
+    found = predict(new)
+    assert [(Path(item.path).name, item.label is None) for item in found] == [("bad.jpg", True), ("x.jpg", False)]
+    assert found[0].probability is None
+    assert found[0].top == ()
+    assert found[0].failure == found.failures[0]
+    assert [(Path(failure.path).name, failure.code) for failure in found.failures] == [("bad.jpg", "not-an-image")]
+    assert found.usable == (found[1],)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first", "from memory"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_images_of_which_none_can_be_used_keep_their_places_too(run, folder, count, again):
+    new = folder({f"{number}.jpg": b"<html>" for number in range(count)}, name="new")
+    for _ in range(1 + again):
+        found = predict([new, "nowhere.jpg"])
+
+    assert [(Path(item.path).name, item.label) for item in found] == [
+        *((f"{number}.jpg", None) for number in range(count)),
+        ("nowhere.jpg", None),
+    ]
+    assert [item.failure.code for item in found] == ["not-an-image"] * count + ["unreadable"]
+    assert found.usable == ()
+
+
+def test_predicting_does_not_change_the_default_images(run, folder):
+    predict(folder({"x.jpg": 900}, name="new"))
+    assert fit(split="60/0/40").card["dataset"]["source"] == run.card["dataset"]["source"]
+
+
+def test_a_run_is_found_by_path_by_name_and_as_an_object(run):
+    ways = [predict("images", run=way) for way in (run, run.path, run.name)]
+    assert ways[0].items == ways[1].items == ways[2].items
+
+
+def test_an_unknown_run_is_an_error(run):
+    with pytest.raises(RunError, match=r"no card\.json"):
+        predict("images", run="nowhere")
+
+
+def test_a_head_is_never_used_on_features_of_another_spec(run):
+    card = json.loads((run.path / "card.json").read_text())
+    card["request"]["weights"] = "none"
+    (run.path / "card.json").write_text(json.dumps(card))
+    with (
+        pytest.warns(BottleneckWarning, match="random"),
+        pytest.raises(RunError, match="expected features of spec"),
+    ):
+        predict("images")
+
+
+def test_a_card_that_forgot_its_request_is_an_error(run):
+    card = json.loads((run.path / "card.json").read_text())
+    card["request"] = None
+    (run.path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(RunError, match="asked for"):
+        predict("images")
+
+
+def test_order_of_files_does_not_move_predictions_between_images(run):
+    before = {item.digest: item.probability for item in predict("images")}
+    for number, path in enumerate(sorted(Path("images").rglob("*.jpg"), reverse=True)):
+        path.rename(path.with_name(f"z{number}.jpg"))
+    write(Path("images/a/0new.jpg"), photo(777))
+    after = {item.digest: item.probability for item in predict("images")}
+    assert len(after) == 49
+    assert np.allclose([after[digest] for digest in before], list(before.values()))
+
+
+@pytest.mark.parametrize("top", [np.int64(2), np.array(2), 2.0])
+def test_arguments_of_numpy_and_pathlib_are_taken(run, top):
+    found = predict(Path("images"), run=np.str_(run.name), cache=Path("cache"), runs=np.str_("runs"), top=top)
+
+    assert [len(item.top) for item in found] == [2] * 48
+    assert [item.label for item in found] == [item.label for item in predict("images", run=run)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"top": 0}, {"top": -1}, {"top": True}, {"top": "3"}, {"run": 3}, {"runs": None}], ids=repr
+)
+def test_arguments_that_make_no_sense_are_errors_of_ours(run, wrong):
+    with pytest.raises(BottleneckError, match="expected"):
+        predict("images", **wrong)
+
+
+def test_results_are_one_short_line_at_the_prompt(run, folder):
+    strange = folder({"a\nb.jpg": 900, "broken.jpg": b"<html>"}, name="ph\x1b[31motos")
+    found, done = predict(strange, run=run), extract("images")
+    compared = compare("images", heads="centroid", split="60/0/40", learning_curve=True)
+    results = [
+        run,
+        run.head,
+        found,
+        *found,
+        done,
+        done.dataset,
+        scan(strange, labels=False),
+        done.store,
+        done.store.spec,
+    ]
+    results += [FeatureCache(), compared, *compared.rows, compared.curve, evaluate("images", run=run), run.request]
+    results += [done.store.spec, Recipe(epochs=3), describe("resnet18")]
+
+    for result in results:
+        assert repr(result).isprintable(), result
+        assert len(repr(result).replace(str(Path.cwd()), "")) < 230, result
+    assert repr(found).startswith("<Predictions: 2 images, 1 failed, by ")
+    assert "not-an-image" in repr(found[1]) or "not-an-image" in repr(found[0])
+    assert repr(Recipe(epochs=3)) == "Recipe(epochs=3)"
+    assert eval(repr(run.request)) == run.request

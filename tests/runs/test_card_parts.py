@@ -1,0 +1,207 @@
+"""Runs of many classes and failures: small cards, and every part as it was."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bottleneck.runs.card_parts import INLINE, store_parts
+from bottleneck.errors import RunError
+from bottleneck.evaluation.metrics import evaluate
+from bottleneck.utils.files import sha256_hex
+from bottleneck.heads.head import Head
+from bottleneck.images.dataset import Failure
+from bottleneck.runs.images import RunImages
+from bottleneck.runs.run import Run, list_runs, load_run, save_run, write_run
+from bottleneck.utils.tree import Tree
+from tests.runs.test_run import card, head
+
+ODD = ("=1+1", "'tis", 'a "b", c', "two\nlines", "\u00e9", "caf\udce9", " x")
+
+
+LONG = tuple(f"{n:03d}" + "x" * 1_500 for n in range(200))  # whose list is too long for a card
+
+
+def large_card(names: tuple[str, ...], failures: int = 0, leaks: int = 0) -> dict:
+    """Return a card whose held-out image of each class is taken for one of the next class."""
+    metrics = evaluate(names, names[1:] + names[:1], names)
+    return {
+        **card(),
+        "classes": list(names),
+        "metrics": metrics,
+        "search": {"cv_accuracy": 0.5, "cv": {"per_class": metrics["per_class"]}},
+        "dataset": {"digest": "today", "labels": dict.fromkeys(names, 3)},
+        "failures": [vars(Failure(f"=photos/{n}.jpg", "empty", "it's empty", None)) for n in range(failures)],
+        "leaks": {"near_threshold": None, "duplicates_allowed": [["a.jpg"] * leaks]},
+    }
+
+
+def save(names: tuple[str, ...], **sizes: int) -> tuple[dict, Run]:
+    made = large_card(names, **sizes)
+    return made, save_run("runs", "x", head(classes=names), made, ["path", "label"], [["p", name] for name in names])
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [
+        (tuple(f"c{n:05d}" for n in range(2_600)), {}),
+        (tuple(f"c{n:05d}" for n in range(20_000)), {}),
+        (LONG, {}),
+        (ODD + LONG, {}),
+        (("a", "b"), {"failures": 20_000}),
+        (("a", "b"), {"leaks": 50_000}),
+    ],
+    ids=["classes", "very many classes", "long names", "odd names", "failures", "leaks"],
+)
+def test_a_run_of_any_size_has_a_small_card_and_comes_back_as_it_was(names, sizes):
+    made, run = save(names, **sizes)
+    assert (run.path / "card.json").stat().st_size < 5 * INLINE
+
+    again = load_run(run.path)
+    assert again.classes == names == again.head.classes
+    assert again.metrics == made["metrics"]
+    assert [vars(failure) for failure in again.failures] == made["failures"]
+    assert again.part("search", "cv", "per_class") == made["search"]["cv"]["per_class"]
+    assert again.part("dataset", "labels") == made["dataset"]["labels"]
+    assert again.part("leaks") == made["leaks"]
+    assert [row["label"] for row in again.predictions] == list(names)
+
+
+def test_a_run_of_usual_size_is_its_card_alone():
+    made, run = save(("a", "b", "c"), failures=100, leaks=10)
+    assert json.loads((run.path / "card.json").read_text())["failures"] == made["failures"]
+    assert sorted(os.listdir(run.path)) == ["card.json", "head.safetensors", "predictions.csv"]
+
+
+def test_a_card_of_an_earlier_version_has_all_parts():
+    names = tuple(f"c{n:03d}" for n in range(150))
+    made = large_card(names, failures=3)
+    run = Run(
+        Path("nowhere"), {**made, "metrics": {**made["metrics"], "confusion": list(made["metrics"]["confusion"])}}
+    )
+    assert run.metrics["confusion"] == made["metrics"]["confusion"]
+    assert len(run.failures) == 3
+    assert Run(Path("nowhere"), {}).part("leaks") is None
+
+
+def test_a_class_may_be_called_as_what_a_reference_holds():
+    made, run = save(("file", "sha256"))
+    assert load_run(run.path).metrics == made["metrics"]
+    assert load_run(run.path).part("dataset", "labels") == {"file": 3, "sha256": 3}
+
+
+@pytest.mark.parametrize("file", ["classes.csv", "per_class.csv", "confusion.csv", "labels.csv", "failures.csv"])
+@pytest.mark.parametrize("damage", ["missing", "changed", "a folder"])
+def test_a_part_that_is_not_as_it_was_written_is_an_error_of_ours(file, damage):
+    _, run = save(LONG, failures=5_000)
+    path = run.path / file
+    if damage == "changed":
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\n\n", 1))
+    else:
+        path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    reads = {"classes": lambda run: run.classes, "failures": lambda run: run.failures}
+    reads["labels"] = lambda run: run.part("dataset", "labels")
+    with pytest.raises(RunError, match=file):
+        reads.get(path.stem, lambda run: run.metrics)(load_run(run.path))
+
+
+def test_a_reference_leads_to_no_other_file(tmp_path):
+    (tmp_path / "secret").write_text("class\nx\n")
+    _, run = save(LONG)
+    value = {**run.card["classes"], "file": str(tmp_path / "secret")}
+    assert len(Run(run.path, {**run.card, "classes": value}).classes) == len(LONG)
+
+
+def replaced(run: Run, part: str, data: bytes) -> Run:
+    """Return a run of a stranger, whose file has these bytes and whose card has their hash."""
+    (run.path / f"{part}.csv").write_bytes(data)
+    reference = {"file": f"{part}.csv", "sha256": sha256_hex(data)}
+    metrics = {**run.card["metrics"], part: reference} if part in ("confusion", "per_class") else run.card["metrics"]
+    return Run(run.path, {**run.card, "metrics": metrics, **({} if part in metrics else {part: reference})})
+
+
+@pytest.mark.parametrize(
+    ("part", "data"),
+    [
+        ("confusion", b"label,predicted,images\na,nobody,1\n"),
+        ("confusion", b"label,predicted,images\na,b,-1\n"),
+        ("confusion", b"label,predicted,images\na,b,1\na,b,1\n"),
+        ("confusion", b"label,predicted,images\na,b,99999999999999999999\n"),
+        ("per_class", b"class,precision,recall,f1,n\na,much,1,1,1\n"),
+        ("per_class", b"class\na\n"),
+        ("failures", b"path\nx\n"),
+        ("failures", b""),
+    ],
+)
+def test_a_strangers_part_that_makes_no_sense_is_an_error_of_ours(part, data):
+    _, run = save(("a", "b"))
+    found = replaced(run, part, data)
+    with pytest.raises(RunError, match=f"{part}.csv"):
+        _ = found.failures if part == "failures" else found.metrics
+
+
+def test_failures_of_a_card_that_are_none_are_an_error_of_ours():
+    with pytest.raises(RunError, match="expected failures"):
+        _ = Run(Path("nowhere"), {"failures": [{"place": "x"}]}).failures
+
+
+def test_parts_are_written_only_where_they_are_large(tmp_path):
+    made = large_card(("a", "b"), failures=1)
+    assert store_parts(tmp_path, made) == made
+    assert os.listdir(tmp_path) == []
+
+
+# What cannot be read back
+
+
+def spoil_card(tree: Tree, path: Path, card: dict[str, Any]) -> None:
+    path.write_text("{}")
+
+
+def swell_card(tree: Tree, path: Path, card: dict[str, Any]) -> None:
+    path.write_text(json.dumps({**card, "x": "x" * (65 << 20)}))
+
+
+def images() -> RunImages:
+    return RunImages(digests=np.zeros((1, 32), np.uint8), roles=np.zeros(1, np.uint8), right=np.zeros(1, np.int8))
+
+
+SPOILED = {
+    "head": lambda patch: patch.setattr(Head, "to_bytes", lambda self: b"no head"),
+    "images": lambda patch: patch.setattr(RunImages, "to_bytes", lambda self: b"no images"),
+    "predictions": lambda patch: patch.setattr("bottleneck.runs.run.csv_bytes", lambda rows: b'path\n"p\n'),
+    "fewer predictions": lambda patch: patch.setattr("bottleneck.runs.run.csv_bytes", lambda rows: b"path\n"),
+    "card": lambda patch: patch.setattr(Tree, "write_json", spoil_card),
+    "large card": lambda patch: patch.setattr(Tree, "write_json", swell_card),
+    "parts": lambda patch: patch.setattr("bottleneck.runs.card_parts.csv_bytes", lambda rows: b"path,code,message,digest\n"),
+}
+
+
+@pytest.mark.parametrize("part", SPOILED)
+def test_a_run_that_cannot_be_read_back_is_an_error_and_leaves_nothing(part, monkeypatch):
+    made = large_card(("a", "b"), failures=5_000)
+    with monkeypatch.context() as patch:
+        SPOILED[part](patch)
+        with pytest.raises(RunError, match=r"back as it was written|cannot read its card"):
+            save_run("runs", "x", head(), made, ["path"], [["p"]], images())
+
+    assert os.listdir("runs") == []
+
+
+@pytest.mark.parametrize("part", SPOILED)
+def test_a_folder_whose_run_cannot_be_read_back_does_not_become_a_run(part, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "tuned"
+    folder.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        SPOILED[part](patch)
+        with pytest.raises(RunError):
+            write_run(folder, head(), large_card(("a", "b"), failures=5_000), ["path"], [["p"]], images())
+
+    assert list_runs("runs") == []
+    write_run(folder, head(), large_card(("a", "b"), failures=5_000), ["path"], [["p"]], images())
+    assert [run.name for run in list_runs("runs")] == ["tuned"]

@@ -1,0 +1,270 @@
+import json
+import os
+import shutil
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+
+from bottleneck.runs.card import next_number
+from bottleneck.errors import BottleneckWarning, RunError
+from bottleneck.utils.files import LARGEST_TEXT
+from bottleneck.heads.linear import LinearHead
+from bottleneck.runs.backbone_request import located_source
+from bottleneck.runs.run import default_run, list_runs, load_run, new_folder, save_run
+
+
+def head(fingerprint="f", classes=("a", "b")):
+    return LinearHead(
+        family="logistic",
+        classes=classes,
+        weight=np.ones((len(classes), 3), np.float32),
+        bias=np.zeros(len(classes), np.float32),
+        mean=np.zeros(3, np.float32),
+        scale=np.ones(3, np.float32),
+        fingerprint=fingerprint,
+    )
+
+
+def card(cv=0.9, accuracy=0.8, data="today"):
+    return {
+        "head": "logistic",
+        "classes": ["a", "b"],
+        "search": {"cv_accuracy": cv},
+        "metrics": {"accuracy": accuracy},
+        "spec": {},
+        "request": {},
+        "dataset": {"digest": data},
+        "fingerprint": "f",
+    }
+
+
+def save(name="x", **fields):
+    return save_run("runs", name, head(), card(**fields), ["path"], [["p"]])
+
+
+def test_a_run_comes_back_as_it_was():
+    run = save()
+    again = load_run(run.path)
+    assert again.card == run.card
+    assert again.card["version"] == 1
+    assert np.array_equal(again.head.weight, head().weight)
+    assert (run.path / "predictions.csv").read_text() == "path\np\n"
+
+
+def test_runs_of_one_second_get_names_of_their_own():
+    assert len({save().path for _ in range(3)}) == 3
+
+
+def test_the_best_run_is_best_by_cross_validation_and_not_by_the_held_out_part():
+    save("worse", cv=0.8, accuracy=1.0)
+    better = save("better", cv=0.9, accuracy=0.1)
+    assert default_run("runs").run.path == better.path
+
+
+def test_the_best_run_is_one_on_the_images_labels_and_splits_that_were_fitted_last():
+    save("easier", cv=0.99, data="yesterday")
+    here = save("here", cv=0.7, data="today")
+    assert default_run("runs").run.path == here.path
+
+
+def test_without_runs_the_error_says_what_makes_one():
+    with pytest.raises(RunError, match="bottleneck fit"):
+        default_run("runs")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"{}", b'{"version": 1}', b"\xff\xfe", b"[" * 100_000],
+    ids=["empty", "cut", "list", "null", "object", "bare", "binary", "deep"],
+)
+def test_a_damaged_card_is_a_run_error(content):
+    run = save()
+    (run.path / "card.json").write_bytes(content)
+    with pytest.raises(RunError):
+        load_run(run.path)
+
+
+def test_a_newer_card_is_refused():
+    run = save()
+    (run.path / "card.json").write_text(json.dumps({**run.card, "version": 99}))
+    with pytest.raises(RunError, match="version 1"):
+        load_run(run.path)
+
+
+def test_a_huge_card_is_refused_unread():
+    run = save()
+    os.truncate(run.path / "card.json", LARGEST_TEXT + 1)
+    with pytest.raises(RunError, match="expected at most"):
+        load_run(run.path)
+
+
+def test_a_head_that_belongs_to_another_card_is_refused():
+    run = save_run("runs", "x", head(fingerprint="other"), card(), ["path"], [])
+    with pytest.raises(RunError, match="belong together"):
+        _ = load_run(run.path).head
+
+
+def test_a_head_of_which_a_bit_has_flipped_is_refused():
+    run = save()
+    file = run.path / "head.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(RunError, match="has changed"):
+        _ = load_run(run.path).head
+
+
+def test_a_run_that_is_not_finished_is_no_run():
+    run = save()
+    run.path.rename("runs/.tmp-dead")
+    assert list_runs("runs") == []
+
+
+def test_a_folder_without_card_is_no_run(tmp_path):
+    with pytest.raises(RunError, match=r"no card\.json"):
+        load_run(tmp_path)
+
+
+def test_damaged_runs_are_left_out_with_a_warning():
+    good, bad = save("good"), save("bad")
+    (bad.path / "card.json").write_bytes(b"{")
+    with pytest.warns(BottleneckWarning, match="left out"):
+        assert [run.path for run in list_runs("runs")] == [good.path]
+
+
+def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bottleneck.runs.run.Tree.write_json", full)
+    with pytest.raises(RunError, match="No space left"):
+        save()
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+# --- which is the latest ------------------------------------------------------------------------------------------
+
+
+class Clock(datetime):
+    """A clock that is set by hand."""
+
+    time = datetime(2026, 5, 1, tzinfo=timezone.utc)
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.time
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr("bottleneck.runs.run.datetime", Clock)
+    monkeypatch.setattr(Clock, "time", Clock.time)
+    return Clock
+
+
+def names(folder="runs"):
+    return [run.card["called"] for run in list_runs(folder)]
+
+
+def save_called(called, folder="runs", **fields):
+    return save_run(folder, called, head(), {**card(**fields), "called": called}, ["path"], [["p"]])
+
+
+def test_a_clock_that_jumps_back_changes_no_order(clock):
+    for called, year in (("first", 2026), ("second", 2031), ("third", 2025), ("fourth", 2026)):
+        clock.time = clock.time.replace(year=year)
+        save_called(called, data=called)
+    assert names() == ["first", "second", "third", "fourth"]
+    assert default_run("runs").run.card["called"] == "fourth"
+
+
+def test_a_run_that_is_copied_from_elsewhere_is_older_than_the_next(clock, tmp_path):
+    for called in ("a", "b", "c"):
+        save_called(called, "elsewhere")
+    save_called("ours")
+    for run in list_runs("elsewhere"):
+        shutil.copytree(run.path, tmp_path / "runs" / f"copy-{run.name}")
+    clock.time = clock.time.replace(year=2020)
+    save_called("new")
+    assert names()[-1] == "new"
+
+
+def test_runs_of_earlier_versions_come_first_by_their_time(clock):
+    for called, year in (("later", 2030), ("sooner", 2029)):
+        clock.time = clock.time.replace(year=year)
+        run = save_called(called)
+        file = run.path / "card.json"
+        file.write_text(json.dumps({name: value for name, value in run.card.items() if name != "number"}))
+    clock.time = clock.time.replace(year=2026)
+    save_called("new")
+    assert names() == ["sooner", "later", "new"]
+
+
+def test_two_that_were_written_at_once_have_the_order_of_their_time(clock, monkeypatch):
+    monkeypatch.setattr("bottleneck.runs.run.next_number", lambda folder: 7)
+    for called, year in (("later", 2030), ("sooner", 2029)):
+        clock.time = clock.time.replace(year=year)
+        save_called(called)
+    assert names() == ["sooner", "later"]
+
+
+@pytest.mark.parametrize("number", [None, "9", 9.5, True, -3, [], {}, float("inf"), float("nan")])
+def test_a_number_that_is_none_is_that_of_an_earlier_version(number):
+    save_called("first")
+    odd = save_called("odd")
+    file = odd.path / "card.json"
+    file.write_text(json.dumps({**odd.card, "number": number}))
+    save_called("last")
+    assert names() == ["odd", "first", "last"]
+
+
+def test_what_cannot_be_read_has_no_number(tmp_path):
+    save_called("first")
+    for name, text in (("a", "{"), ("b", "[]"), ("c", '{"number": 1e999}')):
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "card.json").write_text(text)
+    assert next_number(tmp_path / "runs") == 2
+    assert next_number(tmp_path / "nothing") == 1
+
+
+def test_two_that_make_a_folder_of_one_name_at_once_have_two(tmp_path, monkeypatch):
+    monkeypatch.setattr("bottleneck.runs.run.dated", lambda name: f"20260101-000000-{name}")
+    first = new_folder("runs", "one")  # and nothing is in it yet
+    monkeypatch.setattr("os.path.lexists", lambda path: False)  # as both have looked before either made it
+    second = new_folder("runs", "one")
+    assert [first.name, second.name] == ["20260101-000000-one", "20260101-000000-one-2"]
+
+
+def test_two_folders_that_share_their_runs_do_not_take_each_others(tmp_path, monkeypatch):
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    one = save_run("../runs", "one", head(), card(), ["path"], [])
+    assert default_run("../runs").run.path.name == one.path.name
+    monkeypatch.chdir(tmp_path / "three")
+    assert default_run("../runs").run.path.name == one.path.name  # there is no other
+    monkeypatch.chdir(tmp_path / "two")
+    two = save_run("../runs", "two", head(), card(data="other"), ["path"], [])
+    assert default_run("../runs").run.path.name == two.path.name
+    monkeypatch.chdir(tmp_path / "one")
+    assert default_run("../runs").run.path.name == one.path.name
+    monkeypatch.chdir(tmp_path / "three")
+    with pytest.raises(RunError, match=rf"on 2 data sets: name one with --run, {one.name}, {two.name}"):
+        default_run("../runs")
+
+
+def test_a_run_of_an_earlier_version_is_of_every_folder(tmp_path, monkeypatch):
+    run = save_run("runs", "x", head(), card(), ["path"], [])
+    text = json.loads((run.path / "card.json").read_text())
+    del text["folder"]
+    (run.path / "card.json").write_text(json.dumps(text))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert default_run("../runs").run.path.name == run.name
+
+
+def test_a_card_that_does_not_tell_its_images_is_an_error_that_asks_for_them():
+    run = save()
+    with pytest.raises(RunError, match="name IMAGES"):
+        located_source(run.path, run.card)
