@@ -20,7 +20,8 @@ import click
 import numpy as np
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 from bottleneck.images.preprocessing import Preprocessing
 
 DIM = 2048

@@ -174,7 +174,7 @@ def parts(model: str, paths: list[str], engine: str, precision: str) -> dict[str
     from bottleneck.backbones.request import Request
     from bottleneck.engines.choice import choose
     from bottleneck.engines.hardware import cores
-    from bottleneck.engines.options import Wish
+    from bottleneck.engines.options import EngineOptions
     from bottleneck.images.decode import decode
 
     backbone = load(Request(model=model, weights=weights(model)))
@@ -186,7 +186,7 @@ def parts(model: str, paths: list[str], engine: str, precision: str) -> dict[str
         pixels = np.stack([decode(data, spec.preprocessing).pixels for data in files])
         decoding.append((time.perf_counter() - started) / len(files))
     with tempfile.TemporaryDirectory() as keep:
-        runner = choose(Wish(engine=engine), spec, lambda: backbone, Path(keep)).engine
+        runner = choose(EngineOptions(engine=engine), spec, lambda: backbone, Path(keep)).engine
         computing = []
         for _ in range(3):
             computing.append(cores() / rate(runner, pixels))

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from selection_sets import NAMES, Features, draw, features
 
 from bottleneck.evaluation.metrics import evaluate_probabilities
+from bottleneck.heads.features import NORMALIZE
 from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.refit import refit
-from bottleneck.heads.features import NORMALIZE
 
 HEADS = {
     "logistic": {}, "svm": {}, "ridge": {}, "softmax": {"epochs": 10}, "centroid": {}, "knn": {},

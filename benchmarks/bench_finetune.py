@@ -141,8 +141,8 @@ def tutorial(model: str, layer: str, images: Path, epochs: int) -> Iterator[floa
 def tail(model: str, layer: str, images: Path, home: Path, precision: str) -> tuple[float, float, int]:
     """Return the median seconds of an epoch, those of caching, and the bytes that were cached."""
     from bottleneck import Recipe, extract, finetune, fit
-    from bottleneck.finetuning.outline import Outline
     from bottleneck.finetuning.history import Epoch
+    from bottleneck.finetuning.outline import Outline
 
     cache, runs = home / f"cache-{model}", home / f"runs-{model}"
     extract(images, model=model, weights="none", precision="fp32", cache=cache, runs=runs)

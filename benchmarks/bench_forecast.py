@@ -18,11 +18,11 @@ from selection_sets import NAMES, Features, draw, features
 
 from bottleneck.heads.curve import Curve, learning_curve
 from bottleneck.heads.family import family
+from bottleneck.heads.features import NORMALIZE, InMemoryFeatures
 from bottleneck.heads.forecast import Forecast
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
-from bottleneck.heads.features import NORMALIZE, Held
 
 HEAD = "logistic"
 PER_CLASS = {  # images of a class in the whole training set
@@ -128,7 +128,7 @@ def replicates(name: str, found: Features, options: HeadOptions, seed: int) -> I
         parts = {times: draw(found.codes, found.count, per_class * times // 4, seed).train for times in (1, 2, 4)}
         searched = {times: search(found, rows, options) for times, rows in parts.items()}
         labels = names(found.codes[parts[1]])
-        curve = learning_curve(Held(found.x[parts[1]]), labels, None, searched[1], family(HEAD), options)
+        curve = learning_curve(InMemoryFeatures(found.x[parts[1]]), labels, None, searched[1], family(HEAD), options)
         if len(curve.points) > 1:
             truth = {times: accuracy(one.head, found, test) for times, one in searched.items()}
             yield Replicate(name=name, quarter=len(parts[1]), curve=curve, truth=truth)

@@ -76,8 +76,8 @@ def standardised(x: np.ndarray) -> np.ndarray:
 
 def cached(folder: str, model: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the training part of what was last extracted into a cache, without constant features."""
-    from bottleneck.fitting.partition import part
     from bottleneck.fitting.inputs import select
+    from bottleneck.fitting.partition import part
 
     selected = select(None, model=model, cache=folder, runs="runs", labels=True)
     own = part(selected.usable, selected.store, "train")
@@ -223,12 +223,14 @@ def path(x: np.ndarray, codes: np.ndarray, name: str, grid: list[float]) -> np.n
     """Return our weights at each C, the bias last, as a search takes them."""
     from bottleneck.heads.arrays import Arrays
     from bottleneck.heads.family import family
+    from bottleneck.heads.features import InMemoryFeatures
     from bottleneck.heads.folds import everything
-    from bottleneck.heads.features import Held
-    from bottleneck.heads.problem import Task
+    from bottleneck.heads.problem import Problem
 
     count = int(codes.max()) + 1
-    task = Task(table=Held(x), codes=codes, count=count, folds=everything(len(x)), normalize="none", arrays=Arrays())
+    task = Problem(
+        table=InMemoryFeatures(x), codes=codes, count=count, folds=everything(len(x)), normalize="none", arrays=Arrays()
+    )
     return family(name).paths(task, grid, exact=False)[:, 0].astype(np.float64)
 
 
@@ -305,7 +307,7 @@ def streamed(rows: int) -> None:
 
 def write_store(folder: Path, rows: int, dim: int = 512, classes: int = 10) -> None:
     from bottleneck.backbones.spec import Spec
-    from bottleneck.cache.store import FeatureCache
+    from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.images.preprocessing import Preprocessing
 
     preprocessing = Preprocessing(
@@ -328,12 +330,12 @@ def write_store(folder: Path, rows: int, dim: int = 512, classes: int = 10) -> N
 
 
 def train_streamed(folder: Path) -> None:
-    from bottleneck.cache.store import FeatureCache
+    from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.heads.arrays import Arrays
     from bottleneck.heads.family import family
+    from bottleneck.heads.features import StreamedFeatures
     from bottleneck.heads.folds import everything
-    from bottleneck.heads.features import Streamed
-    from bottleneck.heads.problem import Task
+    from bottleneck.heads.problem import Problem
 
     (store,) = FeatureCache(folder).stores()
     digests = store.digests()
@@ -341,8 +343,13 @@ def train_streamed(folder: Path) -> None:
     before = peak()
     stream, opened = timed(lambda: store.stream(digests), 1)
     read, reading = timed(lambda: sum(len(rows) for rows, _ in stream.blocks()), 1)
-    task = Task(
-        table=Streamed(stream), codes=codes, count=10, folds=everything(len(codes)), normalize="none", arrays=Arrays()
+    task = Problem(
+        table=StreamedFeatures(stream),
+        codes=codes,
+        count=10,
+        folds=everything(len(codes)),
+        normalize="none",
+        arrays=Arrays(),
     )
     theirs = plain_h5py(sorted((store.folder / "shards").glob("*.h5")))
     _, training = timed(lambda: family("softmax", epochs=1).fit(task, {"C": 1.0}), 1)

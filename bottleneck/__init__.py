@@ -1,11 +1,10 @@
 """Folders of images to tested classifiers, without a training cluster."""
 
-__version__ = "0.1.0"
-
 import warnings as _warnings
 from typing import TYPE_CHECKING, Any
 
 from bottleneck import errors
+from bottleneck._version import __version__
 
 # pandas uses PyPI's Bottleneck when a module of that name imports, and warns that ours is too old (it is another
 # thing). Our version stays below 1.5, so pandas leaves us alone; this keeps it from saying so. See the README.
@@ -14,15 +13,15 @@ _warnings.filterwarnings("ignore", message=r".*requires version .* of 'bottlenec
 if TYPE_CHECKING:
     from bottleneck.backbones.catalogue import models
     from bottleneck.backbones.describe import describe
-    from bottleneck.cache.store import FeatureCache
+    from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.comparison.compare import compare
     from bottleneck.extraction.extract import extract
     from bottleneck.finetuning.finetune import finetune
     from bottleneck.finetuning.recipe import Recipe
     from bottleneck.fitting.fit import fit
     from bottleneck.images.scan import scan
-    from bottleneck.prediction.predict import predict
     from bottleneck.prediction.evaluate import evaluate
+    from bottleneck.prediction.predict import predict
     from bottleneck.runs.run import load_run
 
 __all__ = [
@@ -43,7 +42,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FeatureCache": "bottleneck.cache.store",
+    "FeatureCache": "bottleneck.cache.feature_cache",
     "Recipe": "bottleneck.finetuning.recipe",
     "compare": "bottleneck.comparison.compare",
     "describe": "bottleneck.backbones.describe",

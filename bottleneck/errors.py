@@ -32,8 +32,6 @@ prints and exits.
 
 from typing import Any
 
-from bottleneck.utils.text import printable
-
 
 class BottleneckError(Exception):
     """Base of every error that bottleneck raises on purpose.
@@ -202,3 +200,25 @@ class BottleneckWarning(UserWarning):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text for a screen: characters that are not printable become escapes such as ``\x1b`` or ``\u200d``.
+
+    Bytes that are no UTF-8, which Python keeps as lone surrogates, are shown as what they are: ``caf\xe9.jpg``.
+
+    Parameters
+    ----------
+    text : str
+    keep : str
+        Characters that stay, ``"\n"`` for instance.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()

@@ -15,27 +15,25 @@ import pytest
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec_memo import recall
 from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
-from bottleneck.cache.finding import find_anywhere
+from bottleneck.cache.feature_cache import FeatureCache, find_anywhere
 from bottleneck.cache.last import load_last, load_latest
 from bottleneck.cache.maintain import gc, info
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_scan, read_scan, scanned
-from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.records import Check, Kept
+from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckError, BottleneckWarning
 from bottleneck.extraction.extract import extract
-from bottleneck.finetuning.handback import why_not
+from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
+from bottleneck.finetuning.handback import refitted, why_not
 from bottleneck.finetuning.initial import default_head, handed_back
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.refitting import refitted
-from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
 from bottleneck.fitting.fit import fit
+from bottleneck.fitting.inputs import select
 from bottleneck.images.splits import Shares
 from bottleneck.prediction.predict import predict
-from bottleneck.runs.ranking import choose
 from bottleneck.runs.backbone_request import located_source, spec_of
+from bottleneck.runs.ranking import choose
 from bottleneck.runs.run import Run, list_runs, load_run
-from bottleneck.fitting.inputs import select
 from tests.conftest import photo, write
 
 GONE = object()
@@ -61,7 +59,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(2):
             fit(split="60/20/20")
         keep_tuned(store.folder, Tuned(model=MODEL, weights="none", options={"crop": 32}, dataset="0" * 64, score=0.5))
-        Kept(store.engines).keep_check("one", Check("torch", "fp32", 0.9999, 0.9998, 3, "0" * 64))
+        EngineRecords(store.engines).keep_check("one", Check("torch", "fp32", 0.9999, 0.9998, 3, "0" * 64))
         save_settings(make(Path("runs/begun")), Settings(recipe=Recipe(lr_mult=(("a", 2.0),)), run="r", source="s"))
     return root
 
@@ -147,7 +145,7 @@ def test_what_lies_beside_features(project: Path, name: str) -> None:
             lambda: find_anywhere(FeatureCache("cache"), "mobilenet_v3_small"),
             asked_of_stores,
             lambda: kept_tuned(file.parent),
-            lambda: Kept(file.parent).checks(),
+            lambda: EngineRecords(file.parent).checks(),
         )
 
 

@@ -11,14 +11,14 @@ import torchvision
 from bottleneck.comparison.compare import compare
 from bottleneck.errors import RunError, WeightsUnavailable
 from bottleneck.extraction.extract import extract
-from bottleneck.utils.files import file_sha256
+from bottleneck.finetuning.config import Settings, load_settings, save_settings
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.config import Settings, load_settings, save_settings
 from bottleneck.fitting.fit import fit
+from bottleneck.fitting.inputs import select
 from bottleneck.prediction.predict import predict
 from bottleneck.runs.run import list_runs
-from bottleneck.fitting.inputs import select
+from bottleneck.utils.files import file_sha256
 from tests.conftest import write
 from tests.finetuning.conftest import make_images, picture
 

@@ -25,7 +25,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_public_functions_are_not_shadowed_by_modules_of_their_name():
     code = (
-        "import bottleneck.extraction.extract, bottleneck.fitting.fit, bottleneck.prediction.predict, bottleneck.images.scan, bottleneck;"
+        "import bottleneck, bottleneck.images.scan;"
+        "import bottleneck.extraction.extract, bottleneck.fitting.fit, bottleneck.prediction.predict;"
         "print(all(callable(getattr(bottleneck, name)) for name in ('scan', 'extract', 'fit', 'predict', 'load_run')))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

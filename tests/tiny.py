@@ -8,8 +8,8 @@ import numpy as np
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.options import Wish
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.engines.options import EngineOptions
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 
@@ -60,9 +60,9 @@ class TinyEngine:
 
 
 class Pending:
-    """Stands where `bottleneck.extraction.lazy_backbone.Pending` stood."""
+    """Stands where `bottleneck.extraction.lazy_backbone.LazyBackbone` stood."""
 
-    def __init__(self, request: Request, cache: FeatureCache, wish: Wish, images: object = None) -> None:
+    def __init__(self, request: Request, cache: FeatureCache, wish: EngineOptions, images: object = None) -> None:
         self.spec = SPEC
         self.store = cache.store(SPEC)
         self.restored = None
@@ -87,4 +87,4 @@ def features(data: bytes) -> np.ndarray:
 
 def use(monkeypatch: Any) -> None:
     """Let `extract` use the tiny backbone, whatever model it is asked for."""
-    monkeypatch.setattr("bottleneck.extraction.extract.Pending", Pending)
+    monkeypatch.setattr("bottleneck.extraction.extract.LazyBackbone", Pending)

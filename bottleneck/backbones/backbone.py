@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from bottleneck.backbones.downloads import Published
-from bottleneck.backbones.placing import Rename
-from bottleneck.backbones.restore import Restored
+from bottleneck.backbones.restore import Rename, Restored
 from bottleneck.backbones.spec import Spec
 from bottleneck.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
+class PretrainedModel:
     """A network with its classifier, before it is cut.
 
     Parameters
@@ -68,7 +67,7 @@ class Backbone:
         d, the number of features of an image.
     restored : Restored, optional
         What was taken from a weights file, where there was one.
-    whole : Whole, optional
+    whole : PretrainedModel, optional
         The network that was cut, which shares its modules with `network`.
     """
 
@@ -76,7 +75,7 @@ class Backbone:
     spec: Spec
     dim: int
     restored: Restored | None = None
-    whole: Whole | None = None
+    whole: PretrainedModel | None = None
 
 
 class Mirrored(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones import timm_models
-from bottleneck.backbones.backbone import Whole
+from bottleneck.backbones.backbone import PretrainedModel
 from bottleneck.backbones.downloads import check_kept
 from bottleneck.backbones.request import TIMM, Request, no_such_weights
 from bottleneck.backbones.weights import Tensors, read_checkpoint
@@ -29,7 +29,7 @@ _EXPANDING = {
 _SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
-def build(request: Request) -> Whole:
+def build(request: Request) -> PretrainedModel:
     """Build an EfficientNet-Lite (Tan & Le 2019, the Lite variants of 2020), as timm has it.
 
     Raises

@@ -12,13 +12,13 @@ from typing import TextIO
 import torch
 
 from bottleneck.backbones import bundled, timm_models, timm_weights, torchvision_models
-from bottleneck.backbones.catalogue import COLUMNS, TABLE, Entry, installed
+from bottleneck.backbones.catalogue_table import COLUMNS, TABLE, ModelEntry, installed
 from bottleneck.backbones.registry import build_without_numbers
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.utils.output_file import in_utf8, write_output
 
 
-def published() -> Iterator[Entry]:
+def published() -> Iterator[ModelEntry]:
     """Yield every model with every set of weights, without parameters and features."""
     for name in bundled.NAMES:
         whole = timm_weights.config_of(bundled.NAMES[name], "")
@@ -36,7 +36,7 @@ def published() -> Iterator[Entry]:
             yield _entry(name, tag, config["input_size"][1:], file)
 
 
-def measured(entry: Entry) -> Entry:
+def measured(entry: ModelEntry) -> ModelEntry:
     """Return `entry` with the network's parameters and features, counted on the ``meta`` device."""
     if entry.source == "torchvision":
         request = Request(model=entry.name, weights="none", crop=entry.input_size[0])
@@ -62,9 +62,9 @@ def write(target: TextIO) -> None:
         target.flush()
 
 
-def _entry(name: str, weights: str, size: Sequence[int], file: str) -> Entry:
+def _entry(name: str, weights: str, size: Sequence[int], file: str) -> ModelEntry:
     height, width = size
-    return Entry(name=name, weights=weights, parameters=None, input_size=(height, width), dim=None, file=file)
+    return ModelEntry(name=name, weights=weights, parameters=None, input_size=(height, width), dim=None, file=file)
 
 
 if __name__ == "__main__":

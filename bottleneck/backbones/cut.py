@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bottleneck.backbones.nearest import did_you_mean, nearest
-from bottleneck.backbones.pooling import LARGEST_ROW, Layout, layout_of, pooled
+from bottleneck.backbones.names import did_you_mean, nearest
+from bottleneck.backbones.pooling import LARGEST_ROW, OutputLayout, layout_of, pooled
 from bottleneck.backbones.stages import stages
 from bottleneck.backbones.tracing import Call, first_tensor, trace
 from bottleneck.errors import ModelError
@@ -21,7 +21,7 @@ _TOKENS = {"cls": ("cls_token", "class_token"), "dist": ("dist_token",)}  # how 
 
 
 @dataclass(frozen=True)
-class Tap:
+class FeaturePoint:
     """A place in a network where features are taken.
 
     Parameters
@@ -32,13 +32,13 @@ class Tap:
         Whether what the module receives is taken, and not what it gives.
     calls : int
         How often the module runs; the last time counts.
-    layout : Layout
+    layout : OutputLayout
     """
 
     module: str
     is_input: bool
     calls: int
-    layout: Layout
+    layout: OutputLayout
 
 
 class Dropped(nn.Module):
@@ -55,12 +55,12 @@ class Cut(nn.Module):
     Parameters
     ----------
     network : nn.Module
-    taps : sequence of Tap
+    taps : sequence of FeaturePoint
     pooling : str
         As for `bottleneck.backbones.pooling.pooled`.
     """
 
-    def __init__(self, network: nn.Module, taps: Sequence[Tap], pooling: str) -> None:
+    def __init__(self, network: nn.Module, taps: Sequence[FeaturePoint], pooling: str) -> None:
         super().__init__()
         self.network = network
         self._taps = tuple(taps)
@@ -96,7 +96,7 @@ class Cut(nn.Module):
             return torch.cat([rows[tap] for tap in self._taps], dim=1)
         raise ModelError(f"the network did not come to {', '.join(tap.module for tap in self._taps)}")
 
-    def _take(self, tap: Tap, value: Any) -> None:
+    def _take(self, tap: FeaturePoint, value: Any) -> None:
         run = self._run
         run.seen[tap] += 1
         if run.seen[tap] == tap.calls:
@@ -207,7 +207,7 @@ def _own_name(network: nn.Module, layer: str) -> str:
 
 def _tap(
     layer: str, calls: dict[str, Call], image: tuple[int, int], prefix: int, pool: str | None, counts: set[int]
-) -> Tap:
+) -> FeaturePoint:
     """Find a layer in a traced network; `counts` are the numbers of tokens that occur in it."""
     module, is_input = layer.removesuffix(_INPUT), layer.endswith(_INPUT)
     call = calls.get(module)
@@ -225,12 +225,16 @@ def _tap(
     except ModelError as error:
         if pool != "none":
             raise ModelError(f"the layer {layer} cannot be pooled: {error}. --pool none takes it whole") from None
-        layout = Layout((1,))
-    return Tap(module, is_input, call.calls, layout)
+        layout = OutputLayout((1,))
+    return FeaturePoint(module, is_input, call.calls, layout)
 
 
 def _pooling(
-    taps: Sequence[Tap], layers: Sequence[str], pool: str | None, calls: dict[str, Call], image: tuple[int, int]
+    taps: Sequence[FeaturePoint],
+    layers: Sequence[str],
+    pool: str | None,
+    calls: dict[str, Call],
+    image: tuple[int, int],
 ) -> str:
     if not any(tap.layout.positions for tap in taps):
         if pool in (None, "none"):
@@ -241,12 +245,12 @@ def _pooling(
     return pool or "avg"
 
 
-def _shape(tap: Tap, calls: dict[str, Call]) -> tuple[int, ...]:
+def _shape(tap: FeaturePoint, calls: dict[str, Call]) -> tuple[int, ...]:
     call = calls[tap.module]
     return (call.inputs if tap.is_input else call.outputs) or ()
 
 
-def _is_one_row(tap: Tap, calls: dict[str, Call]) -> bool:
+def _is_one_row(tap: FeaturePoint, calls: dict[str, Call]) -> bool:
     """Whether a tap has one position, or none."""
     shape = _shape(tap, calls)
     return not tap.layout.prefix and math.prod(shape[place] for place in tap.layout.positions) == 1
@@ -266,12 +270,12 @@ def _no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[in
     return f"--pool {pool} has nothing to pool: {layer} is one row an image, without positions{example}"
 
 
-def _width(tap: Tap, calls: dict[str, Call], pooling: str) -> int:
+def _width(tap: FeaturePoint, calls: dict[str, Call], pooling: str) -> int:
     return pooled(torch.empty(_shape(tap, calls), device="meta"), tap.layout, pooling).shape[1]
 
 
 def _drop_what_follows(
-    network: nn.Module, taps: Sequence[Tap], calls: dict[str, Call]
+    network: nn.Module, taps: Sequence[FeaturePoint], calls: dict[str, Call]
 ) -> list[tuple[nn.Module, str, nn.Module]]:
     """Replace the modules that first run after the last tap, so that they count for nothing.
 

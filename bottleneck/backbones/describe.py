@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bottleneck.backbones.catalogue import Entry, check_request, entries, source_of
+from bottleneck.backbones.catalogue import check_request, entries
+from bottleneck.backbones.catalogue_table import ModelEntry, source_of
 from bottleneck.backbones.request import Request
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.utils.names import written
@@ -55,7 +56,7 @@ class Description:
     model : str
     source : str
         ``bundled``, ``torchvision`` or ``timm``.
-    weights : tuple of Entry
+    weights : tuple of ModelEntry
         Those that are published, the default first.
     preprocessing : Preprocessing
     transform_input : bool
@@ -74,7 +75,7 @@ class Description:
 
     model: str
     source: str
-    weights: tuple[Entry, ...]
+    weights: tuple[ModelEntry, ...]
     preprocessing: Preprocessing
     transform_input: bool
     layer: str

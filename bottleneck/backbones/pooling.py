@@ -14,7 +14,7 @@ LARGEST_ROW = 131_072  # features; layer4 of ResNet-50 and Mixed_7c of Inception
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputLayout:
     """Where the positions of a layer's output stand.
 
     Parameters
@@ -30,7 +30,7 @@ class Layout:
     prefix: int = 0
 
 
-def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> Layout:
+def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> OutputLayout:
     """Find the positions in the shape of a layer's output.
 
     Parameters
@@ -48,28 +48,28 @@ def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> Layo
         If the shape has no positions that can be told from channels.
     """
     if len(shape) == 2:
-        return Layout(())
+        return OutputLayout(())
     if len(shape) == 3:
         for before in dict.fromkeys((prefix, 0)):
             if _is_grid(shape[1] - before, image):
-                return Layout((1,), before)
+                return OutputLayout((1,), before)
         if _is_grid(shape[2], image):
-            return Layout((2,))
+            return OutputLayout((2,))
     if len(shape) == 4:
         first, last = _alike(shape[2:4], image), _alike(shape[1:3], image)
         if first or last:
-            return Layout((2, 3) if first else (1, 2))
+            return OutputLayout((2, 3) if first else (1, 2))
     raise ModelError(f"its output has the shape {tuple(shape)}, in which no positions can be told from channels")
 
 
-def pooled(output: Tensor, layout: Layout, pooling: str) -> Tensor:
+def pooled(output: Tensor, layout: OutputLayout, pooling: str) -> Tensor:
     """Return ``(b, d)`` of a layer's output, in memory of its own.
 
     Parameters
     ----------
     output : Tensor
         Of the shape that `layout` was found in.
-    layout : Layout
+    layout : OutputLayout
     pooling : str
         ``avg``: the mean over the positions. ``max``: the largest. ``gem``: the generalised mean with the power 3 of
         values of at least 1e-6 (Radenović, Tolias and Chum 2019, "Fine-tuning CNN Image Retrieval with No Human

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlparse
 
-from bottleneck.backbones.catalogue import Entry
+from bottleneck.backbones.catalogue_table import ModelEntry
 from bottleneck.backbones.request import TIMM
 from bottleneck.backbones.sources import values
 
@@ -70,7 +70,7 @@ def model_names(folder: Path) -> list[str]:
         return [name for source in _sources(folder) for name in _BUILDER.findall(source)]
 
 
-def torchvision_entries(folder: Path) -> list[Entry]:
+def torchvision_entries(folder: Path) -> list[ModelEntry]:
     """Return torchvision's classifiers by name, each with all its weights, the default first.
 
     Raises
@@ -82,7 +82,7 @@ def torchvision_entries(folder: Path) -> list[Entry]:
     return [entry for name in sorted(found) for entry in found[name]]
 
 
-def timm_entries(folder: Path) -> list[Entry]:
+def timm_entries(folder: Path) -> list[ModelEntry]:
     """Return timm's models by name, each with all its weights, the default first, or once where there are none.
 
     Raises
@@ -121,7 +121,7 @@ def _sources(folder: Path) -> list[str]:
     return sources
 
 
-def _in_torchvision(source: str) -> Iterator[tuple[str, list[Entry]]]:
+def _in_torchvision(source: str) -> Iterator[tuple[str, list[ModelEntry]]]:
     """Yield the models of a module of torchvision by name."""
     module = ast.parse(source)
     classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
@@ -133,7 +133,7 @@ def _in_torchvision(source: str) -> Iterator[tuple[str, list[Entry]]]:
         yield name, _of_torchvision(name, vars(known[enum]))
 
 
-def _in_timm(source: str) -> Iterator[tuple[str, list[Entry]]]:
+def _in_timm(source: str) -> Iterator[tuple[str, list[ModelEntry]]]:
     """Yield the models of a module of timm by name."""
     configs = _configs(source)
     for name in _BUILDER.findall(source):
@@ -172,7 +172,7 @@ def _names(expressions: Iterable[ast.expr]) -> set[str]:
     return {node.id for one in expressions for node in ast.walk(one) if isinstance(node, ast.Name)}
 
 
-def _of_torchvision(name: str, members: Mapping[str, Any]) -> list[Entry]:
+def _of_torchvision(name: str, members: Mapping[str, Any]) -> list[ModelEntry]:
     """Return the entries of a model from the members of its class of weights."""
     weights = {key: value for key, value in members.items() if isinstance(value, SimpleNamespace) and key != "DEFAULT"}
     default_first = sorted(weights, key=lambda key: weights[key] is not members["DEFAULT"])
@@ -180,7 +180,7 @@ def _of_torchvision(name: str, members: Mapping[str, Any]) -> list[Entry]:
     return [_entry(name, key, (sizes[key], sizes[key]), _file_name(weights[key].url)) for key in default_first]
 
 
-def _of_timm(name: str, configs: Mapping[str, Config]) -> list[Entry]:
+def _of_timm(name: str, configs: Mapping[str, Config]) -> list[ModelEntry]:
     """Return the entries of a model from its configurations by tag, in timm's order.
 
     The default is the one without a tag, else the first tag with a ``*``, else the first with weights.
@@ -217,11 +217,11 @@ def _file_name(url: str) -> str:
     return Path(urlparse(url).path).name
 
 
-def _entry(name: str, weights: str, size: tuple[int, int], file: str) -> Entry:
+def _entry(name: str, weights: str, size: tuple[int, int], file: str) -> ModelEntry:
     height, width = size
     if not all(isinstance(number, int) for number in size) or not isinstance(file, str):
         raise NotPlain(f"expected the size of images and a file of {name}.{weights}, found {size} and {file!r}")
-    return Entry(name=name, weights=weights, parameters=None, input_size=(height, width), dim=None, file=file)
+    return ModelEntry(name=name, weights=weights, parameters=None, input_size=(height, width), dim=None, file=file)
 
 
 def _natural(name: str) -> list[str | int]:

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from bottleneck.backbones import bundled, timm_models, torchvision_models
-from bottleneck.backbones.backbone import Backbone, Mirrored, Whole
-from bottleneck.backbones.catalogue import unknown
+from bottleneck.backbones.backbone import Backbone, Mirrored, PretrainedModel
 from bottleneck.backbones.cut import cut
+from bottleneck.backbones.names import unknown
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.restore import Restored, restore
 from bottleneck.backbones.spec import Spec
@@ -66,7 +66,7 @@ def load(request: Request) -> Backbone:
     return Backbone(Mirrored(network) if request.flip else network, spec, dim, restored, whole)
 
 
-def build(request: Request) -> Whole:
+def build(request: Request) -> PretrainedModel:
     """Build the network that `request` names, with its classifier, and with random weights where a file has them.
 
     Raises
@@ -88,7 +88,7 @@ def build(request: Request) -> Whole:
         return builder(request)
 
 
-def build_without_numbers(request: Request) -> Whole:
+def build_without_numbers(request: Request) -> PretrainedModel:
     """Build the network that `request` names on the ``meta`` device: modules and shapes, and no weights in memory."""
     try:
         with torch.device("meta"):
@@ -99,7 +99,7 @@ def build_without_numbers(request: Request) -> Whole:
         return whole
 
 
-def _ended(whole: Whole, request: Request, image: tuple[int, int]) -> tuple[nn.Module, str, str, int]:
+def _ended(whole: PretrainedModel, request: Request, image: tuple[int, int]) -> tuple[nn.Module, str, str, int]:
     """Cut the network; return what is left, the layer, the pooling and the number of features."""
     layers = request.layer or (whole.layer,)
     if layers == (whole.layer,) and request.pool in (None, whole.pooling):
@@ -129,7 +129,7 @@ def _overridden(preprocessing: Preprocessing, request: Request) -> Preprocessing
     return changed
 
 
-def _restored(whole: Whole, request: Request) -> Restored:
+def _restored(whole: PretrainedModel, request: Request) -> Restored:
     assert request.file is not None
     checkpoint = read_checkpoint(request.file)
     found = restore(

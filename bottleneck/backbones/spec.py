@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.errors import CacheError
-from bottleneck.utils.files import canonical_json
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.files import canonical_json
 from bottleneck.utils.schema import checked, expect_canonical
 from bottleneck.utils.text import one_line
 

@@ -9,9 +9,9 @@ from typing import Any
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.errors import BottleneckError, ImageError, ModelError
-from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.digest import DigestMemo, digest_file, signature
+from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.utils.tree import Tree, memo
 
 _MEMO_VERSION = 5  # raise it when the same request leads to another spec

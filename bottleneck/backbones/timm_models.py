@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bottleneck.backbones.backbone import Whole, replace
+from bottleneck.backbones.backbone import PretrainedModel, replace
 from bottleneck.backbones.cut import prefix_tokens
 from bottleneck.backbones.downloads import Published, first_line
 from bottleneck.backbones.packages import timm
-from bottleneck.backbones.placing import Rename
 from bottleneck.backbones.pooling import layout_of, pooled
 from bottleneck.backbones.request import TIMM, Request
+from bottleneck.backbones.restore import Rename
 from bottleneck.backbones.timm_weights import config_of, pretrained
 from bottleneck.backbones.weights import Tensors
 from bottleneck.errors import ModelError
@@ -64,7 +64,7 @@ def names() -> list[str]:
     return [f"{TIMM}{name}" for name in timm.list_models()]
 
 
-def build(request: Request) -> Whole:
+def build(request: Request) -> PretrainedModel:
     """Build a model of timm.
 
     Random weights are those of ``torch.manual_seed(seed); timm.create_model(name)``; their preprocessing, and that of a
@@ -99,7 +99,7 @@ def build(request: Request) -> Whole:
             replace(network, classifier, nn.Identity())
         return PreLogits(network)
 
-    return Whole(
+    return PretrainedModel(
         network=network,
         layer=layer,
         pooling=pooling,

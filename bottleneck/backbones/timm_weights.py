@@ -12,7 +12,7 @@ from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_
 from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
-from bottleneck.backbones.catalogue import HUB_FILES, no_such_tag
+from bottleneck.backbones.catalogue_table import HUB_FILES
 from bottleneck.backbones.downloads import (
     HASH_IN_NAME,
     Published,
@@ -22,6 +22,7 @@ from bottleneck.backbones.downloads import (
     first_line,
     unreachable,
 )
+from bottleneck.backbones.names import no_such_tag
 from bottleneck.backbones.packages import timm
 from bottleneck.backbones.request import TIMM
 from bottleneck.backbones.weights import read_checkpoint

@@ -9,16 +9,16 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from bottleneck.backbones.backbone import Whole, replace
+from bottleneck.backbones.backbone import PretrainedModel, replace
 from bottleneck.backbones.downloads import HASH_IN_NAME, Published, check_kept, fetch, first_line, unreachable
 from bottleneck.backbones.packages import torchvision
-from bottleneck.backbones.pooling import Layout, pooled
+from bottleneck.backbones.pooling import OutputLayout, pooled
 from bottleneck.backbones.request import Request, no_such_weights
 from bottleneck.backbones.tuned import read_tuned
 from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
-from bottleneck.utils.files import file_sha256
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.files import file_sha256
 
 _SLOW_TO_INITIALISE = ("googlenet", "inception_v3")
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training uses
@@ -30,7 +30,7 @@ class AveragePool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return ``(b, d)`` of ``(b, d, h, w)``."""
-        return pooled(features, Layout((2, 3)), "avg")
+        return pooled(features, OutputLayout((2, 3)), "avg")
 
 
 def names() -> list[str]:
@@ -39,7 +39,7 @@ def names() -> list[str]:
     return listed
 
 
-def build(request: Request) -> Whole:
+def build(request: Request) -> PretrainedModel:
     """Build a torchvision classifier.
 
     Random weights are those of ``torch.manual_seed(seed); torchvision.models.get_model(name, weights=None)``; their
@@ -67,7 +67,7 @@ def build(request: Request) -> Whole:
         replace(network, classifier, AveragePool() if pooling == "avg" else nn.Identity())
         return network
 
-    return Whole(
+    return PretrainedModel(
         network=network,
         layer=layer,
         pooling=pooling,

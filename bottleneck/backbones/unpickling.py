@@ -44,7 +44,7 @@ def follow(file: IO[bytes], place: Place | None = None, *, size: int = LARGEST) 
     Exception
         ValueError, IndexError and their like of what is no pickle, or one that is made to take memory and time.
     """
-    machine = _Machine(place, min(_BUDGET, _FREE + size * _FOR_EACH_BYTE))
+    machine = _PickleMachine(place, min(_BUDGET, _FREE + size * _FOR_EACH_BYTE))
     for operation, argument, _ in genops(file):
         machine.do(operation.name, argument)
     return machine.stack[-1]
@@ -70,7 +70,7 @@ _VALUES = {
 }  # fmt: skip
 
 
-class _Machine:
+class _PickleMachine:
     """Follows the operations of one pickle; see `pickletools` for what they mean."""
 
     def __init__(self, place: Place | None, budget: int) -> None:
@@ -291,7 +291,7 @@ def _named(module: Any, name: Any) -> Name:
 
 
 def _tensor(
-    machine: _Machine,
+    machine: _PickleMachine,
     storage: Any,
     offset: Any,
     shape: Any,
@@ -304,7 +304,7 @@ def _tensor(
 
 
 def _tensor_of_type(
-    _machine: _Machine,
+    _machine: _PickleMachine,
     storage: Any,
     offset: Any,
     shape: Any,
@@ -329,11 +329,11 @@ def _sizes(numbers: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _parameter(_machine: _Machine, data: Any, *_: Any) -> Any:
+def _parameter(_machine: _PickleMachine, data: Any, *_: Any) -> Any:
     return data
 
 
-def _of_subclass(machine: _Machine, rebuild: Any, _class: Any, arguments: Any, _state: Any) -> Any:
+def _of_subclass(machine: _PickleMachine, rebuild: Any, _class: Any, arguments: Any, _state: Any) -> Any:
     return machine._called(rebuild, arguments)
 
 

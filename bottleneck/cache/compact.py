@@ -6,30 +6,49 @@ that has all its rows; so among the shards that ever held a row, the highest is 
 the same time: no row can be lost, even where the lock of `bottleneck.cache.lock` does not hold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from bottleneck.cache.index import Index
 from bottleneck.cache.lock import PATIENCE, maintenance
-from bottleneck.cache.recent import Entry
+from bottleneck.cache.recent import ShardEntry
 from bottleneck.cache.shard import Rows
 from bottleneck.errors import CacheError
 from bottleneck.images.keys import DigestSet
-
-if TYPE_CHECKING:
-    from bottleneck.cache.store import Store
 
 _ROWS = 16_384  # of a full shard
 _BYTES = 64 << 20  # of its features; no more than `Store.append` puts into one
 _MANY = 32  # small shards of about one size, which are then joined
 _AT_ONCE = 1024  # shards that one append joins at most, in about a second
+
+
+class Shards(Protocol):
+    """The shards of one spec: the methods of `bottleneck.cache.store.Store` that joining them takes."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the store."""
+
+    def index(self) -> Index:
+        """Return which images have features, and in which shard."""
+
+    def shards(self) -> list[Path]:
+        """Return the paths of all shards."""
+
+    def load(self, name: str) -> Rows | None:
+        """Return the rows of one shard; None where it cannot be used."""
+
+    def commit(self, rows: Rows) -> str:
+        """Write one shard and return its name."""
+
+    def drop(self, name: str) -> None:
+        """Delete one shard."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,7 @@ class Compaction:
     after: int
 
 
-def compact(store: Store) -> Compaction:
+def compact(store: Shards) -> Compaction:
     """Join the small shards of a store.
 
     Raises
@@ -55,7 +74,7 @@ def compact(store: Store) -> Compaction:
         return Compaction(len(index.entries), len(store.shards()))
 
 
-def join_small(store: Store, fresh: Sequence[str]) -> None:
+def join_small(store: Shards, fresh: Sequence[str]) -> None:
     """Join small shards where there are many of about one size, so that there are few however small the commits are.
 
     Sizes are told apart by powers of 32: as soon as 32 shards have 1 to 31 rows they become one, 32 of these become one
@@ -67,7 +86,7 @@ def join_small(store: Store, fresh: Sequence[str]) -> None:
 
     Parameters
     ----------
-    store : Store
+    store : Shards
     fresh : sequence of str
         Names of shards that were written just now, and stay.
     """
@@ -126,12 +145,12 @@ def _groups(index: Index, small: Sequence[str]) -> Iterator[list[str]]:
             yield group
 
 
-def _full(entry: Entry) -> int:
+def _full(entry: ShardEntry) -> int:
     """Return how many rows a full shard has."""
     return min(_ROWS, max(1, _BYTES // (entry.dim * np.dtype(entry.dtype).itemsize)))
 
 
-def _join(store: Store, names: Sequence[str]) -> None:
+def _join(store: Shards, names: Sequence[str]) -> None:
     """Write the rows of some shards as one, and then delete them."""
     parts = {name: rows for name in names if (rows := store.load(name)) is not None}
     if len(parts) < 2:

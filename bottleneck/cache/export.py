@@ -111,7 +111,7 @@ def _add_array(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> Non
 
 def _write_h5(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     rows = max(1, _CHUNK_BYTES // max(1, features[:1].nbytes))
-    patient = _Patient(getattr(file, "raw", file))
+    patient = _ErrorKeepingWriter(getattr(file, "raw", file))
     try:
         with h5py.File(patient, "w") as h5:
             for name, values in texts.items():
@@ -124,7 +124,7 @@ def _write_h5(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any
         raise patient.error
 
 
-class _Patient:
+class _ErrorKeepingWriter:
     """A file that keeps its first error to itself: HDF5 crashes when a write fails, on a full disk say."""
 
     def __init__(self, file: Any) -> None:

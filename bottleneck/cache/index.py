@@ -11,11 +11,11 @@ from typing import Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.cache.recent import RECENT, Entry
 from bottleneck.cache.kinds import tree_of_shard
-from bottleneck.utils.files import parse_json
+from bottleneck.cache.recent import RECENT, ShardEntry
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests, DigestSet
+from bottleneck.utils.files import parse_json
 from bottleneck.utils.schema import Whole, checked
 from bottleneck.utils.tree import memo as memo_file
 
@@ -27,7 +27,7 @@ _ATTEMPTS = 8  # to read a folder in which shards come and go: within 2.5 s
 _FEW = 32  # digests that are sought without sorting those that there are
 
 
-class _Told(TypedDict):
+class _EntryHeader(TypedDict):
     """What a memo says before the digests."""
 
     version: int
@@ -36,7 +36,7 @@ class _Told(TypedDict):
     dtype: Literal["float16", "float32"]
 
 
-def load_entry(memo: Path, shard: Path) -> Entry | None:
+def load_entry(memo: Path, shard: Path) -> ShardEntry | None:
     """Return what is remembered of a shard, if its file is the one that was proven to match its name.
 
     Raises
@@ -52,20 +52,20 @@ def load_entry(memo: Path, shard: Path) -> Entry | None:
     return entry
 
 
-def _read_entry(memo: Path, file: Signature) -> Entry | None:
+def _read_entry(memo: Path, file: Signature) -> ShardEntry | None:
     with memo_file(ValueError):
         data = tree_of_shard(memo).read(memo)
         body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
         if seal != _seal(body):
             return None
         head, _, digests = body.partition(b"\n")
-        told = checked(parse_json(head), _Told)
+        told = checked(parse_json(head), _EntryHeader)
         if told["version"] == _VERSION and told["file"] == file:
-            return Entry(np.frombuffer(digests, np.uint8).reshape(-1, 32), told["dim"], told["dtype"])
+            return ShardEntry(np.frombuffer(digests, np.uint8).reshape(-1, 32), told["dim"], told["dtype"])
     return None
 
 
-def save_entry(memo: Path, file: Signature, entry: Entry) -> None:
+def save_entry(memo: Path, file: Signature, entry: ShardEntry) -> None:
     """Remember what a shard holds whose bytes have just been proven, or written."""
     with memo_file():
         told = {"version": _VERSION, "file": file, "dim": entry.dim, "dtype": entry.dtype}
@@ -102,13 +102,13 @@ class Index:
         Gives the entry of a shard; None where it cannot be trusted. FileNotFoundError where it has vanished.
     """
 
-    def __init__(self, names: Callable[[], list[str]], load: Callable[[str], Entry | None]) -> None:
+    def __init__(self, names: Callable[[], list[str]], load: Callable[[str], ShardEntry | None]) -> None:
         self._names = names
         self._load = load
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, ShardEntry] = {}
         self._unusable: set[str] = set()
         self._segments: list[_Segment] = []
-        self._unsorted: dict[str, Entry] = {}  # that are in no segment yet: who only reads needs none
+        self._unsorted: dict[str, ShardEntry] = {}  # that are in no segment yet: who only reads needs none
         self._sought = 0  # digests, since segments were sorted
         self.refresh()
 
@@ -117,7 +117,7 @@ class Index:
         for attempt in range(_ATTEMPTS):
             listed = self._names()
             unseen = [name for name in listed if name not in self.entries and name not in self._unusable]
-            loaded: dict[str, Entry | None] = {}
+            loaded: dict[str, ShardEntry | None] = {}
             for name in unseen:
                 with suppress(FileNotFoundError):
                     loaded[name] = self._load(name)
@@ -137,7 +137,7 @@ class Index:
         """Leave out a shard that has vanished, until it is listed again."""
         self._update(self.entries.keys() - {name}, {})
 
-    def _update(self, listed: Set[str], fresh: dict[str, Entry]) -> None:
+    def _update(self, listed: Set[str], fresh: dict[str, ShardEntry]) -> None:
         gone = self.entries.keys() - listed
         for name in gone:
             del self.entries[name]
@@ -193,7 +193,7 @@ class Index:
         return self._segments
 
 
-def _are_among(digests: Digests, entries: dict[str, Entry]) -> NDArray[np.bool_]:
+def _are_among(digests: Digests, entries: dict[str, ShardEntry]) -> NDArray[np.bool_]:
     """Return for each of few digests whether one of the shards has it; sorting would take longer than looking."""
     held = np.concatenate([entry.digests for entry in entries.values()])
     likely = np.isin(_first_word(held), _first_word(digests))
@@ -214,7 +214,7 @@ def _first_bits(digests: Digests) -> NDArray[np.uint32]:
 class _Segment:
     """The digests of some shards, sorted together."""
 
-    def __init__(self, entries: dict[str, Entry]) -> None:
+    def __init__(self, entries: dict[str, ShardEntry]) -> None:
         self._digests = np.concatenate([entry.digests for entry in entries.values()])
         self._known = DigestSet(self._digests)
 

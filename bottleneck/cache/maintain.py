@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from bottleneck.cache.finding import find_anywhere
+from bottleneck.cache.feature_cache import FeatureCache, find_anywhere
 from bottleneck.cache.lock import PATIENCE, maintenance
-from bottleneck.cache.recent import Entry
+from bottleneck.cache.recent import ShardEntry
 from bottleneck.cache.scans import read_scan, scanned
 from bottleneck.cache.shard import Rows, read_shard
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.store import Store
 from bottleneck.cache.sweep import Garbage, delete_store, sweep_files, sweep_temporaries
 from bottleneck.errors import BottleneckWarning, CacheError, NewerShard, ShardError
-from bottleneck.utils.files import TEMPORARY
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.files import TEMPORARY
 from bottleneck.utils.tree import memo
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -111,7 +111,7 @@ def info(cache: FeatureCache) -> list[StoreInfo]:
 
 
 def _info(store: Store) -> StoreInfo:
-    entries: list[Entry] = []
+    entries: list[ShardEntry] = []
     images, problem = 0, None
     try:
         index = store.index()
@@ -197,7 +197,7 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
     ----------
     cache : FeatureCache
     name : str
-        As for `bottleneck.cache.finding.find_anywhere`.
+        As for `bottleneck.cache.feature_cache.find_anywhere`.
 
     Raises
     ------

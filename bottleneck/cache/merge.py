@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.tuned import has_tuned, keep_tuned, kept_tuned
 from bottleneck.backbones.weights_files import checked_request, recorded_at
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.index import Index
 from bottleneck.cache.scans import merge_scans
 from bottleneck.cache.shard import Rows, read_shard
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
 from bottleneck.images.keys import Digests, DigestSet
 
@@ -23,7 +24,7 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)
-class Held:
+class NewRows:
     """What a shard of the other cache has that is missing here.
 
     Parameters
@@ -59,7 +60,7 @@ class Inspection:
     note: str | None = None
 
 
-Inspect = Callable[[Store, Sequence[Held]], Inspection]
+Inspect = Callable[[Store, Sequence[NewRows]], Inspection]
 
 
 @dataclass
@@ -111,7 +112,7 @@ def merge(
         Called with a stage ("merge"), how many shards are done, and how many there are.
     inspect : callable, optional
         Compares some features of a spec with what this machine computes, before any is taken; see
-        `bottleneck.extraction.recompute.Recomputing`. Where it finds a problem nothing of that spec is taken.
+        `bottleneck.extraction.recompute.Recomputation`. Where it finds a problem nothing of that spec is taken.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def _trusted(index: Index, theirs: Store, paths: Sequence[Path], done: Merge, in
         with suppress(CacheError, FileNotFoundError):  # which taking it will say
             digests = read_shard(path, theirs.spec).digests
             rows = np.flatnonzero(~index.has(digests))
-            held.append(Held(path, digests[rows], rows))
+            held.append(NewRows(path, digests[rows], rows))
     if not any(len(one.rows) for one in held):
         return True
     found = inspect(theirs, held)

@@ -15,7 +15,7 @@ State = tuple[Signature, Signature | None]  # of the file of a shard, and of its
 
 
 @dataclass(frozen=True)
-class Entry:
+class ShardEntry:
     """What one shard holds, without its features."""
 
     digests: Digests
@@ -31,7 +31,7 @@ class Entry:
         return self.digests.nbytes + _OVERHEAD
 
 
-class Recent:
+class RecentEntries:
     """Entries of shards, each as of a state of its files.
 
     Parameters
@@ -43,15 +43,15 @@ class Recent:
     def __init__(self, limit: int = _BYTES) -> None:
         self._limit = limit
         self._bytes = 0
-        self._known: dict[str, tuple[State, Entry]] = {}
+        self._known: dict[str, tuple[State, ShardEntry]] = {}
         self._lock = threading.Lock()
 
-    def get(self, memo: Path, state: State) -> Entry | None:
+    def get(self, memo: Path, state: State) -> ShardEntry | None:
         """Return the entry of the shard with that memo, if both files are still the same."""
         known = self._known.get(os.path.abspath(memo))
         return known[1] if known and known[0] == state else None
 
-    def put(self, memo: Path, state: State, entry: Entry) -> None:
+    def put(self, memo: Path, state: State, entry: ShardEntry) -> None:
         """Keep an entry that was read from a memo, or from a shard whose bytes were proven or written."""
         key = os.path.abspath(memo)
         with self._lock:
@@ -66,4 +66,4 @@ class Recent:
         self._bytes -= known[1].nbytes if known else 0
 
 
-RECENT = Recent()
+RECENT = RecentEntries()

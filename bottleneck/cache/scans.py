@@ -13,7 +13,6 @@ import numpy as np
 from bottleneck.cache.last import at_place, key_of, place_of
 from bottleneck.cache.shard import writing
 from bottleneck.errors import CacheError
-from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import write_table
@@ -22,6 +21,7 @@ from bottleneck.images.keys import Digests
 from bottleneck.images.listing import Listing
 from bottleneck.images.splits import SPLITS, Shares
 from bottleneck.images.table import is_table
+from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.utils.schema import Whole, checked
 from bottleneck.utils.tree import Tree
 
@@ -30,7 +30,7 @@ _Row = tuple[str, str, str | None, str | None, str | None]  # path, digest, labe
 _LARGEST = 4 << 30  # bytes; a line of about 200 is that of one image
 
 
-class _Required(TypedDict):
+class _ScanRequired(TypedDict):
     version: int
     source: str
     images: list[_Row]
@@ -38,7 +38,7 @@ class _Required(TypedDict):
     ignored: dict[str, Whole]
 
 
-class _Scan(_Required, total=False):
+class _Scan(_ScanRequired, total=False):
     """What the file of a scan holds; earlier versions had neither of these."""
 
     place: str

@@ -21,8 +21,8 @@ from bottleneck.backbones.spec import Spec
 from bottleneck.cache.kinds import remedy, tree_of_shard
 from bottleneck.cache.structure import Read, Unsound, check_structure
 from bottleneck.errors import CacheError, DamagedShard, NewerShard, ShardError
-from bottleneck.utils.files import NotRegularError, canonical_json, sha256_hex
 from bottleneck.images.digest import Signature, signature
+from bottleneck.utils.files import NotRegularError, canonical_json, sha256_hex
 from bottleneck.utils.text import counted
 
 FORMAT_VERSION = 1
@@ -239,7 +239,7 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """Where a plain dataset lies in its file: chunks of whole rows, as they are in memory.
 
     Parameters
@@ -265,7 +265,7 @@ class Layout:
             yield np.frombuffer(image, self.dtype, rows * width, offset).reshape(rows, width)
 
 
-def layouts(file: h5py.File, path: Path, spec: Spec, size: int) -> tuple[Layout, Layout]:
+def layouts(file: h5py.File, path: Path, spec: Spec, size: int) -> tuple[DatasetLayout, DatasetLayout]:
     """Return where the digests and the features of an open shard of `size` bytes lie.
 
     Raises
@@ -279,7 +279,7 @@ def layouts(file: h5py.File, path: Path, spec: Spec, size: int) -> tuple[Layout,
     return _layout(digests, size, path), _layout(features, size, path)
 
 
-def _layout(dataset: h5py.Dataset, file_size: int, path: Path) -> Layout:
+def _layout(dataset: h5py.Dataset, file_size: int, path: Path) -> DatasetLayout:
     count, width = dataset.shape
     height = dataset.chunks[0]
     size = height * width * dataset.dtype.itemsize
@@ -292,7 +292,7 @@ def _layout(dataset: h5py.Dataset, file_size: int, path: Path) -> Layout:
     offsets = tuple(found[start] for start in sorted(found))
     if sorted(found) != list(range(0, count, height)) or len(set(offsets)) != dataset.id.get_num_chunks():
         raise ShardError(f"{path}: {dataset.name} has chunks that overlap or are missing")
-    return Layout((int(count), int(width)), dataset.dtype, int(height), offsets)
+    return DatasetLayout((int(count), int(width)), dataset.dtype, int(height), offsets)
 
 
 def _check_rows(rows: Rows) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.cache.verified import Proof
 from bottleneck.cache.shard import reading
+from bottleneck.cache.verified import VerifiedShard
 from bottleneck.errors import CacheError
-from bottleneck.utils.files import open_regular
 from bottleneck.images.keys import Digests, DigestSet
+from bottleneck.utils.files import open_regular
 
 _FILES = 64  # that are open at once
 _ATTEMPTS = 3  # to read rows of a file that changes
@@ -25,24 +25,24 @@ Positions = NDArray[np.intp]
 
 
 @dataclass
-class Part:
+class ShardSlice:
     """The wanted rows of one shard.
 
     Parameters
     ----------
-    proof : Proof
+    proof : VerifiedShard
     places : ndarray of int, shape (m,)
         Which rows of the shard, ascending.
     rows : ndarray of int, shape (m,)
         Which rows of the stream they are.
     """
 
-    proof: Proof
+    proof: VerifiedShard
     places: Positions
     rows: Positions
 
     @classmethod
-    def of(cls, proof: Proof, held: Digests, digests: Digests, rows: Positions) -> "Part | None":
+    def of(cls, proof: VerifiedShard, held: Digests, digests: Digests, rows: Positions) -> "ShardSlice | None":
         """Return those of some rows that a shard holds; None if it holds none."""
         places = DigestSet(held).find(digests[rows])
         rows, places = rows[places >= 0], places[places >= 0]
@@ -51,17 +51,17 @@ class Part:
         rows.setflags(write=False)  # parts of it are handed out
         return cls(proof, places[order], rows) if len(rows) else None
 
-    def pieces(self) -> "list[Piece]":
+    def pieces(self) -> "list[BlockSlice]":
         """Return what of each block is wanted, if anything is."""
         bounds = np.searchsorted(self.places, self.proof.starts).tolist()
-        return [Piece(self, block, low, high) for block, (low, high) in enumerate(pairwise(bounds)) if low < high]
+        return [BlockSlice(self, block, low, high) for block, (low, high) in enumerate(pairwise(bounds)) if low < high]
 
 
 @dataclass(frozen=True)
-class Piece:
+class BlockSlice:
     """The wanted rows of one block: ``places[low:high]`` of its part."""
 
-    part: Part
+    part: ShardSlice
     block: int
     low: int
     high: int
@@ -89,16 +89,16 @@ class Piece:
         return span if len(span) == len(self) else span[self.part.places[self.low : self.high] - self.first]
 
 
-class Pass:
+class SlicePass:
     """One reading of all rows, and the files that are open for it."""
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[ShardSlice],
         dim: int,
         dtype: np.dtype[Any],
-        prove_again: Callable[[Path], Proof | None],
-        elsewhere: Callable[[Positions], Iterable[Part]],
+        prove_again: Callable[[Path], VerifiedShard | None],
+        elsewhere: Callable[[Positions], Iterable[ShardSlice]],
     ) -> None:
         self.pieces = [piece for part in parts for piece in part.pieces()]
         self._dim, self._dtype = dim, dtype
@@ -115,11 +115,11 @@ class Pass:
         """Return how many rows take `size` bytes."""
         return max(1, size // max(1, self._dim * self._dtype.itemsize))
 
-    def groups(self, order: Iterable[int], size: int) -> list[list[Piece]]:
+    def groups(self, order: Iterable[int], size: int) -> list[list[BlockSlice]]:
         """Return the pieces in some order, as equal groups of about `size` bytes, or of one piece."""
         total = sum(map(len, self.pieces))
         count = -(-total // self._fitting(size))
-        groups: list[list[Piece]] = [[] for _ in range(count)]
+        groups: list[list[BlockSlice]] = [[] for _ in range(count)]
         before = 0
         for number in order:
             groups[before * count // total].append(self.pieces[number])
@@ -132,7 +132,7 @@ class Pass:
         return min(rows, sum(map(len, self.pieces))), self._dim
 
     def ahead(
-        self, groups: Sequence[Sequence[Piece]], buffers: Sequence[NDArray[Any]]
+        self, groups: Sequence[Sequence[BlockSlice]], buffers: Sequence[NDArray[Any]]
     ) -> Generator[tuple[Positions, NDArray[Any]], None, None]:
         """Read groups into two buffers in turn, the next one in a thread while the caller uses what it has."""
         with ThreadPoolExecutor(1, thread_name_prefix="stream") as pool:
@@ -143,7 +143,7 @@ class Pass:
                     coming.append(pool.submit(self.read, groups[number], buffers[number % 2]))
                 yield found
 
-    def read(self, group: Sequence[Piece], buffer: NDArray[Any]) -> tuple[Positions, NDArray[Any]]:
+    def read(self, group: Sequence[BlockSlice], buffer: NDArray[Any]) -> tuple[Positions, NDArray[Any]]:
         """Return which rows the pieces of a group hold, and their features, in the beginning of a buffer."""
         done = 0
         for piece in group:
@@ -152,7 +152,7 @@ class Pass:
         rows = group[0].rows if len(group) == 1 else np.concatenate([piece.rows for piece in group])
         return rows, buffer[:done]
 
-    def _read(self, piece: Piece, out: NDArray[Any]) -> None:
+    def _read(self, piece: BlockSlice, out: NDArray[Any]) -> None:
         path = piece.part.proof.path
         for _ in range(_ATTEMPTS):
             try:
@@ -165,7 +165,7 @@ class Pass:
                 return self._copy_from_others(piece, out)
         raise CacheError(f"{path} was compacted while it was read; try again")
 
-    def _copy_from_others(self, piece: Piece, out: NDArray[Any]) -> None:
+    def _copy_from_others(self, piece: BlockSlice, out: NDArray[Any]) -> None:
         """Copy the rows of a piece whose shard was joined with others since the pass began."""
         order = np.argsort(piece.rows)
         for part in self._elsewhere(piece.rows[order]):
@@ -175,7 +175,7 @@ class Pass:
                     self._copy(other, part.proof.path, found)
                 out[order[np.searchsorted(piece.rows, other.rows, sorter=order)]] = found
 
-    def _copy(self, piece: Piece, path: Path, out: NDArray[Any]) -> None:
+    def _copy(self, piece: BlockSlice, path: Path, out: NDArray[Any]) -> None:
         for _ in range(_ATTEMPTS):
             proof = piece.part.proof
             if self._copied(piece, proof, out):
@@ -184,7 +184,7 @@ class Pass:
             piece.part.proof = self._prove_again(path) or proof
         raise CacheError(f"{path} changes while it is read; try again")
 
-    def _copied(self, piece: Piece, proof: Proof, out: NDArray[Any]) -> bool:
+    def _copied(self, piece: BlockSlice, proof: VerifiedShard, out: NDArray[Any]) -> bool:
         """Copy the rows of a piece; return whether they are the ones that were proven."""
         direct = piece.span == len(out) and proof.dtype == out.dtype
         span = out if direct else self._span(proof)[: piece.span]
@@ -196,7 +196,7 @@ class Pass:
             out[:] = piece.picked(span)
         return True
 
-    def _span(self, proof: Proof) -> NDArray[Any]:
+    def _span(self, proof: VerifiedShard) -> NDArray[Any]:
         """Return memory for any block of a shard."""
         count = int(np.diff(proof.starts).max())
         known = self._spans.get(proof.dtype)

@@ -1,7 +1,8 @@
-"""All shards of a spec, and all specs of a cache. No locks: the listing of a folder is the manifest."""
+"""All shards of a spec. No locks: the listing of a folder is the manifest."""
 
 import os
 import re
+import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,110 +16,22 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.weights_files import asked_in, checked_request
 from bottleneck.cache.compact import join_small
-from bottleneck.cache.finding import listed, the_one
 from bottleneck.cache.index import Index, load_entry, save_entry
-from bottleneck.cache.quarantine import quarantine
+from bottleneck.cache.kinds import remedy, tree_of, tree_of_shard
 from bottleneck.cache.reading import read_rows
-from bottleneck.cache.recent import Entry
-from bottleneck.cache.kinds import ACTIVATIONS, FEATURES, remedy, tree_of
-from bottleneck.cache.shard import Blocks, Buffer, Rows, read_blocks, write_shard, writing
+from bottleneck.cache.recent import ShardEntry
+from bottleneck.cache.shard import Blocks, Buffer, Rows, matches_name, read_blocks, write_shard, writing
 from bottleneck.cache.stream import Stream
-from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
-from bottleneck.utils.files import fsync_folder
+from bottleneck.errors import BottleneckWarning, CacheError, DamagedShard, MissingFeatures, NewerShard, ShardError
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests, digests_of
-from bottleneck.utils.arguments import Arguments
-from bottleneck.utils.paths import expanded
+from bottleneck.utils.files import fsync_folder
+from bottleneck.utils.folder import LinkError
 from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree, memo
 
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 _SHARD_BYTES = 64 << 20  # of features, in one shard at most: two more of it are taken to write it, one to read it
-
-
-class FeatureCache:
-    """A folder of features, ``<root>/features/<model>-<fingerprint>/``, one sub-folder a spec.
-
-    Parameters
-    ----------
-    root : path
-        Created when something is written.
-    room : str
-        ``"features"``, or ``"activations"`` for what `activations` returns.
-
-    Examples
-    --------
-    >>> cache = FeatureCache("cache")
-    >>> [store.name for store in cache.stores()]
-    []
-    """
-
-    def __init__(self, root: str | os.PathLike[str] = "cache", *, room: str = FEATURES) -> None:
-        self.root = expanded(root)
-        self.room = room
-
-    def __repr__(self) -> str:
-        return one_line(self, str(self.folder))
-
-    @property
-    def folder(self) -> Path:
-        """Where the stores lie."""
-        return self.root / self.room
-
-    def activations(self) -> "FeatureCache":
-        """Return the room of the activations that fine-tuning keeps; no feature is in it, and none of them here."""
-        return FeatureCache(self.root, room=ACTIVATIONS)
-
-    def rooms(self) -> tuple["FeatureCache", "FeatureCache"]:
-        """Return the room of the features and that of the activations."""
-        return FeatureCache(self.root), self.activations()
-
-    def store(self, spec: Spec) -> "Store":
-        """Return the store of `spec`, which may be empty."""
-        return Store(self.folder / f"{_file_name(spec.backbone)}-{spec.fingerprint}", spec)
-
-    def stores(self) -> list["Store"]:
-        """Return the stores of all specs, by name; one whose spec cannot be read is left out with a warning."""
-        found, problems = self.listed()
-        if problems:
-            more = f" (and {len(problems) - 1} more specs)" if len(problems) > 1 else ""
-            warnings.warn(f"{problems[0]}{more}", BottleneckWarning, stacklevel=2)
-        return found
-
-    def listed(self) -> tuple[list["Store"], list[str]]:
-        """Return the stores, and what is wrong with those whose spec cannot be read."""
-        return listed(self)
-
-    def find(self, name: str) -> "Store":
-        """Return the store of a backbone: ``resnet50``, or ``resnet50-1f0c`` (any unique beginning) among several.
-
-        The beginning of a fingerprint, of 4 digits or more, will do too.
-
-        Raises
-        ------
-        CacheError
-            If there is none, or more than one.
-        """
-        name = Arguments(CacheError).text("name", name)
-        return the_one(self.stores(), name, f"{self.room} of {name!r} in {self.root}")
-
-    def open(self, name: str) -> "Store":
-        """Return the store of that name.
-
-        Raises
-        ------
-        CacheError
-            If there is none, or its ``spec.json`` cannot be read.
-        """
-        folder = self.folder / name
-        try:
-            own = self.store(Spec.from_json(Tree(self.root).read_json(folder / "spec.json")))
-            own.tree.names(folder / "shards")
-        except (OSError, ValueError, TypeError) as error:
-            raise CacheError(f"expected a spec in {folder / 'spec.json'}: {error}") from error
-        if folder != own.folder:
-            raise CacheError(f"expected the spec of {folder.name} in {folder / 'spec.json'}, found that of {own.name}")
-        return own
 
 
 @dataclass(frozen=True)
@@ -151,7 +64,7 @@ class Store:
 
     @property
     def engines(self) -> Path:
-        """Where the engines keep their conversions and checks; see `bottleneck.engines.records.Kept`."""
+        """Where the engines keep their conversions and checks; see `bottleneck.engines.records.EngineRecords`."""
         return self.folder / "engines"
 
     def shards(self) -> list[Path]:
@@ -256,7 +169,7 @@ class Store:
             if not self.tree.exists(path):  # or while the shard was written
                 write_shard(self.folder / "shards", self.spec, rows)
         with suppress(OSError):
-            entry = Entry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
+            entry = ShardEntry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
             save_entry(self._memo(path.stem), signature(self.tree.status(path)), entry)
         return path.stem
 
@@ -340,7 +253,7 @@ class Store:
             with suppress(PermissionError):  # of a folder above that is not ours to open
                 fsync_folder(folder)
 
-    def _load(self, name: str) -> Entry | None:
+    def _load(self, name: str) -> ShardEntry | None:
         """Return what a shard holds; None where it cannot be trusted.
 
         Raises
@@ -354,7 +267,7 @@ class Store:
         found = self._trusted(name)
         if found is None:
             return None
-        entry = Entry(found.digests, found.dim, found.dtype.name)
+        entry = ShardEntry(found.digests, found.dim, found.dtype.name)
         save_entry(self._memo(name), found.file, entry)
         return entry
 
@@ -394,6 +307,24 @@ class Store:
         return message is not None
 
 
-def _file_name(model: str) -> str:
-    """Return a model's name as a folder's: ``timm/x.y`` gives ``timm_x.y``."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", model)
+def quarantine(path: Path, error: ShardError) -> str | None:
+    """Move a shard that cannot be trusted to ``quarantine/``; see `bottleneck.cache.store.Store.retire`."""
+    name, folder = path.stem, path.parents[1]
+    if isinstance(error, DamagedShard) and matches_name(path, name):
+        return None
+    target = folder / "quarantine" / f"{name}-{time.time_ns()}.h5"
+    moved = f"It was moved to {target.parent}"
+    cache = tree_of_shard(path)
+    try:
+        cache.rename(path, target, make=True)
+    except FileNotFoundError:
+        moved = "Another process has moved it to quarantine"
+    except LinkError as error_there:
+        moved = f"It is left where it is, and not used: {error_there}"
+    except OSError:
+        moved = "It is left where it is, and not used"
+    if isinstance(error, DamagedShard) and matches_name(target, name):
+        with suppress(OSError):  # it was written again between the look and the move
+            cache.rename(target, path)
+            return None
+    return f"{error}. {moved}; {remedy(folder)} computes its images again"

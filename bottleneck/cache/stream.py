@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Index
-from bottleneck.cache.slices import Part, Pass, Positions
-from bottleneck.cache.verified import Proof, prove
 from bottleneck.cache.reading import Vanished, leave_out, rounds, the_dim
+from bottleneck.cache.slices import Positions, ShardSlice, SlicePass
+from bottleneck.cache.verified import VerifiedShard, prove
 from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.images.keys import Digests, DigestSet
 
@@ -65,8 +65,8 @@ class Stream:
         self._digests = digests
         if len(DigestSet(digests)) < len(digests):
             raise ValueError(f"expected each image once, got {len(digests) - len(DigestSet(digests))} again")
-        self._parts: tuple[Part, ...] = ()
-        self._proofs: dict[str, tuple[Proof, Digests]] = {}  # of shards that a pass had to look for
+        self._parts: tuple[ShardSlice, ...] = ()
+        self._proofs: dict[str, tuple[VerifiedShard, Digests]] = {}  # of shards that a pass had to look for
         self._pools: list[NDArray[Any]] = []
         now = index()
         self._dim = the_dim(now, folder)
@@ -143,10 +143,10 @@ class Stream:
         yield pools
         self._pools = pools
 
-    def _pass(self) -> Pass:
+    def _pass(self) -> SlicePass:
         if not all(part.proof.still() for part in self._parts):
             self._locate(self._index())
-        return Pass(self._parts, self._dim, self.dtype, self._prove_again, self._elsewhere)
+        return SlicePass(self._parts, self._dim, self.dtype, self._prove_again, self._elsewhere)
 
     def _locate(self, index: Index) -> None:
         """Find the rows that are in no part yet, or whose shard has gone or changed."""
@@ -158,28 +158,28 @@ class Stream:
         self._parts = tuple(sorted(parts, key=lambda part: (part.proof.path.name, part.rows[0])))
         self._proofs = {}
 
-    def _elsewhere(self, rows: Positions) -> list[Part]:
+    def _elsewhere(self, rows: Positions) -> list[ShardSlice]:
         """Return where some rows are now whose shard has gone during a pass."""
         return self._found(self._index(), rows, np.zeros(len(rows), bool))
 
-    def _found(self, index: Index, rows: Positions, done: NDArray[np.bool_]) -> list[Part]:
+    def _found(self, index: Index, rows: Positions, done: NDArray[np.bool_]) -> list[ShardSlice]:
         """Return the parts that hold some rows, which ascend, but for those that are `done`."""
         digests, parts = self._digests[rows], []
         for needed in rounds(index, digests, DigestSet(digests), done, self._folder):
             for name, outcome in self._proven({name: rows[places] for name, places in needed.items()}):
-                if isinstance(outcome, Part):
+                if isinstance(outcome, ShardSlice):
                     parts.append(outcome)
                     done[np.searchsorted(rows, outcome.rows)] = True
                 else:
                     leave_out(index, name, outcome, self._settle)
         return parts
 
-    def _proven(self, needed: dict[str, Positions]) -> Iterator[tuple[str, Part | ShardError | Vanished]]:
+    def _proven(self, needed: dict[str, Positions]) -> Iterator[tuple[str, ShardSlice | ShardError | Vanished]]:
         """Yield for each shard which rows it holds, or what is wrong with it; several are proven at once."""
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="prove") as pool:
             yield from zip(needed, pool.map(self._part, needed, needed.values()), strict=True)
 
-    def _part(self, name: str, rows: Positions) -> Part | ShardError | Vanished:
+    def _part(self, name: str, rows: Positions) -> ShardSlice | ShardError | Vanished:
         try:
             proof, held = self._proof(name)
         except NewerShard:
@@ -190,9 +190,9 @@ class Stream:
             return Vanished()
         if proof.dim != self._dim:
             raise CacheError(f"expected {self._dim} features of each image, found {proof.dim} in {proof.path}")
-        return Part.of(proof, held, self._digests, rows) or Vanished()
+        return ShardSlice.of(proof, held, self._digests, rows) or Vanished()
 
-    def _proof(self, name: str) -> tuple[Proof, Digests]:
+    def _proof(self, name: str) -> tuple[VerifiedShard, Digests]:
         """Return the proof of a shard; of one that several lost shards were joined into, it is proven once."""
         known = self._proofs.get(name)
         if known is None or not known[0].still():
@@ -204,7 +204,7 @@ class Stream:
     def _path(self, name: str) -> Path:
         return self._folder / "shards" / f"{name}.h5"
 
-    def _prove_again(self, path: Path) -> Proof | None:
+    def _prove_again(self, path: Path) -> VerifiedShard | None:
         """Return the proof of a shard whose file has changed during a pass; None where it is to be looked at again."""
         try:
             return prove(path, self._spec)[0]

@@ -52,11 +52,11 @@ def check_structure(read: Read, size: int) -> None:
     ------
     Unsound
     """
-    _Walk(read, size).file()
+    _BlockWalk(read, size).file()
 
 
 @dataclass
-class _Walk:
+class _BlockWalk:
     """One look at all blocks of a file."""
 
     read: Read

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bottleneck.cache.lock import LOCK, PATIENCE, maintenance
 from bottleneck.cache.kinds import ACTIVATIONS, FEATURES
+from bottleneck.cache.lock import LOCK, PATIENCE, maintenance
 from bottleneck.cache.store import Store
 from bottleneck.engines.records import CONVERSION, ENGINES, UNFINISHED_CONVERSION
 from bottleneck.errors import CacheError

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.shard import PIECE_BYTES, Layout, damaged, expect_sound, layouts, opened, parsing
+from bottleneck.cache.shard import PIECE_BYTES, DatasetLayout, damaged, expect_sound, layouts, opened, parsing
 from bottleneck.errors import CacheError, ShardError
 from bottleneck.images.clock import written_back
 from bottleneck.images.digest import Signature, signature
@@ -25,7 +25,7 @@ _NO_NUMBER = 0x7C00  # of float16 without its sign: infinity, and NaN above it
 
 
 @dataclass(frozen=True)
-class Proof:
+class VerifiedShard:
     """What is known of a shard whose bytes match its name, as long as its file stays the same.
 
     Parameters
@@ -70,7 +70,7 @@ class Proof:
             return False
 
 
-def prove(path: Path, spec: Spec) -> tuple[Proof, Digests]:
+def prove(path: Path, spec: Spec) -> tuple[VerifiedShard, Digests]:
     """Return what is to be known of a shard, and the digests ``(n, 32)`` of its rows.
 
     Raises
@@ -88,7 +88,7 @@ def prove(path: Path, spec: Spec) -> tuple[Proof, Digests]:
             raise damaged(path)
         digests, features = _parsed(file, path, spec, status.st_size)
         dim, dtype = features.shape[1], features.dtype
-        proof = Proof(path, signature(status), dim, dtype, *_blocks(features))
+        proof = VerifiedShard(path, signature(status), dim, dtype, *_blocks(features))
         held = _held(file.fileno(), digests)
         finite = _all_finite(file.fileno(), proof)
         if not proof.still(file.fileno()):  # what was hashed may not be what was parsed
@@ -114,10 +114,10 @@ def _sha256(file: FileIO) -> str:
     return digest.hexdigest()
 
 
-def _parsed(file: FileIO, path: Path, spec: Spec, size: int) -> tuple[Layout, Layout]:
+def _parsed(file: FileIO, path: Path, spec: Spec, size: int) -> tuple[DatasetLayout, DatasetLayout]:
     """Return where the digests and the features lie, as the file that was hashed says."""
     expect_sound(path, lambda offset, length: os.pread(file.fileno(), length, offset), size)
-    patient = _Patient(file, size)
+    patient = _ErrorKeepingReader(file, size)
     problem: BaseException | None = None
     try:
         with parsing(path), closing(h5py.File(patient, "r")) as parsed:
@@ -132,7 +132,7 @@ def _parsed(file: FileIO, path: Path, spec: Spec, size: int) -> tuple[Layout, La
     raise problem
 
 
-class _Patient:
+class _ErrorKeepingReader:
     """A file that keeps its first error to itself: HDF5 is not to be left by an exception."""
 
     def __init__(self, file: FileIO, size: int) -> None:
@@ -167,7 +167,7 @@ class _Patient:
         return getattr(self._file, name)
 
 
-def _blocks(layout: Layout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _blocks(layout: DatasetLayout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the first row of each block, with the number of rows at the end, and where each block begins.
 
     A block is a chunk, or an equal part of one that is too large to be read at once.
@@ -183,7 +183,7 @@ def _blocks(layout: Layout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.array([*starts, count], np.intp), np.array(offsets, np.intp)
 
 
-def _held(descriptor: int, layout: Layout) -> Digests:
+def _held(descriptor: int, layout: DatasetLayout) -> Digests:
     """Return all rows of the digests."""
     count, width = layout.shape
     held = np.zeros((count, width), layout.dtype)
@@ -192,7 +192,7 @@ def _held(descriptor: int, layout: Layout) -> Digests:
     return held
 
 
-def _all_finite(descriptor: int, proof: Proof) -> bool:
+def _all_finite(descriptor: int, proof: VerifiedShard) -> bool:
     buffer = np.zeros((int(np.diff(proof.starts).max()), proof.dim), proof.dtype)
     for block, (first, last) in enumerate(zip(proof.starts[:-1], proof.starts[1:], strict=True)):
         found = buffer[: last - first]

@@ -6,7 +6,7 @@ import click
 
 from bottleneck.cli.common import InOrder, at_home, check_out, command, give_up, is_file, layout_of, progress_bar
 from bottleneck.cli.defaults import images_line
-from bottleneck.cli.numbers import Real, Whole
+from bottleneck.cli.numbers import RealNumber, WholeNumber
 from bottleneck.cli.output import put_json, say, show
 from bottleneck.utils.text import counted
 
@@ -19,9 +19,9 @@ def cache() -> None:
 @command("info", short_help="What is in it.")
 def info(as_json: bool, cache: str, runs: str) -> None:
     """List the specs with their images, bytes and dates; and the activations that fine-tuning has kept."""
+    from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import info as look
     from bottleneck.cache.maintain import nothing_in
-    from bottleneck.cache.store import FeatureCache
     from bottleneck.cli.show import activations_list, specs_list
 
     home = FeatureCache(cache)
@@ -41,8 +41,8 @@ def info(as_json: bool, cache: str, runs: str) -> None:
 @command("verify", short_help="Prove every byte; exit 1 on damage.")
 def verify(as_json: bool, cache: str, runs: str) -> None:
     """Read every shard and compare it with its hash. A damaged one goes to quarantine; `extract` mends the loss."""
+    from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import verify as prove
-    from bottleneck.cache.store import FeatureCache
 
     with progress_bar(hidden=as_json) as progress:
         found = prove(FeatureCache(cache), progress)
@@ -60,7 +60,7 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
 @click.argument("sources", nargs=-1, required=True, metavar="SRC...")
 @click.option(
     "--recompute",
-    type=Whole(0),
+    type=WholeNumber(0),
     default=3,
     show_default=True,
     metavar="N",
@@ -68,14 +68,14 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
 )
 def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, runs: str) -> None:
     """Take over what the caches SRC have and this one has not, also from another machine. SRC is only read."""
+    from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.merge import merge as join
-    from bottleneck.cache.store import FeatureCache
-    from bottleneck.extraction.recompute import Recomputing
+    from bottleneck.extraction.recompute import Recomputation
 
     done, home = [], FeatureCache(cache)
     with progress_bar(hidden=as_json) as progress:
         for source in sources:
-            inspect = Recomputing(home, source, recompute) if recompute else None
+            inspect = Recomputation(home, source, recompute) if recompute else None
             done.append(found := join(home, source, progress, inspect=inspect))
             added, scans = counted(found.added, "image"), counted(found.scans, "scan")
             show(f"{source}: {added} added, {found.known} known, {scans}; {found.recomputed} computed again")
@@ -95,9 +95,8 @@ def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, r
 def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
     """Join many small shards into few, of SPEC or of all specs. Others may read and extract meanwhile."""
     from bottleneck.cache.compact import compact as join
-    from bottleneck.cache.finding import find_anywhere
+    from bottleneck.cache.feature_cache import FeatureCache, find_anywhere
     from bottleneck.cache.maintain import expect_folder
-    from bottleneck.cache.store import FeatureCache
 
     home = FeatureCache(cache)
     expect_folder(home)
@@ -169,8 +168,8 @@ def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
 
     Where features and activations have the name, features/SPEC and activations/SPEC tell them apart.
     """
+    from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import remove
-    from bottleneck.cache.store import FeatureCache
 
     gone = remove(FeatureCache(cache), spec)
     show(f"deleted {gone.short_name}: {counted(gone.images, 'image')}, {gone.bytes / 1e6:,.1f} MB")
@@ -184,7 +183,7 @@ def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
     "--days",
     default=14.0,
     show_default=True,
-    type=Real(0, 999_999),
+    type=RealNumber(0, 999_999),
     help="Keep what is younger: an extraction at work may need it.",
 )
 def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None:
@@ -192,8 +191,8 @@ def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None
 
     Activations of fine-tuning go in the same way, and all of a spec that were not written for so many DAYS.
     """
+    from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import gc as sweep
-    from bottleneck.cache.store import FeatureCache
 
     found = sweep(FeatureCache(cache), days=days, dry_run=dry_run)
     for path in found.paths:

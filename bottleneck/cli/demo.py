@@ -38,7 +38,7 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
     from bottleneck.demo.tour import examples, prepare
     from bottleneck.extraction.extract import extract
     from bottleneck.fitting.fit import fit
-    from bottleneck.runs.run import default_run
+    from bottleneck.runs.ranking import default_run
 
     started = time.perf_counter()
     with progress_bar(hidden=as_json) as progress:

@@ -50,8 +50,8 @@ def evaluate(
     layout = layout_of(out, layout, _ENDINGS, "table")
     with no_collection():
         from bottleneck.cli.show_evaluate import errors_table, evaluation_lines, evaluation_report
-        from bottleneck.prediction.predict import run_for
         from bottleneck.prediction.evaluate import evaluate as test
+        from bottleneck.prediction.predict import run_for
 
     check_out(out, images)
     chosen = run_for(run, runs)

@@ -11,7 +11,7 @@ from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import command, give_up, progress_bar
 from bottleneck.cli.defaults import extracted_line
 from bottleneck.cli.memory_option import images_memory
-from bottleneck.cli.numbers import Whole
+from bottleneck.cli.numbers import WholeNumber
 from bottleneck.cli.output import put_json, say, show
 from bottleneck.engines.options import ENGINES
 from bottleneck.images.bounds import LARGEST_SIDE
@@ -39,7 +39,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     show_default=True,
     help="DEFAULT, a name, a tag, a file (./PATH), a fine-tuned run (run:NAME), or none: random.",
 )
-@click.option("--seed", default=0, show_default=True, type=Whole(0, 2**63 - 1), help="Of random weights.")
+@click.option("--seed", default=0, show_default=True, type=WholeNumber(0, 2**63 - 1), help="Of random weights.")
 @click.option(
     "--layer",
     multiple=True,
@@ -54,10 +54,10 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 @click.option("--flip", is_flag=True, help="Average the features of each image and its mirror image; twice the work.")
 @click.option(
     "--resize",
-    type=Whole(1, LARGEST_SIDE),
+    type=WholeNumber(1, LARGEST_SIDE),
     help="Before the crop, in pixels.  [default: as the weights were trained]",
 )
-@click.option("--crop", type=Whole(1, LARGEST_SIDE), help="In pixels.  [default: as the weights were trained]")
+@click.option("--crop", type=WholeNumber(1, LARGEST_SIDE), help="In pixels.  [default: as the weights were trained]")
 @click.option(
     "--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors that are not taken from a weights file."
 )
@@ -74,12 +74,12 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 )
 @click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
 @column_options()
-@click.option("--batch-size", type=Whole(1, 4096), help="Images that pass the network at once.")
-@click.option("--threads", type=Whole(1, 1024), help="Threads that decode.")
+@click.option("--batch-size", type=WholeNumber(1, 4096), help="Images that pass the network at once.")
+@click.option("--threads", type=WholeNumber(1, 1024), help="Threads that decode.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What computes.")
 @click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
 @click.option("--compile", is_flag=True, help="Let torch compile the network first, which takes minutes.")
-@click.option("--max-pixels", type=Whole(1), help="Refuse larger images.  [default: 178956970]")
+@click.option("--max-pixels", type=WholeNumber(1), help="Refuse larger images.  [default: 178956970]")
 @images_memory
 @click.option("--rehash", is_flag=True, help="Read every file again, whatever is remembered of its digest.")
 @click.option(

@@ -17,7 +17,7 @@ from bottleneck.cli.common import (
 from bottleneck.cli.defaults import head_line, images_line
 from bottleneck.cli.head_options import MOST_GIGABYTES, as_bytes
 from bottleneck.cli.memory_option import memory_option
-from bottleneck.cli.numbers import LARGEST, Real, Whole
+from bottleneck.cli.numbers import LARGEST, RealNumber, WholeNumber
 from bottleneck.cli.output import put_json
 from bottleneck.utils.gc_paused import no_collection
 
@@ -50,7 +50,7 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
 )
 @click.option(
     "--last",
-    type=Whole(0),
+    type=WholeNumber(0),
     metavar="N",
     help="Instead: train the last N stages; 0: the head alone.  [default: 1]",
 )
@@ -71,18 +71,18 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     help="What the last layer begins with.  [default: the head, with --from weights random]",
 )
 @click.option("--model", help="With --from weights: a model or spec that is cached.  [default: the last extracted]")
-@click.option("--epochs", default=10, show_default=True, type=Whole(1), help="Passes over the images.")
-@click.option("--batch-size", default=16, show_default=True, type=Whole(1), help="Images of a step.")
+@click.option("--epochs", default=10, show_default=True, type=WholeNumber(1), help="Passes over the images.")
+@click.option("--batch-size", default=16, show_default=True, type=WholeNumber(1), help="Images of a step.")
 @click.option(
     "--optimizer", default="sgd", show_default=True, type=click.Choice(["sgd", "adamw"]), help="sgd has momentum."
 )
 @click.option(
     "--lr",
-    type=Real(0, min_open=True),
+    type=RealNumber(0, min_open=True),
     help="The largest learning rate.  [default: 3e-4 for sgd, 1e-5 for adamw]",
 )
-@click.option("--momentum", default=0.9, show_default=True, type=Real(0, 1, max_open=True), help="Of sgd.")
-@click.option("--weight-decay", default=1e-4, show_default=True, type=Real(0), help="Not of norms and biases.")
+@click.option("--momentum", default=0.9, show_default=True, type=RealNumber(0, 1, max_open=True), help="Of sgd.")
+@click.option("--weight-decay", default=1e-4, show_default=True, type=RealNumber(0), help="Not of norms and biases.")
 @click.option(
     "--lr-mult", multiple=True, callback=_factors, metavar="PATTERN=X", help="Multiply the learning rate of modules."
 )
@@ -90,7 +90,7 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     "--layer-decay",
     default=1.0,
     show_default=True,
-    type=Real(0, 1, min_open=True),
+    type=RealNumber(0, 1, min_open=True),
     help="Each stage learns at the rate of the one after it times this.",
 )
 @click.option(
@@ -100,12 +100,14 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     type=click.Choice(["cosine", "step", "constant"]),
     help="How the learning rate falls.",
 )
-@click.option("--step-epochs", default=7, show_default=True, type=Whole(1), help="Of step: a tenth after so many.")
+@click.option(
+    "--step-epochs", default=7, show_default=True, type=WholeNumber(1), help="Of step: a tenth after so many."
+)
 @click.option(
     "--warmup",
     default=0.0,
     show_default=True,
-    type=Real(0),
+    type=RealNumber(0),
     metavar="EPOCHS",
     help="In which the learning rate rises from zero first.",
 )
@@ -113,11 +115,13 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     "--label-smoothing",
     default=0.0,
     show_default=True,
-    type=Real(0, 1, max_open=True),
+    type=RealNumber(0, 1, max_open=True),
     help="How much of a label is shared among all classes.",
 )
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much.")
-@click.option("--clip", default=1.0, show_default=True, type=Real(0), help="The largest norm of the gradient; 0: any.")
+@click.option(
+    "--clip", default=1.0, show_default=True, type=RealNumber(0), help="The largest norm of the gradient; 0: any."
+)
 @click.option(
     "--precision",
     default="auto",
@@ -125,8 +129,8 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     type=click.Choice(["auto", "fp32", "bf16"]),
     help="Of training; auto: bf16 where that is faster.",
 )
-@click.option("--ema", type=Real(0, 1, min_open=True, max_open=True), help="Decay of averaged weights.")
-@click.option("--patience", type=Whole(1), metavar="EPOCHS", help="Stop when so many brought nothing better.")
+@click.option("--ema", type=RealNumber(0, 1, min_open=True, max_open=True), help="Decay of averaged weights.")
+@click.option("--patience", type=WholeNumber(1), metavar="EPOCHS", help="Stop when so many brought nothing better.")
 @click.option(
     "--augment",
     default="light",
@@ -138,14 +142,14 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     "--views",
     default=4,
     show_default=True,
-    type=Whole(0),
+    type=WholeNumber(0),
     help="Augmented views of each image that are cached; 0: new ones each epoch, through the whole network.",
 )
 @click.option(
     "--views-limit",
     default=20.0,
     show_default=True,
-    type=Real(0, MOST_GIGABYTES),
+    type=RealNumber(0, MOST_GIGABYTES),
     callback=as_bytes,
     metavar="GB",
     help="What cached activations may take.",
@@ -153,12 +157,12 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
 @memory_option("What they may take in memory, such as 2G or 500M, or images.  [default: half of what is free]")
 @click.option(
     "--folds",
-    type=Whole(2),
+    type=WholeNumber(2),
     metavar="K",
     help="Compare fine-tuning with its head on K folds of the training images too: K more trainings.",
 )
 @click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
-@click.option("--seed", default=0, show_default=True, type=Whole(0, 2**32 - 1), help="Equal seeds, equal runs.")
+@click.option("--seed", default=0, show_default=True, type=WholeNumber(0, 2**32 - 1), help="Equal seeds, equal runs.")
 @click.option(
     "--resume",
     is_flag=False,

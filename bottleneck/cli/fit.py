@@ -8,7 +8,7 @@ from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import command, progress_bar
 from bottleneck.cli.defaults import images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
-from bottleneck.cli.numbers import Real, Whole
+from bottleneck.cli.numbers import RealNumber, WholeNumber
 from bottleneck.cli.output import put_json
 from bottleneck.utils.gc_paused import no_collection
 
@@ -24,8 +24,10 @@ from bottleneck.utils.gc_paused import no_collection
 @column_options()
 @head_options
 @click.option("--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Of svm.")
-@click.option("--dropout", default=0.0, show_default=True, type=Real(0, 1, max_open=True), help="Of softmax.")
-@click.option("--epochs", type=Whole(1), help="Of softmax: passes over the images.  [default: 40, fewer for very many]")
+@click.option("--dropout", default=0.0, show_default=True, type=RealNumber(0, 1, max_open=True), help="Of softmax.")
+@click.option(
+    "--epochs", type=WholeNumber(1), help="Of softmax: passes over the images.  [default: 40, fewer for very many]"
+)
 @click.option("--final", is_flag=True, help="After the test, train the head that is kept on all labelled images.")
 @click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
 def fit(

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from bottleneck.cli.memory_option import memory_option
-from bottleneck.cli.numbers import LARGEST, Whole
+from bottleneck.cli.numbers import LARGEST, WholeNumber
 
 MOST_GIGABYTES = 1e9
 HEADS = ["logistic", "svm", "softmax", "ridge", "knn", "centroid"]
@@ -53,7 +53,7 @@ _OPTIONS = (
     click.option(
         "--C", "C", multiple=True, callback=_values, metavar="X[,X...]", help="Fix C, or search these values."
     ),
-    click.option("--cv", "folds", default=5, show_default=True, type=Whole(2), help="Folds of the search."),
+    click.option("--cv", "folds", default=5, show_default=True, type=WholeNumber(2), help="Folds of the search."),
     click.option(
         "--normalize",
         default="auto",
@@ -84,7 +84,7 @@ _OPTIONS = (
         "What features may take, such as 2G or 500M, before they are read in pieces.  [default: half of what is free]"
     ),
     click.option(
-        "--seed", default=0, show_default=True, type=Whole(0, 2**32 - 1), help="Equal seeds give equal heads."
+        "--seed", default=0, show_default=True, type=WholeNumber(0, 2**32 - 1), help="Equal seeds give equal heads."
     ),
 )
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bottleneck.utils.text import printable
+from bottleneck.errors import printable
 
 _GAP = 2  # columns between two cells
 _INSIDE = "   "  # between two cells of a row that is shown as a list, and before them
@@ -52,7 +52,7 @@ def right(*names: str) -> list[Column]:
     return [Column(name, right=True) for name in names]
 
 
-class Table:
+class TextTable:
     """Rows that stand side by side where there is room, and else become a list. No cell is ever cut.
 
     Parameters

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from bottleneck import __version__
+from bottleneck._version import __version__
 from bottleneck.cli import stopping
 from bottleneck.cli.cache import cache
 from bottleneck.cli.common import InOrder, give_up, stopped

@@ -14,7 +14,7 @@ from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
-    from bottleneck.backbones.catalogue import Entry
+    from bottleneck.backbones.catalogue_table import ModelEntry
 
 
 @command("models", short_help="Which backbones there are.")
@@ -38,7 +38,7 @@ def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
     say(f"{counted(len(found), 'model')}, the weights of {here} on this machine")
 
 
-def _asks_for_weights(pattern: str, found: Sequence[Entry]) -> bool:
+def _asks_for_weights(pattern: str, found: Sequence[ModelEntry]) -> bool:
     return "." in pattern or len({entry.name for entry in found}) < len(found)
 
 

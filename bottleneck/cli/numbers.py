@@ -9,7 +9,7 @@ LARGEST = 1e30  # float32 has it, and products of it with what is usual
 _LARGEST_WHOLE = 2**63 - 1
 
 
-class Real(click.FloatRange):
+class RealNumber(click.FloatRange):
     """A finite number in a range; above, as far as float32 goes where nothing else is said.
 
     click's own takes ``nan``, which every comparison with a bound lets through.
@@ -35,7 +35,7 @@ class Real(click.FloatRange):
         return f"x{'>' if self.min_open else '>='}{self.min}"
 
 
-class Whole(click.IntRange):
+class WholeNumber(click.IntRange):
     """A whole number in a range; above, as far as 64 bits go where nothing else is said."""
 
     def __init__(self, min: int | None = None, max: int = _LARGEST_WHOLE) -> None:

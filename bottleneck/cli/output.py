@@ -17,13 +17,13 @@ from typing import IO, Any, Protocol, TextIO
 
 import click
 
-from bottleneck.cli.layout import Command, Table, fold
-from bottleneck.utils.text import printable
+from bottleneck.cli.layout import Command, TextTable, fold
+from bottleneck.errors import printable
 
 _NARROWEST = 24  # columns; below that a figure would not fit into a line
 _USUAL = 80  # columns of a terminal that does not say
 
-Thing = str | Table | Command
+Thing = str | TextTable | Command
 
 
 class Drawn(Protocol):
@@ -153,7 +153,7 @@ def has_colours(stream: TextIO) -> bool:
 
 def lines_of(thing: Thing, width: int | None, rule: str = "─") -> list[str]:
     """Return the lines of a sentence, a table or a command, with all that would not print escaped."""
-    if isinstance(thing, Table):
+    if isinstance(thing, TextTable):
         return thing.lines(width, rule)
     if isinstance(thing, Command):
         return thing.lines(width)

@@ -8,11 +8,11 @@ import click
 from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import check_out, command, give_up, layout_of, progress_bar, write_data
 from bottleneck.cli.memory_option import images_memory
-from bottleneck.cli.numbers import Whole
+from bottleneck.cli.numbers import WholeNumber
 from bottleneck.cli.output import say
 from bottleneck.cli.output_options import output_options
-from bottleneck.utils.gc_paused import no_collection
 from bottleneck.utils.csv_text import csv_lines
+from bottleneck.utils.gc_paused import no_collection
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 
@@ -24,7 +24,7 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 @column_options("path", "label")
 @images_memory
 @output_options(_ENDINGS.values(), "Write there instead of to stdout, as .txt, .csv, .json or .jsonl.")
-@click.option("--top", default=3, show_default=True, type=Whole(1), help="Classes given for each image.")
+@click.option("--top", default=3, show_default=True, type=WholeNumber(1), help="Classes given for each image.")
 def predict(
     images: tuple[str, ...],
     run: str | None,
@@ -55,9 +55,9 @@ def predict(
         from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
         from bottleneck.cli.show_evaluate import summary_lines
         from bottleneck.images.failures import none_usable
+        from bottleneck.prediction.evaluate import summary
         from bottleneck.prediction.predict import predict as classify
         from bottleneck.prediction.predict import run_for
-        from bottleneck.prediction.evaluate import summary
 
     check_out(out, images)
     chosen = run_for(run, runs)

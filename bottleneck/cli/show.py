@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from bottleneck.cli.layout import Table, right
+from bottleneck.cli.layout import TextTable, right
 from bottleneck.cli.output import lines_of, rule_of, say, show, width_of
 from bottleneck.evaluation.confusion import guessed_classes
 from bottleneck.images.columns import Columns
@@ -231,10 +231,10 @@ def params_text(params: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in named.items()) or "nothing to choose"
 
 
-def runs_table(runs: Sequence[Run]) -> Table:
+def runs_table(runs: Sequence[Run]) -> TextTable:
     """Return a table of runs, a line each."""
     numbers = right("cross-validated", "held-out", "95 % interval", "seconds")
-    table = Table("head", "chosen", *numbers)
+    table = TextTable("head", "chosen", *numbers)
     for run in runs:
         low, high = run.metrics["accuracy_ci95"]
         table.add_row(
@@ -248,9 +248,9 @@ def runs_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def specs_table(specs: Sequence[StoreInfo], values: str = "features") -> Table:
+def specs_table(specs: Sequence[StoreInfo], values: str = "features") -> TextTable:
     """Return a table of what is cached, a line a spec; `values` says what a row of numbers is called."""
-    table = Table("spec", *right("images", values, "shards", "MB"), "written")
+    table = TextTable("spec", *right("images", values, "shards", "MB"), "written")
     for spec in specs:
         held = f" (+{spec.quarantined} quarantined)" if spec.quarantined else ""
         shards, megabytes = f"{spec.shards}{held}", f"{spec.bytes / 1e6:,.1f}"
@@ -283,7 +283,7 @@ def activations_list(specs: Sequence[StoreInfo]) -> None:
 
 def predictions_table(predictions: Predictions, target: IO[str]) -> None:
     """Print a table of predictions; paths are never cut."""
-    table = Table("path", "label", *right("probability"), "next")
+    table = TextTable("path", "label", *right("probability"), "next")
     for item in predictions:
         if item.failure:
             table.add_row(item.path, "", "", f"failed: {item.failure.code}")
@@ -320,28 +320,28 @@ def prediction_lines(predictions: Predictions) -> Iterator[str]:
         yield json.dumps({**found, "top": top})
 
 
-def classes_table(metrics: dict[str, Any]) -> Table:
+def classes_table(metrics: dict[str, Any]) -> TextTable:
     """Return precision, recall and F1 of each class."""
-    table = Table("class", *right("images", "precision", "recall", "F1"), nothing=("·",))
+    table = TextTable("class", *right("images", "precision", "recall", "F1"), nothing=("·",))
     for name, row in metrics["per_class"].items():
         cells = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
         table.add_row(name, str(row["n"]), *(cells if row["n"] else "···"))
     return table
 
 
-def confusion_table(metrics: dict[str, Any]) -> Table:
+def confusion_table(metrics: dict[str, Any]) -> TextTable:
     """Return labels as rows, predictions as columns; counts are means where images were predicted several times."""
     classes, counts = metrics["classes"], metrics["confusion"]
     heading = "predictions for the images of each class:"
-    table = Table("label \\ predicted", *right(*classes), nothing=("·",), heading=heading)
+    table = TextTable("label \\ predicted", *right(*classes), nothing=("·",), heading=heading)
     for name, row in zip(classes, counts, strict=True):
         table.add_row(name, *(f"{count:.1f}".removesuffix(".0") if count else "·" for count in row))
     return table
 
 
-def examples_table(examples: Sequence[Example]) -> Table:
+def examples_table(examples: Sequence[Example]) -> TextTable:
     """Return a table of held-out images, their labels and what the head says."""
-    table = Table("image", "label", "predicted", *right("probability"), "")
+    table = TextTable("image", "label", "predicted", *right("probability"), "")
     for item in examples:
         mark = "" if item.label == item.predicted else "wrong"
         table.add_row(item.path, item.label, item.predicted, f"{item.probability:.3f}", mark)

@@ -6,15 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bottleneck.cli.layout import Column, Command, Table
+from bottleneck.cli.layout import Column, Command, TextTable
 from bottleneck.cli.output import say, show
 from bottleneck.cli.show import failures_list, params_text
 from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
+    from bottleneck.comparison.leaderboard import Comparison, LeaderboardRow
     from bottleneck.heads.curve import Curve
-    from bottleneck.comparison.leaderboard import Comparison, Row
 
 _HEADER = ["model", "head", "cross-validated", "held-out", "p", "", "extract s", "fit s", "MB"]
 _RIGHT = _HEADER[2:5] + _HEADER[6:]
@@ -66,7 +66,7 @@ def comparison_text(found: Comparison, layout: str) -> str:
     return "".join(f"{line}\n" for line in _table(found).lines())
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: LeaderboardRow) -> list[str]:
     return [
         row.model,
         row.head,
@@ -88,8 +88,8 @@ def _with_interval(accuracy: float, interval: tuple[float, float] | None) -> str
     return f"{accuracy:.1%} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _table(found: Comparison) -> Table:
-    table = Table(*(Column(name, right=name in _RIGHT, optional=name in _COST) for name in _HEADER))
+def _table(found: Comparison) -> TextTable:
+    table = TextTable(*(Column(name, right=name in _RIGHT, optional=name in _COST) for name in _HEADER))
     for row in found.rows:
         table.add_row(*_cells(row))
     return table
@@ -113,7 +113,7 @@ def _records(found: Comparison) -> list[dict[str, object]]:
     return records
 
 
-def _curve_lines(curve: Curve, best: Row) -> None:
+def _curve_lines(curve: Curve, best: LeaderboardRow) -> None:
     show(f"learning curve of {best.head} on {best.model}, cross-validated:")
     for point in curve.points:
         show(f"  {point.n:>6} {'image ' if point.n == 1 else 'images'}  {point.accuracy:.1%}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.layout import Table, right
+from bottleneck.cli.layout import TextTable, right
 from bottleneck.cli.output import Thing, say
 from bottleneck.cli.show import CONFUSION_CLASSES, classes_table, confusion_table, failures_list
 from bottleneck.utils.csv_text import csv_lines
@@ -12,8 +12,8 @@ from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.prediction.evaluation import Evaluation, Summary
+    from bottleneck.prediction.unseen import LeftOut
     from bottleneck.runs.run import Run
-    from bottleneck.prediction.unseen import Left
 
 ERRORS = ("path", "digest", "label", "predicted", "probability", "label_probability")
 _SHOWN = 10  # errors on a screen
@@ -106,7 +106,7 @@ def summary_lines(found: Summary, run: Run) -> None:
         say(_unrecorded(run))
 
 
-def _left(left: Left, run: Run, *, against: bool = False) -> list[str]:
+def _left(left: LeftOut, run: Run, *, against: bool = False) -> list[str]:
     """Return a sentence for each reason for which images are left out."""
     who = "one of the runs" if against else run.name
     lines = []
@@ -141,7 +141,7 @@ def _top(metrics: dict[str, Any]) -> str:
 def _errors(found: Evaluation) -> list[Thing]:
     if not found.errors:
         return ["no errors"]
-    table = Table("path", "label", "predicted", *right("probability"))
+    table = TextTable("path", "label", "predicted", *right("probability"))
     for error in found.errors[:_SHOWN]:
         table.add_row(error.path, error.label, error.predicted, f"{error.probability:.3f}")
     count = len(found.errors)

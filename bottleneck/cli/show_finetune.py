@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from bottleneck.cli.output import say, show, width_of
 from bottleneck.cli.show import failures_list
-from bottleneck.finetuning.head_comparison import LEAST
 from bottleneck.finetuning.folds import Fold
+from bottleneck.finetuning.head_comparison import LEAST
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.verify import Start
 from bottleneck.utils.text import counted

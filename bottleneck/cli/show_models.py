@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.layout import Column, Table, right
+from bottleneck.cli.layout import Column, TextTable, right
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
-    from bottleneck.backbones.catalogue import Entry
+    from bottleneck.backbones.catalogue_table import ModelEntry
     from bottleneck.backbones.describe import Description
     from bottleneck.backbones.restore import Restored
     from bottleneck.backbones.weights import Checkpoint
@@ -19,7 +19,7 @@ _WEIGHTS = 4
 _MISFITS = 8  # of each kind, beside an error
 
 
-def models_table(entries: Sequence[Entry], *, with_weights: bool = False) -> Table:
+def models_table(entries: Sequence[ModelEntry], *, with_weights: bool = False) -> TextTable:
     """Return a table of models, a line each; or with their weights, a line for each of these."""
     rows = [
         (
@@ -33,13 +33,13 @@ def models_table(entries: Sequence[Entry], *, with_weights: bool = False) -> Tab
         for entry in entries
     ]
     second = Column("--weights") if with_weights else Column("source", optional=True)  # a name tells its source as well
-    table = Table("model", second, *right("params", "images", "features"), "weights")
+    table = TextTable("model", second, *right("params", "images", "features"), "weights")
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _availability(entry: Entry) -> str:
+def _availability(entry: ModelEntry) -> str:
     if entry.is_here:
         return "here"
     if not entry.weights:
@@ -73,7 +73,7 @@ def description_lines(found: Description) -> tuple[list[str], list[str]]:
     return before, after
 
 
-def modules_table(found: Description, depth: int | None) -> Table:
+def modules_table(found: Description, depth: int | None) -> TextTable:
     """Return the tree of modules, `depth` levels of it; 0 is all, None as many as fit on a page or two."""
     levels = _levels(found, depth)
     rows = [
@@ -87,7 +87,7 @@ def modules_table(found: Description, depth: int | None) -> Table:
         for module in found.modules
         if module.depth <= levels
     ]
-    table = Table("module", Column("kind", optional=True), *right("output", "params", "MACs"))
+    table = TextTable("module", Column("kind", optional=True), *right("output", "params", "MACs"))
     for row in rows:
         table.add_row(*row)
     return table
@@ -113,9 +113,9 @@ def _levels(found: Description, depth: int | None) -> int:
     return max(fitting, default=1)
 
 
-def tensors_table(checkpoint: Checkpoint) -> Table:
+def tensors_table(checkpoint: Checkpoint) -> TextTable:
     """Return the tensors of a checkpoint, a line each."""
-    table = Table("tensor", *right("shape"), "dtype")
+    table = TextTable("tensor", *right("shape"), "dtype")
     for name, value in checkpoint.tensors.items():
         table.add_row(name, _shape(tuple(value.shape)), str(value.dtype).removeprefix("torch."))
     return table
@@ -130,7 +130,7 @@ def checkpoint_line(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.source}: {tensors}, {count(numbers)} numbers, {size / 1e6:,.1f} MB{remarks}"
 
 
-def restored_table(found: Restored, *, whole: bool = False) -> Table:
+def restored_table(found: Restored, *, whole: bool = False) -> TextTable:
     """Return what goes where, what does not fit last; what is restored is counted, unless the `whole` is wanted."""
     table = _fates_table()
     if whole:
@@ -145,7 +145,7 @@ def restored_table(found: Restored, *, whole: bool = False) -> Table:
     return table
 
 
-def misfit_table(found: Restored) -> Table:
+def misfit_table(found: Restored) -> TextTable:
     """Return what does not fit, the first of each kind, and how many tensors do."""
     table = _fates_table()
     table.add_row(counted(len(found.restored), "tensor"), "restored", "", "")
@@ -153,11 +153,11 @@ def misfit_table(found: Restored) -> Table:
     return table
 
 
-def _fates_table() -> Table:
-    return Table("tensor", "fate", *right("expected", "found"))
+def _fates_table() -> TextTable:
+    return TextTable("tensor", "fate", *right("expected", "found"))
 
 
-def _add_misfits(table: Table, found: Restored, most: int | None) -> None:
+def _add_misfits(table: TextTable, found: Restored, most: int | None) -> None:
     shapes = {
         name: (_shape(expected), "whole numbers" if expected == have else _shape(have))
         for name, (expected, have) in found.misshapen.items()

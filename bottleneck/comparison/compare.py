@@ -9,24 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.store import Store
-from bottleneck.errors import HeadError
-from bottleneck.evaluation.stats import holm, mcnemar
+from bottleneck.comparison.leaderboard import LEVEL, Comparison, LeaderboardRow
 from bottleneck.comparison.sources import Source, gather
+from bottleneck.errors import HeadError
+from bottleneck.evaluation.leakage import find_leaks, one_label
+from bottleneck.evaluation.stats import holm, mcnemar
+from bottleneck.fitting.partition import LabelledFeatures, check_memory, held_out, near_copies, part, warn_of_classes
+from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_head
 from bottleneck.heads.curve import Curve
 from bottleneck.heads.curve import learning_curve as draw_curve
 from bottleneck.heads.family import NAMES
+from bottleneck.heads.features import NormalizeOption
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.selecting import DEFAULT
-from bottleneck.heads.features import NormalizeOption
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
-from bottleneck.comparison.leaderboard import LEVEL, Comparison, Row
-from bottleneck.evaluation.leakage import find_leaks, one_label, score_on_tuned
-from bottleneck.fitting.partition import Part, check_memory, held_out, near_copies, part, warn_of_classes
 from bottleneck.runs.run import Run
-from bottleneck.fitting.train import Trained, score_head, train_head
 from bottleneck.utils.arguments import Arguments
 
 HEADS = (*NAMES, "svm-rbf")
@@ -37,7 +37,7 @@ DEFAULT_HEADS = ("logistic", "svm", "softmax")
 class _Entry:
     """A row before the tests, and what they and a learning curve need; a fine-tuned network has not been searched."""
 
-    row: Row
+    row: LeaderboardRow
     right: NDArray[np.bool_]
     classes: tuple[str, ...]
     trained: Trained | None
@@ -54,7 +54,7 @@ class _Setting:
     options: HeadOptions
     memory: int | None
 
-    def parts(self, store: Store) -> tuple[Part, Part]:
+    def parts(self, store: Store) -> tuple[LabelledFeatures, LabelledFeatures]:
         """Return what is trained on and what is held out, with the features of one model."""
         train, test = (part(self.usable, store, name, memory=self.memory) for name in ("train", self.heldout))
         return train, test
@@ -226,8 +226,8 @@ def _entries(sources: Sequence[Source], setting: _Setting, progress: Progress | 
                 progress("train", done, len(sources) * len(heads))
 
 
-def _row(source: Source, head: str, trained: Trained, images: int) -> Row:
-    return Row(
+def _row(source: Source, head: str, trained: Trained, images: int) -> LeaderboardRow:
+    return LeaderboardRow(
         head=head,
         params=trained.search.params,
         cv_accuracy=trained.search.accuracy,
@@ -238,7 +238,7 @@ def _row(source: Source, head: str, trained: Trained, images: int) -> Row:
     )
 
 
-def _tuned(source: Source, run: Run, test: Part, setting: _Setting, images: int) -> _Entry | str:
+def _tuned(source: Source, run: Run, test: LabelledFeatures, setting: _Setting, images: int) -> _Entry | str:
     """Return the entry of a fine-tuned network, with the head that it has; or why it does not compare."""
     if run.card["dataset"]["digest"] != setting.usable.fingerprint():
         return (
@@ -246,7 +246,7 @@ def _tuned(source: Source, run: Run, test: Part, setting: _Setting, images: int)
             f"held out here"
         )
     scored = score_head(run.head, test)
-    row = Row(
+    row = LeaderboardRow(
         head=run.recorded("head"),
         params=run.recorded("params"),
         cv_accuracy=run.score,
@@ -278,7 +278,7 @@ def _measured(source: Source, metrics: dict[str, Any], images: int) -> dict[str,
     )
 
 
-def _judged(entries: Sequence[_Entry]) -> tuple[Row, ...]:
+def _judged(entries: Sequence[_Entry]) -> tuple[LeaderboardRow, ...]:
     """Return the rows, each tested against the first on the same held-out images."""
     best, *others = entries
     tests = [mcnemar(best.right, other.right) for other in others]
@@ -291,7 +291,7 @@ def _judged(entries: Sequence[_Entry]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _curve(best: _Entry, train: Part, options: HeadOptions) -> Curve:
+def _curve(best: _Entry, train: LabelledFeatures, options: HeadOptions) -> Curve:
     if best.trained is None:
         raise HeadError(f"{best.row.model} is fine-tuned, and only heads are trained in seconds")
     name, own = _own(best.row.head, options)

@@ -11,7 +11,7 @@ LEVEL = 0.05  # of the tests
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LeaderboardRow:
     """A model and a head.
 
     Parameters
@@ -89,7 +89,7 @@ class Comparison:
 
     Parameters
     ----------
-    rows : tuple of Row
+    rows : tuple of LeaderboardRow
         The best by cross-validation first. It is chosen without the held-out part.
     curve : Curve or None
         Of the best row.
@@ -106,7 +106,7 @@ class Comparison:
         On what was left out.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LeaderboardRow, ...]
     curve: Curve | None
     source: str
     classes: tuple[str, ...]
@@ -121,7 +121,7 @@ class Comparison:
         return one_line(self, counted(len(self.rows), "row"), best, self.source)
 
     @property
-    def best(self) -> Row:
+    def best(self) -> LeaderboardRow:
         """The best row by cross-validated accuracy; of equal ones that of the fewest bytes."""
         return self.rows[0]
 

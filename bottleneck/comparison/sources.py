@@ -9,19 +9,20 @@ import numpy as np
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.tuned import WEIGHTS
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import load_last
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError, ImagesError, MissingFeatures, ModelError, RunError, WeightsUnavailable
 from bottleneck.extraction.extract import extract
+from bottleneck.extraction.memory import LEAST_MEMORY
+from bottleneck.fitting.inputs import find_images, select
+from bottleneck.fitting.partition import check_labels
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
-from bottleneck.fitting.partition import check_labels
-from bottleneck.extraction.memory import LEAST_MEMORY
 from bottleneck.runs.backbone_request import located_request, spec_of
 from bottleneck.runs.run import Run, find_run
-from bottleneck.fitting.inputs import find_images, select
 from bottleneck.utils.names import RUN, is_path
 from bottleneck.utils.paths import expanded
 
@@ -53,7 +54,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class ComparedImages:
     """Images, and their features by each model; those that not all models have are no part of `usable`."""
 
     dataset: Dataset
@@ -72,7 +73,7 @@ def gather(
     columns: Columns | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
-) -> Gathered:
+) -> ComparedImages:
     """Return the features of images by each of some models; see `bottleneck.compare`.
 
     Later commands still work on what was extracted before.
@@ -104,7 +105,7 @@ def gather(
         raise ImagesError(f"expected images that all models can use, found none of {len(dataset)} in {dataset.source}")
     failures = {failure.path: failure for source in sources for failure in source.failures}
     usable = dataset.subset(np.flatnonzero(has).tolist())
-    return Gathered(dataset, usable, tuple(sources), tuple(failures.values()))
+    return ComparedImages(dataset, usable, tuple(sources), tuple(failures.values()))
 
 
 def request_of(name: str) -> Request:

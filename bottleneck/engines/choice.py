@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottleneck.engines.engine import Engine
-from bottleneck.engines.parity import Gate, Sample, told
 from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
-from bottleneck.engines.records import Check, Kept
-from bottleneck.engines.options import Wish
+from bottleneck.engines.options import EngineOptions
+from bottleneck.engines.parity import ParityChecker, Sample, told
+from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import ModelError, NoMemory, WeightsUnavailable
 from bottleneck.utils.gc_paused import no_collection
 
@@ -43,7 +43,7 @@ class NoEngine(ModelError):
 
 
 @dataclass(frozen=True)
-class Chosen:
+class EngineChoice:
     """An engine, its check, and what the user should know of the choice."""
 
     engine: Engine
@@ -51,7 +51,7 @@ class Chosen:
     remarks: tuple[str, ...]
 
 
-def precisions(wish: Wish, precision: str) -> tuple[str, ...]:
+def precisions(wish: EngineOptions, precision: str) -> tuple[str, ...]:
     """Return the precisions to try, the fastest first, for `precision`, which may be ``auto``.
 
     Raises
@@ -69,8 +69,8 @@ def precisions(wish: Wish, precision: str) -> tuple[str, ...]:
 
 
 def choose(
-    wish: Wish, spec: "Spec", build: "Callable[[], Backbone]", folder: Path, sample: Sample | None = None
-) -> Chosen:
+    wish: EngineOptions, spec: "Spec", build: "Callable[[], Backbone]", folder: Path, sample: Sample | None = None
+) -> EngineChoice:
     """Return the fastest engine for a spec that is allowed.
 
     An engine that has passed before on a CPU like this is trusted; OpenVINO, where its conversion was kept, too, then
@@ -78,7 +78,7 @@ def choose(
 
     Parameters
     ----------
-    wish : Wish
+    wish : EngineOptions
     spec : Spec
         Its precision is the one that counts.
     build : callable
@@ -96,22 +96,27 @@ def choose(
     ModelError, WeightsUnavailable
         If an engine was asked for by name and cannot be had, there is no memory for it, or the weights are missing.
     """
-    return _Choice(wish, spec, build, Kept(folder), sample).made()
+    return _Chooser(wish, spec, build, EngineRecords(folder), sample).made()
 
 
-class _Choice:
+class _Chooser:
     def __init__(
-        self, wish: Wish, spec: "Spec", build: "Callable[[], Backbone]", kept: Kept, sample: Sample | None
+        self,
+        wish: EngineOptions,
+        spec: "Spec",
+        build: "Callable[[], Backbone]",
+        kept: EngineRecords,
+        sample: Sample | None,
     ) -> None:
         self._wish = wish
         self._spec = spec
         self._build = build
         self._kept = kept
-        self._gate = Gate(spec, self._plain, kept, sample)
+        self._gate = ParityChecker(spec, self._plain, kept, sample)
         self._backbone: Backbone | None = None
         self._remarks: list[str] = []
 
-    def made(self) -> Chosen:
+    def made(self) -> EngineChoice:
         for attempt in self._attempts():
             try:
                 engine, check = attempt()
@@ -128,7 +133,7 @@ class _Choice:
                 self._remarks.append(reason)
                 continue
             if engine and check.passed:
-                return Chosen(engine, check, tuple(self._remarks))
+                return EngineChoice(engine, check, tuple(self._remarks))
             if engine:
                 engine.close()
             self._remarks.append(_distant(check))
@@ -207,7 +212,7 @@ class _Choice:
         return TorchEngine(self._built(), batch_size=batch, device=device, plain=True)
 
 
-def _on_cpu(wish: Wish) -> bool:
+def _on_cpu(wish: EngineOptions) -> bool:
     """Whether the engine runs on a CPU; torch is asked only where there may be a GPU."""
     if wish.engine == "openvino" or wish.device == "cpu":
         return True

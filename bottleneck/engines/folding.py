@@ -17,7 +17,7 @@ _LIKE = 1e-4  # of the largest feature: how far a folded network in fp32 may be 
 _BOUND = 1e38  # beyond what any activation reaches, within float32 and bfloat16
 
 
-class Prepared:
+class ReversibleChanges:
     """Changes to a network that can be taken back."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -77,9 +77,9 @@ class Prepared:
 
 
 @contextmanager
-def prepared(network: nn.Module) -> Iterator[Prepared]:
+def prepared(network: nn.Module) -> Iterator[ReversibleChanges]:
     """Give the network to be changed, and take all changes back at the end."""
-    changes = Prepared(network)
+    changes = ReversibleChanges(network)
     try:
         yield changes
     finally:

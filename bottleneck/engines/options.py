@@ -9,7 +9,7 @@ ENGINES = ("auto", "torch", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class EngineOptions:
     """Which engine a user asks for.
 
     Parameters

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.engines.engine import Engine
-from bottleneck.engines.records import LEAST_COSINE, Check, Kept
 from bottleneck.engines.probe import probe_images
+from bottleneck.engines.records import LEAST_COSINE, Check, EngineRecords
 from bottleneck.errors import NoMemory
 from bottleneck.utils.files import sha256_hex
 
@@ -28,7 +28,7 @@ class Reference:
     features: NDArray[np.float32]
 
 
-class Gate:
+class ParityChecker:
     """Compares engines with torch in fp32, each once on what it has not been compared on before.
 
     Parameters
@@ -37,13 +37,13 @@ class Gate:
         Of the features.
     plain : callable
         Gives torch in fp32, with the network as it is.
-    kept : Kept
+    kept : EngineRecords
         Where checks are kept.
     sample : callable or None
         Gives images of the user's, where they are to be compared, too.
     """
 
-    def __init__(self, spec: "Spec", plain: Callable[[], Engine], kept: Kept, sample: Sample | None) -> None:
+    def __init__(self, spec: "Spec", plain: Callable[[], Engine], kept: EngineRecords, sample: Sample | None) -> None:
         self._spec = spec
         self._plain = plain
         self._kept = kept

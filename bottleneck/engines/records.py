@@ -81,7 +81,7 @@ class Check:
         return None if None in found else min(cosine for cosine in found if cosine is not None)
 
 
-class Kept:
+class EngineRecords:
     """A folder of memos: deleting it costs some seconds at the next start, and the figures of the past.
 
     Parameters

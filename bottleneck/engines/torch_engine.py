@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.engines.engine import padded
-from bottleneck.engines.folding import Prepared, probe
+from bottleneck.engines.folding import ReversibleChanges, probe
 from bottleneck.engines.hardware import cores
 from bottleneck.engines.memory import keep_freed_memory
 from bottleneck.errors import ModelError, NoMemory
@@ -74,7 +74,7 @@ class TorchEngine:
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
         network = backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._prepared = Prepared(network)
+        self._prepared = ReversibleChanges(network)
         if not plain:
             try:
                 self._prepare(preprocessing.crop_size)

@@ -1,26 +1,15 @@
-"""What stands on both sides of a split, and makes a score too good: copies, groups, near copies."""
+"""What appears in two splits and makes a score too good: copies of an image, and groups."""
 
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bottleneck.backbones.tuned import kept_tuned
-from bottleneck.cache.store import Store
-from bottleneck.errors import BottleneckWarning, SplitError
+from bottleneck.errors import SplitError
+from bottleneck.evaluation.near_duplicates import Near
 from bottleneck.images.dataset import Dataset, two_labels
-from bottleneck.images.naming import examples, from_images
 from bottleneck.images.splits import parted
-from bottleneck.fitting.inputs import some
+from bottleneck.utils.text import some
 
-NEAR = 0.9  # see `near_duplicates`
 LISTED = 1000  # entries of each kind that a card lists; it counts them all
-_BLOCK = 2048  # rows of each side that are compared at once
-
-Features = NDArray[np.float32]  # (n, d)
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ class Leaks:
                 f"would be too good. Mend the splits, or say --allow-duplicates"
             )
 
-    def card(self, near: "Near") -> dict[str, Any]:
+    def card(self, near: Near) -> dict[str, Any]:
         """Return all leaks as a JSON object for a run's card: ``counts`` of each kind, and the first of them."""
         kinds: dict[str, list[Any]] = {
             "near_duplicates": [list(pair) for pair in near.pairs],
@@ -80,37 +69,6 @@ class Leaks:
         }
 
 
-@dataclass(frozen=True)
-class Near:
-    """Held-out images that have a near copy among those that are trained on.
-
-    Parameters
-    ----------
-    pairs : tuple of (str, str, float)
-        Path in the training part, held-out path, and cosine, the most similar first.
-    threshold : float or None
-        The least cosine; None where they were not looked for.
-    """
-
-    pairs: tuple[tuple[str, str, float], ...]
-    threshold: float | None
-
-    def message(self, images: Path) -> str:
-        """Return what to tell a user, with paths as seen from IMAGES."""
-        shown = examples(
-            (
-                f"{from_images(held_out, images)} is like {from_images(train, images)} ({cosine:.2f})"
-                for train, held_out, cosine in self.pairs
-            ),
-            most=2,
-        )
-        noun = "image has" if len(self.pairs) == 1 else "images have"
-        return (
-            f"{len(self.pairs)} held-out {noun} a near copy in the training images, so the score may be too good: "
-            f"{shown}. Give such images one group; card.json of a fit lists all"
-        )
-
-
 def find_leaks(dataset: Dataset) -> Leaks:
     """Return what can be told without features."""
     torn = two_labels(dataset)
@@ -124,124 +82,6 @@ def one_label(dataset: Dataset) -> Dataset:
     if not torn:
         return dataset
     return dataset.subset(row for row, digest in enumerate(dataset.digests) if digest.tobytes() not in torn)
-
-
-def score_on_tuned(store: Store, usable: Dataset, accuracy: float) -> float | None:
-    """Return what a head on features of a fine-tuned network may be chosen by; None on features of any other.
-
-    Such a network knows the labels of the images that it was trained on, and cross-validation, which sees these alone,
-    can say anything with its features. So it says at most what the fine-tuning said of itself.
-
-    Parameters
-    ----------
-    store : Store
-        Of the features.
-    usable : Dataset
-        The images on which a head was trained and tested.
-    accuracy : float
-        The head's, cross-validated.
-
-    Warns
-    -----
-    BottleneckWarning
-        That cross-validation flatters; or, where the network was trained with other images or splits, that even the
-        held-out part may.
-    """
-    found = kept_tuned(store.folder)
-    if found is None:
-        return None
-    if found.dataset != usable.fingerprint():
-        said = (
-            f"{store.short_name} are features of a network that was fine-tuned on other images, labels or splits: if "
-            f"held-out images are among those that it was trained on, their accuracy flatters"
-        )
-    else:
-        said = (
-            f"{store.short_name} are features of a network that was fine-tuned on these training images: "
-            f"cross-validation, which sees them alone, flatters every head; look at the held-out part"
-        )
-    warnings.warn(said, BottleneckWarning, stacklevel=3)
-    return min(accuracy, found.score)
-
-
-def find_near(
-    train: Dataset, train_features: Features, heldout: Dataset, heldout_features: Features, threshold: float = NEAR
-) -> Near:
-    """Return the held-out images that have a near copy in the training part; exact copies are none.
-
-    Parameters
-    ----------
-    train, heldout : Dataset
-        Each image once; those of `train` have labels.
-    train_features, heldout_features : ndarray of float32, shape (n, d) and (m, d)
-    threshold : float
-        See `near_duplicates`.
-    """
-    exact = {row.tobytes() for row in train.digests}
-    other = np.array([row for row, digest in enumerate(heldout.digests) if digest.tobytes() not in exact], np.intp)
-    if len(other) < len(heldout):
-        heldout, heldout_features = heldout.subset(other.tolist()), heldout_features[other]
-    labels = np.unique(np.array(train.labels, str), return_inverse=True)[1]
-    rows, cosines = near_duplicates(train_features, heldout_features, threshold, labels=labels)
-    pairs = zip(rows.tolist(), cosines.tolist(), strict=True)
-    return Near(tuple((train.paths[a], heldout.paths[b], round(cosine, 4)) for (a, b), cosine in pairs), threshold)
-
-
-def near_duplicates(
-    train_features: Features,
-    heldout_features: Features,
-    threshold: float = NEAR,
-    *,
-    labels: NDArray[np.intp] | None = None,
-) -> tuple[NDArray[np.intp], Features]:
-    """Return the held-out rows whose nearest training row is a near copy: the same photograph, edited.
-
-    Parameters
-    ----------
-    train_features, heldout_features : ndarray of float32, shape (n, d) and (m, d)
-    threshold : float
-        The least cosine of a near copy.
-    labels : ndarray of int, shape (n,), optional
-        The class of each training row, from 0; by default all are of one class.
-
-    Returns
-    -------
-    rows : ndarray of int, shape (p, 2)
-        Training row and held-out row of each pair, the most similar first; the nearest training row only.
-    cosines : ndarray of float32, shape (p,)
-
-    Notes
-    -----
-    Features are mostly positive and those of a class are alike, so that the cosine of two rows is high for any two
-    images of a class. It is therefore taken from the mean of the training row's class, itself drawn by 1 / (1 + its
-    rows) to the mean of all, so that a class of one image is no zero.
-
-    The threshold was chosen with EfficientNet-Lite0. Different images: among 153 held-out photographs of ants and bees
-    the nearest of 244 has a cosine of at most 0.63; of 366 of scikit-learn's digits, which differ little, 2 are above
-    0.9, the highest 0.91. Edited copies of 60 photographs that are above 0.9: brightness +10 % 100 %, +25 % 96 %,
-    resized to 80 % 100 %, 5 % cropped 88 %, mirrored 83 %, turned by 3° 91 %, JPEG of quality 50 26 %. More than a
-    light edit is missed: this finds leaks, and cannot rule them out.
-    """
-    n, m = len(train_features), len(heldout_features)
-    nearest, best = np.zeros(m, np.intp), np.full(m, -np.inf, np.float32)
-    if n and m:
-        codes = np.zeros(n, np.intp) if labels is None else labels
-        centre = train_features.mean(axis=0, dtype=np.float64).astype(np.float32)
-        means = _class_means(train_features, codes, centre)
-        for start in range(0, m, _BLOCK):
-            part = slice(start, start + _BLOCK)
-            rows = heldout_features[part] - centre
-            lengths = _distances(rows, means)
-            for first in range(0, n, _BLOCK):
-                block = slice(first, first + _BLOCK)
-                cosines = _cosines(rows, lengths, train_features[block] - centre, means, codes[block])
-                winner = cosines.argmax(axis=1)
-                found = cosines[np.arange(len(rows)), winner]
-                better = found > best[part]
-                best[part][better], nearest[part][better] = found[better], winner[better] + first
-    order = np.argsort(-best, kind="stable")
-    order = order[best[order] >= threshold]
-    return np.column_stack([nearest[order], order]), best[order]
 
 
 def _parted_images(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
@@ -269,36 +109,3 @@ def _parted_groups(dataset: Dataset) -> dict[str, dict[str, tuple[str, ...]]]:
 
 def _one_path_a_split(found: dict[str, tuple[str, ...]]) -> str:
     return ", ".join(f"{paths[0]} in {split}" for split, paths in found.items())
-
-
-def _class_means(features: Features, codes: NDArray[np.intp], centre: Features) -> Features:
-    """Return the mean ``(k, d)`` of each class less the centre, as if each had one more row, the centre."""
-    counts = np.bincount(codes)
-    sums = np.zeros((len(counts), features.shape[1]))
-    for first in range(0, len(features), _BLOCK):
-        part = codes[first : first + _BLOCK]
-        order = np.argsort(part, kind="stable")
-        present, starts = np.unique(part[order], return_index=True)
-        sums[present] += np.add.reduceat(features[first : first + _BLOCK][order] - centre, starts, axis=0)
-    means: Features = (sums / (counts + 1)[:, None]).astype(np.float32)
-    return means
-
-
-def _distances(rows: Features, means: Features) -> Features:
-    """Return the distance ``(n, k)`` of each row from the mean of each class."""
-    squares = (rows**2).sum(axis=1)[:, None] - 2 * rows @ means.T + (means**2).sum(axis=1)
-    distances: Features = np.sqrt(np.maximum(squares, 0))
-    return distances
-
-
-def _cosines(rows: Features, lengths: Features, block: Features, means: Features, codes: NDArray[np.intp]) -> Features:
-    """Return the cosines ``(m, n)`` of `rows` (m, d) and `block` (n, d), seen from the mean of the latter's class.
-
-    `lengths` (m, k) are the distances of `rows` from the means; (x - a)(y - a) = x (y - a) - a (y - a) does the rest.
-    """
-    seen = block - means[codes]
-    own = np.sqrt((seen**2).sum(axis=1))
-    products = rows @ seen.T - (seen * means[codes]).sum(axis=1)
-    scale = lengths[:, codes] * own
-    cosines: Features = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-    return cosines

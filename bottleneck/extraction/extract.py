@@ -11,30 +11,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.extraction.image_source import AskedImages, listing_of, remembered
 from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, looks_like_file
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import file_digest
 from bottleneck.backbones.tuned import Tuned, keep_tuned, read_tuned, weights_of_run
 from bottleneck.backbones.weights_files import described
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.scans import conflicts_path, failures_path, has_scan, save_listing, save_scan
-from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.extraction.workers import own, work_together
-from bottleneck.engines.options import Wish
+from bottleneck.cache.store import Store
+from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError, ModelError
+from bottleneck.extraction.image_source import ImageSource, listing_of, remembered
+from bottleneck.extraction.items import Settings, Work
+from bottleneck.extraction.lazy_backbone import LazyBackbone, until_settled
+from bottleneck.extraction.loop import run
+from bottleneck.extraction.workers import own, work_together
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.failures import by_reason, none_usable, write_conflicts
+from bottleneck.images.file_index import FileIndex, conflicts
 from bottleneck.images.given import Given
-from bottleneck.images.listing import Frame, Images, Values
+from bottleneck.images.listing import DataFrameLike, Images, Values
 from bottleneck.images.scan import Progress, read_unknown
-from bottleneck.images.file_index import Survey, conflicts
 from bottleneck.images.undecodable import UndecodableMemo
-from bottleneck.extraction.lazy_backbone import Pending, until_settled
-from bottleneck.extraction.loop import run
-from bottleneck.extraction.items import Settings, Work
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import counted, one_line
@@ -123,7 +124,7 @@ _PASSES = 3  # of which one is needed, unless features vanish
 def extract(
     images: Images | Given | None = None,
     *,
-    paths: Values | Frame | None = None,
+    paths: Values | DataFrameLike | None = None,
     labels: bool | Values = True,
     splits: Values | None = None,
     groups: Values | None = None,
@@ -180,8 +181,8 @@ def extract(
         two thirds of what a network leaves of the free memory, which a control group may limit. An image that needs
         more is a failure.
     engine, device, compile
-        What runs the backbone; see `bottleneck.engines.options.Wish`. Several devices, with commas between, have a
-        process each; by default all CUDA devices do.
+        What runs the backbone; see `bottleneck.engines.options.EngineOptions`. Several devices, with commas
+        between, have a process each; by default all CUDA devices do.
     remember : bool
         Whether these images become the default of later commands.
     rehash : bool
@@ -219,7 +220,7 @@ def extract(
     named = Columns(path_column, label_column, split_column, group_column)
     lists = {"paths": paths, "labels": labels, "splits": splits, "groups": groups}
     rows = None if isinstance(images, Given) else listing_of(home.root, images, lists, named, remember=remember)
-    chosen = AskedImages.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=named)
+    chosen = ImageSource.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=named)
     with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as default:
         check.path("--weights", weights)
         weights = weights_of_run(weights, runs)
@@ -238,14 +239,14 @@ def extract(
             precision=precision,
             fast_jpeg=True if tuned and tuned.options.get("fast_jpeg") else fast_jpeg,
         )
-        wish = Wish(engine=engine, device=device, batch_size=batch_size, compile=compile)
+        wish = EngineOptions(engine=engine, device=device, batch_size=batch_size, compile=compile)
         trusted = [spec] if spec and request.file and not request.file.is_file() else []
         if not trusted:
             check_request(request)
         found = chosen.survey(home.root, runs)
         if check.flag("rehash", rehash):
             found.forget()
-        pending = Pending(request, home, own(wish), found, *trusted)
+        pending = LazyBackbone(request, home, own(wish), found, *trusted)
         memo = UndecodableMemo(home.root / "digests.sqlite")
         known = memo.load()
 
@@ -317,8 +318,8 @@ class _Filled:
 
 
 def _fill(
-    found: Survey,
-    pending: "Pending",
+    found: FileIndex,
+    pending: "LazyBackbone",
     known: dict[bytes, ImageError],
     settings: Settings,
     work: Work,

@@ -12,15 +12,15 @@ from bottleneck.cache.scans import columns_of
 from bottleneck.errors import ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.file_index import FileIndex, survey, survey_listed
 from bottleneck.images.given import Given
 from bottleneck.images.listing import Images, Listing, listed
 from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import Survey, survey, survey_listed
 from bottleneck.utils.paths import expanded
 
 
 @dataclass(frozen=True)
-class AskedImages:
+class ImageSource:
     """The images that an extraction works on: a path with the columns that its table names, a list, or a dataset."""
 
     images: "str | os.PathLike[str] | Listing | Dataset | Given"
@@ -30,7 +30,7 @@ class AskedImages:
     @classmethod
     def of(
         cls, images: Images | Listing | Given | None, cache: Path, *, labels: bool, columns: Columns
-    ) -> "AskedImages":
+    ) -> "ImageSource":
         """Return what a user means: by default what was extracted last, and the columns that were named then."""
         if images is None:
             last = load_last(cache)
@@ -46,10 +46,10 @@ class AskedImages:
         """What stands for the images."""
         return self.images.source if isinstance(self.images, Listing | Dataset | Given) else expanded(self.images)
 
-    def survey(self, cache: Path, runs: Path) -> Survey:
+    def survey(self, cache: Path, runs: Path) -> FileIndex:
         """Find the images."""
         if isinstance(self.images, Dataset):
-            return Survey.of(self.images)
+            return FileIndex.of(self.images)
         if isinstance(self.images, Given):
             return self.images.survey(cache)
         if isinstance(self.images, Listing):

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bottleneck.errors import ImageError, ImagesError
-from bottleneck.images.decode import MAX_PIXELS
-from bottleneck.images.keys import DigestSet, as_digests
-from bottleneck.images.file_index import Survey
 from bottleneck.extraction.claims import Claims
 from bottleneck.extraction.memory import LEAST_MEMORY, usual_memory
+from bottleneck.images.decode import MAX_PIXELS
+from bottleneck.images.file_index import FileIndex
+from bottleneck.images.keys import DigestSet, as_digests
 from bottleneck.utils.arguments import Arguments
 
 _BLOCK = 256  # files that are read in the order of their paths
@@ -69,7 +69,7 @@ class Item:
     digest: bytes | None
 
 
-def items_of(survey: Survey, claims: Claims, share: tuple[int, int]) -> list[Item]:
+def items_of(survey: FileIndex, claims: Claims, share: tuple[int, int]) -> list[Item]:
     """Return what must be read: unknown files, and known images without features."""
     items = [Item([row], None) for row in survey.unknown()]
     rows = [row for row, digest in enumerate(survey.digests) if digest is not None]

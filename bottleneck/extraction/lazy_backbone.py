@@ -8,17 +8,18 @@ from bottleneck.backbones.first_use import check_first_use
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall, remember_spec
-from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.engines.choice import Chosen, NoEngine, choose, precisions
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
+from bottleneck.engines.choice import EngineChoice, NoEngine, choose, precisions
 from bottleneck.engines.engine import Engine
+from bottleneck.engines.options import EngineOptions
 from bottleneck.engines.parity import Sample, told
-from bottleneck.engines.records import Kept
-from bottleneck.engines.options import Wish
-from bottleneck.utils.gc_paused import no_collection
-from bottleneck.images.decode import DECODER_VERSION
-from bottleneck.images.keys import as_digests
-from bottleneck.images.file_index import Survey
+from bottleneck.engines.records import EngineRecords
 from bottleneck.extraction.sample import some_digests
+from bottleneck.images.decode import DECODER_VERSION
+from bottleneck.images.file_index import FileIndex
+from bottleneck.images.keys import as_digests
+from bottleneck.utils.gc_paused import no_collection
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
@@ -36,15 +37,15 @@ class OtherSpec(Exception):
     """The features turned out to be of another spec than was planned."""
 
 
-class Pending:
+class LazyBackbone:
     """A backbone that is built, and torch imported, when the first pixels are ready for it, and only if it must be.
 
     Parameters
     ----------
     request : Request
     cache : FeatureCache
-    wish : Wish
-    images : Survey, optional
+    wish : EngineOptions
+    images : FileIndex, optional
         Those whose features ``auto`` goes on with, where they have any.
     known : Spec, optional
         That the request led to when the features were computed that are wanted again. The network is then built only
@@ -55,8 +56,8 @@ class Pending:
         self,
         request: Request,
         cache: FeatureCache,
-        wish: Wish,
-        images: Survey | None = None,
+        wish: EngineOptions,
+        images: FileIndex | None = None,
         known: Spec | None = None,
     ) -> None:
         self._request = request
@@ -113,7 +114,7 @@ class Pending:
         self.remarks = tuple(dict.fromkeys((*self.remarks, *chosen.remarks, *self._slower(chosen.engine))))
         return chosen.engine
 
-    def _precision(self, images: Survey | None) -> str:
+    def _precision(self, images: FileIndex | None) -> str:
         """Return the precision to begin with.
 
         ``auto`` goes on with what it has begun, as an image passes the network once: it is the precision in which most
@@ -133,7 +134,7 @@ class Pending:
         self._goes_on = bool(votes.get(chosen))
         return chosen
 
-    def _usable(self, known: Spec | None, images: Survey | None) -> Spec | None:
+    def _usable(self, known: Spec | None, images: FileIndex | None) -> Spec | None:
         """Return a spec whose features can be had: they are all cached, or this decoder makes the same pixels."""
         if known is None or known.decoder == DECODER_VERSION:
             return known
@@ -160,7 +161,7 @@ class Pending:
         later = tried[tried.index(self.spec.precision) + 1 :] if self.spec.precision in tried else ()
         return later[0] if later else None
 
-    def _reconsider(self, chosen: Chosen) -> None:
+    def _reconsider(self, chosen: EngineChoice) -> None:
         """Take the next precision, for images whose features this one changes too much; or only say so.
 
         So it is where this precision was asked for, and where there are features in it, on which others build.
@@ -177,7 +178,7 @@ class Pending:
             self.remarks = (*self.remarks, f"{which}: {found}; features in fp32 have no such error")
             return
         chosen.engine.close()
-        Kept(self.store.engines).drop_conversions()
+        EngineRecords(self.store.engines).drop_conversions()
         self._give_up(f"{which} is not used: {found}", later=later)
 
     def _give_up(self, *remarks: str, later: str) -> NoReturn:
@@ -210,14 +211,14 @@ class Pending:
         return backbone
 
 
-def until_settled(pending: Pending, work: Callable[[Store], None]) -> None:
+def until_settled(pending: LazyBackbone, work: Callable[[Store], None]) -> None:
     """Do work for the features of a spec, and again where the spec turned out to be another than was planned.
 
     Parameters
     ----------
-    pending : Pending
+    pending : LazyBackbone
     work : callable
-        Takes the store of the spec as it is then; where it needs an engine it asks `Pending.engine`.
+        Takes the store of the spec as it is then; where it needs an engine it asks `LazyBackbone.engine`.
     """
     for last in (False, False, True):  # the memo of the spec was wrong, and then the precision is not good enough
         try:

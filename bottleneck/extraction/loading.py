@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from bottleneck.engines.memory import return_freed_memory
 from bottleneck.errors import ImageError
+from bottleneck.extraction.memory import MemoryBudget, NoRoom, Reservation
 from bottleneck.images.beginning import refusal
 from bottleneck.images.decode import MAX_PIXELS, Decoded, decode
 from bottleneck.images.digest import ImageFile, Signature
 from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.extraction.memory import Memory, NoRoom, Share
 
 _COPIES = 2  # of a large file: a codec, or what leaves its metadata out, makes another
 _RETURNED = 1 / 16  # of the room for decoding: what takes more goes back to the system, and is not kept for the next
@@ -43,19 +43,19 @@ class Loader:
 
     Parameters
     ----------
-    memory : Memory
+    memory : MemoryBudget
     preprocessing : Preprocessing
     max_pixels : int
     """
 
-    def __init__(self, memory: Memory, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, memory: MemoryBudget, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> None:
         self.memory = memory
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels
 
     def decode(self, data: bytes) -> Decoded | ImageError:
         """Decode the bytes of a small file, which have their room already."""
-        with Share(self.memory.decoding) as share:
+        with Reservation(self.memory.decoding) as share:
             while True:
                 asked = _Asked(share, len(data))
                 found = self._decode(data, asked)
@@ -114,7 +114,7 @@ class Loader:
             If there is no room to read it.
         """
         needed, known = _COPIES * file.size, b""
-        with Share(self.memory.decoding) as share:
+        with Reservation(self.memory.decoding) as share:
             while True:
                 share.grow(needed)
                 asked = _Asked(share, _COPIES * file.size)
@@ -147,13 +147,13 @@ class _Asked:
 
     Parameters
     ----------
-    share : Share
+    share : Reservation
         Of this image, which keeps it until the image is done and its memory is free again.
     beside : int
         Bytes that it needs besides.
     """
 
-    def __init__(self, share: Share, beside: int) -> None:
+    def __init__(self, share: Reservation, beside: int) -> None:
         self._share = share
         self._beside = beside
         self.most = beside

@@ -7,14 +7,14 @@ import numpy as np
 from bottleneck.cache.store import Store
 from bottleneck.engines.hardware import cores
 from bottleneck.errors import CacheError, ImageError
-from bottleneck.images.keys import as_digests
-from bottleneck.images.scan import Progress
-from bottleneck.images.file_index import Survey
 from bottleneck.extraction.claims import Claims
 from bottleneck.extraction.commits import Commits
-from bottleneck.extraction.memory import Memory, usual_memory
-from bottleneck.extraction.stages import Computed, Crashed, Read, Stages, Started, StartEngine
 from bottleneck.extraction.items import Settings, Work, items_of
+from bottleneck.extraction.memory import MemoryBudget, usual_memory
+from bottleneck.extraction.stages import Computed, Crashed, Read, Stages, Started, StartEngine
+from bottleneck.images.file_index import FileIndex
+from bottleneck.images.keys import as_digests
+from bottleneck.images.scan import Progress
 
 if TYPE_CHECKING:
     from bottleneck.engines.engine import Engine
@@ -23,7 +23,7 @@ _PATIENCE = 0.3  # seconds that threads have to end in after Ctrl-C
 
 
 def run(
-    survey: Survey,
+    survey: FileIndex,
     store: Store,
     start_engine: StartEngine,
     known: dict[bytes, ImageError],
@@ -35,7 +35,7 @@ def run(
 
     Parameters
     ----------
-    survey : Survey
+    survey : FileIndex
         Learns the digests of the files that are read.
     store : Store
     start_engine : callable
@@ -54,7 +54,7 @@ def run(
     """
     claims = Claims(store.index(), known.keys() | work.undecodable.keys())
     items = items_of(survey, claims, settings.share)
-    memory = Memory(usual_memory() if settings.memory is None else settings.memory)
+    memory = MemoryBudget(usual_memory() if settings.memory is None else settings.memory)
     stages = Stages(
         survey.paths, store.spec.preprocessing, settings.max_pixels, claims, memory, settings.threads or cores()
     )
@@ -101,7 +101,7 @@ def run(
                 engine.close()
 
 
-def _take(read: Read, survey: Survey, work: Work) -> None:
+def _take(read: Read, survey: FileIndex, work: Work) -> None:
     """Take what came of a file."""
     if read.problem:
         if read.item.digest is None:

@@ -4,16 +4,16 @@ Bytes of files, images that are being decoded, and pixels and features that wait
 waits for ever, because each asks for its parts in the order of the stages, and whoever has a later part never waits for
 an earlier one:
 
-1. A thread that reads a small file asks for its bytes in `Memory.files` while it has nothing. They are given back when
-   the image is decoded.
-2. A thread that decodes a small file asks for what decoding takes in `Memory.decoding`. It gives that back before it
-   waits for the next stage to take the pixels.
-3. One thread reads and decodes a large file, with memory of `Memory.decoding` alone.
+1. A thread that reads a small file asks for its bytes in `MemoryBudget.files` while it has nothing. They are given
+   back when the image is decoded.
+2. A thread that decodes a small file asks for what decoding takes in `MemoryBudget.decoding`. It gives that back
+   before it waits for the next stage to take the pixels.
+3. One thread reads and decodes a large file, with memory of `MemoryBudget.decoding` alone.
 
 In 2 and 3 a thread gives back what it has before it waits for more; then it begins again, and reads a large file again
 (`bottleneck.extraction.loading`). It never waits within the decoder, which may have locks of its own. So a thread that
-has memory of `Memory.decoding` waits for no memory, and gives it back. Threads are served in the order in which they
-came: many small images never keep a large one waiting.
+has memory of `MemoryBudget.decoding` waits for no memory, and gives it back. Threads are served in the order in which
+they came: many small images never keep a large one waiting.
 """
 
 import threading
@@ -46,7 +46,7 @@ class NoRoom(ImageError):
         super().__init__("no-memory", message)
 
 
-class Room:
+class ByteBudget:
     """So many bytes, for several threads.
 
     Parameters
@@ -144,19 +144,19 @@ class Room:
         )
 
 
-class Share:
+class Reservation:
     """What one image has of a room; a context manager, at whose end it is given back.
 
     Parameters
     ----------
-    room : Room
+    room : ByteBudget
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: ByteBudget) -> None:
         self._room = room
         self.size = 0
 
-    def __enter__(self) -> "Share":
+    def __enter__(self) -> "Reservation":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -168,7 +168,7 @@ class Share:
         Raises
         ------
         NoRoom, Cancelled
-            As `Room.take`.
+            As `ByteBudget.take`.
         """
         if size > self.size:
             self.release()
@@ -181,7 +181,7 @@ class Share:
         Raises
         ------
         NoRoom, Cancelled
-            As `Room.take`.
+            As `ByteBudget.take`.
         """
         if size <= self.size:
             return True
@@ -198,7 +198,7 @@ class Share:
             self._room.give(size)
 
 
-class Memory:
+class MemoryBudget:
     """One budget, divided among the stages.
 
     Parameters
@@ -209,8 +209,8 @@ class Memory:
 
     def __init__(self, total: int) -> None:
         files, pixels, features, commit = (min(_MOST_WAITING, total // part) for part in (8, 16, 16, 32))
-        self.files = Room(files)
-        self.decoding = Room(total - files - pixels - features - _COMMIT_COPIES * commit)
+        self.files = ByteBudget(files)
+        self.decoding = ByteBudget(total - files - pixels - features - _COMMIT_COPIES * commit)
         self.waiting_pixels = pixels
         self.waiting_features = features
         self.committed = commit  # features that are committed at once

@@ -11,7 +11,7 @@ class Cancelled(BaseException):
     """The work has been stopped; a thread that meets this ends, and nothing on its way takes it for an error."""
 
 
-class Channel(Generic[T]):
+class ByteBoundedQueue(Generic[T]):
     """Hands items from some threads to others.
 
     Parameters

@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from bottleneck.backbones.catalogue import entries
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.merge import Held, Inspection
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.merge import Inspection, NewRows
 from bottleneck.cache.scans import read_scan, scanned
 from bottleneck.cache.shard import read_shard
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.store import Store
 from bottleneck.engines.parity import lowest_cosine
 from bottleneck.engines.records import LEAST_COSINE
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError, ImageError
+from bottleneck.extraction.loading import Loader
+from bottleneck.extraction.memory import MemoryBudget, usual_memory
 from bottleneck.images.decode import DECODER_VERSION, Decoded
 from bottleneck.images.keys import DigestSet, as_digests
-from bottleneck.extraction.loading import Loader
-from bottleneck.extraction.memory import Memory, usual_memory
 from bottleneck.utils.text import counted
 
 RECOMPUTED = 3  # images of each spec
@@ -36,7 +37,7 @@ _LEAST_OF_LOW_PRECISION = 0.99  # cosine of bf16 and fp16 to torch in fp32, on i
 _NORMS = 0.05  # by how much the lengths of two rows may differ, relative to one
 
 
-class Recomputing:
+class Recomputation:
     """Computes features of a few images again, drawn at random, for `bottleneck.cache.merge.merge`.
 
     Nothing is downloaded: the images and the weights must be on this machine. Files are those that the scans of our own
@@ -57,7 +58,7 @@ class Recomputing:
         self._count = count
         self._random = random.SystemRandom()  # whoever has made the cache must not know which images come
 
-    def __call__(self, theirs: Store, held: Sequence[Held]) -> Inspection:
+    def __call__(self, theirs: Store, held: Sequence[NewRows]) -> Inspection:
         """Compare features of a spec, which shards of the other cache hold, with what this machine computes."""
         try:
             drawn = self._drawn(theirs, held)
@@ -83,7 +84,7 @@ class Recomputing:
             f"other features there ({path}: {told}): nothing of this spec is taken",
         )
 
-    def _drawn(self, theirs: Store, held: Sequence[Held]) -> list[tuple[str, NDArray[np.uint8], NDArray[Any]]]:
+    def _drawn(self, theirs: Store, held: Sequence[NewRows]) -> list[tuple[str, NDArray[np.uint8], NDArray[Any]]]:
         """Return the paths, the pixels and their features of some images that are at hand, each drawn at random."""
         digests = np.concatenate([one.digests for one in held])
         starts = np.cumsum([0, *(len(one.digests) for one in held)])
@@ -137,11 +138,11 @@ class Recomputing:
                 yield request
 
     @cached_property
-    def _files(self) -> "_Files":
-        return _Files(self._cache.root, self._source.root)
+    def _files(self) -> "_ScannedFiles":
+        return _ScannedFiles(self._cache.root, self._source.root)
 
 
-class _Files:
+class _ScannedFiles:
     """The files that the scans of two caches name, by the digests that they had.
 
     Parameters
@@ -177,7 +178,7 @@ class _Files:
 
 def _pixels(paths: Sequence[str], digest: bytes, spec: Spec) -> tuple[str, NDArray[np.uint8]] | None:
     """Return a path to an image and its pixels; None where no file has its bytes, or they are no image here."""
-    loader = Loader(Memory(usual_memory()), spec.preprocessing)
+    loader = Loader(MemoryBudget(usual_memory()), spec.preprocessing)
     for path in paths:
         with suppress(ImageError):
             found = loader.load(path, lambda read: read == digest).found

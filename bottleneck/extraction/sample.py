@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import ImageError
+from bottleneck.extraction.loading import Loader
 from bottleneck.images.decode import Decoded
 from bottleneck.images.digest import ImageFile
-from bottleneck.extraction.loading import Loader
 
 SAMPLE = 8
 _TRIES = 64

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import ImageError
+from bottleneck.extraction.claims import Claims
+from bottleneck.extraction.items import Item
+from bottleneck.extraction.loading import Loaded, Loader, without_history
+from bottleneck.extraction.memory import MemoryBudget, Reservation, size_waiting
+from bottleneck.extraction.queues import ByteBoundedQueue, Cancelled
+from bottleneck.extraction.sample import SAMPLE, some_images
 from bottleneck.images.decode import Decoded
 from bottleneck.images.digest import LARGEST_FILE, Signature, read_file
 from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.extraction.queues import Cancelled, Channel
-from bottleneck.extraction.claims import Claims
-from bottleneck.extraction.loading import Loaded, Loader, without_history
-from bottleneck.extraction.memory import Memory, Share, size_waiting
-from bottleneck.extraction.sample import SAMPLE, some_images
-from bottleneck.extraction.items import Item
 
 if TYPE_CHECKING:
     from bottleneck.engines.engine import Engine
@@ -102,7 +102,7 @@ class _File:
     item : Item
     small : _Small or None
         None where the first row that can be read is a large file.
-    share : Share
+    share : Reservation
         Of the memory for files; whoever decodes it gives it back.
     left : tuple of int
         The rows that are left to try.
@@ -112,7 +112,7 @@ class _File:
 
     item: Item
     small: _Small | None
-    share: Share
+    share: Reservation
     left: tuple[int, ...]
     problem: ImageError
 
@@ -134,7 +134,7 @@ class Stages:
     preprocessing : Preprocessing
     max_pixels : int
     claims : Claims
-    memory : Memory
+    memory : MemoryBudget
     threads : int
         That decode.
     """
@@ -145,17 +145,17 @@ class Stages:
         preprocessing: Preprocessing,
         max_pixels: int,
         claims: Claims,
-        memory: Memory,
+        memory: MemoryBudget,
         threads: int,
     ) -> None:
-        self.events: Channel[Read | Started | Computed | Crashed] = Channel(memory.waiting_features)
+        self.events: ByteBoundedQueue[Read | Started | Computed | Crashed] = ByteBoundedQueue(memory.waiting_features)
         self._paths = paths
         self._loader = Loader(memory, preprocessing, max_pixels)
         self._claims = claims
         self._memory = memory
         self._decoders = threads
-        self._files: Channel[_File] = Channel()  # bounded by `Memory.files`
-        self._pixels: Channel[Pixels] = Channel(memory.waiting_pixels)
+        self._files: ByteBoundedQueue[_File] = ByteBoundedQueue()  # bounded by `MemoryBudget.files`
+        self._pixels: ByteBoundedQueue[Pixels] = ByteBoundedQueue(memory.waiting_pixels)
         self._filling = threading.Lock()
         self._threads: list[threading.Thread] = []
 
@@ -206,7 +206,11 @@ class Stages:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _start(
-        self, name: str, count: int, body: Callable[[], None], following: "Channel[_File] | Channel[Pixels] | None"
+        self,
+        name: str,
+        count: int,
+        body: Callable[[], None],
+        following: "ByteBoundedQueue[_File] | ByteBoundedQueue[Pixels] | None",
     ) -> None:
         """Run `body` in some threads; the last to end closes the channel that follows."""
         left = itertools.count(count - 1, -1)
@@ -243,7 +247,7 @@ class Stages:
         """Read the first of an item's rows that can be read, unless it is a large file."""
         problem = ImageError("unreadable", "no path")
         for place, row in enumerate(item.rows):
-            now, share = time.time(), Share(self._memory.files)
+            now, share = time.time(), Reservation(self._memory.files)
             try:
                 data, signature = read_file(self._paths[row], LARGEST_FILE, self._admission(share))
             except _Large:
@@ -256,7 +260,7 @@ class Stages:
             return _File(item, small, share, tuple(item.rows[place + 1 :]), problem)
         return Read(item, problem=problem)
 
-    def _admission(self, share: Share) -> Callable[[int], None]:
+    def _admission(self, share: Reservation) -> Callable[[int], None]:
         """Return what waits for room for a file of some size, or turns it away."""
 
         def admit(size: int) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.backbones.request import Request
-from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.options import Wish
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import BottleneckError
-from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import survey
-from bottleneck.images.undecodable import UndecodableMemo
-from bottleneck.extraction.lazy_backbone import Pending, until_settled
-from bottleneck.extraction.loop import run
 from bottleneck.extraction.items import Settings, Work
+from bottleneck.extraction.lazy_backbone import LazyBackbone, until_settled
+from bottleneck.extraction.loop import run
+from bottleneck.images.file_index import survey
+from bottleneck.images.splits import Shares
+from bottleneck.images.undecodable import UndecodableMemo
 
 _PATIENCE = 5.0  # seconds to commit in what is computed, once nobody wants more
 
@@ -30,18 +30,18 @@ def work(job: dict[str, Any]) -> None:
     Parameters
     ----------
     job : dict
-        What `bottleneck.extraction.workers.Crew` wrote: images (a CSV), request, wish, cache and settings.
+        What `bottleneck.extraction.workers.WorkerPool` wrote: images (a CSV), request, wish, cache and settings.
 
     Raises
     ------
     BottleneckError
         As `bottleneck.extract`. What was committed before is kept.
     """
-    request, wish = Request(**job["request"]), Wish(**job["wish"])
+    request, wish = Request(**job["request"]), EngineOptions(**job["wish"])
     settings = Settings(**{**job["settings"], "share": tuple(job["settings"]["share"])})
     home = FeatureCache(job["cache"])
     found = survey(job["images"], labels=False, shares=Shares(), cache=home.root, exclude=())
-    pending = Pending(request, home, wish)
+    pending = LazyBackbone(request, home, wish)
     memo = UndecodableMemo(home.root / "digests.sqlite")
     known, done = memo.load(), Work()
     until_settled(pending, lambda store: run(found, store, pending.engine, known, settings, done, None))

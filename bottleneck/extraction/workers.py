@@ -16,27 +16,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bottleneck.backbones.request import Request
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.index import Index
-from bottleneck.cache.store import FeatureCache
 from bottleneck.engines.engine import Engine
-from bottleneck.engines.parity import Sample
 from bottleneck.engines.hardware import gpu_possible
-from bottleneck.engines.options import Wish
+from bottleneck.engines.options import EngineOptions
+from bottleneck.engines.parity import Sample
 from bottleneck.errors import ImageError, ModelError
+from bottleneck.extraction.items import Settings, Work
+from bottleneck.extraction.lazy_backbone import LazyBackbone, until_settled
+from bottleneck.extraction.loop import run
+from bottleneck.images.file_index import FileIndex
 from bottleneck.images.keys import as_digests
 from bottleneck.images.scan import Progress
-from bottleneck.images.file_index import Survey
-from bottleneck.extraction.lazy_backbone import Pending, until_settled
-from bottleneck.extraction.loop import run
-from bottleneck.extraction.items import Settings, Work
 
 # Not with -m, for which the current folder, perhaps one of images, would be searched for modules first.
-_MAIN = f"import sys; sys.path[0] = {str(Path(__file__).parents[2])!r}; from bottleneck.extraction.worker_main import main; main()"
+_CHECKOUT = str(Path(__file__).parents[2])  # the folder that the package lies in
+_MAIN = f"import sys; sys.path[0] = {_CHECKOUT!r}; from bottleneck.extraction.worker_main import main; main()"
 
 _PATIENCE = 0.5  # seconds that the others have to end in after Ctrl-C
 
 
-def devices_of(wish: Wish) -> tuple[str | None, ...]:
+def devices_of(wish: EngineOptions) -> tuple[str | None, ...]:
     """Return the devices to use: those named, with commas between; by default all CUDA devices that are visible.
 
     Raises
@@ -54,14 +55,14 @@ def devices_of(wish: Wish) -> tuple[str | None, ...]:
     return (None,)
 
 
-def may_be_several(wish: Wish) -> bool:
+def may_be_several(wish: EngineOptions) -> bool:
     """Whether there may be several devices to use, found without torch."""
     if wish.device is not None:
         return "," in wish.device
     return wish.engine != "openvino" and gpu_possible()
 
 
-def own(wish: Wish) -> Wish:
+def own(wish: EngineOptions) -> EngineOptions:
     """Return the wish of this process: the first of several devices.
 
     Raises
@@ -79,22 +80,24 @@ def _names(devices: str) -> tuple[str, ...]:
     return names
 
 
-class Crew:
+class WorkerPool:
     """The other processes; without other devices there are none.
 
     Parameters
     ----------
-    wish : Wish
+    wish : EngineOptions
         With the devices of all.
     request : Request
     cache : path
-    found : Survey
+    found : FileIndex
         Of the images of all.
     settings : Settings
         Of a process that works alone; each of the others has its part of the images and of the memory.
     """
 
-    def __init__(self, wish: Wish, request: Request, cache: Path, found: Survey, settings: Settings) -> None:
+    def __init__(
+        self, wish: EngineOptions, request: Request, cache: Path, found: FileIndex, settings: Settings
+    ) -> None:
         self._devices = devices_of(wish)
         self._request = request
         self._cache = cache
@@ -192,11 +195,11 @@ class Shared:
 
 
 def work_together(
-    found: Survey,
-    wish: Wish,
+    found: FileIndex,
+    wish: EngineOptions,
     request: Request,
     home: FeatureCache,
-    pending: Pending,
+    pending: LazyBackbone,
     known: dict[bytes, ImageError],
     settings: Settings,
     done: Work,
@@ -208,13 +211,13 @@ def work_together(
 
     Parameters
     ----------
-    found : Survey
+    found : FileIndex
         Of the images of all.
-    wish : Wish
+    wish : EngineOptions
         With the devices of all.
     request, home
         What the others are told.
-    pending : Pending
+    pending : LazyBackbone
         The backbone of this process.
     known, settings, done, progress
         As for `bottleneck.extraction.loop.run`.
@@ -231,7 +234,7 @@ def work_together(
     """
     if not may_be_several(wish) or not _lacks_something(found, before := pending.store.index(), known):
         return None
-    crew = Crew(wish, request, home.root, found, settings)
+    crew = WorkerPool(wish, request, home.root, found, settings)
     if not crew.others:
         return None
 
@@ -249,7 +252,7 @@ def work_together(
         crew.stop()
 
 
-def _lacks_something(found: Survey, index: Index, known: dict[bytes, ImageError]) -> bool:
+def _lacks_something(found: FileIndex, index: Index, known: dict[bytes, ImageError]) -> bool:
     """Whether there may be anything to compute, for which it pays to look for devices."""
     digests = [digest for digest in found.digests if digest is not None and digest not in known]
     return bool(found.unknown()) or not index.has(as_digests(digests)).all()

@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.spec import Spec
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.index import Index
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.store import Store
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import ImageError, TuningError
+from bottleneck.extraction.items import Settings, Work
+from bottleneck.extraction.loop import run
 from bottleneck.finetuning.boundary import Boundary
-from bottleneck.finetuning.loaders import Images
 from bottleneck.finetuning.float16 import Measured
+from bottleneck.finetuning.loaders import Images
 from bottleneck.finetuning.network import Network
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.file_index import FileIndex
 from bottleneck.images.keys import Digests
 from bottleneck.images.scan import Progress
-from bottleneck.images.file_index import Survey
 from bottleneck.images.view import View
-from bottleneck.extraction.loop import run
-from bottleneck.extraction.items import Settings, Work
 from bottleneck.utils.text import counted
 
 _HALF = np.dtype(np.float16)
@@ -197,7 +198,7 @@ def _fill_one(
 ) -> None:
     for _ in range(_PASSES):
         work = Work()
-        run(Survey.of(wanted.dataset), wanted.store, lambda _: engine, {}, settings, work, progress)
+        run(FileIndex.of(wanted.dataset), wanted.store, lambda _: engine, {}, settings, work, progress)
         failed = work.undecodable | work.unread
         if failed:
             raise _failed(wanted.dataset, failed, boundary)

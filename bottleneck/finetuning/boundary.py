@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bottleneck.backbones.cut import Cut, Tap
-from bottleneck.backbones.pooling import Layout
+from bottleneck.backbones.cut import Cut, FeaturePoint
+from bottleneck.backbones.pooling import OutputLayout
 from bottleneck.backbones.tracing import Call
-from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.freeze import Plan
+from bottleneck.finetuning.network import Network
 
 _MOST_TRIED = 64
 _IMAGES = 2
@@ -47,7 +47,7 @@ class Boundary:
 
     def front(self, network: Network) -> Cut:
         """Return the network up to here: normalised pixels ``(b, 3, h, w)`` to ``(b, size)``."""
-        return Cut(network.named, [Tap(self.module, False, 1, Layout(()))], "none")
+        return Cut(network.named, [FeaturePoint(self.module, False, 1, OutputLayout(()))], "none")
 
 
 class Tail(nn.Module):

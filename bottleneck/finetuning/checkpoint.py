@@ -21,8 +21,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from bottleneck.errors import RunError
-from bottleneck.utils.files import sha256_hex
 from bottleneck.finetuning.history import Epoch, Progress, Tensors
+from bottleneck.utils.files import sha256_hex
 from bottleneck.utils.tree import Tree
 
 _VERSION = 1

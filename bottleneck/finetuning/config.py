@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.cache.last import folder_of
-from bottleneck.runs.card import SETTINGS, next_number, number_in
 from bottleneck.errors import RunError
-from bottleneck.finetuning.initial import Origin
+from bottleneck.finetuning.initial import InitialState
 from bottleneck.finetuning.recipe import Recipe
+from bottleneck.runs.card import SETTINGS, next_number, number_in
 from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded, moved, relative_to
 from bottleneck.utils.schema import Finite, Whole, checked
@@ -54,7 +54,7 @@ class Settings:
     memory: Finite | None = None
     folds: Whole | None = None
 
-    def of(self, origin: Origin) -> "Settings":
+    def of(self, origin: InitialState) -> "Settings":
         """Return the settings with all that was left to be found.
 
         Raises

@@ -6,27 +6,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 from bottleneck.engines.memory import keep_freed_memory
 from bottleneck.engines.torch_engine import torch_device
 from bottleneck.errors import UnknownModule
+from bottleneck.extraction.memory import LEAST_MEMORY, MemoryBudget
 from bottleneck.finetuning import activations as views
 from bottleneck.finetuning.boundary import Boundary, find
-from bottleneck.finetuning.loaders import Activations, Feed, Images
-from bottleneck.finetuning.float16 import Measured
-from bottleneck.finetuning.handback import Layer, folded
-from bottleneck.finetuning.train import precision_of
-from bottleneck.finetuning.network import Network
-from bottleneck.finetuning.initial import Origin, from_weights, handed_back, with_module
-from bottleneck.finetuning.partition import Parts, divide, warn_of_classes
-from bottleneck.finetuning.distributed import Processes, Together
-from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.config import Settings
+from bottleneck.finetuning.distributed import Processes, Together
+from bottleneck.finetuning.float16 import Measured
 from bottleneck.finetuning.freeze import Plan, plan
+from bottleneck.finetuning.handback import Layer, folded
+from bottleneck.finetuning.initial import InitialState, from_weights, handed_back, with_module
+from bottleneck.finetuning.loaders import Activations, Feed, Images
+from bottleneck.finetuning.network import Network
+from bottleneck.finetuning.partition import Parts, divide, warn_of_classes
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.train import precision_of
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress as Bar
-from bottleneck.fitting.partition import allowed
-from bottleneck.extraction.memory import LEAST_MEMORY, Memory
+from bottleneck.utils.memory import allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Setting:
     """What one fine-tuning works with."""
 
     settings: Settings
-    origin: Origin
+    origin: InitialState
     network: Network
     plan: Plan
     parts: Parts
@@ -76,7 +77,7 @@ class Setting:
         """Return what is trained and validated on."""
         if self.boundary is None:
             preprocessing, recipe = self.network.backbone.spec.preprocessing, self.recipe
-            memory = Memory(self.memory)  # of both: they take turns
+            memory = MemoryBudget(self.memory)  # of both: they take turns
             augmented = Images(self.parts.train, preprocessing, recipe.augment, recipe.seed, memory)
             return augmented, Images(self.parts.val, preprocessing, memory=memory)
         shape, most = self.boundary.shape, (self.settings.memory or 0.0) / 2
@@ -85,7 +86,7 @@ class Setting:
     def as_they_are(self, dataset: Dataset) -> Feed:
         """Return a feed of images without augmentation."""
         if self.boundary is None:
-            return Images(dataset, self.network.backbone.spec.preprocessing, memory=Memory(self.memory))
+            return Images(dataset, self.network.backbone.spec.preprocessing, memory=MemoryBudget(self.memory))
         clean = (views.clean(self.cache, self.network, self.boundary),)
         return Activations(clean, dataset, self.boundary.shape, (self.settings.memory or 0.0) / 2)
 
@@ -159,7 +160,7 @@ def _measured(network: Network, boundary: Boundary, parts: Parts, device: torch.
     return replace(found, wide=joined.told("wide" if found.wide else "") == "wide")
 
 
-def _first_layer(origin: Origin, dim: int, seed: int) -> Layer:
+def _first_layer(origin: InitialState, dim: int, seed: int) -> Layer:
     """Return the head that is handed back, or a random layer as torch begins one."""
     if origin.run is not None:
         return folded(origin.run.head)

@@ -9,30 +9,30 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from bottleneck.runs.card import run_name
 from bottleneck.errors import Diverged, RunError, TuningError
-from bottleneck.finetuning import folds as by_folds
 from bottleneck.finetuning import activations as views
-from bottleneck.finetuning.lock import at_work, unlock_for_good
+from bottleneck.finetuning import folds as by_folds
 from bottleneck.finetuning.boundary import Tail
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-from bottleneck.finetuning.handback import Layer, folded
-from bottleneck.finetuning.train import Job, Part, train
+from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
+from bottleneck.finetuning.context import Setting, set_up
+from bottleneck.finetuning.distributed import Processes, processes
+from bottleneck.finetuning.handback import Layer, folded, refitted
+from bottleneck.finetuning.history import Progress, Tensors
+from bottleneck.finetuning.lock import at_work, unlock_for_good
 from bottleneck.finetuning.optim import optimizer
 from bottleneck.finetuning.outline import Watch, outline
 from bottleneck.finetuning.partition import codes
-from bottleneck.finetuning.distributed import Processes, processes
-from bottleneck.finetuning.history import Progress, Tensors
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.refitting import refitted
 from bottleneck.finetuning.save import HEAD, Result, write
-from bottleneck.finetuning.context import Setting, set_up
-from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
+from bottleneck.finetuning.train import Job, LabelledImages, train
 from bottleneck.finetuning.verify import Start, start
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress as Bar
+from bottleneck.runs.card import run_name
 from bottleneck.runs.folder import CHECKPOINT, delete_run
-from bottleneck.runs.run import Run, load_run, new_folder
+from bottleneck.runs.run import Run, load_run
+from bottleneck.runs.save import new_folder
 from bottleneck.utils.arguments import Arguments, shown
 from bottleneck.utils.names import written
 
@@ -286,8 +286,8 @@ def _job(setting: Setting) -> Job:
         tail=Tail(setting.network, setting.boundary),
         plan=setting.plan,
         recipe=setting.recipe,
-        train=Part(feed=trained, codes=codes(setting.parts.train, classes)),
-        val=Part(feed=validated, codes=codes(setting.parts.val, classes)),
+        train=LabelledImages(feed=trained, codes=codes(setting.parts.train, classes)),
+        val=LabelledImages(feed=validated, codes=codes(setting.parts.val, classes)),
         processes=setting.processes,
         device=setting.device,
         precision=setting.precision,

@@ -16,15 +16,14 @@ import numpy as np
 
 from bottleneck.backbones.tuned import has_tuned
 from bottleneck.errors import BottleneckWarning, HeadError, RunError, TuningError
-from bottleneck.finetuning.head_comparison import Right, against_head
 from bottleneck.finetuning.boundary import Tail
-from bottleneck.finetuning.handback import Layer, folded
-from bottleneck.finetuning.train import Job, predicted, train
+from bottleneck.finetuning.context import Setting
+from bottleneck.finetuning.handback import Layer, folded, refit
+from bottleneck.finetuning.head_comparison import Right, against_head
+from bottleneck.finetuning.history import Progress, Tensors
 from bottleneck.finetuning.optim import optimizer
 from bottleneck.finetuning.partition import Parts, codes, fold_parts, together
-from bottleneck.finetuning.history import Progress, Tensors
-from bottleneck.finetuning.refitting import refit
-from bottleneck.finetuning.context import Setting
+from bottleneck.finetuning.train import Job, predicted, train
 from bottleneck.images.dataset import Dataset
 from bottleneck.runs.folder import FOLDS
 from bottleneck.utils.schema import checked
@@ -55,7 +54,7 @@ class Fold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedFolds:
     """A fold that has not been trained.
 
     Parameters
@@ -73,7 +72,7 @@ class Prepared:
     first: Layer
 
 
-def prepare(setting: Setting) -> list[Prepared]:
+def prepare(setting: Setting) -> list[PreparedFolds]:
     """Divide the training images, and fit the heads; done before any training, so that what cannot be is told first.
 
     Raises
@@ -93,13 +92,13 @@ def prepare(setting: Setting) -> list[Prepared]:
     for parts in fold_parts(setting.origin.usable, setting.parts, setting.settings.folds, setting.recipe.seed):
         first = _layer(setting, parts.train)
         head = _layer(setting, parts.train, parts.val) if parts.cut else first
-        found.append(Prepared(parts=parts, head=head, first=first))
+        found.append(PreparedFolds(parts=parts, head=head, first=first))
     return found
 
 
 def compare(
     setting: Setting,
-    prepared: list[Prepared],
+    prepared: list[PreparedFolds],
     pristine: Tensors,
     folder: Path,
     job_of: Callable[[Setting], Job],
@@ -111,7 +110,7 @@ def compare(
     ----------
     setting : Setting
         Its network is left as the last fold trained it.
-    prepared : list of Prepared
+    prepared : list of PreparedFolds
         Where it is empty, nothing is done, and None returned.
     pristine : dict of str to Tensor
         All that training changes, as it was before.
@@ -170,7 +169,7 @@ def _layer(setting: Setting, *parts: Dataset) -> Layer:
 
 
 def _one(
-    setting: Setting, prepared: Prepared, pristine: Tensors, job_of: Callable[[Setting], Job]
+    setting: Setting, prepared: PreparedFolds, pristine: Tensors, job_of: Callable[[Setting], Job]
 ) -> tuple[Right, Right] | None:
     """Return whether the network that is trained in a fold, and its head, are right about the images of the fold.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bottleneck.backbones.nearest import did_you_mean, nearest
+from bottleneck.backbones.names import did_you_mean, nearest
 from bottleneck.backbones.restore import fits
 from bottleneck.backbones.stages import stages
 from bottleneck.backbones.tracing import Call

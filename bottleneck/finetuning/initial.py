@@ -10,22 +10,22 @@ from bottleneck.backbones.registry import build_without_numbers, load
 from bottleneck.backbones.request import Request
 from bottleneck.cache.store import Store
 from bottleneck.errors import ModelError, RunError, TuningError
+from bottleneck.evaluation.leakage import find_leaks, one_label
 from bottleneck.finetuning.handback import why_not
+from bottleneck.fitting.inputs import select
+from bottleneck.fitting.partition import check_labels, held_out
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
-from bottleneck.evaluation.leakage import find_leaks, one_label
-from bottleneck.fitting.partition import check_labels, held_out
-from bottleneck.runs.ranking import Choice
 from bottleneck.runs.backbone_request import located_request, located_source, needing_weights, spec_of
+from bottleneck.runs.ranking import Choice
 from bottleneck.runs.run import Run, find_run, list_runs, runs_here
-from bottleneck.fitting.inputs import select
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class InitialState:
     """What a fine-tuning begins with.
 
     Parameters
@@ -94,7 +94,7 @@ def handed_back(
     cache: str | os.PathLike[str],
     runs: str | os.PathLike[str],
     progress: Progress | None,
-) -> Origin:
+) -> InitialState:
     """Return the best linear head of the last fit, or that of a run, with its images.
 
     Raises
@@ -124,7 +124,7 @@ def handed_back(
             f"expected the images, labels and splits on which {chosen.name} was fitted, found others in "
             f"{selected.dataset.source}: fit again, and fine-tune what comes of it"
         )
-    return Origin(
+    return InitialState(
         run=chosen,
         request=replace(located_request(chosen.path, card, expanded(cache)), precision="fp32"),
         store=selected.store,
@@ -143,7 +143,7 @@ def from_weights(
     cache: str | os.PathLike[str],
     runs: str | os.PathLike[str],
     progress: Progress | None,
-) -> Origin:
+) -> InitialState:
     """Return the backbone of the last extraction, or the one called `model`, with its images.
 
     Raises
@@ -162,7 +162,7 @@ def from_weights(
     if request is None:
         raise TuningError(f"no word in {selected.store.folder} on how its backbone was asked for: extract again")
     known = zip(usable.labels, usable.splits, strict=True)
-    return Origin(
+    return InitialState(
         run=None,
         request=request,
         store=selected.store,

@@ -15,11 +15,11 @@ from torch import Tensor
 from bottleneck.cache.store import Store
 from bottleneck.engines.hardware import cores
 from bottleneck.errors import ImageError, TuningError
+from bottleneck.extraction.loading import Loader
+from bottleneck.extraction.memory import MemoryBudget, usual_memory
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.view import View
-from bottleneck.extraction.loading import Loader
-from bottleneck.extraction.memory import Memory, usual_memory
 
 Rows = NDArray[np.intp]
 Batch = tuple[Rows, Tensor]
@@ -126,7 +126,7 @@ class Images:
     preprocessing : Preprocessing
     augment : str
     seed : int
-    memory : Memory, optional
+    memory : MemoryBudget, optional
         For files and pixels; by default what `bottleneck.extraction.memory.usual_memory` says.
     """
 
@@ -136,10 +136,10 @@ class Images:
         preprocessing: Preprocessing,
         augment: str = "none",
         seed: int = 0,
-        memory: Memory | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
         self._dataset = dataset
-        self._memory = memory or Memory(usual_memory())
+        self._memory = memory or MemoryBudget(usual_memory())
         self._preprocessing = preprocessing
         self._augment, self._seed = augment, seed
         self._mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bottleneck.backbones.nearest import did_you_mean, nearest
+from bottleneck.backbones.names import did_you_mean, nearest
 from bottleneck.backbones.restore import fits
 from bottleneck.errors import TuningError
+from bottleneck.finetuning.freeze import Plan
 from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.freeze import Plan
 
 _STEP = 0.1  # of the schedule of that name
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from bottleneck.finetuning import activations as views
 from bottleneck.finetuning.boundary import Boundary
-from bottleneck.finetuning.folds import Fold
-from bottleneck.finetuning.initial import Origin
-from bottleneck.finetuning.partition import Parts
-from bottleneck.finetuning.history import Epoch
-from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.context import Setting
-from bottleneck.finetuning.verify import Start
+from bottleneck.finetuning.folds import Fold
 from bottleneck.finetuning.freeze import Plan
+from bottleneck.finetuning.history import Epoch
+from bottleneck.finetuning.initial import InitialState
+from bottleneck.finetuning.partition import Parts
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.verify import Start
 from bottleneck.utils.text import one_line
 
 
@@ -27,7 +27,7 @@ class Outline:
         The run's folder.
     resumed : int or None
         The last epoch that was done before.
-    origin : Origin
+    origin : InitialState
     recipe : Recipe
     plan : Plan
     parts : Parts
@@ -47,7 +47,7 @@ class Outline:
 
     path: Path
     resumed: int | None
-    origin: Origin
+    origin: InitialState
     recipe: Recipe
     plan: Plan
     parts: Parts

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import BottleneckWarning, TuningError
 from bottleneck.finetuning.train import Codes
+from bottleneck.fitting.partition import once
 from bottleneck.heads import folds
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples
 from bottleneck.images.splits import Shares, assign
-from bottleneck.fitting.partition import once
 from bottleneck.utils.text import counted
 
 _SALT = b"bottleneck validation 1\0"

@@ -8,32 +8,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck import __version__
+from bottleneck._version import __version__
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.tuned import WEIGHTS, Tuned, kept_tuned, read_tuned
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.backbones.weights_files import RecordedRequest, described
-from bottleneck.runs.card import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.errors import BottleneckError, RunError
 from bottleneck.evaluation.stats import mcnemar
 from bottleneck.finetuning import curves
-from bottleneck.finetuning.head_comparison import against_head
 from bottleneck.finetuning.boundary import Boundary
+from bottleneck.finetuning.freeze import Plan
 from bottleneck.finetuning.handback import Layer
-from bottleneck.finetuning.network import Network
-from bottleneck.finetuning.initial import Origin
-from bottleneck.finetuning.partition import Parts
+from bottleneck.finetuning.head_comparison import against_head
 from bottleneck.finetuning.history import Progress
+from bottleneck.finetuning.initial import InitialState
+from bottleneck.finetuning.network import Network
+from bottleneck.finetuning.partition import Parts
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.verify import Start, features_of, probabilities_of
-from bottleneck.finetuning.freeze import Plan
+from bottleneck.fitting.train import scored
 from bottleneck.heads.linear import LinearHead
+from bottleneck.runs.card import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.runs.folder import delete_checkpoint
 from bottleneck.runs.images import Role, RunImages, images_of, judged
-from bottleneck.runs.run import Run, images_of_weights, write_run
-from bottleneck.fitting.train import scored
+from bottleneck.runs.run import Run, images_of_weights
+from bottleneck.runs.save import write_run
 from bottleneck.utils.tree import Tree
 
 HEAD = "finetuned"  # what stands for the family of its head
@@ -44,7 +45,7 @@ class Result:
     """What came of a fine-tuning; the network has the weights of the best epoch, and had `first_layer` in epoch 0."""
 
     path: Path
-    origin: Origin
+    origin: InitialState
     network: Network
     plan: Plan
     parts: Parts

@@ -14,13 +14,13 @@ from torch.nn import functional
 
 from bottleneck.engines.hardware import native_bf16
 from bottleneck.finetuning.boundary import Tail
+from bottleneck.finetuning.distributed import Processes
+from bottleneck.finetuning.freeze import Plan
+from bottleneck.finetuning.history import Epoch, Progress, Tensors
 from bottleneck.finetuning.loaders import ALL, Feed
 from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.optim import average, learning_rate, set_rate
-from bottleneck.finetuning.distributed import Processes
-from bottleneck.finetuning.history import Epoch, Progress, Tensors
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.freeze import Plan
 
 _SCORED = 64  # images at once, where no gradients are kept
 _UNKNOWN = -1  # the code of a label that was not trained on
@@ -29,7 +29,7 @@ Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class LabelledImages:
     """Images to train or to validate on.
 
     Parameters
@@ -51,8 +51,8 @@ class Job:
     tail: Tail
     plan: Plan
     recipe: Recipe
-    train: Part
-    val: Part
+    train: LabelledImages
+    val: LabelledImages
     processes: Processes
     device: torch.device
     precision: str

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import TuningError
-from bottleneck.finetuning.loaders import Images
 from bottleneck.finetuning.handback import Agreement, Layer, agreement
+from bottleneck.finetuning.initial import InitialState
+from bottleneck.finetuning.loaders import Images
 from bottleneck.finetuning.network import Network
-from bottleneck.finetuning.initial import Origin
 from bottleneck.heads.head import softmax
 from bottleneck.images.dataset import Dataset
 from bottleneck.utils.text import counted
@@ -48,7 +48,7 @@ class Start:
     right: NDArray[np.bool_] = field(repr=False, compare=False)
 
 
-def start(origin: Origin, network: Network, heldout: Dataset, device: str | None) -> Start:
+def start(origin: InitialState, network: Network, heldout: Dataset, device: str | None) -> Start:
     """Run the network over the held-out images, and hold what it says against its head.
 
     Raises

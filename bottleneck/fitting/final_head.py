@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from bottleneck.errors import BottleneckWarning
-from bottleneck.utils.files import sha256_hex
+from bottleneck.fitting.partition import LabelledFeatures, once
+from bottleneck.fitting.train import Trained, score_head
+from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.refit import refit
-from bottleneck.heads.features import Held
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.naming import examples
-from bottleneck.fitting.partition import Part, once
-from bottleneck.fitting.train import Trained, score_head
+from bottleneck.utils.files import sha256_hex
 from bottleneck.utils.text import counted
 
 
@@ -41,7 +41,7 @@ class FinalHead:
     card: dict[str, Any]
 
 
-def images_of_known_classes(usable: Dataset, train: Part) -> Dataset:
+def images_of_known_classes(usable: Dataset, train: LabelledFeatures) -> Dataset:
     """Return all images that a final head is trained on, each once: those of the classes of the training part.
 
     A class without training images is left out, as it is of the tested head: nothing tells how well it would do, and
@@ -51,7 +51,7 @@ def images_of_known_classes(usable: Dataset, train: Part) -> Dataset:
     ----------
     usable : Dataset
         Labelled images, each under one label, in all splits.
-    train : Part
+    train : LabelledFeatures
 
     Warns
     -----
@@ -71,7 +71,14 @@ def images_of_known_classes(usable: Dataset, train: Part) -> Dataset:
     return images.subset(row for row, label in enumerate(images.labels) if label in classes)
 
 
-def train_final(head: str, options: HeadOptions, trained: Trained, train: Part, test: Part, whole: Part) -> FinalHead:
+def train_final(
+    head: str,
+    options: HeadOptions,
+    trained: Trained,
+    train: LabelledFeatures,
+    test: LabelledFeatures,
+    whole: LabelledFeatures,
+) -> FinalHead:
     """Train a head with the parameters of the tested one on all images.
 
     Parameters
@@ -81,9 +88,9 @@ def train_final(head: str, options: HeadOptions, trained: Trained, train: Part, 
         Those of the tested head.
     trained : Trained
         The tested head and its search.
-    train, test : Part
+    train, test : LabelledFeatures
         What that head was trained on, and tested on.
-    whole : Part
+    whole : LabelledFeatures
         All images that are trained on now, see `images_of_known_classes`.
 
     Raises
@@ -110,7 +117,7 @@ def train_final(head: str, options: HeadOptions, trained: Trained, train: Part, 
         "n_train": len(whole),
         "agreement": float(same.mean()),
         "sharpness": found.sharpness,
-        "streamed": not isinstance(whole.table, Held),
+        "streamed": not isinstance(whole.table, InMemoryFeatures),
         "tested_sha256": sha256_hex(trained.head.to_bytes()),
     }
     return FinalHead(head=found, images=whole.dataset, card=card)

@@ -5,27 +5,37 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from bottleneck import __version__
+from bottleneck._version import __version__
 from bottleneck.backbones.tuned import kept_tuned
 from bottleneck.backbones.weights_files import recorded_at
 from bottleneck.cache.store import Store
-from bottleneck.runs.card import COLUMNS, dataset_card, prediction_rows, run_name, versions
-from bottleneck.engines.records import Kept
+from bottleneck.engines.records import EngineRecords
 from bottleneck.errors import HeadError
+from bottleneck.evaluation.leakage import find_leaks, one_label
 from bottleneck.fitting.final_head import images_of_known_classes, train_final
+from bottleneck.fitting.inputs import select as select_images
+from bottleneck.fitting.partition import (
+    LabelledFeatures,
+    check_labels,
+    check_memory,
+    held_out,
+    near_copies,
+    part,
+    part_of,
+    warn_of_classes,
+)
+from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_head
+from bottleneck.heads.features import InMemoryFeatures, NormalizeOption
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.selecting import DEFAULT
-from bottleneck.heads.features import Held, NormalizeOption
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
-from bottleneck.evaluation.leakage import find_leaks, one_label, score_on_tuned
-from bottleneck.fitting.partition import Part, check_labels, check_memory, held_out, near_copies, part, part_of, warn_of_classes
+from bottleneck.runs.card import COLUMNS, dataset_card, prediction_rows, run_name, versions
 from bottleneck.runs.images import Role, RunImages, images_of, judged
-from bottleneck.runs.run import Run, images_of_weights, save_run
-from bottleneck.fitting.inputs import select as select_images
-from bottleneck.fitting.train import Trained, score_head, train_head
+from bottleneck.runs.run import Run, images_of_weights
+from bottleneck.runs.save import save_run
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 
@@ -191,7 +201,7 @@ def fit(
         "params": {**trained.search.params, **options.own()},
         "normalize": trained.search.normalize,
         "class_weight": options.class_weight,
-        "streamed": not isinstance(train.table, Held),
+        "streamed": not isinstance(train.table, InMemoryFeatures),
         "sharpness": trained.head.sharpness,
         "search": trained.search_card(options),
         **({} if delivered is None else {"final": delivered.card}),
@@ -208,7 +218,7 @@ def fit(
         "spec": store.spec.to_json(),
         "fingerprint": store.spec.fingerprint,
         "request": recorded_at(store.request(), store.folder, expanded(runs) / "run"),
-        "engines": [asdict(check) for check in Kept(store.engines).checks() if check.passed],
+        "engines": [asdict(check) for check in EngineRecords(store.engines).checks() if check.passed],
         "versions": versions(),
         "seconds": time.perf_counter() - started,
     }
@@ -223,7 +233,7 @@ def fit(
 def _images(
     usable: Dataset,
     store: Store,
-    train: Part,
+    train: LabelledFeatures,
     trained: Trained,
     heldout: str,
     memory: int | None,

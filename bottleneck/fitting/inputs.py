@@ -3,33 +3,30 @@
 import os
 import shlex
 import warnings
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from bottleneck.cache.finding import matching, names_of
+from bottleneck.cache.feature_cache import FeatureCache, matching, names_of
 from bottleneck.cache.last import Last, load_last, load_latest
 from bottleneck.cache.scans import columns_of, load_scan
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
-from bottleneck.utils.files import NotRegularError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress, scan
 from bottleneck.images.splits import Shares
 from bottleneck.images.undecodable import UndecodableMemo
+from bottleneck.utils.files import NotRegularError
 from bottleneck.utils.folder import LinkError
 from bottleneck.utils.paths import expanded
-from bottleneck.utils.text import counted
-
-_SHOWN = 4  # paths that a message names
+from bottleneck.utils.text import counted, some
 
 
 @dataclass(frozen=True)
-class Selection:
+class CachedImages:
     """What a command works on.
 
     Parameters
@@ -60,7 +57,7 @@ def select(
     shares: Shares | None = None,
     progress: Progress | None = None,
     columns: Columns | None = None,
-) -> Selection:
+) -> CachedImages:
     """Return the images and the store that a user means, as `bottleneck.fit` describes.
 
     Parameters
@@ -97,7 +94,7 @@ def select(
             f"{_options(store)}`, which computes what is missing"
         )
     failures = (*dataset.failures, *(replace(failed[digest], path=dataset.paths[row]) for row, digest in lost.items()))
-    return Selection(dataset, store, dataset.subset(np.flatnonzero(has).tolist()), failures)
+    return CachedImages(dataset, store, dataset.subset(np.flatnonzero(has).tolist()), failures)
 
 
 def find_images(
@@ -152,12 +149,6 @@ def default_images(cache: Path) -> Last:
             f"or name the images to work on"
         )
     return last
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first of some names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _of_last(cache: FeatureCache) -> Store:

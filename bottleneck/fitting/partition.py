@@ -7,32 +7,31 @@ from dataclasses import dataclass
 
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, HeadError, ImagesError, SplitError
+from bottleneck.evaluation.near_duplicates import Near, find_near
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
-from bottleneck.heads.features import Held, Streamed, Table
+from bottleneck.heads.features import FeatureTable, InMemoryFeatures, StreamedFeatures
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.naming import examples
-from bottleneck.evaluation.leakage import Near, find_near
-from bottleneck.utils.memory import free_memory
+from bottleneck.utils.memory import allowed
 
 _COPIES = 3  # of float32 features: as read, scaled, and what is worked with
-_SHARE = 0.5  # of the memory that is free
 
 
 @dataclass(frozen=True)
-class Part:
+class LabelledFeatures:
     """The images of one split, each once, in the order of their digests: that of the paths changes no result.
 
     Parameters
     ----------
     dataset : Dataset
-    table : Table
+    table : FeatureTable
         Their features, row i of image i.
     """
 
     dataset: Dataset
-    table: Table
+    table: FeatureTable
 
     @property
     def labels(self) -> list[str]:
@@ -76,7 +75,7 @@ def held_out(dataset: Dataset) -> str:
     )
 
 
-def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = None) -> Part:
+def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = None) -> LabelledFeatures:
     """Return the images of a split with their features: in memory, or read again and again where they do not fit.
 
     Parameters
@@ -91,11 +90,11 @@ def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = Non
     return part_of(once(own), store, memory=memory)
 
 
-def part_of(images: Dataset, store: Store, *, memory: int | None = None) -> Part:
+def part_of(images: Dataset, store: Store, *, memory: int | None = None) -> LabelledFeatures:
     """Return images with their features, as `part` does; each is there once, see `once`."""
     if _bytes(len(images), store.dim()) <= allowed(memory):
-        return Part(images, Held(store.read(images.digests)))
-    return Part(images, Streamed(store.stream(images.digests)))
+        return LabelledFeatures(images, InMemoryFeatures(store.read(images.digests)))
+    return LabelledFeatures(images, StreamedFeatures(store.stream(images.digests)))
 
 
 def once(dataset: Dataset) -> Dataset:
@@ -107,12 +106,12 @@ def once(dataset: Dataset) -> Dataset:
     return dataset.subset(rows)
 
 
-def check_memory(train: Part, family: Family, memory: int | None = None, *, more: int = 0) -> None:
+def check_memory(train: LabelledFeatures, family: Family, memory: int | None = None, *, more: int = 0) -> None:
     """Say what a head will need that reads its features again and again; refuse one that cannot.
 
     Parameters
     ----------
-    train : Part
+    train : LabelledFeatures
     family : Family
     memory : int, optional
         As for `part`.
@@ -125,7 +124,7 @@ def check_memory(train: Part, family: Family, memory: int | None = None, *, more
         If the head needs all features at once.
     """
     n, d = len(train) + more, train.table.shape[1]
-    if isinstance(train.table, Held) and not (more and _bytes(n, d) > allowed(memory)):
+    if isinstance(train.table, InMemoryFeatures) and not (more and _bytes(n, d) > allowed(memory)):
         if family.working_bytes(n) > allowed(memory):
             raise HeadError(
                 f"the distances of {n:,} images from each other take {family.working_bytes(n) / 1e9:.1f} GB, more than "
@@ -142,12 +141,12 @@ def check_memory(train: Part, family: Family, memory: int | None = None, *, more
 
 
 @one_core_a_product()
-def near_copies(train: Part, test: Part) -> Near:
+def near_copies(train: LabelledFeatures, test: LabelledFeatures) -> Near:
     """Return which held-out images have a near copy in the training part, with a warning if any has.
 
     They are not looked for where features are read in pieces: each held-out image is compared with each other.
     """
-    if not isinstance(train.table, Held) or not isinstance(test.table, Held):
+    if not isinstance(train.table, InMemoryFeatures) or not isinstance(test.table, InMemoryFeatures):
         return Near((), None)
     near = find_near(train.dataset, train.table.features, test.dataset, test.table.features)
     if near.pairs:
@@ -155,13 +154,13 @@ def near_copies(train: Part, test: Part) -> Near:
     return near
 
 
-def warn_of_classes(train: Part, test: Part, split: str) -> None:
+def warn_of_classes(train: LabelledFeatures, test: LabelledFeatures, split: str) -> None:
     """Warn of classes that cannot be learned, cross-validated or tested."""
     for message in _problems(train, test, split):
         warnings.warn(message, BottleneckWarning, stacklevel=3)
 
 
-def _problems(train: Part, test: Part, split: str) -> Iterator[str]:
+def _problems(train: LabelledFeatures, test: LabelledFeatures, split: str) -> Iterator[str]:
     tested = sorted(set(test.labels))
     missing = sorted(set(train.labels) - set(tested))
     unknown = sorted(set(tested) - set(train.labels))
@@ -180,11 +179,6 @@ def _problems(train: Part, test: Part, split: str) -> Iterator[str]:
 
 def _it(names: Collection[str], one: str = "it", several: str = "they") -> str:
     return one if len(names) == 1 else several
-
-
-def allowed(memory: int | None) -> float:
-    """Return the bytes that features may take: `memory`, or half of what is free."""
-    return free_memory() * _SHARE if memory is None else memory
 
 
 def _bytes(n: int, d: int) -> int:

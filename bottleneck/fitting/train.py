@@ -1,6 +1,7 @@
 """A head, searched and fitted on one part of the images and looked at once on another."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,15 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.backbones.tuned import kept_tuned
+from bottleneck.cache.store import Store
+from bottleneck.errors import BottleneckWarning
 from bottleneck.evaluation.confusion import Confusion
 from bottleneck.evaluation.metrics import evaluate, evaluate_probabilities
 from bottleneck.evaluation.stats import cross_validated_interval
+from bottleneck.fitting.partition import LabelledFeatures
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
 from bottleneck.heads.selecting import RULES
-from bottleneck.fitting.partition import Part
+from bottleneck.images.dataset import Dataset
 
 _ROWS = 4096  # scored at once
 _MANY = 100  # held-out images: of fewer, an accuracy of 90 % has an interval of more than 12 points
@@ -96,7 +101,9 @@ class Trained:
         }
 
 
-def train_head(head: str, options: HeadOptions, train: Part, test: Part, fingerprint: str) -> Trained:
+def train_head(
+    head: str, options: HeadOptions, train: LabelledFeatures, test: LabelledFeatures, fingerprint: str
+) -> Trained:
     """Search and fit a head on `train`, and look at it once on `test`.
 
     Raises
@@ -154,7 +161,7 @@ class Scored:
 
 
 @one_core_a_product()
-def score_head(head: Head, test: Part) -> Scored:
+def score_head(head: Head, test: LabelledFeatures) -> Scored:
     """Look at a head on the held-out part."""
     probabilities = np.empty((len(test), len(head.classes)))
     for rows, features in test.table.blocks(_ROWS):
@@ -182,3 +189,41 @@ def scored(
         predicted=predicted,
         right=np.array(labels) == np.array(predicted),
     )
+
+
+def score_on_tuned(store: Store, usable: Dataset, accuracy: float) -> float | None:
+    """Return what a head on features of a fine-tuned network may be chosen by; None on features of any other.
+
+    Such a network knows the labels of the images that it was trained on, and cross-validation, which sees these alone,
+    can say anything with its features. So it says at most what the fine-tuning said of itself.
+
+    Parameters
+    ----------
+    store : Store
+        Of the features.
+    usable : Dataset
+        The images on which a head was trained and tested.
+    accuracy : float
+        The head's, cross-validated.
+
+    Warns
+    -----
+    BottleneckWarning
+        That cross-validation flatters; or, where the network was trained with other images or splits, that even the
+        held-out part may.
+    """
+    found = kept_tuned(store.folder)
+    if found is None:
+        return None
+    if found.dataset != usable.fingerprint():
+        said = (
+            f"{store.short_name} are features of a network that was fine-tuned on other images, labels or splits: if "
+            f"held-out images are among those that it was trained on, their accuracy flatters"
+        )
+    else:
+        said = (
+            f"{store.short_name} are features of a network that was fine-tuned on these training images: "
+            f"cross-validation, which sees them alone, flatters every head; look at the held-out part"
+        )
+    warnings.warn(said, BottleneckWarning, stacklevel=3)
+    return min(accuracy, found.score)

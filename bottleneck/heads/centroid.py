@@ -6,8 +6,8 @@ import numpy as np
 
 from bottleneck.heads.family import Params
 from bottleneck.heads.linear_family import LinearFamily, Theta
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.sums import relative
-from bottleneck.heads.problem import Task
 
 _CELLS = 4 << 20
 
@@ -17,11 +17,11 @@ class CentroidFamily(LinearFamily):
 
     name = "centroid"
 
-    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+    def grid(self, task: Problem, *, full: bool) -> tuple[Params, ...]:
         """Return one point: there is nothing to choose."""
         return ({},)
 
-    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: object = None) -> Theta:
+    def paths(self, task: Problem, Cs: Sequence[float], *, exact: bool, start: object = None) -> Theta:
         """Return weights, see `LinearFamily.paths`."""
         d, folds = task.scaled.shape[1], len(task.folds)
         sums, counts = np.zeros((folds, task.count, d)), np.zeros((folds, task.count, 1))

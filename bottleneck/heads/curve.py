@@ -11,13 +11,13 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
+from bottleneck.heads.features import FeatureTable
 from bottleneck.heads.folds import Codes, Folds, divide
 from bottleneck.heads.forecast import Forecast, Interval, PowerLaw
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.prior import unless_constant
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import Search, next_seed
-from bottleneck.heads.features import Table
-from bottleneck.heads.problem import Task
 from bottleneck.utils.groups import group_codes
 from bottleneck.utils.text import one_line
 
@@ -133,7 +133,7 @@ class Curve:
 
 @one_core_a_product()
 def learning_curve(
-    table: Table,
+    table: FeatureTable,
     labels: Sequence[str],
     groups: Sequence[str | None] | None,
     found: Search,
@@ -151,7 +151,7 @@ def learning_curve(
     """
     codes = np.unique(np.array(labels), return_inverse=True)[1]
     divisions = len(found.chosen) // found.divided
-    task = Task(
+    task = Problem(
         table=table,
         codes=codes,
         count=len(found.head.classes),
@@ -200,7 +200,7 @@ def thinned(folds: Folds, codes: Codes, share: float, seed: int) -> Folds:
     return replace(folds, trained=trained)
 
 
-def _point(tasks: Sequence[Task], family: Family, found: Search) -> tuple[Point, NDArray[np.float64]]:
+def _point(tasks: Sequence[Problem], family: Family, found: Search) -> tuple[Point, NDArray[np.float64]]:
     """Return a point, by some divisions into folds, and in what part of them each row is wrong."""
     n = round(np.mean([one.folds.trained.sum(axis=0).mean() for one in tasks]))
     accuracies: list[float] = []
@@ -212,7 +212,7 @@ def _point(tasks: Sequence[Task], family: Family, found: Search) -> tuple[Point,
     return Point(n, tuple(accuracies)), wrong
 
 
-def _right(task: Task, family: Family, found: Search) -> NDArray[np.bool_]:
+def _right(task: Problem, family: Family, found: Search) -> NDArray[np.bool_]:
     """Return whether the head of its fold has each tested row right."""
     right = np.zeros(len(task.codes), np.bool_)
     for rows, scores in family.cross_validate(task, [found.params]).blocks():

@@ -16,12 +16,12 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.coefficients import Centres, Kernel, Learnt, Linear
 from bottleneck.heads.family import Family, Params, family
+from bottleneck.heads.features import InMemoryFeatures, Normalize
 from bottleneck.heads.folds import Codes, Folds, divide, everything
 from bottleneck.heads.head import softmax
 from bottleneck.heads.learning import learn, positive, variance
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.samples import Samples, folds_of
-from bottleneck.heads.features import Held, Normalize
-from bottleneck.heads.problem import Task
 
 Scores = NDArray[np.float64]
 _ROWS = 4096
@@ -97,8 +97,8 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
             samples, codes = samples.merged(codes)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         folds = samples.folds or self._folds(codes, seed)
-        task = Task(
-            table=Held(samples.features),
+        task = Problem(
+            table=InMemoryFeatures(samples.features),
             codes=codes,
             count=len(self.classes_),
             folds=folds or everything(len(codes)),
@@ -143,7 +143,7 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
     def _family(self) -> Family:
         return family(self._name)
 
-    def _point(self, task: Task) -> Params:
+    def _point(self, task: Problem) -> Params:
         return {"C": positive("C", self.C)}
 
     def _folds(self, codes: Codes, seed: int) -> Folds | None:
@@ -281,10 +281,10 @@ class KernelSVM(Kernel, _Penalised):
     def _family(self) -> Family:
         return family(self._name, kernel="rbf")
 
-    def _point(self, task: Task) -> Params:
+    def _point(self, task: Problem) -> Params:
         return {**super()._point(task), "gamma": self._gamma(task)}
 
-    def _gamma(self, task: Task) -> float:
+    def _gamma(self, task: Problem) -> float:
         if not isinstance(self.gamma, str):
             return positive("gamma", self.gamma)
         if self.gamma not in ("scale", "auto"):
@@ -376,7 +376,7 @@ class Neighbours(HeadClassifier):
     def _plain(self, scores: Scores) -> Scores:
         return scores if self.head_.form == "neighbours" else softmax(scores)
 
-    def _point(self, task: Task) -> Params:
+    def _point(self, task: Problem) -> Params:
         return {"neighbours": positive("n_neighbors", self.n_neighbors)}
 
 
@@ -396,5 +396,5 @@ class Centroid(Centres, _Weighted):
         self.cv = cv
         self.random_state = random_state
 
-    def _point(self, task: Task) -> Params:
+    def _point(self, task: Problem) -> Params:
         return {}

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.head import Head
 from bottleneck.heads.features import Scaling
-from bottleneck.heads.problem import Task
+from bottleneck.heads.head import Head
+from bottleneck.heads.problem import Problem
 
 Params = dict[str, float]
 
@@ -78,19 +78,19 @@ class Family(ABC):
         return 0
 
     @abstractmethod
-    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+    def grid(self, task: Problem, *, full: bool) -> tuple[Params, ...]:
         """Return the points that are searched, simplest first; more of them for a `full` search."""
 
     @abstractmethod
-    def cross_validate(self, task: Task, points: Sequence[Params]) -> Validation:
+    def cross_validate(self, task: Problem, points: Sequence[Params]) -> Validation:
         """Train on each fold at each point."""
 
-    def path_facts(self, task: Task, points: Sequence[Params]) -> dict[str, Any]:
+    def path_facts(self, task: Problem, points: Sequence[Params]) -> dict[str, Any]:
         """Return what else is known of the points, for a card; a JSON object."""
         return {}
 
     @abstractmethod
-    def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
+    def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
         """Train on all rows; `validation`, of a grid that holds the point, may say where to begin.
 
         Raises

@@ -22,7 +22,7 @@ _ROUNDING = 1e-10  # of a difference of sums of squares
 _CONSTANT = 1e-6  # a feature whose deviation is this part of its mean is constant but for rounding
 
 
-class Table(Protocol):
+class FeatureTable(Protocol):
     """Features ``(n, d)`` that pass by in blocks; a pass may read them from the disk."""
 
     @property
@@ -42,7 +42,7 @@ class Table(Protocol):
         """Return some rows ``(m, d)``, in memory."""
 
 
-class Held:
+class InMemoryFeatures:
     """Features in memory.
 
     Parameters
@@ -80,7 +80,7 @@ class Held:
         return self.features[rows]
 
 
-class Streamed:
+class StreamedFeatures:
     """Features that are read from the cache in each pass."""
 
     def __init__(self, stream: Any) -> None:
@@ -142,10 +142,10 @@ class Scaling:
         return scaled
 
 
-class Scaled:
+class ScaledFeatures:
     """A table whose rows are scaled as they pass by."""
 
-    def __init__(self, table: Table, scaling: Scaling) -> None:
+    def __init__(self, table: FeatureTable, scaling: Scaling) -> None:
         self.table, self.scaling = table, scaling
 
     @property
@@ -193,7 +193,7 @@ def of_length_one(features: Features) -> Features:
     return found
 
 
-def _gathered(table: Table, wanted: NDArray[np.intp]) -> Features:
+def _gathered(table: FeatureTable, wanted: NDArray[np.intp]) -> Features:
     n, d = table.shape
     place = np.full(n, -1)
     place[wanted] = np.arange(len(wanted))
@@ -204,12 +204,16 @@ def _gathered(table: Table, wanted: NDArray[np.intp]) -> Features:
     return found
 
 
-def scaled(table: Table, scaling: Scaling) -> Table:
+def scaled(table: FeatureTable, scaling: Scaling) -> FeatureTable:
     """Return the scaled table: one more copy of what is in memory, computed once."""
-    return Held(scaling(table.features), table.cuts) if isinstance(table, Held) else Scaled(table, scaling)
+    return (
+        InMemoryFeatures(scaling(table.features), table.cuts)
+        if isinstance(table, InMemoryFeatures)
+        else ScaledFeatures(table, scaling)
+    )
 
 
-def mean(table: Table) -> NDArray[np.float32]:
+def mean(table: FeatureTable) -> NDArray[np.float32]:
     """Return the mean of the rows, ``(d,)``."""
     n, d = table.shape
     total = np.zeros(d)
@@ -219,13 +223,13 @@ def mean(table: Table) -> NDArray[np.float32]:
 
 
 def scalings(
-    table: Table, trained: NDArray[np.bool_], normalize: Normalize, weights: NDArray[np.float64] | None = None
+    table: FeatureTable, trained: NDArray[np.bool_], normalize: Normalize, weights: NDArray[np.float64] | None = None
 ) -> list[Scaling]:
     """Return the scaling by all rows, and by the training rows of each fold.
 
     Parameters
     ----------
-    table : Table
+    table : FeatureTable
         Features as they are cached.
     trained : ndarray of bool, shape (n, F)
         Whether a row is trained on in a fold.
@@ -274,7 +278,7 @@ class _Sums:
 
     @classmethod
     def of(
-        cls, table: Table, part: NDArray[np.intp], count: int, weights: NDArray[np.float64] | None, *, unit: bool
+        cls, table: FeatureTable, part: NDArray[np.intp], count: int, weights: NDArray[np.float64] | None, *, unit: bool
     ) -> "_Sums":
         d = table.shape[1]
         found = cls(np.zeros(d), np.zeros(count), np.zeros((count, d)), np.zeros((count, d)))

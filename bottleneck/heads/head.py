@@ -1,28 +1,22 @@
 """What every head is: a scaling, scores, and what makes them probabilities; and how it is kept in a file."""
 
-import errno
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from bottleneck.errors import HeadError, RunError
-from bottleneck.utils.files import open_regular, parse_json, read_whole
+from bottleneck.errors import HeadError
 from bottleneck.heads.features import Features, Scaling
 from bottleneck.utils.output_file import write_output
-from bottleneck.utils.tensors import parsed
 from bottleneck.utils.text import counted, one_line
 
 FORMAT_VERSION = 2
-_READABLE = ("1", "2")  # 1 had only the linear form, and no unit
-_LARGEST_FILE = 1 << 31  # bytes
+LARGEST_FILE = 1 << 31  # bytes
 _ROWS = 4096  # scored at once
 
 
@@ -140,10 +134,8 @@ class Head(ABC):
         """
         names = self.tensors
         size = sum(getattr(self, name).nbytes for name in names)
-        if size >= _LARGEST_FILE:
-            raise HeadError(
-                f"expected a head of less than {_LARGEST_FILE >> 30} GiB, got one of {size / 2**30:.1f} GiB"
-            )
+        if size >= LARGEST_FILE:
+            raise HeadError(f"expected a head of less than {LARGEST_FILE >> 30} GiB, got one of {size / 2**30:.1f} GiB")
         rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in names}
         metadata = {
             "format_version": str(FORMAT_VERSION),
@@ -160,94 +152,6 @@ def with_sorted_header(data: bytes) -> bytes:
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + size :]
-
-
-def load_head(path: Path) -> Head:
-    """Read what `Head.save` wrote. No code in the file can run: it holds tensors and strings.
-
-    Raises
-    ------
-    RunError
-        If the file is missing, no regular file, damaged, huge or of a newer format.
-    """
-    return head_of(read_head(path), path)
-
-
-def read_head(path: Path, opener: Callable[[str, int], int] = open_regular) -> bytes:
-    """Return the bytes of a head's file; `opener` is as for `bottleneck.utils.files.read_whole`.
-
-    Raises
-    ------
-    RunError
-        If it is missing, no regular file, or too large.
-    """
-    try:
-        return read_whole(path, _LARGEST_FILE, opener)
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise RunError(f"expected a head of less than {_LARGEST_FILE >> 30} GiB in {path}") from error
-        raise _unreadable(path, error) from error
-
-
-def head_of(data: bytes, path: Path) -> Head:
-    """Return the head whose file has these bytes; `path` is for messages.
-
-    Raises
-    ------
-    RunError
-        If they are damaged, or of a newer format.
-    """
-    try:
-        tensors, metadata = parsed(data)
-        return _read(path, tensors, metadata)
-    except RunError:
-        raise
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> RunError:
-    return RunError(f"expected a head in {path}, cannot read it: {error}. Fit it again")
-
-
-def _read(path: Path, file: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Head:
-    version = metadata.get("format_version")
-    if version not in _READABLE:
-        raise RunError(
-            f"expected a head of format version {FORMAT_VERSION} in {path}, found {version}: fit it again, or update "
-            f"bottleneck"
-        )
-    forms = _forms()
-    form = forms.get(metadata.get("form", "linear") if version != "1" else "linear")
-    if form is None:
-        raise RunError(f"expected a head of a form among {', '.join(forms)} in {path}, found {metadata.get('form')!r}")
-    tensors = {name: file[name].astype(form.kinds.get(name, "float32")) for name in form.tensors}
-    classes = parse_json(metadata["classes"])
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise RunError(f"expected a list of class names in {path}, found {classes!r:.100}")
-    if len(set(classes)) < len(classes):
-        raise RunError(f"expected each class once in {path}, found some again")
-    unit = parse_json(metadata["unit"]) if version != "1" else False
-    if not isinstance(unit, bool):
-        raise RunError(f"expected unit to be true or false in {path}, found {unit!r:.100}")
-    own: dict[str, Any] = {name: float(metadata[name]) for name in form.numbers}
-    return form(
-        family=metadata["family"],
-        classes=tuple(classes),
-        unit=unit,
-        sharpness=float(metadata["sharpness"]),
-        fingerprint=metadata["fingerprint"],
-        **own,
-        **tensors,
-    )
-
-
-def _forms() -> dict[str, type[Head]]:
-    from bottleneck.heads.kernel import KernelHead
-    from bottleneck.heads.linear import LinearHead
-    from bottleneck.heads.neighbours import NeighbourHead
-
-    return {form.form: form for form in (LinearHead, KernelHead, NeighbourHead)}
 
 
 def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.head import Head
 from bottleneck.heads.features import Features
+from bottleneck.heads.head import Head
 
 _THIRD = 1 / 3  # what scikit-learn's one-against-one scores add at most to the number of votes
 

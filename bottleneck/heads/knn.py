@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family, Fitted, Params, Validation
+from bottleneck.heads.features import Features, InMemoryFeatures
 from bottleneck.heads.neighbours import NeighbourHead, nearest_rows, votes
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.sums import relative
-from bottleneck.heads.features import Features, Held
-from bottleneck.heads.problem import Task
 
 _CELLS = 4 << 20
 _VALUES = (30.0, 20.0, 10.0, 5.0, 3.0, 1.0)  # simplest first
@@ -25,17 +25,17 @@ class KnnFamily(Family):
     title = "knn"
     streams = False
 
-    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+    def grid(self, task: Problem, *, full: bool) -> tuple[Params, ...]:
         """Return the numbers of neighbours that the smallest fold has."""
         least = int(task.folds.trained.sum(axis=0).min())
         values = [value for value in (_FINER if full else _VALUES) if value <= least]
         return tuple({"neighbours": value} for value in values)
 
-    def cross_validate(self, task: Task, points: Sequence[Params]) -> "KnnValidation":
+    def cross_validate(self, task: Problem, points: Sequence[Params]) -> "KnnValidation":
         """Find the neighbours of the rows of each fold, the most of all points."""
         return KnnValidation(task, tuple(int(point["neighbours"]) for point in points))
 
-    def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
+    def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
         """Keep the rows."""
         parts = {"rows": _held(task), "codes": task.codes.astype(np.int64), "neighbours": float(point["neighbours"])}
         return Fitted(form=NeighbourHead, parts=parts)
@@ -45,7 +45,7 @@ class KnnFamily(Family):
 class KnnValidation:
     """The votes of the neighbours of tested rows, see `bottleneck.heads.family.Validation`."""
 
-    task: Task
+    task: Problem
     numbers: tuple[int, ...]
 
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
@@ -65,8 +65,8 @@ class KnnValidation:
                 yield some, shares.astype(np.float32)
 
 
-def _held(task: Task) -> Features:
-    if not isinstance(task.scaled, Held):
+def _held(task: Problem) -> Features:
+    if not isinstance(task.scaled, InMemoryFeatures):
         n, d = task.scaled.shape
         raise HeadError(
             f"knn keeps all rows, and {n:,} x {d:,} features do not fit into memory: take softmax or ridge, which read "

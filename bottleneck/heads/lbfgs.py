@@ -17,7 +17,7 @@ from bottleneck.heads.arrays import Array, Arrays
 _ROUNDING = 1e-7  # of the cosine of a step and its change
 
 
-class Memory:
+class StepHistory:
     """The last steps of some problems, and how the gradient changed along each.
 
     Parameters

@@ -15,7 +15,7 @@ from bottleneck.heads.head import Head
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.linear_family import offset_of
 from bottleneck.heads.prior import Prior, unless_constant
-from bottleneck.heads.problem import Task
+from bottleneck.heads.problem import Problem
 from bottleneck.utils.arguments import Arguments
 
 COMPARED_ROWS = 256
@@ -24,7 +24,7 @@ _LEAST = 1e-30  # of a factor that is to be above 0
 
 
 @one_core_a_product()
-def learn(task: Task, some: Family, point: Params, classes: Sequence[str]) -> tuple[Head, bool]:
+def learn(task: Problem, some: Family, point: Params, classes: Sequence[str]) -> tuple[Head, bool]:
     """Return the head of all rows, and whether it was calibrated on the folds of a task, which may test none.
 
     Of features that tell nothing it is `bottleneck.heads.prior.Prior`'s.
@@ -55,7 +55,7 @@ def learn(task: Task, some: Family, point: Params, classes: Sequence[str]) -> tu
 
 def calibrated(
     head: Head,
-    task: Task,
+    task: Problem,
     rows: NDArray[np.intp],
     scores: NDArray[np.float64],
     *,
@@ -70,7 +70,7 @@ def calibrated(
     Parameters
     ----------
     head : Head
-    task : Task
+    task : Problem
     rows : ndarray of int, shape (m,)
         Rows of `task` that a fold tests, and
     scores : ndarray of float64, shape (m, k)

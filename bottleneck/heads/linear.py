@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.heads.head import Head
 from bottleneck.heads.features import Features
+from bottleneck.heads.head import Head
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -13,8 +13,8 @@ from bottleneck.heads.calibration import prior_offset
 from bottleneck.heads.family import DECADES, NEVER, Family, Fitted, Params, Validation, finer, of_C
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.out_of_fold import OutOfFold
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.sums import relative
-from bottleneck.heads.problem import Task
 
 Theta = NDArray[np.float32]  # (g, F, k, d + 1), the bias last, for features scaled by all rows
 
@@ -33,12 +33,12 @@ class LinearFamily(Family):
     values: ClassVar[tuple[float, ...]] = DECADES
 
     @abstractmethod
-    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+    def paths(self, task: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
         """Return the weights of each C and fold, for features as the fold scales them.
 
         Parameters
         ----------
-        task : Task
+        task : Problem
         Cs : sequence of float, length g
         exact : bool
             Whether it is for a head that is kept, and not for a search.
@@ -46,17 +46,17 @@ class LinearFamily(Family):
             Weights that may be near those of the smallest C.
         """
 
-    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+    def grid(self, task: Problem, *, full: bool) -> tuple[Params, ...]:
         """Return the values of C."""
         return of_C(finer(self.values) if full else self.values)
 
-    def cross_validate(self, task: Task, points: Sequence[Params]) -> "LinearValidation":
+    def cross_validate(self, task: Problem, points: Sequence[Params]) -> "LinearValidation":
         """Train on each fold at each C."""
         Cs = [point.get("C", 1.0) for point in points]
         found = LinearValidation(task, Cs, self._known(task, Cs, exact=False), np.zeros((len(Cs), task.count)))
         return replace(found, offsets=_offsets(found))
 
-    def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
+    def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
         """Train on all rows, beginning at the mean of the folds' weights at this C."""
         start = validation.near(point.get("C", 1.0)) if isinstance(validation, LinearValidation) else None
         theta = self._known(task.whole(), [point.get("C", 1.0)], exact=True, start=start)[0, 0]
@@ -65,7 +65,7 @@ class LinearFamily(Family):
         parts = {"weight": theta[:, :-1].copy(), "bias": theta[:, -1].copy()}
         return Fitted(form=LinearHead, parts=parts)
 
-    def _known(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+    def _known(self, task: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
         """Return `paths`, of features scaled by all rows; classes that a fold has not never win there."""
         theta = self.paths(task, Cs, exact=exact, start=start)
         if task.by_rows and len(task.folds):
@@ -83,14 +83,14 @@ class LinearValidation:
 
     Parameters
     ----------
-    task : Task
+    task : Problem
     Cs : list of float, length g
     theta : ndarray of float32, shape (g, F, k, d + 1)
     offsets : ndarray of float64, shape (g, k)
         What is added to scores, see `bottleneck.heads.calibration.prior_offset`.
     """
 
-    task: Task
+    task: Problem
     Cs: list[float]
     theta: Theta
     offsets: NDArray[np.float64]

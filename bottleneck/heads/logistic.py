@@ -8,10 +8,10 @@ import numpy as np
 
 from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.linear_family import LinearFamily, Theta
-from bottleneck.heads.losses import Logistic, Softmax
+from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.solver import Solution, solve
-from bottleneck.heads.sums import Material, Problems, relative
-from bottleneck.heads.problem import Task
+from bottleneck.heads.sums import Material, SolverProblems, relative
 
 _SEARCH, _EXACT = 1e-3, 1e-6  # parts of the objective that may be too much
 
@@ -21,16 +21,16 @@ class LogisticFamily(LinearFamily):
 
     name = "logistic"
 
-    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+    def paths(self, task: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
         """Return weights, see `LinearFamily.paths`."""
         folds, count = len(task.folds), task.count
-        loss = Logistic() if count == 2 else Softmax(count)
+        loss = LogisticLoss() if count == 2 else SoftmaxLoss(count)
         lacking = np.where(task.present, 0, -1e30).astype(np.float32)
         material = of_task(task, None if count == 2 else lacking)
         offset = None if task.by_rows else task.centre  # a bias without penalty makes up for it
         if offset is not None:
             material = replace(material, table=task.centred)
-        problems = Problems(fold=np.arange(folds), output=np.ones(folds, int))
+        problems = SolverProblems(fold=np.arange(folds), output=np.ones(folds, int))
         begin = None if start is None else start[0].copy()
         if begin is not None and offset is not None:
             begin[..., -1] += begin[..., :-1] @ offset
@@ -50,7 +50,7 @@ class LogisticFamily(LinearFamily):
         return theta
 
 
-def of_task(task: Task, barred: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None) -> Material:
+def of_task(task: Problem, barred: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None) -> Material:
     """Return what the solver works on; a fold of one class has nothing to learn."""
     shift, gain = relative(task.scaling, task.fold_scalings) if task.by_rows else (None, None)
     weights = task.weights * (task.present.sum(axis=1) > 1)

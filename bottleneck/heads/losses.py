@@ -55,7 +55,7 @@ class Loss(Protocol):
         """
 
 
-class Softmax:
+class SoftmaxLoss:
     """``log sum exp(s) - s_y``, the cross-entropy of ``softmax(s)``; the target ``(b,)`` is y."""
 
     bias_penalty = 0.0
@@ -84,7 +84,7 @@ class Softmax:
         return Losses(total=total, slope=slope, curvature=curvature)
 
 
-class Logistic:
+class LogisticLoss:
     """``log(1 + exp(-y s))`` of one score; the target ``(b, p)`` is y, -1 or 1."""
 
     outputs = 1
@@ -102,7 +102,7 @@ class Logistic:
         return Losses(total=total, slope=(-target * heavy)[..., None], curvature=curvature)
 
 
-class SquaredHinge:
+class SquaredHingeLoss:
     """``max(0, 1 - y s)^2`` of a score; the target ``(b, p)`` is y, -1 or 1; as in LIBLINEAR the bias is penalised."""
 
     outputs = 1

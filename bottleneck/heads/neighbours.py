@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.head import Head
 from bottleneck.heads.features import Features
+from bottleneck.heads.head import Head
 
 _CELLS = 4 << 20  # of distances, or of votes
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family, family
+from bottleneck.heads.features import NORMALIZE, Features, FeatureTable, NormalizeOption
 from bottleneck.heads.search import Search, search
 from bottleneck.heads.selecting import DEFAULT, RULES
-from bottleneck.heads.features import NORMALIZE, Features, NormalizeOption, Table
 from bottleneck.utils.arguments import Arguments, shown
 
 SEARCHES = ("fast", "full")
@@ -115,7 +115,7 @@ class HeadOptions:
     def searched(
         self,
         head: str,
-        features: Features | Table,
+        features: Features | FeatureTable,
         labels: Sequence[str],
         groups: Sequence[str | None] | None,
         fingerprint: str,

@@ -10,13 +10,13 @@ from bottleneck.heads.calibration import calibrate, calibrated_loss
 from bottleneck.heads.family import Validation
 from bottleneck.heads.head import softmax
 from bottleneck.heads.prior import known_blocks
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.selecting import Performance
-from bottleneck.heads.problem import Task
 
 _ROWS = 10_000  # whose scores are calibrated on
 _CELLS = 16 << 20  # scores of all points, that losses are of
 
-Division = tuple[Task, Validation]
+Division = tuple[Problem, Validation]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class OutOfFold:
     known: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, task: Task, validation: Validation, points: slice, most: int = _ROWS) -> "OutOfFold":
+    def of(cls, task: Problem, validation: Validation, points: slice, most: int = _ROWS) -> "OutOfFold":
         """Return the scores at some points of about as many tested rows as `most`, in their order."""
         tested = np.flatnonzero(task.folds.tested >= 0)
         wanted = np.zeros(len(task.codes), bool)
@@ -60,7 +60,7 @@ def performance(divisions: Sequence[Division], points: int) -> Performance:
     )
 
 
-def _accuracies(task: Task, validation: Validation, points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _accuracies(task: Problem, validation: Validation, points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the accuracy, and the mean recall of the classes that a fold tests, ``(g, F)``."""
     folds, count = len(task.folds), task.count
     right_of, rows_of = np.zeros((points, folds * count)), np.zeros(folds * count)
@@ -95,7 +95,7 @@ def guesses(divisions: Sequence[Division], point: int) -> NDArray[np.intp]:
     return found
 
 
-def cross_calibrated(task: Task, scored: Sequence[OutOfFold]) -> tuple[float, NDArray[np.float64]]:
+def cross_calibrated(task: Problem, scored: Sequence[OutOfFold]) -> tuple[float, NDArray[np.float64]]:
     """Return the factor of the scores, and the probabilities ``(m, k)`` of each row by the factor of other folds."""
     rows = np.concatenate([one.rows[one.known] for one in scored])
     scores = np.concatenate([one.scores[0][one.known] for one in scored])
@@ -113,7 +113,7 @@ def cross_calibrated(task: Task, scored: Sequence[OutOfFold]) -> tuple[float, ND
     return factor(everything), probabilities
 
 
-def _row_weights(task: Task) -> NDArray[np.float64]:
+def _row_weights(task: Problem) -> NDArray[np.float64]:
     """Return how much a row counts in a loss."""
     if not task.balanced:
         return np.ones(len(task.codes))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bottleneck.heads.arrays import Array, Arrays
-from bottleneck.heads.features import Table
+from bottleneck.heads.features import FeatureTable
 
 _RANK = 64
 _OVERSAMPLED = 16
@@ -41,7 +41,7 @@ class Spectrum:
         return float(self.values[0])
 
 
-def spectrum(arrays: Arrays, table: Table, *, bias: bool) -> Spectrum:
+def spectrum(arrays: Arrays, table: FeatureTable, *, bias: bool) -> Spectrum:
     """Return the spectrum of a table by randomised subspace iteration, in three passes.
 
     Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4. It only steers the solver, so
@@ -50,7 +50,7 @@ def spectrum(arrays: Arrays, table: Table, *, bias: bool) -> Spectrum:
     Parameters
     ----------
     arrays : Arrays
-    table : Table
+    table : FeatureTable
         Features ``(n, d)``.
     bias : bool
         Whether the bias is a weight like any other, of a feature that is 1: of features that are not centred it is

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
 from bottleneck.heads.linear import LinearHead
-from bottleneck.heads.problem import Task
+from bottleneck.heads.problem import Problem
 
 _MANY = 0.5  # of the features: so many constant ones are worth a warning
 _SHOWN = 5
@@ -42,15 +42,15 @@ class Prior(Family):
         """The name of the family that was to be trained."""
         return self.instead_of.name
 
-    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+    def grid(self, task: Problem, *, full: bool) -> tuple[Params, ...]:
         """Return the points of the other family; at all of them the head is the same."""
         return self.instead_of.grid(task, full=full)
 
-    def cross_validate(self, task: Task, points: Sequence[Params]) -> "PriorValidation":
+    def cross_validate(self, task: Problem, points: Sequence[Params]) -> "PriorValidation":
         """Return the logarithms of the shares in the training part of each fold."""
         return PriorValidation(task, len(points))
 
-    def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
+    def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
         """Return the head of the shares in all rows."""
         weight = np.zeros((task.count, task.table.shape[1]), np.float32)
         bias = _log_shares(task.whole())[0].astype(np.float32)
@@ -61,7 +61,7 @@ class Prior(Family):
 class PriorValidation:
     """The scores of tested rows by the shares of their fold, see `bottleneck.heads.family.Validation`."""
 
-    task: Task
+    task: Problem
     points: int
 
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
@@ -71,7 +71,7 @@ class PriorValidation:
             yield rows, np.broadcast_to(scores, (self.points, len(rows), len(scores)))
 
 
-def unless_constant(family: Family, task: Task, *, warn: bool = True) -> Family:
+def unless_constant(family: Family, task: Problem, *, warn: bool = True) -> Family:
     """Return the family, or `Prior` in its place where the features of the task tell nothing.
 
     Warns where that is so, and where many of the features are the same in all rows.
@@ -84,7 +84,7 @@ def unless_constant(family: Family, task: Task, *, warn: bool = True) -> Family:
     return Prior(family) if nothing else family
 
 
-def known_blocks(task: Task, validation: Validation) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+def known_blocks(task: Problem, validation: Validation) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
     """Yield what a validation does, with the scores of `Prior` for rows that a constant fold tests."""
     constant, shares = task.constant_folds, _log_shares(task).astype(np.float32)
     for rows, scores in validation.blocks():
@@ -112,7 +112,7 @@ def _little(constant: NDArray[np.bool_], rows: int) -> str:
     )
 
 
-def _log_shares(task: Task) -> NDArray[np.float64]:
+def _log_shares(task: Problem) -> NDArray[np.float64]:
     """Return the logarithm of each class's share of the weight of each fold ``(F, k)``; `NEVER` for absent classes."""
     weights = task.weights.astype(np.float64)
     totals = np.stack([np.bincount(task.codes, of_fold, task.count) for of_fold in weights.T])

@@ -9,8 +9,17 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.features import (
+    OWN_VARIANCE,
+    FeatureTable,
+    InMemoryFeatures,
+    Normalize,
+    Scaling,
+    mean,
+    scaled,
+    scalings,
+)
 from bottleneck.heads.folds import Codes, Folds, everything
-from bottleneck.heads.features import OWN_VARIANCE, Held, Normalize, Scaling, Table, mean, scaled, scalings
 
 _LARGEST = 1e15  # of what is squared and summed in float32
 _COSTLY = ("scaled", "centre", "centred")  # what is computed of all features
@@ -18,12 +27,12 @@ _FARTHEST = 1e35  # of what is subtracted, and multiplied by weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Problem:
     """Labelled features, to be classified.
 
     Parameters
     ----------
-    table : Table
+    table : FeatureTable
         Features ``(n, d)`` as they are cached.
     codes : ndarray of int, shape (n,)
         The class of each row, from 0 to `count` - 1.
@@ -51,7 +60,7 @@ class Task:
         Which row of the features it was drawn from each is; by default they are all.
     """
 
-    table: Table
+    table: FeatureTable
     codes: Codes
     count: int
     folds: Folds
@@ -94,7 +103,7 @@ class Task:
         return np.array([scaling.constant.all() for scaling in self.fold_scalings], np.bool_)
 
     @cached_property
-    def scaled(self) -> Table:
+    def scaled(self) -> FeatureTable:
         """The features, scaled by all rows."""
         return scaled(self.table, self.scaling)
 
@@ -104,7 +113,7 @@ class Task:
         return mean(self.scaled)
 
     @cached_property
-    def centred(self) -> Table:
+    def centred(self) -> FeatureTable:
         """The scaled features less their mean."""
         return scaled(self.scaled, Scaling(mean=self.centre, scale=np.ones_like(self.centre)))
 
@@ -150,12 +159,12 @@ class Task:
         HeadError
             If they are.
         """
-        if not isinstance(self.table, Held):
+        if not isinstance(self.table, InMemoryFeatures):
             return  # as features are stored, in float16, they cannot be
         largest = float(np.abs(self.table.features).max(initial=0))
         if self.by_rows and largest > _FARTHEST:
             raise HeadError(f"expected features up to {_FARTHEST:g}, got {largest:g}: check the model and its weights")
-        largest = float(np.abs(cast(Held, self.scaled).features).max(initial=0))
+        largest = float(np.abs(cast(InMemoryFeatures, self.scaled).features).max(initial=0))
         if largest > _LARGEST:
             raise HeadError(f"expected features up to {_LARGEST:g}, got {largest:g}: normalize them, as by 'standard'")
 
@@ -164,13 +173,13 @@ class Task:
         for name in _COSTLY:
             self.__dict__.pop(name, None)
 
-    def divided(self, folds: Folds) -> "Task":
+    def divided(self, folds: Folds) -> "Problem":
         """Return the same task on other folds."""
         found = replace(self, folds=folds)
         found.__dict__.update(self._kept())
         return found
 
-    def whole(self) -> "Task":
+    def whole(self) -> "Problem":
         """Return the task of training on all rows."""
         found = replace(self, folds=everything(len(self.codes)))
         found.__dict__.update(_scalings=[self.scaling] * 2, **{"scaled": self.scaled, **self._kept()})

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
+from bottleneck.heads.features import Features, InMemoryFeatures
 from bottleneck.heads.kernel import KernelHead, pairwise_scores, squared_distances
-from bottleneck.heads.features import Features, Held
-from bottleneck.heads.problem import Task
+from bottleneck.heads.problem import Problem
 
 _C = (0.1, 1.0, 10.0, 100.0)
 _FINER_C = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -38,7 +38,7 @@ class RbfFamily(Family):
         """Return what the distances, and the kernels of a fold and of the machines that are trained on it, take."""
         return _COPIES * 8 * rows**2
 
-    def grid(self, task: Task, *, full: bool) -> tuple[Params, ...]:
+    def grid(self, task: Problem, *, full: bool) -> tuple[Params, ...]:
         """Return C and gamma, the smoother first."""
         features = _held(task)
         variance = float(features.var(dtype=np.float64))
@@ -46,7 +46,7 @@ class RbfFamily(Family):
         gammas = _FINER_GAMMA if full else _GAMMA
         return tuple({"C": C, "gamma": gamma * unit} for gamma in gammas for C in (_FINER_C if full else _C))
 
-    def cross_validate(self, task: Task, points: Sequence[Params]) -> "RbfValidation":
+    def cross_validate(self, task: Problem, points: Sequence[Params]) -> "RbfValidation":
         """Train on each fold at each point, several at once."""
         squares = _squares(task)
         known = [np.flatnonzero(rows) for rows in task.folds.trained.T]
@@ -69,7 +69,7 @@ class RbfFamily(Family):
                 )
         return RbfValidation(len(points), tested, scores)
 
-    def fit(self, task: Task, point: Params, validation: Validation | None = None) -> Fitted:
+    def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
         """Train on all rows."""
         whole = task.whole()
         rows = np.arange(len(task.codes))
@@ -98,7 +98,7 @@ class RbfValidation:
 
 
 @dataclass(frozen=True)
-class _Machine:
+class _TrainedSVC:
     """What a trained SVC consists of."""
 
     support: NDArray[np.intp]
@@ -110,12 +110,12 @@ class _Machine:
         return pairwise_scores(kernel[:, self.support], self.dual, self.intercept, self.sizes)
 
 
-def _train(task: Task, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold: int, C: float) -> Any:
+def _train(task: Problem, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold: int, C: float) -> Any:
     """Return the machine trained on a kernel ``(n, n)`` of the given rows."""
     codes = task.codes[rows]
     if len(np.unique(codes)) == 1:  # it always wins, by `_spread`
         empty = np.zeros(0)
-        return _Machine(np.zeros(0, np.intp), np.zeros((0, 0)), empty, np.zeros(1, np.int64))
+        return _TrainedSVC(np.zeros(0, np.intp), np.zeros((0, 0)), empty, np.zeros(1, np.int64))
     from sklearn.svm import SVC
 
     with warnings.catch_warnings():
@@ -125,24 +125,24 @@ def _train(task: Task, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold
     # scikit-learn turns the sign of two classes, so that the second is positive; ours has the first first.
     sign = -1 if len(found.classes_) == 2 else 1
     coefficients, intercept = sign * found.dual_coef_, sign * found.intercept_
-    return _Machine(found.support_, coefficients, intercept, found.n_support_.astype(np.int64))
+    return _TrainedSVC(found.support_, coefficients, intercept, found.n_support_.astype(np.int64))
 
 
-def _spread(task: Task, fold: int, scores: NDArray[np.float64]) -> NDArray[np.float32]:
+def _spread(task: Problem, fold: int, scores: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return scores for all classes, of those that the fold knows."""
     found = np.full((len(scores), task.count), np.float32(NEVER))
     found[:, task.present[fold]] = scores
     return found
 
 
-def _squares(task: Task) -> NDArray[np.float64]:
+def _squares(task: Problem) -> NDArray[np.float64]:
     features = _held(task)
     return squared_distances(features, features)
 
 
-def _held(task: Task) -> Features:
+def _held(task: Problem) -> Features:
     n, d = task.scaled.shape
-    if not isinstance(task.scaled, Held) or n > _MOST_ROWS:
+    if not isinstance(task.scaled, InMemoryFeatures) or n > _MOST_ROWS:
         raise HeadError(
             f"an rbf kernel takes the distances of all rows from each other, and {n:,} x {d:,} features are too many: "
             f"take the linear kernel, or softmax"

@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family, Params
+from bottleneck.heads.features import Features, FeatureTable, InMemoryFeatures, Normalize
 from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head
 from bottleneck.heads.learning import COMPARED_ROWS, learn, spread
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.prior import Prior
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import FOR_ONE_CORE, as_sentence
-from bottleneck.heads.features import Features, Held, Normalize, Table
-from bottleneck.heads.problem import Task
 
 
 def refit(
     tested: Head,
     family: Family,
     params: Params,
-    features: Features | Table,
+    features: Features | FeatureTable,
     labels: Sequence[str],
     *,
     seen: NDArray[np.bool_],
@@ -47,7 +47,7 @@ def refit(
         Its family, with its options.
     params : dict of str to float
         The point that was chosen for it.
-    features : ndarray of float32, shape (n, d), or Table
+    features : ndarray of float32, shape (n, d), or FeatureTable
     labels : sequence of str, length n
         Each one of the tested head's classes.
     seen : ndarray of bool, shape (n,)
@@ -77,11 +77,11 @@ def refit(
     (``benchmarks/bench_final.py``, features scaled by half of their own variance and half of the mean one).
     """
     place = {name: code for code, name in enumerate(tested.classes)}
-    table = Held(features) if isinstance(features, np.ndarray) else features
+    table = InMemoryFeatures(features) if isinstance(features, np.ndarray) else features
     codes = np.array([place[label] for label in labels], np.intp)
     n, d = table.shape
     with one_core_a_product() as cores, as_sentence(family.name):
-        task = Task(
+        task = Problem(
             table=table,
             codes=codes,
             count=len(place),
@@ -99,7 +99,7 @@ def refit(
         return replace(head, sharpness=min(carried, head.sharpness), fingerprint=tested.fingerprint)
 
 
-def _ratio(tested: Head, head: Head, table: Table, seen: NDArray[np.bool_]) -> float:
+def _ratio(tested: Head, head: Head, table: FeatureTable, seen: NDArray[np.bool_]) -> float:
     """Return how far apart the scores of the tested head lie for one of the new head, on rows that both know."""
     rows = np.flatnonzero(seen)
     some = table.take(rows[:: -(-len(rows) // COMPARED_ROWS)])

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import Params
+from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.heads.linear_family import LinearFamily, Theta
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.sums import relative, signs
-from bottleneck.heads.features import Held
-from bottleneck.heads.problem import Task
 
 _CELLS = 4 << 20
 _MOST_LEFT_OUT = 4096  # features, whose decomposition takes half a minute
@@ -26,17 +26,17 @@ class RidgeFamily(LinearFamily):
     name = "ridge"
     values = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
-    def path_facts(self, task: Task, points: Sequence[Params]) -> dict[str, Any]:
+    def path_facts(self, task: Problem, points: Sequence[Params]) -> dict[str, Any]:
         """Return the accuracy by leaving one row out, at each point, where there are more rows than features."""
         n, d = task.scaled.shape
         if d > min(n, _MOST_LEFT_OUT):
             return {}
         return {"leave_one_out": leave_one_out(task, [point["C"] for point in points])}
 
-    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: object = None) -> Theta:
+    def paths(self, task: Problem, Cs: Sequence[float], *, exact: bool, start: object = None) -> Theta:
         """Return weights, see `LinearFamily.paths`; they are always exact."""
         n, d = task.scaled.shape
-        if isinstance(task.scaled, Held) and n < d:
+        if isinstance(task.scaled, InMemoryFeatures) and n < d:
             return np.stack([_by_rows(task, task.scaled.features, Cs, fold) for fold in range(len(task.folds))], axis=1)
         if d > _WIDEST:
             raise HeadError(
@@ -46,7 +46,7 @@ class RidgeFamily(LinearFamily):
         return np.stack([_by_columns(task, Cs, fold) for fold in range(len(task.folds))], axis=1)
 
 
-def leave_one_out(task: Task, Cs: Sequence[float]) -> list[float]:
+def leave_one_out(task: Problem, Cs: Sequence[float]) -> list[float]:
     """Return the accuracy at each C on every row by the head of all others, which one decomposition gives for all.
 
     Without row i, whose weight is w, its score would be ``y - (y - f) / (1 - w q)`` with
@@ -56,7 +56,7 @@ def leave_one_out(task: Task, Cs: Sequence[float]) -> list[float]:
 
     Parameters
     ----------
-    task : Task
+    task : Problem
         Its folds have no part in it.
     Cs : sequence of float, length g
     """
@@ -77,7 +77,7 @@ def leave_one_out(task: Task, Cs: Sequence[float]) -> list[float]:
     return [float(share) for share in right / len(whole.codes)]
 
 
-def _by_columns(task: Task, Cs: Sequence[float], fold: int) -> Theta:
+def _by_columns(task: Problem, Cs: Sequence[float], fold: int) -> Theta:
     """Return the weights of one fold ``(g, k, d + 1)``, from sums over its rows of the products of features."""
     products, answers, mean, answer, _ = _sums(task, fold)
     gain = _gain(task, fold)
@@ -90,7 +90,7 @@ def _by_columns(task: Task, Cs: Sequence[float], fold: int) -> Theta:
     return np.array(path, np.float32)
 
 
-def _sums(task: Task, fold: int) -> tuple[Exact, Exact, Exact, Exact, float]:
+def _sums(task: Problem, fold: int) -> tuple[Exact, Exact, Exact, Exact, float]:
     """Return ``X'WX (d, d)`` and ``X'WY (d, k)`` about the means ``(d,)`` and ``(k,)``, and the sum of the weights."""
     d, count = task.scaled.shape[1], task.count
     products, answers = np.zeros((d, d)), np.zeros((d, count))
@@ -112,7 +112,7 @@ def _sums(task: Task, fold: int) -> tuple[Exact, Exact, Exact, Exact, float]:
     return products, answers, mean if pivot is None else mean + pivot, answer, float(total)
 
 
-def _by_rows(task: Task, features: NDArray[np.float32], Cs: Sequence[float], fold: int) -> Theta:
+def _by_rows(task: Problem, features: NDArray[np.float32], Cs: Sequence[float], fold: int) -> Theta:
     """Return the same from products of rows, of which there are fewer than features."""
     rows = np.flatnonzero(task.folds.trained[:, fold])
     weights = task.weights[rows, fold].astype(np.float64)
@@ -130,7 +130,7 @@ def _by_rows(task: Task, features: NDArray[np.float32], Cs: Sequence[float], fol
     return np.array(path, np.float32)
 
 
-def _gain(task: Task, fold: int) -> NDArray[np.float64]:
+def _gain(task: Problem, fold: int) -> NDArray[np.float64]:
     d = task.scaled.shape[1]
     if not task.by_rows:
         return np.ones(d)
@@ -139,7 +139,7 @@ def _gain(task: Task, fold: int) -> NDArray[np.float64]:
 
 
 def _theta(
-    task: Task, fold: int, weight: NDArray[np.float64], mean: NDArray[np.float64], answer: NDArray[np.float64]
+    task: Problem, fold: int, weight: NDArray[np.float64], mean: NDArray[np.float64], answer: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return ``(k, d + 1)``, for features as the fold scales them, of weights that were found about the mean."""
     middle = mean

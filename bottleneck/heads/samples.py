@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.folds import Codes, Folds
 from bottleneck.heads.features import Features
+from bottleneck.heads.folds import Codes, Folds
 
 
 @dataclass(frozen=True, kw_only=True)

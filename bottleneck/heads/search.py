@@ -12,15 +12,15 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family, Params
+from bottleneck.heads.features import Features, FeatureTable, InMemoryFeatures, Normalize, NormalizeOption
 from bottleneck.heads.folds import Folds, divide
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.learning import calibrated
 from bottleneck.heads.linear_family import offset_of
 from bottleneck.heads.out_of_fold import Division, OutOfFold, cross_calibrated, guesses, performance
 from bottleneck.heads.prior import Prior, unless_constant
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.selecting import DEFAULT, Performance, select
-from bottleneck.heads.features import Features, Held, Normalize, NormalizeOption, Table
-from bottleneck.heads.problem import Task
 from bottleneck.utils.text import one_line
 
 _FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
@@ -117,7 +117,7 @@ class Search:
 
 
 def search(
-    features: Features | Table,
+    features: Features | FeatureTable,
     labels: Sequence[str],
     family: Family,
     *,
@@ -136,7 +136,7 @@ def search(
 
     Parameters
     ----------
-    features : ndarray of float32, shape (n, d), or Table
+    features : ndarray of float32, shape (n, d), or FeatureTable
         Each image once.
     labels : sequence of str, length n
     family : Family
@@ -171,13 +171,13 @@ def search(
     classes, codes = np.unique(np.array(labels), return_inverse=True)
     if len(classes) < 2:
         raise HeadError(f"expected at least two classes to train on, found {classes.tolist()}")
-    table = Held(features) if isinstance(features, np.ndarray) else features
+    table = InMemoryFeatures(features) if isinstance(features, np.ndarray) else features
     n, d = table.shape
     first, *others = _AUTO if normalize == "auto" else (normalize,)
     seeds = [next_seed(seed, number) for number in range(_repeats(n))]
     plan = _Plan([divide(codes, groups, folds, one) for one in seeds], grid, full=full, grouped=any(groups or ()))
     with one_core_a_product() as cores, as_sentence(family.name):
-        whole = Task(
+        whole = Problem(
             table=table,
             codes=codes,
             count=len(classes),
@@ -225,7 +225,7 @@ class _Trial:
 
     Parameters
     ----------
-    whole, task : Task
+    whole, task : Problem
         Of all rows, and of those that were searched on.
     family : Family
     points : tuple of dict
@@ -233,8 +233,8 @@ class _Trial:
     found : Performance
     """
 
-    whole: Task
-    task: Task
+    whole: Problem
+    task: Problem
     family: Family
     points: tuple[Params, ...]
     divisions: list[Division]
@@ -246,7 +246,7 @@ class _Trial:
             task.forget()
 
 
-def _tried(whole: Task, task: Task, family: Family, plan: _Plan) -> _Trial:
+def _tried(whole: Problem, task: Problem, family: Family, plan: _Plan) -> _Trial:
     """Cross-validate the family at each point with the scaling of two tasks: of all rows, and of those searched on."""
     if not isinstance(family, Prior):
         task.refuse_huge()
@@ -313,7 +313,7 @@ def _repeats(rows: int) -> int:
     return int(np.clip(-(-_ROWS_IN_ALL // rows), 1, _MOST_REPEATS))
 
 
-def _points(family: Family, task: Task, grid: Sequence[float] | None, *, full: bool) -> tuple[Params, ...]:
+def _points(family: Family, task: Problem, grid: Sequence[float] | None, *, full: bool) -> tuple[Params, ...]:
     points = family.grid(task, full=full)
     if grid is None:
         return points
@@ -326,7 +326,7 @@ def _points(family: Family, task: Task, grid: Sequence[float] | None, *, full: b
     return tuple({"C": C, **dict(other)} for other in others for C in chosen)
 
 
-def _fewer(task: Task) -> Task:
+def _fewer(task: Problem) -> Problem:
     """Return the task on some rows of each class, if there are very many; their folds are those they had."""
     n = len(task.codes)
     if n <= _FAST_ROWS:
@@ -340,7 +340,7 @@ def _fewer(task: Task) -> Task:
     rows = np.flatnonzero(place < most[task.codes])
     return replace(
         task,
-        table=Held(task.table.take(rows)),
+        table=InMemoryFeatures(task.table.take(rows)),
         codes=task.codes[rows],
         folds=task.folds.of(rows),
         weight=n / len(rows),
@@ -348,19 +348,19 @@ def _fewer(task: Task) -> Task:
     )
 
 
-def _by_fold(task: Task) -> Task:
+def _by_fold(task: Problem) -> Problem:
     """Return the task with its rows in the order of their folds, so that whole blocks of them leave the products.
 
     It takes a copy of the features, which is worth it where they are many, and still fit beside themselves.
     """
-    if not isinstance(task.table, Held) or not _LITTLE < task.table.features.size <= _MUCH:
+    if not isinstance(task.table, InMemoryFeatures) or not _LITTLE < task.table.features.size <= _MUCH:
         return task
     order = np.argsort(task.folds.tested, kind="stable")
     folds = task.folds.of(order)
     cuts = (np.flatnonzero(np.diff(folds.tested)) + 1).tolist()
     return replace(
         task,
-        table=Held(task.table.features[order], cuts),
+        table=InMemoryFeatures(task.table.features[order], cuts),
         codes=task.codes[order],
         folds=folds,
         origin=task.origin[order],

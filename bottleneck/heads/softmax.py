@@ -13,8 +13,8 @@ import numpy as np
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Array, Arrays
 from bottleneck.heads.linear_family import LinearFamily, Theta
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.sums import relative
-from bottleneck.heads.problem import Task
 
 _RATE = 4.0  # features have a mean square near 1; at a quarter of it 40 epochs do not end near the smallest loss
 _MOMENTUM = 0.9
@@ -44,7 +44,7 @@ class SoftmaxFamily(LinearFamily):
             raise HeadError(f"expected at least one epoch, got {epochs}")
         self.dropout, self.epochs = dropout, epochs
 
-    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+    def paths(self, task: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
         """Return weights, see `LinearFamily.paths`; `exact` and `start` have no part in it."""
         n = len(task.codes)
         size = int(np.clip(2 ** math.floor(math.log2(max(1, n / _STEPS))), _SMALLEST_BATCH, _LARGEST_BATCH))
@@ -82,7 +82,7 @@ class _Learner:
     step: int = 0
 
     @classmethod
-    def of(cls, task: Task, Cs: Sequence[float], steps: int) -> "_Learner":
+    def of(cls, task: Problem, Cs: Sequence[float], steps: int) -> "_Learner":
         arrays, d = task.arrays, task.scaled.shape[1]
         shape = len(Cs), len(task.folds), task.count
         rows = np.maximum(task.weights.sum(axis=0, dtype=np.float64), 1e-30)

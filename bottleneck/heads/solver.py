@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.heads.arrays import Array, Arrays
-from bottleneck.heads.lbfgs import Memory
+from bottleneck.heads.lbfgs import StepHistory
 from bottleneck.heads.losses import Loss
 from bottleneck.heads.precondition import Preconditioner, Spectrum, spectrum
-from bottleneck.heads.sums import Material, Pass, Problems, Sums
+from bottleneck.heads.sums import Material, Pass, SolverProblems, Sums
 
 _MEMORY, _LEAST_MEMORY = 32, 8  # steps that are remembered
 _ITERATIONS = 500
@@ -55,7 +55,7 @@ def solve(
     arrays: Arrays,
     material: Material,
     loss: Loss,
-    problems: Problems,
+    problems: SolverProblems,
     Cs: Sequence[float],
     *,
     tolerance: float,
@@ -70,7 +70,7 @@ def solve(
         Where it is computed.
     material : Material
     loss : Loss
-    problems : Problems
+    problems : SolverProblems
     Cs : sequence of float, length g
     tolerance : float
         A problem has ended when its objective is at most by this part above the smallest there is. That is so where
@@ -101,7 +101,7 @@ def solve(
     for part in _parts(len(problems), max(1, _WORKING_BYTES // (4 * vector * steps))):
         own = Solution(**{name: value[:, part] for name, value in vars(found).items()})
         point = arrays.put((own.theta[0] if start is None else start[part]).copy())
-        walk = _Walk(Pass(arrays, material, loss, problems[part]), directions, point, steps)
+        walk = _SolverState(Pass(arrays, material, loss, problems[part]), directions, point, steps)
         for C, number in path:
             walk.to(C, _STONE_TOLERANCE if number is None else tolerance, most)
             if number is not None:
@@ -134,7 +134,7 @@ def _parts(count: int, most: int) -> Iterator[slice]:
         yield slice(start, min(count, start + step))
 
 
-class _Walk:
+class _SolverState:
     """Where some problems are, and what they remember of the way.
 
     Parameters
@@ -152,7 +152,7 @@ class _Walk:
         penalty = np.ones((outputs, width), np.float32)
         penalty[:, -1] = ask.loss.bias_penalty
         self._penalty = self._arrays.put(penalty)
-        self._memory = Memory(self._arrays, p, outputs * width, steps)
+        self._memory = StepHistory(self._arrays, p, outputs * width, steps)
         self._point, self._sums = point, ask(point)
         self._iterations, self._near = np.zeros(p, np.intp), np.zeros(p, bool)
 

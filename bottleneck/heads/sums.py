@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from bottleneck.heads.arrays import Array, Arrays
 from bottleneck.heads.cores import in_order
+from bottleneck.heads.features import Features, FeatureTable, InMemoryFeatures, Scaling
 from bottleneck.heads.losses import Loss, Losses
-from bottleneck.heads.features import Features, Held, Scaling, Table
 
 _CELLS, _NUMBERS = 1 << 20, 8 << 20  # scores, and features, of a block
 _FEWEST_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problems:
+class SolverProblems:
     """What is solved at each C.
 
     Parameters
@@ -38,8 +38,8 @@ class Problems:
     def __len__(self) -> int:
         return len(self.fold)
 
-    def __getitem__(self, rows: "NDArray[np.intp] | slice") -> "Problems":
-        return Problems(fold=self.fold[rows], output=self.output[rows])
+    def __getitem__(self, rows: "NDArray[np.intp] | slice") -> "SolverProblems":
+        return SolverProblems(fold=self.fold[rows], output=self.output[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Material:
 
     Parameters
     ----------
-    table : Table
+    table : FeatureTable
         Features, scaled by all rows.
     codes : ndarray of int, shape (n,)
         The class of each row.
@@ -60,7 +60,7 @@ class Material:
         Added to the scores; very negative for classes that a fold has not.
     """
 
-    table: Table
+    table: FeatureTable
     codes: NDArray[np.intp]
     weights: NDArray[np.float32]
     shift: NDArray[np.float32] | None = None
@@ -119,10 +119,10 @@ class Pass:
     arrays : Arrays
     material : Material
     loss : Loss
-    problems : Problems
+    problems : SolverProblems
     """
 
-    def __init__(self, arrays: Arrays, material: Material, loss: Loss, problems: Problems) -> None:
+    def __init__(self, arrays: Arrays, material: Material, loss: Loss, problems: SolverProblems) -> None:
         self.arrays, self.material, self.loss, self.problems = arrays, material, loss, problems
         put, fold = arrays.put, problems.fold
         self._shift = None if material.shift is None else put(material.shift[fold])[:, None]
@@ -155,7 +155,7 @@ class Pass:
         loss, slope = arrays.zeros(p, exact=True), arrays.zeros(p, outputs, d + 1, exact=True)
         curvature = arrays.zeros(p, outputs)
         table = self.material.table
-        cores = arrays.cores if isinstance(table, Held) else 1  # of others a block holds until the next
+        cores = arrays.cores if isinstance(table, InMemoryFeatures) else 1  # of others a block holds until the next
         blocks = table.blocks(self._block(p * outputs, d))
         for found in in_order(lambda block: self._of_block(weight, bias, *block), blocks, cores):
             if found is None:

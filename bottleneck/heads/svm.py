@@ -8,10 +8,10 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.logistic import of_task, warn_unless_ended
-from bottleneck.heads.losses import SquaredHinge
+from bottleneck.heads.losses import SquaredHingeLoss
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.solver import solve
-from bottleneck.heads.sums import Problems
-from bottleneck.heads.problem import Task
+from bottleneck.heads.sums import SolverProblems
 
 _SEARCH, _EXACT = 1e-3, 1e-6  # parts of the objective that may be too much
 
@@ -28,13 +28,13 @@ class SvmFamily(LinearFamily):
     name = "svm"
     values = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
-    def paths(self, task: Task, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+    def paths(self, task: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
         """Return weights, see `LinearFamily.paths`; each class of each fold is a problem of its own."""
         folds, outputs = len(task.folds), [1] if task.count == 2 else list(range(task.count))
-        problems = Problems(fold=np.repeat(np.arange(folds), len(outputs)), output=np.tile(outputs, folds))
+        problems = SolverProblems(fold=np.repeat(np.arange(folds), len(outputs)), output=np.tile(outputs, folds))
         begin = None if start is None else start[0][:, outputs].reshape(len(problems), 1, -1)
         tolerance = _EXACT if exact else _SEARCH
-        found = solve(task.arrays, of_task(task), SquaredHinge(), problems, Cs, tolerance=tolerance, start=begin)
+        found = solve(task.arrays, of_task(task), SquaredHingeLoss(), problems, Cs, tolerance=tolerance, start=begin)
         if exact:
             warn_unless_ended(self.name, found)
         theta = found.theta.reshape(len(Cs), folds, len(outputs), -1)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from threading import Condition
 
 
-class Gate:
+class SharedExclusiveLock:
     """Lets many through together, or one alone."""
 
     def __init__(self) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import ImagesError
-from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.images.columns import Columns
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.images.splits import Shares, assign
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.utils.text import counted, one_line
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bottleneck.errors import ImageError
-from bottleneck.images.alone import Gate, has_room
+from bottleneck.images.alone import SharedExclusiveLock, has_room
 from bottleneck.images.augment import augmented
 from bottleneck.images.bare import without_metadata
 from bottleneck.images.colours import as_rgb, converting_bytes
@@ -35,7 +35,7 @@ Reserve = Callable[[int], AbstractContextManager[object]]  # bytes, for as long 
 
 _FROM_BYTES = ("not-an-image", "truncated", "corrupt")  # codes of what bytes may prove
 _SPARE = 64 << 20  # bytes that must be free, beside what an image takes, for its failure to be its own
-_GATE = Gate()
+_GATE = SharedExclusiveLock()
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bottleneck.errors import ImageError
-from bottleneck.utils.files import open_regular
 from bottleneck.images.clock import FileClock, written_back
 from bottleneck.images.memo import Memo
+from bottleneck.utils.files import open_regular
 
 LARGEST_FILE = 2 << 30  # bytes; no image of a size that can be decoded is larger
 FRESH_SECONDS = 2.0  # a file this young may change again within one tick of its clock, which is 2 s on FAT

@@ -25,7 +25,7 @@ _BATCH = 1024  # files between two writes to the memo
 
 
 @dataclass
-class Survey:
+class FileIndex:
     """The image files of a source; whoever reads one tells its digest, or why it cannot be read.
 
     Parameters
@@ -53,7 +53,7 @@ class Survey:
     _told: bool = False  # whether the user knows that nothing is remembered
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Survey":
+    def of(cls, dataset: Dataset) -> "FileIndex":
         """Return the survey of a dataset: nothing is unknown."""
         found = Found(paths=list(dataset.paths))
         return cls(
@@ -88,7 +88,7 @@ class Survey:
         """Take why a file cannot be read."""
         self._failures[row] = Failure(self.paths[row], error.code, str(error))
 
-    def young(self) -> "Survey":
+    def young(self) -> "FileIndex":
         """Return a survey of the files that were too young to be remembered when they were read, and no longer are."""
         found, part, now = self.found, Found(), time.time()
         statuses = dict(_signatures([found.paths[row] for row in self._young]))
@@ -96,7 +96,7 @@ class Survey:
             path = found.paths[row]
             if self.memo and path in statuses and self.memo.settles(path, statuses[path], now):
                 part.add(path, found.labels[row], found.splits[row], found.groups[row])
-        return Survey(self.source, part, self.shares, self.memo, [None] * len(part.paths), _told=self._told)
+        return FileIndex(self.source, part, self.shares, self.memo, [None] * len(part.paths), _told=self._told)
 
     def save(self) -> None:
         """Put what was learnt into the memo."""
@@ -140,7 +140,7 @@ def survey(
     cache: str | os.PathLike[str] | None,
     exclude: Collection[str | os.PathLike[str]],
     columns: Columns | None = None,
-) -> Survey:
+) -> FileIndex:
     """Find the image files of a source, and recall what is known of them; no image is read.
 
     Parameters, errors and warnings are those of `bottleneck.scan`.
@@ -162,7 +162,7 @@ def survey(
     return survey_of(found, source, shares, home, named)
 
 
-def survey_listed(listing: Listing, *, shares: Shares, cache: str | os.PathLike[str] | None) -> Survey:
+def survey_listed(listing: Listing, *, shares: Shares, cache: str | os.PathLike[str] | None) -> FileIndex:
     """Return the survey of images that are listed in memory; errors and warnings are those of `bottleneck.scan`."""
     found = listing.found()
     _check(found, listing.source)
@@ -170,12 +170,12 @@ def survey_listed(listing: Listing, *, shares: Shares, cache: str | os.PathLike[
     return survey_of(found, listing.source, shares, home, Columns())
 
 
-def survey_of(found: Found, source: Path, shares: Shares, cache: Path | None, columns: Columns) -> Survey:
+def survey_of(found: Found, source: Path, shares: Shares, cache: Path | None, columns: Columns) -> FileIndex:
     """Return a survey of files that were found; what is known of their digests is recalled."""
     memo = DigestMemo(cache / "digests.sqlite") if cache is not None else None
     full = [os.path.abspath(path) for path in found.paths]
     known = memo.lookup(dict(_signatures(full))) if memo else {}
-    return Survey(source, found, shares, memo, [known.get(path) for path in full], columns)
+    return FileIndex(source, found, shares, memo, [known.get(path) for path in full], columns)
 
 
 def _find(source: Path, labels: bool, exclude: Collection[Path], columns: Columns) -> Found:

@@ -15,7 +15,7 @@ _CONTROL = 0xF9
 
 
 @dataclass(frozen=True)
-class Frame:
+class FirstFrame:
     """Where the first frame of a GIF lies.
 
     Parameters
@@ -40,7 +40,7 @@ class Frame:
     several: bool
 
 
-def first_frame(data: bytes) -> Frame | None:
+def first_frame(data: bytes) -> FirstFrame | None:
     """Return the first frame of a GIF; None where there is no whole one: the decoder shall say why.
 
     Raises
@@ -56,7 +56,7 @@ def first_frame(data: bytes) -> Frame | None:
         blocks += 1
         if data[place] == 0x2C:
             if frame is not None:
-                return Frame(start, frame[0], frame[1], frame[2], frame[3], True)
+                return FirstFrame(start, frame[0], frame[1], frame[2], frame[3], True)
             flags = data[place + 9] if place + 9 < len(data) else 0
             body = place + 11 + (3 << (flags & 7) + 1 if flags & 128 else 0)
             end = _end(data, body)
@@ -74,7 +74,7 @@ def first_frame(data: bytes) -> Frame | None:
             break
         if blocks > _BLOCKS:
             raise ImageError("too-costly", f"expected at most {_BLOCKS:,} blocks (GIF), found more")
-    return Frame(start, frame[0], frame[1], frame[2], frame[3], False) if frame else None
+    return FirstFrame(start, frame[0], frame[1], frame[2], frame[3], False) if frame else None
 
 
 def _end(data: bytes, place: int) -> tuple[int, int] | None:
@@ -88,7 +88,7 @@ def _end(data: bytes, place: int) -> tuple[int, int] | None:
     return None
 
 
-def alone(data: bytes, frame: Frame) -> bytes | None:
+def alone(data: bytes, frame: FirstFrame) -> bytes | None:
     """Return the file with nothing but its first frame, where Pillow would read much else; else None."""
     if frame.blocks <= _FEW:
         return None

@@ -10,11 +10,11 @@ from pathlib import Path
 from bottleneck.errors import ImagesError, PathError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.file_index import FileIndex, no_images, survey_of
 from bottleneck.images.folders import Found, find_labelled, find_unlabelled
 from bottleneck.images.listing import Listing
 from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import Survey, no_images, survey_of
-from bottleneck.images.table import Table, is_table, read_table
+from bottleneck.images.table import ImageTable, is_table, read_table
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import normal
 
@@ -22,7 +22,7 @@ FOLDER, TABLE, FILE = "folder", "table", "file"
 
 
 @dataclass(frozen=True)
-class Origin:
+class ImageArgument:
     """One of the arguments that name images: a folder, a CSV, or a file.
 
     Parameters
@@ -60,7 +60,7 @@ class Given:
         Each path as it is given: the cell of a CSV, the argument, or what lies below it.
     files : tuple of str, length n
         Where each file is, seen from the current folder.
-    origins : tuple of Origin
+    origins : tuple of ImageArgument
         Where they come from; their entries are in the same order.
     failures : tuple of Failure
         Files that are known to be unreadable, by their place in `files`.
@@ -70,7 +70,7 @@ class Given:
 
     names: tuple[str, ...]
     files: tuple[str, ...]
-    origins: tuple[Origin, ...]
+    origins: tuple[ImageArgument, ...]
     failures: tuple[Failure, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class Given:
         """What messages call all of them."""
         return Path(self.origins[0].name) if len(self.origins) == 1 else Path()
 
-    def survey(self, cache: str | os.PathLike[str] | None) -> Survey:
+    def survey(self, cache: str | os.PathLike[str] | None) -> FileIndex:
         """Return the files for an extraction, each once; what the cache knows of their digests is recalled."""
         lost = {failure.path for failure in self.failures}
         paths = [path for path in dict.fromkeys(self.files) if path not in lost]
@@ -107,13 +107,13 @@ def given_by(dataset: Dataset) -> Given:
     """Return the images of a scan in its order; files that could not be read come last."""
     names = (*dataset.paths, *(failure.path for failure in dataset.failures))
     lost = (None,) * len(dataset.failures)
-    origin = Origin(str(dataset.source), FILE, (*dataset.labels, *lost), (*dataset.groups, *lost))
+    origin = ImageArgument(str(dataset.source), FILE, (*dataset.labels, *lost), (*dataset.groups, *lost))
     return Given(names, names, (origin,), tuple(dataset.failures))
 
 
 def given_in_memory(listing: Listing) -> Given:
     """Return the rows of a DataFrame."""
-    return Given(listing.paths, listing.paths, (Origin("the table", TABLE, listing.labels, listing.groups),))
+    return Given(listing.paths, listing.paths, (ImageArgument("the table", TABLE, listing.labels, listing.groups),))
 
 
 def list_given(
@@ -195,13 +195,13 @@ def _list_one(name: str, labelled: bool, columns: Callable[[Path], Columns], exc
         place = expanded(name)
     except PathError as error:  # of a user who does not exist: it fails, as a file that is missing
         return Given(
-            (name,), (name,), (Origin(name, FILE, (None,), (None,)),), (Failure(name, "unreadable", str(error)),)
+            (name,), (name,), (ImageArgument(name, FILE, (None,), (None,)),), (Failure(name, "unreadable", str(error)),)
         )
     if os.path.isdir(place):
         return _list_folder(name, place, labelled, exclude)
     if is_table(place):
         return _list_table(name, place, labelled, columns(place))
-    return Given((name,), (str(place),), (Origin(name, FILE, (None,), (None,)),))
+    return Given((name,), (str(place),), (ImageArgument(name, FILE, (None,), (None,)),))
 
 
 def _list_folder(name: str, folder: Path, labelled: bool, exclude: set[Path]) -> Given:
@@ -215,7 +215,7 @@ def _list_folder(name: str, folder: Path, labelled: bool, exclude: set[Path]) ->
     return Given(
         tuple(os.path.join(name, *Path(file).parts[above:]) for file in files),
         tuple(files),
-        (Origin(name, FOLDER, tuple(labels.get(file) for file in files), (None,) * len(files)),),
+        (ImageArgument(name, FOLDER, tuple(labels.get(file) for file in files), (None,) * len(files)),),
         tuple(found.failures),
         dict(found.ignored),
     )
@@ -237,11 +237,15 @@ def _list_table(name: str, path: Path, labelled: bool, columns: Columns) -> Give
     return Given(
         tuple(row.path for row in table.rows),
         tuple(row.file for row in table.rows),
-        (Origin(name, TABLE, tuple(row.label for row in table.rows), tuple(row.group for row in table.rows), problem),),
+        (
+            ImageArgument(
+                name, TABLE, tuple(row.label for row in table.rows), tuple(row.group for row in table.rows), problem
+            ),
+        ),
     )
 
 
-def _read(path: Path, labelled: bool, columns: Columns) -> tuple[Table, str | None]:
+def _read(path: Path, labelled: bool, columns: Columns) -> tuple[ImageTable, str | None]:
     """Return a table with its labels; where it has none, or they cannot be used, without them and why."""
     if not labelled:
         return read_table(path, labelled=False, columns=columns), None

@@ -50,7 +50,7 @@ class Component:
 
 
 @dataclass
-class Layout:
+class JpegLayout:
     """Where the parts of a JPEG lie.
 
     Parameters
@@ -96,7 +96,7 @@ class Layout:
         return sum(128 * across * one.across * down * one.down for one in self.components)
 
 
-def layout_of(data: bytes) -> Layout | None:
+def layout_of(data: bytes) -> JpegLayout | None:
     """Return the layout of a JPEG; None where it is none that can be followed: the decoder shall say why.
 
     Raises
@@ -104,7 +104,7 @@ def layout_of(data: bytes) -> Layout | None:
     ImageError
         With code ``too-costly``, where there are more segments or scans than a photograph has.
     """
-    found, place, progress, interval = Layout(), 2, _Progress(), 0
+    found, place, progress, interval = JpegLayout(), 2, _Progress(), 0
     while (place := _next_marker(data, place)) >= 0:
         marker = data[place + 1]
         found.markers += 1
@@ -143,7 +143,7 @@ def layout_of(data: bytes) -> Layout | None:
     return found
 
 
-def load(image: Any, data: bytes, layout: Layout) -> None:
+def load(image: Any, data: bytes, layout: JpegLayout) -> None:
     """Load the pixels of an opened JPEG, as its `load` does.
 
     Parameters
@@ -151,7 +151,7 @@ def load(image: Any, data: bytes, layout: Layout) -> None:
     image : JpegImageFile
     data : bytes
         Of the file.
-    layout : Layout
+    layout : JpegLayout
 
     Raises
     ------
@@ -192,7 +192,7 @@ def _decode(
     extents: Any,
     core: Any,
     data: bytes,
-    layout: Layout,
+    layout: JpegLayout,
     padding: bytes,
 ) -> None:
     decoder = Image._getdecoder(mode, "jpeg", arguments, config)
@@ -253,7 +253,7 @@ def _next_marker(data: bytes, place: int) -> int:
     return -1
 
 
-def _take_frame(found: Layout, marker: int, body: bytes) -> bool:
+def _take_frame(found: JpegLayout, marker: int, body: bytes) -> bool:
     """Take size and components from a frame header; return whether it is one."""
     count = body[5] if len(body) > 5 else 0
     if not count or len(body) < 6 + 3 * count:
@@ -272,7 +272,7 @@ def _take_frame(found: Layout, marker: int, body: bytes) -> bool:
     return True
 
 
-def _take_scan(found: Layout, progress: "_Progress", data: bytes, start: int, body: bytes, interval: int) -> int:
+def _take_scan(found: JpegLayout, progress: "_Progress", data: bytes, start: int, body: bytes, interval: int) -> int:
     """Take a scan, and return where the marker behind its data stands."""
     numbers = [body[1 + 2 * k] for k in range(body[0])]
     parts = [one for one in found.components if one.number in numbers]

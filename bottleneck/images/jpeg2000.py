@@ -18,7 +18,7 @@ _PACKET_BYTES, _BLOCK_BYTES, _TILE_BYTES = 256, 256, 6144  # what OpenJPEG holds
 
 
 @dataclass
-class Layout:
+class CodestreamLayout:
     """Size, tiles and blocks of a codestream.
 
     Parameters
@@ -63,7 +63,7 @@ class Layout:
             raise ImageError("too-costly", "expected a photograph, found millions of blocks (JPEG 2000)")
 
 
-def layout_of(data: bytes) -> Layout | None:
+def layout_of(data: bytes) -> CodestreamLayout | None:
     """Return the layout of a JPEG 2000; None where it cannot be followed: the decoder shall say why.
 
     Raises
@@ -97,7 +97,7 @@ def _codestream(data: bytes) -> int:
     raise ImageError("too-costly", f"expected at most {_BOXES:,} boxes before the image (JPEG 2000), found more")
 
 
-def _follow(data: bytes, start: int) -> Layout | None:
+def _follow(data: bytes, start: int) -> CodestreamLayout | None:
     if data[start : start + 4] != CODESTREAM:
         return None
     width, height, left, top, across, down, tile_left, tile_top, components = struct.unpack_from(
@@ -110,7 +110,7 @@ def _follow(data: bytes, start: int) -> Layout | None:
         raise ImageError("too-costly", f"expected at most 65,535 tiles (JPEG 2000), found {tiles:,}")
     bits = max(((value & 127) + 1 for value in data[start + 42 : start + 42 + 3 * components : 3]), default=32)
     depth = 1 if bits <= 8 else 2 if bits <= 16 else 4
-    found = Layout((min(across, width - left), min(down, height - top)), tiles, components, depth)
+    found = CodestreamLayout((min(across, width - left), min(down, height - top)), tiles, components, depth)
     place = _header(data, start + 2, found)
     seen: dict[int, tuple[int, int]] = {}  # parts that are there, and that there are to be
     for _ in range(_PARTS):
@@ -133,7 +133,7 @@ def _follow(data: bytes, start: int) -> Layout | None:
     return found
 
 
-def _header(data: bytes, place: int, found: Layout) -> int:
+def _header(data: bytes, place: int, found: CodestreamLayout) -> int:
     """Follow a header up to the marker behind it, and return where that is."""
     for _ in range(_BOXES):
         marker = data[place + 1] if data[place : place + 1] == b"\xff" and place + 1 < len(data) else _EOC
@@ -152,6 +152,6 @@ def _header(data: bytes, place: int, found: Layout) -> int:
     raise ImageError("too-costly", f"expected at most {_BOXES:,} segments (JPEG 2000), found more")
 
 
-def _see(found: Layout, layers: int, style: bytes, own: bool) -> None:
+def _see(found: CodestreamLayout, layers: int, style: bytes, own: bool) -> None:
     block = 1 << min(10, (style[1] & 15) + 2), 1 << min(10, (style[2] & 15) + 2)
     found.see_coding(layers, min(style[0], 32), block, style[5:] if own else b"")

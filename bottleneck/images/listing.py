@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from bottleneck.errors import ImagesError
-from bottleneck.utils.files import sha256_hex
 from bottleneck.images.columns import Columns, read_header
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.folders import Found
 from bottleneck.images.splits import split_named
 from bottleneck.utils.arguments import plain, shown
 from bottleneck.utils.csv_text import csv_bytes, escape_cell
+from bottleneck.utils.files import sha256_hex
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import is_unicode
 
@@ -22,7 +22,7 @@ _COLUMNS = ("path", "label", "split", "group")
 _Cell = TypeVar("_Cell")
 
 
-class Frame(Protocol):
+class DataFrameLike(Protocol):
     """A table with named columns, such as a DataFrame of pandas or polars."""
 
     @property
@@ -34,7 +34,7 @@ class Frame(Protocol):
 
 
 Values = Iterable[Any]  # a list, tuple, array or Series
-Images = str | os.PathLike[str] | Dataset | Frame | Values
+Images = str | os.PathLike[str] | Dataset | DataFrameLike | Values
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Listing:
 def listed(
     images: Images | None,
     *,
-    paths: Values | Frame | None,
+    paths: Values | DataFrameLike | None,
     labels: bool | Values,
     splits: Values | None,
     groups: Values | None,

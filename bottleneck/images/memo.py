@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bottleneck.errors import BottleneckWarning
-from bottleneck.utils.files import replacing
 from bottleneck.images.database import COLUMNS, LARGEST_VALUE, NotAPlainFile, opened, remove
+from bottleneck.utils.files import replacing
 
 # The last two when SQLite quotes damaged bytes, and when it finds no memory for a row whose length is absurd.
 _DAMAGE = (sqlite3.Error, OSError, UnicodeDecodeError, MemoryError)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from bottleneck.utils.text import printable
+from bottleneck.errors import printable
 
 _MOST = 4  # names that a message shows
 _ROOM = 90  # characters of them

@@ -52,7 +52,7 @@ class Opened:
 
     image: Image.Image
     data: bytes
-    layout: jpeg.Layout | jpeg2000.Layout | tiff.Page | gif.Frame | None = None
+    layout: jpeg.JpegLayout | jpeg2000.CodestreamLayout | tiff.Page | gif.FirstFrame | None = None
 
     @property
     def loaded_bytes(self) -> int:
@@ -71,9 +71,9 @@ class Opened:
             held += 16 * min(pixels, _ROWS + image.width)
         if image.format in (*_HELD, "JPEG2000"):
             held += 2 * len(self.data)
-        if isinstance(layout, jpeg.Layout):
+        if isinstance(layout, jpeg.JpegLayout):
             held += layout.coefficient_bytes
-        elif isinstance(layout, (jpeg2000.Layout, tiff.Page)):
+        elif isinstance(layout, (jpeg2000.CodestreamLayout, tiff.Page)):
             held += layout.held_bytes
         return held
 
@@ -81,9 +81,9 @@ class Opened:
     def note(self) -> str | None:
         """What is odd about an image that can be decoded."""
         image, layout = self.image, self.layout
-        if isinstance(layout, jpeg.Layout):  # the second picture of a camera's MPO is a preview, not another frame
+        if isinstance(layout, jpeg.JpegLayout):  # the second picture of a camera's MPO is a preview, not another frame
             return None if layout.ended else "no end of the image (JPEG); a part may be missing"
-        if isinstance(layout, (tiff.Page, gif.Frame)):
+        if isinstance(layout, (tiff.Page, gif.FirstFrame)):
             several = layout.several
         else:
             several = image.format not in ("JPEG", "MPO") and bool(getattr(image, "is_animated", False))
@@ -100,13 +100,13 @@ class Opened:
             Whatever Pillow raises.
         """
         image, layout, tiles = self.image, self.layout, getattr(self.image, "tile", [])
-        if isinstance(layout, jpeg.Layout):
+        if isinstance(layout, jpeg.JpegLayout):
             jpeg.load(image, self.data, layout)
         elif image.format == "PNG":
             self._load_png()
         elif _decoder(image) == "ppm":
             self.image = _scaled_ppm(image, self.data)
-        elif isinstance(layout, gif.Frame) and tiles:
+        elif isinstance(layout, gif.FirstFrame) and tiles:
             tile, filled = tiles[0], image.info.get("transparency", 0)
             image.load()
             gif.check_pixels(image, tile, self.data, filled if isinstance(filled, int) else 0)
@@ -209,7 +209,7 @@ def _followed(data: bytes) -> tuple[bytes, Any]:
     return data, None
 
 
-def _followed_jpeg(data: bytes) -> tuple[bytes, jpeg.Layout | None]:
+def _followed_jpeg(data: bytes) -> tuple[bytes, jpeg.JpegLayout | None]:
     layout = jpeg.layout_of(data)
     if layout is not None and (layout.before > _SEGMENTS or layout.bombs):
         data = without_metadata(data) or data
@@ -236,10 +236,10 @@ def _check_ppm(data: bytes) -> None:
 def _fits(layout: object, name: str | None) -> bool:
     """Whether Pillow took the file for the format that was followed."""
     kinds: dict[type, tuple[str, ...]] = {
-        jpeg.Layout: ("JPEG", "MPO"),
+        jpeg.JpegLayout: ("JPEG", "MPO"),
         tiff.Page: ("TIFF",),
-        gif.Frame: ("GIF",),
-        jpeg2000.Layout: ("JPEG2000",),
+        gif.FirstFrame: ("GIF",),
+        jpeg2000.CodestreamLayout: ("JPEG2000",),
     }
     return name in kinds.get(type(layout), ())
 

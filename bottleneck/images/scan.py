@@ -9,9 +9,9 @@ from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.digest import Signature, digest_file
-from bottleneck.images.listing import Frame, Images, Values, listed
+from bottleneck.images.file_index import FileIndex, conflicts, survey, survey_listed
+from bottleneck.images.listing import DataFrameLike, Images, Values, listed
 from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import Survey, conflicts, survey, survey_listed
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -21,7 +21,7 @@ _BATCH = 1024  # files between two reports of progress
 def scan(
     images: Images | None = None,
     *,
-    paths: Values | Frame | None = None,
+    paths: Values | DataFrameLike | None = None,
     labels: bool | Values = True,
     splits: Values | None = None,
     groups: Values | None = None,
@@ -96,7 +96,7 @@ def scan(
     return dataset
 
 
-def read_unknown(found: Survey, progress: Progress | None = None) -> None:
+def read_unknown(found: FileIndex, progress: Progress | None = None) -> None:
     """Read those files of a survey whose digests are not known."""
     unknown = found.unknown()
     known = len(found.paths) - len(unknown)

@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bottleneck.errors import ImagesError, PathError
-from bottleneck.utils.files import read_whole
+from bottleneck.errors import ImagesError, PathError, printable
 from bottleneck.images.columns import Columns, Header, read_header
 from bottleneck.images.folders import Found
 from bottleneck.utils.csv_text import unescape_cell
+from bottleneck.utils.files import read_whole
 from bottleneck.utils.paths import expanded
-from bottleneck.utils.text import Spellings, is_unicode, printable
+from bottleneck.utils.text import Spellings, is_unicode
 
 TABLES = (".csv", ".tsv")
 _DELIMITERS = (",", ";", "\t")  # what spreadsheets write, by their language
@@ -27,7 +27,7 @@ _SHOWN = 60  # characters of a line that a message shows
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table.
 
     Parameters
@@ -50,19 +50,19 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ImageTable:
     """The rows of a table in their order, repeated ones too, with names in their normal form.
 
     Parameters
     ----------
-    rows : tuple of Row
+    rows : tuple of TableRow
     spellings : Spellings
         Of its labels and groups.
     remark : str or None
         What is to be said of its columns.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     spellings: Spellings
     remark: str | None = None
 
@@ -86,7 +86,7 @@ def find_listed(path: Path, *, labelled: bool, columns: Columns | None = None) -
     return found
 
 
-def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, partly: bool = False) -> Table:
+def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, partly: bool = False) -> ImageTable:
     """Read a table of images.
 
     Parameters
@@ -115,7 +115,7 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, pa
     header = read_header(path, cells, named, labelled=labelled)
     is_ours = {"path", "digest"} <= set(header.names)
     spellings = Spellings()
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     first: list[list[str]] = []
     for line in lines:
         if is_ours:
@@ -123,7 +123,7 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, pa
         rows.append(_row(path, line, header, spellings, partly=partly))
         if len(first) < _LOOKED_AT:
             first.append(line.cells)
-    return Table(tuple(rows), spellings, header.remark(path, first))
+    return ImageTable(tuple(rows), spellings, header.remark(path, first))
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _is_row(path: Path, text: str, header: Header) -> bool:
     return len(cells) == len(header.names) and os.path.lexists(_file(path, cells[place].strip()))
 
 
-def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partly: bool) -> Row:
+def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partly: bool) -> TableRow:
     if line.last > line.first:
         _check_breaks(path, line, header)
     name, given = header.cell(line.cells, "path"), line.cells[header.places["path"]]
@@ -264,7 +264,7 @@ def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partl
         name = given  # its own name begins or ends with a space
     file = _file(path, name)
     if "label" not in header.places:
-        return Row(line.first, given, file)
+        return TableRow(line.first, given, file)
     split = header.cell(line.cells, "split")
     label, group = (
         spellings.bare(line.cells[place]) if (place := header.places.get(role)) is not None else ""
@@ -277,7 +277,7 @@ def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partl
     known = header.split(split) if split else None
     if split and known is None:
         raise ImagesError(f"{path}, line {line.first}: expected a split train, val or test, found {split!r}")
-    return Row(line.first, given, file, spellings.normal(label) or None, known, spellings.normal(group) or None)
+    return TableRow(line.first, given, file, spellings.normal(label) or None, known, spellings.normal(group) or None)
 
 
 def _file(table: Path, name: str) -> str:

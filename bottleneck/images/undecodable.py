@@ -7,9 +7,9 @@ from contextlib import suppress
 import PIL
 
 from bottleneck.errors import ImageError
-from bottleneck.utils.files import canonical_json
 from bottleneck.images.decode import DECODER_VERSION, formats
 from bottleneck.images.memo import Memo
+from bottleneck.utils.files import canonical_json
 
 # What bytes alone can decide: a larger --max-pixels, or more memory, makes a large image small enough.
 _REMEMBERED = ("not-an-image", "truncated", "corrupt")

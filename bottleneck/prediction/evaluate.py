@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from bottleneck.errors import ImagesError, RunError
 from bottleneck.evaluation.metrics import evaluate as measure
 from bottleneck.evaluation.metrics import evaluate_probabilities
+from bottleneck.evaluation.near_duplicates import near_duplicates
 from bottleneck.evaluation.stats import accuracy_interval, mcnemar
-from bottleneck.prediction.evaluation import Against, Error, Evaluation, Summary
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import as_digests
-from bottleneck.images.listing import Frame, Values
+from bottleneck.images.listing import DataFrameLike, Values
 from bottleneck.images.scan import Progress
-from bottleneck.evaluation.leakage import near_duplicates
-from bottleneck.fitting.partition import allowed
+from bottleneck.prediction.evaluation import Evaluation, Misclassification, RunComparison, Summary
 from bottleneck.prediction.predict import Classified, Predictions, classify, run_for
+from bottleneck.prediction.unseen import UnseenImages
 from bottleneck.runs.images import Role
 from bottleneck.runs.run import Run
-from bottleneck.prediction.unseen import Unseen
+from bottleneck.utils.memory import allowed
 from bottleneck.utils.text import normal
 
 _SHOWN = 8  # names that a message lists
@@ -31,7 +31,7 @@ _COPY = 3 * 4  # bytes of a feature with its copies
 
 
 def evaluate(
-    images: str | os.PathLike[str] | Values | Frame | Dataset,
+    images: str | os.PathLike[str] | Values | DataFrameLike | Dataset,
     *,
     run: "str | os.PathLike[str] | Run | None" = None,
     against: "str | os.PathLike[str] | Run | None" = None,
@@ -53,7 +53,7 @@ def evaluate(
         Folders of class folders, with or without folders ``train``, ``val`` and ``test`` above them, and tables with
         columns ``path,label``.
     run : path or Run, optional
-        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.run.default_run`.
+        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.ranking.default_run`.
     against : path or Run, optional
         Another run, for a paired test (McNemar) on the same images.
     cache, runs : path
@@ -117,7 +117,7 @@ def summary(found: Predictions) -> Summary | None:
     if not used and not passed_over:
         return None
     digests = [None if item.digest is None or item.failure else bytes.fromhex(item.digest) for item in found.items]
-    pool = Unseen.among(digests, labels, [found.run], len(found.failures))
+    pool = UnseenImages.among(digests, labels, [found.run], len(found.failures))
     right = sum(normal(str(found.items[row].label)) == pool.labels[row] for row in pool.rows)
     return Summary(
         labels_from=tuple(used),
@@ -129,11 +129,11 @@ def summary(found: Predictions) -> Summary | None:
     )
 
 
-def _unseen(found: Classified, beside: Classified | None, labels: Sequence[str | None]) -> Unseen:
+def _unseen(found: Classified, beside: Classified | None, labels: Sequence[str | None]) -> UnseenImages:
     both = [one for one in (found, beside) if one is not None]
     failed = {row for one in both for row in one.failures}
     digests = [None if row in failed else digest for row, digest in enumerate(found.digests)]
-    return Unseen.among(digests, labels, [one.run for one in both], len(failed))
+    return UnseenImages.among(digests, labels, [one.run for one in both], len(failed))
 
 
 def _check_labels(found: Classified, labels: Sequence[str | None]) -> None:
@@ -155,7 +155,7 @@ def _check_labels(found: Classified, labels: Sequence[str | None]) -> None:
         )
 
 
-def _none_left(pool: Unseen, found: Classified, beside: Classified | None) -> str:
+def _none_left(pool: UnseenImages, found: Classified, beside: Classified | None) -> str:
     left = pool.left
     if left.trained_on:
         final = [one.run.name for one in (found, beside) if one is not None and one.run.is_final]
@@ -172,7 +172,7 @@ def _none_left(pool: Unseen, found: Classified, beside: Classified | None) -> st
     )
 
 
-def _evaluation(found: Classified, beside: Classified | None, pool: Unseen) -> Evaluation:
+def _evaluation(found: Classified, beside: Classified | None, pool: UnseenImages) -> Evaluation:
     rows, classes = list(pool.rows), tuple(normal(name) for name in found.run.head.classes)
     labels, groups = [str(pool.labels[row]) for row in rows], [found.given.groups[row] for row in rows]
     probabilities = found.probabilities[found.places[rows]]
@@ -226,7 +226,7 @@ def _errors(
     labels: Sequence[str],
     classes: Sequence[str],
     probabilities: NDArray[np.float64],
-) -> tuple[Error, ...]:
+) -> tuple[Misclassification, ...]:
     code = {name: place for place, name in enumerate(classes)}
     errors = []
     for row, label, shares in zip(rows, labels, probabilities, strict=True):
@@ -234,7 +234,7 @@ def _errors(
         if classes[best] == label:
             continue
         errors.append(
-            Error(
+            Misclassification(
                 path=found.given.names[row],
                 digest=(found.digests[row] or b"").hex(),
                 label=label,
@@ -252,12 +252,12 @@ def _against(
     labels: Sequence[str],
     groups: Sequence[str | None],
     right: NDArray[np.bool_],
-) -> Against:
+) -> RunComparison:
     classes = [normal(name) for name in beside.run.head.classes]
     predicted = [classes[code] for code in beside.probabilities[beside.places[rows]].argmax(axis=1)]
     other = np.array(labels) == np.array(predicted)
     test = mcnemar(right, other)
-    return Against(
+    return RunComparison(
         run=beside.run,
         accuracy=float(other.mean()),
         accuracy_ci95=accuracy_interval(other, groups),

@@ -6,14 +6,14 @@ from typing import Any
 from bottleneck.evaluation.confusion import as_json
 from bottleneck.evaluation.stats import wilson_interval
 from bottleneck.images.dataset import Failure
+from bottleneck.prediction.unseen import LeftOut
 from bottleneck.runs.ranking import LEVEL
 from bottleneck.runs.run import Run
-from bottleneck.prediction.unseen import Left
 from bottleneck.utils.text import counted, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
-class Error:
+class Misclassification:
     """An image whose most probable class is not its label.
 
     Parameters
@@ -38,7 +38,7 @@ class Error:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Against:
+class RunComparison:
     """Another run on the same images.
 
     Parameters
@@ -93,9 +93,9 @@ class Evaluation:
         Where the labels come from: ``the folders of photos``, ``the column label of test.csv``.
     metrics : dict
         See `bottleneck.evaluation.metrics.evaluate` and `evaluate_probabilities`.
-    errors : tuple of Error
+    errors : tuple of Misclassification
         The most confident first.
-    left : Left
+    left : LeftOut
     selected_by : int
         Images that selected the epoch of a fine-tuning: the accuracy on them is optimistic. They are counted in.
     unknown_labels : dict of str to int
@@ -104,9 +104,10 @@ class Evaluation:
         Runs that do not record all images that they were trained on, so that these could not be left out.
     near : tuple of (str, float)
         Images that look like edited copies of training images, which may make the accuracy too good, with the cosine
-        of their features; the most similar first. They are counted in. See `bottleneck.evaluation.leakage.near_duplicates`.
+        of their features; the most similar first. They are counted in. See
+        `bottleneck.evaluation.near_duplicates.near_duplicates`.
     failures : tuple of Failure
-    against : Against or None
+    against : RunComparison or None
     remarks : tuple of str
         As of `bottleneck.prediction.predict.Predictions`.
     """
@@ -114,14 +115,14 @@ class Evaluation:
     run: Run
     labels_from: tuple[str, ...]
     metrics: dict[str, Any]
-    errors: tuple[Error, ...]
-    left: Left
+    errors: tuple[Misclassification, ...]
+    left: LeftOut
     selected_by: int
     unknown_labels: dict[str, int]
     unrecorded: tuple[Run, ...]
     near: tuple[tuple[str, float], ...]
     failures: tuple[Failure, ...]
-    against: Against | None = None
+    against: RunComparison | None = None
     remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -173,7 +174,7 @@ class Summary:
     labels_from : tuple of str
     n, right : int
         Images that are compared, and those that are right.
-    left : Left
+    left : LeftOut
     unrecorded : bool
         Whether the run does not record all images that it was trained on.
     passed_over : tuple of str
@@ -183,7 +184,7 @@ class Summary:
     labels_from: tuple[str, ...]
     n: int
     right: int
-    left: Left
+    left: LeftOut
     unrecorded: bool
     passed_over: tuple[str, ...]
 

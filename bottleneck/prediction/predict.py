@@ -17,11 +17,11 @@ from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.given import Given, given_by, given_in_memory, list_given
 from bottleneck.images.keys import as_digests
-from bottleneck.images.listing import Frame, Values, listed_frame
+from bottleneck.images.listing import DataFrameLike, Values, listed_frame
 from bottleneck.images.scan import Progress
-from bottleneck.runs.ranking import Choice
 from bottleneck.runs.backbone_request import located_request, needing_weights, spec_of
-from bottleneck.runs.run import Run, default_run, find_run
+from bottleneck.runs.ranking import Choice, default_run
+from bottleneck.runs.run import Run, find_run
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import counted, one_line
@@ -106,7 +106,7 @@ class Predictions(Sequence[Prediction]):
 
 
 def predict(
-    images: str | os.PathLike[str] | Values | Frame | Dataset,
+    images: str | os.PathLike[str] | Values | DataFrameLike | Dataset,
     *,
     run: "str | os.PathLike[str] | Run | None" = None,
     cache: str | os.PathLike[str] = "cache",
@@ -124,7 +124,7 @@ def predict(
     images : path, sequence of paths, DataFrame or Dataset
         Folders, images and tables with a column ``path``, relative to the table. Labels do not change a prediction.
     run : path or Run, optional
-        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.run.default_run`.
+        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.ranking.default_run`.
     cache, runs : path
         Features that are cached are used; others are computed and cached.
     top : int
@@ -166,7 +166,7 @@ def predict(
 
 
 def run_for(run: "str | os.PathLike[str] | Run | None", runs: str | os.PathLike[str]) -> Choice:
-    """Return the run that is meant, and why; by default that of `bottleneck.runs.run.default_run`.
+    """Return the run that is meant, and why; by default that of `bottleneck.runs.ranking.default_run`.
 
     Raises
     ------
@@ -212,7 +212,7 @@ class Classified:
 
 
 def classify(
-    images: str | os.PathLike[str] | Values | Frame | Dataset | Given,
+    images: str | os.PathLike[str] | Values | DataFrameLike | Dataset | Given,
     *,
     run: Run,
     cache: str | os.PathLike[str],

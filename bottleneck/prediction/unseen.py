@@ -12,7 +12,7 @@ from bottleneck.runs.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
+class LeftOut:
     """How many images are left out of an evaluation, and why.
 
     Parameters
@@ -36,7 +36,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Unseen:
+class UnseenImages:
     """Labelled images, each once, that no run was trained on.
 
     Parameters
@@ -45,7 +45,7 @@ class Unseen:
         Their places among all that are given.
     labels : tuple of str or None
         Of all that are given.
-    left : Left
+    left : LeftOut
     selected_by : int
         Those of them that selected the epoch of a fine-tuning.
     unrecorded : tuple of Run
@@ -54,14 +54,14 @@ class Unseen:
 
     rows: tuple[int, ...]
     labels: tuple[str | None, ...]
-    left: Left
+    left: LeftOut
     selected_by: int
     unrecorded: tuple[Run, ...]
 
     @classmethod
     def among(
         cls, digests: Sequence[bytes | None], labels: Sequence[str | None], runs: Sequence[Run], failed: int
-    ) -> "Unseen":
+    ) -> "UnseenImages":
         """Return those among images of which `failed` cannot be used; the digest of these is None."""
         labelled = [row for row, digest in enumerate(digests) if digest is not None and labels[row] is not None]
         names: dict[bytes | None, set[str | None]] = {}
@@ -73,7 +73,7 @@ class Unseen:
         rows = [row for digest, row in first.items() if len(names[digest]) == 1]
         roles, unrecorded = _roles(as_digests([digests[row] or b"" for row in rows]), runs)
         fresh = [row for row, role in zip(rows, roles.tolist(), strict=True) if role != Role.TRAINED]
-        left = Left(
+        left = LeftOut(
             trained_on=len(rows) - len(fresh),
             copies=len(labelled) - len(first),
             unlabelled=len(digests) - failed - len(labelled),

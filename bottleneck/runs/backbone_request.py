@@ -11,7 +11,7 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.backbones.weights_files import RecordedRequest
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import CacheError, ModelError, RunError, WeightsUnavailable
 from bottleneck.utils.paths import moved
 

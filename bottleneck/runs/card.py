@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck import __version__
+from bottleneck._version import __version__
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.given import names_in_table
 from bottleneck.images.keys import DigestSet

@@ -11,12 +11,12 @@ import numpy as np
 
 from bottleneck.errors import RunError
 from bottleneck.evaluation.confusion import Confusion
-from bottleneck.utils.files import parse_json, sha256_hex
-from bottleneck.heads.head import load_head
+from bottleneck.heads.load import load_head
 from bottleneck.images.dataset import Failure
 from bottleneck.images.failures import COLUMNS
 from bottleneck.runs.images import load_run_images
 from bottleneck.utils.csv_text import LARGEST, csv_bytes, parse_csv
+from bottleneck.utils.files import parse_json, sha256_hex
 from bottleneck.utils.tree import Tree
 
 INLINE = 1 << 18  # characters of JSON up to which a part stays in the card

@@ -104,7 +104,7 @@ class _From(TypedDict, total=False):
     run: str | None
 
 
-class _Required(TypedDict):
+class _CardRequired(TypedDict):
     version: int
     classes: list[str] | _Reference
     dataset: _Dataset
@@ -146,7 +146,7 @@ _Told = TypedDict(
 )
 
 
-class _Card(_Required, _Told):
+class _Card(_CardRequired, _Told):
     """Earlier versions did not tell everything."""
 
 

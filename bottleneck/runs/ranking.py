@@ -3,20 +3,17 @@
 Or until a final one is not worse by more than chance: its head was trained on all images.
 """
 
-from __future__ import annotations
-
 import math
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bottleneck.errors import RunError
 from bottleneck.evaluation.stats import mcnemar, resolution
-
-if TYPE_CHECKING:
-    from bottleneck.runs.images import RunImages
-    from bottleneck.runs.run import Run
+from bottleneck.runs.images import RunImages
+from bottleneck.runs.run import Run, list_runs, runs_here
 
 LEVEL = 0.05  # of McNemar's test
 
@@ -57,8 +54,8 @@ def choose(runs: Sequence[Run]) -> Choice:
        that of the epoch that was kept against epoch 0, on the validation images.
     2. Else, if McNemar's test has p < 0.05 on the images that both runs judged without being trained on them:
        training images by the heads of the other folds of the cross-validation, and validation images.
-    3. Where neither is known, which is so for runs of earlier versions: if the `bottleneck.runs.run.Run.score` is higher
-       by more than the half widths of both 95 % intervals, added as the root of the sum of their squares.
+    3. Where neither is known, which is so for runs of earlier versions: if `bottleneck.runs.run.Run.score` is higher by
+       more than the half widths of both 95 % intervals, added as the root of the sum of their squares.
 
     The held-out images never decide: they tell how good the chosen run is only as long as they do not choose it.
 
@@ -80,6 +77,20 @@ def choose(runs: Sequence[Run]) -> Choice:
         elif run.is_final and not chosen.is_final and not _beats(chosen, run, same):
             chosen, why = run, f"a final head, and {chosen.name} is not better by more than chance"
     return Choice(chosen, why or _why_first(runs, same))
+
+
+def default_run(folder: str | os.PathLike[str]) -> Choice:
+    """Return the run that is used where none is named, and why; see `choose`.
+
+    Raises
+    ------
+    RunError
+        If there is no run.
+    """
+    runs = list_runs(folder)
+    if not runs:
+        raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
+    return choose(runs_here(runs, folder))
 
 
 def _why_first(runs: Sequence[Run], same: Sequence[Run]) -> str:

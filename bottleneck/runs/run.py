@@ -1,12 +1,10 @@
 """A run on disk: the folder that one fit or fine-tuning leaves, with the head, its card and its predictions."""
 
-import errno
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,17 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.last import folder_of
-from bottleneck.runs.card_parts import PREDICTIONS, CardParts, check_read_back, store_parts
-from bottleneck.runs.card import SETTINGS, next_number, number_in
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
-from bottleneck.utils.files import TEMPORARY, fsync_folder, sha256_hex, temporary_beside
-from bottleneck.heads.head import Head, head_of, read_head
-from bottleneck.runs.ranking import Choice, choose
-from bottleneck.runs.card_schema import VERSION, checked_card
-from bottleneck.runs.folder import delete_run
-from bottleneck.runs.images import IMAGES, RunImages, load_run_images
+from bottleneck.heads.head import Head
+from bottleneck.heads.load import head_of, read_head
 from bottleneck.runs.backbone_request import located_request
-from bottleneck.utils.csv_text import csv_bytes
+from bottleneck.runs.card import SETTINGS, number_in
+from bottleneck.runs.card_parts import CardParts
+from bottleneck.runs.card_schema import checked_card
+from bottleneck.runs.images import RunImages, load_run_images
+from bottleneck.utils.files import TEMPORARY, sha256_hex
 from bottleneck.utils.names import run_folder
-from bottleneck.utils.paths import expanded, relative_to
+from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree
 
@@ -206,20 +202,6 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     return sorted(found, key=lambda run: (number_in(run.card), str(run.card.get("created")), run.name))
 
 
-def default_run(folder: str | os.PathLike[str]) -> Choice:
-    """Return the run that is used where none is named, and why; see `bottleneck.runs.ranking.choose`.
-
-    Raises
-    ------
-    RunError
-        If there is no run.
-    """
-    runs = list_runs(folder)
-    if not runs:
-        raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
-    return choose(runs_here(runs, folder))
-
-
 def runs_here(runs: Sequence[Run], folder: str | os.PathLike[str]) -> list[Run]:
     """Return those of the runs in `folder` that were made in the current folder, or all where they have one data set.
 
@@ -259,136 +241,3 @@ def images_of_weights(request: Request | None, runs: str | os.PathLike[str]) -> 
             if found := load_run_images(folder):
                 return found
     return None
-
-
-def save_run(
-    folder: str | os.PathLike[str],
-    name: str,
-    head: Head,
-    card: dict[str, Any],
-    columns: Sequence[str],
-    predictions: Iterable[Sequence[object]],
-    images: RunImages | None = None,
-) -> Run:
-    """Write a run below `folder`, whole or not at all.
-
-    Parameters
-    ----------
-    folder : path
-        Where the runs are.
-    name : str
-        The run's name begins with the time and ends with this.
-    head : Head
-    card : dict
-        A JSON object; ``version``, ``number`` and ``created`` are added.
-    columns : sequence of str
-        The header of ``predictions.csv``.
-    predictions : iterable of sequences
-        Its rows.
-    images : RunImages, optional
-        What each image was used for.
-
-    Returns
-    -------
-    Run
-        As it was read back.
-
-    Raises
-    ------
-    RunError
-        If the folder cannot be written, or what was written cannot be read back; nothing is left of it.
-    """
-    home = expanded(folder)
-    temporary = temporary_beside(home / name)
-    try:
-        Tree(home).make(temporary)
-        card = write_run(temporary, head, card, columns, predictions, images).card
-        path = _named(home, dated(name), lambda path: Tree(home).rename(temporary, path))
-        fsync_folder(home)
-    except OSError as error:
-        raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
-    finally:
-        delete_run(temporary)  # nothing is left of it once it has its name
-    return Run(path, card)
-
-
-def write_run(
-    path: Path,
-    head: Head,
-    card: dict[str, Any],
-    columns: Sequence[str],
-    predictions: Iterable[Sequence[object]],
-    images: RunImages | None = None,
-) -> Run:
-    """Write what every run has into a folder; the card, which makes it a run, comes last, and all is read back.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written.
-    RunError
-        If what was written cannot be read back; the folder is no run then.
-    """
-    runs, data = Tree.above(path, 1), head.to_bytes()
-    runs.write(path / "head.safetensors", data)
-    if images is not None:
-        runs.write(path / IMAGES, images.to_bytes())
-    rows = list(predictions)
-    runs.write(path / PREDICTIONS, csv_bytes([columns, *rows]))
-    card = {
-        "version": VERSION,
-        "number": next_number(path.parent),
-        "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        "folder": folder_of(path.parent),
-        **card,
-        "head_sha256": sha256_hex(data),
-    }
-    if "source" in card.get("dataset", {}):
-        card["dataset"] = {**card["dataset"], "place": relative_to(card["dataset"]["source"], path)}
-    runs.write_json(path / "card.json", store_parts(path, card))
-    try:
-        run = load_run(path)
-        check_read_back(run, card, len(rows))
-    except BaseException:
-        runs.unlink(path / "card.json")
-        raise
-    return run
-
-
-def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
-    """Make the folder of a run that takes long; it becomes a run by `write_run`.
-
-    Raises
-    ------
-    RunError
-        If it cannot be made.
-    """
-    home = expanded(folder)
-    try:
-        Tree(home).make(home)
-        path = _named(home, dated(name), os.mkdir)
-        fsync_folder(home)
-    except OSError as error:
-        raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
-    return path
-
-
-def dated(name: str) -> str:
-    """Return a run's name: the time, then `name`."""
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-
-
-def _named(home: Path, name: str, make: Callable[[Path], object]) -> Path:
-    """Make a folder of some name, with a number behind it where that name is taken, and return its path."""
-    for number in range(1, 1000):
-        path = home / (name if number == 1 else f"{name}-{number}")
-        if os.path.lexists(path):
-            continue
-        try:
-            make(path)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise
-        else:
-            return path
-    raise OSError(f"no free name like {name}")

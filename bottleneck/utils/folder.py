@@ -142,7 +142,7 @@ class Folder:
                 raise self._not_regular(name, mode)
 
     def write(self, name: str, data: bytes, *, durable: bool) -> None:
-        """Write a file as `bottleneck.utils.files.write_atomic` does; it may replace a regular file, and nothing else."""
+        """Write a file as `bottleneck.utils.files.write_atomic` does; only a regular file is replaced."""
         self.expect_regular(name)
         temporary = temporary_beside(Path(name)).name
         try:

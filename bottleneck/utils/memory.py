@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+_SHARE = 0.5  # of the memory that is free
+
 _ROOT = Path("/")
 _UNKNOWN = 8 << 30  # bytes, where a system does not say how many it has
 _MOST = 1 << 60  # bytes; a control group of version 1 has a limit above this where it has none
@@ -80,7 +82,7 @@ def _of_address_space(root: Path) -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class _Files:
+class _ControlGroupFiles:
     """What a version of control groups calls its files."""
 
     limits: tuple[str, ...]
@@ -88,8 +90,8 @@ class _Files:
     unused: str  # in memory.stat: bytes of files that have been read and are not in use
 
 
-_VERSION_1 = _Files(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
-_VERSION_2 = _Files(("memory.max", "memory.high"), "memory.current", "inactive_file")
+_VERSION_1 = _ControlGroupFiles(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = _ControlGroupFiles(("memory.max", "memory.high"), "memory.current", "inactive_file")
 
 
 def _of_groups(root: Path) -> Iterator[int]:
@@ -103,7 +105,7 @@ def _of_groups(root: Path) -> Iterator[int]:
                 yield free
 
 
-def _own_groups(root: Path) -> Iterator[tuple[_Files, str]]:
+def _own_groups(root: Path) -> Iterator[tuple[_ControlGroupFiles, str]]:
     """Yield the path of the process's group in each hierarchy that may limit memory."""
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
@@ -114,7 +116,7 @@ def _own_groups(root: Path) -> Iterator[tuple[_Files, str]]:
             yield _VERSION_2, path
 
 
-def _mounts(root: Path) -> Iterator[tuple[_Files, str, PurePosixPath]]:
+def _mounts(root: Path) -> Iterator[tuple[_ControlGroupFiles, str, PurePosixPath]]:
     """Yield where hierarchies that may limit memory are mounted, and the group that is mounted there."""
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
@@ -140,7 +142,7 @@ def _upwards(place: PurePosixPath, group: str, mounted: str) -> list[PurePosixPa
     return [place / folder for folder in (own, *own.parents)] if own.parts else [place]
 
 
-def _of_group(folder: Path, files: _Files) -> int | None:
+def _of_group(folder: Path, files: _ControlGroupFiles) -> int | None:
     """Return what a group leaves; None where it has no limit."""
     limits = [_number("".join(_lines(folder / name))) for name in files.limits]
     limit = min((each for each in limits if each is not None and each < _MOST), default=None)
@@ -171,3 +173,8 @@ def _number(text: str) -> int | None:
 def _plain(field: str) -> str:
     """Return a path of ``mountinfo`` without its escapes, of a space for instance."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def allowed(memory: int | None) -> float:
+    """Return the bytes that features may take: `memory`, or half of what is free."""
+    return free_memory() * _SHARE if memory is None else memory

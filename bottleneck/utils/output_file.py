@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn, TextIO
 
 from bottleneck.errors import OutputError, PathError
-from bottleneck.utils.files import fsync_folder, make_folder, temporary_beside
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.files import fsync_folder, make_folder, temporary_beside
 from bottleneck.utils.paths import expanded
 
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))

@@ -1,7 +1,11 @@
 """Names as they are compared and as they are shown, and counts with their nouns."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from bottleneck.errors import printable
+
+_SHOWN = 4  # paths that a message names
 
 _SEPARATORS = {ord(char): " " for char in "_-"}
 
@@ -54,28 +58,6 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def printable(text: str, keep: str = "") -> str:
-    r"""Return a text for a screen: characters that are not printable become escapes such as ``\x1b`` or ``\u200d``.
-
-    Bytes that are no UTF-8, which Python keeps as lone surrogates, are shown as what they are: ``caf\xe9.jpg``.
-
-    Parameters
-    ----------
-    text : str
-    keep : str
-        Characters that stay, ``"\n"`` for instance.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
-
-
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """Return a count and its noun: ``1 image``, ``2 images``, ``1 class``, ``2 classes``.
 
@@ -121,3 +103,9 @@ def _separator_as_space(char: str) -> str:
     if ord(char) in _SEPARATORS or char.isspace():
         return " "
     return "" if unicodedata.category(char) == "Cf" else char  # joiners and soft hyphens
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

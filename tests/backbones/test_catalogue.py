@@ -11,7 +11,9 @@ import torch
 import torchvision
 
 from bottleneck.backbones import catalogue, catalogue_maker, published
-from bottleneck.backbones.catalogue import COLUMNS, TABLE, Entry, check_request, models, nearest_names, read_table
+from bottleneck.backbones.catalogue import check_request, models
+from bottleneck.backbones.catalogue_table import COLUMNS, TABLE, ModelEntry, read_table
+from bottleneck.backbones.names import nearest_names
 from bottleneck.backbones.request import Request
 from bottleneck.errors import ModelError
 from tests.conftest import write
@@ -58,7 +60,7 @@ def names(pattern: str = "", **options: bool) -> list[str]:
     return [entry.name for entry in models(pattern, **options)]
 
 
-def only(pattern: str) -> Entry:
+def only(pattern: str) -> ModelEntry:
     (found,) = [entry for entry in models(pattern) if pattern in (entry.name, f"{entry.name}.{entry.weights}")]
     return found
 
@@ -256,7 +258,7 @@ def short_table(tmp_path, monkeypatch) -> None:
 
 def test_a_table_of_other_versions_gives_what_it_knows_and_the_installed_packages_the_names(short_table):
     assert (only("resnet18").parameters, only("resnet18").dim) == (11_689_512, 512)
-    assert only("squeezenet1_1") == Entry(
+    assert only("squeezenet1_1") == ModelEntry(
         name="squeezenet1_1",
         weights="IMAGENET1K_V1",
         parameters=None,

@@ -1,6 +1,6 @@
 import pytest
 
-from bottleneck.backbones.nearest import did_you_mean, nearest
+from bottleneck.backbones.names import did_you_mean, nearest
 
 
 def test_the_nearest_come_first_and_three_at_most():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bottleneck.backbones.placing import place
+from bottleneck.backbones.restore import place
 from bottleneck.backbones.weights import Checkpoint
 from bottleneck.errors import ModelError
 

@@ -2,18 +2,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from bottleneck.backbones.pooling import GEM_POWER, GEM_SMALLEST, Layout, layout_of, pooled
+from bottleneck.backbones.pooling import GEM_POWER, GEM_SMALLEST, OutputLayout, layout_of, pooled
 from bottleneck.errors import ModelError
 
 SQUARE, TALL, WIDE = (224, 224), (256, 128), (64, 160)
-MAP, LAST, TOKENS = Layout((2, 3)), Layout((1, 2)), Layout((1,))
+MAP, LAST, TOKENS = OutputLayout((2, 3)), OutputLayout((1, 2)), OutputLayout((1,))
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def by_position(output: Tensor, layout: Layout) -> list[Tensor]:
+def by_position(output: Tensor, layout: OutputLayout) -> list[Tensor]:
     """Return ``(b, d)`` of each position that counts."""
     if layout == MAP:
         return [output[:, :, row, column] for row in range(output.shape[2]) for column in range(output.shape[3])]
@@ -37,8 +37,8 @@ def formula(rows: list[Tensor], pooling: str) -> Tensor:
 @pytest.mark.parametrize(
     ("shape", "image", "prefix", "wanted"),
     [
-        ((2, 512), SQUARE, 0, Layout(())),
-        ((2, 512), SQUARE, 1, Layout(())),
+        ((2, 512), SQUARE, 0, OutputLayout(())),
+        ((2, 512), SQUARE, 1, OutputLayout(())),
         ((2, 64, 7, 7), SQUARE, 0, MAP),
         ((2, 64, 1, 1), SQUARE, 0, MAP),
         ((2, 7, 7, 64), SQUARE, 0, LAST),
@@ -48,14 +48,14 @@ def formula(rows: list[Tensor], pooling: str) -> Tensor:
         ((2, 512, 2, 5), WIDE, 0, MAP),
         ((2, 2, 5, 512), WIDE, 0, LAST),
         ((2, 49, 96), SQUARE, 0, TOKENS),
-        ((2, 50, 96), SQUARE, 1, Layout((1,), 1)),
-        ((2, 53, 96), SQUARE, 4, Layout((1,), 4)),
+        ((2, 50, 96), SQUARE, 1, OutputLayout((1,), 1)),
+        ((2, 53, 96), SQUARE, 4, OutputLayout((1,), 4)),
         ((2, 49, 96), SQUARE, 1, TOKENS),
         ((2, 1, 96), SQUARE, 5, TOKENS),
         ((2, 32, 96), TALL, 0, TOKENS),
-        ((2, 33, 96), TALL, 1, Layout((1,), 1)),
+        ((2, 33, 96), TALL, 1, OutputLayout((1,), 1)),
         ((2, 32, 96), TALL, 1, TOKENS),
-        ((2, 41, 96), WIDE, 1, Layout((1,), 1)),
+        ((2, 41, 96), WIDE, 1, OutputLayout((1,), 1)),
     ],
     ids=str,
 )
@@ -80,7 +80,7 @@ def test_tokens_that_form_no_grid_are_refused(prefix):
 
 
 def test_tokens_that_stand_last_are_found():
-    assert layout_of((2, 96, 49), SQUARE, 0) == Layout((2,))
+    assert layout_of((2, 96, 49), SQUARE, 0) == OutputLayout((2,))
 
 
 def test_a_prefix_that_leaves_no_token_is_none():
@@ -117,8 +117,8 @@ def test_a_shape_without_clear_positions_is_refused(shape, image):
         ((3, 5, 1, 1), MAP),
         ((3, 4, 4, 5), LAST),
         ((3, 9, 5), TOKENS),
-        ((3, 9, 5), Layout((1,), 1)),
-        ((3, 9, 5), Layout((1,), 4)),
+        ((3, 9, 5), OutputLayout((1,), 1)),
+        ((3, 9, 5), OutputLayout((1,), 4)),
     ],
     ids=str,
 )
@@ -143,7 +143,7 @@ def test_the_generalised_mean_of_nothing_positive_is_its_smallest_value():
     assert torch.allclose(row, torch.full((2, 3), GEM_SMALLEST), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("layout", [MAP, LAST, TOKENS, Layout((1,), 1), Layout(())], ids=str)
+@pytest.mark.parametrize("layout", [MAP, LAST, TOKENS, OutputLayout((1,), 1), OutputLayout(())], ids=str)
 def test_none_takes_all_as_they_stand(layout):
     output = values(2, 3, 4, 5) if layout in (MAP, LAST) else values(2, 3, 4)
 
@@ -154,14 +154,14 @@ def test_none_takes_all_as_they_stand(layout):
 def test_a_row_stays_as_it_is(pooling):
     output = values(3, 5)
 
-    assert torch.equal(pooled(output, Layout(()), pooling), output)
+    assert torch.equal(pooled(output, OutputLayout(()), pooling), output)
 
 
 @pytest.mark.parametrize("prefix", [1, 4])
 def test_the_class_token_is_the_first(prefix):
     output = values(2, 9, 5)
 
-    assert torch.equal(pooled(output, Layout((1,), prefix), "cls"), output[:, 0])
+    assert torch.equal(pooled(output, OutputLayout((1,), prefix), "cls"), output[:, 0])
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
@@ -171,20 +171,22 @@ def test_tokens_of_the_prefix_do_not_count(pooling):
     changed = other.clone()
     changed[:, 2] = 1000
 
-    assert torch.equal(pooled(output, Layout((1,), 2), pooling), pooled(other, Layout((1,), 2), pooling))
-    assert not torch.equal(pooled(output, Layout((1,), 2), pooling), pooled(changed, Layout((1,), 2), pooling))
+    assert torch.equal(pooled(output, OutputLayout((1,), 2), pooling), pooled(other, OutputLayout((1,), 2), pooling))
+    assert not torch.equal(
+        pooled(output, OutputLayout((1,), 2), pooling), pooled(changed, OutputLayout((1,), 2), pooling)
+    )
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem", "none", "cls"])
 @pytest.mark.parametrize(
     ("shape", "layout"),
     [
-        ((2, 5), Layout(())),
+        ((2, 5), OutputLayout(())),
         ((2, 5, 4, 4), MAP),
         ((2, 5, 1, 1), MAP),
         ((2, 1, 1, 5), LAST),
         ((2, 1, 5), TOKENS),
-        ((2, 9, 5), Layout((1,), 1)),
+        ((2, 9, 5), OutputLayout((1,), 1)),
     ],
     ids=str,
 )

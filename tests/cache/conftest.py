@@ -5,7 +5,8 @@ import pytest
 
 import bottleneck.cache.shard
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 
 
 @pytest.fixture

@@ -35,16 +35,17 @@ from PIL import Image
 
 import bottleneck.cache.compact as compact_module
 import bottleneck.utils.files
-from bottleneck.extraction import extract as extraction
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.compact import compact
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.maintain import gc
 from bottleneck.cache.merge import merge
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
+from bottleneck.extraction import commits
+from bottleneck.extraction import extract as extraction
 from bottleneck.images.digest import signature
 from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.extraction import commits
 from bottleneck.utils.tree import Tree
 
 SPEC = Spec(
@@ -95,7 +96,7 @@ class TinyEngine:
 
 
 class Pending:
-    """Stands for `pending.Pending`: a backbone that is there at once."""
+    """Stands for `lazy_backbone.LazyBackbone`: a backbone that is there at once."""
 
     spec = SPEC
     built = True
@@ -595,7 +596,7 @@ def _unproven(store: Store, name: str) -> Any:
 
 
 def main() -> None:
-    extraction.Pending = Pending
+    extraction.LazyBackbone = Pending
     commits._FIRST_COMMIT_SECONDS = 0.0
     compact_module._MANY = 3  # so that a few small shards are many
     os.fsync = lambda descriptor: None  # what it is for, a loss of power, cannot be had here; that it is called can

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bottleneck.backbones.request import Request
-from bottleneck.cache.finding import find_anywhere
+from bottleneck.cache.feature_cache import find_anywhere
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
 from tests.cache.numbered import add, digests, features, files, flip_a_feature
 

@@ -11,7 +11,7 @@ import pytest
 
 import bottleneck.cache.index
 import bottleneck.cache.shard
-from bottleneck.cache.index import Entry, Index, load_entry, save_entry
+from bottleneck.cache.index import Index, ShardEntry, load_entry, save_entry
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, MissingFeatures
 from bottleneck.images.digest import signature
@@ -29,9 +29,9 @@ class Folder:
     def names(self) -> list[str]:
         return sorted(self.shards)
 
-    def load(self, name: str) -> Entry | None:
+    def load(self, name: str) -> ShardEntry | None:
         self.loads.append(name)
-        return None if name in self.lost else Entry(digests(*self.shards[name]), D, "float32")
+        return None if name in self.lost else ShardEntry(digests(*self.shards[name]), D, "float32")
 
     def index(self) -> Index:
         return Index(self.names, self.load)
@@ -107,12 +107,12 @@ def test_all_shards_replaced_by_one_keep_their_images():
 def test_a_shard_that_vanishes_between_listing_and_loading_leads_to_another_look():
     folder = Folder(a=(1,), b=(2,))
 
-    def load(name: str) -> Entry:
+    def load(name: str) -> ShardEntry:
         if name == "b" and "b" in folder.shards:  # another process compacts just now
             folder.shards = {"c": (1, 2)}
         if name not in folder.shards:
             raise FileNotFoundError(name)
-        return Entry(digests(*folder.shards[name]), D, "float32")
+        return ShardEntry(digests(*folder.shards[name]), D, "float32")
 
     index = Index(folder.names, load)
 
@@ -215,7 +215,7 @@ def memo(store: Store, shard: Path) -> Path:
 
 def test_what_is_remembered_of_a_shard_comes_back(tmp_path):
     (tmp_path / "shard").write_bytes(b"x")
-    wanted = Entry(digests(1, 2, 3), 1280, "float16")
+    wanted = ShardEntry(digests(1, 2, 3), 1280, "float16")
     save_entry(tmp_path / "memo", signature((tmp_path / "shard").stat()), wanted)
     found = load_entry(tmp_path / "memo", tmp_path / "shard")
 
@@ -225,7 +225,7 @@ def test_what_is_remembered_of_a_shard_comes_back(tmp_path):
 
 def test_of_a_shard_that_is_gone_nothing_is_recalled(tmp_path):
     (tmp_path / "shard").write_bytes(b"x")
-    save_entry(tmp_path / "memo", signature((tmp_path / "shard").stat()), Entry(digests(1), D, "float32"))
+    save_entry(tmp_path / "memo", signature((tmp_path / "shard").stat()), ShardEntry(digests(1), D, "float32"))
     (tmp_path / "shard").unlink()
 
     with pytest.raises(FileNotFoundError):
@@ -237,7 +237,7 @@ def test_a_memo_of_a_file_that_has_changed_is_not_believed(tmp_path, change):
     shard = tmp_path / "shard"
     shard.write_bytes(b"x")
     os.utime(shard, (5, 5))
-    save_entry(tmp_path / "memo", signature(shard.stat()), Entry(digests(1), D, "float32"))
+    save_entry(tmp_path / "memo", signature(shard.stat()), ShardEntry(digests(1), D, "float32"))
     if change == "longer":
         shard.write_bytes(b"xx")
         os.utime(shard, (5, 5))

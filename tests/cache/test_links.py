@@ -14,18 +14,19 @@ import pytest
 
 from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
 from bottleneck.cache.compact import compact
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import Last, load_last, load_latest, save_last, save_latest
 from bottleneck.cache.lock import LOCK, maintenance
 from bottleneck.cache.maintain import gc, info, remove, verify
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_scan, save_scan, scanned
-from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.engines.records import Check, Kept
+from bottleneck.cache.store import Store
+from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
-from bottleneck.utils.files import canonical_json
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.splits import Shares
 from bottleneck.utils import folder as folder_module
+from bottleneck.utils.files import canonical_json
 from bottleneck.utils.folder import Folder
 from tests.cache.numbered import add, digests, features, flip_a_feature
 
@@ -73,7 +74,7 @@ def whole(cache: FeatureCache, spec_of: Store) -> None:
             store.digests()
         add(store, 5)
         store.remember_request({"model": "tiny"})
-        Kept(store.engines).keep_check("one", Check("x", "fp32", 1.0))
+        EngineRecords(store.engines).keep_check("one", Check("x", "fp32", 1.0))
         conversion = store.engines / "conversion"
         conversion.mkdir()
         (conversion / "model.xml").write_text("<net>"), (conversion / "model.bin").write_bytes(b"1")
@@ -119,8 +120,8 @@ JOBS: dict[str, Callable[[FeatureCache, Store, Path], object]] = {
     "tuned": lambda cache, store, other: keep_tuned(
         store.folder, Tuned(model="m", weights="w", options={}, dataset="d", score=1.0)
     ),
-    "check": lambda cache, store, other: Kept(store.engines).keep_check("two", Check("x", "fp32", 1.0)),
-    "conversions": lambda cache, store, other: Kept(store.engines).drop_conversions(),
+    "check": lambda cache, store, other: EngineRecords(store.engines).keep_check("two", Check("x", "fp32", 1.0)),
+    "conversions": lambda cache, store, other: EngineRecords(store.engines).drop_conversions(),
 }
 
 
@@ -188,7 +189,7 @@ def test_memos_behind_a_link_are_told_and_done_without(cache, store, tmp_path, r
     at(store, f"STORE/{room}").symlink_to(tmp_path / "home")
 
     with pytest.warns(BottleneckWarning, match=rf"expected a folder at .*{room}, found a link"):
-        store.append(digests(2), features(2)) if room == "index" else Kept(store.engines).checks()
+        store.append(digests(2), features(2)) if room == "index" else EngineRecords(store.engines).checks()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert np.array_equal(store.read(digests(1)), features(1))
@@ -442,7 +443,7 @@ def test_no_other_kind_of_file_is_waited_for_or_read_without_end(cache, store, t
         with warnings.catch_warnings(record=True), suppress(BottleneckError):
             warnings.simplefilter("always")
             JOBS[name](cache, store, tmp_path / "other")
-    kept = Kept(store.engines)
+    kept = EngineRecords(store.engines)
     assert kept.check("one") is None or file != "check"
     assert kept.conversion("conversion") is None
     assert kept_tuned(store.folder) is None

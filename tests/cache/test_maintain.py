@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bottleneck.cache.compact import Compaction, compact
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.maintain import Verification, gc, info, remove, verify
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import save_scan
-from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning, CacheError
-from bottleneck.utils.files import TEMPORARY
 from bottleneck.images.dataset import Dataset
+from bottleneck.utils.files import TEMPORARY
 from tests.cache.numbered import D, add, digests, features, files, flip_a_feature
 
 DAY = 86_400

@@ -8,9 +8,9 @@ import pytest
 import bottleneck.cache.merge
 from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
 from bottleneck.cache.compact import compact
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.merge import merge
 from bottleneck.cache.scans import load_scan
-from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import CacheError
 from bottleneck.extraction.extract import extract
 from bottleneck.images.splits import Shares

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from bottleneck.cache.index import Index, load_entry
-from bottleneck.cache.recent import Entry, Recent
+from bottleneck.cache.recent import RecentEntries, ShardEntry
 from tests.cache.numbered import add, digests
 
 STATE = ((1, 2, 3, 4), None)
-ENTRY = Entry(digests(1, 2), 6, "float32")
+ENTRY = ShardEntry(digests(1, 2), 6, "float32")
 
 
 def test_an_entry_is_known_as_long_as_both_files_are_the_same(tmp_path):
-    recent = Recent()
+    recent = RecentEntries()
     recent.put(tmp_path / "memo", STATE, ENTRY)
 
     assert recent.get(tmp_path / "memo", STATE) is ENTRY
@@ -24,7 +24,7 @@ def test_an_entry_is_known_as_long_as_both_files_are_the_same(tmp_path):
 
 
 def test_a_relative_path_means_the_file_it_meant(tmp_path, monkeypatch):
-    recent = Recent()
+    recent = RecentEntries()
     monkeypatch.chdir(tmp_path)
     recent.put(Path("memo"), STATE, ENTRY)
     assert recent.get(tmp_path / "memo", STATE) is ENTRY
@@ -35,7 +35,7 @@ def test_a_relative_path_means_the_file_it_meant(tmp_path, monkeypatch):
 
 
 def test_those_that_came_first_go_where_there_are_too_many():
-    recent = Recent(limit=3 * ENTRY.nbytes)
+    recent = RecentEntries(limit=3 * ENTRY.nbytes)
     for number in (0, 1, 0, 2, 3):
         recent.put(Path(str(number)), STATE, ENTRY)
 
@@ -45,7 +45,7 @@ def test_those_that_came_first_go_where_there_are_too_many():
 
 
 def test_an_entry_larger_than_all_that_may_be_kept_is_not(tmp_path):
-    recent = Recent(limit=10)
+    recent = RecentEntries(limit=10)
     recent.put(tmp_path, STATE, ENTRY)
 
     assert recent.get(tmp_path, STATE) is None
@@ -76,7 +76,7 @@ def test_where_the_cache_cannot_be_written_shards_are_proven_once_in_a_process(s
 @pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 100])
 def test_few_digests_are_found_as_many_are(count):
     held = {"a": tuple(range(0, 60, 2)), "b": tuple(range(0, 60, 3)), "c": (1,)}
-    index = Index(lambda: sorted(held), lambda name: Entry(digests(*held[name]), 6, "float32"))
+    index = Index(lambda: sorted(held), lambda name: ShardEntry(digests(*held[name]), 6, "float32"))
     wanted = digests(*range(count))
     expected = [number % 2 == 0 or number % 3 == 0 or number == 1 for number in range(count)]
     expected = [right and number < 60 for number, right in enumerate(expected)]
@@ -89,6 +89,6 @@ def test_few_digests_are_found_as_many_are(count):
 def test_digests_that_begin_alike_are_told_apart():
     twin = digests(1).copy()
     twin[0, -1] ^= 1
-    index = Index(lambda: ["a"], lambda name: Entry(digests(1, 2), 6, "float32"))
+    index = Index(lambda: ["a"], lambda name: ShardEntry(digests(1, 2), 6, "float32"))
 
     assert index.has(np.concatenate([twin, digests(1)])).tolist() == [False, True]

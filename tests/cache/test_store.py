@@ -18,8 +18,8 @@ import pytest
 import bottleneck.cache.shard
 import bottleneck.cache.store
 import bottleneck.utils.files
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.shard import read_shard
-from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
 from bottleneck.utils.folder import Folder
 from tests.cache.numbered import D, add, digests, features, files

@@ -15,13 +15,13 @@ import h5py
 import numpy as np
 import pytest
 
-import bottleneck.cache.slices
-import bottleneck.cache.verified
 import bottleneck.cache.shard
+import bottleneck.cache.slices
 import bottleneck.cache.stream
+import bottleneck.cache.verified
 from bottleneck.cache.compact import compact
 from bottleneck.cache.index import save_entry
-from bottleneck.cache.shard import Layout, read_shard
+from bottleneck.cache.shard import DatasetLayout, read_shard
 from bottleneck.cache.store import Store
 from bottleneck.cache.stream import Stream
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
@@ -540,7 +540,7 @@ def test_a_shard_that_changes_while_it_is_proven_is_proven_again(store, monkeypa
     path = add(store, 1, 2)
     layouts, todo = bottleneck.cache.verified.layouts, [lambda: os.utime(path, (1, 1))]
 
-    def meanwhile(*args: object) -> tuple[Layout, Layout]:
+    def meanwhile(*args: object) -> tuple[DatasetLayout, DatasetLayout]:
         if todo:
             todo.pop()()
         return layouts(*args)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import bottleneck.cache.shard as shard
-from bottleneck.cache.verified import prove
 from bottleneck.cache.shard import Rows, read_shard, write_shard
 from bottleneck.cache.structure import Unsound, check_structure
+from bottleneck.cache.verified import prove
 from bottleneck.errors import NewerShard, ShardError
 from tests.conftest import write
 

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from bottleneck.cli.layout import Column, Command, Table, cells, fold, right
+from bottleneck.cli.layout import Column, Command, TextTable, cells, fold, right
 
 WIDTHS = [24, 40, 60, 80, 100, 120, 200]
 LONG = "timm/vit_so400m_patch14_siglip_gap_896.pali2_10b_pt"
@@ -17,8 +17,8 @@ ROWS = [
 FIGURES = sorted(cell for row in ROWS for cell in row if cell[:1].isdigit())
 
 
-def table() -> Table:
-    made = Table("model", Column("head", optional=True), *right("cross-validated", "95 % interval", "p"), "")
+def table() -> TextTable:
+    made = TextTable("model", Column("head", optional=True), *right("cross-validated", "95 % interval", "p"), "")
     for row in ROWS:
         made.add_row(*row)
     return made
@@ -67,7 +67,7 @@ def test_else_a_table_is_a_list_with_all_its_columns():
 
 def test_a_confusion_matrix_of_many_names_lists_what_was_predicted():
     names = [f"species number {number} of the garden" for number in range(12)]
-    made = Table("label \\ predicted", *right(*names), nothing=("·",))
+    made = TextTable("label \\ predicted", *right(*names), nothing=("·",))
     for place, name in enumerate(names):
         made.add_row(name, *("5" if other == place else "2" if other == 3 else "·" for other in range(12)))
     lines = made.lines(80)
@@ -78,7 +78,7 @@ def test_a_confusion_matrix_of_many_names_lists_what_was_predicted():
 
 
 def test_wide_characters_count_for_two():
-    made = Table("class", *right("images"))
+    made = TextTable("class", *right("images"))
     made.add_row("猫猫猫", "7")
     made.add_row("dog", "12")
     _, _, *rows, _ = made.lines()
@@ -91,7 +91,7 @@ def test_a_rule_can_be_drawn_without_unicode():
 
 
 def test_no_cell_breaks_a_line_or_moves_a_cursor():
-    made = Table("class", "a\nb")
+    made = TextTable("class", "a\nb")
     made.add_row("x\n\x1b[2J", "1")
     assert made.lines()[0].split() == ["class", "a\\nb"]
     assert made.lines()[2].split() == ["x\\n\\x1b[2J", "1"]

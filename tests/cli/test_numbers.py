@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from bottleneck.cli.main import cli
-from bottleneck.cli.numbers import Real, Whole
+from bottleneck.cli.numbers import RealNumber, WholeNumber
 
 NO_NUMBERS = ("nan", "NaN", "-nan", "inf", "-inf", "infinity", "1e400", "-1e400", "1e308", "-1", "", "1_0e", "0x10")
 OTHERS = ("C", "lr_mult", "max_failures", "split")  # texts that hold numbers, which a function reads
@@ -23,7 +23,7 @@ def commands(group: click.Group, *above: str) -> Iterator[tuple[tuple[str, ...],
 
 
 OPTIONS = [(path, option) for path, command in commands(cli) for option in command.params]
-NUMBERS = [(path, option) for path, option in OPTIONS if isinstance(option.type, (Real, Whole))]
+NUMBERS = [(path, option) for path, option in OPTIONS if isinstance(option.type, (RealNumber, WholeNumber))]
 NAMES = [f"{' '.join(path)} {option.name}" for path, option in NUMBERS]
 
 
@@ -32,7 +32,7 @@ def test_every_option_that_is_a_number_is_finite_and_in_a_range():
     offenders = [
         f"{' '.join(path)} {option.name}"
         for path, option in OPTIONS
-        if isinstance(option.type, kinds) and not isinstance(option.type, (Real, Whole))
+        if isinstance(option.type, kinds) and not isinstance(option.type, (RealNumber, WholeNumber))
     ]
 
     assert offenders == []
@@ -66,15 +66,15 @@ def test_numbers_within_texts_are_finite_too(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
-    [(Real(0), "1e30", 1e30), (Real(0, 1), "1", 1.0), (Whole(1), "9223372036854775807", 2**63 - 1)],
+    [(RealNumber(0), "1e30", 1e30), (RealNumber(0, 1), "1", 1.0), (WholeNumber(1), "9223372036854775807", 2**63 - 1)],
 )
 def test_numbers_up_to_the_bounds_are_taken(kind, text, value):
     assert kind.convert(text, None, None) == value
 
 
 def test_the_help_tells_bounds_that_mean_something():
-    assert Real(0)._describe_range() == "x>=0"
-    assert Real(0, min_open=True)._describe_range() == "x>0"
-    assert Real(0, 1, max_open=True)._describe_range() == "0<=x<1"
-    assert Whole(1)._describe_range() == "x>=1"
-    assert Whole(1, 4)._describe_range() == "1<=x<=4"
+    assert RealNumber(0)._describe_range() == "x>=0"
+    assert RealNumber(0, min_open=True)._describe_range() == "x>0"
+    assert RealNumber(0, 1, max_open=True)._describe_range() == "0<=x<1"
+    assert WholeNumber(1)._describe_range() == "x>=1"
+    assert WholeNumber(1, 4)._describe_range() == "1<=x<=4"

@@ -17,7 +17,7 @@ import pytest
 
 from bottleneck.cli import output
 from bottleneck.cli.common import progress_bar
-from bottleneck.cli.layout import Table, right
+from bottleneck.cli.layout import TextTable, right
 from bottleneck.errors import BottleneckWarning, RunError
 
 SENTENCE = "error: expected a folder of images, a CSV or an image; /nowhere/at/all does not exist on this machine"
@@ -78,8 +78,8 @@ def terminal(monkeypatch) -> Callable[..., Terminal]:
     return make
 
 
-def table() -> Table:
-    made = Table("model", *right("cross-validated", "held-out"), "verdict")
+def table() -> TextTable:
+    made = TextTable("model", *right("cross-validated", "held-out"), "verdict")
     made.add_row("timm/vit_so400m_patch14_siglip_gap_896", "95.2% ± 2.8%", "96.1%", "not told apart")
     return made
 
@@ -250,7 +250,7 @@ def test_a_name_breaks_no_line_and_commands_no_terminal(capsys):
     ],
 )
 def test_whatever_says_it_escapes_a_name(name, shown, capsys):
-    made = Table(name, heading=name)
+    made = TextTable(name, heading=name)
     made.add_row(name)
     for width in (None, 5):  # a table, and a list
         assert "".join(made.lines(width)).isprintable()
@@ -304,8 +304,8 @@ def test_data_keep_their_bytes_and_people_see_them_escaped(tmp_path):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_an_encoding_that_lacks_a_sign_is_no_error(tmp_path, encoding):
     done = in_a_process(
-        "from bottleneck.cli.layout import Table\n"
-        "made = Table('class'); made.add_row('95.2% ± 2.8% 猫'); output.show(made); output.say('± 猫')",
+        "from bottleneck.cli.layout import TextTable\n"
+        "made = TextTable('class'); made.add_row('95.2% ± 2.8% 猫'); output.show(made); output.say('± 猫')",
         tmp_path,
         PYTHONIOENCODING=encoding,
     )

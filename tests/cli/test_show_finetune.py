@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bottleneck.cli.show_finetune import Watcher, ended
-from bottleneck.finetuning.head_comparison import against_head
 from bottleneck.finetuning.folds import Fold
+from bottleneck.finetuning.head_comparison import against_head
 from bottleneck.runs.run import Run
 
 EPOCHS = [{"val_accuracy": 0.9, "val_loss": 0.3}, {"val_accuracy": 0.9, "val_loss": 0.2}]

@@ -7,13 +7,13 @@ import pytest
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import Last, load_last, save_last
 from bottleneck.cache.scans import save_scan
-from bottleneck.cache.store import FeatureCache
 from bottleneck.comparison.compare import compare
+from bottleneck.comparison.sources import _is_run, request_of
 from bottleneck.errors import BottleneckError, CacheError, HeadError, ImagesError, ModelError, SplitError
 from bottleneck.fitting.fit import fit
-from bottleneck.comparison.sources import _is_run, request_of
 from bottleneck.heads.curve import thinned
 from bottleneck.heads.folds import divide
 from bottleneck.images.dataset import Failure

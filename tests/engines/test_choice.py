@@ -11,15 +11,14 @@ import torch
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.engines import choice as module
+from bottleneck.engines import hardware, torch_engine
 from bottleneck.engines import parity as gate
-from bottleneck.engines import hardware
-from bottleneck.engines import torch_engine
-from bottleneck.engines.choice import NO_OPENVINO, Chosen, NoEngine, choose, precisions
+from bottleneck.engines.choice import NO_OPENVINO, EngineChoice, NoEngine, choose, precisions
+from bottleneck.engines.options import EngineOptions
 from bottleneck.engines.parity import lowest_cosine
-from bottleneck.engines.records import Kept
 from bottleneck.engines.probe import PROBES, probe_images
+from bottleneck.engines.records import EngineRecords
 from bottleneck.engines.torch_engine import TorchEngine
-from bottleneck.engines.options import Wish
 from bottleneck.errors import ModelError, NoMemory
 from bottleneck.utils.tree import Tree
 
@@ -41,14 +40,14 @@ class Start:
     def __init__(self, backbone: Backbone, folder: Path) -> None:
         self.backbone = backbone
         self.folder = folder
-        self.kept = Kept(folder)
+        self.kept = EngineRecords(folder)
         self.built = 0
 
-    def __call__(self, precision: str = "fp32", sample: np.ndarray | None = None, **wish: object) -> Chosen:
+    def __call__(self, precision: str = "fp32", sample: np.ndarray | None = None, **wish: object) -> EngineChoice:
         wish = {"batch_size": 4, "device": "cpu", **wish}
         spec = replace(self.backbone.spec, precision=precision)
         own = None if sample is None else lambda: sample
-        return choose(Wish(**wish), spec, self.build, self.folder, own)  # type: ignore[arg-type]
+        return choose(EngineOptions(**wish), spec, self.build, self.folder, own)  # type: ignore[arg-type]
 
     def build(self) -> Backbone:
         self.built += 1
@@ -194,7 +193,7 @@ def test_a_sample_for_which_there_is_no_memory_is_not_the_engines_fault(start):
         raise MemoryError
 
     with pytest.raises(NoMemory, match="no memory for some images"):
-        choose(Wish(device="cpu"), start.backbone.spec, start.build, start.folder, sample)
+        choose(EngineOptions(device="cpu"), start.backbone.spec, start.build, start.folder, sample)
 
 
 def test_the_reference_keeps_to_the_batch_size(start, monkeypatch):
@@ -496,10 +495,14 @@ def flags(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 def test_a_precision_that_was_asked_for_is_the_only_one(monkeypatch, precision):
     for native in (True, False):
         monkeypatch.setattr(module, "native_bf16", lambda native=native: native)
-        assert precisions(Wish(), precision) == (precision,)
+        assert precisions(EngineOptions(), precision) == (precision,)
 
 
-@pytest.mark.parametrize("wish", [Wish(), Wish(device="cpu"), Wish(engine="torch"), Wish(engine="openvino")], ids=str)
+@pytest.mark.parametrize(
+    "wish",
+    [EngineOptions(), EngineOptions(device="cpu"), EngineOptions(engine="torch"), EngineOptions(engine="openvino")],
+    ids=str,
+)
 def test_on_a_cpu_bf16_is_first_where_it_is_native(monkeypatch, wish):
     monkeypatch.setattr(module, "native_bf16", lambda: True)
     assert precisions(wish, "auto") == ("bf16", "fp32")
@@ -522,7 +525,7 @@ def test_a_limit_of_onednn_decides_too(monkeypatch, limit, found):
     if limit:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
 
-    assert precisions(Wish(), "auto") == found
+    assert precisions(EngineOptions(), "auto") == found
 
 
 @pytest.mark.parametrize(
@@ -534,7 +537,7 @@ def test_on_a_gpu_the_fastest_that_it_has_is_first(monkeypatch, fastest, found):
     monkeypatch.setattr(torch_engine, "torch_device", lambda name=None: torch.device("cuda", 0))
     monkeypatch.setattr(torch_engine, "fastest_precision", lambda device: fastest)
 
-    for wish in (Wish(), Wish(device="cuda"), Wish(engine="torch", device="cuda:0")):
+    for wish in (EngineOptions(), EngineOptions(device="cuda"), EngineOptions(engine="torch", device="cuda:0")):
         assert precisions(wish, "auto") == found
 
 
@@ -543,12 +546,12 @@ def test_where_a_gpu_is_possible_and_torch_finds_none_it_is_a_cpu(monkeypatch):
     monkeypatch.setattr(module, "native_bf16", lambda: True)
     monkeypatch.setattr(torch_engine, "torch_device", lambda name=None: torch.device("cpu"))
 
-    assert precisions(Wish(), "auto") == ("bf16", "fp32")
+    assert precisions(EngineOptions(), "auto") == ("bf16", "fp32")
 
 
 def test_a_device_that_is_not_here_is_a_model_error():
     with pytest.raises(ModelError, match="expected a device that torch has here"):
-        precisions(Wish(device="no such thing"), "auto")
+        precisions(EngineOptions(device="no such thing"), "auto")
 
 
 @needs_openvino
@@ -566,10 +569,10 @@ def test_neither_torch_nor_openvino_is_imported_to_plan_on_a_cpu():
     script = """
 import sys
 from bottleneck.engines import choice
-from bottleneck.engines.options import Wish
+from bottleneck.engines.options import EngineOptions
 
 choice.gpu_possible = lambda: False
-choice.precisions(Wish(), "auto")
+choice.precisions(EngineOptions(), "auto")
 print([name for name in ("torch", "openvino") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)

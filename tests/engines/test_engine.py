@@ -2,38 +2,38 @@ import numpy as np
 import pytest
 
 from bottleneck.engines.engine import padded
-from bottleneck.engines.options import ENGINES, Wish
+from bottleneck.engines.options import ENGINES, EngineOptions
 from bottleneck.errors import ModelError
 
 
 def test_nothing_is_wished_for_by_default():
-    assert Wish() == Wish(engine="auto", device=None, batch_size=None, compile=False)
+    assert EngineOptions() == EngineOptions(engine="auto", device=None, batch_size=None, compile=False)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_listed_engine_may_be_asked_for(engine):
-    assert Wish(engine=engine).engine == engine
+    assert EngineOptions(engine=engine).engine == engine
 
 
 @pytest.mark.parametrize("engine", ["", "OpenVINO", "tensorflow"])
 def test_another_engine_is_a_model_error(engine):
     with pytest.raises(ModelError, match=f"expected --engine auto, torch, openvino, got '{engine}'"):
-        Wish(engine=engine)
+        EngineOptions(engine=engine)
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cpu:0", ""])
 def test_openvino_runs_on_the_cpu_only(device):
     with pytest.raises(ModelError, match=f"expected --device cpu, on which the engine openvino runs, got '{device}'"):
-        Wish(engine="openvino", device=device)
-    assert Wish(engine="openvino", device="cpu").device == "cpu"
-    assert Wish(engine="torch", device=device).device == device
+        EngineOptions(engine="openvino", device=device)
+    assert EngineOptions(engine="openvino", device="cpu").device == "cpu"
+    assert EngineOptions(engine="torch", device=device).device == device
 
 
 def test_compiling_is_torchs():
     with pytest.raises(ModelError, match="--compile is about the engine torch"):
-        Wish(engine="openvino", compile=True)
-    assert Wish(engine="torch", compile=True).compile
-    assert Wish(compile=True).compile
+        EngineOptions(engine="openvino", compile=True)
+    assert EngineOptions(engine="torch", compile=True).compile
+    assert EngineOptions(compile=True).compile
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4])

@@ -5,7 +5,7 @@ import torch
 from timm.layers import BatchNormAct2d, StdConv2d
 from torch import Tensor, nn
 
-from bottleneck.engines.folding import Prepared, prepared, probe, rounded
+from bottleneck.engines.folding import ReversibleChanges, prepared, probe, rounded
 
 SIZE = (28, 28)
 
@@ -71,11 +71,11 @@ def cosine(one: Tensor, other: Tensor) -> float:
     return float(nn.functional.cosine_similarity(one.double(), other.double()).min())
 
 
-CHANGES: dict[str, Callable[[Prepared], object]] = {
+CHANGES: dict[str, Callable[[ReversibleChanges], object]] = {
     "fold": lambda changes: changes.fold(probe(SIZE)),
-    "round_weights": Prepared.round_weights,
-    "narrow_weights": Prepared.narrow_weights,
-    "add_biases_in_fp32": Prepared.add_biases_in_fp32,
+    "round_weights": ReversibleChanges.round_weights,
+    "narrow_weights": ReversibleChanges.narrow_weights,
+    "add_biases_in_fp32": ReversibleChanges.add_biases_in_fp32,
     "as OpenVINO": lambda changes: (
         changes.fold(probe(SIZE)),
         changes.round_weights(),
@@ -89,7 +89,7 @@ CHANGES: dict[str, Callable[[Prepared], object]] = {
 def test_every_change_is_undone_bit_for_bit(network, change):
     before, features = state(network), network(images())
     parameters = {name: id(value) for name, value in network.named_parameters()}
-    changes = Prepared(network)
+    changes = ReversibleChanges(network)
     change(changes)
     assert state(network) != before or overridden(network), "nothing was changed that could be undone"
 
@@ -136,7 +136,7 @@ def test_folding_is_undone_when_the_folded_network_fails_to_run(network):
 
 def test_undoing_twice_is_undoing_once(network):
     before = state(network)
-    changes = Prepared(network)
+    changes = ReversibleChanges(network)
     changes.fold(probe(SIZE))
     changes.undo()
     changes.undo()
@@ -262,7 +262,7 @@ def test_what_cannot_be_folded_is_left_as_it_is(make):
 def test_a_network_that_folding_would_change_stays_as_it_was(make):
     network = settled(make())
     before, features = state(network), network(images())
-    changes = Prepared(network)
+    changes = ReversibleChanges(network)
 
     assert not changes.fold(probe(SIZE))
 

@@ -14,8 +14,8 @@ openvino = pytest.importorskip("openvino")
 from bottleneck.backbones.backbone import Backbone  # noqa: E402
 from bottleneck.engines import openvino_engine as module  # noqa: E402
 from bottleneck.engines.hardware import native_bf16  # noqa: E402
-from bottleneck.engines.records import Kept  # noqa: E402
 from bottleneck.engines.openvino_engine import OpenVinoEngine, convert, read  # noqa: E402
+from bottleneck.engines.records import EngineRecords  # noqa: E402
 from bottleneck.engines.torch_engine import TorchEngine  # noqa: E402
 from bottleneck.errors import ModelError  # noqa: E402
 
@@ -273,7 +273,7 @@ print(json.dumps([found[number] for number in range(4)]))
 @pytest.fixture
 def kept(backbone, tmp_path) -> Path:
     """The file of a conversion in fp32 for four images."""
-    folder = Kept(tmp_path / "engines")
+    folder = EngineRecords(tmp_path / "engines")
     folder.keep_conversion("conversion", convert(backbone, "fp32", 4))
     path = folder.conversion("conversion")
     assert path

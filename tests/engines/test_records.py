@@ -3,15 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.engines.records import Check, Kept
+from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.utils.tree import Tree
 
 CHECK = Check("openvino 2026.4.1, cpu", "bf16", 0.99951, 0.9993, 8)
 
 
 @pytest.fixture
-def kept(tmp_path) -> Kept:
-    return Kept(tmp_path / "features" / "engines")
+def kept(tmp_path) -> EngineRecords:
+    return EngineRecords(tmp_path / "features" / "engines")
 
 
 @pytest.fixture

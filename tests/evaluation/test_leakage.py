@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottleneck.evaluation import leakage as leaks
 from bottleneck.errors import SplitError
+from bottleneck.evaluation import leakage as leaks
+from bottleneck.evaluation.leakage import find_leaks, one_label
+from bottleneck.evaluation.near_duplicates import NEAR, Near, find_near, near_duplicates
 from bottleneck.images.dataset import Dataset
-from bottleneck.evaluation.leakage import NEAR, Near, find_leaks, find_near, near_duplicates, one_label
 
 
 def dataset(*rows):

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 from bottleneck.errors import ImageError
-from bottleneck.images.digest import read_file
-from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import Survey, survey
-from bottleneck.extraction import loading
-from bottleneck.extraction import stages
-from bottleneck.extraction.memory import LEAST_MEMORY, Memory, Room, size_waiting
-from bottleneck.extraction.loop import run
+from bottleneck.extraction import loading, stages
 from bottleneck.extraction.items import Settings, Work
+from bottleneck.extraction.loop import run
+from bottleneck.extraction.memory import LEAST_MEMORY, ByteBudget, MemoryBudget, size_waiting
+from bottleneck.images.digest import read_file
+from bottleneck.images.file_index import FileIndex, survey
+from bottleneck.images.splits import Shares
 from tests import tiny
 from tests.conftest import photo
 from tests.tiny import TinyEngine
@@ -74,16 +74,16 @@ def decodes(monkeypatch) -> Counter[str]:
 
 
 @pytest.fixture
-def limited(monkeypatch) -> Callable[..., Memory]:
+def limited(monkeypatch) -> Callable[..., MemoryBudget]:
     """Return a function that makes a memory with limits of our own, which everything has from then on."""
 
     def limit(
         *, files: int = 1 << 20, pixels: int = 1 << 20, decoding: int = 1 << 24, small: int | None = None
-    ) -> Memory:
-        memory = Memory(LEAST_MEMORY)
-        memory.files, memory.decoding, memory.waiting_pixels = Room(files), Room(decoding), pixels
+    ) -> MemoryBudget:
+        memory = MemoryBudget(LEAST_MEMORY)
+        memory.files, memory.decoding, memory.waiting_pixels = ByteBudget(files), ByteBudget(decoding), pixels
         memory.small = files if small is None else small
-        monkeypatch.setattr("bottleneck.extraction.loop.Memory", lambda total: memory)
+        monkeypatch.setattr("bottleneck.extraction.loop.MemoryBudget", lambda total: memory)
         return memory
 
     return limit
@@ -101,12 +101,12 @@ WHERE = {"read_file": stages, "decode": loading}  # modules that call them
 ONE_FILE = size_waiting(max(len(photo(seed)) for seed in range(60)))  # bytes: room for a photo, and not for two
 
 
-def found_in(source: Path) -> Survey:
+def found_in(source: Path) -> FileIndex:
     return survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
 
 
 def go(
-    source: Path | Survey,
+    source: Path | FileIndex,
     store: Store,
     engine: TinyEngine | None = None,
     known: dict[bytes, ImageError] | None = None,
@@ -115,7 +115,7 @@ def go(
     work: Work | None = None,
     **settings: object,
 ) -> Work:
-    found = source if isinstance(source, Survey) else found_in(source)
+    found = source if isinstance(source, FileIndex) else found_in(source)
     engine, work = engine or TinyEngine(), work or Work()
     run(found, store, start or (lambda sample: engine), known or {}, Settings(**settings), work, progress)
     return work

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bottleneck.cache.store import FeatureCache, Store
-from bottleneck.images.keys import as_digests
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 from bottleneck.extraction import claims
 from bottleneck.extraction.claims import Claims
+from bottleneck.images.keys import as_digests
 from tests.cache import numbered
 from tests.extraction.conftest import ends, in_a_thread
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.extraction.extract import extract
 from tests import tiny
 from tests.conftest import photo
@@ -27,7 +27,7 @@ from bottleneck.extraction.extract import extract
 from bottleneck.pipeline import claims, commits, stages
 from tests import tiny
 
-extraction.Pending = tiny.Pending
+extraction.LazyBackbone = tiny.Pending
 claims._LOOK_SECONDS = 0.01
 commits._FIRST_COMMIT_SECONDS = commits._COMMIT_SHARE = 0.0
 compute = tiny.TinyEngine.__call__

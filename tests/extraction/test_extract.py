@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottleneck.extraction import extract as extraction
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.scans import load_scan
-from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning, ImagesError, ModelError
+from bottleneck.extraction import extract as extraction
 from bottleneck.images.decode import decode
 from bottleneck.images.digest import DigestMemo, signature
 from bottleneck.images.scan import scan

@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
+from bottleneck.extraction import commits, stages
 from bottleneck.extraction.extract import Note, extract
 from bottleneck.images.digest import read_file
 from bottleneck.images.scan import scan
 from bottleneck.images.undecodable import UndecodableMemo
-from bottleneck.extraction import commits
-from bottleneck.extraction import stages
 from tests import tiny
 from tests.cache.numbered import overwrite
 from tests.conftest import photo, write

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 from bottleneck.errors import ImagesError
-from bottleneck.images.scan import scan
-from bottleneck.images.file_index import Survey
-from bottleneck.extraction import stages
 from bottleneck.extraction import items as work
+from bottleneck.extraction import stages
 from bottleneck.extraction.claims import Claims
-from bottleneck.extraction.memory import LEAST_MEMORY
 from bottleneck.extraction.items import Item, Settings, items_of
+from bottleneck.extraction.memory import LEAST_MEMORY
+from bottleneck.images.file_index import FileIndex
+from bottleneck.images.scan import scan
 from tests import tiny
 from tests.conftest import photo
 from tests.extraction.conftest import found_in, go, many
@@ -23,7 +24,9 @@ def digest(seed: int) -> bytes:
     return tiny.digest(photo(seed)).tobytes()
 
 
-def items(found: Survey, store: Store, known: set[bytes] = frozenset(), share: tuple[int, int] = (0, 1)) -> list[Item]:
+def items(
+    found: FileIndex, store: Store, known: set[bytes] = frozenset(), share: tuple[int, int] = (0, 1)
+) -> list[Item]:
     return items_of(found, Claims(store.index(), known), share)
 
 
@@ -31,7 +34,7 @@ def by_row(found: list[Item]) -> list[Item]:
     return sorted(found, key=lambda item: item.rows[0])
 
 
-def unknown(count: int) -> Survey:
+def unknown(count: int) -> FileIndex:
     """Return the survey of so many files that nobody has read, and that need not be there."""
     Path("one.jpg").write_bytes(b"x")
     found = found_in(Path("one.jpg"))
@@ -63,7 +66,7 @@ def test_each_unknown_file_is_an_item_though_it_may_be_a_copy(folder, store):
 def test_known_images_without_features_are_one_item_with_all_their_rows(folder, store):
     dataset = scan(folder({"a.jpg": 1, "b.jpg": 2, "c.jpg": 1, "d.jpg": 3, "e.jpg": 1}), labels=False)
 
-    assert by_row(items(Survey.of(dataset), store)) == [
+    assert by_row(items(FileIndex.of(dataset), store)) == [
         Item([0, 2, 4], digest(1)),
         Item([1], digest(2)),
         Item([3], digest(3)),
@@ -74,7 +77,7 @@ def test_images_with_features_and_images_that_need_not_be_tried_are_no_items(fol
     dataset = scan(folder(many(6)), labels=False)
     store.append(tiny.digest(photo(2)), tiny.features(photo(2)))
 
-    found = items(Survey.of(dataset), store, {digest(4), digest(99)})
+    found = items(FileIndex.of(dataset), store, {digest(4), digest(99)})
     assert [item.rows for item in by_row(found)] == [[0], [1], [3], [5]]
 
 

@@ -12,22 +12,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bottleneck.extraction import extract as extraction
-from bottleneck.extraction import lazy_backbone as pending
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.engines import choice
-from bottleneck.engines.choice import Chosen, NoEngine
-from bottleneck.engines.parity import Sample
+from bottleneck.engines.choice import EngineChoice, NoEngine
 from bottleneck.engines.hardware import cpu_id
-from bottleneck.engines.records import Check, Kept
-from bottleneck.engines.options import Wish
+from bottleneck.engines.options import EngineOptions
+from bottleneck.engines.parity import Sample
+from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
+from bottleneck.extraction import extract as extraction
+from bottleneck.extraction import lazy_backbone as pending
 from bottleneck.extraction.extract import extract
+from bottleneck.extraction.lazy_backbone import LazyBackbone, OtherSpec
 from bottleneck.fitting.fit import fit
-from bottleneck.extraction.lazy_backbone import OtherSpec, Pending
 from bottleneck.prediction.predict import predict
 from tests import tiny
 from tests.conftest import photo
@@ -60,7 +60,7 @@ class Machine:
         self.loads.append(request)
         return SimpleNamespace(spec=self.spec, restored=None)
 
-    def choose(self, wish: Wish, spec: Spec, build, folder: Path, sample: Sample | None) -> Chosen:
+    def choose(self, wish: EngineOptions, spec: Spec, build, folder: Path, sample: Sample | None) -> EngineChoice:
         self.chosen.append(spec.precision)
         if spec.precision in self.distant:
             raise NoEngine(spec.precision, (f"too far in {spec.precision}",))
@@ -76,7 +76,7 @@ class Machine:
             check = replace(check, own_cosine=self.cosine, own_images=len(images))
         elif self.kept:
             check = replace(check, own_cosine=self.kept, own_images=8)
-        return Chosen(engine, check, ("a remark",))
+        return EngineChoice(engine, check, ("a remark",))
 
     def close(self) -> None:
         self.closed += 1
@@ -92,8 +92,8 @@ def machine(monkeypatch) -> Machine:
     return found
 
 
-def made(precision: str = "auto", wish: Wish | None = None, **options: object) -> Pending:
-    return Pending(Request(precision=precision, **options), FeatureCache("cache"), wish or Wish())
+def made(precision: str = "auto", wish: EngineOptions | None = None, **options: object) -> LazyBackbone:
+    return LazyBackbone(Request(precision=precision, **options), FeatureCache("cache"), wish or EngineOptions())
 
 
 def memo() -> Spec | None:
@@ -127,9 +127,9 @@ def test_a_memo_hit_imports_no_torch(folder):
         "from pathlib import Path\n"
         "from bottleneck.backbones.request import Request\n"
         "from bottleneck.cache.store import FeatureCache\n"
-        "from bottleneck.engines.options import Wish\n"
-        "from bottleneck.extraction.lazy_backbone import Pending\n"
-        "found = Pending(Request(precision='fp32'), FeatureCache('cache'), Wish(engine='torch'))\n"
+        "from bottleneck.engines.options import EngineOptions\n"
+        "from bottleneck.extraction.lazy_backbone import LazyBackbone\n"
+        "found = LazyBackbone(Request(precision='fp32'), FeatureCache('cache'), EngineOptions(engine='torch'))\n"
         "print(found.built, found.spec.precision, [name for name in ('torch', 'openvino') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -231,9 +231,9 @@ def test_where_no_engine_passes_at_all_it_is_an_error(folder, machine):
 def test_auto_is_fp32_too_where_the_engine_was_named_and_is_remembered_to_be_wrong_in_bf16(machine, monkeypatch):
     module = pytest.importorskip("bottleneck.engines.openvino_engine")
     monkeypatch.setattr(pending, "choose", choice.choose)
-    found = made(wish=Wish(engine="openvino"))
+    found = made(wish=EngineOptions(engine="openvino"))
     name = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{module.BATCH}-{cpu_id()}"
-    Kept(FeatureCache("cache").store(found.spec).engines).keep_check(name, Check("openvino", "bf16", 0.5, 8))
+    EngineRecords(FeatureCache("cache").store(found.spec).engines).keep_check(name, Check("openvino", "bf16", 0.5, 8))
 
     with pytest.raises(OtherSpec):
         found.engine(sample())
@@ -348,7 +348,7 @@ def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, m
     machine.cosine = 0.9
     right = machine.choose
 
-    def choose(*args: object) -> Chosen:
+    def choose(*args: object) -> EngineChoice:
         chosen = right(*args)
         with monkeypatch.context() as other:
             other.setattr(machine, "cosine", 0.9995)
@@ -466,4 +466,4 @@ def test_random_weights_are_warned_of_when_they_are_built_and_when_they_are_reme
 
 
 def test_extraction_takes_the_backbone_from_here():
-    assert extraction.Pending is Pending
+    assert extraction.LazyBackbone is LazyBackbone

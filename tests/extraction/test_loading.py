@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from bottleneck.errors import ImageError
-from bottleneck.images.decode import Decoded, decode
-from bottleneck.images.digest import ImageFile
 from bottleneck.extraction import loading
 from bottleneck.extraction.loading import Loader
-from bottleneck.extraction.memory import Memory, Share
+from bottleneck.extraction.memory import MemoryBudget, Reservation
+from bottleneck.images.decode import Decoded, decode
+from bottleneck.images.digest import ImageFile
 from tests import tiny
 from tests.conftest import photo, write
 from tests.extraction.conftest import ends, in_a_thread, soon
@@ -46,7 +46,7 @@ def asks(monkeypatch: pytest.MonkeyPatch, *sizes: int) -> None:
     monkeypatch.setattr(loading, "decode", spy)
 
 
-def loader_of(memory: Memory, max_pixels: int = 10_000) -> Loader:
+def loader_of(memory: MemoryBudget, max_pixels: int = 10_000) -> Loader:
     return Loader(memory, tiny.PREPROCESSING, max_pixels)
 
 
@@ -86,7 +86,7 @@ def test_where_others_have_the_room_it_waits_with_nothing_and_reads_the_file_aga
     size = file.stat().st_size
     asks(monkeypatch, 5000)
     memory = limited(decoding=2 * size + 5000)
-    other, wanted = Share(memory.decoding), []
+    other, wanted = Reservation(memory.decoding), []
     other.grow(1000)
     results: list[object] = []
     thread = in_a_thread(
@@ -107,7 +107,7 @@ def test_a_file_that_changes_before_it_is_read_again_is_told(file, limited, monk
     monkeypatch.setattr(ImageFile, "read", lambda self: next(contents))
     asks(monkeypatch, 5000)
     memory = limited(decoding=2 * size + 5000)
-    other = Share(memory.decoding)
+    other = Reservation(memory.decoding)
     other.grow(1000)
     raised: list[ImageError] = []
 

@@ -16,22 +16,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
+from bottleneck.extraction import claims, commits, loading, stages
+from bottleneck.extraction.items import Work
+from bottleneck.extraction.memory import size_waiting
+from bottleneck.extraction.sample import SAMPLE, spread_rows
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.decode import decode
 from bottleneck.images.digest import read_file
+from bottleneck.images.file_index import FileIndex
 from bottleneck.images.scan import scan
-from bottleneck.images.file_index import Survey
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.images.view import View
-from bottleneck.extraction import claims
-from bottleneck.extraction import commits
-from bottleneck.extraction import loading
-from bottleneck.extraction import stages
-from bottleneck.extraction.memory import size_waiting
-from bottleneck.extraction.sample import SAMPLE, spread_rows
-from bottleneck.extraction.items import Work
 from tests import tiny
 from tests.conftest import photo, write
 from tests.extraction.conftest import (
@@ -124,7 +122,7 @@ def test_copies_are_decoded_and_computed_once(folder, store, decodes):
 
 def test_copies_whose_digests_are_known_are_read_once(folder, store, reads):
     images = folder({"a.jpg": 1, "b.jpg": 1, "c.jpg": 1, "d.jpg": 2})
-    go(Survey.of(scan(images, labels=False)), store)
+    go(FileIndex.of(scan(images, labels=False)), store)
 
     assert sum(reads.values()) == 2
     assert by_digest(store) == expected(1, 2)
@@ -380,7 +378,7 @@ def test_a_known_image_that_is_gone_or_has_changed_is_a_failure_with_its_digest(
     dataset = scan(images, labels=False)
     (images / "a.jpg").unlink()
     write(images / "b.jpg", photo(9))
-    work = go(Survey.of(dataset), store)
+    work = go(FileIndex.of(dataset), store)
 
     assert {digest: error.code for digest, error in work.unread.items()} == {
         tiny.digest(photo(1)).tobytes(): "unreadable",
@@ -394,7 +392,7 @@ def test_a_known_image_is_read_from_whichever_of_its_paths_still_holds_it(folder
     dataset = scan(images, labels=False)
     (images / "a.jpg").unlink()
     write(images / "b.jpg", photo(9))
-    work = go(Survey.of(dataset), store)
+    work = go(FileIndex.of(dataset), store)
 
     assert (len(work.computed), work.unread) == (1, {})
     assert by_digest(store) == expected(1)
@@ -454,7 +452,7 @@ def test_known_images_that_another_process_has_committed_meanwhile_are_not_even_
 ):
     dataset = scan(folder(many(60)), labels=False)
     seen: list[tuple[str, int, int]] = []
-    go(Survey.of(dataset), store, others_commit, threads=1, progress=lambda *event: seen.append(event))
+    go(FileIndex.of(dataset), store, others_commit, threads=1, progress=lambda *event: seen.append(event))
 
     assert sum(reads.values()) <= AHEAD
     assert seen[-1] == ("extract", 60, 60)
@@ -793,5 +791,5 @@ def test_no_file_at_all_is_no_work(store, tmp_path):
         source=tmp_path, paths=(), digests=np.empty((0, 32), np.uint8), labels=(), given_splits=(), groups=()
     )
 
-    assert go(Survey.of(empty), store) == Work()
+    assert go(FileIndex.of(empty), store) == Work()
     assert not Path("cache").exists()

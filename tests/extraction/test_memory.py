@@ -7,21 +7,21 @@ from contextlib import suppress
 import pytest
 
 from bottleneck.extraction import memory as module
+from bottleneck.extraction.memory import LEAST_MEMORY, ByteBudget, MemoryBudget, NoRoom, Reservation, usual_memory
 from bottleneck.extraction.queues import Cancelled
-from bottleneck.extraction.memory import LEAST_MEMORY, Memory, NoRoom, Room, Share, usual_memory
 from tests.extraction.conftest import SOON, ends, in_a_thread, soon, steady
 
 PLENTY = 1 << 50
 
 
-def room_of(limit: int, free: int = PLENTY) -> Room:
-    return Room(limit, lambda: free)
+def room_of(limit: int, free: int = PLENTY) -> ByteBudget:
+    return ByteBudget(limit, lambda: free)
 
 
 class Guests:
     """Threads that each take some room, and leave when they are told to."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: ByteBudget) -> None:
         self._room = room
         self.inside: list[int] = []
         self.leave: dict[int, threading.Event] = {}
@@ -32,7 +32,7 @@ class Guests:
         self.leave[number] = threading.Event()
 
         def stay() -> None:
-            with Share(self._room) as share:
+            with Reservation(self._room) as share:
                 share.grow(size)
                 self.inside.append(number)
                 self.leave[number].wait(SOON)
@@ -108,7 +108,7 @@ def test_who_does_not_wait_takes_nothing_from_those_who_do():
 def test_room_is_given_back_after_an_exception(error):
     room = room_of(100)
     for _ in range(3):
-        with suppress(error), Share(room) as share:
+        with suppress(error), Reservation(room) as share:
             share.grow(100)
             raise error
 
@@ -154,7 +154,7 @@ def test_a_large_image_needs_free_memory_when_it_is_alone():
 
 def test_a_large_image_waits_for_free_memory_while_others_may_leave_some():
     free = [LARGE]
-    room = Room(100 * LARGE, lambda: free[0])
+    room = ByteBudget(100 * LARGE, lambda: free[0])
     room.take(10)
     thread = in_a_thread(lambda: room.take(5 * LARGE))
     thread.join(0.1)
@@ -170,13 +170,13 @@ def test_of_small_images_nobody_asks_how_much_is_free():
     def never() -> int:
         raise AssertionError("asked")
 
-    room = Room(100 * LARGE, never)
+    room = ByteBudget(100 * LARGE, never)
     for _ in range(100):
         room.take(LARGE - 1)
 
     assert room._taken == 100 * (LARGE - 1)
     with pytest.raises(AssertionError, match="asked"):
-        Room(LARGE, never).take(LARGE)
+        ByteBudget(LARGE, never).take(LARGE)
 
 
 # --- a share --------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_of_small_images_nobody_asks_how_much_is_free():
 
 def test_a_share_grows_waiting_with_nothing():
     room = room_of(100)
-    one, other = Share(room), Share(room)
+    one, other = Reservation(room), Reservation(room)
     one.grow(60)
     other.grow(40)
     thread = in_a_thread(lambda: one.grow(70))  # with its 60 it would wait for ever, were the other to do the same
@@ -197,7 +197,7 @@ def test_a_share_grows_waiting_with_nothing():
 
 def test_a_share_that_grows_at_once_keeps_what_it_has():
     room = room_of(100)
-    one, other = Share(room), Share(room)
+    one, other = Reservation(room), Reservation(room)
     one.grow(60)
     other.grow(30)
 
@@ -210,9 +210,9 @@ def test_a_share_that_grows_at_once_keeps_what_it_has():
     assert room._taken == 0
 
 
-@pytest.mark.parametrize("grow", [Share.grow, Share.grow_at_once])
+@pytest.mark.parametrize("grow", [Reservation.grow, Reservation.grow_at_once])
 def test_a_share_never_shrinks_before_its_end(grow):
-    with Share(room_of(100)) as share:
+    with Reservation(room_of(100)) as share:
         share.grow(60)
         grow(share, 10)
         assert share.size == 60
@@ -223,7 +223,7 @@ def test_a_share_never_shrinks_before_its_end(grow):
 
 @pytest.mark.parametrize("total", [LEAST_MEMORY, 64_000_000, 10**9, 10**11])
 def test_the_parts_are_not_more_than_the_whole(total):
-    memory = Memory(total)
+    memory = MemoryBudget(total)
     parts = memory.files.limit + memory.decoding.limit + memory.waiting_pixels + memory.waiting_features
 
     assert parts + 3 * memory.committed <= total
@@ -255,7 +255,7 @@ def test_by_default_it_is_two_thirds_of_what_a_network_leaves(monkeypatch, free,
 def test_many_threads_with_files_and_images_of_any_size_all_come_to_an_end(seed):
     """Readers, decoders and large files as the stages have them; sizes are near the limits, where threads block."""
     files, decoding = room_of(100), room_of(100)
-    channel: list[Share] = []
+    channel: list[Reservation] = []
     done, lock, changed = [0], threading.Lock(), threading.Condition()
     held = [0]
 
@@ -264,7 +264,7 @@ def test_many_threads_with_files_and_images_of_any_size_all_come_to_an_end(seed)
 
     def read(draw: random.Random) -> None:
         for _ in range(60):
-            share = Share(files)
+            share = Reservation(files)
             share.grow(size(draw))
             with changed:
                 channel.append(share)
@@ -278,7 +278,7 @@ def test_many_threads_with_files_and_images_of_any_size_all_come_to_an_end(seed)
                         return
                     changed.wait(0.05)
                 share = channel.pop(0)
-            with Share(decoding) as own:
+            with Reservation(decoding) as own:
                 own.grow(size(draw))
                 with lock:
                     held[0] = max(held[0], decoding._taken, files._taken)
@@ -290,7 +290,7 @@ def test_many_threads_with_files_and_images_of_any_size_all_come_to_an_end(seed)
 
     def large(draw: random.Random) -> None:
         for _ in range(40):
-            with Share(decoding) as share:
+            with Reservation(decoding) as share:
                 share.grow(size(draw))
                 more = size(draw)
                 if not share.grow_at_once(more):

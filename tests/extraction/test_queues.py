@@ -4,20 +4,20 @@ import time
 
 import pytest
 
-from bottleneck.extraction.queues import Cancelled, Channel
+from bottleneck.extraction.queues import ByteBoundedQueue, Cancelled
 from tests.extraction.conftest import ends, in_a_thread, steady
 
 # --- a channel --------------------------------------------------------------------------------------------------
 
 
-def put_all(channel: Channel[int], sizes: list[int], done: list[int]) -> None:
+def put_all(channel: ByteBoundedQueue[int], sizes: list[int], done: list[int]) -> None:
     for number, size in enumerate(sizes):
         channel.put(number, size)
         done.append(number)
 
 
 def test_items_come_out_in_the_order_in_which_they_went_in():
-    channel: Channel[int] = Channel()
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     for number in range(5):
         channel.put(number)
     channel.close()
@@ -27,7 +27,7 @@ def test_items_come_out_in_the_order_in_which_they_went_in():
 
 @pytest.mark.parametrize(("limit", "waiting"), [(30, 3), (35, 3), (39, 3), (40, 4), (1, 1), (0, 1)])
 def test_no_more_bytes_wait_than_the_limit(limit, waiting):
-    channel: Channel[int] = Channel(limit)
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue(limit)
     done: list[int] = []
     thread = in_a_thread(lambda: put_all(channel, [10] * 8, done))
 
@@ -39,14 +39,14 @@ def test_no_more_bytes_wait_than_the_limit(limit, waiting):
 
 
 def test_without_a_limit_nobody_waits_to_put_something():
-    channel: Channel[int] = Channel()
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     thread = in_a_thread(lambda: put_all(channel, [1 << 40] * 1000, []))
 
     assert ends(thread)
 
 
 def test_one_item_that_is_larger_than_the_limit_passes_but_alone():
-    channel: Channel[int] = Channel(10)
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue(10)
     done: list[int] = []
     thread = in_a_thread(lambda: put_all(channel, [1000, 1, 1000, 1], done))
 
@@ -58,7 +58,7 @@ def test_one_item_that_is_larger_than_the_limit_passes_but_alone():
 
 
 def test_who_gets_waits_for_an_item():
-    channel: Channel[int] = Channel()
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     found: list[int | None] = []
     thread = in_a_thread(lambda: found.append(channel.get()))
 
@@ -69,7 +69,7 @@ def test_who_gets_waits_for_an_item():
 
 
 def test_all_who_wait_learn_that_no_more_will_come():
-    channel: Channel[int] = Channel()
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     found: list[int | None] = []
     threads = [in_a_thread(lambda: found.append(channel.get())) for _ in range(3)]
     time.sleep(0.02)
@@ -80,7 +80,7 @@ def test_all_who_wait_learn_that_no_more_will_come():
 
 
 def test_what_was_put_before_it_closed_still_comes_out():
-    channel: Channel[int] = Channel(100)
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue(100)
     channel.put(1, 60)
     channel.close()
 
@@ -90,7 +90,7 @@ def test_what_was_put_before_it_closed_still_comes_out():
 
 
 def test_each_item_reaches_one_of_many_threads():
-    channel: Channel[int] = Channel(50)
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue(50)
     found: list[int] = []
 
     def take() -> None:
@@ -107,9 +107,9 @@ def test_each_item_reaches_one_of_many_threads():
 
 
 def test_all_who_wait_are_let_go_when_it_is_cancelled():
-    full: Channel[int] = Channel(1)
+    full: ByteBoundedQueue[int] = ByteBoundedQueue(1)
     full.put(1, 1)
-    empty: Channel[int] = Channel()
+    empty: ByteBoundedQueue[int] = ByteBoundedQueue()
     raised: list[str] = []
 
     def wait(name: str) -> None:
@@ -128,7 +128,7 @@ def test_all_who_wait_are_let_go_when_it_is_cancelled():
 
 
 def test_who_comes_after_it_was_cancelled_is_sent_away():
-    channel: Channel[int] = Channel()
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     channel.put(1)
     channel.cancel()
 
@@ -145,7 +145,7 @@ def test_who_comes_after_it_was_cancelled_is_sent_away():
 
 
 def test_what_waits_can_be_seen_and_stays():
-    channel: Channel[int] = Channel()
+    channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     assert channel.waiting() == []
     for number in range(5):
         channel.put(number)

@@ -12,11 +12,12 @@ import pytest
 
 import bottleneck.extraction.recompute as module
 from bottleneck.backbones.request import Request
-from bottleneck.cache.merge import Held, Inspection, Merge, merge
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.merge import Inspection, Merge, NewRows, merge
+from bottleneck.cache.store import Store
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction.memory import LEAST_MEMORY
-from bottleneck.extraction.recompute import Recomputing
+from bottleneck.extraction.recompute import Recomputation
 from tests.conftest import photo, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
@@ -52,7 +53,7 @@ def lie(store: Store, change: Change) -> None:
 
 def merged(count: int = 3, source: str = "elsewhere/cache") -> Merge:
     cache = FeatureCache("ours")
-    return merge(cache, source, inspect=Recomputing(cache, source, count))
+    return merge(cache, source, inspect=Recomputation(cache, source, count))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -172,7 +173,7 @@ def test_an_image_that_takes_more_memory_than_there_is_is_passed_over(tmp_path, 
 
 def test_where_the_weights_are_not_here_a_line_says_so_and_nothing_is_downloaded(theirs, monkeypatch):
     theirs.remember_request(Request(model="resnet18", weights="IMAGENET1K_V1").to_json())
-    monkeypatch.setattr("bottleneck.backbones.catalogue.torch_checkpoints", lambda: Path("nowhere"))
+    monkeypatch.setattr("bottleneck.backbones.catalogue_table.torch_checkpoints", lambda: Path("nowhere"))
     done = merged()
     assert done.added == 8
     assert "weights of its backbone are not on this machine" in done.notes[0]
@@ -180,7 +181,7 @@ def test_where_the_weights_are_not_here_a_line_says_so_and_nothing_is_downloaded
 
 def test_where_the_recorded_request_leads_to_another_network_a_line_says_so(theirs, monkeypatch):
     theirs.remember_request(replace(theirs.asked(), seed=5).to_json())
-    monkeypatch.setattr("bottleneck.backbones.catalogue.torch_checkpoints", lambda: Path("nowhere"))
+    monkeypatch.setattr("bottleneck.backbones.catalogue_table.torch_checkpoints", lambda: Path("nowhere"))
     assert "leads to another" in merged().notes[0]
 
 
@@ -202,7 +203,7 @@ def test_one_spec_that_lies_leaves_another_alone(theirs, images):
 def test_what_comes_into_the_other_cache_meanwhile_is_inspected_too(theirs):
     features, seen = theirs.read(theirs.digests()), []
 
-    def inspect(store: Store, held: Sequence[Held]) -> Inspection:
+    def inspect(store: Store, held: Sequence[NewRows]) -> Inspection:
         seen.append([len(one.digests) for one in held])
         if len(seen) == 1:
             theirs.append(np.full((1, 32), 7, np.uint8), features[:1])

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from bottleneck.images.decode import decode
 from bottleneck.extraction.loading import Loader
-from bottleneck.extraction.memory import LEAST_MEMORY, Memory
+from bottleneck.extraction.memory import LEAST_MEMORY, MemoryBudget
 from bottleneck.extraction.sample import SAMPLE, some_images, spread_rows
+from bottleneck.images.decode import decode
 from tests import tiny
 from tests.conftest import photo
 
 
 def sampled(paths: list[str]) -> list[bytes]:
-    return [pixels.tobytes() for pixels in some_images(paths, Loader(Memory(LEAST_MEMORY), tiny.PREPROCESSING))]
+    return [pixels.tobytes() for pixels in some_images(paths, Loader(MemoryBudget(LEAST_MEMORY), tiny.PREPROCESSING))]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (7, 7), (8, 8), (30, 8)])

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 from bottleneck.errors import ImageError
-from bottleneck.images.decode import decode
-from bottleneck.extraction import loading
-from bottleneck.extraction import stages
-from bottleneck.extraction.queues import Cancelled
+from bottleneck.extraction import loading, stages
 from bottleneck.extraction.claims import Claims
-from bottleneck.extraction.memory import LEAST_MEMORY, Memory
-from bottleneck.extraction.stages import Computed, Crashed, Read, Stages, Started
 from bottleneck.extraction.items import Item
+from bottleneck.extraction.memory import LEAST_MEMORY, MemoryBudget
+from bottleneck.extraction.queues import Cancelled
+from bottleneck.extraction.stages import Computed, Crashed, Read, Stages, Started
+from bottleneck.images.decode import decode
 from tests import tiny
 from tests.conftest import photo
 from tests.extraction.conftest import ONE_FILE, PIXELS, WHERE, many, soon, steady
@@ -41,10 +41,10 @@ def begun(store):
         items: list[Item],
         known: set[bytes] = frozenset(),
         threads: int = 2,
-        memory: Memory | None = None,
+        memory: MemoryBudget | None = None,
     ) -> Stages:
         paths = [str(path) for path in sorted(images.iterdir())]
-        claims, memory = Claims(store.index(), known), memory or Memory(LEAST_MEMORY)
+        claims, memory = Claims(store.index(), known), memory or MemoryBudget(LEAST_MEMORY)
         found = Stages(paths, tiny.PREPROCESSING, 10_000, claims, memory, threads)
         all_of_them.append(found)
         found.read(items)

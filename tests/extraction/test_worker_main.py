@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bottleneck.backbones.request import Request
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.extraction.workers import _MAIN
 from tests.extraction.conftest import soon
 

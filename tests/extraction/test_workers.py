@@ -8,14 +8,14 @@ import pytest
 
 import bottleneck.extraction.workers
 from bottleneck.backbones.request import Request
-from bottleneck.extraction.workers import Crew, devices_of, own
 from bottleneck.engines import torch_engine
-from bottleneck.engines.options import Wish
+from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import ModelError
 from bottleneck.extraction.extract import extract
-from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import survey
 from bottleneck.extraction.items import Settings
+from bottleneck.extraction.workers import WorkerPool, devices_of, own
+from bottleneck.images.file_index import survey
+from bottleneck.images.splits import Shares
 
 REQUEST = Request(model="mobilenet_v3_small", weights="none")
 OPTIONS = {"model": "mobilenet_v3_small", "weights": "none", "labels": False, "engine": "torch", "precision": "fp32"}
@@ -25,22 +25,22 @@ def many(count: int) -> dict[str, int]:
     return {f"{number:03}.jpg": number for number in range(count)}
 
 
-def crew_of(source: Path, device: str | None) -> Crew:
+def crew_of(source: Path, device: str | None) -> WorkerPool:
     found = survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
-    return Crew(Wish(device=device), REQUEST, Path("cache"), found, Settings(memory=900_000_000))
+    return WorkerPool(EngineOptions(device=device), REQUEST, Path("cache"), found, Settings(memory=900_000_000))
 
 
 @pytest.mark.parametrize(
     ("device", "names"), [("cpu", ("cpu",)), ("cuda:0,cuda:1", ("cuda:0", "cuda:1")), (" cpu , cpu ", ("cpu", "cpu"))]
 )
 def test_devices_are_named_with_commas_between(device, names):
-    assert devices_of(Wish(device=device)) == names
+    assert devices_of(EngineOptions(device=device)) == names
 
 
 @pytest.mark.parametrize("device", ["cpu,", ",", "cuda:0,,cuda:1"])
 def test_a_device_without_a_name_is_refused(device):
     with pytest.raises(ModelError, match="commas between"):
-        devices_of(Wish(device=device))
+        devices_of(EngineOptions(device=device))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_by_default_all_cuda_devices_are_used(monkeypatch, possible, visible, na
     monkeypatch.setattr(bottleneck.extraction.workers, "gpu_possible", lambda: possible)
     monkeypatch.setattr(torch_engine, "cuda_devices", lambda: visible)
 
-    assert devices_of(Wish()) == names
-    assert devices_of(Wish(engine="openvino")) == (None,)
+    assert devices_of(EngineOptions()) == names
+    assert devices_of(EngineOptions(engine="openvino")) == (None,)
 
 
 def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
@@ -93,7 +93,11 @@ def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
     crew.finish()
     crew.stop()
 
-    assert (crew.others, own(Wish(device="cuda:0,cuda:1")).device, crew.settings.share) == (True, "cuda:0", (0, 3))
+    assert (crew.others, own(EngineOptions(device="cuda:0,cuda:1")).device, crew.settings.share) == (
+        True,
+        "cuda:0",
+        (0, 3),
+    )
     assert [(job["wish"]["device"], job["settings"]["share"]) for job in jobs] == [
         ("cuda:1", [1, 3]),
         ("cuda:2", [2, 3]),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import Last, save_last
-from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import BottleneckWarning
 from bottleneck.extraction.extract import extract
 from bottleneck.fitting.fit import fit

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bottleneck.backbones.backbone import Backbone, Whole
+from bottleneck.backbones.backbone import Backbone, PretrainedModel
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
@@ -56,7 +56,7 @@ def made(network: nn.Module, dim: int, crop: int = 8, count: int = 3) -> Network
         precision="fp32",
         decoder=1,
     )
-    whole = Whole(
+    whole = PretrainedModel(
         network=network, layer="fc:input", pooling="none", dim=dim, end=lambda: network,
         preprocessing=spec.preprocessing, known=tuple(network.state_dict()),
     )  # fmt: skip

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
 from bottleneck.errors import TuningError
 from bottleneck.finetuning import activations as views
+from bottleneck.finetuning.activations import Wanted, all_bytes, check_room, clean, fill, missing_bytes, stores
 from bottleneck.finetuning.boundary import find
+from bottleneck.finetuning.freeze import plan
 from bottleneck.finetuning.loaders import ALL, Images
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.freeze import plan
-from bottleneck.finetuning.activations import Wanted, all_bytes, check_room, clean, fill, missing_bytes, stores
 from tests.finetuning.small import Small, dataset, made
 
 COUNT = 40

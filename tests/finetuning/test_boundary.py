@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from bottleneck.backbones.cut import Cut
 from bottleneck.finetuning.boundary import Tail, find
-from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.freeze import plan
+from bottleneck.finetuning.recipe import Recipe
 from tests.finetuning.small import Small, known, made, pixels
 
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from bottleneck.errors import BottleneckError, RunError
-from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
+from bottleneck.finetuning.recipe import Recipe
 from tests.conftest import write
 from tests.finetuning.small import dataset
 

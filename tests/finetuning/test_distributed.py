@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file
 
 from bottleneck.errors import BottleneckWarning, OtherFailed, TuningError
-from bottleneck.finetuning import finetune as module
 from bottleneck.finetuning import distributed as processes
-from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning import finetune as module
 from bottleneck.finetuning.distributed import Alone, Together
+from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs.run import list_runs, load_run

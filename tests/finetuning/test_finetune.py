@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from bottleneck.backbones.registry import build
 from bottleneck.backbones.request import Request
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.comparison.compare import compare
 from bottleneck.errors import (
     BottleneckError,
@@ -32,17 +32,18 @@ from bottleneck.errors import (
 )
 from bottleneck.extraction.extract import extract
 from bottleneck.finetuning import finetune as module
-from bottleneck.finetuning.finetune import finetune
-from bottleneck.finetuning.outline import Outline
-from bottleneck.finetuning.history import Epoch
-from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.config import unfinished
+from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning.history import Epoch
+from bottleneck.finetuning.outline import Outline
+from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.verify import Start
 from bottleneck.fitting.fit import fit
 from bottleneck.images.scan import scan
 from bottleneck.prediction.predict import predict
 from bottleneck.runs.images import Role
-from bottleneck.runs.run import Run, default_run, list_runs, load_run
+from bottleneck.runs.ranking import default_run
+from bottleneck.runs.run import Run, list_runs, load_run
 from tests.conftest import write
 from tests.finetuning.conftest import CLASSES, Killed, Seen, change_card, fitted, make_images, picture
 
@@ -147,7 +148,7 @@ def left(home):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
-@pytest.mark.parametrize("place", ["bottleneck.runs.run._named", "bottleneck.finetuning.finetune.save_settings"])
+@pytest.mark.parametrize("place", ["bottleneck.runs.save._named", "bottleneck.finetuning.finetune.save_settings"])
 def test_nothing_is_left_of_a_run_that_has_not_begun(home, monkeypatch, place, error):
     def fail(*_):
         raise error("here")

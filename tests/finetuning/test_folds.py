@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from bottleneck.backbones.tuned import Tuned, keep_tuned
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import BottleneckWarning, RunError, TuningError
 from bottleneck.finetuning import folds as by_folds
-from bottleneck.finetuning.folds import Fold
 from bottleneck.finetuning.finetune import finetune
-from bottleneck.finetuning.outline import Outline
+from bottleneck.finetuning.folds import Fold
+from bottleneck.finetuning.handback import refit
 from bottleneck.finetuning.history import Epoch
+from bottleneck.finetuning.outline import Outline
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.refitting import refit
+from bottleneck.fitting.partition import once
 from bottleneck.heads.folds import divide
 from bottleneck.images.scan import scan
-from bottleneck.fitting.partition import once
 from tests.finetuning.conftest import CLASSES, Killed, Seen, fitted, make_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")

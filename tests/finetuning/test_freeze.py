@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from bottleneck.errors import TuningError, UnknownModule
-from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.freeze import is_norm, plan, stages_in_order
+from bottleneck.finetuning.recipe import Recipe
 from tests.finetuning.small import known, pixels, small
 
 RESNET = ["conv1+bn1", "layer1", "layer2", "layer3", "layer4"]

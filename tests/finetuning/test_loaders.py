@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import TuningError
+from bottleneck.extraction.memory import LEAST_MEMORY, ByteBudget, MemoryBudget
 from bottleneck.finetuning.loaders import ALL, Activations, Images
-from bottleneck.extraction.memory import LEAST_MEMORY, Memory, Room
-from tests.finetuning.small import dataset, prepared
 from tests.extraction.conftest import steady
+from tests.finetuning.small import dataset, prepared
 from tests.tiny import SPEC
 
 SHAPE = (2, 3, 3)
@@ -186,8 +186,8 @@ def test_files_that_changed_or_are_gone_are_told(images, harm, message):
 
 
 def test_an_image_that_there_is_no_memory_for_is_told(images):
-    memory = Memory(LEAST_MEMORY)
-    memory.decoding = Room(1000)
+    memory = MemoryBudget(LEAST_MEMORY)
+    memory.decoding = ByteBudget(1000)
     feed = Images(images, prepared(8), memory=memory)
     with pytest.raises(TuningError, match="--memory sets the limit"):
         list(feed.batches(1, 2, None, ALL))
@@ -195,7 +195,7 @@ def test_an_image_that_there_is_no_memory_for_is_told(images):
 
 @pytest.mark.parametrize(("room", "ahead"), [(0, 0), (2 * 3 * 8 * 8 * 3, 2), (1 << 30, 3)])
 def test_no_more_batches_are_decoded_ahead_than_there_is_memory_for(images, monkeypatch, room, ahead):
-    memory = Memory(LEAST_MEMORY)
+    memory = MemoryBudget(LEAST_MEMORY)
     memory.waiting_pixels = room
     feed, rows = Images(images, prepared(8), memory=memory), []
     pixels = feed._pixels

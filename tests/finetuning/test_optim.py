@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bottleneck.errors import TuningError
+from bottleneck.finetuning.freeze import plan
 from bottleneck.finetuning.optim import average, factor, learning_rate, optimizer, set_rate
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.freeze import plan
 from tests.finetuning.small import known, small
 
 

@@ -8,12 +8,12 @@ from torch.nn import functional
 
 from bottleneck.finetuning import train as loop
 from bottleneck.finetuning.boundary import Tail
-from bottleneck.finetuning.train import Job, Part, precision_of, predicted, train, validate
-from bottleneck.finetuning.optim import learning_rate, optimizer
 from bottleneck.finetuning.distributed import Alone
-from bottleneck.finetuning.history import Progress
-from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.freeze import plan
+from bottleneck.finetuning.history import Progress
+from bottleneck.finetuning.optim import learning_rate, optimizer
+from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.train import Job, LabelledImages, precision_of, predicted, train, validate
 from tests.finetuning.small import known, small
 
 COUNT, VAL = 22, 9
@@ -50,8 +50,8 @@ def job(recipe=RECIPE, network=None, val_codes=None, count=COUNT):
         tail=Tail(network, None),
         plan=found,
         recipe=recipe,
-        train=Part(feed=Numbers(count, 1), codes=codes),
-        val=Part(feed=Numbers(len(val), 2), codes=val),
+        train=LabelledImages(feed=Numbers(count, 1), codes=codes),
+        val=LabelledImages(feed=Numbers(len(val), 2), codes=val),
         processes=Alone(),
         device=torch.device("cpu"),
         precision=recipe.precision,

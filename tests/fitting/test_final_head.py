@@ -6,11 +6,11 @@ import pytest
 
 from bottleneck.errors import BottleneckWarning
 from bottleneck.fitting.final_head import images_of_known_classes, train_final
-from bottleneck.heads.options import HeadOptions
-from bottleneck.heads.features import Held
-from bottleneck.images.dataset import Dataset
-from bottleneck.fitting.partition import Part, once
+from bottleneck.fitting.partition import LabelledFeatures, once
 from bottleneck.fitting.train import train_head
+from bottleneck.heads.features import InMemoryFeatures
+from bottleneck.heads.options import HeadOptions
+from bottleneck.images.dataset import Dataset
 
 DIM = 8
 
@@ -28,11 +28,11 @@ def dataset(labels: str, splits: list[str], first: int = 0) -> Dataset:
     )
 
 
-def part(images: Dataset) -> Part:
+def part(images: Dataset) -> LabelledFeatures:
     """Return images with features by which the classes are told apart, but for noise."""
     noise = np.random.default_rng(len(images)).normal(size=(len(images), DIM))
     centres = np.array([[ord(str(label)) - ord("a")] for label in images.labels])
-    return Part(images, Held((noise + 2 * centres).astype(np.float32)))
+    return LabelledFeatures(images, InMemoryFeatures((noise + 2 * centres).astype(np.float32)))
 
 
 def test_all_images_of_the_classes_that_are_trained_on_are_learnt_each_once():
@@ -58,7 +58,10 @@ def test_a_final_head_has_learnt_what_the_tested_one_had_wrong(head):
     usable = dataset("ab" * 60, ["train"] * 80 + ["test"] * 40)
     whole = part(usable)
     features = whole.table.features
-    train, test = (Part(usable.subset(rows), Held(features[rows])) for rows in (np.arange(80), np.arange(80, 120)))
+    train, test = (
+        LabelledFeatures(usable.subset(rows), InMemoryFeatures(features[rows]))
+        for rows in (np.arange(80), np.arange(80, 120))
+    )
     options = HeadOptions(seed=2)
     trained = train_head(head, options, train, test, "f" * 64)
     found = train_final(head, options, trained, train, test, whole)

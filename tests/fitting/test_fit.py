@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bottleneck.backbones.spec import Spec
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import Last, save_last
 from bottleneck.cache.scans import save_scan
-from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.records import Check, Kept
+from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import (
     BottleneckError,
     BottleneckWarning,
@@ -26,7 +26,8 @@ from bottleneck.fitting.fit import fit
 from bottleneck.images.dataset import Failure
 from bottleneck.images.scan import scan
 from bottleneck.runs.images import Role
-from bottleneck.runs.run import default_run, load_run
+from bottleneck.runs.ranking import default_run
+from bottleneck.runs.run import load_run
 from tests.conftest import write
 
 DIM = 16
@@ -167,7 +168,7 @@ def test_the_order_of_the_paths_changes_no_bit(folder, extracted, head, groups):
 def test_the_card_names_the_engines_that_computed_the_features_as_torch_does(folder, extracted, spec):
     extracted(folder(files()))
     assert fit().card["engines"] == []
-    kept = Kept(FeatureCache("cache").store(spec).engines)
+    kept = EngineRecords(FeatureCache("cache").store(spec).engines)
     kept.keep_check("one", Check("openvino 2026.4.1, cpu", "bf16", 0.9998, 0.9993, 8, "d1"))
     kept.keep_check("two", Check("torch 2.9.0, cpu", "bf16", 0.5))  # it was not used
     kept.keep_check("three", Check("torch 2.9.0, cuda:0", "bf16", 1.0))
@@ -689,7 +690,7 @@ def test_arguments_that_make_no_sense_are_an_error_of_ours_before_anything_is_re
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
-@pytest.mark.parametrize("place", ["bottleneck.runs.run.Tree.write_json", "bottleneck.runs.run._named"])
+@pytest.mark.parametrize("place", ["bottleneck.runs.run.Tree.write_json", "bottleneck.runs.save._named"])
 def test_a_fit_that_fails_leaves_nothing(folder, extracted, monkeypatch, place, error):
     extracted(folder(files()))
 

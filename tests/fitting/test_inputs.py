@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import Last, load_last, save_last, save_latest
-from bottleneck.cache.store import FeatureCache
 from bottleneck.errors import CacheError, ImagesError, MissingFeatures, ModelError
 from bottleneck.extraction.extract import extract
-from bottleneck.images.scan import scan
 from bottleneck.fitting.inputs import default_images, select
+from bottleneck.images.scan import scan
 from tests.tiny import SPEC
 
 FILES = {f"{name}/{number}.jpg": 10 * place + number for place, name in enumerate("ab") for number in range(3)}

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.index import _read_entry, save_entry
-from bottleneck.cache.recent import Entry
+from bottleneck.cache.recent import ShardEntry
 from bottleneck.cache.shard import Rows, read_shard
-from bottleneck.cache.store import FeatureCache, Store
+from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckError, ImageError, MissingFeatures, ShardError
 from bottleneck.images.decode import decode
 from bottleneck.images.digest import DigestMemo, signature
@@ -133,7 +134,7 @@ class Shards(Target):
             for moved in (store.folder / "quarantine").glob("*"):
                 moved.unlink()
             path.write_bytes(self.seeds[case.seed])
-            entry = Entry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
+            entry = ShardEntry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
             save_entry(store.folder / "index" / path.stem, signature(os.stat(path)), entry)
         if not np.array_equal(found, rows.features):
             raise Wrong("other rows than the original's")
@@ -228,7 +229,7 @@ class Memos(Target):
 
 
 _SHARD = 1, 2, 3, 4  # the signature of a shard's file
-_ENTRY = Entry(np.arange(96, dtype=np.uint8).reshape(3, 32), 7, "float32")
+_ENTRY = ShardEntry(np.arange(96, dtype=np.uint8).reshape(3, 32), 7, "float32")
 
 
 def _digests() -> list[tuple[str, tuple[int, int, int, int], bytes]]:

@@ -14,25 +14,26 @@ from torch import nn
 
 from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned, read_tuned
 from bottleneck.backbones.weights import read_checkpoint
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import load_last, load_latest, save_latest
 from bottleneck.cache.scans import read_scan, save_scan, scanned
 from bottleneck.cache.shard import Rows
-from bottleneck.cache.store import FeatureCache
-from bottleneck.engines.records import Check, Kept
+from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckError
-from bottleneck.utils.files import sha256_hex
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
+from bottleneck.finetuning.config import Settings, load_settings, save_settings
 from bottleneck.finetuning.history import Epoch, Progress
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.config import Settings, load_settings, save_settings
-from bottleneck.heads.head import Head, load_head
+from bottleneck.heads.head import Head
 from bottleneck.heads.kernel import KernelHead
 from bottleneck.heads.linear import LinearHead
+from bottleneck.heads.load import load_head
 from bottleneck.heads.neighbours import NeighbourHead
 from bottleneck.images.dataset import Dataset, Failure
-from bottleneck.runs.images import RunImages, load_run_images
 from bottleneck.runs.backbone_request import located_source, spec_of
+from bottleneck.runs.images import RunImages, load_run_images
 from bottleneck.runs.run import load_run
+from bottleneck.utils.files import sha256_hex
 from tests.fuzz.data_structures import floats, json_twice, json_value, offsets, safetensors_header
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.target import Case, Target, Wrong
@@ -60,7 +61,7 @@ class Json(Target):
             "request": lambda: self._store.asked(),
             "tuned": lambda: kept_tuned(self._store.folder),
             "check": lambda: [
-                (check.passed, check.suits, check.lowest) for check in Kept(self._store.engines).checks()
+                (check.passed, check.suits, check.lowest) for check in EngineRecords(self._store.engines).checks()
             ],
             "scan": lambda: read_scan(self._files["scan"]).fingerprint(),
             "latest": lambda: (load_latest(self._cache, self.folder), load_last(self._cache)),
@@ -77,7 +78,7 @@ class Json(Target):
         self._training.save(self._run)
         self._store.remember_request({"model": "resnet18", "weights": "DEFAULT", "seed": 0, "resize": 100})
         keep_tuned(self._store.folder, _tuned())
-        Kept(self._store.engines).keep_check("one", Check("torch 2", "bf16", 0.9999, 0.9993, 8, "d1"))
+        EngineRecords(self._store.engines).keep_check("one", Check("torch 2", "bf16", 0.9999, 0.9993, 8, "d1"))
         save_scan(self._cache, _dataset())
         save_latest(self._cache, self.folder, self._store.name)
         self._files = {
@@ -118,7 +119,7 @@ class Json(Target):
         return found, [_answer(ask) for ask in asked]
 
     def _read_checks(self) -> object:
-        return [(check.passed, check.suits, check.lowest) for check in Kept(self._store.engines).checks()]
+        return [(check.passed, check.suits, check.lowest) for check in EngineRecords(self._store.engines).checks()]
 
     def _read_state(self) -> object:
         found = load_checkpoint(self._run, self._training.optimizer)

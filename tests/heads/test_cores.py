@@ -9,9 +9,9 @@ from threadpoolctl import threadpool_info
 
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.cores import in_order, one_core_a_product
-from bottleneck.heads.losses import Logistic, Softmax
-from bottleneck.heads.sums import Material, Pass, Problems
-from bottleneck.heads.features import Held
+from bottleneck.heads.features import InMemoryFeatures
+from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss
+from bottleneck.heads.sums import Material, Pass, SolverProblems
 
 
 def blas_threads() -> set[int]:
@@ -56,15 +56,15 @@ def test_an_error_in_a_thread_is_raised(cores):
         list(in_order(lambda item: 1 / item, [1, 0, 1], cores))
 
 
-@pytest.mark.parametrize("loss", [Logistic(), Softmax(3)])
+@pytest.mark.parametrize("loss", [LogisticLoss(), SoftmaxLoss(3)])
 def test_sums_are_the_same_bits_on_any_number_of_cores(loss):
     random = np.random.default_rng(0)
     x, codes = random.normal(size=(3000, 40)).astype(np.float32), random.integers(0, 2, 3000)
     weights = (random.random((3000, 5)) < 0.8).astype(np.float32)
     weights[:700, 0] = 0  # a block that a fold does not train on
     weights[700:900] = 0  # and one that none does
-    material = Material(table=Held(x, cuts=[500, 700, 900, 2200]), codes=codes, weights=weights)
-    problems = Problems(fold=np.arange(5), output=np.ones(5, int))
+    material = Material(table=InMemoryFeatures(x, cuts=[500, 700, 900, 2200]), codes=codes, weights=weights)
+    problems = SolverProblems(fold=np.arange(5), output=np.ones(5, int))
     theta = random.normal(size=(5, loss.outputs, 41)).astype(np.float32)
     one, *others = (Pass(Arrays(cores=cores), material, loss, problems)(theta) for cores in (1, 2, 7))
 

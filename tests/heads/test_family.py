@@ -15,12 +15,13 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import NAMES, Family, family
+from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.heads.folds import Folds
-from bottleneck.heads.head import Head, load_head
+from bottleneck.heads.head import Head
 from bottleneck.heads.linear_family import LinearFamily
+from bottleneck.heads.load import load_head
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import search
-from bottleneck.heads.features import Held
-from bottleneck.heads.problem import Task
 
 D = 20
 
@@ -56,11 +57,11 @@ def fit(some: Family, x: np.ndarray, labels: np.ndarray, **options: object) -> H
     return search(x, labels.tolist(), some, **{"folds": 3, "grid": few, **options}).head
 
 
-def task(x: np.ndarray, codes: np.ndarray, count: int, trained: np.ndarray | None = None, **options: object) -> Task:
+def task(x: np.ndarray, codes: np.ndarray, count: int, trained: np.ndarray | None = None, **options: object) -> Problem:
     """Return the task of training on the rows of each column of `trained`, by default on all at once."""
     columns = np.ones((len(x), 1), bool) if trained is None else trained
     folds = Folds(tested=np.full(len(x), -1), trained=columns)
-    return Task(table=Held(x), codes=codes, count=count, folds=folds, arrays=Arrays(), **options)
+    return Problem(table=InMemoryFeatures(x), codes=codes, count=count, folds=folds, arrays=Arrays(), **options)
 
 
 def path(
@@ -231,7 +232,7 @@ def test_a_class_that_a_fold_has_no_rows_of_never_wins(some, absent):
     x, labels = blobs(4)
     codes = np.unique(labels, return_inverse=True)[1]
     folds = Folds(tested=np.where(codes == absent, 0, -1), trained=(codes != absent)[:, None])
-    lacking = Task(table=Held(x), codes=codes, count=4, folds=folds, arrays=Arrays())
+    lacking = Problem(table=InMemoryFeatures(x), codes=codes, count=4, folds=folds, arrays=Arrays())
     points = some.grid(lacking, full=False)
 
     for rows, scores in some.cross_validate(lacking, points).blocks():
@@ -245,7 +246,7 @@ def test_the_only_class_that_a_fold_has_always_wins(some, absent):
     x, labels = blobs(2)
     codes = np.unique(labels, return_inverse=True)[1]
     folds = Folds(tested=np.where(codes == absent, 0, -1), trained=(codes != absent)[:, None])
-    lacking = Task(table=Held(x), codes=codes, count=2, folds=folds, arrays=Arrays())
+    lacking = Problem(table=InMemoryFeatures(x), codes=codes, count=2, folds=folds, arrays=Arrays())
 
     for _, scores in some.cross_validate(lacking, some.grid(lacking, full=False)).blocks():
         assert (scores.argmax(axis=2) == 1 - absent).all()

@@ -2,12 +2,21 @@ import numpy as np
 import pytest
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.features import NORMALIZE, Held, Scaled, Scaling, Streamed, scaled, scalings, widened
+from bottleneck.heads.features import (
+    NORMALIZE,
+    InMemoryFeatures,
+    ScaledFeatures,
+    Scaling,
+    StreamedFeatures,
+    scaled,
+    scalings,
+    widened,
+)
 
 
 def standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and scale by all rows."""
-    found = scalings(Held(x), np.ones((len(x), 1), bool), "standard")[0]
+    found = scalings(InMemoryFeatures(x), np.ones((len(x), 1), bool), "standard")[0]
     return found.mean, found.scale
 
 
@@ -30,7 +39,7 @@ class FakeStream:
 
 def test_blocks_begin_anew_at_cuts():
     x = np.arange(20, dtype=np.float32).reshape(10, 2)
-    blocks = list(Held(x, [3, 4]).blocks(4))
+    blocks = list(InMemoryFeatures(x, [3, 4]).blocks(4))
 
     assert [(rows.start, rows.stop) for rows, _ in blocks] == [(0, 3), (3, 4), (4, 8), (8, 10)]
     np.testing.assert_array_equal(np.concatenate([features for _, features in blocks]), x)
@@ -38,10 +47,10 @@ def test_blocks_begin_anew_at_cuts():
 
 X = np.random.default_rng(3).normal(2, 3, (23, 4)).astype(np.float16).astype(np.float32)
 TABLES = {
-    "held": lambda: Held(X),
-    "streamed": lambda: Streamed(FakeStream(X)),
-    "scaled": lambda: Scaled(
-        Streamed(FakeStream(X)), Scaling(mean=np.zeros(4, np.float32), scale=np.ones(4, np.float32))
+    "held": lambda: InMemoryFeatures(X),
+    "streamed": lambda: StreamedFeatures(FakeStream(X)),
+    "scaled": lambda: ScaledFeatures(
+        StreamedFeatures(FakeStream(X)), Scaling(mean=np.zeros(4, np.float32), scale=np.ones(4, np.float32))
     ),
 }
 
@@ -91,7 +100,7 @@ def test_every_finite_half_is_widened_to_the_very_number():
 @pytest.mark.parametrize("normalize", NORMALIZE)
 def test_what_is_streamed_is_scaled_as_what_is_held(normalize):
     trained = np.random.default_rng(0).random((len(X), 3)) > 0.3
-    held, streamed = Held(X), Streamed(FakeStream(X))
+    held, streamed = InMemoryFeatures(X), StreamedFeatures(FakeStream(X))
     for one, other in zip(scalings(held, trained, normalize), scalings(streamed, trained, normalize), strict=True):
         np.testing.assert_allclose(one.mean, other.mean, atol=1e-6)
         np.testing.assert_allclose(one.scale, other.scale, rtol=1e-6)
@@ -101,7 +110,7 @@ def test_what_is_streamed_is_scaled_as_what_is_held(normalize):
 
 def test_each_fold_is_scaled_by_the_rows_it_is_trained_on():
     trained = np.random.default_rng(0).random((len(X), 3)) > 0.3
-    whole, *folds = scalings(Held(X), trained, "standard")
+    whole, *folds = scalings(InMemoryFeatures(X), trained, "standard")
 
     np.testing.assert_allclose(whole.mean, X.mean(axis=0), rtol=1e-5)
     for fold, rows in zip(folds, trained.T, strict=True):
@@ -111,19 +120,19 @@ def test_each_fold_is_scaled_by_the_rows_it_is_trained_on():
 
 def test_rows_get_one_length_by_l2_and_rows_of_zeros_stay():
     x = np.concatenate([X, np.zeros((1, 4), np.float32)])
-    found = scalings(Held(x), np.ones((len(x), 1), bool), "l2")[0](x)
+    found = scalings(InMemoryFeatures(x), np.ones((len(x), 1), bool), "l2")[0](x)
 
     np.testing.assert_allclose(np.linalg.norm(found[:-1], axis=1), 2, rtol=1e-6)  # sqrt(d)
     assert not found[-1].any()
 
 
 def test_features_are_left_alone_by_none():
-    np.testing.assert_array_equal(scalings(Held(X), np.ones((len(X), 1), bool), "none")[0](X), X)
+    np.testing.assert_array_equal(scalings(InMemoryFeatures(X), np.ones((len(X), 1), bool), "none")[0](X), X)
 
 
 def test_another_way_to_normalize_is_an_error():
     with pytest.raises(HeadError, match="standard, l2, none"):
-        scalings(Held(X), np.ones((len(X), 1), bool), "max")
+        scalings(InMemoryFeatures(X), np.ones((len(X), 1), bool), "max")
 
 
 def test_standardisation_is_the_mean_and_the_standard_deviation():
@@ -159,7 +168,7 @@ def test_a_feature_that_is_constant_in_a_fold_alone_has_scale_one_there():
     x[:60] = 0
     x[60:, :] += np.float32(0.3)
     trained = np.stack([np.arange(90) < 60, np.arange(90) >= 30], axis=1)
-    _, constant, other = scalings(Held(x), trained, "standard")
+    _, constant, other = scalings(InMemoryFeatures(x), trained, "standard")
 
     assert constant.scale.tolist() == [1] * 50
     np.testing.assert_allclose(constant.mean, 0, atol=1e-6)
@@ -170,7 +179,7 @@ def test_each_scaling_divides_by_what_it_says():
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32) * np.array([1, 2, 3, 1e-3], np.float32)
     variance = x.astype(np.float64).var(axis=0)
     trained = np.ones((50, 1), bool)
-    found = {name: scalings(Held(x), trained, name)[0] for name in ("standard", "shrunk", "global")}
+    found = {name: scalings(InMemoryFeatures(x), trained, name)[0] for name in ("standard", "shrunk", "global")}
 
     np.testing.assert_allclose(found["standard"].scale, np.sqrt(variance), rtol=1e-5)
     np.testing.assert_allclose(found["global"].scale, [np.sqrt(variance.mean())] * 4, rtol=1e-5)
@@ -183,7 +192,7 @@ def test_each_scaling_divides_by_what_it_says():
 def test_a_feature_that_hardly_varies_is_not_blown_up(normalize):
     x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     x[:, 0] *= 1e-4
-    scaled = scalings(Held(x), np.ones((50, 1), bool), normalize)[0](x)
+    scaled = scalings(InMemoryFeatures(x), np.ones((50, 1), bool), normalize)[0](x)
 
     assert np.abs(scaled[:, 0]).max() < 1e-3
     assert scaled[:, 1:].std() > 0.5
@@ -194,8 +203,8 @@ def test_a_huge_constant_feature_changes_no_scale_of_others(normalize):
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     x[:, 3] = 1e20 * (1 + 1e-7 * np.sign(x[:, 3]))  # constant but for rounding
     trained = np.ones((50, 1), bool)
-    scaled = scalings(Held(x), trained, normalize)[0]
-    without = scalings(Held(x[:, :3]), trained, normalize)[0]
+    scaled = scalings(InMemoryFeatures(x), trained, normalize)[0]
+    without = scalings(InMemoryFeatures(x[:, :3]), trained, normalize)[0]
 
     np.testing.assert_allclose(scaled.scale[:3], without.scale * np.sqrt([0.875] * 3), rtol=0.2)
     assert np.abs(scaled(x)[:, 3]).max() < 10

@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import save
 
 from bottleneck.errors import HeadError, RunError
-from bottleneck.heads.head import FORMAT_VERSION, Head, load_head, softmax
+from bottleneck.heads.head import FORMAT_VERSION, Head, softmax
 from bottleneck.heads.kernel import KernelHead
 from bottleneck.heads.linear import LinearHead
+from bottleneck.heads.load import load_head
 from bottleneck.heads.neighbours import NeighbourHead
 
 K, D = 3, 5

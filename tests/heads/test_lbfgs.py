@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.lbfgs import Memory
+from bottleneck.heads.lbfgs import StepHistory
 
 P, D = 3, 12
 
@@ -30,7 +30,7 @@ def two_loops(steps: list[np.ndarray], changes: list[np.ndarray], gradient: np.n
 @pytest.mark.parametrize("taken", [1, 3, 4, 9])
 def test_directions_are_those_of_the_two_loops(taken, device):
     arrays, random, second = Arrays(device), np.random.default_rng(1), quadratics()
-    memory = Memory(arrays, P, D, 4)
+    memory = StepHistory(arrays, P, D, 4)
     steps = random.normal(size=(taken, P, D)).astype(np.float32)
     changes = np.einsum("pij,tpj->tpi", second, steps).astype(np.float32)
     for step, change in zip(steps, changes, strict=True):
@@ -47,11 +47,13 @@ def test_directions_are_those_of_the_two_loops(taken, device):
 def test_without_a_memory_the_direction_is_the_preconditioners():
     gradient = np.ones((P, D), np.float32)
 
-    np.testing.assert_array_equal(Memory(Arrays(), P, D, 4).direction(gradient, lambda some: 2 * some), -2 * gradient)
+    np.testing.assert_array_equal(
+        StepHistory(Arrays(), P, D, 4).direction(gradient, lambda some: 2 * some), -2 * gradient
+    )
 
 
 def test_problems_remember_on_their_own():
-    memory, alone = Memory(Arrays(), P, D, 4), Memory(Arrays(), 1, D, 4)
+    memory, alone = StepHistory(Arrays(), P, D, 4), StepHistory(Arrays(), 1, D, 4)
     random = np.random.default_rng(2)
     gradient = random.normal(size=(P, D)).astype(np.float32)
     for rows in ([0, 2], [1], [2], [2, 0], [2], [2]):
@@ -66,7 +68,7 @@ def test_problems_remember_on_their_own():
 
 
 def test_steps_along_which_the_slope_does_not_rise_teach_nothing():
-    memory, step = Memory(Arrays(), P, D, 4), np.ones((P, D), np.float32)
+    memory, step = StepHistory(Arrays(), P, D, 4), np.ones((P, D), np.float32)
     memory.remember(np.arange(P), step, step * np.array([[1], [-1], [0]], np.float32))
 
     assert memory.taken.tolist() == [1, 0, 0]
@@ -77,7 +79,7 @@ def test_what_was_learnt_at_one_C_is_true_at_another():
     random, penalty = np.random.default_rng(3), np.ones(D, np.float32)
     penalty[-1] = 0
     loss = quadratics()
-    at_one, at_ten = Memory(Arrays(), P, D, 4), Memory(Arrays(), P, D, 4)
+    at_one, at_ten = StepHistory(Arrays(), P, D, 4), StepHistory(Arrays(), P, D, 4)
     for step in random.normal(size=(3, P, D)).astype(np.float32):
         of_loss = np.einsum("pij,pj->pi", loss, step).astype(np.float32)
         at_one.remember(np.arange(P), step, of_loss + penalty * step)

@@ -7,10 +7,10 @@ from bottleneck.errors import BottleneckWarning, HeadError
 from bottleneck.evaluation.metrics import evaluate_probabilities
 from bottleneck.heads.estimators import Centroid, KernelSVM, LinearSVM, Logistic, Neighbours, Ridge, Softmax
 from bottleneck.heads.family import NAMES, family
-from bottleneck.heads.head import load_head
+from bottleneck.heads.features import InMemoryFeatures
+from bottleneck.heads.load import load_head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import search
-from bottleneck.heads.features import Held
 
 FAMILIES = {name: family(name) for name in NAMES} | {"svm rbf": family("svm", kernel="rbf")}
 ESTIMATORS = [Logistic, LinearSVM, KernelSVM, Softmax, Ridge, Neighbours, Centroid]
@@ -255,6 +255,6 @@ def test_a_learning_curve_of_nothing_is_flat():
     labels = list("ab" * 40)
     with pytest.warns(BottleneckWarning, match=THE_SAME):
         found = options.searched("svm", equal(3, 80), labels, None, "")
-    curve = learning_curve(Held(equal(3, 80)), labels, None, found, family("svm"), options)
+    curve = learning_curve(InMemoryFeatures(equal(3, 80)), labels, None, found, family("svm"), options)
 
     assert {point.accuracy for point in curve.points} == {0.5}

@@ -7,13 +7,13 @@ import pytest
 
 from bottleneck.errors import BottleneckWarning, HeadError
 from bottleneck.heads.family import Family, family
+from bottleneck.heads.features import NORMALIZE
 from bottleneck.heads.head import Head
 from bottleneck.heads.kernel import KernelHead
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.neighbours import NeighbourHead
 from bottleneck.heads.refit import refit
 from bottleneck.heads.search import Search, search
-from bottleneck.heads.features import NORMALIZE
 from tests.heads.test_family import FAMILIES, accuracy, blobs, parts
 
 

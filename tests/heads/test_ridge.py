@@ -8,11 +8,11 @@ from bottleneck.errors import HeadError
 from bottleneck.heads import ridge
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import family
+from bottleneck.heads.features import InMemoryFeatures, scalings
 from bottleneck.heads.folds import Folds, everything
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.ridge import leave_one_out
 from bottleneck.heads.search import search
-from bottleneck.heads.features import Held, scalings
-from bottleneck.heads.problem import Task
 
 CS = [1e-4, 1e-2, 1.0]
 
@@ -23,10 +23,10 @@ def rows(n: int, d: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     return (random.normal(3, 2, (n, d)) + random.normal(size=(classes, d))[codes]).astype(np.float32), codes
 
 
-def task(x: np.ndarray, codes: np.ndarray, trained: np.ndarray | None = None, **options: object) -> Task:
+def task(x: np.ndarray, codes: np.ndarray, trained: np.ndarray | None = None, **options: object) -> Problem:
     folds = everything(len(x)) if trained is None else Folds(tested=np.full(len(x), -1), trained=trained)
     count = int(codes.max()) + 1
-    return Task(table=Held(x), codes=codes, count=count, folds=folds, arrays=Arrays(), **options)
+    return Problem(table=InMemoryFeatures(x), codes=codes, count=count, folds=folds, arrays=Arrays(), **options)
 
 
 @pytest.mark.parametrize("shape", [(60, 10), (20, 50)], ids=["more rows", "more features"])
@@ -37,7 +37,7 @@ def test_each_fold_is_scikit_learns(shape, balanced, normalize):
     trained = np.random.default_rng(1).random((len(x), 2)) > 0.3
     found = family("ridge").paths(task(x, codes, trained, balanced=balanced, normalize=normalize), CS, exact=True)
 
-    for fold, scaling in enumerate(scalings(Held(x), trained, normalize)[1:]):
+    for fold, scaling in enumerate(scalings(InMemoryFeatures(x), trained, normalize)[1:]):
         own = trained[:, fold]
         for C, theta in zip(CS, found[:, fold], strict=True):
             weighting = "balanced" if balanced else None

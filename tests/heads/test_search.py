@@ -9,11 +9,11 @@ from bottleneck.heads import linear_family
 from bottleneck.heads import search as module
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import NAMES, family
+from bottleneck.heads.features import NORMALIZE, InMemoryFeatures
 from bottleneck.heads.folds import divide
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import search
 from bottleneck.heads.selecting import RULES
-from bottleneck.heads.features import NORMALIZE, Held
-from bottleneck.heads.problem import Task
 
 LOGISTIC = family("logistic")
 
@@ -100,7 +100,7 @@ def test_the_head_is_the_familys_at_the_chosen_C():
     found = search(x, labels, LOGISTIC)
     codes = np.array([ord(label) - ord("a") for label in labels])
     folds = divide(codes, None, 5, 0)
-    task = Task(table=Held(x), codes=codes, count=3, folds=folds, arrays=Arrays())
+    task = Problem(table=InMemoryFeatures(x), codes=codes, count=3, folds=folds, arrays=Arrays())
     fitted = LOGISTIC.fit(task, found.params)
 
     np.testing.assert_allclose(found.head.weight, fitted.parts["weight"], atol=1e-3)

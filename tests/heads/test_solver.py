@@ -9,11 +9,11 @@ from bottleneck.errors import HeadError
 from bottleneck.heads import solver as module
 from bottleneck.heads import sums
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.losses import Logistic, Softmax, SquaredHinge
+from bottleneck.heads.features import InMemoryFeatures, scaled, scalings
+from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss, SquaredHingeLoss
 from bottleneck.heads.precondition import Preconditioner, spectrum
 from bottleneck.heads.solver import solve
-from bottleneck.heads.sums import Material, Pass, Problems, Sums, relative
-from bottleneck.heads.features import Held, scaled, scalings
+from bottleneck.heads.sums import Material, Pass, SolverProblems, Sums, relative
 
 N, D = 240, 60
 CS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
@@ -32,13 +32,13 @@ def classes(x: np.ndarray, count: int) -> np.ndarray:
     return scores.argmax(axis=1)
 
 
-def problems(folds: int = 1, outputs: tuple[int, ...] = (0,)) -> Problems:
-    return Problems(fold=np.repeat(np.arange(folds), len(outputs)), output=np.tile(outputs, folds))
+def problems(folds: int = 1, outputs: tuple[int, ...] = (0,)) -> SolverProblems:
+    return SolverProblems(fold=np.repeat(np.arange(folds), len(outputs)), output=np.tile(outputs, folds))
 
 
 def material(x: np.ndarray, codes: np.ndarray, weights: np.ndarray | None = None) -> Material:
     return Material(
-        table=Held(x), codes=codes, weights=np.ones((len(x), 1), np.float32) if weights is None else weights
+        table=InMemoryFeatures(x), codes=codes, weights=np.ones((len(x), 1), np.float32) if weights is None else weights
     )
 
 
@@ -69,7 +69,7 @@ def hinge_objective(x, sign, C, weight, bias) -> float:
 def test_logistic_reaches_scikit_learns_objective_at_every_C(count, device):
     x = features()
     codes = classes(x, count)
-    loss = Logistic() if count == 2 else Softmax(count)
+    loss = LogisticLoss() if count == 2 else SoftmaxLoss(count)
     found = solve(Arrays(device), material(x, codes), loss, problems(outputs=(1,)), CS, tolerance=1e-3)
 
     for C, (theta,), (objective,) in zip(CS, found.theta.astype(np.float64), found.objective, strict=True):
@@ -85,7 +85,7 @@ def test_svm_reaches_liblinears_objective_at_every_C(device):
     x = features()
     codes = classes(x, 4)
     found = solve(
-        Arrays(device), material(x, codes), SquaredHinge(), problems(outputs=(0, 1, 2, 3)), CS, tolerance=1e-3
+        Arrays(device), material(x, codes), SquaredHingeLoss(), problems(outputs=(0, 1, 2, 3)), CS, tolerance=1e-3
     )
 
     for number, output in np.ndindex(len(CS), 4):
@@ -101,7 +101,7 @@ def test_svm_of_features_far_from_zero_reaches_liblinears_objective(offset):
     x = features() + np.float32(offset)
     codes = classes(x, 3)
     found = solve(
-        Arrays(), material(x, codes), SquaredHinge(), problems(outputs=(1,)), [0.1, 1.0, 10.0], tolerance=1e-3
+        Arrays(), material(x, codes), SquaredHingeLoss(), problems(outputs=(1,)), [0.1, 1.0, 10.0], tolerance=1e-3
     )
     sign = signs(codes, 3)[:, 1]
 
@@ -114,7 +114,7 @@ def test_svm_of_features_far_from_zero_reaches_liblinears_objective(offset):
 def test_rows_may_have_weights():
     x = features()
     codes, weights = classes(x, 3), np.random.default_rng(1).uniform(0.2, 3, N).astype(np.float32)
-    found = solve(Arrays(), material(x, codes, weights[:, None]), Softmax(3), problems(), [0.1], tolerance=1e-4)
+    found = solve(Arrays(), material(x, codes, weights[:, None]), SoftmaxLoss(3), problems(), [0.1], tolerance=1e-4)
     theirs = LogisticRegression(C=0.1, max_iter=10_000, tol=1e-8).fit(x.astype(np.float64), codes, weights)
     theta = found.theta[0, 0].astype(np.float64)
 
@@ -126,18 +126,22 @@ def test_a_fold_sees_its_own_rows_in_its_own_scaling():
     x = features()
     codes = classes(x, 3)
     trained = np.random.default_rng(2).random((N, 3)) > 0.3
-    whole, *folds = scalings(Held(x), trained, "standard")
+    whole, *folds = scalings(InMemoryFeatures(x), trained, "standard")
     shift, gain = relative(whole, folds)
     shared = Material(
-        table=scaled(Held(x), whole), codes=codes, weights=trained.astype(np.float32), shift=shift, gain=gain
+        table=scaled(InMemoryFeatures(x), whole),
+        codes=codes,
+        weights=trained.astype(np.float32),
+        shift=shift,
+        gain=gain,
     )
-    together = solve(Arrays(), shared, Softmax(3), problems(folds=3), [0.01, 1.0], tolerance=1e-7)
+    together = solve(Arrays(), shared, SoftmaxLoss(3), problems(folds=3), [0.01, 1.0], tolerance=1e-7)
 
     for number, fold in np.ndindex(2, 3):
         C = (0.01, 1.0)[number]
         rows = trained[:, fold]
         alone = material(folds[fold](x[rows]), codes[rows])
-        expected = solve(Arrays(), alone, Softmax(3), problems(), [C], tolerance=1e-7)
+        expected = solve(Arrays(), alone, SoftmaxLoss(3), problems(), [C], tolerance=1e-7)
         assert together.objective[number, fold] == pytest.approx(expected.objective[0, 0], rel=1e-5)
         ours, theirs = together.theta[number, fold], expected.theta[0, 0]
         np.testing.assert_allclose(ours[:, :-1], theirs[:, :-1], atol=2e-2)
@@ -150,9 +154,9 @@ def test_a_fold_sees_its_own_rows_in_its_own_scaling():
 def test_problems_that_do_not_fit_together_are_solved_in_parts(monkeypatch):
     x = features()
     codes = classes(x, 3)
-    whole = solve(Arrays(), material(x, codes), Softmax(3), problems(), CS, tolerance=1e-7)
+    whole = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
     monkeypatch.setattr(module, "_WORKING_BYTES", 60_000)
-    parts = solve(Arrays(), material(x, codes), Softmax(3), problems(), CS, tolerance=1e-7)
+    parts = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
 
     np.testing.assert_allclose(parts.objective, whole.objective, rtol=1e-4)
 
@@ -160,9 +164,9 @@ def test_problems_that_do_not_fit_together_are_solved_in_parts(monkeypatch):
 def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch):
     x = features()
     codes = classes(x, 3)
-    whole = solve(Arrays(), material(x, codes), Softmax(3), problems(), CS, tolerance=1e-7)
+    whole = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
     monkeypatch.setattr(sums, "_CELLS", 1)  # 64 rows
-    blocks = solve(Arrays(), material(x, codes), Softmax(3), problems(), CS, tolerance=1e-7)
+    blocks = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
 
     np.testing.assert_allclose(blocks.objective, whole.objective, rtol=1e-4)
 
@@ -170,8 +174,8 @@ def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch):
 def test_a_start_near_the_end_is_a_short_way():
     x = features()
     codes = classes(x, 3)
-    first = solve(Arrays(), material(x, codes), Softmax(3), problems(), [1.0], tolerance=1e-7)
-    again = solve(Arrays(), material(x, codes), Softmax(3), problems(), [1.0], tolerance=1e-4, start=first.theta[0])
+    first = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [1.0], tolerance=1e-7)
+    again = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [1.0], tolerance=1e-4, start=first.theta[0])
 
     assert again.iterations[0, 0] < first.iterations[0, 0] / 3
     assert again.objective[0, 0] == pytest.approx(first.objective[0, 0], rel=1e-4)
@@ -181,8 +185,8 @@ def test_a_large_C_is_reached_sooner_by_way_of_smaller_ones():
     x = features()
     codes = classes(x, 3)
     zero = np.zeros((1, 3, D + 1), np.float32)
-    at_once = solve(Arrays(), material(x, codes), Softmax(3), problems(), [10.0], tolerance=1e-3, start=zero)
-    climbed = solve(Arrays(), material(x, codes), Softmax(3), problems(), CS, tolerance=1e-3)
+    at_once = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [10.0], tolerance=1e-3, start=zero)
+    climbed = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-3)
 
     assert climbed.iterations[-1, 0] < at_once.iterations[0, 0]
     assert climbed.objective[-1, 0] == pytest.approx(at_once.objective[0, 0], rel=1e-3)
@@ -192,7 +196,7 @@ def test_the_order_of_the_Cs_does_not_matter():
     x = features()
     codes = classes(x, 3)
     shared = material(x, codes)
-    up, down = (solve(Arrays(), shared, Softmax(3), problems(), Cs, tolerance=1e-3) for Cs in (CS, CS[::-1]))
+    up, down = (solve(Arrays(), shared, SoftmaxLoss(3), problems(), Cs, tolerance=1e-3) for Cs in (CS, CS[::-1]))
 
     np.testing.assert_array_equal(up.theta, down.theta[::-1])
 
@@ -207,7 +211,7 @@ def test_products_are_computed_in_float32(monkeypatch):
 
     monkeypatch.setattr(Pass, "__call__", spy)
     x = features()
-    solve(Arrays(), material(x, classes(x, 3)), Softmax(3), problems(), CS, tolerance=1e-3)
+    solve(Arrays(), material(x, classes(x, 3)), SoftmaxLoss(3), problems(), CS, tolerance=1e-3)
 
     assert seen == {np.dtype(np.float32)}
 
@@ -217,9 +221,9 @@ def test_blocks_that_a_fold_tests_are_left_out_of_its_products():
     codes, tested = classes(x, 3), np.arange(N) * 4 // N
     weights = (tested[:, None] != np.arange(4)).astype(np.float32)
     theta = np.random.default_rng(3).normal(size=(4, 3, D + 1)).astype(np.float32)
-    cut = Material(table=Held(x, np.flatnonzero(np.diff(tested)) + 1), codes=codes, weights=weights)
+    cut = Material(table=InMemoryFeatures(x, np.flatnonzero(np.diff(tested)) + 1), codes=codes, weights=weights)
     found, expected = (
-        Pass(Arrays(), one, Softmax(3), problems(folds=4))(theta) for one in (cut, material(x, codes, weights))
+        Pass(Arrays(), one, SoftmaxLoss(3), problems(folds=4))(theta) for one in (cut, material(x, codes, weights))
     )
 
     for name, value in vars(found).items():
@@ -228,7 +232,7 @@ def test_blocks_that_a_fold_tests_are_left_out_of_its_products():
 
 def test_easy_problems_end_before_hard_ones():
     x = features()
-    found = solve(Arrays(), material(x, classes(x, 3)), Softmax(3), problems(), [1e-5, 10.0], tolerance=1e-3)
+    found = solve(Arrays(), material(x, classes(x, 3)), SoftmaxLoss(3), problems(), [1e-5, 10.0], tolerance=1e-3)
 
     assert found.iterations[0, 0] < found.iterations[1, 0]
 
@@ -236,7 +240,9 @@ def test_easy_problems_end_before_hard_ones():
 def test_a_fold_without_rows_has_the_weights_it_began_with():
     x = features()
     weights = np.stack([np.ones(N), np.zeros(N)], axis=1).astype(np.float32)
-    found = solve(Arrays(), material(x, classes(x, 3), weights), Softmax(3), problems(folds=2), [1.0], tolerance=1e-3)
+    found = solve(
+        Arrays(), material(x, classes(x, 3), weights), SoftmaxLoss(3), problems(folds=2), [1.0], tolerance=1e-3
+    )
 
     assert np.isfinite(found.theta).all()
     assert not found.theta[0, 1].any()
@@ -247,9 +253,9 @@ def test_knowing_the_large_directions_saves_most_of_the_way(monkeypatch):
     monkeypatch.setattr(module, "_MEMORY", 8)  # or what is remembered makes up for some of it
     x = features() * np.float32(30)
     codes = classes(features(), 3)
-    known = solve(Arrays(), material(x, codes), Softmax(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]
+    known = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]
     monkeypatch.setattr("bottleneck.heads.solver.Preconditioner", Plain)
-    unknown = solve(Arrays(), material(x, codes), Softmax(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]
+    unknown = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]
 
     assert known < unknown / 2
 
@@ -263,7 +269,7 @@ class Plain(Preconditioner):
 
 def test_the_spectrum_is_that_of_the_covariance():
     x = features(count=2000)
-    found = spectrum(Arrays(), Held(x), bias=False)
+    found = spectrum(Arrays(), InMemoryFeatures(x), bias=False)
     exact = np.linalg.eigvalsh(x.T.astype(np.float64) @ x / len(x))[::-1]
     rank = len(found.values)
 
@@ -274,7 +280,7 @@ def test_the_spectrum_is_that_of_the_covariance():
 
 def test_a_bias_that_is_a_weight_is_in_the_spectrum():
     x = features(count=2000)
-    found = spectrum(Arrays(), Held(x), bias=True)
+    found = spectrum(Arrays(), InMemoryFeatures(x), bias=True)
     known = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
     exact = np.linalg.eigvalsh(known.T @ known / len(x))[::-1]
 
@@ -284,7 +290,7 @@ def test_a_bias_that_is_a_weight_is_in_the_spectrum():
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_fewer_rows_than_directions_have_a_spectrum(count):
-    found = spectrum(Arrays(), Held(features(count=count)), bias=False)
+    found = spectrum(Arrays(), InMemoryFeatures(features(count=count)), bias=False)
 
     assert found.vectors.shape == (D + 1, len(found.values))
     assert not found.vectors[-1].any()
@@ -295,7 +301,9 @@ def test_fewer_rows_than_directions_have_a_spectrum(count):
 
 
 @pytest.mark.parametrize("device", ["cpu", "torch"])
-@pytest.mark.parametrize("loss", [Softmax(3), Logistic(), SquaredHinge()], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize(
+    "loss", [SoftmaxLoss(3), LogisticLoss(), SquaredHingeLoss()], ids=lambda loss: type(loss).__name__
+)
 def test_a_losss_derivative_is_that_of_its_differences(loss, device):
     arrays, random = Arrays(device), np.random.default_rng(0)
     scores = random.normal(size=(4, 2, loss.outputs)).astype(np.float32)
@@ -314,7 +322,9 @@ def test_a_losss_derivative_is_that_of_its_differences(loss, device):
         assert slope[place] == pytest.approx(difference, abs=2e-2)
 
 
-@pytest.mark.parametrize("loss", [Softmax(3), Logistic(), SquaredHinge()], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize(
+    "loss", [SoftmaxLoss(3), LogisticLoss(), SquaredHingeLoss()], ids=lambda loss: type(loss).__name__
+)
 def test_a_losss_curvature_is_how_its_derivative_differs(loss):
     arrays, random = Arrays(), np.random.default_rng(1)
     scores = random.normal(size=(4, 2, loss.outputs)).astype(np.float32)
@@ -329,7 +339,7 @@ def test_a_losss_curvature_is_how_its_derivative_differs(loss):
         np.testing.assert_allclose(curvature[:, output], (above - below).sum(axis=0) / 2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("loss", [Softmax(3), Logistic()], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("loss", [SoftmaxLoss(3), LogisticLoss()], ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("size", [1e3, 1e10, 1e30])
 def test_huge_scores_have_a_finite_loss(loss, size):
     scores = np.array([-1, 1, 0.5][: loss.outputs], np.float32).reshape(1, 1, -1) * np.float32(size)
@@ -352,7 +362,7 @@ def test_a_device_that_is_not_there_is_a_head_error(device):
 def test_torch_computes_what_numpy_does():
     x = features()
     one, other = (
-        solve(Arrays(device), material(x, classes(x, 3)), Softmax(3), problems(), CS, tolerance=1e-7)
+        solve(Arrays(device), material(x, classes(x, 3)), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
         for device in ("cpu", "torch")
     )
 

@@ -6,9 +6,9 @@ from sklearn.svm import LinearSVC
 
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import family
+from bottleneck.heads.features import InMemoryFeatures, scalings
 from bottleneck.heads.folds import Folds
-from bottleneck.heads.features import Held, scalings
-from bottleneck.heads.problem import Task
+from bottleneck.heads.problem import Problem
 
 N, D, K = 200, 40, 3
 CS = [1e-3, 1e-2, 1e-1, 1.0, 10.0]
@@ -21,10 +21,10 @@ def rows(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float32), codes
 
 
-def task(trained: np.ndarray, **options: object) -> Task:
+def task(trained: np.ndarray, **options: object) -> Problem:
     x, codes = rows()
     folds = Folds(tested=np.full(N, -1), trained=trained)
-    return Task(table=Held(x), codes=codes, count=K, folds=folds, arrays=Arrays(), **options)
+    return Problem(table=InMemoryFeatures(x), codes=codes, count=K, folds=folds, arrays=Arrays(), **options)
 
 
 def objective(x: np.ndarray, sign: np.ndarray, strength: np.ndarray, theta: np.ndarray) -> float:
@@ -41,7 +41,7 @@ def test_each_fold_reaches_liblinears_objective_at_every_C(balanced, normalize):
     given = task(trained, balanced=balanced, normalize=normalize)
     found = family("svm").paths(given, CS, exact=True)
 
-    for fold, scaling in enumerate(scalings(Held(x), trained, normalize)[1:]):
+    for fold, scaling in enumerate(scalings(InMemoryFeatures(x), trained, normalize)[1:]):
         own = trained[:, fold]
         scaled, weights = scaling(x[own]).astype(np.float64), given.weights[own, fold].astype(np.float64)
         for number, C in enumerate(CS):
@@ -61,7 +61,7 @@ def test_one_large_C_alone_is_solved_as_nearly_as_float32_lets_it_be(C, near, wi
     codes = np.arange(N) % 2
     x = (random.normal(size=(N, width)) + 0.3 * random.normal(size=(2, width))[codes]).astype(np.float32)
     folds = Folds(tested=np.full(N, -1), trained=np.ones((N, 1), bool))
-    given = Task(table=Held(x), codes=codes, count=2, folds=folds, normalize="none", arrays=Arrays())
+    given = Problem(table=InMemoryFeatures(x), codes=codes, count=2, folds=folds, normalize="none", arrays=Arrays())
     theta = family("svm").paths(given, [C], exact=True)[0, 0, 1]
     sign = np.where(codes == 1, 1, -1)
     model = LinearSVC(C=C, dual=width > N, tol=1e-9, max_iter=1_000_000).fit(x.astype(np.float64), sign)

@@ -1,11 +1,11 @@
 import threading
 from contextlib import suppress
 
-from bottleneck.images.alone import Gate, has_room
+from bottleneck.images.alone import SharedExclusiveLock, has_room
 
 
 def test_many_are_inside_together() -> None:
-    gate, met = Gate(), threading.Barrier(3, timeout=10)
+    gate, met = SharedExclusiveLock(), threading.Barrier(3, timeout=10)
 
     def body() -> None:
         with gate.together():
@@ -20,7 +20,7 @@ def test_many_are_inside_together() -> None:
 
 
 def test_who_is_alone_has_nobody_beside() -> None:
-    gate, inside, most = Gate(), [], []
+    gate, inside, most = SharedExclusiveLock(), [], []
 
     def together() -> None:
         for _ in range(200):
@@ -42,7 +42,7 @@ def test_who_is_alone_has_nobody_beside() -> None:
 
 
 def test_an_error_inside_opens_the_gate_again() -> None:
-    gate, inside = Gate(), []
+    gate, inside = SharedExclusiveLock(), []
     for way in (gate.together, gate.alone) * 2:
         with suppress(ValueError), way():
             inside.append(way)

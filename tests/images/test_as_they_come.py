@@ -22,10 +22,10 @@ from PIL import Image
 from bottleneck.errors import ImageError
 from bottleneck.images.decode import MAX_PIXELS, Decoded, decode
 from bottleneck.images.digest import LARGEST_FILE, read_file
+from bottleneck.images.file_index import survey
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.scan import read_unknown
 from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import survey
 from tests.conftest import photo, write
 
 Colour = tuple[int, int, int]

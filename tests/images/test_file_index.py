@@ -10,10 +10,10 @@ import pytest
 from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
 from bottleneck.images import digest
 from bottleneck.images.digest import DigestMemo, Signature, signature
+from bottleneck.images.file_index import FileIndex, conflicts
+from bottleneck.images.file_index import survey as find
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import Survey, conflicts
-from bottleneck.images.file_index import survey as find
 from tests.conftest import photo, write
 
 Make = Callable[..., Path]
@@ -27,7 +27,7 @@ def root(folder: Make) -> Path:
 
 def survey(
     source: str | Path, *, labels: bool = True, shares: Shares | None = None, cache: str | Path | None = "cache"
-) -> Survey:
+) -> FileIndex:
     return find(source, labels=labels, shares=shares or Shares(), cache=cache, exclude=("runs",))
 
 
@@ -35,11 +35,11 @@ def sha(seed: int) -> bytes:
     return hashlib.sha256(photo(seed)).digest()
 
 
-def learn(found: Survey, row: int, seed: int, when: float = NOW) -> None:
+def learn(found: FileIndex, row: int, seed: int, when: float = NOW) -> None:
     found.learn(row, sha(seed), signature(os.stat(found.paths[row])), when)
 
 
-def recalled(found: Survey) -> dict[str, bytes]:
+def recalled(found: FileIndex) -> dict[str, bytes]:
     """Return what the memo knows of a survey's files, by name."""
     full = [os.path.abspath(path) for path in found.paths]
     known = DigestMemo("cache/digests.sqlite").lookup({path: signature(os.stat(path)) for path in full})
@@ -299,7 +299,7 @@ def test_forgetting_what_is_not_known_writes_nothing(root: Path) -> None:
 
 
 def test_a_dataset_forgets_nothing(root: Path) -> None:
-    found = Survey.of(scan(root))
+    found = FileIndex.of(scan(root))
     found.forget()
     assert found.unknown() == []
 
@@ -331,7 +331,7 @@ def test_a_young_file_that_changed_since_is_remembered_as_it_is_now(
 def test_of_a_dataset_nothing_is_unknown_and_it_is_given_back(root: Path) -> None:
     write(root / "cat" / "0.jpg", b"")
     dataset = scan(root, split="60/30/10", cache=None).subset([3, 1])
-    found = Survey.of(dataset)
+    found = FileIndex.of(dataset)
     assert found.paths == list(dataset.paths)
     assert found.digests == [row.tobytes() for row in dataset.digests]
     assert found.unknown() == []

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from bottleneck.errors import ModelError
-from bottleneck.utils.files import canonical_json
 from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing, Size
 from bottleneck.images.view import AUGMENTATIONS, View
+from bottleneck.utils.files import canonical_json
 
 
 @pytest.mark.parametrize(("resize", "crop"), [(32, 0), (32, -1), (0, 0), (-5, -5)])

@@ -12,9 +12,9 @@ from bottleneck.errors import BottleneckWarning, ImagesError
 from bottleneck.images import digest
 from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.digest import DigestMemo, signature
+from bottleneck.images.file_index import survey
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import survey
 from tests.conftest import photo, write
 
 Make = Callable[..., Path]

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottleneck.prediction import evaluate as run_evaluation
 from bottleneck.errors import ImagesError, RunError
 from bottleneck.evaluation.stats import mcnemar
 from bottleneck.extraction.extract import extract
 from bottleneck.fitting.fit import fit
 from bottleneck.images.keys import as_digests
 from bottleneck.images.scan import scan
-from bottleneck.prediction.predict import predict
+from bottleneck.prediction import evaluate as run_evaluation
 from bottleneck.prediction.evaluate import evaluate, summary
+from bottleneck.prediction.predict import predict
 from bottleneck.runs.images import IMAGES as FILE
 from bottleneck.runs.images import Role
 from tests import tiny

@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottleneck.extraction import extract as extraction
 from bottleneck.backbones.describe import describe
 from bottleneck.backbones.request import Request  # noqa: F401
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.comparison.compare import compare
 from bottleneck.errors import BottleneckError, BottleneckWarning, RunError
+from bottleneck.extraction import extract as extraction
 from bottleneck.extraction.extract import extract
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.fitting.fit import fit
 from bottleneck.images.scan import scan
-from bottleneck.prediction.predict import predict
 from bottleneck.prediction.evaluate import evaluate
+from bottleneck.prediction.predict import predict
 from tests.conftest import photo, write
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abcd") for number in range(12)}
@@ -63,14 +63,14 @@ def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
 
 
 def test_what_is_said_of_the_engine_is_passed_on(run, folder, monkeypatch):
-    right = extraction.Pending.engine
+    right = extraction.LazyBackbone.engine
 
-    def engine(self: extraction.Pending, sample: object) -> object:
+    def engine(self: extraction.LazyBackbone, sample: object) -> object:
         found = right(self, sample)
         self.remarks = ("a remark",)
         return found
 
-    monkeypatch.setattr(extraction.Pending, "engine", engine)
+    monkeypatch.setattr(extraction.LazyBackbone, "engine", engine)
     new = folder({"x.jpg": 900}, name="new")
 
     assert predict(new).remarks == ("a remark",)

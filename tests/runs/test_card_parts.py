@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bottleneck.runs.card_parts import INLINE, store_parts
 from bottleneck.errors import RunError
 from bottleneck.evaluation.metrics import evaluate
-from bottleneck.utils.files import sha256_hex
 from bottleneck.heads.head import Head
 from bottleneck.images.dataset import Failure
+from bottleneck.runs.card_parts import INLINE, store_parts
 from bottleneck.runs.images import RunImages
-from bottleneck.runs.run import Run, list_runs, load_run, save_run, write_run
+from bottleneck.runs.run import Run, list_runs, load_run
+from bottleneck.runs.save import save_run, write_run
+from bottleneck.utils.files import sha256_hex
 from bottleneck.utils.tree import Tree
 from tests.runs.test_run import card, head
 
@@ -178,7 +179,9 @@ SPOILED = {
     "fewer predictions": lambda patch: patch.setattr("bottleneck.runs.run.csv_bytes", lambda rows: b"path\n"),
     "card": lambda patch: patch.setattr(Tree, "write_json", spoil_card),
     "large card": lambda patch: patch.setattr(Tree, "write_json", swell_card),
-    "parts": lambda patch: patch.setattr("bottleneck.runs.card_parts.csv_bytes", lambda rows: b"path,code,message,digest\n"),
+    "parts": lambda patch: patch.setattr(
+        "bottleneck.runs.card_parts.csv_bytes", lambda rows: b"path,code,message,digest\n"
+    ),
 }
 
 

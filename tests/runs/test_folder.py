@@ -14,13 +14,14 @@ import pytest
 
 from bottleneck.backbones.tuned import read_tuned
 from bottleneck.errors import BottleneckWarning, RunError
+from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
 from bottleneck.finetuning.lock import at_work
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
 from bottleneck.heads.linear import LinearHead
 from bottleneck.runs.folder import CHECKPOINT, delete_checkpoint, delete_run
 from bottleneck.runs.images import IMAGES, RunImages, load_run_images
-from bottleneck.runs.run import SETTINGS, Run, list_runs, load_run, new_folder, save_run
+from bottleneck.runs.run import SETTINGS, Run, list_runs, load_run
+from bottleneck.runs.save import new_folder, save_run
 from bottleneck.utils.folder import Folder
 from bottleneck.utils.tree import Tree
 
@@ -226,7 +227,7 @@ def test_a_fit_that_fails_deletes_its_own_folder_and_no_other(monkeypatch):
 
 
 def test_a_name_that_something_else_has_is_not_taken(monkeypatch):
-    monkeypatch.setattr("bottleneck.runs.run.dated", lambda name: name)
+    monkeypatch.setattr("bottleneck.runs.save.dated", lambda name: name)
     Path("runs").mkdir()
     Path("runs/x").symlink_to("nowhere")
 

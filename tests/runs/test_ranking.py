@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from bottleneck.images.keys import as_digests
-from bottleneck.runs.ranking import choose
 from bottleneck.runs.images import Role, RunImages
-from bottleneck.runs.run import Run, default_run, save_run
+from bottleneck.runs.ranking import choose, default_run
+from bottleneck.runs.run import Run
+from bottleneck.runs.save import save_run
 from tests.runs.test_run import head
 
 IMAGES = 200

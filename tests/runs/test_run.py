@@ -6,12 +6,14 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
-from bottleneck.runs.card import next_number
 from bottleneck.errors import BottleneckWarning, RunError
-from bottleneck.utils.files import LARGEST_TEXT
 from bottleneck.heads.linear import LinearHead
 from bottleneck.runs.backbone_request import located_source
-from bottleneck.runs.run import default_run, list_runs, load_run, new_folder, save_run
+from bottleneck.runs.card import next_number
+from bottleneck.runs.ranking import default_run
+from bottleneck.runs.run import list_runs, load_run
+from bottleneck.runs.save import new_folder, save_run
+from bottleneck.utils.files import LARGEST_TEXT
 
 
 def head(fingerprint="f", classes=("a", "b")):
@@ -229,7 +231,7 @@ def test_what_cannot_be_read_has_no_number(tmp_path):
 
 
 def test_two_that_make_a_folder_of_one_name_at_once_have_two(tmp_path, monkeypatch):
-    monkeypatch.setattr("bottleneck.runs.run.dated", lambda name: f"20260101-000000-{name}")
+    monkeypatch.setattr("bottleneck.runs.save.dated", lambda name: f"20260101-000000-{name}")
     first = new_folder("runs", "one")  # and nothing is in it yet
     monkeypatch.setattr("os.path.lexists", lambda path: False)  # as both have looked before either made it
     second = new_folder("runs", "one")

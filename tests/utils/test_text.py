@@ -1,6 +1,7 @@
 import pytest
 
-from bottleneck.utils.text import Spellings, counted, is_unicode, look_alikes, normal, one_line, printable
+from bottleneck.errors import printable
+from bottleneck.utils.text import Spellings, counted, is_unicode, look_alikes, normal, one_line
 
 
 def test_names_have_one_form() -> None:

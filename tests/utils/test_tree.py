@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.utils.files import NotRegularError
 from bottleneck.utils import folder as module
+from bottleneck.utils.files import NotRegularError
 from bottleneck.utils.folder import Folder, LinkError, is_temporary
 from bottleneck.utils.tree import Tree, memo
 

@@ -1,0 +1,180 @@
+"""All specs of a cache, and the store that a name stands for."""
+
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from bottleneck.backbones.request import full_name
+from bottleneck.backbones.spec import Spec
+from bottleneck.cache.kinds import ACTIVATIONS, FEATURES, room_of
+from bottleneck.cache.store import Store
+from bottleneck.errors import BottleneckWarning, CacheError
+from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.files import TEMPORARY
+from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import one_line
+from bottleneck.utils.tree import Tree
+
+
+class FeatureCache:
+    """A folder of features, ``<root>/features/<model>-<fingerprint>/``, one sub-folder a spec.
+
+    Parameters
+    ----------
+    root : path
+        Created when something is written.
+    room : str
+        ``"features"``, or ``"activations"`` for what `activations` returns.
+
+    Examples
+    --------
+    >>> cache = FeatureCache("cache")
+    >>> [store.name for store in cache.stores()]
+    []
+    """
+
+    def __init__(self, root: str | os.PathLike[str] = "cache", *, room: str = FEATURES) -> None:
+        self.root = expanded(root)
+        self.room = room
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self.folder))
+
+    @property
+    def folder(self) -> Path:
+        """Where the stores lie."""
+        return self.root / self.room
+
+    def activations(self) -> "FeatureCache":
+        """Return the room of the activations that fine-tuning keeps; no feature is in it, and none of them here."""
+        return FeatureCache(self.root, room=ACTIVATIONS)
+
+    def rooms(self) -> tuple["FeatureCache", "FeatureCache"]:
+        """Return the room of the features and that of the activations."""
+        return FeatureCache(self.root), self.activations()
+
+    def store(self, spec: Spec) -> Store:
+        """Return the store of `spec`, which may be empty."""
+        return Store(self.folder / f"{_file_name(spec.backbone)}-{spec.fingerprint}", spec)
+
+    def stores(self) -> list[Store]:
+        """Return the stores of all specs, by name; one whose spec cannot be read is left out with a warning."""
+        found, problems = self.listed()
+        if problems:
+            more = f" (and {len(problems) - 1} more specs)" if len(problems) > 1 else ""
+            warnings.warn(f"{problems[0]}{more}", BottleneckWarning, stacklevel=2)
+        return found
+
+    def listed(self) -> tuple[list[Store], list[str]]:
+        """Return the stores, and the problems of those that cannot be read; a link to a folder is not a store."""
+        tree, left = Tree(self.root), f"its {self.room} are left alone"
+        try:
+            names, links = tree.folders(self.folder), tree.links(self.folder)
+        except OSError as error:
+            return [], [f"cannot list {self.folder}: {error}; {left}"]
+        found, problems = [], [f"expected a folder at {path}, found a link; {left}" for path in links]
+        for name in names:
+            if name.startswith(TEMPORARY):
+                continue  # being removed
+            try:
+                found.append(self.open(name))
+            except CacheError as error:
+                if _has_something(tree, self.folder / name):
+                    problems.append(f"{error}; {left}")
+        return found, problems
+
+    def find(self, name: str) -> Store:
+        """Return the store of a backbone: ``resnet50``, or ``resnet50-1f0c`` (any unique beginning) among several.
+
+        The beginning of a fingerprint, of 4 digits or more, will do too.
+
+        Raises
+        ------
+        CacheError
+            If there is none, or more than one.
+        """
+        name = Arguments(CacheError).text("name", name)
+        return the_one(self.stores(), name, f"{self.room} of {name!r} in {self.root}")
+
+    def open(self, name: str) -> Store:
+        """Return the store of that name.
+
+        Raises
+        ------
+        CacheError
+            If there is none, or its ``spec.json`` cannot be read.
+        """
+        folder = self.folder / name
+        try:
+            own = self.store(Spec.from_json(Tree(self.root).read_json(folder / "spec.json")))
+            own.tree.names(folder / "shards")
+        except (OSError, ValueError, TypeError) as error:
+            raise CacheError(f"expected a spec in {folder / 'spec.json'}: {error}") from error
+        if folder != own.folder:
+            raise CacheError(f"expected the spec of {folder.name} in {folder / 'spec.json'}, found that of {own.name}")
+        return own
+
+
+def _has_something(tree: Tree, folder: Path) -> bool:
+    """Whether a folder that is no store looks like one."""
+    try:
+        return tree.exists(folder / "spec.json") or any(name.endswith(".h5") for name in tree.names(folder / "shards"))
+    except OSError:
+        return True
+
+
+def the_one(stores: Sequence[Store], name: str, wanted: str) -> Store:
+    """Return the store that `name` means, as `bottleneck.cache.feature_cache.FeatureCache.find` describes.
+
+    Raises
+    ------
+    CacheError
+        If it means none, or more than one; `wanted` says of what.
+    """
+    found = matching(stores, name)
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(names_of(found or stores)) or "none"
+    advice = f"name one of {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
+    raise CacheError(f"expected {wanted}, found {len(found)} specs; {advice}")
+
+
+def matching(stores: Sequence[Store], name: str) -> list[Store]:
+    """Return the stores that `name` may mean: a model, the beginning of a spec's name or of its fingerprint."""
+    name = full_name(name)
+    found = [store for store in stores if store.spec.backbone == name]
+    found = found or [store for store in stores if (asked := store.asked()) and asked.model == name]  # with a tag
+    found = found or [store for store in stores if store.name.startswith(name) and "-" in name]
+    return found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
+
+
+def find_anywhere(cache: FeatureCache, name: str) -> Store:
+    """Return the store of that name, of features or of activations; ``activations/NAME`` says of which.
+
+    Raises
+    ------
+    CacheError
+        If there is none, or more than one.
+    """
+    room, _, rest = name.partition("/")
+    for home in cache.rooms():
+        if room == home.room and rest:
+            return home.find(rest)
+    stores = [store for home in cache.rooms() for store in home.stores()]
+    return the_one(stores, name, f"features or activations of {name!r} in {cache.root}")
+
+
+def names_of(stores: Sequence[Store]) -> list[str]:
+    """Return short names; with their rooms where there are two."""
+    rooms = [room_of(store.folder) for store in stores]
+    return [
+        f"{room}/{store.short_name}" if len(set(rooms)) > 1 else store.short_name
+        for room, store in zip(rooms, stores, strict=True)
+    ]
+
+
+def _file_name(model: str) -> str:
+    """Return a model's name as a folder's: ``timm/x.y`` gives ``timm_x.y``."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", model)
