@@ -10,7 +10,7 @@ import timm
 import torch
 import torchvision
 
-from bottleneck.backbones import catalogue, catalogue_maker, published
+from bottleneck.backbones import catalogue, catalogue_maker, catalogue_table, published
 from bottleneck.backbones.catalogue import check_request, models
 from bottleneck.backbones.catalogue_table import COLUMNS, TABLE, ModelEntry, read_table
 from bottleneck.backbones.names import nearest_names
@@ -276,16 +276,16 @@ def test_a_model_that_the_installed_packages_no_longer_have_is_not_listed(short_
 
 
 def test_a_local_version_is_that_version(monkeypatch):
-    monkeypatch.setattr(catalogue.metadata, "version", lambda name: "0.29.2+cu130")
+    monkeypatch.setattr(catalogue_table.metadata, "version", lambda name: "0.29.2+cu130")
 
     assert catalogue.installed() == {"torchvision": "0.29.2", "timm": "0.29.2"}
 
 
 def test_a_package_whose_version_is_not_recorded_is_of_no_known_version(monkeypatch):
     def missing(name):
-        raise catalogue.metadata.PackageNotFoundError(name)
+        raise catalogue_table.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(catalogue.metadata, "version", missing)
+    monkeypatch.setattr(catalogue_table.metadata, "version", missing)
 
     assert catalogue.installed() == {"torchvision": "", "timm": ""}
 

@@ -370,7 +370,7 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.utils.folder import Folder
 import json, stat
 

@@ -22,9 +22,9 @@ WRITERS = 8
 WRITER = """
 import json, sys, time
 from pathlib import Path
-from bottleneck import extraction
+from bottleneck.extraction import extract as extraction
 from bottleneck.extraction.extract import extract
-from bottleneck.pipeline import claims, commits, stages
+from bottleneck.extraction import claims, commits, stages
 from tests import tiny
 
 extraction.LazyBackbone = tiny.Pending
@@ -44,7 +44,7 @@ READER = """
 import sys
 from pathlib import Path
 import numpy as np
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from tests import tiny
 
 expected = dict(np.load("expected.npz"))

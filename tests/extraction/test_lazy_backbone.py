@@ -126,7 +126,7 @@ def test_a_memo_hit_imports_no_torch(folder):
         "import sys\n"
         "from pathlib import Path\n"
         "from bottleneck.backbones.request import Request\n"
-        "from bottleneck.cache.store import FeatureCache\n"
+        "from bottleneck.cache.feature_cache import FeatureCache\n"
         "from bottleneck.engines.options import EngineOptions\n"
         "from bottleneck.extraction.lazy_backbone import LazyBackbone\n"
         "found = LazyBackbone(Request(precision='fp32'), FeatureCache('cache'), EngineOptions(engine='torch'))\n"

@@ -21,7 +21,7 @@ import re, sys, warnings
 from collections import Counter
 from pathlib import Path
 
-from bottleneck.cache.store import FeatureCache
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.images.splits import Shares
 from bottleneck.images.file_index import survey
 from bottleneck.extraction.loop import run

@@ -175,8 +175,8 @@ def images() -> RunImages:
 SPOILED = {
     "head": lambda patch: patch.setattr(Head, "to_bytes", lambda self: b"no head"),
     "images": lambda patch: patch.setattr(RunImages, "to_bytes", lambda self: b"no images"),
-    "predictions": lambda patch: patch.setattr("bottleneck.runs.run.csv_bytes", lambda rows: b'path\n"p\n'),
-    "fewer predictions": lambda patch: patch.setattr("bottleneck.runs.run.csv_bytes", lambda rows: b"path\n"),
+    "predictions": lambda patch: patch.setattr("bottleneck.runs.save.csv_bytes", lambda rows: b'path\n"p\n'),
+    "fewer predictions": lambda patch: patch.setattr("bottleneck.runs.save.csv_bytes", lambda rows: b"path\n"),
     "card": lambda patch: patch.setattr(Tree, "write_json", spoil_card),
     "large card": lambda patch: patch.setattr(Tree, "write_json", swell_card),
     "parts": lambda patch: patch.setattr(

@@ -139,7 +139,7 @@ def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bottleneck.runs.run.Tree.write_json", full)
+    monkeypatch.setattr("bottleneck.runs.save.Tree.write_json", full)
     with pytest.raises(RunError, match="No space left"):
         save()
     assert list((tmp_path / "runs").iterdir()) == []
@@ -160,7 +160,7 @@ class Clock(datetime):
 
 @pytest.fixture
 def clock(monkeypatch):
-    monkeypatch.setattr("bottleneck.runs.run.datetime", Clock)
+    monkeypatch.setattr("bottleneck.runs.save.datetime", Clock)
     monkeypatch.setattr(Clock, "time", Clock.time)
     return Clock
 
@@ -204,7 +204,7 @@ def test_runs_of_earlier_versions_come_first_by_their_time(clock):
 
 
 def test_two_that_were_written_at_once_have_the_order_of_their_time(clock, monkeypatch):
-    monkeypatch.setattr("bottleneck.runs.run.next_number", lambda folder: 7)
+    monkeypatch.setattr("bottleneck.runs.save.next_number", lambda folder: 7)
     for called, year in (("later", 2030), ("sooner", 2029)):
         clock.time = clock.time.replace(year=year)
         save_called(called)
