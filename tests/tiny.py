@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.engines.options import EngineOptions
+from bottleneck.extraction import extract
+from bottleneck.extraction.plan import EngineStart, Plan
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 
@@ -59,20 +62,17 @@ class TinyEngine:
         pass
 
 
-class Pending:
-    """Stands where `bottleneck.extraction.lazy_backbone.LazyBackbone` stood."""
+def plan_features(
+    request: Request, options: EngineOptions, cache: FeatureCache, images: object, spec: Spec | None = None
+) -> Plan:
+    """Stands for `bottleneck.extraction.plan.plan_features`."""
+    return Plan(request, options, cache, SPEC, built=True)
 
-    def __init__(self, request: Request, cache: FeatureCache, wish: EngineOptions, images: object = None) -> None:
-        self.spec = SPEC
-        self.store = cache.store(SPEC)
-        self.restored = None
-        self.built = True
-        self.check = None
-        self.remarks = ()
-        self._engine = TinyEngine(wish.batch_size or 4)
 
-    def engine(self, sample: object) -> TinyEngine:
-        return self._engine
+def start_engine(plan: Plan, sample: object) -> EngineStart:
+    """Stands for `bottleneck.extraction.plan.start_engine`."""
+    engine = TinyEngine(plan.options.batch_size or 4)
+    return EngineStart(engine, replace(plan, engine=engine.name))
 
 
 def digest(data: bytes) -> np.ndarray:
@@ -87,4 +87,10 @@ def features(data: bytes) -> np.ndarray:
 
 def use(monkeypatch: Any) -> None:
     """Let `extract` use the tiny backbone, whatever model it is asked for."""
-    monkeypatch.setattr("bottleneck.extraction.extract.LazyBackbone", Pending)
+    monkeypatch.setattr(extract, "plan_features", plan_features)
+    monkeypatch.setattr(extract, "start_engine", start_engine)
+
+
+def use_for_ever() -> None:
+    """Do the same in a process that ends after it."""
+    extract.plan_features, extract.start_engine = plan_features, start_engine

@@ -19,7 +19,7 @@ from bottleneck.utils.text import counted
 if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
     from bottleneck.cache.maintain import StoreInfo
     from bottleneck.demo.tour import Example
-    from bottleneck.extraction.extract import Extraction, Note
+    from bottleneck.extraction.result import Extraction, Note
     from bottleneck.prediction.predict import Predictions
     from bottleneck.runs.run import Run
 

@@ -1,4 +1,4 @@
-"""Features for images: what the cache lacks is computed, and each image passes the network once in its life."""
+"""Features for images: those that the cache lacks are computed, so each image passes the network only once."""
 
 import os
 import time
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,102 +21,24 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.scans import conflicts_path, failures_path, has_scan, save_listing, save_scan
 from bottleneck.cache.store import Store
 from bottleneck.engines.options import EngineOptions
-from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ImagesError, ModelError
+from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ModelError
 from bottleneck.extraction.image_source import ImageSource, listing_of, remembered
-from bottleneck.extraction.items import Settings, Work
-from bottleneck.extraction.lazy_backbone import LazyBackbone, until_settled
-from bottleneck.extraction.loop import run
-from bottleneck.extraction.workers import own, work_together
+from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
+from bottleneck.extraction.loop import run_until_settled
+from bottleneck.extraction.plan import Plan, plan_features, start_engine
+from bottleneck.extraction.result import Extraction, Note, NothingUsable
+from bottleneck.extraction.workers import on_first_device, work_together
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.decode import MAX_PIXELS
-from bottleneck.images.failures import by_reason, none_usable, write_conflicts
-from bottleneck.images.file_index import FileIndex, conflicts
+from bottleneck.images.failures import write_conflicts
+from bottleneck.images.file_index import conflicts
 from bottleneck.images.given import Given
 from bottleneck.images.listing import DataFrameLike, Images, Values
 from bottleneck.images.scan import Progress, read_unknown
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
-from bottleneck.utils.text import counted, one_line
-
-if TYPE_CHECKING:
-    from bottleneck.backbones.restore import Restored
-    from bottleneck.engines.records import Check
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something to know of an image that was used: that its file has several frames, say."""
-
-    path: str
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extraction:
-    """What `extract` did.
-
-    Of ``images`` paths some are among the ``failures``, some are ``copies`` of others, and of the rest ``computed``
-    passed the network now and ``reused`` had their features in the cache.
-    """
-
-    dataset: Dataset
-    store: Store
-    dim: int
-    computed: int
-    reused: int
-    copies: int
-    failures: tuple[Failure, ...]
-    failures_table: Path | None  # the CSV that lists them, where there are any
-    notes: tuple[Note, ...]  # of images that were computed now
-    seconds: float
-    engine: str | None = None  # None where nothing had to be computed
-    check: "Check | None" = None  # how near the engine came to torch in fp32
-    remarks: tuple[str, ...] = ()  # on the choice of the engine
-    restored: "Restored | None" = None  # of a weights file, where the network was built from one
-
-    def __repr__(self) -> str:
-        done = f"{self.computed:,} computed", f"{self.reused:,} reused", f"{len(self.failures):,} failed"
-        return one_line(self, counted(self.images, "image"), *done, f"{self.dim} features", self.store.short_name)
-
-    @property
-    def usable(self) -> Dataset:
-        """The part of the dataset that has features."""
-        return self.dataset.subset(np.flatnonzero(self.store.has(self.dataset.digests)).tolist())
-
-    @property
-    def images(self) -> int:
-        """How many image files there are, unreadable ones included."""
-        return len(self.dataset) + len(self.dataset.failures)
-
-    @property
-    def unique(self) -> int:
-        """How many different images could be read."""
-        return len(self.dataset.first_rows())
-
-    @property
-    def ignored(self) -> int:
-        """How many files were passed over."""
-        return sum(self.dataset.ignored.values())
-
-
-class NothingUsable(ImagesError):
-    """None of the images can be used.
-
-    Parameters
-    ----------
-    done : Extraction
-        Whose failures say why of each.
-    """
-
-    def __init__(self, done: Extraction) -> None:
-        counts = ", ".join(f"{len(group)} {code}" for code, group in by_reason(done.failures).items())
-        shown = "; ".join(f"{failure.path}: {failure.message}" for failure in done.failures[:3])
-        listed = f". {done.failures_table} lists all" if done.failures_table else ""
-        super().__init__(f"{none_usable(len(done.failures))} ({counts}): {shown}{listed}")
-        self.done = done
-
 
 _PASSES = 3  # of which one is needed, unless features vanish
 
@@ -216,42 +138,41 @@ def extract(
     started = time.perf_counter()
     check = Arguments(ModelError)
     home, runs, remember = FeatureCache(cache), expanded(runs), check.flag("remember", remember)
-    settings = Settings(threads=threads, max_pixels=max_pixels, memory=memory)
-    named = Columns(path_column, label_column, split_column, group_column)
+    limits = Limits(threads=threads, max_pixels=max_pixels, memory=memory)
+    columns = Columns(path_column, label_column, split_column, group_column)
     lists = {"paths": paths, "labels": labels, "splits": splits, "groups": groups}
-    rows = None if isinstance(images, Given) else listing_of(home.root, images, lists, named, remember=remember)
-    chosen = ImageSource.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=named)
-    with remembered(home.root, chosen.source, labels=chosen.labels, remember=remember) as default:
+    rows = None if isinstance(images, Given) else listing_of(home.root, images, lists, columns, remember=remember)
+    source = ImageSource.of(rows or images, home.root, labels=rows is not None or bool(labels), columns=columns)
+    with remembered(home.root, source.source, labels=source.labels, remember=remember) as default:
         check.path("--weights", weights)
-        weights = weights_of_run(weights, runs)
-        tuned = read_tuned(expanded(weights)) if looks_like_file(weights) else None
-        request = Request(
-            model=(tuned.model if tuned else DEFAULT_MODEL) if model is None else model,
-            weights=weights,
+        request, tuned = _requested(
+            weights_of_run(weights, runs),
+            model=model,
             seed=seed,
             layer=check.texts("--layer", layer),
             pool=pool,
             flip=flip,
-            resize=tuned.options.get("resize") if tuned and resize is None else resize,
-            crop=tuned.options.get("crop") if tuned and crop is None else crop,
+            resize=resize,
+            crop=crop,
             restore_exclude=check.texts("--restore-exclude", restore_exclude),
             allow_partial=allow_partial,
             precision=precision,
-            fast_jpeg=True if tuned and tuned.options.get("fast_jpeg") else fast_jpeg,
+            fast_jpeg=fast_jpeg,
         )
-        wish = EngineOptions(engine=engine, device=device, batch_size=batch_size, compile=compile)
-        trusted = [spec] if spec and request.file and not request.file.is_file() else []
-        if not trusted:
+        options = EngineOptions(engine=engine, device=device, batch_size=batch_size, compile=compile)
+        spec = spec if request.file and not request.file.is_file() else None
+        if spec is None:
             check_request(request)
-        found = chosen.survey(home.root, runs)
+        memo = UndecodableMemo(home.root / "digests.sqlite")
+        found = source.survey(home.root, runs)
         if check.flag("rehash", rehash):
             found.forget()
-        pending = LazyBackbone(request, home, own(wish), found, *trusted)
-        memo = UndecodableMemo(home.root / "digests.sqlite")
-        known = memo.load()
+        plan = plan_features(request, on_first_device(options), home, found, spec)
+        job = ExtractionJob(images=found, limits=limits, undecodable=memo.load(), progress=progress)
+        outcomes = Outcomes()
 
         def begin(store: Store) -> None:
-            """Leave in the cache what a command needs that comes after a kill."""
+            """Leave in the cache what a later command needs if this one is killed."""
             if default:
                 default.takes(store.name)
             if store.request() is None:
@@ -259,17 +180,16 @@ def extract(
 
         if remember and rows:
             save_listing(home.root, rows)
-        begin(pending.store)
-        work = Work()
-        shared = work_together(found, wish, request, home, pending, known, settings, work, progress)
-        if shared:  # the others have read files, too
-            found = chosen.survey(home.root, runs)
-            known = memo.load()
-        filled = _fill(found, pending, known, settings, work, progress, begin)
-        store, dataset, has = filled.store, filled.dataset, filled.has
-        failures = _failures(dataset, known | work.undecodable | work.unread, has)
-        memo.remember(work.undecodable)
-        if request.random and not pending.built:
+        begin(plan.store)
+        shared = work_together(job, plan, outcomes, start_engine, options)
+        if shared:  # the other processes have read files, too
+            plan = shared.plan
+            job = replace(job, images=source.survey(home.root, runs), undecodable=memo.load())
+        filled = _fill(job, plan, outcomes, begin)
+        plan, store, dataset, has = filled.plan, filled.plan.store, filled.dataset, filled.has
+        failures = _failures(dataset, job.undecodable | outcomes.undecodable | outcomes.unread, has)
+        memo.remember(outcomes.undecodable)
+        if request.random and not plan.built:
             warnings.warn(request.warning(), BottleneckWarning, stacklevel=2)
         whole = dataset.decided is None or not has_scan(home.root, dataset.source)
         if remember and whole:
@@ -279,7 +199,7 @@ def extract(
         table = failures_path(home.root, dataset.source)
         first = dataset.first_rows()
         unique = int(has[first].sum())
-        computed = len(work.computed)
+        computed = len(outcomes.computed)
         if shared:
             computed = int((has & ~shared.before.has(dataset.digests))[first].sum())
         done = Extraction(
@@ -291,62 +211,60 @@ def extract(
             copies=int(has.sum()) - unique,
             failures=failures,
             failures_table=table if failures and remember else None,
-            notes=_notes(dataset, work),
+            notes=_notes(dataset, outcomes),
             seconds=time.perf_counter() - started,
-            engine=work.engine,
-            check=pending.check,
-            remarks=(*(pending.remarks if computed else ()), *(shared.remarks if shared else ())),
-            restored=pending.restored,
+            engine=plan.engine,
+            check=plan.check,
+            remarks=(*(plan.remarks if computed else ()), *(shared.remarks if shared else ())),
+            restored=plan.restored,
         )
         if not has.any():
             raise NothingUsable(done)
-        read_unknown(found.young())  # so that the next command need not
+        read_unknown(job.images.young())  # so that the next command need not
         _keep_request(store, request, tuned)
         if default:
             default.done(dataset.labelled, store.name)
         return done
 
 
+def _requested(weights: str, **options: Any) -> tuple[Request, Tuned | None]:
+    """Return the request for a backbone, and the fine-tuned network whose weights it names, which has its own sizes."""
+    tuned = read_tuned(expanded(weights)) if looks_like_file(weights) else None
+    if tuned:
+        own = {"model": tuned.model, "resize": tuned.options.get("resize"), "crop": tuned.options.get("crop")}
+        options |= {name: value for name, value in own.items() if options[name] is None}
+        options["fast_jpeg"] = True if tuned.options.get("fast_jpeg") else options["fast_jpeg"]
+    options["model"] = DEFAULT_MODEL if options["model"] is None else options["model"]
+    return Request(weights=weights, **options), tuned
+
+
 @dataclass(frozen=True)
 class _Filled:
     """A dataset of which every image has features, or a reason to have none."""
 
-    store: Store
+    plan: Plan
     dataset: Dataset
-    has: NDArray[np.bool_]  # whether each row has features, when the pipeline had run
+    has: NDArray[np.bool_]  # whether each row has features, after the last pass
     dim: int
 
 
-def _fill(
-    found: FileIndex,
-    pending: "LazyBackbone",
-    known: dict[bytes, ImageError],
-    settings: Settings,
-    work: Work,
-    progress: Progress | None,
-    begin: Callable[[Store], None],
-) -> _Filled:
-    """Run the pipeline until every image has features, or a reason to have none.
+def _fill(job: ExtractionJob, plan: Plan, outcomes: Outcomes, begin: Callable[[Store], None]) -> _Filled:
+    """Run passes until every image has features, or a reason to have none.
 
     Raises
     ------
     CacheError
         If features vanish as fast as they are computed.
     """
-
-    def compute(store: Store) -> None:
-        begin(store)
-        run(found, store, pending.engine, known, settings, work, progress)
-
     for _ in range(_PASSES):
-        until_settled(pending, compute)
-        store = pending.store
-        dataset, index = found.dataset(), store.index()
+        plan = run_until_settled(job, plan, outcomes, start_engine, begin)
+        store = plan.store
+        dataset, index = job.images.dataset(), store.index()
         has = index.has(dataset.digests)
-        excused = known.keys() | work.undecodable.keys() | work.unread.keys()
+        excused = job.undecodable.keys() | outcomes.undecodable.keys() | outcomes.unread.keys()
         if all(dataset.digests[row].tobytes() in excused for row in np.flatnonzero(~has).tolist()):
             dim = next((entry.dim for entry in index.entries.values()), 0)
-            return _Filled(store, dataset, has, dim)
+            return _Filled(plan, dataset, has, dim)
         # Features that were here at the start have been quarantined, or deleted by another process, meanwhile.
     raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
 
@@ -388,10 +306,10 @@ def _failures(dataset: Dataset, errors: dict[bytes, ImageError], has: NDArray[np
     return (*dataset.failures, *found)
 
 
-def _notes(dataset: Dataset, work: Work) -> tuple[Note, ...]:
-    rows = dataset.first_rows().tolist() if work.notes else []
+def _notes(dataset: Dataset, outcomes: Outcomes) -> tuple[Note, ...]:
+    rows = dataset.first_rows().tolist() if outcomes.notes else []
     return tuple(
-        Note(dataset.paths[row], work.notes[digest])
+        Note(dataset.paths[row], outcomes.notes[digest])
         for row in rows
-        if (digest := dataset.digests[row].tobytes()) in work.notes
+        if (digest := dataset.digests[row].tobytes()) in outcomes.notes
     )

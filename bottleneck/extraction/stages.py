@@ -10,26 +10,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.engines.engine import Engine
+from bottleneck.engines.parity import Sample
 from bottleneck.errors import ImageError
 from bottleneck.extraction.claims import Claims
 from bottleneck.extraction.items import Item
 from bottleneck.extraction.loading import Loaded, Loader, without_history
 from bottleneck.extraction.memory import MemoryBudget, Reservation, size_waiting
+from bottleneck.extraction.plan import EngineStart
 from bottleneck.extraction.queues import ByteBoundedQueue, Cancelled
 from bottleneck.extraction.sample import SAMPLE, some_images
 from bottleneck.images.decode import Decoded
 from bottleneck.images.digest import LARGEST_FILE, Signature, read_file
 from bottleneck.images.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from bottleneck.engines.engine import Engine
-
-StartEngine = Callable[[Callable[[], NDArray[np.uint8]]], "Engine"]  # is given what gives some images (n, h, w, 3)
 
 # Threads that read wait for a disk or a network, not for a core.
 _READERS = 8
@@ -59,13 +56,6 @@ class Computed:
     count: int
     digests: list[bytes]
     features: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
-class Started:
-    """An engine that is ready."""
-
-    engine: "Engine"
 
 
 @dataclass(frozen=True)
@@ -148,7 +138,9 @@ class Stages:
         memory: MemoryBudget,
         threads: int,
     ) -> None:
-        self.events: ByteBoundedQueue[Read | Started | Computed | Crashed] = ByteBoundedQueue(memory.waiting_features)
+        self.events: ByteBoundedQueue[Read | EngineStart | Computed | Crashed] = ByteBoundedQueue(
+            memory.waiting_features
+        )
         self._paths = paths
         self._loader = Loader(memory, preprocessing, max_pixels)
         self._claims = claims
@@ -165,18 +157,24 @@ class Stages:
         self._start("read", min(_READERS, len(items)), lambda: self._read_all(source), self._files)
         self._start("decode", self._decoders, self._decode_all, self._pixels)
 
-    def start(self, start_engine: "StartEngine") -> None:
-        """Begin to start an engine, which comes as `Started`; it is shown some of the images, if it wants to.
+    def start(self, start_engine: Callable[[Sample], EngineStart]) -> None:
+        """Start an engine in a thread; its `EngineStart` comes as an event.
 
-        In a thread, too: importing and converting a network takes seconds, and swallows a Ctrl-C that falls into it.
+        In a thread, because importing and converting a network takes seconds, and swallows a Ctrl-C that falls into it.
+
+        Parameters
+        ----------
+        start_engine : callable
+            Takes a function that returns some of the images, ``uint8 (n, h, w, 3)``.
         """
 
         def body() -> None:
-            engine = start_engine(self._sample)
+            start = start_engine(self._sample)
             try:
-                self.events.put(Started(engine))
+                self.events.put(start)
             except Cancelled:
-                engine.close()
+                if start.engine:
+                    start.engine.close()
                 raise
 
         self._start("engine", 1, body, None)
@@ -189,7 +187,7 @@ class Stages:
             raise Cancelled
         return np.stack(found)
 
-    def compute(self, engine: "Engine") -> None:
+    def compute(self, engine: Engine) -> None:
         """Begin to run the engine on what has been decoded; of each batch comes one `Computed`."""
         self._start("compute", engine.parallel, lambda: self._compute_all(engine), None)
 
@@ -308,7 +306,7 @@ class Stages:
             except ImageError as error:
                 yield row, without_history(error)
 
-    def _compute_all(self, engine: "Engine") -> None:
+    def _compute_all(self, engine: Engine) -> None:
         while batch := self._batch(engine.batch_size):
             digests = [digest for digest, _ in batch]
             self._claims.look()

@@ -1,4 +1,4 @@
-"""One of several processes that extract together: it has a device of its own and computes its share of the images."""
+"""The main function of a worker: a process with its own device that computes its share of the images."""
 
 import json
 import os
@@ -14,42 +14,41 @@ from bottleneck.backbones.request import Request
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import BottleneckError
-from bottleneck.extraction.items import Settings, Work
-from bottleneck.extraction.lazy_backbone import LazyBackbone, until_settled
-from bottleneck.extraction.loop import run
+from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
+from bottleneck.extraction.loop import run_until_settled
+from bottleneck.extraction.plan import plan_features, start_engine
 from bottleneck.images.file_index import survey
 from bottleneck.images.splits import Shares
 from bottleneck.images.undecodable import UndecodableMemo
 
-_PATIENCE = 5.0  # seconds to commit in what is computed, once nobody wants more
+_PATIENCE = 5.0  # seconds to commit what is computed, once the main process is gone
 
 
-def work(job: dict[str, Any]) -> None:
+def work(data: dict[str, Any]) -> None:
     """Compute the features of one share of the images.
 
     Parameters
     ----------
-    job : dict
-        What `bottleneck.extraction.workers.WorkerPool` wrote: images (a CSV), request, wish, cache and settings.
+    data : dict
+        What `bottleneck.extraction.workers.WorkerPool` wrote: images (a CSV), request, options, cache, limits, share.
 
     Raises
     ------
     BottleneckError
-        As `bottleneck.extract`. What was committed before is kept.
+        See `bottleneck.extract`. What was committed before is kept.
     """
-    request, wish = Request(**job["request"]), EngineOptions(**job["wish"])
-    settings = Settings(**{**job["settings"], "share": tuple(job["settings"]["share"])})
-    home = FeatureCache(job["cache"])
-    found = survey(job["images"], labels=False, shares=Shares(), cache=home.root, exclude=())
-    pending = LazyBackbone(request, home, wish)
-    memo = UndecodableMemo(home.root / "digests.sqlite")
-    known, done = memo.load(), Work()
-    until_settled(pending, lambda store: run(found, store, pending.engine, known, settings, done, None))
-    memo.remember(done.undecodable)
+    cache = FeatureCache(data["cache"])
+    images = survey(data["images"], labels=False, shares=Shares(), cache=cache.root, exclude=())
+    memo, outcomes = UndecodableMemo(cache.root / "digests.sqlite"), Outcomes()
+    limits, share = Limits(**data["limits"]), tuple(data["share"])
+    job = ExtractionJob(images=images, limits=limits, undecodable=memo.load(), share=share)
+    plan = plan_features(Request(**data["request"]), EngineOptions(**data["options"]), cache, images)
+    run_until_settled(job, plan, outcomes, start_engine)
+    memo.remember(outcomes.undecodable)
 
 
 def main() -> None:
-    """Do the work that stands on stdin, unless its end comes first: the process that wants it is gone."""
+    """Do the job on stdin; end when stdin does, because the process that asked for it is then gone."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     try:
         job = json.loads(sys.stdin.readline())
@@ -62,9 +61,9 @@ def main() -> None:
 
 
 def _end_with_stdin(folder: Path) -> None:
-    """Send the main thread a Ctrl-C when stdin ends, and end the process if that is not heard.
+    """Interrupt the main thread when stdin ends, and exit if it does not react.
 
-    The crew's temporary folder goes, too: who made it can no longer delete it.
+    Delete the pool's temporary folder, too, because the process that made it no longer can.
     """
     while os.read(sys.stdin.fileno(), 1):
         pass

@@ -16,8 +16,9 @@ from bottleneck.cache.index import Index
 from bottleneck.cache.store import Store
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import ImageError, TuningError
-from bottleneck.extraction.items import Settings, Work
-from bottleneck.extraction.loop import run
+from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
+from bottleneck.extraction.loop import run_pass
+from bottleneck.extraction.plan import EngineStart
 from bottleneck.finetuning.boundary import Boundary
 from bottleneck.finetuning.float16 import Measured
 from bottleneck.finetuning.loaders import Images
@@ -168,7 +169,7 @@ def fill(
         What `measure` found; else it is found now.
     share : (int, int)
     memory : int, optional
-        As for `bottleneck.extraction.items.Settings`.
+        See `bottleneck.extraction.job.Limits`.
     progress : callable, optional
         Called with "views", how many are done, and how many there are.
 
@@ -183,26 +184,26 @@ def fill(
     if not lacking:
         return
     measured = measured or measure(network, boundary, lacking[0].dataset, device)
-    spec, settings = lacking[0].store.spec, Settings(share=share, memory=memory)
+    spec, limits = lacking[0].store.spec, Limits(memory=memory)
     front = boundary.front(network)
     try:
         with closing(TorchEngine(Backbone(front, spec, boundary.size), device=device)) as engine:
             for number, one in enumerate(lacking):
-                _fill_one(one, _Storing(engine, measured), boundary, settings, _scaled(progress, number, len(lacking)))
+                images, shown = FileIndex.of(one.dataset), _scaled(progress, number, len(lacking))
+                job = ExtractionJob(images=images, limits=limits, share=share, progress=shown)
+                _fill_one(one, _Storing(engine, measured), boundary, job)
     finally:
         front.release()
 
 
-def _fill_one(
-    wanted: Wanted, engine: "_Storing", boundary: Boundary, settings: Settings, progress: Progress | None
-) -> None:
+def _fill_one(wanted: Wanted, engine: "_Storing", boundary: Boundary, job: ExtractionJob) -> None:
     for _ in range(_PASSES):
-        work = Work()
-        run(FileIndex.of(wanted.dataset), wanted.store, lambda _: engine, {}, settings, work, progress)
-        failed = work.undecodable | work.unread
+        outcomes = Outcomes()
+        run_pass(job, wanted.store, outcomes, lambda sample: EngineStart(engine))
+        failed = outcomes.undecodable | outcomes.unread
         if failed:
             raise _failed(wanted.dataset, failed, boundary)
-        if settings.share != (0, 1) or not len(wanted.store.missing(wanted.dataset.digests)):
+        if job.share != (0, 1) or not len(wanted.store.missing(wanted.dataset.digests)):
             return
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from bottleneck.cache.scans import columns_of
 from bottleneck.cache.store import Store
 from bottleneck.errors import ImagesError, RunError
-from bottleneck.extraction.extract import Extraction, NothingUsable, extract
+from bottleneck.extraction.extract import extract
+from bottleneck.extraction.result import Extraction, NothingUsable
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.given import Given, given_by, given_in_memory, list_given

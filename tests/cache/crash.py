@@ -35,15 +35,18 @@ from PIL import Image
 
 import bottleneck.cache.compact as compact_module
 import bottleneck.utils.files
+from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.compact import compact
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.maintain import gc
 from bottleneck.cache.merge import merge
 from bottleneck.cache.store import Store
+from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
 from bottleneck.extraction import commits
 from bottleneck.extraction import extract as extraction
+from bottleneck.extraction.plan import EngineStart, Plan
 from bottleneck.images.digest import signature
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.utils.tree import Tree
@@ -95,20 +98,14 @@ class TinyEngine:
         return pixels.reshape(len(pixels), 4, 2, 2, 4, 3).mean(axis=(2, 4)).reshape(len(pixels), D).astype(np.float32)
 
 
-class Pending:
-    """Stands for `lazy_backbone.LazyBackbone`: a backbone that is there at once."""
+def plan_features(request: Request, options: EngineOptions, cache: FeatureCache, *_: object) -> Plan:
+    """Stands for `bottleneck.extraction.plan.plan_features`: the backbone is there at once."""
+    return Plan(request, options, cache, SPEC, built=True)
 
-    spec = SPEC
-    built = True
-    restored = None
-    check = None
-    remarks = ()
 
-    def __init__(self, request: object, cache: FeatureCache, *_: object) -> None:
-        self.store = cache.store(SPEC)
-
-    def engine(self, sample: object) -> TinyEngine:
-        return TinyEngine()
+def start_engine(plan: Plan, sample: object) -> EngineStart:
+    """Stands for `bottleneck.extraction.plan.start_engine`."""
+    return EngineStart(TinyEngine(), plan)
 
 
 def make_images(folder: Path, numbers: range) -> None:
@@ -596,7 +593,7 @@ def _unproven(store: Store, name: str) -> Any:
 
 
 def main() -> None:
-    extraction.LazyBackbone = Pending
+    extraction.plan_features, extraction.start_engine = plan_features, start_engine
     commits._FIRST_COMMIT_SECONDS = 0.0
     compact_module._MANY = 3  # so that a few small shards are many
     os.fsync = lambda descriptor: None  # what it is for, a loss of power, cannot be had here; that it is called can

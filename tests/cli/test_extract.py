@@ -20,7 +20,7 @@ from tests.conftest import photo
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(9)}
 
-REAL = extraction.LazyBackbone
+REAL = {name: getattr(extraction, name) for name in ("plan_features", "start_engine")}
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +253,8 @@ def words(value: object) -> str:
 @pytest.fixture
 def images(folder, monkeypatch) -> Path:
     """Return a folder of four images, and let `extract` use the network that it is asked for."""
-    monkeypatch.setattr(extraction, "LazyBackbone", REAL)
+    for name, function in REAL.items():
+        monkeypatch.setattr(extraction, name, function)
     return folder({"a/0.jpg": 1, "a/1.jpg": 2, "b/0.jpg": 3, "b/1.jpg": 4})
 
 
@@ -388,7 +389,8 @@ def test_with_the_same_options_nothing_is_computed_again_and_torch_is_not_import
 
 
 def test_a_run_predicts_with_the_layer_and_the_flip_that_it_was_fitted_on(folder, monkeypatch):
-    monkeypatch.setattr(extraction, "LazyBackbone", REAL)
+    for name, function in REAL.items():
+        monkeypatch.setattr(extraction, name, function)
     images = folder(CLASSES)
     randomly(images, "--layer", "layer3", "--flip", model="resnet18")
     for words in (["fit", "--split", "60/0/40", "--C", "1"], ["predict", folder({"x.jpg": 900, "y.jpg": 901}, "new")]):

@@ -15,9 +15,10 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.errors import ImageError
 from bottleneck.extraction import loading, stages
-from bottleneck.extraction.items import Settings, Work
-from bottleneck.extraction.loop import run
+from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
+from bottleneck.extraction.loop import run_pass
 from bottleneck.extraction.memory import LEAST_MEMORY, ByteBudget, MemoryBudget, size_waiting
+from bottleneck.extraction.plan import EngineStart
 from bottleneck.images.digest import read_file
 from bottleneck.images.file_index import FileIndex, survey
 from bottleneck.images.splits import Shares
@@ -112,13 +113,16 @@ def go(
     known: dict[bytes, ImageError] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
     start: Callable[[Callable[[], np.ndarray]], TinyEngine] | None = None,
-    work: Work | None = None,
-    **settings: object,
-) -> Work:
-    found = source if isinstance(source, FileIndex) else found_in(source)
-    engine, work = engine or TinyEngine(), work or Work()
-    run(found, store, start or (lambda sample: engine), known or {}, Settings(**settings), work, progress)
-    return work
+    outcomes: Outcomes | None = None,
+    share: tuple[int, int] = (0, 1),
+    **limits: object,
+) -> Outcomes:
+    """Run one pass over some images; `start` returns the engine, by default `engine`."""
+    images = source if isinstance(source, FileIndex) else found_in(source)
+    outcomes, start = outcomes or Outcomes(), start or (lambda sample: engine or TinyEngine())
+    job = ExtractionJob(images=images, limits=Limits(**limits), undecodable=known or {}, share=share, progress=progress)
+    run_pass(job, store, outcomes, lambda sample: EngineStart(start(sample)))
+    return outcomes
 
 
 def many(count: int) -> dict[str, int]:

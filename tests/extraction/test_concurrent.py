@@ -22,12 +22,11 @@ WRITERS = 8
 WRITER = """
 import json, sys, time
 from pathlib import Path
-from bottleneck.extraction import extract as extraction
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction import claims, commits, stages
 from tests import tiny
 
-extraction.LazyBackbone = tiny.Pending
+tiny.use_for_ever()
 claims._LOOK_SECONDS = 0.01
 commits._FIRST_COMMIT_SECONDS = commits._COMMIT_SHARE = 0.0
 compute = tiny.TinyEngine.__call__

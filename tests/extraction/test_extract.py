@@ -290,7 +290,7 @@ def test_by_default_the_fastest_engine_is_taken_that_gives_the_features_of_torch
 
 CHILD = """
 import bottleneck
-from bottleneck.pipeline import commits
+from bottleneck.extraction import commits
 commits._FIRST_COMMIT_SECONDS = commits._COMMIT_SHARE = 0.0
 bottleneck.extract("images", cache="killed", batch_size=2, engine="torch", precision="fp32")
 """

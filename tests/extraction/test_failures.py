@@ -15,7 +15,8 @@ from PIL import Image
 
 from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
 from bottleneck.extraction import commits, stages
-from bottleneck.extraction.extract import Note, extract
+from bottleneck.extraction.extract import extract
+from bottleneck.extraction.result import Note
 from bottleneck.images.digest import read_file
 from bottleneck.images.scan import scan
 from bottleneck.images.undecodable import UndecodableMemo

@@ -11,7 +11,8 @@ from bottleneck.errors import ImagesError
 from bottleneck.extraction import items as work
 from bottleneck.extraction import stages
 from bottleneck.extraction.claims import Claims
-from bottleneck.extraction.items import Item, Settings, items_of
+from bottleneck.extraction.items import Item, items_of
+from bottleneck.extraction.job import Limits
 from bottleneck.extraction.memory import LEAST_MEMORY
 from bottleneck.images.file_index import FileIndex
 from bottleneck.images.scan import scan
@@ -46,15 +47,15 @@ def unknown(count: int) -> FileIndex:
 @pytest.mark.parametrize("memory", [0, -1, LEAST_MEMORY - 1, float("nan"), float("inf"), 1e9 + 0.5, "2G", True])
 def test_a_memory_that_is_too_small_or_no_number_is_refused(memory):
     with pytest.raises(ImagesError, match="expected --memory to be"):
-        Settings(memory=memory)
+        Limits(memory=memory)
 
 
 def test_processes_of_one_machine_divide_the_memory(monkeypatch):
     monkeypatch.setattr("bottleneck.extraction.memory.free_memory", lambda: 16 << 30)
 
-    assert Settings(memory=10**9).divided(4).memory == 250_000_000
-    assert Settings(memory=LEAST_MEMORY).divided(4).memory == LEAST_MEMORY
-    assert Settings().divided(4).memory == (2 << 30)  # each has a network, which takes 1 GiB
+    assert Limits(memory=10**9).divided(4).memory == 250_000_000
+    assert Limits(memory=LEAST_MEMORY).divided(4).memory == LEAST_MEMORY
+    assert Limits().divided(4).memory == (2 << 30)  # each has a network, which takes 1 GiB
 
 
 def test_each_unknown_file_is_an_item_though_it_may_be_a_copy(folder, store):

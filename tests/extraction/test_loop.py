@@ -1,4 +1,4 @@
-"""The way of an image into the cache: read once, decoded once, computed once, and by one process where several work."""
+"""The way of an image into the cache: read, decoded and computed once, and by one process where several work."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
 from bottleneck.extraction import claims, commits, loading, stages
-from bottleneck.extraction.items import Work
+from bottleneck.extraction.job import Outcomes
 from bottleneck.extraction.memory import size_waiting
 from bottleneck.extraction.sample import SAMPLE, spread_rows
 from bottleneck.images.dataset import Dataset
@@ -59,9 +59,9 @@ def forbidden(sample: object) -> TinyEngine:
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_every_image_gets_its_own_features(folder, store, threads, batch_size):
-    work = go(folder(many(21)), store, TinyEngine(batch_size), threads=threads)
+    outcomes = go(folder(many(21)), store, TinyEngine(batch_size), threads=threads)
 
-    assert (len(work.computed), work.engine, work.undecodable, work.unread) == (21, "tiny", {}, {})
+    assert (len(outcomes.computed), outcomes.undecodable, outcomes.unread) == (21, {}, {})
     assert by_digest(store) == expected(*range(21))
 
 
@@ -113,9 +113,9 @@ def test_digest_and_pixels_come_from_the_same_bytes(folder, store, monkeypatch):
 def test_copies_are_decoded_and_computed_once(folder, store, decodes):
     engine = TinyEngine()
     images = folder({**many(5), **{f"copy-{number}.jpg": 2 for number in range(9)}})
-    work = go(images, store, engine)
+    outcomes = go(images, store, engine)
 
-    assert (len(work.computed), sum(engine.batches)) == (5, 5)
+    assert (len(outcomes.computed), sum(engine.batches)) == (5, 5)
     assert set(decodes.values()) == {1}
     assert len(decodes) == 5
 
@@ -132,9 +132,9 @@ def test_images_with_features_are_neither_read_nor_decoded_again(folder, store, 
     images = folder(many(6))
     go(images, store)
     reads.clear(), decodes.clear()
-    work = go(images, store, start=forbidden)
+    outcomes = go(images, store, start=forbidden)
 
-    assert (len(work.computed), work.engine) == (0, None)
+    assert len(outcomes.computed) == 0
     assert not reads
     assert not decodes
 
@@ -142,17 +142,17 @@ def test_images_with_features_are_neither_read_nor_decoded_again(folder, store, 
 def test_unknown_files_whose_images_have_features_are_read_and_not_decoded(folder, store, reads, decodes):
     go(folder(many(6)), store)
     reads.clear(), decodes.clear()
-    work = go(folder(many(6), name="moved"), store, start=forbidden)
+    outcomes = go(folder(many(6), name="moved"), store, start=forbidden)
 
-    assert len(work.computed) == 0
+    assert len(outcomes.computed) == 0
     assert sum(reads.values()) == 6
     assert not decodes
 
 
 def test_the_engine_is_not_asked_for_when_nothing_is_to_be_computed(folder, store):
-    work = go(folder({"a.jpg": b"<html>", "b.jpg": b""}), store, start=forbidden)
+    outcomes = go(folder({"a.jpg": b"<html>", "b.jpg": b""}), store, start=forbidden)
 
-    assert [error.code for error in work.undecodable.values()] == ["not-an-image"]
+    assert [error.code for error in outcomes.undecodable.values()] == ["not-an-image"]
 
 
 # --- the choice of an engine ------------------------------------------------------------------------------------
@@ -276,9 +276,9 @@ def test_what_cannot_be_decoded_is_told_by_digest_and_what_cannot_be_read_by_pat
     cut = photo(1, size=(300, 200))[:2000]
     images = folder({"a.jpg": 1, "cut.jpg": cut, "copy.jpg": cut, "empty.jpg": b""})
     found = found_in(images)
-    work = go(found, store)
+    outcomes = go(found, store)
 
-    assert {key: error.code for key, error in work.undecodable.items()} == {tiny.digest(cut).tobytes(): "truncated"}
+    assert {key: error.code for key, error in outcomes.undecodable.items()} == {tiny.digest(cut).tobytes(): "truncated"}
     assert [(Path(failure.path).name, failure.code) for failure in found.dataset().failures] == [("empty.jpg", "empty")]
     assert by_digest(store) == expected(1)
 
@@ -295,21 +295,21 @@ def test_what_is_known_to_be_undecodable_is_not_read_again_until_it_is_forgotten
         connection.close()
     elif forget == "the memo":
         Path("cache/digests.sqlite").unlink()
-    work = go(images, store, known=memo.load())
+    outcomes = go(images, store, known=memo.load())
 
     again = {"nothing": [], "the table": ["cut.jpg", "page.jpg"], "the memo": ["a.jpg", "cut.jpg", "page.jpg"]}
     assert sorted(reads) == again[forget]
-    assert len(work.undecodable) == (0 if forget == "nothing" else 2)
+    assert len(outcomes.undecodable) == (0 if forget == "nothing" else 2)
 
 
 def test_what_is_known_to_be_undecodable_is_not_decoded_under_another_name_either(folder, store, reads, decodes):
     known = go(folder({"page.jpg": b"<html>"}), store).undecodable
     reads.clear(), decodes.clear()
-    work = go(folder({"renamed.jpg": b"<html>"}, name="others"), store, known=known, start=forbidden)
+    outcomes = go(folder({"renamed.jpg": b"<html>"}, name="others"), store, known=known, start=forbidden)
 
     assert reads == {"renamed.jpg": 1}
     assert not decodes
-    assert work.undecodable == {}
+    assert outcomes.undecodable == {}
 
 
 def test_an_image_that_is_too_large_is_tried_again_with_a_larger_limit(folder, store):
@@ -332,9 +332,9 @@ def pictures() -> int:
 def test_nothing_of_an_image_that_cannot_be_decoded_stays_in_memory_but_the_reason(folder, store):
     Image.init()  # one of Pillow's own modules holds a picture
     before = pictures()
-    work = go(folder({f"{number}.jpg": photo(number, size=(300, 200))[:2000] for number in range(9)}), store)
+    outcomes = go(folder({f"{number}.jpg": photo(number, size=(300, 200))[:2000] for number in range(9)}), store)
 
-    assert len(work.undecodable) == 9
+    assert len(outcomes.undecodable) == 9
     assert pictures() == before
 
 
@@ -355,21 +355,21 @@ class NaNs(TinyEngine):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("batches", [{0}, {1}, {0, 1, 2}])
 def test_rows_that_are_not_finite_are_told_and_the_rest_of_their_batch_is_kept(folder, store, batches, value):
-    work = go(folder(many(12)), store, NaNs(batches, value))
+    outcomes = go(folder(many(12)), store, NaNs(batches, value))
 
-    assert len(work.computed) == 12 - len(batches)
-    assert [error.code for error in work.undecodable.values()] == ["not-finite"] * len(batches)
+    assert len(outcomes.computed) == 12 - len(batches)
+    assert [error.code for error in outcomes.undecodable.values()] == ["not-finite"] * len(batches)
     kept = by_digest(store)
-    assert not kept.keys() & work.undecodable.keys()
-    assert kept == {key: row for key, row in expected(*range(12)).items() if key not in work.undecodable}
+    assert not kept.keys() & outcomes.undecodable.keys()
+    assert kept == {key: row for key, row in expected(*range(12)).items() if key not in outcomes.undecodable}
 
 
 def test_a_batch_without_one_finite_row_is_no_error(folder, store):
     engine = NaNs({0}, np.nan)
     engine.batch_size = 1
-    work = go(folder(many(1)), store, engine)
+    outcomes = go(folder(many(1)), store, engine)
 
-    assert (len(work.computed), len(work.undecodable)) == (0, 1)
+    assert (len(outcomes.computed), len(outcomes.undecodable)) == (0, 1)
     assert store.shards() == []
 
 
@@ -378,9 +378,9 @@ def test_a_known_image_that_is_gone_or_has_changed_is_a_failure_with_its_digest(
     dataset = scan(images, labels=False)
     (images / "a.jpg").unlink()
     write(images / "b.jpg", photo(9))
-    work = go(FileIndex.of(dataset), store)
+    outcomes = go(FileIndex.of(dataset), store)
 
-    assert {digest: error.code for digest, error in work.unread.items()} == {
+    assert {digest: error.code for digest, error in outcomes.unread.items()} == {
         tiny.digest(photo(1)).tobytes(): "unreadable",
         tiny.digest(photo(2)).tobytes(): "changed",
     }
@@ -392,9 +392,9 @@ def test_a_known_image_is_read_from_whichever_of_its_paths_still_holds_it(folder
     dataset = scan(images, labels=False)
     (images / "a.jpg").unlink()
     write(images / "b.jpg", photo(9))
-    work = go(FileIndex.of(dataset), store)
+    outcomes = go(FileIndex.of(dataset), store)
 
-    assert (len(work.computed), work.unread) == (1, {})
+    assert (len(outcomes.computed), outcomes.unread) == (1, {})
     assert by_digest(store) == expected(1)
 
 
@@ -403,10 +403,10 @@ def test_several_frames_are_noted(folder, store):
     buffer = BytesIO()
     first, second = map(Image.fromarray, frames)
     first.save(buffer, "GIF", save_all=True, append_images=[second])
-    work = go(folder({"a.jpg": 1, "b.jpg": buffer.getvalue()}), store)
+    outcomes = go(folder({"a.jpg": 1, "b.jpg": buffer.getvalue()}), store)
 
-    assert len(work.computed) == 2
-    assert list(work.notes) == [tiny.digest(buffer.getvalue()).tobytes()]
+    assert len(outcomes.computed) == 2
+    assert list(outcomes.notes) == [tiny.digest(buffer.getvalue()).tobytes()]
 
 
 # --- beside other processes -------------------------------------------------------------------------------------
@@ -439,10 +439,10 @@ AHEAD = 4 + 4
 
 @pytest.mark.usefixtures("tight")
 def test_what_another_process_has_committed_meanwhile_is_not_computed_again(folder, store, others_commit):
-    work = go(folder(many(60)), store, others_commit, threads=1)
+    outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
     assert others_commit.batches[0] == 4
-    assert sum(others_commit.batches) == len(work.computed) <= AHEAD
+    assert sum(others_commit.batches) == len(outcomes.computed) <= AHEAD
     assert by_digest(store) == expected(*range(60))
 
 
@@ -464,17 +464,17 @@ def test_what_another_process_commits_when_all_files_have_been_read_is_not_compu
 ):
     first = others_commit._before
     others_commit._before = lambda: soon(lambda: len(reads) == 60) and first()
-    work = go(folder(many(60)), store, others_commit, threads=1)
+    outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
-    assert len(work.computed) <= 8
+    assert len(outcomes.computed) <= 8
 
 
 @pytest.mark.usefixtures("tight")
 def test_where_nobody_looks_all_is_computed(folder, store, others_commit, monkeypatch):
     monkeypatch.setattr(claims, "_LOOK_SECONDS", 1000.0)
-    work = go(folder(many(60)), store, others_commit, threads=1)
+    outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
-    assert len(work.computed) == 60
+    assert len(outcomes.computed) == 60
 
 
 # --- side by side -----------------------------------------------------------------------------------------------
@@ -640,9 +640,9 @@ def test_an_engine_that_raises_ends_the_work_and_what_was_computed_before_is_kep
     assert not running()
     learnt = {Path(path).name for path, digest in zip(found.paths, found.digests, strict=True) if digest in kept}
     reads.clear()
-    work = go(images, store)
+    outcomes = go(images, store)
 
-    assert len(work.computed) == 40 - 12
+    assert len(outcomes.computed) == 40 - 12
     assert reads.keys() == {path.name for path in images.iterdir()} - learnt
     assert by_digest(store) == expected(*range(40))
 
@@ -791,5 +791,5 @@ def test_no_file_at_all_is_no_work(store, tmp_path):
         source=tmp_path, paths=(), digests=np.empty((0, 32), np.uint8), labels=(), given_splits=(), groups=()
     )
 
-    assert go(FileIndex.of(empty), store) == Work()
+    assert go(FileIndex.of(empty), store) == Outcomes()
     assert not Path("cache").exists()

@@ -24,8 +24,9 @@ from pathlib import Path
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.images.splits import Shares
 from bottleneck.images.file_index import survey
-from bottleneck.extraction.loop import run
-from bottleneck.extraction.items import Settings, Work
+from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
+from bottleneck.extraction.loop import run_pass
+from bottleneck.extraction.plan import EngineStart
 from tests import tiny
 
 def peak(name):
@@ -33,11 +34,12 @@ def peak(name):
 
 def extract(folder):
     found = survey(folder, labels=False, shares=Shares(), cache="cache", exclude=())
-    work, engine = Work(), tiny.TinyEngine()
+    outcomes, engine = Outcomes(), tiny.TinyEngine()
     store = FeatureCache("cache").store(tiny.SPEC)
-    run(found, store, lambda sample: engine, {}, Settings(memory=int(sys.argv[1]), threads=4), work, None)
-    codes = Counter(error.code for error in work.undecodable.values())
-    return len(work.computed), *(f"{code} {number}" for code, number in sorted(codes.items()))
+    job = ExtractionJob(images=found, limits=Limits(memory=int(sys.argv[1]), threads=4))
+    run_pass(job, store, outcomes, lambda sample: EngineStart(engine))
+    codes = Counter(error.code for error in outcomes.undecodable.values())
+    return len(outcomes.computed), *(f"{code} {number}" for code, number in sorted(codes.items()))
 
 warnings.simplefilter("ignore")
 extract("before")

@@ -14,8 +14,9 @@ from bottleneck.extraction import loading, stages
 from bottleneck.extraction.claims import Claims
 from bottleneck.extraction.items import Item
 from bottleneck.extraction.memory import LEAST_MEMORY, MemoryBudget
+from bottleneck.extraction.plan import EngineStart
 from bottleneck.extraction.queues import Cancelled
-from bottleneck.extraction.stages import Computed, Crashed, Read, Stages, Started
+from bottleneck.extraction.stages import Computed, Crashed, Read, Stages
 from bottleneck.images.decode import decode
 from tests import tiny
 from tests.conftest import photo
@@ -120,8 +121,8 @@ def test_the_engine_is_shown_some_of_the_images_and_computes_all(folder, begun):
     found = begun(folder(many(10)), unknown(10))
     take(found, 10)
     engine = TinyEngine(4)
-    found.start(lambda sample: samples.append(sample()) or engine)
-    assert take(found, 1) == [Started(engine)]
+    found.start(lambda sample: EngineStart(samples.append(sample()) or engine))
+    assert take(found, 1) == [EngineStart(engine)]
     found.compute(engine)
     batches = take(found, 3)
 

@@ -18,15 +18,16 @@ pytestmark = pytest.mark.slow
 
 def begun(images: Path, ignoring: bool = False) -> "subprocess.Popen[str]":
     """Start a process for all images of a folder; perhaps one that inherits that Ctrl-C is ignored."""
-    table = images.parent / "crew" / "images.csv"
+    table = images.parent / "workers" / "images.csv"
     table.parent.mkdir()
     table.write_text("path\n" + "\n".join(str(path) for path in sorted(images.iterdir())))
     job = {
         "images": str(table),
         "request": Request(model="mobilenet_v3_small", weights="none", precision="fp32").to_json(),
-        "wish": {"engine": "torch", "device": "cpu", "batch_size": None, "compile": False},
+        "options": {"engine": "torch", "device": "cpu", "batch_size": None, "compile": False},
         "cache": "cache",
-        "settings": {"threads": None, "max_pixels": 10**8, "share": [0, 1]},
+        "limits": {"threads": None, "max_pixels": 10**8},
+        "share": [0, 1],
     }
     process = subprocess.Popen(
         [sys.executable, "-c", _MAIN],
@@ -67,7 +68,7 @@ def test_it_ends_in_the_middle_where_nobody_wants_its_work(folder, tmp_path, ign
 
     assert process.returncode != 0
     assert words.strip().splitlines()[-1] == "interrupted"
-    assert not (tmp_path / "crew").exists()
+    assert not (tmp_path / "workers").exists()
     (store,) = FeatureCache("cache").stores()
     assert 0 < len(store.digests()) < 3000
 

@@ -8,14 +8,17 @@ import pytest
 
 import bottleneck.extraction.workers
 from bottleneck.backbones.request import Request
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.engines import torch_engine
 from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import ModelError
 from bottleneck.extraction.extract import extract
-from bottleneck.extraction.items import Settings
-from bottleneck.extraction.workers import WorkerPool, devices_of, own
+from bottleneck.extraction.job import ExtractionJob, Limits
+from bottleneck.extraction.plan import Plan
+from bottleneck.extraction.workers import WorkerPool, devices_of, on_first_device
 from bottleneck.images.file_index import survey
 from bottleneck.images.splits import Shares
+from tests import tiny
 
 REQUEST = Request(model="mobilenet_v3_small", weights="none")
 OPTIONS = {"model": "mobilenet_v3_small", "weights": "none", "labels": False, "engine": "torch", "precision": "fp32"}
@@ -25,9 +28,11 @@ def many(count: int) -> dict[str, int]:
     return {f"{number:03}.jpg": number for number in range(count)}
 
 
-def crew_of(source: Path, device: str | None) -> WorkerPool:
-    found = survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
-    return WorkerPool(EngineOptions(device=device), REQUEST, Path("cache"), found, Settings(memory=900_000_000))
+def pool_of(source: Path, device: str | None) -> WorkerPool:
+    images = survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
+    job = ExtractionJob(images=images, limits=Limits(memory=900_000_000))
+    plan = Plan(REQUEST, EngineOptions(device="cpu"), FeatureCache("cache"), tiny.SPEC)
+    return WorkerPool(job, plan, devices_of(EngineOptions(device=device)))
 
 
 @pytest.mark.parametrize(
@@ -87,34 +92,27 @@ def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
 
     monkeypatch.setattr(bottleneck.extraction.workers.subprocess, "Popen", Process)
     images = folder(many(3))
-    crew = crew_of(images, "cuda:0,cuda:1,cuda:2")
-    crew.start("bf16")
-    crew.start("bf16")  # once is enough
-    crew.finish()
-    crew.stop()
+    pool = pool_of(images, "cuda:0,cuda:1,cuda:2")
+    pool.start("bf16")
+    pool.start("bf16")  # once is enough
+    pool.finish()
+    pool.stop()
 
-    assert (crew.others, own(EngineOptions(device="cuda:0,cuda:1")).device, crew.settings.share) == (
-        True,
-        "cuda:0",
-        (0, 3),
-    )
-    assert [(job["wish"]["device"], job["settings"]["share"]) for job in jobs] == [
-        ("cuda:1", [1, 3]),
-        ("cuda:2", [2, 3]),
-    ]
-    assert 3 * crew.settings.memory == 3 * jobs[0]["settings"]["memory"] == 900_000_000
+    assert on_first_device(EngineOptions(device="cuda:0,cuda:1")).device == "cuda:0"
+    assert pool.share(0).share == (0, 3)
+    assert [(job["options"]["device"], job["share"]) for job in jobs] == [("cuda:1", [1, 3]), ("cuda:2", [2, 3])]
+    assert 3 * pool.share(0).limits.memory == 3 * jobs[0]["limits"]["memory"] == 900_000_000
     assert [job["request"]["precision"] for job in jobs] == ["bf16", "bf16"]
     assert jobs[0]["paths"] == sorted(str(path) for path in images.iterdir())
 
 
 def test_one_device_needs_no_other_process(folder, monkeypatch):
     monkeypatch.setattr(bottleneck.extraction.workers.subprocess, "Popen", None)
-    crew = crew_of(folder(many(1)), "cpu")
-    crew.start("fp32")
+    pool = pool_of(folder(many(1)), "cpu")
+    pool.start("fp32")
 
-    assert not crew.others
-    assert crew.finish() == ()
-    crew.stop()
+    assert pool.finish() == ()
+    pool.stop()
 
 
 @pytest.mark.slow

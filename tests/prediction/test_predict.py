@@ -12,11 +12,13 @@ from bottleneck.comparison.compare import compare
 from bottleneck.errors import BottleneckError, BottleneckWarning, RunError
 from bottleneck.extraction import extract as extraction
 from bottleneck.extraction.extract import extract
+from bottleneck.extraction.plan import EngineStart, Plan
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.fitting.fit import fit
 from bottleneck.images.scan import scan
 from bottleneck.prediction.evaluate import evaluate
 from bottleneck.prediction.predict import predict
+from tests import tiny
 from tests.conftest import photo, write
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abcd") for number in range(12)}
@@ -63,14 +65,10 @@ def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
 
 
 def test_what_is_said_of_the_engine_is_passed_on(run, folder, monkeypatch):
-    right = extraction.LazyBackbone.engine
+    def start_engine(plan: Plan, sample: object) -> EngineStart:
+        return tiny.start_engine(plan.noting("a remark"), sample)
 
-    def engine(self: extraction.LazyBackbone, sample: object) -> object:
-        found = right(self, sample)
-        self.remarks = ("a remark",)
-        return found
-
-    monkeypatch.setattr(extraction.LazyBackbone, "engine", engine)
+    monkeypatch.setattr(extraction, "start_engine", start_engine)
     new = folder({"x.jpg": 900}, name="new")
 
     assert predict(new).remarks == ("a remark",)

@@ -1,4 +1,4 @@
-"""A backbone that is on its way: what is known of it before it is built, and what happens where that was wrong."""
+"""What is known of a backbone before it is built, and the next plan where that was wrong."""
 
 import json
 import shutil
@@ -23,11 +23,13 @@ from bottleneck.engines.options import EngineOptions
 from bottleneck.engines.parity import Sample
 from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
-from bottleneck.extraction import extract as extraction
-from bottleneck.extraction import lazy_backbone as pending
+from bottleneck.extraction import plan
 from bottleneck.extraction.extract import extract
-from bottleneck.extraction.lazy_backbone import LazyBackbone, OtherSpec
+from bottleneck.extraction.plan import Plan, plan_features, start_engine
 from bottleneck.fitting.fit import fit
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.file_index import FileIndex
+from bottleneck.images.keys import as_digests
 from bottleneck.prediction.predict import predict
 from tests import tiny
 from tests.conftest import photo
@@ -86,14 +88,19 @@ class Machine:
 def machine(monkeypatch) -> Machine:
     found = Machine()
     monkeypatch.setattr("bottleneck.backbones.registry.load", found.load)
-    monkeypatch.setattr(pending, "choose", found.choose)
+    monkeypatch.setattr(plan, "choose", found.choose)
     monkeypatch.setattr("bottleneck.engines.choice.native_bf16", lambda: found.bf16)
     monkeypatch.setattr("bottleneck.engines.choice.gpu_possible", lambda: False)
     return found
 
 
-def made(precision: str = "auto", wish: EngineOptions | None = None, **options: object) -> LazyBackbone:
-    return LazyBackbone(Request(precision=precision, **options), FeatureCache("cache"), wish or EngineOptions())
+NO_IMAGES = FileIndex.of(
+    Dataset(source=Path("images"), paths=(), digests=as_digests([]), labels=(), given_splits=(), groups=())
+)
+
+
+def planned(precision: str = "auto", options: EngineOptions | None = None) -> Plan:
+    return plan_features(Request(precision=precision), options or EngineOptions(), FeatureCache("cache"), NO_IMAGES)
 
 
 def memo() -> Spec | None:
@@ -105,16 +112,16 @@ def memo() -> Spec | None:
 
 
 def test_the_first_time_the_network_is_built_and_the_spec_remembered(machine):
-    found = made()
+    found = planned()
 
     assert (found.spec, found.built, len(machine.loads)) == (replace(tiny.SPEC, precision="bf16"), True, 1)
     assert memo() == tiny.SPEC
 
 
 def test_the_second_time_the_memo_tells_the_spec_and_nothing_is_built(machine):
-    first = made().spec
+    first = planned().spec
     machine.loads.clear()
-    found = made()
+    found = planned()
 
     assert (found.spec, found.built, machine.loads) == (first, False, [])
 
@@ -128,8 +135,10 @@ def test_a_memo_hit_imports_no_torch(folder):
         "from bottleneck.backbones.request import Request\n"
         "from bottleneck.cache.feature_cache import FeatureCache\n"
         "from bottleneck.engines.options import EngineOptions\n"
-        "from bottleneck.extraction.lazy_backbone import LazyBackbone\n"
-        "found = LazyBackbone(Request(precision='fp32'), FeatureCache('cache'), EngineOptions(engine='torch'))\n"
+        "from bottleneck.extraction.plan import plan_features\n"
+        "from tests.extraction.test_plan import NO_IMAGES\n"
+        "options = EngineOptions(engine='torch')\n"
+        "found = plan_features(Request(precision='fp32'), options, FeatureCache('cache'), NO_IMAGES)\n"
         "print(found.built, found.spec.precision, [name for name in ('torch', 'openvino') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -156,7 +165,7 @@ def test_the_network_is_built_once_where_the_memo_knows_it_and_an_engine_needs_i
 
 
 def test_a_memo_of_another_spec_is_mended_and_nothing_is_stored_under_it(folder, machine):
-    right = made().spec
+    right = planned().spec
     (path,) = Path("cache/specs").glob("*.json")
     path.write_text(json.dumps({**right.to_json(), "weights": "f" * 64}))
     machine.loads.clear()
@@ -168,15 +177,14 @@ def test_a_memo_of_another_spec_is_mended_and_nothing_is_stored_under_it(folder,
 
 
 def test_a_memo_that_is_wrong_says_so_before_an_engine_is_there(machine):
-    made()
+    planned()
     machine.spec = replace(tiny.SPEC, weights="e" * 64)
-    found = made()
-    with pytest.raises(OtherSpec):
-        found.engine(sample())
+    start = start_engine(planned(), sample())
 
-    assert found.spec == replace(machine.spec, precision="bf16")
+    assert start.engine is None
+    assert start.plan.spec == replace(machine.spec, precision="bf16")
     assert memo() == machine.spec
-    assert found.engine(sample()).precision == "bf16"
+    assert start_engine(start.plan, sample()).engine.precision == "bf16"
     assert len(machine.loads) == 2
 
 
@@ -194,12 +202,12 @@ def test_auto_is_what_the_cpu_has(folder, machine, bf16, precision):
 
 
 def test_on_another_machine_auto_is_another_spec(machine):
-    first = made().spec
+    first = planned().spec
     machine.bf16 = False
 
-    assert (first.precision, made().spec.precision) == ("bf16", "fp32")
+    assert (first.precision, planned().spec.precision) == ("bf16", "fp32")
     machine.bf16 = True
-    assert made().spec == first
+    assert planned().spec == first
 
 
 def test_where_no_engine_passes_in_bf16_auto_is_fp32(folder, machine):
@@ -230,14 +238,13 @@ def test_where_no_engine_passes_at_all_it_is_an_error(folder, machine):
 
 def test_auto_is_fp32_too_where_the_engine_was_named_and_is_remembered_to_be_wrong_in_bf16(machine, monkeypatch):
     module = pytest.importorskip("bottleneck.engines.openvino_engine")
-    monkeypatch.setattr(pending, "choose", choice.choose)
-    found = made(wish=EngineOptions(engine="openvino"))
+    monkeypatch.setattr(plan, "choose", choice.choose)
+    found = planned(options=EngineOptions(engine="openvino"))
     name = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{module.BATCH}-{cpu_id()}"
     EngineRecords(FeatureCache("cache").store(found.spec).engines).keep_check(name, Check("openvino", "bf16", 0.5, 8))
 
-    with pytest.raises(OtherSpec):
-        found.engine(sample())
-    assert found.spec.precision == "fp32"
+    start = start_engine(found, sample())
+    assert (start.engine, start.plan.spec.precision) == (None, "fp32")
 
 
 # --- the first images of a spec ---------------------------------------------------------------------------------
@@ -352,11 +359,11 @@ def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, m
         chosen = right(*args)
         with monkeypatch.context() as other:
             other.setattr(machine, "cosine", 0.9995)
-            other.setattr(pending, "choose", right)
+            other.setattr(plan, "choose", right)
             extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="suits"))
         return chosen
 
-    monkeypatch.setattr(pending, "choose", choose)
+    monkeypatch.setattr(plan, "choose", choose)
     done = extract(folder(FILES))
 
     assert (done.store.spec.precision, done.computed) == ("bf16", 12)
@@ -463,7 +470,3 @@ def test_random_weights_are_warned_of_when_they_are_built_and_when_they_are_reme
         again = extract(images, weights="none")
     assert any("random weights" in str(one.message) for one in warned)
     assert again.computed == 0  # it is remembered, and warned of all the same
-
-
-def test_extraction_takes_the_backbone_from_here():
-    assert extraction.LazyBackbone is LazyBackbone

@@ -1,0 +1,271 @@
+"""Which spec an extraction computes features of, decided before torch is imported; and the engine that computes them.
+
+A plan comes from what is remembered, so that features can be looked up without building a network. The engine is
+started when the first pixels are ready. Only then may the plan turn out to be wrong: the network is another one than
+was remembered, or ``--precision auto`` began with a precision that changes these images' features too much.
+`start_engine` then returns the next plan instead of an engine, and the pass is run again with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bottleneck.backbones.first_use import check_first_use
+from bottleneck.backbones.request import Request
+from bottleneck.backbones.spec import Spec
+from bottleneck.backbones.spec_memo import recall, remember_spec
+from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.store import Store
+from bottleneck.engines.choice import EngineChoice, NoEngine, choose, precisions
+from bottleneck.engines.engine import Engine
+from bottleneck.engines.options import EngineOptions
+from bottleneck.engines.parity import Sample, told
+from bottleneck.engines.records import Check, EngineRecords
+from bottleneck.extraction.sample import some_digests
+from bottleneck.images.decode import DECODER_VERSION
+from bottleneck.images.file_index import FileIndex
+from bottleneck.images.keys import as_digests
+from bottleneck.utils.gc_paused import no_collection
+from bottleneck.utils.text import counted
+
+if TYPE_CHECKING:
+    from bottleneck.backbones.backbone import Backbone
+    from bottleneck.backbones.restore import Restored
+
+_SLOW = "fp32: this device has no native bfloat16"
+_SLOW_FP16 = "fp16 is slow on a CPU; fp32 and bf16 are faster"
+_FASTEST_FIRST = ("bf16", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A backbone, the spec that its features are going to have, and what is known of its engine.
+
+    Parameters
+    ----------
+    request : Request
+    options : EngineOptions
+        Its device is that of this process alone.
+    cache : FeatureCache
+    spec : Spec
+    continues : bool
+        Whether some of the images already have features in its precision.
+    backbone : Backbone or None
+        The network, from when it is built until an engine runs it.
+    built : bool
+        Whether the network was built.
+    restored : Restored or None
+        Which tensors of a weights file it took.
+    check : Check or None
+        How near the engine came to torch in fp32.
+    engine : str or None
+        The engine's name, once one has started.
+    remarks : tuple of str
+        What the user should know of the choice.
+    """
+
+    request: Request
+    options: EngineOptions
+    cache: FeatureCache
+    spec: Spec
+    continues: bool = False
+    backbone: "Backbone | None" = None
+    built: bool = False
+    restored: "Restored | None" = None
+    check: Check | None = None
+    engine: str | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def store(self) -> Store:
+        """The store of the spec."""
+        return self.cache.store(self.spec)
+
+    def in_precision(self, precision: str, *remarks: str) -> "Plan":
+        """Return the plan with another precision, and more remarks."""
+        return replace(self.noting(*remarks), spec=replace(self.spec, precision=precision))
+
+    def noting(self, *remarks: str) -> "Plan":
+        """Return the plan with more remarks, each once."""
+        return replace(self, remarks=tuple(dict.fromkeys((*self.remarks, *remarks))))
+
+
+@dataclass(frozen=True)
+class EngineStart:
+    """The outcome of starting an engine.
+
+    Parameters
+    ----------
+    engine : Engine or None
+        None where the plan was wrong: `plan` is then the next to try.
+    plan : Plan or None
+        None where there was no plan, because the caller's own engine is used.
+    """
+
+    engine: Engine | None
+    plan: Plan | None = None
+
+
+StartEngine = Callable[[Plan, Sample], EngineStart]
+
+
+class _OtherNetwork(Exception):
+    """The network that was built is not the one that was remembered."""
+
+
+def plan_features(
+    request: Request, options: EngineOptions, cache: FeatureCache, images: FileIndex, spec: Spec | None = None
+) -> Plan:
+    """Return the plan to begin with; the network is built only where its spec is not known.
+
+    Parameters
+    ----------
+    request : Request
+    options : EngineOptions
+    cache : FeatureCache
+    images : FileIndex
+        With precision ``auto``, features are computed in the precision in which most of these have features.
+    spec : Spec, optional
+        The spec of the request, where the caller knows it.
+
+    Raises
+    ------
+    ModelError
+        If the network must be built and cannot be.
+    """
+    known = _usable(spec, cache, images) or recall(request, cache.root)
+    if known:
+        plan = Plan(request, options, cache, known)
+    else:
+        backbone = _load(request, cache)
+        plan = _with_network(Plan(request, options, cache, backbone.spec), backbone)
+    precision, continues = _first_precision(plan, images)
+    return replace(plan.in_precision(precision), continues=continues)
+
+
+def start_engine(plan: Plan, sample: Sample) -> EngineStart:
+    """Start the engine for a plan once it has been compared with torch in fp32; or return the next plan.
+
+    The first images of a spec decide, too: where a low precision that ``auto`` chose changes their features too much,
+    the next precision is tried. Once a spec has features, on which others build, its precision stays.
+
+    Parameters
+    ----------
+    plan : Plan
+    sample : callable
+        Returns some of the images, ``uint8 (n, h, w, 3)``.
+
+    Raises
+    ------
+    NoEngine
+        If no engine computes the network in the requested precision.
+    ModelError
+        If an engine that was named cannot run, or memory is short.
+    """
+
+    def build() -> "Backbone":
+        nonlocal plan
+        backbone = plan.backbone or _load(plan.request, plan.cache)
+        found = replace(backbone.spec, precision=plan.spec.precision)
+        fits, plan = found == plan.spec, replace(_with_network(plan, backbone), spec=found)
+        if not fits:
+            raise _OtherNetwork
+        return backbone
+
+    store = plan.store
+    first = plan.spec.precision != "fp32" and not store.shards()
+    try:
+        choice = choose(plan.options, plan.spec, build, store.engines, sample if first else None)
+    except _OtherNetwork:
+        return EngineStart(None, plan)
+    except NoEngine as error:
+        if not (following := _following_precision(plan)):
+            raise
+        return EngineStart(None, plan.in_precision(following, *error.remarks))
+    if not choice.check.suits:
+        return _with_distant_features(plan, choice)
+    return _started(plan, choice)
+
+
+def _with_distant_features(plan: Plan, choice: EngineChoice) -> EngineStart:
+    """Try the next precision for images whose features this one changes too much; without a next, only say so."""
+    check = choice.check
+    which = f"{check.engine} in {check.precision}"
+    found = f"{told(check.own_cosine)} on {counted(check.own_images, 'image')}"
+    following = None if plan.store.shards() else _following_precision(plan)
+    if following is None:
+        return _started(plan.noting(f"{which}: {found}; features in fp32 have no such error"), choice)
+    choice.engine.close()
+    EngineRecords(plan.store.engines).drop_conversions()
+    return EngineStart(None, plan.in_precision(following, f"{which} is not used: {found}"))
+
+
+def _started(plan: Plan, choice: EngineChoice) -> EngineStart:
+    plan = plan.noting(*choice.remarks, *_why_not_faster(plan, choice.engine))
+    return EngineStart(choice.engine, replace(plan, backbone=None, check=choice.check, engine=choice.engine.name))
+
+
+def _usable(spec: Spec | None, cache: FeatureCache, images: FileIndex) -> Spec | None:
+    """Return a spec that the caller knows, if its features are all cached or this decoder makes the same pixels."""
+    if spec is None or spec.decoder == DECODER_VERSION:
+        return spec
+    if images.unknown():
+        return None
+    digests = as_digests([digest for digest in images.digests if digest is not None])
+    return spec if cache.store(spec).has(digests).all() else None
+
+
+def _first_precision(plan: Plan, images: FileIndex) -> tuple[str, bool]:
+    """Return the precision to begin with, and whether some of the images have features in it.
+
+    ``auto`` continues with what it began: the precision in which most of the images have features. Where none has
+    any, it is the fastest.
+    """
+    if plan.request.precision != "auto":
+        return plan.request.precision, False
+    stores = {each: plan.in_precision(each).store for each in _FASTEST_FIRST}
+    begun = {each: store for each, store in stores.items() if store.shards()}
+    some = as_digests(some_digests(images.paths, images.digests) if begun else [])
+    counts = {each: int(store.has(some).sum()) for each, store in begun.items()}
+    complete = [each for each, count in counts.items() if count == len(some) > 0]
+    if complete and not images.unknown():
+        return complete[0], False  # nothing is to be computed, whatever this machine is fast at
+    tried = precisions(plan.options, "auto")
+    chosen = max(tried, key=lambda each: counts.get(each, 0))  # the first of equals
+    return chosen, bool(counts.get(chosen))
+
+
+def _following_precision(plan: Plan) -> str | None:
+    """Return the precision that ``auto`` tries after that of the plan."""
+    tried = precisions(plan.options, plan.request.precision)
+    following = tried[tried.index(plan.spec.precision) + 1 :] if plan.spec.precision in tried else ()
+    return following[0] if following else None
+
+
+def _why_not_faster(plan: Plan, engine: Engine) -> tuple[str, ...]:
+    """Return a remark where another precision would be faster."""
+    if plan.request.precision != "auto":
+        slow = plan.request.precision == "fp16" and engine.name.split(", ")[1:2] == ["cpu"]
+        return (_SLOW_FP16,) if slow else ()
+    fastest = precisions(plan.options, "auto")[0]
+    if fastest == "fp32":
+        return (_SLOW,)
+    if plan.continues and plan.spec.precision != fastest:
+        return (f"{plan.spec.precision}, as images here have features in it; --precision {fastest} may be faster",)
+    return ()
+
+
+def _with_network(plan: Plan, backbone: "Backbone") -> Plan:
+    return replace(plan, backbone=backbone, built=True, restored=backbone.restored)
+
+
+def _load(request: Request, cache: FeatureCache) -> "Backbone":
+    """Build the network, and remember its spec."""
+    with no_collection():
+        from bottleneck.backbones.registry import load
+
+        backbone = load(request)
+    whole = getattr(backbone, "whole", None)  # of a stand-in there is none
+    check_first_use(whole.published if whole else None, cache.root)
+    remember_spec(request, backbone.spec, cache.root)
+    return backbone

@@ -1,0 +1,90 @@
+"""What an extraction returns."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bottleneck.cache.store import Store
+from bottleneck.errors import ImagesError
+from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.failures import by_reason, none_usable
+from bottleneck.utils.text import counted, one_line
+
+if TYPE_CHECKING:
+    from bottleneck.backbones.restore import Restored
+    from bottleneck.engines.records import Check
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark on an image that was used, such as that its file has several frames."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What `bottleneck.extract` returns.
+
+    Of ``images`` paths, some are among the ``failures`` and some are ``copies`` of others. The features of the rest
+    were ``computed`` now or ``reused`` from the cache.
+    """
+
+    dataset: Dataset
+    store: Store
+    dim: int
+    computed: int
+    reused: int
+    copies: int
+    failures: tuple[Failure, ...]
+    failures_table: Path | None  # the CSV that lists them, where there are any
+    notes: tuple[Note, ...]  # of images that were computed now
+    seconds: float
+    engine: str | None = None  # None where nothing had to be computed
+    check: "Check | None" = None  # how near the engine came to torch in fp32
+    remarks: tuple[str, ...] = ()  # on the choice of the engine
+    restored: "Restored | None" = None  # of a weights file, where the network was built from one
+
+    def __repr__(self) -> str:
+        done = f"{self.computed:,} computed", f"{self.reused:,} reused", f"{len(self.failures):,} failed"
+        return one_line(self, counted(self.images, "image"), *done, f"{self.dim} features", self.store.short_name)
+
+    @property
+    def usable(self) -> Dataset:
+        """The part of the dataset that has features."""
+        return self.dataset.subset(np.flatnonzero(self.store.has(self.dataset.digests)).tolist())
+
+    @property
+    def images(self) -> int:
+        """How many image files there are, unreadable ones included."""
+        return len(self.dataset) + len(self.dataset.failures)
+
+    @property
+    def unique(self) -> int:
+        """How many different images could be read."""
+        return len(self.dataset.first_rows())
+
+    @property
+    def ignored(self) -> int:
+        """How many files were passed over."""
+        return sum(self.dataset.ignored.values())
+
+
+class NothingUsable(ImagesError):
+    """None of the images can be used.
+
+    Parameters
+    ----------
+    done : Extraction
+        Its failures give the reason for each image.
+    """
+
+    def __init__(self, done: Extraction) -> None:
+        counts = ", ".join(f"{len(group)} {code}" for code, group in by_reason(done.failures).items())
+        shown = "; ".join(f"{failure.path}: {failure.message}" for failure in done.failures[:3])
+        listed = f". {done.failures_table} lists all" if done.failures_table else ""
+        super().__init__(f"{none_usable(len(done.failures))} ({counts}): {shown}{listed}")
+        self.done = done
