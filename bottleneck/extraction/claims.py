@@ -1,4 +1,4 @@
-"""Who does what: within this process by claims, among processes by what they have committed."""
+"""Which images still need work: claimed within this process, and seen by what other processes have committed."""
 
 import threading
 import time
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from bottleneck.cache.index import Index
 from bottleneck.images.keys import as_digests
 
-_LOOK_SECONDS = 1.0  # between two looks at what other processes have committed
+_LOOK_SECONDS = 1.0  # between two refreshes of the index
 
 
 class Claims:
-    """Which images need no work: they have features, cannot be decoded, or are being worked on.
+    """Images that need no work: they have features, cannot be decoded, or a thread is working on them.
 
     Parameters
     ----------
     index : Index
-        Of the features that are cached.
+        The cached features.
     known : set of bytes
-        Images that need not be tried again.
+        Digests of images that are not to be tried again.
     """
 
     def __init__(self, index: Index, known: Set[bytes]) -> None:
@@ -32,7 +32,7 @@ class Claims:
         self._looked = time.monotonic()
 
     def take(self, digest: bytes) -> bool:
-        """Claim an image, unless nothing is left to do for it."""
+        """Claim an image; return False if nothing is left to do for it."""
         with self._lock:
             if digest in self._claimed or digest in self.known or self.has(digest):
                 return False
@@ -49,7 +49,7 @@ class Claims:
             return self.index.has(as_digests(digests))
 
     def look(self) -> None:
-        """Take in, now and then, what other processes have committed."""
+        """Refresh the index with what other processes have committed, at most once a second."""
         with self._lock:
             if time.monotonic() - self._looked >= _LOOK_SECONDS:
                 self.index.refresh()

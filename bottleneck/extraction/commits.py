@@ -1,4 +1,4 @@
-"""Features on their way into the cache: often enough that a kill loses little, seldom enough that shards are few."""
+"""When computed features are committed: often enough that a kill loses little, rarely enough to keep shards few."""
 
 import time
 
@@ -9,12 +9,12 @@ from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
 from bottleneck.images.keys import Digests
 
-# A commit loses nothing; work since the last one is lost to a kill. Early on that is two seconds' worth, later 2 %.
+# A kill loses the work since the last commit: at first two seconds of it, later 2 % of the run.
 _FIRST_COMMIT_SECONDS = 2.0
 _LAST_COMMIT_SECONDS = 60.0
 _COMMIT_SHARE = 0.02
 _COMMIT_ROWS = 16_384
-_COMMIT_BYTES = 64 << 20  # what one shard takes
+_COMMIT_BYTES = 64 << 20  # of one shard
 
 
 class Commits:
@@ -24,7 +24,7 @@ class Commits:
     ----------
     store : Store
     most : int
-        Bytes that are committed at once.
+        Bytes that are committed at once, at most.
     """
 
     def __init__(self, store: Store, most: int = _COMMIT_BYTES) -> None:
@@ -34,7 +34,7 @@ class Commits:
         self._started = self._last = time.monotonic()
 
     def add(self, digests: Digests, features: NDArray[np.float32]) -> None:
-        """Take a batch, and commit when enough has come together."""
+        """Add a batch, and commit when enough has been collected."""
         self._batches.append((digests, features))
         now = time.monotonic()
         patience = min(max(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE * (now - self._started)), _LAST_COMMIT_SECONDS)
@@ -43,13 +43,13 @@ class Commits:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what has come together; when this returns it survives any kill."""
+        """Commit what has been collected; when this returns, it survives any kill."""
         if self._batches:
             digests, features = zip(*self._batches, strict=True)
             try:
                 self._store.append(np.concatenate(digests), np.concatenate(features))
             except CacheError:
-                self._batches = []  # not to be tried again at the end
+                self._batches = []  # do not try again at the end
                 raise
             self._batches = []
         self._last = time.monotonic()

@@ -40,7 +40,7 @@ from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 
-_PASSES = 3  # of which one is needed, unless features vanish
+_PASSES = 3  # one suffices, unless features vanish
 
 
 def extract(
@@ -80,7 +80,7 @@ def extract(
     spec: Spec | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
-    """Compute the features of those images that have none yet, and commit them to the cache.
+    """Compute the features that the cache lacks, and commit them.
 
     Parameters
     ----------
@@ -88,33 +88,33 @@ def extract(
         See `bottleneck.scan`. By default what was last extracted in the current folder with this cache, else the
         current folder itself.
     paths, labels, splits, groups, path_column, label_column, split_column, group_column
-        See `bottleneck.scan`. The columns that are named are remembered with the images.
+        See `bottleneck.scan`. Named columns are remembered with the images.
     model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial, precision, fast_jpeg
         The backbone; see `bottleneck.backbones.request.Request`. `weights` may also be a fine-tuned run, as
         ``run:NAME`` of a folder in `runs` or as a path; it brings its own model and sizes.
     cache, runs : path
-        The cache's folder; both are never scanned.
+        The folders of the cache and of the runs; neither is scanned.
     batch_size, threads : int, optional
-        Images that pass the network at once, and threads that decode.
+        Images in a batch, and threads that decode.
     max_pixels : int
-        An image of more pixels is refused before it is decoded; it would take three bytes of memory a pixel or more.
+        Images with more pixels are refused before they are decoded, which takes three bytes of memory a pixel or more.
     memory : int, optional
-        Bytes that files, pixels and features may take together, in all processes; the network takes more. By default
-        two thirds of what a network leaves of the free memory, which a control group may limit. An image that needs
-        more is a failure.
+        Bytes for files, pixels and features together, in all processes; the network needs memory in addition. By
+        default two thirds of the free memory that the network leaves; a control group may limit it. An image that
+        needs more is a failure.
     engine, device, compile
         What runs the backbone; see `bottleneck.engines.options.EngineOptions`. Several devices, with commas
         between, have a process each; by default all CUDA devices do.
     remember : bool
         Whether these images become the default of later commands.
     rehash : bool
-        Whether every file is read again, whatever is remembered of its digest; what is remembered is replaced. The
-        digests of a Dataset are given: scan it again.
+        Whether to read every file again, even if its digest is remembered. The digests of a Dataset are given: scan
+        it again.
     spec : Spec, optional
-        That the features have, where a run says it: a weights file that is missing is then needed only for images
+        The spec of the features, where a run records it: a missing weights file is then needed only for images
         without features.
     progress : callable, optional
-        Called with a stage ("extract"), how many files are done, and how many there are to read.
+        Called with the stage ("extract"), the number of files done, and the number of files to read.
 
     Returns
     -------
@@ -125,15 +125,15 @@ def extract(
     ImagesError
         If there is no image, none that can be used, or only one class.
     ModelError
-        If there is no such model or layer, its weights are not to be had or do not fit, or no engine computes it in
-        the precision asked for.
+        If there is no such model or layer, its weights are not available or do not fit, or no engine computes it in
+        the requested precision.
     CacheError
         If the cache cannot be written. What was committed before is kept, as it is after Ctrl-C or a kill.
 
     Warns
     -----
     BottleneckWarning
-        For random weights and for oddities of the folders.
+        For random weights, and for problems of the folders.
     """
     started = time.perf_counter()
     check = Arguments(ModelError)
@@ -176,7 +176,7 @@ def extract(
             if default:
                 default.takes(store.name)
             if store.request() is None:
-                _keep_request(store, request, tuned)
+                _record_request(store, request, tuned)
 
         if remember and rows:
             save_listing(home.root, rows)
@@ -220,8 +220,8 @@ def extract(
         )
         if not has.any():
             raise NothingUsable(done)
-        read_unknown(job.images.young())  # so that the next command need not
-        _keep_request(store, request, tuned)
+        read_unknown(job.images.young())  # so that the next command does not have to
+        _record_request(store, request, tuned)
         if default:
             default.done(dataset.labelled, store.name)
         return done
@@ -269,10 +269,10 @@ def _fill(job: ExtractionJob, plan: Plan, outcomes: Outcomes, begin: Callable[[S
     raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
 
 
-def _keep_request(store: Store, request: Request, tuned: Tuned | None) -> None:
-    """Keep how the backbone of a store was asked for.
+def _record_request(store: Store, request: Request, tuned: Tuned | None) -> None:
+    """Record the request of a store's backbone.
 
-    A network that came back from fine-tuning as it was has the spec of the one it began as, whose request is kept.
+    A network that fine-tuning left unchanged has the spec of its initial network, whose request stays.
     """
     if tuned and store.request() is not None:
         return
@@ -288,7 +288,7 @@ def _keep_request(store: Store, request: Request, tuned: Tuned | None) -> None:
 
 
 def _warn_of_conflicts(dataset: Dataset, table: Path | None) -> None:
-    """Say which images are under two labels, and write all of them to a table where there is one to be written."""
+    """Warn of images with two labels; write them to a table, if one is given."""
     where = "The card of a run lists them"
     if table:
         write_conflicts(table, dataset)

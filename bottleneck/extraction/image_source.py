@@ -1,4 +1,4 @@
-"""The images that an extraction is asked for: a path, a list, a dataset, or by default what was extracted last."""
+"""The images of an extraction: a path, a list, a dataset, or by default the ones that were extracted last."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from bottleneck.utils.paths import expanded
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The images that an extraction works on: a path with the columns that its table names, a list, or a dataset."""
+    """The images of an extraction: a path with the columns of its table, a list, or a dataset."""
 
     images: "str | os.PathLike[str] | Listing | Dataset | Given"
     labels: bool
@@ -31,7 +31,7 @@ class ImageSource:
     def of(
         cls, images: Images | Listing | Given | None, cache: Path, *, labels: bool, columns: Columns
     ) -> "ImageSource":
-        """Return what a user means: by default what was extracted last, and the columns that were named then."""
+        """Return the source; by default the images that were extracted last, with the columns that were named then."""
         if images is None:
             last = load_last(cache)
             images, labels = (last.source, labels and last.labels) if last else (".", labels)
@@ -43,7 +43,7 @@ class ImageSource:
 
     @property
     def source(self) -> "str | os.PathLike[str]":
-        """What stands for the images."""
+        """The path or name of the images."""
         return self.images.source if isinstance(self.images, Listing | Dataset | Given) else expanded(self.images)
 
     def survey(self, cache: Path, runs: Path) -> FileIndex:
@@ -62,7 +62,7 @@ class ImageSource:
 def listing_of(
     cache: Path, images: Images | None, lists: Mapping[str, Any], columns: Columns, *, remember: bool
 ) -> Listing | None:
-    """Return the images that are listed in memory; lists that do not fit are an extraction that failed."""
+    """Return the images that are listed in memory; where the lists are invalid, a failed extraction is remembered."""
     try:
         return listed(images, **lists, columns=columns, cache=cache)
     except ImagesError:
@@ -73,5 +73,5 @@ def listing_of(
 def remembered(
     cache: Path, source: str | os.PathLike[str], *, labels: bool, remember: bool
 ) -> AbstractContextManager[Remembered | None]:
-    """Remember the images for the current folder, if so; see `bottleneck.cache.last.Remembered`."""
+    """Remember the images for the current folder if `remember`; see `bottleneck.cache.last.Remembered`."""
     return Remembered(cache, source, labels) if remember else nullcontext()

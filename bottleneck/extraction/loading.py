@@ -1,4 +1,4 @@
-"""An image's file becomes pixels within the memory that there is for it."""
+"""Read and decode one image within the memory budget."""
 
 import hashlib
 import time
@@ -14,13 +14,13 @@ from bottleneck.images.decode import MAX_PIXELS, Decoded, decode
 from bottleneck.images.digest import ImageFile, Signature
 from bottleneck.images.preprocessing import Preprocessing
 
-_COPIES = 2  # of a large file: a codec, or what leaves its metadata out, makes another
-_RETURNED = 1 / 16  # of the room for decoding: what takes more goes back to the system, and is not kept for the next
+_COPIES = 2  # of a large file: a codec makes another, as does removing its metadata
+_RETURNED = 1 / 16  # of the budget for decoding: memory above it is returned to the system, not kept for the next image
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of a file; digest and pixels are of the same bytes.
+    """A file that was read; digest and pixels are of the same bytes.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Loaded:
     when : float
         When it was read, in seconds since the epoch.
     found : Decoded, ImageError or None
-        Its pixels, or why there are none; None where they are not wanted.
+        The pixels, or why there are none; None where they are not wanted.
     """
 
     digest: bytes
@@ -39,7 +39,7 @@ class Loaded:
 
 
 class Loader:
-    """Reads and decodes images, as many at once as there is memory for.
+    """Read and decode images, as many at once as the memory allows.
 
     Parameters
     ----------
@@ -54,36 +54,36 @@ class Loader:
         self._max_pixels = max_pixels
 
     def decode(self, data: bytes) -> Decoded | ImageError:
-        """Decode the bytes of a small file, which have their room already."""
-        with Reservation(self.memory.decoding) as share:
+        """Decode the bytes of a small file, whose memory is reserved already."""
+        with Reservation(self.memory.decoding) as reservation:
             while True:
-                asked = _Asked(share, len(data))
-                found = self._decode(data, asked)
-                if not asked.lacks:
+                grant = _MemoryGrant(reservation, len(data))
+                found = self._decode(data, grant)
+                if not grant.lacks:
                     return found
                 try:
-                    share.grow(asked.lacks)
+                    reservation.grow(grant.lacks)
                 except NoRoom as error:
                     return without_history(error)
 
     def load(self, path: str, wanted: Callable[[bytes], bool] = lambda _: True) -> Loaded:
-        """Read and decode one file; the caller has no part of the memory.
+        """Read and decode one file; the caller holds no memory of the budget.
 
-        A large file that cannot be decoded by its header, or for which there will never be memory, is only read in
-        pieces, for its digest.
+        A large file whose header shows that it cannot be decoded, or for which memory will never suffice, is only read
+        in pieces, for its digest.
 
         Parameters
         ----------
         path : str
         wanted : callable
-            Takes the digest, once, and says whether the image is to be decoded.
+            Called once with the digest; returns whether the image is to be decoded.
 
         Raises
         ------
         ImageError
             If the file cannot be read.
         Cancelled
-            If the work has been stopped.
+            If the work was stopped.
         """
         answers: dict[bytes, bool] = {}
 
@@ -106,70 +106,70 @@ class Loader:
             return Loaded(digest, file.signature, when, without_history(error) if is_wanted(digest) else None)
 
     def _whole(self, file: ImageFile, wanted: Callable[[bytes], bool]) -> tuple[bytes, Decoded | ImageError | None]:
-        """Read a whole file and decode it; where there is no room for both at once, wait for it with neither.
+        """Read a whole file and decode it; where memory is short, release all of it, wait, and start again.
 
         Raises
         ------
         NoRoom
-            If there is no room to read it.
+            If memory will never suffice to read it.
         """
         needed, known = _COPIES * file.size, b""
-        with Reservation(self.memory.decoding) as share:
+        with Reservation(self.memory.decoding) as reservation:
             while True:
-                share.grow(needed)
-                asked = _Asked(share, _COPIES * file.size)
-                digest, found = self._once(file, asked, wanted)
+                reservation.grow(needed)
+                grant = _MemoryGrant(reservation, _COPIES * file.size)
+                digest, found = self._once(file, grant, wanted)
                 if known not in (b"", digest):
                     raise ImageError("changed", "the file changed while it was being read; run the command again")
-                if not asked.lacks:
+                if not grant.lacks:
                     return digest, found
-                needed, known = asked.lacks, digest
+                needed, known = grant.lacks, digest
 
     def _once(
-        self, file: ImageFile, asked: "_Asked", wanted: Callable[[bytes], bool]
+        self, file: ImageFile, grant: "_MemoryGrant", wanted: Callable[[bytes], bool]
     ) -> tuple[bytes, Decoded | ImageError | None]:
         data = file.read()
         digest = hashlib.sha256(data).digest()
-        return digest, self._decode(data, asked) if wanted(digest) else None
+        return digest, self._decode(data, grant) if wanted(digest) else None
 
-    def _decode(self, data: bytes, asked: "_Asked") -> Decoded | ImageError:
+    def _decode(self, data: bytes, grant: "_MemoryGrant") -> Decoded | ImageError:
         try:
-            return decode(data, self._preprocessing, self._max_pixels, asked)
+            return decode(data, self._preprocessing, self._max_pixels, grant)
         except ImageError as error:
             return without_history(error)
         finally:
-            if asked.most > _RETURNED * self.memory.decoding.limit:
+            if grant.most > _RETURNED * self.memory.decoding.limit:
                 return_freed_memory()
 
 
-class _Asked:
-    """What `decode` asks for room, and gets at once or not at all: it may hold what others wait for.
+class _MemoryGrant:
+    """Grant the memory that `decode` requests at once, or not at all: the decoder may hold locks that others wait for.
 
     Parameters
     ----------
-    share : Reservation
-        Of this image, which keeps it until the image is done and its memory is free again.
-    beside : int
-        Bytes that it needs besides.
+    reservation : Reservation
+        Held until the image is decoded and its memory is free again.
+    extra : int
+        Bytes that the image needs in addition.
     """
 
-    def __init__(self, share: Reservation, beside: int) -> None:
-        self._share = share
-        self._beside = beside
-        self.most = beside
-        self.lacks = 0  # bytes that the share would need
+    def __init__(self, reservation: Reservation, extra: int) -> None:
+        self._reservation = reservation
+        self._extra = extra
+        self.most = extra
+        self.lacks = 0  # bytes that the reservation would need
 
     @contextmanager
     def __call__(self, size: int) -> Iterator[None]:
-        size += self._beside
+        size += self._extra
         self.most = max(self.most, size)
-        if not self._share.grow_at_once(size):
+        if not self._reservation.grow_at_once(size):
             self.lacks = size
-            raise NoRoom("no room for all of it at once")
+            raise NoRoom("not enough memory for all of it at once")
         yield
 
 
 def without_history(error: ImageError) -> ImageError:
-    """Take from an error what led to it: a traceback keeps a file's bytes and its half-decoded picture in memory."""
+    """Remove an error's traceback and causes, which keep a file's bytes and a half-decoded image in memory."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

@@ -1,19 +1,19 @@
-"""The memory of all stages together: how it is divided, who has how much of it, and who waits for more.
+"""The memory budget of all stages: how it is divided, and how threads reserve parts of it without a deadlock.
 
-Bytes of files, images that are being decoded, and pixels and features that wait are parts of one budget. No thread
-waits for ever, because each asks for its parts in the order of the stages, and whoever has a later part never waits for
-an earlier one:
+The bytes of files, the images being decoded, and the pixels and features that wait share one budget. No thread waits
+for ever, because threads reserve memory in the order of the stages, and a thread that holds memory of a later stage
+never waits for that of an earlier one:
 
-1. A thread that reads a small file asks for its bytes in `MemoryBudget.files` while it has nothing. They are given
-   back when the image is decoded.
-2. A thread that decodes a small file asks for what decoding takes in `MemoryBudget.decoding`. It gives that back
+1. A thread that reads a small file reserves its bytes from `MemoryBudget.files` while it holds nothing. They are
+   released when the image is decoded.
+2. A thread that decodes a small file reserves what decoding takes from `MemoryBudget.decoding`. It releases that
    before it waits for the next stage to take the pixels.
-3. One thread reads and decodes a large file, with memory of `MemoryBudget.decoding` alone.
+3. A large file is read and decoded by one thread, with memory from `MemoryBudget.decoding` alone.
 
-In 2 and 3 a thread gives back what it has before it waits for more; then it begins again, and reads a large file again
-(`bottleneck.extraction.loading`). It never waits within the decoder, which may have locks of its own. So a thread that
-has memory of `MemoryBudget.decoding` waits for no memory, and gives it back. Threads are served in the order in which
-they came: many small images never keep a large one waiting.
+In 2 and 3, a thread releases what it holds before it waits for more; it then starts again, and reads a large file
+again (`bottleneck.extraction.loading`). It never waits inside the decoder, which may hold locks. So a thread that holds
+memory from `MemoryBudget.decoding` waits for no memory, and releases it. Threads are served in the order in which they
+came: many small images never keep a large one waiting.
 """
 
 import threading
@@ -25,17 +25,17 @@ from bottleneck.extraction.queues import Cancelled
 from bottleneck.utils.memory import free_memory, shown_size
 
 LEAST_MEMORY = 32_000_000  # bytes
-_NETWORK = 1 << 30  # bytes that a usual network takes, with the libraries that run it
-_SHARE = 2 / 3  # of what is free besides
-_MOST_WAITING = 64 << 20  # bytes that wait between two stages: more would make nothing faster
-_COMMIT_COPIES = 3  # of features that are committed: as they came, in one array, and as a shard
-_SMALL_FILES = 4  # that have room at once, at the least
-_FILE = 1 << 10  # bytes of what is known of a file that waits
-_LARGE = 64 << 20  # bytes; an image that takes more is decoded only if there is so much free memory at that moment
+_NETWORK = 1 << 30  # bytes of a typical network and the libraries that run it
+_SHARE = 2 / 3  # of the rest of the free memory
+_MOST_WAITING = 64 << 20  # bytes between two stages; more would not be faster
+_COMMIT_COPIES = 3  # of committed features: the batches, one array, and the shard
+_SMALL_FILES = 4  # that fit at once, at least
+_FILE = 1 << 10  # bytes that describe a waiting file
+_LARGE = 64 << 20  # bytes; an image that takes more also needs that much free memory when it is decoded
 
 
 class NoRoom(ImageError):
-    """An image that takes more memory than it may.
+    """An image that needs more memory than its limit.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ class NoRoom(ImageError):
 
 
 class ByteBudget:
-    """So many bytes, for several threads.
+    """A number of bytes that several threads share.
 
     Parameters
     ----------
     limit : int
         In bytes.
     free : callable
-        Says how many bytes of memory are free. An image of 64 MiB or more also needs that.
+        Returns the bytes of free memory, which limit an image of 64 MiB or more, too.
     """
 
     def __init__(self, limit: int, free: Callable[[], int] = free_memory) -> None:
@@ -66,14 +66,14 @@ class ByteBudget:
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Wait until there is room for `size` bytes, and have it until it is given back.
+        """Reserve `size` bytes, waiting until they are free.
 
         Raises
         ------
         NoRoom
-            If there never will be.
+            If they will never be free.
         Cancelled
-            If the work has been stopped.
+            If the work was stopped.
         """
         ticket = object()
         with self._changed:
@@ -89,12 +89,12 @@ class ByteBudget:
                 self._changed.notify_all()
 
     def try_to_take(self, size: int) -> bool:
-        """Take `size` bytes if they can be had at once, and say whether.
+        """Reserve `size` bytes if they are free now; return whether they were.
 
         Raises
         ------
         NoRoom, Cancelled
-            As `take`.
+            See `take`.
         """
         with self._changed:
             if self._cancelled:
@@ -105,24 +105,24 @@ class ByteBudget:
             return True
 
     def give(self, size: int) -> None:
-        """Give `size` bytes back."""
+        """Release `size` bytes."""
         with self._changed:
             self._taken -= size
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Stop all that wait here, and all that come."""
+        """Raise `Cancelled` in every thread that waits here or calls later."""
         with self._changed:
             self._cancelled = True
             self._changed.notify_all()
 
     def check(self, size: int) -> None:
-        """Refuse what would never have room.
+        """Refuse a size above the limit.
 
         Raises
         ------
         NoRoom
-            If it is more than the limit.
+            If `size` is above the limit.
         """
         if size > self.limit:
             raise NoRoom(
@@ -137,7 +137,7 @@ class ByteBudget:
         if size < _LARGE or (free := self._free()) >= size:
             return True
         if self._taken:
-            return False  # those that work now may leave enough
+            return False  # what others hold now may be enough
         raise NoRoom(
             f"expected {shown_size(size)} of free memory to decode the image, found {shown_size(free)}: run the "
             f"command again when there is more"
@@ -145,15 +145,15 @@ class ByteBudget:
 
 
 class Reservation:
-    """What one image has of a room; a context manager, at whose end it is given back.
+    """The bytes that one image holds of a budget; a context manager that releases them at its end.
 
     Parameters
     ----------
-    room : ByteBudget
+    budget : ByteBudget
     """
 
-    def __init__(self, room: ByteBudget) -> None:
-        self._room = room
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
         self.size = 0
 
     def __enter__(self) -> "Reservation":
@@ -163,43 +163,43 @@ class Reservation:
         self.release()
 
     def grow(self, size: int) -> None:
-        """Have `size` bytes in all, waiting for them with nothing.
+        """Hold `size` bytes in all; while it waits for them, the image holds nothing.
 
         Raises
         ------
         NoRoom, Cancelled
-            As `ByteBudget.take`.
+            See `ByteBudget.take`.
         """
         if size > self.size:
             self.release()
-            self._room.take(size)
+            self._budget.take(size)
             self.size = size
 
     def grow_at_once(self, size: int) -> bool:
-        """Have `size` bytes in all if they can be had at once, and say whether.
+        """Hold `size` bytes in all if they are free now; return whether they were.
 
         Raises
         ------
         NoRoom, Cancelled
-            As `ByteBudget.take`.
+            See `ByteBudget.take`.
         """
         if size <= self.size:
             return True
-        self._room.check(size)
-        if not self._room.try_to_take(size - self.size):
+        self._budget.check(size)
+        if not self._budget.try_to_take(size - self.size):
             return False
         self.size = size
         return True
 
     def release(self) -> None:
-        """Give all back; a second time nothing."""
+        """Release all bytes; do nothing the second time."""
         size, self.size = self.size, 0
         if size:
-            self._room.give(size)
+            self._budget.give(size)
 
 
 class MemoryBudget:
-    """One budget, divided among the stages.
+    """The memory budget, divided among the stages.
 
     Parameters
     ----------
@@ -213,24 +213,25 @@ class MemoryBudget:
         self.decoding = ByteBudget(total - files - pixels - features - _COMMIT_COPIES * commit)
         self.waiting_pixels = pixels
         self.waiting_features = features
-        self.committed = commit  # features that are committed at once
-        self.small = files // _SMALL_FILES - _FILE  # bytes of the largest file that is read before its turn
+        self.committed = commit  # bytes of features committed at once
+        self.small = files // _SMALL_FILES - _FILE  # bytes; a larger file is read only when it is decoded
 
     def cancel(self) -> None:
-        """Stop all that wait for memory."""
+        """Raise `Cancelled` in every thread that waits for memory."""
         self.files.cancel()
         self.decoding.cancel()
 
 
 def size_waiting(size: int) -> int:
-    """Return what a file of `size` bytes takes while it waits."""
+    """Return the bytes that a file of `size` bytes takes while it waits."""
     return size + _FILE
 
 
 def usual_memory(processes: int = 1) -> int:
-    """Return the budget of each of some processes here: two thirds of the free memory that their networks leave.
+    """Return the default budget, in bytes, of each of several processes on this machine.
 
-    A network usually takes up to 1 GiB; of less than 2 GiB (in a container, say) it is left a half.
+    It is two thirds of the free memory that the networks leave. A network is assumed to take 1 GiB, or half of the
+    free memory where that is less than 2 GiB (in a container, say).
     """
     free = free_memory() // processes
     return max(LEAST_MEMORY, int((free - min(_NETWORK, free // 2)) * _SHARE))

@@ -1,4 +1,4 @@
-"""What stands between two stages: a queue that holds so many bytes."""
+"""The queue between two stages: its limit is in bytes."""
 
 from collections import deque
 from threading import Condition
@@ -8,16 +8,16 @@ T = TypeVar("T")
 
 
 class Cancelled(BaseException):
-    """The work has been stopped; a thread that meets this ends, and nothing on its way takes it for an error."""
+    """The work was stopped: the thread ends. A BaseException, so that no handler of errors catches it."""
 
 
 class ByteBoundedQueue(Generic[T]):
-    """Hands items from some threads to others.
+    """Hand items from some threads to others.
 
     Parameters
     ----------
     limit : int, optional
-        How many bytes may wait in it; one item may always. By default there is no limit.
+        Bytes that may wait in the queue; a single item may always. By default there is no limit.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -28,12 +28,12 @@ class ByteBoundedQueue(Generic[T]):
         self._changed = Condition()
 
     def put(self, item: T, size: int = 0) -> None:
-        """Add an item of `size` bytes, when there is room for it.
+        """Add an item of `size` bytes, once it fits.
 
         Raises
         ------
         Cancelled
-            If the work has been stopped.
+            If the work was stopped.
         """
         with self._changed:
             while not self._cancelled and self._items and self._limit is not None and self._bytes + size > self._limit:
@@ -45,12 +45,12 @@ class ByteBoundedQueue(Generic[T]):
             self._changed.notify_all()
 
     def get(self) -> T | None:
-        """Return the next item, or None where no more will come.
+        """Return the next item; None once the queue is closed and empty.
 
         Raises
         ------
         Cancelled
-            If the work has been stopped.
+            If the work was stopped.
         """
         with self._changed:
             while not self._items and not self._closed and not self._cancelled:
@@ -65,12 +65,12 @@ class ByteBoundedQueue(Generic[T]):
             return item
 
     def waiting(self) -> list[T]:
-        """Return the items that are here; they stay."""
+        """Return the waiting items without removing them."""
         with self._changed:
             return [item for item, _ in self._items]
 
     def rest(self) -> list[T]:
-        """Take out all items that are here, without waiting."""
+        """Remove and return all waiting items."""
         with self._changed:
             items = [item for item, _ in self._items]
             self._items.clear()
@@ -79,13 +79,13 @@ class ByteBoundedQueue(Generic[T]):
             return items
 
     def close(self) -> None:
-        """Say that no more items will come."""
+        """Declare that no more items will be added."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Stop all that wait here, and all that come."""
+        """Raise `Cancelled` in every thread that waits here or calls later."""
         with self._changed:
             self._cancelled = True
             self._items.clear()

@@ -1,4 +1,4 @@
-"""Some features of a cache from elsewhere are computed again: a shard's hash proves its bytes, not their origin."""
+"""Recompute some features of another cache: the hash of a shard verifies its bytes, not where they come from."""
 
 import os
 import random
@@ -31,17 +31,17 @@ from bottleneck.images.keys import DigestSet, as_digests
 from bottleneck.utils.text import counted
 
 RECOMPUTED = 3  # images of each spec
-_TRIES = 16  # files that are read for each image that is wanted: they change
-_LOOKS = 20_000  # at files that may be there
-_LEAST_OF_LOW_PRECISION = 0.99  # cosine of bf16 and fp16 to torch in fp32, on images that nobody has chosen
-_NORMS = 0.05  # by how much the lengths of two rows may differ, relative to one
+_TRIES = 16  # files read for each image that is wanted, because files change
+_LOOKS = 20_000  # checks whether a file exists
+_LEAST_OF_LOW_PRECISION = 0.99  # cosine of bf16 and fp16 to torch in fp32, on random images
+_NORMS = 0.05  # relative difference of the lengths of two rows, at most
 
 
 class Recomputation:
-    """Computes features of a few images again, drawn at random, for `bottleneck.cache.merge.merge`.
+    """Recompute the features of a few images, drawn at random, for `bottleneck.cache.merge.merge`.
 
-    Nothing is downloaded: the images and the weights must be on this machine. Files are those that the scans of our own
-    cache name, and those that the scans of the other name beside it.
+    Nothing is downloaded: the images and the weights must be on this machine. The files are those that the scans of
+    our own cache name, and those next to the other cache that its scans name.
 
     Parameters
     ----------
@@ -56,20 +56,22 @@ class Recomputation:
         self._cache = cache
         self._source = FeatureCache(source)
         self._count = count
-        self._random = random.SystemRandom()  # whoever has made the cache must not know which images come
+        self._random = random.SystemRandom()  # whoever made the cache must not be able to predict the images
 
     def __call__(self, theirs: Store, held: Sequence[NewRows]) -> Inspection:
-        """Compare features of a spec, which shards of the other cache hold, with what this machine computes."""
+        """Compare the features that shards of the other cache hold with those that this machine computes."""
         try:
             drawn = self._drawn(theirs, held)
             if not drawn:
-                return Inspection(note=f"{theirs.short_name}: nothing was computed again: no image of it is at hand")
+                return Inspection(
+                    note=f"{theirs.short_name}: nothing was recomputed: none of its images is on this machine"
+                )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BottleneckWarning)  # of random weights: the spec is known
                 again = self._computed(theirs, np.stack([pixels for _, pixels, _ in drawn]))
         except (BottleneckError, RuntimeError, MemoryError) as error:
             reason = str(error).partition("\n")[0]
-            return Inspection(note=f"{theirs.short_name}: nothing was computed again: {reason}")
+            return Inspection(note=f"{theirs.short_name}: nothing was recomputed: {reason}")
         wrong = [
             (path, told)
             for (path, _, row), mine in zip(drawn, again, strict=True)
@@ -80,12 +82,12 @@ class Recomputation:
         path, told = wrong[0]
         return Inspection(
             images=len(drawn),
-            problem=f"{theirs.folder}: {len(wrong)} of {counted(len(drawn), 'image')} that were computed again have "
-            f"other features there ({path}: {told}): nothing of this spec is taken",
+            problem=f"{theirs.folder}: {len(wrong)} of {counted(len(drawn), 'image')} that were recomputed have "
+            f"other features there ({path}: {told}): nothing of this spec is merged",
         )
 
     def _drawn(self, theirs: Store, held: Sequence[NewRows]) -> list[tuple[str, NDArray[np.uint8], NDArray[Any]]]:
-        """Return the paths, the pixels and their features of some images that are at hand, each drawn at random."""
+        """Return the path, the pixels and the features of some images on this machine, drawn at random."""
         digests = np.concatenate([one.digests for one in held])
         starts = np.cumsum([0, *(len(one.digests) for one in held)])
         rows = np.flatnonzero(self._files.known.find(digests) >= 0).tolist()
@@ -105,12 +107,12 @@ class Recomputation:
         return found
 
     def _computed(self, theirs: Store, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the features ``(n, d)`` that torch gives in fp32, by the backbone of a spec.
+        """Return the features ``(n, d)`` that the backbone of a spec gives with torch in fp32.
 
         Raises
         ------
         BottleneckError
-            If the backbone cannot be had here.
+            If the backbone cannot be built on this machine.
         """
         from bottleneck.backbones.registry import load
         from bottleneck.engines.torch_engine import TorchEngine
@@ -125,15 +127,15 @@ class Recomputation:
             if replace(backbone.spec, precision=theirs.spec.precision) == theirs.spec:
                 with closing(TorchEngine(backbone, batch_size=1, device="cpu", plain=True)) as engine:
                     return np.concatenate([engine(one[None]) for one in pixels])
-            problem = CacheError("its backbone cannot be built: what is recorded of it leads to another")
+            problem = CacheError("its backbone cannot be built: the recorded request leads to another one")
         raise problem
 
     def _requests(self, theirs: Store) -> Iterator[Request]:
-        """Yield how the backbone of a spec may be asked for, where its weights are on this machine."""
+        """Yield requests for the backbone of a spec whose weights are on this machine."""
         if theirs.spec.decoder != DECODER_VERSION:
             raise CacheError(f"its images were decoded by version {theirs.spec.decoder}, this is {DECODER_VERSION}")
         asked = [store.asked() for store in (self._cache.store(theirs.spec), theirs)]
-        for request in (*asked, Request(model=theirs.spec.backbone)):  # the last where nothing is recorded
+        for request in (*asked, Request(model=theirs.spec.backbone)):  # the last one where none is recorded
             if request and _is_here(request):
                 yield request
 
@@ -143,13 +145,13 @@ class Recomputation:
 
 
 class _ScannedFiles:
-    """The files that the scans of two caches name, by the digests that they had.
+    """The files that the scans of two caches name, by their digests then.
 
     Parameters
     ----------
     ours : Path
     theirs : Path
-        A stranger's cache may name any file, and one on a server would be a connection: only those beside it count.
+        It may come from anybody and name any file, also one on a server: only files next to it are read.
     """
 
     def __init__(self, ours: Path, theirs: Path) -> None:
@@ -166,7 +168,7 @@ class _ScannedFiles:
         self.known = DigestSet(self._digests)
 
     def of(self, digest: NDArray[np.uint8]) -> list[str]:
-        """Return the files that are there of those that had a digest."""
+        """Return the existing files that had a digest."""
         found = []
         for row in np.flatnonzero((self._digests == digest).all(axis=1)).tolist():
             path, source, is_theirs = self._places[row]
@@ -177,7 +179,7 @@ class _ScannedFiles:
 
 
 def _pixels(paths: Sequence[str], digest: bytes, spec: Spec) -> tuple[str, NDArray[np.uint8]] | None:
-    """Return a path to an image and its pixels; None where no file has its bytes, or they are no image here."""
+    """Return a path and the pixels of an image; None where no file has its bytes, or they cannot be decoded."""
     loader = Loader(MemoryBudget(usual_memory()), spec.preprocessing)
     for path in paths:
         with suppress(ImageError):
@@ -188,7 +190,7 @@ def _pixels(paths: Sequence[str], digest: bytes, spec: Spec) -> tuple[str, NDArr
 
 
 def _is_here(request: Request) -> bool:
-    """Whether the weights of a request are on this machine, or random."""
+    """Whether the weights of a request are random, or on this machine."""
     if request.random:
         return True
     if request.file:
@@ -200,9 +202,9 @@ def _is_here(request: Request) -> bool:
 
 
 def _difference(row: NDArray[np.float32], again: NDArray[np.float32], precision: str) -> str | None:
-    """Return how the features of an image differ from those that were computed again; None where they are near."""
+    """Return how features differ from the recomputed ones; None where they are close."""
     if row.shape != again.shape:
-        return f"{len(row)} features, {len(again)} when computed again"
+        return f"{len(row)} features, {len(again)} when recomputed"
     cosine = lowest_cosine(row[None], again[None])
     least = LEAST_COSINE if precision == "fp32" else _LEAST_OF_LOW_PRECISION
     if cosine is None or cosine < least:

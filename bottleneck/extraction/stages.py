@@ -1,6 +1,6 @@
-"""The threads that read, decode and compute; each stage hands on to the next through a channel that holds little.
+"""The threads that read, decode and compute; each stage passes its results to the next through a short queue.
 
-What all of them hold is bounded together: see `bottleneck.extraction.memory`.
+The memory of all stages is bounded: see `bottleneck.extraction.memory`.
 """
 
 import hashlib
@@ -28,22 +28,22 @@ from bottleneck.images.decode import Decoded
 from bottleneck.images.digest import LARGEST_FILE, Signature, read_file
 from bottleneck.images.preprocessing import Preprocessing
 
-# Threads that read wait for a disk or a network, not for a core.
+# They wait for a disk or a network, not for a core.
 _READERS = 8
 
-THREADS = "bottleneck-"  # how the names of all threads begin
+THREADS = "bottleneck-"  # prefix of the names of all threads
 
 
 @dataclass(frozen=True)
 class Read:
-    """What came of an item: an error, nothing (its features are here), or bytes that were read from one of its rows."""
+    """The outcome of an item: an error, nothing (its features are cached), or bytes read from one of its rows."""
 
     item: Item
     row: int = -1
     digest: bytes = b""
     signature: Signature | None = None
     when: float = 0.0
-    has_pixels: bool = False  # they are on their way to the engine
+    has_pixels: bool = False  # which the engine is going to get
     note: str | None = None
     undecodable: ImageError | None = None
     problem: ImageError | None = None  # of the file
@@ -51,7 +51,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Computed:
-    """What came of a batch; images that others had committed meanwhile are left out of `digests` and `features`."""
+    """The outcome of a batch, without images that other processes have committed meanwhile."""
 
     count: int
     digests: list[bytes]
@@ -60,14 +60,14 @@ class Computed:
 
 @dataclass(frozen=True)
 class Crashed:
-    """What ended a thread."""
+    """The error that ended a thread."""
 
     error: BaseException
 
 
 @dataclass(frozen=True)
 class _Small:
-    """The bytes of a file that wait to be decoded, with what is known of them.
+    """The bytes of a small file that wait to be decoded.
 
     Parameters
     ----------
@@ -85,48 +85,48 @@ class _Small:
 
 @dataclass(frozen=True)
 class _File:
-    """What a reader has found of an item.
+    """A file to decode.
 
     Parameters
     ----------
     item : Item
     small : _Small or None
         None where the first row that can be read is a large file.
-    share : Reservation
-        Of the memory for files; whoever decodes it gives it back.
+    reservation : Reservation
+        Of the memory for files; the thread that decodes the file releases it.
     left : tuple of int
         The rows that are left to try.
     problem : ImageError
-        Of the rows before.
+        The error of the last row that was tried.
     """
 
     item: Item
     small: _Small | None
-    share: Reservation
+    reservation: Reservation
     left: tuple[int, ...]
     problem: ImageError
 
 
 class _Large(Exception):
-    """A file that is read when it is decoded."""
+    """A file that is too large to be read before it is decoded."""
 
 
 Pixels = tuple[bytes, NDArray[np.uint8]]  # digest, (h, w, 3)
 
 
 class Stages:
-    """Reads and decodes images in threads of its own; from `compute` on, runs an engine on them.
+    """Read and decode images in threads; once `compute` is called, run an engine on them.
 
     Parameters
     ----------
     paths : list of str
-        Of the rows that items name.
+        The path of each row.
     preprocessing : Preprocessing
     max_pixels : int
     claims : Claims
     memory : MemoryBudget
     threads : int
-        That decode.
+        Threads that decode.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Stages:
         self._threads: list[threading.Thread] = []
 
     def read(self, items: list[Item]) -> None:
-        """Begin to read and decode; of each item comes one `Read`."""
+        """Start to read and decode; each item yields one `Read` event."""
         source = _Source(items)
         self._start("read", min(_READERS, len(items)), lambda: self._read_all(source), self._files)
         self._start("decode", self._decoders, self._decode_all, self._pixels)
@@ -180,7 +180,7 @@ class Stages:
         self._start("engine", 1, body, None)
 
     def _sample(self) -> NDArray[np.uint8]:
-        """Return some of the images; of many files that are no images, those that have come by now."""
+        """Return a sample of the images; where most files are no images, those decoded so far."""
         found = some_images(self._paths, self._loader)
         found = found or [pixels for _, pixels in self._pixels.waiting()[:SAMPLE]]
         if not found:
@@ -188,16 +188,16 @@ class Stages:
         return np.stack(found)
 
     def compute(self, engine: Engine) -> None:
-        """Begin to run the engine on what has been decoded; of each batch comes one `Computed`."""
+        """Start to run the engine on decoded images; each batch yields one `Computed` event."""
         self._start("compute", engine.parallel, lambda: self._compute_all(engine), None)
 
     def stop(self, patience: float) -> None:
-        """End all threads, those that are in the middle of something within `patience` seconds, if they can.
+        """End all threads, and wait for them up to `patience` seconds.
 
-        They are daemons: one that cannot is left to itself.
+        They are daemons: a thread that does not end by then is abandoned.
         """
-        for channel in (self.events, self._files, self._pixels):
-            channel.cancel()
+        for queue in (self.events, self._files, self._pixels):
+            queue.cancel()
         self._memory.cancel()
         until = time.monotonic() + patience
         for thread in self._threads:
@@ -210,7 +210,7 @@ class Stages:
         body: Callable[[], None],
         following: "ByteBoundedQueue[_File] | ByteBoundedQueue[Pixels] | None",
     ) -> None:
-        """Run `body` in some threads; the last to end closes the channel that follows."""
+        """Run `body` in `count` threads; the last to end closes the queue that follows."""
         left = itertools.count(count - 1, -1)
 
         def run() -> None:
@@ -245,41 +245,41 @@ class Stages:
         """Read the first of an item's rows that can be read, unless it is a large file."""
         problem = ImageError("unreadable", "no path")
         for place, row in enumerate(item.rows):
-            now, share = time.time(), Reservation(self._memory.files)
+            now, reservation = time.time(), Reservation(self._memory.files)
             try:
-                data, signature = read_file(self._paths[row], LARGEST_FILE, self._admission(share))
+                data, signature = read_file(self._paths[row], LARGEST_FILE, self._admission(reservation))
             except _Large:
-                return _File(item, None, share, tuple(item.rows[place:]), problem)
+                return _File(item, None, reservation, tuple(item.rows[place:]), problem)
             except ImageError as error:
-                share.release()
+                reservation.release()
                 problem = without_history(error)
                 continue
             small = _Small(row, data, signature, now)
-            return _File(item, small, share, tuple(item.rows[place + 1 :]), problem)
+            return _File(item, small, reservation, tuple(item.rows[place + 1 :]), problem)
         return Read(item, problem=problem)
 
-    def _admission(self, share: Reservation) -> Callable[[int], None]:
-        """Return what waits for room for a file of some size, or turns it away."""
+    def _admission(self, reservation: Reservation) -> Callable[[int], None]:
+        """Return a function that reserves memory for a file of some size, or raises `_Large`."""
 
         def admit(size: int) -> None:
             if size > self._memory.small:
                 raise _Large
-            share.grow(size_waiting(size))
+            reservation.grow(size_waiting(size))
 
         return admit
 
     def _decode_all(self) -> None:
         while (file := self._files.get()) is not None:
             read, pixels = self._named(file)
-            share = file.share
-            del file  # and its bytes, before the next stage is waited for
-            share.release()
+            reservation = file.reservation
+            del file  # and its bytes, before this waits for the next stage
+            reservation.release()
             if pixels is not None:
                 self._pixels.put((read.digest, pixels), pixels.nbytes)
             self.events.put(read)
 
     def _named(self, file: _File) -> tuple[Read, NDArray[np.uint8] | None]:
-        """Return what comes of the first row with the digest that is expected."""
+        """Return the outcome of the first row with the expected digest."""
         problem = file.problem
         for row, found in self._loaded(file):
             if isinstance(found, ImageError):
@@ -291,7 +291,7 @@ class Stages:
         return Read(file.item, problem=problem), None
 
     def _loaded(self, file: _File) -> Iterator[tuple[int, Loaded | ImageError]]:
-        """Yield what comes of the bytes that have been read, and then of each row that is left."""
+        """Yield the outcome of the bytes that were read, then of each row that is left."""
 
         def wanted(digest: bytes) -> bool:
             return file.item.digest in (None, digest) and self._claims.take(digest)
@@ -326,7 +326,7 @@ class Stages:
 
 
 def _outcome(item: Item, row: int, found: Loaded) -> tuple[Read, NDArray[np.uint8] | None]:
-    """Return what is told of a file, and its pixels."""
+    """Return the event of a file, and its pixels."""
     read = Read(item, row, found.digest, found.signature, found.when)
     if isinstance(found.found, Decoded):
         return replace(read, has_pixels=True, note=found.found.note), found.found.pixels
@@ -334,7 +334,7 @@ def _outcome(item: Item, row: int, found: Loaded) -> tuple[Read, NDArray[np.uint
 
 
 class _Source:
-    """Gives out items, each once, to whichever thread asks."""
+    """Give each item once, to whichever thread calls `next`."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._items = iter(items)

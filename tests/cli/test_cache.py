@@ -184,7 +184,7 @@ def test_merge_says_where_nothing_can_be_computed_again(images):
     shutil.rmtree(images)
     stdout, stderr = run("cache", "merge", "cache", "--cache", "other", "--json")
     assert json.loads(stdout)["merged"][0]["added"] == 10
-    assert "nothing was computed again: no image of it is at hand" in stderr
+    assert "nothing was recomputed: none of its images is on this machine" in stderr
 
 
 def test_merge_of_what_is_no_cache_is_an_error(images):

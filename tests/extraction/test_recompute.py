@@ -94,7 +94,7 @@ def test_a_cache_that_lies_of_each_image_is_refused_and_nothing_of_the_spec_is_t
     done = merged(1)
     assert done.added == 0
     (problem,) = done.problems
-    assert "1 of 1 image that were computed again" in problem
+    assert "1 of 1 image that were recomputed" in problem
     assert "nothing of this spec is taken" in problem
     assert FeatureCache("ours").stores() == []
     assert not FeatureCache("ours").store(theirs.spec).folder.exists()
@@ -144,13 +144,13 @@ def test_where_no_image_is_at_hand_a_line_says_so(theirs, tmp_path):
     shutil.rmtree(tmp_path / "elsewhere" / "images")
     done = merged()
     assert (done.added, done.recomputed, done.problems) == (8, 0, [])
-    assert "no image of it is at hand" in done.notes[0]
+    assert "none of its images is on this machine" in done.notes[0]
 
 
 def test_files_that_have_changed_are_not_taken_for_the_images(theirs, tmp_path):
     for number, path in enumerate(sorted((tmp_path / "elsewhere" / "images").rglob("*.jpg"))):
         write(path, photo(1000 + number))
-    assert "no image of it is at hand" in merged().notes[0]
+    assert "none of its images is on this machine" in merged().notes[0]
 
 
 def test_a_file_that_a_stranger_names_elsewhere_is_not_opened(theirs, tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_a_file_that_a_stranger_names_elsewhere_is_not_opened(theirs, tmp_path, 
     (tmp_path / "elsewhere" / "images").symlink_to(tmp_path / "private")
     opened = []
     monkeypatch.setattr(module.Loader, "load", lambda loader, path, wanted: opened.append(path))
-    assert "no image of it is at hand" in merged().notes[0]
+    assert "none of its images is on this machine" in merged().notes[0]
     assert opened == []
 
 
@@ -220,4 +220,4 @@ def test_a_fifo_in_the_place_of_an_image_is_passed_over(theirs, tmp_path):
     for path in (tmp_path / "elsewhere" / "images").rglob("*.jpg"):
         path.unlink()
         os.mkfifo(path)
-    assert "no image of it is at hand" in merged().notes[0]
+    assert "none of its images is on this machine" in merged().notes[0]
