@@ -215,7 +215,7 @@ def test_a_number_of_pixels_that_is_none_is_wrong_usage(folder, value):
 
 
 def test_frames_that_are_not_used_are_told(folder, tmp_path):
-    from tests.test_extraction_failures import gif
+    from tests.extraction.test_failures import gif
 
     images = folder({**CLASSES, "a/x.gif": gif(0, 255)})
     paths = sorted(path for path in images.rglob("*.*") if path.is_file())

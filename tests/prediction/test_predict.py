@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from bottleneck.fitting.fit import fit
 from bottleneck.images.scan import scan
 from bottleneck.prediction.evaluate import evaluate
 from bottleneck.prediction.predict import predict
-from tests import tiny
 from tests.conftest import photo, write
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abcd") for number in range(12)}
@@ -65,8 +65,11 @@ def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
 
 
 def test_what_is_said_of_the_engine_is_passed_on(run, folder, monkeypatch):
+    right = extraction.start_engine
+
     def start_engine(plan: Plan, sample: object) -> EngineStart:
-        return tiny.start_engine(plan.noting("a remark"), sample)
+        start = right(plan, sample)
+        return EngineStart(start.engine, replace(start.plan, remarks=("a remark",)))
 
     monkeypatch.setattr(extraction, "start_engine", start_engine)
     new = folder({"x.jpg": 900}, name="new")
