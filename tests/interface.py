@@ -21,13 +21,11 @@ COMMANDS = {
     "extract, another folder": f"extract new --cache other {TINY}",
     "extract, failures": f"extract broken --max-failures 100% {TINY}",
     "fit": "fit photos --head logistic",
-    "fit, knn": "fit photos --head knn",
     "fit, final": "fit photos --head ridge --final",
     "compare": "compare photos --heads ridge,centroid --learning-curve",
     "predict": "predict broken --run {0}",
     "evaluate": "evaluate photos/test --run {0} --against {1}",
     "finetune": "finetune photos --run {0} --last 0 --epochs 1 --views 1 --augment none",
-    "finetune, resumed": "finetune --resume {2}",
     "models": "models timm/test_convnext",
     "models, all weights": "models timm/test_convnext.*",
     "inspect": "inspect timm/test_convnext",
@@ -79,7 +77,7 @@ def json_keys(runs: list[str]) -> dict[str, list[str]]:
     Parameters
     ----------
     runs : list of str
-        Names of two runs of `fit`, and of a run of `finetune` that was stopped.
+        Names of two runs of `fit`.
     """
     shutil.copytree("new", "broken")
     Path("broken", "rose", "1.jpg").write_bytes(b"<html>")
@@ -98,7 +96,7 @@ def result_attributes(run: str) -> dict[str, list[str]]:
     extraction = bottleneck.extract(
         "photos", model="timm/test_convnext", weights="./tiny.safetensors", resize=32, crop=32, precision="fp32"
     )
-    predictions = bottleneck.predict("new", run=run)
+    predictions = bottleneck.predict("photos/test", run=run)
     results = {
         "compare": bottleneck.compare("photos", heads=["centroid"]),
         "describe": bottleneck.describe("timm/test_convnext"),

@@ -28,7 +28,11 @@ CACHED, NEW = 1e-6, 2e-3
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    return unpacked(tmp_path_factory.mktemp("shared") / "project")
+    project = unpacked(tmp_path_factory.mktemp("shared") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        extract("new", engine="torch", labels=False, remember=False, **TINY)  # so that no engine need be chosen
+    return project
 
 
 @pytest.fixture
@@ -166,7 +170,7 @@ def test_every_public_name_is_there_with_its_parameters():
 
 
 def test_commands_and_results_have_the_same_keys_columns_and_attributes(project):
-    some = [RUNS["logistic"]["name"], RUNS["knn"]["name"], EXPECTED["stopped"]]
+    some = [RUNS["logistic"]["name"], RUNS["knn"]["name"]]
 
     assert missing(INTERFACE["columns"], interface.table_columns(some)) == []
     assert missing(INTERFACE["results"], interface.result_attributes(some[0])) == []
@@ -174,4 +178,4 @@ def test_commands_and_results_have_the_same_keys_columns_and_attributes(project)
 
 
 def test_the_project_is_small():
-    assert sum(path.stat().st_size for path in HOME.rglob("*") if path.is_file()) < 400_000
+    assert sum(path.stat().st_size for path in (HOME / "project").rglob("*") if path.is_file()) < 300_000
