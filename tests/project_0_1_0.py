@@ -1,4 +1,4 @@
-"""A project of version 0.1.0: images, weights, a cache and runs; tests/data/v0_1_0/make.py tells how it was made."""
+"""A project of version 0.1.0: images, weights, a cache and runs; tests/data/v0_1_0/make.py wrote it."""
 
 import json
 import lzma
@@ -10,7 +10,7 @@ HOME = Path(__file__).parent / "data" / "v0_1_0"
 
 
 def unpacked(folder: Path) -> Path:
-    """Copy the project to a new folder, and its compressed weights as they were."""
+    """Copy the project to a new folder and decompress its weights."""
     shutil.copytree(HOME / "project", folder)
     for packed in folder.rglob("*.xz"):
         packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
@@ -19,5 +19,5 @@ def unpacked(folder: Path) -> Path:
 
 
 def recorded(name: str) -> Any:
-    """Return ``expected``, what is read from the project, or ``interface``, what users of 0.1.0 rely on."""
+    """Return ``expected`` (what is read from the project) or ``interface`` (what users of 0.1.0 rely on)."""
     return json.loads((HOME / f"{name}.json").read_text(encoding="utf-8"))

@@ -1,13 +1,13 @@
-"""Made the project beside this file with version 0.1.0, once. Never run it again with a newer version.
+"""Write the project beside this file. It was run once, with version 0.1.0; never run it with a newer version.
 
-The files show that newer versions read what 0.1.0 wrote, so only 0.1.0 can make them. They were made so, at commit
-3331e2b, in a folder whose name may be read in them::
+The files prove that newer versions read what 0.1.0 wrote, so only 0.1.0 can write them. This is how they were written,
+at commit 3331e2b, in a folder whose path is stored in some of them::
 
     mkdir -p /data/flowers
     PYTHONPATH=. python tests/data/v0_1_0/make.py /data/flowers
 
-Only the public functions and the commands are used. Files of weights are kept compressed (.xz), and the
-picture of the learning curves is left out: nothing reads it.
+It uses only the public functions and the commands. Large files of weights are kept compressed (.xz), and the picture of
+the learning curves is left out because nothing reads it.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def picture(seed: int, colour: tuple[int, int, int]) -> Image.Image:
 
 
 def make_images() -> None:
-    """Write photos/split/label/number, of two formats, and two images in new/ that are not in the cache."""
+    """Write photos/split/label/number in two formats, and new/, whose images are not in the cache."""
     seed = 0
     for split, count in SPLITS.items():
         for label, colour in COLOURS.items():
@@ -64,7 +64,7 @@ def make_images() -> None:
 
 
 def make_table() -> None:
-    """Write a table that gives some of the photos other columns: it is read with --label-column and --group-column."""
+    """Write a table of the photos whose columns must be named with --path-column, --label-column, --group-column."""
     rows = ["file,flower,plant,split"]
     for path in sorted(Path("photos").rglob("*.*")):
         _, split, label, name = path.parts
@@ -142,7 +142,7 @@ def expected(names: dict[str, str]) -> dict[str, object]:
 
 
 def summary(features: np.ndarray) -> dict[str, object]:
-    """Return what tells features, in the order of the photos, from any others."""
+    """Return the type, shape and hash of features, in the order of the photos."""
     return {
         "dtype": str(features.dtype), "shape": features.shape, "sha256": sha256(features.tobytes()).hexdigest()
     }  # fmt: skip
