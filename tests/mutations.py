@@ -77,13 +77,13 @@ MUTATIONS = (
         "a file is renamed before its bytes are on the disk",
         "        if durable:\n            file.flush()\n            os.fsync(file.fileno())\n",
         "        if durable:\n            file.flush()\n",
-        ("test_files.py",),
+        ("utils/test_files.py",),
     ),
     Mutation(
         "late in an extraction, features are still committed every two seconds",
         "max(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE",
         "min(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE",
-        ("pipeline/test_commits.py",),
+        ("extraction/test_commits.py",),
     ),
     Mutation(
         "L-BFGS takes its steps in the wrong order",
@@ -101,7 +101,7 @@ MUTATIONS = (
         "an engine passes that is wrong on one image",
         "float(cosines.min(initial=1.0))",
         "float(cosines.mean())",
-        ("engines/test_gate.py",),
+        ("engines/test_parity.py",),
     ),
     Mutation(
         "a tensor of whole numbers is copied into one of floats",
@@ -119,19 +119,19 @@ MUTATIONS = (
         "one final head replaces another that is as good",
         "elif run.is_final and not chosen.is_final and not _beats(",
         "elif run.is_final and not _beats(",
-        ("test_ranking.py",),
+        ("runs/test_ranking.py",),
     ),
     Mutation(
         "beyond the first 2048 training images the wrong one is named as the near copy",
         "winner[better] + first",
         "winner[better]",
-        ("test_leaks.py",),
+        ("evaluation/test_leakage.py",),
     ),
     Mutation(
         "a model that is worse than the best is called better",
         'test["only_a"] > test["only_b"] else "better"',
         'test["only_a"] < test["only_b"] else "better"',
-        ("test_comparison.py",),
+        ("comparison/test_compare.py",),
     ),
 )
 
