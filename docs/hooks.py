@@ -1,9 +1,12 @@
-"""Let pages of the manual include Markdown files of the repository, such as the README, with links that still lead there.
+"""Hooks of MkDocs, for what its plugins do not do.
 
-A line ``<!-- include: ../README.md -->`` is replaced by that file.
+A line ``<!-- include: ../README.md -->`` of a page is replaced by that file of the repository, with its links adapted.
+Help texts of commands are not Markdown, so they are escaped before mkdocs-click reads them.
 """
 
 import re
+from functools import cache
+from inspect import cleandoc
 from os.path import normpath, relpath
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +20,37 @@ PAGES = {  # files of the repository that are included in a page
     "cache/README.md": "docs/reference/cache-format.md",
 }
 INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
+CELL = re.compile(r"^\|.*$", re.MULTILINE)  # GitHub wants \\| in the code of a table's row, Python-Markdown |
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
+MARKUP = re.compile(r"[\\\[\]*_<]")
+AS_IT_IS = "\b\n"  # click's mark of a paragraph that is not wrapped
+
+
+def on_config(config: Any) -> Any:
+    """Write the help of all commands as Markdown."""
+    write_help_as_markdown()
+    return config
+
+
+@cache
+def write_help_as_markdown() -> None:
+    """Escape what Markdown would read as markup in the help of all commands, once a process."""
+    from click import Group
+
+    from bottleneck.cli.main import cli
+
+    commands = [cli]
+    for command in commands:  # grows as groups are found
+        commands += command.commands.values() if isinstance(command, Group) else ()
+        command.help = "\n\n".join(map(as_markdown, cleandoc(command.help or "").split("\n\n")))
+
+
+def as_markdown(paragraph: str) -> str:
+    """Return a paragraph of a help text as Markdown: a block of code, or text with its markup escaped."""
+    if paragraph.startswith(AS_IT_IS):
+        return f"```text\n{paragraph.removeprefix(AS_IT_IS)}\n```"
+    parts = paragraph.split("`")
+    return "`".join(part if place % 2 else MARKUP.sub(r"\\\g<0>", part) for place, part in enumerate(parts))
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -28,7 +61,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         source = normpath(PurePosixPath(here).parent / match[1])
         return with_links_from(here, source, (ROOT / source).read_text(encoding="utf-8"))
 
-    return INCLUDE.sub(included, markdown)
+    return CELL.sub(lambda match: match[0].replace(r"\|", "|"), INCLUDE.sub(included, markdown))
 
 
 def with_links_from(page: str, source: str, text: str) -> str:
