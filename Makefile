@@ -9,7 +9,7 @@ OLDEST := .venv-oldest
 
 TESTS := -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune lint clean
+.PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune docs lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
@@ -52,6 +52,10 @@ bench-heads: $(VENV)/.installed-dev
 bench-finetune: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_finetune.py
 
+# The manual, in site/: a warning is an error.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,4 +80,4 @@ $(OLDEST)/.installed-dev: pyproject.toml .ci/lower_bounds.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) demo build *.egg-info
+	rm -rf $(VENV) $(OLDEST) demo build site *.egg-info

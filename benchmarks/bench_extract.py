@@ -1,6 +1,6 @@
 """Extraction beside the plain loop of PyTorch and img2vec, each engine, in one run on the same images and weights.
 
-``python benchmarks/bench_extract.py [IMAGES]`` prints Markdown tables; ``--readme`` writes the first into README.md.
+``python benchmarks/bench_extract.py [IMAGES]`` prints Markdown tables; ``--readme`` writes the first into the manual.
 IMAGES is any folder; by default photographs are generated. Each row is measured in a process of its own. What is timed
 goes from files to committed shards (the plain loop: to features in memory), with the model built, and for OpenVINO
 converted, before.
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 MODELS = ("efficientnet_lite0", "resnet50", "inception_v3")
 ENGINES = (("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16"))
 MARKS = ("<!-- bench_extract: written by benchmarks/bench_extract.py -->", "<!-- end of bench_extract -->")
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 def weights(model: str) -> str:
@@ -309,7 +309,7 @@ def say(text: str) -> None:
 @click.option("--count", default=400, show_default=True, help="Photographs to generate.")
 @click.option("--plain-count", default=96, show_default=True, help="Images that the plain loop sees.")
 @click.option("--memory", "with_memory", is_flag=True, help="Also peak memory with 1,000 and 10,000 images.")
-@click.option("--readme", is_flag=True, help="Write the first table into README.md.")
+@click.option("--readme", is_flag=True, help="Write the first table into docs/benchmarks.md.")
 @click.option("--child", "is_child", is_flag=True, hidden=True)
 def main(
     images: str | None, models: str, count: int, plain_count: int, with_memory: bool, readme: bool, is_child: bool

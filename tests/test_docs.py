@@ -15,7 +15,6 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 from bottleneck.cli.main import cli
 from tests.conftest import write
@@ -29,6 +28,7 @@ PAGES = {
 FENCE = re.compile(r"^(?:<!-- not run: (?P<reason>.*?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 SHELL = re.compile(r"[|<>*;&$]")
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+FIRST = 1000  # a seed by which the hash gives each class images in all splits
 CLASSES = {"ants": (150, 60, 40), "bees": (200, 170, 60)}
 OF_OTHERS = {"--nproc-per-node"}  # options of other commands: torchrun
 
@@ -107,13 +107,11 @@ def test_each_page_is_in_the_navigation():
 
 
 def picture(seed: int, colour: tuple[int, int, int]) -> bytes:
-    """Return the bytes of a small JPEG of one colour, with noise that no other seed gives."""
-    from io import BytesIO
-
-    noise = np.random.default_rng(seed).normal(colour, 40, (6, 8, 3)).clip(0, 255).astype(np.uint8)
-    buffer = BytesIO()
-    Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "JPEG")
-    return buffer.getvalue()
+    """Return a small image of one colour with coarse and fine noise: PPM bytes, as no library writes them."""
+    random = np.random.default_rng(seed)
+    coarse = random.normal(colour, 40, (6, 8, 3)).repeat(8, axis=0).repeat(8, axis=1)
+    pixels = coarse + random.normal(0, 30, coarse.shape)
+    return b"P6 64 48 255\n" + pixels.clip(0, 255).astype(np.uint8).tobytes()
 
 
 @pytest.fixture(scope="session")
@@ -121,15 +119,15 @@ def prepared(tmp_path_factory) -> Path:
     """Return a folder with the images and tables that pages use, and a cache with their features."""
     home = tmp_path_factory.mktemp("manual")
     for place, (name, colour) in enumerate(CLASSES.items()):
-        for number in range(40):
-            kind = "photos" if number < 30 else "test-photos"
-            write(home / kind / name / f"{number}.jpg", picture(100 * place + number, colour))
+        for number in range(28):
+            kind = "photos" if number < 20 else "test-photos"
+            write(home / kind / name / f"{number}.jpg", picture(FIRST + 100 * place + number, colour))
         for number in range(3):
-            write(home / "new-photos" / f"{3 * place + number}.jpg", picture(1000 + 100 * place + number, colour))
+            write(home / "new-photos" / f"{3 * place + number}.jpg", picture(1000 * place + number, colour))
     rows = [
-        (f"photos/{name}/{number}.jpg", name, "test" if number >= 20 else "train", f"{name}-{number // 4}")
+        (f"photos/{name}/{number}.jpg", name, "test" if number >= 16 else "train", f"{name}-{number // 4}")
         for name in CLASSES
-        for number in range(28)
+        for number in range(20)
     ]
     table(home / "animals.csv", [("path", "label", "split", "group"), *rows])
     others = [(path, label, "yes" if split == "test" else "no", group) for path, label, split, group in rows]
