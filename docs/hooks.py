@@ -1,6 +1,7 @@
 """Hooks of MkDocs, for what its plugins do not do.
 
-A line ``<!-- include: ../README.md -->`` of a page is replaced by that file of the repository, with its links adapted.
+A line ``<!-- include: ../README.md -->`` of a page is replaced by that file of the repository, with its links adapted, and
+without its title if the page has text of its own.
 Help texts of commands are not Markdown, so they are escaped before mkdocs-click reads them.
 """
 
@@ -20,7 +21,8 @@ PAGES = {  # files of the repository that are included in a page
     "cache/README.md": "docs/reference/cache-format.md",
 }
 INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
-CELL = re.compile(r"^\|.*$", re.MULTILINE)  # GitHub wants \\| in the code of a table's row, Python-Markdown |
+TITLE = re.compile(r"\A# .*\n+")
+CELL = re.compile(r"^\|.*$", re.MULTILINE)  # GitHub wants \| in the code of a table's row, Python-Markdown |
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 MARKUP = re.compile(r"[\\\[\]*_<]")
 AS_IT_IS = "\b\n"  # click's mark of a paragraph that is not wrapped
@@ -59,9 +61,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def included(match: re.Match[str]) -> str:
         source = normpath(PurePosixPath(here).parent / match[1])
-        return with_links_from(here, source, (ROOT / source).read_text(encoding="utf-8"))
+        text = with_links_from(here, source, (ROOT / source).read_text(encoding="utf-8"))
+        return text if markdown.strip() == match[0] else TITLE.sub("", text)
 
     return CELL.sub(lambda match: match[0].replace(r"\|", "|"), INCLUDE.sub(included, markdown))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Return the page without the double colons by which numpydoc begins a block of code."""
+    return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
 
 
 def with_links_from(page: str, source: str, text: str) -> str:

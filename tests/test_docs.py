@@ -81,8 +81,7 @@ def test_every_option_is_explained():
 
 @pytest.mark.parametrize("name", commands())
 def test_every_command_is_described(name):
-    *group, command = name.split()
-    assert f"`bottleneck {name}" in WRITTEN or f"bottleneck {name}" in WRITTEN or (group and f"`{command}`" in WRITTEN)
+    assert f"bottleneck {name}" in WRITTEN
 
 
 @pytest.mark.parametrize("page", PAGES)
