@@ -1,8 +1,8 @@
 """Hooks of MkDocs, for what its plugins do not do.
 
-A line ``<!-- include: ../README.md -->`` of a page is replaced by that file of the repository, with its links adapted, and
-without its title if the page has text of its own.
-Help texts of commands are not Markdown, so they are escaped before mkdocs-click reads them.
+A line ``<!-- include: ../README.md -->`` of a page is replaced by that file of the repository, with its links adapted,
+and without its title if the page has other text. Help texts of commands are not Markdown, so they
+are escaped before mkdocs-click reads them.
 """
 
 import re
