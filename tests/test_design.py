@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import TypeGuard
 
 import pytest
 
@@ -167,6 +168,38 @@ def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
     return found
 
 
+IMPORT_SYSTEM = ("modules", "meta_path", "path_hooks")  # of `sys`
+CHANGES = ("append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update")
+
+
+def import_system_writes(tree: ast.AST) -> list[int]:
+    """Return the lines that may change `sys.modules`, `sys.meta_path` or `sys.path_hooks`: all but plain look-ups."""
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            suspicious = node.module == "sys" and any(alias.name in IMPORT_SYSTEM for alias in node.names)
+        else:
+            suspicious = _is_import_system(node) and not _is_read(node, parents[node])
+        if suspicious:
+            found.append(node.lineno)
+    return found
+
+
+def _is_import_system(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    named = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    return named and node.value.id == "sys" and node.attr in IMPORT_SYSTEM
+
+
+def _is_read(node: ast.Attribute, parent: ast.AST) -> bool:
+    """Whether it is ``sys.modules[name]``, ``sys.modules.get(...)`` or ``... in sys.modules``."""
+    if isinstance(parent, ast.Subscript):
+        return isinstance(parent.ctx, ast.Load)
+    if isinstance(parent, ast.Attribute):
+        return parent.attr not in CHANGES
+    return isinstance(parent, ast.Compare)
+
+
 def listed(offenders: list[object]) -> str:
     return "\n" + "\n".join(str(offender) for offender in offenders)
 
@@ -262,6 +295,49 @@ def test_this_file_reads_relative_imports_of_a_folder():
     (found,) = imports_of(ast.parse("from .scan import scan"), "images", folder=True)
 
     assert found.name == "images.scan.scan"
+
+
+# --- what importing and using it leaves unchanged ----------------------------------------------------------------
+
+
+def test_no_module_changes_how_python_imports():
+    offenders = {module_name(path): import_system_writes(ast.parse(path.read_text())) for path in SOURCES}
+
+    assert {module: lines for module, lines in offenders.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("sys.modules['torch'] = None", True),
+        ("del sys.modules['torch']", True),
+        ("sys.modules.update(torch=None)", True),
+        ("sys.meta_path.insert(0, finder)", True),
+        ("sys.meta_path[:0] = [finder]", True),
+        ("sys.path_hooks += [hook]", True),
+        ("known = sys.modules", True),
+        ("from sys import meta_path", True),
+        ("sys.modules.get('torch')", False),
+        ("module = sys.modules[name]", False),
+        ("if 'torch' in sys.modules: pass", False),
+    ],
+)
+def test_this_file_finds_every_change_of_how_python_imports(source, found):
+    assert bool(import_system_writes(ast.parse(source))) == found
+
+
+def test_building_a_backbone_changes_nothing_of_how_python_imports():
+    code = """
+import sys
+finders, hooks = list(sys.meta_path), list(sys.path_hooks)
+import bottleneck.cli.main
+from bottleneck.backbones.registry import load
+from bottleneck.backbones.request import Request
+load(Request())
+print(sys.meta_path == finders, sys.path_hooks == hooks)
+print([name for name, module in sys.modules.items() if type(module).__module__.startswith("bottleneck")])
+"""
+    assert in_a_fresh_process(code).splitlines() == ["True True", "[]"]
 
 
 # --- the name ---------------------------------------------------------------------------------------------------

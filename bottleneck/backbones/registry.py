@@ -1,5 +1,6 @@
 """From a request to a backbone; torch is imported only here and below."""
 
+import threading
 import warnings
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ from bottleneck.backbones.weights import read_checkpoint, tensors_digest
 from bottleneck.errors import BottleneckWarning, ModelError
 from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.preprocessing import Preprocessing
+
+_seeding = threading.RLock()
 
 
 def names() -> list[str]:
@@ -83,8 +86,8 @@ def build(request: Request) -> PretrainedModel:
         builder = timm_models.build
     else:
         raise ModelError(unknown(model, names()))
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
-        torch.manual_seed(request.seed)
+    with _seeding, torch.random.fork_rng(devices=[]):  # torch has one generator for all threads
+        torch.default_generator.manual_seed(request.seed)  # and not those of GPUs
         return builder(request)
 
 

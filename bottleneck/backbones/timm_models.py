@@ -4,13 +4,13 @@ import math
 import sys
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import PretrainedModel, replace
 from bottleneck.backbones.cut import prefix_tokens
 from bottleneck.backbones.downloads import Published, first_line
-from bottleneck.backbones.packages import timm
 from bottleneck.backbones.pooling import layout_of, pooled
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.restore import Rename

@@ -1,12 +1,12 @@
 """What timm says of its weights, and how they come from its hub or address, or from what is kept of them."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import timm
 import torch
 from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
@@ -23,12 +23,16 @@ from bottleneck.backbones.downloads import (
     unreachable,
 )
 from bottleneck.backbones.names import no_such_tag
-from bottleneck.backbones.packages import timm
 from bottleneck.backbones.request import TIMM
 from bottleneck.backbones.weights import read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
+from bottleneck.utils.process_settings import SharedContext, attribute_set
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# The hub's client reads the environment variable of this name when it is imported. Without it, the client downloads a
+# list of AI agents and reports which one runs it and which packages are installed.
+_without_telemetry = SharedContext(lambda: attribute_set(constants, "HF_HUB_DISABLE_TELEMETRY", True))
 
 
 def tags(name: str) -> list[str]:
@@ -150,25 +154,11 @@ def _fetched(config: dict[str, Any]) -> Path:
 def _from_hub(repository: str, files: list[str]) -> Path:
     """Download the first file that a repository has, with the hub's own client and into its own cache."""
     *others, last = files
-    with _without_telemetry():
+    with _without_telemetry:
         for name in others:
             with suppress(EntryNotFoundError):
                 return Path(hf_hub_download(repository, name))
         return Path(hf_hub_download(repository, last))
-
-
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Keep the hub's client from asking for a list of programs, and from telling which one this is and what it has.
-
-    ``HF_HUB_DISABLE_TELEMETRY`` is its switch, a variable that is read when the package is imported.
-    """
-    before = constants.HF_HUB_DISABLE_TELEMETRY
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 def _proven(file: Path) -> str:

@@ -1,17 +1,16 @@
 """Every classifier of torchvision by its name, with the preprocessing its weights were trained with."""
 
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import PretrainedModel, replace
 from bottleneck.backbones.downloads import HASH_IN_NAME, Published, check_kept, fetch, first_line, unreachable
-from bottleneck.backbones.packages import torchvision
 from bottleneck.backbones.pooling import OutputLayout, pooled
 from bottleneck.backbones.request import Request, no_such_weights
 from bottleneck.backbones.tuned import read_tuned
@@ -19,6 +18,7 @@ from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.utils.files import file_sha256
+from bottleneck.utils.process_settings import ignored_warnings
 
 _SLOW_TO_INITIALISE = ("googlenet", "inception_v3")
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # heads that only training uses
@@ -126,9 +126,8 @@ def _random(model: str, size: int, *, initialised: bool = True) -> nn.Module:
     options = _sized(model, size)
     if not initialised and model in _SLOW_TO_INITIALISE:
         options["init_weights"] = False
-    with warnings.catch_warnings():
-        # Inception and GoogLeNet announce a change of their random weights, which no version has made yet.
-        warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)
+    # Inception and GoogLeNet announce a change of their random weights, which no version has made yet.
+    with ignored_warnings("The default weight initialization", FutureWarning):
         try:
             network: nn.Module = torchvision.models.get_model(model, weights=None, **options)
         except NotImplementedError:  # on the meta device

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bottleneck.backbones.downloads import first_line
 from bottleneck.errors import ModelError
+from bottleneck.utils.process_settings import SharedContext
 
 Shape = tuple[int, ...]
 
@@ -88,7 +89,7 @@ def trace(network: nn.Module, images: Tensor) -> dict[str, Call]:
     try:
         for parameter in trained:  # the counter cannot do with views of those that ask for gradients
             parameter.requires_grad_(False)
-        with torch.no_grad(), _plain_attention(), counter:
+        with torch.no_grad(), _plain_attention, counter:
             run(network, images)
     finally:
         for handle in handles:
@@ -125,8 +126,8 @@ def first_tensor(value: Any) -> Tensor | None:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Let attention run as the matrix products it consists of; which of its fused kernels count depends on torch."""
+def _attention_as_products() -> Iterator[None]:
+    """Compute attention as matrix products, which are counted; whether fused kernels are depends on torch's version."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -134,6 +135,9 @@ def _plain_attention() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+_plain_attention = SharedContext(_attention_as_products)
 
 
 def _shape(value: Any) -> Shape | None:
