@@ -2,10 +2,9 @@
 
 import logging
 import queue
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.engines.engine import padded
-from bottleneck.engines.packages import openvino
 from bottleneck.errors import ModelError
+from bottleneck.utils.process_settings import SharedContext, environment_variable, ignored_warnings
+
+with environment_variable("CI", "true"):
+    # Importing OpenVINO reports to Google Analytics and makes ~/intel if the package `openvino_telemetry` is installed,
+    # except in continuous integration. Its other switch, `opt_in_out --opt_out`, writes to the home folder too.
+    import openvino
 
 if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
@@ -124,7 +128,7 @@ def convert(backbone: "Backbone", precision: str, batch_size: int | None = None)
         def forward(self, pixels: Any) -> Any:
             return self.network((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
 
-    with prepared(backbone.network) as changes, torch.no_grad(), _quiet():
+    with prepared(backbone.network) as changes, torch.no_grad(), _quiet:
         if precision == "bf16":
             changes.fold(probe(preprocessing.crop_size))
             changes.round_weights()
@@ -151,16 +155,23 @@ def read(path: Path) -> openvino.Model | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch and OpenVINO say of tracing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
-        logging.disable(max(before, logging.WARNING))
-        try:
+def _silenced() -> Iterator[None]:
+    """Silence the warnings of torch and OpenVINO about tracing: the conversion is compared with the network later."""
+    import torch
+
+    logger = logging.getLogger("openvino.frontend.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with ExitStack() as ignored:
+            for category in (torch.jit.TracerWarning, FutureWarning, DeprecationWarning):
+                ignored.enter_context(ignored_warnings(category=category))
             yield
-        finally:
-            logging.disable(before)
+    finally:
+        logger.setLevel(level)
+
+
+_quiet = SharedContext(_silenced)
 
 
 def _reason(error: Exception) -> str:

@@ -133,7 +133,7 @@ class EngineRecords:
 
     def keep_conversion(self, name: str, model: "openvino.Model") -> Path | None:
         """Keep a conversion and return its file; None where the folder cannot be written. A damaged one is replaced."""
-        from bottleneck.engines.packages import openvino
+        import openvino
 
         folder = self._folder / name
         fresh = temporary_beside(folder)
