@@ -1,32 +1,44 @@
-"""What becomes of freed memory: it is kept for the next batch, or goes back to the system after a large image."""
+"""What glibc's malloc does with freed memory: it keeps it for the next batch, or returns it after a large image."""
 
-import ctypes
 import sys
 from contextlib import suppress
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _BYTES = 1 << 30
+_tunable = False
+
+
+def allow_malloc_tuning() -> None:
+    """Let engines tune malloc in this process, which runs one command and then ends.
+
+    Malloc's settings cannot be read, and so cannot be restored. They are the caller's, unless the process is ours.
+    """
+    global _tunable
+    _tunable = True
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to keep freed blocks of up to 1 GiB; return whether it could be told.
+    """Make glibc's malloc keep freed blocks of up to 1 GiB, if it may be tuned; return whether it does.
 
     A network's activations are a few large blocks, allocated and freed for every batch. By default glibc maps each
     anew, and the kernel clears each page again: on 2 cores that took 40 % of the time of EfficientNet-Lite0 in fp32.
-    The setting holds for the whole process; other systems have other allocators and are left alone.
+    Other systems have other allocators and are left alone.
+
+    A program that calls the library gets the same from the environment variables ``MALLOC_MMAP_THRESHOLD_`` and
+    ``MALLOC_TRIM_THRESHOLD_``, both set to 1073741824 before it starts.
     """
-    libc = _libc()
+    libc = _libc() if _tunable else None
     with suppress(AttributeError):
         return bool(libc.mallopt(_M_MMAP_THRESHOLD, _BYTES)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, _BYTES))
     return False
 
 
 def return_freed_memory() -> None:
-    """Let glibc's malloc hand back what is free to the kernel; other allocators do so by themselves.
+    """Make glibc's malloc return free memory to the kernel; other allocators do so by themselves.
 
-    Each thread of malloc's keeps what it has freed: some large images, decoded in turn by several threads, would take
-    the memory of as many at once.
+    Malloc keeps what each thread has freed: a few large images, decoded in turn by several threads, would take the
+    memory of as many at once.
     """
     libc = _libc()
     with suppress(AttributeError):
@@ -34,9 +46,11 @@ def return_freed_memory() -> None:
 
 
 def _libc() -> Any:
-    """Return the C library; None where it is not that of Linux, or cannot be loaded."""
+    """Return the C library; None on other systems than Linux, or if it cannot be loaded."""
     if not sys.platform.startswith("linux"):
         return None
+    import ctypes
+
     with suppress(OSError):
         return ctypes.CDLL(None)
     return None

@@ -1,8 +1,8 @@
 """The reference engine: PyTorch, on a CPU, a CUDA device or Apple's GPU."""
 
 import queue
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,32 @@ from bottleneck.engines.folding import ReversibleChanges, probe
 from bottleneck.engines.hardware import cores
 from bottleneck.engines.memory import keep_freed_memory
 from bottleneck.errors import ModelError, NoMemory
+from bottleneck.utils.process_settings import SharedContext, attribute_set
 from bottleneck.utils.text import counted
 
 _BATCH = {"cpu": 8, "cuda": 128}
 _PARALLEL = 4  # batches at once on a CPU; each has activations of its own
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _cpu_lanes() -> int:
+    return min(_PARALLEL, cores())
+
+
+@contextmanager
+def _threads_of_a_lane() -> Iterator[None]:
+    """Divide the cores among the lanes: each thread that calls torch from now on uses so many."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores() // _cpu_lanes()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+_few_threads = SharedContext(_threads_of_a_lane)
+# By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
+_without_tf32 = SharedContext(lambda: attribute_set(torch.backends.cudnn, "allow_tf32", False))
 
 
 class TorchEngine:
@@ -64,27 +85,26 @@ class TorchEngine:
         self.precision = precision
         on_cpu = self.device.type == "cpu"
         self.batch_size = batch_size or _BATCH.get(self.device.type, 32)
-        lanes = min(_PARALLEL, cores()) if on_cpu else 2 if self.device.type == "cuda" else 1
+        lanes = _cpu_lanes() if on_cpu else 2 if self.device.type == "cuda" else 1
         self.parallel = 1 if plain else lanes
         self.name = engine_name(self.device, compile)
-        self._threads, self._tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-        # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
-        torch.backends.cudnn.allow_tf32 = False
         preprocessing = backbone.spec.preprocessing
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
         network = backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: Callable[[Tensor], Tensor] = network
+        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        for _ in range(self.parallel):
+            self._lanes.put(_Lane(self.device))
         self._prepared = ReversibleChanges(network)
+        self._settings = ExitStack()  # of torch, until `close`
+        self._settings.enter_context(_without_tf32)
         if not plain:
             try:
                 self._prepare(preprocessing.crop_size)
             except BaseException:
                 self.close()
                 raise
-        self._network: Callable[[Tensor], Tensor] = network
-        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
-        for _ in range(self.parallel):
-            self._lanes.put(_Lane(self.device))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the lanes do not wait for what the default stream is still doing
         if compile:
@@ -110,10 +130,9 @@ class TorchEngine:
             self._lanes.put(lane)
 
     def close(self) -> None:
-        """Give the network back as it was, and torch its settings."""
+        """Undo the changes to the network, and restore torch's settings."""
         self._prepared.undo()
-        torch.set_num_threads(self._threads)
-        torch.backends.cudnn.allow_tf32 = self._tf32
+        self._settings.close()
 
     def _prepare(self, crop_size: tuple[int, int]) -> None:
         if self.precision == "bf16":
@@ -123,7 +142,7 @@ class TorchEngine:
             self._prepared.fold(probe(crop_size).to(self.device))
         if self.device.type == "cpu":
             keep_freed_memory()
-            torch.set_num_threads(max(1, cores() // self.parallel))  # of each thread that calls from now on
+            self._settings.enter_context(_few_threads)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32":

@@ -12,6 +12,7 @@ from typing import Any
 
 from bottleneck.backbones.request import Request
 from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.engines.memory import allow_malloc_tuning
 from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import BottleneckError
 from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
@@ -50,6 +51,7 @@ def work(data: dict[str, Any]) -> None:
 def main() -> None:
     """Do the job on stdin; end when stdin does, because the process that asked for it is then gone."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
+    allow_malloc_tuning()
     try:
         job = json.loads(sys.stdin.readline())
         threading.Thread(target=_end_with_stdin, args=(Path(job["images"]).parent,), daemon=True).start()

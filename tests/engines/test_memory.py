@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from bottleneck.engines import memory
 from bottleneck.engines.memory import keep_freed_memory, return_freed_memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
@@ -13,7 +14,7 @@ GLIBC = platform.libc_ver()[0] == "glibc"
 # Page faults of ten rounds of allocating, filling and freeing 64 MiB, beyond those of the first.
 ROUNDS = """
 import ctypes, resource, sys
-from bottleneck.engines.memory import keep_freed_memory, return_freed_memory
+from bottleneck.engines.memory import allow_malloc_tuning, keep_freed_memory, return_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -27,12 +28,14 @@ def one_round():
     libc.memset(block, 1, 64 << 20)
     libc.free(block)
 
-told = keep_freed_memory() if sys.argv[1] == "keep" else None
+if sys.argv[1] == "keep":
+    allow_malloc_tuning()
+kept = keep_freed_memory() if sys.argv[1] != "leave" else None
 one_round()
 before = faults()
 for _ in range(10):
     one_round()
-print(told, faults() - before)
+print(kept, faults() - before)
 """
 
 
@@ -40,21 +43,35 @@ def rounds(mode: str) -> tuple[str, int]:
     # glibc reads these as settings of its own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", ROUNDS, mode]
-    told, faults = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()
-    return told, int(faults)
+    kept, faults = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()
+    return kept, int(faults)
 
 
 @pytest.mark.skipif(not GLIBC, reason="other C libraries have other allocators")
 def test_freed_memory_is_used_again_without_page_faults():
-    told, kept = rounds("keep")
+    kept, few = rounds("keep")
     _, usual = rounds("leave")
 
-    assert told == "True"
-    assert kept < usual / 5
+    assert kept == "True"
+    assert few < usual / 5
+
+
+@pytest.mark.skipif(not GLIBC, reason="other C libraries have other allocators")
+def test_malloc_is_left_alone_in_a_process_that_is_not_ours():
+    kept, faults = rounds("not allowed")
+    _, usual = rounds("leave")
+
+    assert kept == "False"
+    assert faults > usual / 2
+
+
+@pytest.fixture
+def tunable(monkeypatch):
+    monkeypatch.setattr(memory, "_tunable", True)
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])
-def test_other_systems_are_left_alone(monkeypatch, system):
+def test_other_systems_are_left_alone(tunable, monkeypatch, system):
     def never(*args: object) -> None:
         raise AssertionError("the C library was asked for")
 
@@ -64,14 +81,14 @@ def test_other_systems_are_left_alone(monkeypatch, system):
     assert keep_freed_memory() is False
 
 
-def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
+def test_a_c_library_without_mallopt_is_left_alone(tunable, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
 
     assert keep_freed_memory() is False
 
 
-def test_a_c_library_that_cannot_be_loaded_is_no_error(monkeypatch):
+def test_a_c_library_that_cannot_be_loaded_is_no_error(tunable, monkeypatch):
     def fail(name: object) -> None:
         raise OSError("no such library")
 
@@ -81,7 +98,7 @@ def test_a_c_library_that_cannot_be_loaded_is_no_error(monkeypatch):
     assert keep_freed_memory() is False
 
 
-def test_a_refusal_is_reported(monkeypatch):
+def test_a_refusal_is_reported(tunable, monkeypatch):
     class Refusing:
         def mallopt(self, *args: int) -> int:
             return 0
@@ -95,7 +112,7 @@ def test_a_refusal_is_reported(monkeypatch):
 # By how many bytes a process shrinks that returns what it has freed.
 RETURNED = """
 import ctypes, re
-from bottleneck.engines.memory import keep_freed_memory, return_freed_memory
+from bottleneck.engines.memory import allow_malloc_tuning, keep_freed_memory, return_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -104,6 +121,7 @@ libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 taken = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
 
+allow_malloc_tuning()
 keep_freed_memory()
 blocks = [libc.malloc(64 << 10) for _ in range(1000)]
 for block in blocks:

@@ -253,6 +253,19 @@ def test_closing_gives_back_the_network_and_torchs_threads(tiny, monkeypatch, pr
     assert torch.get_num_threads() == 5
 
 
+def test_engines_that_overlap_restore_torchs_settings_when_the_last_is_closed(tiny, monkeypatch):
+    monkeypatch.setattr(module, "cores", lambda: 12)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_num_threads(5)
+
+    first, second = (TorchEngine(tiny, precision="fp16", device="cpu") for _ in range(2))
+    first.close()
+    assert (torch.get_num_threads(), torch.backends.cudnn.allow_tf32) == (3, False)
+    second.close()
+
+    assert (torch.get_num_threads(), torch.backends.cudnn.allow_tf32) == (5, True)
+
+
 @pytest.mark.parametrize(("cores", "parallel", "threads"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 1), (64, 4, 16)])
 def test_the_cores_are_shared_among_batches_at_once(flat, monkeypatch, cores, parallel, threads):
     monkeypatch.setattr(module, "cores", lambda: cores)
