@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from bottleneck.errors import ImageError
 from bottleneck.images.decode import decode, formats
 from bottleneck.images.digest import ImageFile
+from bottleneck.images.pixel_limit import raised_pixel_limit
 from bottleneck.images.preprocessing import Preprocessing
 
 _START = 64 << 10  # bytes
@@ -67,11 +68,12 @@ def _error(reader: "_Reader", max_pixels: int) -> ImageError | None:
     try:
         start = reader.read(_START)
         reader.seek(0)
-        image = Image.open(cast(IO[bytes], reader), formats=formats())
+        with raised_pixel_limit(max_pixels):
+            image = Image.open(cast(IO[bytes], reader), formats=formats())
     except UnidentifiedImageError:
         return None if start.startswith(_LEFT) else _unidentified(start)
     except Image.DecompressionBombError as error:
-        return _too_large(max_pixels, str(error)) if max_pixels <= (Image.MAX_IMAGE_PIXELS or 0) else None
+        return _too_large(max_pixels, str(error))
     except MemoryError:
         return None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and more

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from bottleneck.images.bare import without_metadata
 from bottleneck.images.colours import as_rgb, converting_bytes
 from bottleneck.images.exif import turn_of, upright
 from bottleneck.images.opening import ALWAYS, Opened, formats, image_error, open_image
+from bottleneck.images.pixel_limit import raised_pixel_limit
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.resize import resize_and_crop, resizing_bytes
 
@@ -26,10 +26,6 @@ __all__ = ["DECODER_VERSION", "MAX_PIXELS", "Decoded", "Reserve", "decode", "for
 DECODER_VERSION = 2  # raise it when a change here changes the pixels of any image
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
-
-# Between Pillow's warning and its error lie images that are large and fine.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
 
 Reserve = Callable[[int], AbstractContextManager[object]]  # bytes, for as long as the context lasts
 
@@ -81,14 +77,15 @@ def decode(
         ``no-memory``. What is ``not-an-image``, ``truncated`` or ``corrupt`` was decoded once more, alone and with
         memory to spare, and failed again; in another way, if it is `doubtful`.
     """
-    try:
-        with _GATE.together():
-            return _decode_either(data, preprocessing, max_pixels, room)
-    except ImageError as error:
-        if error.code not in _FROM_BYTES:
-            raise
-        failure = error
-    return _decode_alone(data, preprocessing, max_pixels, room, failure)
+    with raised_pixel_limit(max_pixels):
+        try:
+            with _GATE.together():
+                return _decode_either(data, preprocessing, max_pixels, room)
+        except ImageError as error:
+            if error.code not in _FROM_BYTES:
+                raise
+            failure = error
+        return _decode_alone(data, preprocessing, max_pixels, room, failure)
 
 
 def _decode_alone(

@@ -160,8 +160,6 @@ def open_image(data: bytes, max_pixels: int) -> Opened:
         raise
     except Exception as error:
         raise image_error(error, data) from error
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow has one limit for a process; it is raised, never lowered
     try:
         image = Image.open(io.BytesIO(data), formats=formats())
     except UnidentifiedImageError as error:

@@ -475,8 +475,8 @@ def check_colour(pixels: NDArray[np.uint8], colour: Colour, within: int) -> None
     assert np.abs(pixels.astype(int) - colour).max() <= within, pixels[4].tolist()
 
 
-# Pytest sets the library's own filter aside, and Pillow warns of what is broken beside the pixels.
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore::UserWarning:PIL")
+# Pillow warns of what is broken beside the pixels.
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(
     "case", [pytest.param(case, id=case.what, marks=[pytest.mark.slow] * (case.what in SLOW)) for case in CASES]
 )
