@@ -5,6 +5,11 @@ import pytest
 
 import bottleneck
 
+PUBLIC = {
+    *("FeatureCache", "Recipe", "__version__", "compare", "describe", "errors", "evaluate", "extract", "finetune"),
+    *("fit", "load_run", "models", "predict", "scan"),
+}
+
 
 @pytest.mark.parametrize("name", ["scan", "extract", "FeatureCache", "fit", "predict", "load_run"])
 def test_public_names_have_docstrings(name):
@@ -14,8 +19,9 @@ def test_public_names_have_docstrings(name):
 
 
 def test_all_is_what_is_exported():
-    assert set(bottleneck.__all__) == {"__version__", "errors", *bottleneck._HOMES}
-    assert set(dir(bottleneck)) == set(bottleneck.__all__)
+    assert set(bottleneck.__all__) == PUBLIC
+    assert set(dir(bottleneck)) == PUBLIC
+    assert all(getattr(bottleneck, name) is not None for name in PUBLIC)
 
 
 def test_an_unknown_name_is_an_attribute_error():

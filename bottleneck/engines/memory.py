@@ -28,7 +28,7 @@ def keep_freed_memory() -> bool:
     A program that calls the library gets the same from the environment variables ``MALLOC_MMAP_THRESHOLD_`` and
     ``MALLOC_TRIM_THRESHOLD_``, both set to 1073741824 before it starts.
     """
-    libc = _libc() if _tunable else None
+    libc: Any = _libc() if _tunable else None
     with suppress(AttributeError):
         return bool(libc.mallopt(_M_MMAP_THRESHOLD, _BYTES)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, _BYTES))
     return False

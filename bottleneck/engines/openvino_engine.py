@@ -157,14 +157,14 @@ def read(path: Path) -> openvino.Model | None:
 @contextmanager
 def _silenced() -> Iterator[None]:
     """Silence the warnings of torch and OpenVINO about tracing: the conversion is compared with the network later."""
-    import torch
+    from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
     logger = logging.getLogger("openvino.frontend.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with ExitStack() as ignored:
-            for category in (torch.jit.TracerWarning, FutureWarning, DeprecationWarning):
+            for category in (TracerWarning, FutureWarning, DeprecationWarning):
                 ignored.enter_context(ignored_warnings(category=category))
             yield
     finally:

@@ -3,15 +3,13 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 _SHARE = 0.5  # of the memory that is free
 
 _ROOT = Path("/")
-_UNKNOWN = 8 << 30  # bytes, where a system does not say how many it has
 _MOST = 1 << 60  # bytes; a control group of version 1 has a limit above this where it has none
 _UNITS = {"": 10**9, **{unit: 1000**power for power, unit in enumerate("kmgt", 1)}}
 _UNITS |= {f"{unit}b": 1000**power for power, unit in enumerate("kmgt", 1)}
@@ -19,19 +17,28 @@ _UNITS |= {f"{unit}i{end}": 1024**power for power, unit in enumerate("kmgt", 1) 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.ASCII | re.IGNORECASE)
 
 
-def free_memory(root: Path = _ROOT) -> int:
-    """Return how many bytes this process can still take: the least that any of the limits on it leaves.
+def _machine_memory() -> int:
+    """Return how many bytes the machine can give without swapping."""
+    import psutil  # takes 50 ms
 
-    They are the memory of the machine that can be had without swapping, the limits of the control group of the process
-    and of all groups above it (versions 1 and 2; a container is one), and the limit of its address space
-    (``ulimit -v``). Pages of files that a group has read and that are not in use count as free.
+    return int(psutil.virtual_memory().available)
+
+
+def free_memory(root: Path = _ROOT, machine: Callable[[], int] = _machine_memory) -> int:
+    """Return how many bytes this process can still allocate: the smallest amount that any limit on it leaves.
+
+    The limits are the memory that the machine can give without swapping, those of the process's control group and of
+    all groups above it (versions 1 and 2; a container is one), and that of its address space (``ulimit -v``). Pages of
+    files that a group has read and that are not in use count as free.
 
     Parameters
     ----------
     root : Path
-        Of the file system in which ``proc`` and ``sys`` are.
+        Root of the file system that has ``proc`` and ``sys``.
+    machine : callable
+        Returns the memory of the machine.
     """
-    return max(0, min([_of_machine(root), *_of_groups(root), *_of_address_space(root)]))
+    return max(0, min([machine(), *_of_groups(root), *_of_address_space(root)]))
 
 
 def parse_size(text: str) -> int:
@@ -56,16 +63,6 @@ def shown_size(size: float) -> str:
         if size >= unit:
             return f"{size / unit:,.0f} {name}" if size >= 100 * unit else f"{size / unit:.3g} {name}"
     return f"{size:.0f} bytes"
-
-
-def _of_machine(root: Path) -> int:
-    for line in _lines(root / "proc/meminfo"):
-        name, _, value = line.partition(":")
-        if name == "MemAvailable" and (number := _number(value.split()[0] if value.split() else "")) is not None:
-            return number << 10
-    with suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return _UNKNOWN
 
 
 def _of_address_space(root: Path) -> Iterator[int]:
