@@ -2,7 +2,6 @@
 
 import os
 import random
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -28,6 +27,7 @@ from bottleneck.extraction.loading import Loader
 from bottleneck.extraction.memory import MemoryBudget, usual_memory
 from bottleneck.images.decode import DECODER_VERSION, Decoded
 from bottleneck.images.keys import DigestSet, as_digests
+from bottleneck.utils.process_settings import ignored_warnings
 from bottleneck.utils.text import counted
 
 RECOMPUTED = 3  # images of each spec
@@ -66,8 +66,7 @@ class Recomputation:
                 return Inspection(
                     note=f"{theirs.short_name}: nothing was recomputed: none of its images is on this machine"
                 )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", BottleneckWarning)  # of random weights: the spec is known
+            with ignored_warnings(".*random", BottleneckWarning):  # weights: the spec is known
                 again = self._computed(theirs, np.stack([pixels for _, pixels, _ in drawn]))
         except (BottleneckError, RuntimeError, MemoryError) as error:
             reason = str(error).partition("\n")[0]

@@ -1,6 +1,5 @@
 """Which rows a fold is trained on, and which it is tested on."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.utils.groups import group_codes
+from bottleneck.utils.process_settings import ignored_warnings
 
 Codes = NDArray[np.intp]  # (n,), the class of each row as a number from 0 to k - 1
 
@@ -72,8 +72,7 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
         from sklearn.model_selection import StratifiedGroupKFold
 
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that a class is smaller than the folds: seen to above
+        with ignored_warnings(category=UserWarning):  # that a class is smaller than the folds: seen to above
             for fold, (_, test) in enumerate(splitter.split(rows, codes[rows], units[rows])):
                 tested[rows[test]] = fold
     present = np.unique(tested[tested >= 0])

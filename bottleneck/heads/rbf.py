@@ -1,19 +1,21 @@
 """Support vector machines with a Gaussian kernel, trained by scikit-learn's ``SVC`` on distances computed once."""
 
-import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from bottleneck.engines.hardware import cores
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
 from bottleneck.heads.features import Features, InMemoryFeatures
 from bottleneck.heads.kernel import KernelHead, pairwise_scores, squared_distances
 from bottleneck.heads.problem import Problem
+from bottleneck.utils.process_settings import ignored_warnings
 
 _C = (0.1, 1.0, 10.0, 100.0)
 _FINER_C = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -62,11 +64,9 @@ class RbfFamily(Family):
             apart, across = squares[np.ix_(rows, rows)], squares[np.ix_(tested[fold], rows)]
             for gamma in sorted({point["gamma"] for point in points}):
                 kernel, other = np.exp(-gamma * apart), np.exp(-gamma * across)
-                Parallel(n_jobs=-1, prefer="threads")(
-                    delayed(one)(fold, number, kernel, other)
-                    for number, point in enumerate(points)
-                    if point["gamma"] == gamma
-                )
+                numbers = [number for number, point in enumerate(points) if point["gamma"] == gamma]
+                with ThreadPoolExecutor(cores()) as pool:
+                    list(pool.map(partial(one, fold, kernel=kernel, other=other), numbers))
         return RbfValidation(len(points), tested, scores)
 
     def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
@@ -118,10 +118,11 @@ def _train(task: Problem, kernel: NDArray[np.float64], rows: NDArray[np.intp], f
         return _TrainedSVC(np.zeros(0, np.intp), np.zeros((0, 0)), empty, np.zeros(1, np.int64))
     from sklearn.svm import SVC
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        weights = task.weights[rows, fold] if task.is_weighted else None
-        found = SVC(C=C, kernel="precomputed", tol=_TOLERANCE, cache_size=1).fit(kernel, codes, weights)
+    weights = task.weights[rows, fold] if task.is_weighted else None
+    # Without a state, which it does not use, it would draw from NumPy's generator, which is the caller's.
+    machine = SVC(C=C, kernel="precomputed", tol=_TOLERANCE, cache_size=1, random_state=0)
+    with ignored_warnings():
+        found = machine.fit(kernel, codes, weights)
     # scikit-learn turns the sign of two classes, so that the second is positive; ours has the first first.
     sign = -1 if len(found.classes_) == 2 else 1
     coefficients, intercept = sign * found.dual_coef_, sign * found.intercept_
