@@ -14,7 +14,7 @@ import pytest
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec_memo import recall
-from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
+from bottleneck.backbones.tuned import Tuned, record_tuned, recorded_tuned
 from bottleneck.cache.feature_cache import FeatureCache, find_anywhere
 from bottleneck.cache.last import load_last, load_latest
 from bottleneck.cache.maintain import gc, info
@@ -58,7 +58,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store = extract("images", engine="torch", **ASKED).store
         for _ in range(2):
             fit(split="60/20/20")
-        keep_tuned(store.folder, Tuned(model=MODEL, weights="none", options={"crop": 32}, dataset="0" * 64, score=0.5))
+        record_tuned(
+            store.folder, Tuned(model=MODEL, weights="none", options={"crop": 32}, dataset="0" * 64, score=0.5)
+        )
         EngineRecords(store.engines).keep_check("one", Check("torch", "fp32", 0.9999, 0.9998, 3, "0" * 64))
         save_settings(make(Path("runs/begun")), Settings(recipe=Recipe(lr_mult=(("a", 2.0),)), run="r", source="s"))
     return root
@@ -144,7 +146,7 @@ def test_what_lies_beside_features(project: Path, name: str) -> None:
             lambda: info(FeatureCache("cache")),
             lambda: find_anywhere(FeatureCache("cache"), "mobilenet_v3_small"),
             asked_of_stores,
-            lambda: kept_tuned(file.parent),
+            lambda: recorded_tuned(file.parent),
             lambda: EngineRecords(file.parent).checks(),
         )
 
@@ -161,7 +163,7 @@ def test_a_merge_takes_over_only_what_can_be_read_again(project: Path, name: str
         only_ours(what, lambda: info(FeatureCache("cache")), asked_of_stores)
         for store in FeatureCache("cache").stores():
             assert (store.request() is None) == (not (store.folder / "request.json").exists()), what
-            assert (kept_tuned(store.folder) is None) == (not (store.folder / "tuned.json").exists()), what
+            assert (recorded_tuned(store.folder) is None) == (not (store.folder / "tuned.json").exists()), what
 
 
 def test_a_scan(project: Path) -> None:

@@ -23,7 +23,7 @@ class PretrainedModel:
         Of the default features, as in a `Spec`.
     dim : int
         How many the default features are.
-    end : callable
+    remove_classifier : callable
         Takes the classifier out of `network` and returns a module that gives the default features: ``float32
         (b, 3, h, w)`` of normalised pixels in, ``float32 (b, d)`` out.
     preprocessing : Preprocessing
@@ -44,7 +44,7 @@ class PretrainedModel:
     layer: str
     pooling: str
     dim: int
-    end: Callable[[], nn.Module]
+    remove_classifier: Callable[[], nn.Module]
     preprocessing: Preprocessing
     known: tuple[str, ...]
     transform_input: bool = False
@@ -67,7 +67,7 @@ class Backbone:
         d, the number of features of an image.
     restored : Restored, optional
         What was taken from a weights file, where there was one.
-    whole : PretrainedModel, optional
+    pretrained : PretrainedModel, optional
         The network that was cut, which shares its modules with `network`.
     """
 
@@ -75,7 +75,7 @@ class Backbone:
     spec: Spec
     dim: int
     restored: Restored | None = None
-    whole: PretrainedModel | None = None
+    pretrained: PretrainedModel | None = None
 
 
 class Mirrored(nn.Module):

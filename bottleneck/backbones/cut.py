@@ -50,29 +50,29 @@ class _Reached(Exception):
 
 
 class Cut(nn.Module):
-    """Runs a network up to the last of its taps, and joins what these give.
+    """Runs a network up to the last of its points, and joins what these give.
 
     Parameters
     ----------
     network : nn.Module
-    taps : sequence of FeaturePoint
+    points : sequence of FeaturePoint
     pooling : str
         As for `bottleneck.backbones.pooling.pooled`.
     """
 
-    def __init__(self, network: nn.Module, taps: Sequence[FeaturePoint], pooling: str) -> None:
+    def __init__(self, network: nn.Module, points: Sequence[FeaturePoint], pooling: str) -> None:
         super().__init__()
         self.network = network
-        self._taps = tuple(taps)
+        self._points = tuple(points)
         self._pooling = pooling
         self._run = threading.local()  # ``seen`` and ``rows`` of the batch that a thread is at
         self._hooks: list[RemovableHandle] = []
-        for tap in self._taps:
-            module = network.get_submodule(tap.module)
-            if tap.is_input:
-                hook = module.register_forward_pre_hook(lambda _, args, tap=tap: self._take(tap, args))
+        for point in self._points:
+            module = network.get_submodule(point.module)
+            if point.is_input:
+                hook = module.register_forward_pre_hook(lambda _, args, point=point: self._take(point, args))
             else:
-                hook = module.register_forward_hook(lambda _, args, output, tap=tap: self._take(tap, output))
+                hook = module.register_forward_hook(lambda _, args, output, point=point: self._take(point, output))
             self._hooks.append(hook)
 
     def release(self) -> None:
@@ -83,27 +83,27 @@ class Cut(nn.Module):
     @property
     def layer(self) -> str:
         """Where the network is cut, as in a `Spec`."""
-        return "+".join(f"{tap.module}{_INPUT if tap.is_input else ''}" for tap in self._taps)
+        return "+".join(f"{point.module}{_INPUT if point.is_input else ''}" for point in self._points)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``(b, d)`` of ``(b, 3, h, w)``."""
         run = self._run
-        run.seen, run.rows = dict.fromkeys(self._taps, 0), {}
+        run.seen, run.rows = dict.fromkeys(self._points, 0), {}
         try:
             self.network(images)
         except _Reached:
             rows, run.rows = run.rows, {}
-            return torch.cat([rows[tap] for tap in self._taps], dim=1)
-        raise ModelError(f"the network did not come to {', '.join(tap.module for tap in self._taps)}")
+            return torch.cat([rows[point] for point in self._points], dim=1)
+        raise ModelError(f"the network did not come to {', '.join(point.module for point in self._points)}")
 
-    def _take(self, tap: FeaturePoint, value: Any) -> None:
+    def _take(self, point: FeaturePoint, value: Any) -> None:
         run = self._run
-        run.seen[tap] += 1
-        if run.seen[tap] == tap.calls:
+        run.seen[point] += 1
+        if run.seen[point] == point.calls:
             tensor = first_tensor(value)
             assert tensor is not None  # there was one when the network was traced
-            run.rows[tap] = pooled(tensor, tap.layout, self._pooling)
-            if len(run.rows) == len(self._taps):
+            run.rows[point] = pooled(tensor, point.layout, self._pooling)
+            if len(run.rows) == len(self._points):
                 raise _Reached
 
 
@@ -144,18 +144,18 @@ def cut(
     images = torch.zeros(2, 3, *image)
     calls = trace(network, images)
     counts = {call.outputs[1] for call in calls.values() if call.outputs and len(call.outputs) == 3}
-    taps = [_tap(layer, calls, image, prefix, pool, counts) for layer in layers]
-    pooling = _pooling(taps, layers, pool, calls, image)
-    if pooling == "cls" and not (has_class_token(network) and all(tap.layout.prefix for tap in taps)):
+    points = [_point(layer, calls, image, prefix, pool, counts) for layer in layers]
+    pooling = _pooling(points, layers, pool, calls, image)
+    if pooling == "cls" and not (has_class_token(network) and all(point.layout.prefix for point in points)):
         raise ModelError(f"expected a layer with a class token for --pool cls, {'+'.join(layers)} has none")
-    dim = sum(_width(tap, calls, pooling) for tap in taps)
+    dim = sum(_width(point, calls, pooling) for point in points)
     if dim > LARGEST_ROW:
         raise ModelError(
             f"expected at most {LARGEST_ROW:,} features an image, {'+'.join(layers)} with --pool {pooling} has "
             f"{dim:,}: choose --pool avg, or another layer"
         )
-    dropped = _drop_what_follows(network, taps, calls)
-    ended = Cut(network, taps, pooling)
+    dropped = _drop_what_follows(network, points, calls)
+    ended = Cut(network, points, pooling)
     try:
         with torch.no_grad():
             ended(images)
@@ -163,7 +163,7 @@ def cut(
         ended.release()
         for module, child, original in dropped:
             setattr(module, child, original)
-        ended = Cut(network, taps, pooling)
+        ended = Cut(network, points, pooling)
         with torch.no_grad():
             ended(images)
     return ended, pooling, dim
@@ -205,7 +205,7 @@ def _own_name(network: nn.Module, layer: str) -> str:
     raise ModelError(f"expected the name of a layer, got {layer!r}; {hint} `bottleneck inspect MODEL` lists all")
 
 
-def _tap(
+def _point(
     layer: str, calls: dict[str, Call], image: tuple[int, int], prefix: int, pool: str | None, counts: set[int]
 ) -> FeaturePoint:
     """Find a layer in a traced network; `counts` are the numbers of tokens that occur in it."""
@@ -230,30 +230,30 @@ def _tap(
 
 
 def _pooling(
-    taps: Sequence[FeaturePoint],
+    points: Sequence[FeaturePoint],
     layers: Sequence[str],
     pool: str | None,
     calls: dict[str, Call],
     image: tuple[int, int],
 ) -> str:
-    if not any(tap.layout.positions for tap in taps):
+    if not any(point.layout.positions for point in points):
         if pool in (None, "none"):
             return "none"
         raise ModelError(_no_positions("+".join(layers), pool, calls, image))
-    if pool in (None, "avg", "max") and all(_is_one_row(tap, calls) for tap in taps):
+    if pool in (None, "avg", "max") and all(_is_one_row(point, calls) for point in points):
         return "none"  # which gives the same values: they have one name
     return pool or "avg"
 
 
-def _shape(tap: FeaturePoint, calls: dict[str, Call]) -> tuple[int, ...]:
-    call = calls[tap.module]
-    return (call.inputs if tap.is_input else call.outputs) or ()
+def _shape(point: FeaturePoint, calls: dict[str, Call]) -> tuple[int, ...]:
+    call = calls[point.module]
+    return (call.inputs if point.is_input else call.outputs) or ()
 
 
-def _is_one_row(tap: FeaturePoint, calls: dict[str, Call]) -> bool:
-    """Whether a tap has one position, or none."""
-    shape = _shape(tap, calls)
-    return not tap.layout.prefix and math.prod(shape[place] for place in tap.layout.positions) == 1
+def _is_one_row(point: FeaturePoint, calls: dict[str, Call]) -> bool:
+    """Whether a point has one position, or none."""
+    shape = _shape(point, calls)
+    return not point.layout.prefix and math.prod(shape[place] for place in point.layout.positions) == 1
 
 
 def _no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[int, int]) -> str:
@@ -270,21 +270,21 @@ def _no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[in
     return f"--pool {pool} has nothing to pool: {layer} is one row an image, without positions{example}"
 
 
-def _width(tap: FeaturePoint, calls: dict[str, Call], pooling: str) -> int:
-    return pooled(torch.empty(_shape(tap, calls), device="meta"), tap.layout, pooling).shape[1]
+def _width(point: FeaturePoint, calls: dict[str, Call], pooling: str) -> int:
+    return pooled(torch.empty(_shape(point, calls), device="meta"), point.layout, pooling).shape[1]
 
 
 def _drop_what_follows(
-    network: nn.Module, taps: Sequence[FeaturePoint], calls: dict[str, Call]
+    network: nn.Module, points: Sequence[FeaturePoint], calls: dict[str, Call]
 ) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace the modules that first run after the last tap, so that they count for nothing.
+    """Replace the modules that first run after the last point, so that they count for nothing.
 
     Returns
     -------
     list of (nn.Module, str, nn.Module)
         Where each stood: its parent, its name there, and it.
     """
-    last = max(calls[tap.module].opened if tap.is_input else calls[tap.module].closed for tap in taps)
+    last = max(calls[point.module].opened if point.is_input else calls[point.module].closed for point in points)
     early = {name for name, call in calls.items() if call.entered < last}
     kept = {".".join(parts[:end]) for parts in (name.split(".") for name in early) for end in range(len(parts) + 1)}
     late = {name for name in calls if name not in kept}

@@ -107,8 +107,8 @@ def describe(model: str) -> Description:
     from bottleneck.backbones.stages import stages
     from bottleneck.backbones.tracing import trace
 
-    model, whole = request.model, build_without_numbers(request)
-    network, (height, width) = whole.network, whole.preprocessing.crop_size
+    model, pretrained = request.model, build_without_numbers(request)
+    network, (height, width) = pretrained.network, pretrained.preprocessing.crop_size
     images = torch.zeros(1, 3, height, width, device="meta")
     calls = trace(network, images)
     modules = []
@@ -125,11 +125,11 @@ def describe(model: str) -> Description:
         model=model,
         source=source_of(model),
         weights=tuple(entry for entry in published if entry.weights),
-        preprocessing=whole.preprocessing,
-        transform_input=whole.transform_input,
-        layer=whole.layer,
-        pooling=whole.pooling,
-        dim=whole.dim,
+        preprocessing=pretrained.preprocessing,
+        transform_input=pretrained.transform_input,
+        layer=pretrained.layer,
+        pooling=pretrained.pooling,
+        dim=pretrained.dim,
         parameters=top.parameters,
         macs=top.macs,
         stages=tuple(stages(network)),
@@ -151,7 +151,9 @@ def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> "tuple[Check
     from bottleneck.backbones.weights import read_checkpoint
 
     checkpoint = read_checkpoint(path)
-    whole = build_without_numbers(Request(model=model, weights=written(path)))  # some files are known by their hash
-    whole.end()
-    found, _ = match(whole.network, checkpoint, known=whole.known, rename=whole.rename, exclude=exclude)
+    pretrained = build_without_numbers(
+        Request(model=model, weights=written(path))
+    )  # some files are known by their hash
+    pretrained.remove_classifier()
+    found, _ = match(pretrained.network, checkpoint, known=pretrained.known, rename=pretrained.rename, exclude=exclude)
     return checkpoint, found

@@ -46,7 +46,7 @@ def fetch(url: str, file: Path, *, hashed: bool) -> None:
     download_url_to_file(url, str(file), wanted[1] if wanted else None, progress=True)
 
 
-def check_kept(file: Path, wanted: str) -> str:
+def check_download(file: Path, wanted: str) -> str:
     """Check the hash of a file that a download has left: its makers look at it only when they fetch it.
 
     Parameters

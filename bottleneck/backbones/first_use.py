@@ -33,7 +33,7 @@ def check_first_use(published: Published | None, cache: Path) -> None:
     """
     if published is None:
         return
-    known = _kept(cache)
+    known = _known_hashes(cache)
     before = known.get(published.name)
     if before is None:
         with suppress(OSError):
@@ -45,7 +45,7 @@ def check_first_use(published: Published | None, cache: Path) -> None:
         )
 
 
-def _kept(cache: Path) -> dict[str, str]:
+def _known_hashes(cache: Path) -> dict[str, str]:
     """Return the hashes by names; what is none of ours is passed over."""
     with suppress(OSError, ValueError):
         found = Tree(cache).read_json(cache / FILE)

@@ -49,24 +49,24 @@ def load(request: Request) -> Backbone:
     BottleneckWarning
         If weights are random.
     """
-    whole = build(request)
-    preprocessing = _overridden(whole.preprocessing, request)
-    network, layer, pooling, dim = _ended(whole, request, preprocessing.crop_size)
-    restored = _restored(whole, request) if request.file else None
+    pretrained = build(request)
+    preprocessing = _overridden(pretrained.preprocessing, request)
+    network, layer, pooling, dim = _ended(pretrained, request, preprocessing.crop_size)
+    restored = _restored(pretrained, request) if request.file else None
     _warn_of_random(request, restored)
     network.eval().requires_grad_(False)
     spec = Spec(
         backbone=request.model.partition(".")[0],
-        weights=tensors_digest(whole.network),
+        weights=tensors_digest(pretrained.network),
         layer=layer,
         pooling=pooling,
         preprocessing=preprocessing,
-        transform_input=whole.transform_input,
+        transform_input=pretrained.transform_input,
         precision="fp32" if request.precision == "auto" else request.precision,
         decoder=DECODER_VERSION,
         flip=request.flip,
     )
-    return Backbone(Mirrored(network) if request.flip else network, spec, dim, restored, whole)
+    return Backbone(Mirrored(network) if request.flip else network, spec, dim, restored, pretrained)
 
 
 def build(request: Request) -> PretrainedModel:
@@ -97,21 +97,21 @@ def build_without_numbers(request: Request) -> PretrainedModel:
         with torch.device("meta"):
             return build(request)
     except NotImplementedError:  # RegNets compute their widths with tensors
-        whole = build(request)
-        whole.network.to("meta")
-        return whole
+        pretrained = build(request)
+        pretrained.network.to("meta")
+        return pretrained
 
 
-def _ended(whole: PretrainedModel, request: Request, image: tuple[int, int]) -> tuple[nn.Module, str, str, int]:
+def _ended(pretrained: PretrainedModel, request: Request, image: tuple[int, int]) -> tuple[nn.Module, str, str, int]:
     """Cut the network; return what is left, the layer, the pooling and the number of features."""
-    layers = request.layer or (whole.layer,)
-    if layers == (whole.layer,) and request.pool in (None, whole.pooling):
-        network = whole.end()
+    layers = request.layer or (pretrained.layer,)
+    if layers == (pretrained.layer,) and request.pool in (None, pretrained.pooling):
+        network = pretrained.remove_classifier()
         if request.crop:
             with torch.no_grad():
                 run(network, torch.zeros(1, 3, *image))
-        return network, whole.layer, whole.pooling, whole.dim
-    ended, pooling, dim = cut(whole.network, layers, request.pool, image)
+        return network, pretrained.layer, pretrained.pooling, pretrained.dim
+    ended, pooling, dim = cut(pretrained.network, layers, request.pool, image)
     return ended, ended.layer, pooling, dim
 
 
@@ -132,20 +132,20 @@ def _overridden(preprocessing: Preprocessing, request: Request) -> Preprocessing
     return changed
 
 
-def _restored(whole: PretrainedModel, request: Request) -> Restored:
+def _restored(pretrained: PretrainedModel, request: Request) -> Restored:
     assert request.file is not None
     checkpoint = read_checkpoint(request.file)
     found = restore(
-        whole.network,
+        pretrained.network,
         checkpoint,
-        known=whole.known,
-        rename=whole.rename,
+        known=pretrained.known,
+        rename=pretrained.rename,
         exclude=request.restore_exclude,
         resized=request.crop is not None,
         allow_partial=request.allow_partial,
         model=request.model,
     )
-    return replace(found, remarks=(*found.remarks, *whole.remarks))
+    return replace(found, remarks=(*found.remarks, *pretrained.remarks))
 
 
 def _warn_of_random(request: Request, restored: Restored | None) -> None:

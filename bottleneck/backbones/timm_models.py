@@ -92,7 +92,7 @@ def build(request: Request) -> PretrainedModel:
         lone = len(classifiers) == 1 and not isinstance(network.get_submodule(classifiers[0]), nn.ModuleList)
         layer, pooling, dim = (f"{classifiers[0]}:input" if lone else "pre_logits"), "none", network.head_hidden_size
 
-    def end() -> nn.Module:
+    def remove_classifier() -> nn.Module:
         if pooling == "avg":
             return MeanFeatures(network, preprocessing.crop_size)
         for classifier in classifiers:
@@ -104,7 +104,7 @@ def build(request: Request) -> PretrainedModel:
         layer=layer,
         pooling=pooling,
         dim=dim,
-        end=end,
+        remove_classifier=remove_classifier,
         preprocessing=preprocessing,
         known=known,
         rename=renamer(network),

@@ -16,7 +16,7 @@ from bottleneck.backbones.catalogue_table import HUB_FILES
 from bottleneck.backbones.downloads import (
     HASH_IN_NAME,
     Published,
-    check_kept,
+    check_download,
     check_reachable,
     fetch,
     first_line,
@@ -68,7 +68,7 @@ def where(config: dict[str, Any]) -> tuple[str, list[str], str]:
     return config["url"] or "", [Path(urlparse(config["url"] or "").path).name], ""
 
 
-def kept(config: dict[str, Any]) -> Path | None:
+def downloaded(config: dict[str, Any]) -> Path | None:
     """Return the weights file that an earlier download has left on this machine."""
     _, files, repository = where(config)
     for name in files:
@@ -109,9 +109,9 @@ def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> tupl
         raise WeightsUnavailable(
             f"timm has no weights of {TIMM}{name}: use --weights PATH, or --weights none for random weights"
         )
-    file = kept(config) or _fetched(config)
+    file = downloaded(config) or _fetched(config)
     _, _, repository = where(config)
-    published = Published(f"{repository}/{file.name}" if repository else file.name, _proven(file))
+    published = Published(f"{repository}/{file.name}" if repository else file.name, _verified_sha256(file))
     overlay = {"state_dict": read_checkpoint(file).tensors}
     try:
         network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
@@ -161,10 +161,10 @@ def _from_hub(repository: str, files: list[str]) -> Path:
         return Path(hf_hub_download(repository, last))
 
 
-def _proven(file: Path) -> str:
+def _verified_sha256(file: Path) -> str:
     """Prove a file: the hub's cache calls it by its SHA-256, other addresses give its beginning. Return all of it."""
     blob = file.resolve()
-    return check_kept(blob, blob.name if _SHA256.fullmatch(blob.name) else _hash_in(file.name))
+    return check_download(blob, blob.name if _SHA256.fullmatch(blob.name) else _hash_in(file.name))
 
 
 def _hash_in(name: str) -> str:

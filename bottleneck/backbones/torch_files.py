@@ -52,9 +52,9 @@ class _Region:
                 raise self._too_short()
         return found
 
-    def check(self, whole: int) -> None:
+    def check(self, file_size: int) -> None:
         """Refuse a region that a file of so many bytes does not have."""
-        if not 0 <= self.offset <= self.offset + self.size <= whole:
+        if not 0 <= self.offset <= self.offset + self.size <= file_size:
             raise self._too_short()
 
     def _too_short(self) -> EOFError:
@@ -236,8 +236,8 @@ class _Keyed:
 
 
 def _from_stream(path: Path, file: IO[bytes]) -> Any:
-    whole = os.fstat(file.fileno()).st_size
-    size = min(whole, LARGEST)
+    file_size = os.fstat(file.fileno()).st_size
+    size = min(file_size, LARGEST)
     pickles: Any = _Sparing(file, size)
     if not _begins_so(pickles):
         raise ModelError(_NOT_TORCHS)
@@ -253,7 +253,7 @@ def _from_stream(path: Path, file: IO[bytes]) -> Any:
         if count * keyed.widths[key] != region.size:
             raise EOFError(f"expected {region.size:,} bytes of storage {key}, found {count * keyed.widths[key]:,}")
         region.offset = file.tell()
-        region.check(whole)
+        region.check(file_size)
         file.seek(region.size, 1)
     return found
 

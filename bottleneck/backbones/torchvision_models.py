@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from bottleneck.backbones.backbone import PretrainedModel, replace
-from bottleneck.backbones.downloads import HASH_IN_NAME, Published, check_kept, fetch, first_line, unreachable
+from bottleneck.backbones.downloads import HASH_IN_NAME, Published, check_download, fetch, first_line, unreachable
 from bottleneck.backbones.pooling import OutputLayout, pooled
 from bottleneck.backbones.request import Request, no_such_weights
 from bottleneck.backbones.tuned import read_tuned
@@ -63,7 +63,7 @@ def build(request: Request) -> PretrainedModel:
     _drop_auxiliary(network)
     classifier, layer, pooling, dim = _classifier(network)
 
-    def end() -> nn.Module:
+    def remove_classifier() -> nn.Module:
         replace(network, classifier, AveragePool() if pooling == "avg" else nn.Identity())
         return network
 
@@ -72,7 +72,7 @@ def build(request: Request) -> PretrainedModel:
         layer=layer,
         pooling=pooling,
         dim=dim,
-        end=end,
+        remove_classifier=remove_classifier,
         preprocessing=preprocessing,
         known=known,
         transform_input=bool(getattr(network, "transform_input", False)),
@@ -156,7 +156,7 @@ def _fill(network: nn.Module, request: Request, entry: Any) -> Published:
             raise unreachable(f"{name}, the weights {entry} of {request.model}", entry.url, error) from error
         except RuntimeError as error:  # the hash in the file's name does not match
             raise WeightsUnavailable(f"{entry.url} did not give {name}: {error}") from error
-    published = Published(name, check_kept(file, wanted[1] if wanted else ""))
+    published = Published(name, check_download(file, wanted[1] if wanted else ""))
     try:
         network.load_state_dict(_renamed(network, read_checkpoint(file).tensors))
     except RuntimeError as error:

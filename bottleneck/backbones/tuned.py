@@ -98,7 +98,7 @@ def weights_of_run(name: str | os.PathLike[str], runs: str | os.PathLike[str]) -
     return text
 
 
-def keep_tuned(store: Path, found: Tuned) -> None:
+def record_tuned(store: Path, found: Tuned) -> None:
     """Keep beside features what is known of the fine-tuning that their network comes from, wherever its file goes.
 
     Raises
@@ -117,8 +117,8 @@ def has_tuned(store: Path) -> bool:
     return os.path.lexists(store / _KEPT)
 
 
-def kept_tuned(store: Path) -> Tuned | None:
-    """Return what `keep_tuned` kept; None of features of a network that was not fine-tuned."""
+def recorded_tuned(store: Path) -> Tuned | None:
+    """Return what `record_tuned` kept; None of features of a network that was not fine-tuned."""
     with memo(ValueError):
         return checked(Tree.above(store, 2).read_json(store / _KEPT), Tuned, closed=True)
     return None

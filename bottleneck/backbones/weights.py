@@ -108,10 +108,10 @@ def _check_size(tensors: Mapping[str, Any], path: Path) -> None:
     ------
     ValueError
     """
-    whole = path.stat().st_size
+    file_size = path.stat().st_size
     sizes = [math.prod(one.shape) * one.dtype.itemsize for one in tensors.values()]
-    if max(sizes) > whole + _REPEATED or sum(sizes) > _SHARED * (whole + _REPEATED):
-        raise ValueError(f"it has {whole:,} bytes, and tensors of {sum(sizes):,}")
+    if max(sizes) > file_size + _REPEATED or sum(sizes) > _SHARED * (file_size + _REPEATED):
+        raise ValueError(f"it has {file_size:,} bytes, and tensors of {sum(sizes):,}")
 
 
 def _unreadable(path: Path, reason: str) -> ModelError:
@@ -131,8 +131,8 @@ def _unwrapped(found: object, path: Path) -> tuple[dict[str, Any], tuple[str, ..
     remarks: list[str] = []
     known_states: dict[int, bool] = {}  # of what stands under many keys
     for _ in range(_DEEPEST):
-        if whole := module_tensors(found):
-            return whole, (*remarks, "taken from a network that was saved whole")
+        if tensors := module_tensors(found):
+            return tensors, (*remarks, "taken from a network that was saved whole")
         if not isinstance(found, dict) or _is_state(found):
             break
         inside = [key for key, value in found.items() if _holds_state(value, known_states)]

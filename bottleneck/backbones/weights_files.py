@@ -135,7 +135,9 @@ class RecordedRequest:
         return False
 
 
-def asked_in(value: dict[str, Any] | None, home: Path, folders: Iterable[Path], precision: str) -> Request | None:
+def recorded_request(
+    value: dict[str, Any] | None, home: Path, folders: Iterable[Path], precision: str
+) -> Request | None:
     """Return the request that a folder holds, in a precision, as `RecordedRequest.located` does; None of no request."""
     with suppress(ModelError):
         return None if value is None else replace(RecordedRequest(value, home).located(folders), precision=precision)

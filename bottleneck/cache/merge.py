@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.tuned import has_tuned, keep_tuned, kept_tuned
+from bottleneck.backbones.tuned import has_tuned, record_tuned, recorded_tuned
 from bottleneck.backbones.weights_files import checked_request, recorded_at
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.index import Index
@@ -208,7 +208,7 @@ def _take(ours: Store, index: Index, rows: Rows, path: Path, done: Merge) -> Non
 
 def _take_request(ours: Store, theirs: Store, done: Merge) -> None:
     """Keep how their backbone was asked for, where nobody has asked here."""
-    request, tuned = _request(theirs, ours, done), kept_tuned(theirs.folder)
+    request, tuned = _request(theirs, ours, done), recorded_tuned(theirs.folder)
     if tuned is None and has_tuned(theirs.folder):
         done.problems.append(f"{theirs.folder}: what it says of the fine-tuning of its network cannot be read")
     if not ours.folder.is_dir() or ours.request() is not None:
@@ -217,7 +217,7 @@ def _take_request(ours: Store, theirs: Store, done: Merge) -> None:
         if request:
             ours.remember_request(request)
         if tuned:  # their network knows the labels of some images
-            keep_tuned(ours.folder, tuned)
+            record_tuned(ours.folder, tuned)
 
 
 def _request(theirs: Store, ours: Store, done: Merge) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
 from bottleneck.engines.options import EngineOptions
-from bottleneck.engines.parity import ParityChecker, Sample, told
+from bottleneck.engines.parity import ParityChecker, Sample, shortfall
 from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import ModelError, NoMemory, WeightsUnavailable
 from bottleneck.utils.gc_paused import no_collection
@@ -51,7 +51,7 @@ class EngineChoice:
     remarks: tuple[str, ...]
 
 
-def precisions(wish: EngineOptions, precision: str) -> tuple[str, ...]:
+def precisions(options: EngineOptions, precision: str) -> tuple[str, ...]:
     """Return the precisions to try, the fastest first, for `precision`, which may be ``auto``.
 
     Raises
@@ -61,15 +61,15 @@ def precisions(wish: EngineOptions, precision: str) -> tuple[str, ...]:
     """
     if precision != "auto":
         return (precision,)
-    if _on_cpu(wish):
+    if _on_cpu(options):
         return ("bf16", "fp32") if native_bf16() else ("fp32",)
     from bottleneck.engines.torch_engine import fastest_precision, torch_device
 
-    return tuple(dict.fromkeys((fastest_precision(torch_device(wish.device)), "fp32")))
+    return tuple(dict.fromkeys((fastest_precision(torch_device(options.device)), "fp32")))
 
 
 def choose(
-    wish: EngineOptions, spec: "Spec", build: "Callable[[], Backbone]", folder: Path, sample: Sample | None = None
+    options: EngineOptions, spec: "Spec", build: "Callable[[], Backbone]", folder: Path, sample: Sample | None = None
 ) -> EngineChoice:
     """Return the fastest engine for a spec that is allowed.
 
@@ -78,7 +78,7 @@ def choose(
 
     Parameters
     ----------
-    wish : EngineOptions
+    options : EngineOptions
     spec : Spec
         Its precision is the one that counts.
     build : callable
@@ -96,23 +96,23 @@ def choose(
     ModelError, WeightsUnavailable
         If an engine was asked for by name and cannot be had, there is no memory for it, or the weights are missing.
     """
-    return _Chooser(wish, spec, build, EngineRecords(folder), sample).made()
+    return _Chooser(options, spec, build, EngineRecords(folder), sample).made()
 
 
 class _Chooser:
     def __init__(
         self,
-        wish: EngineOptions,
+        options: EngineOptions,
         spec: "Spec",
         build: "Callable[[], Backbone]",
-        kept: EngineRecords,
+        records: EngineRecords,
         sample: Sample | None,
     ) -> None:
-        self._wish = wish
+        self._options = options
         self._spec = spec
         self._build = build
-        self._kept = kept
-        self._gate = ParityChecker(spec, self._plain, kept, sample)
+        self._records = records
+        self._parity = ParityChecker(spec, self._plain, records, sample)
         self._backbone: Backbone | None = None
         self._remarks: list[str] = []
 
@@ -123,12 +123,12 @@ class _Chooser:
             except (NoMemory, WeightsUnavailable):  # which no other engine has
                 raise
             except (ModelError, RuntimeError, MemoryError) as error:
-                if self._wish.engine != "auto" and isinstance(error, ModelError):
+                if self._options.engine != "auto" and isinstance(error, ModelError):
                     raise
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                if self._wish.batch_size and not isinstance(error, ModelError):
-                    reason += f" (with --batch-size {self._wish.batch_size})"
-                if self._wish.engine != "auto":
+                if self._options.batch_size and not isinstance(error, ModelError):
+                    reason += f" (with --batch-size {self._options.batch_size})"
+                if self._options.engine != "auto":
                     raise ModelError(f"{attempt.__name__.strip('_')} cannot run the network: {reason}") from error
                 self._remarks.append(reason)
                 continue
@@ -140,16 +140,16 @@ class _Chooser:
         raise NoEngine(self._spec.precision, tuple(self._remarks))
 
     def _attempts(self) -> list[Callable[[], tuple[Engine | None, Check]]]:
-        wish = self._wish
+        options = self._options
         attempts: list[Callable[[], tuple[Engine | None, Check]]] = []
-        if wish.engine == "openvino" and not has_openvino():
+        if options.engine == "openvino" and not has_openvino():
             raise ModelError(f"expected OpenVINO for --engine openvino: {NO_OPENVINO}")
-        if wish.engine != "torch" and not wish.compile and _on_cpu(wish):
+        if options.engine != "torch" and not options.compile and _on_cpu(options):
             if has_openvino():
                 attempts.append(self._openvino)
             else:
                 self._remarks.append(NO_OPENVINO)
-        if wish.engine != "openvino":
+        if options.engine != "openvino":
             attempts.append(self._torch)
         return attempts
 
@@ -158,45 +158,45 @@ class _Chooser:
         with no_collection():
             from bottleneck.engines import openvino_engine as module
 
-        batch = self._wish.batch_size or module.BATCH
+        batch = self._options.batch_size or module.BATCH
         conversion = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{batch}"
         name = f"{conversion}-{cpu_id()}"
-        known = self._kept.check(name)
+        known = self._records.check(name)
         if known and not known.passed:
             return None, known
-        model = module.read(kept) if known and (kept := self._kept.conversion(conversion)) else None
+        model = module.read(kept) if known and (kept := self._records.conversion(conversion)) else None
         if model is None:
-            self._built()  # before the rest: what the memo told may be wrong
-        references = self._gate.references(known)
+            self._built()  # before the rest: what the memo shortfall may be wrong
+        references = self._parity.references(known)
         if model is None:
             model = module.convert(self._built(), self._spec.precision, batch)
-            if kept := self._kept.keep_conversion(conversion, model):
+            if kept := self._records.keep_conversion(conversion, model):
                 model = module.read(kept) or model  # what later starts will read: it differs in the last bit
         engine = module.OpenVinoEngine(model, self._spec.precision)
-        check = self._gate.checked(name, engine, known, references)
+        check = self._parity.checked(name, engine, known, references)
         if not check.passed:
-            self._kept.drop_conversion(conversion)
+            self._records.drop_conversion(conversion)
         return engine, check
 
     def _torch(self) -> tuple[Engine, Check]:
         from bottleneck.engines.torch_engine import TorchEngine, device_name, engine_name, torch_device
 
-        wish, backbone = self._wish, self._built()
-        device = torch_device(wish.device)
-        title = f"{engine_name(device, wish.compile)} {device_name(device)}"
+        options, backbone = self._options, self._built()
+        device = torch_device(options.device)
+        title = f"{engine_name(device, options.compile)} {device_name(device)}"
         name = f"{re.sub('[^A-Za-z0-9.]+', '-', title)}-{cpu_id()}"
-        known = self._kept.check(name)
+        known = self._records.check(name)
         if known and not known.passed:
             known = None  # the last engine that there is: it has another chance
-        references = self._gate.references(known)  # before the network is changed
+        references = self._parity.references(known)  # before the network is changed
         engine = TorchEngine(
             backbone,
             precision=self._spec.precision,
-            batch_size=wish.batch_size,
-            device=wish.device,
-            compile=wish.compile,
+            batch_size=options.batch_size,
+            device=options.device,
+            compile=options.compile,
         )
-        return engine, self._gate.checked(name, engine, known, references)
+        return engine, self._parity.checked(name, engine, known, references)
 
     def _built(self) -> "Backbone":
         if self._backbone is None:
@@ -207,21 +207,21 @@ class _Chooser:
         """Return torch in fp32, with the network as it is."""
         from bottleneck.engines.torch_engine import TorchEngine
 
-        device = "cpu" if _on_cpu(self._wish) else self._wish.device
-        batch = min(_BATCH, self._wish.batch_size or _BATCH)
+        device = "cpu" if _on_cpu(self._options) else self._options.device
+        batch = min(_BATCH, self._options.batch_size or _BATCH)
         return TorchEngine(self._built(), batch_size=batch, device=device, plain=True)
 
 
-def _on_cpu(wish: EngineOptions) -> bool:
+def _on_cpu(options: EngineOptions) -> bool:
     """Whether the engine runs on a CPU; torch is asked only where there may be a GPU."""
-    if wish.engine == "openvino" or wish.device == "cpu":
+    if options.engine == "openvino" or options.device == "cpu":
         return True
-    if wish.device is None and not gpu_possible():
+    if options.device is None and not gpu_possible():
         return True
     from bottleneck.engines.torch_engine import torch_device
 
-    return torch_device(wish.device).type == "cpu"
+    return torch_device(options.device).type == "cpu"
 
 
 def _distant(check: Check) -> str:
-    return f"{check.engine} in {check.precision} is not used: {told(check.cosine)} on images made to try it"
+    return f"{check.engine} in {check.precision} is not used: {shortfall(check.cosine)} on images made to try it"

@@ -37,16 +37,18 @@ class ParityChecker:
         Of the features.
     plain : callable
         Gives torch in fp32, with the network as it is.
-    kept : EngineRecords
+    records : EngineRecords
         Where checks are kept.
     sample : callable or None
         Gives images of the user's, where they are to be compared, too.
     """
 
-    def __init__(self, spec: "Spec", plain: Callable[[], Engine], kept: EngineRecords, sample: Sample | None) -> None:
+    def __init__(
+        self, spec: "Spec", plain: Callable[[], Engine], records: EngineRecords, sample: Sample | None
+    ) -> None:
         self._spec = spec
         self._plain = plain
-        self._kept = kept
+        self._records = records
         self._sample = sample
         self._own: NDArray[np.uint8] | None = None  # the sample, once it was needed
         self._made: dict[str, Reference] = {}
@@ -108,7 +110,7 @@ class ParityChecker:
             engine.close()
             raise
         if check != known and comparable:
-            self._kept.keep_check(name, check)
+            self._records.keep_check(name, check)
         return check
 
 
@@ -138,7 +140,7 @@ def lowest_cosine(features: NDArray[np.float32], reference: NDArray[np.float32])
     return math.floor(float(cosines.min(initial=1.0)) * 1e7) / 1e7
 
 
-def told(cosine: float | None) -> str:
+def shortfall(cosine: float | None) -> str:
     """Say how a lowest cosine falls short."""
     found = "some features are not finite" if cosine is None else f"lowest cosine {cosine:.5f}"
     return f"{found}, expected {LEAST_COSINE} or more against torch in fp32"

@@ -15,7 +15,7 @@ from bottleneck.backbones.catalogue import check_request
 from bottleneck.backbones.request import DEFAULT_MODEL, Request, looks_like_file
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import file_digest
-from bottleneck.backbones.tuned import Tuned, keep_tuned, read_tuned, weights_of_run
+from bottleneck.backbones.tuned import Tuned, read_tuned, record_tuned, weights_of_run
 from bottleneck.backbones.weights_files import described
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.scans import conflicts_path, failures_path, has_scan, save_listing, save_scan
@@ -284,7 +284,7 @@ def _record_request(store: Store, request: Request, tuned: Tuned | None) -> None
         if {**(store.request() or {}), "weights": found["weights"]} != found:  # else only the project has moved
             store.remember_request(found)
     if tuned:
-        keep_tuned(store.folder, tuned)
+        record_tuned(store.folder, tuned)
 
 
 def _warn_of_conflicts(dataset: Dataset, table: Path | None) -> None:

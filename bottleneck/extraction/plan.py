@@ -19,7 +19,7 @@ from bottleneck.cache.store import Store
 from bottleneck.engines.choice import EngineChoice, NoEngine, choose, precisions
 from bottleneck.engines.engine import Engine
 from bottleneck.engines.options import EngineOptions
-from bottleneck.engines.parity import Sample, told
+from bottleneck.engines.parity import Sample, shortfall
 from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.extraction.sample import some_digests
 from bottleneck.images.decode import DECODER_VERSION
@@ -191,7 +191,7 @@ def _with_distant_features(plan: Plan, choice: EngineChoice) -> EngineStart:
     """Try the next precision for images whose features this one changes too much; without a next, only say so."""
     check = choice.check
     which = f"{check.engine} in {check.precision}"
-    found = f"{told(check.own_cosine)} on {counted(check.own_images, 'image')}"
+    found = f"{shortfall(check.own_cosine)} on {counted(check.own_images, 'image')}"
     following = None if plan.store.shards() else _following_precision(plan)
     if following is None:
         return _started(plan.noting(f"{which}: {found}; features in fp32 have no such error"), choice)
@@ -265,7 +265,7 @@ def _load(request: Request, cache: FeatureCache) -> "Backbone":
         from bottleneck.backbones.registry import load
 
         backbone = load(request)
-    whole = getattr(backbone, "whole", None)  # of a stand-in there is none
-    check_first_use(whole.published if whole else None, cache.root)
+    pretrained = getattr(backbone, "pretrained", None)  # of a stand-in there is none
+    check_first_use(pretrained.published if pretrained else None, cache.root)
     remember_spec(request, backbone.spec, cache.root)
     return backbone

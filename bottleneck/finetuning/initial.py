@@ -71,7 +71,7 @@ class InitialState:
         """
         with needing_weights(self.run.path, self.run.card) if self.run else nullcontext():
             found = load(self.request)
-        whole = found.whole
+        whole = found.pretrained
         assert whole is not None
         if (found.spec.layer, found.spec.pooling) != (whole.layer, whole.pooling) or self.request.flip:
             own = "of images and their mirror images (--flip)" if self.request.flip else f"of {found.spec.layer}"

@@ -37,12 +37,12 @@ class Network(nn.Module):
 
     def __init__(self, backbone: Backbone, layer: Layer) -> None:
         super().__init__()
-        assert backbone.whole is not None
+        assert backbone.pretrained is not None
         self.backbone = backbone
         self.trunk = backbone.network
         self.head = nn.Linear(backbone.dim, len(layer.bias))
         self.reset(layer)
-        self._named = (backbone.whole.network,)  # in a tuple, so that it does not count as a second child
+        self._named = (backbone.pretrained.network,)  # in a tuple, so that it does not count as a second child
         lone = backbone.spec.layer.endswith(":input")
         self.classifier = backbone.spec.layer.removesuffix(":input") if lone else _LAYER
         own = next(name for name, module in self.trunk.named_modules() if module is self.named)

@@ -12,7 +12,7 @@ from bottleneck._version import __version__
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import TIMM, Request
-from bottleneck.backbones.tuned import WEIGHTS, Tuned, kept_tuned, read_tuned
+from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned, recorded_tuned
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.backbones.weights_files import RecordedRequest, described
 from bottleneck.errors import BottleneckError, RunError
@@ -169,7 +169,7 @@ def _images(result: Result, right: NDArray[np.bool_]) -> RunImages:
         found = found.with_role(parts.val.digests, Role.SELECTED)
     if of_head:
         found = found.after(of_head)
-    if kept_tuned(origin.store.folder) is not None:
+    if recorded_tuned(origin.store.folder) is not None:
         found = found.after(images_of_weights(origin.request, result.path.parent))
     if parts.cut and result.progress.best == 0:  # the head that is kept has seen them, that of epoch 0 has not
         return found

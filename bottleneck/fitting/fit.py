@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from bottleneck._version import __version__
-from bottleneck.backbones.tuned import kept_tuned
+from bottleneck.backbones.tuned import recorded_tuned
 from bottleneck.backbones.weights_files import recorded_at
 from bottleneck.cache.store import Store
 from bottleneck.engines.records import EngineRecords
@@ -246,6 +246,6 @@ def _images(
     if aside:  # with images
         unseen = found.role_of(aside.dataset.digests) != Role.TRAINED  # a copy may be in both, if that is allowed
         found = judged(found, aside.dataset.digests[unseen], score_head(trained.head, aside).right[unseen])
-    if kept_tuned(store.folder) is None:
+    if recorded_tuned(store.folder) is None:
         return found
     return found.after(images_of_weights(store.asked(), runs))

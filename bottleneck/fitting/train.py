@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.backbones.tuned import kept_tuned
+from bottleneck.backbones.tuned import recorded_tuned
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning
 from bottleneck.evaluation.confusion import Confusion
@@ -212,7 +212,7 @@ def score_on_tuned(store: Store, usable: Dataset, accuracy: float) -> float | No
         That cross-validation flatters; or, where the network was trained with other images or splits, that even the
         held-out part may.
     """
-    found = kept_tuned(store.folder)
+    found = recorded_tuned(store.folder)
     if found is None:
         return None
     if found.dataset != usable.fingerprint():

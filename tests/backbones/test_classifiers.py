@@ -39,7 +39,7 @@ def _whole(model: str) -> Tensors:
 def fitted(model: str, tensors: Tensors) -> Restored:
     """Return what a network without its classifier takes of a checkpoint."""
     whole = build_without_numbers(Request(model=model, weights="none"))
-    whole.end()
+    whole.remove_classifier()
     return match(whole.network, Checkpoint("w.pth", tensors), known=whole.known, rename=whole.rename)[0]
 
 

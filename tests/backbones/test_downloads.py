@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from bottleneck.backbones.downloads import check_kept, check_reachable, unreachable
+from bottleneck.backbones.downloads import check_download, check_reachable, unreachable
 from bottleneck.errors import ModelError, WeightsUnavailable
 from tests.conftest import write
 
@@ -63,7 +63,7 @@ def closed() -> str:
 
 @pytest.mark.parametrize("digits", [8, 10, 64])
 def test_a_kept_file_of_the_wanted_hash_is_accepted(tmp_path, digits):
-    check_kept(write(tmp_path / "w.pth", b"weights"), DIGEST[:digits])
+    check_download(write(tmp_path / "w.pth", b"weights"), DIGEST[:digits])
 
 
 @pytest.mark.parametrize("wanted", ["0" * 8, DIGEST[:-1] + "g", DIGEST[1:9]])
@@ -71,13 +71,13 @@ def test_a_kept_file_of_another_hash_is_refused_and_left_where_it_is(tmp_path, w
     path = write(tmp_path / "w.pth", b"weights")
 
     with pytest.raises(ModelError, match=rf"begins with {wanted} in .*w\.pth, found others: delete it"):
-        check_kept(path, wanted)
+        check_download(path, wanted)
 
     assert path.read_bytes() == b"weights"
 
 
 def test_where_no_file_is_kept_there_is_nothing_to_check(tmp_path):
-    check_kept(tmp_path / "w.pth", "0" * 8)
+    check_download(tmp_path / "w.pth", "0" * 8)
 
 
 @pytest.mark.parametrize("status", [200, 204, 401, 403, 404, 405, 500, 503])

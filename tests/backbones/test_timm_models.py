@@ -161,7 +161,7 @@ def test_the_features_of_an_encoder_without_a_classifier_are_the_mean_over_its_p
 def test_an_encoder_of_timm_without_a_classifier_gives_features():
     whole = build_without_numbers(Request(model="timm/mobilenetv5_300m_enc", weights="none"))
     with torch.no_grad():
-        found = whole.end()(torch.zeros(2, 3, *whole.preprocessing.crop_size, device="meta"))
+        found = whole.remove_classifier()(torch.zeros(2, 3, *whole.preprocessing.crop_size, device="meta"))
 
     assert (whole.layer, whole.pooling) == ("forward_features", "avg")
     assert tuple(found.shape) == (2, whole.dim)

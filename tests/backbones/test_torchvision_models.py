@@ -173,7 +173,7 @@ def test_every_classifier_can_be_cut_and_fed(name, monkeypatch):
     monkeypatch.setattr(BlockParams, "from_init_params", on_cpu)
     with torch.device("meta"), torch.inference_mode():
         whole = torchvision_models.build(Request(model=name, weights="none"))
-        features = whole.end()(torch.empty(2, 3, *whole.preprocessing.crop_size))
+        features = whole.remove_classifier()(torch.empty(2, 3, *whole.preprocessing.crop_size))
 
     assert tuple(features.shape) == (2, whole.dim)
 

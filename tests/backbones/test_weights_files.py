@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bottleneck.backbones.request import Request
-from bottleneck.backbones.weights_files import RecordedRequest, asked_in, described, recorded_at
+from bottleneck.backbones.weights_files import RecordedRequest, described, recorded_at, recorded_request
 from bottleneck.errors import ModelError
 from bottleneck.utils.files import sha256_hex
 
@@ -146,5 +146,5 @@ def test_it_can_be_recorded_in_another_folder(project):
 )
 def test_a_strangers_request_for_a_path_that_cannot_be_is_none(tmp_path, weights):
     value = {"model": "resnet18", "weights": weights, "seed": 0}
-    assert asked_in(value, tmp_path, (), "fp32") is None
+    assert recorded_request(value, tmp_path, (), "fp32") is None
     assert recorded_at(value, tmp_path, tmp_path / "there") == value

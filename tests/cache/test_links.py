@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
+from bottleneck.backbones.tuned import Tuned, record_tuned, recorded_tuned
 from bottleneck.cache.compact import compact
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import Last, load_last, load_latest, save_last, save_latest
@@ -117,7 +117,7 @@ JOBS: dict[str, Callable[[FeatureCache, Store, Path], object]] = {
     "scan": lambda cache, store, other: name_images(cache, 1, 2, 3, 4, 5, 6),
     "last": lambda cache, store, other: (save_last(cache.root, Last("/x", True, "y")), load_last(cache.root)),
     "latest": lambda cache, store, other: save_latest(cache.root, Path("/x"), "y"),
-    "tuned": lambda cache, store, other: keep_tuned(
+    "tuned": lambda cache, store, other: record_tuned(
         store.folder, Tuned(model="m", weights="w", options={}, dataset="d", score=1.0)
     ),
     "check": lambda cache, store, other: EngineRecords(store.engines).keep_check("two", Check("x", "fp32", 1.0)),
@@ -446,7 +446,7 @@ def test_no_other_kind_of_file_is_waited_for_or_read_without_end(cache, store, t
     kept = EngineRecords(store.engines)
     assert kept.check("one") is None or file != "check"
     assert kept.conversion("conversion") is None
-    assert kept_tuned(store.folder) is None
+    assert recorded_tuned(store.folder) is None
     held = [path for path in cache.root.rglob("*") if stat.S_IFMT(path.lstat().st_mode) == stat.S_IFMT(mode)]
     assert place in held or file == "shard", "it is moved or deleted, and not ours"
 

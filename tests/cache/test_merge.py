@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bottleneck.cache.merge
-from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
+from bottleneck.backbones.tuned import Tuned, record_tuned, recorded_tuned
 from bottleneck.cache.compact import compact
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.merge import merge
@@ -106,10 +106,10 @@ def test_features_of_a_fine_tuned_network_stay_known_as_such(cache, theirs):
     add(theirs, 1)
     theirs.remember_request({"model": "tiny"})
     found = Tuned(model="tiny", weights="none", options={}, dataset="0" * 64, score=0.9)
-    keep_tuned(theirs.folder, found)
+    record_tuned(theirs.folder, found)
     merge(cache, theirs.folder.parents[1])
 
-    assert kept_tuned(cache.stores()[0].folder) == found
+    assert recorded_tuned(cache.stores()[0].folder) == found
 
 
 def test_our_own_request_stays(cache, store, theirs):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bottleneck.engines.parity import lowest_cosine, told
+from bottleneck.engines.parity import lowest_cosine, shortfall
 from bottleneck.engines.records import Check
 
 
@@ -49,4 +49,4 @@ def test_the_lowest_cosine_is_rounded_down():
     [(None, "some features are not finite"), (0.5, "lowest cosine 0.50000"), (-1.0, "lowest cosine -1.00000")],
 )
 def test_how_a_cosine_falls_short_is_told(cosine, words):
-    assert told(cosine) == f"{words}, expected 0.999 or more against torch in fp32"
+    assert shortfall(cosine) == f"{words}, expected 0.999 or more against torch in fp32"

@@ -57,7 +57,7 @@ def made(network: nn.Module, dim: int, crop: int = 8, count: int = 3) -> Network
         decoder=1,
     )
     whole = PretrainedModel(
-        network=network, layer="fc:input", pooling="none", dim=dim, end=lambda: network,
+        network=network, layer="fc:input", pooling="none", dim=dim, remove_classifier=lambda: network,
         preprocessing=spec.preprocessing, known=tuple(network.state_dict()),
     )  # fmt: skip
     return Network(Backbone(network, spec, dim, None, whole), random_layer(dim, count)).eval()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bottleneck.backbones.tuned import Tuned, keep_tuned
+from bottleneck.backbones.tuned import Tuned, record_tuned
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import BottleneckWarning, RunError, TuningError
 from bottleneck.finetuning import folds as by_folds
@@ -154,7 +154,7 @@ def test_what_cannot_be_divided_is_told_before_any_training(tmp_path, monkeypatc
 def test_a_backbone_that_was_fine_tuned_may_have_seen_all_folds_and_is_refused(home):
     seen = Seen()
     store = FeatureCache("cache").stores()[0]
-    keep_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
+    record_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
     with pytest.raises(TuningError, match="expected a backbone that has not seen the training images"):
         finetune(recipe=RECIPE, folds=2, watch=seen)
     assert seen.only(Epoch) == []

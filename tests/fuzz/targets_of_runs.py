@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save
 from torch import nn
 
-from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned, read_tuned
+from bottleneck.backbones.tuned import Tuned, read_tuned, record_tuned, recorded_tuned
 from bottleneck.backbones.weights import read_checkpoint
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import load_last, load_latest, save_latest
@@ -59,7 +59,7 @@ class Json(Target):
             "state": self._read_state,
             "spec": lambda: FeatureCache(self._cache).open(self._store.name).spec,
             "request": lambda: self._store.asked(),
-            "tuned": lambda: kept_tuned(self._store.folder),
+            "tuned": lambda: recorded_tuned(self._store.folder),
             "check": lambda: [
                 (check.passed, check.suits, check.lowest) for check in EngineRecords(self._store.engines).checks()
             ],
@@ -77,7 +77,7 @@ class Json(Target):
         save_settings(self._run, Settings(recipe=Recipe(), run=None, model="tiny", source="/images", dataset="d" * 64))
         self._training.save(self._run)
         self._store.remember_request({"model": "resnet18", "weights": "DEFAULT", "seed": 0, "resize": 100})
-        keep_tuned(self._store.folder, _tuned())
+        record_tuned(self._store.folder, _tuned())
         EngineRecords(self._store.engines).keep_check("one", Check("torch 2", "bf16", 0.9999, 0.9993, 8, "d1"))
         save_scan(self._cache, _dataset())
         save_latest(self._cache, self.folder, self._store.name)
