@@ -1,4 +1,4 @@
-"""A network as it was published, and a backbone: that network cut at a layer, frozen, with the spec of its features."""
+"""A pretrained network, and a backbone: the same network cut at a layer and frozen, with the spec of its features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,26 +18,26 @@ class PretrainedModel:
     Parameters
     ----------
     network : nn.Module
-        In eval mode, with the weights that were asked for, or random ones where these come from a file.
+        In eval mode, with the requested weights; with random weights if they will come from a file.
     layer, pooling : str
-        Of the default features, as in a `Spec`.
+        Layer and pooling of the default features, as in a `Spec`.
     dim : int
-        How many the default features are.
+        Number of default features.
     remove_classifier : callable
-        Takes the classifier out of `network` and returns a module that gives the default features: ``float32
-        (b, 3, h, w)`` of normalised pixels in, ``float32 (b, d)`` out.
+        Removes the classifier from `network` and returns a module that computes the default features: normalised
+        pixels ``float32 (b, 3, h, w)`` to ``float32 (b, d)``.
     preprocessing : Preprocessing
-        That the weights were trained with.
+        The preprocessing that the weights were trained with.
     known : tuple of str
-        The names of all its tensors, those of auxiliary classifiers included.
+        Names of all tensors, including those of auxiliary classifiers.
     transform_input : bool
         Whether the network first maps ImageNet's mean and std to 0.5.
     rename : callable, optional
-        Gives the tensors of files in other forms the network's names.
+        Renames the tensors of files in other formats to the network's names.
     remarks : tuple of str
-        What the user should know of how a weights file was taken.
+        Remarks for the user on how a weights file was read.
     published : Published, optional
-        The file that others publish, where the weights are from one.
+        The published file that the weights come from.
     """
 
     network: nn.Module
@@ -55,20 +55,20 @@ class PretrainedModel:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that turns normalised pixels into features.
+    """A network that computes features of normalised pixels.
 
     Parameters
     ----------
     network : nn.Module
         In eval mode, without gradients: ``float32 (b, 3, h, w)`` in, ``float32 (b, d)`` out.
     spec : Spec
-        What decides the features.
+        Everything that decides the features.
     dim : int
-        d, the number of features of an image.
+        Number of features of an image, d.
     restored : Restored, optional
-        What was taken from a weights file, where there was one.
+        Which tensors came from a weights file, if one was given.
     pretrained : PretrainedModel, optional
-        The network that was cut, which shares its modules with `network`.
+        The network before the cut; it shares its modules with `network`.
     """
 
     network: nn.Module
@@ -84,7 +84,7 @@ class Mirrored(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        ``(b, 3, h, w)`` to ``(b, d)``.
+        Maps ``(b, 3, h, w)`` to ``(b, d)``.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -98,6 +98,6 @@ class Mirrored(nn.Module):
 
 
 def replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where the network has the one called `name`."""
+    """Replace the module called `name` in a network by `module`."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)

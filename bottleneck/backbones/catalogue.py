@@ -1,4 +1,4 @@
-"""Which models there are, and which of their weights are on this machine: without torch."""
+"""List the available models and their weights, without importing torch."""
 
 import functools
 from collections.abc import Sequence
@@ -21,27 +21,28 @@ from bottleneck.utils.arguments import Arguments
 
 
 def models(pattern: str = "", *, weights: bool = False) -> list[ModelEntry]:
-    """Return the models whose name has `pattern` in it, or is matched by it where it has a ``*``, ``?`` or ``[``.
+    """Return the models whose name contains `pattern`, or matches it if it has a ``*``, ``?`` or ``[``.
 
-    Neither torch nor a network is needed, whatever versions of torchvision and timm are installed. Models that are not
-    in the table of this package, which is of one version of each, are listed without parameters and features.
+    This imports no torch and uses no network. The package has a table for one version of torchvision and timm each; for
+    other installed versions, models missing from it are listed without their numbers of parameters and features.
 
     Parameters
     ----------
     pattern : str
-        Of a name such as ``resnet50`` or ``timm/convnext*``. A pattern with a ``.`` asks for weights: ``NAME.WEIGHTS``.
+        A name such as ``resnet50`` or ``timm/convnext*``. A pattern with a ``.`` also matches weights:
+        ``NAME.WEIGHTS``.
     weights : bool
-        Whether each set of weights is listed, and not the default ones of each model alone.
+        Whether to list every set of weights instead of only the default of each model.
 
     Returns
     -------
     list of ModelEntry
-        The bundled ones first, then torchvision's, then timm's, each by name; of a model the default weights first.
+        Bundled models first, then torchvision's, then timm's, sorted by name; default weights first.
 
     Raises
     ------
     ModelError
-        If there is none; the nearest names are given.
+        If no model matches; the message suggests similar names.
     """
     check = Arguments(ModelError)
     pattern, weights = check.text("pattern", pattern), check.flag("weights", weights)
@@ -61,14 +62,14 @@ def models(pattern: str = "", *, weights: bool = False) -> list[ModelEntry]:
 
 
 def check_request(request: Request) -> None:
-    """Refuse a request that cannot be met, without importing torch to find that out.
+    """Check that the requested model and weights exist, without importing torch.
 
     Raises
     ------
     ModelError
-        If there is no such model, or it has no such weights; the nearest names are given.
+        If there is no such model, or it has no such weights; the message suggests similar names.
     WeightsUnavailable
-        If there is no such weights file.
+        If the weights file does not exist.
     """
     if request.file and not request.file.exists():
         raise WeightsUnavailable(f"expected a weights file at {request.file}, found none")
@@ -81,19 +82,19 @@ def check_request(request: Request) -> None:
         _check_weights(request, name, [one for one in (tag, named) if one])
 
 
-def _check_weights(request: Request, name: str, asked: Sequence[str]) -> None:
+def _check_weights(request: Request, name: str, requested: Sequence[str]) -> None:
     known = [entry.weights for entry in entries() if entry.name == name and entry.weights]
     if source_of(name) != "timm":
-        if not {one.upper() for one in asked} <= set(known):
+        if not {one.upper() for one in requested} <= set(known):
             raise ModelError(no_such_weights(request, list(dict.fromkeys(["DEFAULT", *known]))))
         return
-    for tag in asked:
+    for tag in requested:
         if tag not in known and not _may_be_tag(name, tag):
             raise ModelError(no_such_tag(name, tag, known))
 
 
 def _may_be_tag(name: str, tag: str) -> bool:
-    """Whether timm has a tag, with weights or without; True where only building the network tells."""
+    """Whether timm knows a tag, with weights or without; True if only building the network can tell."""
     from bottleneck.backbones import published
 
     try:
@@ -104,7 +105,7 @@ def _may_be_tag(name: str, tag: str) -> bool:
 
 @functools.cache
 def entries() -> tuple[ModelEntry, ...]:
-    """Return all models with all their weights, for the installed versions of torchvision and timm."""
+    """Return all models with all their weights in the installed versions of torchvision and timm."""
     table = read_table(TABLE)
     if written_for(TABLE) == installed():
         return table
@@ -115,7 +116,7 @@ def entries() -> tuple[ModelEntry, ...]:
 
 @functools.cache
 def names() -> frozenset[str]:
-    """Return the names of all models, timm's without tags, for the installed versions of torchvision and timm."""
+    """Return the names of all models in the installed versions of torchvision and timm, without tags."""
     if written_for(TABLE) == installed():
         return frozenset(entry.name for entry in entries())
     from bottleneck.backbones import published
@@ -129,7 +130,7 @@ def names() -> frozenset[str]:
 
 
 def _published(bundled: Sequence[ModelEntry]) -> Sequence[ModelEntry]:
-    """Return what the installed packages publish: by their sources, or where these do not tell, by importing them."""
+    """Return the models of the installed packages: from their source files if possible, else by importing them."""
     from bottleneck.backbones import published
 
     try:

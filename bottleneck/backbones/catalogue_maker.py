@@ -1,6 +1,6 @@
-"""The table of models, from what torchvision and timm say and from one pass of each network without numbers.
+"""Make the table of models from torchvision, timm and one forward pass of each network on the ``meta`` device.
 
-``make catalogue`` writes it anew; it takes some minutes.
+``make catalogue`` runs this; it takes a few minutes.
 """
 
 import csv
@@ -19,7 +19,7 @@ from bottleneck.utils.output_file import in_utf8, write_output
 
 
 def published() -> Iterator[ModelEntry]:
-    """Yield every model with every set of weights, without parameters and features."""
+    """Yield every model with every set of weights, without numbers of parameters and features."""
     for name in bundled.NAMES:
         config = timm_weights.config_of(bundled.NAMES[name], "")
         yield _entry(name, "DEFAULT", config["input_size"][1:], f"pip {bundled.package_of(name)}")
@@ -37,7 +37,7 @@ def published() -> Iterator[ModelEntry]:
 
 
 def measured(entry: ModelEntry) -> ModelEntry:
-    """Return `entry` with the network's parameters and features, counted on the ``meta`` device."""
+    """Return `entry` with its numbers of parameters and features, counted on the ``meta`` device."""
     if entry.source == "torchvision":
         request = Request(model=entry.name, weights="none", crop=entry.input_size[0])
     else:

@@ -1,4 +1,4 @@
-"""The table of models and weights that comes with the package, and which weights are on this machine."""
+"""The table of models and weights in this package, and whether weights are on this machine."""
 
 import csv
 import os
@@ -12,7 +12,7 @@ from bottleneck.backbones.request import TIMM
 TABLE = Path(__file__).with_name("catalogue.csv")
 COLUMNS = ("name", "weights", "parameters", "height", "width", "dim", "file")
 PACKAGES = ("torchvision", "timm")
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository, in the order in which timm looks for them
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in a repository, in the order in which timm tries them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +22,17 @@ class ModelEntry:
     Parameters
     ----------
     name : str
-        As ``--model`` takes it.
+        Name, as for ``--model``.
     weights : str
-        As ``--weights`` takes it: ``IMAGENET1K_V2``, a tag of timm; empty where nobody has published any.
+        Name of the weights, as for ``--weights``: ``IMAGENET1K_V2``, or a tag of timm; empty if none are published.
     parameters : int or None
-        Of the network with its classifier, without auxiliary ones; None where they were not counted.
+        Number of parameters with the classifier, without auxiliary classifiers; None if not counted.
     input_size : (int, int)
         Height and width of its images, in pixels.
     dim : int or None
-        How many features it gives by default.
+        Number of default features; None if not counted.
     file : str
-        Where its weights are: a repository of the hub (with a ``/``), a file's name, or a package (``pip NAME``).
+        Where the weights are: a repository of the hub (with a ``/``), a file name, or a package (``pip NAME``).
     """
 
     name: str
@@ -44,7 +44,7 @@ class ModelEntry:
 
     @property
     def source(self) -> str:
-        """As `source_of`."""
+        """The source of the model, see `source_of`."""
         return source_of(self.name)
 
     @property
@@ -65,7 +65,7 @@ def source_of(name: str) -> str:
 
 
 def read_table(path: Path) -> tuple[ModelEntry, ...]:
-    """Read the table that `bottleneck.backbones.catalogue_maker` writes."""
+    """Read the table written by `bottleneck.backbones.catalogue_maker`."""
     with open(path, encoding="ascii", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return tuple(
@@ -82,14 +82,14 @@ def read_table(path: Path) -> tuple[ModelEntry, ...]:
 
 
 def written_for(path: Path) -> dict[str, str]:
-    """Return the versions of the packages that a table was written for."""
+    """Return the package versions that a table describes."""
     with open(path, encoding="ascii") as file:
         words = file.readline().removeprefix("#").split()
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def installed() -> dict[str, str]:
-    """Return the installed versions of the packages that the models come from; empty where one is not recorded."""
+    """Return the installed versions of torchvision and timm; empty if unknown."""
     return {name: _version(name).partition("+")[0] for name in PACKAGES}
 
 
@@ -101,7 +101,7 @@ def _version(package: str) -> str:
 
 
 def torch_checkpoints() -> Path:
-    """Return the folder of the weights files that torch has fetched, without importing torch."""
+    """Return the folder of torch's downloaded weights files, without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
     return Path(home).expanduser() / "hub" / "checkpoints"
@@ -112,6 +112,6 @@ def _in_hubs_cache(repository: str) -> bool:
 
     if not os.path.isdir(os.path.join(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")):
         return False
-    from huggingface_hub import try_to_load_from_cache  # which takes its time to import
+    from huggingface_hub import try_to_load_from_cache  # which is slow to import
 
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in HUB_FILES)

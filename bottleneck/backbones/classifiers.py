@@ -1,11 +1,11 @@
-"""Which tensors of a checkpoint belong to a classifier, and so to no feature, however deep it is."""
+"""Find the tensors of a checkpoint that belong to a classifier, which features do not need."""
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from bottleneck.backbones.weights import Tensors
 
-# How classifiers, and heads that only training uses, begin to be called.
+# Prefixes of the names of classifiers and of heads that only training uses.
 _HEADS = (
     "head", "fc", "classif", "cls", "logits", "linear", "last_linear", "last_layer", "output", "predict", "proj", "aux",
     "bottleneck_head", "mlp_head", "prototypes",
@@ -14,14 +14,14 @@ _HEADS = (
 
 @dataclass(frozen=True)
 class Replaced:
-    """The modules that a network lost when it was cut, and the names that it still has.
+    """The modules that a network lost when it was cut, and those that it still has.
 
     Parameters
     ----------
     modules : frozenset of str
-        The outermost modules of which nothing is left.
+        The outermost modules that are gone completely.
     kept : frozenset of str
-        All modules of which something is left.
+        All modules that are still there, at least in part.
     """
 
     modules: frozenset[str]
@@ -29,18 +29,18 @@ class Replaced:
 
     @classmethod
     def of(cls, known: Iterable[str], wanted: Collection[str]) -> "Replaced":
-        """Compare the tensors that a network had with those that it has."""
+        """Compare the names of the tensors before and after the cut."""
         kept = frozenset(module for name in wanted for module in _modules(name))
         gone = (next((module for module in _modules(name) if module not in kept), None) for name in known)
         return cls(frozenset(module for module in gone if module is not None), kept)
 
     def holds(self, name: str) -> bool:
-        """Whether a tensor stands in such a module, whatever now is in its place, or behind it in one classifier."""
+        """Whether a tensor is inside a removed module, or follows one in the same classifier."""
         modules = list(_modules(name))
         return not self.modules.isdisjoint(modules) or any(self._is_behind(module) for module in modules)
 
     def _is_behind(self, module: str) -> bool:
-        """Whether a module is new in a classifier of which a part is kept: ``head.mlp`` beside ``head.norm``."""
+        """Whether a module is new in a classifier that is kept in part: ``head.mlp`` next to ``head.norm``."""
         parent, _, child = module.rpartition(".")
         if module in self.kept or not called_as_classifier(parent):
             return False
@@ -49,7 +49,7 @@ class Replaced:
 
 
 def called_as_classifier(module: str) -> bool:
-    """Whether a module has a name as classifiers have."""
+    """Whether a module is named like a classifier."""
     return module.lower().startswith(_HEADS)
 
 
@@ -59,21 +59,21 @@ def belonging_to_classifiers(left: Tensors, known: Collection[str], wanted: Coll
     Parameters
     ----------
     left : dict of str to Tensor
-        Those of a checkpoint that the network does not need.
+        Tensors of a checkpoint that the network does not need.
     known : collection of str
-        What the network had before it was cut.
+        Names of the network's tensors before it was cut.
     wanted : collection of str
-        What it has.
+        Names of its tensors now.
     """
     replaced = Replaced.of(known, wanted)
     found = {name for name in left if name in known or replaced.holds(name)}
-    return found | _called_so({name: value for name, value in left.items() if name not in found}, replaced.kept)
+    return found | _named_like_classifiers({name: value for name, value in left.items() if name not in found}, replaced.kept)
 
 
-def _called_so(tensors: Tensors, kept: frozenset[str]) -> set[str]:
-    """Return the tensors of modules that are called as classifiers, are no part of the network, and mix no positions.
+def _named_like_classifiers(tensors: Tensors, kept: frozenset[str]) -> set[str]:
+    """Return the tensors of modules that are named like classifiers, are not in the network, and mix no positions.
 
-    Auxiliary classifiers, which only training uses, may.
+    Auxiliary classifiers, which only training uses, may mix positions.
     """
     groups: dict[str, list[str]] = {}
     for name in tensors:
@@ -89,7 +89,7 @@ def _called_so(tensors: Tensors, kept: frozenset[str]) -> set[str]:
 
 
 def _modules(name: str) -> Iterator[str]:
-    """Yield the modules that a tensor stands in, the outermost first."""
+    """Yield the modules that contain a tensor, outermost first."""
     parts = name.split(".")
     for end in range(1, len(parts)):
         yield ".".join(parts[:end])

@@ -1,4 +1,4 @@
-"""A network that ends at some of its layers, whatever the network."""
+"""Cut any network at one or more of its layers."""
 
 import math
 import threading
@@ -17,7 +17,7 @@ from bottleneck.backbones.tracing import Call, first_tensor, trace
 from bottleneck.errors import ModelError
 
 _INPUT = ":input"
-_TOKENS = {"cls": ("cls_token", "class_token"), "dist": ("dist_token",)}  # how their parameters are called
+_TOKENS = {"cls": ("cls_token", "class_token"), "dist": ("dist_token",)}  # prefixes of their parameters
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class FeaturePoint:
     Parameters
     ----------
     module : str
-        Its name in the network.
+        Name of the module.
     is_input : bool
-        Whether what the module receives is taken, and not what it gives.
+        Whether to take the module's input instead of its output.
     calls : int
-        How often the module runs; the last time counts.
+        How often the module runs; the last run counts.
     layout : OutputLayout
     """
 
@@ -42,15 +42,15 @@ class FeaturePoint:
 
 
 class Dropped(nn.Module):
-    """Stands where a module was that no feature needs. It is no ``nn.Identity``, which some networks look for."""
+    """Replaces a module that no feature needs. It is not an ``nn.Identity``, which some networks test for."""
 
 
 class _Reached(Exception):
-    """All features have been taken: the rest of the network need not run."""
+    """Raised when all features are computed, so that the rest of the network does not run."""
 
 
 class Cut(nn.Module):
-    """Runs a network up to the last of its points, and joins what these give.
+    """Runs a network up to the last of some points, and concatenates the features of all of them.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Cut(nn.Module):
         self.network = network
         self._points = tuple(points)
         self._pooling = pooling
-        self._run = threading.local()  # ``seen`` and ``rows`` of the batch that a thread is at
+        self._run = threading.local()  # ``seen`` and ``rows`` of a thread's current batch
         self._hooks: list[RemovableHandle] = []
         for point in self._points:
             module = network.get_submodule(point.module)
@@ -76,7 +76,7 @@ class Cut(nn.Module):
             self._hooks.append(hook)
 
     def release(self) -> None:
-        """Let the network run as if it had not been cut."""
+        """Remove the hooks, so that the network runs to its end again."""
         for hook in self._hooks:
             hook.remove()
 
@@ -94,7 +94,7 @@ class Cut(nn.Module):
         except _Reached:
             rows, run.rows = run.rows, {}
             return torch.cat([rows[point] for point in self._points], dim=1)
-        raise ModelError(f"the network did not come to {', '.join(point.module for point in self._points)}")
+        raise ModelError(f"the network did not reach {', '.join(point.module for point in self._points)}")
 
     def _take(self, point: FeaturePoint, value: Any) -> None:
         run = self._run
@@ -113,16 +113,16 @@ def cut(
     pool: str | None,
     image: tuple[int, int],
 ) -> tuple[Cut, str, int]:
-    """Cut a network at `layers`, and take out of it what comes after.
+    """Cut a network at `layers`, and remove the modules after them.
 
     Parameters
     ----------
     network : nn.Module
-        In eval mode. It is changed: modules that no feature needs are replaced by `Dropped`.
+        In eval mode. It is changed in place: modules that no feature needs are replaced by `Dropped`.
     layers : sequence of str
-        Names of modules for their outputs, ``NAME:input`` for what they receive.
+        Names of modules for their outputs, ``NAME:input`` for their inputs.
     pool : str, optional
-        See `bottleneck.backbones.pooling.pooled`; by default ``avg`` where a layer has positions, else ``none``.
+        See `bottleneck.backbones.pooling.pooled`; by default ``avg`` if a layer has positions, else ``none``.
     image : (int, int)
         Height and width of the network's images, in pixels.
 
@@ -134,8 +134,8 @@ def cut(
     Raises
     ------
     ModelError
-        If there is no such layer (the nearest are named), it does not run, its output is not one row or one map an
-        image, or there would be more than 131,072 features.
+        If there is no such layer (the message suggests similar names), if it does not run, if its output is not one
+        row or one map per image, or if there would be more than 131,072 features.
     """
     layers = [_own_name(network, layer) for layer in layers]
     if len(set(layers)) < len(layers):
@@ -151,7 +151,7 @@ def cut(
     dim = sum(_width(point, calls, pooling) for point in points)
     if dim > LARGEST_ROW:
         raise ModelError(
-            f"expected at most {LARGEST_ROW:,} features an image, {'+'.join(layers)} with --pool {pooling} has "
+            f"expected at most {LARGEST_ROW:,} features per image, {'+'.join(layers)} with --pool {pooling} has "
             f"{dim:,}: choose --pool avg, or another layer"
         )
     dropped = _drop_what_follows(network, points, calls)
@@ -159,7 +159,7 @@ def cut(
     try:
         with torch.no_grad():
             ended(images)
-    except Exception:  # the network looks at the insides of modules that it runs later: let it keep them
+    except Exception:  # the network reads attributes of modules that it runs later: restore them
         ended.release()
         for module, child, original in dropped:
             setattr(module, child, original)
@@ -170,19 +170,19 @@ def cut(
 
 
 def prefix_tokens(network: nn.Module) -> int:
-    """Return how many tokens come before those of the positions: the class token, registers."""
+    """Return the number of tokens before those of the positions: class token and registers."""
     own = getattr(network, "num_prefix_tokens", None)
     return own if isinstance(own, int) and own else sum(_own_tokens(network).values())
 
 
 def has_class_token(network: nn.Module) -> bool:
-    """Whether the first of these is a class token, and not a register."""
+    """Whether the first token is a class token, not a register."""
     own = getattr(network, "has_class_token", None)
     return own if isinstance(own, bool) else bool(_own_tokens(network).get("cls"))
 
 
 def _own_tokens(network: nn.Module) -> dict[str, int]:
-    """Return how many class and distillation tokens a network holds as parameters.
+    """Return the numbers of class and distillation tokens among a network's parameters.
 
     Networks with several branches, or stages, have one of each (``cls_token1``, ``cls_token2``, ...).
     """
@@ -195,7 +195,7 @@ def _own_tokens(network: nn.Module) -> dict[str, int]:
 
 
 def _own_name(network: nn.Module, layer: str) -> str:
-    """Return a layer under the first of the names that its module has."""
+    """Return the layer with the first name of its module, which may have several."""
     names = {name: module for name, module in network.named_modules(remove_duplicate=False) if name}
     name = layer.removesuffix(_INPUT)
     if name in names:
@@ -208,15 +208,15 @@ def _own_name(network: nn.Module, layer: str) -> str:
 def _point(
     layer: str, calls: dict[str, Call], image: tuple[int, int], prefix: int, pool: str | None, counts: set[int]
 ) -> FeaturePoint:
-    """Find a layer in a traced network; `counts` are the numbers of tokens that occur in it."""
+    """Return the point of a layer in a traced network; `counts` are the token counts that occur in it."""
     module, is_input = layer.removesuffix(_INPUT), layer.endswith(_INPUT)
     call = calls.get(module)
     shape = (call.inputs if is_input else call.outputs) if call else None
     if not call or not shape:
-        raise ModelError(f"the layer {layer} cannot be taken: it does not run, or holds no tensor")
+        raise ModelError(f"the layer {layer} cannot be used: it does not run, or has no tensor")
     if shape[0] != 2 or len(shape) < 2:  # the network was traced with two images
         raise ModelError(
-            f"the layer {layer} cannot be taken: for 2 images it has the shape {shape}, which is not one row an image"
+            f"the layer {layer} cannot be used: for 2 images it has the shape {shape}, which is not one row per image"
         )
     try:
         layout = layout_of(shape, image, prefix)
@@ -224,7 +224,7 @@ def _point(
             raise ModelError(f"its output has the shape {shape}, which is the attention between tokens")
     except ModelError as error:
         if pool != "none":
-            raise ModelError(f"the layer {layer} cannot be pooled: {error}. --pool none takes it whole") from None
+            raise ModelError(f"the layer {layer} cannot be pooled: {error}. --pool none uses all its values") from None
         layout = OutputLayout((1,))
     return FeaturePoint(module, is_input, call.calls, layout)
 
@@ -241,7 +241,7 @@ def _pooling(
             return "none"
         raise ModelError(_no_positions("+".join(layers), pool, calls, image))
     if pool in (None, "avg", "max") and all(_is_one_row(point, calls) for point in points):
-        return "none"  # which gives the same values: they have one name
+        return "none"  # the values are the same, and so must be the name
     return pool or "avg"
 
 
@@ -251,13 +251,13 @@ def _shape(point: FeaturePoint, calls: dict[str, Call]) -> tuple[int, ...]:
 
 
 def _is_one_row(point: FeaturePoint, calls: dict[str, Call]) -> bool:
-    """Whether a point has one position, or none."""
+    """Whether a point has at most one position."""
     shape = _shape(point, calls)
     return not point.layout.prefix and math.prod(shape[place] for place in point.layout.positions) == 1
 
 
 def _no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[int, int]) -> str:
-    """Say that a layer has nothing to pool, and name the last one that has."""
+    """Return the message that a layer has nothing to pool, with the last layer that has."""
     with_positions = []
     for name, call in calls.items():
         try:
@@ -267,7 +267,7 @@ def _no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[in
         except ModelError:
             continue
     example = f": name a layer that has some, for example --layer {min(with_positions)[2]}" if with_positions else ""
-    return f"--pool {pool} has nothing to pool: {layer} is one row an image, without positions{example}"
+    return f"--pool {pool} has nothing to pool: {layer} is one row per image, without positions{example}"
 
 
 def _width(point: FeaturePoint, calls: dict[str, Call], pooling: str) -> int:
@@ -277,12 +277,12 @@ def _width(point: FeaturePoint, calls: dict[str, Call], pooling: str) -> int:
 def _drop_what_follows(
     network: nn.Module, points: Sequence[FeaturePoint], calls: dict[str, Call]
 ) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace the modules that first run after the last point, so that they count for nothing.
+    """Replace the modules that first run after the last point, so that their weights do not count.
 
     Returns
     -------
     list of (nn.Module, str, nn.Module)
-        Where each stood: its parent, its name there, and it.
+        The replaced modules: parent, name in the parent, module.
     """
     last = max(calls[point.module].opened if point.is_input else calls[point.module].closed for point in points)
     early = {name for name, call in calls.items() if call.entered < last}
@@ -301,6 +301,6 @@ def _drop_what_follows(
 
 
 def _inside(name: str, modules: set[str]) -> bool:
-    """Whether a module is one of some, or inside of one."""
+    """Whether a module is in `modules`, or inside one of them."""
     parts = name.split(".")
     return any(".".join(parts[:end]) in modules for end in range(1, len(parts) + 1))

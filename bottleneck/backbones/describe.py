@@ -1,4 +1,4 @@
-"""What a network consists of, and what a checkpoint would give it."""
+"""Describe a network's modules, and compare it with a checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ class Module:
     Parameters
     ----------
     name : str
-        As ``--layer`` and ``--unfreeze`` take it.
+        Name, as for ``--layer`` and ``--unfreeze``.
     kind : str
-        Its class.
+        Name of its class.
     output : tuple of int or None
-        Shape of what it gives for one image; None where it does not run, or gives no tensor.
+        Shape of its output for one image; None if it does not run, or returns no tensor.
     parameters : int
-        Of it and what is inside.
+        Number of parameters, including submodules.
     macs : int
-        Multiply-adds of convolutions and matrix products for one image, of it and what is inside.
+        Multiply-adds of convolutions and matrix products for one image, including submodules.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Module:
 
     @property
     def depth(self) -> int:
-        """1 for a module of the network itself, 2 for one inside of that, and so on."""
+        """1 for a direct child of the network, 2 for its children, and so on."""
         return self.name.count(".") + 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """A network as it was published.
+    """A pretrained network.
 
     Parameters
     ----------
@@ -57,20 +57,20 @@ class Description:
     source : str
         ``bundled``, ``torchvision`` or ``timm``.
     weights : tuple of ModelEntry
-        Those that are published, the default first.
+        Published weights, the default first.
     preprocessing : Preprocessing
     transform_input : bool
         Whether it first maps ImageNet's mean and std to 0.5.
     layer, pooling : str
-        Of its features by default.
+        Layer and pooling of the default features.
     dim : int
-        How many these are.
+        Number of default features.
     parameters, macs : int
-        With its classifier; auxiliary ones, which only training uses, do not count.
+        With the classifier, without auxiliary classifiers, which only training uses.
     stages : tuple of str
         See `bottleneck.backbones.stages.stages`.
     modules : tuple of Module
-        All of them, as a tree is read.
+        All modules, depth first.
     """
 
     model: str
@@ -92,7 +92,7 @@ class Description:
 
 
 def describe(model: str) -> Description:
-    """Describe a network at the size of its images, without weights and without computing.
+    """Describe a network for its default image size, without weights and without computing.
 
     Raises
     ------
@@ -138,12 +138,12 @@ def describe(model: str) -> Description:
 
 
 def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> "tuple[Checkpoint, Restored]":
-    """Read a checkpoint, and say what of it `model` would take for its default features.
+    """Read a checkpoint, and match its tensors with those that `model` needs for its default features.
 
     Raises
     ------
     ModelError
-        If the file cannot be read, there is no such model, or a pattern of `exclude` fits nothing.
+        If the file cannot be read, there is no such model, or a pattern of `exclude` matches nothing.
     """
     check_request(Request(model=model, weights="none"))  # before torch is imported
     from bottleneck.backbones.registry import build_without_numbers
@@ -151,9 +151,8 @@ def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> "tuple[Check
     from bottleneck.backbones.weights import read_checkpoint
 
     checkpoint = read_checkpoint(path)
-    pretrained = build_without_numbers(
-        Request(model=model, weights=written(path))
-    )  # some files are known by their hash
+    request = Request(model=model, weights=written(path))  # some files are recognised by their hash
+    pretrained = build_without_numbers(request)
     pretrained.remove_classifier()
     found, _ = match(pretrained.network, checkpoint, known=pretrained.known, rename=pretrained.rename, exclude=exclude)
     return checkpoint, found

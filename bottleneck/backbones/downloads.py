@@ -1,4 +1,4 @@
-"""Weights that torchvision and timm publish: how they are fetched, and proven by their hash."""
+"""Download published weights of torchvision and timm, and verify their hash."""
 
 import contextlib
 import http.client
@@ -11,20 +11,20 @@ from pathlib import Path
 from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.utils.files import file_sha256
 
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # of torch.hub: the first digits of the SHA-256
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # as torch.hub does: the first digits of the SHA-256
 _PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file of published weights that was used.
+    """A file of published weights.
 
     Parameters
     ----------
     name : str
-        By which it is published: of a file, or ``repository/file`` of the hub.
+        Published name: a file name, or ``repository/file`` on the hub.
     sha256 : str
-        Of all its bytes.
+        Hash of the whole file.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Published:
 
 
 def fetch(url: str, file: Path, *, hashed: bool) -> None:
-    """Download a file to where torch keeps those it downloads, with its progress; its beginning of a hash is checked.
+    """Download a file with torch's own function, which shows progress and checks the hash digits in the name.
 
     Raises
     ------
     OSError, RuntimeError
-        If it cannot be fetched, or has another hash.
+        If it cannot be downloaded, or has another hash.
     """
     from torch.hub import download_url_to_file
 
@@ -47,19 +47,19 @@ def fetch(url: str, file: Path, *, hashed: bool) -> None:
 
 
 def check_download(file: Path, wanted: str) -> str:
-    """Check the hash of a file that a download has left: its makers look at it only when they fetch it.
+    """Check the hash of a downloaded file; torch and timm check it only once, when they download it.
 
     Parameters
     ----------
     file : Path
-        Nothing is done where there is none.
+        Nothing is checked if it does not exist.
     wanted : str
-        The first digits of its SHA-256, hexadecimal, or all of them; nothing where none are known.
+        The first digits of its SHA-256, hexadecimal, or all of them; empty if unknown.
 
     Returns
     -------
     str
-        Its SHA-256; nothing where there is no file.
+        Its SHA-256; empty if there is no file.
 
     Raises
     ------
@@ -78,43 +78,43 @@ def check_download(file: Path, wanted: str) -> str:
 
 
 def check_reachable(wanted: str, url: str, tag: str = "") -> None:
-    """Ask the server of `url` for an answer, whatever it is, before a library tries for a minute.
+    """Check that the server of `url` answers, so that no library retries for a minute.
 
     Raises
     ------
     WeightsUnavailable
-        If there is none.
+        If it does not.
     """
     with contextlib.suppress(urllib.error.HTTPError):  # an answer
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
         except urllib.error.HTTPError:
             raise
-        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: it is no address
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: not an address
             raise unreachable(wanted, url, error, tag) from error
 
 
 def unreachable(wanted: str, url: str, error: Exception, model: str = "") -> WeightsUnavailable:
-    """Return the error that says which file from where is needed, and what can be done.
+    """Return the error for weights that cannot be downloaded, with the file, its address and what to do.
 
     Parameters
     ----------
     wanted : str
-        The file, and whose weights it holds.
+        The file and the model it belongs to.
     url : str
-        Where it was looked for.
+        Its address.
     error : Exception
     model : str
-        The name that the file is to be used under, where it matters.
+        The name of the model that the file must be used with, if it matters.
     """
     reason = getattr(error, "reason", None) or first_line(error)
     name = f"--model {model} " if model else ""
     return WeightsUnavailable(
-        f"expected {wanted}; it is not on this machine and {url} cannot be reached ({reason}). Fetch that file where "
-        f"there is a network and name it with {name}--weights PATH, or use --weights none for random weights"
+        f"expected {wanted}; it is not on this machine and {url} cannot be reached ({reason}). Download that file on "
+        f"a machine with a network and pass it with {name}--weights PATH, or use --weights none for random weights"
     )
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its class where it has none."""
+    """Return the first line of an error's message, or the name of its class if it is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,7 +1,7 @@
-"""The SHA-256 of published weights, kept in a cache from their first use on.
+"""Record the SHA-256 of published weights in a cache at their first use, and verify it later.
 
-The name of a file of torchvision has eight digits of its hash, which others can be made to have. What a cache has
-features of is known by all of it: other bytes under that name are refused, by everybody who shares the cache.
+The name of a torchvision file contains eight digits of its hash, for which a different file can be forged. A cache
+records the whole hash: anybody who shares the cache refuses other bytes under the same name.
 """
 
 import re
@@ -17,19 +17,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_first_use(published: Published | None, cache: Path) -> None:
-    """Keep the hash of published weights in a cache, or compare it with the one that is kept.
+    """Record the hash of published weights in a cache, or compare it with the recorded one.
 
     Parameters
     ----------
     published : Published, optional
-        Nothing is done without.
+        Nothing is done if None.
     cache : Path
-        Its folder.
+        Folder of the cache.
 
     Raises
     ------
     ModelError
-        If it is another.
+        If the hashes differ.
     """
     if published is None:
         return
@@ -40,13 +40,13 @@ def check_first_use(published: Published | None, cache: Path) -> None:
             Tree(cache).write_json(cache / FILE, {**known, published.name: published.sha256})
     elif before != published.sha256:
         raise ModelError(
-            f"expected the weights {published.name} that were used first with this cache, SHA-256 {before}; found "
-            f"{published.sha256}. Fetch them again; if their makers have changed them, delete {cache / FILE}"
+            f"expected the weights {published.name} that this cache recorded at first use, SHA-256 {before}; found "
+            f"{published.sha256}. Download them again; if the publisher changed them, delete {cache / FILE}"
         )
 
 
 def _known_hashes(cache: Path) -> dict[str, str]:
-    """Return the hashes by names; what is none of ours is passed over."""
+    """Return the recorded hashes by name; ignore invalid entries."""
     with suppress(OSError, ValueError):
         found = Tree(cache).read_json(cache / FILE)
         if isinstance(found, dict):

@@ -1,4 +1,4 @@
-"""What a pickle names and describes, as values that do nothing."""
+"""Values that stand for the classes, instances and tensors in a pickle, and run no code."""
 
 import sys
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _STORAGES = {
     }.items()
 }
 
-# What plain data of the standard library, which has many ways to run a program, calls.
+# Modules of the standard library that plain data uses; other modules can run programs.
 _PLAIN_MODULES = {
     "argparse", "collections", "copyreg", "datetime", "decimal", "enum", "fractions", "functools", "numbers", "pathlib",
     "types", "typing", "uuid", "zoneinfo",
@@ -40,7 +40,7 @@ _PLAIN_PACKAGES = {"numpy", "pandas", "torch"}
 
 
 class HoldsCode(ModelError):
-    """A checkpoint calls something that is no class of plain data, and whose name is the message; it was not called."""
+    """A checkpoint calls something that is not a class of plain data; the message is its name. It was not called."""
 
 
 class Name(NamedTuple):
@@ -54,7 +54,7 @@ class Name(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The type of numbers that a class of storages, or a dtype, stands for."""
+        """The dtype that a storage class, or the name of a dtype, stands for; None for other names."""
         if self.module.partition(".")[0] != "torch":
             return None
         found = _STORAGES.get(self.name) or (getattr(torch, self.name, None) if self.module == "torch" else None)
@@ -62,11 +62,11 @@ class Name(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether plain data may call it: it is the class of something, by the habit of its first letter."""
+        """Whether plain data may call it: by its module, or because a capital letter says that it is a class."""
         package = self.module.partition(".")[0]
         if self.module == "builtins":
             return self.name in _PLAIN_BUILTINS
-        if self == ("_codecs", "encode"):  # how bytes are written in old protocols
+        if self == ("_codecs", "encode"):  # how old protocols store bytes
             return True
         if "." in self.name:  # a method
             return False
@@ -76,12 +76,12 @@ class Name(NamedTuple):
 
 
 class Inert(dict[Any, Any]):
-    """Stands for an instance of a class that is not loaded: its items and its state.
+    """Stands for an instance of a class that is not loaded, with its items and its state.
 
     Parameters
     ----------
     kind : Name
-        Of the class.
+        Name of the class.
     items : mapping
     """
 
@@ -93,7 +93,7 @@ class Inert(dict[Any, Any]):
     def __repr__(self) -> str:
         return f"<{self.kind}>"
 
-    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key, as no dict may
+    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key
     __eq__ = object.__eq__
 
 
@@ -104,11 +104,11 @@ class Unread:
     Parameters
     ----------
     storage : object
-        What `Place` gave.
+        What the `Place` callable returned.
     dtype : torch.dtype
     offset : int
     shape, stride : tuple of int
-        In numbers, as torch counts them.
+        In elements, as in torch.
     """
 
     storage: Any

@@ -10,12 +10,12 @@ from bottleneck.utils.names import written
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Return the known names that are nearest to a misspelt one."""
+    """Return the known names that are most similar to `name`."""
     return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """Return ``did you mean a, b or c?``, or nothing."""
+    """Return ``did you mean a, b or c?``; empty without names."""
     if not names:
         return ""
     *others, last = names
@@ -23,9 +23,9 @@ def did_you_mean(names: Sequence[str]) -> str:
 
 
 def unknown(model: str, known: Collection[str]) -> str:
-    """Return what to say of a name that no model has."""
+    """Return the error message for an unknown model."""
     if model and os.path.exists(model):
-        hint = f"that is a file or a folder; a checkpoint goes with --model NAME --weights {written(Path(model))}."
+        hint = f"that is a file or a folder; use a checkpoint with --model NAME --weights {written(Path(model))}."
     else:
         hint = did_you_mean(nearest_names(model, known)) or f"some are {', '.join(sorted(known)[:5])}."
     return (
@@ -35,7 +35,7 @@ def unknown(model: str, known: Collection[str]) -> str:
 
 
 def no_such_tag(name: str, tag: str, known: Sequence[str]) -> str:
-    """Return what to say of a tag that a model of timm does not have; `known` are those under which it has weights."""
+    """Return the error message for an unknown tag of a timm model; `known` are its tags with weights."""
     hint = did_you_mean(nearest(tag, known)) or f"there are {', '.join(known) or 'none'}"
     return f"expected weights of {name} in timm, got {tag!r}; {hint}; or name {other_ways(tag)}"
 
@@ -45,10 +45,10 @@ def _without_tag(model: str) -> str:
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return the known names of models that are nearest to a misspelt one; the prefix and the tag do not count."""
+    """Return the known model names that are most similar to `name`, ignoring the prefix and the tag."""
     bare = {one.removeprefix(TIMM): one for one in sorted(known, reverse=True)}  # torchvision's name before timm's
-    asked = _without_tag(name.lower().removeprefix(TIMM))
-    if asked in bare:
-        return [bare[asked]]
-    near = nearest(asked, bare, most=6)
+    requested = _without_tag(name.lower().removeprefix(TIMM))
+    if requested in bare:
+        return [bare[requested]]
+    near = nearest(requested, bare, most=6)
     return [bare[one] for one in sorted(near, key=lambda one: one.startswith("test_"))[:3]]  # timm's tiny ones last

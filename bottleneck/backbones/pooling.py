@@ -1,4 +1,4 @@
-"""How the positions of a layer become one row of features."""
+"""Pool the positions of a layer's output into one row of features."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LARGEST_ROW = 131_072  # features; layer4 of ResNet-50 and Mixed_7c of Inception
 
 @dataclass(frozen=True)
 class OutputLayout:
-    """Where the positions of a layer's output stand.
+    """Which dimensions of a layer's output are positions.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class OutputLayout:
         Dimensions of the output that are positions: none for ``(b, d)``, ``(2, 3)`` for ``(b, c, h, w)``, ``(1, 2)``
         for ``(b, h, w, c)``, ``(1,)`` for ``(b, tokens, c)``.
     prefix : int
-        How many tokens come before those of the positions: the class token, registers.
+        Number of tokens before those of the positions: class token and registers.
     """
 
     positions: tuple[int, ...]
@@ -36,16 +36,16 @@ def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> Outp
     Parameters
     ----------
     shape : sequence of int
-        Of the output for a batch.
+        Shape of the output for a batch.
     image : (int, int)
         Height and width of the network's images: the positions of a layer have the same proportions.
     prefix : int
-        How many tokens the network puts before those of the positions, where it works on tokens.
+        Number of tokens before those of the positions, if the network works on tokens.
 
     Raises
     ------
     ModelError
-        If the shape has no positions that can be told from channels.
+        If positions cannot be distinguished from channels.
     """
     if len(shape) == 2:
         return OutputLayout(())
@@ -59,24 +59,24 @@ def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> Outp
         first, last = _alike(shape[2:4], image), _alike(shape[1:3], image)
         if first or last:
             return OutputLayout((2, 3) if first else (1, 2))
-    raise ModelError(f"its output has the shape {tuple(shape)}, in which no positions can be told from channels")
+    raise ModelError(f"its output has the shape {tuple(shape)}, in which positions cannot be told from channels")
 
 
 def pooled(output: Tensor, layout: OutputLayout, pooling: str) -> Tensor:
-    """Return ``(b, d)`` of a layer's output, in memory of its own.
+    """Return ``(b, d)`` of a layer's output, as a copy.
 
     Parameters
     ----------
     output : Tensor
-        Of the shape that `layout` was found in.
+        With the shape that `layout` was computed for.
     layout : OutputLayout
     pooling : str
         ``avg``: the mean over the positions. ``max``: the largest. ``gem``: the generalised mean with the power 3 of
         values of at least 1e-6 (Radenović, Tolias and Chum 2019, "Fine-tuning CNN Image Retrieval with No Human
-        Annotation"). ``none``: all positions, as they stand. ``cls``: the first token.
+        Annotation"). ``none``: the values of all positions. ``cls``: the first token.
     """
     if pooling == "none" or not layout.positions:
-        return output.flatten(1).clone()  # what runs next may work in place
+        return output.flatten(1).clone()  # the next module may work in place
     if pooling == "cls":
         return output[:, 0].clone()
     if layout.prefix:
