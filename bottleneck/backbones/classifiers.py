@@ -67,7 +67,9 @@ def belonging_to_classifiers(left: Tensors, known: Collection[str], wanted: Coll
     """
     replaced = Replaced.of(known, wanted)
     found = {name for name in left if name in known or replaced.holds(name)}
-    return found | _named_like_classifiers({name: value for name, value in left.items() if name not in found}, replaced.kept)
+    return found | _named_like_classifiers(
+        {name: value for name, value in left.items() if name not in found}, replaced.kept
+    )
 
 
 def _named_like_classifiers(tensors: Tensors, kept: frozenset[str]) -> set[str]:

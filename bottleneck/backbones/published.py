@@ -1,7 +1,7 @@
-"""The models and weights that torchvision and timm publish, read from their sources, without torch.
+"""Read the models and weights that torchvision and timm publish from their source files, without importing torch.
 
 Both register models with a decorator and list weights as plain data: torchvision in classes of ``Weights``, timm in
-dictionaries called ``default_cfgs``. Whatever is written in another way is `NotPlain`, and only importing tells.
+dictionaries called ``default_cfgs``. For code in any other form `NotPlain` is raised; the package must be imported.
 """
 
 import ast
@@ -19,21 +19,21 @@ from bottleneck.backbones.request import TIMM
 from bottleneck.backbones.sources import values
 
 _BUILDER = re.compile(r"^@register_model.*\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-# Classes and builders, with all the indented lines below: two thirds of timm, and nothing that describes weights.
+# Classes and builders with their indented bodies: two thirds of timm, none of which describes weights.
 _NETWORKS = re.compile(r"^(?:@.*\n)*(?:class|(?<=register_model\n)def) .*\n(?:(?:[ \t)#].*)?\n)*", re.MULTILINE)
 _CONFIGS = "\ndefault_cfgs"
 _DIGITS = re.compile(r"(\d+)")
-_SIZE = (3, 224, 224)  # channels, height and width where a configuration of timm has no ``input_size``
+_SIZE = (3, 224, 224)  # channels, height and width of a timm configuration without ``input_size``
 
-Config = Mapping[str, Any]  # of one set of weights, as timm has it
+Config = Mapping[str, Any]  # timm's configuration of one set of weights
 
 
 class NotPlain(Exception):
-    """The sources are not on this machine, or are not written in the way that is known here."""
+    """The source files are not on this machine, or not in the expected form."""
 
 
 def models_folder(package: str) -> Path:
-    """Return the folder of the modules that define a package's models, without importing the package.
+    """Return the folder with a package's model definitions, without importing the package.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def models_folder(package: str) -> Path:
 
 @contextmanager
 def _plain(folder: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while sources are read into `NotPlain`: a later version may be written in any way."""
+    """Convert all errors to `NotPlain`: a later version of a package may have any form."""
     try:
         yield
     except NotPlain:
@@ -60,7 +60,7 @@ def _plain(folder: Path) -> Iterator[None]:
 
 
 def model_names(folder: Path) -> list[str]:
-    """Return the names of the models that the modules of a folder register.
+    """Return the names of the models registered in a folder of modules.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def model_names(folder: Path) -> list[str]:
 
 
 def torchvision_entries(folder: Path) -> list[ModelEntry]:
-    """Return torchvision's classifiers by name, each with all its weights, the default first.
+    """Return torchvision's classifiers, sorted by name, with all their weights, the default first.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def torchvision_entries(folder: Path) -> list[ModelEntry]:
 
 
 def timm_entries(folder: Path) -> list[ModelEntry]:
-    """Return timm's models by name, each with all its weights, the default first, or once where there are none.
+    """Return timm's models, sorted by name, with all their weights, the default first; one entry if there are none.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def timm_entries(folder: Path) -> list[ModelEntry]:
 
 
 def timm_tags(folder: Path, name: str) -> list[str]:
-    """Return all tags of a model of timm, those without weights too.
+    """Return all tags of a timm model, including those without weights.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def _sources(folder: Path) -> list[str]:
 
 
 def _in_torchvision(source: str) -> Iterator[tuple[str, list[ModelEntry]]]:
-    """Yield the models of a module of torchvision by name."""
+    """Yield the name and the entries of each model in a torchvision module."""
     module = ast.parse(source)
     classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
     enums = {node.name for node in classes if "WeightsEnum" in _names(node.bases)}
@@ -134,14 +134,14 @@ def _in_torchvision(source: str) -> Iterator[tuple[str, list[ModelEntry]]]:
 
 
 def _in_timm(source: str) -> Iterator[tuple[str, list[ModelEntry]]]:
-    """Yield the models of a module of timm by name."""
+    """Yield the name and the entries of each model in a timm module."""
     configs = _configs(source)
     for name in _BUILDER.findall(source):
         yield name, _of_timm(name, configs.get(name, {"": {}}))
 
 
 def _configs(source: str) -> dict[str, dict[str, Config]]:
-    """Return the configurations of a module of timm by the model's name and the tag."""
+    """Return the configurations in a timm module, by model name and tag."""
     module = _parsed_without_networks(source)
     given = {"generate_default_cfgs": dict, "PretrainedCfg": dict}
     found: dict[str, dict[str, Config]] = {}
@@ -160,7 +160,7 @@ def _parsed_without_networks(source: str) -> ast.Module:
             return ast.parse(rest)
     except SyntaxError:
         pass
-    return ast.parse(source)  # lines of a text looked like code
+    return ast.parse(source)  # a string contained lines that look like code
 
 
 def _annotations(function: ast.FunctionDef, argument: str) -> list[ast.expr]:
@@ -173,7 +173,7 @@ def _names(expressions: Iterable[ast.expr]) -> set[str]:
 
 
 def _of_torchvision(name: str, members: Mapping[str, Any]) -> list[ModelEntry]:
-    """Return the entries of a model from the members of its class of weights."""
+    """Return the entries of a torchvision model from the members of its weights class."""
     weights = {key: value for key, value in members.items() if isinstance(value, SimpleNamespace) and key != "DEFAULT"}
     default_first = sorted(weights, key=lambda key: weights[key] is not members["DEFAULT"])
     sizes = {key: weights[key].transforms.keywords["crop_size"] for key in weights}
@@ -181,9 +181,9 @@ def _of_torchvision(name: str, members: Mapping[str, Any]) -> list[ModelEntry]:
 
 
 def _of_timm(name: str, configs: Mapping[str, Config]) -> list[ModelEntry]:
-    """Return the entries of a model from its configurations by tag, in timm's order.
+    """Return the entries of a timm model from its configurations by tag, in timm's order.
 
-    The default is the one without a tag, else the first tag with a ``*``, else the first with weights.
+    The default is the configuration without a tag, else the first tag with a ``*``, else the first with weights.
     """
     tags: list[str] = []
     marked = published = False
@@ -206,9 +206,9 @@ def _has_weights(config: Config) -> bool:
 
 
 def _place(full_name: str, config: Config) -> str:
-    """Return the repository of the hub, or the file, that holds the weights of a configuration of timm."""
+    """Return the hub repository or the file name of a timm configuration's weights."""
     repository = config.get("hf_hub_id")
-    if repository == TIMM:  # short for the repository of the model's own name
+    if repository == TIMM:  # short for a repository named like the model
         return f"{TIMM}{full_name}"
     return repository or _file_name(config.get("url") or "")
 
@@ -225,5 +225,5 @@ def _entry(name: str, weights: str, size: tuple[int, int], file: str) -> ModelEn
 
 
 def _natural(name: str) -> list[str | int]:
-    """Return a key by which names are sorted with their numbers by value, as timm lists them."""
+    """Return a sort key that compares numbers in names by value, as timm does."""
     return [int(part) if part.isdigit() else part for part in _DIGITS.split(name.lower())]

@@ -1,4 +1,4 @@
-"""From a request to a backbone; torch is imported only here and below."""
+"""Build the backbone of a request. This module imports torch."""
 
 import threading
 import warnings
@@ -29,7 +29,7 @@ def names() -> list[str]:
 
 
 def load(request: Request) -> Backbone:
-    """Build the backbone that `request` names.
+    """Build the requested backbone.
 
     Returns
     -------
@@ -39,10 +39,10 @@ def load(request: Request) -> Backbone:
     Raises
     ------
     ModelError
-        If there is no such backbone or layer (the nearest names are given), its weights do not fit, or it cannot take
-        images of the size asked for.
+        If there is no such backbone or layer (the message suggests similar names), its weights do not fit, or it does
+        not accept images of the requested size.
     WeightsUnavailable
-        If its weights are not on this machine and cannot be fetched.
+        If its weights are not on this machine and cannot be downloaded.
 
     Warns
     -----
@@ -51,7 +51,7 @@ def load(request: Request) -> Backbone:
     """
     pretrained = build(request)
     preprocessing = _overridden(pretrained.preprocessing, request)
-    network, layer, pooling, dim = _ended(pretrained, request, preprocessing.crop_size)
+    network, layer, pooling, dim = _cut(pretrained, request, preprocessing.crop_size)
     restored = _restored(pretrained, request) if request.file else None
     _warn_of_random(request, restored)
     network.eval().requires_grad_(False)
@@ -70,7 +70,7 @@ def load(request: Request) -> Backbone:
 
 
 def build(request: Request) -> PretrainedModel:
-    """Build the network that `request` names, with its classifier, and with random weights where a file has them.
+    """Build the requested network with its classifier; with random weights if a file will provide them.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def build(request: Request) -> PretrainedModel:
 
 
 def build_without_numbers(request: Request) -> PretrainedModel:
-    """Build the network that `request` names on the ``meta`` device: modules and shapes, and no weights in memory."""
+    """Build the requested network on the ``meta`` device: modules and shapes without weights in memory."""
     try:
         with torch.device("meta"):
             return build(request)
@@ -102,17 +102,17 @@ def build_without_numbers(request: Request) -> PretrainedModel:
         return pretrained
 
 
-def _ended(pretrained: PretrainedModel, request: Request, image: tuple[int, int]) -> tuple[nn.Module, str, str, int]:
-    """Cut the network; return what is left, the layer, the pooling and the number of features."""
+def _cut(pretrained: PretrainedModel, request: Request, image: tuple[int, int]) -> tuple[nn.Module, str, str, int]:
+    """Cut the network; return it with the layer, the pooling and the number of features."""
     layers = request.layer or (pretrained.layer,)
     if layers == (pretrained.layer,) and request.pool in (None, pretrained.pooling):
-        network = pretrained.remove_classifier()
+        features = pretrained.remove_classifier()
         if request.crop:
             with torch.no_grad():
-                run(network, torch.zeros(1, 3, *image))
-        return network, pretrained.layer, pretrained.pooling, pretrained.dim
-    ended, pooling, dim = cut(pretrained.network, layers, request.pool, image)
-    return ended, ended.layer, pooling, dim
+                run(features, torch.zeros(1, 3, *image))
+        return features, pretrained.layer, pretrained.pooling, pretrained.dim
+    network, pooling, dim = cut(pretrained.network, layers, request.pool, image)
+    return network, network.layer, pooling, dim
 
 
 def _overridden(preprocessing: Preprocessing, request: Request) -> Preprocessing:

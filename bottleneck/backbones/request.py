@@ -1,4 +1,4 @@
-"""What a user asks for: a network, its weights, a layer, and how images reach it."""
+"""What a user requests: a network, its weights, a layer, and the preprocessing of images."""
 
 import shlex
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A backbone as the user names it.
+    """A backbone as requested by the user.
 
     Parameters
     ----------
@@ -35,30 +35,30 @@ class Request:
         ``DEFAULT``, a name such as ``IMAGENET1K_V2`` or timm's ``a1_in1k``, ``none`` for random weights, or the path of
         a file, which has a separator (``./weights``) or one of the endings of weights files.
     seed : int
-        Of the random weights.
+        Seed of random weights.
     layer : tuple of str
-        Modules whose output is the feature, or ``NAME:input`` for what a module receives; several are joined. By
+        Modules whose outputs are the features, or ``NAME:input`` for a module's input; several are concatenated. By
         default the input of the classifier.
     pool : str, optional
-        One of `POOLS`: how the positions of a layer become one row. By default ``avg`` where there are any.
+        One of `POOLS`: how to pool the positions of a layer. By default ``avg`` if there are any.
     flip : bool
-        Whether the features of an image and of its mirror image are averaged.
+        Whether to average the features of an image and of its mirror image.
     resize, crop : int, optional
-        In pixels, instead of those that the weights were trained with.
+        Sizes in pixels, instead of those that the weights were trained with.
     restore_exclude : tuple of str
-        Tensors that are not taken from the weights file: names, the beginnings of names, or patterns with ``*``.
+        Tensors not to restore from the weights file: names, prefixes of names, or patterns with ``*``.
     allow_partial : bool
-        Whether a weights file may lack tensors, or have some of another shape; these stay random, by `seed`.
+        Whether a weights file may lack tensors, or have some of another shape; these stay random, see `seed`.
     precision : str
-        One of `PRECISIONS`: of the computation. ``auto`` is the one in which most of the images
-        have features; else the fastest that the hardware has natively and that is exact enough for them.
+        One of `PRECISIONS`. ``auto`` is the precision in which most of the images already have features; else the
+        fastest one that the hardware supports natively and that is accurate enough.
     fast_jpeg : bool
-        Whether large JPEGs are decoded at a fraction of their size; see `Preprocessing`.
+        Whether to decode large JPEGs at a fraction of their size; see `Preprocessing`.
 
     Raises
     ------
     ModelError
-        If a value makes no sense, whatever the network.
+        If a value is invalid for every network.
     """
 
     model: str = DEFAULT_MODEL
@@ -85,14 +85,14 @@ class Request:
         if self.precision not in PRECISIONS:
             raise ModelError(f"expected --precision {', '.join(PRECISIONS)}, got {self.precision!r}")
         if len(set(self.layer)) < len(self.layer):
-            raise ModelError(f"expected different layers to join, got {', '.join(self.layer)}")
+            raise ModelError(f"expected different layers to concatenate, got {', '.join(self.layer)}")
         if any(size is not None and not 1 <= size <= LARGEST_SIDE for size in (self.resize, self.crop)):
             raise ModelError(
                 f"expected --resize and --crop in pixels, got {self.resize} and {self.crop}: 1 to {LARGEST_SIDE:,}"
             )
         if (self.restore_exclude or self.allow_partial) and not self.file:
             raise ModelError(
-                f"--restore-exclude and --allow-partial are about a weights file, expected --weights PATH, got "
+                f"--restore-exclude and --allow-partial need a weights file: expected --weights PATH, got "
                 f"{self.weights!r}"
             )
 
@@ -107,7 +107,7 @@ class Request:
         return expanded(self.weights) if looks_like_file(self.weights) else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object from which the request can be made again; a path is absolute."""
+        """Return a JSON object from which the request can be rebuilt; a path is absolute."""
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         changed = {name: value for name, (value, default) in values.items() if value != default}
         weights = str(self.file.absolute()) if self.file else self.weights
@@ -118,34 +118,34 @@ class Request:
         return asdict(self)
 
     def command(self) -> str:
-        """Return the options of ``bottleneck extract`` that ask for the same, as a user types them."""
+        """Return the options of ``bottleneck extract`` for the same request, as a user types them."""
         return f"--model {shlex.quote(self.model)} {self.unusual()}".rstrip()
 
     def unusual(self) -> str:
-        """Return those of these options that ask for other than the usual features of the model."""
+        """Return those options that differ from their defaults, without ``--model``."""
         words: list[str] = []
         for name, value in self.to_json().items():
             option = f"--{name.replace('_', '-')}"
             if name == "model" or (name == "seed" and not value) or (name == "weights" and value == "DEFAULT"):
                 continue
-            for one in value if isinstance(value, tuple) else [value]:
-                words += [option] if one is True else [option, str(one)]
+            for each in value if isinstance(value, tuple) else [value]:
+                words += [option] if each is True else [option, str(each)]
         return shlex.join(words)
 
     def warning(self) -> str:
-        """Return what a user should know of random weights; nothing where they are not."""
+        """Return the warning about random weights; empty if they are not random."""
         if not self.random:
             return ""
         return f"{self.model} has random weights (seed {self.seed}): its features tell little about images"
 
 
 def _plain(request: Request) -> dict[str, Any]:
-    """Return the values of a request as plain Python.
+    """Return the fields of a request as Python values.
 
     Raises
     ------
     ModelError
-        If one is of another kind, or out of its range.
+        If one has another type, or is out of range.
     """
     check, given = _CHECK, {field.name: getattr(request, field.name) for field in fields(request)}
     return {
@@ -166,7 +166,7 @@ def _weights(given: Any) -> str:
     Raises
     ------
     ModelError
-        If they are a path that no file can have.
+        If they are an invalid path.
     """
     _CHECK.path("--weights", given)
     text = written(given)
@@ -179,22 +179,22 @@ def _weights(given: Any) -> str:
 
 
 def listed(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Return one name, or several, as a tuple."""
+    """Return one name or several as a tuple."""
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def full_name(model: str) -> str:
-    """Return the name of a model for a short form of it: ``lite0`` is ``efficientnet_lite0``."""
+    """Return the full name of a model: ``lite0`` is short for ``efficientnet_lite0``."""
     return _SHORT.get(model, model)
 
 
 def looks_like_file(text: str) -> bool:
-    """Return whether `text` is written as the path of a weights file: with one of the endings, or with a separator."""
+    """Whether `text` is the path of a weights file: it has a known file extension or a separator."""
     return is_path(text) or text.lower().endswith(_SUFFIXES)
 
 
 def no_such_weights(request: Request, known: Sequence[str]) -> str:
-    """Return what to say of weights that a model does not have; `known` are those that it has."""
+    """Return the error message for unknown weights of a model; `known` are its weights."""
     return (
         f"expected weights of {request.model}: {', '.join(known)}, none, {other_ways(request.weights)}, got "
         f"{request.weights!r}"
@@ -202,5 +202,5 @@ def no_such_weights(request: Request, known: Sequence[str]) -> str:
 
 
 def other_ways(name: str) -> str:
-    """Return how a file or a fine-tuned run is written that a word was perhaps to name."""
+    """Return the hint on how to write the path of a file, or a fine-tuned run."""
     return f"a file (./{name}, or one that ends in {', '.join(_SUFFIXES)}) or a fine-tuned run ({RUN}{name})"

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint go to their places in a network, and what does not fit is said."""
+"""Restore a network from the tensors of a checkpoint, and report what does not fit."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,35 +15,35 @@ from bottleneck.errors import ModelError, WeightsMismatch
 from bottleneck.utils.text import counted
 
 Rename = Callable[[Tensors], Tensors]
-_ANCHORS = 8  # names of the network that are looked for behind a prefix
-_POSITIONS = ("pos", "relative")  # what is in the names of tensors that depend on the size of the images
+_ANCHORS = 8  # names of the network that are searched behind a prefix
+_POSITIONS = ("pos", "relative")  # in the names of tensors that depend on the image size
 
 _SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What of a checkpoint goes where.
+    """Which tensors of a checkpoint go where.
 
     Parameters
     ----------
     source : str
         The checkpoint's file.
     remarks : tuple of str
-        What was taken off, or renamed, to make it fit, in words.
+        Remarks on what was unwrapped or renamed.
     restored : tuple of str
-        Tensors of the network that the checkpoint has.
+        Tensors of the network that are restored.
     excluded : tuple of str
-        Those that were not to be restored.
+        Tensors of the network that were excluded.
     missing : tuple of str
-        Those that the checkpoint lacks.
+        Tensors of the network that the checkpoint lacks.
     misshapen : dict
-        Those that have another shape in the checkpoint: name to (expected, found).
+        Tensors of the network that have another shape in the checkpoint: name to (expected, found).
     unexpected : tuple of str
         Tensors of the checkpoint that the network does not have.
     unneeded : tuple of str
-        Tensors of the checkpoint that no feature needs: what comes after the layer, a classifier under another name,
-        what stands outside of a prefix.
+        Tensors of the checkpoint that no feature needs: those after the layer, a classifier with another name, those
+        without the prefix.
     """
 
     source: str
@@ -57,16 +57,16 @@ class Restored:
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor that was to be restored is, and none is left over."""
+        """Whether every tensor that was not excluded is restored, and none is left over."""
         return not (self.missing or self.misshapen or self.unexpected)
 
     @property
     def wanted(self) -> int:
-        """How many tensors the network needs."""
+        """Number of tensors that the network needs."""
         return len(self.restored) + len(self.excluded) + len(self.missing) + len(self.misshapen)
 
     def summary(self) -> str:
-        """Return one line."""
+        """Return a summary of one line."""
         parts = [f"{len(self.restored)} of {counted(self.wanted, 'tensor')} restored", *self.remarks]
         counts = {
             "excluded": self.excluded,
@@ -88,32 +88,32 @@ def match(
     exclude: Sequence[str] = (),
     resized: bool = False,
 ) -> tuple[Restored, dict[str, Tensor]]:
-    """Find the place of each tensor of a checkpoint.
+    """Match the tensors of a checkpoint with those of a network.
 
-    A prefix before all names (``module.``, ``model.``, ``encoder.``), as wrappers leave it, is dropped.
+    A common prefix that a wrapper added to all names (``module.``, ``model.``, ``encoder.``) is dropped.
 
     Parameters
     ----------
     network : nn.Module
-        Its parameters and buffers, but for counters of batches, are wanted.
+        Its parameters and buffers are matched, except for counters of batches.
     checkpoint : Checkpoint
     known : iterable of str
-        Tensors that the network had before it was cut.
+        Names of the network's tensors before it was cut.
     rename, resized
         See `bottleneck.backbones.restore.place`.
     exclude : sequence of str
-        Tensors that are not to be restored: names, beginnings of names (``fc`` for ``fc.weight``), or patterns with
-        ``*``, ``?`` and ``[]``.
+        Tensors not to restore: names, prefixes of names (``fc`` for ``fc.weight``), or patterns with ``*``, ``?`` and
+        ``[]``.
 
     Returns
     -------
     Restored, dict of str to Tensor
-        What goes where, and the tensors to copy, by the network's names.
+        The result, and the tensors to copy, by the network's names.
 
     Raises
     ------
     ModelError
-        If a pattern of `exclude` fits nothing, or if tensors fit under two prefixes.
+        If a pattern of `exclude` matches nothing, or if tensors fit under two prefixes.
     """
     wanted = {name: value for name, value in network.state_dict().items() if not is_counter(name)}
     placed = place(checkpoint, wanted, rename, resized=resized)
@@ -121,10 +121,10 @@ def match(
     exclude = [pattern.removeprefix(placed.prefix) for pattern in exclude]
     _check_patterns(exclude, [*wanted, *tensors, *placed.outside, *known])
     excluded = [name for name in wanted if fits(name, exclude)]
-    asked = {name: value for name, value in wanted.items() if name not in set(excluded)}
+    requested = {name: value for name, value in wanted.items() if name not in set(excluded)}
     misshapen = {
         name: (tuple(value.shape), tuple(tensors[name].shape))
-        for name, value in asked.items()
+        for name, value in requested.items()
         if name in tensors and not _same_kind(value, tensors[name])
     }
     left = [name for name in tensors if name not in wanted and not is_counter(name) and not fits(name, exclude)]
@@ -133,9 +133,9 @@ def match(
     found = Restored(
         source=checkpoint.source,
         remarks=(*checkpoint.remarks, *placed.remarks),
-        restored=tuple(name for name in asked if name in tensors and name not in misshapen),
+        restored=tuple(name for name in requested if name in tensors and name not in misshapen),
         excluded=tuple(excluded),
-        missing=tuple(name for name in asked if name not in tensors),
+        missing=tuple(name for name in requested if name not in tensors),
         misshapen=misshapen,
         unexpected=tuple(name for name in left if name not in set(unneeded)),
         unneeded=(*unneeded, *placed.outside),
@@ -154,13 +154,13 @@ def restore(
     allow_partial: bool = False,
     model: str = "the network",
 ) -> Restored:
-    """Copy the tensors of a checkpoint into a network, which errors call `model`; other parameters as for `match`.
+    """Copy the tensors of a checkpoint into a network; errors call it `model`. For other parameters see `match`.
 
     Raises
     ------
     WeightsMismatch
-        Unless every tensor that is not excluded is restored and none is left over, or `allow_partial`. The network is
-        left as it was.
+        If a tensor that was not excluded is not restored, or one is left over, unless `allow_partial`. The network is
+        then unchanged.
     """
     found, tensors = match(network, checkpoint, known=known, rename=rename, exclude=exclude, resized=resized)
     if not (found.complete or allow_partial):
@@ -183,11 +183,11 @@ def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
             modules = {".".join(words[:end]) for words in parts for end in range(1, len(words))}
             hint = did_you_mean(nearest(pattern, [*sorted(modules), *names]))
             hint = f"; {hint}" if hint else ""
-            raise ModelError(f"expected tensors that --restore-exclude {pattern!r} fits, found none{hint}")
+            raise ModelError(f"expected tensors that match --restore-exclude {pattern!r}, found none{hint}")
 
 
 def fits(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name is one of some patterns, stands inside of a module that is, or fits one with ``*``."""
+    """Whether a name equals a pattern, is inside a module that does, or matches a pattern with ``*``."""
     return any(
         name == pattern or name.startswith(f"{pattern.removesuffix('.')}.") or fnmatchcase(name, pattern)
         for pattern in patterns
@@ -195,7 +195,7 @@ def fits(name: str, patterns: Sequence[str]) -> bool:
 
 
 def misfit(found: Restored, model: str) -> str:
-    """Say why a checkpoint is refused, and what can be done."""
+    """Return the message on why a checkpoint is refused, and what to do."""
     shapes = [
         f"{name} (expected {want}, found {'whole numbers' if want == have else have})"
         for name, (want, have) in found.misshapen.items()
@@ -211,12 +211,12 @@ def misfit(found: Restored, model: str) -> str:
     tops = {name.partition(".")[0] for name in (*found.missing, *found.misshapen, *found.unexpected)}
     if len(tops) == 1 and called_as_classifier(top := tops.pop()):
         hint = (
-            f" All are of {top}, in whose place another classifier seems to be: --layer NAME takes features before it "
+            f" All belong to {top}, which seems to be a different classifier: --layer NAME takes features before it "
             f"(`bottleneck inspect {model}` lists the names)."
         )
     return (
-        f"the weights {found.source} do not fit {model}, which needs {found.wanted} tensors: {problems}.{hint} Are "
-        f"they of this model? If so, leave tensors out with --restore-exclude NAME, or take what fits with "
+        f"the weights {found.source} do not fit {model}, which needs {found.wanted} tensors: {problems}.{hint} If "
+        f"they belong to this model, exclude tensors with --restore-exclude NAME, or restore only what fits with "
         f"--allow-partial"
     )
 
@@ -230,17 +230,17 @@ def _named(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Placed:
-    """The tensors of a checkpoint by the names of a network.
+    """The tensors of a checkpoint, renamed to those of a network.
 
     Parameters
     ----------
     tensors : dict of str to Tensor
     remarks : tuple of str
-        What was done to their names and shapes, in words.
+        Remarks on changed names and shapes.
     prefix : str
-        What was taken off before the names.
+        The prefix dropped from the names.
     outside : tuple of str
-        The tensors without that prefix.
+        Tensors without that prefix.
     """
 
     tensors: Tensors
@@ -250,19 +250,18 @@ class Placed:
 
 
 def place(checkpoint: Checkpoint, wanted: Tensors, rename: Rename | None = None, *, resized: bool = False) -> Placed:
-    """Find the names that a network has for the tensors of a checkpoint.
+    """Rename the tensors of a checkpoint to those of a network.
 
     Parameters
     ----------
     checkpoint : Checkpoint
     wanted : dict of str to Tensor
-        The network's.
+        Tensors of the network.
     rename : callable, optional
-        Gives tensors in other forms the names, and shapes, of this network.
+        Converts tensors in other formats to the names and shapes of this network.
     resized : bool
-        Whether the network was built for images of another size than usual. Only then may `rename` interpolate what
-        depends on that size, position embeddings; other values are never interpolated, since they would be those of
-        another network.
+        Whether the network was built for a different image size. Only then may `rename` interpolate what depends on
+        it, the position embeddings. Nothing else is interpolated: it would belong to another network.
 
     Raises
     ------
@@ -284,7 +283,7 @@ def place(checkpoint: Checkpoint, wanted: Tensors, rename: Rename | None = None,
 
 
 def _prefixes(tensors: Tensors, wanted: Tensors) -> Iterator[str]:
-    """Yield what may stand before the names: nothing, what stands before the network's own, what all have."""
+    """Yield possible prefixes: none, that before the network's own names, and that common to all names."""
     yield ""
     own = _before_own_names(tensors, wanted)
     if own:
@@ -301,12 +300,12 @@ def _before_own_names(tensors: Tensors, wanted: Tensors) -> str:
     candidates = {name[: -len(anchor)] for name in tensors for anchor in anchors if name.endswith(f".{anchor}")}
     scores = Counter({prefix: sum(f"{prefix}{name}" in tensors for name in names) for prefix in sorted(candidates)})
     bare = sum(name in tensors for name in names)
-    enough = max(bare + 1, len(names) / 2)  # blocks of another network share some names with blocks of this one
+    enough = max(bare + 1, len(names) / 2)  # different networks have some names in common
     best = [prefix for prefix, score in scores.items() if score == max(scores.values()) >= enough]
     if len(best) > 1:
         raise ModelError(
-            f"the weights hold several networks that fit, under the prefixes {' and '.join(best)}: save the one that "
-            f"is meant in a file of its own"
+            f"the weights contain several networks that fit, under the prefixes {' and '.join(best)}: save only the one "
+            f"to use in a file"
         )
     return best[0] if best else ""
 
@@ -314,7 +313,7 @@ def _before_own_names(tensors: Tensors, wanted: Tensors) -> str:
 def _renamed(
     tensors: Tensors, wanted: Tensors, rename: Rename | None, resized: bool
 ) -> tuple[Tensors, tuple[str, ...]]:
-    """Return the tensors by other names, where that helps, and remarks on it."""
+    """Rename tensors if necessary; return them with remarks."""
     if rename is None or all(name in tensors and tensors[name].shape == value.shape for name, value in wanted.items()):
         return tensors, ()
     found = dict(rename(tensors))
@@ -323,7 +322,7 @@ def _renamed(
     for name in set(interpolated) - set(allowed):
         del found[name]
         if name in tensors:
-            found[name] = tensors[name]  # with the shape that it has, to be told
+            found[name] = tensors[name]  # with its own shape, which is reported
     count = len(found.keys() - tensors.keys())
     remarks = [f"{counted(count, 'tensor')} renamed"] if count else []
     if allowed:
@@ -332,7 +331,7 @@ def _renamed(
 
 
 def _has_other_numbers(name: str, before: Tensors, after: Tensors) -> bool:
-    """Whether a tensor was computed from those of the file, and not only taken, reshaped or joined of two or three."""
+    """Whether a tensor was computed from those of the file, not only copied, reshaped or concatenated."""
     count = after[name].numel()
     if name in before and before[name].numel() != count:
         return True

@@ -1,7 +1,7 @@
-"""Values that the modules of another package define, taken from their sources without importing them.
+"""Evaluate names that another package's modules define, from their source, without importing the package.
 
-Importing torchvision or timm imports torch, which takes seconds. What their modules say of published weights needs none
-of it: it stands in a few assignments between the definitions of networks.
+Importing torchvision or timm imports torch, which takes seconds. Their modules describe published weights in a few
+assignments, which do not need torch.
 """
 
 import __future__
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Unknown:
-    """What a module imports from elsewhere; it can be called and has attributes, none of which has a value."""
+    """Stands for anything imported from elsewhere: it can be called and has attributes, but no values."""
 
     def __call__(self, *args: Any, **options: Any) -> "Unknown":
         """Return itself."""
@@ -29,7 +29,7 @@ class Unknown:
 def values(module: ast.Module, names: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of some top-level names of a module.
 
-    Only those statements run on which the names depend. The standard library is imported; what comes from elsewhere is
+    Only the statements that these names depend on are run. The standard library is imported; other imports are
     `Unknown`.
 
     Parameters
@@ -37,9 +37,9 @@ def values(module: ast.Module, names: Iterable[str], given: Mapping[str, Any]) -
     module : ast.Module
         The parsed source.
     names : iterable of str
-        Those that the module does not have are left out.
+        Names that the module does not define are omitted.
     given : mapping of str to object
-        Values of names that the module's own statements do not decide.
+        Values of names to use instead of the module's own.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def _used(statement: ast.stmt) -> set[str]:
 
 
 def _defined(statement: ast.AST) -> set[str]:
-    """Return the names that a top-level statement defines, or whose value it changes."""
+    """Return the names that a top-level statement defines or changes."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.Import | ast.ImportFrom):

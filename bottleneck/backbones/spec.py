@@ -1,4 +1,4 @@
-"""Everything that decides a feature's value, and its fingerprint."""
+"""The spec: everything that decides a feature's value, with its fingerprint."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SPEC_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What decides a feature's value. Two features compare only if the fingerprints of their specs are equal.
+    """Everything that decides a feature's value. Only features with equal fingerprints can be compared.
 
     Parameters
     ----------
@@ -24,21 +24,21 @@ class Spec:
     weights : str
         Digest of its tensors, see `bottleneck.backbones.weights.tensors_digest`.
     layer : str
-        Where the network is cut: ``"layer4"`` is what the module ``layer4`` gives, ``"fc:input"`` what ``fc`` receives,
-        ``"layer3+layer4"`` both, one after the other.
+        Where the network is cut: ``"layer4"`` is the output of the module ``layer4``, ``"fc:input"`` the input of
+        ``fc``, ``"layer3+layer4"`` the outputs of both, concatenated.
     pooling : str
-        How the positions of the layer become one row: ``"avg"``, ``"max"``, ``"gem"``, ``"cls"``, or ``"none"``, as for
-        the input of most classifiers, which the network itself has pooled. See `bottleneck.backbones.pooling`.
+        How the positions of the layer are pooled: ``"avg"``, ``"max"``, ``"gem"``, ``"cls"`` or ``"none"``; the input
+        of most classifiers is already pooled by the network. See `bottleneck.backbones.pooling`.
     preprocessing : Preprocessing
-        Resize, crop, filter, mean and std; and where the features are those of a random view of each image, which.
+        Resize, crop, filter, mean and std; and the view, if the features are those of random views.
     transform_input : bool
         Whether the network first maps ImageNet's mean and std to 0.5 (Inception-v3 and GoogLeNet, as trained).
     precision : str
-        Of the computation: ``"fp32"``, ``"bf16"`` or ``"fp16"``, whatever the engine.
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``, with any engine.
     decoder : int
         Version of `bottleneck.images.decode`.
     flip : bool
-        Whether the features of an image and of its mirror image were averaged.
+        Whether the features of an image and of its mirror image are averaged.
     """
 
     backbone: str
@@ -62,7 +62,7 @@ class Spec:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object.
 
-        A field that is added later stands in it only where it is not at its default, so that specs of today keep
+        Fields added in later versions are written only if they differ from their default, so that existing specs keep
         their fingerprints.
         """
         value = {
@@ -85,7 +85,7 @@ class Spec:
         Raises
         ------
         CacheError
-            If the spec is of another version, or is no spec.
+            If it has another version, or is not a spec.
         """
         version = value.get("version", SPEC_VERSION) if isinstance(value, dict) else SPEC_VERSION
         if version != SPEC_VERSION:

@@ -1,4 +1,4 @@
-"""The memo that answers a request with its spec before torch is imported."""
+"""A memo of the spec of each request, so that a spec is known without importing torch."""
 
 import hashlib
 from contextlib import suppress
@@ -26,10 +26,9 @@ _PACKAGES = (
 
 
 def recall(request: Request, cache: Path) -> Spec | None:
-    """Return the spec that `request` led to last time, in any precision, if nothing that could change it has changed.
+    """Return the spec that `request` had last time, in any precision, if nothing that affects it has changed.
 
-    Checked again when the network is built: a memo saves time and decides nothing. One that was changed by hand, or
-    in which a bit has flipped, is as if it were not there.
+    It is verified when the network is built: a memo saves time and decides nothing. A damaged memo is ignored.
     """
     with memo(ValueError, BottleneckError):
         path = _memo(request, cache)
@@ -40,14 +39,14 @@ def recall(request: Request, cache: Path) -> Spec | None:
 
 
 def remember_spec(request: Request, spec: Spec, cache: Path) -> None:
-    """Keep the spec that `request` led to, in whatever precision."""
+    """Record the spec of `request`, whatever its precision."""
     with memo():
         path, value = _memo(request, cache), spec.to_json()
         Tree(cache).write_json(path, {**value, "seal": _seal(path, value)})
 
 
 def _seal(path: Path, value: dict[str, Any]) -> str:
-    """Return what tells a memo that was written for a request from any other."""
+    """Return a checksum over a memo and its request."""
     return hashlib.blake2b(path.stem.encode() + canonical_json(value), digest_size=16).hexdigest()
 
 
@@ -74,7 +73,7 @@ def _weights_key(request: Request, cache: Path) -> str:
 
 
 def file_digest(path: Path, cache: Path) -> str:
-    """Return the SHA-256 of a weights file, through the memo that images use.
+    """Return the SHA-256 of a weights file, using the digest memo of images.
 
     Raises
     ------

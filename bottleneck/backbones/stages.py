@@ -1,24 +1,24 @@
-"""The stages of a network: the parts that it runs one after the other, coarse enough to be named by a person."""
+"""The stages of a network: its main parts in the order in which they run."""
 
 from collections.abc import Iterator
 
 from torch import nn
 
-# What torchvision and timm call a module that holds the stages, and is none itself.
+# Names in torchvision and timm of modules that only contain the stages.
 _HOLDERS = ("blocks", "encoder", "features", "layers", "stages", "trunk_output")
 
 
 def stages(network: nn.Module) -> list[str]:
-    """Return the names of the modules that are stages, in the order in which the network defines them.
+    """Return the names of the stages, in the order in which the network defines them.
 
-    They are the modules at the top that have parameters; in the place of one that holds the stages (``features`` of
-    DenseNet, ``blocks`` of EfficientNet, ``encoder.layers`` of a transformer) stands what is inside.
+    Stages are the top-level modules that have parameters. A module that only contains stages (``features`` of DenseNet,
+    ``blocks`` of EfficientNet, ``encoder.layers`` of a transformer) is replaced by its children.
     """
     return list(_parts("", network))
 
 
 def has_parameters(module: nn.Module) -> bool:
-    """Whether a module, or one inside, has any."""
+    """Whether a module has parameters, including those of its submodules."""
     return any(True for _ in module.parameters())
 
 

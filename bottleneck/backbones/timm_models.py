@@ -1,4 +1,4 @@
-"""Every model of timm, as ``timm/NAME`` or ``timm/NAME.TAG``, with the data configuration of its weights."""
+"""Models of timm, as ``timm/NAME`` or ``timm/NAME.TAG``, with the preprocessing of their weights."""
 
 import math
 import sys
@@ -21,7 +21,7 @@ from bottleneck.images.preprocessing import Preprocessing
 
 
 class PreLogits(nn.Module):
-    """A network of timm up to its classifier, by timm's own definition.
+    """A timm network without its classifier, as timm defines it (``pre_logits``).
 
     Parameters
     ----------
@@ -39,13 +39,13 @@ class PreLogits(nn.Module):
 
 
 class MeanFeatures(nn.Module):
-    """An encoder that was made without a classifier: the mean over the positions of its features.
+    """An encoder that has no classifier: averages its features over the positions.
 
     Parameters
     ----------
     network : nn.Module
     image : (int, int)
-        Height and width of its images, in pixels.
+        Height and width of the images, in pixels.
     """
 
     def __init__(self, network: nn.Module, image: tuple[int, int]) -> None:
@@ -65,15 +65,15 @@ def names() -> list[str]:
 
 
 def build(request: Request) -> PretrainedModel:
-    """Build a model of timm.
+    """Build a timm model.
 
-    Random weights are those of ``torch.manual_seed(seed); timm.create_model(name)``; their preprocessing, and that of a
-    weights file, is the data configuration of the tag, or of the default tag.
+    Random weights are those of ``torch.manual_seed(seed); timm.create_model(name)``. They, and a weights file, use the
+    preprocessing of the tag, or of the default tag.
 
     Raises
     ------
     ModelError, WeightsUnavailable
-        If there are no such weights, or they cannot be fetched.
+        If there are no such weights, or they cannot be downloaded.
     """
     name, tag = _chosen(request)
     config = config_of(name, tag)
@@ -113,7 +113,7 @@ def build(request: Request) -> PretrainedModel:
 
 
 def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
-    """Return what timm's own ``create_transform`` would do for a configuration, outside of training."""
+    """Return the preprocessing that timm's ``create_transform`` applies for a configuration when not training."""
     data = timm.data.config.resolve_data_config({}, pretrained_cfg=config)
     height, width = data["input_size"][1:]
     return Preprocessing(
@@ -128,7 +128,7 @@ def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
 
 
 def renamer(network: nn.Module) -> Rename:
-    """Return timm's own rule for checkpoints in other forms of this kind of network, used where it helps."""
+    """Return a function that converts checkpoints with timm's own filter for this network, if more tensors then fit."""
     rule = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     wanted = {name: value.shape for name, value in network.state_dict().items()}
 
@@ -140,7 +140,7 @@ def renamer(network: nn.Module) -> Rename:
             return tensors
         try:
             other = rule(dict(tensors), network)
-        except Exception:  # it was written for files that this one is not
+        except Exception:  # the filter was written for other files
             return tensors
         return other if isinstance(other, dict) and fitting(other) > fitting(tensors) else tensors
 
@@ -148,7 +148,7 @@ def renamer(network: nn.Module) -> Rename:
 
 
 def _chosen(request: Request) -> tuple[str, str]:
-    """Return the name of the model without its prefix, and the tag of its weights."""
+    """Return the model name without prefix, and the tag of the weights."""
     name, _, tag = request.model.removeprefix(TIMM).partition(".")
     if request.random or request.file or request.weights == "DEFAULT":
         return name, tag
@@ -179,7 +179,7 @@ def _check_size(name: str, sized: dict[str, Any]) -> None:
 
 
 def _classifiers(network: Any) -> list[str]:
-    """Return the names of the modules that come after the default features."""
+    """Return the names of the modules after the default features."""
     if not hasattr(network, "get_classifier"):
         return []
     found = network.get_classifier()

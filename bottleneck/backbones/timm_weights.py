@@ -1,4 +1,4 @@
-"""What timm says of its weights, and how they come from its hub or address, or from what is kept of them."""
+"""timm's weights: their configurations, and how they are found on this machine or downloaded."""
 
 import re
 from contextlib import suppress
@@ -36,7 +36,7 @@ _without_telemetry = SharedContext(lambda: attribute_set(constants, "HF_HUB_DISA
 
 
 def tags(name: str) -> list[str]:
-    """Return the tags under which timm has weights of a model, without prefix, the default first."""
+    """Return the tags of a model's weights, the default first; `name` has no ``timm/``."""
     listed = timm.models.get_arch_pretrained_cfgs(name)
     return [full.partition(".")[2] for full, config in listed.items() if config.has_weights]
 
@@ -58,9 +58,9 @@ def config_of(name: str, tag: str) -> dict[str, Any]:
 
 
 def where(config: dict[str, Any]) -> tuple[str, list[str], str]:
-    """Return the address of the weights' page or file, the names that the file may have, and the hub's repository.
+    """Return the address of the weights' page or file, the possible file names, and the hub repository.
 
-    The repository is empty where the file comes from an address of its own.
+    The repository is empty if the weights are not on the hub.
     """
     if config["hf_hub_id"]:
         files = [config["hf_hub_filename"]] if config["hf_hub_filename"] else list(HUB_FILES)
@@ -69,7 +69,7 @@ def where(config: dict[str, Any]) -> tuple[str, list[str], str]:
 
 
 def downloaded(config: dict[str, Any]) -> Path | None:
-    """Return the weights file that an earlier download has left on this machine."""
+    """Return the weights file if it is already on this machine."""
     _, files, repository = where(config)
     for name in files:
         found = try_to_load_from_cache(repository, name) if repository else _checkpoint(name)
@@ -83,16 +83,16 @@ def _checkpoint(name: str) -> str:
 
 
 def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> tuple[nn.Module, Published]:
-    """Build a network with the weights that timm has kept, or that are fetched, of one tag.
+    """Build a network with the weights of one tag, from this machine or downloaded.
 
     Parameters
     ----------
     name : str
-        Of the model, with the tag if there is one, without ``timm/``.
+        Name of the model, with the tag if there is one, without ``timm/``.
     config : dict
         See `config_of`.
     sized : dict
-        Arguments for images of another size.
+        Arguments of the network for a different image size.
 
     Returns
     -------
@@ -101,9 +101,9 @@ def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> tupl
     Raises
     ------
     WeightsUnavailable
-        If there are none, or they cannot be fetched.
+        If there are none, or they cannot be downloaded.
     ModelError
-        If they are damaged, or of another network.
+        If they are damaged, or belong to another network.
     """
     if not (config["hf_hub_id"] or config["url"]):
         raise WeightsUnavailable(
@@ -123,12 +123,12 @@ def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> tupl
 
 
 def _fetched(config: dict[str, Any]) -> Path:
-    """Download the file of some weights to where timm keeps it; it is not read.
+    """Download the weights file to the place where timm expects it, without reading it.
 
     Raises
     ------
     WeightsUnavailable
-        If that is not possible.
+        If it cannot be downloaded.
     """
     address, files, repository = where(config)
     full_name = f"{TIMM}{config['architecture']}" + (f".{config['tag']}" if config["tag"] else "")
@@ -144,15 +144,15 @@ def _fetched(config: dict[str, Any]) -> Path:
         return file
     except MemoryError:
         raise
-    except Exception as error:  # of httpx, the hub, urllib: a broken line, a page that is no file
+    except Exception as error:  # of httpx, the hub or urllib: a broken connection, a page instead of a file
         raise WeightsUnavailable(
-            f"{address} did not give {wanted}: {first_line(error)}. Fetch that file by other means and name it with "
+            f"{address} did not give {wanted}: {first_line(error)}. Download that file by other means and pass it with "
             f"--model {full_name} --weights PATH"
         ) from error
 
 
 def _from_hub(repository: str, files: list[str]) -> Path:
-    """Download the first file that a repository has, with the hub's own client and into its own cache."""
+    """Download the first of the files that a repository has, with the hub's client and into its cache."""
     *others, last = files
     with _without_telemetry:
         for name in others:
@@ -162,12 +162,12 @@ def _from_hub(repository: str, files: list[str]) -> Path:
 
 
 def _verified_sha256(file: Path) -> str:
-    """Prove a file: the hub's cache calls it by its SHA-256, other addresses give its beginning. Return all of it."""
+    """Verify a file and return its SHA-256, which the hub's cache has as file name; other file names have its start."""
     blob = file.resolve()
     return check_download(blob, blob.name if _SHA256.fullmatch(blob.name) else _hash_in(file.name))
 
 
 def _hash_in(name: str) -> str:
-    """Return the digits of a SHA-256 in a file's name; ``300e`` in that of I-JEPA's are epochs."""
+    """Return the digits of a SHA-256 in a file name, if any; ``300e`` in I-JEPA's are epochs."""
     found = HASH_IN_NAME.search(name)
     return found[1] if found else ""

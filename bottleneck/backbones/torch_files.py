@@ -1,7 +1,7 @@
-"""Where what ``torch.save`` wrote has its pickle and its numbers, in its zip archives and in its older format.
+"""Read files of ``torch.save``, zip archives and the older format, without running code.
 
-What a file says of sizes is compared with what it has before any memory is taken: all its numbers together are never
-more than its bytes.
+The sizes in a file are compared with the size of the file before memory is allocated: the numbers of all tensors never
+have more bytes than the file.
 """
 
 import io
@@ -23,19 +23,19 @@ from bottleneck.errors import ModelError
 from bottleneck.utils.files import open_regular
 
 _ZIP = b"PK\x03\x04"
-_LOCAL_HEADER = struct.Struct("<26x2H")  # of a member of a zip archive; the lengths of its name and its extra field
-_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format begins
+_LOCAL_HEADER = struct.Struct("<26x2H")  # of a zip member; the lengths of its name and its extra field
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # at the beginning of the older format
 _COUNT = struct.Struct("<q")
-_DIRECTORY = 8 << 20  # bytes of an archive's list of members; a network of 20,000 tensors has 2 MB
+_DIRECTORY = 8 << 20  # bytes of an archive's directory; that of 20,000 tensors has 2 MB
 _OTHER_ORDER = f"expected the byte order of this machine, {sys.byteorder}, found the other"
 _SHORT = 64  # bytes
-_NOT_TORCHS = "it is no file that torch.save has written"
-_PARTS = 200_000  # of a network that was saved whole
+_NOT_TORCHS = "it was not written by torch.save"
+_PARTS = 200_000  # of a pickled network
 
 
 @dataclass
 class _Region:
-    """Bytes of a file."""
+    """A range of bytes of a file."""
 
     path: Path
     size: int
@@ -43,7 +43,7 @@ class _Region:
 
     @cached_property
     def bytes(self) -> Tensor:
-        """Their values, ``uint8 (size,)``."""
+        """The bytes, ``uint8 (size,)``."""
         with open(self.path, "rb", opener=open_regular) as file:
             self.check(os.fstat(file.fileno()).st_size)
             found = torch.empty(self.size, dtype=torch.uint8)
@@ -53,7 +53,7 @@ class _Region:
         return found
 
     def check(self, file_size: int) -> None:
-        """Refuse a region that a file of so many bytes does not have."""
+        """Refuse a region that is not inside a file of that size."""
         if not 0 <= self.offset <= self.offset + self.size <= file_size:
             raise self._too_short()
 
@@ -63,7 +63,7 @@ class _Region:
 
 @dataclass
 class _Storage:
-    """Numbers of one type in a region, from the one at `start` on."""
+    """The numbers of one dtype in a region, beginning with that at index `start`."""
 
     region: _Region
     dtype: torch.dtype
@@ -71,16 +71,16 @@ class _Storage:
 
 
 def read_plain(path: Path) -> Any:
-    """Read what ``torch.save`` wrote without running any of it; tensors come as `Unread`.
+    """Read a file of ``torch.save`` without running code from it; tensors are returned as `Unread`.
 
     Raises
     ------
     HoldsCode
-        If the file calls something that is no class of plain data; it is not called.
+        If the file calls something that is not a class of plain data; it is not called.
     ModelError
-        If ``torch.save`` has not written it, or on a machine of another byte order.
+        If it was not written by ``torch.save``, or on a machine with another byte order.
     Exception
-        Whatever the standard library says of a damaged file.
+        Any error of the standard library, if the file is damaged.
     """
     with open(path, "rb", opener=open_regular) as file:
         head = file.read(len(_ZIP))
@@ -96,12 +96,12 @@ def read_tensor(tensor: Unread) -> Tensor:
 
 
 def module_tensors(found: object) -> dict[str, Unread]:
-    """Return the tensors of a network that was saved whole, by the names of its state_dict; none of anything else.
+    """Return the tensors of a pickled network by their names in its state_dict; none of other objects.
 
     Raises
     ------
     ValueError
-        If it has modules without end.
+        If its modules are nested endlessly.
     """
     tensors: dict[str, Unread] = {}
     left, count = [("", found)], 0
@@ -124,7 +124,7 @@ def module_tensors(found: object) -> dict[str, Unread]:
 
 
 def _parts(module: object) -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any], set[Any]] | None:
-    """Return the parameters, buffers and modules of a module, and the buffers that are no part of its state."""
+    """Return the parameters, buffers and submodules of a module, and the names of its non-persistent buffers."""
     state = module.state if isinstance(module, Inert) and isinstance(module.state, dict) else {}
     parameters, buffers, modules = (state.get(name) for name in ("_parameters", "_buffers", "_modules"))
     if not (isinstance(parameters, dict) and isinstance(buffers, dict) and isinstance(modules, dict)):
@@ -134,19 +134,19 @@ def _parts(module: object) -> tuple[dict[Any, Any], dict[Any, Any], dict[Any, An
 
 
 class _Archive:
-    """A zip archive that ``torch.save`` wrote: a folder of a pickle and of a file for each storage."""
+    """A zip archive of ``torch.save``: a folder with a pickle, and a file for each storage."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path = path
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
-        self._left = self._size  # bytes that no member has been found to have
+        self._left = self._size  # bytes that belong to no member found so far
         self._regions: dict[str, _Region] = {}
         with zipfile.ZipFile(_Sparing(file, _DIRECTORY)) as archive:
             self._members = {info.filename: info for info in archive.infolist()}
 
     def content(self) -> Any:
-        """Return what was saved; tensors come as `Unread`."""
+        """Return the saved object; tensors are `Unread`."""
         names = [name for name in self._members if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(names) != 1:
             raise ModelError(f"expected one data.pkl in it, found {len(names)}")
@@ -166,14 +166,14 @@ class _Archive:
         return follow(io.BytesIO(pickle), place, size=len(pickle))
 
     def _bytes(self, name: str, most: int) -> bytes:
-        """Read a member; zipfile would insist on its checksum, which torch may leave out."""
+        """Read a member. `zipfile` would require a checksum, which torch may omit."""
         region = self._region(name)
         if region.size > most:
             raise ModelError(f"expected at most {most:,} bytes of {name}, found {region.size:,}")
         return region.bytes.numpy().tobytes()
 
     def _region(self, name: str) -> _Region:
-        """Return where a member lies; members that lie in one place would make numbers of nothing."""
+        """Return the region of a member; members may not overlap, or a small file could claim many numbers."""
         if name not in self._regions:
             info = self._members[name]
             if info.compress_type != zipfile.ZIP_STORED:
@@ -189,7 +189,7 @@ class _Archive:
 
 
 class _Sparing:
-    """A file of which no more than some bytes are read.
+    """A file of which at most `most` bytes are read.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class _Sparing:
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        """Read so many bytes, or all that are left."""
+        """Read up to `size` bytes, or the rest."""
         return self._taken(self._file.read(self._left + 1 if size < 0 or size > self._left else size))
 
     def readline(self) -> bytes:
@@ -213,13 +213,13 @@ class _Sparing:
     def _taken(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left < 0:
-            raise ValueError("expected a checkpoint, found too many bytes that are no numbers")
+            raise ValueError("expected a checkpoint, found too many bytes besides its tensors")
         return data
 
 
 @dataclass
 class _Keyed:
-    """The storages of a file of the older format, whose places come after the pickle."""
+    """The storages of a file in the older format, whose positions follow the pickle."""
 
     path: Path
     size: int
@@ -227,7 +227,7 @@ class _Keyed:
     widths: dict[str, int] = field(default_factory=dict)
 
     def place(self, kind: Any, key: Any, _location: Any, count: Any, view: Any = None) -> _Storage:
-        """Return the storage of a key, or of a view of it."""
+        """Return the storage of a key, or a view of it."""
         if not (isinstance(key, str) and isinstance(count, int)):
             raise ValueError("expected the name of a storage, found something else")
         self.widths.setdefault(key, kind.dtype.itemsize)
@@ -239,7 +239,7 @@ def _from_stream(path: Path, file: IO[bytes]) -> Any:
     file_size = os.fstat(file.fileno()).st_size
     size = min(file_size, LARGEST)
     pickles: Any = _Sparing(file, size)
-    if not _begins_so(pickles):
+    if not _has_magic_number(pickles):
         raise ModelError(_NOT_TORCHS)
     system = follow(pickles, size=size)
     if isinstance(system, dict) and system.get("little_endian", True) != (sys.byteorder == "little"):
@@ -258,9 +258,9 @@ def _from_stream(path: Path, file: IO[bytes]) -> Any:
     return found
 
 
-def _begins_so(pickles: Any) -> bool:
-    """Whether a file begins as those of the older format do."""
+def _has_magic_number(pickles: Any) -> bool:
+    """Whether a file begins like the older format."""
     try:
         return bool(follow(pickles, size=_SHORT) == _MAGIC and follow(pickles, size=_SHORT) == _PROTOCOL)
-    except Exception:  # anything may be no pickle
+    except Exception:  # it need not be a pickle
         return False

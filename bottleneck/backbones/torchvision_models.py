@@ -1,4 +1,4 @@
-"""Every classifier of torchvision by its name, with the preprocessing its weights were trained with."""
+"""torchvision's classifiers, with the preprocessing of their weights."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
 
 
 class AveragePool(nn.Module):
-    """Stands where a convolutional classifier stood: the mean over the positions of its input."""
+    """Replaces a convolutional classifier: averages its input over the positions."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return ``(b, d)`` of ``(b, d, h, w)``."""
@@ -42,14 +42,14 @@ def names() -> list[str]:
 def build(request: Request) -> PretrainedModel:
     """Build a torchvision classifier.
 
-    Random weights are those of ``torch.manual_seed(seed); torchvision.models.get_model(name, weights=None)``; their
-    preprocessing, and Inception's ``transform_input``, are those of the default weights. A weights file that is one of
-    torchvision's own, whatever it is called, brings the preprocessing of its entry, any other that of the default.
+    Random weights are those of ``torch.manual_seed(seed); torchvision.models.get_model(name, weights=None)``, with the
+    preprocessing and ``transform_input`` (Inception) of the default weights. A weights file with the hash of one of
+    torchvision's own gets the preprocessing of that entry, any other file that of the default.
 
     Raises
     ------
     ModelError, WeightsUnavailable
-        If there are no such weights, or they cannot be fetched.
+        If there are no such weights, or they cannot be downloaded.
     """
     entry, remarks = _entry(request)
     preprocessing = preprocessing_of(entry)
@@ -89,12 +89,12 @@ def entries(model: str) -> list[Any]:
 
 
 def file_name(entry: Any) -> str:
-    """Return the name of the file that holds the weights of an entry."""
+    """Return the name of an entry's weights file."""
     return str(urlparse(entry.url).path.rpartition("/")[2])
 
 
 def _entry(request: Request) -> tuple[Any, tuple[str, ...]]:
-    """Return the weights entry that decides the preprocessing, and what to say of it."""
+    """Return the weights entry that decides the preprocessing, and remarks on it."""
     known = {entry.name: entry for entry in entries(request.model)}
     default = next(iter(known.values()))
     if request.file:
@@ -107,19 +107,19 @@ def _entry(request: Request) -> tuple[Any, tuple[str, ...]]:
 
 
 def _entry_of_file(path: Path, known: list[Any]) -> tuple[Any, tuple[str, ...]]:
-    """Recognise torchvision's own files by their hash, which is in their names; fine-tuned ones tell what they were."""
+    """Recognise torchvision's own files by their hash, and fine-tuned ones by their metadata."""
     if found := read_tuned(path):
         return next((entry for entry in known if entry.name == found.weights.upper()), known[0]), ()
     try:
         digest = file_sha256(path)
     except OSError:
-        return known[0], ()  # reading the tensors will say it
+        return known[0], ()  # reading the tensors raises the error
     for entry in known:
         wanted = HASH_IN_NAME.search(file_name(entry))
         if wanted and digest.startswith(wanted[1]):
             return entry, (f"these are torchvision's {entry.name}",)
     several = len({preprocessing_of(entry) for entry in known}) > 1
-    return known[0], ((f"images are prepared as for {known[0].name}",) if several else ())
+    return known[0], ((f"images are preprocessed as for {known[0].name}",) if several else ())
 
 
 def _random(model: str, size: int, *, initialised: bool = True) -> nn.Module:
@@ -138,14 +138,14 @@ def _random(model: str, size: int, *, initialised: bool = True) -> nn.Module:
 
 
 def _sized(model: str, size: int) -> dict[str, Any]:
-    """Return the arguments of networks that are built for images of one size, in pixels."""
+    """Return the arguments of networks that are built for one image size, in pixels."""
     if model.startswith("vit_"):
         return {"image_size": size}
     return {"input_size": (size, size)} if model.startswith("maxvit") else {}
 
 
 def _fill(network: nn.Module, request: Request, entry: Any) -> Published:
-    """Give a network the weights from torchvision's own cache or address, hash checked."""
+    """Load the weights of an entry, from torch's cache or downloaded, after checking their hash."""
     name = file_name(entry)
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     wanted = HASH_IN_NAME.search(name)
@@ -167,10 +167,10 @@ def _fill(network: nn.Module, request: Request, entry: Any) -> Published:
 
 
 def _renamed(network: nn.Module, tensors: Tensors) -> Tensors:
-    """Return the tensors under the names, and for the size of images, of this network.
+    """Convert tensors to the names and the image size of this network.
 
-    The old DenseNet files have ``norm.1`` for ``norm1``. The position embeddings of vision transformers are
-    interpolated, as torchvision does it, where the network was built for images of another size.
+    Old DenseNet files have ``norm.1`` for ``norm1``. Position embeddings of vision transformers are interpolated as
+    in torchvision if the network was built for another image size.
     """
     tensors = {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
     place = "encoder.pos_embedding"
@@ -188,7 +188,7 @@ def _drop_auxiliary(network: nn.Module) -> None:
 
 
 def _classifier(network: nn.Module) -> tuple[str, str, str, int]:
-    """Return the module that is taken off, the layer where this cuts the network, its pooling and its width."""
+    """Return the classifier, the layer at its input, the pooling of that layer and its width."""
     name, last = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     if isinstance(last, nn.Linear):
         return name, f"{name}:input", "none", last.in_features
@@ -198,7 +198,7 @@ def _classifier(network: nn.Module) -> tuple[str, str, str, int]:
 
 
 def preprocessing_of(entry: Any) -> Preprocessing:
-    """Return the preprocessing that torchvision gives a weights entry."""
+    """Return the preprocessing of a weights entry."""
     transforms = entry.transforms()
     return Preprocessing(
         resize=transforms.resize_size[0],

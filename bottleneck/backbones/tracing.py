@@ -1,4 +1,4 @@
-"""One pass of a network, watched: which modules run, in which order, on what shapes, at what cost."""
+"""Trace one forward pass: which modules run, in which order, on which shapes, with how many multiply-adds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,18 +19,18 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Call:
-    """What a module did in one pass of the network.
+    """What a module did in one forward pass.
 
     Parameters
     ----------
     entered : int
-        Its place in the order in which modules were first entered.
+        Its index in the order in which modules first ran.
     calls : int
-        How often it ran.
+        Number of its calls.
     opened, closed : int
-        How many modules had been entered before its last run began, and when that ended.
+        Number of modules entered when its last call began and ended.
     inputs, outputs : tuple of int or None
-        Shapes of the first tensor that it received and that it gave, the last time; None where there was none.
+        Shapes of the first tensor of its input and output in the last call; None if there was none.
     macs : int
         Multiply-adds of its convolutions and matrix products, over all its calls.
     """
@@ -45,18 +45,18 @@ class Call:
 
 
 def trace(network: nn.Module, images: Tensor) -> dict[str, Call]:
-    """Run the network once and return what each module that ran did, by name; the network itself is ``""``.
+    """Run the network once and return the calls of its modules by name; the network itself is ``""``.
 
     Parameters
     ----------
     network : nn.Module
     images : Tensor
-        ``float32 (b, 3, h, w)`` on the network's device; ``meta`` will do.
+        ``float32 (b, 3, h, w)`` on the network's device, which may be ``meta``.
 
     Raises
     ------
     ModelError
-        If the network cannot take these images.
+        If the network does not accept these images.
     """
     found: dict[str, Call] = {}
     counter = FlopCounterMode(display=False)
@@ -87,7 +87,7 @@ def trace(network: nn.Module, images: Tensor) -> dict[str, Call]:
     for name, module in network.named_modules():
         handles += [module.register_forward_pre_hook(before(name)), module.register_forward_hook(after(name))]
     try:
-        for parameter in trained:  # the counter cannot do with views of those that ask for gradients
+        for parameter in trained:  # the counter fails on views of those that require gradients
             parameter.requires_grad_(False)
         with torch.no_grad(), _plain_attention, counter:
             run(network, images)
@@ -105,19 +105,19 @@ def run(network: nn.Module, images: Tensor) -> Any:
     Raises
     ------
     ModelError
-        If it cannot take these images.
+        If it does not accept these images.
     """
     try:
         return network(images)
     except Exception as error:  # torch and timm check sizes by assertions, ValueError and RuntimeError
         height, width = images.shape[2:]
         raise ModelError(
-            f"the network cannot take images of {height} x {width} pixels: {first_line(error):.300}"
+            f"the network does not accept images of {height} x {width} pixels: {first_line(error):.300}"
         ) from error
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """Return the first tensor of what a module receives or gives."""
+    """Return the first tensor in a module's input or output."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Sequence) and not isinstance(value, str):

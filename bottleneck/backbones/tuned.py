@@ -1,4 +1,4 @@
-"""Weights that a fine-tuning has left: where they are, and what their file says of them; without torch."""
+"""Fine-tuned weights: where they are, and the metadata in their file. This module does not import torch."""
 
 import json
 import os
@@ -14,26 +14,26 @@ from bottleneck.utils.paths import expanded
 from bottleneck.utils.schema import Finite, checked
 from bottleneck.utils.tree import Tree, memo
 
-WEIGHTS = "model.safetensors"  # of a run
+WEIGHTS = "model.safetensors"  # in the folder of a run
 _KEY = "bottleneck"
-_KEPT = "tuned.json"
-_LARGEST_HEADER = 16 << 20  # bytes; that of 20,000 tensors has 3 MB
+_RECORD = "tuned.json"
+_LARGEST_HEADER = 16 << 20  # bytes; a header of 20,000 tensors has 3 MB
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """What the weights file of a fine-tuned network says of it.
+    """Metadata in the weights file of a fine-tuned network.
 
     Parameters
     ----------
     model : str
         The backbone.
     weights : str
-        What it began with; of torchvision's networks it decides how images are prepared.
+        The weights it started from; for torchvision's networks they decide the preprocessing.
     options : dict of str to int or bool
-        Fields of a `Request` that are not as usual: ``resize``, ``crop``, ``fast_jpeg``.
+        Fields of the `Request` that differ from their defaults: ``resize``, ``crop``, ``fast_jpeg``.
     dataset : str
-        Digest of the images, labels and splits that it was trained with.
+        Digest of the images, labels and splits that it was trained on.
     score : float
         See `bottleneck.runs.run.Run.score`.
     """
@@ -45,12 +45,12 @@ class Tuned:
     score: Finite
 
     def metadata(self) -> dict[str, str]:
-        """Return what the file says."""
+        """Return the metadata of the safetensors file."""
         return {_KEY: json.dumps(vars(self), sort_keys=True)}
 
 
 def read_tuned(path: Path) -> Tuned | None:
-    """Return what a file says of the fine-tuning that has left it; None of others, and where it cannot be read."""
+    """Return the metadata of a fine-tuned weights file; None for other files, and if it cannot be read."""
     if path.suffix.lower() != ".safetensors":
         return None
     from safetensors import SafetensorError, safe_open
@@ -80,7 +80,7 @@ def check_header(path: Path) -> None:
 
 
 def weights_of_run(name: str | os.PathLike[str], runs: str | os.PathLike[str]) -> str:
-    """Return the weights file of a fine-tuned run, ``run:NAME`` or the path of its folder; other weights as they are.
+    """Return the weights file of a fine-tuned run, given as ``run:NAME`` or as its folder; other weights unchanged.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def weights_of_run(name: str | os.PathLike[str], runs: str | os.PathLike[str]) -
 
 
 def record_tuned(store: Path, found: Tuned) -> None:
-    """Keep beside features what is known of the fine-tuning that their network comes from, wherever its file goes.
+    """Record the metadata of a fine-tuned network with its features, so that it outlives the weights file.
 
     Raises
     ------
@@ -107,18 +107,18 @@ def record_tuned(store: Path, found: Tuned) -> None:
         If it cannot be written.
     """
     try:
-        Tree.above(store, 2).write_json(store / _KEPT, vars(found))
+        Tree.above(store, 2).write_json(store / _RECORD, vars(found))
     except OSError as error:
         raise CacheError(f"cannot write to the cache {store}: {error.strerror or error}") from error
 
 
 def has_tuned(store: Path) -> bool:
-    """Whether something is kept of a fine-tuning, readable or not."""
-    return os.path.lexists(store / _KEPT)
+    """Whether there is a record of a fine-tuned network, readable or not."""
+    return os.path.lexists(store / _RECORD)
 
 
 def recorded_tuned(store: Path) -> Tuned | None:
-    """Return what `record_tuned` kept; None of features of a network that was not fine-tuned."""
+    """Return what `record_tuned` recorded; None for features of a network that was not fine-tuned."""
     with memo(ValueError):
-        return checked(Tree.above(store, 2).read_json(store / _KEPT), Tuned, closed=True)
+        return checked(Tree.above(store, 2).read_json(store / _RECORD), Tuned, closed=True)
     return None

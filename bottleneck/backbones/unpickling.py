@@ -1,11 +1,11 @@
-"""Tensors of a checkpoint that holds other Python objects too; none of its code runs, whatever the file says.
+"""Interpret a checkpoint's pickle without running its code, to find tensors next to any other Python objects.
 
-A pickle is a program: it names classes and functions and calls them. Here its steps are only followed. A name stays a
-name, an instance is what it was given, and the names with which ``torch.save`` describes a tensor mean a place in the
-file. So settings, metrics and paths of any library and version do no harm, and nothing is registered with torch.
+A pickle is a program that names classes and functions and calls them. Here its operations are only interpreted: a name
+stays a name, an instance holds its arguments, and the calls with which ``torch.save`` describes a tensor give its place
+in the file. Settings, metrics and paths of any library and version are harmless, and nothing is registered with torch.
 
-Memory and time grow with the size of the pickle alone: what is copied or made counts against a budget, and nothing is a
-key that takes long to hash.
+Memory and time are limited by the size of the pickle: copies and new containers count against a budget, and keys must
+be cheap to hash.
 """
 
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -17,17 +17,17 @@ from bottleneck.backbones.inert import HoldsCode, Inert, Name, Unread
 
 __all__ = ["HoldsCode", "Inert", "Name", "Place", "Unread", "follow"]
 
-Place = Callable[..., Any]  # gives the storage of what a pickle calls a persistent id
+Place = Callable[..., Any]  # returns the storage of a persistent id
 
-LARGEST = 64 << 20  # bytes of a pickle; those of the largest published networks have 2 MB
-_STEP, _CONTAINER, _ITEM = 128, 512, 64  # bytes that an operation, a container and an item of it may take in memory
-_BUDGET, _FOR_EACH_BYTE = 768 << 20, 1024  # bytes in memory, in all and for each one of the pickle
+LARGEST = 64 << 20  # bytes of a pickle; the largest published networks have 2 MB
+_STEP, _CONTAINER, _ITEM = 128, 512, 64  # bytes of memory counted for an operation, a container and an item
+_BUDGET, _FOR_EACH_BYTE = 768 << 20, 1024  # bytes of memory: in total, and per byte of the pickle
 _FREE = 1 << 20
 _DEEPEST = 64  # dimensions of a tensor
 
 
 def follow(file: IO[bytes], place: Place | None = None, *, size: int = LARGEST) -> Any:
-    """Return what a pickle describes: plain values, `Inert` for instances, `Name` for classes, `Unread` for tensors.
+    """Return the content of a pickle: plain values, `Inert` for instances, `Name` for classes, `Unread` for tensors.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ def follow(file: IO[bytes], place: Place | None = None, *, size: int = LARGEST) 
         Read up to the end of the pickle.
     place : callable, optional
     size : int
-        Bytes that the pickle has at most.
+        Largest size of the pickle in bytes.
 
     Raises
     ------
     HoldsCode
-        If the pickle calls something that is no class of plain data.
+        If the pickle calls something that is not a class of plain data.
     Exception
-        ValueError, IndexError and their like of what is no pickle, or one that is made to take memory and time.
+        ValueError, IndexError and others, if it is not a pickle, or one made to exhaust memory or time.
     """
     machine = _PickleMachine(place, min(_BUDGET, _FREE + size * _FOR_EACH_BYTE))
     for operation, argument, _ in genops(file):
@@ -51,10 +51,10 @@ def follow(file: IO[bytes], place: Place | None = None, *, size: int = LARGEST) 
 
 
 class _Mark:
-    """Where the arguments of an operation begin on the stack."""
+    """Marks where the arguments of an operation begin on the stack."""
 
 
-_PASSED_OVER = {"PROTO", "FRAME", "STOP"}
+_IGNORED = {"PROTO", "FRAME", "STOP"}
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -71,7 +71,7 @@ _VALUES = {
 
 
 class _PickleMachine:
-    """Follows the operations of one pickle; see `pickletools` for what they mean."""
+    """Interprets the operations of one pickle; see `pickletools` for their meaning."""
 
     def __init__(self, place: Place | None, budget: int) -> None:
         self.stack: list[Any] = []
@@ -80,12 +80,12 @@ class _PickleMachine:
         self._left = budget
 
     def do(self, operation: str, argument: Any) -> None:
-        """Follow one operation.
+        """Interpret one operation.
 
         Raises
         ------
         ValueError
-            If checkpoints never have it.
+            If it never occurs in checkpoints.
         """
         self._spend(_STEP)
         if operation in _VALUES:
@@ -95,7 +95,7 @@ class _PickleMachine:
         elif operation in _CONTAINERS:
             self._spend(_CONTAINER)
             self.stack.append(_CONTAINERS[operation]())
-        elif operation not in _PASSED_OVER:
+        elif operation not in _IGNORED:
             method = getattr(self, f"_{operation.lower()}", None)
             if method is None:
                 raise ValueError(f"expected a checkpoint, found {operation} in it")
@@ -104,10 +104,10 @@ class _PickleMachine:
     def _spend(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise ValueError("expected a checkpoint, found a pickle that is made to take memory")
+            raise ValueError("expected a checkpoint, found a pickle made to exhaust memory")
 
     def _to_mark(self) -> list[Any]:
-        """Take what lies above the last mark, and the mark."""
+        """Pop everything above the last mark, and the mark."""
         place = next(place for place in range(len(self.stack) - 1, -1, -1) if isinstance(self.stack[place], _Mark))
         found = self.stack[place + 1 :]
         del self.stack[place:]
@@ -203,7 +203,7 @@ class _PickleMachine:
 
     def _newobj(self, _: Any) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
-        self.stack.append(self._instance(kind, arguments))  # of a class, whatever its name
+        self.stack.append(self._instance(kind, arguments))  # of any class
 
     def _newobj_ex(self, _: Any) -> None:
         self.stack.pop()
@@ -219,7 +219,7 @@ class _PickleMachine:
 
     def _binpersid(self, _: Any) -> None:
         kind, *rest = self.stack.pop()
-        if isinstance(kind, str) and kind == "module":  # a class, of an old file that has its source too
+        if isinstance(kind, str) and kind == "module":  # a class, in old files with its source
             self.stack.append(rest[0])
         elif isinstance(kind, str) and kind == "storage" and self._place:
             self.stack.append(self._place(*rest))
@@ -227,12 +227,12 @@ class _PickleMachine:
             raise ValueError("expected a storage, found another persistent id")
 
     def _called(self, called: Any, arguments: Any) -> Any:
-        """Return what comes of calling a name: for a tensor its description, for a class an instance.
+        """Return the result of calling a name: the description of a tensor, or an instance of a class.
 
         Raises
         ------
         HoldsCode
-            If it is no class of plain data.
+            If it is not a class of plain data.
         """
         if not isinstance(called, Name):
             raise HoldsCode("something that has no name is called")
@@ -255,7 +255,7 @@ class _PickleMachine:
         return self._instance(called, arguments)
 
     def _instance(self, kind: Any, arguments: Any) -> Inert:
-        """Return an instance, with the items that a dictionary is made of; other arguments are passed over."""
+        """Return an instance with the items of a dictionary subclass; other arguments are ignored."""
         if not isinstance(kind, Name):
             raise ValueError("expected the class of an instance, found something else")
         self._spend(_CONTAINER)
@@ -271,10 +271,10 @@ class _PickleMachine:
 
 
 def _key(value: Any) -> Any:
-    """Return a key that takes no time to hash; anything else is one by its identity, which nobody looks up."""
+    """Return a key that is cheap to hash; replace others by an object with its own identity."""
     if value is None or isinstance(value, str | bytes | float | Name | Inert):
         return value
-    if isinstance(value, int) and abs(value) < 1 << 60:  # larger ones may be made to have equal hashes
+    if isinstance(value, int) and abs(value) < 1 << 60:  # larger ones can be chosen to have equal hashes
         return value
     return Inert(Name("builtins", type(value).__name__))
 
@@ -284,7 +284,7 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
 
 
 def _named(module: Any, name: Any) -> Name:
-    """Return a name; of one of Python 2 today's."""
+    """Return a name; convert names of Python 2."""
     if not (isinstance(module, str) and isinstance(name, str)):
         raise ValueError("expected the name of a class, found something else")
     return Name(*NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
@@ -314,14 +314,14 @@ def _tensor_of_type(
     dtype: Any,
     metadata: Any = None,
 ) -> Any:
-    if metadata:  # conjugated or negated in passing, which weights are not
+    if metadata:  # lazily conjugated or negated, which weights never are
         return Inert(Name("torch", "Tensor"))
     (start,) = _sizes([offset])
     return Unread(storage, dtype.dtype if dtype else storage.dtype, start, _sizes(shape), _sizes(stride))
 
 
 def _sizes(numbers: Any) -> tuple[int, ...]:
-    """Return a shape, as torch takes it."""
+    """Return a shape or a stride."""
     if not isinstance(numbers, tuple | list) or len(numbers) > _DEEPEST:
         raise ValueError("expected the shape of a tensor, found something else")
     if not all(type(number) is int and 0 <= number < 1 << 60 for number in numbers):

@@ -1,4 +1,4 @@
-"""Tensors from files, safely; their digest."""
+"""Read tensors from files safely, and compute their digest."""
 
 import hashlib
 import math
@@ -20,14 +20,14 @@ from bottleneck.utils.files import NotRegularError
 
 Tensors = Mapping[str, Tensor]
 
-# Of several, the first counts: a teacher, or a moving average, is what such a training leaves to be used.
+# If there are several, the first counts: a teacher or a moving average is the network to use.
 _WRAPPERS = (
     "state_dict", "model_state_dict", "model", "net", "network", "teacher", "target_encoder", "ema", "model_ema",
     "state_dict_ema", "ema_state_dict", "params_ema",
 )  # fmt: skip
-_DEEPEST = 8  # wrappers in wrappers
-_REPEATED = 1 << 20  # bytes that a tensor may have beyond those of its file
-_SHARED = 8  # times these bytes, for all tensors: several may share their numbers
+_DEEPEST = 8  # nested wrappers
+_REPEATED = 1 << 20  # bytes by which a tensor may exceed the size of its file
+_SHARED = 8  # times as many bytes for all tensors, which may share storage
 _SHOWN = 4
 _LISTED = 40
 
@@ -39,11 +39,11 @@ class Checkpoint:
     Parameters
     ----------
     source : str
-        The file.
+        Path of the file.
     tensors : dict of str to Tensor
-        By name.
+        Tensors by name.
     remarks : tuple of str
-        What was taken off to get at them, in words.
+        Remarks on how they were unwrapped.
     """
 
     source: str
@@ -54,18 +54,18 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read ``.safetensors``, or what PyTorch saves (``.pth``, ``.pt``, ``.bin``, ...), without running code.
 
-    What ``torch.save`` wrote is read as data, by no unpickler. It takes no more memory than the file has bytes, and a
-    little for names; a file that claims more is refused.
+    Files of ``torch.save`` are read as data, without an unpickler. This needs no more memory than the size of the file,
+    and a little for names; a file that claims more is refused.
 
-    Where the tensors stand inside another dictionary, as ``state_dict``, ``model`` or the like, they are taken out.
-    Settings and metrics of any kind beside them are passed over; see `bottleneck.backbones.unpickling`.
+    If the tensors are inside another dictionary, under ``state_dict``, ``model`` or a similar key, they are unwrapped.
+    Settings and metrics of any type are ignored; see `bottleneck.backbones.unpickling`.
 
     Raises
     ------
     WeightsUnavailable
         If there is no such file.
     ModelError
-        If the file cannot be read, or holds no dictionary of tensors, or several.
+        If the file cannot be read, or does not contain exactly one dictionary of tensors.
     """
     try:
         tensors, remarks = _unwrapped(_loaded(path), path)
@@ -73,7 +73,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         read = {name: read_tensor(one) if isinstance(one, Unread) else one for name, one in tensors.items()}
     except HoldsCode as error:
         raise _unreadable(
-            path, f"it holds Python objects ({error}) beside tensors, which could run code and are never loaded"
+            path, f"it contains Python objects ({error}) besides tensors, which could run code and are never loaded"
         ) from error
     except ModelError:
         raise
@@ -102,7 +102,7 @@ def _loaded(path: Path) -> object:
 
 
 def _check_size(tensors: Mapping[str, Any], path: Path) -> None:
-    """Refuse tensors that have more numbers than their file has: views of a few that are repeated.
+    """Refuse tensors that are much larger than their file: views that repeat a few numbers.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _check_size(tensors: Mapping[str, Any], path: Path) -> None:
     file_size = path.stat().st_size
     sizes = [math.prod(one.shape) * one.dtype.itemsize for one in tensors.values()]
     if max(sizes) > file_size + _REPEATED or sum(sizes) > _SHARED * (file_size + _REPEATED):
-        raise ValueError(f"it has {file_size:,} bytes, and tensors of {sum(sizes):,}")
+        raise ValueError(f"it has {file_size:,} bytes, but tensors of {sum(sizes):,} bytes")
 
 
 def _unreadable(path: Path, reason: str) -> ModelError:
@@ -123,16 +123,16 @@ def _unreadable(path: Path, reason: str) -> ModelError:
 
 def _reason(error: Exception) -> str:
     reason = first_line(error)
-    return reason if any(sign.isalpha() for sign in reason) else "it is no file that torch.save has written"
+    return reason if any(sign.isalpha() for sign in reason) else "it was not written by torch.save"
 
 
 def _unwrapped(found: object, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the tensors that a file holds, read or unread, and what was taken off to get at them."""
+    """Return the tensors of a file, read or unread, and remarks on how they were unwrapped."""
     remarks: list[str] = []
-    known_states: dict[int, bool] = {}  # of what stands under many keys
+    known_states: dict[int, bool] = {}  # of values that occur under several keys
     for _ in range(_DEEPEST):
         if tensors := module_tensors(found):
-            return tensors, (*remarks, "taken from a network that was saved whole")
+            return tensors, (*remarks, "taken from a pickled network")
         if not isinstance(found, dict) or _is_state(found):
             break
         inside = [key for key, value in found.items() if _holds_state(value, known_states)]
@@ -146,12 +146,12 @@ def _unwrapped(found: object, path: Path) -> tuple[dict[str, Any], tuple[str, ..
     if isinstance(found, dict) and (tensors := _tensors(found)):
         left = [str(name) for name in found if name not in tensors]
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-        beside = [f"{', '.join(left[:_SHOWN])}{more} not used: no tensors"] if left else []
-        return tensors, (*remarks, *beside)
+        others_left = [f"{', '.join(left[:_SHOWN])}{more} not used: not tensors"] if left else []
+        return tensors, (*remarks, *others_left)
     names = ", ".join(str(key) for key in islice(found, _LISTED)) if isinstance(found, dict) else ""
-    holds = f"a dictionary of {names:.200}" if names else _kind(found)
+    content = f"a dictionary of {names:.200}" if names else _kind(found)
     raise ModelError(
-        f"expected a state_dict of tensors in {path}, found {holds}. Save them with "
+        f"expected a state_dict of tensors in {path}, found {content}. Save them with "
         f"torch.save(model.state_dict(), PATH) or as .safetensors"
     )
 
@@ -167,7 +167,7 @@ def _is_state(found: dict[Any, Any]) -> bool:
 
 
 def _tensors(found: dict[Any, Any]) -> dict[str, Any]:
-    """Return the tensors of a dictionary, where it consists of them for the most part, and not of single numbers."""
+    """Return the tensors of a dictionary that consists mostly of tensors, not all of them single numbers."""
     tensors = {name: value for name, value in found.items() if isinstance(name, str) and _is_tensor(value)}
     mostly = 2 * len(tensors) > len(found) and any(len(value.shape) for value in tensors.values())
     return tensors if mostly else {}
@@ -178,7 +178,7 @@ def _is_tensor(value: object) -> bool:
 
 
 def _holds_state(value: object, known: dict[int, bool], *, deep: bool = True) -> bool:
-    """Whether something is a state_dict or a network, or has one in it; by its identity each is looked at once."""
+    """Whether a value is a state_dict or a network, or contains one; `known` caches answers by identity."""
     if not isinstance(value, dict):
         return False
     place = 2 * id(value) + deep
@@ -191,8 +191,8 @@ def _holds_state(value: object, known: dict[int, bool], *, deep: bool = True) ->
 def tensors_digest(network: nn.Module) -> str:
     """Return the SHA-256 of a network's parameters and buffers, 64 hexadecimal digits.
 
-    Each tensor counts with its name, dtype, shape and little-endian bytes, in the order of the names. Counters of
-    batches, which no feature depends on, do not.
+    The hash covers the name, dtype, shape and little-endian bytes of each tensor, in the order of the names. Counters
+    of batches are excluded, since no feature depends on them.
     """
     hasher = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):

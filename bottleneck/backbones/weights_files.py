@@ -1,4 +1,4 @@
-"""Weights files of the user's own: what is recorded of one, and where it is found when it has moved; without torch."""
+"""Record how a backbone was requested, and find its weights file again if it has moved. No torch is imported."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,20 +13,20 @@ from bottleneck.utils.files import file_sha256
 from bottleneck.utils.paths import relative_to
 
 _KEY = "weights_file"
-_TAIL = 4  # parts of an old path that are looked for elsewhere
-_BESIDE = ("", "weights", "models", "checkpoints")  # folders that are searched
+_TAIL = 4  # last parts of an old path to search for elsewhere
+_SUBFOLDERS = ("", "weights", "models", "checkpoints")  # folders to search
 
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """How a backbone was asked for, recorded as JSON in a folder.
+    """How a backbone was requested, recorded as JSON in a folder.
 
     Parameters
     ----------
     value : dict
-        Of `described`, or of an older version, without what is kept of the file.
+        Written by `described`; older versions recorded nothing about the file.
     home : Path
-        The folder, wherever it is now.
+        The folder at its present place.
     """
 
     value: Mapping[str, Any]
@@ -34,35 +34,35 @@ class RecordedRequest:
 
     @property
     def request(self) -> Request:
-        """As it was asked for, with the path that the file had then.
+        """The request as recorded, with the path that the file had then.
 
         Raises
         ------
         ModelError
-            If it is no request.
+            If it is not a request.
         """
         try:
             found = Request(**{name: value for name, value in self.value.items() if name != _KEY})
-            _ = found.file  # which finds the home that a path begins with
+            _ = found.file  # expands the home folder in the path
         except (TypeError, AttributeError, PathError) as error:
-            raise ModelError(f"expected how a backbone is built, found {self.value!r:.200}: {error}") from error
+            raise ModelError(f"expected the request of a backbone, found {self.value!r:.200}: {error}") from error
         return found
 
     @property
     def sha256(self) -> str | None:
-        """Of the file."""
+        """SHA-256 of the file."""
         found = self._file.get("sha256")
         return found if isinstance(found, str) else None
 
     @property
     def size(self) -> int | None:
-        """Of the file, in bytes."""
+        """Size of the file in bytes."""
         found = self._file.get("bytes")
         return found if isinstance(found, int) else None
 
     @property
     def place(self) -> Path | None:
-        """Where the file is if it has moved together with the folder."""
+        """Path of the file if it has moved together with the folder."""
         found = self._file.get("place")
         return Path(os.path.normpath(self.home.absolute() / found)) if isinstance(found, str) else None
 
@@ -80,11 +80,11 @@ class RecordedRequest:
         return {**self.value, _KEY: {**self._file, "place": relative_to(now, home)}}
 
     def located(self, folders: Iterable[Path] = ()) -> Request:
-        """Return the request with the path that its file has now.
+        """Return the request with the present path of its file.
 
-        It is looked for where it was relative to `home`, where it was, and then, by its hash or the end of its path, in
-        some folders. Where several could be meant, the hash decides. Whoever builds the network compares its tensors
-        with those that are wanted.
+        The file is searched at its place relative to `home`, at its old path, and then in some folders by the end of
+        its path or by its hash. If several files are found, the hash decides. The tensors are verified when the
+        network is built.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class RecordedRequest:
         Returns
         -------
         Request
-            As it is kept, if the file is nowhere.
+            The recorded request, if the file is not found.
         """
         request = self.request
         if request.file is None:
@@ -108,20 +108,19 @@ class RecordedRequest:
         return replace(request, weights=str(found[0])) if found else request
 
     def missing(self) -> WeightsUnavailable:
-        """Return the error that says which file is missing, and how to name it at its new place."""
+        """Return the error for a missing file, with how to pass its new path."""
         request = self.request
         known = [f"SHA-256 {self.sha256}"] if self.sha256 else []
         known += [f"{self.size:,} bytes"] if self.size else []
         which = f" ({', '.join(known)})" if known else ""
         again = replace(request, weights="./PATH").command()
         return WeightsUnavailable(
-            f"expected the weights file {request.weights}{which} for images that have no cached features, found it "
-            f"neither there nor near {self.home}: put it back, or name it where it is now with `bottleneck extract "
-            f"IMAGES {again}`"
+            f"expected the weights file {request.weights}{which} for images without cached features, found it neither "
+            f"there nor near {self.home}: put it back, or pass its new path with `bottleneck extract IMAGES {again}`"
         )
 
     def _sound(self, paths: Iterable[Path]) -> list[Path]:
-        """Return those paths that are files of the right size, each file once."""
+        """Return the paths of files with the recorded size, each file once."""
         found: dict[str, Path] = {}
         for path in paths:
             with suppress(OSError, ValueError):
@@ -138,39 +137,39 @@ class RecordedRequest:
 def recorded_request(
     value: dict[str, Any] | None, home: Path, folders: Iterable[Path], precision: str
 ) -> Request | None:
-    """Return the request that a folder holds, in a precision, as `RecordedRequest.located` does; None of no request."""
+    """Return the request recorded in a folder, located and with another precision; None if there is none."""
     with suppress(ModelError):
         return None if value is None else replace(RecordedRequest(value, home).located(folders), precision=precision)
     return None
 
 
 def recorded_at(value: dict[str, Any] | None, before: Path, after: Path) -> dict[str, Any] | None:
-    """Return the JSON of a request that one folder holds as another is to hold it."""
+    """Return the JSON of a request recorded in one folder for recording it in another."""
     with suppress(ModelError):
         return value and RecordedRequest(value, before).at(after)
     return value
 
 
 def checked_request(value: Any) -> dict[str, Any]:
-    """Return the JSON of a request, if it is one.
+    """Return the JSON of a request after checking it.
 
     Raises
     ------
     ModelError
-        If it is not.
+        If it is not a request.
     """
     _ = RecordedRequest(value, Path()).request
     return dict(value)
 
 
 def described(request: Request, sha256: str | None, home: Path) -> dict[str, Any]:
-    """Return how a backbone was asked for as JSON for a folder, with what finds its weights file again.
+    """Return the JSON that records a request in a folder, with what identifies its weights file.
 
     Parameters
     ----------
     request : Request
     sha256 : str or None
-        Of its weights file, where it has one.
+        Hash of its weights file, if any.
     home : Path
         The folder.
     """
@@ -182,7 +181,7 @@ def described(request: Request, sha256: str | None, home: Path) -> dict[str, Any
 
 
 def _tails(file: Path, folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield where the end of a path would be in some folders, the longest end first."""
+    """Yield the last parts of a path in some folders, the longest first."""
     parts = file.parts[1:]
     for count in range(min(_TAIL, len(parts)), 0, -1):
         for folder in folders:
@@ -190,9 +189,9 @@ def _tails(file: Path, folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _weights_in(folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files in some folders that have the endings of weights."""
+    """Yield the files in some folders that have the extensions of weights files."""
     for folder in folders:
-        for name in _BESIDE:
+        for name in _SUBFOLDERS:
             with suppress(OSError):
                 inside = sorted(entry.path for entry in os.scandir(folder / name) if entry.is_file())
                 yield from (Path(path) for path in inside if looks_like_file(os.path.basename(path)))
