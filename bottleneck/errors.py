@@ -1,30 +1,30 @@
-"""What can go wrong, as one family of exceptions.
+"""The exceptions and the warning of bottleneck.
 
 ::
 
     BottleneckError
-    ├── PathError (ValueError)            a path that begins with the home of a user who does not exist
-    ├── OutputError (OSError)             a file that a user names for results cannot be written
-    ├── ImagesError (ValueError)          IMAGES holds nothing that the command can use
+    ├── PathError (ValueError)            an invalid path, or the home folder of an unknown user
+    ├── OutputError (OSError)             an output file cannot be written
+    ├── ImagesError (ValueError)          IMAGES contains nothing that the command can use
     ├── ImageError (ValueError)           one image cannot be used; has a code and, perhaps, a path
-    ├── SplitError (ValueError)           splits that cannot be made, or that leak
+    ├── SplitError (ValueError)           invalid splits, or splits that leak
     ├── ModelError (ValueError)           no such backbone, or weights that do not fit it
-    │   ├── WeightsUnavailable (OSError)  weights that are not on this machine and cannot be fetched
-    │   └── WeightsMismatch               a checkpoint that does not fit the network; knows what goes where
+    │   ├── WeightsUnavailable (OSError)  weights that are not on this machine and cannot be downloaded
+    │   └── WeightsMismatch               a checkpoint that does not fit the network
     ├── CacheError (OSError)              the cache cannot be read or written
-    │   ├── ShardError (ValueError)       a shard that is damaged or hostile: it is moved to quarantine
+    │   ├── ShardError (ValueError)       a damaged or hostile shard; it is moved to quarantine
     │   │   ├── DamagedShard              one whose bytes do not match its name
-    │   │   └── NewerShard                one of a newer format: it is refused and left where it is
-    │   └── MissingFeatures (LookupError) features that were asked for are not in the cache
-    ├── RunError (ValueError)             a folder that is no run, or one of a newer format
+    │   │   └── NewerShard                one of a newer format; it is refused and not moved
+    │   └── MissingFeatures (LookupError) requested features are not in the cache
+    ├── RunError (ValueError)             a folder that is not a run, or a run of a newer format
     ├── HeadError (ValueError)            a head that cannot be fitted on, or used with, these features
-    ├── TuningError (ValueError)          a network that cannot be fine-tuned as asked
-    │   ├── UnknownModule (LookupError)   no part of the network has the name that was to be trained
-    │   ├── Diverged (ArithmeticError)    training gave NaN or infinity; knows the last good state
-    │   └── OtherFailed                   of several processes another cannot go on
-    └── DownloadError (OSError)           a data set that could not be fetched or is not what was expected
+    ├── TuningError (ValueError)          a network that cannot be fine-tuned as requested
+    │   ├── UnknownModule (LookupError)   no module of the network has the requested name
+    │   ├── Diverged (ArithmeticError)    training produced NaN or infinity; has the last good run
+    │   └── OtherFailed                   another of several processes failed
+    └── DownloadError (OSError)           a data set cannot be downloaded, or is not the expected one
 
-    BottleneckWarning (UserWarning)       work goes on, and the user should know
+    BottleneckWarning (UserWarning)       something the user should know; the work continues
 
 Each message says what was expected, what was found and what to do next. The library raises; only the command line
 prints and exits.
@@ -34,9 +34,9 @@ from typing import Any
 
 
 class BottleneckError(Exception):
-    """Base of every error that bottleneck raises on purpose.
+    """Base class of all errors that bottleneck raises deliberately.
 
-    Its text is safe to print: what a name from outside would do to a terminal is escaped.
+    Its text is safe to print: control characters in file names and other input are escaped.
     """
 
     def __str__(self) -> str:
@@ -45,15 +45,15 @@ class BottleneckError(Exception):
 
 
 class PathError(BottleneckError, ValueError):
-    """A path that begins with the home of a user who does not exist, or that is no path at all."""
+    """A path that is invalid, or begins with the home folder of a user who does not exist."""
 
 
 class OutputError(BottleneckError, OSError):
-    """A file that a user names for results cannot be written, or is none."""
+    """An output file cannot be written, or is not a regular file."""
 
 
 class ImagesError(BottleneckError, ValueError):
-    """IMAGES holds nothing that the command can use."""
+    """IMAGES contains nothing that the command can use."""
 
 
 class ImageError(BottleneckError, ValueError):
@@ -79,7 +79,7 @@ class ImageError(BottleneckError, ValueError):
         "changed",
         "not-finite",
     )
-    FINAL = (  # as long as the bytes stay the same
+    FINAL = (  # until the bytes change
         "empty",
         "not-an-image",
         "truncated",
@@ -91,11 +91,11 @@ class ImageError(BottleneckError, ValueError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.doubtful = False  # whether something else than the bytes may be the reason, such as a lack of memory
+        self.doubtful = False  # whether the cause may not be the bytes but, for example, a lack of memory
 
 
 class SplitError(BottleneckError, ValueError):
-    """Splits that cannot be made, or that leak."""
+    """Splits that are invalid, or that leak."""
 
 
 class ModelError(BottleneckError, ValueError):
@@ -103,11 +103,11 @@ class ModelError(BottleneckError, ValueError):
 
 
 class WeightsUnavailable(ModelError, OSError):
-    """Weights that are not on this machine and cannot be fetched."""
+    """Weights that are not on this machine and cannot be downloaded."""
 
 
 class NoMemory(ModelError):
-    """A device has no memory for so many images at once."""
+    """A device does not have enough memory for a batch."""
 
 
 class WeightsMismatch(ModelError):
@@ -117,7 +117,7 @@ class WeightsMismatch(ModelError):
     ----------
     message : str
     found : bottleneck.backbones.restore.Restored
-        What of it goes where.
+        Which tensors fit.
     """
 
     def __init__(self, message: str, found: Any) -> None:
@@ -142,29 +142,29 @@ class NewerShard(ShardError):
 
 
 class MissingFeatures(CacheError, LookupError):
-    """Features that were asked for are not in the cache."""
+    """Requested features are not in the cache."""
 
 
 class RunError(BottleneckError, ValueError):
-    """A folder that is no run, or one of a newer format."""
+    """A folder that is not a run, or a run of a newer format."""
 
 
 class HeadError(BottleneckError, ValueError):
-    """A head that cannot be fitted on, or used with, these features."""
+    """A head that cannot be fitted to these features, or used with them."""
 
 
 class TuningError(BottleneckError, ValueError):
-    """A network that cannot be fine-tuned as asked."""
+    """A network that cannot be fine-tuned as requested."""
 
 
 class UnknownModule(TuningError, LookupError):
-    """No part of the network has the name that was to be trained.
+    """No module of the network has the requested name.
 
     Parameters
     ----------
     message : str
     pattern : str
-        The name.
+        The requested name.
     """
 
     def __init__(self, message: str, pattern: str) -> None:
@@ -173,13 +173,13 @@ class UnknownModule(TuningError, LookupError):
 
 
 class Diverged(TuningError, ArithmeticError):
-    """Training gave NaN or infinity.
+    """Training produced NaN or infinity.
 
     Parameters
     ----------
     message : str
     run : bottleneck.runs.run.Run
-        Of the best epoch before.
+        Run of the best epoch so far.
     """
 
     def __init__(self, message: str, run: Any) -> None:
@@ -188,30 +188,30 @@ class Diverged(TuningError, ArithmeticError):
 
 
 class OtherFailed(TuningError):
-    """Of several processes that train together another cannot go on; it is the one that says why."""
+    """Another of several training processes failed; that process reports the reason."""
 
 
 class DownloadError(BottleneckError, OSError):
-    """A data set that could not be fetched or is not what was expected."""
+    """A data set that cannot be downloaded, or is not the expected one."""
 
 
 class BottleneckWarning(UserWarning):
-    """Work goes on, and the user should know. Its text is safe to print, as that of an error is."""
+    """Something the user should know; the work continues. Its text is safe to print, like that of the errors."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return a text for a screen: characters that are not printable become escapes such as ``\x1b`` or ``\u200d``.
+    r"""Return a text with unprintable characters replaced by escapes such as ``\x1b`` or ``\u200d``.
 
-    Bytes that are no UTF-8, which Python keeps as lone surrogates, are shown as what they are: ``caf\xe9.jpg``.
+    Bytes that are not UTF-8, which Python represents as lone surrogates, are shown as bytes: ``caf\xe9.jpg``.
 
     Parameters
     ----------
     text : str
     keep : str
-        Characters that stay, ``"\n"`` for instance.
+        Characters that are not escaped, for example ``"\n"``.
     """
     if text.isprintable():
         return text

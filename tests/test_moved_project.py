@@ -108,7 +108,7 @@ def test_without_the_weights_file_cached_images_are_predicted_and_new_ones_tell_
 
     assert [one.probability for one in predict("photos/test", run=run.name)] == wanted
     fit(head="ridge")
-    with pytest.raises(WeightsUnavailable, match=r"before/mine\.pth.*name it where it is now") as caught:
+    with pytest.raises(WeightsUnavailable, match=r"before/mine\.pth.*pass its new path") as caught:
         predict(new_image(project), run=run.name)
     assert (digest in str(caught.value)) is not old
 

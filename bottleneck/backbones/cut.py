@@ -139,7 +139,7 @@ def cut(
     """
     layers = [_own_name(network, layer) for layer in layers]
     if len(set(layers)) < len(layers):
-        raise ModelError(f"expected different layers to join, got {', '.join(layers)}")
+        raise ModelError(f"expected different layers to concatenate, got {', '.join(layers)}")
     prefix = prefix_tokens(network)
     images = torch.zeros(2, 3, *image)
     calls = trace(network, images)

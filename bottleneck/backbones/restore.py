@@ -304,8 +304,8 @@ def _before_own_names(tensors: Tensors, wanted: Tensors) -> str:
     best = [prefix for prefix, score in scores.items() if score == max(scores.values()) >= enough]
     if len(best) > 1:
         raise ModelError(
-            f"the weights contain several networks that fit, under the prefixes {' and '.join(best)}: save only the one "
-            f"to use in a file"
+            f"the weights contain several networks that fit, under the prefixes {' and '.join(best)}: save the one "
+            f"to use in a separate file"
         )
     return best[0] if best else ""
 

@@ -175,7 +175,9 @@ def _check_size(name: str, sized: dict[str, Any]) -> None:
             timm.create_model(name, pretrained=False, **sized)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         size = sized["img_size"]
-        raise ModelError(f"{TIMM}{name} cannot take images of {size} x {size} pixels: {first_line(error)}") from error
+        raise ModelError(
+            f"{TIMM}{name} does not accept images of {size} x {size} pixels: {first_line(error)}"
+        ) from error
 
 
 def _classifiers(network: Any) -> list[str]:

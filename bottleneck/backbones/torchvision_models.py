@@ -133,7 +133,9 @@ def _random(model: str, size: int, *, initialised: bool = True) -> nn.Module:
         except NotImplementedError:  # on the meta device
             raise
         except (ValueError, RuntimeError, AssertionError) as error:
-            raise ModelError(f"{model} cannot take images of {size} x {size} pixels: {first_line(error)}") from error
+            raise ModelError(
+                f"{model} does not accept images of {size} x {size} pixels: {first_line(error)}"
+            ) from error
     return network.eval()
 
 

@@ -64,12 +64,12 @@ def read_tuned(path: Path) -> Tuned | None:
 
 
 def check_header(path: Path) -> None:
-    """Refuse a safetensors file that is no regular file, or whose header is larger than any network needs.
+    """Refuse a safetensors file that is not a regular file, or whose header is larger than any network needs.
 
     Raises
     ------
     OSError
-        If it cannot be opened, or is no regular file.
+        If it cannot be opened, or is not a regular file.
     ValueError
         If its header is too large.
     """

@@ -1,1 +1,1 @@
-"""The main job on images that need no search: digits from scikit-learn, two classic downloads."""
+"""The data sets of the demo: digits from scikit-learn, and two downloads."""

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits as PNG files in class folders."""
+"""Write scikit-learn's 1,797 handwritten digits as PNG files in class folders."""
 
 import io
 from pathlib import Path
@@ -16,10 +16,10 @@ PAPER, INK = 245, 25  # grey levels
 
 
 def write_digits(folder: Path) -> Path:
-    """Write the digits below `folder`, one folder a class, and return it; what is there is kept, and no link followed.
+    """Write the digits to `folder`, one folder per class, and return it; keep existing files, and follow no link.
 
-    The 8 x 8 originals are enlarged smoothly, as dark ink on a light page with a margin: a backbone that was trained
-    on photographs sees strokes, not blocks.
+    The 8 x 8 originals are enlarged smoothly, as dark ink on a light page with a margin, so that a backbone trained on
+    photographs sees strokes instead of blocks.
     """
     digits, tree = load_digits(), Tree.above(folder, 1)
     for number, (levels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
@@ -30,7 +30,7 @@ def write_digits(folder: Path) -> Path:
 
 
 def _png(levels: NDArray[np.float64]) -> bytes:
-    """Return a PNG of an 8 x 8 digit with levels from 0 to 16."""
+    """Return an 8 x 8 digit with levels from 0 to 16 as PNG."""
     page = np.full((SIDE, SIDE), PAPER, np.uint8)
     inner = SIDE - 2 * MARGIN
     ink = Image.fromarray((levels * 255 / 16).astype(np.uint8)).resize((inner, inner), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Fetch an archive from its public address: resumable, checked, and unpacked without trusting it."""
+"""Download an archive, resumably, verify its hash, and unpack it without trusting it."""
 
 import re
 import shutil
@@ -24,22 +24,22 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 _BLOCK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
-_STALE = 86_400.0  # seconds; what is older is of a process that was killed
+_STALE = 86_400.0  # seconds; older leftovers belong to a killed process
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Where a data set is, and what its file must be.
+    """The address of a data set, and the size and hash of its file.
 
     Parameters
     ----------
     url : str
     size : int
-        Bytes.
+        Size in bytes.
     sha256 : str
-        Hexadecimal.
+        SHA-256, hexadecimal.
     folder : str
-        The folder inside the archive that holds the classes or splits.
+        The folder in the archive that contains the classes or splits.
     """
 
     url: str
@@ -49,7 +49,7 @@ class Archive:
 
     @property
     def file_name(self) -> str:
-        """The last part of the address."""
+        """The last part of the URL."""
         return self.url.rpartition("/")[2]
 
 
@@ -70,13 +70,13 @@ ARCHIVES = {
 
 
 def fetch_images(archive: Archive, folder: Path, progress: Progress | None = None) -> Path:
-    """Fetch and unpack a data set below `folder`, and return the folder of its images; what is there is kept.
+    """Download and unpack a data set into `folder`, unless it is there, and return the folder of its images.
 
     Raises
     ------
     DownloadError
-        If the address cannot be reached, or gives something else than expected; or if a link is in the place of the
-        images or the archive.
+        If the server cannot be reached, or the file is not the expected one; or if a link is in the place of the images
+        or the archive.
     """
     tree, images, file = Tree(folder), folder / archive.folder, folder / archive.file_name
     with placing(folder):
@@ -91,7 +91,7 @@ def fetch_images(archive: Archive, folder: Path, progress: Progress | None = Non
 
 @contextmanager
 def placing(folder: Path) -> Iterator[None]:
-    """Convert the errors of what is in the way below a folder to DownloadError."""
+    """Convert errors about links and special files in a folder to DownloadError."""
     try:
         yield
     except (LinkError, NotRegularError) as error:
@@ -99,7 +99,7 @@ def placing(folder: Path) -> Iterator[None]:
 
 
 def _download(archive: Archive, file: Path, progress: Progress | None) -> None:
-    """Fetch the rest of a file that an earlier try may have begun; only a checked file gets its name."""
+    """Download a file, resuming an earlier attempt; it is renamed to its final name after verification."""
     part = file.with_name(file.name + ".part")
     with Tree(file.parent).at(file.parent, make=True) as home:
         home.expect_regular(file.name)
@@ -122,14 +122,14 @@ def _download(archive: Archive, file: Path, progress: Progress | None) -> None:
             home.unlink(part.name)
             raise DownloadError(
                 f"expected {archive.size:,} bytes with SHA-256 {archive.sha256} from {archive.url}, found {size:,} "
-                f"bytes with {digest}; they were deleted. Run the command again; if it happens twice, the file has "
-                f"changed"
+                f"bytes with {digest}; they were deleted. Run the command again; if it happens twice, the file on "
+                f"the server has changed"
             )
         home.rename(part.name, file.name)
 
 
 def _size(home: Folder, name: str) -> int:
-    """Return the size of a regular file; 0 where there is none."""
+    """Return the size of a regular file; 0 if there is none."""
     home.expect_regular(name)
     with suppress(FileNotFoundError):
         return home.status(name).st_size
@@ -150,23 +150,23 @@ def _copy(source: IO[bytes], target: IO[bytes], have: int, size: int, progress: 
 
 def _advice(file: Path) -> str:
     return (
-        f"fetch it where there is a network and put it at {file}, then run the command again. "
+        f"download it on a machine with a network and put it at {file}, then run the command again. "
         f"Without a network, `bottleneck demo` uses digits that are on this machine"
     )
 
 
 def unpack(file: Path, folder: Path, wanted: str) -> None:
-    """Unpack the regular files below ``wanted/`` of a .zip or .tgz into `folder`, whole or not at all.
+    """Unpack the regular files of ``wanted/`` in a .zip or .tgz into `folder`, completely or not at all.
 
-    Links, devices and names that lead elsewhere are refused.
+    Links, devices and names that lead outside are refused.
 
     Raises
     ------
     DownloadError
-        If the archive is damaged, holds such a name, or has no such folder.
+        If the archive is damaged, contains such an entry, or has no such folder.
     """
     tree, temporary = Tree(folder), temporary_beside(folder / wanted)
-    made: dict[str, Any] = {}  # the layout of what is unpacked
+    made: dict[str, Any] = {}  # the layout of the unpacked files
     try:
         for name, source in _members(file):
             target = temporary / _safe(name, file)
@@ -187,7 +187,7 @@ def unpack(file: Path, folder: Path, wanted: str) -> None:
 
 
 def _note(layout: dict[str, Any], name: str) -> None:
-    """Add a file and the folders above it to a layout."""
+    """Add a file and its parent folders to a layout."""
     *above, last = PurePosixPath(name).parts
     for part in above:
         inner = layout.setdefault(re.escape(part), {})
@@ -196,7 +196,7 @@ def _note(layout: dict[str, Any], name: str) -> None:
 
 
 def _drop_leftovers(tree: Tree, layout: Layout) -> None:
-    """Delete what killed processes have unpacked of the same archive, unless they may still be at work."""
+    """Delete what killed processes have unpacked from the same archive; skip recent files of running ones."""
     before = time.time() - _STALE
     with tree.at(tree.root) as home:
         old = [name for name in home.names() if is_temporary(name) and home.status(name).st_mtime < before]
@@ -217,7 +217,7 @@ def _in_zip(file: Path, data: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
             if entry.is_dir():
                 continue
             kind = stat.S_IFMT(entry.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG):  # 0 where the system that packed it knows none
+            if kind not in (0, stat.S_IFREG):  # 0 if the packing system recorded none
                 raise _not_unpacked(file, entry.filename)
             with archive.open(entry) as source:
                 yield entry.filename, source
@@ -236,11 +236,11 @@ def _in_tar(file: Path, data: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _not_unpacked(file: Path, name: str) -> DownloadError:
-    return DownloadError(f"{file} holds {name!r}, which is no regular file; it was not unpacked")
+    return DownloadError(f"{file} contains {name!r}, which is not a regular file; it was not unpacked")
 
 
 def _safe(name: str, file: Path) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-        raise DownloadError(f"{file} holds the name {name!r}, which leads elsewhere; it was not unpacked")
+        raise DownloadError(f"{file} contains the name {name!r}, which leads outside; it was not unpacked")
     return name

@@ -1,4 +1,4 @@
-"""Images for the demonstration by the name of their data set, and what a run says of some."""
+"""Prepare the images of the demo, and select example predictions of a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ DATASETS = ("digits", *ARCHIVES)
 
 @dataclass(frozen=True)
 class Example:
-    """One held-out image and what the best head says of it."""
+    """One held-out image and the prediction of the best head."""
 
     path: str
     label: str
@@ -22,12 +22,12 @@ class Example:
 
 
 def prepare(dataset: str, folder: Path, progress: Progress | None = None) -> Path:
-    """Put the images of `dataset`, one of `DATASETS`, below `folder` and return where they are.
+    """Put the images of `dataset`, one of `DATASETS`, into `folder`, and return their folder.
 
     Raises
     ------
     DownloadError
-        If they must be fetched and cannot be, or a link is in their way.
+        If they cannot be downloaded, or a link is in their place.
     """
     if dataset == "digits":
         with placing(folder):
@@ -36,7 +36,7 @@ def prepare(dataset: str, folder: Path, progress: Progress | None = None) -> Pat
 
 
 def examples(run: Run, count: int) -> list[Example]:
-    """Return `count` held-out images of a run, evenly spaced, and one that it got wrong, if any."""
+    """Return `count` evenly spaced held-out images of a run, and one misclassified image, if any."""
     rows = [Example(row["path"], row["label"], row["predicted"], float(row["probability"])) for row in run.predictions]
     chosen = rows[:: max(1, len(rows) // count)][:count]
     wrong = [row for row in rows if row.label != row.predicted and row not in chosen]

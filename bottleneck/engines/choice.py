@@ -1,4 +1,4 @@
-"""How an engine is chosen: the fastest that gives the features of torch in fp32."""
+"""Choose the fastest engine whose features match those of torch in fp32."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
     from bottleneck.backbones.spec import Spec
 
-_BATCH = 8  # images that pass the reference at once, at most
+_BATCH = 8  # largest batch of the reference
 
 NO_OPENVINO = (
     "OpenVINO is not installed; on CPUs it is faster than torch, and starts in a second: "
@@ -27,13 +27,13 @@ NO_OPENVINO = (
 
 
 class NoEngine(ModelError):
-    """No engine computes a backbone in the precision asked for as torch does in fp32.
+    """No engine in the requested precision matches torch in fp32.
 
     Parameters
     ----------
     precision : str
     remarks : tuple of str
-        What is wrong with each.
+        Why each engine was rejected.
     """
 
     def __init__(self, precision: str, remarks: tuple[str, ...]) -> None:
@@ -44,7 +44,7 @@ class NoEngine(ModelError):
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine, its check, and what the user should know of the choice."""
+    """An engine, its check, and remarks for the user."""
 
     engine: Engine
     check: Check
@@ -71,30 +71,30 @@ def precisions(options: EngineOptions, precision: str) -> tuple[str, ...]:
 def choose(
     options: EngineOptions, spec: "Spec", build: "Callable[[], Backbone]", folder: Path, sample: Sample | None = None
 ) -> EngineChoice:
-    """Return the fastest engine for a spec that is allowed.
+    """Return the fastest engine for a spec that the options allow.
 
-    An engine that has passed before on a CPU like this is trusted; OpenVINO, where its conversion was kept, too, then
-    starts without torch. All others are compared with torch in fp32 on `probe_images` first.
+    An engine that has passed its check on the same type of CPU is trusted. OpenVINO then starts without torch if its
+    conversion is stored too. Other engines are first compared with torch in fp32 on `probe_images`.
 
     Parameters
     ----------
     options : EngineOptions
     spec : Spec
-        Its precision is the one that counts.
+        Its precision is used.
     build : callable
-        Gives the backbone.
+        Returns the backbone.
     folder : path
-        Where conversions and checks are kept.
+        Folder of conversions and checks.
     sample : callable, optional
-        Gives images of the user's, on which the engine is compared, too, if it has not been before. They decide
-        nothing here: how near its features of them are stands in the check.
+        Returns images of the user, on which the engine is also compared, unless it has been before. The result is in
+        the check; it does not affect the choice.
 
     Raises
     ------
     NoEngine
-        If none computes it in this precision as torch does in fp32.
+        If no engine in this precision matches torch in fp32.
     ModelError, WeightsUnavailable
-        If an engine was asked for by name and cannot be had, there is no memory for it, or the weights are missing.
+        If an engine requested by name is not available, there is no memory for it, or the weights are missing.
     """
     return _Chooser(options, spec, build, EngineRecords(folder), sample).made()
 
@@ -154,7 +154,7 @@ class _Chooser:
         return attempts
 
     def _openvino(self) -> tuple[Engine | None, Check]:
-        """Return the engine, and its check; no engine where the check is known to have failed."""
+        """Return the engine and its check; no engine if the check is known to have failed."""
         with no_collection():
             from bottleneck.engines import openvino_engine as module
 
@@ -166,12 +166,12 @@ class _Chooser:
             return None, known
         model = module.read(kept) if known and (kept := self._records.conversion(conversion)) else None
         if model is None:
-            self._built()  # before the rest: what the memo shortfall may be wrong
+            self._built()  # first, since the spec from the memo may be wrong
         references = self._parity.references(known)
         if model is None:
             model = module.convert(self._built(), self._spec.precision, batch)
             if kept := self._records.keep_conversion(conversion, model):
-                model = module.read(kept) or model  # what later starts will read: it differs in the last bit
+                model = module.read(kept) or model  # as later starts do: it differs in the last bit
         engine = module.OpenVinoEngine(model, self._spec.precision)
         check = self._parity.checked(name, engine, known, references)
         if not check.passed:
@@ -187,7 +187,7 @@ class _Chooser:
         name = f"{re.sub('[^A-Za-z0-9.]+', '-', title)}-{cpu_id()}"
         known = self._records.check(name)
         if known and not known.passed:
-            known = None  # the last engine that there is: it has another chance
+            known = None  # the last possible engine is tried again
         references = self._parity.references(known)  # before the network is changed
         engine = TorchEngine(
             backbone,
@@ -204,7 +204,7 @@ class _Chooser:
         return self._backbone
 
     def _plain(self) -> Engine:
-        """Return torch in fp32, with the network as it is."""
+        """Return torch in fp32 with the unchanged network."""
         from bottleneck.engines.torch_engine import TorchEngine
 
         device = "cpu" if _on_cpu(self._options) else self._options.device
@@ -213,7 +213,7 @@ class _Chooser:
 
 
 def _on_cpu(options: EngineOptions) -> bool:
-    """Whether the engine runs on a CPU; torch is asked only where there may be a GPU."""
+    """Whether the engine runs on a CPU; torch is imported only if there may be a GPU."""
     if options.engine == "openvino" or options.device == "cpu":
         return True
     if options.device is None and not gpu_possible():
@@ -224,4 +224,4 @@ def _on_cpu(options: EngineOptions) -> bool:
 
 
 def _distant(check: Check) -> str:
-    return f"{check.engine} in {check.precision} is not used: {shortfall(check.cosine)} on images made to try it"
+    return f"{check.engine} in {check.precision} is not used: {shortfall(check.cosine)} on synthetic images"

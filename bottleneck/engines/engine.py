@@ -1,4 +1,4 @@
-"""What an engine is."""
+"""The interface of engines."""
 
 from typing import Protocol
 
@@ -12,13 +12,13 @@ class Engine(Protocol):
     Attributes
     ----------
     name : str
-        ``"openvino 2026.4.1, cpu"``, say; shown to the user, and no part of the spec.
+        For example ``"openvino 2026.4.1, cpu"``; shown to the user, not part of the spec.
     precision : str
         ``fp32``, ``bf16`` or ``fp16``.
     batch_size : int
-        How many images it takes at once.
+        Number of images per batch.
     parallel : int
-        From how many threads it wants to be called at the same time.
+        Number of threads that should call it at the same time.
     """
 
     name: str
@@ -29,18 +29,18 @@ class Engine(Protocol):
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features ``float32 (b, d)`` of ``uint8 (b, h, w, 3)``, with b at most `batch_size`.
 
-        A smaller batch is padded to `batch_size`, so that the features of an image do not depend, in the last bit, on
-        how many others came along.
+        A smaller batch is padded to `batch_size`, so that the features of an image do not depend on the size of its
+        batch, not even in the last bit.
         """
         ...
 
     def close(self) -> None:
-        """Give back what the engine has set for the whole process; it is not called again."""
+        """Restore the settings that the engine changed; it is not called again."""
         ...
 
 
 def padded(pixels: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Return a contiguous batch of `count` images, those that lack black."""
+    """Return a contiguous batch padded to `count` images with black ones."""
     if len(pixels) == count:
         return np.ascontiguousarray(pixels)
     return np.concatenate([pixels, np.zeros((count - len(pixels), *pixels.shape[1:]), np.uint8)])

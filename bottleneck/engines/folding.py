@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it, and weights rounded to bfloat16: a network made fast, undoably."""
+"""Make a network faster, reversibly: fold batch norm into convolutions, and round weights to bfloat16."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,25 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Convolutions whose ``forward`` uses ``weight`` and ``bias`` as they are; not those that standardise their weights.
+# Convolutions whose ``forward`` uses ``weight`` and ``bias`` unchanged, unlike those that standardise their weights.
 _PLAIN = ("Conv2d", "Conv2dSame")
 
-_LIKE = 1e-4  # of the largest feature: how far a folded network in fp32 may be from the network
-_BOUND = 1e38  # beyond what any activation reaches, within float32 and bfloat16
+_LIKE = 1e-4  # largest difference in fp32 after folding, relative to the largest feature
+_BOUND = 1e38  # larger than any activation, and finite in float32 and bfloat16
 
 
 class ReversibleChanges:
-    """Changes to a network that can be taken back."""
+    """Changes to a network that can be undone."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._undo = ExitStack()
 
     def fold(self, image: Tensor) -> bool:
-        """Fold each batch norm that follows a convolution into its weights; return whether the features stayed.
+        """Fold each batch norm that follows a convolution into its weights; return whether any was folded.
 
-        ``w' = w s`` and ``b' = (b - mean) s + beta`` with ``s = gamma / sqrt(variance + eps)``. What follows what is
-        seen by running `image`, ``float32 (1, 3, h, w)``, once; where the features then differ, nothing is folded.
+        ``w' = w s`` and ``b' = (b - mean) s + beta`` with ``s = gamma / sqrt(variance + eps)``. One run on `image`,
+        ``float32 (1, 3, h, w)``, shows which modules follow each other. If the features change, folding is undone.
         """
         with torch.no_grad():
             before = self._network(image)
@@ -39,28 +39,28 @@ class ReversibleChanges:
             after = self._network(image)
         if (after - before).abs().max() <= _LIKE * before.abs().max():
             return bool(pairs)
-        folding.close()  # also where there are numbers that are not finite, which compare as no
+        folding.close()  # also if numbers are not finite: comparisons are then false
         return False
 
     def round_weights(self) -> None:
-        """Round the kernels of convolutions to bfloat16 so that the sum of each kernel stays; see `rounded`."""
+        """Round the kernels of convolutions to bfloat16, preserving the sum of each kernel; see `rounded`."""
         for module in self._convolutions():
             weight: Tensor = module.weight
             _swap(module, "weight", rounded(weight.cpu()).to(weight.device), self._undo)
 
     def narrow_weights(self) -> None:
-        """Keep the weights of convolutions and linear layers as bfloat16, as autocast would make them at every call."""
+        """Convert the weights of convolutions and linear layers to bfloat16, as autocast does in every call."""
         for module in self._network.modules():
             if type(module).__name__ in (*_PLAIN, "Linear"):
                 weight: Any = module.weight
                 _swap(module, "weight", weight.to(torch.bfloat16), self._undo)
 
     def add_biases_in_fp32(self) -> None:
-        """Let each convolution's bias be added after it, as a step of its own.
+        """Add the bias of each convolution in a separate operation after it.
 
-        OpenVINO rounds the bias of a convolution in bfloat16 to bfloat16 too, but adds in fp32 what follows another
-        step. The step between clamps to a range that nothing leaves. EfficientNet-Lite0: lowest cosine 0.9994 instead
-        of 0.9987 on 64 photographs, at the same speed.
+        OpenVINO rounds the bias of a bfloat16 convolution to bfloat16, but adds in fp32 if another operation is in
+        between: here a clamp to a range that no activation leaves. EfficientNet-Lite0: lowest cosine 0.9994 instead of
+        0.9987 on 64 photographs, at the same speed.
         """
         for module in self._convolutions():
             if module.bias is not None:
@@ -69,7 +69,7 @@ class ReversibleChanges:
                 _override(module, partial(_clamped_and_shifted, module.forward, shift), self._undo)
 
     def undo(self) -> None:
-        """Give the network back as it was."""
+        """Undo all changes."""
         self._undo.close()
 
     def _convolutions(self) -> list[Any]:
@@ -78,7 +78,7 @@ class ReversibleChanges:
 
 @contextmanager
 def prepared(network: nn.Module) -> Iterator[ReversibleChanges]:
-    """Give the network to be changed, and take all changes back at the end."""
+    """Yield the changes of a network, and undo them at the end."""
     changes = ReversibleChanges(network)
     try:
         yield changes
@@ -87,16 +87,16 @@ def prepared(network: nn.Module) -> Iterator[ReversibleChanges]:
 
 
 def probe(crop_size: tuple[int, int]) -> Tensor:
-    """Return an image of noise, ``float32 (1, 3, h, w)``, the same each time, to see what a network does."""
+    """Return an image of noise, ``float32 (1, 3, h, w)``, always the same, to trace a network."""
     return torch.rand(1, 3, *crop_size, generator=torch.Generator().manual_seed(0))
 
 
 def rounded(weight: Tensor) -> Tensor:
-    """Round a convolution's weights to bfloat16, keeping the sum of each kernel.
+    """Round a convolution's weights to bfloat16, preserving the sum of each kernel.
 
-    A kernel that sees differences has weights that sum to about zero. Rounded one by one, its sum moves, and all of an
-    even area shows through. Instead the weights whose rounding the other way brings the sum back are rounded the other
-    way. EfficientNet-Lite0: lowest cosine to fp32 0.9987 instead of 0.9946 on 64 photographs.
+    The weights of a kernel that detects differences sum to about zero. Rounding each to the nearest changes the sum,
+    and the kernel then responds to uniform areas. Instead, some weights are rounded the other way to restore the sum.
+    EfficientNet-Lite0: lowest cosine to fp32 0.9987 instead of 0.9946 on 64 photographs.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def rounded(weight: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        float32, of values that bfloat16 has.
+        float32, with values that bfloat16 can represent.
     """
     if weight.shape[-2:].numel() == 1 or not torch.isfinite(weight).all():
         return weight.to(torch.bfloat16).float()
@@ -130,8 +130,8 @@ def rounded(weight: Tensor) -> Tensor:
 
 
 def _pairs(network: nn.Module, image: Tensor) -> list[tuple[Any, Any]]:
-    """Return the convolutions that run once and hand their result to a batch norm, with that batch norm."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, so that its id is not given to another
+    """Return pairs of a convolution and the batch norm that receives its output, if both run exactly once."""
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # keeping the tensor keeps its id unique
     found: list[tuple[nn.Module, nn.Module]] = []
     calls: Counter[nn.Module] = Counter()
 
@@ -155,7 +155,7 @@ def _pairs(network: nn.Module, image: Tensor) -> list[tuple[Any, Any]]:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether it is a batch norm with statistics of its own; timm's has an activation inside."""
+    """Whether a module is a batch norm with running statistics; timm's includes an activation."""
     known = type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d"
     return known and isinstance(getattr(module, "running_var", None), Tensor) and not module.training
 
@@ -171,9 +171,9 @@ def _fold(convolution: Any, norm: Any, undo: ExitStack) -> None:
 
 
 def _activation(norm: Any) -> Callable[[Tensor], Tensor]:
-    """Return what a batch norm does after it has normalised."""
+    """Return the activation that a batch norm applies after normalising."""
     act: nn.Module = getattr(norm, "act", nn.Identity())
-    return act.__call__  # not the module, which `norm` would take for a part of itself
+    return act.__call__  # not the module, which `norm` would register as a child
 
 
 def _clamped_and_shifted(forward: Callable[[Tensor], Tensor], shift: Tensor, images: Tensor) -> Tensor:
@@ -181,13 +181,13 @@ def _clamped_and_shifted(forward: Callable[[Tensor], Tensor], shift: Tensor, ima
 
 
 def _swap(module: Any, name: str, value: Tensor | None, undo: ExitStack) -> None:
-    """Put another parameter into a module, until `undo`."""
+    """Replace a parameter of a module, until `undo`."""
     undo.callback(setattr, module, name, getattr(module, name))
     fresh = None if value is None else nn.Parameter(value.detach(), requires_grad=False)
     setattr(module, name, fresh)
 
 
 def _override(module: Any, forward: Callable[[Tensor], Tensor], undo: ExitStack) -> None:
-    """Let a module compute something else, until `undo`; its hooks stay."""
+    """Replace a module's ``forward``, until `undo`; its hooks stay."""
     undo.callback(delattr, module, "forward")
     module.forward = forward

@@ -1,4 +1,4 @@
-"""What this machine can do, found without importing torch or OpenVINO."""
+"""Properties of this machine, found without importing torch or OpenVINO."""
 
 import hashlib
 import os
@@ -11,20 +11,20 @@ from pathlib import Path
 # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
 _ISA_SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _ISAS_WITH_BF16 = ("BF16", "FP16", "AMX", "AVX10", "AVX2_VNNI_2", "ALL", "DEFAULT")
-_GPU_NODES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' in WSL
+_GPU_NODES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, WSL
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if sys.platform.startswith("linux"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def native_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself (AVX512-BF16, AMX, Arm's bf16), and oneDNN was not told to do without.
+    """Whether the CPU has bfloat16 instructions (AVX512-BF16, AMX, Arm's bf16) that oneDNN may use.
 
-    Elsewhere than on Linux it is not known, and no.
+    It is unknown on other systems than Linux, and False there.
     """
     for switch in _ISA_SWITCHES:
         limit = os.environ.get(switch)
@@ -34,7 +34,7 @@ def native_bf16() -> bool:
 
 
 def gpu_possible() -> bool:
-    """Whether torch might find a GPU here; it alone knows."""
+    """Whether there may be a GPU that torch can use; only torch can tell."""
     return sys.platform == "darwin" or any(os.path.exists(node) for node in _GPU_NODES) or sys.platform == "win32"
 
 
@@ -44,14 +44,14 @@ def has_openvino() -> bool:
 
 
 def cpu_id() -> str:
-    """Return 8 digits that CPUs of the same kind share."""
+    """Return 8 digits that identify the type of CPU."""
     kind = f"{platform.machine()} {' '.join(sorted(_cpu_flags()))} {native_bf16()}"
     return hashlib.sha256(kind.encode()).hexdigest()[:8]
 
 
 @cache
 def _cpu_flags() -> frozenset[str]:
-    """Return the features of the CPU as Linux lists them."""
+    """Return the CPU flags that Linux lists."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

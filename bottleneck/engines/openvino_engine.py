@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU: the network and its normalisation as one graph, uint8 in, float32 out."""
+"""The OpenVINO engine for CPUs: normalisation and network as one graph, from uint8 to float32."""
 
 import logging
 import queue
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bottleneck.backbones.backbone import Backbone
 
 VERSION = openvino.__version__.partition("-")[0]
-CONVERSION = 1  # raise it when the same backbone becomes another graph
+CONVERSION = 1  # increase it if the same backbone gives a different graph
 BATCH = 8
 
 _TYPES = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16, "fp16": openvino.Type.f16}
@@ -33,12 +33,12 @@ _TYPES = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16, "fp16": openvin
 class OpenVinoEngine:
     """Runs a converted backbone on the CPU.
 
-    Each core, or few, run a batch of their own (OpenVINO's streams).
+    Each core, or group of cores, runs a separate batch (OpenVINO's streams).
 
     Parameters
     ----------
     model : openvino.Model
-        What `convert` returned.
+        Result of `convert`.
     precision : str
         ``fp32``, ``bf16`` or ``fp16``.
 
@@ -54,8 +54,8 @@ class OpenVinoEngine:
         self.batch_size = int(model.inputs[0].shape[0])
         wanted = _TYPES[precision]
         try:
-            # Compiling gives the thread a stack for signals that goes with the model, wherever that is deleted: in
-            # the main thread the next Ctrl-C would be a segmentation fault.
+            # Compiling gives the calling thread a signal stack that is freed with the model. If that were the main
+            # thread, the next Ctrl-C would be a segmentation fault.
             with ThreadPoolExecutor(1) as short_lived:
                 settings = {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": "THROUGHPUT"}
                 self._compiled = short_lived.submit(openvino.Core().compile_model, model, "CPU", settings).result()
@@ -68,8 +68,8 @@ class OpenVinoEngine:
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.parallel):
             self._requests.put(self._compiled.create_infer_request())
-        # Two threads that hand over an array for the first time wait for each other forever: one has the GIL and waits
-        # for the bindings' own start-up, which the other is in, waiting for the GIL.
+        # Two threads that each pass their first array can deadlock: one holds the GIL and waits for the initialisation
+        # of the bindings, which the other runs while it waits for the GIL.
         self(np.zeros((1, *model.inputs[0].shape[1:]), np.uint8))
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,21 +83,21 @@ class OpenVinoEngine:
             self._requests.put(request)
 
     def close(self) -> None:
-        """Do nothing: OpenVINO's settings are its own."""
+        """Do nothing; OpenVINO changes no settings of the process."""
 
 
 def convert(backbone: "Backbone", precision: str, batch_size: int | None = None) -> openvino.Model:
-    """Turn a backbone into a graph of OpenVINO.
+    """Convert a backbone to an OpenVINO graph.
 
-    For bf16 batch norm is folded first and the weights are rounded with care, see `bottleneck.engines.folding`.
+    For bf16, batch norm is folded first and weights are rounded as in `bottleneck.engines.folding`.
 
     Parameters
     ----------
     backbone : Backbone
-        On the CPU; the same afterwards.
+        On the CPU; it is unchanged afterwards.
     precision : str
     batch_size : int, optional
-        Images that pass at once, 8 by default: the graph has fixed shapes.
+        Images per batch, 8 by default; the graph has fixed shapes.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def convert(backbone: "Backbone", precision: str, batch_size: int | None = None)
     Raises
     ------
     ModelError
-        If OpenVINO has no counterpart of some of its operations.
+        If OpenVINO does not support one of its operations.
     """
     import torch
     from openvino.frontend import FrontEndManager
@@ -136,9 +136,9 @@ def convert(backbone: "Backbone", precision: str, batch_size: int | None = None)
         example = torch.zeros(batch_size or BATCH, height, width, 3, dtype=torch.uint8)
         try:
             traced = torch.jit.trace(Graph().eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
-            # As `openvino.convert_model` does, without its passes over the model, which compiling runs again.
+            # As in `openvino.convert_model`, but without its optimisation passes, which compiling runs again.
             frontend = FrontEndManager().load_by_framework("pytorch")
-            decoder = TorchScriptPythonDecoder(traced)  # the frontend keeps no reference of its own
+            decoder = TorchScriptPythonDecoder(traced)  # the frontend keeps no reference to it
             model: openvino.Model = frontend.convert(frontend.load(decoder))
             model.reshape(list(example.shape))
         except Exception as error:  # the frontend's own errors have no common class
@@ -147,7 +147,7 @@ def convert(backbone: "Backbone", precision: str, batch_size: int | None = None)
 
 
 def read(path: Path) -> openvino.Model | None:
-    """Read a conversion that was kept; None where it cannot be read: another process may just have deleted it."""
+    """Read a stored conversion; None if it cannot be read: another process may have just deleted it."""
     try:
         return openvino.Core().read_model(path)
     except RuntimeError:

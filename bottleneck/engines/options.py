@@ -1,4 +1,4 @@
-"""What a user may ask of an engine."""
+"""Options of an engine."""
 
 from dataclasses import dataclass
 
@@ -10,23 +10,23 @@ ENGINES = ("auto", "torch", "openvino")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Which engine a user asks for.
+    """The engine that a user requests.
 
     Parameters
     ----------
     engine : str
         One of `ENGINES`.
     device : str, optional
-        As in ``torch.device``; by default a GPU where there is one.
+        As in ``torch.device``; by default a GPU if there is one.
     batch_size : int, optional
-        Images that pass the network at once; by default 8 on a CPU and 128 on a GPU.
+        Images per batch; by default 8 on a CPU and 128 on a GPU.
     compile : bool
-        Whether torch compiles the network first (``torch.compile``), which takes up to some minutes.
+        Whether to compile the network first (``torch.compile``), which can take minutes.
 
     Raises
     ------
     ModelError
-        If there is no such engine, or the wishes exclude each other.
+        If there is no such engine, or the options exclude each other.
     """
 
     engine: str = "auto"
@@ -43,6 +43,6 @@ class EngineOptions:
         if self.engine not in ENGINES:
             raise ModelError(f"expected --engine {', '.join(ENGINES)}, got {self.engine!r}")
         if self.engine == "openvino" and self.device not in (None, "cpu"):
-            raise ModelError(f"expected --device cpu, on which the engine openvino runs, got {self.device!r}")
+            raise ModelError(f"expected --device cpu for the engine openvino, got {self.device!r}")
         if self.compile and self.engine == "openvino":
-            raise ModelError("--compile is about the engine torch, got --engine openvino")
+            raise ModelError("expected --engine torch with --compile, got --engine openvino")

@@ -1,4 +1,4 @@
-"""The gate before each engine: how near its features come to those of torch in fp32."""
+"""The parity check of an engine: how close its features are to those of torch in fp32."""
 
 import math
 from collections.abc import Callable
@@ -17,30 +17,30 @@ from bottleneck.utils.files import sha256_hex
 if TYPE_CHECKING:
     from bottleneck.backbones.spec import Spec
 
-Sample = Callable[[], NDArray[np.uint8]]  # images of the user's, (n, h, w, 3), decoded when they are wanted
+Sample = Callable[[], NDArray[np.uint8]]  # returns images of the user, (n, h, w, 3), decoded on demand
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Images, and the features that torch gives them in fp32."""
+    """Images and their features from torch in fp32."""
 
     pixels: NDArray[np.uint8]
     features: NDArray[np.float32]
 
 
 class ParityChecker:
-    """Compares engines with torch in fp32, each once on what it has not been compared on before.
+    """Compares engines with torch in fp32, only on images that they have not been compared on before.
 
     Parameters
     ----------
     spec : Spec
-        Of the features.
+        Spec of the features.
     plain : callable
-        Gives torch in fp32, with the network as it is.
+        Returns the torch engine in fp32 with the unchanged network.
     records : EngineRecords
-        Where checks are kept.
+        Stores the checks.
     sample : callable or None
-        Gives images of the user's, where they are to be compared, too.
+        Returns images of the user, if engines are to be compared on them too.
     """
 
     def __init__(
@@ -50,18 +50,23 @@ class ParityChecker:
         self._plain = plain
         self._records = records
         self._sample = sample
-        self._own: NDArray[np.uint8] | None = None  # the sample, once it was needed
+        self._own: NDArray[np.uint8] | None = None  # the sample, once it is needed
         self._made: dict[str, Reference] = {}
 
     def references(self, known: Check | None) -> dict[str, Reference]:
-        """Return what an engine of which a check is `known` must still be compared on, by name: probe, own.
+        """Return the references that an engine must still be compared with, by name: probe, own.
 
-        To be called before anything changes the network.
+        Call this before anything changes the network.
+
+        Parameters
+        ----------
+        known : Check or None
+            The recorded check of the engine.
 
         Raises
         ------
         NoMemory
-            If there is none for the images, or for the network in fp32.
+            If there is not enough memory for the images, or for the network in fp32.
         """
         try:
             wanted = {}
@@ -72,8 +77,8 @@ class ParityChecker:
                 if known is None or known.own_digest != _digest(pixels):
                     wanted["own"] = pixels
             self._compute({name: pixels for name, pixels in wanted.items() if name not in self._made})
-        except MemoryError as error:  # which would be taken for a fault of the engine
-            raise NoMemory("no memory for some images at once, and the network in fp32") from error
+        except MemoryError as error:  # it is not a fault of the engine
+            raise NoMemory("not enough memory for a few images at once and the network in fp32") from error
         return {name: self._made[name] for name in wanted}
 
     def _compute(self, samples: dict[str, NDArray[np.uint8]]) -> None:
@@ -87,14 +92,14 @@ class ParityChecker:
             plain.close()
 
     def checked(self, name: str, engine: Engine, known: Check | None, references: dict[str, Reference]) -> Check:
-        """Compare an engine with what is expected; one that cannot run is closed, and leaves the network as it was.
+        """Compare an engine with the references and record the check; close the engine if it cannot run.
 
-        The check is kept under `name`, unless the network itself gives nothing that could be compared.
+        Nothing is recorded if no reference feature is finite, so that there is nothing to compare.
 
         Raises
         ------
         ModelError, RuntimeError, MemoryError
-            What the engine raises.
+            Any error of the engine.
         """
         check, comparable = known or Check(engine.name, self._spec.precision, None), True
         try:
@@ -125,9 +130,9 @@ def _features(engine: Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def lowest_cosine(features: NDArray[np.float32], reference: NDArray[np.float32]) -> float | None:
-    """Return the lowest cosine between rows of ``(n, d)``, None where a row is finite in one and not in the other.
+    """Return the lowest cosine between rows of ``(n, d)``; None if a row is finite in only one of them.
 
-    Rows that are finite in neither are left out: they are the network's own fault. Two rows of zeros are alike.
+    Rows that are finite in neither are ignored: the network itself causes them. Two rows of zeros are equal.
     """
     sound = np.isfinite(reference).all(axis=1)
     if (np.isfinite(features).all(axis=1) != sound).any():
@@ -141,6 +146,6 @@ def lowest_cosine(features: NDArray[np.float32], reference: NDArray[np.float32])
 
 
 def shortfall(cosine: float | None) -> str:
-    """Say how a lowest cosine falls short."""
+    """Return the message about a cosine that is too low."""
     found = "some features are not finite" if cosine is None else f"lowest cosine {cosine:.5f}"
     return f"{found}, expected {LEAST_COSINE} or more against torch in fp32"

@@ -1,4 +1,4 @@
-"""Images that engines are tried on: always the same, so that a verdict does not depend on whose images come first."""
+"""Synthetic images for the parity check: always the same, so that its result does not depend on the user's images."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,16 +9,16 @@ PROBES = 4
 def probe_images(height: int, width: int) -> NDArray[np.uint8]:
     """Return images with the statistics of photographs, ``uint8 (4, h, w, 3)``, the same at each call.
 
-    Their amplitude falls as 1/f, as that of natural images does (Field 1987, "Relations between the statistics of
+    Their amplitude falls as 1/f, like that of natural images (Field 1987, "Relations between the statistics of
     natural images and the response properties of cortical cells", figure 7), their colours are correlated, and they
     differ in brightness and contrast. EfficientNet-Lite0 in bf16: lowest cosine 0.99969, on photographs 0.9992.
 
     Parameters
     ----------
     height, width : int
-        In pixels.
+        Size in pixels.
     """
-    random = np.random.RandomState(0)  # whose numbers stay the same from one NumPy to the next
+    random = np.random.RandomState(0)  # whose numbers do not change with NumPy's version
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = 1 / max(height, width)
     images = np.empty((PROBES, height, width, 3), np.uint8)

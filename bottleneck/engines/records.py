@@ -1,4 +1,4 @@
-"""What is kept of engines beside the features of a spec: conversions, and how near each came to torch in fp32."""
+"""Records of engines, stored with the features of a spec: conversions and parity checks."""
 
 import json
 from contextlib import suppress
@@ -23,7 +23,7 @@ _are_hashes = json_with(_MODEL, _WEIGHTS)
 
 
 def _is_hashed(folder: Folder, name: str) -> bool:
-    """Whether the file that is written last says that this one is of a conversion."""
+    """Whether the file that is written last shows that this one belongs to a conversion."""
     with suppress(OSError):
         return _are_hashes(folder, _HASHES)
     return False
@@ -31,7 +31,7 @@ def _is_hashed(folder: Folder, name: str) -> bool:
 
 CONVERSION: Layout = {r"model\.(xml|bin)": _is_hashed, r"hashes\.json": _are_hashes}
 UNFINISHED_CONVERSION: Layout = {r"model\.(xml|bin)": any_content, r"hashes\.json": any_content}
-ENGINES: Layout = {  # what is in the folder
+ENGINES: Layout = {  # the content of the folder
     r".+\.json": json_with("engine", "precision", "cosine"),
     r"\.tmp-\d+-[0-9a-f]{8}": UNFINISHED_CONVERSION,
     r"[^.].*": CONVERSION,
@@ -40,21 +40,22 @@ ENGINES: Layout = {  # what is in the folder
 
 @dataclass(frozen=True)
 class Check:
-    """How near an engine came to torch in fp32.
+    """The parity check of an engine against torch in fp32.
 
     Parameters
     ----------
     engine : str
-        Its name, with its version.
+        Name of the engine with its version.
     precision : str
     cosine : float or None
-        The lowest between the features of an image, of those that all engines are tried on
-        (`bottleneck.engines.probe`); None where some were not finite.
+        Lowest cosine between the features of an image from both engines, over the synthetic images
+        (`bottleneck.engines.probe`); None if some features were not finite.
     own_cosine : float or None
-        The same of images of the user's, of which there were `own_images`.
+        The same over images of the user.
     own_images : int
+        Number of images of the user.
     own_digest : str
-        Of their pixels.
+        Digest of their pixels.
     """
 
     engine: str
@@ -66,28 +67,28 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the engine may be used for this spec, whatever the images."""
+        """Whether the engine may be used for this spec."""
         return _near(self.cosine)
 
     @property
     def suits(self) -> bool:
-        """Whether the user's images, too, have features as near as that."""
+        """Whether it also passes on the user's images, if there were any."""
         return not self.own_images or _near(self.own_cosine)
 
     @property
     def lowest(self) -> float | None:
-        """The lower of the cosines; None where some features were not finite."""
+        """The lower of the two cosines; None if some features were not finite."""
         found = (self.cosine, self.own_cosine) if self.own_images else (self.cosine,)
         return None if None in found else min(cosine for cosine in found if cosine is not None)
 
 
 class EngineRecords:
-    """A folder of memos: deleting it costs some seconds at the next start, and the figures of the past.
+    """A folder of memos; if it is deleted, the next start takes a few seconds longer.
 
     Parameters
     ----------
     folder : path
-        ``features/<model>-<fingerprint>/engines``; the fingerprint says of which network and precision they are.
+        ``features/<model>-<fingerprint>/engines``; the fingerprint identifies network and precision.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,25 +96,25 @@ class EngineRecords:
         self._tree = Tree.above(folder, 3)
 
     def checks(self) -> list[Check]:
-        """Return the checks of all engines that were tried, on any machine."""
+        """Return the checks of all engines, from any machine."""
         names: list[str] = []
         with memo():
             names = [name for name in self._tree.names(self._folder) if name.endswith(".json")]
         return [check for name in names if (check := self.check(name.removesuffix(".json")))]
 
     def check(self, name: str) -> Check | None:
-        """Return the check of the engine kept under `name`, if it was made."""
+        """Return the check recorded under `name`, if any."""
         with memo(ValueError):
             return checked(self._tree.read_json(self._folder / f"{name}.json"), Check, closed=True)
         return None
 
     def keep_check(self, name: str, check: Check) -> None:
-        """Keep a check, where the folder can be written."""
+        """Record a check, if the folder is writable."""
         with memo():
             self._tree.write_json(self._folder / f"{name}.json", asdict(check))
 
     def conversion(self, name: str) -> Path | None:
-        """Return the file of a conversion, if it is here and has the bytes that were written."""
+        """Return the file of a conversion, if it exists and matches its hash."""
         folder = self._folder / name
         with memo(ValueError, TypeError):
             if self._hashes(folder) == self._tree.read_json(folder / _HASHES):
@@ -132,7 +133,7 @@ class EngineRecords:
                 self.drop_conversion(name)
 
     def keep_conversion(self, name: str, model: "openvino.Model") -> Path | None:
-        """Keep a conversion and return its file; None where the folder cannot be written. A damaged one is replaced."""
+        """Store a conversion and return its file; None if the folder is not writable. A damaged one is replaced."""
         import openvino
 
         folder = self._folder / name
@@ -144,7 +145,7 @@ class EngineRecords:
             delete(self._tree, folder, UNFINISHED_CONVERSION)
             self._tree.rename(fresh, folder)
             return folder / _MODEL
-        except (OSError, RuntimeError):  # a full or read-only disk; OpenVINO raises RuntimeError
+        except (OSError, RuntimeError):  # a full or read-only disk, for which OpenVINO raises RuntimeError
             with memo():
                 delete(self._tree, fresh, UNFINISHED_CONVERSION)
             return None

@@ -1,4 +1,4 @@
-"""The reference engine: PyTorch, on a CPU, a CUDA device or Apple's GPU."""
+"""The torch engine, the reference: on a CPU, a CUDA device or Apple's GPU."""
 
 import queue
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from bottleneck.utils.process_settings import SharedContext, attribute_set
 from bottleneck.utils.text import counted
 
 _BATCH = {"cpu": 8, "cuda": 128}
-_PARALLEL = 4  # batches at once on a CPU; each has activations of its own
+_PARALLEL = 4  # batches at once on a CPU; each has its activations in memory
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -47,28 +47,28 @@ _without_tf32 = SharedContext(lambda: attribute_set(torch.backends.cudnn, "allow
 class TorchEngine:
     """Runs a backbone with PyTorch.
 
-    On a CPU several batches run at once, each on its share of the cores: threads that share one batch wait for each
-    other after every layer. On a GPU two batches are on their way, so that one is copied while the other is computed.
+    On a CPU several batches run at once, each on a share of the cores: threads that share one batch wait for each other
+    after every layer. On a GPU two batches run at once, so that one is copied while the other is computed.
 
     Parameters
     ----------
     backbone : Backbone
-        Its network is changed, until `close`: batch norm is folded in fp32, weights are narrowed in bf16.
+        Its network is changed until `close`: batch norm is folded in fp32, weights are converted in bf16.
     precision : str
         ``fp32``, or ``bf16`` or ``fp16`` by autocast.
     batch_size : int, optional
         By default 8 on a CPU and 128 on a GPU.
     device : str, optional
-        As in ``torch.device``; by default ``cuda`` where there is one, else ``cpu``.
+        As in ``torch.device``; by default ``cuda`` if available, then ``mps``, else ``cpu``.
     plain : bool
-        Whether the network stays as it is and runs one batch at a time: the reference of all others.
+        Whether to leave the network unchanged and run one batch at a time: the reference for other engines.
     compile : bool
-        Whether ``torch.compile`` has the network first.
+        Whether to compile the network with ``torch.compile``.
 
     Raises
     ------
     ModelError
-        If torch has no such device here, or cannot compile.
+        If torch has no such device, or cannot compile the network.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class TorchEngine:
                 self.close()
                 raise
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # the lanes do not wait for what the default stream is still doing
+            torch.cuda.synchronize(self.device)  # the lanes do not wait for the default stream
         if compile:
             self._compile(preprocessing.crop_size)
 
@@ -123,7 +123,7 @@ class TorchEngine:
             return features
         except torch.OutOfMemoryError as error:
             raise NoMemory(
-                f"no memory on {self.device} for {counted(self.batch_size, 'image')} at once: add --batch-size "
+                f"not enough memory on {self.device} for {counted(self.batch_size, 'image')} at once: add --batch-size "
                 f"{max(1, self.batch_size // 4)}"
             ) from error
         finally:
@@ -150,19 +150,19 @@ class TorchEngine:
         return torch.autocast(self.device.type, _DTYPES[self.precision])
 
     def _compile(self, crop_size: tuple[int, int]) -> None:
-        """Compile the network, now and not in the midst of the first batches."""
+        """Compile the network now instead of during the first batch."""
         self._network = torch.compile(self._network)
         try:
             self(np.zeros((1, *crop_size, 3), np.uint8))
         except ModelError:
             raise
-        except Exception as error:  # no compiler, or an operation that has no compiled form
+        except Exception as error:  # no compiler, or an operation that cannot be compiled
             self.close()
             raise ModelError(f"torch cannot compile the network: {str(error).strip().splitlines()[0][:200]}") from error
 
 
 class _Lane:
-    """One batch on its way; on a CUDA device with a stream, and pinned memory that is copied while others compute."""
+    """Runs one batch at a time; on a CUDA device with its own stream, and pinned memory to copy from meanwhile."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -179,47 +179,47 @@ class _Lane:
             return pixels.to(self._device)
         if self._pinned is None or self._pinned.shape != pixels.shape:
             self._pinned = torch.empty_like(pixels, pin_memory=True)
-        self._pinned.copy_(pixels)  # free again: the features of the batch before have arrived on the CPU
+        self._pinned.copy_(pixels)  # the previous batch is complete: its features are on the CPU
         return self._pinned.to(self._device, non_blocking=True)
 
 
 def engine_name(device: torch.device, compile: bool) -> str:
-    """Return what an engine is called, with the version of torch."""
+    """Return the name of the engine, with torch's version."""
     return f"torch {torch.__version__.partition('+')[0]}, {device}{', compiled' if compile else ''}"
 
 
 def device_name(device: torch.device) -> str:
-    """Return what a GPU is called; nothing of a CPU."""
+    """Return the name of a GPU; empty for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def torch_device(name: str | None = None) -> torch.device:
-    """Return the device called `name`, once a number has been put on it; by default a GPU where there is one.
+    """Return the device called `name` after allocating a tensor on it; by default a GPU if there is one.
 
     Raises
     ------
     ModelError
-        If torch has no such device here.
+        If torch has no such device.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         number = torch.zeros(1, device=name)
-        number.cpu()  # which the device "meta" cannot
+        number.cpu()  # fails on the device "meta"
         return number.device
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0][:150]
-        raise ModelError(f"expected a device that torch has here, such as cpu, got {name!r}: {reason}") from error
+        raise ModelError(f"expected a device that torch can use here, such as cpu, got {name!r}: {reason}") from error
 
 
 def cuda_devices() -> tuple[str, ...]:
-    """Return the names of all CUDA devices that this process may use."""
+    """Return the names of all CUDA devices available to this process."""
     return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
 
 
 def fastest_precision(device: torch.device) -> str:
-    """Return the fastest precision that a GPU has natively."""
+    """Return the fastest precision that a GPU supports natively."""
     if device.type == "cuda":
-        generation = torch.cuda.get_device_capability(device)[0]  # of NVIDIA; AMD's GPUs of today have 9 and more
+        generation = torch.cuda.get_device_capability(device)[0]  # of NVIDIA; AMD reports 9 or more
         return "bf16" if generation >= 8 else "fp16" if generation >= 7 else "fp32"
     return "fp16" if device.type == "mps" else "fp32"

@@ -1,4 +1,4 @@
-"""What a caller passes, checked and made plain: numbers, flags, texts, lists and paths of whatever library."""
+"""Check the arguments of public functions, and convert them to plain Python values."""
 
 import math
 import os
@@ -9,19 +9,19 @@ from typing import Any, NoReturn, TypeVar
 from bottleneck.errors import BottleneckError
 
 T = TypeVar("T")
-_MOST = 1e30  # float32 has it, and products of it with what is usual
+_MOST = 1e30  # float32 can represent it, and its products with usual values
 
 
 class Arguments:
-    """Makes plain Python of the arguments of a function, or says what is wrong with them.
+    """Converts arguments to plain Python values, or raises an error that says what is wrong with them.
 
-    Scalars of NumPy, arrays without dimensions, and what pandas holds are taken wherever Python's own are. True is no
-    number, 3.0 is a whole one, and NaN is nothing at all.
+    Scalars of NumPy and pandas, and arrays without dimensions, are accepted like Python's own. True is not a number,
+    3.0 is an integer, and NaN is refused.
 
     Parameters
     ----------
     error : type
-        What is raised.
+        The error to raise.
 
     Examples
     --------
@@ -34,7 +34,7 @@ class Arguments:
         self._error = error
 
     def whole(self, name: str, value: Any, *, least: int | None = 0, most: int | None = None) -> int:
-        """Return a whole number between two bounds, themselves allowed."""
+        """Return an integer between two bounds, inclusive."""
         bounds = "" if least is None else f"{least} or more" if most is None else f"from {least} to {most}"
         number = _number(value)
         if number is None or number != number // 1:
@@ -60,7 +60,7 @@ class Arguments:
         return float(number)
 
     def flag(self, name: str, value: Any) -> bool:
-        """Return True or False; 0 and 1 are taken for them."""
+        """Return True or False; 0 and 1 are accepted."""
         found = plain(value)
         if not isinstance(found, int) or found not in (0, 1):
             self._refuse(name, "True or False", value)
@@ -81,19 +81,19 @@ class Arguments:
         return str(text)
 
     def numbers(self, name: str, value: Any, *, above: float = 0.0) -> tuple[float, ...]:
-        """Return one number, or several."""
+        """Return one number or several as a tuple."""
         return self._several(name, value, lambda one: self.number(name, one, above=above))
 
     def texts(self, name: str, value: Any) -> tuple[str, ...]:
-        """Return one text, or several."""
+        """Return one text or several as a tuple."""
         return self._several(name, value, lambda one: self.text(name, one))
 
     def paths(self, name: str, value: Any) -> tuple[str, ...]:
-        """Return one path, or several, as texts."""
+        """Return one path or several as a tuple of texts."""
         return self._several(name, value, lambda one: self.path(name, one))
 
     def optional(self, check: Callable[..., T], name: str, value: Any, **bounds: Any) -> T | None:
-        """Return None, or what a check of the others returns."""
+        """Return None, or the result of another check."""
         return None if value is None else check(name, value, **bounds)
 
     def _several(self, name: str, value: Any, check: Callable[[Any], T]) -> tuple[T, ...]:
@@ -109,26 +109,26 @@ class Arguments:
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """Return a value as one line of a message."""
+    """Return the repr of a value for a message: one line, abbreviated."""
     text = " ".join(repr(value).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def plain(value: Any) -> Any:
-    """Return a scalar of NumPy, or an array or tensor without dimensions, as Python's own."""
+    """Convert a NumPy scalar, or an array or tensor without dimensions, to a Python value."""
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         return value.item()
     return value
 
 
 def _number(value: Any) -> Any:
-    """Return a finite number; None where it is none."""
+    """Return a finite number; None for anything else."""
     found = plain(value)
     if not _is_number(found):
         return None
     try:
         return found if math.isfinite(float(found)) else None
-    except OverflowError:  # a whole number of more than 300 digits
+    except OverflowError:  # an integer of more than 300 digits
         return None
 
 

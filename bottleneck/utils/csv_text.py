@@ -1,4 +1,4 @@
-"""Tables for people as CSV: no cell is a formula to a spreadsheet, and every cell can be read back as it was."""
+"""Read and write CSV so that no cell is a formula in a spreadsheet, and every cell can be read back exactly."""
 
 import csv
 import io
@@ -8,33 +8,33 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bottleneck.utils.files import read_whole
 
-LARGEST = 4 << 30  # bytes of a table of ours
+LARGEST = 4 << 30  # bytes of a table
 _ESCAPE = "'"
-_FORMULA = frozenset("=+-@\N{MINUS SIGN}")  # what begins one; after NFKC, for spreadsheets of East Asia
-_PASSED_OVER = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")  # controls, invisible characters, bytes that are not UTF-8, spaces
+_FORMULA = frozenset("=+-@\N{MINUS SIGN}")  # first characters of formulas; after NFKC, for East Asian spreadsheets
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")  # controls, invisible characters, bytes that are not UTF-8, spaces
 _QUOTED = frozenset('",;\t\r\n')
-_NUL = "\udc00"  # stands for NUL, which Python's csv refuses before 3.11; no decoded byte is this character
+_NUL = "\udc00"  # replaces NUL, which Python's csv refuses before 3.11; decoding never gives this character
 
 
 def escape_cell(text: str) -> str:
-    """Return a text as it stands in a table: behind an apostrophe where a spreadsheet might take it for a formula.
+    """Put an apostrophe before a text that a spreadsheet might interpret as a formula.
 
-    Those are texts that begin with ``=``, ``+``, ``-``, ``@`` (in any width, and behind spaces or characters that are
-    not seen), a tab, or a line break; and those that begin with an apostrophe, so that `unescape_cell` gives back every
+    These are texts that begin with ``=``, ``+``, ``-``, ``@`` (of any width, and after spaces or invisible characters),
+    a tab, or a line break. Texts that begin with an apostrophe get another one, so that `unescape_cell` restores every
     text exactly.
     """
     return _ESCAPE + text if _is_escaped(text) else text
 
 
 def unescape_cell(cell: str) -> str:
-    """Return the text that `escape_cell` was given: without the first apostrophe, where it has put one."""
+    """Return the original text of `escape_cell`, without the apostrophe that it added, if any."""
     return cell[1:] if cell.startswith(_ESCAPE) and _is_escaped(cell[1:]) else cell
 
 
 def csv_lines(rows: Iterable[Sequence[object]], *, quote_all: bool = False) -> Iterator[str]:
-    """Yield a line of CSV for each row: texts by `escape_cell`, numbers as they are, nothing for None.
+    """Yield a line of CSV for each row: texts escaped by `escape_cell`, numbers unchanged, None as empty.
 
-    Cells with a separator, quotation mark or line break are in quotation marks, or all.
+    Cells with a separator, quotation mark or line break are quoted; or all cells, with `quote_all`.
     """
     for row in rows:
         cells = [_cell(value, quote_all) for value in row]
@@ -42,14 +42,14 @@ def csv_lines(rows: Iterable[Sequence[object]], *, quote_all: bool = False) -> I
 
 
 def csv_bytes(rows: Iterable[Sequence[object]], *, quote_all: bool = False) -> bytes:
-    """Return the table of `csv_lines` in UTF-8; names that are not UTF-8 are the bytes that they are on the disk."""
+    """Return the table of `csv_lines` in UTF-8; file names that are not UTF-8 are written as their bytes."""
     return "".join(csv_lines(rows, quote_all=quote_all)).encode("utf-8", "surrogateescape")
 
 
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Read a table that bottleneck wrote, ``predictions.csv`` for instance, with every cell as it was.
+    """Read a table written by bottleneck, for example ``predictions.csv``, and restore every cell.
 
-    In pandas the same is ``pandas.read_csv(path, dtype=str, keep_default_na=False)`` and, for each column of names,
+    The pandas equivalent is ``pandas.read_csv(path, dtype=str, keep_default_na=False)`` and, for each column of names,
     ``table["path"].str.removeprefix("'")``.
 
     Parameters
@@ -59,12 +59,12 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     Returns
     -------
     list of dict
-        Column -> cell, of each row.
+        For each row, its cells by column.
 
     Raises
     ------
     ValueError
-        If it is no CSV, or a row has more or fewer cells than the header.
+        If it is not a CSV file, or a row has more or fewer cells than the header.
     OSError
         If it cannot be read.
     """
@@ -89,13 +89,13 @@ def _original(cell: str) -> str:
 
 
 def _is_escaped(text: str) -> bool:
-    if not text.isascii() or not text[:1].isalnum():  # most names are, and are done
+    if not text.isascii() or not text[:1].isalnum():  # most names are plain
         return text[:1] in ("'", "\t", "\r", "\n") or _begins_formula(text)
     return False
 
 
 def _begins_formula(text: str) -> bool:
-    first = next((char for char in text if unicodedata.category(char) not in _PASSED_OVER), "")
+    first = next((char for char in text if unicodedata.category(char) not in _INVISIBLE), "")
     return unicodedata.normalize("NFKC", first)[:1] in _FORMULA
 
 

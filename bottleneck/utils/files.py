@@ -1,4 +1,4 @@
-"""Small files written whole or not at all, and the one way in which JSON is hashed."""
+"""Write small files atomically, read regular files, and parse and hash JSON."""
 
 import contextlib
 import errno
@@ -12,25 +12,25 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = ".tmp-"  # how the name of an unfinished file or folder begins
-LARGEST_TEXT = 64 << 20  # bytes of a card, a memo or another small file of ours
-_DIGITS = 300  # of a whole number, which then fits into a float
-_DEEPEST = 32  # levels of a JSON value of ours
-_BLOCK = 1 << 20  # bytes that are hashed at once
+TEMPORARY = ".tmp-"  # prefix of the names of unfinished files and folders
+LARGEST_TEXT = 64 << 20  # bytes of a card, a memo or another small file
+_DIGITS = 300  # of an integer, which then fits into a float
+_DEEPEST = 32  # levels of nested JSON values
+_BLOCK = 1 << 20  # bytes hashed at once
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, after any kill.
+    """Write `data` to `path` atomically: a reader sees the old file or the new one, even after a kill.
 
-    The bytes go to a temporary name beside `path`, are fsynced and renamed; then the folder is fsynced.
-    An error, from fsync too, is raised, never retried, and leaves no temporary file.
+    The bytes are written under a temporary name in the same folder, fsynced and renamed; then the folder is fsynced.
+    Errors, including those of fsync, are raised and never retried; they leave no temporary file.
 
     Parameters
     ----------
     path : Path
     data : bytes
     durable : bool
-        Whether the file must survive a loss of power too; a memo need not, and saves the two fsyncs.
+        Whether the file must also survive a power failure. A memo need not, which saves the two fsyncs.
     """
     make_folder(path.parent)
     temporary = temporary_beside(path)
@@ -45,7 +45,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def write_new(path: Path, data: bytes, *, durable: bool, opener: Callable[[str, int], int] | None = None) -> None:
-    """Write a file that is not there yet; `opener` is as for `open`."""
+    """Write a file that must not exist yet; `opener` is as for `open`."""
     with open(path, "xb") if opener is None else open(path, "xb", opener=opener) as file:
         file.write(data)
         if durable:
@@ -55,9 +55,9 @@ def write_new(path: Path, data: bytes, *, durable: bool, opener: Callable[[str, 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, for a writer that needs one; what it wrote takes the place of `path`.
+    """Yield a temporary path in the same folder, which replaces `path` at the end.
 
-    As with `write_atomic`, a reader sees the old file or the new one, and an error leaves the old one alone.
+    As with `write_atomic`, a reader sees the old file or the new one, and an error leaves the old one unchanged.
     """
     make_folder(path.parent)
     temporary = temporary_beside(path)
@@ -73,12 +73,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return a name in the folder of `path` that nobody else uses and no reader looks at."""
+    """Return a unique temporary path in the folder of `path`, which readers ignore."""
     return path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each of them durably."""
+    """Make a folder and its parents durably."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
@@ -86,7 +86,7 @@ def make_folder(folder: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable. Windows has no such call and needs none."""
+    """Make the names in `folder` durable. Windows needs no such call."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -97,22 +97,22 @@ def fsync_folder(folder: Path) -> None:
 
 
 class NotRegularError(OSError):
-    """A path leads to a folder, a FIFO, a socket or a device where a regular file belongs."""
+    """A path is a folder, a FIFO, a socket or a device instead of a regular file."""
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """Return the descriptor of a regular file; as `open`'s ``opener`` it takes that one's flags.
+    """Return the descriptor of a regular file; can be used as the ``opener`` of `open`.
 
-    A FIFO would wait for a writer, a device may never end, and neither is a file that anybody meant.
+    Opening a FIFO would wait for a writer, and reading a device may never end.
 
     Raises
     ------
     NotRegularError
-        If it is something else.
+        If it is not a regular file.
     OSError
         If it cannot be opened.
     ValueError
-        If there is a null character in the path.
+        If the path contains a null character.
     """
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -122,7 +122,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 
 
 def expect_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse what is no regular file, for libraries that open it themselves, and would wait or read without end.
+    """Refuse anything but a regular file, for libraries that open the path themselves and might never return.
 
     Raises
     ------
@@ -135,19 +135,19 @@ def expect_regular(path: str | os.PathLike[str]) -> None:
 def read_whole(
     path: str | os.PathLike[str], largest: int = LARGEST_TEXT, opener: Callable[[str, int], int] = open_regular
 ) -> bytes:
-    """Return the bytes of a regular file of at most `largest` bytes.
+    """Return the content of a regular file of at most `largest` bytes.
 
     Parameters
     ----------
     path : path
     largest : int
     opener : callable
-        As for `open`; of a file below a folder that the user named, `bottleneck.utils.tree.Tree.open`.
+        As for `open`; use `bottleneck.utils.tree.Tree.open` for a file in a folder named by the user.
 
     Raises
     ------
     OSError
-        If it cannot be read, is larger, or is no regular file.
+        If it cannot be read, is larger, or is not a regular file.
     """
     with open(path, "rb", opener=opener) as file:
         size = os.fstat(file.fileno()).st_size
@@ -157,26 +157,26 @@ def read_whole(
 
 
 def read_json(path: Path, largest: int = LARGEST_TEXT, opener: Callable[[str, int], int] = open_regular) -> Any:
-    """Return the value that `path` holds; parameters as of `read_whole`.
+    """Return the JSON value in `path`; for parameters see `read_whole`.
 
     Raises
     ------
     ValueError
-        If it is no JSON, or nested too deeply.
+        If it is not valid JSON, see `parse_json`.
     OSError
-        If it cannot be read, has more than `largest` bytes, or is no regular file.
+        If it cannot be read, has more than `largest` bytes, or is not a regular file.
     """
     return parse_json(read_whole(path, largest, opener))
 
 
 def parse_json(data: bytes | str) -> Any:
-    """Return the value of a JSON text that no reader can take for another, or choke on.
+    """Return the value of a JSON text that every parser reads in the same way.
 
     Raises
     ------
     ValueError
-        If it is no JSON, names something twice, is nested deeper than anything of ours, has a number that is no float,
-        or half a character in a text, except for those that stand for the bytes of a file's name.
+        If it is not JSON, repeats a name in an object, is nested too deeply, has a number that is not a float, or
+        a lone surrogate in a text, except for those that represent bytes of a file name.
     """
     text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
     try:
@@ -220,7 +220,7 @@ def _expect_text(values: list[Any]) -> None:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one byte string that stands for `value`: sorted keys, no spaces, ASCII."""
+    """Return the canonical JSON of `value`: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
@@ -230,7 +230,7 @@ def sha256_hex(data: bytes | memoryview) -> str:
 
 
 def file_sha256(path: str | os.PathLike[str], opener: Callable[[str, int], int] = open_regular) -> str:
-    """Return the SHA-256 of a file of any size, 64 hexadecimal digits; parameters as of `read_whole`."""
+    """Return the SHA-256 of a file of any size, 64 hexadecimal digits; for `opener` see `read_whole`."""
     digest = hashlib.sha256()
     with open(path, "rb", opener=opener) as file:
         while block := file.read(_BLOCK):

@@ -1,4 +1,4 @@
-"""An open folder: what is done in it stays in it, whatever takes its name meanwhile, and no link is followed."""
+"""An open folder. Operations stay in it even if its path changes meanwhile, and follow no link."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from typing import Any
 
 from bottleneck.utils.files import TEMPORARY, NotRegularError, temporary_beside, write_new
 
-# Without these, on Windows say, a name is looked at before it is used, which leaves a moment between the two.
+# Without these, for example on Windows, a name is checked before it is used, which leaves a moment between the two.
 BY_DESCRIPTOR = (
     {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename} <= os.supports_dir_fd
     and os.listdir in os.supports_fd
@@ -20,23 +20,23 @@ BY_DESCRIPTOR = (
 )
 _NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = getattr(os, "O_DIRECTORY", 0)
-_PASSED = getattr(os, "O_PATH", os.O_RDONLY) | _FOLDER  # of a folder that is only passed through or changed
+_PASSED = getattr(os, "O_PATH", os.O_RDONLY) | _FOLDER  # flags for a folder that is only traversed or changed
 _REGULAR = _NOT_A_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class LinkError(OSError):
-    """A link lies where a folder of ours belongs."""
+    """A link is in the place of a folder."""
 
 
 class Folder:
-    """A folder that is open, and the files and folders in it, by their names.
+    """An open folder, and the files and folders in it by name.
 
     Parameters
     ----------
     path : Path
-        For messages.
+        Path for messages.
     descriptor : int, optional
-        Of the folder, which is closed with it; None where the system does nothing by descriptors.
+        Descriptor of the folder, closed by `close`; None if the system has no operations on descriptors.
     """
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
@@ -45,7 +45,7 @@ class Folder:
 
     @classmethod
     def of(cls, path: Path) -> "Folder":
-        """Open a folder that the user named; it may be a link."""
+        """Open a folder named by the user; it may be a link."""
         if BY_DESCRIPTOR:
             return cls(path, os.open(path, _PASSED))
         if not stat.S_ISDIR(os.stat(path).st_mode):
@@ -53,7 +53,7 @@ class Folder:
         return cls(path, None)
 
     def close(self) -> None:
-        """Close it. A Ctrl-C in the middle leaves nothing to close again: the number may be another file's by then."""
+        """Close it, at most once even after Ctrl-C: the descriptor's number may then belong to another file."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -68,12 +68,12 @@ class Folder:
 
     @property
     def for_others(self) -> Path:
-        """A path for libraries that take nothing else; where the system has one, it leads to this very folder."""
+        """A path for libraries that need one; it refers to this open folder if the system allows that."""
         own = Path(f"/proc/self/fd/{self._descriptor}")
         return own if self._descriptor is not None and own.exists() else self.path
 
     def names(self) -> list[str]:
-        """Return the names of all that is in it, sorted."""
+        """Return the names of all entries, sorted."""
         if self._descriptor is None:
             return sorted(os.listdir(self.path))
         listing = self._readable()
@@ -83,12 +83,12 @@ class Folder:
             os.close(listing)
 
     def status(self, name: str) -> os.stat_result:
-        """Return the status of what has a name; that of a link is its own."""
+        """Return the status of an entry, without following links."""
         found: os.stat_result = self._called(os.stat, name, follow_symlinks=False)
         return found
 
     def folder(self, name: str, *, make: bool = False) -> "Folder":
-        """Open a folder in it; one that is missing may be made, durably.
+        """Open a subfolder; with `make`, create it durably if it is missing.
 
         Raises
         ------
@@ -113,7 +113,7 @@ class Folder:
         Raises
         ------
         NotRegularError
-            If it is something else, a link too.
+            If it is anything else, including a link.
         OSError
             If it cannot be opened.
         """
@@ -130,19 +130,19 @@ class Folder:
         raise self._not_regular(name, mode)
 
     def expect_regular(self, name: str) -> None:
-        """Refuse what has a name and is no regular file.
+        """Do nothing if an entry is a regular file or does not exist.
 
         Raises
         ------
         NotRegularError
-            If so.
+            If it is anything else.
         """
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(mode := self.status(name).st_mode):
                 raise self._not_regular(name, mode)
 
     def write(self, name: str, data: bytes, *, durable: bool) -> None:
-        """Write a file as `bottleneck.utils.files.write_atomic` does; only a regular file is replaced."""
+        """Write a file like `bottleneck.utils.files.write_atomic`; only a regular file is replaced."""
         self.expect_regular(name)
         temporary = temporary_beside(Path(name)).name
         try:
@@ -157,7 +157,7 @@ class Folder:
             self.sync()
 
     def rename(self, name: str, new: str, into: "Folder | None" = None) -> None:
-        """Give a file or folder another name, here or in another folder; a file of that name is replaced."""
+        """Rename or move an entry, here or into another folder, replacing an existing file."""
         target = into or self
         if self._descriptor is None or target._descriptor is None:
             os.replace(self.path / name, target.path / new)
@@ -169,7 +169,7 @@ class Folder:
             raise
 
     def unlink(self, name: str) -> None:
-        """Delete a file, or a link itself."""
+        """Delete a file, or a link (not its target)."""
         self._called(os.unlink, name)
 
     def rmdir(self, name: str) -> None:
@@ -177,7 +177,7 @@ class Folder:
         self._called(os.rmdir, name)
 
     def sync(self) -> None:
-        """Make the names in it durable. Windows has no such call and needs none."""
+        """Make the names in it durable. Windows needs no such call."""
         if os.name == "nt":
             return
         descriptor = os.open(self.path, os.O_RDONLY) if self._descriptor is None else self._readable()
@@ -207,7 +207,7 @@ class Folder:
         return descriptor
 
     def _called(self, call: Callable[..., Any], name: str, *args: Any, **options: Any) -> Any:
-        """Call a function of `os` on a name in this folder; an error tells the whole path."""
+        """Call a function of `os` on a name in this folder; errors have the full path."""
         if "/" in name or name == "..":
             raise ValueError(f"expected a name in {self.path}, got {name!r}")
         if self._descriptor is None:
@@ -221,7 +221,7 @@ class Folder:
     def _link(self, name: str) -> LinkError:
         return LinkError(
             f"expected a folder at {self.path / name}, found a link: nothing is read, written or deleted through it. "
-            f"Remove the link, or move the folder that it leads to there"
+            f"Remove the link, or replace it by the folder that it leads to"
         )
 
     def _not_regular(self, name: str, mode: int) -> NotRegularError:
@@ -229,7 +229,7 @@ class Folder:
 
 
 def kind_of(mode: int) -> str:
-    """Return what has a status of that mode, in words."""
+    """Return the kind of file that a mode describes, in words."""
     kinds = (
         (stat.S_ISREG, "a regular file"),
         (stat.S_ISLNK, "a link"),
@@ -241,7 +241,7 @@ def kind_of(mode: int) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name is one that `bottleneck.utils.files.temporary_beside` gives."""
+    """Whether a name has the form of `bottleneck.utils.files.temporary_beside`."""
     process, _, rest = name.removeprefix(TEMPORARY).partition("-")
     return (
         name.startswith(TEMPORARY)

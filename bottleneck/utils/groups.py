@@ -1,4 +1,4 @@
-"""Groups of images as numbers."""
+"""Encode groups of images as integers."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def group_codes(groups: Sequence[str | None] | None, count: int) -> NDArray[np.intp]:
-    """Return a number from 0 for each of `count` images, equal for images of one group; None is a group of its own."""
+    """Return an integer code for each of `count` images, equal within a group; None is a group of one image."""
     if groups is None:
         return np.arange(count)
     names = [f"group {group}" if group is not None else f"row {row}" for row, group in enumerate(groups)]

@@ -1,4 +1,4 @@
-"""How much memory there is: of the machine, of the control group that the process is in, and of its address space."""
+"""Free memory of the machine, of the process's control group and of its address space; sizes as text."""
 
 import os
 import re
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-_SHARE = 0.5  # of the memory that is free
+_SHARE = 0.5  # of the free memory
 
 _ROOT = Path("/")
-_MOST = 1 << 60  # bytes; a control group of version 1 has a limit above this where it has none
+_MOST = 1 << 60  # bytes; a larger limit of a version 1 control group means none
 _UNITS = {"": 10**9, **{unit: 1000**power for power, unit in enumerate("kmgt", 1)}}
 _UNITS |= {f"{unit}b": 1000**power for power, unit in enumerate("kmgt", 1)}
 _UNITS |= {f"{unit}i{end}": 1024**power for power, unit in enumerate("kmgt", 1) for end in ("", "b")}
@@ -42,12 +42,12 @@ def free_memory(root: Path = _ROOT, machine: Callable[[], int] = _machine_memory
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that a text such as ``2G``, ``500M``, ``1.5GiB`` or ``4`` (gigabytes) stands for.
+    """Parse a size such as ``2G``, ``500M``, ``1.5GiB`` or ``4`` (gigabytes) into bytes.
 
     Raises
     ------
     ValueError
-        If it is no size above 0, or more than any machine has.
+        If it is not a size above 0, or more than any machine has.
     """
     found = _SIZE.fullmatch(text)
     unit = _UNITS.get(found[2].lower()) if found else None
@@ -58,7 +58,7 @@ def parse_size(text: str) -> int:
 
 
 def shown_size(size: float) -> str:
-    """Return bytes as people read them: ``1.5 GB``, ``512 MB``."""
+    """Format a number of bytes for people: ``1.5 GB``, ``512 MB``."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size >= unit:
             return f"{size / unit:,.0f} {name}" if size >= 100 * unit else f"{size / unit:.3g} {name}"
@@ -80,11 +80,11 @@ def _of_address_space(root: Path) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _ControlGroupFiles:
-    """What a version of control groups calls its files."""
+    """File names of a version of control groups."""
 
     limits: tuple[str, ...]
     usage: str
-    unused: str  # in memory.stat: bytes of files that have been read and are not in use
+    unused: str  # in memory.stat: bytes of files in the page cache that are not in use
 
 
 _VERSION_1 = _ControlGroupFiles(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
@@ -92,7 +92,7 @@ _VERSION_2 = _ControlGroupFiles(("memory.max", "memory.high"), "memory.current",
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """Yield what each limited control group leaves, from that of the process up to that of the mount."""
+    """Yield the free memory of each limited control group, from that of the process up to that of the mount."""
     own = dict(_own_groups(root))
     for files, mounted, place in _mounts(root):
         if files not in own:
@@ -103,7 +103,7 @@ def _of_groups(root: Path) -> Iterator[int]:
 
 
 def _own_groups(root: Path) -> Iterator[tuple[_ControlGroupFiles, str]]:
-    """Yield the path of the process's group in each hierarchy that may limit memory."""
+    """Yield the path of the process's group in each hierarchy that can limit memory."""
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -114,7 +114,7 @@ def _own_groups(root: Path) -> Iterator[tuple[_ControlGroupFiles, str]]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[_ControlGroupFiles, str, PurePosixPath]]:
-    """Yield where hierarchies that may limit memory are mounted, and the group that is mounted there."""
+    """Yield the mounts of hierarchies that can limit memory: version, mounted group, mount point."""
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
@@ -127,10 +127,10 @@ def _mounts(root: Path) -> Iterator[tuple[_ControlGroupFiles, str, PurePosixPath
 
 
 def _upwards(place: PurePosixPath, group: str, mounted: str) -> list[PurePosixPath]:
-    """Return the folders of a group and of those above it, as far as they are mounted.
+    """Return the folders of a group and of its parents, as far as they are mounted.
 
-    In a container the group that is mounted may be the container's own, or its path may lead out of what can be seen:
-    the mount's root is then all that there is.
+    In a container, the mounted group may be that of the container, or the group's path may lead outside the visible
+    hierarchy; only the root of the mount is then known.
     """
     path, top = PurePosixPath(group), PurePosixPath(mounted)
     if ".." in path.parts or ".." in top.parts or not path.is_relative_to(top):
@@ -140,7 +140,7 @@ def _upwards(place: PurePosixPath, group: str, mounted: str) -> list[PurePosixPa
 
 
 def _of_group(folder: Path, files: _ControlGroupFiles) -> int | None:
-    """Return what a group leaves; None where it has no limit."""
+    """Return the free memory of a group; None if it has no limit."""
     limits = [_number("".join(_lines(folder / name))) for name in files.limits]
     limit = min((each for each in limits if each is not None and each < _MOST), default=None)
     usage = _number("".join(_lines(folder / files.usage)))
@@ -155,7 +155,7 @@ def _of_group(folder: Path, files: _ControlGroupFiles) -> int | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of a file of the kernel's, whose size says nothing; none where it cannot be read."""
+    """Return the lines of a kernel file; none if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except (OSError, ValueError):
@@ -168,10 +168,10 @@ def _number(text: str) -> int | None:
 
 
 def _plain(field: str) -> str:
-    """Return a path of ``mountinfo`` without its escapes, of a space for instance."""
+    """Return a path of ``mountinfo`` with its escapes, for example of spaces, decoded."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def allowed(memory: int | None) -> float:
-    """Return the bytes that features may take: `memory`, or half of what is free."""
+    """Return the bytes that features may use: `memory`, by default half of the free memory."""
     return free_memory() * _SHARE if memory is None else memory

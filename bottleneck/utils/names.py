@@ -1,7 +1,7 @@
-"""How names of runs, and paths of files and folders, are written, so that neither is taken for the other.
+"""Distinguish names of runs from paths of files and folders by how they are written.
 
-A path has a separator in it: ``./last`` is a folder, ``last`` is a word. A run is ``run:NAME``, or NAME alone where
-nothing but a run can be meant. So no file or folder that happens to be there changes what a word means.
+A path contains a separator: ``./last`` is a folder, ``last`` is a name. A run is ``run:NAME``, or just NAME where only
+a run is possible. The meaning therefore never depends on which files or folders exist.
 """
 
 import os
@@ -12,50 +12,50 @@ from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 
 RUN = "run:"
-_MARKS = ("card.json", "finetune.json")  # of a run, and of a fine-tuning that has not ended
+_MARKS = ("card.json", "finetune.json")  # files of a run, and of an unfinished fine-tuning
 
 
 def is_path(text: str) -> bool:
-    """Return whether a text is written as a path: it has a separator, begins with ``~``, or is ``.`` or ``..``."""
+    """Whether a text is a path: it contains a separator, begins with ``~``, or is ``.`` or ``..``."""
     separators = [separator for separator in (os.sep, os.altsep) if separator]
     return text in (".", "..") or text.startswith("~") or any(separator in text for separator in separators)
 
 
 def written(value: str | os.PathLike[str]) -> str:
-    """Return what a caller passed as text; a path object, however short, becomes a text that `is_path`."""
+    """Convert a name or a path to text; a path object always becomes a text for which `is_path` is True."""
     text = Arguments(RunError).path("a name or a path", value)
     return text if isinstance(value, str) or is_path(text) else os.path.join(".", text)
 
 
 def run_below(runs: str | os.PathLike[str], name: str) -> Path:
-    """Return the folder of the run that ``run:NAME`` or NAME stands for.
+    """Return the folder of the run ``run:NAME`` or NAME.
 
     Raises
     ------
     RunError
-        If it is not one name.
+        If it is not a single name.
     """
     bare = name.removeprefix(RUN)
     if not bare or is_path(bare):
         raise RunError(f"expected {RUN}NAME with the name of a folder in {runs}, got {name!r}; a path has no {RUN}")
-    expanded(bare)  # which refuses what no folder can be called
+    expanded(bare)  # refuses invalid folder names
     return expanded(runs) / bare
 
 
 def run_folder(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
-    """Return the folder of a run, where a name can mean nothing else.
+    """Return the folder of a run that is given by name or path.
 
     Parameters
     ----------
     runs : path
-        Where runs are.
+        Folder of the runs.
     name : str or path
         ``NAME`` or ``run:NAME`` of a folder in `runs`, or a path.
 
     Raises
     ------
     RunError
-        If the name is that of another run in the current folder, too, or only there.
+        If there is also, or only, a run of that name in the current folder.
     """
     text = written(name)
     if is_path(text) and not text.startswith(RUN):

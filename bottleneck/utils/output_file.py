@@ -1,4 +1,4 @@
-"""The one way in which a file is written that a user names: whole or not at all, and only where a file belongs."""
+"""Write output files named by the user: atomically, and only to a regular file or a new name."""
 
 import errno
 import io
@@ -24,25 +24,24 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
 )
 _ACL = "system.posix_acl_access"
-_KEPT = ("user.", "system.")  # extended attributes; those of the kernel's security modules follow its own rules
+_KEPT = ("user.", "system.")  # prefixes of extended attributes; security modules of the kernel set their own
 
 
 def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> Path:
-    """Return where an output is written; to be called before the work whose result it takes, too.
+    """Check and return the path of an output file; call this before the work too.
 
     Parameters
     ----------
     path : path
-        A regular file that may be written, or a new name. The folder may be a link or missing, in which case
-        `write_output` makes it.
+        A writable regular file, or a new name. The folder may be a link, or missing; `write_output` then creates it.
     inputs : iterable of paths
-        What is read. None of them may be the output.
+        Files that are read; none of them may be the output.
 
     Raises
     ------
     OutputError
-        If it is anything else (a link, even one that leads nowhere, a folder, device, FIFO or socket), is one of the
-        inputs, or cannot be written.
+        If it is anything else (a link, even a broken one, a folder, device, FIFO or socket), is one of the inputs, or
+        cannot be written.
     """
     text = Arguments(OutputError).path("the output", path)
     try:
@@ -50,7 +49,7 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
     except PathError as error:
         raise OutputError(f"the output: {error}") from error
     if text.endswith(("/", os.sep)):
-        raise OutputError(f"expected the name of a file to write, found the folder {text}")
+        raise OutputError(f"expected the name of an output file, found the folder {text}")
     try:
         _check_kind(place)
         _check_writable(place)
@@ -58,33 +57,32 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
         _fail(place, error)
     for other in inputs:
         if _same_file(place, other):
-            raise OutputError(f"expected another name for the output, found {text}, which is read. Choose a new name")
+            raise OutputError(f"expected an output file that is not an input, found {text}. Choose a new name")
     return place
 
 
 def write_output(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that a user names: whoever reads it sees the old file or the new one.
+    """Write an output file atomically: readers see the old file or the new one.
 
     Parameters
     ----------
     path : path
-        See `check_output`; it is checked again when the new file takes its place.
+        See `check_output`; it is checked again before it is replaced.
     write : callable
-        Writes into the file that it is given, which can be read and sought too.
+        Writes to its argument, a binary file that is also readable and seekable.
 
     Raises
     ------
     OutputError
-        If it cannot be written; the old file is as it was.
+        If it cannot be written; the old file is unchanged.
 
     Notes
     -----
-    The bytes go to a temporary file in the same folder, which only its owner may read where there is an old file, are
-    fsynced, and take the place of the old file by a rename. The new file has the permissions of the old one, and its
-    owner, group, extended attributes and POSIX ACL where the system allows that; where it does not allow the group,
-    the group's permissions are those of everybody. A new name gets what the umask says. Other hard links of the old
-    file keep its old content. Ctrl-C and every error remove the temporary file; only a process that is killed leaves
-    it.
+    The bytes are written to a temporary file in the same folder, fsynced, and renamed over the old file. If there is an
+    old file, only the owner may read the temporary one; at the end it gets the permissions of the old file, and its
+    owner, group, extended attributes and POSIX ACL if the system allows that. If the group cannot be set, it gets the
+    permissions of others. A new file gets the permissions of the umask. Other hard links to the old file keep the old
+    content. Ctrl-C and errors remove the temporary file; only a killed process leaves it.
     """
     place = check_output(path)
     temporary = temporary_beside(place)
@@ -107,7 +105,7 @@ def write_output(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
     finally:
         with suppress(OSError):
             os.unlink(temporary)
-    with suppress(PermissionError):  # of a folder that may be written but not read
+    with suppress(PermissionError):  # a folder that is writable but not readable
         fsync_folder(place.parent)
 
 
@@ -125,7 +123,7 @@ def _check_kind(place: Path) -> None:
 
 
 def _check_writable(place: Path) -> None:
-    """Raise an OSError where writing will fail, as far as that can be known."""
+    """Raise OSError if writing is bound to fail."""
     if os.path.lexists(place) and not os.access(place, os.W_OK):
         raise PermissionError(errno.EACCES, "the file is write-protected", str(place))
     folder = next(one for one in place.absolute().parents if os.path.lexists(one))
@@ -142,20 +140,20 @@ def _same_file(place: Path, other: str | os.PathLike[str]) -> bool:
 
 
 def _take_over(place: Path, descriptor: int) -> None:
-    """Give a file the owner, attributes and permissions of the one in `place`, and nobody more than these allow."""
+    """Copy owner, attributes and permissions of `place` to an open file, without granting anybody more."""
     old = os.stat(place, follow_symlinks=False)
     mode = stat.S_IMODE(old.st_mode) & 0o777
     if hasattr(os, "fchown") and not _owned(descriptor, old):
         mode &= 0o707 | (mode & 0o007) << 3
     if hasattr(os, "listxattr") and not _attributed(place, descriptor):
-        mode &= 0o707  # the group's permissions are the ACL's mask, not the group's
+        mode &= 0o707  # with an ACL these bits are its mask, not the group's permissions
     if hasattr(os, "fchmod"):
-        with suppress(OSError):  # of a file system that has no permissions
+        with suppress(OSError):  # a file system without permissions
             os.fchmod(descriptor, mode)
 
 
 def _owned(descriptor: int, old: os.stat_result) -> bool:
-    """Set owner and group, and return whether the group is that of the old file."""
+    """Set owner and group; return whether the group is that of the old file."""
     for owner in (old.st_uid, -1):
         with suppress(OSError):
             os.fchown(descriptor, owner, old.st_gid)
@@ -164,8 +162,8 @@ def _owned(descriptor: int, old: os.stat_result) -> bool:
 
 
 def _attributed(place: Path, descriptor: int) -> bool:
-    """Copy the extended attributes, and return whether no ACL is lost."""
-    with suppress(OSError):  # of a file system that has none
+    """Copy the extended attributes; return False if an ACL is lost."""
+    with suppress(OSError):  # a file system without attributes
         kept = [name for name in os.listxattr(place, follow_symlinks=False) if name.startswith(_KEPT)]
         if _ACL in os.listxattr(descriptor) and _ACL not in kept:
             os.removexattr(descriptor, _ACL)  # the folder's default
@@ -188,16 +186,16 @@ def _fail(place: Path, error: OSError) -> NoReturn:
         advice = "Choose a place where you may write"
     else:
         advice = "Choose another place"
-    unchanged = " The old file is as it was." if os.path.lexists(place) else ""
+    unchanged = " The old file is unchanged." if os.path.lexists(place) else ""
     raise OutputError(f"cannot write {place}: {why}.{unchanged} {advice}") from error
 
 
 def in_utf8(write: Callable[[TextIO], object]) -> Callable[[BinaryIO], None]:
-    """Return what writes text for `write_output`; names that are not UTF-8 go out as the bytes that they are."""
+    """Wrap a writer of text for `write_output`; file names that are not UTF-8 are written as their bytes."""
 
     def write_bytes(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         write(text)
-        text.detach()  # which would close the file
+        text.detach()  # its destructor would close the file
 
     return write_bytes

@@ -1,4 +1,4 @@
-"""Which files are ours, by name and content; and deletion of these and of nothing else."""
+"""Recognise the files of bottleneck by name and content, and delete only these."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from bottleneck.utils.files import LARGEST_TEXT, NotRegularError
 from bottleneck.utils.folder import Folder, LinkError, is_temporary
 from bottleneck.utils.tree import Tree
 
-Test = Callable[[Folder, str], bool]  # of a regular file, whether its content is ours
-# What may be in a folder of ours: the pattern of a name, and the test of the file or the layout of the folder that has
-# it. Unfinished files may be in any. What stands first is deleted first.
+Test = Callable[[Folder, str], bool]  # whether the content of a regular file is ours
+# The content of a folder of ours: patterns of names, each with the test of a file or the layout of a folder.
+# Unfinished files may be in any folder. Entries are deleted in the order of the patterns.
 Layout = Mapping[str, Union[Test, "Layout"]]
 
 
 @dataclass
 class Sweep:
-    """What was deleted, or would be.
+    """The result of a deletion, or of a dry run.
 
     Parameters
     ----------
     bytes : int
-        That were freed.
+        Size of the deleted files.
     left : list of Path
-        What is not ours, and stays.
+        Entries that are not ours, and were kept.
     """
 
     bytes: int = 0
@@ -38,18 +38,18 @@ class Sweep:
 
 
 def delete(tree: Tree, path: Path, layout: Test | Layout, *, dry_run: bool = False) -> Sweep:
-    """Delete a file, or a folder with all that is in it, as far as it is ours; do nothing where there is none.
+    """Delete a file, or a folder with its content, as far as they are ours; do nothing if there is none.
 
-    Links are never ours, and never followed. A folder in which something stays, stays too.
+    Links are never ours, and never followed. A folder is kept if anything in it is kept.
 
     Parameters
     ----------
     tree : Tree
     path : Path
     layout : callable or mapping
-        What it is, if it is ours.
+        Test of the file, or layout of the folder.
     dry_run : bool
-        Whether only to say what would be deleted.
+        Whether to delete nothing and only return what would be deleted.
 
     Raises
     ------
@@ -68,24 +68,24 @@ def delete(tree: Tree, path: Path, layout: Test | Layout, *, dry_run: bool = Fal
 
 
 def is_ours(folder: Folder, name: str, layout: Test | Layout) -> bool:
-    """Whether a file, or a folder with all that is in it, is ours."""
+    """Whether a file, or a folder with all its content, is ours."""
     done = Sweep()
     _delete(folder, name, layout, done, dry_run=True)
     return not done.left
 
 
 def rules_of(layout: Layout, name: str) -> list[Test | Layout]:
-    """Return what a layout says of a name, if it says anything."""
+    """Return the rule of a layout for a name, in a list; an empty list if it has none."""
     return [rule for pattern, rule in layout.items() if re.fullmatch(pattern, name)][:1]
 
 
 def any_content(folder: Folder, name: str) -> bool:
-    """Return True: the name says enough."""
+    """Return True: the name is sufficient."""
     return True
 
 
 def beginning(*magic: bytes) -> Test:
-    """Return the test of files that begin with one of some bytes; an empty one, of a loss of power, passes."""
+    """Return a test for files that begin with given bytes; an empty file, left by a power failure, passes."""
 
     def test(folder: Folder, name: str) -> bool:
         found = _first(folder, name, max(map(len, magic), default=1))
@@ -95,7 +95,7 @@ def beginning(*magic: bytes) -> Test:
 
 
 def json_with(*keys: str) -> Test:
-    """Return the test of files that hold a JSON object with some keys; an empty one passes, too."""
+    """Return a test for files with a JSON object that has the given keys; an empty file passes."""
 
     def test(folder: Folder, name: str) -> bool:
         data = _first(folder, name, LARGEST_TEXT)
@@ -114,7 +114,7 @@ def _first(folder: Folder, name: str, size: int) -> bytes:
 
 
 def _delete(folder: Folder, name: str, layout: Test | Layout, done: Sweep, dry_run: bool) -> bool:
-    """Delete what is ours of a file or folder; return whether all of it was."""
+    """Delete a file or folder as far as it is ours; return whether it was deleted completely."""
     path = folder.path / name
     try:
         status = folder.status(name)
@@ -123,12 +123,12 @@ def _delete(folder: Folder, name: str, layout: Test | Layout, done: Sweep, dry_r
         else:
             mine = stat.S_ISDIR(status.st_mode) and _emptied(folder, name, layout, done, dry_run)
             if not mine and stat.S_ISDIR(status.st_mode):
-                return False  # what is in it is named
+                return False  # its kept entries are listed
         if mine and not dry_run:
             folder.unlink(name) if callable(layout) else folder.rmdir(name)
     except FileNotFoundError:
-        return True  # another process was quicker
-    except (LinkError, NotRegularError):  # it has taken the place of what was there a moment ago
+        return True  # another process deleted it
+    except (LinkError, NotRegularError):  # it replaced the entry a moment ago
         mine = False
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -142,7 +142,7 @@ def _delete(folder: Folder, name: str, layout: Test | Layout, done: Sweep, dry_r
 
 
 def _emptied(folder: Folder, name: str, layout: Layout, done: Sweep, dry_run: bool) -> bool:
-    """Delete what is ours in a folder; return whether nothing is left in it."""
+    """Delete the entries of a folder that are ours; return whether it is empty."""
     rules = [*layout.values(), any_content, _foreign]
     with folder.folder(name) as inner:
         found = sorted((_place(layout, each), each) for each in inner.names())
@@ -150,7 +150,7 @@ def _emptied(folder: Folder, name: str, layout: Layout, done: Sweep, dry_run: bo
 
 
 def _place(layout: Layout, name: str) -> int:
-    """Return which of the rules is for a name: those of the layout, that of unfinished files, that of all others."""
+    """Return the index of the rule for a name: a rule of the layout, that of unfinished files, or that of others."""
     places = (place for place, pattern in enumerate(layout) if re.fullmatch(pattern, name))
     return next(places, len(layout) if is_temporary(name) else len(layout) + 1)
 

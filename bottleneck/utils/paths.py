@@ -1,4 +1,4 @@
-"""Paths as users write them, and paths of things that may be moved together."""
+"""Expand paths of users, and find files that were moved together with a folder."""
 
 import errno
 import os
@@ -9,18 +9,18 @@ from pathlib import Path
 from bottleneck.errors import PathError
 from bottleneck.utils.arguments import Arguments, shown
 
-_SUSPICIOUS = 255  # bytes; most file systems have no longer names, and the system tells whether this one has
+_SUSPICIOUS = 255  # bytes; longer names are tried, since most file systems refuse them
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path whose leading ``~`` or ``~user`` is that home folder, as a shell would have it.
+    """Return a path with a leading ``~`` or ``~user`` expanded to the home folder, as in a shell.
 
-    A file whose own name begins so (``~backup.jpg``) is taken as it is.
+    An existing file whose name begins with ``~`` (``~backup.jpg``) is not expanded.
 
     Raises
     ------
     PathError
-        If there is neither such a user nor such a file, or it is no path that the system can have.
+        If there is neither such a user nor such a file, or the path is invalid.
     """
     text = Arguments(PathError).path("a folder or file", path)
     _check(text)
@@ -41,7 +41,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def _check(text: str) -> None:
-    """Refuse a path that no file can have.
+    """Refuse an invalid path.
 
     Raises
     ------
@@ -53,10 +53,10 @@ def _check(text: str) -> None:
     try:
         name = os.fsencode(text)
     except UnicodeEncodeError as error:
-        raise PathError(f"expected a path, found characters in {shown(text)} that no file name can have") from error
+        raise PathError(f"expected a path, found characters in {shown(text)} that file names cannot contain") from error
     if len(name) > _SUSPICIOUS:
         long = [part for part in Path(text).parts if len(os.fsencode(part)) > _SUSPICIOUS]
-        if any(_is_too_long(one) for one in (text, *long)):  # folders that are missing hide the names in them
+        if any(_is_too_long(one) for one in (text, *long)):  # a missing folder would hide a name that is too long
             raise PathError(f"expected a path, found one that is too long: {shown(text)}")
 
 
@@ -69,30 +69,30 @@ def _is_too_long(text: str) -> bool:
 
 
 def relative_to(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str | None:
-    """Return a path relative to a folder, for both to be moved together; None between two drives of Windows."""
+    """Return a path relative to a folder; None if they are on different drives of Windows."""
     with suppress(ValueError):
         return Path(os.path.relpath(path, folder)).as_posix()
     return None
 
 
 def moved(recorded: str, place: object, folder: Path, elsewhere: Iterable[Path] = ()) -> Path:
-    """Return where something is now whose path was recorded in a folder; both may have been moved together.
+    """Return the present path of something whose path was recorded in a folder; both may have been moved together.
 
     Parameters
     ----------
     recorded : str
-        Its path then.
+        Its recorded path.
     place : object
-        What `relative_to` gave; anything but a text of older versions, which recorded none.
+        The recorded result of `relative_to`; not a text in old records, which lack it.
     folder : Path
-        Where it was recorded, wherever that is now.
+        Present path of the folder with the record.
     elsewhere : iterable of Path
-        Folders in which a file or folder of that name may be meant.
+        Other folders to search for the same name.
 
     Returns
     -------
     Path
-        The recorded one, if it is nowhere.
+        The recorded path, if it is not found.
     """
     candidates = [Path(recorded), *(other / Path(recorded).name for other in elsewhere)]
     if isinstance(place, str):

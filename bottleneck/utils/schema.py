@@ -1,7 +1,7 @@
-"""The types of what a JSON file of ours holds, and the one way in which a value is checked against them.
+"""Validate the content of JSON files against types.
 
-Whoever reads such a file gives the type that it must have: a dataclass, a ``TypedDict``, or a type of the standard
-library's with those below. Numbers that are NaN, infinite or beyond what fits, and ``True`` for a number, are refused.
+The type is a dataclass, a ``TypedDict``, or a type of the standard library, with the types below. NaN, infinite and too
+large numbers, and ``True`` for a number, are refused.
 """
 
 import sys
@@ -15,30 +15,30 @@ from msgspec import Meta
 from bottleneck.utils.files import canonical_json
 
 T = TypeVar("T")
-_SHOWN = 300  # characters of what is wrong
+_SHOWN = 300  # characters of a message
 
 Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
-Number = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Finite  # as it was written: 0 and 0.0 are two texts
+Number = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Finite  # as written: 0 and 0.0 differ as text
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 def checked(value: Any, kind: type[T], *, closed: bool = False) -> T:
-    """Return a value that was read from JSON as the type that it must have.
+    """Convert a value that was read from JSON to its expected type.
 
     Parameters
     ----------
     value : object
     kind : type
-        A dataclass is made of an object, and a tuple of an array.
+        JSON objects become dataclasses, arrays become tuples.
     closed : bool
-        Whether an object with a key that the dataclass does not know is refused. Else such a key is ignored: a later
-        version may have added it.
+        Whether to refuse keys that the dataclass does not have. By default they are ignored: a later version may have
+        added them.
 
     Raises
     ------
     ValueError
-        If it is of another type; the message says where, what was expected and what was found.
+        If it has another type; the message says where, what was expected and what was found.
     """
     if closed and isinstance(value, dict):
         known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
@@ -47,21 +47,21 @@ def checked(value: Any, kind: type[T], *, closed: bool = False) -> T:
     try:
         return msgspec.convert(value, kind)
     except UnicodeEncodeError as error:
-        raise ValueError("a key is no text") from error
+        raise ValueError("a key is not a text") from error
     except msgspec.ValidationError as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{text[:1].lower()}{text[1:]:.{_SHOWN}}") from error
 
 
 def expect_canonical(value: Mapping[str, Any], written: Mapping[str, Any]) -> None:
-    """Refuse a value that is read as something else than it says: it has a field of a later version, say.
+    """Refuse a value that would be written differently, for example because it has fields of a later version.
 
     Parameters
     ----------
     value : mapping
-        What was read.
+        The value that was read.
     written : mapping
-        What would be written of it.
+        The same value as it would be written now.
 
     Raises
     ------

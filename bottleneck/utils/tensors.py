@@ -1,4 +1,4 @@
-"""Tensors and metadata of a safetensors file that was read whole: what was hashed is what is parsed."""
+"""Parse safetensors files from bytes in memory, so that the bytes that were hashed are parsed."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ def parsed(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Parameters
     ----------
     data : bytes
-        All of the file.
+        Content of the file.
 
     Returns
     -------
@@ -22,11 +22,11 @@ def parsed(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Raises
     ------
     SafetensorError
-        If it is no such file.
+        If it is not a safetensors file.
     KeyError, TypeError, ValueError
-        If NumPy has no such type, or the metadata is no JSON object of texts.
+        If NumPy lacks a dtype, or the metadata is not a JSON object of texts.
     """
-    tensors = load(data)  # which checks the header
+    tensors = load(data)  # checks the header
     size = int.from_bytes(data[:8], "little")
     metadata: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
     return tensors, metadata

@@ -1,25 +1,25 @@
-"""Names as they are compared and as they are shown, and counts with their nouns."""
+"""Compare and format names, and format counts with their nouns."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from bottleneck.errors import printable
 
-_SHOWN = 4  # paths that a message names
+_SHOWN = 4  # names in a message
 
 _SEPARATORS = {ord(char): " " for char in "_-"}
 
 
 def normal(name: str) -> str:
-    """Return the form (NFC) in which two names are equal that differ only in how their accents are encoded.
+    """Return the NFC form of a name, which does not depend on how accents are encoded.
 
-    macOS and some archives write ``é`` as ``e`` and an accent, other systems as one character.
+    macOS and some archives encode ``é`` as ``e`` and an accent, other systems as one character.
     """
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 class Spellings:
-    """Brings names into their normal form and knows which came in several."""
+    """Normalises names, and records which were spelled in several ways."""
 
     def __init__(self) -> None:
         self._forms: dict[str, set[str]] = {}
@@ -35,13 +35,13 @@ class Spellings:
         return form
 
     def bare(self, cell: str) -> str:
-        """Return the name in a cell of a table, without spaces around it."""
+        """Return the name in a table cell, without surrounding spaces."""
         name = cell.strip()
         (self._bare if name == cell else self._padded).add(name)
         return name
 
     def padded(self) -> list[str]:
-        """Return the names that stood in cells both with and without spaces around them, sorted."""
+        """Return the names that occurred in cells both with and without surrounding spaces, sorted."""
         return sorted(self._bare & self._padded)
 
     def several(self) -> list[str]:
@@ -50,7 +50,7 @@ class Spellings:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text that was decoded with ``surrogateescape`` was UTF-8."""
+    """Whether a text decoded with ``surrogateescape`` was valid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -65,21 +65,21 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     ----------
     count : int
     noun : str
-        In the singular.
+        Singular.
     plural : str, optional
-        By default the noun and an s, or after an s, x, ch or sh an es.
+        By default the noun with an s, or with es after s, x, ch or sh.
     """
     ending = "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
     return f"{count} {noun if count == 1 else plural or noun + ending}"
 
 
 def one_line(thing: object, *parts: str) -> str:
-    """Return the ``repr`` of what a function returned: its class and the parts that are not empty, on one line."""
+    """Return a ``repr`` on one line: the class and the parts that are not empty."""
     return printable(f"<{type(thing).__name__}: {', '.join(part for part in parts if part)}>")
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return the names that differ only by case, spaces, underscores or invisible characters, together and sorted."""
+    """Return groups of names that differ only by case, spaces, underscores or invisible characters, sorted."""
     alike: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         alike.setdefault(_seen(name), []).append(name)
@@ -87,7 +87,7 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _seen(name: str) -> str:
-    """Return what a reader sees of a name. Between two digits a separator counts: 1_1 is not 11."""
+    """Return a name without differences that readers overlook. Separators between digits count: 1_1 is not 11."""
     if name.isascii():
         words = name.lower().translate(_SEPARATORS).split()
     else:
@@ -106,6 +106,6 @@ def _separator_as_space(char: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first of some names, and how many more there are."""
+    """Return the first few names, and the number of others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

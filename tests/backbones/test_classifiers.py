@@ -195,7 +195,7 @@ def test_where_features_come_from_inside_of_what_was_replaced_an_earlier_layer_i
     found = fitted(model, with_module(model, "classifier", mlp(width)))
 
     assert not found.complete
-    assert "All are of classifier, in whose place another classifier seems to be: --layer NAME" in misfit(found, model)
+    assert "All belong to classifier, which seems to be a different classifier: --layer NAME" in misfit(found, model)
 
 
 def test_an_auxiliary_classifier_that_the_network_never_had_is_not_needed():

@@ -396,7 +396,7 @@ def test_a_network_that_ends_before_its_layer_is_a_model_error():
             return self.second(out) if len(given) == 2 else out
 
     network, *_ = cut(Fickle(), ["second"], None, SIZE)
-    with pytest.raises(ModelError, match="did not come to second"):
+    with pytest.raises(ModelError, match="did not reach second"):
         network(images(3))
 
 
@@ -506,7 +506,7 @@ def test_features_change_where_the_digest_does(changed):
     assert not torch.equal(features(other, ["late.0"]), features(seeded(Net), ["late.0"]))
 
 
-# What cannot be taken
+# What cannot be used
 
 
 @pytest.mark.parametrize(
@@ -541,9 +541,9 @@ def test_one_wrong_name_of_several_is_refused():
         (Net, "never", "does not run, or holds no tensor"),
         (Net, "never:input", "does not run, or holds no tensor"),
         (Odd, "words", "does not run, or holds no tensor"),
-        (Odd, "sum", r"for 2 images it has the shape \(2,\), which is not one row an image"),
-        (Quarters, "stage", r"for 2 images it has the shape \(8, 2, 16, 16\), which is not one row an image"),
-        (Odd, "crooked", r"its output has the shape \(2, 3, 32, 16\).*--pool none takes it whole"),
+        (Odd, "sum", r"for 2 images it has the shape \(2,\), which is not one row per image"),
+        (Quarters, "stage", r"for 2 images it has the shape \(8, 2, 16, 16\), which is not one row per image"),
+        (Odd, "crooked", r"its output has the shape \(2, 3, 32, 16\).*--pool none uses all its values"),
         (Odd, "windows", r"its output has the shape \(2, 1, 3, 32, 32\)"),
     ],
 )
@@ -561,14 +561,14 @@ def test_a_map_that_cannot_be_pooled_can_be_taken_whole():
 
 
 def test_images_that_the_network_rejects_are_a_model_error():
-    with pytest.raises(ModelError, match="cannot take images of 33 x 33 pixels"):
+    with pytest.raises(ModelError, match="does not accept images of 33 x 33 pixels"):
         cut(seeded(vit), ["encoder"], None, (33, 33))
 
 
 @pytest.mark.parametrize("pool", ["avg", "max", "gem", "cls"])
 @pytest.mark.parametrize("layer", ["fc", "fc:input"])
 def test_a_row_has_nothing_to_pool(layer, pool):
-    words = f"--pool {pool} has nothing to pool: {layer} is one row an image, without positions: .*--layer late$"
+    words = f"--pool {pool} has nothing to pool: {layer} is one row per image, without positions: .*--layer late$"
     with pytest.raises(ModelError, match=words):
         cut(seeded(Net), [layer], pool, SIZE)
 

@@ -238,7 +238,7 @@ def test_what_is_left_out_is_told(tensors, tmp_path):
 def test_a_pattern_that_fits_nothing_is_a_model_error(tensors, tmp_path):
     torch.save(tensors, tmp_path / "w.pth")
 
-    with pytest.raises(ModelError, match=r"--restore-exclude 'layer5' fits, found none; did you mean .*layer4"):
+    with pytest.raises(ModelError, match=r"match --restore-exclude 'layer5', found none; did you mean .*layer4"):
         compare(tmp_path / "w.pth", "resnet18", ["layer5"])
 
 

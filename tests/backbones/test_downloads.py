@@ -156,8 +156,8 @@ def test_the_error_says_what_is_wanted_from_where_why_it_failed_and_what_to_do()
     assert isinstance(error, WeightsUnavailable)
     assert str(error) == (
         "expected w.pth, the weights of x; it is not on this machine and http://h/w.pth cannot be reached (no route). "
-        "Fetch that file where there is a network and name it with --weights PATH, or use --weights none for random "
-        "weights"
+        "Download that file on a machine with a network and pass it with --weights PATH, or use --weights none for "
+        "random weights"
     )
 
 

@@ -100,7 +100,7 @@ def test_a_prefix_that_leaves_no_token_is_none():
     ids=str,
 )
 def test_a_shape_without_clear_positions_is_refused(shape, image):
-    with pytest.raises(ModelError, match="no positions can be told from channels") as error:
+    with pytest.raises(ModelError, match="positions cannot be told from channels") as error:
         layout_of(shape, image, 0)
     assert str(shape) in str(error.value)
 

@@ -117,13 +117,16 @@ def test_every_precision_can_be_asked_for(precision):
     [
         ({"precision": "fp64"}, r"expected --precision auto, fp32, bf16, fp16, got 'fp64'"),
         ({"pool": "mean"}, r"expected --pool avg, max, gem, none, cls, got 'mean'"),
-        ({"layer": ("layer3", "layer4", "layer3")}, r"expected different layers to join, got layer3, layer4, layer3"),
+        (
+            {"layer": ("layer3", "layer4", "layer3")},
+            r"expected different layers to concatenate, got layer3, layer4, layer3",
+        ),
         ({"resize": 0}, r"--resize and --crop in pixels, got 0 and None"),
         ({"crop": -3}, r"--resize and --crop in pixels, got None and -3"),
         ({"crop": 0, "resize": 256}, r"--resize and --crop in pixels, got 256 and 0"),
         ({"resize": 3 * 10**9}, r"--resize and --crop in pixels, got 3000000000 and None: 1 to 16,384"),
         ({"crop": 16_385}, r"--resize and --crop in pixels, got None and 16385: 1 to 16,384"),
-        ({"allow_partial": True}, r"--allow-partial are about a weights file.*got 'DEFAULT'"),
+        ({"allow_partial": True}, r"--allow-partial need a weights file.*got 'DEFAULT'"),
         ({"restore_exclude": ("fc",), "weights": "none"}, r"--restore-exclude.*expected --weights PATH.*got 'none'"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),

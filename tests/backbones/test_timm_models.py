@@ -285,7 +285,7 @@ def test_a_checkpoint_of_the_crops_size_is_taken_as_it_is(tmp_path):
 
 
 def test_a_crop_that_the_network_cannot_take_is_a_model_error():
-    with pytest.raises(ModelError, match=r"cannot take images of 100 x 100 pixels: .* divisible by"):
+    with pytest.raises(ModelError, match=r"does not accept images of 100 x 100 pixels: .* divisible by"):
         load(Request(model="timm/test_maxvit", weights="none", crop=100))
 
 

@@ -298,14 +298,14 @@ def test_images_that_the_network_rejects_are_a_model_error(error, reason):
         def forward(self, given: Tensor) -> Tensor:
             raise error
 
-    with pytest.raises(ModelError, match=rf"^the network cannot take images of 8 x 9 pixels: {reason}") as caught:
+    with pytest.raises(ModelError, match=rf"^the network does not accept images of 8 x 9 pixels: {reason}") as caught:
         trace(nn.Sequential(nn.ReLU(), Picky()), torch.zeros(2, 3, 8, 9))
 
     assert caught.value.__cause__ is error
 
 
 def test_images_that_are_too_small_are_a_model_error():
-    with pytest.raises(ModelError, match=r"the network cannot take images of 2 x 2 pixels: .*[Kk]ernel size"):
+    with pytest.raises(ModelError, match=r"the network does not accept images of 2 x 2 pixels: .*[Kk]ernel size"):
         run(nn.Conv2d(3, 3, 5), images(size=2))
 
 

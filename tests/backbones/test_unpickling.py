@@ -306,7 +306,7 @@ def test_of_a_network_that_was_saved_whole_the_tensors_are_taken(tmp_path, wrap,
     found = read_checkpoint(tmp_path / "w.pth")
 
     assert same(found.tensors, dict(network().state_dict()))
-    assert found.remarks == (*wrappers, "taken from a network that was saved whole")
+    assert found.remarks == (*wrappers, "taken from a pickled network")
 
 
 def test_buffers_that_are_not_part_of_the_state_are_not_taken(tmp_path):
@@ -323,7 +323,7 @@ def test_a_dictionary_that_has_some_values_that_are_no_tensors_is_read(tmp_path)
     found = read_checkpoint(tmp_path / "w.pth")
 
     assert same(found.tensors, tensors())
-    assert found.remarks == ("epoch, best not used: no tensors",)
+    assert found.remarks == ("epoch, best not used: not tensors",)
 
 
 @pytest.mark.parametrize(

@@ -298,14 +298,14 @@ def test_the_default_layer_by_its_name_gives_the_default_features(images):
     ("options", "words"),
     [
         (["--layer", "layer5"], r"expected the name of a layer, got 'layer5'; did you mean layer4"),
-        (["--layer", "layer3", "--layer", "layer3"], r"expected different layers to join, got layer3, layer3"),
-        (["--pool", "max"], r"--pool max has nothing to pool: fc:input is one row an image"),
+        (["--layer", "layer3", "--layer", "layer3"], r"expected different layers to concatenate, got layer3, layer3"),
+        (["--pool", "max"], r"--pool max has nothing to pool: fc:input is one row per image"),
         (
             ["--layer", "layer4", "--pool", "cls"],
             r"expected a layer with a class token for --pool cls, layer4 has none",
         ),
         (["--crop", 100], r"expected a crop that fits into the resized image, got crop 100 and resize 64"),
-        (["--allow-partial"], r"--allow-partial are about a weights file, expected --weights PATH, got 'none'"),
+        (["--allow-partial"], r"--allow-partial need a weights file: expected --weights PATH, got 'none'"),
         (["--restore-exclude", "fc"], r"--restore-exclude and .* expected --weights PATH, got 'none'"),
     ],
     ids=words,

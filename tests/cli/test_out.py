@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_old_file(command, monkeypatch):
         _, err = run(*COMMANDS[command], "--out", "out", code=1)
 
     assert err.splitlines()[-1].startswith(
-        "error: cannot write out: No space left on device. The old file is as it was"
+        "error: cannot write out: No space left on device. The old file is unchanged"
     )
     assert (Path("out").read_text(), sorted(os.listdir())) == ("old", before)
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_read_is_not_written(command):
     Path("list.csv").write_text(f"path,label\n{rows}")
     words = ["list.csv" if word in ("images", "new") else word for word in COMMANDS[command]]
     _, err = run(*words, "--out", "list.csv", code=1)
-    assert "expected another name for the output, found list.csv, which is read" in err
+    assert "expected an output file that is not an input, found list.csv" in err
     assert Path("list.csv").read_text() == f"path,label\n{rows}"
 
 

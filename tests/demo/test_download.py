@@ -145,7 +145,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path, file, pack, name):
     inner = tmp_path / "inner"
     inner.mkdir()
     (inner / file).write_bytes(data)
-    with pytest.raises(DownloadError, match=r"leads elsewhere|no regular file"):
+    with pytest.raises(DownloadError, match=r"leads outside|not a regular file"):
         fetch_images(archive("http://127.0.0.1:9", data, file), inner)
     assert [path.name for path in inner.iterdir()] == [file]
     assert not list(tmp_path.rglob("evil*"))
@@ -155,7 +155,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path, file, pack, name):
 def test_links_and_devices_are_refused(tmp_path, kind):
     data = tgz({"photos/a/1.jpg": b""}, kind)
     (tmp_path / "photos.tgz").write_bytes(data)
-    with pytest.raises(DownloadError, match="no regular file"):
+    with pytest.raises(DownloadError, match="not a regular file"):
         fetch_images(archive("http://127.0.0.1:9", data), tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
         entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
         packed.writestr(entry, "/etc/passwd")
     (tmp_path / "photos.zip").write_bytes(buffer.getvalue())
-    with pytest.raises(DownloadError, match="no regular file"):
+    with pytest.raises(DownloadError, match="not a regular file"):
         fetch_images(archive("http://127.0.0.1:9", buffer.getvalue(), "photos.zip"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["photos.zip"]
 

@@ -192,7 +192,7 @@ def test_a_sample_for_which_there_is_no_memory_is_not_the_engines_fault(start):
     def sample() -> np.ndarray:
         raise MemoryError
 
-    with pytest.raises(NoMemory, match="no memory for some images"):
+    with pytest.raises(NoMemory, match="not enough memory for a few images"):
         choose(EngineOptions(device="cpu"), start.backbone.spec, start.build, start.folder, sample)
 
 
@@ -302,7 +302,7 @@ def test_an_engine_that_is_too_far_off_is_not_used(start, monkeypatch, how, word
     (remark,) = chosen.remarks
     name = re.escape(f"openvino {openvino_engine.VERSION}, cpu")
     assert re.fullmatch(
-        rf"{name} in fp32 is not used: {words}, expected 0\.999 or more against torch in fp32 on images made to try it",
+        rf"{name} in fp32 is not used: {words}, expected 0\.999 or more against torch in fp32 on synthetic images",
         remark,
     )
     assert [check.passed for check in start.kept.checks()] == [False, True]
@@ -550,7 +550,7 @@ def test_where_a_gpu_is_possible_and_torch_finds_none_it_is_a_cpu(monkeypatch):
 
 
 def test_a_device_that_is_not_here_is_a_model_error():
-    with pytest.raises(ModelError, match="expected a device that torch has here"):
+    with pytest.raises(ModelError, match="expected a device that torch can use here"):
         precisions(EngineOptions(device="no such thing"), "auto")
 
 

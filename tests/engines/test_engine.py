@@ -23,14 +23,14 @@ def test_another_engine_is_a_model_error(engine):
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cpu:0", ""])
 def test_openvino_runs_on_the_cpu_only(device):
-    with pytest.raises(ModelError, match=f"expected --device cpu, on which the engine openvino runs, got '{device}'"):
+    with pytest.raises(ModelError, match=f"expected --device cpu for the engine openvino, got '{device}'"):
         EngineOptions(engine="openvino", device=device)
     assert EngineOptions(engine="openvino", device="cpu").device == "cpu"
     assert EngineOptions(engine="torch", device=device).device == device
 
 
 def test_compiling_is_torchs():
-    with pytest.raises(ModelError, match="--compile is about the engine torch"):
+    with pytest.raises(ModelError, match="expected --engine torch with --compile"):
         EngineOptions(engine="openvino", compile=True)
     assert EngineOptions(engine="torch", compile=True).compile
     assert EngineOptions(compile=True).compile

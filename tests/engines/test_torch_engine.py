@@ -156,7 +156,7 @@ def test_the_engine_says_what_it_is(flat):
 
 @pytest.mark.parametrize("device", ["no such thing", "cpu:x", "cuda:99", "hpu", ""])
 def test_a_device_that_is_not_here_is_a_model_error(flat, device):
-    with pytest.raises(ModelError, match="expected a device that torch has here") as error:
+    with pytest.raises(ModelError, match="expected a device that torch can use here") as error:
         TorchEngine(flat, device=device)
 
     assert repr(device) in str(error.value)

@@ -137,4 +137,4 @@ def test_the_images_of_a_process_that_fails_are_left_to_this_one(folder):
 
     assert (done.computed, done.failures) == (40, ())
     (remark,) = done.remarks
-    assert "the process on nonsense ended early (expected a device that torch has here" in remark
+    assert "the process on nonsense ended early (expected a device that torch can use here" in remark

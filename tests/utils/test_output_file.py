@@ -298,7 +298,7 @@ def test_the_error_says_what_happened_and_what_to_do(number: int, advice: str) -
     with pytest.raises(OutputError) as caught:
         write_output("out", write)
 
-    assert str(caught.value).startswith(f"cannot write out: {os.strerror(number)}. The old file is as it was. ")
+    assert str(caught.value).startswith(f"cannot write out: {os.strerror(number)}. The old file is unchanged. ")
     assert advice in str(caught.value)
 
 
@@ -320,7 +320,7 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_else(size: int) -> 
     Path("out").write_bytes(b"old")
     done = subprocess.run([sys.executable, "-c", LIMITED, str(size)], capture_output=True, text=True)
 
-    assert "The old file is as it was" in done.stdout
+    assert "The old file is unchanged" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
     assert {name: Path(name).read_bytes() for name in os.listdir()} == {"out": b"old"}
 
