@@ -7,7 +7,7 @@ from bottleneck.errors import SplitError
 from bottleneck.evaluation.near_duplicates import Near
 from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.splits import parted
-from bottleneck.utils.text import some
+from bottleneck.utils.text import first_few
 
 LISTED = 1000  # entries of each kind that a card lists; it counts them all
 
@@ -41,14 +41,14 @@ class Leaks:
         if self.duplicates:
             paths = [path for paths in self.duplicates for path in paths]
             raise SplitError(
-                f"expected each image in one split, found {len(self.duplicates)} in more ({some(paths)}): the score "
-                f"would be too good. Remove the copies, or say --allow-duplicates"
+                f"expected each image in one split, found {len(self.duplicates)} in more ({first_few(paths)}): the "
+                f"score would be too good. Remove the copies, or say --allow-duplicates"
             )
         if self.groups:
             examples = [f"{name}: {_one_path_a_split(found)}" for name, found in sorted(self.groups.items())]
             raise SplitError(
-                f"expected each group in one split, found {len(self.groups)} in more ({some(examples)}): the score "
-                f"would be too good. Mend the splits, or say --allow-duplicates"
+                f"expected each group in one split, found {len(self.groups)} in more ({first_few(examples)}): the "
+                f"score would be too good. Mend the splits, or say --allow-duplicates"
             )
 
     def card(self, near: Near) -> dict[str, Any]:

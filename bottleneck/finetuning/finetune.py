@@ -33,7 +33,7 @@ from bottleneck.runs.card import run_name
 from bottleneck.runs.folder import CHECKPOINT, delete_run
 from bottleneck.runs.run import Run, load_run
 from bottleneck.runs.save import new_folder
-from bottleneck.utils.arguments import Arguments, shown
+from bottleneck.utils.arguments import Arguments, abbreviated
 from bottleneck.utils.names import written
 
 VIEWS_LIMIT = 20 * 10**9  # bytes
@@ -114,7 +114,7 @@ def finetune(
     began = time.perf_counter()
     check = Arguments(TuningError)
     if not (recipe is None or isinstance(recipe, Recipe)):
-        raise TuningError(f"expected recipe to be a bottleneck.Recipe, got {shown(recipe)}")
+        raise TuningError(f"expected recipe to be a bottleneck.Recipe, got {abbreviated(recipe)}")
     images, begin, runs = as_images(images), check.text("begin", begin), check.path("runs", runs)
     head, resume = (_name(check, *one) for one in (("run", run), ("resume", resume)))
     model, device = (check.optional(check.text, *one) for one in (("model", model), ("device", device)))

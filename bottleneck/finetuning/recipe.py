@@ -6,7 +6,7 @@ from typing import Any
 
 from bottleneck.errors import TuningError
 from bottleneck.images.view import AUGMENTATIONS
-from bottleneck.utils.arguments import Arguments, shown
+from bottleneck.utils.arguments import Arguments, abbreviated
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
@@ -168,7 +168,7 @@ def _factors(given: Any) -> tuple[tuple[str, float], ...]:
     try:
         pairs = [(name, factor) for name, factor in (given.items() if isinstance(given, Mapping) else given)]
     except (TypeError, ValueError):
-        raise TuningError(f"expected lr_mult to be pairs of a module and a factor, got {shown(given)}") from None
+        raise TuningError(f"expected lr_mult to be pairs of a module and a factor, got {abbreviated(given)}") from None
     names = [_CHECK.text("a module of lr_mult", name) for name, _ in pairs]
     return tuple((name, _CHECK.number(f"lr_mult of {name}", pair[1])) for name, pair in zip(names, pairs, strict=True))
 

@@ -9,7 +9,7 @@ from bottleneck.heads.family import Family, family
 from bottleneck.heads.features import NORMALIZE, Features, FeatureTable, NormalizeOption
 from bottleneck.heads.search import Search, search
 from bottleneck.heads.selecting import DEFAULT, RULES
-from bottleneck.utils.arguments import Arguments, shown
+from bottleneck.utils.arguments import Arguments, abbreviated
 
 SEARCHES = ("fast", "full")
 NORMALIZE_OPTIONS: tuple[NormalizeOption, ...] = ("auto", *NORMALIZE)
@@ -33,7 +33,7 @@ def values_of(C: float | Sequence[float] | None) -> tuple[float, ...] | None:
     except HeadError:
         found = ()
     if not found:
-        raise HeadError(f"expected values of C above 0, got {shown(C)}")
+        raise HeadError(f"expected values of C above 0, got {abbreviated(C)}")
     return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import CacheError
-from bottleneck.utils.arguments import shown
+from bottleneck.utils.arguments import abbreviated
 
 Digests = NDArray[np.uint8]  # (n, 32): row i is the SHA-256 of image i
 
@@ -29,7 +29,7 @@ def digests_of(value: Any) -> Digests:
             return plain
     except (TypeError, ValueError):
         pass
-    raise CacheError(f"expected digests of shape (n, 32), whole numbers from 0 to 255, got {shown(value)}")
+    raise CacheError(f"expected digests of shape (n, 32), whole numbers from 0 to 255, got {abbreviated(value)}")
 
 
 def as_digests(keys: Sequence[bytes]) -> Digests:

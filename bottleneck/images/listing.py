@@ -12,7 +12,7 @@ from bottleneck.images.columns import Columns, read_header
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.folders import Found
 from bottleneck.images.splits import split_named
-from bottleneck.utils.arguments import plain, shown
+from bottleneck.utils.arguments import abbreviated, plain
 from bottleneck.utils.csv_text import csv_bytes, escape_cell
 from bottleneck.utils.files import sha256_hex
 from bottleneck.utils.paths import expanded
@@ -120,7 +120,7 @@ def listed(
     rows = images if in_memory else paths
     if rows is None:
         if isinstance(labels, str | bytes) or not (_is_flag(labels) or isinstance(labels, Iterable)):
-            raise ImagesError(f"expected labels to be True or False, got {shown(labels)}")
+            raise ImagesError(f"expected labels to be True or False, got {abbreviated(labels)}")
         if not _is_flag(labels) or splits is not None or groups is not None:
             raise ImagesError("expected paths= beside labels=, splits= or groups=, got none")
         return None

@@ -105,10 +105,10 @@ class Arguments:
         return tuple(check(one) for one in found)
 
     def _refuse(self, name: str, wanted: str, value: Any) -> NoReturn:
-        raise self._error(f"expected {name} to be {wanted}, got {shown(value)}")
+        raise self._error(f"expected {name} to be {wanted}, got {abbreviated(value)}")
 
 
-def shown(value: Any, most: int = 60) -> str:
+def abbreviated(value: Any, most: int = 60) -> str:
     """Return the repr of a value for a message: one line, abbreviated."""
     text = " ".join(repr(value).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bottleneck.errors import PathError
-from bottleneck.utils.arguments import Arguments, shown
+from bottleneck.utils.arguments import Arguments, abbreviated
 
 _SUSPICIOUS = 255  # bytes; longer names are tried, since most file systems refuse them
 
@@ -49,15 +49,17 @@ def _check(text: str) -> None:
         If it has a null character, characters that the file system cannot encode, or a name that is too long.
     """
     if "\0" in text:
-        raise PathError(f"expected a path, found a null character in {shown(text)}")
+        raise PathError(f"expected a path, found a null character in {abbreviated(text)}")
     try:
         name = os.fsencode(text)
     except UnicodeEncodeError as error:
-        raise PathError(f"expected a path, found characters in {shown(text)} that file names cannot contain") from error
+        raise PathError(
+            f"expected a path, found characters in {abbreviated(text)} that file names cannot contain"
+        ) from error
     if len(name) > _SUSPICIOUS:
         long = [part for part in Path(text).parts if len(os.fsencode(part)) > _SUSPICIOUS]
         if any(_is_too_long(one) for one in (text, *long)):  # a missing folder would hide a name that is too long
-            raise PathError(f"expected a path, found one that is too long: {shown(text)}")
+            raise PathError(f"expected a path, found one that is too long: {abbreviated(text)}")
 
 
 def _is_too_long(text: str) -> bool:

@@ -105,7 +105,7 @@ def _separator_as_space(char: str) -> str:
     return "" if unicodedata.category(char) == "Cf" else char  # joiners and soft hyphens
 
 
-def some(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     """Return the first few names, and the number of others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

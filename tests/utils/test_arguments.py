@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bottleneck.errors import HeadError
-from bottleneck.utils.arguments import Arguments, shown
+from bottleneck.utils.arguments import Arguments, abbreviated
 
 check = Arguments(HeadError)
 pandas = pytest.importorskip("pandas")
@@ -186,9 +186,9 @@ def test_none_is_none_where_it_may_be():
 
 
 def test_what_is_shown_is_one_short_line():
-    assert shown("\x1b[31m") == r"'\x1b[31m'"
-    assert "\n" not in shown(np.ones((40, 40)))
-    assert len(shown("a" * 1000)) == 60
+    assert abbreviated("\x1b[31m") == r"'\x1b[31m'"
+    assert "\n" not in abbreviated(np.ones((40, 40)))
+    assert len(abbreviated("a" * 1000)) == 60
 
 
 @pytest.mark.parametrize("value", [1e31, 1e308, 10**31, 10**400])
