@@ -229,7 +229,7 @@ def test_an_output_that_is_read_is_refused(here: Path, name: str) -> None:
     (here / "list.csv").write_text("path\n")
     (here / "link.csv").symlink_to("list.csv")
     os.link("list.csv", "hard.csv")
-    with pytest.raises(OutputError, match="expected another name"):
+    with pytest.raises(OutputError, match="expected an output file that is not an input"):
         check_output("list.csv", ["folder", "missing.csv", name])
 
     check_output("new.csv", ["folder", name])
