@@ -538,9 +538,9 @@ def test_one_wrong_name_of_several_is_refused():
 @pytest.mark.parametrize(
     ("build", "layer", "words"),
     [
-        (Net, "never", "does not run, or holds no tensor"),
-        (Net, "never:input", "does not run, or holds no tensor"),
-        (Odd, "words", "does not run, or holds no tensor"),
+        (Net, "never", "does not run, or has no tensor"),
+        (Net, "never:input", "does not run, or has no tensor"),
+        (Odd, "words", "does not run, or has no tensor"),
         (Odd, "sum", r"for 2 images it has the shape \(2,\), which is not one row per image"),
         (Quarters, "stage", r"for 2 images it has the shape \(8, 2, 16, 16\), which is not one row per image"),
         (Odd, "crooked", r"its output has the shape \(2, 3, 32, 16\).*--pool none uses all its values"),

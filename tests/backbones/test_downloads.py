@@ -164,7 +164,7 @@ def test_the_error_says_what_is_wanted_from_where_why_it_failed_and_what_to_do()
 def test_the_model_is_named_where_it_matters():
     error = unreachable("w.pth", "http://h/w.pth", OSError("gone"), "timm/some.tag")
 
-    assert "name it with --model timm/some.tag --weights PATH" in str(error)
+    assert "pass it with --model timm/some.tag --weights PATH" in str(error)
 
 
 def test_the_first_line_of_a_long_reason_is_enough():

@@ -75,7 +75,7 @@ def test_of_a_cube_the_channels_come_first(shape):
 
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 def test_tokens_that_form_no_grid_are_refused(prefix):
-    with pytest.raises(ModelError, match=r"the shape \(2, 40, 96\), in which no positions"):
+    with pytest.raises(ModelError, match=r"the shape \(2, 40, 96\), in which positions cannot be told"):
         layout_of((2, 40, 96), SQUARE, prefix)
 
 

@@ -368,7 +368,7 @@ def test_a_torchscript_program_is_called_what_it_is(tmp_path):
 def test_a_page_is_not_accused_of_code(tmp_path):
     (tmp_path / "w.pth").write_text("<!doctype html><html>404</html>")
 
-    with pytest.raises(ModelError, match=r"it is no file that torch\.save has written"):
+    with pytest.raises(ModelError, match=r"it was not written by torch\.save"):
         read_checkpoint(tmp_path / "w.pth")
 
 
