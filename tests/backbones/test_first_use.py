@@ -17,7 +17,9 @@ def test_the_hash_of_the_first_use_is_kept_and_another_is_refused(tmp_path: Path
     for _ in range(2):
         check_first_use(Published("x-12345678.pth", A), tmp_path)
     check_first_use(Published("timm/x/model.safetensors", B), tmp_path)
-    with pytest.raises(ModelError, match=rf"x-12345678.pth that this cache recorded at first use.*{A}; found {B}.*delete .*{FILE}"):
+    with pytest.raises(
+        ModelError, match=rf"x-12345678.pth that this cache recorded at first use.*{A}; found {B}.*delete .*{FILE}"
+    ):
         check_first_use(Published("x-12345678.pth", B), tmp_path)
     assert json.loads((tmp_path / FILE).read_text()) == {"x-12345678.pth": A, "timm/x/model.safetensors": B}
 
