@@ -187,7 +187,7 @@ def test_random_weights_are_not_the_trained_ones(default):
 
 @pytest.mark.parametrize("weights", ["none", "DEFAULT"])
 @pytest.mark.filterwarnings("ignore::bottleneck.errors.BottleneckWarning")
-def test_the_callers_random_numbers_are_left_as_they_were(weights):
+def test_the_callers_random_numbers_are_left_unchanged(weights):
     torch.manual_seed(11)
     before = torch.get_rng_state()
     load(Request(model="efficientnet_lite0", weights=weights, seed=3))

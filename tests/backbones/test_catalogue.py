@@ -68,7 +68,7 @@ def only(pattern: str) -> ModelEntry:
 # --- the table ----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_is_readable_and_whole_numbers_stand_in_it():
+def test_the_table_is_readable_and_integers_are_in_it():
     for entry in read_table(TABLE):
         assert entry.name
         assert entry.parameters > 0
@@ -352,16 +352,16 @@ def test_all_weights_of_timms_models_are_listed_too():
     assert {f"timm/resnet18.{tag}" for tag in found} == {f"timm/{one}" for one in timm.list_pretrained("resnet18.*")}
 
 
-def test_one_tag_can_be_asked_for():
+def test_one_tag_can_be_requested():
     assert (only("timm/resnet18.tv_in1k").name, only("timm/resnet18.tv_in1k").weights) == ("timm/resnet18", "tv_in1k")
 
 
 @pytest.mark.parametrize("pattern", ["resnet50.IMAGENET1K_V1", "resnet50.imagenet1k_v1", "resnet50.*V1"])
-def test_torchvisions_weights_can_be_asked_for_by_their_name(pattern):
+def test_torchvisions_weights_can_be_requested_by_their_name(pattern):
     assert [entry.weights for entry in models(pattern) if entry.name == "resnet50"] == ["IMAGENET1K_V1"]
 
 
-def test_weights_can_be_asked_for_by_a_word():
+def test_weights_can_be_requested_by_a_word():
     assert [entry.weights for entry in models("resnet50", weights=True) if entry.name == "resnet50"] == [
         "IMAGENET1K_V2",
         "IMAGENET1K_V1",

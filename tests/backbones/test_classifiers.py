@@ -78,7 +78,7 @@ REPLACED = [
     ("model", "place", "width", "head"),
     [*((*one, mlp) for one in REPLACED), *((*one, residual) for one in (REPLACED[0], REPLACED[6], REPLACED[16]))],
 )
-def test_whatever_stands_in_the_place_of_the_classifier_is_not_needed(model, place, width, head):
+def test_whatever_is_in_the_place_of_the_classifier_is_not_needed(model, place, width, head):
     found = fitted(model, with_module(model, place, head(width)))
 
     assert found.complete, misfit(found, model)
@@ -171,7 +171,7 @@ def test_a_tensor_of_the_backbone_of_another_shape_is_refused_too(model, place, 
     ],
     ids=["a norm before the last layer", "a layer before the last"],
 )
-def test_what_stands_before_the_features_in_the_module_of_the_classifier_is_unexpected(extra):
+def test_what_is_before_the_features_in_the_module_of_the_classifier_is_unexpected(extra):
     tensors = {**_whole("vgg11"), **{name: torch.ones(width) for name, width in extra.items()}}
 
     assert fitted("vgg11", tensors).unexpected == tuple(extra)

@@ -229,7 +229,7 @@ def test_the_last_of_several_runs_differs_from_the_first():
     assert not torch.equal(features(seeded(Net), ["relu"]), mean(first))
 
 
-def test_layers_stand_in_the_order_in_which_they_are_given():
+def test_layers_are_in_the_order_in_which_they_are_given():
     layers = ["late:input", "stem", "fc", "late"]
     parts = [features(seeded(Net), [layer]) for layer in layers]
 
@@ -314,7 +314,7 @@ def test_a_rectangular_image_is_taken():
 
 @pytest.mark.parametrize("layer", ["encoder.layers.encoder_layer_0", "encoder.ln", "encoder"])
 @pytest.mark.parametrize("pool", ["cls", "avg", "max", None])
-def test_the_class_token_stands_before_the_positions(layer, pool):
+def test_the_class_token_is_before_the_positions(layer, pool):
     output = outputs(seeded(vit), layer, images())[0]
     wanted = {"cls": output[:, 0], "max": output[:, 1:].max(1).values}.get(pool, output[:, 1:].mean(1))
 
@@ -345,7 +345,7 @@ def test_without_pooling_the_class_token_is_kept_too():
     ],
     ids=["tokens", "map", "joined", "convolutions"],
 )
-def test_where_there_is_no_class_token_none_is_taken(build, layers):
+def test_without_a_class_token_there_is_none_to_use(build, layers):
     with pytest.raises(ModelError, match=r"class token for --pool cls, .* has none") as error:
         cut(seeded(build), layers, "cls", SIZE)
     assert "+".join(layers) in str(error.value)
@@ -547,7 +547,7 @@ def test_one_wrong_name_of_several_is_refused():
         (Odd, "windows", r"its output has the shape \(2, 1, 3, 32, 32\)"),
     ],
 )
-def test_what_is_no_row_and_no_map_cannot_be_taken(build, layer, words):
+def test_what_is_neither_a_row_nor_a_map_cannot_be_used(build, layer, words):
     with pytest.raises(ModelError, match=f"^the layer {layer} cannot be .*{words}"):
         cut(build(), [layer], None, SIZE)
 
@@ -556,7 +556,7 @@ def test_the_input_of_a_layer_that_gives_no_tensor_can_be_taken():
     assert torch.equal(features(Odd(), ["words:input"]), images().mean((2, 3)))
 
 
-def test_a_map_that_cannot_be_pooled_can_be_taken_whole():
+def test_a_map_that_cannot_be_pooled_can_be_used_without_pooling():
     assert torch.equal(features(Odd(), ["crooked"], "none"), nn.AvgPool2d((1, 2))(images()).flatten(1))
 
 
@@ -573,7 +573,7 @@ def test_a_row_has_nothing_to_pool(layer, pool):
         cut(seeded(Net), [layer], pool, SIZE)
 
 
-def test_a_network_without_positions_is_no_example():
+def test_a_network_without_positions_is_not_an_example():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     with pytest.raises(ModelError, match=r"without positions$"):
         cut(network, ["1"], "avg", SIZE)
@@ -597,7 +597,7 @@ def test_joined_layers_share_the_limit():
         cut(network, ["0", "1"], "none", SIZE)
 
 
-def test_a_network_that_cannot_be_cut_is_left_as_it_was():
+def test_a_network_that_cannot_be_cut_is_left_unchanged():
     network = seeded(Net)
     for layers, pool in (["wrong"], None), (["never"], None), (["fc"], "avg"), (["stem"], "cls"):
         with pytest.raises(ModelError):
@@ -652,7 +652,7 @@ def test_what_mixes_tokens_is_pooled_over_tokens_and_not_over_channels():
     assert (pooling, dim) == ("avg", 512)
 
 
-def test_the_attention_between_tokens_is_no_map_of_an_image():
+def test_the_attention_between_tokens_is_not_a_map_of_an_image():
     network = timm.create_model("convit_tiny").eval()
 
     with pytest.raises(ModelError, match="the attention between tokens"):

@@ -184,7 +184,7 @@ def test_a_checkpoint_with_a_renamed_classifier_of_other_classes_fits(tensors, t
     assert set(found.unneeded) == {"head.weight", "head.bias"}
 
 
-def test_a_tensor_of_another_shape_is_told_with_both_shapes(tensors, tmp_path):
+def test_a_tensor_of_another_shape_is_reported_with_both_shapes(tensors, tmp_path):
     torch.save({**tensors, "layer1.0.conv1.weight": torch.zeros(64, 32, 3, 3)}, tmp_path / "w.pth")
     _, found = compare(tmp_path / "w.pth", "resnet18")
 
@@ -192,7 +192,7 @@ def test_a_tensor_of_another_shape_is_told_with_both_shapes(tensors, tmp_path):
     assert found.misshapen == {"layer1.0.conv1.weight": ((64, 64, 3, 3), (64, 32, 3, 3))}
 
 
-def test_missing_and_unexpected_tensors_are_told_apart(tensors, tmp_path):
+def test_missing_and_unexpected_tensors_are_distinguished(tensors, tmp_path):
     changed = {name.replace("layer4.1.conv1", "layer4.1.konv1"): value for name, value in tensors.items()}
     torch.save(changed, tmp_path / "w.pth")
     _, found = compare(tmp_path / "w.pth", "resnet18")
@@ -214,7 +214,7 @@ def test_missing_and_unexpected_tensors_are_told_apart(tensors, tmp_path):
     ],
     ids=["state_dict", "two wrappers", "module.", "wrapper and prefix"],
 )
-def test_wrappers_are_taken_off_and_told(tensors, tmp_path, wrap, remarks):
+def test_wrappers_are_taken_off_and_reported(tensors, tmp_path, wrap, remarks):
     torch.save(wrap(tensors), tmp_path / "w.pth")
     _, found = compare(tmp_path / "w.pth", "resnet18")
 
@@ -222,7 +222,7 @@ def test_wrappers_are_taken_off_and_told(tensors, tmp_path, wrap, remarks):
     assert found.remarks == remarks
 
 
-def test_what_is_left_out_is_told(tensors, tmp_path):
+def test_what_is_left_out_is_reported(tensors, tmp_path):
     torch.save(tensors, tmp_path / "w.pth")
     _, found = compare(tmp_path / "w.pth", "resnet18", ["layer4.1.conv1", "bn1.*"])
 
@@ -262,7 +262,7 @@ def test_an_unknown_model_to_compare_with_is_a_model_error(tensors, tmp_path):
         compare(tmp_path / "w.pth", "rsnet18")
 
 
-def test_tensors_that_a_checkpoint_has_are_read_as_they_are(tensors, tmp_path):
+def test_tensors_that_a_checkpoint_has_are_read_unchanged(tensors, tmp_path):
     save_file(tensors, tmp_path / "w.safetensors")
     checkpoint, _ = compare(tmp_path / "w.safetensors", "resnet18")
 

@@ -38,7 +38,7 @@ def test_what_fits_is_left_alone():
     assert (placed.prefix, placed.remarks, placed.outside) == ("", (), ())
 
 
-def test_other_forms_are_renamed_and_it_is_said():
+def test_other_forms_are_renamed_and_it_is_reported():
     other = {name: WANTED[name] for name in ("pos_embed", "block.bias")}
     other |= {"patch.weight": torch.ones(4, 12), **{f"block.{part}.weight": torch.ones(8, 8) for part in "qkv"}}
     placed = place(checkpoint(other), WANTED, rename=joined)
@@ -68,7 +68,7 @@ def test_values_are_never_interpolated(name, resized):
     assert placed.remarks == ()
 
 
-def test_position_embeddings_are_interpolated_where_another_size_was_asked_for():
+def test_position_embeddings_are_interpolated_where_another_size_was_requested():
     other = {**WANTED, "pos_embed": torch.ones(1, 9, 8)}
 
     assert place(checkpoint(other), WANTED, rename=doubled).tensors["pos_embed"].shape == (1, 9, 8)
@@ -84,7 +84,7 @@ def test_a_tensor_that_only_interpolation_gives_is_none():
     assert "stem.weight" not in placed.tensors
 
 
-def test_what_stands_without_the_prefix_is_outside():
+def test_names_without_the_prefix_are_outside():
     other = {**{f"encoder.{name}": value for name, value in WANTED.items()}, "criterion.weight": torch.ones(1)}
     placed = place(checkpoint(other), WANTED)
 

@@ -59,7 +59,7 @@ def formula(rows: list[Tensor], pooling: str) -> Tensor:
     ],
     ids=str,
 )
-def test_positions_are_told_from_channels(shape, image, prefix, wanted):
+def test_positions_are_distinguished_from_channels(shape, image, prefix, wanted):
     assert layout_of(shape, image, prefix) == wanted
 
 
@@ -79,7 +79,7 @@ def test_tokens_that_form_no_grid_are_refused(prefix):
         layout_of((2, 40, 96), SQUARE, prefix)
 
 
-def test_tokens_that_stand_last_are_found():
+def test_tokens_that_are_last_are_found():
     assert layout_of((2, 96, 49), SQUARE, 0) == OutputLayout((2,))
 
 
@@ -151,7 +151,7 @@ def test_none_takes_all_as_they_stand(layout):
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem", "cls", "none"])
-def test_a_row_stays_as_it_is(pooling):
+def test_a_row_stays_unchanged(pooling):
     output = values(3, 5)
 
     assert torch.equal(pooled(output, OutputLayout(()), pooling), output)

@@ -278,7 +278,7 @@ def test_the_annotation_says_whose_weights_they_are(tmp_path, builder):
         ENUM + BUILDER.replace("register_model()", "register_model(name='other')").replace("def net", "class Net: #"),
     ],
 )
-def test_weights_that_are_said_in_another_way_are_noticed(tmp_path, source):
+def test_weights_that_are_written_in_another_form_are_noticed(tmp_path, source):
     (tmp_path / "net.py").write_text(source)
 
     with pytest.raises(NotPlain, match="expected"):

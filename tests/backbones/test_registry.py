@@ -69,7 +69,7 @@ def test_a_backbone_is_frozen_and_in_eval_mode(model):
     assert {parameter.dtype for parameter in backbone.network.parameters()} == {torch.float32}
 
 
-def test_the_spec_holds_the_name_that_was_asked_for():
+def test_the_spec_has_the_requested_name():
     with pytest.warns(BottleneckWarning):
         assert load(Request(model="resnet18", weights="none")).spec.backbone == "resnet18"
 
@@ -83,6 +83,6 @@ def test_sizes_that_are_the_usual_ones_change_nothing(sizes):
 
 
 @pytest.mark.parametrize(("sizes", "advice"), [({"resize": 128}, "--crop 112"), ({"crop": 320}, "--resize 366")])
-def test_a_crop_that_does_not_fit_gets_advice_on_what_was_not_asked_for(sizes, advice):
+def test_a_crop_that_does_not_fit_gets_advice_on_what_was_not_requested(sizes, advice):
     with pytest.raises(ModelError, match=f"add {advice}$"):
         load(Request(model="resnet18", weights="none", **sizes))

@@ -34,7 +34,7 @@ def test_a_path_is_known_as_one(weights):
 
 
 @pytest.mark.parametrize("weights", ["DEFAULT", "IMAGENET1K_V2", "IMAGENET1K_SWAG_E2E_V1", "none"])
-def test_a_name_is_no_path(weights):
+def test_a_name_is_not_a_path(weights):
     assert Request(weights=weights).file is None
 
 
@@ -81,11 +81,11 @@ def test_all_fields_together_survive_json():
     assert Request(**json.loads(json.dumps(Request(**CHANGED).to_json()))) == Request(**CHANGED)
 
 
-def test_fields_at_their_default_do_not_stand_in_json():
+def test_fields_at_their_default_are_not_in_json():
     assert Request(flip=True).to_json().keys() == {"model", "weights", "seed", "flip"}
 
 
-def test_options_are_all_fields_as_they_are():
+def test_options_are_all_fields():
     assert Request(**CHANGED).options() == CHANGED
     assert Request(**Request(**CHANGED).options()) == Request(**CHANGED)
 
@@ -103,12 +103,12 @@ def test_lists_become_tuples():
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_every_pooling_can_be_asked_for(pool):
+def test_every_pooling_can_be_requested(pool):
     assert Request(pool=pool).pool == pool
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_precision_can_be_asked_for(precision):
+def test_every_precision_can_be_requested(precision):
     assert Request(precision=precision).precision == precision
 
 

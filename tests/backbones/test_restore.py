@@ -139,7 +139,7 @@ def test_two_classifiers_are_not_needed_either():
     assert restore(network(), checkpoint({**tensors(), **heads})).unneeded == tuple(heads)
 
 
-def test_a_new_classifier_beside_that_of_the_network_is_not_needed():
+def test_a_new_classifier_next_to_that_of_the_network_is_not_needed():
     old, new = ("head.old.weight", "head.old.bias"), ("head.new.weight", "head.new.bias")
     heads = {name: torch.ones(9, 4) if name.endswith("weight") else torch.ones(9) for name in (*old, *new)}
 
@@ -162,7 +162,7 @@ def test_a_new_classifier_beside_that_of_the_network_is_not_needed():
     ],
     ids=lambda extra: " ".join(extra),
 )
-def test_what_is_no_classifier_is_unexpected(extra):
+def test_what_is_not_a_classifier_is_unexpected(extra):
     error = refused(network(), {**tensors(), **extra})
 
     assert error.found.unexpected == tuple(extra)
@@ -218,7 +218,7 @@ def test_floats_of_another_precision_are_converted(dtype):
     assert torch.equal(target.stem.weight, tensors()["stem.weight"].to(dtype).float())
 
 
-def test_whole_numbers_for_floats_do_not_fit():
+def test_integers_for_floats_do_not_fit():
     wrong = tensors()["stem.weight"].to(torch.int8)
 
     error = refused(network(), {**tensors(), "stem.weight": wrong})
@@ -226,7 +226,7 @@ def test_whole_numbers_for_floats_do_not_fit():
     assert list(error.found.misshapen) == ["stem.weight"]
 
 
-def test_floats_for_whole_numbers_do_not_fit():
+def test_floats_for_integers_do_not_fit():
     target = Indexed()
 
     error = refused(target, {**target.state_dict(), "index": torch.zeros(4)})
@@ -235,7 +235,7 @@ def test_floats_for_whole_numbers_do_not_fit():
     assert error.found.restored == ("layer.weight", "layer.bias")
 
 
-def test_whole_numbers_are_restored():
+def test_integers_are_restored():
     target = Indexed()
     restore(target, checkpoint({**target.state_dict(), "index": torch.tensor([4, 3, 2, 1], dtype=torch.int32)}))
 
@@ -245,7 +245,7 @@ def test_whole_numbers_are_restored():
 # Not all of it
 
 
-def test_a_wrong_shape_is_named_with_both_and_leaves_the_network_as_it_was():
+def test_a_wrong_shape_is_named_with_both_and_leaves_the_network_unchanged():
     error = refused(network(), {**tensors(), "blocks.0.0.weight": torch.ones(4, 7, 1, 1)})
 
     assert "1 of another shape: blocks.0.0.weight (expected (4, 4, 1, 1), found (4, 7, 1, 1))" in str(error)
@@ -362,7 +362,7 @@ def test_a_part_is_not_nothing(allow_partial):
     ],
     ids=str,
 )
-def test_what_is_excluded_stays_as_it_was(patterns, excluded):
+def test_what_is_excluded_stays_unchanged(patterns, excluded):
     target = network()
 
     found = restore(target, checkpoint(tensors()), exclude=patterns)
@@ -420,7 +420,7 @@ def test_a_pattern_that_fits_nothing_is_refused_with_the_nearest(pattern, hint):
 @pytest.mark.parametrize(
     "prefix", ["module.", "model.", "encoder.backbone.", "module.encoder.", "_orig_mod.", "a.b.c."]
 )
-def test_a_prefix_is_dropped_and_said(prefix):
+def test_a_prefix_is_dropped_and_reported(prefix):
     target = network()
 
     found = restore(target, checkpoint(prefixed(prefix, tensors()), "taken from 'state_dict'"))
@@ -431,7 +431,7 @@ def test_a_prefix_is_dropped_and_said(prefix):
     assert found.unneeded == ()
 
 
-def test_what_stands_outside_of_a_prefix_is_not_needed():
+def test_what_is_outside_of_a_prefix_is_not_needed():
     outside = {"head.weight": torch.ones(9, 4), "projector.0.weight": torch.ones(3, 3, 3), "queue": torch.ones(8, 4)}
 
     found = restore(network(), checkpoint({**prefixed("backbone.", tensors()), **outside}))
@@ -440,7 +440,7 @@ def test_what_stands_outside_of_a_prefix_is_not_needed():
     assert found.unneeded == tuple(outside)
 
 
-def test_what_stands_inside_of_a_prefix_must_fit():
+def test_what_is_inside_of_a_prefix_must_fit():
     extra = {"encoder.neck.weight": torch.ones(4, 4, 1, 1)}
 
     error = refused(network(), {**prefixed("encoder.", tensors()), **extra})

@@ -107,7 +107,7 @@ def test_a_spec_of_another_version_is_refused(spec, version):
 
 
 @pytest.mark.parametrize("garbage", [None, 5, "spec", [], {}, {"version": SPEC_VERSION}, [["version", SPEC_VERSION]]])
-def test_what_is_no_spec_is_refused(garbage):
+def test_what_is_not_a_spec_is_refused(garbage):
     with pytest.raises(CacheError, match="expected a spec"):
         Spec.from_json(garbage)
 

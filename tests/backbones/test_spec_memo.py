@@ -75,7 +75,7 @@ def test_another_request_has_no_answer(spec, cache, other):
     assert recall(other, cache) is None
 
 
-def test_the_seed_is_no_part_of_a_request_for_trained_weights(spec, cache):
+def test_the_seed_is_not_part_of_a_request_for_trained_weights(spec, cache):
     remember_spec(Request(model="resnet18", weights="DEFAULT", seed=3), spec, cache)
 
     assert recall(Request(model="resnet18", weights="DEFAULT", seed=4), cache) == spec
@@ -138,7 +138,7 @@ def test_equal_bytes_under_another_name_have_the_answer(spec, cache, tmp_path):
     assert recall(Request(model="resnet18", weights=str(second)), cache) == spec
 
 
-def test_a_deleted_memo_is_no_error(spec, cache):
+def test_a_deleted_memo_is_not_an_error(spec, cache):
     remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
     memo.unlink()
@@ -147,7 +147,7 @@ def test_a_deleted_memo_is_no_error(spec, cache):
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b'"spec"', b"{}", b"\xff\xfe", b"\0" * 100])
-def test_a_corrupt_memo_is_no_error(spec, cache, garbage):
+def test_a_corrupt_memo_is_not_an_error(spec, cache, garbage):
     remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
     memo.write_bytes(garbage)
@@ -155,7 +155,7 @@ def test_a_corrupt_memo_is_no_error(spec, cache, garbage):
     assert recall(Request(), cache) is None
 
 
-def test_a_memo_of_a_newer_spec_is_no_error(spec, cache):
+def test_a_memo_of_a_newer_spec_is_not_an_error(spec, cache):
     remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
     memo.write_text(json.dumps({**spec.to_json(), "version": 99}))
@@ -286,7 +286,7 @@ def test_lists_and_tuples_are_one_request(spec, cache):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_the_precision_is_no_part_of_the_question(spec, cache, precision):
+def test_the_precision_is_not_part_of_the_question(spec, cache, precision):
     remember_spec(Request(), spec, cache)
 
     assert recall(Request(precision=precision), cache) == spec

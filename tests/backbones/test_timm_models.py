@@ -276,7 +276,7 @@ def test_kernels_of_another_network_are_never_resampled(tmp_path):
         from_file("timm/vit_tiny_patch16_224", tmp_path / "wider.safetensors")
 
 
-def test_a_checkpoint_of_the_crops_size_is_taken_as_it_is(tmp_path):
+def test_a_checkpoint_of_the_crops_size_is_taken_unchanged(tmp_path):
     save_file(timms("test_vit", 5, img_size=96).state_dict(), tmp_path / "w.safetensors")
 
     assert from_file("timm/test_vit", tmp_path / "w.safetensors", crop=96).spec.weights == (
@@ -635,7 +635,7 @@ def test_a_file_of_another_hash_than_in_its_name_is_not_kept(hub, trained, tmp_p
     assert not [path for path in (tmp_path / "torch").rglob("*") if path.is_file()]
 
 
-def test_300_epochs_are_no_hash(hub, trained, spec_of_trained, monkeypatch):
+def test_300_epochs_are_not_a_hash(hub, trained, spec_of_trained, monkeypatch):
     file_at(monkeypatch, hub, "IN1K-vit.h.14-300e.pth.tar", pickled(trained))  # so timm's I-JEPA files are called
 
     for _ in ("fetched", "kept"):

@@ -68,7 +68,7 @@ def hooks(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_modules_stand_in_the_order_in_which_they_are_entered(device):
+def test_modules_are_in_the_order_in_which_they_are_entered(device):
     calls = trace(Net().to(device), images(device))
 
     assert list(calls) == ["", "second", "shared", "first", "block", "block.0", "block.1"]
@@ -240,7 +240,7 @@ def test_multiply_adds_are_those_that_torchvision_publishes(name):
     assert trace(network, images("meta", 1, size))[""].macs / 1e9 == pytest.approx(published, abs=6e-4)
 
 
-def test_the_choice_of_attentions_kernel_is_as_it_was_before():
+def test_the_choice_of_attentions_kernel_is_unchanged():
     flash = torch.backends.cuda.flash_sdp_enabled()
     torch.backends.cuda.enable_flash_sdp(not flash)
     try:
@@ -261,7 +261,7 @@ def test_the_layers_of_a_transformer_run_one_by_one(device):
     assert calls["2"].macs == 2 * (4 * 3 * 8 * 8 + 2 * 3 * 3 * 8 + 2 * 3 * 8 * 16)
 
 
-def test_the_fast_path_of_attention_is_as_it_was_before():
+def test_the_fast_path_of_attention_is_unchanged():
     for enabled in (True, False):
         torch.backends.mha.set_fastpath_enabled(enabled)
         try:

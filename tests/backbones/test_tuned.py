@@ -20,7 +20,7 @@ def written(path: Path, metadata: dict[str, str] | None = None) -> Path:
     return path
 
 
-def test_it_comes_back_as_it_was(tmp_path):
+def test_it_comes_back_unchanged(tmp_path):
     assert read_tuned(written(tmp_path / "model.safetensors")) == SAID
     assert read_tuned(written(tmp_path / "MODEL.SAFETENSORS")) == SAID
 

@@ -128,7 +128,7 @@ BESIDE = {
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
 @pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
-def test_plain_things_beside_tensors_do_no_harm(tmp_path, beside, old):
+def test_plain_things_next_to_tensors_do_no_harm(tmp_path, beside, old):
     file = tmp_path / "w.pth"
     torch.save({"epoch": 3, "beside": beside(), "model": tensors()}, file, _use_new_zipfile_serialization=not old)
 
@@ -300,7 +300,7 @@ def network() -> nn.Module:
     ],
     ids=["alone", "wrapped", "twice"],
 )
-def test_of_a_network_that_was_saved_whole_the_tensors_are_taken(tmp_path, wrap, wrappers):
+def test_the_tensors_of_a_pickled_network_are_read(tmp_path, wrap, wrappers):
     torch.save(wrap(network()), tmp_path / "w.pth")
 
     found = read_checkpoint(tmp_path / "w.pth")
@@ -317,7 +317,7 @@ def test_buffers_that_are_not_part_of_the_state_are_not_taken(tmp_path):
     assert "scratch" not in module_tensors(read_plain(tmp_path / "w.pth"))
 
 
-def test_a_dictionary_that_has_some_values_that_are_no_tensors_is_read(tmp_path):
+def test_a_dictionary_that_has_some_values_that_are_not_tensors_is_read(tmp_path):
     torch.save({**tensors(), "epoch": 3, "best": np.float64(0.5)}, tmp_path / "w.pth")
 
     found = read_checkpoint(tmp_path / "w.pth")
@@ -334,7 +334,7 @@ def test_a_dictionary_that_has_some_values_that_are_no_tensors_is_read(tmp_path)
         ({"params": 1, "params_ema": 0}, "params_ema", "'params'"),
     ],
 )
-def test_of_a_student_and_its_teacher_the_teacher_is_taken_and_it_is_said(tmp_path, content, key, others):
+def test_of_a_student_and_its_teacher_the_teacher_is_taken_and_it_is_reported(tmp_path, content, key, others):
     states = {name: {"a": torch.full((2,), float(value))} for name, value in content.items()}
     torch.save({**states, "best": np.float64(1)}, tmp_path / "w.pth")
 

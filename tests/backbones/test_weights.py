@@ -106,7 +106,7 @@ def test_of_several_wrappers_that_nobody_knows_none_is_chosen(tmp_path):
         read_checkpoint(tmp_path / "w.pth")
 
 
-def test_the_state_of_an_optimizer_is_no_wrapper(tmp_path):
+def test_the_state_of_an_optimizer_is_not_a_wrapper(tmp_path):
     net = network()
     optimizer = torch.optim.Adam(net.parameters())
     sum(value.sum() for value in net.parameters()).backward()
@@ -240,7 +240,7 @@ def test_a_folder_is_a_model_error(tmp_path, name):
     [torch.ones(3), [torch.ones(3)], {}, {"a": 1}, {"a": torch.ones(1), "b": "text"}, {"state_dict": {}}, 5, None],
     ids=["tensor", "list", "empty", "number", "mixed", "empty state_dict", "5", "None"],
 )
-def test_what_is_no_state_dict_is_a_model_error(tmp_path, content):
+def test_what_is_not_a_state_dict_is_a_model_error(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
 
     with pytest.raises(ModelError, match="expected a state_dict"):
@@ -274,7 +274,7 @@ def test_of_many_missing_tensors_the_first_are_named():
         restore(network(), Checkpoint("w.pth", {"other": torch.ones(1)}))
 
 
-def test_a_network_that_does_not_fit_is_left_as_it_was():
+def test_a_network_that_does_not_fit_is_left_unchanged():
     target = network(1)
 
     with pytest.raises(ModelError):

@@ -43,7 +43,7 @@ def test_what_is_recorded_is_json_from_which_the_request_is_made_again(project):
 
 
 @pytest.mark.parametrize("weights", ["DEFAULT", "none", "IMAGENET1K_V1"])
-def test_weights_that_are_no_file_are_as_they_were(tmp_path, weights):
+def test_weights_that_are_not_a_file_are_unchanged(tmp_path, weights):
     request = Request(model="resnet18", weights=weights)
     value = described(request, None, tmp_path)
 
@@ -129,7 +129,7 @@ def test_what_was_tampered_with_is_no_hint(project, told):
     assert found(project, weights_file=told) == project.parent / "before" / "mine.pth"
 
 
-def test_what_is_no_request_is_an_error(project):
+def test_what_is_not_a_request_is_an_error(project):
     with pytest.raises((TypeError, ModelError)):
         recorded(project, unknown=5).located()
 

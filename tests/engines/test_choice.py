@@ -254,7 +254,7 @@ def test_a_network_without_finite_features_gives_no_verdict(start, monkeypatch):
 
 
 @pytest.mark.parametrize("wish", [{"engine": "torch"}, {"compile": True}], ids=str)
-def test_where_torch_is_asked_for_it_is_used_without_a_remark(start, monkeypatch, wish):
+def test_where_torch_is_requested_it_is_used_without_a_remark(start, monkeypatch, wish):
     monkeypatch.setattr(torch, "compile", lambda network: network)  # which would take a minute
 
     chosen = start(**wish)
@@ -266,7 +266,7 @@ def test_where_torch_is_asked_for_it_is_used_without_a_remark(start, monkeypatch
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_torch_is_compared_with_the_network_as_it_was(start, precision):
+def test_torch_is_compared_with_the_unchanged_network(start, precision):
     probes = probe_images(28, 28)
     reference = TorchEngine(start.backbone, batch_size=8, device="cpu", plain=True)(probes)
 
@@ -360,7 +360,7 @@ def test_torch_alone_too_is_checked(start, monkeypatch):
 
 
 @needs_openvino
-def test_an_engine_asked_for_by_name_is_not_replaced(start, monkeypatch, closed):
+def test_an_engine_requested_by_name_is_not_replaced(start, monkeypatch, closed):
     spoil_openvino(monkeypatch)
 
     for _ in range(2):  # the second time it is remembered
@@ -371,7 +371,7 @@ def test_an_engine_asked_for_by_name_is_not_replaced(start, monkeypatch, closed)
 
 
 @needs_openvino
-def test_an_engine_asked_for_by_name_that_cannot_be_made_says_why(start, monkeypatch):
+def test_an_engine_requested_by_name_that_cannot_be_made_says_why(start, monkeypatch):
     monkeypatch.setattr(openvino_engine, "convert", refuse(ModelError("OpenVINO cannot convert the network: odd")))
 
     with pytest.raises(ModelError, match=r"^OpenVINO cannot convert the network: odd$"):
@@ -388,7 +388,7 @@ def test_a_network_that_openvino_cannot_convert_is_torchs(start, monkeypatch):
     assert chosen.remarks == ("OpenVINO cannot convert the network: odd",)
 
 
-def test_without_openvino_torch_is_used_and_it_is_said(start, monkeypatch):
+def test_without_openvino_torch_is_used_with_a_remark(start, monkeypatch):
     without_openvino(monkeypatch)
 
     chosen = start()
@@ -398,7 +398,7 @@ def test_without_openvino_torch_is_used_and_it_is_said(start, monkeypatch):
     assert "pip install" in NO_OPENVINO
 
 
-def test_without_openvino_it_cannot_be_asked_for(start, monkeypatch):
+def test_without_openvino_it_cannot_be_requested(start, monkeypatch):
     without_openvino(monkeypatch)
 
     with pytest.raises(ModelError, match=r"expected OpenVINO for --engine openvino: .*pip install"):
@@ -492,7 +492,7 @@ def flags(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_precision_that_was_asked_for_is_the_only_one(monkeypatch, precision):
+def test_a_requested_precision_is_the_only_one(monkeypatch, precision):
     for native in (True, False):
         monkeypatch.setattr(module, "native_bf16", lambda native=native: native)
         assert precisions(EngineOptions(), precision) == (precision,)

@@ -6,12 +6,12 @@ from bottleneck.engines.options import ENGINES, EngineOptions
 from bottleneck.errors import ModelError
 
 
-def test_nothing_is_wished_for_by_default():
+def test_nothing_is_requested_by_default():
     assert EngineOptions() == EngineOptions(engine="auto", device=None, batch_size=None, compile=False)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_listed_engine_may_be_asked_for(engine):
+def test_every_listed_engine_may_be_requested(engine):
     assert EngineOptions(engine=engine).engine == engine
 
 

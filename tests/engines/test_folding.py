@@ -244,7 +244,7 @@ UNFOLDABLE = {
 
 
 @pytest.mark.parametrize("make", UNFOLDABLE.values(), ids=UNFOLDABLE)
-def test_what_cannot_be_folded_is_left_as_it_is(make):
+def test_what_cannot_be_folded_is_left_unchanged(make):
     network = make().eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(getattr(module, "running_mean", None), Tensor):
@@ -259,7 +259,7 @@ def test_what_cannot_be_folded_is_left_as_it_is(make):
 
 
 @pytest.mark.parametrize("make", [Residual, InPlace])
-def test_a_network_that_folding_would_change_stays_as_it_was(make):
+def test_a_network_that_folding_would_change_stays_unchanged(make):
     network = settled(make())
     before, features = state(network), network(images())
     changes = ReversibleChanges(network)
@@ -316,7 +316,7 @@ def test_folding_adds_no_module_and_no_name(network):
             assert [name for name, _ in each.named_modules()] == modules
 
 
-def test_a_network_whose_features_are_not_finite_stays_as_it_is(network):
+def test_a_network_whose_features_are_not_finite_stays_unchanged(network):
     network[10].bias.fill_(torch.inf)
     with prepared(network) as changes:
         assert not changes.fold(probe(SIZE))
@@ -434,7 +434,7 @@ def test_the_largest_weights_do_not_become_infinite_where_plain_rounding_would_n
     assert torch.isfinite(rounded(weight)).all()
 
 
-def test_the_weights_that_were_given_are_left_as_they_were():
+def test_the_weights_that_were_given_are_left_unchanged():
     weight = torch.randn(4, 4, 3, 3)
     before = weight.clone()
     rounded(weight)

@@ -58,14 +58,14 @@ LIMITS = {
 
 @pytest.mark.parametrize("switch", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
 @pytest.mark.parametrize(("limit", "native"), LIMITS.items())
-def test_bf16_is_not_native_where_onednn_was_told_to_do_without(monkeypatch, switch, limit, native):
+def test_bf16_is_not_native_where_onednn_may_not_use_it(monkeypatch, switch, limit, native):
     flags(monkeypatch, "avx512f", "avx512_bf16", "amx_bf16")
     monkeypatch.setenv(switch, limit)
 
     assert native_bf16() is native
 
 
-def test_no_switch_gives_a_cpu_what_it_has_not(monkeypatch):
+def test_no_switch_gives_a_cpu_what_it_lacks(monkeypatch):
     flags(monkeypatch, "avx512f")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
 

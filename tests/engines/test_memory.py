@@ -88,7 +88,7 @@ def test_a_c_library_without_mallopt_is_left_alone(tunable, monkeypatch):
     assert keep_freed_memory() is False
 
 
-def test_a_c_library_that_cannot_be_loaded_is_no_error(tunable, monkeypatch):
+def test_a_c_library_that_cannot_be_loaded_is_not_an_error(tunable, monkeypatch):
     def fail(name: object) -> None:
         raise OSError("no such library")
 
@@ -135,7 +135,7 @@ print(before - taken())
 
 
 @pytest.mark.skipif(not GLIBC, reason="other C libraries have other allocators")
-def test_freed_memory_goes_back_to_the_system_when_it_is_told_to():
+def test_freed_memory_is_returned_to_the_system_on_request():
     found = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, check=True)
     assert int(found.stdout) > 50 << 20
 

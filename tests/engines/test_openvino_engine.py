@@ -105,7 +105,7 @@ def test_features_are_the_callers_own(engine):
     assert first.flags.writeable
 
 
-def test_pixels_may_be_a_read_only_view_and_stay_as_they_were(engine):
+def test_pixels_may_be_a_read_only_view_and_stay_unchanged(engine):
     wide = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), np.uint8)
     view = wide[:, ::2, ::2]
     view.flags.writeable = False
@@ -135,7 +135,7 @@ def test_an_engine_works_on_after_a_batch_that_failed(engine):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_converting_leaves_the_backbone_as_it_was(backbone, precision):
+def test_converting_leaves_the_backbone_unchanged(backbone, precision):
     network = backbone.network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     features = network(torch.ones(1, 3, 28, 28))
@@ -182,7 +182,7 @@ class Compiled:
         ("fp32", "bf16", "no fp32"),
     ],
 )
-def test_another_precision_than_was_asked_for_is_a_model_error(backbone, monkeypatch, asked, reported, words):
+def test_another_precision_than_was_requested_is_a_model_error(backbone, monkeypatch, asked, reported, words):
     class Core:
         def compile_model(self, model: object, device: str, settings: dict[str, object]) -> Compiled:
             assert device == "CPU"

@@ -48,5 +48,5 @@ def test_the_lowest_cosine_is_rounded_down():
     ("cosine", "words"),
     [(None, "some features are not finite"), (0.5, "lowest cosine 0.50000"), (-1.0, "lowest cosine -1.00000")],
 )
-def test_how_a_cosine_falls_short_is_told(cosine, words):
+def test_a_cosine_that_is_too_low_is_reported(cosine, words):
     assert shortfall(cosine) == f"{words}, expected 0.999 or more against torch in fp32"

@@ -24,7 +24,7 @@ def engines(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("check", [CHECK, Check("torch 2.15.0, cpu", "fp32", 1.0), Check("x", "fp16", None, None, 3)])
-def test_a_check_is_read_back_as_it_was(kept, check):
+def test_a_check_is_read_back_unchanged(kept, check):
     kept.keep_check("one", check)
 
     assert kept.check("one") == check
@@ -185,7 +185,7 @@ def test_a_conversion_that_was_kept_twice_is_whole(kept, engines, model):
     assert sorted(path.name for path in engines.iterdir()) == ["one"]
 
 
-def test_conversions_are_no_checks(kept, model):
+def test_conversions_are_not_checks(kept, model):
     kept.keep_conversion("one", model)
 
     assert kept.checks() == []

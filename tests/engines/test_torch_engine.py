@@ -91,7 +91,7 @@ def test_the_padding_is_cut_off(flat):
     assert np.array_equal(engine(pixels(4, 28))[:2], engine(pixels(4, 28)[:2]))
 
 
-def test_the_callers_pixels_are_left_as_they_were(flat):
+def test_the_callers_pixels_are_left_unchanged(flat):
     images = pixels(4, 28)
     TorchEngine(flat, batch_size=4, device="cpu")(images)
 
@@ -224,7 +224,7 @@ def test_features_in_bf16_are_near_those_in_fp32(tiny):
     assert not np.array_equal(features, plain)
 
 
-def test_a_plain_engine_leaves_the_network_and_torchs_threads_as_they_are(tiny):
+def test_a_plain_engine_leaves_the_network_and_torchs_threads_unchanged(tiny):
     before, threads = state(tiny.network), torch.get_num_threads()
 
     engine = TorchEngine(tiny, batch_size=2, device="cpu", plain=True)

@@ -38,25 +38,25 @@ NO_NUMBERS = [
 
 
 @pytest.mark.parametrize("value", THREES, ids=lambda value: f"{type(value).__name__}")
-def test_a_whole_number_of_any_kind_is_an_int(value):
+def test_an_integer_of_any_kind_is_an_int(value):
     found = check.whole("folds", value, least=2, most=3)
 
     assert (type(found), found) == (int, 3)
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, 2.5, np.float16(2.5), Fraction(7, 2)], ids=repr)
-def test_what_is_no_whole_number_is_refused_by_name(value):
+def test_what_is_not_an_integer_is_refused_by_name(value):
     with pytest.raises(HeadError, match="expected folds to be a whole number, 2 or more, got"):
         check.whole("folds", value, least=2)
 
 
 @pytest.mark.parametrize(("value", "words"), [(1, "from 2 to 9, got 1"), (np.int32(10), "from 2 to 9, got")])
-def test_a_whole_number_out_of_range_is_refused(value, words):
+def test_an_integer_out_of_range_is_refused(value, words):
     with pytest.raises(HeadError, match=words):
         check.whole("folds", value, least=2, most=9)
 
 
-def test_a_large_whole_number_is_exact():
+def test_a_large_integer_is_exact():
     assert check.whole("seed", np.uint64(2**64 - 1)) == 2**64 - 1
     assert check.whole("seed", 10**30) == 10**30
 
@@ -69,7 +69,7 @@ def test_a_number_of_any_kind_is_a_float(value):
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
-def test_what_is_no_finite_number_is_refused(value):
+def test_what_is_not_a_finite_number_is_refused(value):
     with pytest.raises(HeadError, match=r"expected C to be .*above 0.*, got"):
         check.number("C", value, above=0)
 
@@ -96,7 +96,7 @@ def test_a_flag_of_any_kind_is_a_bool(value, right):
 
 
 @pytest.mark.parametrize("value", ["no", "True", 2, None, pandas.NA, np.nan, [True], np.array([True]), 1.5], ids=repr)
-def test_what_is_no_flag_is_refused(value):
+def test_what_is_not_a_flag_is_refused(value):
     with pytest.raises(HeadError, match="expected flip to be True or False, got"):
         check.flag("flip", value)
 
@@ -108,7 +108,7 @@ def test_a_text_of_any_kind_is_a_str(value):
 
 
 @pytest.mark.parametrize("value", [b"ridge", 3, None, ["ridge"], np.array(["ridge"]), pathlib.Path("ridge")], ids=repr)
-def test_what_is_no_text_is_refused(value):
+def test_what_is_not_a_text_is_refused(value):
     with pytest.raises(HeadError, match="expected head to be a text"):
         check.text("head", value)
 
@@ -120,7 +120,7 @@ def test_a_path_of_any_kind_is_a_str(value):
 
 
 @pytest.mark.parametrize("value", [3, None, b"a", ["a"], np.array(["a"]), pandas.NA], ids=repr)
-def test_what_is_no_path_is_refused(value):
+def test_what_is_not_a_path_is_refused(value):
     with pytest.raises(HeadError, match="expected cache to be a path"):
         check.path("cache", value)
 
@@ -147,7 +147,7 @@ NOT_SEVERAL += [pandas.DataFrame({"a": [1]}), pandas.Series([1, None])]
 
 
 @pytest.mark.parametrize("value", NOT_SEVERAL, ids=repr)
-def test_what_are_no_numbers_is_refused(value):
+def test_what_are_not_numbers_is_refused(value):
     with pytest.raises(HeadError, match="expected C to be"):
         check.numbers("C", value)
 
@@ -160,7 +160,7 @@ def test_texts_of_any_kind_are_a_tuple_of_str(value):
 
 
 @pytest.mark.parametrize("value", [3, b"a", ["a", 3], {"a": 1}, np.array([["a"]]), [None]], ids=repr)
-def test_what_are_no_texts_is_refused(value):
+def test_what_are_not_texts_is_refused(value):
     with pytest.raises(HeadError, match="expected layer to be"):
         check.texts("layer", value)
 
@@ -173,7 +173,7 @@ def test_paths_of_any_kind_are_a_tuple_of_str(value):
 
 
 @pytest.mark.parametrize("value", [3, b"a", None, ["a", None], {"a": 1}], ids=repr)
-def test_what_are_no_paths_is_refused(value):
+def test_what_are_not_paths_is_refused(value):
     with pytest.raises(HeadError, match="expected exclude to be"):
         check.paths("exclude", value)
 
@@ -197,6 +197,6 @@ def test_a_number_that_overflows_with_the_next_product_is_refused(value):
         check.number("x", value)
 
 
-def test_a_whole_number_that_no_float_holds_is_refused():
+def test_an_integer_that_no_float_holds_is_refused():
     with pytest.raises(HeadError, match="expected x to be a whole number"):
         check.whole("x", 10**400)

@@ -52,7 +52,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_a_text_that_a_spreadsheet_may_run_stands_behind_an_apostrophe(text: str) -> None:
+def test_a_text_that_a_spreadsheet_may_run_is_behind_an_apostrophe(text: str) -> None:
     assert escape_cell(text) == f"'{text}"
     assert unescape_cell(escape_cell(text)) == text
 
@@ -118,7 +118,7 @@ def test_whatever_the_names_a_reader_gets_them_back(seed: int, quote_all: bool, 
     assert not any(cell[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") for row in cells for cell in row)
 
 
-def test_pandas_joins_as_is_said(tmp_path: Path) -> None:
+def test_pandas_joins_as_documented(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     path = tmp_path / "table.csv"
     names = ["=a.jpg", "'b.jpg", "NA", "1.0", "c,d.jpg"]
@@ -128,7 +128,7 @@ def test_pandas_joins_as_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"a,b\n1\n", b"a,b\n1,2,3\n", b'a\n"x', b'a\n"x"y\n'])
-def test_what_is_no_table_is_a_value_error(data: bytes) -> None:
+def test_what_is_not_a_table_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected|unpack"):
         parse_csv(data)
 

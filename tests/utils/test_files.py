@@ -257,7 +257,7 @@ def test_canonical_json_depends_on_the_order_of_lists() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_canonical_json_refuses_what_is_no_json_number(number: float) -> None:
+def test_canonical_json_refuses_what_is_not_a_json_number(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"mean": [number]})
 
@@ -276,7 +276,7 @@ def test_a_temporary_name_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "it")
     with pytest.raises(NotRegularError):
         read_json(tmp_path / "it")

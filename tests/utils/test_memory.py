@@ -153,7 +153,7 @@ def test_a_group_that_is_over_its_limit_leaves_nothing(machine):
 
 
 @pytest.mark.parametrize("value", ["", "-1", "1e9", "9" * 400, "\u0663", "nan"])
-def test_a_limit_that_is_no_number_is_none(machine, value):
+def test_a_limit_that_is_not_a_number_is_none(machine, value):
     version_2(machine, "/job")
     machine.group(f"{V2}/job", memory_max=value, memory_current=value)
     assert machine.free() == 64 * GB
@@ -228,7 +228,7 @@ def test_a_size_is_read(text, size):
         "0.0000000001k",
     ],
 )
-def test_what_is_no_size_is_refused(text):
+def test_what_is_not_a_size_is_refused(text):
     with pytest.raises(ValueError, match="expected a size such as 2G, 500M"):
         parse_size(text)
 

@@ -64,7 +64,7 @@ THINGS: dict[str, Callable[[Path], None]] = {
 
 @posix
 @pytest.mark.parametrize("kind", THINGS)
-def test_what_is_no_file_is_refused_before_the_work_and_stays(here: Path, kind: str) -> None:
+def test_what_is_not_a_file_is_refused_before_the_work_and_stays(here: Path, kind: str) -> None:
     out = here / "out"
     THINGS[kind](out)
     before = os.lstat(out)
@@ -376,7 +376,7 @@ def test_a_reader_sees_the_old_file_or_the_new_one() -> None:
     assert seen <= contents
 
 
-def test_names_that_are_not_utf_8_are_written_as_they_are() -> None:
+def test_names_that_are_not_utf_8_are_written_unchanged() -> None:
     write_output("out", in_utf8(lambda text: text.write("caf\udce9\r\n")))
     assert Path("out").read_bytes() == b"caf\xe9\r\n"
 

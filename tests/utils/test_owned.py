@@ -110,7 +110,7 @@ def test_a_file_that_comes_while_its_folder_is_deleted_stays(tmp_path, monkeypat
     assert left_in(root) == {"data/inner/thesis"}
 
 
-def test_what_stands_first_in_a_layout_goes_first(tmp_path, monkeypatch):
+def test_what_is_first_in_a_layout_goes_first(tmp_path, monkeypatch):
     root = write(tmp_path / "it", {"b": "", "a": "", "c": ""})
     gone: list[str] = []
     unlink = Folder.unlink

@@ -48,7 +48,7 @@ def test_what_no_file_can_be_called_is_an_error_of_ours(home: Path, path: str) -
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its names are UTF-16")
-def test_characters_that_no_name_has_are_an_error_and_bytes_that_are_no_text_are_not(home: Path) -> None:
+def test_characters_that_no_name_has_are_an_error_and_bytes_that_are_not_utf_8_are_not(home: Path) -> None:
     with pytest.raises(PathError, match=r"characters in .* that file names cannot contain"):
         expanded("\ud800x")
     assert expanded("x\udcff") == Path("x\udcff")

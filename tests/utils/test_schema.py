@@ -52,7 +52,7 @@ def test_what_is_of_another_type_is_refused_with_its_place(value: Any, message: 
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "1", None])
-def test_what_is_no_finite_number_is_refused(value: Any) -> None:
+def test_what_is_not_a_finite_number_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="rows"):
         checked({"rows": [["x", value]]}, Table)
 

@@ -101,7 +101,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("call", ["open", "read", "write", "unlink"])
-def test_what_is_no_regular_file_is_neither_read_nor_replaced(tree, kind, call):
+def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(tree, kind, call):
     tree.make(tree.root)
     KINDS[kind](tree.root / "it")
     before = os.lstat(tree.root / "it").st_mode
@@ -139,7 +139,7 @@ def test_a_path_that_is_not_below_the_root_is_refused(tree, path):
             CALLS[call](tree, tree.root / path)
 
 
-def test_folders_and_links_to_folders_are_told_apart(tree, home):
+def test_folders_and_links_to_folders_are_distinguished(tree, home):
     tree.write(tree.root / "own" / "file", b"")
     (tree.root / "link").symlink_to(home)
     (tree.root / "file").write_bytes(b"")
@@ -149,7 +149,7 @@ def test_folders_and_links_to_folders_are_told_apart(tree, home):
     assert tree.links(tree.root) == [tree.root / "link"]
 
 
-def test_an_error_tells_the_whole_path(tree):
+def test_an_error_has_the_full_path(tree):
     tree.make(tree.root / "a")
     for call in ("read", "status"):
         with pytest.raises(FileNotFoundError) as caught:
@@ -239,7 +239,7 @@ def test_a_folder_that_is_swapped_for_a_link_is_not_written_into(tree, home, mon
     assert (tree.root / "away" / "file").read_bytes() == b"new"
 
 
-def test_a_memo_is_done_without_and_a_link_in_its_way_is_told(tree, home, recwarn):
+def test_a_missing_memo_is_ignored_and_a_link_in_its_way_is_reported(tree, home, recwarn):
     for error in (OSError, FileNotFoundError, NotRegularError, ValueError):
         with memo(ValueError):
             raise error("it")
