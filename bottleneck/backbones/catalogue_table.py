@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from bottleneck.backbones.request import TIMM
 
@@ -55,6 +56,11 @@ class ModelEntry:
         if self.file.startswith("pip "):
             return find_spec(self.file.removeprefix("pip ").replace("-", "_")) is not None
         return _in_hubs_cache(self.file) if "/" in self.file else (torch_checkpoints() / self.file).is_file()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        names = ("name", "source", "weights", "parameters", "input_size", "dim", "is_here")
+        return {name: getattr(self, name) for name in names}
 
 
 def source_of(name: str) -> str:

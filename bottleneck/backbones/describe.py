@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.backbones.catalogue import check_request, entries
 from bottleneck.backbones.catalogue_table import ModelEntry, source_of
@@ -89,6 +89,16 @@ class Description:
     def __repr__(self) -> str:
         size = f"{self.parameters / 1e6:,.1f} M parameters", f"{self.macs / 1e9:,.2f} G multiply-adds"
         return one_line(self, self.model, *size, f"{self.dim} features of {self.layer}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            **vars(self),
+            "weights": [{"name": entry.weights, "is_here": entry.is_here} for entry in self.weights],
+            "preprocessing": self.preprocessing.to_json(),
+            "input_size": self.preprocessing.crop_size,
+            "modules": [vars(module) for module in self.modules],
+        }
 
 
 def describe(model: str) -> Description:

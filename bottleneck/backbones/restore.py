@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import takewhile
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -77,6 +78,10 @@ class Restored:
         }
         parts += [f"{len(names)} {word}{_named(list(names))}" for word, names in counts.items() if names]
         return f"{self.source}: {'; '.join(parts)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return dict(vars(self))
 
 
 def match(

@@ -50,6 +50,14 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     remarks: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object: the names, shapes and types of the tensors, without their values."""
+        tensors = [
+            {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+            for name, value in self.tensors.items()
+        ]
+        return {"checkpoint": self.source, "remarks": self.remarks, "tensors": tensors}
+
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read ``.safetensors``, or what PyTorch saves (``.pth``, ``.pt``, ``.bin``, ...), without running code.

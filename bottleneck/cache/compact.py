@@ -58,6 +58,10 @@ class Compaction:
     before: int
     after: int
 
+    def to_json(self) -> dict[str, int]:
+        """Return a JSON object."""
+        return dict(vars(self))
+
 
 def compact(store: Shards) -> Compaction:
     """Join the small shards of a store.

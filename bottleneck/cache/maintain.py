@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,10 @@ class StoreInfo:
     first: str | None
     last: str | None
     problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return dict(vars(self))
 
 
 def expect_folder(cache: FeatureCache) -> None:
@@ -155,6 +160,10 @@ class Verification:
 
     shards: int
     damage: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return dict(vars(self))
 
 
 def verify(cache: FeatureCache, progress: Progress | None = None) -> Verification:

@@ -92,6 +92,10 @@ class Merge:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {**vars(self), "source": str(self.source)}
+
 
 def merge(
     cache: FeatureCache,

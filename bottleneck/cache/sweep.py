@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bottleneck.cache.kinds import ACTIVATIONS, FEATURES
 from bottleneck.cache.lock import LOCK, PATIENCE, maintenance
@@ -62,6 +63,10 @@ class Garbage:
     bytes: int = 0
     paths: list[Path] = field(default_factory=list)
     left: list[Path] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {**vars(self), "paths": [str(path) for path in self.paths], "left": [str(path) for path in self.left]}
 
 
 def delete_store(store: Store, *, dry_run: bool = False) -> Sweep:

@@ -34,8 +34,9 @@ def info(as_json: bool, cache: str, runs: str) -> None:
     if activations:
         activations_list(activations)
     if as_json:
-        told = {"specs": [vars(spec) for spec in features], "activations": [vars(spec) for spec in activations]}
-        put_json({"cache": cache, "bytes": total, **told})
+        stores = {"specs": features, "activations": activations}
+        listed = {name: [spec.to_json() for spec in found] for name, found in stores.items()}
+        put_json({"cache": cache, "bytes": total, **listed})
 
 
 @command("verify", short_help="Prove every byte; exit 1 on damage.")
@@ -47,7 +48,7 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
     with progress_bar(hidden=as_json) as progress:
         found = prove(FeatureCache(cache), progress)
     if as_json:
-        put_json({"cache": cache, "shards": found.shards, "damage": found.damage})
+        put_json({"cache": cache, **found.to_json()})
     for problem in found.damage:
         show(problem)
     shards = counted(found.shards, "shard")
@@ -83,7 +84,7 @@ def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, r
                 say(note)
     problems = [problem for merged in done for problem in merged.problems]
     if as_json:
-        put_json({"cache": cache, "merged": [{**vars(merged), "source": str(merged.source)} for merged in done]})
+        put_json({"cache": cache, "merged": [merged.to_json() for merged in done]})
     for problem in problems:
         say(problem)
     if problems:
@@ -100,10 +101,10 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
 
     home = FeatureCache(cache)
     expect_folder(home)
-    done: dict[str, dict[str, object]] = {room.room: {} for room in home.rooms()}
+    done: dict[str, dict[str, dict[str, int]]] = {room.room: {} for room in home.rooms()}
     for store in [find_anywhere(home, spec)] if spec else [store for room in home.rooms() for store in room.stores()]:
         sizes = join(store)
-        done[store.folder.parent.name][store.name] = vars(sizes)
+        done[store.folder.parent.name][store.name] = sizes.to_json()
         show(f"{store.short_name}: {counted(sizes.before, 'shard')} before, {sizes.after} after")
     if not any(done.values()):
         show(f"0 specs: there is nothing to compact in {cache}")
@@ -174,7 +175,7 @@ def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
     gone = remove(FeatureCache(cache), spec)
     show(f"deleted {gone.short_name}: {counted(gone.images, 'image')}, {gone.bytes / 1e6:,.1f} MB")
     if as_json:
-        put_json({"cache": cache, "deleted": vars(gone)})
+        put_json({"cache": cache, "deleted": gone.to_json()})
 
 
 @command("gc", short_help="Delete what nobody needs; --dry-run first.")
@@ -208,9 +209,7 @@ def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None
         f"{counted(found.memos, 'memo')}: {found.bytes / 1e6:,.1f} MB{young}"
     )
     if as_json:
-        counts = {name: value for name, value in vars(found).items() if not isinstance(value, list)}
-        paths = {name: [str(path) for path in getattr(found, name)] for name in ("paths", "left")}
-        put_json({"cache": cache, "dry_run": dry_run, **counts, **paths})
+        put_json({"cache": cache, "dry_run": dry_run, **found.to_json()})
 
 
 for _command in (info, verify, merge, compact, export, rm, gc):

@@ -9,6 +9,7 @@ from bottleneck.cli.common import check_out, command, is_file, layout_of, progre
 from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.output import data_on_stdout, lines_of, put_json, say, show
 from bottleneck.cli.output_options import output_options
+from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.gc_paused import no_collection
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
@@ -49,7 +50,7 @@ def evaluate(
     """
     layout = layout_of(out, layout, _ENDINGS, "table")
     with no_collection():
-        from bottleneck.cli.show_evaluate import errors_table, evaluation_lines, evaluation_report
+        from bottleneck.cli.show_evaluate import evaluation_lines, evaluation_report
         from bottleneck.prediction.evaluate import evaluate as test
         from bottleneck.prediction.predict import run_for
 
@@ -69,7 +70,7 @@ def evaluate(
             progress=progress,
         )
     texts = {
-        "csv": lambda: errors_table(found),
+        "csv": lambda: "".join(csv_lines(found.to_rows())),
         "json": lambda: json.dumps(found.to_json()) + "\n",
         "table": lambda: "".join(f"{line}\n" for thing in evaluation_report(found) for line in lines_of(thing, None)),
     }

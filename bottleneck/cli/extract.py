@@ -134,31 +134,6 @@ def extract(
     limit = Limit(0, percent=False) if strict else max_failures
     problem = limit.problem(len(done.failures), done.images, done.failures_table)
     if as_json:
-        put_json(
-            {
-                "images": done.images,
-                "unique": done.unique,
-                "copies": done.copies,
-                "computed": done.computed,
-                "reused": done.reused,
-                "failed": len(done.failures),
-                "ignored": done.ignored,
-                "model": done.store.spec.backbone,
-                "layer": done.store.spec.layer,
-                "pooling": done.store.spec.pooling,
-                "dim": done.dim,
-                "fingerprint": done.store.spec.fingerprint,
-                "seconds": round(done.seconds, 3),
-                "engine": done.engine,
-                "precision": done.store.spec.precision,
-                "cosine": done.check.lowest if done.check else None,
-                "remarks": list(done.remarks),
-                "restored": vars(done.restored) if done.restored else None,
-                "failures": [vars(failure) for failure in done.failures],
-                "failures_table": str(done.failures_table) if done.failures_table else None,
-                "notes": [vars(note) for note in done.notes],
-                "problem": problem,
-            }
-        )
+        put_json({**done.to_json(), "problem": problem})
     if problem:
         give_up(problem)

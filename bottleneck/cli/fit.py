@@ -73,31 +73,4 @@ def fit(
         )
     run_report(done)
     if as_json:
-        card, metrics = done.card, done.metrics
-        put_json(
-            {
-                "run": str(done.path),
-                "head": card["head"],
-                "model": card["model"],
-                "params": card["params"],
-                "classes": list(done.classes),
-                "n_train": card["n_train"],
-                "n_heldout": card["n_heldout"],
-                "heldout": card["heldout"],
-                "headline": card["headline"],
-                "normalize": card["normalize"],
-                "select": card["search"]["select"],
-                "divisions": card["search"]["divisions"],
-                "final": card.get("final"),
-                "cv_accuracy": done.cv_accuracy,
-                "cv_ci95": card["search"]["cv_ci95"],
-                "cv_spread": card["search"]["cv_spread"],
-                "accuracy": metrics["accuracy"],
-                "accuracy_ci95": metrics["accuracy_ci95"],
-                "balanced_accuracy": metrics["balanced_accuracy"],
-                **{name: metrics[name] for name in ("macro_f1", "log_loss", "ece", "top5_accuracy", "resolution")},
-                "failed": len(done.failures),
-                "failures": [vars(failure) for failure in done.failures],
-                "seconds": round(card["seconds"], 3),
-            }
-        )
+        put_json(done.to_json())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.backbones.catalogue_table import ModelEntry
+    from bottleneck.backbones.restore import Restored
 
 
 @command("models", short_help="Which backbones there are.")
@@ -30,8 +31,7 @@ def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
 
     found = look(pattern)
     if as_json:
-        keys = ("name", "source", "weights", "parameters", "input_size", "dim", "is_here")
-        put_json({"models": [{key: getattr(entry, key) for key in keys} for entry in found]})
+        put_json({"models": [entry.to_json() for entry in found]})
         return
     show(models_table(found, with_weights=_asks_for_weights(pattern, found)))
     here = sum(entry.is_here for entry in found)
@@ -92,15 +92,7 @@ def _model(name: str, depth: int | None, as_json: bool) -> None:
 
     found = describe(name)
     if as_json:
-        put_json(
-            {
-                **vars(found),
-                "weights": [{"name": entry.weights, "is_here": entry.is_here} for entry in found.weights],
-                "preprocessing": found.preprocessing.to_json(),
-                "input_size": found.preprocessing.crop_size,
-                "modules": [vars(module) for module in found.modules],
-            }
-        )
+        put_json(found.to_json())
         return
     before, after = description_lines(found)
     show(*before, modules_table(found, depth), *too_deep(found, depth), *after)
@@ -112,21 +104,17 @@ def _checkpoint(path: Path, against: str | None, exclude: tuple[str, ...], depth
     from bottleneck.backbones.weights import read_checkpoint
     from bottleneck.cli.show_models import checkpoint_line, restored_table, tensors_table
 
-    found: Any = None
+    found: Restored | None = None
     if against:
         checkpoint, found = compare(path, against, exclude)
     else:
         checkpoint = read_checkpoint(path)
     if as_json:
-        tensors = [
-            {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-            for name, value in checkpoint.tensors.items()
-        ]
-        report = {**vars(found), "model": against, "complete": found.complete} if found else None
-        put_json({"checkpoint": str(path), "remarks": checkpoint.remarks, "tensors": tensors, "against": report})
+        report = {**found.to_json(), "model": against, "complete": found.complete} if found else None
+        put_json({**checkpoint.to_json(), "against": report})
     elif found:
         show(restored_table(found, whole=depth == 0), found.summary())
     else:
         show(tensors_table(checkpoint), checkpoint_line(checkpoint))
-    if against and not found.complete:
+    if against and found and not found.complete:
         give_up(misfit(found, against))

@@ -1,5 +1,6 @@
 """``bottleneck predict``."""
 
+import json
 from collections.abc import Callable
 from typing import TextIO
 
@@ -52,7 +53,7 @@ def predict(
     """
     layout = layout_of(out, "jsonl" if as_json else layout, _ENDINGS, "table")
     with no_collection():
-        from bottleneck.cli.show import failures_list, prediction_lines, prediction_rows, predictions_table
+        from bottleneck.cli.show import failures_list, predictions_table
         from bottleneck.cli.show_evaluate import summary_lines
         from bottleneck.images.failures import none_usable
         from bottleneck.prediction.evaluate import summary
@@ -76,8 +77,8 @@ def predict(
         )
     writers: dict[str, Callable[[TextIO], object]] = {
         "table": lambda target: predictions_table(found, target),
-        "csv": lambda target: target.writelines(csv_lines(prediction_rows(found, top))),
-        "jsonl": lambda target: target.writelines(f"{line}\n" for line in prediction_lines(found)),
+        "csv": lambda target: target.writelines(csv_lines(found.to_rows())),
+        "jsonl": lambda target: target.writelines(f"{json.dumps(item.to_json())}\n" for item in found),
     }
     write_data(out, writers[layout])
     failures_list(found.failures)

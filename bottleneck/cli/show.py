@@ -1,10 +1,9 @@
-"""How results look: tables and lines for people, rows and JSON lines for programs."""
+"""How results look: tables and lines for people."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from bottleneck.evaluation.confusion import guessed_classes
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import by_reason
+from bottleneck.runs.card import params_text
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
@@ -225,12 +225,6 @@ def _tables(metrics: dict[str, Any], heading: str = "") -> None:
         show(confusion_table(metrics))
 
 
-def params_text(params: dict[str, Any]) -> str:
-    """Return what was chosen, ``C 0.01, kernel rbf``."""
-    named = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in params.items()}
-    return ", ".join(f"{name} {value}" for name, value in named.items()) or "nothing to choose"
-
-
 def runs_table(runs: Sequence[Run]) -> TextTable:
     """Return a table of runs, a line each."""
     numbers = right("cross-validated", "held-out", "95 % interval", "seconds")
@@ -291,33 +285,6 @@ def predictions_table(predictions: Predictions, target: IO[str]) -> None:
         runners_up = ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:])
         table.add_row(item.path, item.label or "", f"{item.probability:.3f}", runners_up)
     target.writelines(f"{line}\n" for line in lines_of(table, width_of(target), rule_of(target)))
-
-
-def prediction_rows(predictions: Predictions, top: int) -> Iterator[list[object]]:
-    """Yield a header and a row an image: path, digest, label, probability, label_2, probability_2, ..., code, message.
-
-    Of an image that cannot be used the labels and probabilities are empty; code and message are those of the others.
-    """
-    count = min(top, len(predictions.run.classes))
-    more = [name for place in range(2, count + 1) for name in (f"label_{place}", f"probability_{place}")]
-    yield ["path", "digest", "label", "probability", *more, "code", "message"]
-    for item in predictions:
-        if item.failure:
-            yield [item.path, item.digest or "", *[""] * 2 * count, item.failure.code, item.failure.message]
-            continue
-        cells = [cell for label, share in item.top for cell in (label, f"{share:.6f}")]
-        yield [item.path, item.digest, *cells, "", ""]
-
-
-def prediction_lines(predictions: Predictions) -> Iterator[str]:
-    """Yield a JSON object an image, in order; one that cannot be used has a code and a message, and no label."""
-    for item in predictions:
-        found = {"path": item.path, "digest": item.digest, "label": item.label, "probability": item.probability}
-        if item.failure:
-            yield json.dumps({**found, "error": {"code": item.failure.code, "message": item.failure.message}})
-            continue
-        top = [{"label": label, "probability": share} for label, share in item.top]
-        yield json.dumps({**found, "top": top})
 
 
 def classes_table(metrics: dict[str, Any]) -> TextTable:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bottleneck.cli.layout import Column, Command, TextTable
 from bottleneck.cli.output import say, show
-from bottleneck.cli.show import failures_list, params_text
+from bottleneck.cli.show import failures_list
 from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.text import counted
 
@@ -59,8 +59,7 @@ def comparison_text(found: Comparison, layout: str) -> str:
     if layout == "json":
         return json.dumps(found.to_json()) + "\n"
     if layout == "csv":
-        records = _records(found)
-        return "".join(csv_lines([list(records[0]), *(list(record.values()) for record in records)]))
+        return "".join(csv_lines(found.to_rows()))
     if layout == "markdown":
         return _markdown(found)
     return "".join(f"{line}\n" for line in _table(found).lines())
@@ -100,17 +99,6 @@ def _markdown(found: Comparison) -> str:
     marks = ["---:" if name in _RIGHT else "---" for name in _HEADER]
     rows = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in found.rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (_HEADER, marks, *rows))
-
-
-def _records(found: Comparison) -> list[dict[str, object]]:
-    """Return the rows with single values only: what was chosen as text, the interval in two columns."""
-    records = []
-    for row in found.rows:
-        record = {**row.to_json(), "params": params_text(row.params)}
-        record["ci95_low"], record["ci95_high"] = record.pop("accuracy_ci95")
-        record["cv_ci95_low"], record["cv_ci95_high"] = record.pop("cv_ci95") or (None, None)
-        records.append(record)
-    return records
 
 
 def _curve_lines(curve: Curve, best: LeaderboardRow) -> None:

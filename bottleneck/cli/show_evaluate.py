@@ -1,4 +1,4 @@
-"""How an evaluation looks: a report for people, the errors as CSV, and what was left out."""
+"""How an evaluation looks: a report for people, and what was left out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from bottleneck.cli.layout import TextTable, right
 from bottleneck.cli.output import Thing, say
 from bottleneck.cli.show import CONFUSION_CLASSES, classes_table, confusion_table, failures_list
-from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from bottleneck.prediction.unseen import LeftOut
     from bottleneck.runs.run import Run
 
-ERRORS = ("path", "digest", "label", "predicted", "probability", "label_probability")
 _SHOWN = 10  # errors on a screen
 _NEAR = 3  # near copies that a warning names
 
@@ -67,22 +65,6 @@ def evaluation_lines(found: Evaluation) -> None:
     for remark in found.remarks:
         say(remark)
     failures_list(found.failures)
-
-
-def errors_table(found: Evaluation) -> str:
-    """Return all errors as CSV, the most confident first."""
-    rows = (
-        [
-            error.path,
-            error.digest,
-            error.label,
-            error.predicted,
-            f"{error.probability:.6f}",
-            f"{error.label_probability:.6f}",
-        ]
-        for error in found.errors
-    )
-    return "".join(csv_lines([ERRORS, *rows]))
 
 
 def summary_lines(found: Summary, run: Run) -> None:

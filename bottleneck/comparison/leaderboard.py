@@ -5,6 +5,7 @@ from typing import Any
 
 from bottleneck.heads.curve import Curve
 from bottleneck.images.dataset import Failure
+from bottleneck.runs.card import params_text
 from bottleneck.utils.text import counted, one_line
 
 LEVEL = 0.05  # of the tests
@@ -82,6 +83,13 @@ class LeaderboardRow:
         intervals = {"cv_ci95": self.cv_ci95 and list(self.cv_ci95), "accuracy_ci95": list(self.accuracy_ci95)}
         return {**asdict(self), **intervals, "significant": self.significant}
 
+    def to_record(self) -> dict[str, object]:
+        """Return single values by column: what was chosen as text, and each interval in two columns."""
+        record = {**self.to_json(), "params": params_text(self.params)}
+        record["ci95_low"], record["ci95_high"] = record.pop("accuracy_ci95")
+        record["cv_ci95_low"], record["cv_ci95_high"] = record.pop("cv_ci95") or (None, None)
+        return record
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -140,3 +148,8 @@ class Comparison:
             "failed": len(self.failures),
             "failures": [vars(failure) for failure in self.failures],
         }
+
+    def to_rows(self) -> list[list[object]]:
+        """Return the header and the rows of a table."""
+        records = [row.to_record() for row in self.rows]
+        return [list(records[0]), *(list(record.values()) for record in records)]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,6 +71,33 @@ class Extraction:
     def ignored(self) -> int:
         """How many files were passed over."""
         return sum(self.dataset.ignored.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        spec = self.store.spec
+        return {
+            "images": self.images,
+            "unique": self.unique,
+            "copies": self.copies,
+            "computed": self.computed,
+            "reused": self.reused,
+            "failed": len(self.failures),
+            "ignored": self.ignored,
+            "model": spec.backbone,
+            "layer": spec.layer,
+            "pooling": spec.pooling,
+            "dim": self.dim,
+            "fingerprint": spec.fingerprint,
+            "seconds": round(self.seconds, 3),
+            "engine": self.engine,
+            "precision": spec.precision,
+            "cosine": self.check.lowest if self.check else None,
+            "remarks": list(self.remarks),
+            "restored": self.restored.to_json() if self.restored else None,
+            "failures": [vars(failure) for failure in self.failures],
+            "failures_table": str(self.failures_table) if self.failures_table else None,
+            "notes": [vars(note) for note in self.notes],
+        }
 
 
 class NothingUsable(ImagesError):

@@ -1,6 +1,7 @@
 """What an evaluation of a run gives: its metrics, its errors, what was left out, and another run beside it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
 from bottleneck.evaluation.confusion import as_json
@@ -163,6 +164,12 @@ class Evaluation:
             "failed": len(self.failures),
             "failures": [vars(failure) for failure in self.failures],
         }
+
+    def to_rows(self) -> Iterator[list[object]]:
+        """Yield the header and the rows of a table of all errors, the most confident first."""
+        yield [field.name for field in fields(Misclassification)]
+        for error in self.errors:
+            yield [f"{value:.6f}" if isinstance(value, float) else value for value in vars(error).values()]
 
 
 @dataclass(frozen=True, kw_only=True)

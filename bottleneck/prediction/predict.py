@@ -1,7 +1,7 @@
 """A run and images: what its head says of each, in the order in which they are given; the cache is used and filled."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -60,6 +60,13 @@ class Prediction:
             return one_line(self, self.path, self.failure.code if self.failure else "no label")
         return one_line(self, self.path, f"{self.label} {100 * self.probability:.1f} %")
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object: with the most probable classes, or with an ``error`` that has a code and a message."""
+        found = {"path": self.path, "digest": self.digest, "label": self.label, "probability": self.probability}
+        if self.failure:
+            return {**found, "error": {"code": self.failure.code, "message": self.failure.message}}
+        return {**found, "top": [{"label": label, "probability": share} for label, share in self.top]}
+
 
 @dataclass(frozen=True)
 class Predictions(Sequence[Prediction]):
@@ -78,6 +85,8 @@ class Predictions(Sequence[Prediction]):
         On the engine, where features were computed: that they are less exact than they should be, say.
     given : Given
         The images as they were given, with the labels that they came with.
+    top : int
+        How many classes each image has in `Prediction.top`.
     """
 
     run: Run
@@ -85,6 +94,7 @@ class Predictions(Sequence[Prediction]):
     failures: tuple[Failure, ...]
     remarks: tuple[str, ...] = ()
     given: Given = field(default_factory=lambda: Given((), (), ()), repr=False)
+    top: int = 1
 
     @property
     def usable(self) -> tuple[Prediction, ...]:
@@ -104,6 +114,25 @@ class Predictions(Sequence[Prediction]):
     def __getitem__(self, index: slice) -> tuple[Prediction, ...]: ...
     def __getitem__(self, index: int | slice) -> Prediction | tuple[Prediction, ...]:
         return self.items[index]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return a JSON object for each image, see `Prediction.to_json`."""
+        return [item.to_json() for item in self.items]
+
+    def to_rows(self) -> Iterator[list[object]]:
+        """Yield the header and the rows of a table, an image a row, whose cells are empty where there is no value.
+
+        Columns are path, digest, label, probability, label_2, probability_2, ..., code and message.
+        """
+        more = [name for place in range(2, self.top + 1) for name in (f"label_{place}", f"probability_{place}")]
+        yield ["path", "digest", "label", "probability", *more, "code", "message"]
+        for item in self.items:
+            if item.failure:
+                failure = [item.failure.code, item.failure.message]
+                yield [item.path, item.digest or "", *[""] * 2 * self.top, *failure]
+                continue
+            cells = [cell for label, share in item.top for cell in (label, f"{share:.6f}")]
+            yield [item.path, item.digest, *cells, "", ""]
 
 
 def predict(
@@ -163,7 +192,7 @@ def predict(
     )
     items = tuple(_prediction(found, row, top) for row in range(len(found.given)))
     failures = tuple(item.failure for item in items if item.failure is not None)
-    return Predictions(found.run, items, failures, found.remarks, found.given)
+    return Predictions(found.run, items, failures, found.remarks, found.given, min(top, len(found.run.classes)))
 
 
 def run_for(run: "str | os.PathLike[str] | Run | None", runs: str | os.PathLike[str]) -> Choice:

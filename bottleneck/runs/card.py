@@ -83,6 +83,12 @@ def prediction_rows(
             yield names.get(path, path), digest.tobytes().hex(), split, label, predicted[row], best
 
 
+def params_text(params: dict[str, Any]) -> str:
+    """Return the parameters of a head as text: ``C 0.01, kernel rbf``."""
+    named = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in params.items()}
+    return ", ".join(f"{name} {value}" for name, value in named.items()) or "nothing to choose"
+
+
 def number_in(value: object) -> int:
     """Return the number that a card or the settings of a fine-tuning give; 0 where an earlier version wrote them."""
     number = value.get("number") if isinstance(value, dict) else None

@@ -28,6 +28,7 @@ from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree
 
 _SHOWN = 4  # runs that a message names
+_METRICS = ("accuracy", "accuracy_ci95", "balanced_accuracy", "macro_f1", "log_loss", "ece")  # of a run's JSON
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,23 @@ class Run(CardParts):
         try:
             return self.card[name]
         except KeyError:
-            raise RunError(f"expected {name} in {self.path / 'card.json'}, found none: fit again") from None
+            raise self._lacks(name) from None
+
+    def _lacks(self, name: str) -> RunError:
+        return RunError(f"expected {name} in {self.path / 'card.json'}, found none: fit again")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its options, scores and failures as a JSON object.
+
+        Raises
+        ------
+        RunError
+            If the card lacks one, as cards of earlier versions may.
+        """
+        try:
+            return _tuned_json(self) if self.is_tuned else _fitted_json(self)
+        except KeyError as error:
+            raise self._lacks(str(error.args[0])) from None
 
     @property
     def request(self) -> Request:
@@ -149,6 +166,43 @@ class Run(CardParts):
         if head.fingerprint != self.card["fingerprint"] or head.classes != self.classes:
             raise RunError(f"expected the head and the card in {self.path} to belong together; they do not. Fit again")
         return head
+
+
+def _fitted_json(run: Run) -> dict[str, Any]:
+    card, metrics, search = run.card, run.metrics, run.card["search"]
+    return {
+        "run": str(run.path),
+        **{name: card[name] for name in ("head", "model", "params")},
+        "classes": list(run.classes),
+        **{name: card[name] for name in ("n_train", "n_heldout", "heldout", "headline", "normalize")},
+        "select": search["select"],
+        "divisions": search["divisions"],
+        "final": card.get("final"),
+        **{name: search[name] for name in ("cv_accuracy", "cv_ci95", "cv_spread")},
+        **{name: metrics[name] for name in (*_METRICS, "top5_accuracy", "resolution")},
+        "failed": len(run.failures),
+        "failures": [vars(failure) for failure in run.failures],
+        "seconds": round(card["seconds"], 3),
+    }
+
+
+def _tuned_json(run: Run) -> dict[str, Any]:
+    card, metrics = run.card, run.metrics
+    seconds = [epoch["seconds"] for epoch in card["curves"][1:]]
+    return {
+        "run": str(run.path),
+        "from_run": card["from"]["run"],
+        **{name: card[name] for name in ("model", "trained", "start_accuracy")},
+        **{name: metrics[name] for name in _METRICS},
+        **{name: card[name] for name in ("heldout", "heldout_test", "fold_test", "n_train")},
+        "n_validation": card["validation"]["n"],
+        "n_heldout": card["n_heldout"],
+        "best_epoch": card["best_epoch"],
+        "epochs": len(seconds),
+        **{name: card[name] for name in ("curves", "trained_parameters", "frozen_parameters")},
+        "seconds_per_epoch": round(sum(seconds) / len(seconds), 3) if seconds else None,
+        "seconds": round(card["seconds"], 3),
+    }
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

@@ -211,6 +211,7 @@ def test_the_json_object_has_everything(run, new):
     assert value["accuracy"] == found.accuracy
     assert len(value["errors"]) == len(found.errors)
     assert value["against"]["p_value"] == found.against.p_value
+    assert len(list(found.to_rows())) == 1 + len(found.errors)
     assert set(value["left_out"]) == {"trained_on", "copies", "unlabelled", "two_labels", "failed"}
 
 

@@ -58,6 +58,23 @@ def test_a_prediction_tells_the_next_two_labels_with_falling_probabilities(run):
         assert sum(shares) <= 1 + 1e-9
 
 
+def test_predictions_become_json_and_rows(run, folder):
+    (folder({"x.jpg": 900}, name="new") / "broken.jpg").write_text("no image")
+    found = predict("new", top=9)
+    broken, usable = json.loads(json.dumps(found.to_json()))
+    header, failed, row = found.to_rows()
+    assert found.top == len(run.classes)
+    assert broken == {
+        **dict.fromkeys(("label", "probability")),
+        "path": "new/broken.jpg",
+        "digest": found[0].digest,
+        "error": {"code": found[0].failure.code, "message": found[0].failure.message},
+    }
+    assert [one["label"] for one in usable["top"]] == row[2:-2:2] == [label for label, _ in found[1].top]
+    assert header[-4:] == ["label_4", "probability_4", "code", "message"]
+    assert failed[2:] == [*[""] * 8, found[0].failure.code, found[0].failure.message]
+
+
 def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
     new = folder({"x.jpg": 900, "deep/y.png": photo(901, kind="PNG"), "z.jpg": 0}, name="new")
     assert [Path(item.path).name for item in predict(new)] == ["y.png", "x.jpg", "z.jpg"]

@@ -270,3 +270,8 @@ def test_a_card_that_does_not_tell_its_images_is_an_error_that_asks_for_them():
     run = save()
     with pytest.raises(RunError, match="name IMAGES"):
         located_source(run.path, run.card)
+
+
+def test_a_run_whose_card_is_of_an_earlier_version_has_no_json_object():
+    with pytest.raises(RunError, match=r"expected model in .*card\.json, found none: fit again"):
+        save().to_json()
