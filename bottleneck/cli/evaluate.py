@@ -1,6 +1,7 @@
 """``bottleneck evaluate``."""
 
 import json
+from typing import Any
 
 import click
 
@@ -29,15 +30,11 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
 def evaluate(
     images: tuple[str, ...],
     run: str | None,
-    against: str | None,
-    path_column: str | None,
-    label_column: str | None,
-    memory: int | None,
+    runs: str,
     layout: str | None,
     out: str | None,
     as_json: bool,
-    cache: str,
-    runs: str,
+    **options: Any,
 ) -> None:
     """Compare a run's predictions with the labels of images that it was not trained on.
 
@@ -58,17 +55,7 @@ def evaluate(
     chosen = run_for(run, runs)
     say(str(chosen))
     with progress_bar(hidden=as_json) as progress:
-        found = test(
-            list(images),
-            run=chosen.run,
-            against=against,
-            cache=cache,
-            runs=runs,
-            path_column=path_column,
-            label_column=label_column,
-            memory=memory,
-            progress=progress,
-        )
+        found = test(list(images), run=chosen.run, runs=runs, progress=progress, **options)
     texts = {
         "csv": lambda: "".join(csv_lines(found.to_rows())),
         "json": lambda: json.dumps(found.to_json()) + "\n",

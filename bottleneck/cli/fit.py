@@ -30,47 +30,19 @@ from bottleneck.utils.gc_paused import no_collection
 )
 @click.option("--final", is_flag=True, help="After the test, train the head that is kept on all labelled images.")
 @click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
-def fit(
-    images: str | None,
-    head: str,
-    model: str | None,
-    split: str,
-    kernel: str,
-    dropout: float,
-    epochs: int | None,
-    final: bool,
-    allow_duplicates: bool,
-    as_json: bool,
-    cache: str,
-    runs: str,
-    **options: Any,
-) -> None:
-    """Choose C by cross-validation on the training part, train, and test once on the held-out part.
+def fit(images: str | None, as_json: bool, **options: Any) -> None:
+    """Choose C by cross-validation on the training split, train, and test the head once on the held-out split.
 
-    IMAGES is what was extracted, by default the last in this folder. The held-out part is test where there is one, else
-    val.
+    IMAGES are images that were extracted, by default the last ones in this folder. The held-out split is test if there
+    is one, else val.
     """
     with no_collection():
         from bottleneck.cli.show import run_report
         from bottleneck.fitting.fit import fit as run
 
-    images_line(images, cache, model)
+    images_line(images, options["cache"], options["model"])
     with progress_bar(hidden=as_json) as progress:
-        done = run(
-            images,
-            head=head,
-            model=model,
-            cache=cache,
-            runs=runs,
-            split=split,
-            kernel=kernel,
-            dropout=dropout,
-            epochs=epochs,
-            final=final,
-            allow_duplicates=allow_duplicates,
-            progress=progress,
-            **options,
-        )
+        done = run(images, progress=progress, **options)
     run_report(done)
     if as_json:
         put_json(done.to_json())

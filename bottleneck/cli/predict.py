@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -29,16 +29,12 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 def predict(
     images: tuple[str, ...],
     run: str | None,
+    runs: str,
     no_labels: bool,
-    path_column: str | None,
-    label_column: str | None,
-    memory: int | None,
     layout: str | None,
     out: str | None,
-    top: int,
     as_json: bool,
-    cache: str,
-    runs: str,
+    **options: Any,
 ) -> None:
     """Predict each image's label and probability, and the next two labels.
 
@@ -64,17 +60,7 @@ def predict(
     chosen = run_for(run, runs)
     say(str(chosen))
     with progress_bar(hidden=as_json) as progress:
-        found = classify(
-            list(images),
-            run=chosen.run,
-            cache=cache,
-            runs=runs,
-            top=top,
-            path_column=path_column,
-            label_column=label_column,
-            memory=memory,
-            progress=progress,
-        )
+        found = classify(list(images), run=chosen.run, runs=runs, progress=progress, **options)
     writers: dict[str, Callable[[TextIO], object]] = {
         "table": lambda target: predictions_table(found, target),
         "csv": lambda target: target.writelines(csv_lines(found.to_rows())),

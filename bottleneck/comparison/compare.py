@@ -1,19 +1,21 @@
-"""Models and heads compared on the same images, splits and folds: which is best, and which differences are real."""
+"""Compare models and heads on the same images, splits and folds, and test which differences are real."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.comparison.leaderboard import LEVEL, Comparison, LeaderboardRow
-from bottleneck.comparison.sources import Source, gather
+from bottleneck.comparison.sources import ComparedImages, Source, gather
 from bottleneck.errors import HeadError
 from bottleneck.evaluation.leakage import find_leaks, one_label
 from bottleneck.evaluation.stats import holm, mcnemar
+from bottleneck.fitting.inputs import ImageQuery
 from bottleneck.fitting.partition import LabelledFeatures, check_memory, held_out, near_copies, part, warn_of_classes
 from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_head
 from bottleneck.heads.curve import Curve
@@ -28,36 +30,65 @@ from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.runs.run import Run
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.paths import expanded
 
 HEADS = (*NAMES, "svm-rbf")
 DEFAULT_HEADS = ("logistic", "svm", "softmax")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComparisonContext:
+    """What all rows of a comparison share.
+
+    Parameters
+    ----------
+    found : ComparedImages
+    usable : Dataset
+        The images that all models have features of and that have one label each.
+    heldout : str
+        The held-out split.
+    heads : tuple of str
+    options : HeadOptions
+    memory : int, optional
+        Bytes that features may take.
+    progress : callable, optional
+    """
+
+    found: ComparedImages
+    usable: Dataset
+    heldout: str
+    heads: tuple[str, ...]
+    options: HeadOptions
+    memory: int | None
+    progress: Progress | None
+
+    def parts(self, store: Store) -> tuple[LabelledFeatures, LabelledFeatures]:
+        """Return the training split and the held-out split with the features of one model."""
+        train, test = (part(self.usable, store, name, memory=self.memory) for name in ("train", self.heldout))
+        return train, test
+
+
 @dataclass(frozen=True)
-class _Entry:
-    """A row before the tests, and what they and a learning curve need; a fine-tuned network has not been searched."""
+class Candidate:
+    """A row of the leaderboard before the tests, and what the tests and a learning curve need.
+
+    Parameters
+    ----------
+    row : LeaderboardRow
+    right : ndarray of bool, shape (m,)
+        Whether it is right about each held-out image.
+    classes : tuple of str
+    trained : Trained or None
+        The head and its search; None for a fine-tuned network, whose head was not searched.
+    store : Store
+        The features that it takes.
+    """
 
     row: LeaderboardRow
     right: NDArray[np.bool_]
     classes: tuple[str, ...]
     trained: Trained | None
     store: Store
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """What is the same for all rows."""
-
-    usable: Dataset
-    heldout: str
-    heads: tuple[str, ...]
-    options: HeadOptions
-    memory: int | None
-
-    def parts(self, store: Store) -> tuple[LabelledFeatures, LabelledFeatures]:
-        """Return what is trained on and what is held out, with the features of one model."""
-        train, test = (part(self.usable, store, name, memory=self.memory) for name in ("train", self.heldout))
-        return train, test
 
 
 def compare(
@@ -90,21 +121,21 @@ def compare(
     Parameters
     ----------
     images : path or Dataset, optional
-        See `bottleneck.scan`. By default what was last extracted in the current folder with this cache.
+        See `bottleneck.scan`. By default the images that were last extracted in the current folder with this cache.
     models : sequence of str
-        Models, ``MODEL@WEIGHTS`` for other than their usual weights (``resnet18@none``), specs, or fine-tuned runs
-        (``run:NAME``, or the path of one), which are a row with the head that they have. What features the cache lacks
-        are extracted. By default all specs that are cached for these images.
+        Models, ``MODEL@WEIGHTS`` for weights other than the default (``resnet18@none``), specs, or fine-tuned runs
+        (``run:NAME``, or the path of one). A fine-tuned run is one row, with its own head. Features that the cache
+        lacks are extracted. By default all specs that are cached for these images.
     heads : sequence of str
         Those of `bottleneck.fit`, or ``svm-rbf``.
     cache, runs, split, C, folds, normalize, select, class_weight, search, device, seed, allow_duplicates, progress
         As for `bottleneck.fit`.
     memory : int, optional
-        As for `bottleneck.fit`; and as for `bottleneck.extract`, where features are extracted.
+        As for `bottleneck.fit`, and as for `bottleneck.extract` where features are extracted.
     path_column, label_column, split_column, group_column
         As for `bottleneck.fit`.
     learning_curve : bool
-        Whether the best row is cross-validated on smaller parts of the training images too.
+        Whether the best row is also cross-validated on smaller parts of the training images.
 
     Returns
     -------
@@ -136,46 +167,54 @@ def compare(
     )
     names = _listed(check.texts("heads", heads))
     for head in names:
-        _own(head, options)
-    shares = Shares.parse(split) if split else None
-    columns = Columns(path_column, label_column, split_column, group_column)
-    found = gather(
-        images,
-        _listed(models),
-        cache=cache,
-        runs=runs,
-        shares=shares,
-        columns=columns,
-        memory=memory,
+        _family(head, options)
+    query = ImageQuery(
+        images=images,
+        cache=FeatureCache(cache),
+        runs=expanded(runs),
+        labels=True,
+        shares=Shares.parse(split) if split else None,
+        columns=Columns(path_column, label_column, split_column, group_column),
         progress=progress,
     )
+    found = gather(query, _listed(models), memory=memory)
     if not allow_duplicates:
         find_leaks(found.usable).refuse()
     usable = one_label(found.usable)
-    setting = _Setting(usable, held_out(usable), names, options, memory)
-    done = list(_entries(found.sources, setting, progress))
-    remarks = [entry for entry in done if isinstance(entry, str)]
-    entries = [entry for entry in done if isinstance(entry, _Entry)]
-    if not entries:
+    context = ComparisonContext(
+        found=found,
+        usable=usable,
+        heldout=held_out(usable),
+        heads=names,
+        options=options,
+        memory=memory,
+        progress=progress,
+    )
+    return _comparison(context, learning_curve=learning_curve)
+
+
+def _comparison(context: ComparisonContext, *, learning_curve: bool) -> Comparison:
+    found, remarks = context.found, list[str]()
+    candidates = _candidates(context, remarks)
+    if not candidates:
         raise HeadError(f"expected a head that can be trained, found none: {'; '.join(remarks)}")
-    entries.sort(key=lambda entry: (-entry.row.cv_accuracy, entry.row.cv_spread is None, entry.row.feature_bytes))
-    train, test = setting.parts(entries[0].store)
-    warn_of_classes(train, test, setting.heldout)
+    train, test = context.parts(candidates[0].store)
+    warn_of_classes(train, test, context.heldout)
     near_copies(train, test)
     if lost := len(found.dataset) - len(found.usable):
         remarks.append(f"{lost} image{'s are' if lost > 1 else ' is'} left out, which not all models can use")
     curve = None
     if learning_curve:
         try:
-            curve = _curve(entries[0], train, options)
+            curve = _curve(candidates[0], train, context.options)
         except HeadError as error:
             remarks.append(f"no learning curve: {error}")
     return Comparison(
-        rows=_judged(entries),
+        rows=_tested(candidates),
         curve=curve,
         source=str(found.dataset.source),
-        classes=entries[0].classes,
-        heldout=setting.heldout,
+        classes=candidates[0].classes,
+        heldout=context.heldout,
         n_train=len(train),
         n_heldout=len(test),
         failures=(*found.dataset.failures, *found.failures),
@@ -189,8 +228,8 @@ def _listed(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def _own(head: str, options: HeadOptions) -> tuple[str, HeadOptions]:
-    """Return the family that a head is of, with its options.
+def _family(head: str, options: HeadOptions) -> tuple[str, HeadOptions]:
+    """Return the family of a head and the options that it is trained with.
 
     Raises
     ------
@@ -202,49 +241,61 @@ def _own(head: str, options: HeadOptions) -> tuple[str, HeadOptions]:
     return ("svm", replace(options, kernel="rbf")) if head == "svm-rbf" else (head, options)
 
 
-def _entries(sources: Sequence[Source], setting: _Setting, progress: Progress | None) -> Iterator[_Entry | str]:
-    """Yield an entry for each model and head; of a head that cannot be trained, why."""
-    heads, done = setting.heads, 0
-    for source in sources:
-        train, test = setting.parts(source.store)
+def _candidates(context: ComparisonContext, remarks: list[str]) -> list[Candidate]:
+    """Return a candidate for each model and head, the best first; add to `remarks` why others are left out."""
+    found, done = [], 0
+    for source in context.found.sources:
+        train, test = context.parts(source.store)
         if source.run:
-            yield _tuned(source, source.run, test, setting, len(train) + len(test))
-        for head in () if source.run else heads:
-            family, options = _own(head, setting.options)
+            found += _tuned(source, source.run, test, context, len(train) + len(test), remarks)
+        for head in () if source.run else context.heads:
             try:
-                check_memory(train, options.family(family), setting.memory)
-                trained = train_head(family, options, train, test, source.store.spec.fingerprint)
+                found.append(_trained(source, head, train, test, context))
             except HeadError as error:
-                yield f"{head} on {source.name} is left out: {error}"
-            else:
-                row = _row(source, head, trained, len(train) + len(test))
-                if (score := score_on_tuned(source.store, setting.usable, row.cv_accuracy)) is not None:
-                    row = replace(row, cv_accuracy=score, cv_ci95=None)
-                yield _Entry(row, trained.right, trained.head.classes, trained, source.store)
+                remarks.append(f"{head} on {source.name} is left out: {error}")
             done += 1
-            if progress:
-                progress("train", done, len(sources) * len(heads))
+            if context.progress:
+                context.progress("train", done, len(context.found.sources) * len(context.heads))
+    return sorted(found, key=lambda one: (-one.row.cv_accuracy, one.row.cv_spread is None, one.row.feature_bytes))
 
 
-def _row(source: Source, head: str, trained: Trained, images: int) -> LeaderboardRow:
-    return LeaderboardRow(
+def _trained(
+    source: Source, head: str, train: LabelledFeatures, test: LabelledFeatures, context: ComparisonContext
+) -> Candidate:
+    """Train a head on the features of one model.
+
+    Raises
+    ------
+    HeadError
+        If it cannot be trained.
+    """
+    family, options = _family(head, context.options)
+    check_memory(train, options.family(family), context.memory)
+    trained = train_head(family, options, train, test, source.store.spec.fingerprint)
+    row = LeaderboardRow(
         head=head,
         params=trained.search.params,
         cv_accuracy=trained.search.accuracy,
         cv_ci95=trained.cv_ci95,
         cv_spread=trained.search.spread,
         fit_seconds=trained.seconds,
-        **_measured(source, trained.metrics, images),
+        **_measured(source, trained.metrics, len(train) + len(test)),
     )
+    if (score := score_on_tuned(source.store, context.usable, row.cv_accuracy)) is not None:
+        row = replace(row, cv_accuracy=score, cv_ci95=None)
+    return Candidate(row, trained.right, trained.head.classes, trained, source.store)
 
 
-def _tuned(source: Source, run: Run, test: LabelledFeatures, setting: _Setting, images: int) -> _Entry | str:
-    """Return the entry of a fine-tuned network, with the head that it has; or why it does not compare."""
-    if run.card["dataset"]["digest"] != setting.usable.fingerprint():
-        return (
-            f"{source.name} is left out: it was fine-tuned on other images, labels or splits, perhaps on some that are "
-            f"held out here"
+def _tuned(
+    source: Source, run: Run, test: LabelledFeatures, context: ComparisonContext, images: int, remarks: list[str]
+) -> list[Candidate]:
+    """Return the candidate of a fine-tuned network with its own head; none where it cannot be compared."""
+    if run.card["dataset"]["digest"] != context.usable.fingerprint():
+        remarks.append(
+            f"{source.name} is left out: it was fine-tuned on other images, labels or splits, possibly on some that "
+            f"are held out here"
         )
+        return []
     scored = score_head(run.head, test)
     row = LeaderboardRow(
         head=run.recorded("head"),
@@ -255,32 +306,28 @@ def _tuned(source: Source, run: Run, test: LabelledFeatures, setting: _Setting, 
         fit_seconds=run.recorded("seconds"),
         **_measured(source, scored.metrics, images),
     )
-    return _Entry(row, scored.right, run.head.classes, None, source.store)
+    return [Candidate(row, scored.right, run.head.classes, None, source.store)]
 
 
 def _measured(source: Source, metrics: dict[str, Any], images: int) -> dict[str, Any]:
-    """Return the fields of a row on features and the held-out part."""
-    held = next(iter(source.store.index().entries.values()))
+    """Return the fields of a row that describe its features and its held-out scores."""
+    entry = next(iter(source.store.index().entries.values()))
     low, high = metrics["accuracy_ci95"]
     return dict(
         model=source.name,
         spec=source.store.short_name,
-        accuracy=metrics["accuracy"],
         accuracy_ci95=(low, high),
-        resolution=metrics["resolution"],
-        balanced_accuracy=metrics["balanced_accuracy"],
-        log_loss=metrics["log_loss"],
-        ece=metrics["ece"],
+        **{name: metrics[name] for name in ("accuracy", "resolution", "balanced_accuracy", "log_loss", "ece")},
         extracted=source.extracted,
         extract_seconds=source.seconds,
-        dim=held.dim,
-        feature_bytes=images * held.dim * np.dtype(held.dtype).itemsize,
+        dim=entry.dim,
+        feature_bytes=images * entry.dim * np.dtype(entry.dtype).itemsize,
     )
 
 
-def _judged(entries: Sequence[_Entry]) -> tuple[LeaderboardRow, ...]:
+def _tested(candidates: Sequence[Candidate]) -> tuple[LeaderboardRow, ...]:
     """Return the rows, each tested against the first on the same held-out images."""
-    best, *others = entries
+    best, *others = candidates
     tests = [mcnemar(best.right, other.right) for other in others]
     rows = [best.row]
     for other, test, p_value in zip(others, tests, holm([test["p_value"] for test in tests]), strict=True):
@@ -291,8 +338,16 @@ def _judged(entries: Sequence[_Entry]) -> tuple[LeaderboardRow, ...]:
     return tuple(rows)
 
 
-def _curve(best: _Entry, train: LabelledFeatures, options: HeadOptions) -> Curve:
+def _curve(best: Candidate, train: LabelledFeatures, options: HeadOptions) -> Curve:
+    """Draw the learning curve of a head.
+
+    Raises
+    ------
+    HeadError
+        If it is that of a fine-tuned network, or cannot be trained on fewer images.
+    """
     if best.trained is None:
         raise HeadError(f"{best.row.model} is fine-tuned, and only heads are trained in seconds")
-    name, own = _own(best.row.head, options)
-    return draw_curve(train.table, train.labels, train.dataset.groups, best.trained.search, own.family(name), own)
+    name, options = _family(best.row.head, options)
+    family = options.family(name)
+    return draw_curve(train.table, train.labels, train.dataset.groups, best.trained.search, family, options)

@@ -1,8 +1,9 @@
-"""Features of the same images by several models: what is cached is used, what is missing is extracted."""
+"""Features of the same images by several models: cached ones are used, missing ones are extracted."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -15,16 +16,15 @@ from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError, ImagesError, MissingFeatures, ModelError, RunError, WeightsUnavailable
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction.memory import LEAST_MEMORY
-from bottleneck.fitting.inputs import find_images, select
+from bottleneck.fitting.inputs import ImageQuery, select
 from bottleneck.fitting.partition import check_labels
-from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
-from bottleneck.images.scan import Progress
-from bottleneck.images.splits import Shares
 from bottleneck.runs.backbone_request import located_request, spec_of
 from bottleneck.runs.run import Run, find_run
 from bottleneck.utils.names import RUN, is_path
 from bottleneck.utils.paths import expanded
+
+Requested = str | Request | Run  # the name of a spec, a model, or a fine-tuned run
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Source:
         As the user wrote it.
     store : Store
     extracted : int
-        How many images passed the network now.
+        How many images were processed by the network now.
     seconds : float or None
-        That took; None where all was cached.
+        How long that took; None if all features were cached.
     failures : tuple of Failure
     run : Run, optional
-        The fine-tuning that they come from, with a head of its own.
+        The fine-tuned run whose network computed them, and whose head is compared.
     """
 
     name: str
@@ -55,7 +55,17 @@ class Source:
 
 @dataclass(frozen=True)
 class ComparedImages:
-    """Images, and their features by each model; those that not all models have are no part of `usable`."""
+    """Images, and their features by each model.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    usable : Dataset
+        The images of `dataset` that all models have features of.
+    sources : tuple of Source
+    failures : tuple of Failure
+        Why the other images are left out.
+    """
 
     dataset: Dataset
     usable: Dataset
@@ -63,20 +73,10 @@ class ComparedImages:
     failures: tuple[Failure, ...]
 
 
-def gather(
-    images: "str | os.PathLike[str] | Dataset | None",
-    models: Sequence[str],
-    *,
-    cache: str | os.PathLike[str] = "cache",
-    runs: str | os.PathLike[str] = "runs",
-    shares: Shares | None = None,
-    columns: Columns | None = None,
-    memory: int | None = None,
-    progress: Progress | None = None,
-) -> ComparedImages:
-    """Return the features of images by each of some models; see `bottleneck.compare`.
+def gather(query: ImageQuery, models: Sequence[str], *, memory: int | None = None) -> ComparedImages:
+    """Return the features of images by each model; see `bottleneck.compare`.
 
-    Later commands still work on what was extracted before.
+    The images that were extracted last stay the default of later commands.
 
     Raises
     ------
@@ -87,19 +87,18 @@ def gather(
     CacheError
         If no model is named, and none is cached for these images.
     """
-    home = FeatureCache(cache)
-    wanted: list[str | Request | Run] = [_wanted(home, name, runs) for name in models]  # all, before work begins
-    if images is None and models:
+    home = query.cache
+    requested = [_requested(home, name, query.runs) for name in models]  # checks every name before any extraction
+    if query.images is None and models:
         last = load_last(home.root)
-        images = last.source if last else "."
-    dataset = find_images(images, home, expanded(runs), True, shares, progress, columns)
+        query = replace(query, images=last.source if last else ".")
+    dataset = query.find()
     check_labels(dataset)
     names = list(models)
     if not names:
-        wanted += (names := _cached(home, dataset))
-    sources = []
-    for name, one in zip(names, wanted, strict=True):
-        sources.append(_source(name, one, dataset, cache, runs, memory, progress))
+        requested += (names := _cached(home, dataset))
+    found = replace(query, images=dataset)
+    sources = [_source(name, one, dataset, found, memory) for name, one in zip(names, requested, strict=True)]
     has = np.all([source.store.has(dataset.digests) for source in sources], axis=0)
     if not has.any():
         raise ImagesError(f"expected images that all models can use, found none of {len(dataset)} in {dataset.source}")
@@ -109,13 +108,13 @@ def gather(
 
 
 def request_of(name: str) -> Request:
-    """Return what ``MODEL`` or ``MODEL@WEIGHTS`` asks for; the weights are a name, a tag, a file, or ``none``."""
+    """Return the request of ``MODEL`` or ``MODEL@WEIGHTS``; the weights are a name, a tag, a file, or ``none``."""
     model, _, weights = name.partition("@")
     return Request(model=model, weights=weights or "DEFAULT")
 
 
-def _wanted(home: FeatureCache, name: str, runs: str | os.PathLike[str]) -> str | Request | Run:
-    """Return a spec's name as it is, a fine-tuned run, and of a model what is asked for.
+def _requested(home: FeatureCache, name: str, runs: Path) -> Requested:
+    """Return the name of a spec unchanged, the run of that name, or the request of a model.
 
     Raises
     ------
@@ -141,12 +140,12 @@ def _wanted(home: FeatureCache, name: str, runs: str | os.PathLike[str]) -> str 
 
 
 def _is_run(name: str) -> bool:
-    """Whether a name is written as that of a run, or as the path of one; ``timm/NAME`` and ``MODEL@PATH`` are not."""
+    """Whether a name is ``run:NAME`` or a path; ``timm/NAME`` and ``MODEL@PATH`` are models."""
     first = name.replace(os.sep, "/").partition("/")[0]
     return name.startswith(RUN) or (is_path(name) and first != TIMM.rstrip("/") and "@" not in first)
 
 
-def _tuned(runs: str | os.PathLike[str], name: str) -> Run:
+def _tuned(runs: Path, name: str) -> Run:
     run = find_run(runs, name)
     if not run.is_tuned:
         raise RunError(f"expected a fine-tuned run, got {run.path}, whose network is {run.features}: name that model")
@@ -161,35 +160,36 @@ def _cached(home: FeatureCache, dataset: Dataset) -> list[str]:
     return found
 
 
-def _source(
-    name: str,
-    wanted: str | Request | Run,
-    dataset: Dataset,
-    cache: str | os.PathLike[str],
-    runs: str | os.PathLike[str],
-    memory: int | None,
-    progress: Progress | None,
-) -> Source:
-    """Return the features of one model; they are extracted where they are missing.
+def _source(name: str, requested: Requested, dataset: Dataset, query: ImageQuery, memory: int | None) -> Source:
+    """Return the features of one model; extract those that are missing.
 
     Raises
     ------
     MissingFeatures
-        If some are missing of a spec, and nothing says how it was asked for.
+        If a spec lacks some, and the cache does not record how its backbone was built.
     """
-    if isinstance(wanted, str):
+    cache, runs = query.cache.root, query.runs
+    if isinstance(requested, str):
         try:
-            found = select(dataset, model=wanted, cache=cache, runs=runs)
+            found = select(dataset, model=requested, cache=cache, runs=runs)
             return Source(name, found.store, 0, None, found.failures)
         except MissingFeatures:
-            asked = FeatureCache(cache).find(wanted).asked()
-            if asked is None:
+            request = query.cache.find(requested).asked()
+            if request is None:
                 raise
-            wanted = asked
-    run = wanted if isinstance(wanted, Run) else None
-    request = located_request(wanted.path, wanted.card, expanded(cache)) if isinstance(wanted, Run) else wanted
-    options = {**request.options(), "spec": spec_of(run.card) if run else None}
-    memory = None if memory is None else max(memory, LEAST_MEMORY)
-    done = extract(dataset, **options, cache=cache, runs=runs, memory=memory, remember=False, progress=progress)
-    seconds = done.seconds if done.computed else None
-    return Source(name, done.store, done.computed, seconds, done.failures, run)
+            requested = request
+    run, spec = None, None
+    if isinstance(requested, Run):
+        run, spec = requested, spec_of(requested.card)
+        requested = located_request(run.path, run.card, expanded(cache))
+    done = extract(
+        dataset,
+        **requested.options(),
+        spec=spec,
+        cache=cache,
+        runs=runs,
+        memory=None if memory is None else max(memory, LEAST_MEMORY),
+        remember=False,
+        progress=query.progress,
+    )
+    return Source(name, done.store, done.computed, done.seconds if done.computed else None, done.failures, run)

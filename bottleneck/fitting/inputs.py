@@ -1,4 +1,4 @@
-"""Images whose features are cached: which dataset, which store, which of them can be used."""
+"""Find the images that a user names and the store of their features."""
 
 import os
 import shlex
@@ -25,18 +25,78 @@ from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import counted, first_few
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageQuery:
+    """The images that a user names, and how they are found.
+
+    Parameters
+    ----------
+    images : path or Dataset, optional
+        By default the images that were last extracted in the current folder with this cache.
+    cache : FeatureCache
+    runs : Path
+        A folder that is never scanned.
+    labels : bool, optional
+        Whether folders, or the table, give labels; by default as in the last extraction of the images.
+    shares : Shares, optional
+        How images without a given split are divided; by default as before, or 80/10/10.
+    columns : Columns, optional
+        Of a table; by default those that were named when it was last extracted.
+    progress : callable, optional
+        As for `bottleneck.scan`.
+    """
+
+    images: "str | os.PathLike[str] | Dataset | None"
+    cache: FeatureCache
+    runs: Path
+    labels: bool | None = None
+    shares: Shares | None = None
+    columns: Columns | None = None
+    progress: Progress | None = None
+
+    def find(self) -> Dataset:
+        """Return the images.
+
+        Raises
+        ------
+        CacheError
+            If no images are named, and nothing was extracted in the current folder.
+        ImagesError
+            If there are none.
+        """
+        images, labels, shares, root = self.images, self.labels, self.shares or Shares(), self.cache.root
+        if isinstance(images, Dataset):
+            return images.with_shares(self.shares) if self.shares else images
+        if images is None:
+            last = default_images(root)
+            images, labels = last.source, last.labels if labels is None else labels
+        images = expanded(images)
+        if os.path.exists(images):
+            return scan(
+                images,
+                labels=labels is not False,
+                split=str(shares),
+                cache=root,
+                exclude=(self.runs,),
+                progress=self.progress,
+                **(self.columns or columns_of(root, images)).keywords(),
+            )
+        dataset = load_scan(root, images, shares)
+        warnings.warn(f"{images} does not exist: using the features of its last scan", BottleneckWarning, stacklevel=4)
+        return dataset
+
+
 @dataclass(frozen=True)
 class CachedImages:
-    """What a command works on.
+    """Images and the store of their features.
 
     Parameters
     ----------
     dataset : Dataset
         All images that could be read.
     store : Store
-        Where their features are.
     usable : Dataset
-        The part of `dataset` that has features, each image in the split it has among all.
+        The images of `dataset` that have features, each in the same split as in `dataset`.
     failures : tuple of Failure
         The images that cannot be used.
     """
@@ -58,31 +118,35 @@ def select(
     progress: Progress | None = None,
     columns: Columns | None = None,
 ) -> CachedImages:
-    """Return the images and the store that a user means, as `bottleneck.fit` describes.
+    """Return the images and the store that a user names, as `bottleneck.fit` describes.
 
     Parameters
     ----------
-    images, model, cache, runs, progress
+    images, labels, shares, progress, columns
+        See `ImageQuery`.
+    model, cache, runs
         As for `bottleneck.fit`.
-    labels : bool, optional
-        Whether folders, or the CSV, give labels; by default as they did when the images were extracted last.
-    shares : Shares, optional
-        How images without a given split are divided; by default as they were, or 80/10/10.
-    columns : Columns, optional
-        Of a table; by default those that were named when it was extracted last.
 
     Raises
     ------
     CacheError
-        If there is no such model in the cache, nothing was extracted yet, or several specs would do.
+        If there is no such model in the cache, nothing was extracted yet, or several specs match.
     MissingFeatures
         If features are missing that an extraction could compute.
     """
     home = FeatureCache(cache)
-    dataset = find_images(images, home, expanded(runs), labels, shares, progress, columns)
+    dataset = ImageQuery(
+        images=images,
+        cache=home,
+        runs=expanded(runs),
+        labels=labels,
+        shares=shares,
+        columns=columns,
+        progress=progress,
+    ).find()
     failed = _failures(dataset, home.root)
-    recall = images is None and model is None
-    store = _of_last(home) if recall else _store(home, dataset, failed, model)
+    is_last = images is None and model is None
+    store = _last_store(home) if is_last else _store(home, dataset, failed, model)
     has = store.has(dataset.digests)
     lost = {row: dataset.digests[row].tobytes().hex() for row in np.flatnonzero(~has).tolist()}
     unknown = [row for row, digest in lost.items() if digest not in failed]
@@ -90,58 +154,26 @@ def select(
         raise MissingFeatures(
             f"expected features of {store.spec.backbone} for {counted(len(dataset), 'image')}, "
             f"{len(unknown)} have none "
-            f"({first_few([dataset.paths[row] for row in unknown])}): run `bottleneck extract {_shell(dataset.source)} "
-            f"{_options(store)}`, which computes what is missing"
+            f"({some([dataset.paths[row] for row in unknown])}): run `bottleneck extract {_shell(dataset.source)} "
+            f"{_options(store)}`, which computes the missing features"
         )
     failures = (*dataset.failures, *(replace(failed[digest], path=dataset.paths[row]) for row, digest in lost.items()))
     return CachedImages(dataset, store, dataset.subset(np.flatnonzero(has).tolist()), failures)
 
 
-def find_images(
-    images: "str | os.PathLike[str] | Dataset | None",
-    cache: FeatureCache,
-    runs: Path,
-    labels: bool | None,
-    shares: Shares | None,
-    progress: Progress | None,
-    columns: Columns | None = None,
-) -> Dataset:
-    """Return the images that a user means, as `select` describes."""
-    if isinstance(images, Dataset):
-        return images.with_shares(shares) if shares else images
-    shares = shares or Shares()
-    if images is None:
-        last = default_images(cache.root)
-        images, labels = last.source, last.labels if labels is None else labels
-    images = expanded(images)
-    if os.path.exists(images):
-        return scan(
-            images,
-            labels=labels is not False,
-            split=str(shares),
-            cache=cache.root,
-            exclude=(runs,),
-            progress=progress,
-            **(columns or columns_of(cache.root, images)).keywords(),
-        )
-    dataset = load_scan(cache.root, images, shares)
-    warnings.warn(f"{images} is not there: the features of its last scan are used", BottleneckWarning, stacklevel=4)
-    return dataset
-
-
 def default_images(cache: Path) -> Last:
-    """Return what a command works on that is given no IMAGES: what was last extracted in the current folder.
+    """Return the images of the last extraction in the current folder, which a command without IMAGES uses.
 
     Raises
     ------
     CacheError
-        If nothing was, or if that extraction failed before it had features.
+        If there was none, or if it failed before it had features.
     """
     last = load_last(cache)
     if last is None:
         raise CacheError(
             f"expected IMAGES, or an earlier `bottleneck extract` in this folder; found none with the cache {cache}: "
-            f"run `bottleneck extract IMAGES`, or name IMAGES that were extracted elsewhere"
+            f"run `bottleneck extract IMAGES`, or name IMAGES that were extracted in another folder"
         )
     if last.store is None:
         raise CacheError(
@@ -151,13 +183,13 @@ def default_images(cache: Path) -> Last:
     return last
 
 
-def _of_last(cache: FeatureCache) -> Store:
+def _last_store(cache: FeatureCache) -> Store:
     """Return the store of the last extraction in the current folder, complete or not.
 
     Raises
     ------
     MissingFeatures
-        If it was deleted since.
+        If it has been deleted.
     """
     last = default_images(cache.root)
     try:
@@ -172,14 +204,14 @@ def _of_last(cache: FeatureCache) -> Store:
 
 
 def _store(cache: FeatureCache, dataset: Dataset, failed: dict[str, Failure], model: str | None) -> Store:
-    """Return the store with the features of these images: of `model` where one is named.
+    """Return the store with the features of these images, by `model` if one is named.
 
-    Among several it is the one that took their features last, then the only one that has all of them.
+    Of several stores this is the one that these images were extracted to last, or else the only complete one.
 
     Raises
     ------
     CacheError
-        If there is none, or if several have all features and nothing says which was meant.
+        If there is none, or if several are complete and none is the last.
     MissingFeatures
         If no store has features of these images.
     """
@@ -209,19 +241,19 @@ def _store(cache: FeatureCache, dataset: Dataset, failed: dict[str, Failure], mo
 
 
 def _complete(store: Store, dataset: Dataset, failed: dict[str, Failure]) -> bool:
-    """Whether a store has features of all images that can be used, and of one at least."""
+    """Whether a store has features of all usable images, and of at least one."""
     has = store.has(dataset.digests)
     return bool(has.any()) and all(row.tobytes().hex() in failed for row in dataset.digests[~has])
 
 
 def _options(store: Store) -> str:
-    """Return the options with which the features of a store were asked for."""
-    asked = store.asked()
-    return asked.command() if asked else f"--model {store.spec.backbone}"
+    """Return the options of the extraction that filled a store."""
+    request = store.asked()
+    return request.command() if request else f"--model {store.spec.backbone}"
 
 
 def _failures(dataset: Dataset, root: Path) -> dict[str, Failure]:
-    """Return, by digest, the images that cannot be used: earlier extractions have said so, and why."""
+    """Return, by digest, the images that earlier extractions could not use, and why."""
     found = {
         digest.hex(): Failure("", error.code, str(error), digest.hex())
         for digest, error in UndecodableMemo(root / "digests.sqlite").load().items()
