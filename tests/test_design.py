@@ -59,6 +59,7 @@ HOMES = {
     "click": ("cli",),
     "rich": ("cli",),
     "msgspec": ("utils.schema",),
+    "scipy": ("evaluation.stats", "images.splits"),
     "matplotlib": ("finetuning.curves",),
     "lightning_fabric": ("finetuning.distributed",),
     "psutil": ("utils.memory",),

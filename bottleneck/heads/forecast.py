@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_Z = 1.959963984540054  # the quantile of the normal distribution for 95 %
+from bottleneck.utils.quantiles import NORMAL
+
 _EXPECTED = np.array([0.0, -0.3])  # the log odds of an error, and their slope, before any point is seen
 _DEVIATION = np.array([10.0, 0.25])
 _LEVELLING = 0.01  # times the square of the doublings
@@ -97,7 +98,7 @@ class PowerLaw:
     def forecast(self, n: int) -> Forecast:
         """Return the accuracy of a head that is trained on n images, at least those that the curve ends with."""
         middle, deviation = self._log_odds(n)
-        low, high = _rate(middle - _Z * deviation), _rate(middle + _Z * deviation)
+        low, high = _rate(middle - NORMAL * deviation), _rate(middle + NORMAL * deviation)
         return Forecast(n, 1 - _rate(middle), (1 - high, 1 - low))
 
     def doubling(self) -> tuple[float, Interval]:

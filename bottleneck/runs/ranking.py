@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.errors import RunError
-from bottleneck.evaluation.stats import mcnemar, resolution
+from bottleneck.evaluation.stats import half_width, mcnemar
 from bottleneck.runs.images import RunImages
 from bottleneck.runs.run import Run, list_runs, runs_here
 
@@ -162,7 +162,7 @@ def _half_width(run: Run) -> float:
     card = run.card
     count = card.get("validation", {}).get("n") if run.is_tuned else None
     count = count or card.get("search", {}).get("searched") or card.get("n_train")
-    return resolution(int(count), min(1.0, max(0.0, run.score))) if count else 0.0
+    return half_width(int(count), min(1.0, max(0.0, run.score))) if count else 0.0
 
 
 def _images(run: Run) -> RunImages | None:

@@ -7,9 +7,9 @@ import pytest
 from bottleneck.evaluation.stats import (
     accuracy_interval,
     cross_validated_interval,
+    half_width,
     holm,
     mcnemar,
-    resolution,
     wilson_interval,
 )
 
@@ -98,11 +98,11 @@ def test_the_interval_of_groups_covers_their_accuracy(alike, groups):
     assert 0.91 <= covered / replicates <= 0.995
 
 
-def test_resolution_is_half_of_the_interval():
+def test_half_width_is_half_of_the_interval():
     low, high = wilson_interval(81, 263)
-    assert resolution(263, 81 / 263) == pytest.approx((high - low) / 2)
-    assert resolution(100, 0.95) == pytest.approx(0.0452, abs=5e-4)
-    assert resolution(10_000, 0.95) < resolution(100, 0.95) / 8
+    assert half_width(263, 81 / 263) == pytest.approx((high - low) / 2)
+    assert half_width(100, 0.95) == pytest.approx(0.0452, abs=5e-4)
+    assert half_width(10_000, 0.95) < half_width(100, 0.95) / 8
 
 
 def differing(only_a, only_b, both=3):
