@@ -1,13 +1,11 @@
 """The head that `fit --final` delivers: trained on all labelled images, once another has been tested for it."""
 
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bottleneck.errors import BottleneckWarning
 from bottleneck.fitting.partition import LabelledFeatures, once
 from bottleneck.fitting.train import Trained, score_head
 from bottleneck.heads.features import InMemoryFeatures
@@ -19,6 +17,7 @@ from bottleneck.images.keys import DigestSet
 from bottleneck.images.naming import examples
 from bottleneck.utils.files import sha256_hex
 from bottleneck.utils.text import counted
+from bottleneck.utils.warn import warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +60,10 @@ def images_of_known_classes(usable: Dataset, train: LabelledFeatures) -> Dataset
     images, classes = once(usable), set(train.labels)
     unknown = Counter(str(label) for label in images.labels if label not in classes)
     if unknown:
-        warnings.warn(
+        warn(
             f"no training image of {examples(sorted(unknown))}: the final head does not learn "
             f"{counted(unknown.total(), 'image')} of other splits either, as nothing would test it on such a class. "
-            f"Move some into the training part",
-            BottleneckWarning,
-            stacklevel=3,
+            f"Move some into the training part"
         )
     return images.subset(row for row, label in enumerate(images.labels) if label in classes)
 

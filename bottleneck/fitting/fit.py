@@ -1,18 +1,20 @@
-"""From cached features to a run: read, search, fit, look at the held-out part once, write it all down."""
+"""From cached features to a run: read, search, fit, evaluate once on the held-out split, save."""
 
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-from bottleneck._version import __version__
-from bottleneck.backbones.tuned import recorded_tuned
+from bottleneck.backbones.tuned import kept_tuned
 from bottleneck.backbones.weights_files import recorded_at
-from bottleneck.cache.store import Store
 from bottleneck.engines.records import EngineRecords
 from bottleneck.errors import HeadError
-from bottleneck.evaluation.leakage import find_leaks, one_label
-from bottleneck.fitting.final_head import images_of_known_classes, train_final
+from bottleneck.evaluation.leakage import Leaks, find_leaks, one_label
+from bottleneck.evaluation.near_duplicates import Near
+from bottleneck.fitting.final_head import FinalHead, images_of_known_classes, train_final
+from bottleneck.fitting.inputs import CachedImages
 from bottleneck.fitting.inputs import select as select_images
 from bottleneck.fitting.partition import (
     LabelledFeatures,
@@ -26,13 +28,14 @@ from bottleneck.fitting.partition import (
 )
 from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_head
 from bottleneck.heads.features import InMemoryFeatures, NormalizeOption
+from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions, values_of
 from bottleneck.heads.selecting import DEFAULT
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
-from bottleneck.runs.card import COLUMNS, dataset_card, prediction_rows, run_name, versions
+from bottleneck.runs.card import COLUMNS, common_card, prediction_rows, run_name
 from bottleneck.runs.images import Role, RunImages, images_of, judged
 from bottleneck.runs.run import Run, images_of_weights
 from bottleneck.runs.save import save_run
@@ -70,61 +73,62 @@ def fit(
 ) -> Run:
     """Train a head on cached features and test it on held-out images.
 
-    Features are scaled, and C is chosen by stratified cross-validation, on the training part alone. The head is then
-    looked at once on the held-out part: ``test`` where there is one, else ``val``.
+    Features are scaled, and C is chosen by stratified cross-validation, on the training split only. The head is then
+    evaluated once on the held-out split: ``test`` if there is one, else ``val``.
 
     Parameters
     ----------
     images : path or Dataset, optional
-        See `bottleneck.scan`. By default what was last extracted in the current folder with this cache.
+        See `bottleneck.scan`. By default the images that were last extracted in the current folder with this cache.
     head : str
         ``logistic``, ``svm``, ``softmax``, ``ridge``, ``knn`` or ``centroid``.
     model : str, optional
-        The backbone whose features are used, or a spec; by default that of the last extraction, of `images` where they
-        are given. Where other features of them are cached, only features of all of them will do.
+        The backbone whose features are used, or a spec. By default that of the last extraction of `images`. If `images`
+        have features of several specs, a spec must have features of all of them to be chosen without this.
     cache, runs : path
-        Where features are read, and where the run is written.
+        Where features are read from, and where the run is written.
     split : str, optional
-        Percentages ``train/val/test`` for images whose split is not given; by default those of the dataset, which
-        are 80/10/10 unless it was scanned with others.
+        Percentages ``train/val/test`` for images without a given split; by default those of the dataset, which are
+        80/10/10 unless it was scanned with others.
     path_column, label_column, split_column, group_column : str, optional
-        Columns of a table, see `bottleneck.scan`; by default those that were named when it was extracted last.
+        Columns of a table, see `bottleneck.scan`; by default those that were named when it was last extracted.
     C : float or sequence of float, optional
-        The values that are searched; by default the family's grid.
+        The values that are searched; by default the grid of the head.
     folds : int
-        Of the cross-validation.
+        Number of folds of the cross-validation.
     normalize : str
-        Each feature gets the mean 0 and is divided by a scale, by the training part (in each fold by that of the fold).
-        ``standard``: its standard deviation. ``global``: one scale for all. ``shrunk``: between both, so that features
-        that hardly vary are not blown up. ``auto``: ``shrunk``, unless ``standard`` is better by more than chance.
-        ``l2``: each row has the same length. ``none``: features as they are.
+        Each feature is centred and divided by a scale, both computed on the training split (in each fold, on the
+        training images of the fold). ``standard``: the standard deviation of the feature. ``global``: one scale for all
+        features. ``shrunk``: between the two, so that features that hardly vary are not blown up. ``auto``:
+        ``shrunk``, unless ``standard`` is better by more than chance. ``l2``: each row is scaled to the same length.
+        ``none``: features are not changed.
     select : str
-        Which point of the search is chosen. ``log-loss``: the least calibrated log-loss of those whose balanced
-        accuracy is within one standard error of the best; ``simplest``: the simplest of them; ``accuracy``: the best.
+        Which point of the search is chosen. ``log-loss``: of the points whose balanced accuracy is within one standard
+        error of the best, the one with the lowest calibrated log-loss; ``simplest``: the simplest of them;
+        ``accuracy``: the best.
     class_weight : str, optional
-        ``balanced``: each class weighs as much, however many images it has.
+        ``balanced``: each class has the same total weight.
     search : str
-        ``fast``, or ``full``: a grid of three values a decade, a decade wider at both ends; and where there are more
-        than 20,000 training images, all of them.
+        ``fast``, or ``full``: a grid of three values a decade, one decade wider at both ends, and, with more than
+        20,000 training images, all of them.
     kernel : str
         Of svm: ``linear`` or ``rbf``.
     dropout : float
-        Of softmax: the part of the features that is left out at random in each step.
+        Of softmax: the share of the features that are dropped at random in each step.
     epochs : int, optional
         Of softmax: passes over the training images; by default 40, fewer for very many images.
     device : str
-        Where heads are trained: ``cpu``, or ``cuda``.
+        Where heads are trained: ``cpu`` or ``cuda``.
     memory : int, optional
-        Bytes that features may take; by default half of the free memory. Where they do not fit, they are read in
-        pieces.
+        Bytes that features may take; by default half of the free memory. Features that do not fit are read in blocks.
     seed : int
         Equal seeds give equal heads.
     final : bool
-        Whether, after its test, the head is trained again with the same parameters on all labelled images, held-out
-        ones too, and this is the run's head. All figures stay those of the tested head. No image is left to test the
-        final head, and it cannot be handed back for fine-tuning.
+        Whether the head is trained again after its test, with the same parameters, on all labelled images, including
+        the held-out ones. The run then keeps that head, while all scores are those of the tested head. No image is left
+        to test the final head, and it cannot initialise a fine-tuning.
     allow_duplicates : bool
-        Whether an image, or a group, may stand in more than one split.
+        Whether an image, or a group, may appear in more than one split.
     progress : callable, optional
         As for `bottleneck.scan`.
 
@@ -137,11 +141,11 @@ def fit(
     ImagesError
         If the images have no labels.
     SplitError
-        If nothing is held out, or an image or group stands in more than one split.
+        If there is no held-out split, or an image or group appears in more than one split.
     CacheError
         If there is no such model in the cache, or features are missing: extract first.
     HeadError
-        If no head can be trained, on one class, say.
+        If no head can be trained, for example with a single class.
     """
     started = time.perf_counter()
     check = Arguments(HeadError)
@@ -162,90 +166,151 @@ def fit(
         device=device,
         seed=seed,
     )
-    chosen = options.family(head)
-    shares = Shares.parse(split) if split else None
-    columns = Columns(path_column, label_column, split_column, group_column)
+    options.family(head)  # checks the head and its own options
     selected = select_images(
         images,
         model=model,
         cache=cache,
         runs=runs,
         labels=True,
-        shares=shares,
+        shares=Shares.parse(split) if split else None,
         progress=progress,
-        columns=columns,
+        columns=Columns(path_column, label_column, split_column, group_column),
     )
-    dataset, store = selected.dataset, selected.store
-    check_labels(dataset)
-    usable = one_label(selected.usable)
+    check_labels(selected.dataset)
     leaks = find_leaks(selected.usable)
     if not allow_duplicates:
         leaks.refuse()
-    split_held = held_out(usable)
-    train, test = (part(usable, store, name, memory=memory) for name in ("train", split_held))
-    warn_of_classes(train, test, split_held)
-    everything = images_of_known_classes(usable, train) if final else None
-    check_memory(train, chosen, memory, more=len(everything) - len(train) if everything else 0)
+    context = _context(head, options, selected, memory)
+    result = _train(context, leaks, final=final)
+    card = {**_card(context, result, expanded(runs)), "seconds": time.perf_counter() - started}
+    rows = prediction_rows(
+        context.test.dataset, selected.dataset, result.trained.predicted, result.trained.probabilities
+    )
+    name = run_name(selected.dataset.source, selected.store.spec.backbone, head)
+    return save_run(runs, name, result.head, card, COLUMNS, rows, _images(context, result, expanded(runs)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitContext:
+    """What a head is trained and tested on, and how.
+
+    Parameters
+    ----------
+    head : str
+    options : HeadOptions
+    selected : CachedImages
+    usable : Dataset
+        The images of `selected` that have features and one label each.
+    heldout : str
+        The held-out split.
+    train, test : LabelledFeatures
+        The training split and the held-out split.
+    memory : int, optional
+        Bytes that features may take.
+    """
+
+    head: str
+    options: HeadOptions
+    selected: CachedImages
+    usable: Dataset
+    heldout: str
+    train: LabelledFeatures
+    test: LabelledFeatures
+    memory: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """A tested head, and the final head if there is one.
+
+    Parameters
+    ----------
+    trained : Trained
+    final : FinalHead or None
+    leaks : Leaks
+    near : Near
+    """
+
+    trained: Trained
+    final: FinalHead | None
+    leaks: Leaks
+    near: Near
+
+    @property
+    def head(self) -> Head:
+        """The head that the run keeps."""
+        return self.final.head if self.final else self.trained.head
+
+
+def _context(head: str, options: HeadOptions, selected: CachedImages, memory: int | None) -> FitContext:
+    usable = one_label(selected.usable)
+    heldout = held_out(usable)
+    train, test = (part(usable, selected.store, name, memory=memory) for name in ("train", heldout))
+    warn_of_classes(train, test, heldout)
+    return FitContext(
+        head=head,
+        options=options,
+        selected=selected,
+        usable=usable,
+        heldout=heldout,
+        train=train,
+        test=test,
+        memory=memory,
+    )
+
+
+def _train(context: FitContext, leaks: Leaks, *, final: bool) -> FitResult:
+    """Train and test a head, and then the final head."""
+    head, options, train, test = context.head, context.options, context.train, context.test
+    store, memory = context.selected.store, context.memory
+    everything = images_of_known_classes(context.usable, train) if final else None
+    check_memory(train, options.family(head), memory, more=len(everything) - len(train) if everything else 0)
     near = near_copies(train, test)
     trained = train_head(head, options, train, test, store.spec.fingerprint)
     delivered = None
     if everything:
-        delivered = train_final(head, options, trained, train, test, part_of(everything, store, memory=memory))
-    score = score_on_tuned(store, usable, trained.search.accuracy)
-    card = {
-        "kind": "fit",
-        "bottleneck": __version__,
-        "head": head,
-        "model": store.spec.backbone,
-        "classes": list(trained.head.classes),
+        whole = part_of(everything, store, memory=memory)
+        delivered = train_final(head, options, trained, train, test, whole)
+    return FitResult(trained=trained, final=delivered, leaks=leaks, near=near)
+
+
+def _card(context: FitContext, result: FitResult, runs: Path) -> dict[str, Any]:
+    selected, options, trained = context.selected, context.options, result.trained
+    store = selected.store
+    score = score_on_tuned(store, context.usable, trained.search.accuracy)
+    return {
+        **common_card("fit", store.spec, trained.head.classes, selected.dataset, context.usable, selected.failures),
+        "head": context.head,
         "params": {**trained.search.params, **options.own()},
         "normalize": trained.search.normalize,
         "class_weight": options.class_weight,
-        "streamed": not isinstance(train.table, InMemoryFeatures),
+        "streamed": not isinstance(context.train.table, InMemoryFeatures),
         "sharpness": trained.head.sharpness,
         "search": trained.search_card(options),
-        **({} if delivered is None else {"final": delivered.card}),
+        **({} if result.final is None else {"final": result.final.card}),
         **({} if score is None else {"score": score}),
         "seed": options.seed,
-        "heldout": split_held,
-        "n_train": len(train),
-        "n_heldout": len(test),
-        "headline": trained.headline if score is None else "held-out",  # of features that know the labels
+        "heldout": context.heldout,
+        "n_train": len(context.train),
+        "n_heldout": len(context.test),
+        "headline": trained.headline if score is None else "held-out",  # the backbone was trained on the labels
         "metrics": trained.metrics,
-        "dataset": dataset_card(dataset, usable),
-        "leaks": leaks.card(near),
-        "failures": [vars(failure) for failure in selected.failures],
-        "spec": store.spec.to_json(),
-        "fingerprint": store.spec.fingerprint,
-        "request": recorded_at(store.request(), store.folder, expanded(runs) / "run"),
+        "leaks": result.leaks.card(result.near),
+        "request": recorded_at(store.request(), store.folder, runs / "run"),
         "engines": [asdict(check) for check in EngineRecords(store.engines).checks() if check.passed],
-        "versions": versions(),
-        "seconds": time.perf_counter() - started,
     }
-    rows = prediction_rows(test.dataset, dataset, trained.predicted, trained.probabilities)
-    known = _images(usable, store, train, trained, split_held, memory, runs)
-    if delivered:
-        known = known.with_role(delivered.images.digests, Role.TRAINED)
-    name = run_name(dataset.source, store.spec.backbone, head)
-    return save_run(runs, name, delivered.head if delivered else trained.head, card, COLUMNS, rows, known)
 
 
-def _images(
-    usable: Dataset,
-    store: Store,
-    train: LabelledFeatures,
-    trained: Trained,
-    heldout: str,
-    memory: int | None,
-    runs: str | os.PathLike[str],
-) -> RunImages:
-    """Return what each image was used for, and whether the head is right about those it was not trained on."""
-    found = images_of(usable, {"train": Role.TRAINED, heldout: Role.HELD_OUT})
-    found = judged(found, train.dataset.digests[trained.tested], trained.tested_right)
-    aside = part(usable, store, "val", memory=memory) if heldout != "val" else None
-    if aside:  # with images
-        unseen = found.role_of(aside.dataset.digests) != Role.TRAINED  # a copy may be in both, if that is allowed
-        found = judged(found, aside.dataset.digests[unseen], score_head(trained.head, aside).right[unseen])
-    if recorded_tuned(store.folder) is None:
-        return found
-    return found.after(images_of_weights(store.asked(), runs))
+def _images(context: FitContext, result: FitResult, runs: Path) -> RunImages:
+    """Return the role of each image, and whether the tested head is right about images that it was not trained on."""
+    usable, store, trained = context.usable, context.selected.store, result.trained
+    found = images_of(usable, {"train": Role.TRAINED, context.heldout: Role.HELD_OUT})
+    found = judged(found, context.train.dataset.digests[trained.tested], trained.tested_right)
+    val = part(usable, store, "val", memory=context.memory) if context.heldout != "val" else None
+    if val:  # not empty
+        unseen = found.role_of(val.dataset.digests) != Role.TRAINED  # with --allow-duplicates, a copy may be in both
+        found = judged(found, val.dataset.digests[unseen], score_head(trained.head, val).right[unseen])
+    if kept_tuned(store.folder) is not None:
+        found = found.after(images_of_weights(store.asked(), runs))
+    return found.with_role(result.final.images.digests, Role.TRAINED) if result.final else found

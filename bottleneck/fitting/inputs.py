@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from bottleneck.cache.feature_cache import FeatureCache, matching, names_of
 from bottleneck.cache.last import Last, load_last, load_latest
 from bottleneck.cache.scans import columns_of, load_scan
 from bottleneck.cache.store import Store
-from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
+from bottleneck.errors import CacheError, MissingFeatures
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.scan import Progress, scan
@@ -22,7 +21,8 @@ from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.utils.files import NotRegularError
 from bottleneck.utils.folder import LinkError
 from bottleneck.utils.paths import expanded
-from bottleneck.utils.text import counted, first_few
+from bottleneck.utils.text import counted, some
+from bottleneck.utils.warn import warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class ImageQuery:
                 **(self.columns or columns_of(root, images)).keywords(),
             )
         dataset = load_scan(root, images, shares)
-        warnings.warn(f"{images} does not exist: using the features of its last scan", BottleneckWarning, stacklevel=4)
+        warn(f"{images} does not exist: using the features of its last scan")
         return dataset
 
 

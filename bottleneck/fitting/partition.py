@@ -1,12 +1,11 @@
 """The training part and the held-out part of labelled images, each image once, with their features."""
 
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from bottleneck.cache.store import Store
-from bottleneck.errors import BottleneckWarning, HeadError, ImagesError, SplitError
+from bottleneck.errors import HeadError, ImagesError, SplitError
 from bottleneck.evaluation.near_duplicates import Near, find_near
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
@@ -15,6 +14,7 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.naming import examples
 from bottleneck.utils.memory import allowed
+from bottleneck.utils.warn import warn
 
 _COPIES = 3  # of float32 features: as read, scaled, and what is worked with
 
@@ -137,7 +137,7 @@ def check_memory(train: LabelledFeatures, family: Family, memory: int | None = N
             f"{size}, and {family.title} needs them all at once: take logistic, svm with a linear kernel, softmax or "
             f"ridge, which read them in pieces, or give it more with --memory"
         )
-    warnings.warn(f"{size}: {family.name} reads them from the cache in each pass", BottleneckWarning, stacklevel=3)
+    warn(f"{size}: {family.name} reads them from the cache in each pass")
 
 
 @one_core_a_product()
@@ -150,14 +150,14 @@ def near_copies(train: LabelledFeatures, test: LabelledFeatures) -> Near:
         return Near((), None)
     near = find_near(train.dataset, train.table.features, test.dataset, test.table.features)
     if near.pairs:
-        warnings.warn(near.message(train.dataset.source), BottleneckWarning, stacklevel=3)
+        warn(near.message(train.dataset.source))
     return near
 
 
 def warn_of_classes(train: LabelledFeatures, test: LabelledFeatures, split: str) -> None:
     """Warn of classes that cannot be learned, cross-validated or tested."""
     for message in _problems(train, test, split):
-        warnings.warn(message, BottleneckWarning, stacklevel=3)
+        warn(message)
 
 
 def _problems(train: LabelledFeatures, test: LabelledFeatures, split: str) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """A head, searched and fitted on one part of the images and looked at once on another."""
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.tuned import recorded_tuned
 from bottleneck.cache.store import Store
-from bottleneck.errors import BottleneckWarning
 from bottleneck.evaluation.confusion import Confusion
 from bottleneck.evaluation.metrics import evaluate, evaluate_probabilities
 from bottleneck.evaluation.stats import cross_validated_interval
@@ -22,6 +20,7 @@ from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
 from bottleneck.heads.selecting import RULES
 from bottleneck.images.dataset import Dataset
+from bottleneck.utils.warn import warn
 
 _ROWS = 4096  # scored at once
 _MANY = 100  # held-out images: of fewer, an accuracy of 90 % has an interval of more than 12 points
@@ -225,5 +224,5 @@ def score_on_tuned(store: Store, usable: Dataset, accuracy: float) -> float | No
             f"{store.short_name} are features of a network that was fine-tuned on these training images: "
             f"cross-validation, which sees them alone, flatters every head; look at the held-out part"
         )
-    warnings.warn(said, BottleneckWarning, stacklevel=3)
+    warn(said)
     return min(accuracy, found.score)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck._version import __version__
-from bottleneck.images.dataset import Dataset
+from bottleneck.backbones.spec import Spec
+from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.given import names_in_table
 from bottleneck.images.keys import DigestSet
 from bottleneck.utils.tree import Tree
@@ -25,6 +26,38 @@ COLUMNS = ("path", "digest", "split", "label", "predicted", "probability")  # of
 _DATASET = 32  # characters of a data set's name in that of a run: 128 bytes at most, of the 255 of a folder's name
 _LAST = 2**53  # a number of a stranger's run beyond it would leave none for ours
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
+
+
+def common_card(
+    kind: str, spec: Spec, classes: Sequence[str], dataset: Dataset, usable: Dataset, failures: Sequence[Failure]
+) -> dict[str, Any]:
+    """Return what the cards of all runs have.
+
+    Parameters
+    ----------
+    kind : str
+        ``fit`` or ``finetune``.
+    spec : Spec
+        Of the features that the head takes.
+    classes : sequence of str
+    dataset : Dataset
+        All images that could be read.
+    usable : Dataset
+        The images that were used.
+    failures : sequence of Failure
+        The images that could not be used.
+    """
+    return {
+        "kind": kind,
+        "bottleneck": __version__,
+        "model": spec.backbone,
+        "classes": list(classes),
+        "dataset": dataset_card(dataset, usable),
+        "failures": [vars(failure) for failure in failures],
+        "spec": spec.to_json(),
+        "fingerprint": spec.fingerprint,
+        "versions": versions(),
+    }
 
 
 def dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:

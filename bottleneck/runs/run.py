@@ -1,7 +1,6 @@
 """A run on disk: the folder that one fit or fine-tuning leaves, with the head, its card and its predictions."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.tuned import WEIGHTS
 from bottleneck.backbones.weights_files import RecordedRequest
 from bottleneck.cache.last import folder_of
-from bottleneck.errors import BottleneckWarning, ModelError, RunError
+from bottleneck.errors import ModelError, RunError
 from bottleneck.heads.head import Head
 from bottleneck.heads.load import head_of, read_head
 from bottleneck.runs.backbone_request import located_request
@@ -26,6 +25,7 @@ from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree
+from bottleneck.utils.warn import warn
 
 _SHOWN = 4  # runs that a message names
 _METRICS = ("accuracy", "accuracy_ci95", "balanced_accuracy", "macro_f1", "log_loss", "ece")  # of a run's JSON
@@ -252,7 +252,7 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
             problems.append(str(error))
     if problems:
         which = "it is left out" if len(problems) == 1 else f"{len(problems)} such runs are left out"
-        warnings.warn(f"{problems[0]}; {which}", BottleneckWarning, stacklevel=3)
+        warn(f"{problems[0]}; {which}")
     return sorted(found, key=lambda run: (number_in(run.card), str(run.card.get("created")), run.name))
 
 

@@ -1,0 +1,16 @@
+"""Warn the caller of this package."""
+
+import sys
+import warnings
+
+from bottleneck.errors import BottleneckWarning
+
+_INSIDE = (__name__.partition(".")[0], "contextlib")  # the latter where a context manager decorates a function
+
+
+def warn(message: str) -> None:
+    """Issue a `BottleneckWarning` at the line outside of this package that led to it, however deep the calls are."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in _INSIDE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, BottleneckWarning, stacklevel=level)
