@@ -11,14 +11,14 @@ from bottleneck.cli.output import put_json, say, show
 from bottleneck.utils.text import counted
 
 
-@click.group("cache", cls=InOrder, short_help="Look after the cache: info, verify, merge, compact, export, rm, gc.")
+@click.group("cache", cls=InOrder, short_help="Manage the cache: info, verify, merge, compact, export, rm, gc.")
 def cache() -> None:
-    """Look after the feature cache."""
+    """Manage the feature cache."""
 
 
-@command("info", short_help="What is in it.")
+@command("info", short_help="List the contents of the cache.")
 def info(as_json: bool, cache: str, runs: str) -> None:
-    """List the specs with their images, bytes and dates; and the activations that fine-tuning has kept."""
+    """List the specs with their images, sizes and dates, and the activations that fine-tuning has cached."""
     from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import info as look
     from bottleneck.cache.maintain import nothing_in
@@ -39,14 +39,14 @@ def info(as_json: bool, cache: str, runs: str) -> None:
         put_json({"cache": cache, "bytes": total, **listed})
 
 
-@command("verify", short_help="Prove every byte; exit 1 on damage.")
+@command("verify", short_help="Verify all checksums; exit 1 if any fails.")
 def verify(as_json: bool, cache: str, runs: str) -> None:
-    """Read every shard and compare it with its hash. A damaged one goes to quarantine; `extract` mends the loss."""
+    """Read every shard and verify its checksum. Damaged ones move to quarantine; `extract` computes them again."""
     from bottleneck.cache.feature_cache import FeatureCache
-    from bottleneck.cache.maintain import verify as prove
+    from bottleneck.cache.maintain import verify as check
 
     with progress_bar(hidden=as_json) as progress:
-        found = prove(FeatureCache(cache), progress)
+        found = check(FeatureCache(cache), progress)
     if as_json:
         put_json({"cache": cache, **found.to_json()})
     for problem in found.damage:
@@ -54,10 +54,10 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
     shards = counted(found.shards, "shard")
     if found.damage:
         give_up(f"expected {found.shards} whole shards, found {counted(len(found.damage), 'problem')}")
-    show(f"{shards}, all as they were written" if found.shards else f"{shards}: there is nothing to verify in {cache}")
+    show(f"{shards}, all intact" if found.shards else f"{shards}: there is nothing to verify in {cache}")
 
 
-@command("merge", short_help="Take over the features of other caches.")
+@command("merge", short_help="Copy the features of other caches.")
 @click.argument("sources", nargs=-1, required=True, metavar="SRC...")
 @click.option(
     "--recompute",
@@ -65,10 +65,10 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
     default=3,
     show_default=True,
     metavar="N",
-    help="Compute N random images of each spec again, where they are at hand, and refuse a spec that differs.",
+    help="Recompute N random images of each spec, if they are on this machine, and refuse specs that differ.",
 )
 def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, runs: str) -> None:
-    """Take over what the caches SRC have and this one has not, also from another machine. SRC is only read."""
+    """Copy features from the caches SRC that this one lacks, also from other machines. SRC is only read."""
     from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.merge import merge as join
     from bottleneck.extraction.recompute import Recomputation
@@ -88,13 +88,13 @@ def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, r
     for problem in problems:
         say(problem)
     if problems:
-        give_up(f"{counted(len(problems), 'part')} could not be taken over; everything else was")
+        give_up(f"{counted(len(problems), 'part')} could not be merged; everything else was")
 
 
 @command("compact", short_help="Join small shards.")
 @click.argument("spec", required=False)
 def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
-    """Join many small shards into few, of SPEC or of all specs. Others may read and extract meanwhile."""
+    """Join many small shards into few, for SPEC or for all specs. Other processes may read and extract meanwhile."""
     from bottleneck.cache.compact import compact as join
     from bottleneck.cache.feature_cache import FeatureCache, find_anywhere
     from bottleneck.cache.maintain import expect_folder
@@ -118,7 +118,7 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
     "--format",
     "layout",
     type=click.Choice(["npz", "h5", "parquet"]),
-    help="However --out ends.  [default: as that ends]",
+    help="Format of the file.  [default: by the ending of --out]",
 )
 @click.option(
     "--out",
@@ -128,8 +128,8 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
     metavar="FILE",
     help="The file to write: .npz, .h5, .hdf5 or .parquet.",
 )
-@click.option("--model", help="Whose features.  [default: the last that was extracted from IMAGES]")
-@click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
+@click.option("--model", help="Model whose features are written.  [default: the last extracted from IMAGES]")
+@click.option("--no-labels", is_flag=True, help="Use every image below IMAGES, without labels.")
 def export(
     images: str | None,
     layout: str | None,
@@ -165,9 +165,9 @@ def export(
 @command("rm", short_help="Delete all features, or activations, of a spec.")
 @click.argument("spec")
 def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
-    """Delete SPEC, named as `bottleneck cache info` shows it: the model, or enough of its fingerprint.
+    """Delete SPEC, named as in `bottleneck cache info`: the model, or the beginning of MODEL-FINGERPRINT.
 
-    Where features and activations have the name, features/SPEC and activations/SPEC tell them apart.
+    If features and activations have the same name, write features/SPEC or activations/SPEC.
     """
     from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import remove
@@ -178,19 +178,19 @@ def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
         put_json({"cache": cache, "deleted": gone.to_json()})
 
 
-@command("gc", short_help="Delete what nobody needs; --dry-run first.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@command("gc", short_help="Delete what is no longer needed; try --dry-run first.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @click.option(
     "--days",
     default=14.0,
     show_default=True,
     type=RealNumber(0, 999_999),
-    help="Keep what is younger: an extraction at work may need it.",
+    help="Keep younger files: a running extraction may need them.",
 )
 def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None:
-    """Delete unfinished files, what is in quarantine, and features of images that no dataset names any more.
+    """Delete unfinished files, quarantined shards, and features of images that no dataset lists any more.
 
-    Activations of fine-tuning go in the same way, and all of a spec that were not written for so many DAYS.
+    Activations of fine-tuning are deleted in the same way, and all of a spec if none was written for DAYS days.
     """
     from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import gc as sweep
@@ -199,7 +199,7 @@ def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None
     for path in found.paths:
         show(f"  {path}")
     for path in found.left:
-        show(f"  {path} stays: it is a link, or not a file of bottleneck")
+        show(f"  {path} is kept: it is a link, or no file of bottleneck")
     old = f"activations of {counted(found.activations, 'spec')}, " if found.activations else ""
     more = f"{counted(found.young, 'row')} more {'is' if found.young == 1 else 'are'}"
     young = f"; {more} unneeded, but younger than {days:g} days" if found.young else ""

@@ -1,4 +1,4 @@
-"""The options that name the columns of a table of images."""
+"""The options that name the columns of an image table."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 _HELP = {
-    "path": "Column of a table that holds the paths.  [default: path]",
+    "path": "Column of the paths in a table.  [default: path]",
     "label": "Column of the labels.  [default: label]",
-    "split": "Column of the splits; is_valid and the like may say yes or no.  [default: split]",
-    "group": "Column of the groups, which are never divided.  [default: group]",
+    "split": "Column of the splits, which may also be yes/no, such as is_valid.  [default: split]",
+    "group": "Column of the groups, which are kept in one split.  [default: group]",
 }
 
 
@@ -17,7 +17,7 @@ Command = Callable[..., Any]
 
 
 def column_options(*roles: str) -> Callable[[Command], Command]:
-    """Return a decorator that adds ``--path-column`` and so on to a command: for some roles, or for all."""
+    """Return a decorator that adds ``--ROLE-column`` to a command for the given roles, or for all."""
 
     def decorate(command: Command) -> Command:
         for role in reversed(roles or tuple(_HELP)):

@@ -1,4 +1,4 @@
-"""What all commands share: their common options, how errors and warnings are said, the progress bar."""
+"""What all commands share: common options, messages of errors and warnings, the progress bar."""
 
 import functools
 import io
@@ -28,27 +28,27 @@ _STAGES = {
     "views": "activations",
 }
 
-_SAYING = 3  # seconds
+_MESSAGE_TIME = 3  # seconds in which another process prints its message
 
 Command = Callable[..., None]
 
 
 class InOrder(click.Group):
-    """Lists commands in the order of the work, not of the alphabet."""
+    """Lists commands in the order in which they are added, not alphabetically."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names as they were added."""
+        """Return the names in the order in which they were added."""
         return list(self.commands)
 
 
 def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
-    """Make a click command with the options that every command has, whose errors are sentences."""
+    """Return a decorator for click commands, which adds the common options and prints errors as messages."""
 
     def decorate(body: Command) -> click.Command:
         @functools.wraps(body)
         def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
             as_json = kwargs["as_json"]
-            with data_on_stdout(as_json), errors_as_sentences(debug=debug, as_json=as_json):
+            with data_on_stdout(as_json), printed_errors(debug=debug, as_json=as_json):
                 body(*args, **kwargs)
 
         make: Callable[[Command], click.Command] = click.command(name, **settings)
@@ -74,7 +74,7 @@ def _folder(name: str, text: str) -> click.Option:
 
 
 def at_home(ctx: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
-    """Expand the home folder in a path that the shell has left as it is, as in ``--cache=~/x``."""
+    """Expand the home folder in a path that the shell has not expanded, as in ``--cache=~/x``."""
     if not path or not path.startswith("~"):
         return path
     from bottleneck.utils.paths import expanded
@@ -86,8 +86,8 @@ def at_home(ctx: click.Context, parameter: click.Parameter, path: str | None) ->
 
 
 @contextmanager
-def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
-    """Turn errors into a sentence on stderr and exit code 1, warnings into lines on stderr."""
+def printed_errors(*, debug: bool, as_json: bool) -> Iterator[None]:
+    """Print errors on stderr and exit with 1; print warnings on stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", BottleneckWarning)
         warnings.showwarning = _once(_show_warning)
@@ -98,17 +98,17 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
         except OtherFailed:
             if debug:
                 raise
-            leave_it_to_another()
+            exit_silently()
         except (BottleneckError, OSError) as error:
             if debug:
                 raise
             if isinstance(error, WeightsMismatch) and not as_json:
-                _show_misfit(error)
+                _show_mismatch(error)
             _fail(_kind(error), str(error), as_json)
         except click.ClickException:
             raise
         except Exception as error:
-            if stopping.was_stopped():  # an import that is interrupted may raise anything
+            if stopping.was_stopped():  # an interrupted import may raise anything
                 stopped(as_json=as_json)
             if debug:
                 raise
@@ -118,9 +118,9 @@ def errors_as_sentences(*, debug: bool, as_json: bool) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(*, hidden: bool = False) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Give a callback ``(stage, done, total)`` that draws a bar with images/s and the time to go, on stderr.
+    """Yield a callback ``(stage, done, total)`` that draws a bar with images/s and the remaining time on stderr.
 
-    Without a terminal that can draw lines anew there is none.
+    Yield None if stderr is no terminal that can redraw lines.
     """
     if hidden or not is_capable(sys.stderr):
         yield None
@@ -132,23 +132,23 @@ def progress_bar(*, hidden: bool = False) -> Iterator[Callable[[str, int, int], 
 
 
 def layout_of(out: str | None, layout: str | None, endings: Mapping[str, str], default: str | None = None) -> str:
-    """Return the format that ``--format`` names, or else the ending of ``--out``.
+    """Return the format by ``--format``, or else by the ending of ``--out``.
 
     Parameters
     ----------
     out : str or None
-        The file, if there is one; a dash is stdout.
+        The value of ``--out``; a dash is stdout.
     layout : str or None
-        What the user gave; the ending does not matter then.
+        The value of ``--format``, which takes precedence.
     endings : mapping of str to str
-        Endings with their dots in lower case, and the format of each.
+        The format by ending; endings are in lower case and have a dot.
     default : str, optional
-        Of a name that has no ending, and of stdout. Without one the format must be given.
+        The format of a name without an ending, and of stdout. Without a default the format is required.
 
     Raises
     ------
     click.UsageError
-        If the ending is none of them.
+        If the ending is unknown.
     """
     name = Path(out or "").name
     ending = Path(name).suffix.lower()
@@ -160,12 +160,12 @@ def layout_of(out: str | None, layout: str | None, endings: Mapping[str, str], d
 
 
 def is_file(out: str | None) -> bool:
-    """Whether ``--out`` names a file; a dash or nothing is stdout."""
+    """Whether ``--out`` names a file; a dash or None is stdout."""
     return bool(out) and out != "-"
 
 
 def check_out(out: str | None, images: Iterable[str]) -> None:
-    """Refuse an ``--out`` that must not be written, before the work: also one of IMAGES, and any image that exists.
+    """Refuse an ``--out`` that must not be overwritten, such as an image.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def check_out(out: str | None, images: Iterable[str]) -> None:
 
 
 def write_data(out: str | None, write: Callable[[TextIO], object]) -> None:
-    """Write data to a file, whole or not at all; or to stdout, where a dash or nothing is given.
+    """Write data to a file atomically, or to stdout if `out` is a dash or None.
 
     Raises
     ------
@@ -201,30 +201,30 @@ def write_data(out: str | None, write: Callable[[TextIO], object]) -> None:
 
 
 class _Stdout(io.StringIO):
-    """What will be written to stdout, and is laid out for it."""
+    """Data that is laid out for stdout and written to it later."""
 
     def isatty(self) -> bool:
-        """Whether people look at it."""
+        """Whether stdout is a terminal."""
         return is_terminal(sys.stdout)
 
     def fileno(self) -> int:
-        """Return the descriptor of stdout."""
+        """Return the file descriptor of stdout."""
         return sys.stdout.fileno()
 
 
-def _show_misfit(error: WeightsMismatch) -> None:
-    from bottleneck.cli.show_models import misfit_table
+def _show_mismatch(error: WeightsMismatch) -> None:
+    from bottleneck.cli.show_models import mismatch_table
 
-    say(misfit_table(error.found))
+    say(mismatch_table(error.found))
 
 
 def _once(show: Callable[..., None]) -> Callable[..., None]:
-    """Return what shows each warning once in a command, wherever it comes from."""
-    said: set[str] = set()
+    """Return a function that shows each warning once in a command."""
+    shown: set[str] = set()
 
     def show_once(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-        if str(message) not in said:
-            said.add(str(message))
+        if str(message) not in shown:
+            shown.add(str(message))
             show(message, category, *rest, **named)
 
     return show_once
@@ -236,37 +236,37 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that speaks, of those that a torchrun has started."""
+    """Whether this is the only process, or the first of those that torchrun has started, which prints."""
     return int(os.environ.get("WORLD_SIZE") or 1) < 2 or os.environ.get("RANK", "0") == "0"
 
 
-def leave_it_to_another() -> NoReturn:
-    """Exit with 1, once another process has said why: when one ends, torchrun ends the others."""
-    time.sleep(_SAYING)
+def exit_silently() -> NoReturn:
+    """Exit with 1 after another process has printed the error: when one ends, torchrun ends the others."""
+    time.sleep(_MESSAGE_TIME)
     sys.exit(1)
 
 
 def give_up(message: str) -> NoReturn:
-    """Say what went wrong, and exit with 1; what there was to print has been printed."""
+    """Print an error and exit with 1."""
     say(f"error: {message}", style="red")
     sys.exit(1)
 
 
 def stopped(message: str = "", *, as_json: bool = False) -> NoReturn:
-    """Say what is kept after Ctrl-C, and how to go on; exit with 130."""
+    """Print what is kept after Ctrl-C and how to continue; exit with 130."""
     if not is_first_process():
-        leave_it_to_another()
-    message = message or "Stopped. What was committed is kept; the same command goes on from there."
+        exit_silently()
+    message = message or "Stopped. What was committed is kept; run the same command again to continue."
     if as_json:
         put_json({"error": {"type": "interrupted", "message": message}})
     if is_terminal(sys.stderr):
-        say()  # the terminal has written ^C
+        say()  # after the ^C that the terminal prints
     say(message)
     sys.exit(stopping.exit_code())
 
 
 def _kind(error: Exception) -> str:
-    """Return the name of an error for --json: of one that only we catch, that of the public error it is one of."""
+    """Return the name of an error for --json: its class, or the public class that a private one derives from."""
     return next((kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__)), type(error).__name__)
 
 

@@ -16,7 +16,7 @@ from bottleneck.cli.output_options import output_options
 from bottleneck.utils.gc_paused import no_collection
 
 _COMPARED = (*HEADS, "svm-rbf")
-_OWN = ("images", "models", "heads", "learning_curve", "layout", "out", "as_json", "debug")  # that `fit` has not
+_OWN = ("images", "models", "heads", "learning_curve", "layout", "out", "as_json", "debug")  # not options of `fit`
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json", ".md": "markdown"}
 
 
@@ -40,7 +40,7 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
     callback=_names,
     metavar="A,B,...",
     help="Models, MODEL@WEIGHTS, specs of `cache info`, or runs of `finetune` (run:NAME).  "
-    "[default: all that are cached for IMAGES]",
+    "[default: all cached for IMAGES]",
 )
 @click.option(
     "--heads", default="logistic,svm,softmax", show_default=True, callback=_heads, metavar="A,B,...", help="Heads."
@@ -48,15 +48,18 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
 @split_option
 @column_options()
 @head_options
-@click.option("--learning-curve", is_flag=True, help="Say whether more images would help: the best on fewer of them.")
-@click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
-@output_options(_ENDINGS.values(), "Write the table there, as .txt, .csv, .json or .md; the rest goes to stderr.")
+@click.option(
+    "--learning-curve",
+    is_flag=True,
+    help="Train the best on fewer images, too, and forecast the accuracy with more.",
+)
+@click.option("--allow-duplicates", is_flag=True, help="Allow an image or a group in more than one split.")
+@output_options(_ENDINGS.values(), "Write the table to this .txt, .csv, .json or .md file.")
 def compare(images: str | None, layout: str | None, out: str | None, as_json: bool, **options: Any) -> None:
-    """Train each head on the features of each model, on the same images, splits and folds; tell which is best.
+    """Train each head on the features of each model, on the same images, splits and folds, and rank them.
 
-    Features that the cache lacks are extracted. IMAGES is by default what was last extracted in this folder. The best
-    is chosen by cross-validation, and the others are tested against it on the held-out part. No run is left: `fit`
-    leaves one.
+    Missing features are extracted. IMAGES is by default what was last extracted in this folder. The best is chosen by
+    cross-validation, and the others are tested against it on the held-out split. No run is saved; use `fit` for that.
     """
     layout = layout_of(out, layout, _ENDINGS, "table")
     is_written = bool(out) or (layout != "table" and not as_json)
@@ -68,19 +71,19 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
     if options["models"]:
         extracted_line(images, options["cache"])
     else:
-        images_line(images, options["cache"], "all that are cached")
+        images_line(images, options["cache"], "all cached")
     with progress_bar(hidden=as_json) as progress:
         found = run(images, progress=progress, **options)
     with data_on_stdout(is_written):
-        comparison_report(found, _said())
+        comparison_report(found, _given_options())
     if is_written:
         write_data(out, lambda target: target.write(comparison_text(found, layout)))
     if as_json:
         put_json(found.to_json())
 
 
-def _said() -> list[str]:
-    """Return the options that the user gave and that `fit` takes too, as they are typed."""
+def _given_options() -> list[str]:
+    """Return the words of the options that the user gave and that `fit` takes, too."""
     ctx, words = click.get_current_context(), []
     for option in ctx.command.params:
         name = option.name or ""

@@ -1,4 +1,4 @@
-"""The first line of a command that is given no IMAGES: what it takes instead, and why."""
+"""The first line of a command without IMAGES: which default it uses, and why."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from bottleneck.cli.output import say
 
 
 def images_line(images: object, cache: str | os.PathLike[str], model: str | None = None) -> None:
-    """Say which images are taken where none are named, and with which features; say nothing where they are named.
+    """Print which images and features are used by default; print nothing if the user names images.
 
     Parameters
     ----------
     images : object
-        As the user named them; None or empty where they did not.
+        The IMAGES of the command; None or empty if there are none.
     cache : path
     model : str, optional
-        As the user named it.
+        The value of ``--model``.
 
     Raises
     ------
@@ -30,12 +30,12 @@ def images_line(images: object, cache: str | os.PathLike[str], model: str | None
         return
     last = default_images(Path(cache))
     features = "" if model or last.store is None else f", features of {last.store[:-56]}"
-    why = "last extracted in this folder" if last.finished else "last extracted in this folder, not to the end"
+    why = "last extracted in this folder" if last.finished else "last extracted in this folder, not completed"
     say(f"images: {last.shown}{features} ({why})")
 
 
 def head_line(images: str | None, runs: str | os.PathLike[str]) -> None:
-    """Say which head is handed back where no run is named, and why.
+    """Print which head initialises the fine-tuning by default, and why.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def head_line(images: str | None, runs: str | os.PathLike[str]) -> None:
 
 
 def extracted_line(images: object, cache: str | os.PathLike[str]) -> None:
-    """Say which images are extracted where none are named."""
+    """Print which images are extracted by default."""
     from bottleneck.cache.last import load_last
 
     if images:

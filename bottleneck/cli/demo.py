@@ -12,13 +12,13 @@ _EXAMPLES = 8
 _HEADS = ("logistic", "svm", "softmax")
 
 
-@command("demo", short_help="See the main job on handwritten digits; no network needed.")
+@command("demo", short_help="Run the main steps on handwritten digits, offline.")
 @click.option(
     "--dataset",
     default="digits",
     show_default=True,
     type=click.Choice(["digits", "flowers", "hymenoptera"]),
-    help="flowers (229 MB) and hymenoptera (47 MB) are fetched from their public addresses.",
+    help="flowers (229 MB) and hymenoptera (47 MB) are downloaded from their public addresses.",
 )
 @click.option(
     "--dir",
@@ -27,12 +27,12 @@ _HEADS = ("logistic", "svm", "softmax")
     show_default=True,
     metavar="DIR",
     callback=at_home,
-    help="Where the images are put.",
+    help="Where the images are written.",
 )
 def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> None:
-    """Watch a folder of images become a tested classifier.
+    """Turn a folder of images into a tested classifier.
 
-    Extracts with the default backbone, fits three heads, shows how well they do and what to type next.
+    Extract features with the default backbone, fit three heads, and show their accuracy and the next commands.
     """
     from bottleneck.cli.show import engine_line, examples_table, runs_table
     from bottleneck.demo.tour import examples, prepare
@@ -43,8 +43,8 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
     started = time.perf_counter()
     with progress_bar(hidden=as_json) as progress:
         images = prepare(dataset, Path(folder), progress)
-        show(f"1. Images: {images}, a folder for each class")
-        show("2. Extract: a frozen EfficientNet-Lite0 sees each image once")
+        show(f"1. Images: {images}, one folder per class")
+        show("2. Extract: a frozen EfficientNet-Lite0 processes each image once")
         done = extract(images, cache=cache, runs=runs, progress=progress)
         show(f"   {done.computed} computed, {done.reused} reused, {done.dim} features each, {done.seconds:.1f} s")
         engine_line(done, "   ")
@@ -53,14 +53,14 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
     show(runs_table(fitted))
     chosen = default_run(runs)
     best = chosen.run
-    show(f"4. Predict: with the {best.card['head']} head, {chosen.reason}; some images it was not trained on")
+    show(f"4. Predict: with the {best.card['head']} head, {chosen.reason}; some images that it was not trained on")
     show(examples_table(examples(best, _EXAMPLES)))
     seconds = time.perf_counter() - started
-    show(f"{seconds:.0f} s in all. Next:")
+    show(f"{seconds:.0f} s in total. Next:")
     for line, comment in (
-        (f"bottleneck predict {images}", "what that head says of each, from the cache"),
-        ("bottleneck extract YOUR/IMAGES", "your own, in a folder for each class"),
-        ("bottleneck fit", "a tested classifier of them"),
+        (f"bottleneck predict {images}", "classify the images with that head, from the cache"),
+        ("bottleneck extract YOUR/IMAGES", "your own images, one folder per class"),
+        ("bottleneck fit", "train and test a classifier"),
     ):
         show(f"   {line:<33} # {comment}")
     if as_json:

@@ -18,14 +18,14 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
 
 @command("evaluate", short_help="Test a run on labelled images.")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--run", help="A run: NAME or run:NAME below --runs, or ./PATH.  [default: as of `bottleneck predict`]")
-@click.option("--against", metavar="RUN", help="Test the difference from this run, on the same images.")
+@click.option("--run", help="A run: NAME or run:NAME below --runs, or ./PATH.  [default: that of `bottleneck predict`]")
+@click.option("--against", metavar="RUN", help="Test the difference from this run on the same images.")
 @column_options("path", "label")
 @images_memory
 @output_options(
     _ENDINGS.values(),
-    "Write there too: .txt, .csv or .json.",
-    "csv: the errors alone.  However the name of --out ends.",
+    "Also write to this .txt, .csv or .json file.",
+    "Format of the output; csv has only the errors.",
 )
 def evaluate(
     images: tuple[str, ...],
@@ -38,12 +38,12 @@ def evaluate(
 ) -> None:
     """Compare a run's predictions with the labels of images that it was not trained on.
 
-    IMAGES are folders of class folders, with or without train, val and test above them, and CSVs with columns
-    path,label, in any number. Images that the run, or the one it is compared with, was trained on are left out and
-    counted; each image counts once.
+    IMAGES are any number of folders of class folders, with or without train, val and test folders above them, and CSVs
+    with columns path,label. Images that the run, or the run of --against, was trained on are left out and counted.
+    Each image counts once.
 
-    Prints accuracy with its 95 % interval, figures for each class, the confusion matrix, calibration, and the most
-    confident errors; --format csv, --out errors.csv and --json list all of them.
+    Prints the accuracy with its 95 % interval, metrics of each class, the confusion matrix, the calibration, and the
+    most confident errors. --format csv, --out errors.csv and --json list all errors.
     """
     layout = layout_of(out, layout, _ENDINGS, "table")
     with no_collection():

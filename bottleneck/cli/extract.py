@@ -32,65 +32,70 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 
 @command("extract", short_help="Compute and cache the features of images.")
 @click.argument("images", required=False)
-@click.option("--model", help="The backbone; see `bottleneck models`.  [default: efficientnet_lite0, or a run's own]")
+@click.option("--model", help="Backbone; see `bottleneck models`.  [default: efficientnet_lite0, or a run's own]")
 @click.option(
     "--weights",
     default="DEFAULT",
     show_default=True,
-    help="DEFAULT, a name, a tag, a file (./PATH), a fine-tuned run (run:NAME), or none: random.",
+    help="DEFAULT, a name, a tag, a file (./PATH), a fine-tuned run (run:NAME), or none for random weights.",
 )
-@click.option("--seed", default=0, show_default=True, type=WholeNumber(0, 2**63 - 1), help="Of random weights.")
+@click.option("--seed", default=0, show_default=True, type=WholeNumber(0, 2**63 - 1), help="Seed of random weights.")
 @click.option(
     "--layer",
     multiple=True,
     metavar="NAME",
-    help="Features of this module, or NAME:input; repeat to join several.  [default: the classifier's input]",
+    help="Use the output of this module, or its input (NAME:input); repeat to join several.  "
+    "[default: the classifier's input]",
 )
 @click.option(
     "--pool",
     type=click.Choice(POOLS),
-    help="How a layer's positions become one row.  [default: avg, where it has any]",
+    help="How the positions of a layer are pooled.  [default: avg, if it has positions]",
 )
-@click.option("--flip", is_flag=True, help="Average the features of each image and its mirror image; twice the work.")
+@click.option(
+    "--flip", is_flag=True, help="Average the features of each image and its mirror image, which takes twice as long."
+)
 @click.option(
     "--resize",
     type=WholeNumber(1, LARGEST_SIDE),
-    help="Before the crop, in pixels.  [default: as the weights were trained]",
+    help="Size before the crop, in pixels.  [default: as the weights were trained]",
 )
-@click.option("--crop", type=WholeNumber(1, LARGEST_SIDE), help="In pixels.  [default: as the weights were trained]")
 @click.option(
-    "--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors that are not taken from a weights file."
+    "--crop",
+    type=WholeNumber(1, LARGEST_SIDE),
+    help="Size of the crop, in pixels.  [default: as the weights were trained]",
 )
-@click.option("--allow-partial", is_flag=True, help="Take what fits of a weights file; the rest is random.")
+@click.option("--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors of a weights file to leave out.")
+@click.option("--allow-partial", is_flag=True, help="Restore the tensors that match; the others stay random.")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="Of the computation; auto: the fastest that the hardware has natively and that is exact enough for IMAGES.",
+    help="Precision of the computation. auto: the fastest that the hardware supports and that is accurate enough.",
 )
 @click.option(
-    "--fast-jpeg", is_flag=True, help="Decode large JPEGs at a fraction of their size; slightly other features."
+    "--fast-jpeg", is_flag=True, help="Decode large JPEGs at a fraction of their size; features change slightly."
 )
-@click.option("--no-labels", is_flag=True, help="Take every image below IMAGES as it is.")
+@click.option("--no-labels", is_flag=True, help="Use every image below IMAGES, without labels.")
 @column_options()
-@click.option("--batch-size", type=WholeNumber(1, 4096), help="Images that pass the network at once.")
-@click.option("--threads", type=WholeNumber(1, 1024), help="Threads that decode.")
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="What computes.")
-@click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
-@click.option("--compile", is_flag=True, help="Let torch compile the network first, which takes minutes.")
+@click.option("--batch-size", type=WholeNumber(1, 4096), help="Images per batch.")
+@click.option("--threads", type=WholeNumber(1, 1024), help="Number of decoding threads.")
+@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="Inference engine.")
+@click.option("--device", help="As in torch.device.  [default: a GPU if there is one, else cpu]")
+@click.option("--compile", is_flag=True, help="Compile the network with torch.compile, which takes minutes.")
 @click.option("--max-pixels", type=WholeNumber(1), help="Refuse larger images.  [default: 178956970]")
 @images_memory
-@click.option("--rehash", is_flag=True, help="Read every file again, whatever is remembered of its digest.")
+@click.option("--rehash", is_flag=True, help="Read every file again, without the stored digests.")
 @click.option(
     "--max-failures",
     default="10%",
     show_default=True,
     callback=_limit,
     metavar="N|N%",
-    help="Exit with 1 if more images cannot be used; the others are kept.",
+    help="Exit with 1 if more images fail; features of the others are kept.",
 )
-@click.option("--strict", is_flag=True, help="As --max-failures 0.")
+@click.option("--strict", is_flag=True, help="Same as --max-failures 0.")
 def extract(
     images: str | None,
     no_labels: bool,
@@ -102,12 +107,12 @@ def extract(
     runs: str,
     **options: Any,
 ) -> None:
-    """Compute the features of those IMAGES that have none yet, and cache them.
+    """Compute and cache the features of IMAGES that are not cached yet.
 
-    IMAGES is a folder of class folders, a folder of train, val and test folders of class folders, a CSV with columns
-    path,label[,split][,group] (or others that --label-column and the like name, which later commands remember), or with
-    --no-labels any folder or file. By default it is what was last extracted in this folder with this cache, else the
-    folder itself.
+    IMAGES is a folder of class folders; a folder of train, val and test folders of class folders; a CSV with columns
+    path,label[,split][,group]; or, with --no-labels, any folder or file. --label-column and similar options name other
+    columns, which later commands remember. The default is what was last extracted in this folder with this cache, else
+    the folder itself.
     """
     from bottleneck.cli.show import columns_line, dataset_line, engine_line, failures_list, ignored_line, notes_list
     from bottleneck.extraction.extract import extract as run

@@ -9,9 +9,9 @@ from click.core import ParameterSource
 
 from bottleneck.cli.common import (
     command,
+    exit_silently,
     give_up,
     is_first_process,
-    leave_it_to_another,
     progress_bar,
 )
 from bottleneck.cli.defaults import head_line, images_line
@@ -198,7 +198,7 @@ def finetune(
     except click.UsageError:
         if first:
             raise
-        leave_it_to_another()
+        exit_silently()
     with no_collection():
         from bottleneck.cli.show_finetune import Watcher, ended
         from bottleneck.errors import Diverged, TuningError
@@ -210,7 +210,7 @@ def finetune(
     except TuningError:
         if first:
             raise
-        leave_it_to_another()
+        exit_silently()
     if first and resume is None:
         if begin == "weights":
             images_line(images, cache, model)

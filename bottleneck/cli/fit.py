@@ -18,18 +18,22 @@ from bottleneck.utils.gc_paused import no_collection
 @click.option("--head", default="logistic", show_default=True, type=click.Choice(HEADS))
 @click.option(
     "--model",
-    help="Whose features: a model, or a spec of `cache info`.  [default: the last that was extracted from IMAGES]",
+    help="Model, or spec of `cache info`, whose features are used.  [default: the last extracted from IMAGES]",
 )
 @split_option
 @column_options()
 @head_options
-@click.option("--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Of svm.")
-@click.option("--dropout", default=0.0, show_default=True, type=RealNumber(0, 1, max_open=True), help="Of softmax.")
 @click.option(
-    "--epochs", type=WholeNumber(1), help="Of softmax: passes over the images.  [default: 40, fewer for very many]"
+    "--kernel", default="linear", show_default=True, type=click.Choice(["linear", "rbf"]), help="Kernel of svm."
 )
-@click.option("--final", is_flag=True, help="After the test, train the head that is kept on all labelled images.")
-@click.option("--allow-duplicates", is_flag=True, help="Let an image or a group stand in more than one split.")
+@click.option(
+    "--dropout", default=0.0, show_default=True, type=RealNumber(0, 1, max_open=True), help="Dropout of softmax."
+)
+@click.option("--epochs", type=WholeNumber(1), help="Epochs of softmax.  [default: 40, fewer for very many images]")
+@click.option(
+    "--final", is_flag=True, help="After the test, retrain the head on all labelled images and keep that one."
+)
+@click.option("--allow-duplicates", is_flag=True, help="Allow an image or a group in more than one split.")
 def fit(images: str | None, as_json: bool, **options: Any) -> None:
     """Choose C by cross-validation on the training split, train, and test the head once on the held-out split.
 

@@ -1,4 +1,4 @@
-"""The options of heads that several commands take."""
+"""Options of heads that several commands share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def _values(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ..
 
 
 def as_bytes(ctx: click.Context, parameter: click.Parameter, gigabytes: float | None) -> int | None:
-    """Read gigabytes."""
+    """Convert gigabytes to bytes."""
     if gigabytes is None:
         return None
     return int(gigabytes * 1e9)
@@ -47,13 +47,13 @@ split_option = click.option(
     default="80/10/10",
     show_default=True,
     callback=_shares,
-    help="Percentages train/val/test, where none are given.",
+    help="Percentages train/val/test of images without a given split.",
 )
 _OPTIONS = (
     click.option(
-        "--C", "C", multiple=True, callback=_values, metavar="X[,X...]", help="Fix C, or search these values."
+        "--C", "C", multiple=True, callback=_values, metavar="X[,X...]", help="Use this C, or search these values."
     ),
-    click.option("--cv", "folds", default=5, show_default=True, type=WholeNumber(2), help="Folds of the search."),
+    click.option("--cv", "folds", default=5, show_default=True, type=WholeNumber(2), help="Number of folds."),
     click.option(
         "--normalize",
         default="auto",
@@ -66,25 +66,27 @@ _OPTIONS = (
         default="log-loss",
         show_default=True,
         type=click.Choice(["log-loss", "simplest", "accuracy"]),
-        help="How C is chosen. Of the values within one standard error of the best balanced accuracy, log-loss takes "
-        "the least log-loss, simplest the strongest penalty. accuracy takes the best.",
+        help="How C is chosen among the values within one standard error of the best balanced accuracy: by the lowest "
+        "log-loss, or the simplest (strongest penalty). accuracy: the best value of all.",
     ),
-    click.option(
-        "--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much, however few its images."
-    ),
+    click.option("--class-weight", type=click.Choice(["balanced"]), help="Give each class the same total weight."),
     click.option(
         "--search",
         default="fast",
         show_default=True,
         type=click.Choice(["fast", "full"]),
-        help="full: a finer and wider grid, and all images where there are more than 20,000.",
+        help="full: a finer and wider grid, and no subsampling of more than 20,000 images.",
     ),
     click.option("--device", default="cpu", show_default=True, help="Where heads are trained: cpu, or cuda."),
     memory_option(
-        "What features may take, such as 2G or 500M, before they are read in pieces.  [default: half of what is free]"
+        "Memory for features, such as 2G or 500M; larger features are read in blocks.  [default: half of what is free]"
     ),
     click.option(
-        "--seed", default=0, show_default=True, type=WholeNumber(0, 2**32 - 1), help="Equal seeds give equal heads."
+        "--seed",
+        default=0,
+        show_default=True,
+        type=WholeNumber(0, 2**32 - 1),
+        help="Random seed; equal seeds give equal heads.",
     ),
 )
 

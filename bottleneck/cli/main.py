@@ -39,7 +39,7 @@ bottleneck evaluate test/     measure its accuracy
 )
 @click.version_option(__version__, prog_name="bottleneck")
 def cli() -> None:
-    """Hold the commands."""
+    """Group the commands."""
 
 
 for _command in (extract, fit, finetune, compare, predict, evaluate, models, inspect, cache, demo):
@@ -77,15 +77,15 @@ def _run() -> None:
     except click.ClickException as error:
         _show_usage(error)
         sys.exit(error.exit_code)
-    except OSError as error:  # of the help
+    except OSError as error:  # while printing the help
         give_up(f"cannot write to stdout: {error.strerror or error}")
-    except (click.Abort, KeyboardInterrupt):  # before the command has begun
+    except (click.Abort, KeyboardInterrupt):  # before the command started
         stopped()
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _show_usage(error: click.ClickException) -> None:
-    """Show how a command is used, and what was wrong."""
+    """Print the usage of a command and the error."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     if isinstance(error, click.exceptions.NoArgsIsHelpError):  # the help itself
         error.show()
@@ -96,10 +96,10 @@ def _show_usage(error: click.ClickException) -> None:
 
 
 def _leave_at_once(code: object) -> None:
-    """End the process without taking the interpreter down, if that would hide the exit code.
+    """End the process without finalising the interpreter, if that could change the exit code.
 
-    A crash does: an interrupted extraction may have left threads in the middle of a batch or an image. And where an
-    interrupt came while an extension module ran Python code, Python ends itself by SIGINT in place of the code.
+    Finalising may crash while threads of an interrupted extraction still run. After an interrupt inside of an extension
+    module, Python ends itself by SIGINT instead of the exit code.
     """
     if not (stopping.was_stopped() or _has_threads_left()):
         return

@@ -1,4 +1,4 @@
-"""The option that says how much memory a command may take."""
+"""The option --memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,14 @@ _Command = Callable[..., Any]
 
 
 def memory_option(text: str, *, of_images: bool = False) -> Callable[[_Command], _Command]:
-    """Add ``--memory SIZE`` to a command, which gets bytes.
+    """Return a decorator that adds ``--memory SIZE`` to a command, which receives bytes.
 
     Parameters
     ----------
     text : str
-        What it is for.
+        The help text.
     of_images : bool
-        Whether images are decoded in it and nothing else: less than that takes is then refused.
+        Whether it limits the decoding of images alone: values below `LEAST_MEMORY` are then refused.
     """
 
     def read(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -38,7 +38,7 @@ def memory_option(text: str, *, of_images: bool = False) -> Callable[[_Command],
 
 
 images_memory = memory_option(
-    "What images may take while they are read and decoded, such as 2G or 500M; one that needs more is listed as "
-    "failed.  [default: by what is free]",
+    "Memory for reading and decoding images, such as 2G or 500M; an image that needs more is listed as failed.  "
+    "[default: depends on the free memory]",
     of_images=True,
 )

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from bottleneck.backbones.restore import Restored
 
 
-@command("models", short_help="Which backbones there are.")
+@command("models", short_help="List the available backbones.")
 @click.argument("pattern", default="")
 def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
-    """List the models with their parameters, images, features, and whether their weights are on this machine.
+    """List models with their parameters, image size, number of features, and whether their weights are downloaded.
 
-    PATTERN is a part of the name (resnet50), or a pattern ('timm/convnext*'); with a dot it asks for all weights of a
+    PATTERN is a part of a name (resnet50) or a pattern ('timm/convnext*'). A pattern with a dot lists all weights of a
     model ('timm/resnet50.*').
     """
     from bottleneck.backbones.catalogue import models as look
@@ -33,22 +33,20 @@ def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
     if as_json:
         put_json({"models": [entry.to_json() for entry in found]})
         return
-    show(models_table(found, with_weights=_asks_for_weights(pattern, found)))
+    show(models_table(found, with_weights=_lists_weights(pattern, found)))
     here = sum(entry.is_here for entry in found)
     say(f"{counted(len(found), 'model')}, the weights of {here} on this machine")
 
 
-def _asks_for_weights(pattern: str, found: Sequence[ModelEntry]) -> bool:
+def _lists_weights(pattern: str, found: Sequence[ModelEntry]) -> bool:
     return "." in pattern or len({entry.name for entry in found}) < len(found)
 
 
-@command("inspect", short_help="What a model, or a checkpoint, consists of.")
+@command("inspect", short_help="Show the modules of a model, or the tensors of a checkpoint.")
 @click.argument("thing", metavar="MODEL|CHECKPOINT")
-@click.option("--depth", metavar="N|all", help="How deep the tree of modules goes.  [default: a page or two]")
-@click.option("--against", metavar="MODEL", help="Of a checkpoint: what this model would take.")
-@click.option(
-    "--restore-exclude", multiple=True, metavar="PATTERN", help="With --against: tensors that are not to be restored."
-)
+@click.option("--depth", metavar="N|all", help="Levels of the module tree.  [default: what fits on a page or two]")
+@click.option("--against", metavar="MODEL", help="For a checkpoint: show which tensors this model would restore.")
+@click.option("--restore-exclude", multiple=True, metavar="PATTERN", help="With --against: tensors to leave out.")
 def inspect(
     thing: str,
     depth: str | None,
@@ -58,10 +56,10 @@ def inspect(
     cache: str,
     runs: str,
 ) -> None:
-    """Show the modules of a model: output shapes, parameters, multiply-adds at the size of its images.
+    """Show the modules of a model with their output shapes, parameters and multiply-adds for one image.
 
-    Their names are what --layer and --unfreeze take. Of a CHECKPOINT (.pth, .pt, .safetensors) show the tensors, or
-    with --against what MODEL would take of them; exit with 1 if they do not fit.
+    --layer and --unfreeze take the names of modules. For a CHECKPOINT (.pth, .pt, .safetensors), show its tensors, or
+    with --against which of them MODEL would restore; exit with 1 if they do not match.
     """
     from bottleneck.backbones.request import TIMM, looks_like_file
     from bottleneck.errors import ModelError
@@ -73,12 +71,12 @@ def inspect(
         _checkpoint(expanded(thing), against, restore_exclude, levels, as_json)
         return
     if against:
-        raise ModelError(f"--against is about a checkpoint, expected a file, got {thing!r}")
+        raise ModelError(f"expected a checkpoint file with --against, got {thing!r}")
     _model(thing, levels, as_json)
 
 
 def _levels(depth: str | None) -> int | None:
-    """Return how deep to go: 0 for all the way, None to choose."""
+    """Return the number of levels: 0 for all, None to choose it by the size of the page."""
     if depth is None or (depth.isdigit() and int(depth) > 0):
         return int(depth) if depth else None
     if depth == "all":
@@ -88,14 +86,14 @@ def _levels(depth: str | None) -> int | None:
 
 def _model(name: str, depth: int | None, as_json: bool) -> None:
     from bottleneck.backbones.describe import describe
-    from bottleneck.cli.show_models import description_lines, modules_table, too_deep
+    from bottleneck.cli.show_models import description_lines, hidden_levels, modules_table
 
     found = describe(name)
     if as_json:
         put_json(found.to_json())
         return
     before, after = description_lines(found)
-    show(*before, modules_table(found, depth), *too_deep(found, depth), *after)
+    show(*before, modules_table(found, depth), *hidden_levels(found, depth), *after)
 
 
 def _checkpoint(path: Path, against: str | None, exclude: tuple[str, ...], depth: int | None, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The options that say where a command writes its data, and in which format."""
+"""The options --out and --format: where a command writes its data, and in which format."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,19 +11,19 @@ Command = Callable[..., Any]
 
 
 def output_options(
-    layouts: Iterable[str], out: str, layout: str = "Of what is written, however the name of --out ends."
+    layouts: Iterable[str], out: str, layout: str = "Format of the output."
 ) -> Callable[[Command], Command]:
     """Return a decorator that adds ``--format`` and ``--out`` to a command; see `bottleneck.cli.common.layout_of`.
 
     Parameters
     ----------
     layouts : iterable of str
-        What ``--format`` takes; the first one is the default.
+        The values of ``--format``; the first is the default.
     out, layout : str
-        Help of the two options.
+        Help texts of the two options.
     """
     names = tuple(dict.fromkeys(layouts))
-    default = f"[default: as that ends, else {names[0]}]"
+    default = f"[default: by the ending of --out, else {names[0]}]"
 
     def decorate(command: Command) -> Command:
         path = click.Path(dir_okay=False, readable=False)

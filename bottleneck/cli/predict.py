@@ -21,11 +21,11 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 @command("predict", short_help="Classify images with a run.")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--run", help="A run: NAME or run:NAME below --runs, or ./PATH.  [default: see below]")
-@click.option("--no-labels", is_flag=True, help="Do not compare with labels that the images come with.")
+@click.option("--no-labels", is_flag=True, help="Do not compare predictions with the labels of the images.")
 @column_options("path", "label")
 @images_memory
-@output_options(_ENDINGS.values(), "Write there instead of to stdout, as .txt, .csv, .json or .jsonl.")
-@click.option("--top", default=3, show_default=True, type=WholeNumber(1), help="Classes given for each image.")
+@output_options(_ENDINGS.values(), "Write to this .txt, .csv, .json or .jsonl file instead of to stdout.")
+@click.option("--top", default=3, show_default=True, type=WholeNumber(1), help="Number of classes per image.")
 def predict(
     images: tuple[str, ...],
     run: str | None,
@@ -38,14 +38,14 @@ def predict(
 ) -> None:
     """Predict each image's label and probability, and the next two labels.
 
-    IMAGES are folders, images and CSVs with a column path, in any number. The output has a row for each row and file
-    that is given, in that order, with its path as it is given; one that cannot be used has no label, but a code and a
-    message. --json prints one JSON object a line, as --format jsonl.
+    IMAGES are any number of folders, images and CSVs with a column path. The output has one row for each row and file,
+    in the same order and with the same path. An image that cannot be used has no label, but a code and a message.
+    --json prints one JSON object per line, like --format jsonl.
 
-    Where images come with labels (class folders, or a column label) a line on stderr says how many predictions are
-    right, without the images that the run was trained on.
+    If images have labels (class folders, or a column label), a line on stderr reports how many predictions are right,
+    leaving out images that the run was trained on.
 
-    The default run is the first on the images of the latest run, until a later one is better by more than chance.
+    The default run is the first one on the images of the latest run, until a later one is better by more than chance.
     """
     layout = layout_of(out, "jsonl" if as_json else layout, _ENDINGS, "table")
     with no_collection():

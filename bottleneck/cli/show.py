@@ -1,4 +1,4 @@
-"""How results look: tables and lines for people."""
+"""Format results as tables and lines."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from bottleneck.images.failures import by_reason
 from bottleneck.runs.card import params_text
 from bottleneck.utils.text import counted
 
-if TYPE_CHECKING:  # what is shown was made elsewhere; importing its makers would cost more than showing it
+if TYPE_CHECKING:  # importing these modules would take longer than formatting their results
     from bottleneck.cache.maintain import StoreInfo
     from bottleneck.demo.tour import Example
     from bottleneck.extraction.result import Extraction, Note
     from bottleneck.prediction.predict import Predictions
     from bottleneck.runs.run import Run
 
-_FAILURES = 3  # paths that are shown of each reason
+_FAILURES = 3  # paths per reason
 CONFUSION_CLASSES = 12
 _CLASSES = 8
-_LEAST = 2  # held-out images of a class of which figures are shown
-_WIDE = 0.3  # of an interval that says little
+_LEAST = 2  # held-out images of each class, below which cross-validated tables are shown
+_WIDE = 0.3  # width of an interval that gives only a rough idea
 
 
 def failures_list(failures: Sequence[Failure], table: Path | None = None) -> None:
-    """List the images that cannot be used, by reason, the first of each with its path."""
+    """Print the images that cannot be used, by reason."""
     for code, group in by_reason(failures).items():
         say(f"{len(group)} {code}:")
         for failure in group[:_FAILURES]:
@@ -43,7 +43,7 @@ def failures_list(failures: Sequence[Failure], table: Path | None = None) -> Non
 
 
 def notes_list(notes: Sequence[Note]) -> None:
-    """Say what is odd about images that were used."""
+    """Print remarks on images that were used."""
     messages = Counter(note.message for note in notes)
     for message, count in messages.items():
         paths = [note.path for note in notes if note.message == message]
@@ -52,14 +52,14 @@ def notes_list(notes: Sequence[Note]) -> None:
 
 
 def ignored_line(ignored: dict[str, int]) -> None:
-    """Say which files were passed over."""
+    """Print how many files were ignored, by reason."""
     if ignored:
         listed = ", ".join(f"{count} {reason}" for reason, count in ignored.items())
         say(f"{counted(sum(ignored.values()), 'file')} ignored: {listed}")
 
 
 def engine_line(done: Extraction, indent: str = "") -> None:
-    """Say what computed the features, how near it comes to torch in fp32, and why nothing faster did."""
+    """Print the engine, its similarity to torch in fp32, and why no faster one was used."""
     if not done.computed:
         return
     near = f", lowest cosine to torch in fp32 {done.check.lowest:.4f}" if done.check and done.check.lowest else ""
@@ -69,9 +69,9 @@ def engine_line(done: Extraction, indent: str = "") -> None:
 
 
 def dataset_line(dataset: Dataset) -> None:
-    """Say which classes and splits were found, so that a wrong folder is seen at once."""
+    """Print the classes and splits, which reveal a wrong folder at once."""
     if not dataset.labelled:
-        say("no labels: `bottleneck fit` needs a folder for each class, or a CSV with a column label")
+        say("no labels: `bottleneck fit` needs one folder per class, or a CSV with a column label")
         return
     labels = Counter(label for label in dataset.labels if label is not None)
     shown = ", ".join(f"{name} {labels[name]}" for name in sorted(labels)[:_CLASSES])
@@ -83,13 +83,13 @@ def dataset_line(dataset: Dataset) -> None:
 
 
 def columns_line(columns: Columns) -> None:
-    """Say which columns of a table were named, now or in an earlier command."""
+    """Print the columns of a table that were named, now or in an earlier command."""
     if columns:
         say(f"columns: {columns}")
 
 
 def run_report(run: Run) -> None:
-    """Say what was trained and how well it does."""
+    """Print what was trained, and its scores."""
     card = run.card
     counts = run.part("dataset", "labels")
     labels = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())[:_CLASSES])
@@ -104,24 +104,24 @@ def run_report(run: Run) -> None:
     )
     aside = card["dataset"]["splits"].get("val") if card["heldout"] == "test" else None
     if aside and not run.is_final:
-        kept = f"{counted(aside, 'val image')} {'is' if aside == 1 else 'are'} kept aside (for fine-tuning, later)"
-        say(f"{kept}; --split 80/0/20 would hold all out")
+        kept = f"{counted(aside, 'val image')} {'is' if aside == 1 else 'are'} not used (reserved for fine-tuning)"
+        say(f"{kept}; --split 80/0/20 would hold them out, too")
     _accuracy_report(run)
     if run.is_final:
         final = card["final"]
         show(
-            f"final head: trained on {counted(final['n_train'], 'labelled image')}, held-out ones too, with the same "
-            f"parameters; the figures above are of the head trained on {card['n_train']} of them. Both say the same of "
-            f"{final['agreement']:.1%} of the held-out images"
+            f"final head: trained on {counted(final['n_train'], 'labelled image')}, including the held-out ones, with "
+            f"the same parameters; the scores above are of the head trained on {card['n_train']} of them. Both predict the "
+            f"same label for {final['agreement']:.1%} of the held-out images"
         )
     if run.part("leaks")["near_threshold"] is None:
-        say("near copies across the splits were not looked for: the features are read in pieces")
+        say("near duplicates across the splits were not searched for, as the features are read in blocks")
     failures_list(run.failures)
     show(f"{len(run.failures)} failed; {run.path} in {card['seconds']:.1f} s")
 
 
 def _accuracy_report(run: Run) -> None:
-    """Say how well a head does, by the held-out part or, where that is small, by cross-validation; and how sure."""
+    """Print the accuracy and its interval on the held-out split or, if that is small, by cross-validation."""
     card, held, folds = run.card, run.metrics, _out_of_fold(run)
     by_folds = card["headline"] == "cross-validation"
     if not by_folds:
@@ -141,12 +141,12 @@ def _accuracy_report(run: Run) -> None:
         f"accuracy {_with_interval(shown, how)}; balanced {shown['balanced_accuracy']:.1%}, "
         f"macro F1 {shown['macro_f1']:.3f}"
     )
-    top5 = "" if shown["top5_accuracy"] is None else f", right among the first five {shown['top5_accuracy']:.1%}"
+    top5 = "" if shown["top5_accuracy"] is None else f", top-5 accuracy {shown['top5_accuracy']:.1%}"
     show(f"log-loss {shown['log_loss']:.3f}, calibration error {shown['ece']:.3f}{top5}")
     if by_folds:
-        _small_part(held, card["heldout"])
-    _doubts(shown)
-    _one_answer(shown, "training" if by_folds else "held-out", card["class_weight"])
+        _small_split(held, card["heldout"])
+    _cautions(shown)
+    _constant_prediction(shown, "training" if by_folds else "held-out", card["class_weight"])
 
 
 def _with_interval(metrics: dict[str, Any], how: str = "") -> str:
@@ -155,7 +155,7 @@ def _with_interval(metrics: dict[str, Any], how: str = "") -> str:
 
 
 def _scaling(card: dict[str, Any]) -> str:
-    """Return how features are scaled, where it is not as usual."""
+    """Return the scaling of the features, unless it is the usual one."""
     return "" if card["normalize"] == "shrunk" else f", {card['normalize']} scaling"
 
 
@@ -163,51 +163,51 @@ def _repeated(search: dict[str, Any]) -> str:
     return f", repeated {search['divisions']} times" if search["divisions"] > 1 else ""
 
 
-def _small_part(held: dict[str, Any], split: str) -> None:
-    """Say what a held-out part tells that is too small for more."""
+def _small_split(held: dict[str, Any], split: str) -> None:
+    """Print the interval of the accuracy on a held-out split that is too small for more."""
     low, high = held["accuracy_ci95"]
     right = round(held["accuracy"] * held["n"])
     show(
-        f"{counted(held['n'], 'held-out image')} ({split}), {right} right, can only tell that accuracy is between "
+        f"{counted(held['n'], 'held-out image')} ({split}), {right} right, only show that the accuracy is between "
         f"{low:.1%} and {high:.1%}"
     )
 
 
-def _doubts(metrics: dict[str, Any]) -> None:
-    """Say where an interval is too wide for a statement."""
+def _cautions(metrics: dict[str, Any]) -> None:
+    """Print a caution if the interval is too wide to draw a conclusion."""
     low, high = metrics["accuracy_ci95"]
     counts = {name: row["n"] for name, row in metrics["per_class"].items()}
     largest = max(counts, key=counts.__getitem__)
     share = counts[largest] / sum(counts.values())
     if share == 1:
-        show(f"only images of {largest} were tested: this does not say whether the head tells the classes apart")
+        show(f"only images of {largest} were tested: this does not show whether the head separates the classes")
     elif low <= share and metrics["balanced_accuracy"] - (high - low) / 2 <= 1 / sum(map(bool, counts.values())):
         show(
-            f"these images cannot tell the head from guessing: always saying {largest} would be right for {share:.1%} "
-            f"of them"
+            f"on these images the head is not significantly better than guessing: always predicting {largest} would be "
+            f"right for {share:.1%} of them"
         )
     elif low <= share:
         show(
-            f"always saying {largest} would be right for {share:.1%} of these images: the balanced accuracy says how "
-            f"well the classes are told apart"
+            f"always predicting {largest} would be right for {share:.1%} of these images: the balanced accuracy "
+            f"shows how well the classes are separated"
         )
     elif high - low > _WIDE:
-        show("these images give no more than a rough idea of the accuracy; four times as many halve the interval")
+        show("these images give only a rough idea of the accuracy; four times as many would halve the interval")
 
 
-def _one_answer(metrics: dict[str, Any], which: str, class_weight: str | None) -> None:
-    """Say if a head gives all images of several classes the same label."""
+def _constant_prediction(metrics: dict[str, Any], which: str, class_weight: str | None) -> None:
+    """Print a caution if a head predicts the same label for all images of several classes."""
     if "confusion" not in metrics:  # of many classes
         return
-    said = guessed_classes(metrics)
+    predicted = guessed_classes(metrics)
     several = sum(bool(row["n"]) for row in metrics["per_class"].values()) > 1
-    if len(said) == 1 and several:  # else it may well be right
+    if len(predicted) == 1 and several:
         weights = "" if class_weight == "balanced" else "--class-weight balanced, or "
-        say(f"it says {said[0]} of every {which} image: {weights}more images of the others may help")
+        say(f"every {which} image is predicted as {predicted[0]}: {weights}more images of other classes may help")
 
 
 def _out_of_fold(run: Run) -> dict[str, Any]:
-    """Return the metrics of the cross-validation, as those of the held-out part are."""
+    """Return the metrics of the cross-validation in the form of those of the held-out split."""
     search, per_class = run.card["search"], run.part("search", "cv", "per_class")
     return {
         **search["cv"],
@@ -226,7 +226,7 @@ def _tables(metrics: dict[str, Any], heading: str = "") -> None:
 
 
 def runs_table(runs: Sequence[Run]) -> TextTable:
-    """Return a table of runs, a line each."""
+    """Return a table with a row per run."""
     numbers = right("cross-validated", "held-out", "95 % interval", "seconds")
     table = TextTable("head", "chosen", *numbers)
     for run in runs:
@@ -243,7 +243,7 @@ def runs_table(runs: Sequence[Run]) -> TextTable:
 
 
 def specs_table(specs: Sequence[StoreInfo], values: str = "features") -> TextTable:
-    """Return a table of what is cached, a line a spec; `values` says what a row of numbers is called."""
+    """Return a table with a row per spec; `values` names the column of the number of values per image."""
     table = TextTable("spec", *right("images", values, "shards", "MB"), "written")
     for spec in specs:
         held = f" (+{spec.quarantined} quarantined)" if spec.quarantined else ""
@@ -253,7 +253,7 @@ def specs_table(specs: Sequence[StoreInfo], values: str = "features") -> TextTab
 
 
 def specs_list(specs: Sequence[StoreInfo], values: str = "features") -> None:
-    """Print `specs_table`, and what there is to say of a spec."""
+    """Print `specs_table` and remarks on specs."""
     if specs:
         show(specs_table(specs, values))
     for spec in specs:
@@ -264,19 +264,19 @@ def specs_list(specs: Sequence[StoreInfo], values: str = "features") -> None:
 
 
 def activations_list(specs: Sequence[StoreInfo]) -> None:
-    """Print what fine-tuning has kept, at which layers, and how to be rid of it."""
+    """Print the activations that fine-tuning has cached, their layers, and how to delete them."""
     specs_list(specs, "activations")
     for layer in sorted({spec.layer for spec in specs}):
         show(f"at {layer}: {', '.join(spec.short_name for spec in specs if spec.layer == layer)}")
     show(
         f"activations of {counted(len(specs), 'spec')}, {counted(sum(spec.images for spec in specs), 'row')}, "
-        f"{sum(spec.bytes for spec in specs) / 1e6:,.1f} MB. They can be deleted at any time (fine-tuning computes "
-        f"them again): bottleneck cache rm SPEC"
+        f"{sum(spec.bytes for spec in specs) / 1e6:,.1f} MB. They can be deleted at any time with `bottleneck "
+        f"cache rm SPEC`; fine-tuning computes them again"
     )
 
 
 def predictions_table(predictions: Predictions, target: IO[str]) -> None:
-    """Print a table of predictions; paths are never cut."""
+    """Print a table of predictions; paths are never truncated."""
     table = TextTable("path", "label", *right("probability"), "next")
     for item in predictions:
         if item.failure:
@@ -288,7 +288,7 @@ def predictions_table(predictions: Predictions, target: IO[str]) -> None:
 
 
 def classes_table(metrics: dict[str, Any]) -> TextTable:
-    """Return precision, recall and F1 of each class."""
+    """Return a table of the precision, recall and F1 score of each class."""
     table = TextTable("class", *right("images", "precision", "recall", "F1"), nothing=("·",))
     for name, row in metrics["per_class"].items():
         cells = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
@@ -297,7 +297,7 @@ def classes_table(metrics: dict[str, Any]) -> TextTable:
 
 
 def confusion_table(metrics: dict[str, Any]) -> TextTable:
-    """Return labels as rows, predictions as columns; counts are means where images were predicted several times."""
+    """Return the confusion matrix; counts are means if images were predicted several times."""
     classes, counts = metrics["classes"], metrics["confusion"]
     heading = "predictions for the images of each class:"
     table = TextTable("label \\ predicted", *right(*classes), nothing=("·",), heading=heading)
@@ -307,7 +307,7 @@ def confusion_table(metrics: dict[str, Any]) -> TextTable:
 
 
 def examples_table(examples: Sequence[Example]) -> TextTable:
-    """Return a table of held-out images, their labels and what the head says."""
+    """Return a table of held-out images with their labels and predictions."""
     table = TextTable("image", "label", "predicted", *right("probability"), "")
     for item in examples:
         mark = "" if item.label == item.predicted else "wrong"

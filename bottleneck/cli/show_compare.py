@@ -1,4 +1,4 @@
-"""How a comparison looks: a table for people; CSV, Markdown and JSON for programs and papers."""
+"""Format a comparison as a table, CSV, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COST = _HEADER[6:]
 
 
 def comparison_report(found: Comparison, options: Sequence[str]) -> None:
-    """Say what was compared on what, the table, and the command for a run of the best, with the user's options."""
+    """Print what was compared, the table, and the command that fits the best row, with the user's options."""
     models = counted(len({row.model for row in found.rows}), "model")
     show(f"{found.source}: {counted(len(found.rows), 'head')} on features of {models}")
     show(
@@ -31,8 +31,8 @@ def comparison_report(found: Comparison, options: Sequence[str]) -> None:
     )
     show("", _table(found))
     show(
-        "in brackets: 95 % intervals. best: by cross-validation. p: McNemar's test against it on the held-out images, "
-        "by Holm's method"
+        "in brackets: 95 % intervals. best: by cross-validation. p: McNemar's test against the best on the held-out "
+        "images, adjusted by Holm's method"
     )
     for remark in found.remarks:
         say(remark)
@@ -43,7 +43,7 @@ def comparison_report(found: Comparison, options: Sequence[str]) -> None:
     if found.best.cv_spread is None:
         show(f"{failed}; the best is a run: {found.best.model}")
     else:
-        show(Command(f"{failed}; this makes the best a run:", *_fit_command(found, options)))
+        show(Command(f"{failed}; to save the best as a run:", *_fit_command(found, options)))
 
 
 def _fit_command(found: Comparison, options: Sequence[str]) -> list[str]:
@@ -55,7 +55,7 @@ def _fit_command(found: Comparison, options: Sequence[str]) -> list[str]:
 
 
 def comparison_text(found: Comparison, layout: str) -> str:
-    """Return the rows as ``table``, ``csv``, ``markdown`` or ``json``, as they are written to a file."""
+    """Return the rows as ``table``, ``csv``, ``markdown`` or ``json`` text for a file."""
     if layout == "json":
         return json.dumps(found.to_json()) + "\n"
     if layout == "csv":
@@ -95,7 +95,7 @@ def _table(found: Comparison) -> TextTable:
 
 
 def _markdown(found: Comparison) -> str:
-    """Return a table of Markdown; a bar in a name would end its cell."""
+    """Return a Markdown table, with bars in names escaped."""
     marks = ["---:" if name in _RIGHT else "---" for name in _HEADER]
     rows = [[cell.replace("|", "\\|") for cell in _cells(row)] for row in found.rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (_HEADER, marks, *rows))

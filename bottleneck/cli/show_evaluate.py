@@ -1,4 +1,4 @@
-"""How an evaluation looks: a report for people, and what was left out."""
+"""Format an evaluation as a report and notes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from bottleneck.runs.run import Run
 
 _SHOWN = 10  # errors on a screen
-_NEAR = 3  # near copies that a warning names
+_NEAR = 3  # near duplicates that a warning names
 
 
 def evaluation_report(found: Evaluation) -> list[Thing]:
-    """Return the figures, the tables and the most confident errors."""
+    """Return the metrics, the tables and the most confident errors."""
     metrics = found.metrics
     lines: list[Thing] = [
         f"{found.run.name} on {counted(found.n, 'image')}: {_accuracy(found)}",
@@ -40,7 +40,7 @@ def evaluation_report(found: Evaluation) -> list[Thing]:
 
 
 def evaluation_lines(found: Evaluation) -> None:
-    """Say where the labels come from, and what was left out, on stderr."""
+    """Print on stderr where the labels come from, and what was left out."""
     say(f"compared with {' and '.join(found.labels_from)}")
     for line in _left(found.left, found.run, against=found.against is not None):
         say(line)
@@ -48,27 +48,27 @@ def evaluation_lines(found: Evaluation) -> None:
         say(_unrecorded(run))
     if found.selected_by:
         say(
-            f"{counted(found.selected_by, 'image')} among them selected the epoch of a fine-tuning: the accuracy is "
-            f"optimistic"
+            f"{counted(found.selected_by, 'image')} among them also selected the epoch of a fine-tuning, so the "
+            f"accuracy is optimistic"
         )
     if found.near:
         shown = ", ".join(f"{path} ({cosine:.2f})" for path, cosine in found.near[:_NEAR])
         more = f" and {len(found.near) - _NEAR} more" if len(found.near) > _NEAR else ""
         say(
-            f"warning: {counted(len(found.near), 'image')} among them may be edited copies of training images, and the "
-            f"accuracy too good: {shown}{more}"
+            f"warning: {counted(len(found.near), 'image')} among them may be edited copies of training images, so the "
+            f"accuracy may be optimistic: {shown}{more}"
         )
     if found.unknown_labels:
         listed = ", ".join(f"{name} ({count})" for name, count in list(found.unknown_labels.items())[:_SHOWN])
         more = f" and {len(found.unknown_labels) - _SHOWN} more" if len(found.unknown_labels) > _SHOWN else ""
-        say(f"warning: labels that are no class of {found.run.name} count as wrong: {listed}{more}")
+        say(f"warning: labels that are no classes of {found.run.name} count as wrong: {listed}{more}")
     for remark in found.remarks:
         say(remark)
     failures_list(found.failures)
 
 
 def summary_lines(found: Summary, run: Run) -> None:
-    """Say how right predictions are, and on which images."""
+    """Print the accuracy of predictions, and on which images it was measured."""
     for line in found.passed_over:
         say(line)
     if not found.labels_from:
@@ -80,7 +80,7 @@ def summary_lines(found: Summary, run: Run) -> None:
     low, high = found.accuracy_ci95
     say(
         f"compared with {labels}: {found.right} of {found.n} right, accuracy {found.right / found.n:.1%}, 95 % "
-        f"interval {low:.1%} to {high:.1%}; --no-labels leaves this out"
+        f"interval {low:.1%} to {high:.1%}; --no-labels omits this"
     )
     for line in _left(found.left, run):
         say(line)
@@ -89,7 +89,7 @@ def summary_lines(found: Summary, run: Run) -> None:
 
 
 def _left(left: LeftOut, run: Run, *, against: bool = False) -> list[str]:
-    """Return a sentence for each reason for which images are left out."""
+    """Return a line per reason for which images are left out."""
     who = "one of the runs" if against else run.name
     lines = []
     if left.trained_on:
@@ -105,8 +105,8 @@ def _left(left: LeftOut, run: Run, *, against: bool = False) -> list[str]:
 
 def _unrecorded(run: Run) -> str:
     return (
-        f"warning: {run.name} does not record all images that it was trained on, so they are not left out and the "
-        f"accuracy may be optimistic; a run that is fitted again records them"
+        f"warning: {run.name} does not record all images that it was trained on, so some may be evaluated and the "
+        f"accuracy may be optimistic; fit again to record them"
     )
 
 
@@ -117,7 +117,7 @@ def _accuracy(found: Evaluation) -> str:
 
 def _top(metrics: dict[str, Any]) -> str:
     top = metrics["top5_accuracy"]
-    return "" if top is None else f", right among the first five {top:.1%}"
+    return "" if top is None else f", top-5 accuracy {top:.1%}"
 
 
 def _errors(found: Evaluation) -> list[Thing]:
@@ -140,7 +140,7 @@ def _against(found: Evaluation) -> list[Thing]:
     verdicts = {
         "better": f"{found.run.name} is better",
         "worse": f"{found.run.name} is worse",
-        "not told apart": "the two are not told apart",
+        "not told apart": "the difference is not significant",
     }
     return [
         f"against {other.run.name}: accuracy {other.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%} on the same "

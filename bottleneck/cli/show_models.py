@@ -1,4 +1,4 @@
-"""How models and checkpoints look: tables and lines, on stdout, since they are what was asked for."""
+"""Format models and checkpoints as tables and lines."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from bottleneck.backbones.restore import Restored
     from bottleneck.backbones.weights import Checkpoint
 
-_ROWS = 80  # of a tree that is not asked to be of any depth
+_ROWS = 80  # of a module tree without --depth
 _WEIGHTS = 4
-_MISFITS = 8  # of each kind, beside an error
+_MISMATCHES = 8  # of each kind, in an error
 
 
 def models_table(entries: Sequence[ModelEntry], *, with_weights: bool = False) -> TextTable:
-    """Return a table of models, a line each; or with their weights, a line for each of these."""
+    """Return a table with a row per model, or per weights of a model."""
     rows = [
         (
             entry.name,
@@ -32,7 +32,7 @@ def models_table(entries: Sequence[ModelEntry], *, with_weights: bool = False) -
         )
         for entry in entries
     ]
-    second = Column("--weights") if with_weights else Column("source", optional=True)  # a name tells its source as well
+    second = Column("--weights") if with_weights else Column("source", optional=True)  # which the name contains, too
     table = TextTable("model", second, *right("params", "images", "features"), "weights")
     for row in rows:
         table.add_row(*row)
@@ -48,7 +48,7 @@ def _availability(entry: ModelEntry) -> str:
 
 
 def description_lines(found: Description) -> tuple[list[str], list[str]]:
-    """Return what stands before the tree of modules, and what after."""
+    """Return the lines before the module tree and the lines after it."""
     preprocessing = found.preprocessing
     size = _pixels(preprocessing.crop_size)
     weights = [f"{entry.weights} ({_availability(entry)})" for entry in found.weights[:_WEIGHTS]]
@@ -68,13 +68,13 @@ def description_lines(found: Description) -> tuple[list[str], list[str]]:
     ]
     after = [
         f"stages: {', '.join(found.stages)}",
-        "--layer takes a name (what the module gives) or NAME:input (what it receives); --unfreeze takes names",
+        "--layer takes a name (the output of the module) or NAME:input (its input); --unfreeze takes names",
     ]
     return before, after
 
 
 def modules_table(found: Description, depth: int | None) -> TextTable:
-    """Return the tree of modules, `depth` levels of it; 0 is all, None as many as fit on a page or two."""
+    """Return the module tree with `depth` levels; 0 is all, None as many as fit on a page or two."""
     levels = _levels(found, depth)
     rows = [
         (
@@ -93,8 +93,8 @@ def modules_table(found: Description, depth: int | None) -> TextTable:
     return table
 
 
-def too_deep(found: Description, depth: int | None) -> list[str]:
-    """Return a line on the levels that are not shown."""
+def hidden_levels(found: Description, depth: int | None) -> list[str]:
+    """Return a line about the modules that are not shown."""
     levels, deepest = _levels(found, depth), max((module.depth for module in found.modules), default=0)
     hidden = sum(module.depth > levels for module in found.modules)
     shown = f"{levels} of {counted(deepest, 'level')}"
@@ -114,7 +114,7 @@ def _levels(found: Description, depth: int | None) -> int:
 
 
 def tensors_table(checkpoint: Checkpoint) -> TextTable:
-    """Return the tensors of a checkpoint, a line each."""
+    """Return a table with a row per tensor of a checkpoint."""
     table = TextTable("tensor", *right("shape"), "dtype")
     for name, value in checkpoint.tensors.items():
         table.add_row(name, _shape(tuple(value.shape)), str(value.dtype).removeprefix("torch."))
@@ -122,7 +122,7 @@ def tensors_table(checkpoint: Checkpoint) -> TextTable:
 
 
 def checkpoint_line(checkpoint: Checkpoint) -> str:
-    """Return what a checkpoint holds in all."""
+    """Return a summary of a checkpoint."""
     values: list[Any] = list(checkpoint.tensors.values())
     numbers, size = sum(value.numel() for value in values), sum(value.nbytes for value in values)
     remarks = "".join(f"; {remark}" for remark in checkpoint.remarks)
@@ -131,8 +131,8 @@ def checkpoint_line(checkpoint: Checkpoint) -> str:
 
 
 def restored_table(found: Restored, *, whole: bool = False) -> TextTable:
-    """Return what goes where, what does not fit last; what is restored is counted, unless the `whole` is wanted."""
-    table = _fates_table()
+    """Return a table of tensors, mismatches last; restored ones are listed if `whole`, else counted."""
+    table = _tensor_table()
     if whole:
         for name in found.restored:
             table.add_row(name, "restored", "", "")
@@ -141,23 +141,23 @@ def restored_table(found: Restored, *, whole: bool = False) -> TextTable:
     for word, names in {"excluded": found.excluded, "not needed": found.unneeded}.items():
         for name in names:
             table.add_row(name, word, "", "")
-    _add_misfits(table, found, None)
+    _add_mismatches(table, found, None)
     return table
 
 
-def misfit_table(found: Restored) -> TextTable:
-    """Return what does not fit, the first of each kind, and how many tensors do."""
-    table = _fates_table()
+def mismatch_table(found: Restored) -> TextTable:
+    """Return the first mismatches of each kind, and the number of restored tensors."""
+    table = _tensor_table()
     table.add_row(counted(len(found.restored), "tensor"), "restored", "", "")
-    _add_misfits(table, found, _MISFITS)
+    _add_mismatches(table, found, _MISMATCHES)
     return table
 
 
-def _fates_table() -> TextTable:
+def _tensor_table() -> TextTable:
     return TextTable("tensor", "fate", *right("expected", "found"))
 
 
-def _add_misfits(table: TextTable, found: Restored, most: int | None) -> None:
+def _add_mismatches(table: TextTable, found: Restored, most: int | None) -> None:
     shapes = {
         name: (_shape(expected), "whole numbers" if expected == have else _shape(have))
         for name, (expected, have) in found.misshapen.items()
@@ -178,7 +178,7 @@ def count(number: int) -> str:
     """Return a large number with three digits and a unit: ``25.6M``."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         value = number / size
-        if value >= 0.9995:  # which three digits would show as 1.00
+        if value >= 0.9995:  # three digits show it as 1.00
             return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
     return str(number)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bottleneck.cli.common import errors_as_sentences
+from bottleneck.cli.common import printed_errors
 from bottleneck.cli.main import cli
 from bottleneck.errors import BottleneckWarning
 from tests import tiny
@@ -85,7 +85,7 @@ def test_a_home_of_nobody_is_wrong_usage(table: Path) -> None:
 
 def test_a_warning_is_printed_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        with errors_as_sentences(debug=False, as_json=False):
+        with printed_errors(debug=False, as_json=False):
             for text in ("one", "two", "one", "one"):
                 warnings.warn(text, BottleneckWarning, stacklevel=1)
         assert capsys.readouterr().err.split() == ["warning:", "one", "warning:", "two"]
