@@ -1,4 +1,4 @@
-"""The progress bar: one line a stage, with images/s and the time to go."""
+"""The progress bar: one line per stage, with images/s and the remaining time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_WIDTH = 40  # columns of the bar itself, where there is room
-_BESIDE = 48  # columns of what stands beside it
+_WIDTH = 40  # columns of the bar itself, if there is room
+_OTHER = 48  # columns of the other parts of the line
 
 
 class Bar:
@@ -27,9 +27,9 @@ class Bar:
     Parameters
     ----------
     names : dict of str to str
-        What each stage is called on the screen.
+        The displayed name of each stage.
     width : int
-        Columns of the terminal.
+        Width of the terminal in columns.
     """
 
     def __init__(self, names: dict[str, str], width: int) -> None:
@@ -37,24 +37,24 @@ class Bar:
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description:<11}"),
-            BarColumn(bar_width=max(4, min(_WIDTH, width - _BESIDE))),
+            BarColumn(bar_width=max(4, min(_WIDTH, width - _OTHER))),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(compact=True),
             console=Console(stderr=True, width=width),
             transient=True,
-            redirect_stdout=False,  # results do not go where the bar is
+            redirect_stdout=False,  # only stderr has the bar
         )
 
     def update(self, stage: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done; a stage that is over is shown no longer."""
+        """Show that `done` of `total` items are done; hide a stage that is complete."""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(self._names.get(stage, stage), total=total)
         self._progress.update(self._tasks[stage], completed=done, total=total, visible=done < total)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Take the bar away, and draw it again below what was printed meanwhile."""
+        """Hide the bar, and draw it again below what is printed meanwhile."""
         self._progress.stop()
         try:
             yield
@@ -62,7 +62,7 @@ class Bar:
             self._progress.start()
 
     def close(self) -> None:
-        """Take the bar away, and show the cursor again."""
+        """Remove the bar, and show the cursor again."""
         self._progress.stop()
 
     def __enter__(self) -> "Bar":
@@ -76,7 +76,7 @@ class Bar:
 
 
 class _Rate(ProgressColumn):
-    """How many a second."""
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

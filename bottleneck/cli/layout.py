@@ -1,4 +1,4 @@
-"""Tables and sentences laid out for a width: pure functions of texts, which know no terminal."""
+"""Tables and sentences laid out for a width, without knowledge of a terminal."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from bottleneck.errors import printable
 
 _GAP = 2  # columns between two cells
-_INSIDE = "   "  # between two cells of a row that is shown as a list, and before them
-_TOGETHER = re.compile(  # spaces at which no line is broken
+_INSIDE = "   "  # before each cell of a row that is shown as a list
+_TOGETHER = re.compile(  # spaces at which lines are not broken
     r"(?<=\d) (?=(?:%|MB|GB|s\b|x \d))|(?<=\d x) (?=\d)"  # 95 %, 1.2 MB, 14 x 14
     r"|(?<=\d,) (?=\d)| (?=± ?\d)|(?<=±) "  # (3, 3), 95.2% ± 2.8%
     r"|(?<=[^\W\d]) (?=\d[\d.,%]*(?:[\s,;)]|$))"  # accuracy 96.1%
 )
-_TIE = "\xa0"  # stands for such a space meanwhile; in names it is escaped
-_BREAKS = f"/\\{_TIE}", "-_.,:;=@+|"  # after which a word that is too long is folded: best, and next best
+_TIE = "\xa0"  # replaces these spaces while lines are broken; in names it is escaped
+_BREAKS = f"/\\{_TIE}", "-_.,:;=@+|"  # characters after which long words are broken: best, and next best
 
 
 def cells(text: str) -> int:
-    """Return how many columns a text takes; an ideograph takes two."""
+    """Return the width of a text in columns; an ideograph takes two."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -37,9 +37,9 @@ class Column:
     ----------
     name : str
     right : bool
-        Whether its cells end at the same place, as numbers do.
+        Whether its cells are right-aligned.
     optional : bool
-        Whether it is left out where that lets the others stand side by side.
+        Whether it is left out if the other columns fit without it.
     """
 
     name: str
@@ -48,21 +48,21 @@ class Column:
 
 
 def right(*names: str) -> list[Column]:
-    """Return columns of numbers."""
+    """Return right-aligned columns."""
     return [Column(name, right=True) for name in names]
 
 
 class TextTable:
-    """Rows that stand side by side where there is room, and else become a list. No cell is ever cut.
+    """A table that becomes a list if it is too wide. Cells are never truncated.
 
     Parameters
     ----------
     *columns : Column or str
-        The first names the row; in a list it stands on a line of its own, and the others below it.
+        The first names the row; in a list it is on a separate line, above the others.
     nothing : tuple of str
-        Cells that a list leaves out.
+        Cells that a list omits.
     heading : str
-        What stands above a list, where its names alone do not tell what it is.
+        Printed above a list, but not above a table.
     """
 
     def __init__(self, *columns: Column | str, nothing: Sequence[str] = ("",), heading: str = "") -> None:
@@ -72,18 +72,18 @@ class TextTable:
         self._rows: list[list[str]] = []
 
     def add_row(self, *cells: str) -> None:
-        """Add a row; cells that are not given are empty."""
+        """Add a row; missing cells are empty."""
         self._rows.append([printable(cell) for cell in cells] + [""] * (len(self._columns) - len(cells)))
 
     def lines(self, width: int | None = None, rule: str = "─") -> list[str]:
-        """Return the lines of the table, and an empty one.
+        """Return the lines of the table and an empty line.
 
         Parameters
         ----------
         width : int, optional
-            How many columns there are; None for as many as it takes.
+            Available columns; None for an unlimited number.
         rule : str
-            Of which the line below the header is made.
+            The character of the rule below the header.
         """
         whole = range(len(self._columns))
         short = [place for place in whole if not self._columns[place].optional]
@@ -113,8 +113,8 @@ class TextTable:
             yield from fold(printable(self._heading), width)
         for first, *others in self._rows:
             yield from fold(f" {first}", width)
-            told = zip(self._columns[1:], others, strict=True)
-            pairs = [_pair(column.name, cell) for column, cell in told if cell not in self._nothing]
+            named = zip(self._columns[1:], others, strict=True)
+            pairs = [_pair(column.name, cell) for column, cell in named if cell not in self._nothing]
             yield from _packed(pairs, width)
 
 
@@ -123,7 +123,7 @@ def _pair(name: str, cell: str) -> str:
 
 
 def _packed(pairs: Sequence[str], width: int) -> Iterator[str]:
-    """Yield lines with as many of the pairs as fit; one that is too long for a line is folded."""
+    """Yield lines with as many pairs as fit; a pair that is longer than a line is folded."""
     line = ""
     for pair in pairs:
         longer = f"{line}{_INSIDE}{pair}"
@@ -139,14 +139,14 @@ def _packed(pairs: Sequence[str], width: int) -> Iterator[str]:
 
 
 class Command:
-    """A command to copy: where it is too long for a line, it goes on after a backslash, as shells have it.
+    """A command to copy, continued after a backslash if it is longer than a line.
 
     Parameters
     ----------
     lead : str
-        What is said before it; empty or a sentence that ends in a colon.
+        Text before the command: empty, or a sentence that ends in a colon.
     *words : str
-        They are quoted where that is needed.
+        Quoted if necessary.
     """
 
     def __init__(self, lead: str, *words: str) -> None:
@@ -154,7 +154,7 @@ class Command:
         self._words = [shlex.quote(printable(word)) for word in words]
 
     def lines(self, width: int | None = None) -> list[str]:
-        """Return the lines of the sentence and the command; a word of the command is never folded."""
+        """Return the lines of the text and the command; words of the command are never folded."""
         whole = " ".join([*([self._lead] if self._lead else []), *self._words])
         if width is None or cells(whole) <= width:
             return [whole]
@@ -169,10 +169,10 @@ class Command:
 
 
 def fold(text: str, width: int | None) -> list[str]:
-    """Return a text of one line as lines of at most `width` columns, broken between words; None is any width.
+    """Break a line into lines of at most `width` columns, between words; None is an unlimited width.
 
-    A word that is longer than a line, such as a path, is folded after a separator. A figure and its unit, or its
-    deviation, stay together. Lines after the first are indented by two more spaces than the first.
+    A word that is longer than a line, such as a path, is broken after a separator. A number and its unit, or its
+    deviation, stay together. Lines after the first are indented by two more spaces.
     """
     if width is None or cells(text) <= width:
         return [text]
@@ -191,7 +191,7 @@ def fold(text: str, width: int | None) -> list[str]:
 
 
 def _parts(word: str, room: int) -> Iterator[str]:
-    """Yield a word in parts of at most `room` columns."""
+    """Yield the parts of a word, each at most `room` columns wide."""
     while cells(word) > room:
         end = room
         while cells(word[:end]) > room:  # some characters take two columns

@@ -1,6 +1,7 @@
-"""What is printed, and where: results on stdout, all else on stderr; how wide, and with which style.
+"""Printing: results on stdout, everything else on stderr.
 
-Every line for people passes here. Nothing else knows the width of a terminal, colours, or the bar that may be drawn.
+All lines for people are printed by this module, the only one that knows the width of a terminal, its colours, and the
+progress bar that may be drawn on it.
 """
 
 from __future__ import annotations
@@ -20,50 +21,50 @@ import click
 from bottleneck.cli.layout import Command, TextTable, fold
 from bottleneck.errors import printable
 
-_NARROWEST = 24  # columns; below that a figure would not fit into a line
-_USUAL = 80  # columns of a terminal that does not say
+_NARROWEST = 24  # columns; a number may not fit into fewer
+_USUAL = 80  # columns, if a terminal does not report its width
 
 Thing = str | TextTable | Command
 
 
 class Drawn(Protocol):
-    """Something that is drawn on a terminal, and can be taken away for a moment."""
+    """Something that is drawn on a terminal, and can be hidden for a moment."""
 
     def aside(self) -> AbstractContextManager[None]:
-        """Take it away while something is printed."""
+        """Hide it while something is printed."""
 
     def close(self) -> None:
-        """Take it away for good."""
+        """Remove it."""
 
 
 class _State:
-    """What holds for the whole process, its threads too: a warning may come from any of them."""
+    """State of the process, shared by its threads: any of them may print a warning."""
 
     data_on_stdout = False
     drawn: Drawn | None = None
 
 
 def say(*things: Thing, style: str | None = None) -> None:
-    """Print notes on stderr: progress, warnings, errors, what was chosen and why.
+    """Print notes on stderr: progress, warnings, errors, choices and their reasons.
 
     Parameters
     ----------
     *things : str, Table or Command
-        Of each at least a line; an empty one without any.
+        Each is printed on its own lines; without any, an empty line is printed.
     style : str, optional
-        A colour for the first word, where colours are shown.
+        A colour for the first word, if colours are shown.
     """
     _print("stderr", things or ("",), style)
 
 
 def show(*things: Thing) -> None:
-    """Print results on stdout; on stderr where stdout is for data alone, as with ``--json``."""
+    """Print results on stdout, or on stderr if stdout is reserved for data, as with ``--json``."""
     _print("stderr" if _State.data_on_stdout else "stdout", things or ("",))
 
 
 @contextmanager
 def data_on_stdout(alone: bool = True) -> Iterator[None]:
-    """Keep stdout for data alone, if so: what `show` prints goes to stderr meanwhile."""
+    """Reserve stdout for data if `alone`: `show` prints on stderr meanwhile."""
     before = _State.data_on_stdout
     _State.data_on_stdout = before or alone
     try:
@@ -74,7 +75,7 @@ def data_on_stdout(alone: bool = True) -> Iterator[None]:
 
 @contextmanager
 def drawing(thing: Drawn) -> Iterator[None]:
-    """Let everything that is printed appear above `thing`, which is drawn on the terminal meanwhile."""
+    """Print everything above `thing`, which is drawn on the terminal."""
     before, _State.drawn = _State.drawn, thing
     try:
         yield
@@ -83,12 +84,12 @@ def drawing(thing: Drawn) -> Iterator[None]:
 
 
 def is_data_on_stdout() -> bool:
-    """Whether stdout is for data alone."""
+    """Whether stdout is reserved for data."""
     return _State.data_on_stdout
 
 
 def put_away() -> None:
-    """Take away what is drawn, for good."""
+    """Remove what is drawn."""
     if _State.drawn:
         _State.drawn.close()
         _State.drawn = None
@@ -100,9 +101,9 @@ def put_json(value: dict[str, Any]) -> None:
 
 
 def put(data: str) -> None:
-    """Print data for programs on stdout: UTF-8, but for names that are none, whose bytes go out as they came in.
+    """Print data for programs on stdout as UTF-8; file names that are not UTF-8 keep their bytes.
 
-    People who look at it on a terminal see what would not print escaped, as `ls` shows it.
+    On a terminal, characters that are not printable are escaped, as `ls` does.
     """
     if is_terminal(sys.stdout):
         return _write("stdout", printable(data, keep="\n\t"))
@@ -110,15 +111,15 @@ def put(data: str) -> None:
 
 
 def show_traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    """Print a traceback on stderr, as Python does, with what would not print escaped."""
+    """Print a traceback on stderr, with unprintable characters escaped."""
     _write("stderr", printable("".join(traceback.format_exception(kind, error, trace)), keep="\n"))
 
 
 def width_of(stream: IO[str]) -> int | None:
-    """Return how many columns there are: COLUMNS, else those of a terminal; None in a file or a pipe: any number."""
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal() and int(asked):
-        return max(int(asked), _NARROWEST)
+    """Return the number of columns: COLUMNS, else that of the terminal; None (unlimited) for a file or a pipe."""
+    columns_variable = os.environ.get("COLUMNS", "")
+    if columns_variable.isdecimal() and int(columns_variable):
+        return max(int(columns_variable), _NARROWEST)
     if not is_terminal(stream):
         return None
     try:
@@ -129,30 +130,30 @@ def width_of(stream: IO[str]) -> int | None:
 
 
 def rule_of(stream: IO[str]) -> str:
-    """Return what a line is drawn with: a dash where the encoding has nothing better."""
+    """Return the character of a rule: a dash if the encoding has no box-drawing characters."""
     return "─" if (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf") else "-"
 
 
 def is_terminal(stream: IO[str]) -> bool:
-    """Whether people look at a stream at once."""
+    """Whether a stream is a terminal."""
     try:
         return stream.isatty()
-    except ValueError:  # it is closed
+    except ValueError:  # closed
         return False
 
 
 def is_capable(stream: IO[str]) -> bool:
-    """Whether a stream is a terminal on which lines can be drawn anew."""
+    """Whether a stream is a terminal that can redraw lines."""
     return is_terminal(stream) and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def has_colours(stream: TextIO) -> bool:
-    """Whether colours are wanted on a stream."""
+    """Whether colours are shown on a stream."""
     return is_capable(stream) and not os.environ.get("NO_COLOR")
 
 
 def lines_of(thing: Thing, width: int | None, rule: str = "─") -> list[str]:
-    """Return the lines of a sentence, a table or a command, with all that would not print escaped."""
+    """Return the lines of a text, a table or a command, with unprintable characters escaped."""
     if isinstance(thing, TextTable):
         return thing.lines(width, rule)
     if isinstance(thing, Command):
@@ -161,9 +162,9 @@ def lines_of(thing: Thing, width: int | None, rule: str = "─") -> list[str]:
 
 
 def let_streams_take_anything() -> None:
-    """Let no sign that an encoding lacks end the command: it is escaped. What `put` writes is UTF-8 in any case.
+    """Escape characters that the encoding of a stream lacks, and discard the output of a closed stream (``>&-``).
 
-    A stream that is closed, ``>&-``, takes everything too.
+    `put` always writes UTF-8.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -184,7 +185,7 @@ def _print(name: str, things: tuple[Thing, ...], style: str | None = None) -> No
 
 
 def _write(name: str, text: str | bytes) -> None:
-    """Write at once, above what is drawn. Where nobody reads any more, ``| head`` say, the rest is dropped."""
+    """Write immediately, above what is drawn; discard the rest if the reader closed the pipe, as ``| head`` does."""
     drawn = _State.drawn
     with drawn.aside() if drawn else nullcontext():
         stream: TextIO = getattr(sys, name)
@@ -202,7 +203,7 @@ def _write(name: str, text: str | bytes) -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what is still to be written to a stream vanish: Python would fail on it once more at its end."""
+    """Discard what is still buffered: flushing it at exit would raise the error again."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

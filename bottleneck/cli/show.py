@@ -111,8 +111,8 @@ def run_report(run: Run) -> None:
         final = card["final"]
         show(
             f"final head: trained on {counted(final['n_train'], 'labelled image')}, including the held-out ones, with "
-            f"the same parameters; the scores above are of the head trained on {card['n_train']} of them. Both predict the "
-            f"same label for {final['agreement']:.1%} of the held-out images"
+            f"the same parameters; the scores above are of the head trained on {card['n_train']} of them. Both predict "
+            f"the same label for {final['agreement']:.1%} of the held-out images"
         )
     if run.part("leaks")["near_threshold"] is None:
         say("near duplicates across the splits were not searched for, as the features are read in blocks")

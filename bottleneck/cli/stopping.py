@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM: the first ends the command as it should, with exit code 130 or 143, the next one at once."""
+"""Ctrl-C and SIGTERM: the first ends the command cleanly, with exit code 130 or 143, the second immediately."""
 
 import os
 import signal
@@ -11,29 +11,30 @@ from typing import NoReturn
 
 from bottleneck.cli.output import is_capable
 
-_AT_ONCE = 1.0  # seconds in which a second signal is the first one, sent by a terminal and a parent process both
-_SOON = 0.01  # seconds, after which an interrupt that could not be raised is sent again
+_AT_ONCE = 1.0  # seconds in which a second signal counts as the first: a terminal and a parent may both send it
+_SOON = 0.01  # seconds after which an interrupt that could not be raised is sent again
 _SHOW_CURSOR = "\x1b[?25h"
 
 _in_import: Callable[[], NoReturn] | None = None
-_received: list[tuple[int, float]] = []  # number, and when; the first one
+_received: list[tuple[int, float]] = []  # number and time of the first signal
 
 
 def listen(in_import: Callable[[], NoReturn]) -> None:
-    """Let SIGINT and SIGTERM interrupt the command, so that it ends as it should.
+    """Handle SIGINT and SIGTERM by an interrupt, so that the command ends cleanly.
 
-    Processes that torchrun has started keep SIGTERM's own way: it ends them while they wait for each other.
+    Processes that torchrun has started keep the default action of SIGTERM, which ends them while they wait for each
+    other.
 
     Parameters
     ----------
     in_import : callable
-        Ends the process where an import is under way: an exception would pass through C++ that aborts on it.
+        Ends the process during an import, where an exception may pass through C++ code that aborts on it.
     """
     global _in_import
     _in_import = in_import
     if threading.current_thread() is not threading.main_thread():
         return
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as with nohup, and & in scripts
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # with nohup, or & in a script
         signal.signal(signal.SIGINT, _stop)
     if int(os.environ.get("WORLD_SIZE") or 1) < 2:
         signal.signal(signal.SIGTERM, _stop)
@@ -41,12 +42,12 @@ def listen(in_import: Callable[[], NoReturn]) -> None:
 
 
 def was_stopped() -> bool:
-    """Whether a signal has come; what is raised after that may be of its making, in an import for instance."""
+    """Whether a signal has arrived; it may be the cause of any later exception, for example in an import."""
     return bool(_received)
 
 
 def exit_code() -> int:
-    """Return 128 and the number of the signal, as shells have it: 130 after Ctrl-C."""
+    """Return 128 plus the number of the signal, as shells do: 130 after Ctrl-C."""
     return 128 + (_received[0][0] if _received else signal.SIGINT)
 
 
@@ -72,7 +73,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _unraisable(found: "sys.UnraisableHookArgs") -> None:
-    """Raise an interrupt again that came where nothing can be raised: in a destructor or a callback."""
+    """Raise an interrupt again that arrived in a destructor or a callback, where it is ignored."""
     if isinstance(found.exc_value, KeyboardInterrupt) and _received:
         _send_again(_received.pop()[0])
     else:
@@ -80,14 +81,14 @@ def _unraisable(found: "sys.UnraisableHookArgs") -> None:
 
 
 def _send_again(number: int) -> None:
-    """Send a signal in a moment, when what has swallowed it is over."""
+    """Send a signal again after a moment, when the code that ignored it has returned."""
     delay = _SOON
     while True:
         again = threading.Timer(delay, os.kill, (os.getpid(), number))
         again.daemon = True
         try:
             again.start()
-        except KeyboardInterrupt:  # it came while this thread waited for the other to start
+        except KeyboardInterrupt:  # it arrived while this thread waited for the timer to start
             _received.clear()
             delay *= 2
         else:

@@ -16,7 +16,14 @@ from bottleneck.errors import HeadError
 from bottleneck.evaluation.leakage import find_leaks, one_label
 from bottleneck.evaluation.stats import holm, mcnemar
 from bottleneck.fitting.inputs import ImageQuery
-from bottleneck.fitting.partition import LabelledFeatures, check_memory, held_out, near_copies, part, warn_of_classes
+from bottleneck.fitting.partition import (
+    LabelledFeatures,
+    check_memory,
+    held_out,
+    part,
+    warn_of_classes,
+    warn_of_near_duplicates,
+)
 from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_head
 from bottleneck.heads.curve import Curve
 from bottleneck.heads.curve import learning_curve as draw_curve
@@ -200,7 +207,7 @@ def _comparison(context: ComparisonContext, *, learning_curve: bool) -> Comparis
         raise HeadError(f"expected a head that can be trained, found none: {'; '.join(remarks)}")
     train, test = context.parts(candidates[0].store)
     warn_of_classes(train, test, context.heldout)
-    near_copies(train, test)
+    warn_of_near_duplicates(train, test)
     if lost := len(found.dataset) - len(found.usable):
         remarks.append(f"{lost} image{'s are' if lost > 1 else ' is'} left out, which not all models can use")
     curve = None

@@ -1,4 +1,4 @@
-"""What a comparison found: a row for each model and head, the best first."""
+"""The result of a comparison: a row for each model and head, the best first."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from bottleneck.images.dataset import Failure
 from bottleneck.runs.card import params_text
 from bottleneck.utils.text import counted, one_line
 
-LEVEL = 0.05  # of the tests
+LEVEL = 0.05  # significance level of the tests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,35 +18,35 @@ class LeaderboardRow:
     Parameters
     ----------
     model, spec : str
-        As the user wrote it, and the spec of its features.
+        The model as the user wrote it, and the spec of its features.
     head : str
     params : dict
-        What was chosen.
+        Chosen by the search.
     cv_accuracy : float
-        Mean over the folds; of a fine-tuned network `bottleneck.runs.run.Run.score`.
+        Mean over the folds; for a fine-tuned network, `bottleneck.runs.run.Run.score`.
     cv_ci95 : tuple of float, or None
-        See `bottleneck.evaluation.stats.cross_validated_interval`; None of a fine-tuned network, and of a head on the
-        features of one, whose folds have seen the labels.
+        See `bottleneck.evaluation.stats.cross_validated_interval`; None for a fine-tuned network, and for a head on its
+        features, because the network was trained on the labels of all folds.
     cv_spread : float or None
-        Standard deviation over the folds; None of a fine-tuned network.
+        Standard deviation over the folds; None for a fine-tuned network.
     accuracy, balanced_accuracy, log_loss, ece : float
-        On the held-out part; see `bottleneck.evaluation.metrics`.
+        On the held-out split; see `bottleneck.evaluation.metrics`.
     accuracy_ci95, resolution
-        Wilson's interval, and half its width: of this accuracy, not of a difference of two.
+        Wilson's interval of the accuracy, and half its width; it does not apply to a difference of two accuracies.
     p_value : float or None
-        Of McNemar's test against the best row, adjusted by Holm's method for the number of rows; None for the best.
+        P-value of McNemar's test against the best row, adjusted by Holm's method; None for the best.
     verdict : str
-        ``best``, ``not told apart``, or where p is below 0.05 ``worse`` or, seldom, ``better``.
+        ``best``, ``not told apart``, or, if p is below 0.05, ``worse`` or (rarely) ``better``.
     extracted : int
-        How many images passed the network now.
+        Number of images that were extracted for this comparison.
     extract_seconds : float or None
-        That took; None where all was cached.
+        Duration of that; None if all features were cached.
     fit_seconds : float
-        That search and fit took.
+        Duration of search and fit.
     dim : int
-        d, the number of features of an image.
+        Number of features of an image.
     feature_bytes : int
-        What they take in the cache.
+        Size of the features in the cache.
     """
 
     model: str
@@ -75,7 +75,7 @@ class LeaderboardRow:
 
     @property
     def significant(self) -> bool:
-        """Whether it differs from the best, at the level of 0.05."""
+        """Whether it differs from the best at the level of 0.05."""
         return self.p_value is not None and self.p_value < LEVEL
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class LeaderboardRow:
         return {**asdict(self), **intervals, "significant": self.significant}
 
     def to_record(self) -> dict[str, object]:
-        """Return single values by column: what was chosen as text, and each interval in two columns."""
+        """Return the row of a table by column: parameters as text, and each interval in two columns."""
         record = {**self.to_json(), "params": params_text(self.params)}
         record["ci95_low"], record["ci95_high"] = record.pop("accuracy_ci95")
         record["cv_ci95_low"], record["cv_ci95_high"] = record.pop("cv_ci95") or (None, None)
@@ -98,20 +98,20 @@ class Comparison:
     Parameters
     ----------
     rows : tuple of LeaderboardRow
-        The best by cross-validation first. It is chosen without the held-out part.
+        The best by cross-validation first, which is chosen without the held-out split.
     curve : Curve or None
-        Of the best row.
+        The learning curve of the best row.
     source : str
         The images.
     classes : tuple of str
     heldout : str
-        The split that is held out.
+        The held-out split.
     n_train, n_heldout : int
-        The images of both parts, the same for all rows.
+        Number of images of both splits, the same for all rows.
     failures : tuple of Failure
         Images that not all models can use.
     remarks : tuple of str
-        On what was left out.
+        About models, heads and images that were left out.
     """
 
     rows: tuple[LeaderboardRow, ...]
@@ -130,7 +130,7 @@ class Comparison:
 
     @property
     def best(self) -> LeaderboardRow:
-        """The best row by cross-validated accuracy; of equal ones that of the fewest bytes."""
+        """The best row by cross-validated accuracy, or, of equal ones, by the size of the features."""
         return self.rows[0]
 
     def to_json(self) -> dict[str, Any]:

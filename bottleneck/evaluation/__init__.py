@@ -1,1 +1,1 @@
-"""Metrics, and the intervals and tests that say how sure they are."""
+"""Metrics, confidence intervals, significance tests, and data leakage."""

@@ -1,4 +1,4 @@
-"""How often each label got each prediction: rows of counts, of which only those above 0 are held."""
+"""A sparse confusion matrix."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -6,28 +6,27 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-DENSE = 100  # classes up to which a confusion is a list of lists
+DENSE = 100  # up to this number of classes, a confusion matrix is a list of lists
 
 
 class Confusion(Sequence[list[int]]):
-    """A square of counts whose rows are labels and whose columns are predictions.
+    """A sparse confusion matrix, whose rows are labels and whose columns are predictions.
 
-    Behaves as the list of its rows; each is made when it is asked for, so that 100,000 classes take no more memory than
-    their images.
+    A sequence of rows, which are created on access, so that 100,000 classes take no more memory than their images.
 
     Parameters
     ----------
     size : int
         Number of classes, k.
     labels, predicted : ndarray of int, shape (m,)
-        Row and column of each count that is above 0, from 0 to k - 1.
+        Row and column of each nonzero count, from 0 to k - 1.
     images : ndarray of int, shape (m,)
         The counts.
 
     Raises
     ------
     ValueError
-        If a place is outside the square or occurs twice, or a count is below 1.
+        If a cell is outside of the matrix or occurs twice, or a count is below 1.
     """
 
     def __init__(
@@ -36,14 +35,14 @@ class Confusion(Sequence[list[int]]):
         places = labels * size + predicted
         inside = all(((codes >= 0) & (codes < size)).all() for codes in (labels, predicted))
         if not inside or len(np.unique(places)) < len(places) or (images < 1).any():
-            raise ValueError(f"expected counts of images in different places of {size} x {size}, found others")
+            raise ValueError(f"expected positive counts in different cells of a {size} x {size} matrix, found others")
         order = np.argsort(places)
         self.labels, self.predicted, self.images = labels[order], predicted[order], images[order]
         self._size = size
 
     @classmethod
     def of(cls, labels: NDArray[np.int64], predicted: NDArray[np.int64], size: int) -> "Confusion":
-        """Return the confusion of images with these labels and predictions, both ``(n,)`` from 0 to `size` - 1."""
+        """Return the confusion matrix of labels and predictions, both ``(n,)`` from 0 to `size` - 1."""
         places, images = np.unique(labels * size + predicted, return_counts=True)
         return cls(size, places // size, places % size, images.astype(np.int64))
 
@@ -67,20 +66,20 @@ class Confusion(Sequence[list[int]]):
         return f"<Confusion: {self._size} classes, {int(self.images.sum())} images>"
 
     def right(self) -> NDArray[np.int64]:
-        """Return how many images of each class got it, ``(k,)``."""
+        """Return the number of correctly predicted images of each class, ``(k,)``."""
         same = self.labels == self.predicted
         return self._sums(self.labels[same], self.images[same])
 
     def labelled(self) -> NDArray[np.int64]:
-        """Return how many images each class has, ``(k,)``."""
+        """Return the number of images of each class, ``(k,)``."""
         return self._sums(self.labels, self.images)
 
     def guessed(self) -> NDArray[np.int64]:
-        """Return how many images got each class, ``(k,)``."""
+        """Return the number of predictions of each class, ``(k,)``."""
         return self._sums(self.predicted, self.images)
 
     def cells(self) -> list[list[int]]:
-        """Return ``[label, prediction, images]`` for each count above 0, in order."""
+        """Return ``[label, prediction, images]`` for each nonzero count, in order."""
         found: list[list[int]] = np.column_stack([self.labels, self.predicted, self.images]).tolist()
         return found
 
@@ -98,12 +97,12 @@ class Confusion(Sequence[list[int]]):
 
 
 def as_json(confusion: Sequence[list[int]]) -> Any:
-    """Return a confusion as JSON: its rows; of more than `DENSE` classes the counts above 0, ``{"cells": [[...]]}``."""
+    """Return a confusion matrix as JSON: its rows, or with more than `DENSE` classes ``{"cells": [[...]]}``."""
     return {"cells": confusion.cells()} if isinstance(confusion, Confusion) else list(confusion)
 
 
 def guessed_classes(metrics: dict[str, Any]) -> list[str]:
-    """Return the classes that some image got; `metrics` are those of `bottleneck.evaluation.metrics.evaluate`."""
+    """Return the classes that are predicted for any image, given `bottleneck.evaluation.metrics.evaluate`."""
     confusion: Sequence[list[int]] = metrics["confusion"]
     if isinstance(confusion, Confusion):
         return [metrics["classes"][code] for code in np.unique(confusion.predicted).tolist()]

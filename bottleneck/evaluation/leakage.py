@@ -1,29 +1,29 @@
-"""What appears in two splits and makes a score too good: copies of an image, and groups."""
+"""Data leakage: copies of an image, and images of a group, in more than one split."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.errors import SplitError
-from bottleneck.evaluation.near_duplicates import Near
+from bottleneck.evaluation.near_duplicates import NearDuplicates
 from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.splits import parted
 from bottleneck.utils.text import first_few
 
-LISTED = 1000  # entries of each kind that a card lists; it counts them all
+LISTED = 1000  # entries of each kind that a card lists; all are counted
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What a dataset has on both sides of a split, and under two labels; all by paths.
+    """Images and groups of a dataset in more than one split, and images with more than one label, by path.
 
     Parameters
     ----------
     duplicates : tuple of tuple of str
-        The paths of each image that stands in more than one split.
+        The paths of each image that appears in more than one split.
     groups : dict of str to dict of str to tuple of str
-        Group -> split -> paths, of each group that stands in more than one split.
+        The paths of each group that appears in more than one split, by group and split.
     two_labels : tuple of tuple of str
-        The paths of each image that stands under more than one label; it counts as no duplicate.
+        The paths of each image with more than one label; these do not count as duplicates.
     """
 
     duplicates: tuple[tuple[str, ...], ...]
@@ -31,28 +31,28 @@ class Leaks:
     two_labels: tuple[tuple[str, ...], ...]
 
     def refuse(self) -> None:
-        """Raise if an image, or a group, stands in more than one split.
+        """Raise an error if an image, or a group, appears in more than one split.
 
         Raises
         ------
         SplitError
-            With the paths.
+            If so; the message names paths.
         """
         if self.duplicates:
             paths = [path for paths in self.duplicates for path in paths]
             raise SplitError(
-                f"expected each image in one split, found {len(self.duplicates)} in more ({first_few(paths)}): the "
-                f"score would be too good. Remove the copies, or say --allow-duplicates"
+                f"expected each image in one split, found {len(self.duplicates)} in more ({some(paths)}): the score "
+                f"would be optimistic. Remove the copies, or use --allow-duplicates"
             )
         if self.groups:
             examples = [f"{name}: {_one_path_a_split(found)}" for name, found in sorted(self.groups.items())]
             raise SplitError(
-                f"expected each group in one split, found {len(self.groups)} in more ({first_few(examples)}): the "
-                f"score would be too good. Mend the splits, or say --allow-duplicates"
+                f"expected each group in one split, found {len(self.groups)} in more ({some(examples)}): the score "
+                f"would be optimistic. Correct the splits, or use --allow-duplicates"
             )
 
-    def card(self, near: Near) -> dict[str, Any]:
-        """Return all leaks as a JSON object for a run's card: ``counts`` of each kind, and the first of them."""
+    def card(self, near: NearDuplicates) -> dict[str, Any]:
+        """Return the leaks as a JSON object for a run's card: ``counts`` of each kind, and the first of each."""
         kinds: dict[str, list[Any]] = {
             "near_duplicates": [list(pair) for pair in near.pairs],
             "duplicates_allowed": [list(paths) for paths in self.duplicates],
@@ -70,18 +70,18 @@ class Leaks:
 
 
 def find_leaks(dataset: Dataset) -> Leaks:
-    """Return what can be told without features."""
-    torn = two_labels(dataset)
+    """Return the leaks that can be found without features."""
+    ambiguous = two_labels(dataset)
     dataset = one_label(dataset)
-    return Leaks(_parted_images(dataset), _parted_groups(dataset), tuple(tuple(paths) for paths in torn.values()))
+    return Leaks(_parted_images(dataset), _parted_groups(dataset), tuple(tuple(paths) for paths in ambiguous.values()))
 
 
 def one_label(dataset: Dataset) -> Dataset:
-    """Return the dataset without the images that stand under more than one label."""
-    torn = two_labels(dataset)
-    if not torn:
+    """Return the dataset without the images that have more than one label."""
+    ambiguous = two_labels(dataset)
+    if not ambiguous:
         return dataset
-    return dataset.subset(row for row, digest in enumerate(dataset.digests) if digest.tobytes() not in torn)
+    return dataset.subset(row for row, digest in enumerate(dataset.digests) if digest.tobytes() not in ambiguous)
 
 
 def _parted_images(dataset: Dataset) -> tuple[tuple[str, ...], ...]:

@@ -1,4 +1,4 @@
-"""How well a head does on images that it was not trained on: accuracy, calibration, and what each class gets."""
+"""Metrics of predictions and of probabilities: accuracy, calibration, and precision and recall of each class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from bottleneck.evaluation.confusion import DENSE, Confusion
 from bottleneck.evaluation.stats import accuracy_interval
 
 ECE_BINS = 15  # of equal width, as in Guo et al. 2017
-LEAST_PROBABILITY = 1e-15  # below it a logarithm would say more of rounding than of the head
+LEAST_PROBABILITY = 1e-15  # the logarithm of a smaller one depends on rounding
 _TOP = 5
 
 
@@ -27,18 +27,18 @@ def evaluate(
     labels, predicted : sequence of str, length n
         n is at least 1.
     classes : sequence of str
-        Those that are listed even if no image has or gets them.
+        Classes that are listed even without labels or predictions.
     groups : sequence of str or None, length n, optional
-        Images of one group may be alike, which widens the interval.
+        Images of one group may be correlated, which widens the interval.
 
     Returns
     -------
     dict
-        ``n``, ``accuracy``, ``accuracy_ci95`` (see `accuracy_interval`), ``balanced_accuracy`` (mean
-        recall of the classes that occur in `labels`), ``macro_f1`` (mean F1 of those that occur in either),
-        ``classes``, ``per_class`` (precision, recall, F1 and number of images) and ``confusion`` (rows: labels,
-        columns: predictions, both in the order of ``classes``). A share of no images is 0. All are JSON, but for the
-        confusion of more than `DENSE` classes, a `Confusion`.
+        ``n``, ``accuracy``, ``accuracy_ci95`` (see `bottleneck.evaluation.stats.accuracy_interval`),
+        ``balanced_accuracy`` (mean recall of the classes in `labels`), ``macro_f1`` (mean F1 score of the classes in
+        `labels` or `predicted`), ``classes``, ``per_class`` (precision, recall, F1 score and number of images) and
+        ``confusion`` (rows: labels, columns: predictions, in the order of ``classes``). Ratios with a denominator of 0
+        are 0. All values are JSON, except that the confusion matrix of more than `DENSE` classes is a `Confusion`.
     """
     names = sorted({*classes, *labels, *predicted})
     code = {name: place for place, name in enumerate(names)}
@@ -70,7 +70,7 @@ def evaluate_probabilities(
     Parameters
     ----------
     labels : sequence of str, length n
-        n is at least 1. One that is not among `classes` has the probability 0.
+        n is at least 1. A label that is not in `classes` has the probability 0.
     probabilities : ndarray of float64, shape (n, k)
         Rows sum to 1.
     classes : sequence of str, length k
@@ -80,15 +80,15 @@ def evaluate_probabilities(
     dict
         A JSON object:
 
-        - ``log_loss``, the mean of -log p of the true class, natural, with p at least 1e-15;
+        - ``log_loss``, the mean negative natural logarithm of the probability of the true class, at least 1e-15;
         - ``brier``, the squared error summed over the classes and averaged over the images, from 0 to 2 (Brier 1950);
-        - ``ece``, the expected calibration error of the most probable class: images are put into ``ece_bins`` bins
-          of equal width by the probability of that class, and the distance of mean probability and accuracy of each
-          bin is averaged, weighted by its images (Guo et al. 2017). With few images it is above 0 for a perfectly
-          calibrated head too;
-        - ``top5_accuracy``, None where k is 5 or less;
-        - ``mean_confidence``, the mean probability of the most probable class: above the accuracy for a bold head,
-          below it for a timid one.
+        - ``ece``, the expected calibration error: images are binned by the probability of the predicted class into
+          ``ece_bins`` bins of equal width, and the absolute differences of mean probability and accuracy are averaged
+          over the bins, weighted by their images (Guo et al. 2017). With few images it is above 0 even for a perfectly
+          calibrated head;
+        - ``top5_accuracy``, None if k is 5 or less;
+        - ``mean_confidence``, the mean probability of the predicted class: above the accuracy for an overconfident
+          head, below it for an underconfident one.
 
     Notes
     -----
@@ -100,7 +100,7 @@ def evaluate_probabilities(
     known = truth >= 0
     of_truth = np.where(known, probabilities[np.arange(len(truth)), truth], 0.0)
     confidence = probabilities.max(axis=1)
-    # sum_j (p_j - y_j)^2; a class that the head does not know is one more column, of zeros.
+    # sum_j (p_j - y_j)^2; an unknown class is one more column of zeros.
     squared = (probabilities**2).sum(axis=1) - 2 * of_truth + 1
     return {
         "log_loss": max(0.0, float(-np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean())),
@@ -113,7 +113,7 @@ def evaluate_probabilities(
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return part / whole, 0 where there is nothing."""
+    """Return part / whole, or 0 where `whole` is 0."""
     return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
 
 

@@ -1,4 +1,4 @@
-"""Held-out images that are near copies of training images, found by the cosines of their features."""
+"""Find held-out images that are near duplicates of training images, by the cosine similarity of features."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,27 +10,27 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples, from_images
 
 NEAR = 0.9  # see `near_duplicates`
-_BLOCK = 2048  # rows of each side that are compared at once
+_BLOCK = 2048  # rows of each matrix that are compared at once
 Features = NDArray[np.float32]  # (n, d)
 
 
 @dataclass(frozen=True)
-class Near:
-    """Held-out images that have a near copy among those that are trained on.
+class NearDuplicates:
+    """Pairs of a training image and a held-out image that are near duplicates.
 
     Parameters
     ----------
     pairs : tuple of (str, str, float)
-        Path in the training part, held-out path, and cosine, the most similar first.
+        Path of the training image, path of the held-out image, and cosine similarity, the most similar first.
     threshold : float or None
-        The least cosine; None where they were not looked for.
+        The lowest cosine similarity; None if near duplicates were not searched for.
     """
 
     pairs: tuple[tuple[str, str, float], ...]
     threshold: float | None
 
     def message(self, images: Path) -> str:
-        """Return what to tell a user, with paths as seen from IMAGES."""
+        """Return a warning, with paths relative to the folder of images."""
         shown = examples(
             (
                 f"{from_images(held_out, images)} is like {from_images(train, images)} ({cosine:.2f})"
@@ -40,15 +40,15 @@ class Near:
         )
         noun = "image has" if len(self.pairs) == 1 else "images have"
         return (
-            f"{len(self.pairs)} held-out {noun} a near copy in the training images, so the score may be too good: "
-            f"{shown}. Give such images one group; card.json of a fit lists all"
+            f"{len(self.pairs)} held-out {noun} a near duplicate in the training images, so the score may be "
+            f"optimistic: {shown}. Give such images the same group; card.json of a fit lists all"
         )
 
 
-def find_near(
+def find_near_duplicates(
     train: Dataset, train_features: Features, heldout: Dataset, heldout_features: Features, threshold: float = NEAR
-) -> Near:
-    """Return the held-out images that have a near copy in the training part; exact copies are none.
+) -> NearDuplicates:
+    """Return the held-out images with a near duplicate in the training split; exact copies do not count.
 
     Parameters
     ----------
@@ -65,7 +65,9 @@ def find_near(
     labels = np.unique(np.array(train.labels, str), return_inverse=True)[1]
     rows, cosines = near_duplicates(train_features, heldout_features, threshold, labels=labels)
     pairs = zip(rows.tolist(), cosines.tolist(), strict=True)
-    return Near(tuple((train.paths[a], heldout.paths[b], round(cosine, 4)) for (a, b), cosine in pairs), threshold)
+    return NearDuplicates(
+        tuple((train.paths[a], heldout.paths[b], round(cosine, 4)) for (a, b), cosine in pairs), threshold
+    )
 
 
 def near_duplicates(
@@ -75,33 +77,33 @@ def near_duplicates(
     *,
     labels: NDArray[np.intp] | None = None,
 ) -> tuple[NDArray[np.intp], Features]:
-    """Return the held-out rows whose nearest training row is a near copy: the same photograph, edited.
+    """Return the held-out rows whose nearest training row is a near duplicate: the same photograph, edited.
 
     Parameters
     ----------
     train_features, heldout_features : ndarray of float32, shape (n, d) and (m, d)
     threshold : float
-        The least cosine of a near copy.
+        The lowest cosine similarity of a near duplicate.
     labels : ndarray of int, shape (n,), optional
-        The class of each training row, from 0; by default all are of one class.
+        The class of each training row, from 0; by default all have the same class.
 
     Returns
     -------
     rows : ndarray of int, shape (p, 2)
-        Training row and held-out row of each pair, the most similar first; the nearest training row only.
+        Held-out rows and their nearest training rows, as (training row, held-out row), the most similar first.
     cosines : ndarray of float32, shape (p,)
 
     Notes
     -----
-    Features are mostly positive and those of a class are alike, so that the cosine of two rows is high for any two
-    images of a class. It is therefore taken from the mean of the training row's class, itself drawn by 1 / (1 + its
-    rows) to the mean of all, so that a class of one image is no zero.
+    Features are mostly positive, and those of a class are similar, so that the cosine similarity of any two images of a
+    class is high. Features are therefore centred at the mean of the training row's class, which is shrunk towards the
+    mean of all rows by 1 / (1 + number of rows), so that the centred features of a class of one image are not zero.
 
-    The threshold was chosen with EfficientNet-Lite0. Different images: among 153 held-out photographs of ants and bees
-    the nearest of 244 has a cosine of at most 0.63; of 366 of scikit-learn's digits, which differ little, 2 are above
-    0.9, the highest 0.91. Edited copies of 60 photographs that are above 0.9: brightness +10 % 100 %, +25 % 96 %,
-    resized to 80 % 100 %, 5 % cropped 88 %, mirrored 83 %, turned by 3° 91 %, JPEG of quality 50 26 %. More than a
-    light edit is missed: this finds leaks, and cannot rule them out.
+    The threshold was chosen with EfficientNet-Lite0. Different images: for 153 held-out photographs of ants and bees,
+    the highest cosine similarity to one of 244 training images is 0.63; of 366 of scikit-learn's digits, which differ
+    little, 2 are above 0.9, the highest at 0.91. Share of edited copies of 60 photographs above 0.9: brightness +10 %
+    100 %, +25 % 96 %, resized to 80 % 100 %, 5 % cropped 88 %, mirrored 83 %, rotated by 3° 91 %, JPEG of quality 50
+    26 %. Stronger edits are missed: this function finds leaks, but cannot rule them out.
     """
     n, m = len(train_features), len(heldout_features)
     nearest, best = np.zeros(m, np.intp), np.full(m, -np.inf, np.float32)
@@ -126,7 +128,7 @@ def near_duplicates(
 
 
 def _class_means(features: Features, codes: NDArray[np.intp], centre: Features) -> Features:
-    """Return the mean ``(k, d)`` of each class less the centre, as if each had one more row, the centre."""
+    """Return the mean ``(k, d)`` of each class minus the centre, with the centre as one more row of each class."""
     counts = np.bincount(codes)
     sums = np.zeros((len(counts), features.shape[1]))
     for first in range(0, len(features), _BLOCK):
@@ -146,13 +148,13 @@ def _distances(rows: Features, means: Features) -> Features:
 
 
 def _cosines(rows: Features, lengths: Features, block: Features, means: Features, codes: NDArray[np.intp]) -> Features:
-    """Return the cosines ``(m, n)`` of `rows` (m, d) and `block` (n, d), seen from the mean of the latter's class.
+    """Return the cosines ``(m, n)`` of `rows` (m, d) and `block` (n, d), centred at the class means of `block`.
 
-    `lengths` (m, k) are the distances of `rows` from the means; (x - a)(y - a) = x (y - a) - a (y - a) does the rest.
+    `lengths` (m, k) are the distances of `rows` from the means; (x - a)(y - a) = x (y - a) - a (y - a).
     """
-    seen = block - means[codes]
-    own = np.sqrt((seen**2).sum(axis=1))
-    products = rows @ seen.T - (seen * means[codes]).sum(axis=1)
-    scale = lengths[:, codes] * own
+    centred = block - means[codes]
+    norms = np.sqrt((centred**2).sum(axis=1))
+    products = rows @ centred.T - (centred * means[codes]).sum(axis=1)
+    scale = lengths[:, codes] * norms
     cosines: Features = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
     return cosines

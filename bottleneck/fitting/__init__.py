@@ -1,1 +1,1 @@
-"""From cached features to a run: images and splits, a head that is searched and tested, and what is saved of it."""
+"""From cached features to a run: splits, search and test of a head, and what is saved."""

@@ -1,4 +1,4 @@
-"""The head that `fit --final` delivers: trained on all labelled images, once another has been tested for it."""
+"""The head of `fit --final`: trained on all labelled images after another head was tested."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -28,11 +28,12 @@ class FinalHead:
     ----------
     head : Head
     images : Dataset
-        Those that it was trained on, each once.
+        The images that it was trained on, each once.
     card : dict
-        What a run's card says of it: ``n_train``, the images that it was trained on; ``agreement``, the share of the
-        held-out images of which both heads say the same; ``sharpness`` and ``streamed``, which outside of this are
-        those of the tested head; and ``tested_sha256``, of the tested head's file, which is not kept.
+        Its part of a run's card: ``n_train``, the number of its training images; ``agreement``, the share of the
+        held-out images for which both heads predict the same label; its ``sharpness`` and ``streamed``, which elsewhere
+        in the card are those of the tested head; and ``tested_sha256``, the hash of the file of the tested head, which
+        is not kept.
     """
 
     head: Head
@@ -41,15 +42,15 @@ class FinalHead:
 
 
 def images_of_known_classes(usable: Dataset, train: LabelledFeatures) -> Dataset:
-    """Return all images that a final head is trained on, each once: those of the classes of the training part.
+    """Return the images that a final head is trained on, each once: all images of the classes of the training split.
 
-    A class without training images is left out, as it is of the tested head: nothing tells how well it would do, and
-    one more class changes the probabilities of all others.
+    A class without training images is left out, as in the tested head: its accuracy would be unknown, and one more
+    class changes the probabilities of all others.
 
     Parameters
     ----------
     usable : Dataset
-        Labelled images, each under one label, in all splits.
+        Images of all splits, with one label each.
     train : LabelledFeatures
 
     Warns
@@ -61,9 +62,9 @@ def images_of_known_classes(usable: Dataset, train: LabelledFeatures) -> Dataset
     unknown = Counter(str(label) for label in images.labels if label not in classes)
     if unknown:
         warn(
-            f"no training image of {examples(sorted(unknown))}: the final head does not learn "
-            f"{counted(unknown.total(), 'image')} of other splits either, as nothing would test it on such a class. "
-            f"Move some into the training part"
+            f"no training image of {examples(sorted(unknown))}: the final head is not trained on its "
+            f"{counted(unknown.total(), 'image')} in other splits either, because no test covers the class. Move some "
+            f"into the training split"
         )
     return images.subset(row for row, label in enumerate(images.labels) if label in classes)
 
@@ -76,24 +77,24 @@ def train_final(
     test: LabelledFeatures,
     whole: LabelledFeatures,
 ) -> FinalHead:
-    """Train a head with the parameters of the tested one on all images.
+    """Train a head on all images, with the parameters of the tested head.
 
     Parameters
     ----------
     head : str
     options : HeadOptions
-        Those of the tested head.
+        The options of the tested head.
     trained : Trained
         The tested head and its search.
     train, test : LabelledFeatures
-        What that head was trained on, and tested on.
+        The images that it was trained on, and tested on.
     whole : LabelledFeatures
-        All images that are trained on now, see `images_of_known_classes`.
+        All images, see `images_of_known_classes`.
 
     Raises
     ------
     HeadError
-        If nothing finite comes of it.
+        If the parameters of the head are not finite.
     """
     found = refit(
         trained.head,
@@ -109,10 +110,10 @@ def train_final(
         seed=options.seed,
         device=options.device,
     )
-    same = np.array(score_head(found, test).predicted) == np.array(trained.predicted)
+    agrees = np.array(score_head(found, test).predicted) == np.array(trained.predicted)
     card = {
         "n_train": len(whole),
-        "agreement": float(same.mean()),
+        "agreement": float(agrees.mean()),
         "sharpness": found.sharpness,
         "streamed": not isinstance(whole.table, InMemoryFeatures),
         "tested_sha256": sha256_hex(trained.head.to_bytes()),

@@ -12,7 +12,7 @@ from bottleneck.backbones.weights_files import recorded_at
 from bottleneck.engines.records import EngineRecords
 from bottleneck.errors import HeadError
 from bottleneck.evaluation.leakage import Leaks, find_leaks, one_label
-from bottleneck.evaluation.near_duplicates import Near
+from bottleneck.evaluation.near_duplicates import NearDuplicates
 from bottleneck.fitting.final_head import FinalHead, images_of_known_classes, train_final
 from bottleneck.fitting.inputs import CachedImages
 from bottleneck.fitting.inputs import select as select_images
@@ -21,10 +21,10 @@ from bottleneck.fitting.partition import (
     check_labels,
     check_memory,
     held_out,
-    near_copies,
     part,
     part_of,
     warn_of_classes,
+    warn_of_near_duplicates,
 )
 from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_head
 from bottleneck.heads.features import InMemoryFeatures, NormalizeOption
@@ -229,13 +229,13 @@ class FitResult:
     trained : Trained
     final : FinalHead or None
     leaks : Leaks
-    near : Near
+    near : NearDuplicates
     """
 
     trained: Trained
     final: FinalHead | None
     leaks: Leaks
-    near: Near
+    near: NearDuplicates
 
     @property
     def head(self) -> Head:
@@ -266,7 +266,7 @@ def _train(context: FitContext, leaks: Leaks, *, final: bool) -> FitResult:
     store, memory = context.selected.store, context.memory
     everything = images_of_known_classes(context.usable, train) if final else None
     check_memory(train, options.family(head), memory, more=len(everything) - len(train) if everything else 0)
-    near = near_copies(train, test)
+    near = warn_of_near_duplicates(train, test)
     trained = train_head(head, options, train, test, store.spec.fingerprint)
     delivered = None
     if everything:

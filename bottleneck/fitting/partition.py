@@ -1,4 +1,4 @@
-"""The training part and the held-out part of labelled images, each image once, with their features."""
+"""The training split and the held-out split of labelled images, with their features."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bottleneck.cache.store import Store
 from bottleneck.errors import HeadError, ImagesError, SplitError
-from bottleneck.evaluation.near_duplicates import Near, find_near
+from bottleneck.evaluation.near_duplicates import NearDuplicates, find_near_duplicates
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
 from bottleneck.heads.features import FeatureTable, InMemoryFeatures, StreamedFeatures
@@ -16,18 +16,20 @@ from bottleneck.images.naming import examples
 from bottleneck.utils.memory import allowed
 from bottleneck.utils.warn import warn
 
-_COPIES = 3  # of float32 features: as read, scaled, and what is worked with
+_COPIES = 3  # of the features in float32: as read, scaled, and a working copy
 
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """The images of one split, each once, in the order of their digests: that of the paths changes no result.
+    """The images of one split with their features, each image once.
+
+    They are in the order of their digests, so that the order of the paths changes no result.
 
     Parameters
     ----------
     dataset : Dataset
     table : FeatureTable
-        Their features, row i of image i.
+        Row i is the features of image i.
     """
 
     dataset: Dataset
@@ -43,7 +45,7 @@ class LabelledFeatures:
 
 
 def check_labels(dataset: Dataset) -> None:
-    """Refuse images without labels.
+    """Check that images have labels.
 
     Raises
     ------
@@ -52,18 +54,18 @@ def check_labels(dataset: Dataset) -> None:
     """
     if not dataset.labelled:
         raise ImagesError(
-            f"expected labels for the images of {dataset.source}, found none: give each class a folder of its own, or "
+            f"expected labels for the images of {dataset.source}, found none: give each class its own folder, or "
             f"list the images in a CSV with columns path,label"
         )
 
 
 def held_out(dataset: Dataset) -> str:
-    """Return the split that is held out: ``test`` where there is one, else ``val``.
+    """Return the held-out split: ``test`` if there is one, else ``val``.
 
     Raises
     ------
     SplitError
-        If there is neither, or nothing to train on.
+        If there is neither, or no training image.
     """
     counts = Counter(dataset.splits)
     for split in ("test", "val"):
@@ -71,12 +73,12 @@ def held_out(dataset: Dataset) -> str:
             return split
     raise SplitError(
         f"expected images to train on and images to hold out, found {dict(counts)}. Give more images, other shares "
-        f"with --split (60/0/40, say), or folders train/ and val/"
+        f"(for example --split 60/0/40), or folders train/ and val/"
     )
 
 
 def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = None) -> LabelledFeatures:
-    """Return the images of a split with their features: in memory, or read again and again where they do not fit.
+    """Return the images of a split with their features: in memory, or streamed from the cache if they do not fit.
 
     Parameters
     ----------
@@ -84,21 +86,21 @@ def part(dataset: Dataset, store: Store, split: str, *, memory: int | None = Non
     store : Store
     split : str
     memory : int, optional
-        Bytes that features and their copies may take; by default half of what is free.
+        Bytes that features and their copies may take; by default half of the free memory.
     """
     own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
     return part_of(once(own), store, memory=memory)
 
 
 def part_of(images: Dataset, store: Store, *, memory: int | None = None) -> LabelledFeatures:
-    """Return images with their features, as `part` does; each is there once, see `once`."""
+    """Return images, each of which occurs once (see `once`), with their features, as `part` does."""
     if _bytes(len(images), store.dim()) <= allowed(memory):
         return LabelledFeatures(images, InMemoryFeatures(store.read(images.digests)))
     return LabelledFeatures(images, StreamedFeatures(store.stream(images.digests)))
 
 
 def once(dataset: Dataset) -> Dataset:
-    """Return each image once, in the order of the digests; one of several groups in that of the first name."""
+    """Return each image once, in the order of digests; an image of several groups stays in the first by name."""
     rows: list[int] = DigestSet(dataset.digests).sorted_rows.tolist()
     if len(rows) < len(dataset):
         named = sorted(range(len(dataset)), key=lambda row: (dataset.groups[row] or "", dataset.paths[row]))
@@ -107,7 +109,7 @@ def once(dataset: Dataset) -> Dataset:
 
 
 def check_memory(train: LabelledFeatures, family: Family, memory: int | None = None, *, more: int = 0) -> None:
-    """Say what a head will need that reads its features again and again; refuse one that cannot.
+    """Warn if features do not fit in memory; refuse a head that cannot be trained without.
 
     Parameters
     ----------
@@ -116,46 +118,46 @@ def check_memory(train: LabelledFeatures, family: Family, memory: int | None = N
     memory : int, optional
         As for `part`.
     more : int
-        Images on which a head of the same family is trained in the end, beside those of `train`.
+        The number of images of a final head that are not in `train`.
 
     Raises
     ------
     HeadError
-        If the head needs all features at once.
+        If the head needs all features in memory, and they do not fit.
     """
     n, d = len(train) + more, train.table.shape[1]
     if isinstance(train.table, InMemoryFeatures) and not (more and _bytes(n, d) > allowed(memory)):
         if family.working_bytes(n) > allowed(memory):
             raise HeadError(
-                f"the distances of {n:,} images from each other take {family.working_bytes(n) / 1e9:.1f} GB, more than "
-                f"may be used: take a linear kernel, or give it more with --memory"
+                f"the distances between {n:,} images take {family.working_bytes(n) / 1e9:.1f} GB, more than "
+                f"may be used: use a linear kernel, or allow more with --memory"
             )
         return
     size = f"the features of {n:,} images take {_bytes(n, d) / 1e6:,.0f} MB with their copies, more than may be used"
     if not family.streams:
         raise HeadError(
-            f"{size}, and {family.title} needs them all at once: take logistic, svm with a linear kernel, softmax or "
-            f"ridge, which read them in pieces, or give it more with --memory"
+            f"{size}, and {family.title} needs them all at once: use logistic, svm with a linear kernel, softmax or "
+            f"ridge, which read them in blocks, or allow more with --memory"
         )
     warn(f"{size}: {family.name} reads them from the cache in each pass")
 
 
 @one_core_a_product()
-def near_copies(train: LabelledFeatures, test: LabelledFeatures) -> Near:
-    """Return which held-out images have a near copy in the training part, with a warning if any has.
+def warn_of_near_duplicates(train: LabelledFeatures, test: LabelledFeatures) -> NearDuplicates:
+    """Return the held-out images with a near duplicate in the training split, and warn if there are any.
 
-    They are not looked for where features are read in pieces: each held-out image is compared with each other.
+    Streamed features are not searched, because every held-out image is compared with every training image.
     """
     if not isinstance(train.table, InMemoryFeatures) or not isinstance(test.table, InMemoryFeatures):
-        return Near((), None)
-    near = find_near(train.dataset, train.table.features, test.dataset, test.table.features)
+        return NearDuplicates((), None)
+    near = find_near_duplicates(train.dataset, train.table.features, test.dataset, test.table.features)
     if near.pairs:
         warn(near.message(train.dataset.source))
     return near
 
 
 def warn_of_classes(train: LabelledFeatures, test: LabelledFeatures, split: str) -> None:
-    """Warn of classes that cannot be learned, cross-validated or tested."""
+    """Warn of classes that cannot be trained, cross-validated or tested."""
     for message in _problems(train, test, split):
         warn(message)
 

@@ -1,4 +1,4 @@
-"""A head, searched and fitted on one part of the images and looked at once on another."""
+"""Search and fit a head on the training split, and evaluate it once on the held-out split."""
 
 import time
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from bottleneck.heads.selecting import RULES
 from bottleneck.images.dataset import Dataset
 from bottleneck.utils.warn import warn
 
-_ROWS = 4096  # scored at once
-_MANY = 100  # held-out images: of fewer, an accuracy of 90 % has an interval of more than 12 points
+_ROWS = 4096  # per block
+_MANY = 100  # held-out images; with fewer, the interval of an accuracy of 90 % is wider than 12 points
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A head and how well it does.
+    """A head and its scores.
 
     Parameters
     ----------
@@ -37,21 +37,21 @@ class Trained:
         See `bottleneck.evaluation.stats.cross_validated_interval`.
     cross_validated : dict
         Metrics of training images by heads that were neither trained nor calibrated on them: ``n``, ``macro_f1``,
-        ``per_class``, and of up to 100 classes ``confusion`` (see `bottleneck.evaluation.metrics.evaluate`), where
-        images are divided into folds several times as means over the divisions; and of the probabilities of the first
-        division (`bottleneck.evaluation.metrics.evaluate_probabilities`).
+        ``per_class``, and with up to 100 classes ``confusion`` (see `bottleneck.evaluation.metrics.evaluate`), which
+        are means if images are divided into folds several times; and metrics of the probabilities in the first division
+        (see `bottleneck.evaluation.metrics.evaluate_probabilities`).
     metrics : dict
-        Of the held-out part, see `bottleneck.evaluation.metrics.evaluate`, and of its probabilities.
+        Metrics of the held-out split, see `bottleneck.evaluation.metrics.evaluate` and `evaluate_probabilities`.
     probabilities : ndarray of float64, shape (m, k)
-        Of the held-out part.
+        Of the held-out split.
     predicted : list of str, length m
     right : ndarray of bool, shape (m,)
     tested : ndarray of int, shape (t,)
-        Training rows that the cross-validation tested, and
+        Training rows that the cross-validation tested.
     tested_right : ndarray of bool, shape (t,)
-        whether the heads of the other folds are right about them.
+        Whether the heads of the other folds are right about them.
     seconds : float
-        That the search and the fit took.
+        Duration of the search and the fit.
     """
 
     search: Search
@@ -72,12 +72,12 @@ class Trained:
 
     @property
     def headline(self) -> str:
-        """Which accuracy says more: ``cross-validation``, where few images are held out, or ``held-out``."""
+        """The more reliable accuracy: ``cross-validation`` if few images are held out, else ``held-out``."""
         few = len(self.right) < min(_MANY, len(self.search.tested_rows))
         return "cross-validation" if few else "held-out"
 
     def search_card(self, options: HeadOptions) -> dict[str, Any]:
-        """Return what a card says of the search."""
+        """Return the search as a part of a run's card."""
         found = self.search
         return {
             "cv_accuracy": found.accuracy,
@@ -103,7 +103,7 @@ class Trained:
 def train_head(
     head: str, options: HeadOptions, train: LabelledFeatures, test: LabelledFeatures, fingerprint: str
 ) -> Trained:
-    """Search and fit a head on `train`, and look at it once on `test`.
+    """Search and fit a head on `train`, and evaluate it once on `test`.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def train_head(
     found = options.searched(head, train.table, train.labels, train.dataset.groups, fingerprint)
     seconds = time.perf_counter() - started
     known = train.labels
-    held_out = score_head(found.head, test)
+    heldout = score_head(found.head, test)
     of_rows = [known[row] for row in found.rows.tolist()]
     guessed = [found.head.classes[code] for code in found.probabilities.argmax(axis=1)]
     tested = [known[row] for row in found.tested_rows.tolist()]
@@ -128,10 +128,10 @@ def train_head(
             **_of_divisions(tested, found),
             **evaluate_probabilities(of_rows, found.probabilities, found.head.classes),
         },
-        metrics=held_out.metrics,
-        probabilities=held_out.probabilities,
-        predicted=held_out.predicted,
-        right=held_out.right,
+        metrics=heldout.metrics,
+        probabilities=heldout.probabilities,
+        predicted=heldout.predicted,
+        right=heldout.right,
         tested=found.rows,
         tested_right=np.array(of_rows) == np.array(guessed),
         seconds=seconds,
@@ -139,7 +139,7 @@ def train_head(
 
 
 def _of_divisions(tested: Sequence[str], found: Search) -> dict[str, Any]:
-    """Return the metrics of the labels that tested images got, of which each counts once, however often divided."""
+    """Return the metrics of cross-validated predictions; each image counts once, in however many divisions."""
     divisions, classes = len(found.guesses), found.head.classes
     metrics = evaluate([*tested] * divisions, [classes[code] for code in found.guesses.ravel().tolist()], classes)
     per_class = {name: {**row, "n": row["n"] // divisions} for name, row in metrics["per_class"].items()}
@@ -151,7 +151,7 @@ def _of_divisions(tested: Sequence[str], found: Search) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a head says of the held-out part, and how right it is; the fields are those of `Trained`."""
+    """The predictions of a head on the held-out split and their metrics; see the fields of `Trained`."""
 
     metrics: dict[str, Any]
     probabilities: NDArray[np.float64]
@@ -161,7 +161,7 @@ class Scored:
 
 @one_core_a_product()
 def score_head(head: Head, test: LabelledFeatures) -> Scored:
-    """Look at a head on the held-out part."""
+    """Evaluate a head on the held-out split."""
     probabilities = np.empty((len(test), len(head.classes)))
     for rows, features in test.table.blocks(_ROWS):
         probabilities[rows] = head.probabilities(features)
@@ -174,7 +174,7 @@ def scored(
     classes: Sequence[str],
     groups: Sequence[str | None] | None = None,
 ) -> Scored:
-    """Compare probabilities ``(m, k)`` of the held-out part with its labels."""
+    """Compare probabilities ``(m, k)`` of the held-out split with its labels."""
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]
     metrics = evaluate(labels, predicted, classes, groups)
     low, high = metrics["accuracy_ci95"]
@@ -191,38 +191,38 @@ def scored(
 
 
 def score_on_tuned(store: Store, usable: Dataset, accuracy: float) -> float | None:
-    """Return what a head on features of a fine-tuned network may be chosen by; None on features of any other.
+    """Return the score that ranks a head on features of a fine-tuned network; None for any other backbone.
 
-    Such a network knows the labels of the images that it was trained on, and cross-validation, which sees these alone,
-    can say anything with its features. So it says at most what the fine-tuning said of itself.
+    The backbone was trained on the labels of the training images, so that cross-validation on them overestimates the
+    accuracy. The score is therefore at most that of the fine-tuning.
 
     Parameters
     ----------
     store : Store
-        Of the features.
+        The features of the head.
     usable : Dataset
         The images on which a head was trained and tested.
     accuracy : float
-        The head's, cross-validated.
+        Cross-validated accuracy of the head.
 
     Warns
     -----
     BottleneckWarning
-        That cross-validation flatters; or, where the network was trained with other images or splits, that even the
-        held-out part may.
+        That the cross-validated accuracy is optimistic; or, if the backbone was trained on other images or splits, that
+        even the held-out accuracy may be.
     """
     found = recorded_tuned(store.folder)
     if found is None:
         return None
     if found.dataset != usable.fingerprint():
-        said = (
+        message = (
             f"{store.short_name} are features of a network that was fine-tuned on other images, labels or splits: if "
-            f"held-out images are among those that it was trained on, their accuracy flatters"
+            f"it was trained on held-out images, the held-out accuracy is optimistic"
         )
     else:
-        said = (
-            f"{store.short_name} are features of a network that was fine-tuned on these training images: "
-            f"cross-validation, which sees them alone, flatters every head; look at the held-out part"
+        message = (
+            f"{store.short_name} are features of a network that was fine-tuned on these training images, so the "
+            f"cross-validated accuracy is optimistic: use the held-out accuracy"
         )
-    warn(said)
+    warn(message)
     return min(accuracy, found.score)

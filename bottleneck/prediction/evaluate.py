@@ -1,4 +1,4 @@
-"""A run and labelled images that it was not trained on: how right it is, where it is wrong, and beside another run."""
+"""Evaluate a run on labelled images that it was not trained on, and compare it with another run."""
 
 import os
 from collections import Counter
@@ -27,7 +27,7 @@ from bottleneck.utils.text import normal
 
 _SHOWN = 8  # names that a message lists
 _REASONS = 3  # of images that cannot be used
-_COPY = 3 * 4  # bytes of a feature with its copies
+_BYTES = 3 * 4  # of a feature with its copies
 
 
 def evaluate(
@@ -42,10 +42,10 @@ def evaluate(
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Compare what a run says of labelled images with their labels.
+    """Compare the predictions of a run with the labels of images.
 
-    Each image counts once, however many paths it has. Images that the run, or the one that it is compared with, was
-    trained on are left out.
+    Each image counts once, however many paths it has. Images that the run, or the run of `against`, was trained on are
+    left out.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def evaluate(
     run : path or Run, optional
         A run's folder, or its name below `runs`; by default that of `bottleneck.runs.ranking.default_run`.
     against : path or Run, optional
-        Another run, for a paired test (McNemar) on the same images.
+        Another run, which is compared by McNemar's test on the same images.
     cache, runs : path
         Features that are cached are used; others are computed and cached.
     path_column, label_column : str, optional
@@ -72,33 +72,33 @@ def evaluate(
     Raises
     ------
     ImagesError
-        If the images have no labels, none of the labels is a class of the run, or all of them were trained on.
+        If the images have no labels, none of the labels is a class of the run, or all of them are training images.
     RunError
-        If there is no such run, its backbone cannot be rebuilt as it was, or both runs are one.
+        If there is no such run, its backbone cannot be rebuilt, or both runs are the same.
     """
     chosen = run_for(run, runs).run
-    other = None if against is None else run_for(against, runs).run
-    if other is not None and other.path.resolve() == chosen.path.resolve():
+    other_run = None if against is None else run_for(against, runs).run
+    if other_run is not None and other_run.path.resolve() == chosen.path.resolve():
         raise RunError(f"expected two different runs to compare, got {chosen.path} twice")
     columns = Columns(path=path_column, label=label_column)
     found = classify(images, run=chosen, cache=cache, runs=runs, progress=progress, columns=columns, memory=memory)
-    beside = None
-    if other is not None:
+    other = None
+    if other_run is not None:
         again = images if isinstance(images, Dataset) else found.given
-        beside = classify(again, run=other, cache=cache, runs=runs, progress=progress, memory=memory)
+        other = classify(again, run=other_run, cache=cache, runs=runs, progress=progress, memory=memory)
     labels = [None if label is None else normal(label) for label in found.given.labels]
     _check_labels(found, labels)
-    pool = _unseen(found, beside, labels)
+    pool = _unseen(found, other, labels)
     if not pool.rows:
-        raise ImagesError(_none_left(pool, found, beside))
-    return _evaluation(found, beside, pool)
+        raise ImagesError(_none_left(pool, found, other))
+    return _evaluation(found, other, pool)
 
 
 def summary(found: Predictions) -> Summary | None:
-    """Compare predictions with the labels that their images came with; None where they came with none.
+    """Compare predictions with the labels of their images; return None if they have none.
 
-    The names of a folder's class folders, and the column ``label`` of a CSV, are labels if at least half of the names
-    that occur are classes of the run.
+    The class folders of a folder, and the column ``label`` of a CSV, are used as labels if at least half of the names
+    are classes of the run.
     """
     classes = {normal(name) for name in found.run.head.classes}
     labels: list[str | None] = []
@@ -129,8 +129,8 @@ def summary(found: Predictions) -> Summary | None:
     )
 
 
-def _unseen(found: Classified, beside: Classified | None, labels: Sequence[str | None]) -> UnseenImages:
-    both = [one for one in (found, beside) if one is not None]
+def _unseen(found: Classified, other: Classified | None, labels: Sequence[str | None]) -> UnseenImages:
+    both = [one for one in (found, other) if one is not None]
     failed = {row for one in both for row in one.failures}
     digests = [None if row in failed else digest for row, digest in enumerate(found.digests)]
     return UnseenImages.among(digests, labels, [one.run for one in both], len(failed))
@@ -144,7 +144,7 @@ def _check_labels(found: Classified, labels: Sequence[str | None]) -> None:
         raise ImagesError(problems[0])
     if not names:
         raise ImagesError(
-            f"expected labels for the images of {source}, found none: give each class a folder of its own, or list the "
+            f"expected labels for the images of {source}, found none: give each class its own folder, or list the "
             f"images in a CSV with columns path,label"
         )
     classes = found.run.head.classes
@@ -155,14 +155,14 @@ def _check_labels(found: Classified, labels: Sequence[str | None]) -> None:
         )
 
 
-def _none_left(pool: UnseenImages, found: Classified, beside: Classified | None) -> str:
+def _none_left(pool: UnseenImages, found: Classified, other: Classified | None) -> str:
     left = pool.left
     if left.trained_on:
-        final = [one.run.name for one in (found, beside) if one is not None and one.run.is_final]
-        others = f": {final[0]} was fitted with --final, on its test images too" if final else ", its test images say"
+        final = [one.run.name for one in (found, other) if one is not None and one.run.is_final]
+        reason = f": {final[0]} was fitted with --final, on its test images, too" if final else " (its test images)"
         return (
             f"expected images that {found.run.name} was not trained on, found none: it, or the run that it is compared "
-            f"with, was trained on all {left.trained_on} labelled images. Give others{others}"
+            f"with, was trained on all {left.trained_on} labelled images. Give other images{reason}"
         )
     shown = "; ".join(f"{failure.path}: {failure.message}" for failure in list(found.failures.values())[:_REASONS])
     reasons = f": {shown}" if shown else ""
@@ -172,12 +172,12 @@ def _none_left(pool: UnseenImages, found: Classified, beside: Classified | None)
     )
 
 
-def _evaluation(found: Classified, beside: Classified | None, pool: UnseenImages) -> Evaluation:
+def _evaluation(found: Classified, other: Classified | None, pool: UnseenImages) -> Evaluation:
     rows, classes = list(pool.rows), tuple(normal(name) for name in found.run.head.classes)
     labels, groups = [str(pool.labels[row]) for row in rows], [found.given.groups[row] for row in rows]
     probabilities = found.probabilities[found.places[rows]]
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]
-    failed = {**(beside.failures if beside else {}), **found.failures}
+    failed = {**(other.failures if other else {}), **found.failures}
     unknown = Counter(label for label in labels if label not in classes)
     return Evaluation(
         run=found.run,
@@ -193,22 +193,22 @@ def _evaluation(found: Classified, beside: Classified | None, pool: UnseenImages
         unrecorded=pool.unrecorded,
         near=_near(found, rows),
         failures=tuple(failed[row] for row in sorted(failed)),
-        against=_against(beside, rows, labels, groups, np.array(labels) == np.array(predicted)) if beside else None,
-        remarks=found.remarks + (beside.remarks if beside else ()),
+        against=_against(other, rows, labels, groups, np.array(labels) == np.array(predicted)) if other else None,
+        remarks=found.remarks + (other.remarks if other else ()),
     )
 
 
 def _near(found: Classified, rows: Sequence[int]) -> tuple[tuple[str, float], ...]:
-    """Return the images that look like copies of training images; none where the features of these are not at hand.
+    """Return the near duplicates of training images; none if features of these are not cached, or do not fit in memory.
 
-    The classes of the training images, which a run does not record, are those that its head gives them.
+    A run does not record the classes of its training images; those that its head predicts are used instead.
     """
     known = found.run.images
     if known is None:
         return ()
     trained = known.digests[known.roles == Role.TRAINED]
     trained = trained[found.store.has(trained)]
-    if not len(trained) or (len(trained) + len(rows)) * found.store.dim() * _COPY > allowed(None):
+    if not len(trained) or (len(trained) + len(rows)) * found.store.dim() * _BYTES > allowed(None):
         return ()
     digests = as_digests([found.digests[row] or b"" for row in rows])
     features = found.store.read(trained)
@@ -247,20 +247,20 @@ def _errors(
 
 
 def _against(
-    beside: Classified,
+    other: Classified,
     rows: Sequence[int],
     labels: Sequence[str],
     groups: Sequence[str | None],
     right: NDArray[np.bool_],
 ) -> RunComparison:
-    classes = [normal(name) for name in beside.run.head.classes]
-    predicted = [classes[code] for code in beside.probabilities[beside.places[rows]].argmax(axis=1)]
-    other = np.array(labels) == np.array(predicted)
-    test = mcnemar(right, other)
+    classes = [normal(name) for name in other.run.head.classes]
+    predicted = [classes[code] for code in other.probabilities[other.places[rows]].argmax(axis=1)]
+    other_right = np.array(labels) == np.array(predicted)
+    test = mcnemar(right, other_right)
     return RunComparison(
-        run=beside.run,
-        accuracy=float(other.mean()),
-        accuracy_ci95=accuracy_interval(other, groups),
+        run=other.run,
+        accuracy=float(other_right.mean()),
+        accuracy_ci95=accuracy_interval(other_right, groups),
         only_run=test["only_a"],
         only_against=test["only_b"],
         p_value=test["p_value"],

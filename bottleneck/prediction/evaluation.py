@@ -1,4 +1,4 @@
-"""What an evaluation of a run gives: its metrics, its errors, what was left out, and another run beside it."""
+"""Results of an evaluation: metrics, errors, what was left out, and the comparison with another run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -25,9 +25,9 @@ class Misclassification:
         SHA-256 of the image's bytes, hexadecimal.
     label, predicted : str
     probability : float
-        Of `predicted`.
+        Probability of `predicted`.
     label_probability : float
-        Of `label`; 0 where the run does not know that class.
+        Probability of `label`; 0 if that is no class of the run.
     """
 
     path: str
@@ -40,7 +40,7 @@ class Misclassification:
 
 @dataclass(frozen=True, kw_only=True)
 class RunComparison:
-    """Another run on the same images.
+    """The comparison with another run on the same images.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class RunComparison:
     accuracy : float
     accuracy_ci95 : tuple of float
     only_run, only_against : int
-        Images that only the evaluated run, or only the other one, has right.
+        Numbers of images about which only the evaluated run, or only the other one, is right.
     p_value : float
-        Of McNemar's test, exact and two-sided.
+        P-value of McNemar's test, exact and two-sided.
     """
 
     run: Run
@@ -65,7 +65,7 @@ class RunComparison:
 
     @property
     def verdict(self) -> str:
-        """``better`` or ``worse``, said of the evaluated run, where p is below 0.05; else ``not told apart``."""
+        """Whether the evaluated run is ``better`` or ``worse``, if p is below 0.05; else ``not told apart``."""
         if self.p_value >= LEVEL:
             return "not told apart"
         return "better" if self.only_run > self.only_against else "worse"
@@ -85,7 +85,7 @@ class RunComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well a run does on images that it was not trained on.
+    """Metrics and errors of a run on images that it was not trained on.
 
     Parameters
     ----------
@@ -98,19 +98,19 @@ class Evaluation:
         The most confident first.
     left : LeftOut
     selected_by : int
-        Images that selected the epoch of a fine-tuning: the accuracy on them is optimistic. They are counted in.
+        Number of images that also selected the epoch of a fine-tuning. They are evaluated, but their accuracy is
+        optimistic.
     unknown_labels : dict of str to int
-        Labels that are no class of the run, with their images, which count as wrong.
+        Labels that are no classes of the run, with the numbers of their images, which count as wrong.
     unrecorded : tuple of Run
-        Runs that do not record all images that they were trained on, so that these could not be left out.
+        Runs that do not record all of their training images, so that these could not be left out.
     near : tuple of (str, float)
-        Images that look like edited copies of training images, which may make the accuracy too good, with the cosine
-        of their features; the most similar first. They are counted in. See
-        `bottleneck.evaluation.near_duplicates.near_duplicates`.
+        Near duplicates of training images, with the cosine similarity of their features, the most similar first. They
+        are evaluated, so the accuracy may be optimistic. See `bottleneck.evaluation.near_duplicates.near_duplicates`.
     failures : tuple of Failure
     against : RunComparison or None
     remarks : tuple of str
-        As of `bottleneck.prediction.predict.Predictions`.
+        See `bottleneck.prediction.predict.Predictions`.
     """
 
     run: Run
@@ -133,12 +133,12 @@ class Evaluation:
 
     @property
     def n(self) -> int:
-        """How many images are evaluated."""
+        """Number of evaluated images."""
         return int(self.metrics["n"])
 
     @property
     def accuracy(self) -> float:
-        """The share of them whose most probable class is their label."""
+        """The share of images whose most probable class is their label."""
         return float(self.metrics["accuracy"])
 
     @property
@@ -174,18 +174,18 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How right predictions are, in short; see `summary`.
+    """The accuracy of predictions; see `bottleneck.prediction.evaluate.summary`.
 
     Parameters
     ----------
     labels_from : tuple of str
     n, right : int
-        Images that are compared, and those that are right.
+        Numbers of compared images and of right predictions.
     left : LeftOut
     unrecorded : bool
-        Whether the run does not record all images that it was trained on.
+        Whether the run does not record all of its training images.
     passed_over : tuple of str
-        Sentences on names of folders and labels that are not compared.
+        Messages on names of folders and labels that are not compared.
     """
 
     labels_from: tuple[str, ...]

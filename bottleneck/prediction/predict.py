@@ -1,4 +1,4 @@
-"""A run and images: what its head says of each, in the order in which they are given; the cache is used and filled."""
+"""Classify images with a run; features are read from the cache, or computed and cached."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -30,18 +30,18 @@ from bottleneck.utils.text import counted, one_line
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a head says of one image.
+    """The prediction for one image.
 
     Parameters
     ----------
     path : str
-        As it was given: the cell of a CSV, an argument, or what lies below a folder.
+        As it was given: a cell of a CSV, an argument, or a file below a folder.
     digest : str or None
-        SHA-256 of the image's bytes, hexadecimal; None where they could not be read.
+        SHA-256 of the image's bytes, hexadecimal; None if they could not be read.
     label : str or None
-        The most probable class; None where the image cannot be used.
+        The most probable class; None if the image cannot be used.
     probability : float or None
-        Of `label`.
+        Probability of `label`.
     top : tuple of (str, float)
         The most probable classes with their probabilities, `label` first.
     failure : Failure or None
@@ -70,21 +70,21 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions(Sequence[Prediction]):
-    """The predictions of one call: one for each row and file that was given, in that order, failures among them.
+    """One prediction for each row and file that was given, in that order, including failures.
 
-    Behaves as a sequence of `Prediction`. Of an image that cannot be used the label is None, and `failure` says why.
+    A sequence of `Prediction`. An image that cannot be used has the label None and a `failure`.
 
     Parameters
     ----------
     run : Run
-        Whose head was used.
+        The run whose head predicted.
     items : tuple of Prediction
     failures : tuple of Failure
-        Of the items that cannot be used, with their paths as they were given.
+        The failures of `items`, with paths as they were given.
     remarks : tuple of str
-        On the engine, where features were computed: that they are less exact than they should be, say.
+        On the engine, if features were computed, for example that they are less accurate than usual.
     given : Given
-        The images as they were given, with the labels that they came with.
+        The images as they were given, with their labels.
     top : int
         How many classes each image has in `Prediction.top`.
     """
@@ -98,7 +98,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def usable(self) -> tuple[Prediction, ...]:
-        """The items that have a label."""
+        """The items with a prediction."""
         return tuple(item for item in self.items if item.failure is None)
 
     def __len__(self) -> int:
@@ -152,7 +152,7 @@ def predict(
     Parameters
     ----------
     images : path, sequence of paths, DataFrame or Dataset
-        Folders, images and tables with a column ``path``, relative to the table. Labels do not change a prediction.
+        Folders, images, and tables with a column ``path``, relative to the table. Labels do not change predictions.
     run : path or Run, optional
         A run's folder, or its name below `runs`; by default that of `bottleneck.runs.ranking.default_run`.
     cache, runs : path
@@ -169,13 +169,13 @@ def predict(
     Returns
     -------
     Predictions
-        One for each row of a CSV, each file of a folder and each other path, in the order in which they are given;
-        the files of a folder are sorted.
+        One for each row of a CSV, each file of a folder and each other path, in the order of `images`; the files of a
+        folder are sorted.
 
     Raises
     ------
     RunError
-        If there is no such run, or its backbone cannot be rebuilt as it was.
+        If there is no such run, or its backbone cannot be rebuilt.
     ImagesError
         If there is no image.
     """
@@ -196,7 +196,7 @@ def predict(
 
 
 def run_for(run: "str | os.PathLike[str] | Run | None", runs: str | os.PathLike[str]) -> Choice:
-    """Return the run that is meant, and why; by default that of `bottleneck.runs.ranking.default_run`.
+    """Return a run by its name, by default that of `bottleneck.runs.ranking.default_run`, and why it is chosen.
 
     Raises
     ------
@@ -212,22 +212,22 @@ def run_for(run: "str | os.PathLike[str] | Run | None", runs: str | os.PathLike[
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
-    """Images with the probabilities that a run gives them.
+    """Images with the probabilities that a run predicts.
 
     Parameters
     ----------
     run : Run
     given : Given
-        n images, in order.
+        n images.
     digests : tuple of bytes or None, length n
-        None of a file that could not be read.
+        None for a file that could not be read.
     places : ndarray of int, shape (n,)
-        The row of each image in `probabilities`; -1 where it cannot be used.
+        The row of each image in `probabilities`; -1 if it cannot be used.
     probabilities : ndarray of float64, shape (m, k)
     store : Store
-        Where their features are.
+        The store of their features.
     failures : dict of int to Failure
-        Why, by the place of the image, with its path as it is given.
+        By the row of the image, with its path as it is given.
     remarks : tuple of str
     """
 
@@ -292,7 +292,7 @@ def _given(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: s
         return given_in_memory(listed_frame(images, columns))
 
     def columns_at(table: Path) -> Columns:
-        """Return those that are named, else those that were named when the table was extracted."""
+        """Return the named columns, else those that were named when the table was extracted."""
         known = columns_of(expanded(cache), table)
         return Columns(path=columns.path or known.path, label=columns.label or known.label)
 
@@ -313,7 +313,7 @@ def _prediction(found: Classified, row: int, top: int) -> Prediction:
 def _features(
     run: Run, images: Dataset | Given, cache: Path, runs: Path, memory: int | None, progress: Progress | None
 ) -> Extraction:
-    """Fill the cache for `images` with the run's own backbone; it may be that none of them can be used."""
+    """Extract the features of `images` with the backbone of the run; possibly no image can be used."""
     request = located_request(run.path, run.card, cache)
     try:
         with needing_weights(run.path, run.card):
@@ -333,7 +333,7 @@ def _features(
     if done.store.spec.fingerprint != run.card["fingerprint"]:
         raise RunError(
             f"expected features of spec {run.card['fingerprint'][:16]}, on which the head of {run.path} was trained; "
-            f"{request.model} with weights {request.weights} now gives "
+            f"{request.model} with weights {request.weights} now has the spec "
             f"{done.store.spec.fingerprint[:16]}. The weights or the libraries have changed: extract and fit again"
         )
     return done

@@ -1,4 +1,4 @@
-"""Which of some labelled images a run can be tested on: each once, and none that it was trained on."""
+"""Select the labelled images that a run can be tested on: each once, and none that it was trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from bottleneck.runs.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """How many images are left out of an evaluation, and why.
+    """Numbers of images that are left out of an evaluation, by reason.
 
     Parameters
     ----------
     trained_on : int
-        The run, or the one that it is compared with, was trained on them.
+        Training images of the run, or of the run that it is compared with.
     copies : int
-        Repeated rows, and files with the bytes of another: each image counts once.
+        Repeated rows, and files with equal bytes: each image counts once.
     unlabelled : int
     two_labels : int
-        Images that stand under more than one label.
+        Images with more than one label.
     failed : int
         Images that cannot be used.
     """
@@ -37,17 +37,17 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class UnseenImages:
-    """Labelled images, each once, that no run was trained on.
+    """Labelled images that no run was trained on, each once.
 
     Parameters
     ----------
     rows : tuple of int
-        Their places among all that are given.
+        Their rows among the given images.
     labels : tuple of str or None
-        Of all that are given.
+        The labels of the given images.
     left : LeftOut
     selected_by : int
-        Those of them that selected the epoch of a fine-tuning.
+        The number of them that selected the epoch of a fine-tuning.
     unrecorded : tuple of Run
         Runs that do not record all images that they were trained on.
     """
@@ -62,14 +62,14 @@ class UnseenImages:
     def among(
         cls, digests: Sequence[bytes | None], labels: Sequence[str | None], runs: Sequence[Run], failed: int
     ) -> "UnseenImages":
-        """Return those among images of which `failed` cannot be used; the digest of these is None."""
+        """Select the unseen images; `failed` images cannot be used, and have the digest None."""
         labelled = [row for row, digest in enumerate(digests) if digest is not None and labels[row] is not None]
         names: dict[bytes | None, set[str | None]] = {}
         first: dict[bytes | None, int] = {}
         for row in labelled:
             names.setdefault(digests[row], set()).add(labels[row])
             first.setdefault(digests[row], row)
-        torn = sum(len(found) > 1 for found in names.values())
+        ambiguous = sum(len(found) > 1 for found in names.values())
         rows = [row for digest, row in first.items() if len(names[digest]) == 1]
         roles, unrecorded = _roles(as_digests([digests[row] or b"" for row in rows]), runs)
         fresh = [row for row, role in zip(rows, roles.tolist(), strict=True) if role != Role.TRAINED]
@@ -77,14 +77,14 @@ class UnseenImages:
             trained_on=len(rows) - len(fresh),
             copies=len(labelled) - len(first),
             unlabelled=len(digests) - failed - len(labelled),
-            two_labels=torn,
+            two_labels=ambiguous,
             failed=failed,
         )
         return cls(tuple(fresh), tuple(labels), left, int((roles == Role.SELECTED).sum()), unrecorded)
 
 
 def _roles(digests: NDArray[np.uint8], runs: Sequence[Run]) -> tuple[NDArray[np.intp], tuple[Run, ...]]:
-    """Return the first `Role` of each image in some runs, and the runs that do not record all of theirs."""
+    """Return the first `Role` of each image in any run, and the runs that do not record all of their images."""
     roles, unrecorded = np.full(len(digests), int(Role.UNUSED), np.intp), []
     for run in runs:
         known: RunImages | None = run.images

@@ -1,4 +1,4 @@
-"""How the backbone of a run is asked for, and its images, wherever both have moved."""
+"""Find the backbone and the images of a run, also after they have moved."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Card = dict[str, Any]
 
 
 def located_request(path: Path, card: Card, cache: Path | None = None) -> Request:
-    """Return how the backbone of a run is asked for, in the precision of its features.
+    """Return the request that builds the backbone of a run, in the precision of its features.
 
     Parameters
     ----------
@@ -27,17 +27,17 @@ def located_request(path: Path, card: Card, cache: Path | None = None) -> Reques
         The run's folder.
     card : dict
     cache : Path, optional
-        Knows where a weights file was when its features were computed last.
+        A cache, which records where a weights file was when features were last computed.
 
     Returns
     -------
     Request
-        With the weights file where it is now, or where it was, if it is nowhere.
+        With the current path of the weights file, or its old path if it is not found.
 
     Raises
     ------
     RunError
-        If the card does not tell.
+        If the card does not record the request.
     """
     own = path.absolute() / WEIGHTS
     try:
@@ -45,21 +45,19 @@ def located_request(path: Path, card: Card, cache: Path | None = None) -> Reques
         if card.get("own_weights"):
             found = replace(recorded.request, weights=str(own))
         else:
-            found = recorded.located(path.absolute().parents[:2])  # the folder of runs, and what it lies in
+            found = recorded.located(path.absolute().parents[:2])  # the folder of runs, and its parent
             if not is_there(found) and cache and (known := _store_request(card, cache)) and is_there(known):
                 found = replace(found, weights=known.weights)
-            if not is_there(found) and own.is_file():  # of a fine-tuning that left its backbone as it was
+            if not is_there(found) and own.is_file():  # of a fine-tuning that did not change its backbone
                 found = replace(found, weights=str(own), restore_exclude=(), allow_partial=False)
         return replace(found, precision=card["spec"]["precision"])
     except (KeyError, ModelError):
-        raise RunError(
-            f"no word in {path}/card.json on how its backbone was asked for: extract and fit again"
-        ) from None
+        raise RunError(f"{path}/card.json does not record how its backbone was built: extract and fit again") from None
 
 
 @contextmanager
 def needing_weights(path: Path, card: Card) -> Iterator[None]:
-    """Convert the error of a run's weights file that is nowhere into one that says which it is."""
+    """Raise an error that names the file if the weights file of a run is missing."""
     try:
         yield
     except WeightsUnavailable as error:
@@ -70,34 +68,32 @@ def needing_weights(path: Path, card: Card) -> Iterator[None]:
 
 
 def located_source(path: Path, card: Card) -> Path:
-    """Return the images that a run was trained on, which may have moved together with it.
+    """Return the path of the images that a run was trained on, also after both have moved.
 
     Raises
     ------
     RunError
-        If the card does not tell.
+        If the card does not record it.
     """
-    told = card["dataset"]
-    if "source" not in told:
-        raise RunError(
-            f"expected to find in {path}/card.json which images it was trained on, it does not tell: name IMAGES"
-        )
-    return moved(told["source"], told.get("place"), path, [path.absolute().parents[1]])
+    dataset = card["dataset"]
+    if "source" not in dataset:
+        raise RunError(f"{path}/card.json does not record which images it was trained on: name IMAGES")
+    return moved(dataset["source"], dataset.get("place"), path, [path.absolute().parents[1]])
 
 
 def spec_of(card: Card) -> Spec:
-    """Return the spec of the features that the head of a run takes.
+    """Return the spec of the features of a run.
 
     Raises
     ------
     CacheError
-        If the card's is of another version, or none.
+        If the card has none, or one of another version.
     """
     return Spec.from_json(card["spec"])
 
 
 def is_there(request: Request) -> bool:
-    """Whether the weights of a request are no file, or one that is there."""
+    """Whether the weights file of a request exists, or it needs none."""
     return request.file is None or os.path.isfile(request.file)
 
 

@@ -1,4 +1,4 @@
-"""What the cards and the predictions of all runs say alike."""
+"""What all runs have in common: parts of the card, predictions, names and numbers."""
 
 import platform
 import re
@@ -21,10 +21,10 @@ from bottleneck.images.given import names_in_table
 from bottleneck.images.keys import DigestSet
 from bottleneck.utils.tree import Tree
 
-SETTINGS = "finetune.json"  # of a fine-tuning that has begun, beside the card of one that has ended
+SETTINGS = "finetune.json"  # of a fine-tuning that has begun
 COLUMNS = ("path", "digest", "split", "label", "predicted", "probability")  # of predictions.csv
-_DATASET = 32  # characters of a data set's name in that of a run: 128 bytes at most, of the 255 of a folder's name
-_LAST = 2**53  # a number of a stranger's run beyond it would leave none for ours
+_DATASET = 32  # characters of a dataset's name in that of a run: at most 128 bytes, of 255 in the name of a folder
+_LAST = 2**53  # a foreign run with a larger number would leave none for new runs
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
 
 
@@ -61,7 +61,7 @@ def common_card(
 
 
 def dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:
-    """Return what a card says of its images: all that could be read, and those that were used."""
+    """Return the part of a card about the images: all that could be read, and those that were used."""
     return {
         "source": str(dataset.source),
         "digest": usable.fingerprint(),
@@ -77,12 +77,12 @@ def dataset_card(dataset: Dataset, usable: Dataset) -> dict[str, Any]:
 
 
 def run_name(source: Path, model: str, kind: str) -> str:
-    """Return what a run's name says after its time: the name of its data set, its backbone, and the kind of its head.
+    """Return the name of a run without its time: dataset, backbone and head.
 
     Parameters
     ----------
     source : Path
-        The images: a folder, whose name it is, or a file, whose name without its ending it is.
+        The folder of images, or a table, whose name is used without its ending.
     model : str
     kind : str
         The head, or ``finetuned``.
@@ -95,7 +95,7 @@ def run_name(source: Path, model: str, kind: str) -> str:
 def prediction_rows(
     part: Dataset, dataset: Dataset, predicted: Sequence[str], probabilities: NDArray[np.float64]
 ) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of ``predictions.csv``: every path of every held-out image, those of a CSV as they stand there.
+    """Yield the rows of ``predictions.csv``: every path of every held-out image, as written in its table.
 
     Parameters
     ----------
@@ -123,15 +123,15 @@ def params_text(params: dict[str, Any]) -> str:
 
 
 def number_in(value: object) -> int:
-    """Return the number that a card or the settings of a fine-tuning give; 0 where an earlier version wrote them."""
+    """Return the number in a card or in the settings of a fine-tuning; 0 if an earlier version wrote them."""
     number = value.get("number") if isinstance(value, dict) else None
     return number if isinstance(number, int) and not isinstance(number, bool) and 0 < number < _LAST else 0
 
 
 def next_number(folder: Path) -> int:
-    """Return the number of a new run: 1 more than the largest there, so that no clock decides which run is the latest.
+    """Return the number of a new run, 1 more than the largest, so that the order of runs does not depend on a clock.
 
-    Two that are written at once may have the same; then their time decides.
+    Two runs that are written at once may have the same number; they are then ordered by time.
     """
     numbers, tree, names = [0], Tree(folder), list[str]()
     with suppress(OSError):
@@ -144,7 +144,7 @@ def next_number(folder: Path) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides a result."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version(), "platform": sys.platform, "bottleneck": __version__}
     for package in _PACKAGES:
         found[package] = metadata.version(package)

@@ -1,4 +1,4 @@
-"""The parts of a run's card that grow with its classes and images: in files beside the card, where they are large."""
+"""Large parts of a run's card, which are stored in separate files: classes, failures, the confusion matrix, ..."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from bottleneck.utils.csv_text import LARGEST, csv_bytes, parse_csv
 from bottleneck.utils.files import parse_json, sha256_hex
 from bottleneck.utils.tree import Tree
 
-INLINE = 1 << 18  # characters of JSON up to which a part stays in the card
+INLINE = 1 << 18  # characters of JSON; larger parts are stored in a file
 PREDICTIONS = "predictions.csv"
 _CONFUSION = "confusion.csv"
 _SHARES = ("precision", "recall", "f1")
@@ -29,18 +29,18 @@ Names = list[str]  # the evaluated classes
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a card, and the form that it has in a file.
+    """A part of a card, and its file format.
 
     Parameters
     ----------
     keys : tuple of str
-        Where it is in the card.
+        Its path in the card.
     file : str
-        Beside the card.
+        The name of its file.
     to_bytes : callable
-        Takes the part and the evaluated classes.
+        Writes the part, given the evaluated classes.
     of_bytes : callable
-        Takes the bytes of the file and the evaluated classes.
+        Reads the part from the bytes of the file, given the evaluated classes.
     """
 
     keys: tuple[str, ...]
@@ -50,14 +50,14 @@ class _Part:
 
 
 class CardParts:
-    """The card of a run and all of its parts, wherever they are."""
+    """The card of a run and its parts, also those in separate files."""
 
     path: Path
     card: dict[str, Any]
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The metrics on the held-out part, see `bottleneck.evaluation.metrics.evaluate`; errors as of `part`."""
+        """The held-out metrics, see `bottleneck.evaluation.metrics.evaluate`; raises the errors of `part`."""
         metrics: dict[str, Any] = self.card["metrics"]
         if not any(map(_is_reference, metrics.values())):
             return metrics
@@ -65,12 +65,12 @@ class CardParts:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of the head; errors as of `part`."""
+        """The classes of the head; raises the errors of `part`."""
         return tuple(self.part("classes"))
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """The images that could not be used; errors as of `part`."""
+        """The images that could not be used; raises the errors of `part`."""
         try:
             return tuple(Failure(**failure) for failure in self.part("failures"))
         except TypeError as error:
@@ -80,7 +80,7 @@ class CardParts:
 
     @property
     def predictions(self) -> list[dict[str, str]]:
-        """The rows of ``predictions.csv``, every cell as it was before `bottleneck.utils.csv_text.escape_cell`.
+        """The rows of ``predictions.csv``, with cells unescaped (see `bottleneck.utils.csv_text.escape_cell`).
 
         Raises
         ------
@@ -94,12 +94,12 @@ class CardParts:
             raise RunError(f"cannot read {file}: {error}. Fit again") from error
 
     def part(self, *keys: str) -> Any:
-        """Return a part of the card; None where the card has none.
+        """Return a part of the card, or None if the card lacks it.
 
         Parameters
         ----------
         *keys : str
-            Where it is in the card: ``"failures"``, or ``"metrics", "confusion"``.
+            The path of the part: ``"failures"``, or ``"metrics", "confusion"``.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class CardParts:
         try:
             data = Tree(self.path).read(file, LARGEST)
             if sha256_hex(data) != value["sha256"]:
-                raise RunError(f"expected {file} to be as it was written; it has changed. Fit again")
+                raise RunError(f"expected {file} to be unchanged since it was written; it has changed. Fit again")
             names = self.part("metrics", "classes") if part.file == _CONFUSION else []
             return part.of_bytes(data, names)
         except RunError:
@@ -124,36 +124,36 @@ class CardParts:
 
 
 def check_read_back(run: CardParts, card: dict[str, Any], rows: int) -> None:
-    """Raise unless all files of a new run can be read, and hold what was written.
+    """Check that all files of a new run can be read and are equal to what was written.
 
     Parameters
     ----------
     run : CardParts
-        As it is read.
+        The run as it was read.
     card : dict
-        As it was before `store_parts`.
+        The card before `store_parts`.
     rows : int
-        Of the predictions.
+        Number of predictions.
 
     Raises
     ------
     RunError
-        If a file cannot be read, or is other than what was written.
+        If a file cannot be read, or differs from what was written.
     """
     try:
         load_head(run.path / "head.safetensors")
         load_run_images(run.path)
-        wrong = [".".join(part.keys) for part in _PARTS if not _same(run.part(*part.keys), value_at(card, part.keys))]
+        wrong = [".".join(part.keys) for part in _PARTS if not _equal(run.part(*part.keys), value_at(card, part.keys))]
         if wrong or len(run.predictions) != rows:
             raise RunError(f"found {', '.join(wrong) or PREDICTIONS} changed")
     except RunError as error:
-        raise RunError(f"expected the new run to be read back as it was written, it is not: {error}") from error
+        raise RunError(f"expected to read the new run as it was written, but it differs: {error}") from error
 
 
 def store_parts(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
-    """Write the large parts of a card into files, and return the card with a reference in the place of each.
+    """Write the large parts of a card to files, and return the card with references to them.
 
-    A reference has the name of the file, ``file``, and the SHA-256 of its bytes, ``sha256``.
+    A reference has the name of the file (``file``) and the SHA-256 of its bytes (``sha256``).
 
     Raises
     ------
@@ -170,8 +170,8 @@ def store_parts(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     return card
 
 
-def _same(found: Any, written: Any) -> bool:
-    """Whether two parts are equal; a tuple that was written is a list in JSON."""
+def _equal(found: Any, written: Any) -> bool:
+    """Whether two parts are equal; tuples are equal to lists, which JSON has instead."""
     return bool(found == written) or (not isinstance(written, Confusion) and json.dumps(found) == json.dumps(written))
 
 
@@ -184,7 +184,7 @@ def _is_large(value: Any) -> bool:
 
 
 def value_at(card: Any, keys: Sequence[str]) -> Any:
-    """Return what is in a card at a key in a key; None where nothing is."""
+    """Return the value at a path of keys in a card, or None if there is none."""
     for key in keys:
         card = card.get(key) if isinstance(card, dict) else None
     return card
@@ -266,4 +266,4 @@ _PARTS = (
     _Part(("leaks",), "leaks.json", lambda leaks, _: json.dumps(leaks).encode(), _leaks),
 )
 
-FILES = tuple(part.file for part in _PARTS)  # that may be beside a card
+FILES = tuple(part.file for part in _PARTS)  # which a run may have

@@ -1,4 +1,4 @@
-"""The card of a run: what a reader may find in it, by type."""
+"""The schema of a run's card: the types that readers rely on."""
 
 from typing import Any, Literal, TypedDict
 
@@ -8,7 +8,7 @@ VERSION = 1
 
 
 class _Reference(TypedDict):
-    """In the place of a large part, see `bottleneck.runs.card_parts`."""
+    """Refers to the file of a large part, see `bottleneck.runs.card_parts`."""
 
     sha256: str
 
@@ -52,7 +52,7 @@ class _Dataset(_Digest, total=False):
     shares: str
     splits: dict[str, Whole]
     columns: dict[str, str]
-    labels: dict[str, Whole | str]  # the latter of a reference
+    labels: dict[str, Whole | str]  # str in a reference
 
 
 class _Test(TypedDict):
@@ -114,8 +114,8 @@ class _CardRequired(TypedDict):
     spec: _Spec
 
 
-_Told = TypedDict(
-    "_Told",
+_CardOptional = TypedDict(
+    "_CardOptional",
     {
         "created": str,
         "folder": str,
@@ -146,17 +146,17 @@ _Told = TypedDict(
 )
 
 
-class _Card(_CardRequired, _Told):
-    """Earlier versions did not tell everything."""
+class _Card(_CardRequired, _CardOptional):
+    """A card; those of earlier versions lack some keys."""
 
 
 def checked_card(value: Any) -> dict[str, Any]:
-    """Return a card as it was read, if what readers take from it is of the right types.
+    """Return a card unchanged after checking the types of its values.
 
     Raises
     ------
     ValueError
-        If it is not, or of another version.
+        If a type is wrong, or the card is of another version.
     """
     version = value.get("version") if isinstance(value, dict) else None
     if version != VERSION:

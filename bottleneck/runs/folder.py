@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it of ours, by name and content, and its deletion."""
+"""The files in the folder of a run, by name and content, and their deletion."""
 
 import re
 from contextlib import suppress
@@ -25,12 +25,12 @@ _RUN: Layout = {
 
 
 def delete_run(path: Path) -> None:
-    """Delete what the folder of a run, or of one in the making, has of ours, as far as it can be deleted."""
+    """Delete our files in the folder of a run, complete or not; ignore files that cannot be deleted."""
     with suppress(OSError):
         delete(Tree.above(path, 1), path, _RUN)
 
 
 def delete_checkpoint(run: Path) -> None:
-    """Delete the checkpoint of a run, as far as it can be deleted."""
+    """Delete the checkpoint of a run; ignore files that cannot be deleted."""
     with suppress(OSError):
         delete(Tree.above(run, 1), run / CHECKPOINT, _CHECKPOINT)

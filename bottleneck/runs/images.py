@@ -1,4 +1,4 @@
-"""What a run knows of each image: what the image was used for, and whether the run was right about it."""
+"""The role of each image in a run, and whether the run is right about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.tensors import parsed
 from bottleneck.utils.tree import Tree
 
-IMAGES = "images.safetensors"  # of a run
+IMAGES = "images.safetensors"  # in the folder of a run
 VERSION = 1
 _LARGEST = 8 << 30  # bytes; an image has 34
 _UNKNOWN = -1
 
 
 class Role(IntEnum):
-    """What an image was used for; of several roles the first counts."""
+    """The role of an image; of several roles the first counts."""
 
-    TRAINED = 0  # its features and label were trained on, by the head or by the network below it
-    SELECTED = 1  # it selected the epoch that was kept
+    TRAINED = 0  # the head or its backbone was trained on it
+    SELECTED = 1  # it selected the epoch of a fine-tuning
     HELD_OUT = 2
     UNUSED = 3
 
@@ -42,13 +42,12 @@ class RunImages:
     roles : ndarray of uint8, shape (n,)
         See `Role`.
     right : ndarray of int8, shape (n,)
-        1 where the run was right about an image that it had not been trained on, 0 where it was wrong, -1 where that
-        is not known: of training images by the heads of the other folds, of validation images by the run itself, or of
-        a final run, which was trained on them afterwards, by the head that was tested. Always -1 for held-out images,
-        so that no run is chosen by them.
+        1 if the run is right about an image that it was not trained on, 0 if it is wrong, -1 if unknown. Training
+        images are predicted by the heads of the other folds, validation images by the run itself, or, in a final run,
+        by the tested head. Held-out images always have -1, so that they do not select runs.
     complete : bool
-        Whether all images are known that the run was trained on. They are not where its features come from a
-        fine-tuned network whose own images are unknown.
+        Whether all training images of the run are known. They are not if the backbone is a fine-tuned network whose
+        training images are unknown.
     """
 
     digests: Digests
@@ -57,31 +56,31 @@ class RunImages:
     complete: bool = True
 
     def role_of(self, digests: Digests) -> NDArray[np.intp]:
-        """Return the role ``(m,)`` of each of ``(m, 32)`` digests; ``UNUSED`` for an image that the run never saw."""
+        """Return the role ``(m,)`` of each of ``(m, 32)`` digests; ``UNUSED`` for an image that is not in the run."""
         rows = DigestSet(self.digests).find(digests)
         return np.where(rows >= 0, self.roles[rows], int(Role.UNUSED)) if len(self.roles) else rows * 0 + Role.UNUSED
 
     def shared(self, other: "RunImages") -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return whether each of two runs is right, about the images for which that is known of both."""
+        """Return whether each of two runs is right about the images for which both are known."""
         rows = DigestSet(other.digests).find(self.digests)
         mine, theirs = self.right, np.where(rows >= 0, other.right[rows], _UNKNOWN)
         both = (mine != _UNKNOWN) & (theirs != _UNKNOWN)
         return mine[both] == 1, theirs[both] == 1
 
     def with_role(self, digests: Digests, role: Role) -> "RunImages":
-        """Return these images, some of which have another role."""
+        """Return the images with another role for some of them."""
         rows = DigestSet(self.digests).find(digests)
         roles = self.roles.copy()
         roles[rows[rows >= 0]] = role
         return RunImages(digests=self.digests, roles=roles, right=self.right, complete=self.complete)
 
     def after(self, before: "RunImages | None") -> "RunImages":
-        """Return these images together with those that an earlier run was trained on, on which this one builds.
+        """Return the images together with the training images of the run that this run is based on.
 
         Parameters
         ----------
         before : RunImages or None
-            None where they are not known.
+            None if they are unknown.
         """
         if before is None:
             return RunImages(
@@ -113,9 +112,9 @@ class RunImages:
 
 
 def images_of(dataset: Dataset, roles: dict[str, Role]) -> RunImages:
-    """Return the images of a dataset, by their splits; of an image in two splits the first `Role` counts.
+    """Return the images of a dataset with the role of their split; of several roles the first counts.
 
-    They are in the order of their digests.
+    Images are in the order of their digests.
     """
     codes = np.array([roles.get(split, Role.UNUSED) for split in dataset.splits], np.uint8)
     distinct = DigestSet(dataset.digests)
@@ -126,7 +125,7 @@ def images_of(dataset: Dataset, roles: dict[str, Role]) -> RunImages:
 
 
 def judged(images: RunImages, digests: Digests, right: NDArray[np.bool_] | Sequence[bool]) -> RunImages:
-    """Return the images with what is known of some more: whether the run is right about them."""
+    """Return the images, after recording whether the run is right about some of them."""
     found = images.right.copy()
     rows = DigestSet(images.digests).find(digests)
     found[rows[rows >= 0]] = np.asarray(right, np.int8)[rows >= 0]
@@ -135,7 +134,7 @@ def judged(images: RunImages, digests: Digests, right: NDArray[np.bool_] | Seque
 
 
 def load_run_images(folder: Path) -> RunImages | None:
-    """Return what `RunImages.save` wrote; None of a run that was made before there was such a file.
+    """Read the images of a run; return None for a run of an earlier version, which lacks the file.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Which of several runs is the default: the first on its images, until a later one is better by more than chance.
+"""Choose the default run: the first on its images, until a later one is significantly better.
 
-Or until a final one is not worse by more than chance: its head was trained on all images.
+A final run, whose head is trained on all images, only has to be not significantly worse.
 """
 
 import math
@@ -20,7 +20,7 @@ LEVEL = 0.05  # of McNemar's test
 
 @dataclass(frozen=True)
 class Choice:
-    """A run, and why it is the one that is used.
+    """A run, and why it is chosen.
 
     Parameters
     ----------
@@ -36,28 +36,26 @@ class Choice:
         card = self.run.card
         images = f" ({card['n_train']} training images)" if "n_train" in card else ""
         if self.run.is_final:
-            images = f" ({card['final']['n_train']} images, held-out ones too)"
+            images = f" ({card['final']['n_train']} images, including held-out ones)"
         return f"{self.run.path}, trained on {card['dataset'].get('source', 'images')}{images}: {self.reason}"
 
 
 def choose(runs: Sequence[Run]) -> Choice:
     """Return the default of some runs.
 
-    Only runs on the same images and labels as the latest run compete; their splits may differ. The first of them is
-    the default. In the order in which they were made, each of the others takes its place if it is better by more than
-    chance; of a run whose head was trained on all images (`fit --final`) it is enough that the default is not better
-    than it by more than chance, unless the default is such a run, too. Final runs are judged by the head that was
-    tested. Better by more than chance is:
+    Only runs on the same images and labels as the latest run are compared; their splits may differ. The first of them
+    is the default. In the order in which they were made, each later run replaces it if it is significantly better. A
+    final run (`fit --final`) replaces a run that is not final unless that is significantly better. Final runs are
+    compared by their tested head. A run is significantly better than another
 
-    1. A network that was fine-tuned from the other run itself, or from a head that is the tested one of the other: if
-       McNemar's test of fine-tuning against the head, by folds of the training images, has p < 0.05; without folds,
-       that of the epoch that was kept against epoch 0, on the validation images.
-    2. Else, if McNemar's test has p < 0.05 on the images that both runs judged without being trained on them:
-       training images by the heads of the other folds of the cross-validation, and validation images.
-    3. Where neither is known, which is so for runs of earlier versions: if `bottleneck.runs.run.Run.score` is higher by
-       more than the half widths of both 95 % intervals, added as the root of the sum of their squares.
+    1. if it was fine-tuned from that run, or from its tested head: by McNemar's test against the head with p < 0.05, on
+       folds of the training images; without folds, by that of its best epoch against epoch 0, on the validation images;
+    2. else by McNemar's test with p < 0.05, on the images that both runs predicted without being trained on them:
+       training images, predicted by the heads of the other folds, and validation images;
+    3. if neither is recorded, as in runs of earlier versions: if its `bottleneck.runs.run.Run.score` is higher by more
+       than the root of the sum of the squared half widths of both 95 % intervals.
 
-    The held-out images never decide: they tell how good the chosen run is only as long as they do not choose it.
+    Held-out images are never used: the accuracy on images that select the run would be optimistic.
 
     Parameters
     ----------
@@ -80,7 +78,7 @@ def choose(runs: Sequence[Run]) -> Choice:
 
 
 def default_run(folder: str | os.PathLike[str]) -> Choice:
-    """Return the run that is used where none is named, and why; see `choose`.
+    """Return the default run, and why it is chosen; see `choose`.
 
     Raises
     ------
@@ -99,25 +97,25 @@ def _why_first(runs: Sequence[Run], same: Sequence[Run]) -> str:
     if len(same) == 1:
         return "the only run on the images of the latest run"
     first, best = same[0], max(same, key=lambda run: run.score)
-    said = f"the first of {len(same)} runs on these images, and none of the others is better by more than chance"
+    reason = f"the first of {len(same)} runs on these images; no other is better by more than chance"
     if best.score <= first.score:
-        return said
-    return f"{said} ({best.name} has {best.score:.1%} against {first.score:.1%}; --run {best.name} takes it)"
+        return reason
+    return f"{reason} ({best.name} has {best.score:.1%} against {first.score:.1%}; --run {best.name} uses it)"
 
 
 def _same_images(a: Run, b: Run) -> bool:
-    """Whether two runs are on the same images with the same labels, in whatever splits."""
+    """Whether two runs are on the same images with the same labels, possibly in different splits."""
     one, other = a.card["dataset"], b.card["dataset"]
     if one["digest"] == other["digest"]:
         return True
     if "images_digest" in one and "images_digest" in other:
         return bool(one["images_digest"] == other["images_digest"])
-    facts = ("source", "used", "labels")  # of runs of earlier versions, which know no better
+    facts = ("source", "used", "labels")  # all that earlier versions record
     return all(name in one and name in other and one[name] == other[name] for name in facts)
 
 
 def _beats(run: Run, default: Run, runs: Sequence[Run]) -> str | None:
-    """Return how a run is better than the default by more than chance, both among `runs`; None where it is not."""
+    """Return why a run is significantly better than the default, both among `runs`; None if it is not."""
     card = run.card
     before, folds = card.get("validation", {}).get("against_start"), card.get("fold_test")
     if run.is_tuned and _began_with(run, default, runs) and before:
@@ -130,13 +128,13 @@ def _beats(run: Run, default: Run, runs: Sequence[Run]) -> str | None:
         right, other = mine.shared(theirs)
         if len(right):
             return _by_test(
-                mcnemar(right, other), f"{len(right)} images that neither was trained on when it judged them"
+                mcnemar(right, other), f"{len(right)} images that neither was trained on when it predicted them"
             )
     return _by_score(run, default)
 
 
 def _began_with(run: Run, default: Run, runs: Sequence[Run]) -> bool:
-    """Whether a fine-tuning began with the default's head, or of a final run with the one that was tested."""
+    """Whether a fine-tuning started from the head of the default, or from its tested head if that is a final run."""
     name = run.card.get("from", {}).get("run")
     if default.is_final:
         tested = default.card["final"]["tested_sha256"]
@@ -158,7 +156,7 @@ def _by_score(run: Run, default: Run) -> str | None:
 
 
 def _half_width(run: Run) -> float:
-    """Return half of the 95 % interval of a score; 0 where a card does not tell of how many images it is."""
+    """Return half the width of the 95 % interval of a score; 0 if the card does not record the number of images."""
     card = run.card
     count = card.get("validation", {}).get("n") if run.is_tuned else None
     count = count or card.get("search", {}).get("searched") or card.get("n_train")
@@ -166,6 +164,6 @@ def _half_width(run: Run) -> float:
 
 
 def _images(run: Run) -> RunImages | None:
-    with suppress(RunError):  # damaged: the scores are left
+    with suppress(RunError):  # the file is damaged; scores are used instead
         return run.images
     return None

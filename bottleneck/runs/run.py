@@ -1,4 +1,4 @@
-"""A run on disk: the folder that one fit or fine-tuning leaves, with the head, its card and its predictions."""
+"""A run on disk: the folder of one fit or fine-tuning, with the head, its card and its predictions."""
 
 import os
 from collections.abc import Sequence
@@ -33,15 +33,15 @@ _METRICS = ("accuracy", "accuracy_ci95", "balanced_accuracy", "macro_f1", "log_l
 
 @dataclass(frozen=True)
 class Run(CardParts):
-    """What one fit or fine-tuning left.
+    """The result of one fit or fine-tuning.
 
     Parameters
     ----------
     path : Path
-        The folder: ``head.safetensors``, ``card.json``, ``predictions.csv``; of a fine-tuning ``model.safetensors``,
-        ``curves.csv`` and ``curves.png`` too.
+        The folder, with ``head.safetensors``, ``card.json`` and ``predictions.csv``; a fine-tuning also has
+        ``model.safetensors``, ``curves.csv`` and ``curves.png``.
     card : dict
-        What was trained, on what, and how well it does; `CardParts` reads what is too large for it.
+        What was trained, on which images, and its scores; `CardParts` reads large parts from other files.
     """
 
     path: Path
@@ -59,39 +59,39 @@ class Run(CardParts):
 
     @property
     def is_tuned(self) -> bool:
-        """Whether it is of a fine-tuning, and has weights of its own."""
+        """Whether it is a fine-tuning, which has its own weights."""
         return self.card.get("kind") == "finetune"
 
     @property
     def is_final(self) -> bool:
-        """Whether its head was trained on all images after the test of another, see `bottleneck.fitting.fit.fit`."""
+        """Whether its head was trained on all images after another was tested, see `bottleneck.fitting.fit.fit`."""
         return "final" in self.card
 
     @property
     def weights(self) -> Path:
-        """The weights of the whole network, where it was fine-tuned."""
+        """The path of the weights of a fine-tuned network."""
         return self.path / WEIGHTS
 
     @property
     def cv_accuracy(self) -> float:
-        """Mean accuracy over the folds of the training part, of a head."""
+        """Mean accuracy of a head over the folds of the training split."""
         return float(self.card["search"]["cv_accuracy"])
 
     @property
     def score(self) -> float:
-        """How well it does by what it was chosen by, never by the held-out part.
+        """The score that ranks runs, which never uses the held-out split.
 
-        Of a head its cross-validated accuracy, but where its features come from a network that was fine-tuned on these
-        images, and has seen their labels, at most that network's score. Of a fine-tuned network the score of the head
-        that it began with, and what the validation part gained since, at most 1; or the accuracy on the validation
-        part, where it began with a random layer.
+        For a head, this is its cross-validated accuracy; on features of a fine-tuned network, which was trained on the
+        labels, it is at most the score of that network. For a fine-tuned network, it is the score of its initial head
+        plus the gain of accuracy on the validation split, at most 1; with a random initial layer, it is the accuracy on
+        the validation split.
         """
         score = self.card.get("score")
         return self.cv_accuracy if score is None else float(score)
 
     @property
     def features(self) -> str:
-        """The network that it was trained on, and with which options its features were asked for."""
+        """The backbone, and the options of its features that are not the default."""
         unusual = ""
         with suppress(ModelError):
             unusual = RecordedRequest(self.card["request"], self.path).request.unusual()
@@ -99,12 +99,12 @@ class Run(CardParts):
         return f"{model} ({unusual})" if unusual else str(model)
 
     def recorded(self, name: str) -> Any:
-        """Return what the card says of something that cards of earlier versions may lack.
+        """Return an entry of the card that cards of earlier versions may lack.
 
         Raises
         ------
         RunError
-            If this one does.
+            If this card lacks it.
         """
         try:
             return self.card[name]
@@ -129,23 +129,23 @@ class Run(CardParts):
 
     @property
     def request(self) -> Request:
-        """How its backbone is asked for, in the precision of its features, with its weights file where that is now.
+        """The request that builds its backbone, see `bottleneck.runs.backbone_request.located_request`.
 
         Raises
         ------
         RunError
-            If the card does not tell.
+            If the card does not record it.
         """
         return located_request(self.path, self.card)
 
     @cached_property
     def images(self) -> RunImages | None:
-        """What each of its images was used for; None of a run of an earlier version, which does not know.
+        """The roles of its images; None for a run of an earlier version, which does not record them.
 
         Raises
         ------
         RunError
-            If that cannot be read.
+            If they cannot be read.
         """
         return load_run_images(self.path)
 
@@ -162,7 +162,7 @@ class Run(CardParts):
         data = read_head(file, Tree(self.path).open)
         head = head_of(data, file)
         if sha256_hex(data) != self.card.get("head_sha256"):
-            raise RunError(f"expected {file} to be as it was written; it has changed. Fit again")
+            raise RunError(f"expected {file} to be unchanged since it was written; it has changed. Fit again")
         if head.fingerprint != self.card["fingerprint"] or head.classes != self.classes:
             raise RunError(f"expected the head and the card in {self.path} to belong together; they do not. Fit again")
         return head
@@ -216,7 +216,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     Raises
     ------
     RunError
-        If it is no run, is damaged, or was written by a newer bottleneck.
+        If it is no run, is damaged, or was written by a newer version.
     """
     folder = expanded(path)
     file = folder / "card.json"
@@ -225,8 +225,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     except FileNotFoundError:
         if (folder / SETTINGS).exists():
             raise RunError(
-                f"expected a run in {folder}, found a fine-tuning that has not ended: `bottleneck finetune --resume "
-                f"{folder.name}` goes on with it"
+                f"expected a run in {folder}, found an unfinished fine-tuning: continue it with `bottleneck finetune "
+                f"--resume {folder.name}`"
             ) from None
         raise RunError(f"expected a run in {folder}, found no card.json; `bottleneck fit` makes one") from None
     except (OSError, ValueError) as error:
@@ -239,7 +239,9 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
     home = expanded(folder)
     tree = Tree(home)
     try:
-        names = [name for name in tree.folders(home) if not name.startswith(TEMPORARY)]  # of a fit at work, or killed
+        names = [
+            name for name in tree.folders(home) if not name.startswith(TEMPORARY)
+        ]  # of a fit that is running or was killed
         linked = [path for path in tree.links(home) if (path / "card.json").exists()]
         problems += [f"expected a run in {path}, found a link" for path in linked]
     except OSError:
@@ -257,39 +259,39 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
 
 
 def runs_here(runs: Sequence[Run], folder: str | os.PathLike[str]) -> list[Run]:
-    """Return those of the runs in `folder` that were made in the current folder, or all where they have one data set.
+    """Return the runs that were made in the current folder, or all runs if they are on one dataset.
 
     Raises
     ------
     RunError
-        If all were made in other folders, on several data sets: none of them is the one that is meant.
+        If all were made in other folders, on several datasets, so that none is the default.
     """
     here = folder_of(expanded(folder))
-    own = [run for run in runs if run.card.get("folder", here) == here]  # earlier versions did not tell
+    own = [run for run in runs if run.card.get("folder", here) == here]  # earlier versions do not record it
     if own or len({run.card["dataset"]["digest"] for run in runs}) < 2:
         return own or list(runs)
     latest = {run.card["dataset"]["digest"]: run.name for run in runs}
     raise RunError(
-        f"expected a run in {folder} that was made in this folder, found runs of other folders on {len(latest)} data "
-        f"sets: name one with --run, {', '.join(list(latest.values())[-_SHOWN:])}"
+        f"expected a run in {folder} that was made in this folder, found runs of other folders on {len(latest)} "
+        f"datasets: name one with --run, {', '.join(list(latest.values())[-_SHOWN:])}"
     )
 
 
 def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Run:
-    """Return the run called `name` in `folder`, or the one in the folder that `name` is the path of.
+    """Return the run called `name` in `folder`, or the run whose path is `name`.
 
     Raises
     ------
     RunError
-        If there is none, or two may be meant; see `bottleneck.utils.names.run_folder`.
+        If there is none, or the name is ambiguous; see `bottleneck.utils.names.run_folder`.
     """
     return load_run(run_folder(folder, name))
 
 
 def images_of_weights(request: Request | None, runs: str | os.PathLike[str]) -> RunImages | None:
-    """Return the images of the fine-tuned run whose weights a request names; None where they are not known."""
+    """Return the images of the fine-tuned run whose weights a request names; None if they are unknown."""
     file = request.file if request else None
-    folders = [file.parent, expanded(runs) / file.parent.name] if file else []  # the latter where a project has moved
+    folders = [file.parent, expanded(runs) / file.parent.name] if file else []  # the latter if the project has moved
     for folder in folders:
         with suppress(RunError):
             if found := load_run_images(folder):

@@ -1,4 +1,4 @@
-"""A run is written whole or not at all, and read back before it counts."""
+"""Write a run atomically, and read it back to verify it."""
 
 import errno
 import os
@@ -31,14 +31,14 @@ def save_run(
     predictions: Iterable[Sequence[object]],
     images: RunImages | None = None,
 ) -> Run:
-    """Write a run below `folder`, whole or not at all.
+    """Write a run below `folder` atomically.
 
     Parameters
     ----------
     folder : path
-        Where the runs are.
+        The folder of all runs.
     name : str
-        The run's name begins with the time and ends with this.
+        The name of the run without its time, which is added in front.
     head : Head
     card : dict
         A JSON object; ``version``, ``number`` and ``created`` are added.
@@ -47,17 +47,17 @@ def save_run(
     predictions : iterable of sequences
         Its rows.
     images : RunImages, optional
-        What each image was used for.
+        The roles of the images.
 
     Returns
     -------
     Run
-        As it was read back.
+        The run as it was read back.
 
     Raises
     ------
     RunError
-        If the folder cannot be written, or what was written cannot be read back; nothing is left of it.
+        If the run cannot be written, or cannot be read back; nothing is left of it.
     """
     home = expanded(folder)
     temporary = temporary_beside(home / name)
@@ -69,7 +69,7 @@ def save_run(
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
     finally:
-        delete_run(temporary)  # nothing is left of it once it has its name
+        delete_run(temporary)  # does nothing once the run has its name
     return Run(path, card)
 
 
@@ -81,14 +81,14 @@ def write_run(
     predictions: Iterable[Sequence[object]],
     images: RunImages | None = None,
 ) -> Run:
-    """Write what every run has into a folder; the card, which makes it a run, comes last, and all is read back.
+    """Write the files of a run into a folder, and read them back; the card, which makes it a run, is written last.
 
     Raises
     ------
     OSError
         If the folder cannot be written.
     RunError
-        If what was written cannot be read back; the folder is no run then.
+        If they cannot be read back; the folder is then no run.
     """
     runs, data = Tree.above(path, 1), head.to_bytes()
     runs.write(path / "head.safetensors", data)
@@ -117,12 +117,12 @@ def write_run(
 
 
 def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
-    """Make the folder of a run that takes long; it becomes a run by `write_run`.
+    """Create the folder of a run that takes long, which `write_run` completes.
 
     Raises
     ------
     RunError
-        If it cannot be made.
+        If it cannot be created.
     """
     home = expanded(folder)
     try:
@@ -135,12 +135,12 @@ def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
 
 
 def dated(name: str) -> str:
-    """Return a run's name: the time, then `name`."""
+    """Return the name of a run: the time, then `name`."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
 
 
 def _named(home: Path, name: str, make: Callable[[Path], object]) -> Path:
-    """Make a folder of some name, with a number behind it where that name is taken, and return its path."""
+    """Create a folder called `name`, with a number appended if the name is taken, and return its path."""
     for number in range(1, 1000):
         path = home / (name if number == 1 else f"{name}-{number}")
         if os.path.lexists(path):

@@ -7,7 +7,7 @@ import pytest
 from bottleneck.errors import SplitError
 from bottleneck.evaluation import leakage as leaks
 from bottleneck.evaluation.leakage import find_leaks, one_label
-from bottleneck.evaluation.near_duplicates import NEAR, Near, find_near, near_duplicates
+from bottleneck.evaluation.near_duplicates import NEAR, NearDuplicates, find_near_duplicates, near_duplicates
 from bottleneck.images.dataset import Dataset
 
 
@@ -147,8 +147,8 @@ def test_exact_copies_are_no_near_copies():
     train = dataset(*((str(n), key, "x", "train", None) for n, key in enumerate("abcd")))
     heldout = dataset(("8", "a", "x", "test", None), ("9", "e", "x", "test", None))
     features = np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32)
-    found = find_near(train, features, heldout, features[[0, 1]])
-    assert found == Near((("1", "9", 1.0),), NEAR)
+    found = find_near_duplicates(train, features, heldout, features[[0, 1]])
+    assert found == NearDuplicates((("1", "9", 1.0),), NEAR)
     message = found.message(Path("images"))
     assert "1 held-out image has a near copy" in message
     assert "9 is like 1 (1.00)" in message
@@ -159,7 +159,7 @@ def test_exact_copies_are_no_near_copies():
 
 def test_a_message_names_two_pairs_from_images_on_and_counts_the_others():
     pairs = tuple((f"photos/a/t{n}", f"photos/a/h{n}", 0.95) for n in range(5))
-    message = Near(pairs, 0.9).message(Path("photos").absolute())
+    message = NearDuplicates(pairs, 0.9).message(Path("photos").absolute())
     assert "5 held-out images have" in message
     assert ": a/h0 is like a/t0 (0.95), a/h1 is like a/t1 (0.95) and 3 more. Give" in message
 
@@ -167,7 +167,7 @@ def test_a_message_names_two_pairs_from_images_on_and_counts_the_others():
 def test_the_card_lists_a_thousand_and_counts_all(monkeypatch):
     found = replace(find_leaks(CLEAN), duplicates=(("1", "2"), ("3", "4")), groups={"g": {}}, two_labels=(("5", "6"),))
     monkeypatch.setattr(leaks, "LISTED", 1)
-    assert found.card(Near((("t", "h", 0.95), ("u", "i", 0.94)), 0.9)) == {
+    assert found.card(NearDuplicates((("t", "h", 0.95), ("u", "i", 0.94)), 0.9)) == {
         "counts": {"near_duplicates": 2, "duplicates_allowed": 2, "groups_allowed": 1, "two_labels": 1},
         "near_threshold": 0.9,
         "near_duplicates": [["t", "h", 0.95]],
