@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from bottleneck.cli.layout import TextTable, right
 from bottleneck.cli.output import lines_of, rule_of, say, show, width_of
-from bottleneck.evaluation.confusion import guessed_classes
+from bottleneck.evaluation.confusion import predicted_classes
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import by_reason
@@ -199,7 +199,7 @@ def _constant_prediction(metrics: dict[str, Any], which: str, class_weight: str 
     """Print a caution if a head predicts the same label for all images of several classes."""
     if "confusion" not in metrics:  # of many classes
         return
-    predicted = guessed_classes(metrics)
+    predicted = predicted_classes(metrics)
     several = sum(bool(row["n"]) for row in metrics["per_class"].values()) > 1
     if len(predicted) == 1 and several:
         weights = "" if class_weight == "balanced" else "--class-weight balanced, or "

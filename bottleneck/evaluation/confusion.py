@@ -65,16 +65,16 @@ class Confusion(Sequence[list[int]]):
     def __repr__(self) -> str:
         return f"<Confusion: {self._size} classes, {int(self.images.sum())} images>"
 
-    def right(self) -> NDArray[np.int64]:
+    def correct_counts(self) -> NDArray[np.int64]:
         """Return the number of correctly predicted images of each class, ``(k,)``."""
         same = self.labels == self.predicted
         return self._sums(self.labels[same], self.images[same])
 
-    def labelled(self) -> NDArray[np.int64]:
+    def label_counts(self) -> NDArray[np.int64]:
         """Return the number of images of each class, ``(k,)``."""
         return self._sums(self.labels, self.images)
 
-    def guessed(self) -> NDArray[np.int64]:
+    def prediction_counts(self) -> NDArray[np.int64]:
         """Return the number of predictions of each class, ``(k,)``."""
         return self._sums(self.predicted, self.images)
 
@@ -101,7 +101,7 @@ def as_json(confusion: Sequence[list[int]]) -> Any:
     return {"cells": confusion.cells()} if isinstance(confusion, Confusion) else list(confusion)
 
 
-def guessed_classes(metrics: dict[str, Any]) -> list[str]:
+def predicted_classes(metrics: dict[str, Any]) -> list[str]:
     """Return the classes that are predicted for any image, given `bottleneck.evaluation.metrics.evaluate`."""
     confusion: Sequence[list[int]] = metrics["confusion"]
     if isinstance(confusion, Confusion):

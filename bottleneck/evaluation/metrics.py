@@ -44,19 +44,20 @@ def evaluate(
     code = {name: place for place, name in enumerate(names)}
     rows, columns = (np.array([code[name] for name in column], np.int64) for column in (labels, predicted))
     confusion = Confusion.of(rows, columns, len(names))
-    right, count, guessed = confusion.right(), confusion.labelled(), confusion.guessed()
-    precision, recall, f1 = _share(right, guessed), _share(right, count), _share(2 * right, count + guessed)
+    right, labelled, predicted_n = confusion.correct_counts(), confusion.label_counts(), confusion.prediction_counts()
+    f1 = _ratio(2 * right, labelled + predicted_n)
+    precision, recall = _ratio(right, predicted_n), _ratio(right, labelled)
     correct, n = int(right.sum()), len(labels)
     return {
         "n": n,
         "accuracy": correct / n,
         "accuracy_ci95": list(accuracy_interval(rows == columns, groups)),
-        "balanced_accuracy": float(np.mean(recall[count > 0])),
-        "macro_f1": float(np.mean(f1[count + guessed > 0])),
+        "balanced_accuracy": float(np.mean(recall[labelled > 0])),
+        "macro_f1": float(np.mean(f1[labelled + predicted_n > 0])),
         "classes": names,
         "per_class": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(support)}
-            for name, p, r, f, support in zip(names, precision, recall, f1, count, strict=True)
+            for name, p, r, f, support in zip(names, precision, recall, f1, labelled, strict=True)
         },
         "confusion": confusion if len(names) > DENSE else list(confusion),
     }
@@ -80,7 +81,7 @@ def evaluate_probabilities(
     dict
         A JSON object:
 
-        - ``log_loss``, the mean negative natural logarithm of the probability of the true class, at least 1e-15;
+        - ``log_loss``, the mean of -ln p of the true class, with p clipped to at least 1e-15;
         - ``brier``, the squared error summed over the classes and averaged over the images, from 0 to 2 (Brier 1950);
         - ``ece``, the expected calibration error: images are binned by the probability of the predicted class into
           ``ece_bins`` bins of equal width, and the absolute differences of mean probability and accuracy are averaged
@@ -112,7 +113,7 @@ def evaluate_probabilities(
     }
 
 
-def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return part / whole, or 0 where `whole` is 0."""
     return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
 

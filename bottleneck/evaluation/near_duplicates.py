@@ -10,7 +10,7 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples, from_images
 
 NEAR = 0.9  # see `near_duplicates`
-_BLOCK = 2048  # rows of each matrix that are compared at once
+BLOCK = 2048  # rows of each matrix that are compared at once
 Features = NDArray[np.float32]  # (n, d)
 
 
@@ -76,6 +76,7 @@ def near_duplicates(
     threshold: float = NEAR,
     *,
     labels: NDArray[np.intp] | None = None,
+    block_size: int = BLOCK,
 ) -> tuple[NDArray[np.intp], Features]:
     """Return the held-out rows whose nearest training row is a near duplicate: the same photograph, edited.
 
@@ -86,6 +87,8 @@ def near_duplicates(
         The lowest cosine similarity of a near duplicate.
     labels : ndarray of int, shape (n,), optional
         The class of each training row, from 0; by default all have the same class.
+    block_size : int
+        Number of rows that are compared at once, which bounds the memory.
 
     Returns
     -------
@@ -110,13 +113,13 @@ def near_duplicates(
     if n and m:
         codes = np.zeros(n, np.intp) if labels is None else labels
         centre = train_features.mean(axis=0, dtype=np.float64).astype(np.float32)
-        means = _class_means(train_features, codes, centre)
-        for start in range(0, m, _BLOCK):
-            part = slice(start, start + _BLOCK)
+        means = _class_means(train_features, codes, centre, block_size)
+        for start in range(0, m, block_size):
+            part = slice(start, start + block_size)
             rows = heldout_features[part] - centre
             lengths = _distances(rows, means)
-            for first in range(0, n, _BLOCK):
-                block = slice(first, first + _BLOCK)
+            for first in range(0, n, block_size):
+                block = slice(first, first + block_size)
                 cosines = _cosines(rows, lengths, train_features[block] - centre, means, codes[block])
                 winner = cosines.argmax(axis=1)
                 found = cosines[np.arange(len(rows)), winner]
@@ -127,15 +130,15 @@ def near_duplicates(
     return np.column_stack([nearest[order], order]), best[order]
 
 
-def _class_means(features: Features, codes: NDArray[np.intp], centre: Features) -> Features:
+def _class_means(features: Features, codes: NDArray[np.intp], centre: Features, block_size: int) -> Features:
     """Return the mean ``(k, d)`` of each class minus the centre, with the centre as one more row of each class."""
     counts = np.bincount(codes)
     sums = np.zeros((len(counts), features.shape[1]))
-    for first in range(0, len(features), _BLOCK):
-        part = codes[first : first + _BLOCK]
+    for first in range(0, len(features), block_size):
+        part = codes[first : first + block_size]
         order = np.argsort(part, kind="stable")
         present, starts = np.unique(part[order], return_index=True)
-        sums[present] += np.add.reduceat(features[first : first + _BLOCK][order] - centre, starts, axis=0)
+        sums[present] += np.add.reduceat(features[first : first + block_size][order] - centre, starts, axis=0)
     means: Features = (sums / (counts + 1)[:, None]).astype(np.float32)
     return means
 

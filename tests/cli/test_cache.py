@@ -99,7 +99,7 @@ def test_info_of_nothing_says_so_and_creates_nothing(tmp_path, make, says):
     [["verify"], ["compact"], ["gc"], ["rm", "resnet18"], ["export", "--out", "x.npz"], ["merge", "other"]],
     ids=lambda words: words[0],
 )
-def test_what_is_done_to_a_missing_cache_is_an_error_and_does_not_make_it(tmp_path, words):
+def test_a_missing_cache_is_an_error_and_is_not_created(tmp_path, words):
     _, err = run("cache", *words, "--cache", "new", code=1)
     assert err.startswith("error: ")
     assert "bottleneck extract" in err or words[0] == "merge"
@@ -126,8 +126,8 @@ def damage(path: Path) -> None:
     os.utime(path, (1, 1))
 
 
-def test_verify_exits_with_1_on_damage_and_extract_mends_it(images):
-    assert run("cache", "verify") == ("1 shard, all as they were written\n", "")
+def test_verify_exits_with_1_on_damage_and_extract_repairs_it(images):
+    assert run("cache", "verify") == ("1 shard, all intact\n", "")
     damage(store().shards()[0])
     stdout, stderr = run("cache", "verify", "--json", code=1)
     assert len(json.loads(stdout)["damage"]) == 1
@@ -143,7 +143,7 @@ def test_an_extraction_after_damage_in_place_says_so_and_computes_again(images):
     assert "moved to" in stderr
 
 
-def test_merge_takes_over_and_the_heads_can_be_fitted(folder, images, tmp_path):
+def test_heads_can_be_fitted_on_merged_features(folder, images, tmp_path):
     stdout, stderr = run("cache", "merge", "cache", "--cache", "other", "--json")
     (merged,) = json.loads(stdout)["merged"]
     assert (merged["added"], merged["known"], merged["scans"], merged["problems"]) == (10, 0, 1, [])
@@ -180,14 +180,14 @@ def test_merge_refuses_features_that_are_not_those_of_the_images(images):
     run("cache", "merge", "cache", "--recompute", "-1", code=2)
 
 
-def test_merge_says_where_nothing_can_be_computed_again(images):
+def test_merge_reports_specs_that_cannot_be_recomputed(images):
     shutil.rmtree(images)
     stdout, stderr = run("cache", "merge", "cache", "--cache", "other", "--json")
     assert json.loads(stdout)["merged"][0]["added"] == 10
     assert "nothing was recomputed: none of its images is on this machine" in stderr
 
 
-def test_merge_of_what_is_no_cache_is_an_error(images):
+def test_merging_a_folder_that_is_no_cache_is_an_error(images):
     assert "expected a cache" in run("cache", "merge", images, code=1)[1]
     run("cache", "merge", code=2)
 
@@ -289,7 +289,7 @@ def activations(images):
     return kept
 
 
-def test_info_shows_activations_below_the_features_and_how_to_be_rid_of_them(activations):
+def test_info_shows_activations_below_the_features_and_how_to_delete_them(activations):
     lines = run("cache", "info")[0].splitlines()
     rows = [line.split() for line in lines]
     features, kept = ([row[0] for row in rows if row].index(one.short_name) for one in (store(), activations))
@@ -300,16 +300,16 @@ def test_info_shows_activations_below_the_features_and_how_to_be_rid_of_them(act
     assert "1 spec, 10 rows" in "\n".join(lines)
     assert "activations of 1 spec, 2 rows" in "\n".join(lines)
     assert f"at blocks.6.0: {activations.short_name}" in lines
-    assert "deleted at any time (fine-tuning computes them again): bottleneck cache rm SPEC" in lines[-1]
+    assert "deleted at any time with `bottleneck cache rm SPEC`; fine-tuning computes them again" in lines[-1]
 
 
-def test_info_without_activations_does_not_speak_of_them(images):
+def test_info_without_activations_does_not_mention_them(images):
     stdout, stderr = run("cache", "info", "--json")
     assert "activations" not in stderr
     assert json.loads(stdout)["activations"] == []
 
 
-def test_info_as_json_has_activations_under_a_key_of_their_own(activations):
+def test_info_as_json_lists_activations_separately(activations):
     told = json.loads(run("cache", "info", "--json")[0])
     assert [one["name"] for one in told["specs"]] == [store().name]
     (kept,) = told["activations"]
@@ -317,7 +317,7 @@ def test_info_as_json_has_activations_under_a_key_of_their_own(activations):
     assert told["bytes"] == told["specs"][0]["bytes"]
 
 
-def test_verify_proves_activations(activations):
+def test_verify_checks_activations(activations):
     damage(activations.shards()[0])
     stdout, stderr = run("cache", "verify", "--json", code=1)
     assert json.loads(stdout)["shards"] == 2
@@ -325,14 +325,14 @@ def test_verify_proves_activations(activations):
     assert len(store().digests()) == 10
 
 
-def test_rm_takes_activations(activations):
+def test_rm_deletes_activations(activations):
     assert "name one of features/" in run("cache", "rm", "efficientnet_lite0", code=1)[1]
     assert "2 images" in run("cache", "rm", activations.short_name)[0]
     assert FeatureCache("cache").activations().stores() == []
     assert len(store().digests()) == 10
 
 
-def test_compact_takes_activations(activations):
+def test_compact_joins_activations(activations):
     activations.append(store().digests()[2:3], np.ones((1, 200_704), np.float16))
     told = json.loads(run("cache", "compact", "--json")[0])
     assert told["activations"] == {activations.name: {"before": 2, "after": 1}}
@@ -340,7 +340,7 @@ def test_compact_takes_activations(activations):
     run("cache", "compact", activations.short_name)
 
 
-def test_gc_says_which_activations_were_not_written_for_long(activations):
+def test_gc_reports_old_activations(activations):
     for path in activations.folder.rglob("*"):
         os.utime(path, (1, 1))
     stdout, stderr = run("cache", "gc", "--dry-run", "--json")

@@ -35,11 +35,11 @@ def test_the_report_is_on_stdout(images):
     assert "learning curve" in out
     assert re.search(r"\n +\d+ images  \d+\.\d%, a forecast \(95 % interval \d+\.\d% to \d+\.\d%\)\n", out)
     assert "; twice as many images would bring about " in out
-    assert "0 failed; this makes the best a run: bottleneck fit" in out
+    assert "0 failed; to save the best as a run: bottleneck fit" in out
     assert all(line.startswith("warning: ") for line in err.splitlines())
 
 
-def test_one_is_one(images):
+def test_counts_of_one_are_singular(images):
     assert (
         "1 head on features of 1 model\n"
         in run("compare", images, "--models", "resnet18@none", "--heads", "centroid")[0]
@@ -52,7 +52,7 @@ def numbers(text):
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])
-def test_at_any_width_no_line_is_longer_and_no_number_is_cut(images, monkeypatch, columns):
+def test_no_line_is_too_long_and_no_number_is_truncated_at_any_width(images, monkeypatch, columns):
     whole, _ = compare(images)
     monkeypatch.setenv("COLUMNS", str(columns))
     out, err = compare(images)
@@ -64,7 +64,7 @@ def test_at_any_width_no_line_is_longer_and_no_number_is_cut(images, monkeypatch
     assert any(line.startswith(" model ") for line in out.splitlines()) is (columns >= 100)
 
 
-def test_the_command_it_ends_with_makes_the_best_a_run(images):
+def test_the_last_line_is_the_command_that_fits_the_best(images):
     options = ["--split", "60/0/40", "--C", "0.1,1", "--memory", "1", "--cache", "other"]
     out, err = run("compare", images, "--models", "resnet18@none", "--heads", "logistic", "--json", *options)
     found = json.loads(out)
@@ -86,7 +86,7 @@ def test_json_is_one_object(images):
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.json", "table.md", "table.txt"])
-def test_the_ending_of_a_file_says_what_is_written(images, tmp_path, name):
+def test_the_ending_of_a_file_decides_the_format(images, tmp_path, name):
     out, _ = compare(images, "--out", tmp_path / name)
     text = (tmp_path / name).read_text()
     assert out == ""
@@ -109,7 +109,7 @@ def test_the_ending_of_a_file_says_what_is_written(images, tmp_path, name):
 def test_a_format_is_alone_on_stdout(images, layout):
     out, err = compare(images, "--format", layout)
     assert "resnet18@none" in out
-    assert "this makes the best a run" in err
+    assert "to save the best as a run" in err
     if layout == "json":
         assert len(json.loads(out)["rows"]) == 2
     else:
@@ -124,7 +124,7 @@ def test_an_ending_that_is_no_format_is_a_usage_error_before_anything_is_done(im
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.json", "report"])
-def test_a_format_that_is_given_wins_over_the_ending(images, tmp_path, name):
+def test_the_format_option_takes_precedence_over_the_ending(images, tmp_path, name):
     compare(images, "--out", name, "--format", "csv")
     assert len(list(csv.DictReader((tmp_path / name).read_text().splitlines()))) == 2
 

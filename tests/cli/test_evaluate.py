@@ -45,7 +45,7 @@ def test_the_errors_as_csv(new, tmp_path, how):
     assert set(rows[0]) == {"path", "digest", "label", "predicted", "probability", "label_probability"}
 
 
-def test_another_run_beside_it(new):
+def test_another_run_is_compared(new):
     fitted = json.loads(run("fit", "--head", "centroid", "--json")[0])
     out, _ = run("evaluate", new, "--against", fitted["run"])
     assert "against" in out
@@ -53,7 +53,7 @@ def test_another_run_beside_it(new):
 
 
 @pytest.mark.parametrize("words", [["evaluate"], ["evaluate", "new", "--out", "report.html"], ["predict"]])
-def test_wrong_usage_is_exit_code_2(new, words):
+def test_a_usage_error_is_exit_code_2(new, words):
     out, err = run(*words, code=2)
     assert out == ""
     assert "Error: " in err
@@ -83,7 +83,7 @@ def test_predict_takes_several_paths_and_gives_a_row_for_each(new, folder, tmp_p
     assert "failed: not-an-image" in run("predict", *words)[0]
 
 
-def test_predict_says_how_right_it_is_and_with_what_it_compared(new):
+def test_predict_reports_the_accuracy_and_where_the_labels_come_from(new):
     err = run("predict", "new")[1]
     assert "compared with the folders of new: " in err
     assert "95 % interval" in err
@@ -92,7 +92,7 @@ def test_predict_says_how_right_it_is_and_with_what_it_compared(new):
     assert "compared with" not in run("predict", "new/a")[1]
 
 
-def test_predict_says_first_which_run_it_takes_on_what_and_why(new):
+def test_predict_first_reports_the_run_its_images_and_the_reason(new):
     name = json.loads(run("fit", "--head", "centroid", "--json")[0])["run"]
     first = run("predict", "new")[1].splitlines()[0]
     assert first.startswith("runs/")

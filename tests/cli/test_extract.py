@@ -59,7 +59,7 @@ def kept() -> int:
         ("-1G", "expected a size such as 2G"),
     ],
 )
-def test_a_memory_that_is_none_is_a_usage_error(folder, size, words):
+def test_an_invalid_memory_size_is_a_usage_error(folder, size, words):
     _, err = run(folder(CLASSES), "--memory", size, code=2)
     assert words in err
 
@@ -101,7 +101,7 @@ def two_of_twenty(folder) -> Path:
         (["--strict", "--max-failures", "100%"], 1),
     ],
 )
-def test_more_failures_than_allowed_exit_with_1_and_everything_good_is_kept(two_of_twenty, options, code):
+def test_more_failures_than_allowed_exit_with_1_and_usable_images_are_cached(two_of_twenty, options, code):
     found = run_json(two_of_twenty, *options, code=code)
 
     assert (found["images"], found["computed"], found["failed"]) == (20, 18, 2)
@@ -123,14 +123,14 @@ def test_more_than_a_tenth_is_too_many(folder):
     run(images, "--max-failures", "3")
 
 
-def test_without_failures_even_strict_is_content(folder):
+def test_without_failures_strict_exits_with_0(folder):
     found = run_json(folder(CLASSES), "--strict")
 
     assert (found["failed"], found["failures"], found["failures_table"], found["problem"]) == (0, [], None, None)
 
 
 @pytest.mark.parametrize("value", ["-1", "101%", "x", "1.5", "%", "nan", "inf", ""])
-def test_a_limit_that_is_none_is_wrong_usage(folder, value):
+def test_an_invalid_limit_is_a_usage_error(folder, value):
     _, err = run(folder(CLASSES), f"--max-failures={value}", code=2)
 
     assert "expected a number of images, such as 25, or a share, such as 10%" in " ".join(err.split())
@@ -158,7 +158,7 @@ def test_stdout_holds_one_json_object_in_every_case(folder, files, code, error):
         assert found["failed"] == len(found["failures"])
 
 
-def test_interrupted_it_is_one_json_object_too(folder, monkeypatch):
+def test_an_interrupt_gives_one_json_object(folder, monkeypatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -167,7 +167,7 @@ def test_interrupted_it_is_one_json_object_too(folder, monkeypatch):
 
     assert found["error"]["type"] == "interrupted"
     _, err = run(folder(CLASSES), code=130)
-    assert err.splitlines()[-1] == "Stopped. What was committed is kept; the same command goes on from there."
+    assert err.splitlines()[-1] == "Stopped. What was committed is kept; run the same command again to continue."
 
 
 def test_json_lists_the_failures_the_table_and_the_notes(two_of_twenty):
@@ -208,13 +208,13 @@ def test_images_of_more_pixels_than_allowed_are_refused(folder):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_a_number_of_pixels_that_is_none_is_wrong_usage(folder, value):
+def test_an_invalid_number_of_pixels_is_a_usage_error(folder, value):
     out, err = run(folder(CLASSES), "--max-pixels", value, code=2)
     assert out == ""
     assert "Invalid value for '--max-pixels'" in err
 
 
-def test_frames_that_are_not_used_are_told(folder, tmp_path):
+def test_unused_frames_are_reported(folder, tmp_path):
     from tests.extraction.test_failures import gif
 
     images = folder({**CLASSES, "a/x.gif": gif(0, 255)})
@@ -281,7 +281,7 @@ def from_file(images: Path, path: Path, *options: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("options", "dim"), CHANGED, ids=words)
-def test_each_option_gives_features_of_their_own(images, options, dim):
+def test_each_option_gives_separate_features(images, options, dim):
     default = randomly(images)
     found = randomly(images, *options)
 
@@ -310,7 +310,7 @@ def test_the_default_layer_by_its_name_gives_the_default_features(images):
     ],
     ids=words,
 )
-def test_an_option_that_makes_no_sense_exits_with_1_and_says_why(images, options, words):
+def test_an_option_that_the_network_cannot_use_exits_with_1_and_a_reason(images, options, words):
     out, err = run(images, "--model", MODEL, "--weights", "none", *SMALL, *options, code=1)
 
     assert out == ""
@@ -318,13 +318,13 @@ def test_an_option_that_makes_no_sense_exits_with_1_and_says_why(images, options
 
 
 @pytest.mark.parametrize("options", [["--pool", "mean"], ["--resize", "0"], ["--crop", "-1"], ["--crop", "large"]])
-def test_an_option_that_no_network_could_take_is_wrong_usage(images, options):
+def test_an_option_that_no_network_can_use_is_a_usage_error(images, options):
     out, err = run(images, *options, code=2)
     assert out == ""
     assert f"Invalid value for '{options[0]}'" in err
 
 
-def test_what_was_restored_is_told(images, saved):
+def test_restored_tensors_are_reported(images, saved):
     _, err = run(images, "--model", MODEL, "--weights", saved(), *SMALL)
 
     assert re.search(r"w\.pth: 75 of 75 tensors restored; 2 not needed: fc\.weight, fc\.bias\n", err)
@@ -351,7 +351,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_json_object_too(images, saved):
     assert "layer2.0.conv1.weight" in found["error"]["message"]
 
 
-def test_with_allow_partial_the_rest_is_random_by_the_seed_and_told(images, saved):
+def test_with_allow_partial_other_tensors_are_random_by_the_seed_and_reported(images, saved):
     path = saved(layer2__0__conv1__weight=None)
     _, err = run(images, "--model", MODEL, "--weights", path, *SMALL, "--allow-partial")
     one, other = (from_file(images, path, "--allow-partial", "--seed", seed) for seed in (0, 1))

@@ -47,13 +47,13 @@ def extract(train: dict[str, int], test: dict[str, int], *, tones: tuple[int, ..
     run("extract", "photos")
 
 
-def test_many_held_out_images_are_the_headline() -> None:
+def test_many_held_out_images_give_the_headline() -> None:
     extract({"ant": 30, "bee": 30}, {"ant": 50, "bee": 55})
     said = run("fit")
     assert "\ncross-validated accuracy 100.0%, 95 % interval 93.7% to 100.0%; balanced 100.0%\n" in said
     assert "\n ant        50 " in said
     assert "\naccuracy 100.0% on 105 held-out images (test), 95 % interval 96.5% to 100.0%; balanced 100.0%" in said
-    assert "can only tell" not in said
+    assert "only show" not in said
 
 
 def test_cross_validation_is_the_headline_of_few_held_out_images() -> None:
@@ -62,7 +62,7 @@ def test_cross_validation_is_the_headline_of_few_held_out_images() -> None:
     assert "cross-validated predictions for 60 training images, mean of 5 divisions into folds:\n" in said
     assert "\n ant        30 " in said
     assert "\naccuracy 100.0% by cross-validation on 60 training images, 95 % interval 93.7% to 100.0%" in said
-    assert "\n8 held-out images (test), 8 right, can only tell that accuracy is between 67.6% and 100.0%\n" in said
+    assert "\n8 held-out images (test), 8 right, only show that the accuracy is between 67.6% and 100.0%\n" in said
 
 
 def test_a_held_out_part_that_is_larger_than_the_training_part_is_the_headline() -> None:
@@ -74,7 +74,7 @@ def test_a_held_out_part_that_is_larger_than_the_training_part_is_the_headline()
     assert low < found["cv_accuracy"] <= high
 
 
-def test_figures_of_a_class_with_one_held_out_image_are_those_of_the_cross_validation() -> None:
+def test_scores_of_a_class_with_one_held_out_image_are_cross_validated() -> None:
     extract({"ant": 60, "bee": 60, "cat": 20}, {"ant": 60, "bee": 60, "cat": 1})
     said = run("fit")
     assert (
@@ -84,25 +84,28 @@ def test_figures_of_a_class_with_one_held_out_image_are_those_of_the_cross_valid
     assert " on 121 held-out images (test), " in said
 
 
-def test_a_class_that_was_not_tested_has_no_figures() -> None:
+def test_an_untested_class_has_no_scores() -> None:
     extract({"ant": 20, "bee": 20, "cat": 1}, {"ant": 4, "bee": 4})
     said = run("fit")
     (line,) = [line for line in said.splitlines() if line.startswith(" cat  ") and "·" in line][:1]
     assert line.split() == ["cat", "0", "·", "·", "·"]
 
 
-def test_a_head_that_is_not_told_from_guessing_is_said_to_be_so() -> None:
+def test_a_head_that_is_not_better_than_guessing_is_reported() -> None:
     extract({"ant": 30, "bee": 20}, {"ant": 3, "bee": 2}, tones=(90, 90, 90))
     said = run("fit")
-    assert "cannot tell the head from guessing: always saying ant would be right for 60.0% of them\n" in said
+    assert (
+        "on these images the head is not significantly better than guessing: always predicting ant would be right for 60.0% of them\n"
+        in said
+    )
 
 
-def test_few_images_are_said_to_give_a_rough_idea() -> None:
+def test_few_images_are_reported_to_give_a_rough_idea() -> None:
     extract({"ant": 4, "bee": 4}, {"ant": 1, "bee": 1})
     said = run("fit")
     assert "95 % interval 66.5% to 100.0%" in said
     assert (
-        "\nthese images give no more than a rough idea of the accuracy; four times as many halve the interval\n" in said
+        "\nthese images give only a rough idea of the accuracy; four times as many would halve the interval\n" in said
     )
 
 
@@ -139,8 +142,11 @@ def test_the_scaling_and_the_rule_are_named_in_the_card() -> None:
 @pytest.mark.parametrize(
     ("balanced", "words"),
     [
-        (0.915, "always saying ok would be right for 95.5% of these images: the balanced accuracy says how well"),
-        (0.510, "these images cannot tell the head from guessing: always saying ok would be right for 95.5% of them"),
+        (0.915, "always predicting ok would be right for 95.5% of these images: the balanced accuracy shows how well"),
+        (
+            0.510,
+            "on these images the head is not significantly better than guessing: always predicting ok would be right for 95.5% of them",
+        ),
     ],
 )
 def test_a_head_that_finds_a_rare_class_is_not_called_guessing(capsys, balanced, words) -> None:

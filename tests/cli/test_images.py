@@ -59,14 +59,16 @@ def test_an_unknown_column_is_an_error_that_lists_those_there_are(table: Path) -
     assert "list.csv: expected a column 'fold' for --split-column, found image, species, is_valid, patient" in said
 
 
-def test_a_broken_table_is_one_sentence(table: Path) -> None:
+def test_a_broken_table_is_one_message(table: Path) -> None:
     table.write_text('path,label\na.jpg,cat\n"b.jpg,dog\n')
     said = run("extract", table, code=1)
     assert said.startswith("error: list.csv, line 3: expected quotation marks in pairs")
     assert len(said.splitlines()) == 1
 
 
-def test_a_home_that_the_shell_left_is_expanded(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_that_the_shell_did_not_expand_is_expanded(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
@@ -79,7 +81,7 @@ def test_a_home_that_the_shell_left_is_expanded(table: Path, tmp_path: Path, mon
     assert not Path("~").exists()
 
 
-def test_a_home_of_nobody_is_wrong_usage(table: Path) -> None:
+def test_the_home_folder_of_an_unknown_user_is_a_usage_error(table: Path) -> None:
     assert "there is no home folder of no-such-user" in run("extract", table, "--cache=~no-such-user/x", code=2)
 
 
@@ -125,5 +127,5 @@ def test_what_is_done_already_is_not_advised(
     monkeypatch.setattr("bottleneck.fitting.train._MANY", 0)  # as if the held-out images were many
     run("extract", table, *NAMED)
     said = run("fit", *weights, "--head", "ridge")
-    assert "it says cat of every held-out image: " in said
+    assert "every held-out image is predicted as cat: " in said
     assert ("--class-weight balanced, or more" in said) == advice

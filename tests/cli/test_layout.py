@@ -29,7 +29,7 @@ def squeezed(lines: list[str]) -> str:
 
 
 @pytest.mark.parametrize("width", WIDTHS[1:])
-def test_no_line_of_a_table_is_wider_and_no_figure_is_cut(width):
+def test_no_line_of_a_table_is_too_wide_and_no_number_is_truncated(width):
     lines = table().lines(width)
     assert max(map(cells, lines)) <= width
     assert all(any(figure in line for line in lines) for figure in FIGURES)
@@ -37,7 +37,7 @@ def test_no_line_of_a_table_is_wider_and_no_figure_is_cut(width):
     assert "…" not in "".join(lines)
 
 
-def test_where_there_is_room_rows_stand_side_by_side():
+def test_a_table_that_fits_has_columns():
     header, rule, first, second, last = table().lines()
     assert header.split() == ["model", "head", "cross-validated", "95", "%", "interval", "p"]
     assert set(rule.strip()) == {"─"}
@@ -48,7 +48,7 @@ def test_where_there_is_room_rows_stand_side_by_side():
     assert table().lines(len(first)) == table().lines()
 
 
-def test_an_optional_column_goes_first():
+def test_an_optional_column_is_dropped_first():
     room = max(map(len, table().lines()))
     header, _, first, *_ = table().lines(room - 1)
     assert "head" not in header
@@ -56,7 +56,7 @@ def test_an_optional_column_goes_first():
     assert "95.2% ± 2.8%" in first
 
 
-def test_else_a_table_is_a_list_with_all_its_columns():
+def test_a_table_that_does_not_fit_is_a_list_with_all_columns():
     lines = table().lines(60)
     assert lines[0] == f" {LONG}"
     assert lines[1].split("   ")[1:] == ["head: logistic", "cross-validated: 95.2% ± 2.8%"]
@@ -86,7 +86,7 @@ def test_wide_characters_count_for_two():
     assert max(map(cells, fold("猫" * 30, 24))) <= 24
 
 
-def test_a_rule_can_be_drawn_without_unicode():
+def test_a_rule_can_be_drawn_in_ascii():
     assert set(table().lines(rule="-")[1].strip()) == {"-"}
 
 
@@ -122,7 +122,7 @@ def test_a_sentence_is_folded_between_words_and_whole(text, width):
 @pytest.mark.parametrize(
     "figure", ["95 %", "12.5 s", "49.6 MB", "1.0 GB", "63.6% ± 6.0%", "112 x 14 x 14", "(64, 64, 3, 3)"]
 )
-def test_a_figure_keeps_its_unit(figure):
+def test_a_number_stays_with_its_unit(figure):
     for width in range(24, 60):
         assert any(figure in line for line in fold(f"{'word ' * 6}{figure} and more words after it", width))
 
@@ -133,7 +133,7 @@ def test_a_path_longer_than_a_line_is_folded_at_its_separators():
     assert [line.strip() for line in others] == ["/data/photographs/garden/", "flowers/2024/IMG_0001.jpg"]
 
 
-def test_what_goes_on_of_a_word_is_indented_as_lines_that_go_on_are():
+def test_the_rest_of_a_long_word_is_indented_like_other_lines():
     assert fold(" /data/photographs/garden/IMG_0001.jpg", 30) == [" /data/photographs/garden/", "   IMG_0001.jpg"]
 
 
@@ -144,13 +144,13 @@ def test_a_path_that_fits_into_a_line_is_never_folded():
 
 
 @pytest.mark.parametrize("width", [34, 50, 80])
-def test_a_command_is_folded_as_shells_have_it(width):
+def test_a_command_is_continued_after_backslashes(width):
     words = ["bottleneck", "fit", "/data/my photos", "--model", "efficientnet_lite0-002c64fa", "--head", "logistic"]
-    lines = Command("this makes the best a run:", *words).lines(width)
-    assert lines[0] == "this makes the best a run:"
+    lines = Command("to save the best as a run:", *words).lines(width)
+    assert lines[0] == "to save the best as a run:"
     assert shlex.split("\n".join(lines[1:]).replace("\\\n", "")) == words
     assert max(map(len, lines)) <= width
 
 
-def test_a_command_that_fits_stands_in_its_sentence():
+def test_a_command_that_fits_is_in_the_line_of_its_sentence():
     assert Command("next:", "bottleneck", "fit", "a b").lines() == ["next: bottleneck fit 'a b'"]

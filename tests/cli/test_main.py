@@ -122,7 +122,7 @@ def test_from_folder_to_predictions_as_json(folder):
     assert "1 failed" in err
 
 
-def test_results_are_on_stdout_and_all_else_on_stderr(folder):
+def test_results_are_on_stdout_and_everything_else_on_stderr(folder):
     images = folder({**CLASSES, "a/page.jpg": b"<html>", "a/notes.txt": b"x"})
     out, err = run("extract", images)
     assert [line.split(": ")[0] for line in out.splitlines()] == ["2 classes", "17 images"]
@@ -140,7 +140,7 @@ def test_results_are_on_stdout_and_all_else_on_stderr(folder):
     assert "16 predicted" in err
 
 
-def test_a_final_head_is_told_and_predicts(folder):
+def test_a_final_head_is_reported_and_predicts(folder):
     images = folder(CLASSES)
     run("extract", images)
     tested = json.loads(run("fit", "--split", "60/0/40", "--json")[0])
@@ -151,14 +151,16 @@ def test_a_final_head_is_told_and_predicts(folder):
         assert final[name] == tested[name]
 
     (line,) = [line for line in run("fit", "--split", "60/0/40", "--final")[0].splitlines() if "final head" in line]
-    assert "trained on 16 labelled images, held-out ones too, with the same parameters" in line
-    assert f"the figures above are of the head trained on {final['n_train']} of them" in line
+    assert "trained on 16 labelled images, including the held-out ones, with the same parameters" in line
+    assert f"the scores above are of the head trained on {final['n_train']} of them" in line
     _, err = run("predict", images)
-    assert err.startswith(f"{final['run']}, trained on {images} (16 images, held-out ones too): a final head, and ")
+    assert err.startswith(
+        f"{final['run']}, trained on {images} (16 images, including held-out ones): a final head, and "
+    )
     assert "16 images left out, on which" in err
 
 
-def test_with_json_people_read_the_same_on_stderr(folder):
+def test_with_json_the_same_report_is_on_stderr(folder):
     images = folder(CLASSES)
     run("extract", images)
     for words in (["extract", images], ["fit", "--split", "60/0/40"], ["cache", "info"]):
@@ -192,7 +194,7 @@ def test_failures_are_listed_with_reasons_and_strict_exits_with_1(folder):
     assert json.loads(out)["failed"] == 3
 
 
-def test_an_error_is_one_sentence_and_exit_code_1(tmp_path):
+def test_an_error_is_one_message_and_exit_code_1(tmp_path):
     _, err = run("extract", tmp_path / "nowhere", code=1)
     assert err.startswith("error: expected a folder of images")
     assert len(err.strip().splitlines()) == 1
@@ -209,7 +211,7 @@ def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in answer.stderr
 
 
-def test_a_bug_is_called_one_without_a_traceback(monkeypatch, folder):
+def test_an_unexpected_error_is_reported_as_a_bug_without_a_traceback(monkeypatch, folder):
     def broken(*_, **__):
         raise ZeroDivisionError("oops")
 
@@ -231,7 +233,7 @@ def test_a_bug_is_called_one_without_a_traceback(monkeypatch, folder):
         ["predict"],
     ],
 )
-def test_wrong_usage_is_exit_code_2(words):
+def test_a_usage_error_is_exit_code_2(words):
     out, err = run(*words, code=2)
     assert out == ""
     assert "Error: " in err

@@ -115,7 +115,7 @@ def test_models_lists_all_bundled_torchvisions_and_timms(nothing_here):
     assert err.startswith(f"{len(found)} models")
 
 
-def test_models_of_a_pattern_are_shown_with_what_they_are(nothing_here):
+def test_models_of_a_pattern_are_shown_with_their_properties(nothing_here):
     out, _ = run("models", "resnet1*")
 
     assert first_cells(out) == ["resnet101", "resnet152", "resnet18"]
@@ -192,7 +192,7 @@ def test_inspect_shows_the_modules_with_their_shapes_parameters_and_multiply_add
     assert "stages: conv1, bn1, layer1, layer2, layer3, layer4, fc\n" in out
 
 
-def test_inspect_shows_that_inception_maps_its_input_and_wants_larger_images():
+def test_inspect_shows_that_inception_maps_its_input_and_takes_larger_images():
     out, _ = run("inspect", "inception_v3")
 
     assert "images: the shorter side to 342 (bilinear), centre 299 x 299, mean 0.485" in out
@@ -202,7 +202,7 @@ def test_inspect_shows_that_inception_maps_its_input_and_wants_larger_images():
 
 
 @pytest.mark.parametrize(("depth", "deepest"), [("1", 1), ("2", 2), ("all", 4), ("99", 4)])
-def test_inspect_goes_as_deep_as_asked(depth, deepest):
+def test_inspect_shows_the_requested_levels(depth, deepest):
     out, _ = run("inspect", "resnet18", "--depth", depth)
     shown = {name for name, _ in torchvision.models.resnet18().named_modules() if name and name.count(".") < deepest}
     table = out.split("stages:")[0].split("\n\n")[0]
@@ -212,7 +212,7 @@ def test_inspect_goes_as_deep_as_asked(depth, deepest):
 
 
 @pytest.mark.parametrize("depth", ["x", "0", "-1", "1.5", ""])
-def test_a_depth_that_is_none_is_wrong_usage(depth):
+def test_an_invalid_depth_is_a_usage_error(depth):
     _, err = run("inspect", "resnet18", f"--depth={depth}", code=2)
 
     assert "expected a number from 1, or all" in " ".join(err.split())
@@ -276,7 +276,7 @@ def test_inspect_of_a_checkpoint_as_json(saved, tensors):
     assert found["tensors"][0] == {"name": "conv1.weight", "shape": [64, 3, 7, 7], "dtype": "float32"}
 
 
-def test_inspect_against_a_model_shows_what_it_would_take(saved):
+def test_inspect_against_a_model_shows_what_it_would_restore(saved):
     out, err = run("inspect", saved, "--against", "resnet18")
 
     assert row(out, "100") == ["100 tensors", "restored"]
@@ -285,7 +285,7 @@ def test_inspect_against_a_model_shows_what_it_would_take(saved):
     assert err == ""
 
 
-def test_inspect_against_a_model_lists_every_tensor_where_it_is_asked_to(saved):
+def test_inspect_against_a_model_lists_every_tensor_with_depth_all(saved):
     out, _ = run("inspect", saved, "--against", "resnet18", "--depth", "all")
 
     assert row(out, "conv1.weight") == ["conv1.weight", "restored"]
@@ -324,7 +324,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", ["garbage.pth", "garbage.safetensors", "garbage.bin"])
 @pytest.mark.parametrize("content", [b"", b"<html>" * 100, b"PK\x03\x04" + bytes(100)], ids=["empty", "html", "zip"])
-def test_inspect_of_garbage_exits_with_1_and_a_sentence(tmp_path, name, content):
+def test_inspect_of_garbage_exits_with_1_and_a_message(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     out, err = run("inspect", tmp_path / name, code=1)
 
@@ -349,7 +349,7 @@ def test_inspect_of_a_missing_file_exits_with_1_and_names_it(words):
 def test_a_model_is_not_compared_with_a_model():
     _, err = run("inspect", "resnet18", "--against", "resnet18", code=1)
 
-    assert err == "error: --against is about a checkpoint, expected a file, got 'resnet18'\n"
+    assert err == "error: expected a checkpoint file with --against, got 'resnet18'\n"
 
 
 @pytest.mark.parametrize("thing", ["resnet18", "w.pth"])
@@ -395,14 +395,14 @@ def test_the_tables_of_a_checkpoint_fit_into_a_terminal_too(in_a_terminal, tmp_p
     assert_fits(in_a_terminal("inspect", tmp_path / "w.pth", *against), ODD, "conv1.weight")
 
 
-def test_where_nobody_looks_a_name_stands_on_one_line(tmp_path):
+def test_in_a_pipe_a_name_is_on_one_line(tmp_path):
     save_file({ODD: torch.zeros(512, 512, 3, 3)}, tmp_path / "w.safetensors")
 
     assert row(run("inspect", tmp_path / "w.safetensors")[0], ODD) == [ODD, "512x512x3x3", "float32"]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/resnet18"])
-def test_a_model_is_inspected_whatever_file_is_called_so(name):
+def test_a_model_is_inspected_even_if_a_file_has_its_name(name):
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_bytes(b"no checkpoint")
     assert run_json("inspect", name)["model"] == name

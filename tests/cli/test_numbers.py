@@ -45,7 +45,7 @@ def given(path: tuple[str, ...], option: click.Parameter, value: str) -> list[st
 
 
 @pytest.mark.parametrize(("path", "option"), NUMBERS, ids=NAMES)
-def test_what_is_no_finite_number_in_range_is_a_usage_error(path, option, tmp_path, monkeypatch):
+def test_a_number_that_is_not_finite_or_out_of_range_is_a_usage_error(path, option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for value in NO_NUMBERS:
         result = CliRunner().invoke(cli, given(path, option, value))
@@ -72,7 +72,7 @@ def test_numbers_up_to_the_bounds_are_taken(kind, text, value):
     assert kind.convert(text, None, None) == value
 
 
-def test_the_help_tells_bounds_that_mean_something():
+def test_the_help_shows_only_meaningful_bounds():
     assert RealNumber(0)._describe_range() == "x>=0"
     assert RealNumber(0, min_open=True)._describe_range() == "x>0"
     assert RealNumber(0, 1, max_open=True)._describe_range() == "0<=x<1"

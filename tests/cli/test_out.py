@@ -35,7 +35,7 @@ def fitted(folder, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="special files of POSIX")
 @every_command
 @pytest.mark.parametrize("kind", ["FIFO", "symbolic link", "device"])
-def test_a_thing_that_is_no_file_stays_what_it_is_and_no_work_is_done(command, kind, monkeypatch):
+def test_an_output_that_is_no_file_is_left_unchanged_before_any_work(command, kind, monkeypatch):
     if kind == "FIFO":
         os.mkfifo("out")
     elif kind == "symbolic link":
@@ -43,7 +43,12 @@ def test_a_thing_that_is_no_file_stays_what_it_is_and_no_work_is_done(command, k
         Path("out").symlink_to("precious")
     out = os.devnull if kind == "device" else "out"
     before = os.lstat(out)
-    for work in ("prediction.predict", "prediction.run_for", "comparison.compare", "selection.select"):
+    for work in (
+        "prediction.predict.predict",
+        "prediction.predict.run_for",
+        "comparison.compare.compare",
+        "fitting.inputs.select",
+    ):
         monkeypatch.setattr(f"bottleneck.{work}", None)
     _, err = run(*COMMANDS[command], "--out", out, code=1)
 
@@ -102,7 +107,7 @@ def test_an_image_is_not_written(command):
 
 
 @every_command
-def test_a_folder_that_is_missing_is_made(command):
+def test_a_missing_folder_is_created(command):
     run(*COMMANDS[command], "--out", "results/today/out")
     assert os.listdir("results/today") == ["out"]
 
@@ -144,7 +149,7 @@ def test_no_cell_is_a_formula_and_every_cell_can_be_joined(folder):
     assert [Path(row["path"]).resolve() for row in read_csv(tables[3])] == [photos / "@SUM(A1)/+bad.jpg"]
 
 
-def test_a_table_that_a_command_wrote_is_read_as_it_was_meant(folder):
+def test_a_table_that_a_command_wrote_is_read_back(folder):
     folder(FILES, name="=photos")
     run("extract", "=photos", "--model", "resnet18")
     run("fit", "--head", "centroid")

@@ -88,7 +88,7 @@ def table() -> TextTable:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])
-def test_a_terminal_says_how_wide_it_is(terminal, columns):
+def test_the_width_of_a_terminal_is_used(terminal, columns):
     made = terminal(columns)
     output.say(SENTENCE)
     output.show(table())
@@ -120,14 +120,14 @@ def test_columns_decides_in_a_pipe_and_in_a_terminal_alike(capsys, monkeypatch, 
 
 
 @pytest.mark.parametrize("asked", ["", "0", "-5", "wide", "²"])
-def test_columns_that_are_no_number_are_not_asked(monkeypatch, terminal, asked):
+def test_an_invalid_columns_variable_is_ignored(monkeypatch, terminal, asked):
     monkeypatch.setenv("COLUMNS", asked)
     made = terminal(70)
     assert output.width_of(sys.stderr) == 70
     made.close()
 
 
-def test_a_terminal_of_no_width_at_all_has_the_usual_one(terminal):
+def test_a_terminal_of_width_0_has_the_default_width(terminal):
     made = terminal(0)
     assert output.width_of(sys.stderr) == 80
     made.close()
@@ -146,7 +146,7 @@ def test_a_terminal_of_no_width_at_all_has_the_usual_one(terminal):
     ],
     ids=str,
 )
-def test_colours_are_for_terminals_that_have_and_people_who_want_them(terminal, monkeypatch, settings, coloured):
+def test_colours_depend_on_the_terminal_and_on_no_color(terminal, monkeypatch, settings, coloured):
     made = terminal()
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -166,7 +166,7 @@ def test_a_pipe_has_no_colours(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])
-def test_what_is_printed_while_a_bar_is_drawn_stands_above_it(terminal, columns):
+def test_output_is_printed_above_the_bar(terminal, columns):
     made = terminal(columns)
     with progress_bar() as progress:
         progress("views", 1, 1000)
@@ -191,7 +191,7 @@ def test_what_is_printed_while_a_bar_is_drawn_stands_above_it(terminal, columns)
     assert all(frame.startswith("activations") for frame in frames if "━" in frame)
 
 
-def test_results_stay_out_of_the_terminal_that_has_the_bar(terminal, capsys):
+def test_results_do_not_disturb_the_bar(terminal, capsys):
     made = terminal(names=("stderr",))
     with progress_bar() as progress:
         progress("extract", 1, 10)
@@ -203,7 +203,7 @@ def test_results_stay_out_of_the_terminal_that_has_the_bar(terminal, capsys):
     assert [line for line in made.lines if line] == ["of another library"]
 
 
-def test_a_stage_that_is_over_is_not_drawn_below_what_comes_after(terminal):
+def test_a_completed_stage_is_hidden(terminal):
     made = terminal()
     with progress_bar() as progress:
         progress("views", 10, 10)
@@ -214,7 +214,7 @@ def test_a_stage_that_is_over_is_not_drawn_below_what_comes_after(terminal):
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown", "DUMB"])
-def test_a_terminal_that_cannot_draw_has_no_bar_and_no_codes(terminal, term):
+def test_a_dumb_terminal_has_no_bar_and_no_escape_codes(terminal, term):
     made = terminal(term=term)
     with progress_bar() as progress:
         assert progress is None
@@ -223,7 +223,7 @@ def test_a_terminal_that_cannot_draw_has_no_bar_and_no_codes(terminal, term):
     assert made.raw == b"warning: one\r\n"
 
 
-def test_the_cursor_is_there_again_after_an_interrupt(terminal):
+def test_the_cursor_is_shown_again_after_an_interrupt(terminal):
     made = terminal()
     with contextlib.suppress(KeyboardInterrupt), progress_bar() as progress:
         progress("extract", 1, 10)
@@ -235,7 +235,7 @@ def test_the_cursor_is_there_again_after_an_interrupt(terminal):
 # --- names from outside -----------------------------------------------------------------------------------------
 
 
-def test_a_name_breaks_no_line_and_commands_no_terminal(capsys):
+def test_control_characters_in_a_name_are_escaped(capsys):
     output.say("warning: a\nerror: fake\x1b[2J.jpg [red]x[/red]")
     assert capsys.readouterr().err == "warning: a\\nerror: fake\\x1b[2J.jpg [red]x[/red]\n"
 
@@ -249,7 +249,7 @@ def test_a_name_breaks_no_line_and_commands_no_terminal(capsys):
         ("a\u2028b\x85c\rd", r"a\u2028b\x85c\rd"),
     ],
 )
-def test_whatever_says_it_escapes_a_name(name, shown, capsys):
+def test_names_are_escaped_in_every_kind_of_output(name, shown, capsys):
     made = TextTable(name, heading=name)
     made.add_row(name)
     for width in (None, 5):  # a table, and a list
@@ -259,7 +259,7 @@ def test_whatever_says_it_escapes_a_name(name, shown, capsys):
     assert str(RunError(name)) == str(BottleneckWarning(name)) == shown
 
 
-def test_data_on_a_terminal_commands_it_as_little_as_a_sentence(terminal):
+def test_control_characters_in_data_are_escaped_on_a_terminal(terminal):
     made = terminal()
     output.put("path,label\nx\x1b]0;OWNED\x07.jpg,\x9b2J\n")
     made.close()
@@ -267,7 +267,7 @@ def test_data_on_a_terminal_commands_it_as_little_as_a_sentence(terminal):
     assert rb"x\x1b]0;OWNED\x07.jpg,\x9b2J" in made.raw
 
 
-def test_data_in_a_pipe_are_as_they_are(capfdbinary):
+def test_data_in_a_pipe_are_unchanged(capfdbinary):
     output.put("x\x1b]0;OWNED\x07.jpg\n")
     assert capfdbinary.readouterr().out == b"x\x1b]0;OWNED\x07.jpg\n"
 
@@ -302,7 +302,7 @@ def test_data_keep_their_bytes_and_people_see_them_escaped(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_an_encoding_that_lacks_a_sign_is_no_error(tmp_path, encoding):
+def test_a_character_that_the_encoding_lacks_is_no_error(tmp_path, encoding):
     done = in_a_process(
         "from bottleneck.cli.layout import TextTable\n"
         "made = TextTable('class'); made.add_row('95.2% ± 2.8% 猫'); output.show(made); output.say('± 猫')",
@@ -313,7 +313,7 @@ def test_an_encoding_that_lacks_a_sign_is_no_error(tmp_path, encoding):
     assert ("─" in done.stdout.decode(encoding)) is (encoding == "utf-8")
 
 
-def test_a_reader_that_stops_ends_nothing(tmp_path):
+def test_a_closed_pipe_is_no_error(tmp_path):
     read, write = os.pipe()
     os.close(read)
     code = (
@@ -328,7 +328,7 @@ def test_a_reader_that_stops_ends_nothing(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full is Linux's")
 @pytest.mark.parametrize("words", [["cache", "info"], ["cache", "info", "--json"], ["--help"]], ids=" ".join)
-def test_a_full_disk_is_a_sentence_and_exit_code_1(tmp_path, words):
+def test_a_full_disk_is_a_message_and_exit_code_1(tmp_path, words):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "bottleneck", *words], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path

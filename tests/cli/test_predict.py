@@ -42,7 +42,7 @@ def test_one_image_that_cannot_be_used_is_one_row(folder):
     assert err.endswith("error: the image cannot be used\n")
 
 
-def test_an_extraction_of_nothing_that_can_be_used_is_a_public_error(folder):
+def test_an_extraction_without_usable_images_is_a_public_error(folder):
     out, err = run("extract", folder({"bad.jpg": b"<html>"}, name="new"), "--no-labels", "--json", code=1)
     assert json.loads(out)["error"]["type"] == "ImagesError"
     assert "error: the image cannot be used (1 not-an-image)" in err

@@ -73,13 +73,13 @@ def done(sandbox: Sandbox) -> dict[str, Done]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_stays_where_it_is_told(done: dict[str, Done], name: str) -> None:
+def test_a_command_writes_only_to_the_given_folders(done: dict[str, Done], name: str) -> None:
     assert done[name].code == (name in FAILING), done[name].err
     assert done[name].offences == ()
 
 
 @pytest.mark.slow
-def test_nothing_else_is_on_the_disk_and_native_code_stays_there_too(done: dict[str, Done]) -> None:
+def test_native_code_writes_only_to_the_given_folders(done: dict[str, Done]) -> None:
     assert done[""].offences == ()
 
 
@@ -133,7 +133,7 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("leak", LEAKS)
-def test_a_leak_is_seen(tmp_path: Path, leak: str) -> None:
+def test_the_sandbox_detects_a_write(tmp_path: Path, leak: str) -> None:
     sandbox = Sandbox(tmp_path, OUTPUTS)
     (sandbox.here / "photos").write_text("mine")
     assert sandbox.run("-c", LEAKS[leak], trace=False).offences

@@ -11,7 +11,7 @@ import pytest
 
 HERE = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 LISTENS = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # where these tests are in the background, too
-SAYS = "Stopped. What was committed is kept; the same command goes on from there.\n"
+SAYS = "Stopped. What was committed is kept; run the same command again to continue.\n"
 
 
 def in_the_command(body: str, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,7 @@ def in_the_command(body: str, *words: str, **settings: str) -> subprocess.Comple
     ],
     ids=["signal", "in an import", "of another maker", "in a callback", "of a module"],
 )
-def test_ctrl_c_exits_with_130_and_a_sentence(tmp_path, monkeypatch, body):
+def test_ctrl_c_exits_with_130_and_a_message(tmp_path, monkeypatch, body):
     monkeypatch.chdir(tmp_path)
     done = in_the_command(body)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", SAYS)
@@ -56,7 +56,7 @@ def test_with_json_it_is_an_object(tmp_path, monkeypatch, body):
     assert done.stdout == f'{{"error": {{"type": "interrupted", "message": "{SAYS.strip()}"}}}}\n'
 
 
-def test_a_request_to_end_exits_with_143(tmp_path):
+def test_sigterm_exits_with_143(tmp_path):
     done = in_the_command("send(signal.SIGTERM)")
     assert (done.returncode, done.stderr) == (143, SAYS)
 
@@ -69,7 +69,7 @@ def test_a_second_signal_at_once_is_the_same_one_and_later_it_ends_everything(tm
     assert (done.returncode, done.stdout) == (130, "")
 
 
-def test_what_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
+def test_an_ignored_sigint_stays_ignored(tmp_path):
     command = f'trap "" INT; exec "{sys.executable}" -c "$0"'
     code = (
         "import os, signal, sys; from bottleneck.cli import main, stopping; stopping.listen(lambda: 1 / 0)\n"

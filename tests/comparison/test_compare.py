@@ -89,7 +89,7 @@ def test_of_equal_rows_the_one_of_fewer_bytes_is_best(folder, extracted):
     assert [row.feature_bytes for row in found.rows] == [200 * DIM * 2, 200 * DIM * 4]
 
 
-def test_nothing_is_extracted_that_is_cached_and_the_last_model_stays(folder, extracted, tmp_path):
+def test_cached_features_are_not_extracted_and_the_last_model_is_unchanged(folder, extracted, tmp_path):
     extracted(folder(PARTS), MODELS)
     before = load_last(tmp_path / "cache")
     found = compare(heads="centroid")
@@ -99,7 +99,7 @@ def test_nothing_is_extracted_that_is_cached_and_the_last_model_stays(folder, ex
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_missing_is_extracted_once(folder, monkeypatch):
+def test_missing_features_are_extracted_once(folder, monkeypatch):
     tiny.use(monkeypatch)
     root = folder({f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(30)})
     first, second = (compare(root, models="resnet18@none", heads="centroid").best for _ in range(2))
@@ -134,7 +134,7 @@ def test_a_head_that_cannot_be_trained_is_left_out_with_a_remark(folder, extract
         compare(models=names("strong"), heads="knn", C=[1.0])
 
 
-def test_svm_rbf_is_a_head_of_its_own(folder, extracted):
+def test_svm_rbf_is_a_separate_head(folder, extracted):
     extracted(folder(files(20, prefix="train/") | files(10, prefix="val/")), {"strong": 5.0})
     (row,) = compare(models=names("strong"), heads="svm-rbf").rows
     assert row.head == "svm-rbf"
@@ -194,7 +194,7 @@ def test_the_curve_ends_at_the_cross_validated_accuracy(folder, extracted):
     assert points[0].accuracy < points[-1].accuracy
 
 
-def test_parts_of_the_training_rows_hold_one_another_and_two_of_each_class():
+def test_smaller_parts_of_the_training_rows_are_subsets_with_two_of_each_class():
     codes = np.repeat([0, 1, 2], [50, 30, 4])
     folds = divide(codes, None, 4, 0)
     parts = [thinned(folds, codes, share, 0).trained for share in (0.1, 0.4, 1.0)]
@@ -211,7 +211,7 @@ def test_many_neighbours_need_many_images(folder, extracted):
 
 
 @pytest.mark.parametrize("heads", [np.array(["ridge", "centroid"]), ("ridge", "centroid"), np.str_("ridge,centroid")])
-def test_arguments_of_numpy_are_taken(folder, extracted, heads):
+def test_numpy_arguments_are_accepted(folder, extracted, heads):
     extracted(folder(PARTS), {"weak": 0.5})
     found = compare(
         heads=heads, models=np.array(names("weak")), seed=np.int64(0), folds=np.uint8(3), learning_curve=np.False_
@@ -226,7 +226,7 @@ def test_arguments_of_numpy_are_taken(folder, extracted, heads):
     [{"heads": 3}, {"models": [3]}, {"folds": "3"}, {"seed": True}, {"learning_curve": "no"}, {"memory": -1}],
     ids=repr,
 )
-def test_arguments_that_make_no_sense_are_errors_of_ours(folder, extracted, wrong):
+def test_invalid_arguments_are_bottleneck_errors(folder, extracted, wrong):
     extracted(folder(files(12)), {"weak": 0.5})
 
     with pytest.raises(BottleneckError, match="expected"):
@@ -253,11 +253,11 @@ def test_pretrained_features_of_ants_and_bees_beat_random_ones(hymenoptera):
         ("resnet18@none", False), ("timm/resnet18@w/w.pth", False), ("./timm/resnet18", True),
     ],
 )  # fmt: skip
-def test_a_model_is_no_folder_of_its_name(name, is_run):
+def test_a_model_is_not_confused_with_a_folder_of_its_name(name, is_run):
     assert _is_run(name) == is_run
 
 
-def test_a_run_that_is_named_as_a_model_would_be_is_told_how_to_be_written(tmp_path):
+def test_a_run_that_is_named_like_a_model_is_an_error_that_shows_the_spelling(tmp_path):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="fine-tuned run of that name is written run:mine"):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from bottleneck.evaluation.confusion import DENSE, Confusion, as_json, guessed_classes
+from bottleneck.evaluation.confusion import DENSE, Confusion, as_json, predicted_classes
 from bottleneck.evaluation.metrics import evaluate
 
 
@@ -11,7 +11,7 @@ def confusion_of(labels, predicted, size):
     return Confusion.of(np.array(labels, np.int64), np.array(predicted, np.int64), size)
 
 
-def test_it_is_the_list_of_its_rows():
+def test_a_confusion_matrix_is_a_sequence_of_its_rows():
     found = confusion_of([0, 0, 2, 2, 2], [0, 1, 2, 2, 0], 3)
     assert list(found) == [[1, 1, 0], [0, 0, 0], [1, 0, 2]]
     assert found[-1] == [1, 0, 2]
@@ -23,25 +23,25 @@ def test_it_is_the_list_of_its_rows():
         found[3]
 
 
-def test_its_sums_are_those_of_rows_columns_and_diagonal():
+def test_counts_are_sums_of_rows_columns_and_the_diagonal():
     draw = np.random.default_rng(0)
     labels, predicted = draw.integers(0, 50, (2, 1000))
     found, dense = confusion_of(labels, predicted, 50), np.zeros((50, 50), int)
     np.add.at(dense, (labels, predicted), 1)
     assert np.array_equal(np.array(found), dense)
-    assert np.array_equal(found.right(), dense.diagonal())
-    assert np.array_equal(found.labelled(), dense.sum(axis=1))
-    assert np.array_equal(found.guessed(), dense.sum(axis=0))
+    assert np.array_equal(found.correct_counts(), dense.diagonal())
+    assert np.array_equal(found.label_counts(), dense.sum(axis=1))
+    assert np.array_equal(found.prediction_counts(), dense.sum(axis=0))
 
 
 @pytest.mark.parametrize("cell", [(3, 0, 1), (-1, 0, 1), (0, 3, 1), (0, 0, 0), (0, 0, -1)])
-def test_what_is_no_count_is_refused(cell):
-    with pytest.raises(ValueError, match="expected counts"):
+def test_an_invalid_count_is_refused(cell):
+    with pytest.raises(ValueError, match="expected positive counts"):
         Confusion(3, *np.array([cell], np.int64).T)
 
 
-def test_a_place_that_occurs_twice_is_refused():
-    with pytest.raises(ValueError, match="different places"):
+def test_a_repeated_cell_is_refused():
+    with pytest.raises(ValueError, match="different cells"):
         Confusion(3, *np.array([(0, 1, 1), (0, 1, 2)], np.int64).T)
 
 
@@ -52,10 +52,10 @@ def test_metrics_of_any_number_of_classes_are_those_of_their_images(classes):
     assert (found["n"], found["accuracy"], found["per_class"]["c000000"]["recall"]) == (3, 1 / 3, 1.0)
     assert isinstance(found["confusion"], Confusion) is (classes > DENSE)
     assert found["confusion"][1][:3] == [0, 0, 2]
-    assert guessed_classes(found) == ["c000000", "c000002"]
+    assert predicted_classes(found) == ["c000000", "c000002"]
     assert len(json.dumps(as_json(found["confusion"]))) < 50_000
 
 
-def test_a_large_one_is_its_counts_in_json():
+def test_a_large_confusion_matrix_is_sparse_in_json():
     assert as_json(confusion_of([0, 1], [0, 0], 101)) == {"cells": [[0, 0, 1], [1, 0, 1]]}
     assert as_json([[1, 0], [0, 1]]) == [[1, 0], [0, 1]]

@@ -36,7 +36,7 @@ def rows():
 # --- copies and groups ------------------------------------------------------------------------------------------
 
 
-def test_where_nothing_leaks_nothing_is_found():
+def test_without_leaks_nothing_is_found():
     found = find_leaks(CLEAN)
     assert (found.duplicates, found.groups, found.two_labels) == ((), {}, ())
     found.refuse()
@@ -70,7 +70,7 @@ def test_a_group_in_two_splits_is_refused_with_a_path_of_each_split():
         found.refuse()
 
 
-def test_an_image_under_two_labels_is_told_and_is_no_duplicate():
+def test_an_image_with_two_labels_is_reported_and_is_no_duplicate():
     torn = dataset(("1", "a", "x", "train", None), ("2", "a", "y", "test", None), ("3", "b", "x", "test", None))
     found = find_leaks(torn)
     assert found.two_labels == (("1", "2"),)
@@ -95,18 +95,17 @@ def brute_force(train, heldout, labels):
 
 
 @pytest.mark.parametrize("block", [7, 16, 1000])
-def test_the_nearest_row_is_that_of_brute_force_whatever_the_blocks(rows, monkeypatch, block):
+def test_the_nearest_row_is_that_of_brute_force_for_any_block_size(rows, block):
     train, heldout, labels = rows
-    monkeypatch.setattr(leaks, "_BLOCK", block)
     expected = brute_force(train, heldout, labels)
-    pairs, cosines = near_duplicates(train, heldout, -1, labels=labels)
+    pairs, cosines = near_duplicates(train, heldout, -1, labels=labels, block_size=block)
     assert sorted(pairs[:, 1]) == list(range(40))
     assert np.array_equal(pairs[:, 0], expected.argmax(axis=1)[pairs[:, 1]])
     assert cosines == pytest.approx(expected.max(axis=1)[pairs[:, 1]], abs=1e-5)
     assert (np.diff(cosines) <= 0).all()
 
 
-def test_a_copy_with_a_little_noise_is_found_and_nothing_else_is(rows):
+def test_only_a_copy_with_a_little_noise_is_found(rows):
     train, heldout, labels = rows
     noise = np.random.default_rng(1).normal(size=64)
     heldout[5], heldout[9] = train[30] + 0.3 * noise, train[31] + 0.1 * noise
@@ -115,27 +114,27 @@ def test_a_copy_with_a_little_noise_is_found_and_nothing_else_is(rows):
     assert NEAR <= cosines[1] < cosines[0] <= 1 + 1e-6
 
 
-def test_images_of_one_class_are_no_near_copies_however_far_the_classes_are(rows):
+def test_images_of_one_class_are_no_near_duplicates_however_far_the_classes_are(rows):
     train, heldout, labels = rows
     assert len(near_duplicates(train, heldout, labels=labels)[0]) == 0
     assert len(near_duplicates(train, heldout)[0]) > 30  # what the labels are for
 
 
-def test_a_near_copy_of_the_only_image_of_a_class_is_found(rows):
+def test_a_near_duplicate_of_the_only_image_of_a_class_is_found(rows):
     train, heldout, labels = rows
     labels[0] = 2
     heldout[3] = train[0] = 20 * np.random.default_rng(1).normal(size=64)
     assert near_duplicates(train, heldout, labels=labels)[0].tolist() == [[0, 3]]
 
 
-def test_nothing_to_compare_is_nothing_found(rows):
+def test_without_images_nothing_is_found(rows):
     train, heldout, labels = rows
     for some, others in ((train[:0], heldout), (train, heldout[:0])):
         pairs, cosines = near_duplicates(some, others, labels=labels[: len(some)])
         assert (pairs.shape, cosines.shape) == ((0, 2), (0,))
 
 
-def test_rows_that_are_all_alike_divide_by_nothing():
+def test_equal_rows_do_not_divide_by_zero():
     same = np.ones((5, 8), np.float32)
     with np.errstate(all="raise"):
         pairs, cosines = near_duplicates(same, same)
@@ -143,28 +142,28 @@ def test_rows_that_are_all_alike_divide_by_nothing():
     assert np.isfinite(cosines).all()
 
 
-def test_exact_copies_are_no_near_copies():
+def test_exact_copies_are_no_near_duplicates():
     train = dataset(*((str(n), key, "x", "train", None) for n, key in enumerate("abcd")))
     heldout = dataset(("8", "a", "x", "test", None), ("9", "e", "x", "test", None))
     features = np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32)
     found = find_near_duplicates(train, features, heldout, features[[0, 1]])
     assert found == NearDuplicates((("1", "9", 1.0),), NEAR)
     message = found.message(Path("images"))
-    assert "1 held-out image has a near copy" in message
+    assert "1 held-out image has a near duplicate" in message
     assert "9 is like 1 (1.00)" in message
 
 
 # --- what is said of them ---------------------------------------------------------------------------------------
 
 
-def test_a_message_names_two_pairs_from_images_on_and_counts_the_others():
+def test_a_message_names_two_pairs_by_relative_paths_and_counts_the_others():
     pairs = tuple((f"photos/a/t{n}", f"photos/a/h{n}", 0.95) for n in range(5))
     message = NearDuplicates(pairs, 0.9).message(Path("photos").absolute())
     assert "5 held-out images have" in message
     assert ": a/h0 is like a/t0 (0.95), a/h1 is like a/t1 (0.95) and 3 more. Give" in message
 
 
-def test_the_card_lists_a_thousand_and_counts_all(monkeypatch):
+def test_the_card_lists_a_thousand_leaks_and_counts_all(monkeypatch):
     found = replace(find_leaks(CLEAN), duplicates=(("1", "2"), ("3", "4")), groups={"g": {}}, two_labels=(("5", "6"),))
     monkeypatch.setattr(leaks, "LISTED", 1)
     assert found.card(NearDuplicates((("t", "h", 0.95), ("u", "i", 0.94)), 0.9)) == {

@@ -48,7 +48,7 @@ def test_a_class_that_is_only_predicted_counts_as_wrong_and_not_as_recall():
     assert found["per_class"]["z"]["n"] == 0
 
 
-def test_every_figure_is_equal_to_that_of_scikit_learn(guesses):
+def test_every_metric_is_equal_to_that_of_scikit_learn(guesses):
     labels, probabilities, classes = guesses
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]
     labels = [label.replace("g", "f") for label in labels]  # one class is only predicted, one only listed
@@ -70,7 +70,7 @@ def test_log_loss_brier_and_top_5_are_those_of_scikit_learn(guesses):
     assert found["brier"] == pytest.approx(((probabilities - hot) ** 2).sum(axis=1).mean())
 
 
-def test_brier_of_two_classes_is_twice_that_of_scikit_learn_which_looks_at_one():
+def test_brier_of_two_classes_is_twice_that_of_scikit_learn():
     labels, positive = list("abba"), np.array([0.1, 0.7, 0.4, 0.6])
     found = evaluate_probabilities(labels, np.column_stack([1 - positive, positive]), ["a", "b"])
     assert found["brier"] == pytest.approx(2 * brier_score_loss(labels, positive, pos_label="b"))
@@ -99,7 +99,7 @@ def test_a_confidence_on_the_border_of_two_bins_is_in_the_lower():
     assert evaluate_probabilities(["a", "b"], probabilities, ["a", "b"])["ece"] == pytest.approx(0.075)
 
 
-def test_a_class_that_the_head_does_not_know_had_no_probability():
+def test_an_unknown_class_has_the_probability_0():
     found = evaluate_probabilities(["z"], np.array([[0.3, 0.2, 0.1, 0.1, 0.1, 0.2]]), list("abcdef"))
     assert found["log_loss"] == pytest.approx(-np.log(1e-15))
     assert found["brier"] == pytest.approx(1 + 0.09 + 0.04 + 0.01 * 3 + 0.04)
@@ -107,5 +107,5 @@ def test_a_class_that_the_head_does_not_know_had_no_probability():
     assert found["ece"] == pytest.approx(0.3)
 
 
-def test_a_true_class_without_probability_is_not_infinitely_bad():
+def test_the_log_loss_of_probability_0_is_finite():
     assert evaluate_probabilities(["b"], np.array([[1.0, 0.0]]), ["a", "b"])["log_loss"] == pytest.approx(34.5388, 1e-5)

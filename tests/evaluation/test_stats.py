@@ -14,7 +14,7 @@ from bottleneck.evaluation.stats import (
 )
 
 
-def test_wilson_interval_is_that_of_the_textbook():
+def test_wilson_interval_agrees_with_the_literature():
     # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I: 81 of 263 and 0 of 20.
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
@@ -26,7 +26,7 @@ def test_wilson_interval_is_symmetric_and_stays_within_0_and_1():
     assert high == 1.0
 
 
-def test_a_cross_validated_interval_is_wilsons_on_fewer_images_with_what_more_images_teach():
+def test_a_cross_validated_interval_is_wilsons_with_corrections():
     low, high = cross_validated_interval(0.9, np.array([1.0] * 94 + [0.0] * 11))
     assert low == pytest.approx(wilson_interval(90, 100)[0])
     odds = 0.1 / 0.9 * 0.8**0.3
@@ -36,14 +36,14 @@ def test_a_cross_validated_interval_is_wilsons_on_fewer_images_with_what_more_im
     assert cross_validated_interval(0.0, np.zeros(105)) == pytest.approx(wilson_interval(0, 100))
 
 
-def test_images_of_no_group_count_each():
+def test_ungrouped_images_count_one_each():
     right = np.array([1.0] * 90 + [0.0] * 10)
     alone = cross_validated_interval(0.9, right)
     assert cross_validated_interval(0.9, right, [None] * 100) == alone
     assert cross_validated_interval(0.9, right, [f"g{row}" for row in range(100)]) == alone
 
 
-def test_images_that_are_right_by_group_count_once_a_group():
+def test_perfectly_correlated_groups_count_once_each():
     right = np.repeat([1.0] * 45 + [0.0] * 5, 4)  # 50 groups of four copies
     names = [f"g{row // 4}" for row in range(200)]
     low, high = cross_validated_interval(0.9, right, names)
@@ -53,7 +53,7 @@ def test_images_that_are_right_by_group_count_once_a_group():
     assert high > of_groups[1]
 
 
-def test_groups_whose_images_are_not_alike_hardly_widen_an_interval():
+def test_uncorrelated_groups_hardly_widen_an_interval():
     right = np.tile([1.0] * 9 + [0.0], 40)
     names = [f"g{row // 10}" for row in range(400)]  # of each one in ten is wrong
     low, high = cross_validated_interval(0.9, right, names)
@@ -61,25 +61,25 @@ def test_groups_whose_images_are_not_alike_hardly_widen_an_interval():
     assert high - low == pytest.approx(alone[1] - alone[0], rel=0.06)
 
 
-def test_groups_that_are_all_right_count_as_one_image_each():
+def test_groups_without_errors_count_as_one_image_each():
     low, high = cross_validated_interval(1.0, np.ones(60), [f"g{row // 3}" for row in range(60)])
     assert high == pytest.approx(1)
     assert low == pytest.approx(cross_validated_interval(1.0, np.ones(20))[0], abs=0.03)
 
 
-def test_held_out_images_of_groups_widen_an_interval_as_those_of_the_folds_do():
+def test_groups_widen_a_held_out_interval():
     right = np.repeat([True] * 45 + [False] * 5, 4)
     alone, of_groups = accuracy_interval(right), accuracy_interval(right, [f"g{row // 4}" for row in range(200)])
     assert alone == wilson_interval(180, 200)
     assert of_groups == pytest.approx(wilson_interval(45, 50), abs=0.006)
 
 
-def test_one_group_tells_nothing():
+def test_one_group_gives_no_information():
     assert accuracy_interval([True] * 5, ["p"] * 5) == (0, 1)
     assert cross_validated_interval(0.8, np.array([1.0, 1, 1, 1, 0]), ["p"] * 5) == (0, 1)
 
 
-def test_an_unnamed_image_is_a_group_of_its_own():
+def test_an_image_without_a_group_is_a_group_of_one():
     right = np.array([1.0, 0, 1, 0, 1, 1])
     names = ["a", "a", None, None, "b", "b"]
     assert cross_validated_interval(4 / 6, right, names) == cross_validated_interval(4 / 6, right, list("aacdbb"))
@@ -110,7 +110,7 @@ def differing(only_a, only_b, both=3):
     return right_a, [False] * only_a + [True] * only_b + [True] * both
 
 
-def test_mcnemar_gives_the_exact_p_value_of_the_textbook():
+def test_mcnemar_agrees_with_the_literature():
     # Agresti 1990, "Categorical data analysis", table 10.1: approval of a prime minister, 150 against 86.
     found = mcnemar(*differing(150, 86))
     assert (found["only_a"], found["only_b"]) == (150, 86)
@@ -125,11 +125,11 @@ def test_mcnemar_is_twice_the_sum_of_the_binomial_tail(only_a, only_b):
 
 
 @pytest.mark.parametrize("count", [0, 1, 17, 50_000])
-def test_heads_that_are_right_equally_often_are_not_told_apart(count):
+def test_equal_accuracies_have_the_p_value_1(count):
     assert mcnemar(*differing(count, count))["p_value"] == pytest.approx(1.0)
 
 
-def test_mcnemar_of_very_many_images_is_a_number():
+def test_mcnemar_of_very_many_images_is_finite():
     assert mcnemar(*differing(49_000, 51_000))["p_value"] == pytest.approx(2.57e-10, rel=0.01)  # normal: z = 6.32
     assert mcnemar(*differing(0, 100_000))["p_value"] == 0.0
 

@@ -35,7 +35,7 @@ def part(images: Dataset) -> LabelledFeatures:
     return LabelledFeatures(images, InMemoryFeatures((noise + 2 * centres).astype(np.float32)))
 
 
-def test_all_images_of_the_classes_that_are_trained_on_are_learnt_each_once():
+def test_a_final_head_is_trained_on_each_image_of_the_training_classes_once():
     usable = dataset("ababcab", ["train"] * 4 + ["val", "val", "test"])
     usable = usable.subset([*range(7), 0, 5])  # two of them have a second path
     train = part(once(usable.subset(range(4))))
@@ -46,7 +46,7 @@ def test_all_images_of_the_classes_that_are_trained_on_are_learnt_each_once():
     assert found.paths == tuple(f"/images/{number}.jpg" for number in (0, 1, 2, 3, 5, 6))
 
 
-def test_where_all_classes_are_trained_on_there_is_no_warning():
+def test_without_unknown_classes_there_is_no_warning():
     usable = dataset("abab", ["train", "train", "val", "test"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -54,7 +54,7 @@ def test_where_all_classes_are_trained_on_there_is_no_warning():
 
 
 @pytest.mark.parametrize("head", ["logistic", "knn"])
-def test_a_final_head_has_learnt_what_the_tested_one_had_wrong(head):
+def test_a_final_head_is_right_where_the_tested_head_was_wrong(head):
     usable = dataset("ab" * 60, ["train"] * 80 + ["test"] * 40)
     whole = part(usable)
     features = whole.table.features

@@ -66,7 +66,7 @@ def files(count=40, classes="ab", prefix=""):
 
 
 @pytest.mark.parametrize("head", ["logistic", "svm", "softmax"])
-def test_a_run_holds_the_head_the_card_and_the_predictions(folder, extracted, head):
+def test_a_run_contains_the_head_the_card_and_the_predictions(folder, extracted, head):
     extracted(folder(files(classes="abc")))
     run = load_run(fit(head=head).path)
     files_of_run = {"head.safetensors", "card.json", "predictions.csv", "images.safetensors"}
@@ -79,7 +79,7 @@ def test_a_run_holds_the_head_the_card_and_the_predictions(folder, extracted, he
     assert run.head.fingerprint == run.card["fingerprint"]
 
 
-def test_the_card_says_what_was_trained_on_what_and_how_well(folder, extracted, spec):
+def test_the_card_records_the_head_the_images_and_the_scores(folder, extracted, spec):
     extracted(folder(files()))
     card = fit(seed=7).card
     assert card["spec"] == spec.to_json()
@@ -96,7 +96,7 @@ def test_the_card_says_what_was_trained_on_what_and_how_well(folder, extracted, 
     assert json.loads(json.dumps(card)) == card
 
 
-def test_the_metrics_of_the_cross_validation_are_of_each_training_image_once(folder, extracted):
+def test_cross_validated_metrics_count_each_training_image_once(folder, extracted):
     extracted(folder({**files(30, "abc", "train/"), **files(10, "abc", "test/")}))
     card = fit(head="centroid").card
     cv = card["search"]["cv"]
@@ -107,7 +107,7 @@ def test_the_metrics_of_the_cross_validation_are_of_each_training_image_once(fol
     assert right / 90 == pytest.approx(card["search"]["cv_accuracy"])
 
 
-def test_images_of_groups_make_the_intervals_wider(folder, extracted):
+def test_groups_widen_the_intervals(folder, extracted):
     found = scan(extracted(folder({**files(30, "ab", "train/"), **files(10, "ab", "test/")})))
     names = zip(found.splits, found.labels, strict=True)
     groups = tuple(f"{split} {label} {row % 5}" for row, (split, label) in enumerate(names))
@@ -124,7 +124,7 @@ def test_images_of_groups_make_the_intervals_wider(folder, extracted):
 
 
 @pytest.mark.parametrize("head", ["logistic", "svm", "knn", "centroid"])
-def test_features_that_tell_nothing_give_the_shares_of_the_classes(folder, spec, head):
+def test_uninformative_features_give_the_class_frequencies(folder, spec, head):
     dataset = scan(folder({**files(12, "abc", "train/"), **files(12, "abc", "test/")}))
     store = FeatureCache("cache").store(spec)
     store.append(dataset.digests, np.full((len(dataset), DIM), 3, np.float32))
@@ -179,7 +179,7 @@ def test_the_card_names_the_engines_that_computed_the_features_as_torch_does(fol
     ]
 
 
-def test_predictions_list_every_held_out_path_with_what_the_head_says(folder, extracted):
+def test_predictions_list_every_held_out_path(folder, extracted):
     root = folder(files())
     dataset = scan(root)
     held_out = [path for path, split in zip(dataset.paths, dataset.splits, strict=True) if split == "test"]
@@ -195,19 +195,19 @@ def test_predictions_list_every_held_out_path_with_what_the_head_says(folder, ex
     assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
 
 
-def test_val_is_held_out_where_there_is_no_test(folder, extracted):
+def test_val_is_held_out_if_there_is_no_test_split(folder, extracted):
     extracted(folder({**files(20, prefix="train/"), **files(6, prefix="val/")}))
     card = fit().card
     assert (card["heldout"], card["n_train"], card["n_heldout"]) == ("val", 40, 12)
 
 
-def test_val_is_neither_trained_on_nor_tested_on_where_there_is_a_test_part(folder, extracted):
+def test_val_is_not_used_if_there_is_a_test_split(folder, extracted):
     extracted(folder({**files(20, prefix="train/"), **files(6, prefix="val/"), **files(5, prefix="test/")}))
     card = fit().card
     assert (card["heldout"], card["n_train"], card["n_heldout"]) == ("test", 40, 10)
 
 
-def test_the_held_out_part_has_no_say_in_the_head(folder, extracted):
+def test_the_head_does_not_depend_on_the_held_out_split(folder, extracted):
     root = extracted(folder({**files(20, prefix="train/"), **files(6, prefix="val/")}))
     before = fit(root).head
     for path in sorted((root / "val/a").iterdir())[1:]:
@@ -251,9 +251,7 @@ def test_images_that_failed_to_extract_are_left_out(folder, extracted, tmp_path)
 
 
 @pytest.mark.parametrize("code", ["unreadable", "no-memory", "not-finite", "changed"])
-def test_an_image_that_the_last_extraction_could_not_use_is_left_out_whatever_was_wrong(
-    folder, extracted, tmp_path, code
-):
+def test_an_image_that_failed_in_the_last_extraction_is_left_out_for_any_reason(folder, extracted, tmp_path, code):
     root = folder(files())
     lost = str(root / "a/3.jpg")
     extracted(root, leave_out={lost})
@@ -293,7 +291,7 @@ def test_a_group_in_two_given_splits_is_an_error_unless_allowed(folder, extracte
     assert fit(allow_duplicates=True).card["n_train"] == 60
 
 
-def test_where_the_folder_is_gone_the_last_scan_serves(folder, extracted):
+def test_the_last_scan_replaces_a_missing_folder(folder, extracted):
     root = extracted(folder(files()))
     before = fit()
     shutil.rmtree(root)
@@ -312,13 +310,13 @@ def test_renamed_files_give_the_same_data_digest_and_the_same_head(folder, extra
     assert after.card["dataset"]["digest"] == before.card["dataset"]["digest"]
 
 
-def test_nothing_to_hold_out_is_an_error_with_advice(folder, extracted):
+def test_no_held_out_image_is_an_error_with_advice(folder, extracted):
     extracted(folder({**files(3)}))
     with pytest.raises(SplitError, match="--split"):
         fit(split="99/1/0")
 
 
-def test_other_shares_divide_otherwise(folder, extracted):
+def test_shares_decide_the_splits(folder, extracted):
     extracted(folder(files()))
     assert fit(split="50/0/50").card["n_heldout"] > 2 * fit().card["n_heldout"]
 
@@ -374,7 +372,7 @@ def test_ants_and_bees_reach_what_the_readme_says(hymenoptera):
         assert run.metrics["accuracy"] >= 0.935
 
 
-def test_near_copies_across_splits_warn_and_stand_in_the_card(folder, extracted, spec, tmp_path):
+def test_near_duplicates_across_splits_warn_and_are_in_the_card(folder, extracted, spec, tmp_path):
     root = folder({**files(20, prefix="train/"), **files(6, prefix="val/")})
     edited, original = str(root / "val/a/edited.jpg"), str(root / "train/a/3.jpg")
     write(root / "val/a/edited.jpg", b"edited")
@@ -392,7 +390,7 @@ def test_near_copies_across_splits_warn_and_stand_in_the_card(folder, extracted,
     assert (card["n_train"], card["n_heldout"]) == (40, 13)  # it is told, not left out
 
 
-def test_what_was_allowed_and_what_was_left_out_stand_in_the_card(folder, extracted):
+def test_allowed_duplicates_and_ambiguous_images_are_in_the_card(folder, extracted):
     root = folder({**files(20, prefix="train/"), **files(6, prefix="val/")})
     shutil.copy(root / "train/a/0.jpg", root / "val/a/leak.jpg")
     shutil.copy(root / "train/a/1.jpg", root / "train/b/torn.jpg")
@@ -406,7 +404,7 @@ def test_what_was_allowed_and_what_was_left_out_stand_in_the_card(folder, extrac
     assert card["leaks"]["groups_allowed"] == []
 
 
-def test_the_groups_that_were_allowed_stand_in_the_card(folder, extracted):
+def test_allowed_groups_are_in_the_card(folder, extracted):
     root = folder(files())
     lines = [f"{name}/{n}.jpg,{name},{'train' if n < 30 else 'val'},{'g' if n in (0, 35) else f'{name}{n}'}"
              for name in "ab" for n in range(40)]  # fmt: skip
@@ -441,7 +439,7 @@ def noisy(folder, spec):
 
 
 @pytest.mark.parametrize("options", HEADS, ids=str)
-def test_a_final_head_has_seen_all_images_and_the_figures_are_those_of_the_tested_one(folder, spec, options):
+def test_a_final_head_is_trained_on_all_images_and_scores_are_those_of_the_tested_head(folder, spec, options):
     dataset = noisy(folder, spec)
     tested, final = fit(dataset, **options), load_run(fit(dataset, final=True, **options).path)
 
@@ -461,7 +459,7 @@ def test_a_final_head_has_seen_all_images_and_the_figures_are_those_of_the_teste
     assert (final.head.predict(x) == np.array(dataset.labels)).mean() > 0.7
 
 
-def test_a_final_run_was_trained_on_all_images_and_its_judgements_are_those_of_the_tested_head(folder, spec):
+def test_a_final_run_records_all_images_as_trained_and_results_of_the_tested_head(folder, spec):
     dataset = noisy(folder, spec)
     tested, final = fit(dataset).images, fit(dataset, final=True).images
 
@@ -496,7 +494,7 @@ def test_the_order_of_the_paths_changes_no_bit_of_a_final_head(folder, spec, opt
         assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
 
 
-def test_a_final_head_does_not_learn_a_class_that_was_not_trained_on(folder, extracted):
+def test_a_final_head_is_not_trained_on_a_class_without_training_images(folder, extracted):
     extracted(folder({**files(20, "ab", "train/"), **files(6, "abc", "val/"), **files(5, "abd", "test/")}))
     with pytest.warns(BottleneckWarning) as warned:
         run = fit(final=True)
@@ -535,7 +533,7 @@ def test_a_final_head_that_will_not_fit_into_memory_is_refused_before_the_search
 
 
 @pytest.mark.parametrize("head", ["logistic", "knn"])
-def test_a_final_head_of_features_that_tell_nothing_gives_the_shares_of_all_images(folder, spec, head):
+def test_a_final_head_of_uninformative_features_gives_the_class_frequencies_of_all_images(folder, spec, head):
     dataset = scan(
         folder({**files(12, "ab", "train/"), "test/a/x.jpg": b"x", "test/b/y.jpg": b"y", "val/b/z.jpg": b"z"})
     )
@@ -576,7 +574,7 @@ def test_features_that_do_not_fit_into_memory_give_nearly_the_same_head(folder, 
 
 
 @pytest.mark.parametrize("options", [{"head": "knn"}, {"head": "svm", "kernel": "rbf"}])
-def test_a_head_that_needs_all_features_at_once_says_so(folder, extracted, options):
+def test_a_head_that_needs_all_features_in_memory_is_refused(folder, extracted, options):
     extracted(folder(files()))
     with pytest.raises(HeadError, match=r"needs them all at once.*--memory"):
         fit(memory=1, **options)
@@ -594,7 +592,7 @@ def test_a_head_that_needs_all_features_at_once_says_so(folder, extracted, optio
     ],
     ids=str,
 )
-def test_each_run_comes_back_with_what_was_asked_for(folder, extracted, options):
+def test_each_run_records_its_options(folder, extracted, options):
     extracted(folder(files()))
     run = load_run(fit(**options).path)
     asked = {key: value for key, value in options.items() if key in ("kernel", "dropout", "epochs")}
@@ -678,9 +676,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
-def test_arguments_that_make_no_sense_are_an_error_of_ours_before_anything_is_read(
-    folder, extracted, monkeypatch, wrong
-):
+def test_invalid_arguments_are_head_errors_before_anything_is_read(folder, extracted, monkeypatch, wrong):
     extracted(folder(files()))
     monkeypatch.setattr("bottleneck.fitting.fit.train_head", lambda *_: pytest.fail("a head is trained"))
 

@@ -38,7 +38,7 @@ def last(root, store, *, finished=True):
     save_last(CACHE.absolute(), Last(str(root), True, store.name, finished=finished))
 
 
-def test_images_that_are_named_use_the_features_they_have_whatever_was_extracted_last(folder):
+def test_named_images_use_their_own_features_not_the_last_extracted(folder):
     flowers, ants = folder(FILES, "flowers"), folder(OTHERS, "ants")
     fp32, bf16 = cached(flowers, SPEC), cached(ants, BF16)
     last(ants, bf16)
@@ -47,7 +47,7 @@ def test_images_that_are_named_use_the_features_they_have_whatever_was_extracted
     assert chosen(ants) == chosen() == bf16.name
 
 
-def test_a_few_shared_images_do_not_make_another_precision_theirs(folder):
+def test_a_few_shared_images_do_not_select_another_precision(folder):
     flowers, ants = folder(FILES, "flowers"), folder({**OTHERS, "c/9.jpg": 0}, "ants")
     fp32, bf16 = cached(flowers, SPEC), cached(ants, BF16)
 
@@ -64,7 +64,7 @@ def test_of_several_complete_specs_it_is_the_one_that_was_extracted_last_of_thes
     assert chosen(flowers) == FeatureCache("cache").store(SPEC).name
 
 
-def test_where_nothing_says_which_of_several_was_meant_the_user_is_asked(folder):
+def test_an_ambiguous_spec_is_an_error(folder):
     flowers = folder(FILES)
     cached(flowers, SPEC)
     cached(flowers, OTHER)
@@ -74,7 +74,7 @@ def test_where_nothing_says_which_of_several_was_meant_the_user_is_asked(folder)
     assert chosen(flowers, "other").startswith("other-")
 
 
-def test_two_precisions_of_one_model_are_asked_about_too(folder):
+def test_two_precisions_of_one_model_are_ambiguous(folder):
     flowers = folder(FILES)
     cached(flowers, SPEC)
     cached(flowers, BF16)
@@ -89,14 +89,14 @@ def test_images_without_features_are_never_replaced_by_others(folder):
         chosen(flowers)
 
 
-def test_features_of_some_images_ask_for_the_rest_in_the_same_spec(folder):
+def test_features_of_some_images_are_an_error_that_names_the_spec(folder):
     flowers = folder(FILES)
     cached(flowers, SPEC, 2)
     with pytest.raises(MissingFeatures, match=r"of tiny for 6 images, 4 have none .* --model tiny --weights none"):
         chosen(flowers)
 
 
-def test_the_last_extraction_is_taken_incomplete_as_it_is(folder):
+def test_an_incomplete_last_extraction_is_used(folder):
     flowers = folder(FILES)
     cached(flowers, OTHER)
     last(flowers, cached(flowers, SPEC, 2), finished=False)
@@ -126,7 +126,7 @@ def test_without_an_extraction_in_this_folder_images_must_be_named(folder, tmp_p
         ("ants", {"model": "resnet18", "pool": "nonsense"}, ModelError),
     ],
 )
-def test_after_an_extraction_that_failed_nothing_else_is_taken_silently(folder, images, options, error):
+def test_after_a_failed_extraction_no_other_features_are_used(folder, images, options, error):
     flowers = folder(FILES, "flowers")
     folder(OTHERS, "ants")
     last(flowers, cached(flowers, SPEC))
@@ -138,7 +138,7 @@ def test_after_an_extraction_that_failed_nothing_else_is_taken_silently(folder, 
     assert chosen(flowers).startswith("tiny-")
 
 
-def test_features_that_were_deleted_since_are_missing(folder):
+def test_deleted_features_are_missing(folder):
     flowers = folder(FILES)
     last(flowers, cached(flowers, SPEC))
     save_last(CACHE.absolute(), Last(str(flowers), True, "gone-" + "0" * 64))
@@ -147,7 +147,7 @@ def test_features_that_were_deleted_since_are_missing(folder):
 
 
 @pytest.mark.filterwarnings("ignore:resnet18 has random weights")
-def test_images_that_cannot_be_decoded_are_known_wherever_the_project_moves(folder, tmp_path, monkeypatch):
+def test_undecodable_images_are_remembered_after_the_project_moves(folder, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -163,7 +163,7 @@ def test_images_that_cannot_be_decoded_are_known_wherever_the_project_moves(fold
 
 
 @pytest.mark.filterwarnings("ignore:resnet18 has random weights")
-def test_an_extraction_that_is_interrupted_is_what_the_next_command_takes(folder, monkeypatch):
+def test_the_next_command_uses_an_interrupted_extraction(folder, monkeypatch):
     images = folder(FILES)
     monkeypatch.setattr("bottleneck.extraction.extract.run", interrupted)
     with pytest.raises(KeyboardInterrupt):

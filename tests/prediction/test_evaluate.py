@@ -44,7 +44,7 @@ def test_it_is_a_public_name_and_a_function():
     assert bottleneck.evaluate is run_evaluation.evaluate
 
 
-def test_figures_are_those_of_the_predictions(run, new):
+def test_metrics_are_those_of_the_predictions(run, new):
     found, said = evaluate(new), predict(new)
     right = [item.label == truth(item) for item in said]
     assert found.n == len(NEW)
@@ -63,7 +63,7 @@ def test_figures_are_those_of_the_predictions(run, new):
     assert shares == sorted(shares, reverse=True)
 
 
-def test_images_of_groups_make_the_intervals_wider(run, new):
+def test_groups_widen_the_intervals(run, new):
     other = fit(head="centroid")
     rows = [f"{path},{path.parent.name}" for path in sorted(new.rglob("*.jpg"))]
     alone, grouped = Path("alone.csv"), Path("grouped.csv")
@@ -75,7 +75,7 @@ def test_images_of_groups_make_the_intervals_wider(run, new):
     assert wide.against.accuracy_ci95[0] < narrow.against.accuracy_ci95[0] - 0.05
 
 
-def test_images_that_the_run_was_trained_on_are_left_out_wherever_they_lie(run, new):
+def test_training_images_are_left_out_under_any_path(run, new):
     dataset = scan("images")
     trained = [path for path, split in zip(dataset.paths, dataset.splits, strict=True) if split == "train"]
     for number, path in enumerate(trained[:5]):
@@ -89,7 +89,7 @@ def test_images_that_the_run_was_trained_on_are_left_out_wherever_they_lie(run, 
         evaluate(dataset.subset(row for row, split in enumerate(dataset.splits) if split == "train"))
 
 
-def test_a_final_run_was_trained_on_all_images_and_says_so(run, new):
+def test_a_final_run_cannot_be_evaluated_on_its_images(run, new):
     final = fit(final=True)
     found = evaluate(new, run=final)
     assert (found.n, found.left.trained_on) == (len(NEW), 0)
@@ -125,7 +125,7 @@ def test_a_run_against_itself_is_refused(run, new):
         evaluate(new, run=run, against=run.name)
 
 
-def test_each_image_counts_once_and_one_under_two_labels_not_at_all(run, new):
+def test_each_image_counts_once_and_images_with_two_labels_are_left_out(run, new):
     (new / "a" / "copy.jpg").write_bytes((new / "a" / "50.jpg").read_bytes())
     (new / "b" / "torn.jpg").write_bytes((new / "a" / "51.jpg").read_bytes())
     found = evaluate([new, new / "a" / "52.jpg"])
@@ -142,7 +142,7 @@ def test_a_table_without_some_labels_and_files(run, new):
     assert [failure.path for failure in found.failures] == ["new/gone.jpg"]
 
 
-def test_labels_that_the_run_does_not_know_are_wrong_and_told(run, new, folder):
+def test_unknown_labels_count_as_wrong_and_are_reported(run, new, folder):
     folder({"fox/1.jpg": 900, "fox/2.jpg": 901}, name="new")
     found = evaluate(new)
     assert found.unknown_labels == {"fox": 2}
@@ -151,7 +151,7 @@ def test_labels_that_the_run_does_not_know_are_wrong_and_told(run, new, folder):
     assert found.metrics["per_class"]["fox"]["recall"] == 0
 
 
-def test_labels_of_which_none_is_known_are_an_error(run, folder):
+def test_only_unknown_labels_are_an_error(run, folder):
     with pytest.raises(ImagesError, match=r"among the classes .*\(a, b\), found x, y"):
         evaluate(folder({"x/1.jpg": 900, "y/2.jpg": 901}, name="other"))
 
@@ -173,7 +173,7 @@ def test_names_that_differ_in_their_accents_alone_are_one(folder, monkeypatch):
     assert len(found.metrics["classes"]) == 2
 
 
-def test_a_run_that_does_not_record_its_images_is_told(run, new):
+def test_a_run_that_does_not_record_its_images_is_reported(run, new):
     (run.path / FILE).unlink()
     found = evaluate(new)
     assert [one.path for one in found.unrecorded] == [run.path]
@@ -181,7 +181,7 @@ def test_a_run_that_does_not_record_its_images_is_told(run, new):
     assert found.to_json()["trained_on_unrecorded"] == [str(run.path)]
 
 
-def test_images_that_selected_an_epoch_are_counted_in_and_told(run, new):
+def test_images_that_selected_an_epoch_are_evaluated_and_reported(run, new):
     digests = [bytes.fromhex(item.digest) for item in predict(new)][:3]
     known = run.images
     more = type(known)(
@@ -194,7 +194,7 @@ def test_images_that_selected_an_epoch_are_counted_in_and_told(run, new):
     assert (found.n, found.selected_by) == (len(NEW), 3)
 
 
-def test_edited_copies_of_training_images_are_told(run, new):
+def test_edited_copies_of_training_images_are_reported(run, new):
     dataset = scan("images")
     path = next(path for path, split in zip(dataset.paths, dataset.splits, strict=True) if split == "train")
     label = Path(path).parent.name
@@ -224,7 +224,7 @@ def test_predictions_of_class_folders_are_compared(run, new):
     assert (found.n, found.right) == (len(NEW), round(evaluate(new).accuracy * len(NEW)))
 
 
-def test_folders_are_labels_where_half_of_their_names_are_classes(run, new, folder):
+def test_class_folders_are_labels_if_half_of_their_names_are_classes(run, new, folder):
     folder({"x/1.jpg": 900, "y/2.jpg": 901}, name="new")
     assert summary(predict(new)).n == len(NEW) + 2
     folder({"z/1.jpg": 902}, name="new")
@@ -233,7 +233,7 @@ def test_folders_are_labels_where_half_of_their_names_are_classes(run, new, fold
     assert "2 of 5 names are classes" in found.passed_over[0]
 
 
-def test_folders_that_are_no_classes_are_not_mentioned_and_a_column_label_is(run, folder):
+def test_other_folders_are_ignored_and_a_column_label_is_reported(run, folder):
     folder({"2019/1.jpg": 900, "2020/2.jpg": 901}, name="other")
     assert summary(predict("other")) is None
     Path("list.csv").write_text("path,label\nother/2019/1.jpg,x\n")
@@ -241,7 +241,7 @@ def test_folders_that_are_no_classes_are_not_mentioned_and_a_column_label_is(run
     assert said.startswith("the column of labels of list.csv")
 
 
-def test_what_was_trained_on_is_not_compared(run):
+def test_training_images_are_not_compared(run):
     found = summary(predict("images"))
     assert found.n + found.left.trained_on == len(IMAGES)
     assert found.left.trained_on == run.card["n_train"]

@@ -43,13 +43,13 @@ def test_several_paths_in_their_order(run, kind):
 
 
 @pytest.mark.parametrize("what", ["series", "frame"])
-def test_pandas_gives_paths_too(run, what):
+def test_paths_may_be_a_pandas_series(run, what):
     frame = pytest.importorskip("pandas").DataFrame({"id": [7, 8], "path": ["images/b/3.jpg", "images/a/3.jpg"]})
     found = predict(frame.path if what == "series" else frame)
     assert [item.path for item in found] == list(frame.path)
 
 
-def test_each_row_has_what_its_own_image_gets(run):
+def test_each_row_has_the_prediction_of_its_image(run):
     dataset = scan("images")
     labels = dict(zip(dataset.paths, predict(dataset), strict=True))
     paths = sorted(dataset.paths, key=lambda path: (path[-5:], path), reverse=True)
@@ -65,7 +65,7 @@ def test_a_dataset_gives_its_rows_and_its_failures_last(run, folder):
     assert Path(found[-1].path).name == "00.jpg"
 
 
-def test_a_copy_and_a_link_are_rows_of_their_own(run, folder):
+def test_a_copy_and_a_link_have_separate_rows(run, folder):
     folder({"x.jpg": 900, "y.jpg": 900}, name="new")
     Path("new/z.jpg").symlink_to("x.jpg")
     found = predict("new")
@@ -79,7 +79,7 @@ def test_no_path_is_an_error(run, images):
         predict(images)
 
 
-def test_paths_of_which_none_can_be_used_are_rows_too(run, folder):
+def test_unusable_paths_have_rows(run, folder):
     folder({"bad.jpg": photo(1)[:200]}, name="new")
     found = predict(["new/bad.jpg", "new/lost.jpg"])
     assert [(item.path, item.failure.code) for item in found] == [
@@ -87,7 +87,7 @@ def test_paths_of_which_none_can_be_used_are_rows_too(run, folder):
     ]  # fmt: skip
 
 
-def test_what_a_run_and_an_export_say_of_a_csv_can_be_joined_to_it(run):
+def test_predictions_and_exports_can_be_joined_to_their_csv(run):
     from bottleneck.cache.export import export
 
     Path("sub").mkdir()
@@ -103,7 +103,7 @@ def test_what_a_run_and_an_export_say_of_a_csv_can_be_joined_to_it(run):
     assert '"../gone.jpg"' in done.failures_table.read_text()
 
 
-def test_columns_that_were_named_are_known_of_a_table_and_can_be_named_anew(run):
+def test_named_columns_of_a_table_are_remembered_and_can_be_replaced(run):
     rows = [f"{path},{Path(path).parent.name}" for path in sorted(map(str, Path("images").rglob("*.jpg")))]
     Path("list.csv").write_text("file,kind\n" + "\n".join(rows) + "\n")
     with pytest.raises(ImagesError, match="--path-column file"):
@@ -117,7 +117,7 @@ def test_columns_that_were_named_are_known_of_a_table_and_can_be_named_anew(run)
     assert predict("other.csv", path_column="file", label_column="kind").given.labels == found.given.labels
 
 
-def test_a_frame_brings_its_labels(run):
+def test_a_data_frame_has_labels(run):
     frame = pytest.importorskip("pandas").DataFrame({"path": ["images/b/3.jpg", "images/a/3.jpg"], "label": ["b", "a"]})
     assert predict(frame).given.labels == ("b", "a")
 

@@ -41,7 +41,7 @@ def run(folder, features):
     return fit(split="60/0/40")
 
 
-def test_the_same_images_get_what_the_head_says_of_their_features(run):
+def test_predictions_are_those_of_the_head_on_the_features(run):
     found = predict("images")
     store_features = extract("images").store.read(extract("images").dataset.digests)
     assert [item.label for item in found] == run.head.predict(store_features).tolist()
@@ -49,7 +49,7 @@ def test_the_same_images_get_what_the_head_says_of_their_features(run):
     assert found.failures == ()
 
 
-def test_a_prediction_tells_the_next_two_labels_with_falling_probabilities(run):
+def test_a_prediction_has_the_next_two_labels_with_decreasing_probabilities(run):
     for item in predict("images"):
         shares = [share for _, share in item.top]
         assert len(item.top) == 3
@@ -81,7 +81,7 @@ def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
     assert extract(new, labels=False).computed == 0
 
 
-def test_what_is_said_of_the_engine_is_passed_on(run, folder, monkeypatch):
+def test_remarks_on_the_engine_are_passed_on(run, folder, monkeypatch):
     right = extraction.start_engine
 
     def start_engine(plan: Plan, sample: object) -> EngineStart:
@@ -95,13 +95,13 @@ def test_what_is_said_of_the_engine_is_passed_on(run, folder, monkeypatch):
     assert predict(new).remarks == (), "nothing was computed"
 
 
-def test_a_single_file_can_be_asked_about(run, folder):
+def test_a_single_file_can_be_classified(run, folder):
     new = folder({"x.jpg": 900}, name="new")
     (item,) = predict(new / "x.jpg")
     assert item.path == str(new / "x.jpg")
 
 
-def test_images_that_cannot_be_used_keep_their_place_and_the_rest_is_predicted(run, folder):
+def test_unusable_images_keep_their_rows_and_the_others_are_predicted(run, folder):
     new = folder({"x.jpg": 900, "bad.jpg": b"<html>"}, name="new")
     found = predict(new)
     assert [(Path(item.path).name, item.label is None) for item in found] == [("bad.jpg", True), ("x.jpg", False)]
@@ -114,7 +114,7 @@ def test_images_that_cannot_be_used_keep_their_place_and_the_rest_is_predicted(r
 
 @pytest.mark.parametrize("again", [False, True], ids=["first", "from memory"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_images_of_which_none_can_be_used_keep_their_places_too(run, folder, count, again):
+def test_only_unusable_images_keep_their_rows(run, folder, count, again):
     new = folder({f"{number}.jpg": b"<html>" for number in range(count)}, name="new")
     for _ in range(1 + again):
         found = predict([new, "nowhere.jpg"])
@@ -153,7 +153,7 @@ def test_a_head_is_never_used_on_features_of_another_spec(run):
         predict("images")
 
 
-def test_a_card_that_forgot_its_request_is_an_error(run):
+def test_a_card_without_a_request_is_an_error(run):
     card = json.loads((run.path / "card.json").read_text())
     card["request"] = None
     (run.path / "card.json").write_text(json.dumps(card))
@@ -182,7 +182,7 @@ def test_arguments_of_numpy_and_pathlib_are_taken(run, top):
 @pytest.mark.parametrize(
     "wrong", [{"top": 0}, {"top": -1}, {"top": True}, {"top": "3"}, {"run": 3}, {"runs": None}], ids=repr
 )
-def test_arguments_that_make_no_sense_are_errors_of_ours(run, wrong):
+def test_invalid_arguments_are_bottleneck_errors(run, wrong):
     with pytest.raises(BottleneckError, match="expected"):
         predict("images", **wrong)
 

@@ -191,7 +191,7 @@ def test_a_checkpoint_that_becomes_a_link_while_it_is_deleted_is_not_followed(tm
 # --- only what is ours ------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_deleted_but_for_what_is_not_ours():
+def test_a_run_is_deleted_except_for_foreign_files():
     run = save()
     (run.path / "notes.txt").write_text("mine")
     (run.path / CHECKPOINT).mkdir()
@@ -203,7 +203,7 @@ def test_a_run_is_deleted_but_for_what_is_not_ours():
     assert left == {"notes.txt", f"{CHECKPOINT}/thesis.safetensors"}
 
 
-def test_a_run_of_ours_is_deleted_whole():
+def test_a_run_is_deleted_completely():
     run = save()
     delete_run(run.path)
 
@@ -226,7 +226,7 @@ def test_a_fit_that_fails_deletes_its_own_folder_and_no_other(monkeypatch):
     assert Path("runs/.tmp-1-0123abcd/thesis").read_text() == "mine"
 
 
-def test_a_name_that_something_else_has_is_not_taken(monkeypatch):
+def test_a_name_that_is_taken_is_not_used(monkeypatch):
     monkeypatch.setattr("bottleneck.runs.save.dated", lambda name: name)
     Path("runs").mkdir()
     Path("runs/x").symlink_to("nowhere")

@@ -20,7 +20,7 @@ def images(roles, first=0, complete=True):
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_what_was_saved_comes_back(tmp_path, complete):
+def test_images_are_read_back(tmp_path, complete):
     kept = judged(images([0, 1, 2, 3], complete=complete), digests(3, 0), [True, False])
     (tmp_path / IMAGES).write_bytes(kept.to_bytes())
     found = load_run_images(tmp_path)
@@ -30,7 +30,7 @@ def test_what_was_saved_comes_back(tmp_path, complete):
     assert found.complete is complete
 
 
-def test_a_run_of_an_earlier_version_has_none(tmp_path):
+def test_a_run_of_an_earlier_version_has_no_images(tmp_path):
     assert load_run_images(tmp_path) is None
 
 
@@ -45,7 +45,7 @@ def test_a_damaged_file_and_a_newer_one_are_refused(tmp_path, monkeypatch):
         load_run_images(tmp_path)
 
 
-def test_shapes_that_do_not_belong_together_are_refused(tmp_path):
+def test_mismatched_shapes_are_refused(tmp_path):
     found = RunImages(digests=digests(1, 2), roles=np.zeros(1, np.uint8), right=np.zeros(2, np.int8))
     (tmp_path / IMAGES).write_bytes(found.to_bytes())
     with pytest.raises(RunError, match="expected"):
@@ -53,19 +53,19 @@ def test_shapes_that_do_not_belong_together_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("role", "right"), [(4, 0), (255, 0), (0, 2), (0, -2)])
-def test_a_role_or_an_answer_that_there_is_not_is_refused(tmp_path, role, right):
+def test_unknown_values_are_refused(tmp_path, role, right):
     found = RunImages(digests=digests(1), roles=np.array([role], np.uint8), right=np.array([right], np.int8))
     (tmp_path / IMAGES).write_bytes(found.to_bytes())
     with pytest.raises(RunError, match="expected roles"):
         load_run_images(tmp_path)
 
 
-def test_an_image_that_the_run_never_saw_is_unused():
+def test_an_image_that_is_not_in_the_run_is_unused():
     assert images([0, 1]).role_of(digests(1, 7, 0)).tolist() == [Role.SELECTED, Role.UNUSED, Role.TRAINED]
     assert images([]).role_of(digests(1)).tolist() == [Role.UNUSED]
 
 
-def test_what_an_earlier_run_was_trained_on_counts_as_trained_on():
+def test_training_images_of_an_earlier_run_count_as_trained_on():
     earlier = images([Role.TRAINED, Role.TRAINED, Role.HELD_OUT, Role.SELECTED], first=10)
     later = judged(images([Role.HELD_OUT, Role.UNUSED, Role.UNUSED], first=11), digests(12, 13), [True, True])
     found = later.after(earlier)

@@ -48,13 +48,13 @@ def tuned(name, before, gained, lost, count=60, score=0.95):
     return run(name, kind="finetune", score=score, validation=validation, **{"from": {"run": before}})
 
 
-def test_a_lone_run_is_chosen_and_this_is_said():
+def test_a_single_run_is_chosen_with_that_reason():
     only = run("a")
     assert choose([only]).run is only
     assert choose([only]).reason == "the only run"
 
 
-def test_a_run_that_is_better_by_more_than_chance_on_the_same_images_takes_over():
+def test_a_significantly_better_run_on_the_same_images_is_chosen():
     first, second = run("a", images=judged(range(20))), run("b", images=judged(range(4)))
     found = choose([first, second])
     assert found.run is second
@@ -69,7 +69,7 @@ def test_splits_may_differ_and_the_better_run_is_used_in_whatever_order(order):
     assert choose([worse, better][::order]).run is better
 
 
-def test_a_difference_of_chance_leaves_the_first_run():
+def test_an_insignificant_difference_keeps_the_first_run():
     first = run("a", cv=0.95, images=judged([0, 1, 2, 3, 4]))
     second = run("b", cv=0.97, images=judged([9, 10]))
     found = choose([first, second])
@@ -78,13 +78,13 @@ def test_a_difference_of_chance_leaves_the_first_run():
     assert "--run b takes it" in found.reason
 
 
-def test_small_gains_of_chance_do_not_add_up_unseen():
+def test_small_insignificant_gains_do_not_add_up():
     runs = [run(str(wrong), images=judged(range(wrong))) for wrong in (12, 8, 4)]
     assert choose(runs).run is runs[2], "against the first it is more than chance"
     assert choose(runs[:2]).run is runs[0]
 
 
-def test_only_images_that_both_judged_count():
+def test_only_images_that_both_runs_predicted_count():
     first, second = run("a", images=judged(range(150, 200))), run("b", images=judged(first=150))
     assert choose([first, second]).run is second
     assert "of 50 images" in choose([first, second]).reason
@@ -103,7 +103,7 @@ def test_runs_on_other_images_do_not_compete():
 
 
 @pytest.mark.parametrize(("gained", "lost", "wins"), [(4, 0, False), (6, 0, True), (10, 6, False), (12, 1, True)])
-def test_a_fine_tuning_takes_over_from_its_own_head_by_its_validation_images(gained, lost, wins):
+def test_a_fine_tuning_replaces_its_head_by_the_validation_images(gained, lost, wins):
     first = run("head", images=judged())
     second = tuned("tuned", "head", gained, lost)
     assert choose([first, second]).run is (second if wins else first)
@@ -111,7 +111,7 @@ def test_a_fine_tuning_takes_over_from_its_own_head_by_its_validation_images(gai
         assert "60 validation images" in choose([first, second]).reason
 
 
-def test_a_fine_tuning_from_another_head_must_beat_the_default_too():
+def test_a_fine_tuning_from_another_head_must_beat_the_default():
     default, own = run("default", cv=0.99), run("own", cv=0.80)
     assert choose([default, own, tuned("tuned", "own", 20, 0, score=0.97)]).run is default
 
@@ -132,7 +132,7 @@ def test_runs_of_earlier_versions_on_the_same_images_are_known_by_their_source_a
     assert choose([first, second]).run is second
 
 
-def test_a_final_head_takes_the_place_of_a_default_that_is_not_better_by_more_than_chance():
+def test_a_final_head_replaces_a_default_that_is_not_significantly_better():
     first, worse = run("a", images=judged([0, 1])), final("b", images=judged([5, 6, 7, 8]))
     found = choose([first, worse])
     assert found.run is worse
@@ -140,7 +140,7 @@ def test_a_final_head_takes_the_place_of_a_default_that_is_not_better_by_more_th
     assert str(found) == f"runs/b, trained on photos ({IMAGES + 50} images, held-out ones too): {found.reason}"
 
 
-def test_a_final_head_that_is_worse_by_more_than_chance_stays_behind():
+def test_a_significantly_worse_final_head_is_not_chosen():
     first, worse = run("a", images=judged([0, 1])), final("b", images=judged(range(5, 30)))
     found = choose([first, worse])
     assert found.run is first
@@ -148,7 +148,7 @@ def test_a_final_head_that_is_worse_by_more_than_chance_stays_behind():
 
 
 @pytest.mark.parametrize(("wrong", "wins"), [(range(2), False), (range(0), True)])
-def test_what_comes_after_a_final_head_must_be_better_by_more_than_chance(wrong, wins):
+def test_a_run_after_a_final_head_must_be_significantly_better(wrong, wins):
     first, kept = run("a", images=judged(range(9))), final("b", images=judged(range(7)))
     later, last = run("c", images=judged(wrong)), final("d", images=judged(range(6)))
     found = choose([first, kept, later])
@@ -157,7 +157,7 @@ def test_what_comes_after_a_final_head_must_be_better_by_more_than_chance(wrong,
     assert choose([first, kept, last]).run is kept, "one final head gives way to another as any run does"
 
 
-def test_a_final_head_whose_score_alone_is_known_takes_over_too():
+def test_a_final_head_of_which_only_the_score_is_known_is_chosen():
     first, second = run("a", cv=0.92), final("b", cv=0.90)
     assert choose([first, second]).run is second
     assert choose([run("c", cv=0.99), second]).run.name == "c"
@@ -165,7 +165,7 @@ def test_a_final_head_whose_score_alone_is_known_takes_over_too():
 
 @pytest.mark.parametrize(("gained", "wins"), [(4, False), (6, True)])
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2)])
-def test_a_fine_tuning_is_held_against_the_final_head_whose_tested_one_it_began_with(gained, wins, order):
+def test_a_fine_tuning_from_the_tested_head_is_compared_with_the_final_head(gained, wins, order):
     runs = [run("head", head_sha256="1" * 64), final("final", tested="1" * 64), tuned("tuned", "head", gained, 0)]
     assert choose([runs[place] for place in order]).run is runs[2 if wins else 1]
 
@@ -196,7 +196,7 @@ def test_the_default_of_a_folder_is_that_of_its_runs():
 
 
 @pytest.mark.parametrize(("only_tuned", "only_head", "winner"), [(12, 1, "b"), (3, 2, "a"), (1, 12, "a")])
-def test_folds_decide_where_there_are_some_and_not_the_images_that_selected_the_epoch(only_tuned, only_head, winner):
+def test_folds_decide_instead_of_the_images_that_selected_the_epoch(only_tuned, only_head, winner):
     from bottleneck.evaluation.stats import mcnemar
 
     right = np.arange(13) < only_tuned

@@ -45,7 +45,7 @@ def save(name="x", **fields):
     return save_run("runs", name, head(), card(**fields), ["path"], [["p"]])
 
 
-def test_a_run_comes_back_as_it_was():
+def test_a_run_is_read_back():
     run = save()
     again = load_run(run.path)
     assert again.card == run.card
@@ -54,7 +54,7 @@ def test_a_run_comes_back_as_it_was():
     assert (run.path / "predictions.csv").read_text() == "path\np\n"
 
 
-def test_runs_of_one_second_get_names_of_their_own():
+def test_runs_of_one_second_get_different_names():
     assert len({save().path for _ in range(3)}) == 3
 
 
@@ -70,7 +70,7 @@ def test_the_best_run_is_one_on_the_images_labels_and_splits_that_were_fitted_la
     assert default_run("runs").run.path == here.path
 
 
-def test_without_runs_the_error_says_what_makes_one():
+def test_without_runs_the_error_names_the_command():
     with pytest.raises(RunError, match="bottleneck fit"):
         default_run("runs")
 
@@ -107,7 +107,7 @@ def test_a_head_that_belongs_to_another_card_is_refused():
         _ = load_run(run.path).head
 
 
-def test_a_head_of_which_a_bit_has_flipped_is_refused():
+def test_a_head_with_a_flipped_bit_is_refused():
     run = save()
     file = run.path / "head.safetensors"
     data = bytearray(file.read_bytes())
@@ -173,7 +173,7 @@ def save_called(called, folder="runs", **fields):
     return save_run(folder, called, head(), {**card(**fields), "called": called}, ["path"], [["p"]])
 
 
-def test_a_clock_that_jumps_back_changes_no_order(clock):
+def test_a_clock_that_jumps_back_does_not_change_the_order(clock):
     for called, year in (("first", 2026), ("second", 2031), ("third", 2025), ("fourth", 2026)):
         clock.time = clock.time.replace(year=year)
         save_called(called, data=called)
@@ -181,7 +181,7 @@ def test_a_clock_that_jumps_back_changes_no_order(clock):
     assert default_run("runs").run.card["called"] == "fourth"
 
 
-def test_a_run_that_is_copied_from_elsewhere_is_older_than_the_next(clock, tmp_path):
+def test_a_copied_run_is_older_than_the_next(clock, tmp_path):
     for called in ("a", "b", "c"):
         save_called(called, "elsewhere")
     save_called("ours")
@@ -203,7 +203,7 @@ def test_runs_of_earlier_versions_come_first_by_their_time(clock):
     assert names() == ["sooner", "later", "new"]
 
 
-def test_two_that_were_written_at_once_have_the_order_of_their_time(clock, monkeypatch):
+def test_two_runs_with_one_number_are_ordered_by_time(clock, monkeypatch):
     monkeypatch.setattr("bottleneck.runs.save.next_number", lambda folder: 7)
     for called, year in (("later", 2030), ("sooner", 2029)):
         clock.time = clock.time.replace(year=year)
@@ -212,7 +212,7 @@ def test_two_that_were_written_at_once_have_the_order_of_their_time(clock, monke
 
 
 @pytest.mark.parametrize("number", [None, "9", 9.5, True, -3, [], {}, float("inf"), float("nan")])
-def test_a_number_that_is_none_is_that_of_an_earlier_version(number):
+def test_an_invalid_number_counts_as_that_of_an_earlier_version(number):
     save_called("first")
     odd = save_called("odd")
     file = odd.path / "card.json"
@@ -221,7 +221,7 @@ def test_a_number_that_is_none_is_that_of_an_earlier_version(number):
     assert names() == ["odd", "first", "last"]
 
 
-def test_what_cannot_be_read_has_no_number(tmp_path):
+def test_an_unreadable_card_has_no_number(tmp_path):
     save_called("first")
     for name, text in (("a", "{"), ("b", "[]"), ("c", '{"number": 1e999}')):
         (tmp_path / "runs" / name).mkdir()
@@ -230,7 +230,7 @@ def test_what_cannot_be_read_has_no_number(tmp_path):
     assert next_number(tmp_path / "nothing") == 1
 
 
-def test_two_that_make_a_folder_of_one_name_at_once_have_two(tmp_path, monkeypatch):
+def test_two_processes_that_create_a_folder_of_one_name_get_two_folders(tmp_path, monkeypatch):
     monkeypatch.setattr("bottleneck.runs.save.dated", lambda name: f"20260101-000000-{name}")
     first = new_folder("runs", "one")  # and nothing is in it yet
     monkeypatch.setattr("os.path.lexists", lambda path: False)  # as both have looked before either made it
@@ -238,7 +238,7 @@ def test_two_that_make_a_folder_of_one_name_at_once_have_two(tmp_path, monkeypat
     assert [first.name, second.name] == ["20260101-000000-one", "20260101-000000-one-2"]
 
 
-def test_two_folders_that_share_their_runs_do_not_take_each_others(tmp_path, monkeypatch):
+def test_runs_of_another_folder_are_not_the_default(tmp_path, monkeypatch):
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "one")
@@ -256,7 +256,7 @@ def test_two_folders_that_share_their_runs_do_not_take_each_others(tmp_path, mon
         default_run("../runs")
 
 
-def test_a_run_of_an_earlier_version_is_of_every_folder(tmp_path, monkeypatch):
+def test_a_run_of_an_earlier_version_belongs_to_every_folder(tmp_path, monkeypatch):
     run = save_run("runs", "x", head(), card(), ["path"], [])
     text = json.loads((run.path / "card.json").read_text())
     del text["folder"]
@@ -266,7 +266,7 @@ def test_a_run_of_an_earlier_version_is_of_every_folder(tmp_path, monkeypatch):
     assert default_run("../runs").run.path.name == run.name
 
 
-def test_a_card_that_does_not_tell_its_images_is_an_error_that_asks_for_them():
+def test_a_card_that_does_not_record_its_images_is_an_error_that_asks_for_them():
     run = save()
     with pytest.raises(RunError, match="name IMAGES"):
         located_source(run.path, run.card)
