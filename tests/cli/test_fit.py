@@ -95,8 +95,8 @@ def test_a_head_that_is_not_better_than_guessing_is_reported() -> None:
     extract({"ant": 30, "bee": 20}, {"ant": 3, "bee": 2}, tones=(90, 90, 90))
     said = run("fit")
     assert (
-        "on these images the head is not significantly better than guessing: always predicting ant would be right for 60.0% of them\n"
-        in said
+        "on these images the head is not significantly better than guessing: always predicting ant would be right for "
+        "60.0% of them\n" in said
     )
 
 
@@ -145,7 +145,8 @@ def test_the_scaling_and_the_rule_are_named_in_the_card() -> None:
         (0.915, "always predicting ok would be right for 95.5% of these images: the balanced accuracy shows how well"),
         (
             0.510,
-            "on these images the head is not significantly better than guessing: always predicting ok would be right for 95.5% of them",
+            "on these images the head is not significantly better than guessing: always predicting ok would be right "
+            "for 95.5% of them",
         ),
     ],
 )

@@ -165,7 +165,7 @@ def test_undecodable_images_are_remembered_after_the_project_moves(folder, tmp_p
 @pytest.mark.filterwarnings("ignore:resnet18 has random weights")
 def test_the_next_command_uses_an_interrupted_extraction(folder, monkeypatch):
     images = folder(FILES)
-    monkeypatch.setattr("bottleneck.extraction.extract.run", interrupted)
+    monkeypatch.setattr("bottleneck.extraction.loop.run_pass", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(images, model="resnet18", weights="none", resize=32, crop=32, engine="torch", precision="fp32")
 
@@ -174,6 +174,6 @@ def test_the_next_command_uses_an_interrupted_extraction(folder, monkeypatch):
         chosen()
 
 
-def interrupted(found, store, *_):
-    store.append(scan(found.source).digests[:1], np.ones((1, 512), np.float32))
+def interrupted(job, store, *_):
+    store.append(scan(job.images.source).digests[:1], np.ones((1, 512), np.float32))
     raise KeyboardInterrupt

@@ -74,8 +74,8 @@ def test_an_insignificant_difference_keeps_the_first_run():
     second = run("b", cv=0.97, images=judged([9, 10]))
     found = choose([first, second])
     assert found.run is first
-    assert "none of the others is better by more than chance" in found.reason
-    assert "--run b takes it" in found.reason
+    assert "no other is better by more than chance" in found.reason
+    assert "--run b uses it" in found.reason
 
 
 def test_small_insignificant_gains_do_not_add_up():
@@ -137,14 +137,14 @@ def test_a_final_head_replaces_a_default_that_is_not_significantly_better():
     found = choose([first, worse])
     assert found.run is worse
     assert found.reason == "a final head, and a is not better by more than chance"
-    assert str(found) == f"runs/b, trained on photos ({IMAGES + 50} images, held-out ones too): {found.reason}"
+    assert str(found) == f"runs/b, trained on photos ({IMAGES + 50} images, including held-out ones): {found.reason}"
 
 
 def test_a_significantly_worse_final_head_is_not_chosen():
     first, worse = run("a", images=judged([0, 1])), final("b", images=judged(range(5, 30)))
     found = choose([first, worse])
     assert found.run is first
-    assert "none of the others is better by more than chance" in found.reason
+    assert "no other is better by more than chance" in found.reason
 
 
 @pytest.mark.parametrize(("wrong", "wins"), [(range(2), False), (range(0), True)])

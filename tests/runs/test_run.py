@@ -252,7 +252,7 @@ def test_runs_of_another_folder_are_not_the_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "one")
     assert default_run("../runs").run.path.name == one.path.name
     monkeypatch.chdir(tmp_path / "three")
-    with pytest.raises(RunError, match=rf"on 2 data sets: name one with --run, {one.name}, {two.name}"):
+    with pytest.raises(RunError, match=rf"on 2 datasets: name one with --run, {one.name}, {two.name}"):
         default_run("../runs")
 
 
