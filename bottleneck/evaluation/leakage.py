@@ -41,13 +41,13 @@ class Leaks:
         if self.duplicates:
             paths = [path for paths in self.duplicates for path in paths]
             raise SplitError(
-                f"expected each image in one split, found {len(self.duplicates)} in more ({some(paths)}): the score "
+                f"expected each image in one split, found {len(self.duplicates)} in more ({first_few(paths)}): the score "
                 f"would be optimistic. Remove the copies, or use --allow-duplicates"
             )
         if self.groups:
             examples = [f"{name}: {_one_path_a_split(found)}" for name, found in sorted(self.groups.items())]
             raise SplitError(
-                f"expected each group in one split, found {len(self.groups)} in more ({some(examples)}): the score "
+                f"expected each group in one split, found {len(self.groups)} in more ({first_few(examples)}): the score "
                 f"would be optimistic. Correct the splits, or use --allow-duplicates"
             )
 

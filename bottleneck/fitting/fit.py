@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bottleneck.backbones.tuned import kept_tuned
+from bottleneck.backbones.tuned import recorded_tuned
 from bottleneck.backbones.weights_files import recorded_at
 from bottleneck.engines.records import EngineRecords
 from bottleneck.errors import HeadError
@@ -311,6 +311,6 @@ def _images(context: FitContext, result: FitResult, runs: Path) -> RunImages:
     if val:  # not empty
         unseen = found.role_of(val.dataset.digests) != Role.TRAINED  # with --allow-duplicates, a copy may be in both
         found = judged(found, val.dataset.digests[unseen], score_head(trained.head, val).right[unseen])
-    if kept_tuned(store.folder) is not None:
+    if recorded_tuned(store.folder) is not None:
         found = found.after(images_of_weights(store.asked(), runs))
     return found.with_role(result.final.images.digests, Role.TRAINED) if result.final else found

@@ -21,7 +21,7 @@ from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.utils.files import NotRegularError
 from bottleneck.utils.folder import LinkError
 from bottleneck.utils.paths import expanded
-from bottleneck.utils.text import counted, some
+from bottleneck.utils.text import counted, first_few
 from bottleneck.utils.warn import warn
 
 
@@ -154,7 +154,7 @@ def select(
         raise MissingFeatures(
             f"expected features of {store.spec.backbone} for {counted(len(dataset), 'image')}, "
             f"{len(unknown)} have none "
-            f"({some([dataset.paths[row] for row in unknown])}): run `bottleneck extract {_shell(dataset.source)} "
+            f"({first_few([dataset.paths[row] for row in unknown])}): run `bottleneck extract {_shell(dataset.source)} "
             f"{_options(store)}`, which computes the missing features"
         )
     failures = (*dataset.failures, *(replace(failed[digest], path=dataset.paths[row]) for row, digest in lost.items()))
