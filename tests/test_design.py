@@ -61,9 +61,6 @@ HOMES = {
     "msgspec": ("utils.schema",),
     "scipy": ("evaluation.stats", "images.splits"),
     "matplotlib": ("finetuning.curves",),
-    "lightning_fabric": ("finetuning.distributed",),
-    "psutil": ("utils.memory",),
-    "lazy_loader": ("",),  # of bottleneck/__init__.py
 }
 
 LONGEST = 400  # lines

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import os
 import sys
 import time
 import warnings
@@ -17,6 +16,7 @@ from bottleneck import errors
 from bottleneck.cli import stopping
 from bottleneck.cli.output import data_on_stdout, drawing, is_capable, is_terminal, put, put_json, say, width_of
 from bottleneck.errors import BottleneckError, BottleneckWarning, OtherFailed, WeightsMismatch
+from bottleneck.finetuning.rank import is_rank_zero
 
 _STAGES = {
     "scan": "reading",
@@ -235,14 +235,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
         say(f"warning: {message}", style="yellow")
 
 
-def is_first_process() -> bool:
-    """Whether this is the only process, or the first of those that torchrun has started, which prints."""
-    return int(os.environ.get("WORLD_SIZE") or 1) < 2 or os.environ.get("RANK", "0") == "0"
-
-
-def exit_silently() -> NoReturn:
-    """Exit with 1 after another process has printed the error: when one ends, torchrun ends the others."""
-    time.sleep(_MESSAGE_TIME)
+def leave_it_to_another() -> NoReturn:
+    """Exit with 1, once another process has said why: when one ends, torchrun ends the others."""
+    time.sleep(_SAYING)
     sys.exit(1)
 
 
@@ -253,10 +248,10 @@ def give_up(message: str) -> NoReturn:
 
 
 def stopped(message: str = "", *, as_json: bool = False) -> NoReturn:
-    """Print what is kept after Ctrl-C and how to continue; exit with 130."""
-    if not is_first_process():
-        exit_silently()
-    message = message or "Stopped. What was committed is kept; run the same command again to continue."
+    """Say what is kept after Ctrl-C, and how to go on; exit with 130."""
+    if not is_rank_zero():
+        leave_it_to_another()
+    message = message or "Stopped. What was committed is kept; the same command goes on from there."
     if as_json:
         put_json({"error": {"type": "interrupted", "message": message}})
     if is_terminal(sys.stderr):

@@ -2,28 +2,27 @@
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from bottleneck.cli.common import (
-    command,
-    exit_silently,
-    give_up,
-    is_first_process,
-    progress_bar,
-)
+from bottleneck.cli.common import command, give_up, progress_bar
 from bottleneck.cli.defaults import head_line, images_line
 from bottleneck.cli.head_options import MOST_GIGABYTES, as_bytes
 from bottleneck.cli.memory_option import memory_option
 from bottleneck.cli.numbers import LARGEST, RealNumber, WholeNumber
 from bottleneck.cli.output import put_json
+from bottleneck.finetuning.rank import is_rank_zero, raised_on_rank_zero
+from bottleneck.finetuning.recipe import CHOICES, DEFAULTS, LEARNING_RATES, REAL, WHOLE, Recipe
 from bottleneck.utils.gc_paused import no_collection
+
+_RATES = ", ".join(f"{rate:.0e} for {name}".replace("e-0", "e-") for name, rate in LEARNING_RATES.items())
 
 
 def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    """Read ``--lr-mult layer4=0.1``."""
+    """Parse ``--lr-mult layer4=0.1``."""
     found = []
     for text in texts:
         name, _, number = text.rpartition("=")
@@ -37,25 +36,46 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     return tuple(found)
 
 
-@command("finetune", short_help="Train a network on, end to end, from where its head ended.")
+def _recipe_option(flag: str, help: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the option of a field of `Recipe`, with the default and the range of that field."""
+    name = flag.removeprefix("--").replace("-", "_")
+    if DEFAULTS[name] is not None and not settings.get("multiple"):
+        settings = {"default": DEFAULTS[name], "show_default": True, **settings}
+    if "type" not in settings and (kind := _type_of(name)):
+        settings["type"] = kind
+    return click.option(flag, help=help, **settings)
+
+
+def _type_of(name: str) -> "click.ParamType[Any] | None":
+    """Return the click type of a field of `Recipe`; None for one that is neither a number nor a choice."""
+    if name in CHOICES:
+        return click.Choice(CHOICES[name])
+    if name in WHOLE:
+        whole = WHOLE[name]
+        return WholeNumber(whole["least"], whole["most"]) if "most" in whole else WholeNumber(whole["least"])
+    if name not in REAL:
+        return None
+    real = REAL[name]
+    return RealNumber(
+        real.get("above", 0), real.get("below", LARGEST), min_open="above" in real, max_open="below" in real
+    )
+
+
+@command("finetune", short_help="Fine-tune a network end to end, starting from a fitted head.")
 @click.argument("images", required=False)
 @click.option(
-    "--run", help="Whose head becomes the last layer.  [default: the best linear one on the features of the last fit]"
+    "--run",
+    help="Run whose head initialises the last layer.  [default: the best linear head on the features of the last fit]",
 )
-@click.option(
+@_recipe_option(
     "--unfreeze",
+    "Train these modules and the head: names from `inspect`, patterns with *, or all. May be repeated.",
     multiple=True,
     metavar="PATTERN",
-    help="Train these modules and the head: names of `inspect`, patterns with *, or all. May be repeated.",
 )
+@_recipe_option("--last", "Train the last N stages instead; 0: the head alone.  [default: 1]", metavar="N")
 @click.option(
-    "--last",
-    type=WholeNumber(0),
-    metavar="N",
-    help="Instead: train the last N stages; 0: the head alone.  [default: 1]",
-)
-@click.option(
-    "--train-bn", is_flag=True, help="Train the batch norms of the trained parts too; by default they stay as they are."
+    "--train-bn", is_flag=True, help="Also train the batch norms of the trained parts; by default they stay frozen."
 )
 @click.option(
     "--from",
@@ -63,87 +83,48 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     type=click.Choice(["head", "weights"]),
     default="head",
     show_default=True,
-    help="weights: the backbone as it is, and a random last layer.",
+    help="weights: start from the backbone and a random last layer.",
 )
 @click.option(
     "--head-init",
     type=click.Choice(["head", "random"]),
-    help="What the last layer begins with.  [default: the head, with --from weights random]",
+    help="How the last layer is initialised.  [default: head, with --from weights random]",
 )
-@click.option("--model", help="With --from weights: a model or spec that is cached.  [default: the last extracted]")
-@click.option("--epochs", default=10, show_default=True, type=WholeNumber(1), help="Passes over the images.")
-@click.option("--batch-size", default=16, show_default=True, type=WholeNumber(1), help="Images of a step.")
-@click.option(
-    "--optimizer", default="sgd", show_default=True, type=click.Choice(["sgd", "adamw"]), help="sgd has momentum."
+@click.option("--model", help="With --from weights: a cached model or spec.  [default: the last extracted]")
+@_recipe_option("--epochs", "Passes over the training images.")
+@_recipe_option("--batch-size", "Images in each step.")
+@_recipe_option("--optimizer", "sgd uses --momentum.")
+@_recipe_option("--lr", f"Largest learning rate.  [default: {_RATES}]")
+@_recipe_option("--momentum", "For sgd.")
+@_recipe_option("--weight-decay", "Applies to weights, not to norms and biases.")
+@_recipe_option(
+    "--lr-mult",
+    "Multiply the learning rate of matching modules. May be repeated.",
+    multiple=True,
+    callback=_factors,
+    metavar="PATTERN=X",
 )
-@click.option(
-    "--lr",
-    type=RealNumber(0, min_open=True),
-    help="The largest learning rate.  [default: 3e-4 for sgd, 1e-5 for adamw]",
-)
-@click.option("--momentum", default=0.9, show_default=True, type=RealNumber(0, 1, max_open=True), help="Of sgd.")
-@click.option("--weight-decay", default=1e-4, show_default=True, type=RealNumber(0), help="Not of norms and biases.")
-@click.option(
-    "--lr-mult", multiple=True, callback=_factors, metavar="PATTERN=X", help="Multiply the learning rate of modules."
-)
-@click.option(
+@_recipe_option(
     "--layer-decay",
-    default=1.0,
-    show_default=True,
+    "Learning rate of each stage, as a multiple of that of the next stage.",
     type=RealNumber(0, 1, min_open=True),
-    help="Each stage learns at the rate of the one after it times this.",
 )
-@click.option(
-    "--schedule",
-    default="cosine",
-    show_default=True,
-    type=click.Choice(["cosine", "step", "constant"]),
-    help="How the learning rate falls.",
-)
-@click.option(
-    "--step-epochs", default=7, show_default=True, type=WholeNumber(1), help="Of step: a tenth after so many."
-)
-@click.option(
-    "--warmup",
-    default=0.0,
-    show_default=True,
-    type=RealNumber(0),
-    metavar="EPOCHS",
-    help="In which the learning rate rises from zero first.",
-)
-@click.option(
-    "--label-smoothing",
-    default=0.0,
-    show_default=True,
-    type=RealNumber(0, 1, max_open=True),
-    help="How much of a label is shared among all classes.",
-)
-@click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class weighs as much.")
-@click.option(
-    "--clip", default=1.0, show_default=True, type=RealNumber(0), help="The largest norm of the gradient; 0: any."
-)
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "fp32", "bf16"]),
-    help="Of training; auto: bf16 where that is faster.",
-)
-@click.option("--ema", type=RealNumber(0, 1, min_open=True, max_open=True), help="Decay of averaged weights.")
-@click.option("--patience", type=WholeNumber(1), metavar="EPOCHS", help="Stop when so many brought nothing better.")
-@click.option(
+@_recipe_option("--schedule", "How the learning rate falls.")
+@_recipe_option("--step-epochs", "For `step`: divide the learning rate by 10 every N epochs.")
+@_recipe_option("--warmup", "Epochs during which the learning rate rises from zero.", metavar="EPOCHS")
+@_recipe_option("--label-smoothing", "Part of a label's probability spread over all classes.")
+@_recipe_option("--class-weight", "Give each class the same total weight.")
+@_recipe_option("--clip", "Largest norm of the gradient; 0: no limit.", type=RealNumber(0))
+@_recipe_option("--precision", "Precision of training; auto: bf16 where that is faster.")
+@_recipe_option("--ema", "Decay of the moving average of the weights.")
+@_recipe_option("--patience", "Stop after this many epochs without improvement.", metavar="EPOCHS")
+@_recipe_option(
     "--augment",
-    default="light",
-    show_default=True,
-    type=click.Choice(["none", "light", "standard", "strong"]),
-    help="Random views: large crops and mirror images; torchvision's usual crops; and TrivialAugment.",
+    "Random views. light: large crops and mirror images; standard: torchvision's usual crops; strong: TrivialAugment.",
 )
-@click.option(
+@_recipe_option(
     "--views",
-    default=4,
-    show_default=True,
-    type=WholeNumber(0),
-    help="Augmented views of each image that are cached; 0: new ones each epoch, through the whole network.",
+    "Augmented views of each image to cache; 0: new views in each epoch, through the whole network.",
 )
 @click.option(
     "--views-limit",
@@ -152,23 +133,25 @@ def _factors(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, .
     type=RealNumber(0, MOST_GIGABYTES),
     callback=as_bytes,
     metavar="GB",
-    help="What cached activations may take.",
+    help="Largest size of cached activations.",
 )
-@memory_option("What they may take in memory, such as 2G or 500M, or images.  [default: half of what is free]")
+@memory_option(
+    "Largest size of activations, or images, in memory, such as 2G or 500M.  [default: half of the free memory]"
+)
 @click.option(
     "--folds",
     type=WholeNumber(2),
     metavar="K",
-    help="Compare fine-tuning with its head on K folds of the training images too: K more trainings.",
+    help="Also compare fine-tuning with its head on K folds of the training images: K more trainings.",
 )
-@click.option("--device", help="As in torch.device.  [default: a GPU where there is one, else cpu]")
-@click.option("--seed", default=0, show_default=True, type=WholeNumber(0, 2**32 - 1), help="Equal seeds, equal runs.")
+@click.option("--device", help="As for torch.device.  [default: a GPU if there is one, else cpu]")
+@_recipe_option("--seed", "Runs with equal seeds are equal.")
 @click.option(
     "--resume",
     is_flag=False,
     flag_value="last",
     metavar="[RUN]",
-    help="Go on with one that was stopped: the last, or RUN. It keeps its own options.",
+    help="Resume an interrupted fine-tuning: the last one, or RUN. It keeps its own options.",
 )
 def finetune(
     images: str | None,
@@ -184,44 +167,31 @@ def finetune(
     as_json: bool,
     cache: str,
     runs: str,
-    **recipe: Any,
+    **options: Any,
 ) -> None:
-    """Fold the head of a run into its network, and train both on; by default the last stage and the head.
+    """Make the head of a run the last layer of its network, and train both; by default the last stage and the head.
 
-    IMAGES is by default what the head was fitted on. Before the first step the network says exactly what the head said.
-    The validation part chooses the epoch that is kept; the hand-back itself is one of them.
+    IMAGES defaults to the images of the head. Before the first step, the network is verified to predict what the head
+    predicts. The validation images select the epoch to keep; the fitted head is epoch 0.
     """
-    first = is_first_process()
-    try:
+    with raised_on_rank_zero():
         _check(begin, head_init, model, run, resume, folds)
-        _check_recipe(recipe)
-    except click.UsageError:
-        if first:
-            raise
-        exit_silently()
+        recipe = None if resume is not None else _recipe(options)
     with no_collection():
         from bottleneck.cli.show_finetune import Watcher, ended
-        from bottleneck.errors import Diverged, TuningError
-        from bottleneck.finetuning.finetune import finetune as tune
-        from bottleneck.finetuning.recipe import Recipe
+        from bottleneck.errors import Diverged
+        from bottleneck.finetuning.finetune import finetune as run_finetune
+        from bottleneck.finetuning.save import to_json
 
-    try:
-        asked = None if resume is not None else Recipe(**{**recipe, "clip": recipe["clip"] or None})
-    except TuningError:
-        if first:
-            raise
-        exit_silently()
+    first = is_rank_zero()
     if first and resume is None:
-        if begin == "weights":
-            images_line(images, cache, model)
-        elif run is None:
-            head_line(images, runs)
-    problem, watcher = "", Watcher()
+        _show_defaults(images, begin=begin, run=run, model=model, cache=cache, runs=runs)
+    problem, watcher = None, Watcher()
     with progress_bar(hidden=as_json or not first) as progress:
         try:
-            done = tune(
+            found = run_finetune(
                 images,
-                recipe=asked,
+                recipe=recipe,
                 begin=begin,
                 run=run,
                 model=model,
@@ -236,50 +206,42 @@ def finetune(
                 watch=watcher,
             )
         except Diverged as error:
-            done, problem = error.run, str(error)
+            found, problem = error.run, str(error)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(watcher.goes_on()) from None
+            raise KeyboardInterrupt(watcher.how_to_resume()) from None
     if not first:
-        sys.exit(1 if problem else 0)
-    ended(done)
+        sys.exit(problem is not None)
+    ended(found)
     if as_json:
-        card, metrics = done.card, done.metrics
-        epochs = [epoch["seconds"] for epoch in card["curves"][1:]]
-        put_json(
-            {
-                "run": str(done.path),
-                "from_run": card["from"]["run"],
-                "model": card["model"],
-                "trained": card["trained"],
-                "start_accuracy": card["start_accuracy"],
-                "accuracy": metrics["accuracy"],
-                "accuracy_ci95": metrics["accuracy_ci95"],
-                **{name: metrics[name] for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece")},
-                "heldout": card["heldout"],
-                "heldout_test": card["heldout_test"],
-                "fold_test": card["fold_test"],
-                "n_train": card["n_train"],
-                "n_validation": card["validation"]["n"],
-                "n_heldout": card["n_heldout"],
-                "best_epoch": card["best_epoch"],
-                "epochs": len(epochs),
-                "curves": card["curves"],
-                "trained_parameters": card["trained_parameters"],
-                "frozen_parameters": card["frozen_parameters"],
-                "seconds_per_epoch": round(sum(epochs) / len(epochs), 3) if epochs else None,
-                "seconds": round(card["seconds"], 3),
-                "problem": problem or None,
-            }
-        )
+        put_json(to_json(found, problem))
     if problem:
         give_up(problem)
 
 
+def _show_defaults(
+    images: str | None, *, begin: str, run: str | None, model: str | None, cache: str, runs: str
+) -> None:
+    """Show which images, or which head, are used by default."""
+    if begin == "weights":
+        images_line(images, cache, model)
+    elif run is None:
+        head_line(images, runs)
+
+
+def _recipe(options: dict[str, Any]) -> Recipe:
+    """Return the recipe that options of the command line describe."""
+    if options["unfreeze"] and options["last"] is not None:
+        raise click.UsageError("--unfreeze and --last both select what is trained: leave one of them out")
+    if options["train_bn"] and options["batch_size"] < 2:
+        raise click.UsageError("--train-bn needs the statistics of several images: --batch-size 2 or more")
+    return Recipe(**{**options, "clip": options["clip"] or None})
+
+
 def _given() -> list[str]:
-    """Return the options on the command line that decide what comes of a fine-tuning."""
+    """Return the options on the command line that change the result of a fine-tuning."""
     context = click.get_current_context()
-    place = ("images", "resume", "cache", "runs", "device", "views_limit", "as_json", "debug")
-    options = [one for one in context.command.params if one.name and one.name not in place]
+    others = ("images", "resume", "cache", "runs", "device", "views_limit", "as_json", "debug")
+    options = [one for one in context.command.params if one.name and one.name not in others]
     return [
         one.opts[0]
         for one in options
@@ -292,23 +254,15 @@ def _check(
 ) -> None:
     """Refuse options that contradict each other."""
     if resume is not None and (given := _given()):
-        raise click.UsageError(f"what is resumed keeps the options that it was begun with: leave {given[0]} out")
+        raise click.UsageError(f"--resume keeps the options of the interrupted fine-tuning: leave {given[0]} out")
     if begin == "head":
         if head_init == "random":
-            raise click.UsageError("--head-init random begins with no head: add --from weights")
+            raise click.UsageError("--head-init random starts without a head: add --from weights")
         if model is not None:
-            raise click.UsageError("--model is of --from weights; a head brings its own: see --run")
+            raise click.UsageError("--model needs --from weights; a head has its own model: see --run")
     elif folds is not None:
-        raise click.UsageError("--from weights begins with no head for --folds to compare with: leave one of them out")
+        raise click.UsageError("--from weights has no head for --folds to compare with: leave one of them out")
     elif head_init == "head":
-        raise click.UsageError("--from weights begins with no head: leave --head-init out, or say --head-init random")
+        raise click.UsageError("--from weights has no head: leave --head-init out, or use --head-init random")
     elif run is not None:
-        raise click.UsageError("--run names a head, and --from weights begins with none: leave one of them out")
-
-
-def _check_recipe(recipe: dict[str, Any]) -> None:
-    """Refuse options of the recipe that contradict each other."""
-    if recipe["unfreeze"] and recipe["last"] is not None:
-        raise click.UsageError("--unfreeze and --last say what is trained in two ways: leave one of them out")
-    if recipe["train_bn"] and recipe["batch_size"] < 2:
-        raise click.UsageError("--train-bn takes statistics of a batch, and one image has none: --batch-size 2 or more")
+        raise click.UsageError("--run names a head, and --from weights uses none: leave one of them out")

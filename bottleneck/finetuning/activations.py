@@ -1,4 +1,4 @@
-"""The activations at a boundary, cached: those of images as they are, and of some augmented views of each."""
+"""Cached activations at the freeze boundary: of the images without augmentation, and of augmented views of them."""
 
 import shutil
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
 from bottleneck.extraction.loop import run_pass
 from bottleneck.extraction.plan import EngineStart
 from bottleneck.finetuning.boundary import Boundary
-from bottleneck.finetuning.float16 import Measured
-from bottleneck.finetuning.loaders import Images
+from bottleneck.finetuning.loaders import ImageLoader
 from bottleneck.finetuning.network import Network
+from bottleneck.finetuning.precision import ActivationStats
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.file_index import FileIndex
 from bottleneck.images.keys import Digests
@@ -32,76 +32,76 @@ from bottleneck.utils.text import counted
 
 _HALF = np.dtype(np.float16)
 _SAMPLE = 16  # images that decide how activations are stored
-_PASSES = 3  # of which one is needed, unless activations vanish
+_PASSES = 3  # one is enough, unless another process deletes activations
 _DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Activations that fine-tuning needs: of these images, in this store."""
+class RequiredActivations:
+    """The images of a dataset whose activations a fine-tuning needs in a store."""
 
     store: Store
     dataset: Dataset
 
 
-def stores(
+def view_stores(
     cache: FeatureCache, network: Network, boundary: Boundary, augment: str, views: int, seed: int
 ) -> tuple[Store, ...]:
-    """Return the stores of the views of training images; one, of the images as they are, for ``none``."""
+    """Return the stores of the augmented views; for ``none``, the one store of the images without augmentation."""
     if augment == "none":
-        return (clean(cache, network, boundary),)
+        return (clean_store(cache, network, boundary),)
     return tuple(
         cache.activations().store(_spec(network, boundary, View(augmentation=augment, seed=seed, number=number)))
         for number in range(views)
     )
 
 
-def clean(cache: FeatureCache, network: Network, boundary: Boundary) -> Store:
-    """Return the store of images as they are."""
+def clean_store(cache: FeatureCache, network: Network, boundary: Boundary) -> Store:
+    """Return the store of the images without augmentation."""
     return cache.activations().store(_spec(network, boundary, None))
 
 
-def measure(network: Network, boundary: Boundary, dataset: Dataset, device: str | None) -> Measured:
-    """Run a sample of the images up to the boundary, and find out whether float16 holds what stands there.
+def measure(network: Network, boundary: Boundary, dataset: Dataset, device: str | None) -> ActivationStats:
+    """Compute the activations of a sample of the images, and decide whether float16 can store them.
 
-    Images that cannot be read are left out: `fill` reports them.
+    Images that cannot be read are left out; `fill` reports them.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(_SAMPLE, len(dataset))).astype(int)).tolist()
     read = [one for row in rows if (one := _pixels(dataset, row, network)) is not None]
     if not read:
-        return Measured(boundary.shape)
-    front = boundary.front(network)
+        return ActivationStats(boundary.shape)
+    frozen = boundary.frozen_part(network)
     try:
         spec = replace(network.backbone.spec, layer=boundary.module)
-        with closing(TorchEngine(Backbone(front, spec, boundary.size), device=device)) as engine:
+        with closing(TorchEngine(Backbone(frozen, spec, boundary.size), device=device)) as engine:
             size = engine.batch_size
             found = [engine(np.concatenate(read[start : start + size])) for start in range(0, len(read), size)]
     finally:
-        front.release()
-    return Measured.of(np.concatenate(found), boundary.shape)
+        frozen.release()
+    return ActivationStats.of(np.concatenate(found), boundary.shape)
 
 
 def _pixels(dataset: Dataset, row: int, network: Network) -> NDArray[np.uint8] | None:
     try:
-        ((_, pixels),) = Images(dataset.subset([row]), network.backbone.spec.preprocessing).pixels(0, 1)
+        ((_, pixels),) = ImageLoader(dataset.subset([row]), network.backbone.spec.preprocessing).pixels(0, 1)
     except TuningError:
         return None
     return pixels
 
 
-def missing_bytes(wanted: Sequence[Wanted], boundary: Boundary, width: int = _HALF.itemsize) -> int:
-    """Return how many bytes have yet to be written, of numbers of this many bytes each."""
-    rows = sum(len(one.dataset) - int(_stored(one.store, one.dataset.digests, width).sum()) for one in wanted)
+def missing_bytes(required: Sequence[RequiredActivations], boundary: Boundary, width: int = _HALF.itemsize) -> int:
+    """Return the size of the activations that are not cached yet, with `width` bytes for each number."""
+    rows = sum(len(one.dataset) - int(_stored(one.store, one.dataset.digests, width).sum()) for one in required)
     return rows * (boundary.size * width + _DIGEST_BYTES)
 
 
-def all_bytes(wanted: Sequence[Wanted], boundary: Boundary, width: int = _HALF.itemsize) -> int:
-    """Return how many bytes all of them take."""
-    return sum(len(one.dataset) for one in wanted) * (boundary.size * width + _DIGEST_BYTES)
+def all_bytes(required: Sequence[RequiredActivations], boundary: Boundary, width: int = _HALF.itemsize) -> int:
+    """Return the size of all activations."""
+    return sum(len(one.dataset) for one in required) * (boundary.size * width + _DIGEST_BYTES)
 
 
 def _stored(store: Store, digests: Digests, width: int) -> NDArray[np.bool_]:
-    """Return for each digest whether its activations are here, in numbers of this width or a larger one."""
+    """Return for each digest whether its activations are stored with at least this width."""
     index = store.index()
     for name in _narrow(index, width):
         index.lose(name)
@@ -112,28 +112,30 @@ def _narrow(index: Index, width: int) -> list[str]:
     return [name for name, entry in index.entries.items() if np.dtype(entry.dtype).itemsize < width]
 
 
-def drop_narrow(wanted: Sequence[Wanted], measured: Measured) -> None:
-    """Delete activations in float16 where that loses a part of them; an earlier version has kept them so."""
-    for one in wanted:
-        for name in _narrow(one.store.index(), measured.width):
+def drop_narrow(required: Sequence[RequiredActivations], stats: ActivationStats) -> None:
+    """Delete float16 activations of an earlier version where float16 loses information."""
+    for one in required:
+        for name in _narrow(one.store.index(), stats.width):
             one.store.drop(name)
 
 
-def check_room(wanted: Sequence[Wanted], boundary: Boundary, limit: int, width: int = _HALF.itemsize) -> None:
-    """Refuse activations that take more than `limit` bytes, or than the disk has, in numbers of `width` bytes.
+def check_disk_space(
+    required: Sequence[RequiredActivations], boundary: Boundary, limit: int, width: int = _HALF.itemsize
+) -> None:
+    """Refuse activations that take more than `limit` bytes, or more than the free disk space.
 
     Raises
     ------
     TuningError
     """
-    needed, missing = all_bytes(wanted, boundary, width), missing_bytes(wanted, boundary, width)
-    advice = "take fewer with --views, none with --views 0, which runs the whole network each epoch"
+    needed, missing = all_bytes(required, boundary, width), missing_bytes(required, boundary, width)
+    advice = "lower --views; --views 0 caches none and runs the whole network in each epoch"
     if needed > limit:
         raise TuningError(
             f"expected activations of at most {limit / 1e9:g} GB, those at {boundary.module} take {needed / 1e9:,.3g} "
             f"GB: {advice}, or raise --views-limit"
         )
-    root = wanted[0].store.folder
+    root = required[0].store.folder
     while not root.exists():
         root = root.parent
     free = shutil.disk_usage(root).free
@@ -145,65 +147,68 @@ def check_room(wanted: Sequence[Wanted], boundary: Boundary, limit: int, width: 
 
 
 def fill(
-    wanted: Sequence[Wanted],
+    required: Sequence[RequiredActivations],
     network: Network,
     boundary: Boundary,
     *,
     device: str | None,
-    measured: Measured | None = None,
+    stats: ActivationStats | None = None,
     share: tuple[int, int] = (0, 1),
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Compute and commit what the cache lacks; what was committed before a kill is not computed again.
+    """Compute and commit the activations that the cache lacks; those committed before a kill are not computed again.
 
     Parameters
     ----------
-    wanted : sequence of Wanted
+    required : sequence of RequiredActivations
     network : Network
         In eval mode.
     boundary : Boundary
     device : str, optional
         As for `bottleneck.engines.torch_engine.TorchEngine`.
-    measured : Measured, optional
-        What `measure` found; else it is found now.
+    stats : ActivationStats, optional
+        From `measure`; by default measured now.
     share : (int, int)
+        The rank of this process and the number of processes: it computes its share.
     memory : int, optional
         See `bottleneck.extraction.job.Limits`.
     progress : callable, optional
-        Called with "views", how many are done, and how many there are.
+        Called with "views", and the numbers of finished and of all activations.
 
     Raises
     ------
     TuningError
-        If an image cannot be read any more, or activations are not finite.
+        If an image can no longer be read, or activations are not finite.
     CacheError
         If they cannot be written.
     """
-    lacking = [one for one in wanted if len(one.store.missing(one.dataset.digests))]
+    lacking = [one for one in required if len(one.store.missing(one.dataset.digests))]
     if not lacking:
         return
-    measured = measured or measure(network, boundary, lacking[0].dataset, device)
+    stats = stats or measure(network, boundary, lacking[0].dataset, device)
     spec, limits = lacking[0].store.spec, Limits(memory=memory)
-    front = boundary.front(network)
+    frozen = boundary.frozen_part(network)
     try:
-        with closing(TorchEngine(Backbone(front, spec, boundary.size), device=device)) as engine:
+        with closing(TorchEngine(Backbone(frozen, spec, boundary.size), device=device)) as engine:
             for number, one in enumerate(lacking):
-                images, shown = FileIndex.of(one.dataset), _scaled(progress, number, len(lacking))
+                images, shown = FileIndex.of(one.dataset), _part_of(progress, number, len(lacking))
                 job = ExtractionJob(images=images, limits=limits, share=share, progress=shown)
-                _fill_one(one, _Storing(engine, measured), boundary, job)
+                _fill_one(one, _StorageEngine(engine, stats), boundary, job)
     finally:
-        front.release()
+        frozen.release()
 
 
-def _fill_one(wanted: Wanted, engine: "_Storing", boundary: Boundary, job: ExtractionJob) -> None:
+def _fill_one(
+    required: RequiredActivations, engine: "_StorageEngine", boundary: Boundary, job: ExtractionJob
+) -> None:
     for _ in range(_PASSES):
         outcomes = Outcomes()
-        run_pass(job, wanted.store, outcomes, lambda sample: EngineStart(engine))
+        run_pass(job, required.store, outcomes, lambda sample: EngineStart(engine))
         failed = outcomes.undecodable | outcomes.unread
         if failed:
-            raise _failed(wanted.dataset, failed, boundary)
-        if job.share != (0, 1) or not len(wanted.store.missing(wanted.dataset.digests)):
+            raise _failed(required.dataset, failed, boundary)
+        if job.share != (0, 1) or not len(required.store.missing(required.dataset.digests)):
             return
 
 
@@ -221,23 +226,23 @@ def _failed(dataset: Dataset, failed: dict[bytes, ImageError], boundary: Boundar
     )
 
 
-def _scaled(progress: Progress | None, place: int, count: int) -> Progress | None:
-    """Let several stores share one bar."""
+def _part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Return a callback that reports one of several stores as a part of one progress bar."""
     if progress is None:
         return None
-    return lambda _, done, total: progress("views", place * total + done, count * total)
+    return lambda _, done, total: progress("views", number * total + done, count * total)
 
 
-class _Storing:
-    """An engine that gives activations as they are stored, and outlives the pipeline that it is lent to."""
+class _StorageEngine:
+    """An engine that returns activations in the precision in which they are stored; several pipelines share it."""
 
-    def __init__(self, engine: TorchEngine, measured: Measured) -> None:
-        self._engine, self._measured = engine, measured
+    def __init__(self, engine: TorchEngine, stats: ActivationStats) -> None:
+        self._engine, self._stats = engine, stats
         self.name, self.precision = engine.name, engine.precision
         self.batch_size, self.parallel = engine.batch_size, engine.parallel
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        return self._measured.stored(self._engine(pixels))
+        return self._stats.stored(self._engine(pixels))
 
     def close(self) -> None:
         """Do nothing; the caller closes the engine."""

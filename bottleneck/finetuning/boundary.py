@@ -1,4 +1,4 @@
-"""The boundary between what is frozen and what is trained: what stands before it need run only once for an image."""
+"""The boundary between the frozen and the trained part of a network: the frozen part runs only once for each image."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from bottleneck.backbones.cut import Cut, FeaturePoint
 from bottleneck.backbones.pooling import OutputLayout
 from bottleneck.backbones.tracing import Call
-from bottleneck.finetuning.freeze import Plan
+from bottleneck.finetuning.freeze import TrainablePlan
 from bottleneck.finetuning.network import Network
 
-_MOST_TRIED = 64
+_MAX_CANDIDATES = 64
 _IMAGES = 2
-_LIKE = 1e-5  # of the largest feature: how far the features of a tail may be from those of the network
+_TOLERANCE = 1e-5  # of the largest feature: the largest difference between the features of a tail and the network
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """The output of a module on which all that is trained depends, and through which alone it sees the image.
+    """The output of a frozen module through which alone the trained part depends on the image.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Boundary:
     shape : tuple of int
         Of its output for one image.
     before : tuple of str
-        The outermost modules that have run when it has, itself the last; they need not run again.
+        The outermost modules that have run by then, itself the last; they need not run again.
     """
 
     module: str
@@ -42,16 +42,16 @@ class Boundary:
 
     @property
     def size(self) -> int:
-        """How many numbers the output has for one image."""
+        """The number of elements of the output for one image."""
         return math.prod(self.shape)
 
-    def front(self, network: Network) -> Cut:
-        """Return the network up to here: normalised pixels ``(b, 3, h, w)`` to ``(b, size)``."""
-        return Cut(network.named, [FeaturePoint(self.module, False, 1, OutputLayout(()))], "none")
+    def frozen_part(self, network: Network) -> Cut:
+        """Return the network up to the boundary: normalised pixels ``(b, 3, h, w)`` to ``(b, size)``."""
+        return Cut(network.base_model, [FeaturePoint(self.module, False, 1, OutputLayout(()))], "none")
 
 
 class Tail(nn.Module):
-    """A network from a boundary on, logits of what stands there: its modules are the network's own.
+    """The part of a network after a boundary, which maps activations to logits; it shares the network's modules.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Tail(nn.Module):
         super().__init__()
         self.network = network
         self.boundary = boundary
-        self._stands_in = _Replay(network, boundary) if boundary else None
+        self._replay = _Replay(network, boundary) if boundary else None
 
     def forward(self, values: Tensor) -> Tensor:
         """Return logits ``(b, k)`` of activations ``(b, *shape)``, or of normalised pixels ``(b, 3, h, w)``."""
@@ -72,22 +72,22 @@ class Tail(nn.Module):
         return logits
 
     def features(self, values: Tensor) -> Tensor:
-        """Return what the last layer receives, ``(b, d)``."""
-        if self._stands_in is None:
+        """Return the features ``(b, d)``, the input of the last layer."""
+        if self._replay is None:
             found: Tensor = self.network.trunk(values)
             return found
-        with self._stands_in.at(values) as images:
+        with self._replay.at(values) as images:
             found = self.network.trunk(images)
         return found
 
 
-def find(network: Network, plan: Plan, calls: dict[str, Call]) -> Boundary | None:
-    """Find the last boundary before all that a plan trains.
+def find_boundary(network: Network, plan: TrainablePlan, calls: dict[str, Call]) -> Boundary | None:
+    """Find the last boundary before the trained part.
 
-    Candidates are modules that have ended before the first trained one begins. The last is taken from which on the
-    network gives the features that it gives from the pixels on, while all that ran before gives NaN: so nothing that is
-    trained can depend on anything else, on a shortcut around the boundary, say, and be it one times zero, as gates
-    begin.
+    Candidates are the modules that end before the first trained one begins. The boundary is the last candidate whose
+    output reproduces the features of the network while the outputs of all earlier modules are NaN. So the trained part
+    cannot depend on anything else, such as a shortcut around the boundary, even one multiplied by zero like the
+    initial value of a gate.
 
     Parameters
     ----------
@@ -95,12 +95,12 @@ def find(network: Network, plan: Plan, calls: dict[str, Call]) -> Boundary | Non
         In eval mode.
     plan : Plan
     calls : dict of str to Call
-        What `Network.trace` gave.
+        From `Network.trace`.
 
     Returns
     -------
     Boundary or None
-        None where there is no such module: the whole network must run.
+        None if there is no such module: the whole network must run.
     """
     first = _first_trained(network, plan, calls)
     ended = [name for name, call in calls.items() if call.closed <= first and name != network.classifier]
@@ -108,28 +108,28 @@ def find(network: Network, plan: Plan, calls: dict[str, Call]) -> Boundary | Non
     outermost.sort(key=lambda name: calls[name].entered)
     images = _noise(network)
     with torch.no_grad():
-        wanted = network.trunk(images)
-    for last in range(len(outermost), max(0, len(outermost) - _MOST_TRIED), -1):
+        expected = network.trunk(images)
+    for last in range(len(outermost), max(0, len(outermost) - _MAX_CANDIDATES), -1):
         name, call = outermost[last - 1], calls[outermost[last - 1]]
         if call.calls != 1 or not call.outputs or call.outputs[0] != _IMAGES or len(call.outputs) < 2:
             continue
         boundary = Boundary(name, call.outputs[1:], tuple(outermost[:last]))
-        if _carries(network, boundary, images, wanted):
+        if _reproduces(network, boundary, images, expected):
             return boundary
     return None
 
 
-def _first_trained(network: Network, plan: Plan, calls: dict[str, Call]) -> int:
-    """Return when the first module begins that is trained, in the count of `Call.entered`.
+def _first_trained(network: Network, plan: TrainablePlan, calls: dict[str, Call]) -> int:
+    """Return when the first trained module begins, in units of `Call.entered`.
 
-    The last layer alone is trained after all others. A parameter that a module reads without running what owns it
-    counts with the next module above that runs; the network's own count from its beginning; one that several modules
-    have, with the first of them.
+    If only the last layer is trained, that is after all others. A parameter whose module does not run itself counts
+    with the nearest enclosing module that runs, one of the network itself with the start of the network, and a shared
+    one with the first module that has it.
     """
     first = len(calls) + 1
     own = network.parameters_by_name()
     trained = {own[name] for name in plan.parameters if plan.depth[name]}
-    tensors = network.named.named_parameters(remove_duplicate=False)
+    tensors = network.base_model.named_parameters(remove_duplicate=False)
     names = [*plan.buffers, *(name for name, tensor in tensors if tensor in trained)]
     owners = {name.rpartition(".")[0] for name in names}
     for name in {*owners, *plan.modules}:
@@ -139,55 +139,55 @@ def _first_trained(network: Network, plan: Plan, calls: dict[str, Call]) -> int:
     return first
 
 
-def _carries(network: Network, boundary: Boundary, images: Tensor, wanted: Tensor) -> bool:
-    """Whether the features come out the same from the boundary on."""
+def _reproduces(network: Network, boundary: Boundary, images: Tensor, expected: Tensor) -> bool:
+    """Whether the part after the boundary reproduces the features."""
     try:
-        front = boundary.front(network)
+        frozen = boundary.frozen_part(network)
         try:
             with torch.no_grad():
-                values = front(images)
+                values = frozen(images)
         finally:
-            front.release()
+            frozen.release()
         with torch.no_grad():
             replay = _Replay(network, boundary, fill=math.nan)
-            with replay.at(values.unflatten(1, boundary.shape)) as nothing:
-                found = network.trunk(nothing)
-    except Exception:  # whatever the network's own code says to numbers that are none
+            with replay.at(values.unflatten(1, boundary.shape)) as placeholder:
+                found = network.trunk(placeholder)
+    except Exception:  # the code of a network may do anything with NaN
         return False
-    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= _LIKE * wanted.abs().max())
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
 class _Replay:
-    """Lets the modules before a boundary give one number in the right shapes, and the last of them what it is told.
+    """Replaces the modules before a boundary: the last returns given values, the others a constant in the right shapes.
 
     Parameters
     ----------
     network : Network
     boundary : Boundary
     fill : float
-        The number.
+        The constant.
     """
 
     def __init__(self, network: Network, boundary: Boundary, fill: float = 0.0) -> None:
         self._fill = fill
-        self._modules = [network.named.get_submodule(name) for name in boundary.before]
-        self._image = network.backbone.spec.preprocessing.crop_size
-        self._made = _outputs(network, self._modules)
+        self._modules = [network.base_model.get_submodule(name) for name in boundary.before]
+        self._image_size = network.backbone.spec.preprocessing.crop_size
+        self._outputs = _outputs(network, self._modules)
 
     @contextmanager
     def at(self, values: Tensor) -> Iterator[Tensor]:
-        """Give images, of no content and no memory, that stand for those of `values` in the network."""
+        """Give placeholder images, which take no memory, for which the network continues from `values`."""
         with ExitStack() as undo:
-            for module, made in zip(self._modules, self._made, strict=True):
-                queue = iter([_mapped(partial(_filled, values, self._fill), one) for one in made])
+            for module, outputs in zip(self._modules, self._outputs, strict=True):
+                queue = iter([_mapped(partial(_filled, values, self._fill), one) for one in outputs])
                 module.forward = partial(_next, queue)
                 undo.callback(delattr, module, "forward")
             self._modules[-1].forward = lambda *_, **__: values
-            yield values.new_full((1,), self._fill).expand(len(values), 3, *self._image)
+            yield values.new_full((1,), self._fill).expand(len(values), 3, *self._image_size)
 
 
 def _outputs(network: Network, modules: list[nn.Module]) -> list[list[Any]]:
-    """Return what each module gives in each of its calls, for two images: tensors without numbers, in any structure."""
+    """Return the output of each call of each module for two images, with shapes in place of tensors."""
     found: dict[nn.Module, list[Any]] = {module: [] for module in modules}
     with ExitStack() as hooks:
         for module in modules:
@@ -199,9 +199,9 @@ def _outputs(network: Network, modules: list[nn.Module]) -> list[list[Any]]:
 
 
 def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """Return what a module gives with `function` applied to all that its tuples, lists and dictionaries hold."""
+    """Apply a function to every leaf of nested tuples, lists and dictionaries."""
     if isinstance(value, dict):
-        changed = copy(value)  # a class of its own stays one
+        changed = copy(value)  # keeps a subclass of dict
         changed.update({key: _mapped(function, one) for key, one in value.items()})
         return changed
     if isinstance(value, list | tuple):
@@ -212,7 +212,7 @@ def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Shape:
-    """Stands for a tensor."""
+    """The shape of a tensor."""
 
     shape: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""What a fine-tuning was asked to do, kept in its folder so that it can be resumed."""
+"""The configuration of a fine-tuning, saved in its folder so that it can be resumed."""
 
 import os
 import re
@@ -18,13 +18,13 @@ from bottleneck.utils.schema import Finite, Whole, checked
 from bottleneck.utils.tree import Tree
 
 LAST = "last"
-_PLACES = ("run", "source")  # settings that are paths
+_PATHS = ("run", "source")
 _VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a fine-tuning was asked to do.
+class FineTuneConfig:
+    """The configuration of a fine-tuning.
 
     Parameters
     ----------
@@ -34,15 +34,15 @@ class Settings:
     run : str or None
         The folder of the run whose head is handed back.
     model : str or None
-        The spec of the features of a backbone alone.
+        The model or spec of a backbone alone.
     source : str or None
         The images.
     dataset : str or None
-        Their digest, once they were seen; see `bottleneck.images.dataset.Dataset.fingerprint`.
+        Their digest; see `bottleneck.images.dataset.Dataset.fingerprint`.
     memory : float or None
-        Bytes that activations may take in memory.
+        The largest size of activations in memory, in bytes.
     folds : int or None
-        Of the training images, on which fine-tuning is compared with the head; None for no such comparison.
+        Folds of the training images on which fine-tuning is compared with the head; None for no comparison.
     """
 
     recipe: Recipe
@@ -54,52 +54,53 @@ class Settings:
     memory: Finite | None = None
     folds: Whole | None = None
 
-    def of(self, origin: InitialState) -> "Settings":
-        """Return the settings with all that was left to be found.
+    def resolved(self, initial: InitialState) -> "FineTuneConfig":
+        """Return the configuration with its defaults replaced by the values found.
 
         Raises
         ------
         RunError
-            If the images have changed since.
+            If the images have changed since the fine-tuning began.
         """
-        found = origin.usable.fingerprint()
+        cached = initial.cached
+        found = cached.usable.fingerprint()
         if self.dataset not in (None, found):
             raise RunError(
                 f"expected the images, labels and splits with which the fine-tuning began, found others in "
-                f"{origin.dataset.source}: begin again, without --resume"
+                f"{cached.dataset.source}: begin again, without --resume"
             )
         return replace(
             self,
-            run=str(origin.run.path.absolute()) if origin.run else None,
-            model=origin.store.short_name,
-            source=str(origin.dataset.source),
+            run=str(initial.run.path.absolute()) if initial.run else None,
+            model=cached.store.short_name,
+            source=str(cached.dataset.source),
             dataset=found,
         )
 
 
-def save_settings(path: Path, settings: Settings) -> None:
-    """Write settings into the folder of a run.
+def save_config(path: Path, config: FineTuneConfig) -> None:
+    """Write a configuration into the folder of a run.
 
     Raises
     ------
     RunError
-        If they cannot be written.
+        If it cannot be written.
     """
-    places = {name: relative_to(getattr(settings, name), path) for name in _PLACES if getattr(settings, name)}
+    places = {name: relative_to(getattr(config, name), path) for name in _PATHS if getattr(config, name)}
     try:
         head = {"version": _VERSION, "number": next_number(path.parent), "folder": folder_of(path.parent)}
-        Tree.above(path, 1).write_json(path / SETTINGS, {**head, **asdict(settings), "places": places})
+        Tree.above(path, 1).write_json(path / SETTINGS, {**head, **asdict(config), "places": places})
     except OSError as error:
         raise RunError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
-def load_settings(path: Path) -> Settings:
-    """Read what `save_settings` wrote.
+def load_config(path: Path) -> FineTuneConfig:
+    """Read a configuration that `save_config` wrote.
 
     Raises
     ------
     RunError
-        If they are missing, damaged or of another version.
+        If it is missing, damaged or from another version.
     """
     try:
         value = checked(Tree.above(path, 1).read_json(path / SETTINGS), dict[str, Any])
@@ -111,13 +112,13 @@ def load_settings(path: Path) -> Settings:
             value.pop(name, None)
         places = checked(value.pop("places", {}), dict[str, str | None])
         checked(value.get("recipe"), Recipe, closed=True)
-        found = checked(value, Settings, closed=True)
+        found = checked(value, FineTuneConfig, closed=True)
         if found.begin not in ("head", "weights"):
             raise ValueError(f"expected to begin with head or weights, found {found.begin!r:.50}")
-        around = path.absolute().parents[:2]  # the folder of runs, and what it lies in
+        around = path.absolute().parents[:2]  # the runs folder and its parent
         run, source = (
-            then and str(moved(then, places.get(name), path, around))
-            for name, then in (("run", found.run), ("source", found.source))
+            recorded and str(moved(recorded, places.get(name), path, around))
+            for name, recorded in (("run", found.run), ("source", found.source))
         )
         return replace(found, run=run, source=source)
     except RunError:
@@ -127,45 +128,49 @@ def load_settings(path: Path) -> Settings:
 
 
 def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
-    """Return the folder of a fine-tuning that has not ended; ``last`` is the one that began last.
+    """Return the folder of an unfinished fine-tuning; ``last`` is the one that began last.
 
     Raises
     ------
     RunError
-        If there is none, or it has ended.
+        If there is none, or it is finished.
     """
     home = expanded(runs)
     names: list[str] = []
     with suppress(OSError):
         names = Tree(home).folders(home)
-    begun = sorted((home / name for name in names if (home / name / SETTINGS).exists()), key=_order)
-    left = [path for path in begun if not (path / "card.json").exists()]
+    candidates = sorted((home / name for name in names if (home / name / SETTINGS).exists()), key=_order)
+    unfinished_runs = [path for path in candidates if not (path / "card.json").exists()]
     if str(name) == LAST:
-        here = [path for path in left if _begun_here(path)]
+        here = [path for path in unfinished_runs if _begun_here(path)]
         if not here:
-            others = f"; other folders began {', '.join(path.name for path in left)}" if left else ""
+            others = (
+                f"; those that began in other folders: {', '.join(path.name for path in unfinished_runs)}"
+                if unfinished_runs
+                else ""
+            )
             raise RunError(
-                f"expected a fine-tuning in {runs} that this folder began and that has not ended, found none: nothing "
-                f"is to be resumed{others}"
+                f"expected an unfinished fine-tuning in {runs} that began in the current folder, found none: there is "
+                f"nothing to resume{others}"
             )
         return here[-1]
     path = run_folder(runs, name)
-    if path.is_symlink() and path == expanded(name):  # the user's own
+    if path.is_symlink() and path == expanded(name):  # made by the user
         path = path.resolve()
     if (path / "card.json").exists() and not (path / SETTINGS).exists():
         raise RunError(
-            f"expected a fine-tuning in {path}, found the run of a fit: `bottleneck finetune --run` begins one"
+            f"expected a fine-tuning in {path}, found the run of a fit: `bottleneck finetune --run` starts one"
         )
     if (path / "card.json").exists():
-        raise RunError(f"the run in {path} has ended: there is nothing to be resumed")
+        raise RunError(f"the run in {path} has ended: there is nothing to resume")
     if not (path / SETTINGS).exists():
-        known = ", ".join(one.name for one in left) or "none"
-        raise RunError(f"expected a fine-tuning in {path}, found none; not ended in {runs} are: {known}")
+        known = ", ".join(one.name for one in unfinished_runs) or "none"
+        raise RunError(f"expected a fine-tuning in {path}, found none; unfinished in {runs}: {known}")
     return path
 
 
 def _begun_here(path: Path) -> bool:
-    """Whether a fine-tuning was begun in the current folder; earlier versions did not tell."""
+    """Whether a fine-tuning began in the current folder; True for earlier versions, which did not record it."""
     with suppress(OSError, ValueError, AttributeError):
         here = folder_of(path.parent)
         return bool(Tree.above(path, 1).read_json(path / SETTINGS).get("folder", here) == here)
@@ -173,7 +178,7 @@ def _begun_here(path: Path) -> bool:
 
 
 def _order(path: Path) -> tuple[int, list[str | int]]:
-    """Return what fine-tunings are sorted by: their number, and the name where versions gave none."""
+    """Return the sort key of a fine-tuning: its number, then its name, for versions that had no numbers."""
     number = 0
     with suppress(OSError, ValueError):
         number = number_in(Tree.above(path, 1).read_json(path / SETTINGS))
@@ -181,5 +186,5 @@ def _order(path: Path) -> tuple[int, list[str | int]]:
 
 
 def _by_number(name: str) -> list[str | int]:
-    """Return what names are sorted by: those of one second have a number behind them, and 10 comes after 9."""
+    """Return a sort key that orders the numbers in names numerically."""
     return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]

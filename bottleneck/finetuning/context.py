@@ -1,4 +1,4 @@
-"""What a fine-tuning works with: the head, its network, what of it is trained, the images and their activations."""
+"""The context of a fine-tuning: its configuration, the network and its trainable part, the images and activations."""
 
 import os
 from dataclasses import dataclass, replace
@@ -9,163 +9,203 @@ import torch
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.engines.memory import keep_freed_memory
-from bottleneck.engines.torch_engine import torch_device
-from bottleneck.errors import UnknownModule
+from bottleneck.errors import TuningError, UnknownModule
 from bottleneck.extraction.memory import LEAST_MEMORY, MemoryBudget
-from bottleneck.finetuning import activations as views
-from bottleneck.finetuning.boundary import Boundary, find
-from bottleneck.finetuning.config import Settings
-from bottleneck.finetuning.distributed import Processes, Together
-from bottleneck.finetuning.float16 import Measured
-from bottleneck.finetuning.freeze import Plan, plan
-from bottleneck.finetuning.handback import Layer, folded
-from bottleneck.finetuning.initial import InitialState, from_weights, handed_back, with_module
-from bottleneck.finetuning.loaders import Activations, Feed, Images
+from bottleneck.finetuning import activations
+from bottleneck.finetuning.activations import RequiredActivations
+from bottleneck.finetuning.boundary import Boundary, find_boundary
+from bottleneck.finetuning.config import FineTuneConfig
+from bottleneck.finetuning.distributed import Processes
+from bottleneck.finetuning.freeze import TrainablePlan, trainable_plan
+from bottleneck.finetuning.handback import LinearLayer, fold_head
+from bottleneck.finetuning.initial import InitialState, from_head, from_weights, with_module
+from bottleneck.finetuning.loaders import ActivationLoader, BatchLoader, ImageLoader
 from bottleneck.finetuning.network import Network
-from bottleneck.finetuning.partition import Parts, divide, warn_of_classes
+from bottleneck.finetuning.partition import Partition, partition_of, warn_of_classes
+from bottleneck.finetuning.precision import ActivationStats, training_precision
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.train import precision_of
 from bottleneck.images.dataset import Dataset
-from bottleneck.images.scan import Progress as Bar
+from bottleneck.images.scan import Progress
 from bottleneck.utils.memory import allowed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What one fine-tuning works with."""
+class FineTuningContext:
+    """The objects of one fine-tuning, passed as a whole to each of its steps.
 
-    settings: Settings
-    origin: InitialState
+    Parameters
+    ----------
+    config : FineTuneConfig
+    initial : InitialState
+    network : Network
+        Changed in place by training.
+    plan : TrainablePlan
+    partition : Partition
+    boundary : Boundary or None
+        Where activations are cached; None if the whole network runs.
+    stats : ActivationStats or None
+        Decide how activations at the boundary are stored.
+    cache : FeatureCache
+    processes : Processes
+    """
+
+    config: FineTuneConfig
+    initial: InitialState
     network: Network
-    plan: Plan
-    parts: Parts
+    plan: TrainablePlan
+    partition: Partition
     boundary: Boundary | None
-    measured: Measured | None  # how what stands at the boundary is stored
+    stats: ActivationStats | None
     cache: FeatureCache
     processes: Processes
-    device: torch.device
 
     @property
     def recipe(self) -> Recipe:
-        """How it is done."""
-        return self.settings.recipe
+        """The options of training."""
+        return self.config.recipe
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self.processes.device
 
     @property
     def precision(self) -> str:
-        """Of training; where float16 loses a part of the activations, bf16 by itself would lose more."""
-        if self.measured and self.measured.wide and self.recipe.precision == "auto":
+        """The precision of training; where float16 loses information on the activations, bf16 would lose more."""
+        if self.stats and self.stats.wide and self.recipe.precision == "auto":
             return "fp32"
-        return precision_of(self.recipe, self.network, self.plan, self.device)
+        return training_precision(self.recipe, self.network, self.plan, self.device)
 
     @property
-    def memory(self) -> int:
-        """Bytes that images may take: activations are not in memory while images are decoded."""
-        return max(LEAST_MEMORY, int(self.settings.memory or 0.0))
+    def image_memory(self) -> int:
+        """The largest size of images in memory, in bytes: they are never decoded while activations are held."""
+        return max(LEAST_MEMORY, int(self.config.memory or 0.0))
 
-    def wanted(self) -> list[views.Wanted]:
-        """Return the activations that are needed."""
+    def required_activations(self) -> list[RequiredActivations]:
+        """Return the activations that training and validation read."""
         if self.boundary is None:
             return []
-        clean = views.clean(self.cache, self.network, self.boundary)
-        found = [views.Wanted(clean, self.parts.val)]
-        found += [views.Wanted(store, self.parts.train) for store in self.views()]
-        if self.settings.folds and self.recipe.augment != "none":
-            found.append(views.Wanted(clean, self.parts.train))  # a fold tests images as they are
-        return found
+        clean, train = activations.clean_store(self.cache, self.network, self.boundary), self.partition.train
+        required = [RequiredActivations(clean, self.partition.val)]
+        required += [RequiredActivations(store, train) for store in self.view_stores()]
+        if self.config.folds and self.recipe.augment != "none":
+            required.append(RequiredActivations(clean, train))  # a fold tests images without augmentation
+        return required
 
-    def feeds(self) -> tuple[Feed, Feed]:
-        """Return what is trained and validated on."""
-        if self.boundary is None:
-            preprocessing, recipe = self.network.backbone.spec.preprocessing, self.recipe
-            memory = MemoryBudget(self.memory)  # of both: they take turns
-            augmented = Images(self.parts.train, preprocessing, recipe.augment, recipe.seed, memory)
-            return augmented, Images(self.parts.val, preprocessing, memory=memory)
-        shape, most = self.boundary.shape, (self.settings.memory or 0.0) / 2
-        return Activations(self.views(), self.parts.train, shape, most), self.as_they_are(self.parts.val)
-
-    def as_they_are(self, dataset: Dataset) -> Feed:
-        """Return a feed of images without augmentation."""
-        if self.boundary is None:
-            return Images(dataset, self.network.backbone.spec.preprocessing, memory=MemoryBudget(self.memory))
-        clean = (views.clean(self.cache, self.network, self.boundary),)
-        return Activations(clean, dataset, self.boundary.shape, (self.settings.memory or 0.0) / 2)
-
-    def views(self) -> tuple[Store, ...]:
-        """Return the stores of the views that are trained on; none where the whole network runs."""
+    def view_stores(self) -> tuple[Store, ...]:
+        """Return the stores of the augmented views of the training images; none if the whole network runs."""
         if self.boundary is None:
             return ()
         recipe = self.recipe
-        return views.stores(self.cache, self.network, self.boundary, recipe.augment, recipe.views, recipe.seed)
+        return activations.view_stores(
+            self.cache, self.network, self.boundary, recipe.augment, recipe.views, recipe.seed
+        )
+
+    def loaders(self) -> tuple[BatchLoader, BatchLoader]:
+        """Return the loaders of the training and of the validation images."""
+        partition, recipe = self.partition, self.recipe
+        if self.boundary is None:
+            preprocessing = self.network.backbone.spec.preprocessing
+            memory = MemoryBudget(self.image_memory)  # shared: only one of them is read at a time
+            augmented = ImageLoader(partition.train, preprocessing, recipe.augment, recipe.seed, memory)
+            return augmented, ImageLoader(partition.val, preprocessing, memory=memory)
+        return self._activation_loader(self.view_stores(), partition.train), self.clean_loader(partition.val)
+
+    def clean_loader(self, dataset: Dataset) -> BatchLoader:
+        """Return a loader of images without augmentation."""
+        if self.boundary is None:
+            memory = MemoryBudget(self.image_memory)
+            return ImageLoader(dataset, self.network.backbone.spec.preprocessing, memory=memory)
+        clean = activations.clean_store(self.cache, self.network, self.boundary)
+        return self._activation_loader((clean,), dataset)
+
+    def _activation_loader(self, stores: tuple[Store, ...], dataset: Dataset) -> ActivationLoader:
+        assert self.boundary is not None
+        return ActivationLoader(stores, dataset, self.boundary.shape, (self.config.memory or 0.0) / 2)
 
 
-def set_up(
-    settings: Settings,
+def build_context(
+    config: FineTuneConfig,
     images: "str | os.PathLike[str] | Dataset | None",
+    *,
     cache: str | os.PathLike[str],
     runs: str | os.PathLike[str],
-    joined: Processes,
-    device: str | None,
+    processes: Processes,
     memory: int | None,
-    progress: Bar | None,
-) -> Setting:
-    """Find the head, the images and the network, and what of it is trained.
+    progress: Progress | None,
+) -> FineTuningContext:
+    """Find the head and the images, hand the head back to its network, and decide which part of it is trained.
 
     Raises
     ------
     TuningError, RunError, CacheError, ModelError, ImagesError, SplitError
-        As `bottleneck.finetuning.finetune.finetune`.
+        As for `bottleneck.finetuning.finetune.finetune`.
     """
-    if settings.begin == "head":
-        origin = handed_back(images, settings.run, cache=cache, runs=runs, progress=progress)
+    if config.begin == "head":
+        initial = from_head(images, config.run, cache=cache, runs=runs, progress=progress)
     else:
-        origin = from_weights(images, settings.model, cache=cache, runs=runs, progress=progress)
-    # Where activations do not fit they come in another order: what is resumed, and each process, must do alike.
-    most = float(joined.told(str(allowed(memory) / joined.here if settings.memory is None else settings.memory)))
-    settings = replace(settings.of(origin), memory=most)
-    place = joined.device if isinstance(joined, Together) else torch_device(device)
-    backbone = origin.backbone()
-    network = Network(backbone, _first_layer(origin, backbone.dim, settings.recipe.seed))
-    network.eval().to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        initial = from_weights(images, config.model, cache=cache, runs=runs, progress=progress)
+    config = _with_memory(config.resolved(initial), memory, processes)
+    backbone = initial.backbone()
+    network = Network(backbone, _first_layer(initial, backbone.dim, config.recipe.seed))
+    network.eval().to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     keep_freed_memory()
     calls = network.trace()
     try:
-        planned = plan(network, settings.recipe, calls)
+        plan = trainable_plan(network, config.recipe, calls)
     except UnknownModule as error:
-        other = with_module(runs, error.pattern, origin.store.spec.backbone)
-        if other is None:
-            raise
-        named = f"{error}. {other.card['model']} has a {error.pattern}: --run {other.name} fine-tunes that"
-        raise UnknownModule(named, error.pattern) from None
-    if planned.buffers:
-        joined.refuse_statistics()
-    parts = divide(origin.usable, origin.heldout)
-    warn_of_classes(parts)
-    boundary = find(network, planned, calls) if settings.recipe.views else None
-    return Setting(
-        settings=settings,
-        origin=origin,
+        raise _with_hint(error, initial, runs) from None
+    if plan.buffers and processes.world_size > 1:
+        raise TuningError(
+            "expected frozen batch norms, since each of several processes would update them with its own images only: "
+            "leave out --train-bn, or train in one process"
+        )
+    partition = partition_of(initial.cached.usable, initial.heldout)
+    warn_of_classes(partition)
+    boundary = find_boundary(network, plan, calls) if config.recipe.views else None
+    return FineTuningContext(
+        config=config,
+        initial=initial,
         network=network,
-        plan=planned,
-        parts=parts,
+        plan=plan,
+        partition=partition,
         boundary=boundary,
-        measured=_measured(network, boundary, parts, place, joined) if boundary else None,
+        stats=_stats(network, boundary, partition, processes) if boundary else None,
         cache=FeatureCache(cache),
-        processes=joined,
-        device=place,
+        processes=processes,
     )
 
 
-def _measured(network: Network, boundary: Boundary, parts: Parts, device: torch.device, joined: Processes) -> Measured:
-    found = views.measure(network, boundary, parts.train, str(device))
-    return replace(found, wide=joined.told("wide" if found.wide else "") == "wide")
+def _with_memory(config: FineTuneConfig, memory: int | None, processes: Processes) -> FineTuneConfig:
+    """Return a configuration with the memory of each process, the same in all processes and after a resume.
+
+    Activations that do not fit in memory are read in another order, which changes the result.
+    """
+    size = allowed(memory) / processes.local_world_size if config.memory is None else config.memory
+    return replace(config, memory=float(processes.broadcast(str(size))))
 
 
-def _first_layer(origin: InitialState, dim: int, seed: int) -> Layer:
-    """Return the head that is handed back, or a random layer as torch begins one."""
-    if origin.run is not None:
-        return folded(origin.run.head)
+def _with_hint(error: UnknownModule, initial: InitialState, runs: str | os.PathLike[str]) -> UnknownModule:
+    """Return the error with the name of a run whose network has the module, if there is one."""
+    other = with_module(runs, error.pattern, initial.cached.store.spec.backbone)
+    if other is None:
+        return error
+    hint = f"{error}. {other.card['model']} has a {error.pattern}: --run {other.name} fine-tunes that"
+    return UnknownModule(hint, error.pattern)
+
+
+def _stats(network: Network, boundary: Boundary, partition: Partition, processes: Processes) -> ActivationStats:
+    """Measure a sample of the activations; whether float16 is too narrow is decided by rank 0."""
+    stats = activations.measure(network, boundary, partition.train, str(processes.device))
+    return replace(stats, wide=processes.broadcast("wide" if stats.wide else "") == "wide")
+
+
+def _first_layer(initial: InitialState, dim: int, seed: int) -> LinearLayer:
+    """Return the head that is handed back, or a random layer with the default initialisation of torch."""
+    if initial.run is not None:
+        return fold_head(initial.run.head)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = torch.nn.Linear(dim, len(origin.classes))
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs, too
+        fresh = torch.nn.Linear(dim, len(initial.classes))
     weight, bias = (value.detach().numpy().astype(np.float32) for value in (fresh.weight, fresh.bias))
-    return Layer(weight, bias)
+    return LinearLayer(weight, bias)

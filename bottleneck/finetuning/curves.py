@@ -1,4 +1,4 @@
-"""The curves of a fine-tuning, as a table and as a picture."""
+"""The learning curves of a fine-tuning, as a CSV table and as a plot."""
 
 import io
 import os
@@ -7,10 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bottleneck.finetuning.history import Epoch
 from bottleneck.utils.csv_text import csv_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
 _TRAIN, _VAL, _HEAD = "#6b7a8f", "#0b6bcb", "#c0392b"
@@ -18,7 +22,7 @@ _DPI = 120
 
 
 def table(epochs: Sequence[Epoch]) -> str:
-    """Return the curves as CSV; what epoch 0 has not is empty."""
+    """Return the curves as CSV; values that epoch 0 lacks are empty."""
     rows: list[Sequence[str]] = [COLUMNS]
     for epoch in epochs:
         values = (
@@ -34,25 +38,25 @@ def table(epochs: Sequence[Epoch]) -> str:
     return "".join(csv_lines(rows))
 
 
-def picture(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes:
-    """Return a PNG: loss and accuracy of train and validation by epoch, and the head's level as a line.
+def plot(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes:
+    """Return a PNG of loss and accuracy by epoch, with the values of the head as horizontal lines.
 
     Parameters
     ----------
     epochs : sequence of Epoch
         The first is epoch 0.
     best : int
-        The epoch that is marked.
+        The epoch to mark.
     title : str
     head : bool
-        Whether epoch 0 is a head that was handed back, whose level is worth a line.
+        Whether epoch 0 is a fitted head, whose values are drawn as lines.
     """
-    with _folders_of_matplotlib():
+    with _temporary_matplotlib_folders():
         from matplotlib import style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        with style.context("default"):  # whatever a matplotlibrc in the current folder says
+        with style.context("default"):  # ignores a matplotlibrc in the current folder
             figure = Figure(figsize=(9, 3.6), layout="constrained")
             FigureCanvasAgg(figure)
             _fill(figure, epochs, best, title, head)
@@ -62,10 +66,10 @@ def picture(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes
 
 
 @contextmanager
-def _folders_of_matplotlib() -> Iterator[None]:
-    """Let matplotlib, which is imported here, keep its list of fonts in a temporary folder instead of the home folder.
+def _temporary_matplotlib_folders() -> Iterator[None]:
+    """Let matplotlib write its font list to a temporary folder instead of the home folder.
 
-    Do nothing where the caller imported it before, or named its folder.
+    Do nothing if the caller has imported matplotlib before, or has set ``MPLCONFIGDIR``.
     """
     if "matplotlib" in sys.modules or os.environ.get("MPLCONFIGDIR"):
         yield
@@ -85,7 +89,7 @@ def _folders_of_matplotlib() -> Iterator[None]:
 
 
 def _variables() -> tuple[str, ...]:
-    """Return the variables that name the folders matplotlib writes to, but for a folder with the user's settings."""
+    """Return the environment variables of the folders that matplotlib writes to, except a folder with user settings."""
     if not sys.platform.startswith(("linux", "freebsd")):
         settings = Path(os.path.expanduser("~"), ".matplotlib", "matplotlibrc")
         return () if settings.is_file() else ("MPLCONFIGDIR",)
@@ -93,7 +97,7 @@ def _variables() -> tuple[str, ...]:
     return ("XDG_CACHE_HOME",) if settings.is_dir() else ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 
-def _fill(figure: Any, epochs: Sequence[Epoch], best: int, title: str, head: bool) -> None:
+def _fill(figure: "Figure", epochs: Sequence[Epoch], best: int, title: str, head: bool) -> None:
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
     _draw(left, epochs, best, "loss", 1.0, head)
@@ -104,7 +108,7 @@ def _fill(figure: Any, epochs: Sequence[Epoch], best: int, title: str, head: boo
     right.legend(fontsize=8, loc="best")
 
 
-def _draw(axes: Any, epochs: Sequence[Epoch], best: int, what: str, scale: float, head: bool) -> None:
+def _draw(axes: "Axes", epochs: Sequence[Epoch], best: int, what: str, scale: float, head: bool) -> None:
     for part, colour in (("train", _TRAIN), ("val", _VAL)):
         points = [(epoch.number, getattr(epoch, f"{part}_{what}")) for epoch in epochs]
         known = [(number, scale * value) for number, value in points if value is not None]
@@ -113,7 +117,7 @@ def _draw(axes: Any, epochs: Sequence[Epoch], best: int, what: str, scale: float
             axes.plot(*zip(*known, strict=True), color=colour, marker="o", markersize=3, linewidth=1.5, label=name)
     if head:
         level = scale * getattr(epochs[0], f"val_{what}")
-        axes.axhline(level, color=_HEAD, linestyle="--", linewidth=1, label="where it began (validation)")
+        axes.axhline(level, color=_HEAD, linestyle="--", linewidth=1, label="head (validation)")
     axes.plot(
         best,
         scale * getattr(epochs[best], f"val_{what}"),
@@ -127,7 +131,7 @@ def _draw(axes: Any, epochs: Sequence[Epoch], best: int, what: str, scale: float
     last = max(1, epochs[-1].number)
     axes.set_xlim(-0.04 * last, 1.04 * last)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -1,34 +1,31 @@
-"""A fine-tuning from beginning to end: hand back, freeze, cache, train, choose, test once, write it all down."""
+"""Fine-tuning from beginning to end."""
 
 import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch.optim import Optimizer
 
 from bottleneck.errors import Diverged, RunError, TuningError
-from bottleneck.finetuning import activations as views
-from bottleneck.finetuning import folds as by_folds
-from bottleneck.finetuning.boundary import Tail
+from bottleneck.finetuning import activations
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
-from bottleneck.finetuning.context import Setting, set_up
-from bottleneck.finetuning.distributed import Processes, processes
-from bottleneck.finetuning.handback import Layer, folded, refitted
-from bottleneck.finetuning.history import Progress, Tensors
-from bottleneck.finetuning.lock import at_work, unlock_for_good
-from bottleneck.finetuning.optim import optimizer
-from bottleneck.finetuning.outline import Watch, outline
-from bottleneck.finetuning.partition import codes
+from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config, unfinished
+from bottleneck.finetuning.context import FineTuningContext, build_context
+from bottleneck.finetuning.distributed import Processes, joined
+from bottleneck.finetuning.folds import compare_by_folds, prepare_folds
+from bottleneck.finetuning.handback import fold_head, refit_or_keep
+from bottleneck.finetuning.history import History, Tensors
+from bottleneck.finetuning.lock import locked, remove_lock
+from bottleneck.finetuning.optim import build_optimizer
+from bottleneck.finetuning.outline import Outline, Watch
 from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.save import HEAD, Result, write
-from bottleneck.finetuning.train import Job, LabelledImages, train
-from bottleneck.finetuning.verify import Start, start
+from bottleneck.finetuning.save import HEAD, FineTuningResult, save_run
+from bottleneck.finetuning.train import TrainingJob, train
+from bottleneck.finetuning.verify import Start, verify_start
 from bottleneck.images.dataset import Dataset, as_images
-from bottleneck.images.scan import Progress as Bar
+from bottleneck.images.scan import Progress
 from bottleneck.runs.card import run_name
 from bottleneck.runs.folder import CHECKPOINT, delete_run
 from bottleneck.runs.run import Run, load_run
@@ -54,104 +51,146 @@ def finetune(
     memory: int | None = None,
     folds: int | None = None,
     resume: str | os.PathLike[str] | None = None,
-    progress: Bar | None = None,
+    progress: Progress | None = None,
     watch: Watch | None = None,
 ) -> Run:
-    """Train a network on from the head of a run.
+    """Fine-tune a network, starting from the head of a run.
 
-    The head and its feature scaling become the last layer of the network, exactly; then the parts that the recipe names
-    are trained with it. What stands before them runs once for each view of an image, and its activations are cached.
-    The validation part says which epoch is kept, the hand-back itself among them; the held-out part is looked at once
-    more at the end.
+    The head and its feature scaling become the last layer of the network, exactly (the first half of LP-FT). Then the
+    parts that the recipe names are trained with it. The frozen part runs once for each view of an image, and its
+    activations are cached. The validation images select the epoch to keep, with the hand-back as epoch 0; the network
+    is tested on the held-out images once at the end.
 
     Parameters
     ----------
     images : path or Dataset, optional
-        By default those of the run.
+        By default the images of the run.
     recipe : Recipe, optional
-        How.
+        The options of training.
     begin : str
-        With the ``head`` of a run, or with the ``weights`` of a backbone and a random last layer.
+        Start from the ``head`` of a run, or from the ``weights`` of a backbone and a random last layer.
     run : path or Run, optional
-        A run's folder, or its name below `runs`; by default that of `bottleneck.finetuning.initial.default_head`.
+        A run's folder, or its name in `runs`; by default that of `bottleneck.finetuning.initial.default_head`.
     model : str, optional
-        Where it begins with weights: a model or spec that is cached; by default that of the last extraction.
+        With ``begin="weights"``: a cached model or spec; by default that of the latest extraction.
     cache, runs : path
-        Where features and activations are kept, and where the run is written.
+        The folder of features and activations, and the folder of runs.
     device : str, optional
-        As in ``torch.device``; by default a GPU where there is one.
+        As for ``torch.device``; by default a GPU if there is one.
     views_limit : int
-        Bytes that cached activations may take.
+        The largest size of cached activations, in bytes.
     memory : int, optional
-        Bytes of them that are held in memory, and bytes that images may take while they are decoded, as for
-        `bottleneck.extract`; by default half of what is free. Activations that do not fit are read in each epoch.
+        The largest size in memory, in bytes, of activations, and of images while they are decoded, as for
+        `bottleneck.extract`; by default half of the free memory. Activations that do not fit are read in each epoch.
     folds : int, optional
-        Then train in so many folds of the training images too, each from a head fitted without its images, and test
-        both on them: more images than are held out, and none that selected an epoch. By default no fold.
+        Also fine-tune in this number of folds of the training images, each from a head fitted without the images of
+        the fold, and test both on them. This tests more images than are held out, and none that selected an epoch. By
+        default there are no folds.
     resume : path, optional
-        The folder, or name, of a fine-tuning that has not ended, or ``last``. It goes on as it was begun, with its own
-        images and recipe, to the same result. One process at a time works on it: the run is locked.
+        The folder, or name, of an unfinished fine-tuning, or ``last``. It continues with its own images and recipe, to
+        the same result. The run is locked, so that only one process works on it.
     progress : callable, optional
-        As for `bottleneck.scan`; stage "views".
+        As for `bottleneck.scan`; called on rank 0 only, also with stage "views".
     watch : callable, optional
-        Called with an `Outline`, a `Start`, each `Epoch`, and each `Fold`.
+        Called on rank 0 only, with an `Outline`, a `Start`, each `Epoch`, and each `Fold`.
 
     Returns
     -------
     Run
-        With ``model.safetensors``, ``curves.csv`` and ``curves.png``. Of several processes the first writes it.
+        With ``model.safetensors``, ``curves.csv`` and ``curves.png``. Of several processes, rank 0 writes it.
 
     Raises
     ------
     TuningError
-        If no head can be handed back, nothing of a name can be trained, or activations take too much room.
+        If no head can be handed back, a name matches nothing to train, or activations take too much space.
     Diverged
-        If training gave NaN or infinity; the run of the best epoch before is written all the same.
+        If training gave NaN or infinity; the run of the best epoch before is saved all the same.
     RunError, CacheError, ModelError, ImagesError, SplitError
-        As for `bottleneck.fit` and `bottleneck.load_run`; a RunError also where another process works on the run that
-        is resumed.
+        As for `bottleneck.fit` and `bottleneck.load_run`; also a RunError if another process works on the run to
+        resume.
     """
     began = time.perf_counter()
     check = Arguments(TuningError)
     if not (recipe is None or isinstance(recipe, Recipe)):
         raise TuningError(f"expected recipe to be a bottleneck.Recipe, got {abbreviated(recipe)}")
     images, begin, runs = as_images(images), check.text("begin", begin), check.path("runs", runs)
-    head, resume = (_name(check, *one) for one in (("run", run), ("resume", resume)))
+    run, resume = _name(check, "run", run), _name(check, "resume", resume)
     model, device = (check.optional(check.text, *one) for one in (("model", model), ("device", device)))
     views_limit, memory = check.whole("views_limit", views_limit), check.optional(check.whole, "memory", memory)
     folds = check.optional(check.whole, "folds", folds, least=2)
     if begin not in BEGINNINGS:
-        raise TuningError(f"expected to begin with one of {', '.join(BEGINNINGS)}, got {begin!r}")
+        raise TuningError(f"expected begin to be one of {', '.join(BEGINNINGS)}, got {begin!r}")
     if folds is not None and begin != "head":
-        raise TuningError("expected a head for folds to compare fine-tuning with, got begin='weights'")
-    if resume is not None and (begin != "head" or any(one is not None for one in (recipe, head, model, folds))):
-        raise TuningError("a fine-tuning that is resumed keeps its own recipe and beginning: give it no other")
-    joined = processes(device)
-    with joined.one_voice(), ExitStack() as held:
-        settings = Settings(recipe=recipe or Recipe(), begin=begin, run=head, model=model, folds=folds)
-        path = None if resume is None else unfinished(runs, resume)
-        if path is not None:
-            _hold(held, path, joined)
-            unfinished(runs, path)  # it may have ended before it was free
-            settings = load_settings(path)
-            images = settings.source if images is None else images
-        setting = set_up(settings, images, cache, runs, joined, device, memory, progress)
-        if setting.boundary and setting.measured:
-            views.check_room(setting.wanted(), setting.boundary, views_limit, setting.measured.width)
+        raise TuningError("expected begin='head' with folds, which compare fine-tuning with a head; got 'weights'")
+    if resume is not None and (begin != "head" or any(one is not None for one in (recipe, run, model, folds))):
+        raise TuningError("a resumed fine-tuning keeps its own recipe and start: pass resume without them")
+    config = FineTuneConfig(recipe=recipe or Recipe(), begin=begin, run=run, model=model, folds=folds)
+    with joined(device) as processes, ExitStack() as stack:
+        if not processes.is_rank_zero:
+            progress = None
+        path = None
+        if resume is not None:
+            path = _locked(unfinished(runs, resume), runs, processes, stack)
+            config = load_config(path)
+            images = config.source if images is None else images
+        context = build_context(
+            config, images, cache=cache, runs=runs, processes=processes, memory=memory, progress=progress
+        )
+        if context.boundary and context.stats:
+            required = context.required_activations()
+            activations.check_disk_space(required, context.boundary, views_limit, context.stats.width)
         if path is None:
-            path = _new(setting, runs, held)
-        tell: Watch = watch if watch and joined.rank == 0 else lambda _: None
-        return _tuned(setting, path, tell, progress, resumed=resume is not None, began=began)
+            path = _new_run(context, runs, stack)
+        report: Watch = watch if watch and processes.is_rank_zero else lambda _: None
+        return _fine_tune(context, path, report, progress, resumed=resume is not None, began=began)
 
 
-def _hold(held: ExitStack, path: Path, joined: Processes) -> None:
-    """Let the first of several processes hold the lock of a fine-tuning."""
-    if joined.rank == 0:
-        held.enter_context(at_work(path))
+def _fine_tune(
+    context: FineTuningContext, path: Path, watch: Watch, progress: Progress | None, *, resumed: bool, began: float
+) -> Run:
+    """Fine-tune a network that has been handed its head."""
+    optimizer = build_optimizer(context.network, context.plan, context.recipe)
+    checkpoint = load_checkpoint(path / CHECKPOINT, optimizer) if resumed else None
+    history, tensors = checkpoint or (History(), None)
+    watch(Outline.of(context, path, resumed=history.last if checkpoint else None))
+    start = _verify(context, watch)
+    context.plan.apply(context.network)  # freezes the rest
+    folds = prepare_folds(context)
+    _exclude_validation_images(context)
+    first_layer = context.network.layer()
+    _cache_activations(context, progress)
+    job = TrainingJob.of(context)
+    initial_tensors = {name: value.clone() for name, value in job.trained_tensors.items()} if folds else {}
+    _restore(job, tensors, path)
+
+    def save(history: History) -> None:
+        if context.processes.is_rank_zero:
+            _save_checkpoint(path, history, job.trained_tensors, optimizer)
+
+    finite = train(job, optimizer, history, save, watch)
+    fold_test = compare_by_folds(context, folds, initial_tensors, path / CHECKPOINT, watch) if finite else None
+    _restore_best_epoch(context, history)
+    if start is not None:
+        result = FineTuningResult(
+            context=context,
+            path=path,
+            history=history,
+            start=start,
+            first_layer=first_layer,
+            finite=finite,
+            fold_test=fold_test,
+        )
+        save_run(result, seconds=time.perf_counter() - began)
+        remove_lock(path)
+    context.processes.barrier()
+    run = load_run(path)
+    if not finite:
+        raise Diverged(_advice(context.recipe, history, run), run)
+    return run
 
 
 def _name(check: Arguments, option: str, value: "str | os.PathLike[str] | Run | None") -> str | None:
-    """Return how a run that a caller names is written: its name, or a path."""
+    """Return the name or path of a run as text."""
     if value is None:
         return None
     path = value.path if isinstance(value, Run) else value
@@ -159,63 +198,36 @@ def _name(check: Arguments, option: str, value: "str | os.PathLike[str] | Run | 
     return written(path)
 
 
-def _tuned(setting: Setting, path: Path, tell: Watch, progress: Bar | None, *, resumed: bool, began: float) -> Run:
-    """Prove the start, cache what is missing, train, compare by folds, and write the run."""
-    first_process, wanted = setting.processes.rank == 0, setting.wanted()
-    setting.plan.apply(setting.network)
-    chosen = optimizer(setting.network, setting.plan, setting.recipe)
-    kept = load_checkpoint(path / CHECKPOINT, chosen) if resumed else None
-    tell(outline(setting, path, kept[0].last if kept else None, wanted))
-    begun = None
-    if first_process:
-        begun = start(setting.origin, setting.network, setting.parts.heldout, str(setting.device))
-        tell(begun)
-    prepared = by_folds.prepare(setting)
-    _refit(setting)
-    first_layer = setting.network.layer()
-    _fill(setting, wanted, progress)
-    pristine = {name: value.clone() for name, value in _job(setting).moving.items()} if prepared else {}
-    state, finite = _trained(setting, path, kept, chosen, tell)
-    compared = None
-    if finite:
-        compared = by_folds.compare(setting, prepared, pristine, path / CHECKPOINT, _job, tell)
-    return _ended(setting, path, state, begun, first_layer, compared, finite=finite, began=began)
+def _locked(path: Path, runs: str, processes: Processes, stack: ExitStack) -> Path:
+    """Let rank 0 lock a fine-tuning to resume."""
+    if processes.is_rank_zero:
+        stack.enter_context(locked(path))
+    unfinished(runs, path)  # the process that had locked it may have finished it
+    return path
 
 
-def _trained(
-    setting: Setting,
-    path: Path,
-    kept: tuple[Progress, Tensors] | None,
-    chosen: Optimizer,
-    tell: Watch,
-) -> tuple[Progress, bool]:
-    """Train from the beginning, or from a checkpoint; return how far it came, and whether all losses were finite."""
-    state = kept[0] if kept else Progress()
-    job = _job(setting)
-    if kept:
-        if {name: value.shape for name, value in kept[1].items()} != {n: v.shape for n, v in job.moving.items()}:
-            raise RunError(f"expected a checkpoint of this recipe in {path / CHECKPOINT}, found one of another")
-        setting.network.set_state(kept[1])
-
-    def keep(now: Progress) -> None:
-        if setting.processes.rank == 0:
-            try:
-                save_checkpoint(path / CHECKPOINT, now, job.moving, chosen)
-            except OSError as error:
-                reason = error.strerror or error
-                raise RunError(
-                    f"cannot write a checkpoint to {path / CHECKPOINT}: {reason}. The one before is kept; `bottleneck "
-                    f"finetune --resume {path.name}` goes on from it"
-                ) from error
-
-    return state, train(job, chosen, state, keep, tell)
+def _new_run(context: FineTuningContext, runs: str | os.PathLike[str], stack: ExitStack) -> Path:
+    """Let rank 0 create and lock the folder of the run, and return it on all ranks."""
+    path = ""
+    if context.processes.is_rank_zero:
+        cached = context.initial.cached
+        folder = new_folder(runs, run_name(cached.dataset.source, cached.store.spec.backbone, HEAD))
+        stack.enter_context(_deleted_on_error(folder))
+        stack.enter_context(locked(folder))
+        try:
+            save_config(folder, context.config)
+        except BaseException:
+            delete_run(folder)
+            raise
+        path = str(folder)
+    return context.processes.rank_zero_path(path)
 
 
 @contextmanager
-def _left_tidy(path: Path) -> Iterator[None]:
-    """Remove the folder of a new run that came to an error before there was anything to go on with.
+def _deleted_on_error(path: Path) -> Iterator[None]:
+    """Delete the folder of a new run on an error before the first checkpoint.
 
-    After Ctrl-C it stays: its settings say what `resume` is to go on with.
+    After Ctrl-C it stays, since its configuration allows a resume.
     """
     try:
         yield
@@ -225,121 +237,87 @@ def _left_tidy(path: Path) -> Iterator[None]:
         raise
 
 
-def _new(setting: Setting, runs: str | os.PathLike[str], held: ExitStack) -> Path:
-    """Make the folder of the run, locked; one process does, and the others are told."""
-    path = ""
-    if setting.processes.rank == 0:
-        origin = setting.origin
-        folder = new_folder(runs, run_name(origin.dataset.source, origin.store.spec.backbone, HEAD))
-        held.enter_context(_left_tidy(folder))
-        _hold(held, folder, setting.processes)
-        try:
-            save_settings(folder, setting.settings)
-        except BaseException:
-            delete_run(folder)
-            raise
-        path = str(folder)
-    return setting.processes.shown(path)
+def _verify(context: FineTuningContext, watch: Watch) -> Start | None:
+    """Let rank 0 verify that the network predicts what its head predicts; return None on other ranks."""
+    if not context.processes.is_rank_zero:
+        return None
+    start = verify_start(context)
+    watch(start)
+    return start
 
 
-def _refit(setting: Setting) -> None:
-    """Where validation images were cut from the training part, train with a head that has not seen them."""
-    if setting.parts.cut and setting.origin.run is not None:
-        setting.network.reset(folded(refitted(setting.origin.run, setting.parts.train, setting.origin.store)))
+def _exclude_validation_images(context: FineTuningContext) -> None:
+    """If validation images were cut from the training split, start from a head that was fitted without them."""
+    run = context.initial.run
+    if context.partition.cut and run is not None:
+        head = refit_or_keep(run, context.partition.train, context.initial.cached.store)
+        context.network.set_layer(fold_head(head))
 
 
-def _fill(setting: Setting, wanted: list[views.Wanted], progress: Bar | None) -> None:
-    """Compute the activations that are missing, each process its share."""
-    if setting.boundary is None or setting.measured is None:
+def _cache_activations(context: FineTuningContext, progress: Progress | None) -> None:
+    """Compute the activations that are missing, each process its share; then rank 0 computes what is still missing."""
+    boundary, stats, processes = context.boundary, context.stats, context.processes
+    if boundary is None or stats is None:
         return
-    joined, measured = setting.processes, setting.measured
-    device = str(setting.device)
-    if joined.rank == 0:
-        for one in wanted:
-            one.store.keep()
-        views.drop_narrow(wanted, measured)
-    joined.wait()
-    views.fill(
-        wanted,
-        setting.network,
-        setting.boundary,
-        device=device,
-        measured=measured,
-        share=(joined.rank, joined.count),
-        memory=setting.memory,
-        progress=progress if joined.rank == 0 else None,
-    )
-    joined.wait()
-    if joined.count > 1:
-        if joined.rank == 0:
-            views.fill(
-                wanted, setting.network, setting.boundary, device=device, measured=measured, memory=setting.memory
-            )
-        joined.wait()
+    required = context.required_activations()
 
-
-def _job(setting: Setting) -> Job:
-    trained, validated = setting.feeds()
-    classes = setting.origin.classes
-    return Job(
-        network=setting.network,
-        tail=Tail(setting.network, setting.boundary),
-        plan=setting.plan,
-        recipe=setting.recipe,
-        train=LabelledImages(feed=trained, codes=codes(setting.parts.train, classes)),
-        val=LabelledImages(feed=validated, codes=codes(setting.parts.val, classes)),
-        processes=setting.processes,
-        device=setting.device,
-        precision=setting.precision,
-    )
-
-
-def _ended(
-    setting: Setting,
-    path: Path,
-    state: Progress,
-    first: Start | None,
-    first_layer: Layer,
-    compared: dict[str, Any] | None,
-    *,
-    finite: bool,
-    began: float,
-) -> Run:
-    """Take the best epoch, test it, and write the run."""
-    network, origin = setting.network, setting.origin
-    network.set_state(state.best_tensors)
-    if setting.parts.cut and state.best == 0 and origin.run is not None:
-        network.reset(folded(origin.run.head))  # the hand-back itself, fitted on all training images
-    network.eval()
-    if first is not None:
-        result = Result(
-            path=path,
-            origin=origin,
-            network=network,
-            plan=setting.plan,
-            parts=setting.parts,
-            boundary=setting.boundary,
-            recipe=setting.recipe,
-            precision=setting.precision,
-            progress=state,
-            start=first,
-            finite=finite,
-            device=str(setting.device),
-            first_layer=first_layer,
-            by_folds=compared,
+    def fill(share: tuple[int, int], progress: Progress | None) -> None:
+        activations.fill(
+            required,
+            context.network,
+            boundary,
+            device=str(context.device),
+            stats=stats,
+            share=share,
+            memory=context.image_memory,
+            progress=progress,
         )
-        write(result, time.perf_counter() - began)
-        unlock_for_good(path)
-    setting.processes.wait()
-    run = load_run(path)
-    if not finite:
-        raise Diverged(_advice(setting.recipe, state, run), run)
-    return run
+
+    if processes.is_rank_zero:
+        for one in required:
+            one.store.keep()
+        activations.drop_narrow(required, stats)
+    processes.barrier()
+    fill((processes.rank, processes.world_size), progress)
+    processes.barrier()
+    if processes.world_size > 1:
+        if processes.is_rank_zero:
+            fill((0, 1), None)
+        processes.barrier()
 
 
-def _advice(recipe: Recipe, state: Progress, run: Run) -> str:
+def _restore(job: TrainingJob, tensors: Tensors | None, path: Path) -> None:
+    """Continue from the tensors of a checkpoint, if there is one."""
+    if tensors is None:
+        return
+    expected = {name: value.shape for name, value in job.trained_tensors.items()}
+    if {name: value.shape for name, value in tensors.items()} != expected:
+        raise RunError(f"expected a checkpoint of this recipe in {path / CHECKPOINT}, found one of another recipe")
+    job.context.network.set_state(tensors)
+
+
+def _save_checkpoint(path: Path, history: History, tensors: Tensors, optimizer: Optimizer) -> None:
+    try:
+        save_checkpoint(path / CHECKPOINT, history, tensors, optimizer)
+    except OSError as error:
+        raise RunError(
+            f"cannot write a checkpoint to {path / CHECKPOINT}: {error.strerror or error}. The previous one is kept; "
+            f"`bottleneck finetune --resume {path.name}` continues from it"
+        ) from error
+
+
+def _restore_best_epoch(context: FineTuningContext, history: History) -> None:
+    """Give the network the weights of the best epoch; epoch 0 has the head that was fitted on all training images."""
+    network, run = context.network, context.initial.run
+    network.set_state(history.best_tensors)
+    if context.partition.cut and history.best == 0 and run is not None:
+        network.set_layer(fold_head(run.head))
+    network.eval()
+
+
+def _advice(recipe: Recipe, history: History, run: Run) -> str:
     clip = "" if recipe.clip else " --clip 1 or"
     return (
-        f"expected finite losses, epoch {state.last + 1} gave NaN or infinity: the best epoch before, {state.best}, is "
-        f"kept in {run.path}. Try{clip} a smaller learning rate, --lr {recipe.largest_lr / 10:g}"
+        f"expected finite losses, epoch {history.last + 1} gave NaN or infinity: the best epoch before, "
+        f"{history.best}, is saved in {run.path}. Try{clip} a smaller learning rate, --lr {recipe.largest_lr / 10:g}"
     )

@@ -1,13 +1,14 @@
-"""Fine-tuning against its head by folds: images that neither of the two has seen, and more of them than are held out.
+"""Cross-validated comparison of fine-tuning with its head.
 
-Each fold hands back a head that was fitted without its images, and trains from it with the same recipe. What stands
-before the boundary runs for none of this: the activations are those of the fine-tuning itself.
+Each fold tests its images with a head that was fitted without them, and with a network that was fine-tuned from that
+head with the same recipe. This tests more images than are held out. The activations are those of the fine-tuning
+itself, so the frozen part does not run again.
 """
 
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,13 +18,13 @@ import numpy as np
 from bottleneck.backbones.tuned import has_tuned
 from bottleneck.errors import BottleneckWarning, HeadError, RunError, TuningError
 from bottleneck.finetuning.boundary import Tail
-from bottleneck.finetuning.context import Setting
-from bottleneck.finetuning.handback import Layer, folded, refit
-from bottleneck.finetuning.head_comparison import Right, against_head
-from bottleneck.finetuning.history import Progress, Tensors
-from bottleneck.finetuning.optim import optimizer
-from bottleneck.finetuning.partition import Parts, codes, fold_parts, together
-from bottleneck.finetuning.train import Job, predicted, train
+from bottleneck.finetuning.context import FineTuningContext
+from bottleneck.finetuning.handback import LinearLayer, fold_head, refit_head
+from bottleneck.finetuning.head_comparison import Correct, compare_with_head
+from bottleneck.finetuning.history import History, Tensors
+from bottleneck.finetuning.optim import build_optimizer
+from bottleneck.finetuning.partition import Partition, fold_partitions, label_codes, union
+from bottleneck.finetuning.train import TrainingJob, predict_codes, train
 from bottleneck.images.dataset import Dataset
 from bottleneck.runs.folder import FOLDS
 from bottleneck.utils.schema import checked
@@ -35,132 +36,129 @@ _VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """What came of one fold.
+    """The result of one fold.
 
     Parameters
     ----------
     number, folds : int
-        From 1, and of how many.
+        The number of the fold, from 1, and of all folds.
     tuned, head : ndarray of bool, shape (n,)
-        Whether each of them is right about the images of the fold.
+        Whether each of them classifies each image of the fold correctly.
     seconds : float
     """
 
     number: int
     folds: int
-    tuned: Right
-    head: Right
+    tuned: Correct
+    head: Correct
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedFolds:
-    """A fold that has not been trained.
+class PreparedFold:
+    """A fold before its training.
 
     Parameters
     ----------
-    parts : Parts
-        Whose held-out part are the images that it tests.
-    head : Layer
+    partition : Partition
+        Whose held-out part are the images that the fold tests.
+    head : LinearLayer
         Fitted on all training images of the other folds.
-    first : Layer
-        What training begins with: `head`, or where validation images were cut off one that has not seen them.
+    first : LinearLayer
+        The initial last layer: `head`, or one fitted without the validation images that were cut off.
     """
 
-    parts: Parts
-    head: Layer
-    first: Layer
+    partition: Partition
+    head: LinearLayer
+    first: LinearLayer
 
 
-def prepare(setting: Setting) -> list[PreparedFolds]:
-    """Divide the training images, and fit the heads; done before any training, so that what cannot be is told first.
+def prepare_folds(context: FineTuningContext) -> list[PreparedFold]:
+    """Divide the training images, and fit the heads; called before any training, so that errors come early.
 
     Raises
     ------
     TuningError
         If there are too few images, a head cannot be fitted without those of a fold, or the backbone was fine-tuned
-        before, and may have seen them all.
+        before, perhaps on these images.
     """
-    if setting.settings.folds is None:
+    cached, count = context.initial.cached, context.config.folds
+    if count is None:
         return []
-    if has_tuned(setting.origin.store.folder):
+    if has_tuned(cached.store.folder):
         raise TuningError(
-            f"expected a backbone that has not seen the training images, for folds to be a fair test, found one that "
-            f"was fine-tuned, {setting.origin.store.short_name}: leave --folds out"
+            f"expected a backbone that has not been trained on these images, so that folds are a fair test, found a "
+            f"fine-tuned one, {cached.store.short_name}: leave --folds out"
         )
-    found = []
-    for parts in fold_parts(setting.origin.usable, setting.parts, setting.settings.folds, setting.recipe.seed):
-        first = _layer(setting, parts.train)
-        head = _layer(setting, parts.train, parts.val) if parts.cut else first
-        found.append(PreparedFolds(parts=parts, head=head, first=first))
-    return found
+    prepared = []
+    for partition in fold_partitions(cached.usable, context.partition, count, context.recipe.seed):
+        first = _fitted_layer(context, partition.train)
+        head = _fitted_layer(context, partition.train, partition.val) if partition.cut else first
+        prepared.append(PreparedFold(partition=partition, head=head, first=first))
+    return prepared
 
 
-def compare(
-    setting: Setting,
-    prepared: list[PreparedFolds],
-    pristine: Tensors,
+def compare_by_folds(
+    context: FineTuningContext,
+    prepared: Sequence[PreparedFold],
+    initial_tensors: Tensors,
     folder: Path,
-    job_of: Callable[[Setting], Job],
-    tell: Callable[[Fold], None],
+    watch: Callable[[Fold], None],
 ) -> dict[str, Any] | None:
-    """Train in each fold, and test network and head on its images; return a JSON object for the card.
+    """Train in each fold, and test the network and the head on its images; return a JSON object for the card.
 
     Parameters
     ----------
-    setting : Setting
-        Its network is left as the last fold trained it.
-    prepared : list of PreparedFolds
-        Where it is empty, nothing is done, and None returned.
-    pristine : dict of str to Tensor
-        All that training changes, as it was before.
+    context : FineTuningContext
+        Its network keeps the weights of the last fold.
+    prepared : sequence of PreparedFold
+        If it is empty, do nothing and return None.
+    initial_tensors : dict of str to Tensor
+        The trained tensors before training.
     folder : Path
-        Of the checkpoint. A fold that was done before a kill is not done again.
-    job_of : callable
-        Returns what `bottleneck.finetuning.train.train` takes.
-    tell : callable
+        Of the checkpoint. Folds that were finished before a kill are not repeated.
+    watch : callable
         Called after each fold.
 
     Raises
     ------
     RunError
-        If what a fold gave cannot be written, or read.
+        If the result of a fold cannot be written, or read.
     """
     if not prepared:
         return None
-    done = _read(folder, [len(one.parts.heldout) for one in prepared])
+    done = _read(folder, [len(one.partition.heldout) for one in prepared])
     for number, one in enumerate(prepared[len(done) :], len(done) + 1):
         started = time.perf_counter()
-        found = _one(replace(setting, parts=one.parts), one, pristine, job_of)
-        if found is None:
+        result = _run_fold(replace(context, partition=one.partition), one, initial_tensors)
+        if result is None:
             warnings.warn(
-                f"training diverged in fold {number}, so fine-tuning and the head are not compared by folds: try a "
-                f"smaller learning rate",
+                f"training diverged in fold {number}, so there is no comparison by folds: try a smaller learning rate",
                 BottleneckWarning,
                 stacklevel=2,
             )
             return None
-        tuned, head = found
-        done.append(found)
-        if setting.processes.rank == 0:
+        tuned, head = result
+        done.append(result)
+        if context.processes.is_rank_zero:
             _write(folder, done)
         seconds = time.perf_counter() - started
-        tell(Fold(number=number, folds=len(prepared), tuned=tuned, head=head, seconds=seconds))
-    right_tuned, right_head = (np.concatenate(rows) for rows in zip(*done, strict=True))
+        watch(Fold(number=number, folds=len(prepared), tuned=tuned, head=head, seconds=seconds))
+    all_tuned, all_head = (np.concatenate(rows) for rows in zip(*done, strict=True))
     return {
         "folds": len(prepared),
-        "tuned_accuracy": float(right_tuned.mean()),
-        "head_accuracy": float(right_head.mean()),
-        **against_head(right_tuned, right_head),
+        "tuned_accuracy": float(all_tuned.mean()),
+        "head_accuracy": float(all_head.mean()),
+        **compare_with_head(all_tuned, all_head),
     }
 
 
-def _layer(setting: Setting, *parts: Dataset) -> Layer:
-    """Return the head that is fitted on these training images."""
-    origin = setting.origin
-    assert origin.run is not None
+def _fitted_layer(context: FineTuningContext, *parts: Dataset) -> LinearLayer:
+    """Return the head of the run, refitted on these training images."""
+    run, cached = context.initial.run, context.initial.cached
+    assert run is not None
     try:
-        return folded(refit(origin.run, together(origin.usable, parts), origin.store))
+        return fold_head(refit_head(run, union(cached.usable, parts), cached.store))
     except HeadError as error:
         raise TuningError(
             f"expected a head that can be fitted without the images of a fold, found none ({error}): give more images "
@@ -168,38 +166,32 @@ def _layer(setting: Setting, *parts: Dataset) -> Layer:
         ) from error
 
 
-def _one(
-    setting: Setting, prepared: PreparedFolds, pristine: Tensors, job_of: Callable[[Setting], Job]
-) -> tuple[Right, Right] | None:
-    """Return whether the network that is trained in a fold, and its head, are right about the images of the fold.
+def _run_fold(
+    context: FineTuningContext, prepared: PreparedFold, initial_tensors: Tensors
+) -> tuple[Correct, Correct] | None:
+    """Return whether the network trained in a fold, and its head, classify each image of the fold correctly.
 
     None if training diverged.
     """
-    network, tested = setting.network, setting.parts.heldout
-    wanted, feed = codes(tested, setting.origin.classes), setting.as_they_are(tested)
-    tail = Tail(network, setting.boundary)
+    network, tested = context.network, context.partition.heldout
+    expected, loader = label_codes(tested, context.initial.classes), context.clean_loader(tested)
+    tail = Tail(network, context.boundary)
 
-    def right() -> Right:
-        return np.equal(predicted(tail, feed, len(tested), setting.device), wanted)
+    def correct() -> Correct:
+        return np.equal(predict_codes(tail, loader, len(tested), context.device), expected)
 
-    network.set_state(pristine)
-    network.reset(prepared.head)
-    head = right()
-    network.reset(prepared.first)
-    progress = Progress()
-    finite = train(
-        job_of(setting),
-        optimizer(network, setting.plan, setting.recipe),
-        progress,
-        keep=lambda _: None,
-        watch=lambda _: None,
-    )
+    network.set_state(initial_tensors)
+    network.set_layer(prepared.head)
+    head = correct()
+    network.set_layer(prepared.first)
+    history, optimizer = History(), build_optimizer(network, context.plan, context.recipe)
+    finite = train(TrainingJob.of(context), optimizer, history, save=lambda _: None, watch=lambda _: None)
     if not finite:
         return None
-    if progress.best == 0:
-        return head, head  # as the fine-tuning keeps the head where no epoch is better
-    network.set_state(progress.best_tensors)
-    return right(), head
+    if history.best == 0:
+        return head, head  # the fine-tuning, too, keeps the head if no epoch is better
+    network.set_state(history.best_tensors)
+    return correct(), head
 
 
 class _Done(TypedDict):
@@ -212,7 +204,7 @@ class _Folds(TypedDict):
     folds: list[_Done]
 
 
-def _write(folder: Path, done: list[tuple[Right, Right]]) -> None:
+def _write(folder: Path, done: list[tuple[Correct, Correct]]) -> None:
     folds = [{"tuned": tuned.tolist(), "head": head.tolist()} for tuned, head in done]
     data = json.dumps({"version": _VERSION, "folds": folds}) + "\n"
     try:
@@ -221,8 +213,8 @@ def _write(folder: Path, done: list[tuple[Right, Right]]) -> None:
         raise RunError(f"cannot write to {folder / FOLDS}: {error.strerror or error}") from error
 
 
-def _read(folder: Path, sizes: list[int]) -> list[tuple[Right, Right]]:
-    """Return what `_write` wrote, of folds of these sizes; nothing where none was done."""
+def _read(folder: Path, sizes: list[int]) -> list[tuple[Correct, Correct]]:
+    """Read the finished folds, whose sizes must match; return an empty list if there are none."""
     file = folder / FOLDS
     try:
         value = checked(Tree.above(folder, 2).read_json(file), _Folds)
@@ -235,4 +227,4 @@ def _read(folder: Path, sizes: list[int]) -> list[tuple[Right, Right]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise RunError(f"expected folds that were tested in {file}, cannot read them: {error}. Delete it") from error
+        raise RunError(f"expected the results of folds in {file}, cannot read them: {error}. Delete it") from error

@@ -1,4 +1,4 @@
-"""A linear head and its feature scaling as one layer of a network."""
+"""LP-FT hand-back: a linear head and its feature scaling become the last layer of its network."""
 
 import warnings
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.runs.run import Run
 from bottleneck.utils.names import written
 
-_LARGEST_DIFFERENCE = 1e-4  # of a probability, between a network and the head that it was given
+_TOLERANCE = 1e-4  # the largest difference of a probability between a network and its head
 
 
 @dataclass(frozen=True)
-class Layer:
+class LinearLayer:
     """A linear layer: the logits of features x are ``weight x + bias``.
 
     Parameters
@@ -32,8 +32,8 @@ class Layer:
     bias: NDArray[np.float32]
 
 
-def why_not(run: Run) -> str | None:
-    """Return why the head of a run cannot become a layer of its network, and what to do; None where it can."""
+def handback_obstacle(run: Run) -> str | None:
+    """Return why the head of a run cannot become a layer of its network, and what to do; None if it can."""
     spec, head = run.card["spec"], run.card.get("head")
     if run.is_tuned:
         return (
@@ -42,24 +42,24 @@ def why_not(run: Run) -> str | None:
         )
     if run.is_final:
         return (
-            "it was fitted with --final, on the held-out images too, so nothing would test its network: fit without "
-            "--final, and fine-tune that"
+            "it was fitted with --final on all images, which leaves none to test the network: fit without --final, and "
+            "fine-tune that"
         )
     if run.card.get("params", {}).get("kernel", "linear") != "linear" or head == "knn":
         kind = "a head with an rbf kernel" if head == "svm" else f"a {head} head"
-        return f"{kind} is no linear layer: fit another, with --head logistic, softmax or svm"
+        return f"{kind} is not a linear layer: fit another one with --head logistic, softmax or svm"
     if run.card.get("normalize") == "l2":
-        return "it was fitted with --normalize l2, by which no linear layer can divide: fit with --normalize auto"
+        return "it was fitted with --normalize l2, which a linear layer cannot compute: fit with --normalize auto"
     if spec.get("flip"):
         return "its features are means over images and their mirror images: extract without --flip, and fit again"
     return None
 
 
-def folded(head: Head) -> Layer:
-    """Fold the scaling of a linear head and its calibration into its weights.
+def fold_head(head: Head) -> LinearLayer:
+    """Fold the feature scaling and the calibration of a linear head into its weights.
 
-    The head's probabilities are ``softmax(s (W ((x - mean) / scale) + b))`` with its sharpness s; so
-    ``weight = s W / scale`` and ``bias = s (b - W (mean / scale))``.
+    The head's probabilities are ``softmax(s (W ((x - mean) / scale) + b))`` with its
+    inverse temperature s; so ``weight = s W / scale`` and ``bias = s (b - W (mean / scale))``.
 
     Raises
     ------
@@ -67,23 +67,23 @@ def folded(head: Head) -> Layer:
         If the head is not linear in the features.
     """
     if not isinstance(head, LinearHead) or head.unit:
-        raise TuningError(f"expected a linear head on features as they are, got a {head.family} head ({head.form})")
+        raise TuningError(f"expected a linear head on unnormalised features, got a {head.family} head ({head.form})")
     weight = head.sharpness * head.weight.astype(np.float64) / head.scale.astype(np.float64)
     bias = head.sharpness * head.bias.astype(np.float64) - weight @ head.mean.astype(np.float64)
-    return Layer(weight.astype(np.float32), bias.astype(np.float32))
+    return LinearLayer(weight.astype(np.float32), bias.astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near the predictions of a network are to those of a head, on the same images.
+    """How closely the predictions of a network match those of a head on the same images.
 
     Parameters
     ----------
     images : int
     other_labels : int
-        Images whose labels differ.
+        Images whose predicted labels differ.
     largest : float
-        The largest difference of two probabilities.
+        The largest absolute difference of a probability.
     """
 
     images: int
@@ -92,46 +92,45 @@ class Agreement:
 
     @property
     def exact(self) -> bool:
-        """Whether every label is the same, and every probability within 1e-4."""
-        return not self.other_labels and self.largest <= _LARGEST_DIFFERENCE
+        """Whether all labels are equal, and all probabilities within 1e-4."""
+        return not self.other_labels and self.largest <= _TOLERANCE
 
 
 def agreement(probabilities: NDArray[np.float64], others: NDArray[np.float64]) -> Agreement:
-    """Compare probabilities ``(n, k)`` of the same images."""
+    """Compare two arrays of probabilities ``(n, k)`` of the same images."""
     if not len(probabilities):
         return Agreement(0, 0, 0.0)
     differ = probabilities.argmax(axis=1) != others.argmax(axis=1)
     return Agreement(len(probabilities), int(differ.sum()), float(np.abs(probabilities - others).max()))
 
 
-def refitted(run: Run, train: Dataset, store: Store) -> Head:
-    """Search and fit the head of a run again, with its options, on some of its training images.
+def refit_or_keep(run: Run, train: Dataset, store: Store) -> Head:
+    """Refit the head of a run on some of its training images; see `refit_head`.
 
-    Where that cannot be done, on a single image of a class, say, the head stays as it is, with a warning: the
-    validation images then are among those that it was fitted on, and flatter it.
+    If that fails, for example if only one image of a class is left, warn and return the head itself, whose training
+    images then include the validation images.
     """
     try:
-        return refit(run, train, store)
+        return refit_head(run, train, store)
     except HeadError as error:
         warnings.warn(
-            f"the head was fitted on the images that validate, which flatters it, and cannot be fitted without them "
-            f"({error}): give folders train/, val/ and test/ for a fair choice of the epoch",
+            f"the head cannot be fitted without the validation images ({error}), so its validation accuracy is "
+            f"optimistic: give folders train/, val/ and test/ to select the epoch fairly",
             BottleneckWarning,
             stacklevel=2,
         )
         return run.head
 
 
-def refit(run: Run, train: Dataset, store: Store) -> Head:
+def refit_head(run: Run, train: Dataset, store: Store) -> Head:
     """Search and fit the head of a run again, with its options, on some of its training images.
 
-    C is chosen anew: one that was just right for classes of one size may let the bias decide where a few images are
-    gone.
+    C is searched again: a value that suited balanced classes may let the bias dominate once a few images are removed.
 
     Raises
     ------
     HeadError
-        If that cannot be done, or a class has no image left.
+        If the head cannot be fitted, or a class has no image left.
     """
     card, params = run.card, run.recorded("params")
     search = card.get("search", {})
@@ -140,7 +139,7 @@ def refit(run: Run, train: Dataset, store: Store) -> Head:
         folds=search.get("folds", 5),
         search=search.get("search", "fast"),
         normalize=run.recorded("normalize"),
-        select=search.get("select", "simplest"),  # as all were chosen before it was written down
+        select=search.get("select", "simplest"),  # the rule of versions that did not record it
         class_weight=card.get("class_weight"),
         dropout=params.get("dropout", 0.0),
         epochs=params.get("epochs"),
@@ -149,5 +148,5 @@ def refit(run: Run, train: Dataset, store: Store) -> Head:
     labels = [str(label) for label in train.labels]
     found = options.searched(card["head"], store.read(train.digests), labels, train.groups, store.spec.fingerprint)
     if found.head.classes != run.head.classes:
-        raise HeadError("a class is gone")
+        raise HeadError("a class has no image left")
     return found.head

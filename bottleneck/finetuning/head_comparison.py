@@ -1,4 +1,4 @@
-"""A fine-tuned network against the head that it began with, image by image."""
+"""Comparison of a fine-tuned network with the head that it started from, image by image."""
 
 import math
 from typing import Any
@@ -9,22 +9,24 @@ from numpy.typing import NDArray
 from bottleneck.evaluation.stats import mcnemar
 from bottleneck.runs.ranking import LEVEL
 
-Right = NDArray[np.bool_]  # (n,), whether the label of each image is right
-LEAST = math.floor(1 - math.log2(LEVEL)) + 1  # images that one side alone has right, for p = 2 / 2**LEAST below LEVEL
+Correct = NDArray[np.bool_]  # (n,), whether each image is classified correctly
+# The smallest number of images that only one side classifies correctly with which p = 2 / 2**n is below LEVEL.
+MIN_DISCORDANT = math.floor(1 - math.log2(LEVEL)) + 1
 
 
-def against_head(tuned: Right, head: Right) -> dict[str, Any]:
-    """Test by McNemar whether a fine-tuned network is right more often than its head on the same images.
+def compare_with_head(tuned: Correct, head: Correct) -> dict[str, Any]:
+    """Run McNemar's test of a fine-tuned network against its head on the same images.
 
     Parameters
     ----------
     tuned, head : ndarray of bool, shape (n,)
+        Whether each of them classifies each image correctly.
 
     Returns
     -------
     dict
-        A JSON object: ``n``; ``only_tuned`` and ``only_head``, the images that only one of them has right; ``p_value``;
-        ``verdict``, ``better`` or ``worse`` where p is below 0.05, else ``cannot tell``.
+        A JSON object: ``n``; ``only_tuned`` and ``only_head``, the numbers of images that only one of them classifies
+        correctly; ``p_value``; ``verdict``, ``better`` or ``worse`` if p is below 0.05, else ``cannot tell``.
     """
     test = mcnemar(tuned, head)
     verdict = "cannot tell"

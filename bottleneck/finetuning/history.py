@@ -1,4 +1,4 @@
-"""How far a fine-tuning has come: the epochs that were done, the best of them, and all that the next one needs."""
+"""The history of a training: its finished epochs, the best of them, and the tensors that the next one needs."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -11,16 +11,16 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What came of one epoch.
+    """The metrics of one epoch.
 
     Parameters
     ----------
     number : int
         From 1; 0 is the network before the first step.
     train_loss, train_accuracy : float or None
-        Of the training images as they were seen, while the network was changing; None for epoch 0.
+        On the augmented training images, while the weights were changing; None for epoch 0.
     val_loss, val_accuracy : float
-        Of the validation images, after the epoch: mean of -log p, and share of the images that are right.
+        On the validation images, after the epoch: mean negative log-likelihood, and fraction of correct labels.
     lr : float
         The learning rate at its end.
     seconds : float
@@ -36,28 +36,28 @@ class Epoch:
 
     @property
     def finite(self) -> bool:
-        """Whether its losses are numbers."""
+        """Whether its losses are finite."""
         return math.isfinite(self.val_loss) and (self.train_loss is None or math.isfinite(self.train_loss))
 
     def better_than(self, other: "Epoch") -> bool:
-        """Whether it has more validation images right, or as many at a smaller loss."""
+        """Whether its validation accuracy is higher, or equal with a smaller loss."""
         return (self.val_accuracy, -self.val_loss) > (other.val_accuracy, -other.val_loss)
 
 
 @dataclass
-class Progress:
-    """What is known after some epochs.
+class History:
+    """The finished epochs of a training.
 
     Parameters
     ----------
     epochs : list of Epoch
         Epoch 0 first.
     best : int
-        The number of the best one.
+        The number of the best epoch.
     best_tensors : dict of str to Tensor
-        All that training changes, as it was after that.
+        The trained tensors after the best epoch.
     average : dict of str to Tensor or None
-        The moving averages, where a recipe asks for them.
+        The moving averages of the trained tensors, if the recipe has them.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
@@ -67,16 +67,16 @@ class Progress:
 
     @property
     def last(self) -> int:
-        """The number of the last epoch that was done; -1 where none was."""
+        """The number of the last finished epoch; -1 if there is none."""
         return self.epochs[-1].number if self.epochs else -1
 
-    def take(self, epoch: Epoch, tensors: Tensors) -> None:
-        """Add an epoch, after which training had come to these tensors."""
+    def add(self, epoch: Epoch, tensors: Tensors) -> None:
+        """Append an epoch; copy the trained tensors if it is the best so far."""
         if not self.epochs or epoch.better_than(self.epochs[self.best]):
             self.best = epoch.number
             self.best_tensors = {name: value.detach().clone() for name, value in tensors.items()}
         self.epochs.append(epoch)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object of all but the tensors."""
+        """Return all except the tensors as a JSON object."""
         return {"epochs": [asdict(epoch) for epoch in self.epochs], "best": self.best}

@@ -1,4 +1,4 @@
-"""What a fine-tuning begins with: a run whose head is handed back, or a backbone alone; and its images."""
+"""The initial state of a fine-tuning: a run whose head is handed back, or a backbone alone; and its images."""
 
 import os
 from collections.abc import Sequence
@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import build_without_numbers, load
 from bottleneck.backbones.request import Request
-from bottleneck.cache.store import Store
 from bottleneck.errors import ModelError, RunError, TuningError
 from bottleneck.evaluation.leakage import find_leaks, one_label
-from bottleneck.finetuning.handback import why_not
-from bottleneck.fitting.inputs import select
+from bottleneck.finetuning.handback import handback_obstacle
+from bottleneck.fitting.inputs import CachedImages, select
 from bottleneck.fitting.partition import check_labels, held_out
-from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.runs.backbone_request import located_request, located_source, needing_weights, spec_of
@@ -26,20 +25,16 @@ from bottleneck.utils.text import one_line
 
 @dataclass(frozen=True, kw_only=True)
 class InitialState:
-    """What a fine-tuning begins with.
+    """The initial state of a fine-tuning.
 
     Parameters
     ----------
     run : Run or None
-        Whose head is handed back; None where the last layer begins at random.
+        The run whose head is handed back; None for a random last layer.
     request : Request
         The backbone.
-    store : Store
-        Its features, on which the head was trained.
-    dataset, usable : Dataset
-        All images that could be read; those that have features, and one label.
-    failures : tuple of Failure
-        Those that cannot be used.
+    cached : CachedImages
+        The images and their features; those that are usable have one label each.
     classes : tuple of str
     heldout : str
         The split that is held out.
@@ -47,27 +42,24 @@ class InitialState:
 
     run: Run | None
     request: Request
-    store: Store
-    dataset: Dataset
-    usable: Dataset
-    failures: tuple[Failure, ...]
+    cached: CachedImages
     classes: tuple[str, ...]
     heldout: str
 
     def __repr__(self) -> str:
-        return one_line(self, self.run.name if self.run else "a random last layer", repr(self.dataset))
+        return one_line(self, self.run.name if self.run else "a random last layer", repr(self.cached.dataset))
 
     def backbone(self) -> Backbone:
-        """Build the backbone, as it was when its features were computed.
+        """Build the backbone that computed the features.
 
         Raises
         ------
         TuningError
-            If its features are not what its classifier receives.
+            If its features are not the input of its classifier.
         RunError
             If its weights have changed.
         ModelError
-            If they are not to be had.
+            If they are not available.
         """
         with needing_weights(self.run.path, self.run.card) if self.run else nullcontext():
             found = load(self.request)
@@ -79,15 +71,15 @@ class InitialState:
                 f"expected a head on the input of the classifier of {self.request.model}, {whole.layer}; got one on "
                 f"features {own}: extract without --layer, --pool and --flip, and fit again"
             )
-        if found.spec.weights != self.store.spec.weights:
+        if found.spec.weights != self.cached.store.spec.weights:
             raise RunError(
-                f"the weights {self.request.weights} of {self.request.model} are not those any more whose features are "
-                f"in {self.store.folder}: extract and fit again"
+                f"the weights {self.request.weights} of {self.request.model} have changed since the features in "
+                f"{self.cached.store.folder} were computed: extract and fit again"
             )
         return found
 
 
-def handed_back(
+def from_head(
     images: "str | os.PathLike[str] | Dataset | None",
     run: str | os.PathLike[str] | None,
     *,
@@ -95,12 +87,12 @@ def handed_back(
     runs: str | os.PathLike[str],
     progress: Progress | None,
 ) -> InitialState:
-    """Return the best linear head of the last fit, or that of a run, with its images.
+    """Return the best linear head of the latest fit, or that of a run, with its images.
 
     Raises
     ------
     TuningError
-        If there is no head that can become a layer of its network, or the images have changed since.
+        If no head can become a layer of its network, or the images have changed since the fit.
     RunError, CacheError, ModelError
     """
     chosen = _chosen(runs, run, images)
@@ -109,7 +101,7 @@ def handed_back(
     lacking += [f"dataset.{name}" for name in ("source", "shares", "digest") if name not in card["dataset"]]
     if lacking:
         raise RunError(f"expected {', '.join(lacking)} in {chosen.path}/card.json, found none: fit again")
-    selected = select(
+    cached = select(
         images if images is not None else located_source(chosen.path, card),
         model=f"{spec_of(card).backbone.replace('/', '_')}-{card['fingerprint'][:8]}",
         cache=cache,
@@ -118,19 +110,16 @@ def handed_back(
         shares=Shares.parse(card["dataset"]["shares"]),
         progress=progress,
     )
-    usable = one_label(selected.usable)
+    usable = one_label(cached.usable)
     if usable.fingerprint() != card["dataset"]["digest"]:
         raise TuningError(
             f"expected the images, labels and splits on which {chosen.name} was fitted, found others in "
-            f"{selected.dataset.source}: fit again, and fine-tune what comes of it"
+            f"{cached.dataset.source}: fit again, and fine-tune the new run"
         )
     return InitialState(
         run=chosen,
         request=replace(located_request(chosen.path, card, expanded(cache)), precision="fp32"),
-        store=selected.store,
-        dataset=selected.dataset,
-        usable=usable,
-        failures=selected.failures,
+        cached=replace(cached, usable=usable),
         classes=chosen.head.classes,
         heldout=card["heldout"],
     )
@@ -144,41 +133,38 @@ def from_weights(
     runs: str | os.PathLike[str],
     progress: Progress | None,
 ) -> InitialState:
-    """Return the backbone of the last extraction, or the one called `model`, with its images.
+    """Return the backbone of the latest extraction, or the one called `model`, with its images.
 
     Raises
     ------
     TuningError
-        If nothing says how the backbone was asked for.
+        If the cache does not record how the backbone was built.
     ImagesError, SplitError, CacheError
         As for `bottleneck.fit`.
     """
-    selected = select(images, model=model, cache=cache, runs=runs, labels=True, progress=progress)
-    check_labels(selected.dataset)
-    find_leaks(selected.usable).refuse()
-    usable = one_label(selected.usable)
+    cached = select(images, model=model, cache=cache, runs=runs, labels=True, progress=progress)
+    check_labels(cached.dataset)
+    find_leaks(cached.usable).refuse()
+    usable = one_label(cached.usable)
     heldout = held_out(usable)
-    request = selected.store.asked()
+    request = cached.store.asked()
     if request is None:
-        raise TuningError(f"no word in {selected.store.folder} on how its backbone was asked for: extract again")
+        raise TuningError(f"{cached.store.folder} does not record how its backbone was built: extract again")
     known = zip(usable.labels, usable.splits, strict=True)
     return InitialState(
         run=None,
         request=request,
-        store=selected.store,
-        dataset=selected.dataset,
-        usable=usable,
-        failures=selected.failures,
+        cached=replace(cached, usable=usable),
         classes=tuple(sorted({label for label, split in known if split == "train" and label is not None})),
         heldout=heldout,
     )
 
 
 def with_module(runs: str | os.PathLike[str], name: str, model: str) -> Run | None:
-    """Return the latest run of another model that has a module of this name, and a head that can be handed back."""
+    """Return the latest run of another model that has such a module, and a head that can be handed back."""
     seen = {model}
     for run in reversed(list_runs(runs)):
-        if run.card.get("model") in (None, *seen) or why_not(run):
+        if run.card.get("model") in (None, *seen) or handback_obstacle(run):
             continue
         seen.add(run.card["model"])
         try:
@@ -191,11 +177,11 @@ def with_module(runs: str | os.PathLike[str], name: str, model: str) -> Run | No
 
 
 def default_head(runs: str | os.PathLike[str], images: "str | os.PathLike[str] | Dataset | None" = None) -> Choice:
-    """Return the run whose head is handed back where none is named, and why.
+    """Return the run whose head is handed back by default, and why.
 
-    It is the best, by cross-validation, of the linear heads on the features and images of the latest fit: of the latest
-    on `images` where they are given, in the current folder. Where a head that is no layer is better, the reason names
-    it, with both accuracies.
+    It is the best linear head, by cross-validation, on the features and images of the latest fit in the current folder;
+    if `images` are given, of the latest fit on them. If a head that cannot become a layer is better, the reason names
+    it and both accuracies.
 
     Raises
     ------
@@ -207,24 +193,24 @@ def default_head(runs: str | os.PathLike[str], images: "str | os.PathLike[str] |
     fits = runs_here([run for run in list_runs(runs) if not run.is_tuned], runs)
     if not fits:
         raise TuningError(
-            f"expected a run in {runs} whose head is handed back, found none: `bottleneck extract IMAGES` and "
-            f"`bottleneck fit` make one; or begin, after extract, with a random layer: --from weights"
+            f"expected a run in {runs} with a head to start from, found none: create one with `bottleneck extract "
+            f"IMAGES` and `bottleneck fit`; or, after extract, start from a random layer with --from weights"
         )
     last = ([run for run in fits if _is_on(run, images)] or fits)[-1]
-    same = [run for run in fits if _task(run) == _task(last)]
-    linear = [run for run in same if why_not(run) is None]
+    same = [run for run in fits if _problem(run) == _problem(last)]
+    linear = [run for run in same if handback_obstacle(run) is None]
     if not linear:
         raise TuningError(
-            f"expected a head on features of {last.recorded('model')} that can become a layer of it, found none: "
+            f"expected a head on features of {last.recorded('model')} that can become its last layer, found none: "
             f"{_reasons(same)}"
         )
     best = max(reversed(linear), key=lambda run: run.score)
     which = "the linear head of the latest fit" if len(linear) == 1 else f"the best of {len(linear)} linear heads"
-    return Choice(best, f"{which}, cross-validated {best.score:.1%}{_cost(best, same)}")
+    return Choice(best, f"{which}, cross-validated {best.score:.1%}{_better_run(best, same)}")
 
 
-def _cost(best: Run, same: Sequence[Run]) -> str:
-    """Name the run that is better than the best that can be handed back; empty where there is none."""
+def _better_run(best: Run, same: Sequence[Run]) -> str:
+    """Describe the run that is better than the best linear head; return an empty string if there is none."""
     first = max((run for run in reversed(same) if not run.is_final), key=lambda run: run.score)
     if first.score <= best.score:
         return ""
@@ -243,25 +229,25 @@ def _chosen(
     if name is None:
         return default_head(runs, images).run
     run = find_run(runs, name)
-    if reason := why_not(run):
-        raise TuningError(f"the head of {run.name} cannot be handed back to its network: {reason}")
+    if reason := handback_obstacle(run):
+        raise TuningError(f"the head of {run.name} cannot become the last layer of its network: {reason}")
     return run
 
 
 def _is_on(run: Run, images: "str | os.PathLike[str] | Dataset | None") -> bool:
-    """Whether a run is on images that are named; so is each where none are."""
+    """Whether a run was fitted on these images; True if none are given."""
     if images is None:
         return True
     dataset = run.card["dataset"]
     if isinstance(images, Dataset):
         return bool(dataset.get("images_digest") == images.content_digest())
-    known = (dataset["source"], str(located_source(run.path, run.card))) if "source" in dataset else ()
-    return os.path.abspath(expanded(images)) in known
+    sources = (dataset["source"], str(located_source(run.path, run.card))) if "source" in dataset else ()
+    return os.path.abspath(expanded(images)) in sources
 
 
-def _task(run: Run) -> tuple[object, object]:
+def _problem(run: Run) -> tuple[object, object]:
     return run.card["dataset"]["digest"], run.card["fingerprint"]
 
 
 def _reasons(runs: Sequence[Run]) -> str:
-    return "; ".join(sorted({f"{run.card.get('head', 'a head')}: {why_not(run)}" for run in runs}))
+    return "; ".join(sorted({f"{run.card.get('head', 'a head')}: {handback_obstacle(run)}" for run in runs}))

@@ -1,4 +1,4 @@
-"""What a network is fed with: cached activations, or images that are read and augmented again in each epoch."""
+"""Loaders of batches: from cached activations, or from images that are decoded and augmented in each epoch."""
 
 import math
 from collections import deque
@@ -27,8 +27,8 @@ ALL = slice(None)
 _AHEAD = 3  # batches that are decoded while one is computed
 
 
-class Feed(Protocol):
-    """Gives what the tail of a network takes, batch by batch."""
+class BatchLoader(Protocol):
+    """Yields the input of the trained part of a network, batch by batch."""
 
     def batches(self, epoch: int, size: int, random: np.random.Generator | None, share: slice) -> Iterator[Batch]:
         """Yield each image once.
@@ -36,53 +36,53 @@ class Feed(Protocol):
         Parameters
         ----------
         epoch : int
-            Which decides the views, from 1; 0 for images as they are.
+            Selects the augmented views, from 1; 0 is for images without augmentation.
         size : int
-            Images of a batch; the last may have fewer.
+            Images in a batch; the last batch may have fewer.
         random : numpy.random.Generator, optional
             Draws the order; by default it is that of the dataset.
         share : slice
-            Which of each batch are wanted.
+            The rows of each batch that this process takes.
 
         Yields
         ------
         rows, values
-            Of the dataset; and ``float32 (b, ...)``.
+            Rows of the dataset, and their ``float32 (b, ...)``.
         """
 
 
-class Activations:
-    """Cached activations, held in memory where they fit, else read from the cache in each epoch.
+class ActivationLoader:
+    """Loads cached activations: held in memory if they fit, else read from the cache in each epoch.
 
     Parameters
     ----------
     stores : sequence of Store
-        Epoch e takes those of store ``(e - 1) mod n``: as many views as there are stores come by turns.
+        The augmented views; epoch e reads store ``(e - 1) mod n``.
     dataset : Dataset
         Each image once.
     shape : tuple of int
         Of the activations of one image.
-    memory : int
-        Bytes that they may take.
+    memory : float
+        The largest size in memory, in bytes.
     """
 
     def __init__(self, stores: Sequence[Store], dataset: Dataset, shape: tuple[int, ...], memory: float) -> None:
         self._stores = tuple(stores)
         self._digests = dataset.digests
         self._shape = shape
-        one = _width(stores) * len(dataset) * int(np.prod(shape))
-        self._streams = one > memory
-        self._most = max(1, int(memory // max(1, one)))  # stores whose activations are held
-        self._held: dict[int, NDArray[Any]] = {}
+        size = _width(stores) * len(dataset) * int(np.prod(shape))
+        self._is_streamed = size > memory
+        self._max_stores = max(1, int(memory // max(1, size)))  # held in memory at once
+        self._in_memory: dict[int, NDArray[Any]] = {}
 
     def batches(self, epoch: int, size: int, random: np.random.Generator | None, share: slice) -> Iterator[Batch]:
-        """See `Feed`."""
-        place = max(0, epoch - 1) % len(self._stores)
-        if self._streams:
-            for rows, values in self._streamed(self._stores[place], size, random):
+        """See `BatchLoader`."""
+        number = max(0, epoch - 1) % len(self._stores)
+        if self._is_streamed:
+            for rows, values in self._streamed(self._stores[number], size, random):
                 yield rows[share], self._tensor(values[share])
             return
-        values = self._read(place)
+        values = self._read(number)
         order = np.arange(len(values)) if random is None else random.permutation(len(values))
         for start in range(0, len(order), size):
             rows = order[start : start + size][share]
@@ -99,25 +99,25 @@ class Activations:
             for start in range(0, len(rows), size):
                 yield rows[start : start + size], values[start : start + size]
 
-    def _read(self, place: int) -> NDArray[Any]:
-        if place not in self._held:
-            if len(self._held) >= self._most:
-                self._held.clear()
-            self._held[place] = self._stores[place].read(self._digests, as_stored=True)
-        return self._held[place]
+    def _read(self, number: int) -> NDArray[Any]:
+        if number not in self._in_memory:
+            if len(self._in_memory) >= self._max_stores:
+                self._in_memory.clear()
+            self._in_memory[number] = self._stores[number].read(self._digests, as_stored=True)
+        return self._in_memory[number]
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
-        found = torch.from_numpy(np.ascontiguousarray(values)).float().reshape(-1, *self._shape)
-        return found.contiguous(memory_format=torch.channels_last) if found.dim() == 4 else found
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).float().reshape(-1, *self._shape)
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _width(stores: Sequence[Store]) -> int:
-    """Return how many bytes a number takes in memory; those of a store with some in float32 are read as such."""
+    """Return the bytes of a number in memory; a store that is partly float32 is read as float32."""
     return max((np.dtype(entry.dtype).itemsize for one in stores for entry in one.index().entries.values()), default=2)
 
 
-class Images:
-    """Images that are read, decoded and augmented for each epoch anew, in threads.
+class ImageLoader:
+    """Reads, decodes and augments images in threads, anew in each epoch.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class Images:
     augment : str
     seed : int
     memory : MemoryBudget, optional
-        For files and pixels; by default what `bottleneck.extraction.memory.usual_memory` says.
+        For files and pixels; by default that of `bottleneck.extraction.memory.usual_memory`.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Images:
         self._std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
 
     def batches(self, epoch: int, size: int, random: np.random.Generator | None, share: slice) -> Iterator[Batch]:
-        """See `Feed`; what is yielded are normalised pixels.
+        """Yield normalised pixels ``(b, 3, h, w)``; see `BatchLoader`.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class Images:
     def pixels(
         self, epoch: int, size: int, random: np.random.Generator | None = None, share: slice = ALL
     ) -> Iterator[tuple[Rows, NDArray[np.uint8]]]:
-        """Yield what `batches` does as it was decoded, ``uint8 (b, h, w, 3)``."""
+        """Yield the same batches as decoded pixels, ``uint8 (b, h, w, 3)``."""
         count = len(self._dataset)
         order = np.arange(count) if random is None else random.permutation(count)
         preprocessing = self._preprocessing
@@ -198,5 +198,5 @@ class Images:
                 f"expected to read {path}: {error}. Put it back, or extract and fit without it"
             ) from error
         if found is None:
-            raise TuningError(f"{path} has changed since it was extracted: extract and fit again")
+            raise TuningError(f"{path} has changed since its features were extracted: extract and fit again")
         return found.pixels

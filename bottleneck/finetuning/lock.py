@@ -1,4 +1,4 @@
-"""A fine-tuning that is at work is locked: its checkpoint has one writer."""
+"""The lock of a running fine-tuning, so that only one process writes its checkpoint."""
 
 import os
 import socket
@@ -15,12 +15,12 @@ from bottleneck.utils.files import NotRegularError
 from bottleneck.utils.tree import Tree
 
 LOCK = "finetune.lock"
-HOLDER = "finetune.holder.json"  # not in the lock's file, which some versions of filelock empty before they lock it
+HOLDER = "finetune.holder.json"  # not in the lock file, which some versions of filelock truncate before they lock it
 
 
 @contextmanager
-def at_work(path: Path) -> Iterator[None]:
-    """Hold the lock of a fine-tuning; the system frees it when the process ends, however it ends.
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a fine-tuning; the system releases it when the process ends, however it ends.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ def at_work(path: Path) -> Iterator[None]:
     Raises
     ------
     RunError
-        If another process holds it, or something else than a file has its name.
+        If another process holds it, or its name is taken by something other than a file.
 
     Warns
     -----
     BottleneckWarning
-        If the file system has no locks.
+        If the file system does not support locks.
     """
     _expect_file(path)
     lock = FileLock(path / LOCK)
@@ -43,20 +43,22 @@ def at_work(path: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunError(
-            f"expected {path} to be free, {_holder(path)} is fine-tuning it: wait for it to end, or stop it; then "
-            f"`bottleneck finetune --resume {path.name}` goes on with it"
+            f"expected {path} to be unlocked, {_holder(path)} is fine-tuning it: wait until it ends, or stop it; then "
+            f"`bottleneck finetune --resume {path.name}` continues it"
         ) from None
     except PermissionError as error:
         raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
-    except (OSError, NotImplementedError) as error:  # the second is filelock's, of a system without locks
+    except (OSError, NotImplementedError) as error:  # filelock raises the second on a system without locks
         warnings.warn(
-            f"{path} cannot be locked ({error}): resume it in one process at a time", BottleneckWarning, stacklevel=4
+            f"{path} cannot be locked ({error}): resume it in only one process at a time",
+            BottleneckWarning,
+            stacklevel=4,
         )
     try:
         with suppress(OSError):
             since = datetime.now().astimezone().isoformat(timespec="seconds")
-            told = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
-            Tree.above(path, 1).write_json(path / HOLDER, told)
+            holder = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+            Tree.above(path, 1).write_json(path / HOLDER, holder)
         yield
     finally:
         with suppress(OSError):
@@ -64,14 +66,14 @@ def at_work(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def unlock_for_good(path: Path) -> None:
-    """Remove the lock of a fine-tuning that has become a run, while it is held: nobody resumes a run."""
+def remove_lock(path: Path) -> None:
+    """Remove the lock of a finished fine-tuning while it is held: a finished run is never resumed."""
     with suppress(OSError):  # Windows does not delete an open file
         Tree.above(path, 1).unlink(path / LOCK)
 
 
 def _expect_file(path: Path) -> None:
-    """Refuse a link, which filelock follows, and it may empty what that leads to."""
+    """Refuse a symbolic link: filelock would follow it, and might truncate its target."""
     try:
         with Tree.above(path, 1).at(path) as folder:
             folder.expect_regular(LOCK)
@@ -79,17 +81,17 @@ def _expect_file(path: Path) -> None:
         pass
     except NotRegularError as error:
         raise RunError(
-            f"expected a file or nothing at {path / LOCK}, found a link, a folder or a device: remove it"
+            f"expected a regular file or nothing at {path / LOCK}, found a link, a folder or a device: remove it"
         ) from error
     except OSError as error:
         raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
 
 
 def _holder(path: Path) -> str:
-    """Return which process holds the lock, as far as it has said so."""
+    """Return which process holds the lock, if it is recorded."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        told = Tree.above(path, 1).read_json(path / HOLDER)
-        process, host, since = told["process"], told["host"], told["since"]
+        holder = Tree.above(path, 1).read_json(path / HOLDER)
+        process, host, since = holder["process"], holder["host"], holder["since"]
         if isinstance(process, int) and isinstance(host, str) and isinstance(since, str):
             return f"process {process} on {host} (since {since})"
     return "another process"

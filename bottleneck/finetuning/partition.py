@@ -1,4 +1,4 @@
-"""The images that are trained on, those that say which epoch is best, and those that are held out."""
+"""Partition of a dataset into training, validation and held-out images."""
 
 import warnings
 from collections import Counter
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import BottleneckWarning, TuningError
-from bottleneck.finetuning.train import Codes
 from bottleneck.fitting.partition import once
 from bottleneck.heads import folds
 from bottleneck.images.dataset import Dataset
@@ -22,19 +21,21 @@ _SALT = b"bottleneck validation 1\0"
 _FEW = 5  # validation images
 _CUT = Shares(train=90, val=10, test=0)
 
+Codes = NDArray[np.int64]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class Partition:
     """Three parts of a dataset, each image once.
 
     Parameters
     ----------
     train, val, heldout : Dataset
-        `val` says which epoch is best. Where only two splits are given, it is the held-out part itself.
+        `val` selects the epoch. If the dataset has only two splits, it is the held-out part itself.
     name : str
-        The split that is held out: ``test`` or ``val``.
+        The held-out split: ``test`` or ``val``.
     cut : bool
-        Whether `val` was cut from the training part, since there was none.
+        Whether `val` was cut from the training split, since the dataset had no validation split.
     """
 
     train: Dataset
@@ -45,66 +46,72 @@ class Parts:
 
     @property
     def val_is_heldout(self) -> bool:
-        """Whether the images that choose the epoch are those that tell how good it is."""
+        """Whether the images that select the epoch are also the test images."""
         return self.name == "val"
 
 
-def divide(usable: Dataset, heldout: str) -> Parts:
-    """Return the parts of a dataset whose split `heldout` is held out.
+def partition_of(usable: Dataset, heldout: str) -> Partition:
+    """Return the parts of a dataset whose held-out split is `heldout`.
 
-    Without a validation part a tenth of the training part is cut off, by the hash of each image (groups stay together),
-    but for all images of a class.
+    Without a validation split, a tenth of the training split is cut off by the hash of each image. Groups stay
+    together, and at least one image of each class keeps training.
 
     Raises
     ------
     TuningError
         If there is nothing to validate with.
     """
-    train, val, test = (_once(usable, split) for split in ("train", "val", heldout))
-    seen = {digest.tobytes() for digest in train.digests}  # images may stand in both, where `fit` was told to let them
-    val = val.subset(row for row, digest in enumerate(val.digests) if digest.tobytes() not in seen)
+    train, val, test = (_split(usable, split) for split in ("train", "val", heldout))
+    in_train = {digest.tobytes() for digest in train.digests}  # `fit` may have been told to allow overlapping splits
+    val = val.subset(row for row, digest in enumerate(val.digests) if digest.tobytes() not in in_train)
     if len(val) and not {str(label) for label in val.labels} & {str(label) for label in train.labels}:
         only = examples(sorted({str(label) for label in val.labels}))
-        raise TuningError(f"expected validation images of classes that are trained on, found only {only}")
+        raise TuningError(f"expected validation images of the classes in the training split, found only {only}")
     if len(val):
-        return Parts(train=train, val=val, heldout=test, name=heldout, cut=False)
-    wanted = np.array([split == "val" for split in _cut(train)], bool)
-    counts = Counter(label for label, gone in zip(train.labels, wanted, strict=True) if not gone)
-    alone = [not counts[label] for label in train.labels]  # of classes that would all be gone
-    groups = {group for group, stays in zip(train.groups, alone, strict=True) if stays and group is not None}
-    wanted &= ~np.array([stays or group in groups for group, stays in zip(train.groups, alone, strict=True)], bool)
-    if not wanted.any():
+        return Partition(train=train, val=val, heldout=test, name=heldout, cut=False)
+    validates = _validation_rows(train)
+    if not validates.any():
         raise TuningError(
-            f"expected images to validate with, found no val part and {counted(len(train), 'training image')}, "
+            f"expected images to validate with, found no val split and {counted(len(train), 'training image')}, "
             f"too few to cut one from: give folders train/, val/ and test/, or more images"
         )
-    return Parts(
-        train=_where(train, ~wanted),
-        val=_where(train, wanted),
+    return Partition(
+        train=_where(train, ~validates),
+        val=_where(train, validates),
         heldout=test,
         name=heldout,
         cut=True,
     )
 
 
-def fold_parts(usable: Dataset, parts: Parts, count: int, seed: int) -> list[Parts]:
-    """Divide the training images of a dataset, those that were cut off to validate with too, into stratified folds.
+def _validation_rows(train: Dataset) -> NDArray[np.bool_]:
+    """Choose the training images to validate with ``(n,)``, none of a class that would lose all its images."""
+    chosen = np.array([split == "val" for split in _cut(train)], bool)
+    counts = Counter(label for label, gone in zip(train.labels, chosen, strict=True) if not gone)
+    emptied = [not counts[label] for label in train.labels]
+    groups = {group for group, stays in zip(train.groups, emptied, strict=True) if stays and group is not None}
+    stays = [gone or group in groups for group, gone in zip(train.groups, emptied, strict=True)]
+    chosen &= ~np.array(stays, bool)
+    return chosen
+
+
+def fold_partitions(usable: Dataset, partition: Partition, count: int, seed: int) -> list[Partition]:
+    """Divide the training split, images cut off for validation included, into stratified folds.
 
     Parameters
     ----------
     usable : Dataset
-    parts : Parts
-        As `divide` gave them. Images that were cut off never train in a fold; images of a validation part validate in
-        all folds.
+    partition : Partition
+        From `partition_of`. Images that were cut off never train in a fold; the images of a validation split validate
+        in all folds.
     count : int
-        At most; fewer where no class has so many images.
+        The largest number of folds; there are fewer if no class has that many images.
     seed : int
 
     Returns
     -------
-    list of Parts
-        Of each fold the images that it trains on, those that select its epoch, and, as the held-out part, those that
-        it tests.
+    list of Partition
+        One for each fold, whose held-out part are the images that the fold tests.
 
     Raises
     ------
@@ -114,78 +121,69 @@ def fold_parts(usable: Dataset, parts: Parts, count: int, seed: int) -> list[Par
         If no class has two images of two groups.
     """
     train = once(usable.subset(row for row, split in enumerate(usable.splits) if split == "train"))
-    labels = codes(train, sorted({str(label) for label in train.labels}))
-    found = folds.divide(labels, train.groups, count, seed)
-    aside = {digest.tobytes() for digest in parts.val.digests} if parts.cut else set()
-    cut = np.array([digest.tobytes() in aside for digest in train.digests], bool)
-    made = []
-    for fold in range(len(found)):
-        others, tested = found.trained[:, fold], found.tested == fold
-        made.append(
-            Parts(
+    labels = label_codes(train, sorted({str(label) for label in train.labels}))
+    divided = folds.divide(labels, train.groups, count, seed)
+    validating = {digest.tobytes() for digest in partition.val.digests} if partition.cut else set()
+    cut = np.array([digest.tobytes() in validating for digest in train.digests], bool)
+    found = []
+    for fold in range(len(divided)):
+        others, tested = divided.trained[:, fold], divided.tested == fold
+        found.append(
+            replace(
+                partition,
                 train=_where(train, others & ~cut),
-                val=_where(train, others & cut) if parts.cut else parts.val,
+                val=_where(train, others & cut) if partition.cut else partition.val,
                 heldout=_where(train, tested),
-                name=parts.name,
-                cut=parts.cut,
             )
         )
-    if any(not (len(one.train) and len(one.val) and len(one.heldout)) for one in made):
+    if any(not (len(one.train) and len(one.val) and len(one.heldout)) for one in found):
         raise TuningError(
-            f"expected images to train on, to select the epoch by and to test in each of {count} folds, found "
-            f"{counted(len(train), 'training image')}, too few: take fewer folds, or give a val part"
+            f"expected images to train on, to select the epoch with and to test in each of {count} folds, found "
+            f"{counted(len(train), 'training image')}, too few: take fewer folds, or give a val split"
         )
-    return made
+    return found
 
 
-def together(usable: Dataset, parts: Sequence[Dataset]) -> Dataset:
+def union(usable: Dataset, parts: Sequence[Dataset]) -> Dataset:
     """Return the images of several parts of a dataset, each once."""
     wanted = {digest.tobytes() for part in parts for digest in part.digests}
     return once(usable.subset(row for row, digest in enumerate(usable.digests) if digest.tobytes() in wanted))
 
 
-def codes(dataset: Dataset, classes: Sequence[str]) -> Codes:
-    """Return the place of each image's label among the classes ``(n,)``, -1 for one that is not among them."""
-    place = {name: code for code, name in enumerate(classes)}
-    return np.array([place.get(label or "", -1) for label in dataset.labels], np.int64)
+def label_codes(dataset: Dataset, classes: Sequence[str]) -> Codes:
+    """Return the index of each image's label in `classes`, ``(n,)``; -1 for a label that is not among them."""
+    index = {name: code for code, name in enumerate(classes)}
+    return np.array([index.get(label or "", -1) for label in dataset.labels], np.int64)
 
 
-def warn_of_classes(parts: Parts) -> None:
-    """Warn of classes that the choice of the epoch cannot see."""
-    unknown = sorted({str(label) for label in parts.val.labels} - {str(label) for label in parts.train.labels})
-    if unknown:
-        warnings.warn(
-            f"no training image of {examples(unknown)}: validation images of them cannot be right",
-            BottleneckWarning,
-            stacklevel=3,
+def warn_of_classes(partition: Partition) -> None:
+    """Warn of classes that have no training or no validation images, and of few validation images."""
+    train, val = ({str(label) for label in part.labels} for part in (partition.train, partition.val))
+    messages = []
+    if unknown := sorted(val - train):
+        messages.append(f"no training image of {examples(unknown)}: validation images of them count as errors")
+    if partition.cut and len(partition.val) < _FEW:
+        messages.append(
+            f"only {len(partition.val)} of the training images could be set aside to select the epoch, too few to "
+            f"select it reliably: give a val split, or more images"
         )
-    if parts.cut and len(parts.val) < _FEW:
-        warnings.warn(
-            f"only {len(parts.val)} of the training images could be set aside to choose the epoch by, which says "
-            f"little: give a val part, or more images",
-            BottleneckWarning,
-            stacklevel=3,
-        )
-    missing = sorted({str(label) for label in parts.train.labels} - {str(label) for label in parts.val.labels})
-    if missing:
-        warnings.warn(
-            f"no validation image of {examples(missing)}: the epoch is chosen without looking at them",
-            BottleneckWarning,
-            stacklevel=3,
-        )
+    if missing := sorted(train - val):
+        messages.append(f"no validation image of {examples(missing)}: the epoch is selected without them")
+    for message in messages:
+        warnings.warn(message, BottleneckWarning, stacklevel=3)
 
 
 def _where(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
     return dataset.subset(np.flatnonzero(chosen).tolist())
 
 
-def _once(dataset: Dataset, split: str) -> Dataset:
-    own = dataset.subset(row for row, found in enumerate(dataset.splits) if found == split)
+def _split(dataset: Dataset, split: str) -> Dataset:
+    own = dataset.subset(row for row, name in enumerate(dataset.splits) if name == split)
     return own.subset(own.first_rows())
 
 
 def _cut(train: Dataset) -> tuple[str, ...]:
-    """Decide anew about images that have been decided about: by another hash of each."""
+    """Assign each training image to train or val, by another hash than the one that put it into this split."""
     keys = [np.frombuffer(sha256(_SALT + digest.tobytes()).digest(), np.uint8) for digest in train.digests]
     groups = [None if group is None else f"validation {group}" for group in train.groups]
     salted = replace(train, digests=np.stack(keys)) if keys else train

@@ -1,74 +1,114 @@
-"""How a network is fine-tuned, as a user says it."""
+"""The options of a fine-tuning."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from functools import partial
+from typing import Any, TypedDict
 
 from bottleneck.errors import TuningError
-from bottleneck.images.view import AUGMENTATIONS
-from bottleneck.utils.arguments import Arguments, abbreviated
+from bottleneck.utils.arguments import Arguments, shown
 
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "step", "constant")
-PRECISIONS = ("auto", "fp32", "bf16")
+CHOICES = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("cosine", "step", "constant"),
+    "precision": ("auto", "fp32", "bf16"),
+    "augment": ("none", "light", "standard", "strong"),
+    "class_weight": ("balanced",),
+}
+LEARNING_RATES = {"sgd": 3e-4, "adamw": 1e-5}  # small, since training starts from a fitted head
 _CHECK = Arguments(TuningError)
-LEARNING_RATES = {"sgd": 3e-4, "adamw": 1e-5}  # small: the head has been at its best already
+
+
+class WholeBounds(TypedDict, total=False):
+    """Inclusive bounds of a whole number."""
+
+    least: int
+    most: int
+
+
+class RealBounds(TypedDict, total=False):
+    """Exclusive bounds of a real number."""
+
+    above: float
+    below: float
+
+
+# The ranges of numbers. Real numbers are at least 0, unless a bound is given.
+WHOLE: dict[str, WholeBounds] = {
+    "last": {"least": 0},
+    "epochs": {"least": 1},
+    "batch_size": {"least": 1},
+    "step_epochs": {"least": 1},
+    "patience": {"least": 1},
+    "views": {"least": 0},
+    "seed": {"least": 0, "most": 2**32 - 1},
+}
+REAL: dict[str, RealBounds] = {
+    "lr": {"above": 0},
+    "momentum": {"below": 1},
+    "weight_decay": {},
+    "layer_decay": {"above": 0},
+    "warmup": {},
+    "label_smoothing": {"below": 1},
+    "clip": {"above": 0},
+    "ema": {"above": 0, "below": 1},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained on.
+    """How a network is fine-tuned.
 
     Parameters
     ----------
     unfreeze : tuple of str
-        Modules that are trained beside the head: names, patterns with ``*``, or ``all``.
+        Modules to train in addition to the head: names, patterns with ``*``, or ``all``.
     last : int, optional
-        How many of the last stages are; 0 trains the head alone. By default 1, where `unfreeze` is empty.
+        Train the last N stages; 0 trains the head alone. By default 1 if `unfreeze` is empty.
     train_bn : bool
-        Whether batch norms of these parts are trained and take new statistics; by default they stay as they are.
+        Whether batch norms of these parts are trained and update their statistics; by default they stay frozen.
     epochs, batch_size : int
     optimizer : str
         ``sgd``, with `momentum`, or ``adamw``.
     lr : float, optional
         The largest learning rate; by default 3e-4 for sgd, 1e-5 for adamw.
     momentum, weight_decay : float
-        Weights decay, norms and biases do not.
+        `weight_decay` applies to weights, not to norms and biases.
     lr_mult : tuple of (str, float)
-        Factors of the learning rate of some modules, as Caffe's ``lr_mult``, or a dict of them; where several fit, all
-        count.
+        Factors of the learning rate of some modules, like Caffe's ``lr_mult``, or a dict of them; all that match a
+        module are multiplied.
     layer_decay : float
-        Each stage has the learning rate of the one after it times this.
+        The learning rate of each stage is that of the next one times this.
     schedule : str
-        ``cosine`` to zero, ``step`` (a tenth every `step_epochs`), or ``constant``.
+        ``cosine`` to zero, ``step`` (divided by 10 every `step_epochs` epochs), or ``constant``.
     step_epochs : int
     warmup : float
-        Epochs in which the learning rate rises from zero.
+        Epochs during which the learning rate rises from zero.
     label_smoothing : float
-        What of a label's probability is shared among all classes (Szegedy et al. 2016).
+        The part of a label's probability spread over all classes (Szegedy et al. 2016).
     class_weight : str, optional
-        ``balanced``: each class weighs as much, however few its images.
+        ``balanced``: each class has the same total weight, however few its images.
     clip : float, optional
-        The largest norm of the gradient of all parameters together; None for any. A head on features that vary little
-        has large weights once their scaling is folded into them, and so has what it hands down to the network: without
-        a limit the first steps on such features undo it.
+        The largest norm of the gradient of all parameters together; None for no limit. If features vary little, folding
+        their scaling into the head gives it large weights, and the network large gradients: without a limit, the first
+        steps would destroy the head.
     precision : str
-        ``auto``, ``fp32``, or ``bf16`` by autocast. ``auto`` is bf16 where the hardware multiplies bfloat16 itself.
+        ``auto``, ``fp32``, or ``bf16`` by autocast. ``auto`` is bf16 where the hardware multiplies bfloat16 natively.
     ema : float, optional
-        Decay of the exponential moving average of the weights, which is then what is tested and kept.
+        Decay of the exponential moving average of the weights; the averages are then evaluated and saved.
     patience : int, optional
-        Training ends when so many epochs have brought no better one.
+        Stop after this many epochs without improvement.
     augment : str
         ``none``, ``light``, ``standard`` or ``strong``; see `bottleneck.images.augment`.
     views : int
-        How many augmented views of each image are cached, at the boundary of what is trained. 0: each epoch has its own
-        views, and runs the whole network.
+        How many augmented views of each image are cached at the freeze boundary. 0: each epoch draws new views and runs
+        the whole network.
     seed : int
 
     Raises
     ------
     TuningError
-        If a value makes no sense.
+        If a value is invalid.
     """
 
     unfreeze: tuple[str, ...] = ()
@@ -98,37 +138,36 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, value in _plain(self).items():
             object.__setattr__(self, name, value)
-        for name, possible in (
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-            ("augment", AUGMENTATIONS),
-            ("class_weight", (None, "balanced")),
-        ):
-            if getattr(self, name) not in possible:
-                known = ", ".join(map(str, possible))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in (*choices, DEFAULTS[name]):
+                known = ", ".join(choices)
                 raise TuningError(f"expected {name} to be one of {known}, got {getattr(self, name)!r}")
         object.__setattr__(self, "lr", LEARNING_RATES[self.optimizer] if self.lr is None else self.lr)
         if self.unfreeze and self.last is not None:
-            raise TuningError("expected either unfreeze or last, got both: they say what is trained in two ways")
+            raise TuningError("expected either unfreeze or last, got both")
         if self.train_bn and self.batch_size < 2:
             raise TuningError(f"expected batch_size to be 2 or more with train_bn, got {self.batch_size}")
         if self.layer_decay > 1:
             raise TuningError(f"expected layer_decay to be above 0, at most 1, got {self.layer_decay}")
 
     def __repr__(self) -> str:
-        usual = {field.name: field.default for field in fields(self)} | {"lr": LEARNING_RATES[self.optimizer]}
+        usual = DEFAULTS | {"lr": LEARNING_RATES[self.optimizer]}
         changed = {name: value for name, value in vars(self).items() if value != usual[name]}
         return f"Recipe({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     @property
     def largest_lr(self) -> float:
-        """The learning rate at its largest."""
-        return _number(self.lr)
+        """The learning rate at the peak of the schedule."""
+        assert self.lr is not None  # set on creation
+        return self.lr
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object from which the recipe can be made again."""
+        """Return the recipe as a JSON object; ``Recipe(**object)`` restores it."""
         return asdict(self)
+
+
+DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+_OPTIONAL = {name for name, default in DEFAULTS.items() if default is None} | {"clip"}
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
@@ -137,42 +176,27 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     Raises
     ------
     TuningError
-        If one is of another kind, or out of its range.
+        If one has the wrong type, or is out of range.
     """
-    check, given = _CHECK, {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    texts = ("optimizer", "schedule", "precision", "augment")
-    least = {"epochs": 1, "batch_size": 1, "step_epochs": 1, "views": 0}
+    checks: dict[str, Callable[[str, object], object]] = {
+        **dict.fromkeys(CHOICES, _CHECK.text),
+        **{name: partial(_CHECK.whole, **bounds) for name, bounds in WHOLE.items()},
+        **{name: partial(_CHECK.number, **bounds) for name, bounds in REAL.items()},
+        "unfreeze": _CHECK.texts,
+        "train_bn": _CHECK.flag,
+        "lr_mult": lambda _, value: _factors(value),
+    }
     return {
-        **{name: check.text(name, given[name]) for name in texts},
-        **{name: check.whole(name, given[name], least=bound) for name, bound in least.items()},
-        "unfreeze": check.texts("unfreeze", given["unfreeze"]),
-        "last": check.optional(check.whole, "last", given["last"]),
-        "train_bn": check.flag("train_bn", given["train_bn"]),
-        "lr": check.optional(check.number, "lr", given["lr"], above=0),
-        "momentum": check.number("momentum", given["momentum"], below=1),
-        "weight_decay": check.number("weight_decay", given["weight_decay"]),
-        "lr_mult": _factors(given["lr_mult"]),
-        "layer_decay": check.number("layer_decay", given["layer_decay"], above=0),
-        "warmup": check.number("warmup", given["warmup"]),
-        "label_smoothing": check.number("label_smoothing", given["label_smoothing"], below=1),
-        "class_weight": check.optional(check.text, "class_weight", given["class_weight"]),
-        "clip": check.optional(check.number, "clip", given["clip"], above=0),
-        "ema": check.optional(check.number, "ema", given["ema"], above=0, below=1),
-        "patience": check.optional(check.whole, "patience", given["patience"], least=1),
-        "seed": check.whole("seed", given["seed"], most=2**32 - 1),
+        name: None if name in _OPTIONAL and value is None else checks[name](name, value)
+        for name, value in ((name, getattr(recipe, name)) for name in checks)
     }
 
 
 def _factors(given: Any) -> tuple[tuple[str, float], ...]:
-    """Return pairs of a module and a factor, of a mapping or of pairs."""
+    """Return the pairs of a module and a factor, from a mapping or from pairs."""
     try:
         pairs = [(name, factor) for name, factor in (given.items() if isinstance(given, Mapping) else given)]
     except (TypeError, ValueError):
         raise TuningError(f"expected lr_mult to be pairs of a module and a factor, got {abbreviated(given)}") from None
     names = [_CHECK.text("a module of lr_mult", name) for name, _ in pairs]
     return tuple((name, _CHECK.number(f"lr_mult of {name}", pair[1])) for name, pair in zip(names, pairs, strict=True))
-
-
-def _number(value: float | None) -> float:
-    assert value is not None
-    return value

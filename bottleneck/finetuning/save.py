@@ -1,4 +1,4 @@
-"""What a fine-tuning leaves: the weights, the card, the predictions, the curves."""
+"""Saving the result of a fine-tuning: the weights, the card, the predictions and the curves."""
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,18 +18,14 @@ from bottleneck.backbones.weights_files import RecordedRequest, described
 from bottleneck.errors import BottleneckError, RunError
 from bottleneck.evaluation.stats import mcnemar
 from bottleneck.finetuning import curves
-from bottleneck.finetuning.boundary import Boundary
-from bottleneck.finetuning.freeze import Plan
-from bottleneck.finetuning.handback import Layer
-from bottleneck.finetuning.head_comparison import against_head
-from bottleneck.finetuning.history import Progress
-from bottleneck.finetuning.initial import InitialState
-from bottleneck.finetuning.network import Network
-from bottleneck.finetuning.partition import Parts
-from bottleneck.finetuning.recipe import Recipe
-from bottleneck.finetuning.verify import Start, features_of, probabilities_of
+from bottleneck.finetuning.context import FineTuningContext
+from bottleneck.finetuning.handback import LinearLayer
+from bottleneck.finetuning.head_comparison import compare_with_head
+from bottleneck.finetuning.history import History
+from bottleneck.finetuning.verify import Start, layer_probabilities, trunk_features
 from bottleneck.fitting.train import scored
 from bottleneck.heads.linear import LinearHead
+from bottleneck.images.dataset import Dataset
 from bottleneck.runs.card import COLUMNS, dataset_card, prediction_rows, versions
 from bottleneck.runs.folder import delete_checkpoint
 from bottleneck.runs.images import Role, RunImages, images_of, judged
@@ -37,157 +33,207 @@ from bottleneck.runs.run import Run, images_of_weights
 from bottleneck.runs.save import write_run
 from bottleneck.utils.tree import Tree
 
-HEAD = "finetuned"  # what stands for the family of its head
+HEAD = "finetuned"  # in place of the family of a head
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """What came of a fine-tuning; the network has the weights of the best epoch, and had `first_layer` in epoch 0."""
+class FineTuningResult:
+    """The result of a fine-tuning, whose network has the weights of the best epoch.
 
+    Parameters
+    ----------
+    context : FineTuningContext
+    path : Path
+        The run's folder.
+    history : History
+    start : Start
+    first_layer : LinearLayer
+        The last layer in epoch 0.
+    finite : bool
+        Whether all losses were finite.
+    fold_test : dict or None
+        From `bottleneck.finetuning.folds.compare_by_folds`.
+    """
+
+    context: FineTuningContext
     path: Path
-    origin: InitialState
-    network: Network
-    plan: Plan
-    parts: Parts
-    boundary: Boundary | None
-    recipe: Recipe
-    precision: str
-    progress: Progress
+    history: History
     start: Start
+    first_layer: LinearLayer
     finite: bool
-    device: str
-    first_layer: Layer
-    by_folds: dict[str, Any] | None
+    fold_test: dict[str, Any] | None
 
 
-def write(result: Result, seconds: float) -> Run:
+def save_run(result: FineTuningResult, seconds: float) -> Run:
     """Test the network on the held-out images, and make its folder a run.
 
     Parameters
     ----------
-    result : Result
+    result : FineTuningResult
     seconds : float
-        That it took until now.
+        The time since the fine-tuning began.
 
     Raises
     ------
     RunError
-        If the folder cannot be written, or the weights cannot be read back as they are.
+        If the folder cannot be written, or the weights are not read back as they were written.
     """
-    heldout, classes = result.parts.heldout, result.origin.classes
-    probabilities = probabilities_of(result.network.layer(), features_of(result.network, heldout, result.device))
-    found = scored(probabilities, [str(label) for label in heldout.labels], classes, heldout.groups)
+    context, path = result.context, result.path
+    heldout, classes = context.partition.heldout, context.initial.classes
+    probabilities = _probabilities(context, heldout)
+    tested = scored(probabilities, [str(label) for label in heldout.labels], classes, heldout.groups)
     before, after = _validated(result)
     try:
-        backbone, request = _weights(result)
-        head = _head(result, backbone)
+        backbone, request = _save_weights(result)
+        head = _head(context, backbone)
         card = {
             **_card(result, backbone, request),
-            "validation": _validation_card(result, before, after),
-            "heldout_test": _heldout_test(result, found.right),
-            "fold_test": result.by_folds,
-            "metrics": found.metrics,
+            "validation": _validation_card(context, before, after),
+            "heldout_test": _heldout_test(result, tested.right),
+            "fold_test": result.fold_test,
+            "metrics": tested.metrics,
             "seconds": seconds,
         }
-        runs = Tree.above(result.path, 1)
-        runs.write(result.path / "curves.csv", curves.table(result.progress.epochs).encode())
-        runs.write(result.path / "curves.png", _picture(result))
-        rows = prediction_rows(heldout, result.origin.dataset, found.predicted, probabilities)
-        run = write_run(result.path, head, card, COLUMNS, rows, _images(result, after))
-        delete_checkpoint(result.path)
-    except BottleneckError:  # some of which are OSErrors
+        runs = Tree.above(path, 1)
+        runs.write(path / "curves.csv", curves.table(result.history.epochs).encode())
+        runs.write(path / "curves.png", _plot(result))
+        rows = prediction_rows(heldout, context.initial.cached.dataset, tested.predicted, probabilities)
+        run = write_run(path, head, card, COLUMNS, rows, _images(result, after))
+        delete_checkpoint(path)
+    except BottleneckError:  # some are OSErrors
         raise
     except OSError as error:
-        raise RunError(f"cannot write to {result.path}: {error.strerror or error}") from error
+        raise RunError(f"cannot write to {path}: {error.strerror or error}") from error
     return run
 
 
-def _weights(result: Result) -> tuple[Backbone, Request]:
-    """Write the weights, and read them back as every later command does."""
-    asked, path = result.origin.request, result.path / WEIGHTS
-    before = read_tuned(asked.file) if asked.file else None
-    known = before.weights if before else asked.file.name if asked.file else asked.weights
-    model = asked.model
-    if model.startswith(TIMM) and "." not in model and not (asked.random or asked.file or known == "DEFAULT"):
-        model = f"{model}.{known}"  # whose tag decides the preprocessing
-    own = {name: getattr(asked, name) for name in ("resize", "crop", "fast_jpeg") if getattr(asked, name)}
-    said = Tuned(
-        model=model, weights=known, options=own, dataset=result.origin.usable.fingerprint(), score=_score(result)
+def to_json(run: Run, problem: str | None = None) -> dict[str, Any]:
+    """Return a fine-tuned run as a JSON object, with the error message of a training that diverged."""
+    card, metrics = run.card, run.metrics
+    epochs = [epoch["seconds"] for epoch in card["curves"][1:]]
+    return {
+        "run": str(run.path),
+        "from_run": card["from"]["run"],
+        "model": card["model"],
+        "trained": card["trained"],
+        "start_accuracy": card["start_accuracy"],
+        "accuracy": metrics["accuracy"],
+        "accuracy_ci95": metrics["accuracy_ci95"],
+        **{name: metrics[name] for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece")},
+        **{name: card[name] for name in ("heldout", "heldout_test", "fold_test", "n_train")},
+        "n_validation": card["validation"]["n"],
+        "n_heldout": card["n_heldout"],
+        "best_epoch": card["best_epoch"],
+        "epochs": len(epochs),
+        **{name: card[name] for name in ("curves", "trained_parameters", "frozen_parameters")},
+        "seconds_per_epoch": round(sum(epochs) / len(epochs), 3) if epochs else None,
+        "seconds": round(card["seconds"], 3),
+        "problem": problem,
+    }
+
+
+def _probabilities(context: FineTuningContext, images: Dataset) -> NDArray[np.float64]:
+    """Return the probabilities ``(n, k)`` that the network predicts for images."""
+    features = trunk_features(context.network, images, str(context.device))
+    return layer_probabilities(context.network.layer(), features)
+
+
+def _save_weights(result: FineTuningResult) -> tuple[Backbone, Request]:
+    """Write the weights, and read them back as later commands do."""
+    context, path = result.context, result.path / WEIGHTS
+    initial, network = context.initial, context.network
+    requested = initial.request
+    own = {name: getattr(requested, name) for name in ("resize", "crop", "fast_jpeg") if getattr(requested, name)}
+    model, weights = _model_and_weights(requested)
+    tuned = Tuned(
+        model=model, weights=weights, options=own, dataset=initial.cached.usable.fingerprint(), score=_score(result)
     )
-    Tree.above(result.path, 1).write(path, result.network.file(said.metadata()))
-    request = replace(asked, model=model, weights=str(path.absolute()), restore_exclude=(), allow_partial=False)
-    found, before_it = load(request), result.network.backbone.spec
-    wanted = replace(before_it, weights=tensors_digest(result.network.named))
-    if found.spec != wanted:
-        read, written = found.spec.to_json(), wanted.to_json()
-        raise RunError(f"expected {path} to be read back as it was written; it is not: {read}, not {written}")
-    # Where the hand-back itself is kept, or the head alone was trained, features are those of the network as it was.
-    return found, asked if wanted.weights == before_it.weights else request
+    Tree.above(result.path, 1).write(path, network.to_safetensors(tuned.metadata()))
+    request = replace(requested, model=model, weights=str(path.absolute()), restore_exclude=(), allow_partial=False)
+    found, initial_spec = load(request), network.backbone.spec
+    expected = replace(initial_spec, weights=tensors_digest(network.base_model))
+    if found.spec != expected:
+        read, written = found.spec.to_json(), expected.to_json()
+        raise RunError(f"expected {path} to be read back as it was written; read {read}, wrote {written}")
+    # If the hand-back is kept, or only the head was trained, the features are those of the original network.
+    return found, requested if expected.weights == initial_spec.weights else request
 
 
-def _score(result: Result) -> float:
-    """Return what the run is chosen by; see `bottleneck.runs.run.Run.score`."""
-    epochs, best, run = result.progress.epochs, result.progress.best, result.origin.run
+def _model_and_weights(requested: Request) -> tuple[str, str]:
+    """Return the model, and the pretrained weights that fine-tuning started from, to record in the weights file."""
+    before = read_tuned(requested.file) if requested.file else None
+    weights = before.weights if before else requested.file.name if requested.file else requested.weights
+    model = requested.model
+    has_tag = "." in model or requested.random or requested.file or weights == "DEFAULT"
+    if model.startswith(TIMM) and not has_tag:
+        model = f"{model}.{weights}"  # the tag decides the preprocessing
+    return model, weights
+
+
+def _score(result: FineTuningResult) -> float:
+    """Return the score that ranks the run; see `bottleneck.runs.run.Run.score`."""
+    epochs, best, run = result.history.epochs, result.history.best, result.context.initial.run
     return min(1.0, epochs[best].val_accuracy + (run.score - epochs[0].val_accuracy if run else 0.0))
 
 
-def _validated(result: Result) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return whether epoch 0, and the epoch that is kept, are right about each validation image."""
-    val, classes, origin = result.parts.val, result.origin.classes, result.origin
+def _validated(result: FineTuningResult) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether epoch 0, and the best epoch, classify each validation image correctly."""
+    context = result.context
+    val, initial = context.partition.val, context.initial
     labels = [str(label) for label in val.labels]
-    before = scored(probabilities_of(result.first_layer, origin.store.read(val.digests)), labels, classes).right
-    if result.progress.best == 0:
+    first = layer_probabilities(result.first_layer, initial.cached.store.read(val.digests))
+    before = scored(first, labels, initial.classes).right
+    if result.history.best == 0:
         return before, before
-    features = features_of(result.network, val, result.device)
-    return before, scored(probabilities_of(result.network.layer(), features), labels, classes).right
+    return before, scored(_probabilities(context, val), labels, initial.classes).right
 
 
-def _validation_card(result: Result, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return what a card says of the validation images, and of the epoch that is kept against epoch 0 on them."""
+def _validation_card(context: FineTuningContext, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the validation section of the card, with the test of the best epoch against epoch 0."""
     return {
-        "n": len(result.parts.val),
-        "cut_from_train": result.parts.cut,
-        "is_heldout": result.parts.val_is_heldout,
+        "n": len(context.partition.val),
+        "cut_from_train": context.partition.cut,
+        "is_heldout": context.partition.val_is_heldout,
         "against_start": mcnemar(after, before),
     }
 
 
-def _heldout_test(result: Result, right: NDArray[np.bool_]) -> dict[str, Any] | None:
-    """Return the network against its head on the held-out images; None where there was no head, or it is kept."""
-    if result.origin.run is None or result.progress.best == 0:
+def _heldout_test(result: FineTuningResult, right: NDArray[np.bool_]) -> dict[str, Any] | None:
+    """Compare the network with its head on the held-out images; return None without a head, or if it is kept."""
+    if result.context.initial.run is None or result.history.best == 0:
         return None
-    return against_head(right, result.start.right)
+    return compare_with_head(right, result.start.right)
 
 
-def _images(result: Result, right: NDArray[np.bool_]) -> RunImages:
-    """Return what each image was used for, by the head, the network below it, and this fine-tuning."""
-    parts, origin = result.parts, result.origin
-    of_head = _known_of(origin.run) if origin.run else None
-    roles = {"train": Role.TRAINED, parts.name: Role.HELD_OUT, "val": Role.SELECTED}
-    found = images_of(origin.usable, roles)
-    if parts.cut and (origin.run is None or of_head):
-        found = found.with_role(parts.val.digests, Role.SELECTED)
+def _images(result: FineTuningResult, right: NDArray[np.bool_]) -> RunImages:
+    """Return how each image was used: by the head, the network before, and this fine-tuning."""
+    partition, initial = result.context.partition, result.context.initial
+    of_head = _images_of(initial.run) if initial.run else None
+    roles = {"train": Role.TRAINED, partition.name: Role.HELD_OUT, "val": Role.SELECTED}
+    found = images_of(initial.cached.usable, roles)
+    if partition.cut and (initial.run is None or of_head):
+        found = found.with_role(partition.val.digests, Role.SELECTED)
     if of_head:
         found = found.after(of_head)
-    if recorded_tuned(origin.store.folder) is not None:
-        found = found.after(images_of_weights(origin.request, result.path.parent))
-    if parts.cut and result.progress.best == 0:  # the head that is kept has seen them, that of epoch 0 has not
+    if kept_tuned(initial.cached.store.folder) is not None:
+        found = found.after(images_of_weights(initial.request, result.path.parent))
+    if partition.cut and result.history.best == 0:  # the kept head was fitted on them, unlike that of epoch 0
         return found
-    return judged(found, parts.val.digests, right)
+    return judged(found, partition.val.digests, right)
 
 
-def _known_of(run: Run) -> RunImages | None:
-    """Return the images of a run; what cannot be read must not lose a fine-tuning that has ended."""
+def _images_of(run: Run) -> RunImages | None:
+    """Return the images of a run; None if they cannot be read, which must not lose a finished fine-tuning."""
     with suppress(RunError):
         return run.images
     return None
 
 
-def _head(result: Result, backbone: Backbone) -> LinearHead:
-    layer, dim = result.network.layer(), backbone.dim
+def _head(context: FineTuningContext, backbone: Backbone) -> LinearHead:
+    layer, dim = context.network.layer(), backbone.dim
     return LinearHead(
         family=HEAD,
-        classes=result.origin.classes,
+        classes=context.initial.classes,
         mean=np.zeros(dim, np.float32),
         scale=np.ones(dim, np.float32),
         fingerprint=backbone.spec.fingerprint,
@@ -196,60 +242,63 @@ def _head(result: Result, backbone: Backbone) -> LinearHead:
     )
 
 
-def _card(result: Result, backbone: Backbone, request: Request) -> dict[str, Any]:
-    origin, progress, plan = result.origin, result.progress, result.plan
-    epochs, boundary = progress.epochs, result.boundary
+def _card(result: FineTuningResult, backbone: Backbone, request: Request) -> dict[str, Any]:
+    context, history, start = result.context, result.history, result.start
+    initial, plan, boundary, partition = context.initial, context.plan, context.boundary, context.partition
+    run, cached = initial.run, initial.cached
     return {
         "kind": "finetune",
         "bottleneck": __version__,
         "head": HEAD,
         "model": backbone.spec.backbone,
-        "classes": list(origin.classes),
-        "params": {"unfreeze": ", ".join(plan.names) or "the head alone", "epoch": progress.best},
+        "classes": list(initial.classes),
+        "params": {"unfreeze": ", ".join(plan.names) or "the head alone", "epoch": history.best},
         "from": {
-            "run": origin.run.name if origin.run else None,
-            "head": origin.run.card["head"] if origin.run else "random",
-            "accuracy": result.start.head_accuracy,
-            "features": origin.store.spec.to_json(),
+            "run": run.name if run else None,
+            "head": run.card["head"] if run else "random",
+            "accuracy": start.head_accuracy,
+            "features": cached.store.spec.to_json(),
         },
-        "start_accuracy": result.start.accuracy,
-        "agreement": asdict(result.start.agreement) if result.start.agreement else None,
+        "start_accuracy": start.accuracy,
+        "agreement": asdict(start.agreement) if start.agreement else None,
         "score": _score(result),
-        "recipe": result.recipe.to_json(),
-        "precision": result.precision,
+        "recipe": context.recipe.to_json(),
+        "precision": context.precision,
         "trained": list(plan.names),
         "trained_parameters": plan.trained,
         "frozen_parameters": plan.frozen,
         "boundary": {"module": boundary.module, "shape": list(boundary.shape)} if boundary else None,
-        "best_epoch": progress.best,
-        "curves": [asdict(epoch) for epoch in epochs],
+        "best_epoch": history.best,
+        "curves": [asdict(epoch) for epoch in history.epochs],
         "diverged": not result.finite,
-        "seed": result.recipe.seed,
-        "heldout": result.parts.name,
-        "n_train": len(result.parts.train),
-        "n_heldout": len(result.parts.heldout),
-        "dataset": dataset_card(origin.dataset, origin.usable),
-        "failures": [vars(failure) for failure in origin.failures],
+        "seed": context.recipe.seed,
+        "heldout": partition.name,
+        "n_train": len(partition.train),
+        "n_heldout": len(partition.heldout),
+        "dataset": dataset_card(cached.dataset, cached.usable),
+        "failures": [vars(failure) for failure in cached.failures],
         "spec": backbone.spec.to_json(),
         "fingerprint": backbone.spec.fingerprint,
-        "request": _kept(result, request),
-        "own_weights": request != result.origin.request,
-        "leaks": origin.run.part("leaks") if origin.run else None,
+        "request": _request_json(result, request),
+        "own_weights": request != initial.request,
+        "leaks": run.part("leaks") if run else None,
         "versions": versions(),
     }
 
 
-def _kept(result: Result, request: Request) -> dict[str, Any]:
-    """Return how the backbone is asked for, as JSON for the run's folder."""
-    before = result.origin.store.request()
-    digest = RecordedRequest(before, result.origin.store.folder).sha256 if before else None
-    if request.file and request == result.origin.request and request.file.is_file():
+def _request_json(result: FineTuningResult, request: Request) -> dict[str, Any]:
+    """Return the request of the backbone as a JSON object for the run's folder."""
+    initial = result.context.initial
+    recorded = initial.cached.store.request()
+    digest = RecordedRequest(recorded, initial.cached.store.folder).sha256 if recorded else None
+    if request.file and request == initial.request and request.file.is_file():
         return described(request, digest, result.path)
     return request.to_json()
 
 
-def _picture(result: Result) -> bytes:
-    what = ", ".join(result.plan.names) or "the head alone"
-    begun = f"from {result.origin.run.name}" if result.origin.run else "from a random last layer"
-    title = f"{result.origin.request.model}: {what:.60}, {begun}"
-    return curves.picture(result.progress.epochs, result.progress.best, title, head=result.origin.run is not None)
+def _plot(result: FineTuningResult) -> bytes:
+    initial, history = result.context.initial, result.history
+    trained = ", ".join(result.context.plan.names) or "the head alone"
+    start = f"from {initial.run.name}" if initial.run else "from a random last layer"
+    title = f"{initial.request.model}: {trained:.60}, {start}"
+    return curves.plot(history.epochs, history.best, title, head=initial.run is not None)

@@ -1,4 +1,4 @@
-"""Before the first step: the network says what the head said, and this is proven, not hoped."""
+"""Verification before the first step: the network predicts what its head predicts."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import TuningError
-from bottleneck.finetuning.handback import Agreement, Layer, agreement
-from bottleneck.finetuning.initial import InitialState
-from bottleneck.finetuning.loaders import Images
+from bottleneck.finetuning.context import FineTuningContext
+from bottleneck.finetuning.handback import Agreement, LinearLayer, agreement
+from bottleneck.finetuning.loaders import ImageLoader
 from bottleneck.finetuning.network import Network
 from bottleneck.heads.head import softmax
 from bottleneck.images.dataset import Dataset
@@ -25,20 +25,20 @@ Probabilities = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """How a network does before the first step.
+    """The held-out accuracy of a network before the first step.
 
     Parameters
     ----------
     accuracy : float
-        Of the network, in fp32, on the held-out images.
+        Of the network, in fp32.
     head_accuracy : float or None
-        Of the head that was handed back, on its features; None where the last layer is random.
+        Of the head on its cached features; None if the last layer is random.
     precision : str
         Of these features.
     agreement : Agreement or None
         Of the network and the head.
     right : ndarray of bool, shape (n,)
-        Whether the network is right about each held-out image.
+        Whether the network classifies each held-out image correctly.
     """
 
     accuracy: float
@@ -48,44 +48,46 @@ class Start:
     right: NDArray[np.bool_] = field(repr=False, compare=False)
 
 
-def start(origin: InitialState, network: Network, heldout: Dataset, device: str | None) -> Start:
-    """Run the network over the held-out images, and hold what it says against its head.
+def verify_start(context: FineTuningContext) -> Start:
+    """Compare the predictions of the network on the held-out images with those of its head.
 
     Raises
     ------
     TuningError
-        If a network in fp32 with a head on features in fp32 has another label of any image, or a probability that
-        differs by more than 1e-4. With a head on features in bfloat16, which are rounded, the same must hold of the
-        head on the network's own features.
+        If a predicted label, or a probability by more than 1e-4, differs between the network in fp32 and its head on
+        the cached features. If the cached features were rounded to bfloat16, the head is compared on the network's
+        own features instead.
     """
-    features = features_of(network, heldout, device)
-    probabilities = probabilities_of(network.layer(), features)
-    right, precision = right_of(probabilities, heldout, origin.classes), origin.store.spec.precision
-    if origin.run is None:
+    initial, network, heldout = context.initial, context.network, context.partition.heldout
+    store, classes = initial.cached.store, initial.classes
+    features = trunk_features(network, heldout, str(context.device))
+    probabilities = layer_probabilities(network.layer(), features)
+    right, precision = correct(probabilities, heldout, classes), store.spec.precision
+    if initial.run is None:
         return Start(accuracy=float(right.mean()), head_accuracy=None, precision=precision, agreement=None, right=right)
-    head, cached = origin.run.head, origin.store.read(heldout.digests)
-    of_head = head.probabilities(cached)
-    found = agreement(probabilities, of_head)
-    folded = agreement(probabilities, head.probabilities(features))
-    if not (found.exact if precision == "fp32" else folded.exact):
+    head, cached = initial.run.head, store.read(heldout.digests)
+    head_probabilities = head.probabilities(cached)
+    found = agreement(probabilities, head_probabilities)
+    on_own_features = agreement(probabilities, head.probabilities(features))
+    if not (found.exact if precision == "fp32" else on_own_features.exact):
         raise TuningError(
-            f"expected the network to say of {counted(found.images, 'held-out image')} what its head says, found "
-            f"{found.other_labels} other labels and probabilities that differ by up to {found.largest:.2g} "
-            f"({folded.largest:.2g} on the network's own features, lowest cosine of features "
+            f"expected the network to predict what its head predicts for {counted(found.images, 'held-out image')}, "
+            f"found {found.other_labels} other labels and probabilities that differ by up to {found.largest:.2g} "
+            f"({on_own_features.largest:.2g} on the network's own features, lowest cosine of features "
             f"{_lowest_cosine(features, cached):.6f}): extract and fit again, with --engine torch --precision fp32"
         )
     return Start(
         accuracy=float(right.mean()),
-        head_accuracy=float(right_of(of_head, heldout, origin.classes).mean()),
+        head_accuracy=float(correct(head_probabilities, heldout, classes).mean()),
         precision=precision,
         agreement=found,
         right=right,
     )
 
 
-def features_of(network: Network, dataset: Dataset, device: str | None) -> Features:
-    """Return what the trunk of a network in eval mode makes of images, ``(n, d)``, in fp32."""
-    images = Images(dataset, network.backbone.spec.preprocessing)
+def trunk_features(network: Network, dataset: Dataset, device: str | None) -> Features:
+    """Return the features ``(n, d)`` of images that the trunk of a network in eval mode computes in fp32."""
+    images = ImageLoader(dataset, network.backbone.spec.preprocessing)
     found = np.empty((len(dataset), network.backbone.dim), np.float32)
     backbone = replace(network.backbone, network=network.trunk)
     with closing(TorchEngine(backbone, device=device)) as engine, ThreadPoolExecutor(engine.parallel) as pool:
@@ -101,15 +103,15 @@ def features_of(network: Network, dataset: Dataset, device: str | None) -> Featu
     return found
 
 
-def probabilities_of(layer: Layer, features: Features) -> Probabilities:
-    """Return the probabilities ``(n, k)`` that a linear layer, computed in fp32, gives features ``(n, d)``."""
+def layer_probabilities(layer: LinearLayer, features: Features) -> Probabilities:
+    """Return the probabilities ``(n, k)`` of features ``(n, d)`` under a linear layer, computed in fp32."""
     with torch.no_grad():
         logits = torch.nn.functional.linear(*map(torch.from_numpy, (features, layer.weight, layer.bias)))
     return softmax(logits.numpy().astype(np.float64))
 
 
-def right_of(probabilities: Probabilities, dataset: Dataset, classes: Sequence[str]) -> NDArray[np.bool_]:
-    """Return for each image whether its most probable class is its label, ``(n,)``."""
+def correct(probabilities: Probabilities, dataset: Dataset, classes: Sequence[str]) -> NDArray[np.bool_]:
+    """Return whether the most probable class of each image is its label, ``(n,)``."""
     predicted = [classes[code] for code in probabilities.argmax(axis=1)]
     return np.array([label == guess for label, guess in zip(dataset.labels, predicted, strict=True)], bool)
 

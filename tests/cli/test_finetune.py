@@ -1,16 +1,19 @@
+import inspect
 import json
 import shutil
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from bottleneck.cli.main import cli
-from bottleneck.errors import BottleneckWarning
+from bottleneck.errors import BottleneckWarning, TuningError
+from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.folds import Fold
 from bottleneck.finetuning.history import Epoch
-from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.recipe import CHOICES, REAL, WHOLE, Recipe
 from bottleneck.runs.run import list_runs
 from tests.finetuning.conftest import MODEL, fitted, make_images, remember
 
@@ -50,20 +53,20 @@ def tuned():
     return [one for one in list_runs("runs") if one.is_tuned]
 
 
-def test_people_read_what_happens_on_stderr_and_the_result_on_stdout(home):
+def test_progress_is_on_stderr_and_the_result_on_stdout(home):
     out, err = run(*QUICK, "--epochs", "2")
     lines = err.splitlines()
     assert any(line.startswith(f"{MODEL} with the logistic head of 2") for line in lines)
     assert "trains the head alone: 1,539 parameters in fp32; 11,176,512 stay frozen" in err
     assert "36 training images; 18 validate; 18 held out (test)" in err
     assert "activations at avgpool (512 x 1 x 1), 1 view of each training image:" in err
-    assert "every label the same, probabilities within" in err
+    assert "all labels equal, probabilities within" in err
     assert [line.split()[0] for line in lines if line[:5].strip().isdigit()] == ["0", "1", "2"]
     lines = out.splitlines()
     assert "of 2" in lines[0]
     assert lines[1].startswith("accuracy ")
     assert "95 % interval" in lines[1]
-    assert "it began at" in lines[1]
+    assert "before fine-tuning" in lines[1]
     assert lines[-1].startswith("0 failed; runs/2")
     assert lines[-1].endswith("curves.png")
     assert not set(lines) & set(err.splitlines())
@@ -108,13 +111,39 @@ def test_the_options_are_those_of_the_recipe(home):
     )  # fmt: skip
 
 
-def test_the_defaults_are_those_of_the_recipe():
-    options = {option.name: option.default for option in cli.get_command(None, "finetune").params}
-    recipe = Recipe()
-    for name in ("epochs", "batch_size", "optimizer", "momentum", "weight_decay", "layer_decay", "schedule"):
-        assert options[name] == getattr(recipe, name), name
-    for name in ("step_epochs", "warmup", "label_smoothing", "precision", "augment", "views", "seed"):
-        assert options[name] == getattr(recipe, name), name
+OPTIONS = {option.name: option for option in cli.get_command(None, "finetune").params}
+
+
+DEFAULTS = cli.get_command(None, "finetune").make_context("finetune", []).params
+
+
+def test_the_defaults_of_the_options_are_those_of_the_recipe():
+    assert Recipe(**{field.name: DEFAULTS[field.name] for field in fields(Recipe)}) == Recipe()
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *REAL])
+def test_each_option_has_the_range_of_the_recipe(name):
+    kind, step = OPTIONS[name].type, 1 if name in WHOLE else 1e-9
+    least = kind.min + step if getattr(kind, "min_open", False) else kind.min
+    assert Recipe(**{name: least if name != "clip" else step})
+    with pytest.raises(TuningError, match=f"expected {name} to be"):
+        Recipe(**{name: kind.min - (0 if getattr(kind, "min_open", False) else step)})
+    if kind.max < 1e6 or name == "seed":
+        most = kind.max - step if getattr(kind, "max_open", False) else kind.max
+        assert Recipe(**{name: most})
+        with pytest.raises(TuningError, match=f"expected {name} to be"):
+            Recipe(**{name: most + step})
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_each_option_has_the_choices_of_the_recipe(name):
+    assert tuple(OPTIONS[name].type.choices) == CHOICES[name]
+
+
+def test_the_other_options_have_the_defaults_of_the_function():
+    parameters = inspect.signature(finetune).parameters
+    for name in ("begin", "run", "model", "cache", "runs", "device", "views_limit", "memory", "folds", "resume"):
+        assert DEFAULTS[name] == parameters[name].default, name
 
 
 @pytest.mark.parametrize(
@@ -128,7 +157,7 @@ def test_the_defaults_are_those_of_the_recipe():
         (["--lr-mult", "layer4=nan"], "expected PATTERN=X"),
         (["--unfreeze", "layer4", "--last", "1"], "--unfreeze"),
         (["--head-init", "random"], "add --from weights"),
-        (["--model", "resnet18"], "--model is of --from weights"),
+        (["--model", "resnet18"], "--model needs --from weights"),
         (["--from", "weights", "--head-init", "head"], "leave --head-init out"),
         (["--from", "weights", "--run", "one"], "--run names a head"),
         (["--from", "weights", "--folds", "3"], "no head for --folds to compare with"),
@@ -143,7 +172,7 @@ def test_the_defaults_are_those_of_the_recipe():
         (["--odd"], "--odd"),
     ],
 )
-def test_contradictions_are_a_matter_of_usage(home, words, message):
+def test_contradicting_options_are_usage_errors(home, words, message):
     out, err = run(*words, code=2)
     assert out == ""
     assert message in err
@@ -159,12 +188,12 @@ def test_contradictions_are_a_matter_of_usage(home, words, message):
         (["--run", "nothing"], "expected a run in runs/nothing"),
         (["--lr-mult", "layer1=0.1"], "'layer1' fits none"),
         (["--views-limit", "0"], "--views 0"),
-        (["--resume"], "nothing is to be resumed"),
+        (["--resume"], "there is nothing to resume"),
         (["--resume", "nothing"], "expected a fine-tuning in runs/nothing"),
-        (["--runs", "elsewhere"], "`bottleneck fit` make one"),
+        (["--runs", "elsewhere"], "and `bottleneck fit`"),
     ],
 )
-def test_what_goes_wrong_is_one_sentence(home, words, message):
+def test_an_error_is_one_sentence(home, words, message):
     out, err = run(*words, code=1)
     assert out == ""
     *_, last = err.splitlines()
@@ -180,7 +209,7 @@ def test_with_json_an_error_is_an_object(home):
     assert "error: " in err
 
 
-def test_what_diverges_is_told_and_leaves_its_run(home):
+def test_divergence_is_reported_and_saves_a_run(home):
     words = ["--last", "1", "--epochs", "3", "--lr", "1e29", "--augment", "none", "--precision", "fp32"]
     out, err = run(*words, "--json", code=1)
     found = json.loads(out)
@@ -191,7 +220,7 @@ def test_what_diverges_is_told_and_leaves_its_run(home):
     assert "smaller learning rate" in found["problem"]
     assert found["problem"] in err.splitlines()[-1]
     out, err = run(*words, code=1)
-    assert "was better than the hand-back" in out
+    assert "was better than the head" in out
     assert err.splitlines()[-1].startswith("error: expected finite losses")
 
 
@@ -217,32 +246,34 @@ def kill_after(number, monkeypatch):
 
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.filterwarnings("ignore::bottleneck.errors.BottleneckWarning")
-def test_resume_goes_on_with_the_last_or_the_one_that_is_named(home, monkeypatch, named):
+def test_resume_continues_the_last_or_the_named_run(home, monkeypatch, named):
     kill_after(1, monkeypatch)
     (left,) = [path for path in Path("runs").iterdir() if not (path / "card.json").exists()]
     out, err = run("--json", "--resume", *([left.name] if named else []))
     found = json.loads(out)
     assert Path(found["run"]).name == left.name
     assert found["epochs"] == 3
-    assert f"goes on after epoch 1 in runs/{left.name}" in err
+    assert f"continues after epoch 1 in runs/{left.name}" in err
     (done,) = tuned()
     assert done.card["recipe"]["seed"] == 5  # its own options
 
 
-def test_folds_are_told_one_by_one_and_at_the_end(home):
+def test_folds_are_reported_one_by_one_and_at_the_end(home):
     out, err = run(*QUICK, "--epochs", "1", "--folds", "2", "--json")
     (done,) = tuned()
     assert json.loads(out)["fold_test"] == done.card["fold_test"]
     assert "then 2 folds of the training images, to compare fine-tuning with the head" in err
     lines = [line for line in err.splitlines() if line.startswith("fold ")]
-    assert [line.partition(": of 18 images the fine-tuned network has ")[0] for line in lines] == [
+    assert [line.partition(": of 18 images, the fine-tuned network classifies ")[0] for line in lines] == [
         "fold 1 of 2",
         "fold 2 of 2",
     ]
-    assert "by 2 folds of 36 training images, each judged by a network and head that did not train on it:" in err
+    assert (
+        "by 2 folds of 36 training images, each classified by a network and a head that were not trained on it:" in err
+    )
 
 
-def test_stopped_between_two_folds_it_says_how_far_it_came(home, monkeypatch):
+def test_an_interrupt_between_folds_says_how_to_resume(home, monkeypatch):
     from bottleneck.cli import show_finetune
 
     class Watcher(show_finetune.Watcher):
@@ -254,12 +285,12 @@ def test_stopped_between_two_folds_it_says_how_far_it_came(home, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(show_finetune, "Watcher", Watcher)
         _, err = run(*QUICK, "--epochs", "1", "--folds", "2", code=130)
-    assert "Stopped after epoch 1 and fold 1. This goes on from there: bottleneck finetune --resume" in err
+    assert "Stopped after epoch 1 and fold 1. To continue: bottleneck finetune --resume" in err
     _, err = run("--resume")
     assert [line[:11] for line in err.splitlines() if line.startswith("fold ")] == ["fold 2 of 2"]
 
 
-def test_from_weights(home):
+def test_from_weights_starts_with_a_random_layer(home):
     out, err = run("--from", "weights", "--head-init", "random", "--model", MODEL, "--epochs", "1", *QUICK, "--json")
     assert json.loads(out)["from_run"] is None
     assert "with a random last layer" in err

@@ -7,7 +7,7 @@ import pytest
 
 from bottleneck.cli.show_finetune import Watcher, ended
 from bottleneck.finetuning.folds import Fold
-from bottleneck.finetuning.head_comparison import against_head
+from bottleneck.finetuning.head_comparison import compare_with_head
 from bottleneck.runs.run import Run
 
 EPOCHS = [{"val_accuracy": 0.9, "val_loss": 0.3}, {"val_accuracy": 0.9, "val_loss": 0.2}]
@@ -16,7 +16,7 @@ EPOCHS = [{"val_accuracy": 0.9, "val_loss": 0.3}, {"val_accuracy": 0.9, "val_los
 def against(gained, lost, count):
     tuned, head = np.ones(count, bool), np.ones(count, bool)
     head[:gained] = tuned[gained : gained + lost] = False
-    return against_head(tuned, head)
+    return compare_with_head(tuned, head)
 
 
 def said(capsys, **values):
@@ -32,18 +32,18 @@ def said(capsys, **values):
     return capsys.readouterr()
 
 
-def test_images_that_cannot_tell_are_called_so_with_the_least_gain_that_they_could_show(capsys):
+def test_an_undecided_test_names_the_smallest_gain_it_could_show(capsys):
     out = said(capsys, heldout_test=against(5, 3, 153)).out.splitlines()
     assert out[2] == (
-        "against the head on 153 held-out images: 5 only the fine-tuned network has right, 3 only the head "
-        "(p = 0.73): these images cannot tell which is better; the smallest gain that they could show is 3.9 points "
+        "against the head on 153 held-out images: 5 correct only by the fine-tuned network, 3 only by the head "
+        "(p = 0.73): these images cannot tell which is better; the smallest gain they could show is 3.9 points "
         "(6 images)"
     )
     assert out[3] == (
-        "on 24 validation images, which selected the epoch and so favour fine-tuning: 3 only the fine-tuned network "
-        "has right, 1 only the head (p = 0.62)"
+        "on 24 validation images, which selected the epoch and so favour fine-tuning: 3 correct only by the "
+        "fine-tuned network, 1 only by the head (p = 0.62)"
     )
-    assert out[4] == "--folds 5 would compare fine-tuning with the head on 244 training images too"
+    assert out[4] == "--folds 5 would also compare fine-tuning with the head on 244 training images"
 
 
 @pytest.mark.parametrize(
@@ -51,27 +51,29 @@ def test_images_that_cannot_tell_are_called_so_with_the_least_gain_that_they_cou
     [
         (against(9, 1, 153), "the network is better"),
         (against(1, 9, 153), "the network is worse"),
-        (against(5, 0, 5), "so few images can never tell which is better"),
+        (against(5, 0, 5), "too few images to tell which is better"),
     ],
 )
-def test_the_verdict_is_said(capsys, test, verdict):
+def test_the_verdict_is_shown(capsys, test, verdict):
     line = said(capsys, heldout_test=test).out.splitlines()[2]
     assert line.endswith(f"): {verdict}")
 
 
-def test_images_that_both_have_right_are_no_comparison(capsys):
+def test_images_that_both_classify_correctly_do_not_count(capsys):
     line = said(capsys, heldout_test=against(0, 0, 153)).out.splitlines()[2]
-    assert "153 held-out images: both have the same images right: these images cannot tell which is better" in line
+    assert (
+        "153 held-out images: both classify the same images correctly: these images cannot tell which is better" in line
+    )
 
 
-def test_nothing_is_compared_where_the_head_itself_is_kept(capsys):
+def test_nothing_is_compared_if_the_head_is_kept(capsys):
     out = said(capsys, best_epoch=0).out
-    assert "is kept as it began" in out
+    assert "the initial network is kept" in out
     assert "against the head" not in out
     assert "cannot tell" not in out
 
 
-def test_images_that_selected_the_epoch_are_optimistic_of_the_comparison_too(capsys):
+def test_images_that_selected_the_epoch_make_the_comparison_optimistic(capsys):
     validation = {"n": 153, "cut_from_train": False, "is_heldout": True, "against_start": None}
     found = said(capsys, heldout_test=against(5, 3, 153), validation=validation)
     assert "validation images, which" not in found.out
@@ -79,18 +81,18 @@ def test_images_that_selected_the_epoch_are_optimistic_of_the_comparison_too(cap
     assert "also selected the epoch, so the accuracy is optimistic" in said(capsys, validation=validation).err
 
 
-def test_folds_are_said_with_both_accuracies(capsys):
+def test_folds_are_shown_with_both_accuracies(capsys):
     folds = {"folds": 5, "tuned_accuracy": 0.98, "head_accuracy": 0.95, **against(9, 1, 244)}
     out = said(capsys, heldout_test=against(5, 3, 153), fold_test=folds).out.splitlines()
     assert out[4] == (
-        "by 5 folds of 244 training images, each judged by a network and head that did not train on it: fine-tuned "
-        "98.0%, head 95.0%; 9 only the fine-tuned network has right, 1 only the head (p = 0.021): fine-tuning is "
-        "better"
+        "by 5 folds of 244 training images, each classified by a network and a head that were not trained on it: "
+        "fine-tuned 98.0%, head 95.0%; 9 correct only by the fine-tuned network, 1 only by the head (p = 0.021): "
+        "fine-tuning is better"
     )
-    assert "would compare" not in "".join(out)
+    assert "would also compare" not in "".join(out)
 
 
-def test_accuracies_are_no_longer_said_to_be_told_apart_or_not(capsys):
+def test_accuracies_are_not_called_told_apart(capsys):
     found = said(capsys, heldout_test=against(5, 3, 153))
     assert "told apart" not in found.out + found.err
 
@@ -98,5 +100,5 @@ def test_accuracies_are_no_longer_said_to_be_told_apart_or_not(capsys):
 def test_a_fold_is_a_line(capsys):
     Watcher()(Fold(number=2, folds=5, tuned=np.ones(3, bool), head=np.zeros(3, bool), seconds=1.25))
     assert capsys.readouterr().err == (
-        "fold 2 of 5: of 3 images the fine-tuned network has 3 right, the head 0; 1.2 s\n"
+        "fold 2 of 5: of 3 images, the fine-tuned network classifies 3 correctly, the head 0; 1.2 s\n"
     )

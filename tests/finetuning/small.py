@@ -13,8 +13,13 @@ from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.errors import BottleneckWarning
-from bottleneck.finetuning.handback import Layer
+from bottleneck.finetuning.config import FineTuneConfig
+from bottleneck.finetuning.context import FineTuningContext
+from bottleneck.finetuning.distributed import Processes
+from bottleneck.finetuning.freeze import trainable_plan
+from bottleneck.finetuning.handback import LinearLayer
 from bottleneck.finetuning.network import Network
+from bottleneck.finetuning.recipe import Recipe
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo, write
@@ -28,10 +33,10 @@ def prepared(crop: int) -> Preprocessing:
     )
 
 
-def random_layer(dim: int, count: int = 3, seed: int = 0) -> Layer:
+def random_layer(dim: int, count: int = 3, seed: int = 0) -> LinearLayer:
     random = np.random.default_rng(seed)
     weight = random.normal(size=(count, dim)).astype(np.float32) / np.sqrt(dim, dtype=np.float32)
-    return Layer(weight, random.normal(size=count).astype(np.float32))
+    return LinearLayer(weight, random.normal(size=count).astype(np.float32))
 
 
 def known(model: str, crop: int = 64, count: int = 3, **options) -> Network:
@@ -81,6 +86,15 @@ def small(seed: int = 0) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return made(Small(), 6)
+
+
+def context_of(network: Network, recipe: Recipe) -> FineTuningContext:
+    """Return the context of a network without images."""
+    return FineTuningContext(
+        config=FineTuneConfig(recipe=recipe), initial=None, network=network,
+        plan=trainable_plan(network, recipe, network.trace()), partition=None, boundary=None, stats=None, cache=None,
+        processes=Processes(torch.device("cpu")),
+    )  # fmt: skip
 
 
 def pixels(network: Network, count: int = 3, seed: int = 0) -> torch.Tensor:

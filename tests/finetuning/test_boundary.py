@@ -7,28 +7,28 @@ from torch import nn
 from torch.nn import functional
 
 from bottleneck.backbones.cut import Cut
-from bottleneck.finetuning.boundary import Tail, find
-from bottleneck.finetuning.freeze import plan
+from bottleneck.finetuning.boundary import Tail, find_boundary
+from bottleneck.finetuning.freeze import trainable_plan
 from bottleneck.finetuning.recipe import Recipe
 from tests.finetuning.small import Small, known, made, pixels
 
 
 def found_in(network, **recipe):
     calls = network.trace()
-    chosen = plan(network, Recipe(**recipe), calls)
+    chosen = trainable_plan(network, Recipe(**recipe), calls)
     chosen.apply(network)
-    return find(network, chosen, calls), chosen
+    return find_boundary(network, chosen, calls), chosen
 
 
 def at(network, boundary, images):
     """Return the activations at a boundary."""
-    front = boundary.front(network)
-    assert isinstance(front, Cut)
+    frozen = boundary.frozen_part(network)
+    assert isinstance(frozen, Cut)
     try:
         with torch.no_grad():
-            return front(images).unflatten(1, boundary.shape)
+            return frozen(images).unflatten(1, boundary.shape)
     finally:
-        front.release()
+        frozen.release()
 
 
 def gradients(network, chosen, logits):
@@ -87,7 +87,7 @@ def assert_clean(network):
         ("timm/resnetv2_50", "stages.3.blocks.2", "stages.3.blocks.1", 64),
     ],
 )
-def test_the_tail_is_the_network(model, unfreeze, boundary, crop):
+def test_the_tail_computes_the_logits_of_the_network(model, unfreeze, boundary, crop):
     network = known(model, crop)
     found, chosen = found_in(network, unfreeze=(unfreeze,))
     assert found is not None
@@ -98,13 +98,13 @@ def test_the_tail_is_the_network(model, unfreeze, boundary, crop):
     check(network, found, chosen, pixels(network, 3, seed=7))
 
 
-def test_trained_batch_norms_see_what_they_would_see():
+def test_trained_batch_norms_receive_the_same_inputs():
     network = known("resnet18", 32)
     found, chosen = found_in(network, unfreeze=("layer4",), train_bn=True)
     check(network, found, chosen, pixels(network, 4))
 
 
-def test_where_the_first_layer_is_trained_there_is_no_boundary():
+def test_a_trained_first_layer_leaves_no_boundary():
     for model, unfreeze in (("resnet18", "all"), ("resnet18", "conv1"), ("timm/vit_tiny_patch16_224", "pos_embed")):
         assert found_in(known(model, 32), unfreeze=(unfreeze,))[0] is None
 
@@ -132,7 +132,7 @@ class Around(nn.Module):
         return self.fc((self.last(self.middle(stem)) + self.gate * stem).mean((2, 3)))
 
 
-def test_a_shortcut_around_a_module_makes_it_no_boundary():
+def test_a_module_with_a_shortcut_around_it_is_no_boundary():
     network = made(Around(), 4)
     found, chosen = found_in(network, unfreeze=("last",))
     assert found.module == "stem"
@@ -140,7 +140,7 @@ def test_a_shortcut_around_a_module_makes_it_no_boundary():
 
 
 @pytest.mark.parametrize("times", [0.0, 1e-9])
-def test_a_shortcut_counts_however_little_it_gives_now(times):
+def test_a_shortcut_multiplied_by_zero_counts(times):
     """LayerScale and ReZero begin with such gates, and training moves them."""
 
     class Gated(Around):
@@ -174,7 +174,7 @@ class Twice(nn.Module):
         return self.fc(self.last(self.shared(first)).mean((2, 3)))
 
 
-def test_a_module_that_runs_twice():
+def test_a_module_that_runs_twice_is_no_boundary():
     network = made(Twice(), 4)
     found, chosen = found_in(network, unfreeze=("last",))
     check(network, found, chosen, pixels(network))
@@ -200,14 +200,14 @@ class Tied(nn.Module):
         return self.fc(self.late(self.middle(self.early(self.stem(images)).relu()).relu()).mean((2, 3)))
 
 
-def test_tied_weights_are_trained_wherever_they_are_used():
+def test_tied_weights_count_where_they_are_first_used():
     network = made(Tied().tie("early", "late"), 4)
     found, chosen = found_in(network, unfreeze=("early",))
     assert found.module == "stem"
     check(network, found, chosen, pixels(network))
 
 
-def test_weights_that_an_earlier_module_uses_too_are_trained_there():
+def test_weights_shared_with_an_earlier_module_count_there():
     class Late(Tied):
         def __init__(self):
             super().__init__()
@@ -237,7 +237,7 @@ class InPlace(nn.Module):
         return self.fc(self.last(found).mean((2, 3)))
 
 
-def test_what_works_in_place_on_the_boundary():
+def test_a_module_that_works_in_place_on_the_boundary():
     network = made(InPlace(), 4)
     found, chosen = found_in(network, unfreeze=("last",))
     assert found.module == "stem"
@@ -257,7 +257,7 @@ class Hidden(nn.Module):
         return self.fc(self.other(found).mean((2, 3)))
 
 
-def test_a_weight_that_is_read_without_running_its_module():
+def test_a_weight_read_without_running_its_module_counts():
     network = made(Hidden(), 4)
     assert found_in(network, unfreeze=("store",))[0] is None
 
@@ -315,21 +315,21 @@ class _Join(nn.Module):
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)
-def test_outputs_of_any_structure_are_stood_in_for(kind):
+def test_outputs_of_any_structure_are_replaced(kind):
     network = made(Several(kind), 4)
     found, chosen = found_in(network, unfreeze=("last",))
     assert found.module == "join"
     check(network, found, chosen, pixels(network))
 
 
-def test_the_size_is_that_of_one_image():
+def test_the_size_is_for_one_image():
     network = known("resnet18", 32)
     found, _ = found_in(network, unfreeze=("layer4",))
     assert found.shape == (256, 2, 2)
     assert found.size == 1024
 
 
-def test_nothing_is_left_behind_after_an_exception():
+def test_modules_are_restored_after_an_exception():
     network = made(Small(), 6)
     found, _ = found_in(network, unfreeze=("last",))
     tail, images = Tail(network, found), pixels(network, 2)
@@ -343,7 +343,7 @@ def test_nothing_is_left_behind_after_an_exception():
         torch.testing.assert_close(tail(at(network, found, images)), wanted)
 
 
-def test_any_number_of_images_passes():
+def test_any_batch_size_works():
     network = known("timm/vit_tiny_patch16_224", 32)
     found, _ = found_in(network, unfreeze=("blocks.11",))
     tail = Tail(network, found)

@@ -10,7 +10,7 @@ from torch import nn
 from bottleneck.errors import RunError
 from bottleneck.finetuning import checkpoint
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-from bottleneck.finetuning.history import Epoch, Progress
+from bottleneck.finetuning.history import Epoch, History
 from bottleneck.utils.tree import Tree
 
 KINDS = {
@@ -36,23 +36,23 @@ class Training:
         self.layer = nn.Linear(5, 3)
         groups = [{"params": [self.layer.weight], "weight_decay": 0.01}, {"params": [self.layer.bias]}]
         self.optimizer = KINDS[kind](groups)
-        self.progress = Progress(average={"weight": torch.ones(3, 5)})
-        self.progress.take(epoch(0), self.layer.state_dict())
+        self.history = History(average={"weight": torch.ones(3, 5)})
+        self.history.add(epoch(0), self.layer.state_dict())
 
     def step(self, number):
         torch.manual_seed(number)
         self.optimizer.zero_grad()
         self.layer(torch.randn(4, 5)).square().sum().backward()
         self.optimizer.step()
-        self.progress.take(epoch(number), self.layer.state_dict())
+        self.history.add(epoch(number), self.layer.state_dict())
 
     def save(self, folder):
-        save_checkpoint(folder, self.progress, self.layer.state_dict(), self.optimizer)
+        save_checkpoint(folder, self.history, self.layer.state_dict(), self.optimizer)
 
     def load(self, folder):
         found = load_checkpoint(folder, self.optimizer)
         if found:
-            self.progress = found[0]
+            self.history = found[0]
             self.layer.load_state_dict(found[1])
         return found
 
@@ -64,17 +64,17 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_goes_on_from_it_bit_for_bit(tmp_path, kind):
+def test_training_continues_from_it_bit_for_bit(tmp_path, kind):
     whole = Training(kind)
     for number in (1, 2, 3):
         whole.step(number)
     whole.save(tmp_path)
     again = Training(kind)
     again.load(tmp_path)
-    assert again.progress.epochs == whole.progress.epochs
-    assert again.progress.best == whole.progress.best
+    assert again.history.epochs == whole.history.epochs
+    assert again.history.best == whole.history.best
     for name in ("best_tensors", "average"):
-        one, other = getattr(again.progress, name), getattr(whole.progress, name)
+        one, other = getattr(again.history, name), getattr(whole.history, name)
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
     one, other = (training.optimizer.state_dict()["state"] for training in (again, whole))
@@ -89,12 +89,12 @@ def test_training_goes_on_from_it_bit_for_bit(tmp_path, kind):
         assert torch.equal(value, again.layer.state_dict()[name])
 
 
-def test_before_the_first_there_is_none(tmp_path):
+def test_there_is_no_checkpoint_before_the_first_epoch(tmp_path):
     assert Training("sgd").load(tmp_path) is None
     assert Training("sgd").load(tmp_path / "missing") is None
 
 
-def test_one_file_of_tensors_is_left(tmp_path):
+def test_one_tensors_file_is_left(tmp_path):
     training = Training("sgd")
     for number in (1, 2, 3):
         training.step(number)
@@ -107,7 +107,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("file", ["safetensors", "state.json"])
-def test_a_kill_before_either_file_leaves_the_one_before(tmp_path, monkeypatch, file):
+def test_a_kill_before_either_write_leaves_the_previous_checkpoint(tmp_path, monkeypatch, file):
     training = Training("adamw")
     training.step(1)
     training.save(tmp_path)
@@ -127,19 +127,19 @@ def test_a_kill_before_either_file_leaves_the_one_before(tmp_path, monkeypatch, 
             training.save(tmp_path)
     again = Training("adamw")
     again.load(tmp_path)
-    assert again.progress.last == 1
+    assert again.history.last == 1
     assert torch.equal(again.layer.weight, weight)
     training.save(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_an_average_that_there_is_not_stays_none(tmp_path):
+def test_a_missing_average_stays_none(tmp_path):
     training = Training("sgd")
-    training.progress.average = None
+    training.history.average = None
     training.save(tmp_path)
     again = Training("sgd")
     again.load(tmp_path)
-    assert again.progress.average is None
+    assert again.history.average is None
 
 
 def changed(file, **values):
@@ -191,7 +191,7 @@ def changed_epoch(file, **values):
         (lambda file: file.write_bytes(b"\xff\xfe\x00"), "cannot read"),
     ],
 )
-def test_damaged_ones_and_those_of_another_version_are_refused(tmp_path, damage, message):
+def test_damage_and_other_versions_are_refused(tmp_path, damage, message):
     training = Training("sgd")
     training.step(1)
     training.save(tmp_path)
@@ -200,7 +200,7 @@ def test_damaged_ones_and_those_of_another_version_are_refused(tmp_path, damage,
         Training("sgd").load(tmp_path)
 
 
-def test_what_another_optimizer_keeps_is_refused(tmp_path):
+def test_the_state_of_another_optimizer_is_refused(tmp_path):
     training = Training("adamw")
     training.step(1)
     training.save(tmp_path)
@@ -208,7 +208,7 @@ def test_what_another_optimizer_keeps_is_refused(tmp_path):
         Training("sgd").load(tmp_path)
 
 
-def test_tensors_that_changed_or_are_gone_are_refused(tmp_path):
+def test_changed_or_missing_tensors_are_refused(tmp_path):
     training = Training("sgd")
     training.save(tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
@@ -238,7 +238,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
     training.step(1)
     training.save(tmp_path)
     replaced(tmp_path, lambda tensors: None)
-    assert Training("adamw").load(tmp_path)[0].epochs == training.progress.epochs
+    assert Training("adamw").load(tmp_path)[0].epochs == training.history.epochs
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
         lambda tensors: tensors.update({"optimizer/7/exp_avg": torch.zeros(1)}),
     ],
 )
-def test_tensors_that_do_not_fit_each_other_are_refused(tmp_path, change):
+def test_inconsistent_groups_of_tensors_are_refused(tmp_path, change):
     training = Training("adamw")
     training.step(1)
     training.save(tmp_path)
@@ -317,7 +317,7 @@ def test_two_writers_never_lose_the_checkpoint(tmp_path, monkeypatch, moment):
         assert named(tmp_path).exists()
 
 
-def test_a_reader_finds_what_a_writer_puts_in_place_meanwhile(tmp_path, monkeypatch):
+def test_a_reader_finds_a_checkpoint_that_is_replaced_meanwhile(tmp_path, monkeypatch):
     training = Training("adamw")
     training.step(1)
     training.save(tmp_path)
@@ -337,7 +337,7 @@ def test_a_reader_finds_what_a_writer_puts_in_place_meanwhile(tmp_path, monkeypa
     assert len(set(reads)) == 2
 
 
-def test_what_a_killed_writer_left_long_ago_is_removed_and_what_is_fresh_stays(tmp_path):
+def test_abandoned_tensors_are_removed_and_recent_ones_kept(tmp_path):
     training = Training("sgd")
     old, fresh = tmp_path / f"{'0' * 64}-aaaaaaaa-1.safetensors", tmp_path / f"{'1' * 64}-aaaaaaaa-2.safetensors"
     for file in (old, fresh):

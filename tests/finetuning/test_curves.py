@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottleneck.finetuning.curves import COLUMNS, picture, table
+from bottleneck.finetuning.curves import COLUMNS, plot, table
 from bottleneck.finetuning.history import Epoch
 
 
@@ -24,7 +24,7 @@ def epochs(count):
     return [one(number) for number in range(count + 1)]
 
 
-def test_the_table_has_a_row_an_epoch_and_the_first_has_no_training():
+def test_the_table_has_a_row_for_each_epoch():
     rows = list(csv.DictReader(io.StringIO(table(epochs(2)))))
     assert list(rows[0]) == list(COLUMNS)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
@@ -37,7 +37,7 @@ def test_the_table_has_a_row_an_epoch_and_the_first_has_no_training():
 
 
 def pixels(count, best=0, head=True):
-    data = picture(epochs(count), best, "resnet18: layer4, from a run", head)
+    data = plot(epochs(count), best, "resnet18: layer4, from a run", head)
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     assert 5_000 < len(data) < 200_000
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
@@ -48,7 +48,7 @@ def near(image, colour):
 
 
 @pytest.mark.parametrize("count", [1, 2, 12])
-def test_the_picture(count):
+def test_the_plot_is_a_png(count):
     image = pixels(count, best=count)
     assert image.shape == (432, 1080, 3)
     assert near(image, (0x6B, 0x7A, 0x8F)) > 20  # train
@@ -67,7 +67,7 @@ def axes(count, monkeypatch, head=True):
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_the_axes(count, monkeypatch):
+def test_the_axes_show_loss_and_accuracy(count, monkeypatch):
     left, right = axes(count, monkeypatch)
     for one in (left, right):
         low, high = one.get_xlim()
@@ -84,47 +84,47 @@ def test_the_axes(count, monkeypatch):
     assert max(validation.get_ydata()) == pytest.approx(100 * (1 - 0.5 / (count + 1)))
 
 
-def test_the_line_of_the_head_is_drawn_where_there_was_one(monkeypatch):
+def test_the_line_of_the_head_is_drawn_if_there_was_one(monkeypatch):
     for head in (True, False):
         with monkeypatch.context() as patch:
             drawn = axes(3, patch, head)
         for one, level in zip(drawn, (1.5, 50.0), strict=True):
-            lines = [line for line in one.lines if line.get_label() == "where it began (validation)"]
+            lines = [line for line in one.lines if line.get_label() == "head (validation)"]
             assert [line.get_ydata()[0] for line in lines] == ([level] if head else [])
 
 
 def test_equal_curves_give_equal_bytes():
-    assert picture(epochs(2), 1, "t", True) == picture(epochs(2), 1, "t", True)
+    assert plot(epochs(2), 1, "t", True) == plot(epochs(2), 1, "t", True)
 
 
-def test_a_title_can_hold_anything():
-    assert picture(epochs(1), 1, "a_b $x^ 100 % \\frac {", True).startswith(b"\x89PNG")
+def test_a_title_may_contain_any_characters():
+    assert plot(epochs(1), 1, "a_b $x^ 100 % \\frac {", True).startswith(b"\x89PNG")
 
 
-def test_matplotlib_is_imported_only_when_a_picture_is_drawn():
+def test_matplotlib_is_imported_only_for_a_plot():
     code = (
         "import sys, bottleneck.finetuning.curves as c; from bottleneck.finetuning.history import Epoch;"
         "assert 'matplotlib' not in sys.modules;"
         "e = [Epoch(number=0, train_loss=None, train_accuracy=None, val_loss=1., val_accuracy=.5, lr=0., seconds=0.)];"
         "c.table(e); assert 'matplotlib' not in sys.modules;"
-        "c.picture(e, 0, 't', True); assert 'matplotlib' in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
+        "c.plot(e, 0, 't', True); assert 'matplotlib' in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_loss_of_nan_does_not_stop_the_picture():
+def test_a_loss_of_nan_is_plotted():
     found = [*epochs(1), Epoch(number=2, train_loss=math.nan, train_accuracy=0.1, val_loss=math.nan, val_accuracy=0.1, lr=1.0, seconds=1.0)]  # fmt: skip  # noqa: E501
-    assert picture(found, 1, "t", True).startswith(b"\x89PNG")
+    assert plot(found, 1, "t", True).startswith(b"\x89PNG")
 
 
 DRAWN = """
 import hashlib, os, sys
-from bottleneck.finetuning.curves import picture
+from bottleneck.finetuning.curves import plot
 from bottleneck.finetuning.history import Epoch
 e = [Epoch(number=0, train_loss=None, train_accuracy=None, val_loss=1., val_accuracy=.5, lr=0., seconds=0.)]
 before = dict(os.environ)
-print(hashlib.sha256(picture(e, 0, 't', True)).hexdigest())
+print(hashlib.sha256(plot(e, 0, 't', True)).hexdigest())
 assert dict(os.environ) == before
 import matplotlib
 print(matplotlib.rcParams["lines.linewidth"])
@@ -141,7 +141,7 @@ def drawn(folder, home, **environment):
     return done.stdout.split()
 
 
-def test_nothing_is_written_into_the_home_and_what_a_strangers_folder_says_is_not_drawn(tmp_path):
+def test_the_home_is_not_written_and_a_matplotlibrc_in_the_folder_is_ignored(tmp_path):
     plain, _ = drawn(tmp_path, tmp_path / "home")
     assert list((tmp_path / "home").rglob("*")) == []
     folder = tmp_path / "folder"
@@ -152,7 +152,7 @@ def test_nothing_is_written_into_the_home_and_what_a_strangers_folder_says_is_no
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the folders of Linux")
-def test_settings_of_the_user_stay_those_of_the_process(tmp_path):
+def test_user_settings_of_matplotlib_are_kept(tmp_path):
     settings = tmp_path / "home" / ".config" / "matplotlib" / "matplotlibrc"
     settings.parent.mkdir(parents=True)
     settings.write_text("lines.linewidth: 4\n")
@@ -161,7 +161,7 @@ def test_settings_of_the_user_stay_those_of_the_process(tmp_path):
     assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == [settings]
 
 
-def test_a_folder_that_the_user_has_named_for_it_is_used(tmp_path):
+def test_mplconfigdir_is_respected(tmp_path):
     drawn(tmp_path, tmp_path / "home", MPLCONFIGDIR=str(tmp_path / "named"))
     assert list((tmp_path / "home").rglob("*")) == []
     assert list((tmp_path / "named").iterdir())

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 from bottleneck.errors import BottleneckWarning, OtherFailed, TuningError
-from bottleneck.finetuning import distributed as processes
-from bottleneck.finetuning import finetune as module
-from bottleneck.finetuning.distributed import Alone, Together
+from bottleneck.finetuning import distributed as module
+from bottleneck.finetuning.config import FineTuneConfig
+from bottleneck.finetuning.context import build_context
+from bottleneck.finetuning.distributed import Processes, TorchrunProcesses, joined
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import Recipe
@@ -33,6 +35,7 @@ SHORT = Recipe(unfreeze=("layer4",), epochs=2, batch_size=7, views=2, precision=
 
 DRIVER = """
 import json, os, sys, warnings
+import torch
 from bottleneck.errors import Diverged
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.recipe import Recipe
@@ -44,6 +47,7 @@ for recipe, options in json.loads(sys.argv[1]):
         left.append(str(finetune(recipe=Recipe(**recipe), **options).path))
     except Diverged as error:
         left.append(str(error.run.path))
+assert not torch.distributed.is_initialized()
 if os.environ["RANK"] == "0":
     print(json.dumps(left))
 """
@@ -52,17 +56,17 @@ FAILING = """
 import os
 from bottleneck.cli.main import main
 from bottleneck.errors import TuningError
-from bottleneck.finetuning import loop
+from bottleneck.finetuning import train as module
 
-set_rate, calls = loop.set_rate, []
+set_learning_rate, calls = module.set_learning_rate, []
 
 def fail(*arguments):
     calls.append(1)
     if os.environ["RANK"] == "1" and len(calls) == 3:
         raise TuningError("expected to read an image that this process alone has lost")
-    set_rate(*arguments)
+    set_learning_rate(*arguments)
 
-loop.set_rate = fail
+module.set_learning_rate = fail
 main()
 """
 
@@ -89,7 +93,7 @@ def assert_same(run, other):
 
 
 @pytest.mark.slow
-def test_two_processes_come_to_the_weights_of_one(home):
+def test_two_processes_train_the_weights_of_one(home):
     """36 images: the last batch of 7 has one, of which the second process has nothing; so has that of 5."""
     cases = [
         ({"clip": 1.0, "patience": 1}, {"begin": "weights", "memory": 1}),  # read from the cache in each epoch
@@ -114,7 +118,7 @@ def test_two_processes_come_to_the_weights_of_one(home):
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_where_one_was_killed_and_speak_once(home):
+def test_two_processes_resume_a_killed_one_and_report_once(home):
     class Killed(BaseException):
         pass
 
@@ -130,14 +134,14 @@ def test_two_processes_go_on_where_one_was_killed_and_speak_once(home):
     assert_same(whole, load_run(json.loads(done.stdout)["run"]))
     lines = done.stderr.splitlines()
     assert len(lines) == len(set(lines))
-    for start in ("warning: resnet18 has random weights", "goes on after epoch 1", "    2 ", "accuracy "):
+    for start in ("warning: resnet18 has random weights", "continues after epoch 1", "    2 ", "accuracy "):
         assert sum(line.startswith(start) for line in lines) == 1, done.stderr
     for odd in ("Initializing", "destroy", "Warning", "Traceback"):
         assert odd not in done.stderr
 
 
 @pytest.mark.slow
-def test_an_error_of_one_process_ends_all_and_is_said_once(home):
+def test_an_error_of_one_process_ends_all_and_is_reported_once(home):
     script = home / "failing.py"
     script.write_text(FAILING)
     options = ["--unfreeze", "layer4", "--views", "1", "--batch-size", "6", "--lr", "1e-5", "--precision", "fp32"]
@@ -148,46 +152,47 @@ def test_an_error_of_one_process_ends_all_and_is_said_once(home):
     assert done.stderr.count("error: ") == 1
 
 
-# --- what needs no second process -------------------------------------------------------------------------------
+# --- without a second process -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def of_torchrun(monkeypatch):
-    """Return a store as processes share one, in an environment as torchrun makes it."""
+def torchrun_environ(monkeypatch):
+    """Return a store that processes share, in an environment like that of torchrun."""
     for name, value in {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", "29500")
     store = torch.distributed.HashStore()
-    monkeypatch.setattr(processes, "rendezvous", lambda _: iter([(store, 1, 2)]))
+    monkeypatch.setattr(module, "rendezvous", lambda _: iter([(store, 1, 2)]))
+    monkeypatch.setattr(module, "_process_group", lambda *_: nullcontext())
     return store
 
 
-def test_without_lightning_fabric_the_extra_is_named(of_torchrun, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with pytest.raises(TuningError, match=r"pip install 'bottleneck-vision\[distributed\]'"):
-        finetune(recipe=SHORT)
+def test_a_message_of_another_process_is_not_repeated(torchrun_environ, monkeypatch):
+    monkeypatch.setattr(module, "_groups", iter([0, 0]))
+    shown = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: shown.append(str(message)))
 
-
-def test_what_another_process_has_said_is_not_said_again(of_torchrun, monkeypatch):
-    monkeypatch.setattr(processes, "_fabric", lambda *_: None)
-    monkeypatch.setattr(Together, "_joined", iter([0, 0]))
-    heard = []
-    monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: heard.append(str(message)))
-
-    def speak():
-        with Together("cpu").one_voice():
+    def fail():
+        with joined("cpu"):
             warnings.simplefilter("always", BottleneckWarning)
-            warnings.warn("mind", BottleneckWarning, stacklevel=1)
+            warnings.warn("a warning", BottleneckWarning, stacklevel=1)
             raise TuningError("broken")
 
     for expected in (TuningError, OtherFailed):
         with pytest.raises(expected, match="broken"):
-            speak()
-    assert heard == ["mind"]
+            fail()
+    assert shown == ["a warning"]
 
 
-def test_a_world_that_torchrun_has_not_made_is_told(monkeypatch):
+def test_only_rank_0_reports_an_interrupt(torchrun_environ, monkeypatch):
+    for rank, expected in (("1", OtherFailed), ("0", KeyboardInterrupt)):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(expected), joined("cpu"):
+            raise KeyboardInterrupt
+
+
+def test_processes_that_torchrun_did_not_start_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(TuningError, match=r"WORLD_SIZE=2 and no RANK.*start them with torchrun"):
@@ -196,28 +201,29 @@ def test_a_world_that_torchrun_has_not_made_is_told(monkeypatch):
 
 @pytest.mark.parametrize(
     ("device", "counts", "message"),
-    [("mps", (2, 2), "cpu, cuda"), ("cuda", (64, 64), "a GPU for each of 64"), ("cpu", (2, 3), "on each machine")],
+    [("mps", (2, 2), "cpu, cuda"), ("cuda", (64, 64), "a GPU for each of the 64"), ("cpu", (2, 3), "on each machine")],
 )
-def test_devices_that_cannot_be_joined_are_refused(device, counts, message):
-    with pytest.raises(TuningError, match=message):
-        processes._fabric(device, *counts)
+def test_devices_that_cannot_be_joined_are_refused(torchrun_environ, monkeypatch, device, counts, message):
+    for name, count in zip(("LOCAL_WORLD_SIZE", "WORLD_SIZE"), counts, strict=True):
+        monkeypatch.setenv(name, str(count))
+    with pytest.raises(TuningError, match=message), joined(device):
+        pass
 
 
-def test_statistics_of_batch_norms_are_refused(home, monkeypatch):
-    class Two(Alone):
-        count = 2
-        refuse_statistics = Together.refuse_statistics
+def test_batch_norms_are_not_trained_on_several_processes(home, monkeypatch):
+    class TwoProcesses(Processes):
+        world_size = 2
 
-    monkeypatch.setattr(module, "processes", lambda _: Two())
     with pytest.raises(TuningError, match="leave out --train-bn"):
-        finetune(recipe=replace(SHORT, train_bn=True))
+        build_context(
+            FineTuneConfig(recipe=replace(SHORT, train_bn=True)), None, cache="cache", runs="runs",
+            processes=TwoProcesses(torch.device("cpu")), memory=None, progress=None,
+        )  # fmt: skip
 
 
-def test_gradients_are_added_up_and_what_nobody_uses_has_none(of_torchrun, monkeypatch):
-    monkeypatch.setattr(processes, "_fabric", lambda *_: None)
-    monkeypatch.setattr(Together, "device", torch.device("cpu"))
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value.mul_(2))  # the other has the same
+def test_gradients_are_summed_and_unused_parameters_have_none(torchrun_environ, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value.mul_(2))  # the other rank has the same
     used, unused = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)), torch.nn.Parameter(torch.ones(2))
-    Together("cpu").backward((used**2).sum(), [used, unused])
+    TorchrunProcesses(torch.device("cpu")).backward((used**2).sum(), [used, unused])
     assert np.allclose(used.grad, 4 * used.detach())
     assert unused.grad is None

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -57,7 +58,7 @@ def weights(run):
     return load_file(run.path / "model.safetensors")
 
 
-def test_it_starts_exactly_where_the_head_ended_and_leaves_a_run(run):
+def test_it_starts_with_the_predictions_of_the_head_and_saves_a_run(run):
     seen = Seen()
     done = finetune(recipe=SHORT, watch=seen)
 
@@ -65,7 +66,7 @@ def test_it_starts_exactly_where_the_head_ended_and_leaves_a_run(run):
     assert start.agreement.exact
     assert start.accuracy == start.head_accuracy == run.metrics["accuracy"]
     assert start.agreement.images == 18
-    assert outline.boundary.module == "layer3"
+    assert outline.context.boundary.module == "layer3"
     assert [epoch.number for epoch in seen.only(Epoch)] == [0, 1, 2]
     files = {path.name for path in done.path.iterdir()}
     assert {
@@ -88,7 +89,7 @@ def test_it_starts_exactly_where_the_head_ended_and_leaves_a_run(run):
     assert (done.path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_only_what_was_named_has_changed(run):
+def test_only_the_unfrozen_modules_change(run):
     done = finetune(recipe=LEARNS, begin="weights")
     before = build(Request(**run.card["request"])).network.state_dict()
     changed = {name for name, value in weights(done).items() if name in before and not name.startswith("fc.")
@@ -105,7 +106,7 @@ def unsure(home) -> Run:
     return fit(C=0.001)
 
 
-def test_epoch_0_is_kept_where_training_only_harms(unsure):
+def test_epoch_0_is_kept_if_training_only_harms(unsure):
     run = unsure
     done = finetune(recipe=replace(SHORT, lr=0.05, clip=1e3, epochs=1, augment="none"))
 
@@ -140,6 +141,26 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(home):
         assert torch.equal(value, weights(again)[name]), name
 
 
+def process_wide_settings():
+    """Return the settings of this process that a library call must not change."""
+    cudnn = torch.backends.cudnn
+    return (
+        torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision(),
+        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, torch.is_grad_enabled(), torch.get_default_dtype(),
+        torch.distributed.is_initialized(), torch.get_rng_state().tolist(), torch.initial_seed(),
+        warnings.showwarning, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), dict(os.environ),
+    )  # fmt: skip
+
+
+def test_the_settings_of_the_process_are_unchanged_afterwards(home):
+    before = process_wide_settings()
+    finetune(recipe=replace(SHORT, epochs=1))
+    assert process_wide_settings() == before
+    with pytest.raises(TuningError):
+        finetune(recipe=replace(SHORT, last=9, unfreeze=()))
+    assert process_wide_settings() == before
+
+
 # --- a call that fails ------------------------------------------------------------------------------------------
 
 
@@ -148,8 +169,8 @@ def left(home):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
-@pytest.mark.parametrize("place", ["bottleneck.runs.save._named", "bottleneck.finetuning.finetune.save_settings"])
-def test_nothing_is_left_of_a_run_that_has_not_begun(home, monkeypatch, place, error):
+@pytest.mark.parametrize("place", ["bottleneck.runs.save._named", "bottleneck.finetuning.finetune.save_config"])
+def test_an_error_before_the_start_leaves_no_folder(home, monkeypatch, place, error):
     def fail(*_):
         raise error("here")
 
@@ -160,7 +181,7 @@ def test_nothing_is_left_of_a_run_that_has_not_begun(home, monkeypatch, place, e
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ZeroDivisionError, TuningError])
-def test_nothing_is_left_of_a_run_that_has_nothing_to_go_on_with(home, error):
+def test_an_error_before_the_first_checkpoint_leaves_no_folder(home, error):
     def fail(event):
         raise error("here")
 
@@ -169,7 +190,7 @@ def test_nothing_is_left_of_a_run_that_has_nothing_to_go_on_with(home, error):
     assert left(home) == []
 
 
-def test_what_cannot_be_read_back_is_no_run_and_is_gone_on_with(home, monkeypatch):
+def test_a_run_that_is_not_read_back_can_be_resumed(home, monkeypatch):
     def fail(*_):
         raise RunError("it is not as it was written")
 
@@ -183,7 +204,7 @@ def test_what_cannot_be_read_back_is_no_run_and_is_gone_on_with(home, monkeypatc
     assert left(home) == []
 
 
-def test_arguments_of_numpy_and_a_run_are_taken(home, run):
+def test_numpy_scalars_and_a_run_are_accepted(home, run):
     recipe = Recipe(last=np.int64(0), epochs=np.int32(1), lr=np.float32(1e-3), seed=np.array(1), views=np.uint8(1))
     done = finetune(recipe=recipe, run=run, views_limit=np.int64(10**9), memory=np.float64(1e9), runs=home / "runs")
 
@@ -199,8 +220,8 @@ def test_arguments_of_numpy_and_a_run_are_taken(home, run):
     ],
     ids=repr,
 )  # fmt: skip
-def test_arguments_that_make_no_sense_are_errors_of_ours_before_any_work(home, wrong, monkeypatch):
-    monkeypatch.setattr(module, "_tuned", lambda *_, **__: pytest.fail("it is trained"))
+def test_invalid_arguments_are_refused_before_any_work(home, wrong, monkeypatch):
+    monkeypatch.setattr(module, "_fine_tune", lambda *_, **__: pytest.fail("it is trained"))
 
     with pytest.raises(BottleneckError, match="expected"):
         finetune(**wrong)
@@ -220,7 +241,7 @@ def test_arguments_that_make_no_sense_are_errors_of_ours_before_any_work(home, w
     ],
     ids=["plain", "adamw-ema", "bn-whole-network", "schedule"],
 )
-def test_a_resumed_run_comes_to_the_same_weights(home, changes):
+def test_a_resumed_run_trains_the_same_weights(home, changes):
     recipe = replace(LEARNS, augment="light", **changes)
     whole = finetune(recipe=recipe, begin="weights")
     assert whole.card["best_epoch"] or recipe.train_bn
@@ -243,7 +264,7 @@ def test_a_resumed_run_comes_to_the_same_weights(home, changes):
         assert torch.equal(value, weights(resumed)[name]), name
 
 
-def test_a_fine_tuning_at_work_is_not_resumed_and_goes_on(home):
+def test_a_running_fine_tuning_is_not_resumed(home):
     refused = []
 
     def second(event):
@@ -259,7 +280,7 @@ def test_a_fine_tuning_at_work_is_not_resumed_and_goes_on(home):
     assert not {path.name for path in done.path.iterdir()} & {"finetune.lock", "finetune.holder.json", "checkpoint"}
 
 
-def test_two_fine_tunings_of_one_head_are_at_work_at_once(home):
+def test_two_fine_tunings_of_one_head_run_at_once(home):
     def begin_another(event):
         if isinstance(event, Outline) and not others:
             others.append(None)
@@ -271,7 +292,7 @@ def test_two_fine_tunings_of_one_head_are_at_work_at_once(home):
     assert done.card["curves"][1]["val_loss"] == others[0].card["curves"][1]["val_loss"]
 
 
-def test_one_that_ends_while_another_waits_for_it_is_not_resumed(home, monkeypatch):
+def test_a_fine_tuning_that_ends_before_it_is_locked_is_not_resumed(home, monkeypatch):
     done = finetune(recipe=replace(SHORT, epochs=1))
     told = iter([done.path])
     monkeypatch.setattr(module, "unfinished", lambda runs, name: next(told, None) or unfinished(runs, name))
@@ -279,7 +300,7 @@ def test_one_that_ends_while_another_waits_for_it_is_not_resumed(home, monkeypat
         finetune(resume=done.name)
 
 
-def test_killed_before_the_first_checkpoint_it_begins_again(home, monkeypatch):
+def test_after_a_kill_before_the_first_checkpoint_it_starts_again(home, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "train", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
@@ -318,9 +339,9 @@ def test_kill_9_at_any_moment_loses_at_most_an_epoch(home):
         assert torch.equal(value, load_file(f"{whole['run']}/model.safetensors")[name]), name
 
 
-def test_what_has_ended_is_not_resumed(home):
+def test_a_finished_run_is_not_resumed(home):
     done = finetune(recipe=replace(SHORT, epochs=1))
-    with pytest.raises(RunError, match="none: nothing is to be resumed"):
+    with pytest.raises(RunError, match="there is nothing to resume"):
         finetune(resume="last")
     with pytest.raises(RunError, match="has ended"):
         finetune(resume=done.name)
@@ -346,7 +367,7 @@ def test_a_damaged_checkpoint_is_refused(home):
         load_run(folder)
 
 
-def test_images_that_changed_since_are_refused(home):
+def test_changed_images_are_refused(home):
     def kill(event):
         raise Killed
 
@@ -365,7 +386,7 @@ def test_images_that_changed_since_are_refused(home):
 # --- what goes wrong --------------------------------------------------------------------------------------------
 
 
-def test_nan_stops_and_leaves_the_run_of_the_last_good_state(run):
+def test_nan_stops_training_and_saves_the_best_epoch_before(run):
     with pytest.raises(Diverged, match=r"smaller learning rate, --lr 1e\+28") as caught:
         finetune(recipe=replace(SHORT, lr=1e29, clip=None))
     left = caught.value.run
@@ -376,19 +397,19 @@ def test_nan_stops_and_leaves_the_run_of_the_last_good_state(run):
     assert load_run(left.path).head.classes == CLASSES
 
 
-def test_unknown_names_get_the_nearest_and_the_stages(run):
+def test_unknown_names_get_suggestions_and_the_stages(run):
     with pytest.raises(
         UnknownModule, match=r"did you mean layer.*stages are conv1\+bn1, layer1, layer2, layer3, layer4"
     ):
         finetune(recipe=replace(SHORT, unfreeze=("layer5",)))
     with pytest.raises(TuningError, match=r"at most 5 stages"):
         finetune(recipe=replace(SHORT, unfreeze=(), last=9))
-    with pytest.raises(TuningError, match=r"lr_mult, 'layer1' fits none"):
+    with pytest.raises(TuningError, match=r"'layer1' fits none"):
         finetune(recipe=replace(SHORT, lr_mult=(("layer1", 0.1),)))
     assert not [path for path in run.path.parent.iterdir() if path != run.path and (path / "card.json").exists()]
 
 
-def test_another_run_that_has_the_module_is_named(home, original):
+def test_another_run_with_the_module_is_suggested(home, original):
     images = original / "images"
     fitted(home, images, model="squeezenet1_1")
     with pytest.raises(
@@ -400,13 +421,13 @@ def test_another_run_that_has_the_module_is_named(home, original):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "knn"}, "knn head is no linear layer: fit another"),
-        ({"head": "svm", "kernel": "rbf"}, "rbf kernel is no linear layer"),
+        ({"head": "knn"}, "knn head is not a linear layer: fit another"),
+        ({"head": "svm", "kernel": "rbf"}, "rbf kernel is not a linear layer"),
         ({"normalize": "l2"}, "--normalize auto"),
         ({"final": True}, "fit without --final, and fine-tune that"),
     ],
 )
-def test_heads_that_are_no_linear_layer_are_refused(home, options, message):
+def test_heads_that_are_not_linear_are_refused(home, options, message):
     bad = fit(**options)
     with pytest.raises(TuningError, match=message):
         finetune(recipe=SHORT, run=bad.name)
@@ -427,27 +448,27 @@ def test_a_head_on_another_layer_is_refused(home, original):
         finetune(recipe=SHORT)
 
 
-def test_without_a_run_it_says_how_one_is_made(home):
+def test_without_a_run_the_error_says_how_to_create_one(home):
     shutil.rmtree(home / "runs")
     with pytest.raises(TuningError, match=r"bottleneck extract IMAGES.*--from weights"):
         finetune(recipe=SHORT)
 
 
-def test_activations_that_take_too_much_room_are_refused(home):
+def test_activations_that_take_too_much_space_are_refused(home):
     with pytest.raises(TuningError, match=r"at most 1e-05 GB, those at layer3 take .*--views 0.*--views-limit"):
         finetune(recipe=SHORT, views_limit=10_000)
     assert not FeatureCache("cache").activations().stores()
 
 
-def test_a_fine_tuned_run_is_no_head_to_hand_back(run):
+def test_a_fine_tuned_run_is_not_handed_back(run):
     done = finetune(recipe=replace(SHORT, epochs=1))
     with pytest.raises(TuningError, match="fine-tuned already: extract with --weights"):
         finetune(recipe=SHORT, run=done.name)
 
 
-def test_a_head_that_was_changed_on_the_way_is_noticed(run):
+def test_changed_weights_of_the_backbone_are_refused(run):
     change_card(run, request={**run.card["request"], "seed": 1})
-    with pytest.raises(RunError, match="not those any more"):
+    with pytest.raises(RunError, match="have changed since"):
         finetune(recipe=SHORT)
 
 
@@ -468,7 +489,7 @@ def test_one_training_image_of_a_class_one_of_a_batch_and_none_in_validation(tmp
     assert again.card["curves"][1]["train_loss"] is not None
 
 
-def test_a_class_that_only_validation_has_counts_as_wrong(tmp_path):
+def test_a_class_without_training_images_counts_as_an_error(tmp_path):
     images = make_images(tmp_path / "images", {"train": 6, "val": 2, "test": 2})
     write(images / "val" / "violet" / "0.png", picture("violet", 5))
     fitted(tmp_path, images)
@@ -478,22 +499,22 @@ def test_a_class_that_only_validation_has_counts_as_wrong(tmp_path):
     assert done.card["curves"][0]["val_accuracy"] <= 6 / 7
 
 
-def test_without_a_validation_part_one_is_cut_from_train(tmp_path):
+def test_without_a_validation_split_one_is_cut_from_train(tmp_path):
     images = make_images(tmp_path / "images", {"train": 30, "test": 6})
     run = fitted(tmp_path, images)
     seen = Seen()
     done = finetune(recipe=replace(SHORT, epochs=1, lr=1e-6), watch=seen)
     (outline,), (start,) = seen.only(Outline), seen.only(Start)
-    assert outline.parts.cut
-    assert len(outline.parts.train) + len(outline.parts.val) == 90
-    assert not {row.tobytes() for row in outline.parts.train.digests} & {
-        row.tobytes() for row in outline.parts.val.digests
+    assert outline.context.partition.cut
+    assert len(outline.context.partition.train) + len(outline.context.partition.val) == 90
+    assert not {row.tobytes() for row in outline.context.partition.train.digests} & {
+        row.tobytes() for row in outline.context.partition.val.digests
     }
     assert start.accuracy == run.metrics["accuracy"]  # the head of all training images
     assert done.card["validation"]["cut_from_train"]
 
 
-def test_where_val_is_held_out_it_chooses_and_this_is_said(tmp_path):
+def test_a_held_out_val_split_also_selects_the_epoch(tmp_path):
     images = make_images(tmp_path / "images", {"train": 8, "val": 6})
     run = fitted(tmp_path, images)
     done = finetune(recipe=replace(SHORT, epochs=1))
@@ -504,19 +525,19 @@ def test_where_val_is_held_out_it_chooses_and_this_is_said(tmp_path):
 # --- what is done with it ---------------------------------------------------------------------------------------
 
 
-def test_predict_takes_it_wherever_it_has_moved(run, original):
+def test_predict_works_after_the_run_was_moved(run, original):
     done = finetune(recipe=LEARNS, begin="weights")
     assert done.card["best_epoch"]
     moved = done.path.parent.parent / "elsewhere"
     shutil.move(done.path, moved)
     found = predict(original / "images" / "test", run=moved)
-    told = {row["digest"]: row for row in csv.DictReader((moved / "predictions.csv").open())}
+    predictions = {row["digest"]: row for row in csv.DictReader((moved / "predictions.csv").open())}
     for item in found:
-        assert item.label == told[item.digest]["predicted"]
-        assert item.probability == pytest.approx(float(told[item.digest]["probability"]), abs=1e-4)
+        assert item.label == predictions[item.digest]["predicted"]
+        assert item.probability == pytest.approx(float(predictions[item.digest]["probability"]), abs=1e-4)
 
 
-def test_a_fine_tuning_becomes_the_default_by_what_validation_gained_beyond_chance(run):
+def test_a_significant_gain_on_validation_makes_it_the_default_run(run):
     done = finetune(recipe=replace(SHORT, epochs=1))
     validation = done.card["validation"]
     gained = done.card["curves"][done.card["best_epoch"]]["val_accuracy"] - done.card["curves"][0]["val_accuracy"]
@@ -528,7 +549,7 @@ def test_a_fine_tuning_becomes_the_default_by_what_validation_gained_beyond_chan
     assert default_run("runs").run.name == done.name
 
 
-def test_it_records_what_each_image_was_used_for(run, original):
+def test_it_records_the_role_of_each_image(run, original):
     done = finetune(recipe=replace(SHORT, epochs=1))
     for one, val in ((run, Role.UNUSED), (done, Role.SELECTED)):
         images, dataset = one.images, scan(original / "images", cache=None)
@@ -539,7 +560,7 @@ def test_it_records_what_each_image_was_used_for(run, original):
     assert judged == {"head": 54, "tuned": 18}  # out-of-fold and val; val
 
 
-def test_its_backbone_gives_features_and_heads_that_do_not_boast(run, original):
+def test_its_backbone_extracts_features_and_heads_on_them_are_scored_fairly(run, original):
     done = finetune(recipe=LEARNS, begin="weights")
     assert done.card["best_epoch"]
     extracted = extract(original / "images", weights=f"run:{done.name}", engine="torch", precision="fp32")
@@ -562,12 +583,12 @@ def test_from_weights_with_a_random_layer(home):
     seen = Seen()
     done = finetune(recipe=replace(SHORT, epochs=1, unfreeze=("all",)), begin="weights", watch=seen)
     (outline,) = seen.only(Outline)
-    assert outline.boundary is None
+    assert outline.context.boundary is None
     assert done.card["from"] == {**done.card["from"], "run": None, "head": "random"}
     assert done.score == done.card["curves"][done.card["best_epoch"]]["val_accuracy"]
 
 
-def test_activations_are_computed_once_and_the_cache_is_proven(home):
+def test_activations_are_computed_once_and_damage_is_quarantined(home):
     seen = Seen()
     finetune(recipe=replace(SHORT, epochs=1), watch=seen)
     finetune(recipe=replace(SHORT, epochs=1, lr=0.02), watch=seen)
@@ -589,7 +610,7 @@ def test_activations_are_computed_once_and_the_cache_is_proven(home):
 
 @pytest.mark.filterwarnings("ignore:.* near cop")  # random features may be alike
 @pytest.mark.parametrize("channels", [slice(None), slice(0, 500)], ids=["all", "most"])
-def test_activations_too_small_for_float16_are_validated_as_the_head_was(home, original, channels):
+def test_activations_too_small_for_float16_keep_the_validation_accuracy(home, original, channels):
     torch.manual_seed(0)
     network = torchvision.models.resnet18()
     for norm in (network.layer4[1].bn2, network.layer4[0].bn2, network.layer4[0].downsample[1]):
@@ -603,18 +624,18 @@ def test_activations_too_small_for_float16_are_validated_as_the_head_was(home, o
     finetune(recipe=Recipe(last=0, epochs=1, views=1, augment="none"), watch=seen)
 
     (outline,) = seen.only(Outline)
-    assert (outline.wide, outline.precision) == (True, "fp32")
+    assert (outline.context.stats.wide, outline.context.precision) == (True, "fp32")
     assert outline.bytes == (36 + 18) * (4 * 512 + 32)
     (card,) = [run.card for run in list_runs("runs") if run.is_tuned]
     run = next(run for run in list_runs("runs") if run.card["head"] == "logistic" and run.name == card["from"]["run"])
     store = FeatureCache("cache").find(run.card["fingerprint"])
-    rows = run.head.probabilities(store.read(outline.parts.val.digests))
+    rows = run.head.probabilities(store.read(outline.context.partition.val.digests))
     right = [run.head.classes[code] for code in rows.argmax(axis=1)]
-    wanted = sum(label == guess for label, guess in zip(outline.parts.val.labels, right, strict=True))
+    wanted = sum(label == guess for label, guess in zip(outline.context.partition.val.labels, right, strict=True))
     assert seen.only(Epoch)[0].val_accuracy == wanted / len(right)
 
 
-def test_files_that_are_gone_are_told(home, original):
+def test_missing_files_are_an_error(home, original):
     copy = home / "images"
     shutil.copytree(original / "images", copy)
     shutil.rmtree(home / "runs")
@@ -627,14 +648,14 @@ def test_files_that_are_gone_are_told(home, original):
         finetune(recipe=SHORT)
 
 
-def test_time_is_told(home):
+def test_seconds_are_recorded(home):
     started = time.perf_counter()
     done = finetune(recipe=replace(SHORT, epochs=1))
     assert 0 < sum(epoch["seconds"] for epoch in done.card["curves"]) < done.card["seconds"]
     assert done.card["seconds"] < time.perf_counter() - started + 0.1
 
 
-def test_compare_takes_it_as_a_row_with_the_head_that_it_has(run):
+def test_compare_lists_it_with_its_own_head(run):
     done = finetune(recipe=LEARNS, begin="weights")
     found = compare(models=[run.card["model"] + "@none", f"run:{done.name}"], heads=["centroid"], learning_curve=True)
     tuned = next(row for row in found.rows if row.model == f"run:{done.name}")
@@ -644,14 +665,14 @@ def test_compare_takes_it_as_a_row_with_the_head_that_it_has(run):
     assert len(found.rows) == 2
 
 
-def test_compare_leaves_out_one_of_other_splits(run, original):
+def test_compare_refuses_a_run_on_other_splits(run, original):
     done = finetune(recipe=replace(SHORT, epochs=1))
     fewer = scan(original / "images").subset(range(40))
     with pytest.raises(HeadError, match="fine-tuned on other images, labels or splits"):
         compare(fewer, models=[f"run:{done.name}"])
 
 
-def test_a_hand_back_that_is_kept_asks_for_the_network_as_it_was(unsure, original):
+def test_a_kept_hand_back_requests_the_original_network(unsure, original):
     run = unsure
     done = finetune(recipe=replace(SHORT, lr=0.05, clip=1e3, epochs=1, augment="none"))
     assert done.card["best_epoch"] == 0
@@ -663,7 +684,7 @@ def test_a_hand_back_that_is_kept_asks_for_the_network_as_it_was(unsure, origina
     assert fit(head="centroid").score == pytest.approx(fit(head="centroid").cv_accuracy)  # and no warning
 
 
-def test_no_memory_is_an_amount_too(home):
+def test_a_memory_of_0_is_respected(home):
     def kill(event):
         if isinstance(event, Epoch) and event.number == 1:
             raise Killed

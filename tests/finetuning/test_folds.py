@@ -9,10 +9,10 @@ import torch
 from bottleneck.backbones.tuned import Tuned, record_tuned
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import BottleneckWarning, RunError, TuningError
-from bottleneck.finetuning import folds as by_folds
+from bottleneck.finetuning import folds as folds_module
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.folds import Fold
-from bottleneck.finetuning.handback import refit
+from bottleneck.finetuning.handback import refit_head
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.outline import Outline
 from bottleneck.finetuning.recipe import Recipe
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.erro
 RECIPE = Recipe(unfreeze=("layer4",), epochs=1, batch_size=8, views=1, precision="fp32", lr=0.01, augment="none")
 
 
-def test_each_training_image_is_tested_once_and_the_card_counts_them(run):
+def test_each_training_image_is_tested_once(run):
     seen = Seen()
     done = finetune(recipe=RECIPE, folds=3, watch=seen)
 
@@ -49,11 +49,11 @@ def divided(images, count):
     return [(train.subset(np.setdiff1d(range(len(train)), rows).tolist()), train.subset(rows)) for rows in columns]
 
 
-def test_the_head_of_a_fold_is_one_that_has_not_seen_its_images(run, original):
+def test_the_head_of_a_fold_is_fitted_without_its_images(run, original):
     seen, store = Seen(), FeatureCache("cache").stores()[0]
     finetune(recipe=RECIPE, folds=3, watch=seen)
     for event, (tested, others) in zip(seen.only(Fold), divided(original / "images", 3), strict=True):
-        predicted = refit(run, others, store).probabilities(store.read(tested.digests)).argmax(axis=1)
+        predicted = refit_head(run, others, store).probabilities(store.read(tested.digests)).argmax(axis=1)
         right = [CLASSES[code] == label for code, label in zip(predicted, tested.labels, strict=True)]
         assert event.head.tolist() == right
 
@@ -61,16 +61,16 @@ def test_the_head_of_a_fold_is_one_that_has_not_seen_its_images(run, original):
 def test_each_fold_trains_a_fresh_network_and_tests_its_best_epoch(home, original, monkeypatch):
     jobs = []
 
-    def only_blue(job, optimizer, progress, **_):
+    def only_blue(job, optimizer, history, **_):
         """Stand for a training whose first epoch is the best, of a network that says blue of all images."""
-        jobs.append(({name: value.clone() for name, value in job.moving.items()}, job.train.codes))
-        progress.best, progress.best_tensors = 1, {name: 0 * value for name, value in job.moving.items()}
-        progress.best_tensors["fc.bias"] = torch.tensor([1.0, 0.0, 0.0])
+        jobs.append(({name: value.clone() for name, value in job.trained_tensors.items()}, job.train.codes))
+        history.best, history.best_tensors = 1, {name: 0 * value for name, value in job.trained_tensors.items()}
+        history.best_tensors["fc.bias"] = torch.tensor([1.0, 0.0, 0.0])
         return True
 
     seen = Seen()
     with monkeypatch.context() as patch:
-        patch.setattr(by_folds, "train", only_blue)
+        patch.setattr(folds_module, "train", only_blue)
         finetune(recipe=RECIPE, folds=3, watch=seen)
 
     for event, (tested, _) in zip(seen.only(Fold), divided(original / "images", 3), strict=True):
@@ -82,9 +82,9 @@ def test_each_fold_trains_a_fresh_network_and_tests_its_best_epoch(home, origina
         assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
 
-def test_a_fold_whose_training_diverges_is_told_and_none_are_compared(home, monkeypatch):
+def test_a_fold_that_diverges_cancels_the_comparison_with_a_warning(home, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(by_folds, "train", lambda *_, **__: False)
+        patch.setattr(folds_module, "train", lambda *_, **__: False)
         with pytest.warns(BottleneckWarning, match="training diverged in fold 1") as warned:
             done = finetune(recipe=RECIPE, folds=3)
 
@@ -92,14 +92,14 @@ def test_a_fold_whose_training_diverges_is_told_and_none_are_compared(home, monk
     assert any("try a smaller learning rate" in str(one.message) for one in warned)
 
 
-def test_folds_leave_the_fine_tuning_as_it_is_and_share_its_activations(home):
+def test_folds_do_not_change_the_result_and_share_its_activations(home):
     seen = Seen()
     alone = finetune(recipe=replace(RECIPE, augment="light"), watch=seen)
-    folded = finetune(recipe=replace(RECIPE, augment="light"), folds=2, watch=seen)
+    fold_head = finetune(recipe=replace(RECIPE, augment="light"), folds=2, watch=seen)
     again = finetune(recipe=replace(RECIPE, augment="light"), folds=3, watch=seen)
 
-    assert folded.metrics == alone.metrics == again.metrics
-    assert folded.card["heldout_test"] == alone.card["heldout_test"]
+    assert fold_head.metrics == alone.metrics == again.metrics
+    assert fold_head.card["heldout_test"] == alone.card["heldout_test"]
     assert alone.card["fold_test"] is None
     first, second, third = seen.only(Outline)
     assert first.missing == first.bytes
@@ -107,7 +107,7 @@ def test_folds_leave_the_fine_tuning_as_it_is_and_share_its_activations(home):
     assert third.missing == 0
 
 
-def test_a_fold_that_was_done_before_a_kill_is_not_done_again(home):
+def test_a_fold_finished_before_a_kill_is_not_repeated(home):
     def kill(event):
         if isinstance(event, Fold) and event.number == 2:
             raise Killed
@@ -129,7 +129,7 @@ def test_a_fold_that_was_done_before_a_kill_is_not_done_again(home):
     "text",
     ["{", "[]", '{"version": 2, "folds": []}', '{"version": 1, "folds": [{"tuned": [true], "head": [true]}]}'],
 )
-def test_folds_that_are_not_those_of_the_run_are_refused(home, text):
+def test_results_of_other_folds_are_refused(home, text):
     def kill(event):
         if isinstance(event, Fold):
             raise Killed
@@ -142,7 +142,7 @@ def test_folds_that_are_not_those_of_the_run_are_refused(home, text):
         finetune(resume="last")
 
 
-def test_what_cannot_be_divided_is_told_before_any_training(tmp_path, monkeypatch):
+def test_too_few_images_for_folds_are_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fitted(tmp_path, make_images(tmp_path / "images", {"train": 2, "val": 2, "test": 2}))
     seen = Seen()
@@ -151,7 +151,7 @@ def test_what_cannot_be_divided_is_told_before_any_training(tmp_path, monkeypatc
     assert seen.only(Epoch) == []
 
 
-def test_a_backbone_that_was_fine_tuned_may_have_seen_all_folds_and_is_refused(home):
+def test_folds_refuse_a_fine_tuned_backbone(home):
     seen = Seen()
     store = FeatureCache("cache").stores()[0]
     record_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
@@ -160,7 +160,7 @@ def test_a_backbone_that_was_fine_tuned_may_have_seen_all_folds_and_is_refused(h
     assert seen.only(Epoch) == []
 
 
-def test_folds_need_a_head_and_are_two_or_more(home):
+def test_folds_need_a_head_and_at_least_two(home):
     with pytest.raises(TuningError, match="expected a head for folds"):
         finetune(recipe=RECIPE, begin="weights", folds=2)
     with pytest.raises(TuningError, match="folds"):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from bottleneck.errors import TuningError, UnknownModule
-from bottleneck.finetuning.freeze import is_norm, plan, stages_in_order
+from bottleneck.finetuning.freeze import is_norm, stages_in_order, trainable_plan
 from bottleneck.finetuning.recipe import Recipe
 from tests.finetuning.small import known, pixels, small
 
@@ -24,7 +24,7 @@ def vit():
 
 def planned(pair, **recipe):
     network, calls = pair
-    return plan(network, Recipe(**recipe), calls)
+    return trainable_plan(network, Recipe(**recipe), calls)
 
 
 def tops(found):
@@ -35,9 +35,9 @@ def said(groups):
     return ["+".join(group) for group in groups]
 
 
-def test_stages_come_in_the_order_in_which_they_run_and_norms_join_what_they_follow(resnet):
+def test_stages_are_in_running_order_and_include_their_norms(resnet):
     network, calls = resnet
-    assert said(stages_in_order(network.named, calls)) == RESNET
+    assert said(stages_in_order(network.base_model, calls)) == RESNET
 
 
 class Backwards(nn.Module):
@@ -54,12 +54,12 @@ class Backwards(nn.Module):
         return self.fc(self.norm(self.late(self.early(images.mean((2, 3))))))
 
 
-def test_stages_that_never_run_are_none_and_the_order_is_not_that_of_definition():
+def test_stages_that_never_run_are_left_out():
     from tests.finetuning.small import made
 
     network = made(Backwards(), 4)
-    assert said(stages_in_order(network.named, network.trace())) == ["early", "late+norm"]
-    found = plan(network, Recipe(), network.trace())
+    assert said(stages_in_order(network.base_model, network.trace())) == ["early", "late+norm"]
+    found = trainable_plan(network, Recipe(), network.trace())
     assert found.names == ("late", "norm")
     assert "never.weight" not in found.parameters
 
@@ -79,7 +79,7 @@ def test_stages_that_never_run_are_none_and_the_order_is_not_that_of_definition(
         ({"unfreeze": ("conv1.weight",)}, {"conv1", "fc"}),
     ],
 )
-def test_what_is_trained(resnet, recipe, wanted):
+def test_the_plan_lists_the_trained_parts(resnet, recipe, wanted):
     found = planned(resnet, **recipe)
     assert tops(found) == wanted
     total = sum(parameter.numel() for parameter in resnet[0].parameters_by_name().values())
@@ -87,19 +87,19 @@ def test_what_is_trained(resnet, recipe, wanted):
     assert found.trained == sum(resnet[0].parameters_by_name()[name].numel() for name in found.parameters)
 
 
-def test_a_pattern_fits_modules_inside_and_nothing_beside(resnet):
+def test_a_pattern_matches_nested_modules_only(resnet):
     found = planned(resnet, unfreeze=("layer4.1.conv*",))
     assert found.parameters == ("layer4.1.conv1.weight", "layer4.1.conv2.weight", "fc.weight", "fc.bias")
     assert found.modules == {"layer4.1.conv1", "layer4.1.conv2"}
 
 
-def test_a_name_is_no_beginning_of_another_name():
+def test_a_name_does_not_match_as_a_prefix():
     network = known("timm/vit_tiny_patch16_224", 32)
-    found = plan(network, Recipe(unfreeze=("blocks.1",)), network.trace())
+    found = trainable_plan(network, Recipe(unfreeze=("blocks.1",)), network.trace())
     assert {".".join(name.split(".")[:2]) for name in found.parameters} == {"blocks.1", "head.weight", "head.bias"}
 
 
-def test_a_parameter_can_be_named_itself(vit):
+def test_a_pattern_can_name_a_parameter(vit):
     found = planned(vit, unfreeze=("pos_embed", "blocks.11"))
     assert {"pos_embed", "blocks.11.attn.qkv.weight", "head.weight"} <= set(found.parameters)
     assert "cls_token" not in found.parameters
@@ -107,7 +107,7 @@ def test_a_parameter_can_be_named_itself(vit):
     assert found.depth["pos_embed"] > found.depth["blocks.11.attn.qkv.weight"] == 1 > found.depth["head.weight"] == 0
 
 
-def test_all_is_all(vit):
+def test_all_trains_everything(vit):
     found = planned(vit, unfreeze=("all",))
     assert set(found.parameters) == set(vit[0].parameters_by_name())
     assert found.frozen == 0
@@ -115,18 +115,18 @@ def test_all_is_all(vit):
 
 
 def test_the_stages_of_a_transformer(vit):
-    order = said(stages_in_order(vit[0].named, vit[1]))
+    order = said(stages_in_order(vit[0].base_model, vit[1]))
     assert order == ["patch_embed", *(f"blocks.{number}" for number in range(11)), "blocks.11+norm"]
     assert planned(vit).names == ("blocks.11", "norm")
 
 
-def test_depth_counts_the_trained_stages_behind(resnet):
+def test_depth_counts_the_stages_after_a_parameter(resnet):
     depth = planned(resnet, unfreeze=("all",)).depth
     assert depth["fc.weight"] == 0
     assert [depth[name] for name in ("layer4.0.conv1.weight", "layer1.0.conv1.weight", "conv1.weight")] == [1, 4, 5]
 
 
-def test_batch_norms_stay_unless_they_are_asked_for(resnet):
+def test_batch_norms_stay_frozen_unless_requested(resnet):
     frozen, trained = planned(resnet, unfreeze=("layer4",)), planned(resnet, unfreeze=("layer4",), train_bn=True)
     assert not [name for name in frozen.parameters if ".bn" in name or "downsample.1" in name]
     assert not frozen.buffers
@@ -135,46 +135,46 @@ def test_batch_norms_stay_unless_they_are_asked_for(resnet):
     assert {"layer4.0.bn1.running_mean", "layer4.1.bn2.num_batches_tracked"} <= set(trained.buffers)
 
 
-def test_layer_norms_are_no_batch_norms(vit):
+def test_layer_norms_are_not_batch_norms(vit):
     assert "blocks.11.norm1.weight" in planned(vit, unfreeze=("blocks.11",)).parameters
     assert not is_norm(nn.LayerNorm(3))
     assert not is_norm(nn.GroupNorm(1, 3))
 
 
-def test_batch_norms_of_timm_with_an_activation_inside_are_batch_norms():
+def test_batch_norms_of_timm_with_an_activation_count():
     network = known("efficientnet_lite0", 32)
-    found = plan(network, Recipe(unfreeze=("blocks.6",)), network.trace())
+    found = trainable_plan(network, Recipe(unfreeze=("blocks.6",)), network.trace())
     assert not [name for name in found.parameters if ".bn" in name]
 
 
 @pytest.mark.parametrize("train_bn", [False, True])
-def test_modes(train_bn):
+def test_only_trained_parts_are_in_training_mode(train_bn):
     network = small()
-    found = plan(network, Recipe(unfreeze=("middle",), train_bn=train_bn), network.trace())
+    found = trainable_plan(network, Recipe(unfreeze=("middle",), train_bn=train_bn), network.trace())
     network.train()
     found.set_modes(network)
-    modes = {name: module.training for name, module in network.named.named_modules()}
+    modes = {name: module.training for name, module in network.base_model.named_modules()}
     assert {name for name, training in modes.items() if training} == {
         "middle", "middle.0", "middle.2", "middle.3", *(["middle.1"] if train_bn else []),
     }  # fmt: skip
     assert not network.trunk.training
 
 
-def test_dropout_of_trained_parts_drops_and_that_of_frozen_parts_does_not():
+def test_dropout_is_active_in_trained_parts_only():
     network = small()
     images = pixels(network)
     for part, random in (("middle", True), ("last", False)):
-        found = plan(network, Recipe(unfreeze=(part,)), network.trace())
+        found = trainable_plan(network, Recipe(unfreeze=(part,)), network.trace())
         found.set_modes(network)
         with torch.no_grad():
             assert bool((network(images) != network(images)).any()) == random
 
 
-def test_statistics_move_only_where_batch_norms_are_trained():
+def test_only_trained_batch_norms_update_statistics():
     for train_bn in (False, True):
         network = small()
         before = {name: value.clone() for name, value in network.state().items()}
-        found = plan(network, Recipe(unfreeze=("last",), train_bn=train_bn), network.trace())
+        found = trainable_plan(network, Recipe(unfreeze=("last",), train_bn=train_bn), network.trace())
         found.set_modes(network)
         network(pixels(network))
         moved = {name for name, value in network.state().items() if not torch.equal(value, before[name])}
@@ -184,12 +184,12 @@ def test_statistics_move_only_where_batch_norms_are_trained():
 
 def test_exactly_the_trained_parameters_get_gradients():
     network = small()
-    found = plan(network, Recipe(unfreeze=("last",)), network.trace())
+    found = trainable_plan(network, Recipe(unfreeze=("last",)), network.trace())
     found.apply(network)
     network(pixels(network)).sum().backward()
     with_gradient = {name for name, value in network.parameters_by_name().items() if value.grad is not None}
     assert with_gradient == {"last.0.weight", "last.0.bias", "fc.weight", "fc.bias"} == set(found.parameters)
-    plan(network, Recipe(last=0), network.trace()).apply(network)
+    trainable_plan(network, Recipe(last=0), network.trace()).apply(network)
     assert {name for name, value in network.parameters_by_name().items() if value.requires_grad} == {
         "fc.weight",
         "fc.bias",
@@ -200,7 +200,7 @@ def test_exactly_the_trained_parameters_get_gradients():
     ("pattern", "hint"),
     [("layr4", "did you mean layer4"), ("layer4.0.conv3", "did you mean layer4.0.conv"), ("zzzz", "found none; its")],
 )
-def test_a_name_that_fits_nothing_gets_the_nearest_and_the_stages(resnet, pattern, hint):
+def test_an_unknown_name_gets_suggestions_and_the_stages(resnet, pattern, hint):
     with pytest.raises(UnknownModule) as caught:
         planned(resnet, unfreeze=("layer4", pattern))
     assert caught.value.pattern == pattern
@@ -209,7 +209,7 @@ def test_a_name_that_fits_nothing_gets_the_nearest_and_the_stages(resnet, patter
     assert "bottleneck inspect resnet18" in str(caught.value)
 
 
-def test_more_stages_than_there_are(resnet):
+def test_more_stages_than_exist_are_refused(resnet):
     with pytest.raises(TuningError, match=r"at most 5 stages to train, got --last 6: conv1\+bn1, layer1"):
         planned(resnet, last=6)
 
@@ -217,8 +217,8 @@ def test_more_stages_than_there_are(resnet):
 def test_the_last_layer_of_squeezenet_is_trained_under_its_name():
     network = known("squeezenet1_1")
     calls = network.trace()
-    assert plan(network, Recipe(last=0), calls).parameters == ("classifier.weight", "classifier.bias")
-    assert plan(network, Recipe(unfreeze=("classifier",)), calls).trained == 512 * 3 + 3
+    assert trainable_plan(network, Recipe(last=0), calls).parameters == ("classifier.weight", "classifier.bias")
+    assert trainable_plan(network, Recipe(unfreeze=("classifier",)), calls).trained == 512 * 3 + 3
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_the_last_layer_of_squeezenet_is_trained_under_its_name():
     [
         ("layer4.0.bn1", "only batch norms.*--train-bn"),
         ("*.bn2", "only batch norms"),
-        ("layer4.*.relu", "no parameters of its own"),
+        ("layer4.*.relu", "expected parameters to train in"),
     ],
 )
 def test_a_pattern_that_trains_nothing_is_refused(resnet, pattern, message):
@@ -237,5 +237,5 @@ def test_a_pattern_that_trains_nothing_is_refused(resnet, pattern, message):
 
 
 @pytest.mark.parametrize("pattern", ["fc", "fc.weight"])
-def test_the_classifier_named_trains_the_head_alone(resnet, pattern):
+def test_naming_the_classifier_trains_the_head_alone(resnet, pattern):
     assert planned(resnet, unfreeze=(pattern,)).trained == 3 * 513

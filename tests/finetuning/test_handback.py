@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bottleneck.errors import TuningError
-from bottleneck.finetuning.handback import agreement, folded, why_not
+from bottleneck.finetuning.handback import agreement, fold_head, handback_obstacle
 from bottleneck.heads.family import NAMES
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.linear import LinearHead
@@ -38,9 +38,9 @@ def logits(layer, x):
 
 @pytest.mark.parametrize("family", ["logistic", "softmax", "svm", "ridge", "centroid"])
 @pytest.mark.parametrize("normalize", ["shrunk", "global", "standard", "none"])
-def test_the_layer_says_what_the_head_says(family, normalize):
+def test_the_layer_predicts_what_the_head_predicts(family, normalize):
     x, head = fitted(family, normalize=normalize)
-    layer = folded(head)
+    layer = fold_head(head)
     assert (layer.weight.dtype, layer.bias.dtype) == (np.float32, np.float32)
     wanted = head.sharpness * head.scores(x)
     rounding = 1e-6 * (np.abs(x) @ np.abs(layer.weight).T + np.abs(layer.bias)).max()
@@ -48,7 +48,7 @@ def test_the_layer_says_what_the_head_says(family, normalize):
     np.testing.assert_allclose(softmax(logits(layer, x)), head.probabilities(x), atol=1e-4)
 
 
-def test_sharpness_unequal_scales_and_far_means_are_folded_in():
+def test_temperature_scales_and_means_are_folded_in():
     random = np.random.default_rng(1)
     dim = 40
     head = LinearHead(
@@ -61,40 +61,40 @@ def test_sharpness_unequal_scales_and_far_means_are_folded_in():
         bias=random.normal(size=3).astype(np.float32),
     )
     x = (head.mean + head.scale * random.normal(size=(50, dim))).astype(np.float32)
-    layer = folded(head)
+    layer = fold_head(head)
     exact = 3.7 * (((x.astype(np.float64) - head.mean) / head.scale) @ head.weight.T.astype(np.float64) + head.bias)
     rounding = 1e-6 * (np.abs(x) @ np.abs(layer.weight).T + np.abs(layer.bias)).max()
     np.testing.assert_allclose(logits(layer, x), exact, rtol=0, atol=rounding)
 
 
-def test_a_scale_that_is_negative_is_no_other_case():
+def test_a_negative_scale_is_folded_in():
     head = LinearHead(
         family="ridge", classes=("a", "b"), mean=np.ones(2, np.float32), scale=np.array([-2, 4], np.float32),
         weight=np.eye(2, dtype=np.float32), bias=np.zeros(2, np.float32),
     )  # fmt: skip
-    np.testing.assert_array_equal(folded(head).weight, [[-0.5, 0], [0, 0.25]])
-    np.testing.assert_array_equal(folded(head).bias, [0.5, -0.25])
+    np.testing.assert_array_equal(fold_head(head).weight, [[-0.5, 0], [0, 0.25]])
+    np.testing.assert_array_equal(fold_head(head).bias, [0.5, -0.25])
 
 
 def test_heads_that_are_not_linear_in_the_features_are_refused():
     linear = fitted("logistic")[1]
     with pytest.raises(TuningError, match=r"got a logistic head \(linear\)"):
-        folded(replace(linear, unit=True))
+        fold_head(replace(linear, unit=True))
     for family, options in (("knn", {}), ("svm", {"kernel": "rbf"})):
         head = fitted(family, **options)[1]
         assert not isinstance(head, LinearHead)
-        with pytest.raises(TuningError, match=f"expected a linear head on features as they are, got a {family} head"):
-            folded(head)
+        with pytest.raises(TuningError, match=f"expected a linear head on unnormalised features, got a {family} head"):
+            fold_head(head)
 
 
 def test_every_family_is_linear_or_refused():
     for family in NAMES:
         head: Head = fitted(family)[1]
         if isinstance(head, LinearHead):
-            assert folded(head).weight.shape == (3, 12)
+            assert fold_head(head).weight.shape == (3, 12)
         else:
             with pytest.raises(TuningError):
-                folded(head)
+                fold_head(head)
 
 
 def test_agreement_counts_labels_and_takes_the_largest_difference():
@@ -112,13 +112,13 @@ def test_agreement_counts_labels_and_takes_the_largest_difference():
     assert not swapped.exact
 
 
-def test_a_label_that_differs_is_not_exact_however_near():
+def test_a_different_label_is_never_exact():
     one, other = np.array([[0.5, 0.5]]), np.array([[0.5, 0.5 + 1e-9]])
     assert agreement(one, other).other_labels == 1
     assert not agreement(one, other).exact
 
 
-def test_no_images_agree():
+def test_zero_images_agree():
     found = agreement(np.empty((0, 3)), np.empty((0, 3)))
     assert (found.images, found.exact) == (0, True)
 
@@ -130,13 +130,13 @@ def test_no_images_agree():
         ({"head": "svm", "params": {"kernel": "linear"}}, None),
         ({"normalize": "none"}, None),
         ({"kind": "finetune"}, "fine-tuned already: extract with --weights"),
-        ({"head": "svm", "params": {"kernel": "rbf"}}, "a head with an rbf kernel is no linear layer: fit another"),
-        ({"head": "knn", "params": {"k": 3}}, "a knn head is no linear layer: fit another, with --head logistic"),
+        ({"head": "svm", "params": {"kernel": "rbf"}}, "a head with an rbf kernel is not a linear layer: fit another"),
+        ({"head": "knn", "params": {"k": 3}}, "a knn head is not a linear layer: fit another one with --head logistic"),
         ({"normalize": "l2"}, "fit with --normalize auto"),
-        ({"final": {"n_train": 9}}, "fitted with --final, on the held-out images too"),
+        ({"final": {"n_train": 9}}, "fitted with --final on all images"),
         ({"spec": {"flip": True}}, "extract without --flip"),
     ],
 )
 def test_why_a_head_cannot_be_handed_back(changes, reason):
-    found = why_not(Run(Path("runs/one"), {**CARD, **changes}))
+    found = handback_obstacle(Run(Path("runs/one"), {**CARD, **changes}))
     assert found is None if reason is None else reason in found

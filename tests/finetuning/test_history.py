@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bottleneck.finetuning.history import Epoch, Progress
+from bottleneck.finetuning.history import Epoch, History
 
 
 def epoch(number=1, accuracy=0.5, loss=1.0, **changes):
@@ -31,26 +31,26 @@ def test_finite(changes, finite):
 
 
 def test_the_first_of_equals_is_kept_and_its_tensors_are_copies():
-    progress, tensors = Progress(), {"w": torch.zeros(2)}
-    assert progress.last == -1
+    history, tensors = History(), {"w": torch.zeros(2)}
+    assert history.last == -1
     for number, accuracy in enumerate((0.5, 0.7, 0.7, 0.6)):
-        progress.take(epoch(number, accuracy), tensors)
+        history.add(epoch(number, accuracy), tensors)
         tensors["w"] += 1
-    assert (progress.best, progress.last) == (1, 3)
-    assert progress.best_tensors["w"].tolist() == [1, 1]
+    assert (history.best, history.last) == (1, 3)
+    assert history.best_tensors["w"].tolist() == [1, 1]
 
 
-def test_the_hand_back_is_kept_where_nothing_is_better():
-    progress = Progress()
+def test_epoch_0_is_kept_if_nothing_is_better():
+    history = History()
     for number in range(3):
-        progress.take(epoch(number), {"w": torch.full((1,), float(number))})
-    assert progress.best == 0
-    assert progress.best_tensors["w"].item() == 0
+        history.add(epoch(number), {"w": torch.full((1,), float(number))})
+    assert history.best == 0
+    assert history.best_tensors["w"].item() == 0
 
 
-def test_json_has_all_but_the_tensors():
-    progress = Progress()
-    progress.take(epoch(0, train_loss=None), {"w": torch.zeros(1)})
-    found = progress.to_json()
+def test_json_has_all_except_the_tensors():
+    history = History()
+    history.add(epoch(0, train_loss=None), {"w": torch.zeros(1)})
+    found = history.to_json()
     assert set(found) == {"epochs", "best"}
-    assert Epoch(**found["epochs"][0]) == progress.epochs[0]
+    assert Epoch(**found["epochs"][0]) == history.epochs[0]

@@ -24,11 +24,11 @@ def others(home):
         return [fit(head=head, C=0.01 if head == "ridge" else None) for head in ("ridge", "centroid")]
 
 
-def test_the_only_linear_head_is_taken_with_its_accuracy(run):
+def test_the_only_linear_head_is_the_default(run):
     assert default_head("runs").reason == f"the linear head of the latest fit, cross-validated {run.cv_accuracy:.1%}"
 
 
-def test_the_best_linear_head_is_taken(run, others):
+def test_the_best_linear_head_is_the_default(run, others):
     scored(run, 0.5), scored(others[0], 0.9), scored(others[1], 0.4)
     found = default_head("runs")
     assert found.run.name == others[0].name
@@ -43,7 +43,7 @@ def test_the_best_linear_head_is_taken(run, others):
         ({"head": "knn", "params": {"k": 5}}, "knn"),
     ],
 )
-def test_what_a_hand_back_costs_is_said_where_a_better_run_is_no_layer(run, others, changes, kind):
+def test_a_better_run_that_is_not_linear_is_named(run, others, changes, kind):
     scored(run, 0.959), scored(others[0], 0.964, **changes), scored(others[1], 0.4)
     found = default_head("runs")
     assert found.run.name == run.name
@@ -53,6 +53,6 @@ def test_what_a_hand_back_costs_is_said_where_a_better_run_is_no_layer(run, othe
     )
 
 
-def test_it_costs_nothing_where_a_run_that_is_no_layer_is_as_good(run, others):
+def test_an_equal_run_that_is_not_linear_is_not_named(run, others):
     scored(run, 0.959), scored(others[0], 0.959, normalize="l2"), scored(others[1], 0.4)
     assert default_head("runs").reason == "the best of 2 linear heads, cross-validated 95.9%"

@@ -8,7 +8,7 @@ import torch
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import TuningError
 from bottleneck.extraction.memory import LEAST_MEMORY, ByteBudget, MemoryBudget
-from bottleneck.finetuning.loaders import ALL, Activations, Images
+from bottleneck.finetuning.loaders import ALL, ActivationLoader, ImageLoader
 from tests.extraction.conftest import steady
 from tests.finetuning.small import dataset, prepared
 from tests.tiny import SPEC
@@ -44,66 +44,66 @@ def values_of(batches):
 
 
 @pytest.mark.parametrize("memory", [1e9, 0])
-def test_each_image_comes_once_with_its_own_activations(stores, images, memory):
-    feed = Activations(stores[:1], images, SHAPE, memory)
+def test_each_image_is_loaded_once_with_its_activations(stores, images, memory):
+    loader = ActivationLoader(stores[:1], images, SHAPE, memory)
     for random in (None, np.random.default_rng(1)):
-        batches = list(feed.batches(1, 4, random, ALL))
+        batches = list(loader.batches(1, 4, random, ALL))
         assert sorted(row for rows in rows_of(batches) for row in rows) == list(range(11))
         for rows, values in batches:
             assert values.dtype == torch.float32
             assert values.shape == (len(rows), *SHAPE)
             assert values[:, 0, 0, 0].tolist() == rows.tolist()
             assert values[:, 1, 2, 2].tolist() == [row + 17 / 64 for row in rows]
-    assert rows_of(feed.batches(0, 100, None, ALL)) == [list(range(11))] or memory == 0
+    assert rows_of(loader.batches(0, 100, None, ALL)) == [list(range(11))] or memory == 0
 
 
-def test_streamed_and_held_give_the_same_rows(stores, images):
-    held, streamed = (Activations(stores, images, SHAPE, memory) for memory in (1e9, 0))
-    one, other = (values_of(feed.batches(2, 3, None, ALL)) for feed in (held, streamed))
+def test_streaming_and_memory_give_the_same_rows(stores, images):
+    held, streamed = (ActivationLoader(stores, images, SHAPE, memory) for memory in (1e9, 0))
+    one, other = (values_of(loader.batches(2, 3, None, ALL)) for loader in (held, streamed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[row], other[row]) for row in one)
 
 
 @pytest.mark.parametrize("memory", [1e9, 0])
-def test_batches_have_the_size_that_was_asked_for(stores, images, memory):
-    feed = Activations(stores, images, SHAPE, memory)
-    sizes = [len(rows) for rows, _ in feed.batches(1, 4, np.random.default_rng(0), ALL)]
+def test_batches_have_the_requested_size(stores, images, memory):
+    loader = ActivationLoader(stores, images, SHAPE, memory)
+    sizes = [len(rows) for rows, _ in loader.batches(1, 4, np.random.default_rng(0), ALL)]
     assert sizes == [4, 4, 3]
 
 
 @pytest.mark.parametrize("memory", [1e9, 500, 0])
-def test_views_come_by_turns(stores, images, memory):
-    feed = Activations(stores, images, SHAPE, memory)
-    seen = [values_of(feed.batches(epoch, 4, np.random.default_rng(epoch), ALL))[5] for epoch in (1, 2, 3, 4, 2)]
+def test_views_alternate_by_epoch(stores, images, memory):
+    loader = ActivationLoader(stores, images, SHAPE, memory)
+    seen = [values_of(loader.batches(epoch, 4, np.random.default_rng(epoch), ALL))[5] for epoch in (1, 2, 3, 4, 2)]
     assert [int(value[0, 0, 0]) for value in seen] == [5, 105, 205, 5, 105]
 
 
-def test_no_more_views_are_held_than_fit(stores, images):
+def test_no_more_views_are_kept_than_fit_in_memory(stores, images):
     one = 2 * 11 * 18
     for memory, held in ((one, 1), (2 * one, 2), (100 * one, 3)):
-        feed = Activations(stores, images, SHAPE, memory)
+        loader = ActivationLoader(stores, images, SHAPE, memory)
         for epoch in range(1, 7):
-            list(feed.batches(epoch, 4, None, ALL))
-            assert len(feed._held) <= held
-    assert len(feed._held) == 3
+            list(loader.batches(epoch, 4, None, ALL))
+            assert len(loader._in_memory) <= held
+    assert len(loader._in_memory) == 3
 
 
-def test_numbers_in_float32_take_twice_the_memory(tmp_path, images):
+def test_float32_takes_twice_the_memory(tmp_path, images):
     store = FeatureCache(tmp_path / "cache").activations().store(replace(SPEC, layer="wide"))
     values = np.arange(11)[:, None] * 1e-12 + np.zeros(18)[None]
     store.append(images.digests[:6], values[:6].astype(np.float32))
     store.append(images.digests[6:], values[6:].astype(np.float16))
     for memory, streams in ((4 * 11 * 18, False), (2 * 11 * 18, True)):
-        feed = Activations([store], images, SHAPE, memory)
-        found = values_of(feed.batches(1, 4, None, ALL))
-        assert bool(feed._held) is not streams
+        loader = ActivationLoader([store], images, SHAPE, memory)
+        found = values_of(loader.batches(1, 4, None, ALL))
+        assert bool(loader._in_memory) is not streams
         assert [float(found[row][0, 0, 0]) for row in range(6)] == [float(np.float32(row * 1e-12)) for row in range(6)]
 
 
 def batches_of(kind, stores, images):
     if kind == "images":
-        return Images(images, prepared(8))
-    return Activations(stores, images, SHAPE, {"held": 1e9, "streamed": 0}[kind])
+        return ImageLoader(images, prepared(8))
+    return ActivationLoader(stores, images, SHAPE, {"held": 1e9, "streamed": 0}[kind])
 
 
 @pytest.mark.parametrize("kind", ["held", "streamed", "images"])
@@ -125,19 +125,19 @@ def test_shares_are_a_partition_of_each_batch(stores, images, kind, count):
 
 @pytest.mark.parametrize("kind", ["held", "streamed", "images"])
 def test_equal_random_states_give_equal_orders_and_others_do_not(stores, images, kind):
-    feed = batches_of(kind, stores, images)
-    one, same, other = (rows_of(feed.batches(1, 4, np.random.default_rng(seed), ALL)) for seed in (3, 3, 4))
+    loader = batches_of(kind, stores, images)
+    one, same, other = (rows_of(loader.batches(1, 4, np.random.default_rng(seed), ALL)) for seed in (3, 3, 4))
     assert one == same != other
 
 
 # --- images -----------------------------------------------------------------------------------------------------
 
 
-def test_images_are_normalised_pixels(images):
+def test_images_are_loaded_as_normalised_pixels(images):
     preprocessing = prepared(8)
-    feed = Images(images, preprocessing)
-    ((rows, pixels),) = feed.pixels(0, 100)
-    ((_, values),) = feed.batches(0, 100, None, ALL)
+    loader = ImageLoader(images, preprocessing)
+    ((rows, pixels),) = loader.pixels(0, 100)
+    ((_, values),) = loader.batches(0, 100, None, ALL)
     assert rows.tolist() == list(range(11))
     assert pixels.shape == (11, 8, 8, 3)
     assert values.shape == (11, 3, 8, 8)
@@ -147,11 +147,11 @@ def test_images_are_normalised_pixels(images):
 
 
 def seen(images, epoch, augment="standard", seed=0):
-    ((_, pixels),) = Images(images, prepared(8), augment, seed).pixels(epoch, 100)
+    ((_, pixels),) = ImageLoader(images, prepared(8), augment, seed).pixels(epoch, 100)
     return pixels
 
 
-def test_views_differ_by_epoch_and_by_seed_and_are_else_the_same(images):
+def test_views_depend_on_epoch_and_seed_only(images):
     first = seen(images, 1)
     assert (first == seen(images, 1)).all()
     assert (first != seen(images, 2)).any(axis=(1, 2, 3)).all()
@@ -159,12 +159,12 @@ def test_views_differ_by_epoch_and_by_seed_and_are_else_the_same(images):
     assert (first != seen(images, 1, augment="strong")).any()
 
 
-def test_a_view_is_that_of_the_image_wherever_it_stands(images):
+def test_a_view_does_not_depend_on_the_position(images):
     back = images.subset(range(10, -1, -1))
     np.testing.assert_array_equal(seen(images, 1), seen(back, 1)[::-1])
 
 
-def test_without_augmentation_and_to_validate_images_are_as_they_are(images):
+def test_validation_and_no_augmentation_give_the_plain_images(images):
     plain = seen(images, 0)
     np.testing.assert_array_equal(plain, seen(images, 3, "none"))
     np.testing.assert_array_equal(plain, seen(images, 0, "strong", 5))
@@ -174,41 +174,41 @@ def test_without_augmentation_and_to_validate_images_are_as_they_are(images):
     ("harm", "message"),
     [
         (lambda file: file.unlink(), "expected to read .*05.png: .*Put it back, or extract and fit without it"),
-        (lambda file: file.write_bytes(file.read_bytes()[:40]), "05.png has changed since it was extracted"),
+        (lambda file: file.write_bytes(file.read_bytes()[:40]), "05.png has changed since its features were extracted"),
         (lambda file: file.write_bytes(Path(file.parent / "04.png").read_bytes()), "05.png has changed"),
     ],
 )
-def test_files_that_changed_or_are_gone_are_told(images, harm, message):
+def test_changed_or_missing_files_are_an_error(images, harm, message):
     harm(Path(images.paths[5]))
-    feed = Images(images, prepared(8))
+    loader = ImageLoader(images, prepared(8))
     with pytest.raises(TuningError, match=message):
-        list(feed.batches(1, 2, None, ALL))
+        list(loader.batches(1, 2, None, ALL))
 
 
-def test_an_image_that_there_is_no_memory_for_is_told(images):
+def test_an_image_that_does_not_fit_in_memory_is_an_error(images):
     memory = MemoryBudget(LEAST_MEMORY)
     memory.decoding = ByteBudget(1000)
-    feed = Images(images, prepared(8), memory=memory)
+    loader = ImageLoader(images, prepared(8), memory=memory)
     with pytest.raises(TuningError, match="--memory sets the limit"):
-        list(feed.batches(1, 2, None, ALL))
+        list(loader.batches(1, 2, None, ALL))
 
 
 @pytest.mark.parametrize(("room", "ahead"), [(0, 0), (2 * 3 * 8 * 8 * 3, 2), (1 << 30, 3)])
-def test_no_more_batches_are_decoded_ahead_than_there_is_memory_for(images, monkeypatch, room, ahead):
+def test_decoding_ahead_is_limited_by_memory(images, monkeypatch, room, ahead):
     memory = MemoryBudget(LEAST_MEMORY)
     memory.waiting_pixels = room
-    feed, rows = Images(images, prepared(8), memory=memory), []
-    pixels = feed._pixels
-    monkeypatch.setattr(feed, "_pixels", lambda row, loader: rows.append(row) or pixels(row, loader))
-    batches = feed.batches(1, 3, None, ALL)
+    loader, rows = ImageLoader(images, prepared(8), memory=memory), []
+    pixels = loader._pixels
+    monkeypatch.setattr(loader, "_pixels", lambda row, loader: rows.append(row) or pixels(row, loader))
+    batches = loader.batches(1, 3, None, ALL)
     next(batches)
 
     assert steady(lambda: len(rows)) == min(3 * (ahead + 1), 11)
     batches.close()
-    assert sorted(row for rows, _ in feed.batches(1, 3, None, ALL) for row in rows) == list(range(11))
+    assert sorted(row for rows, _ in loader.batches(1, 3, None, ALL) for row in rows) == list(range(11))
 
 
-def test_a_file_that_is_no_image_is_told(tmp_path):
+def test_a_file_that_is_not_an_image_is_an_error(tmp_path):
     images = dataset(tmp_path, 2)
     data = b"no image"
     Path(images.paths[1]).write_bytes(data)
@@ -217,15 +217,15 @@ def test_a_file_that_is_no_image_is_told(tmp_path):
     digests = images.digests.copy()
     digests[1] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
     with pytest.raises(TuningError, match=r"expected to read .*01\.png"):
-        list(Images(replace(images, digests=digests), prepared(8)).batches(1, 2, None, ALL))
+        list(ImageLoader(replace(images, digests=digests), prepared(8)).batches(1, 2, None, ALL))
 
 
-def test_an_epoch_that_is_left_early_leaves_no_threads(images):
+def test_an_interrupted_epoch_leaves_no_threads(images):
     import threading
 
     before = threading.active_count()
     for _ in range(3):
-        batches = Images(images, prepared(8)).batches(1, 2, None, ALL)
+        batches = ImageLoader(images, prepared(8)).batches(1, 2, None, ALL)
         next(batches)
         batches.close()
     for thread in threading.enumerate():

@@ -9,7 +9,7 @@ from torch import nn
 
 from bottleneck.backbones.registry import load as load_backbone
 from bottleneck.backbones.request import Request
-from bottleneck.finetuning.handback import Layer
+from bottleneck.finetuning.handback import LinearLayer
 from tests.finetuning.small import known, made, pixels, random_layer, small
 
 
@@ -17,7 +17,7 @@ def restored(model, file, crop):
     return load_backbone(Request(model=model, weights=str(file), crop=crop, resize=crop))
 
 
-def test_it_is_the_trunk_and_then_the_layer():
+def test_the_logits_are_the_layer_on_the_trunk():
     network, images = small(), pixels(small())
     layer = random_layer(6)
     with torch.no_grad():
@@ -25,7 +25,7 @@ def test_it_is_the_trunk_and_then_the_layer():
         torch.testing.assert_close(network(images), wanted)
 
 
-def test_names_are_those_of_the_network_itself():
+def test_names_are_those_of_the_base_model():
     network = known("resnet18", 32)
     own = torchvision.models.resnet18(num_classes=3)
     assert network.classifier == "fc"
@@ -44,7 +44,7 @@ def test_names_of_timm_have_no_prefix_either():
     assert not any(name.startswith("network") for name in network.trace())
 
 
-def test_state_is_the_tensors_themselves_and_set_state_copies_some():
+def test_state_shares_tensors_and_set_state_copies():
     network = small()
     place = network.state()["stem.weight"].data_ptr()
     before = {name: value.clone() for name, value in network.state().items()}
@@ -59,18 +59,18 @@ def test_state_is_the_tensors_themselves_and_set_state_copies_some():
         network.set_state({"stem.other": torch.zeros(1)})
 
 
-def test_set_state_does_not_keep_what_it_was_given():
+def test_set_state_does_not_share_its_argument():
     network, value = small(), torch.zeros(3)
     network.set_state({"fc.bias": value})
     value += 1
     assert network.head.bias.tolist() == [0, 0, 0]
 
 
-def test_the_layer_can_be_read_and_set_anew():
+def test_the_layer_can_be_read_and_replaced():
     network, layer = small(), random_layer(6, seed=5)
-    network.reset(layer)
+    network.set_layer(layer)
     found = network.layer()
-    assert isinstance(found, Layer)
+    assert isinstance(found, LinearLayer)
     np.testing.assert_array_equal(found.weight, layer.weight)
     np.testing.assert_array_equal(found.bias, layer.bias)
     found.weight[:] = 0  # a copy
@@ -89,7 +89,7 @@ def test_the_layer_can_be_read_and_set_anew():
 )
 def test_the_file_is_one_that_torchvision_and_timm_load(model, plain):
     network, own = known(model), plain()
-    own.load_state_dict(load(network.file({})), strict=True)
+    own.load_state_dict(load(network.to_safetensors({})), strict=True)
     images = pixels(network)
     with torch.no_grad():
         torch.testing.assert_close(own.eval()(images), network(images))
@@ -97,18 +97,18 @@ def test_the_file_is_one_that_torchvision_and_timm_load(model, plain):
 
 def test_the_file_has_metadata_and_no_counters(tmp_path):
     file = tmp_path / "one.safetensors"
-    file.write_bytes(small().file({"bottleneck": "said"}))
+    file.write_bytes(small().to_safetensors({"bottleneck": "said"}))
     with safe_open(file, "pt") as opened:
         assert opened.metadata() == {"bottleneck": "said"}
         assert not [name for name in opened.keys() if "num_batches" in name]  # noqa: SIM118
         assert "middle.1.running_mean" in opened.keys()  # noqa: SIM118
 
 
-def test_channels_last_weights_are_written_as_they_are():
+def test_channels_last_weights_are_written_unchanged():
     network = small()
-    plain = network.file({})
+    plain = network.to_safetensors({})
     network.to(memory_format=torch.channels_last)
-    changed = load(network.file({}))
+    changed = load(network.to_safetensors({}))
     for name, value in load(plain).items():
         assert torch.equal(value, changed[name]), name
 
@@ -128,7 +128,7 @@ class Tied(nn.Module):
 
 def test_tied_tensors_are_written_under_both_names():
     network = made(Tied(), 3)
-    tensors = load(network.file({}))
+    tensors = load(network.to_safetensors({}))
     assert torch.equal(tensors["first.weight"], tensors["second.weight"])
     other = Tied()
     other.fc = nn.Linear(3, 3)
@@ -143,15 +143,15 @@ def test_tied_tensors_are_written_under_both_names():
         ("timm/levit_128s", "bottleneck_head", 384),  # with a batch norm
     ],
 )
-def test_classifiers_that_are_no_linear_layer(tmp_path, model, classifier, dim):
+def test_classifiers_that_are_not_a_linear_layer(tmp_path, model, classifier, dim):
     crop = 224 if "levit" in model else 64
     network = known(model, crop)
     assert network.classifier == classifier
     assert network.parameters_by_name()[f"{classifier}.weight"].shape == (3, dim)
-    tensors = load(network.file({}))
+    tensors = load(network.to_safetensors({}))
     assert {name for name in tensors if name.startswith(classifier)} == {f"{classifier}.weight", f"{classifier}.bias"}
     file = tmp_path / "model.safetensors"
-    file.write_bytes(network.file({}))
+    file.write_bytes(network.to_safetensors({}))
     again = restored(model, file, crop)  # as `extract --weights` does
     assert again.restored.complete
     images = pixels(network, 1)

@@ -4,16 +4,22 @@ import pytest
 import torch
 
 from bottleneck.errors import TuningError
-from bottleneck.finetuning.freeze import plan
-from bottleneck.finetuning.optim import average, factor, learning_rate, optimizer, set_rate
+from bottleneck.finetuning.freeze import trainable_plan
+from bottleneck.finetuning.optim import (
+    build_optimizer,
+    learning_rate,
+    lr_multiplier,
+    set_learning_rate,
+    update_average,
+)
 from bottleneck.finetuning.recipe import Recipe
 from tests.finetuning.small import known, small
 
 
 def chosen(network, **options):
     recipe = Recipe(**options)
-    found = plan(network, recipe, network.trace())
-    return optimizer(network, found, recipe), found, recipe
+    found = trainable_plan(network, recipe, network.trace())
+    return build_optimizer(network, found, recipe), found, recipe
 
 
 def by_name(network, made):
@@ -21,7 +27,7 @@ def by_name(network, made):
     return {names[id(one)]: group for group in made.param_groups for one in group["params"]}
 
 
-def test_vectors_do_not_decay():
+def test_vectors_have_no_weight_decay():
     network = small()
     made, found, _ = chosen(network, unfreeze=("all",), train_bn=True, weight_decay=0.3)
     groups = by_name(network, made)
@@ -33,7 +39,7 @@ def test_vectors_do_not_decay():
     assert {decay for decay in decays.values()} == {0.0, 0.3}
 
 
-def test_the_optimisers_are_torchs_own():
+def test_the_optimizers_are_those_of_torch():
     network = small()
     made, _, _ = chosen(network, momentum=0.7, lr=0.2)
     assert isinstance(made, torch.optim.SGD)
@@ -54,11 +60,11 @@ def test_factors_of_several_patterns_multiply():
     assert rates["last.0.weight"] == pytest.approx(0.5)
     assert rates["last.0.bias"] == 1.0
     assert rates["fc.weight"] == pytest.approx(1.5)
-    set_rate(made, 10.0)
+    set_learning_rate(made, 10.0)
     assert {name: group["lr"] for name, group in by_name(network, made).items()}["middle.0.bias"] == pytest.approx(1)
 
 
-def test_a_factor_of_0_keeps_a_part_as_it_is():
+def test_a_factor_of_0_freezes_a_part():
     network = small()
     made, _, _ = chosen(network, unfreeze=("last",), lr_mult=(("last", 0.0),), lr=1.0)
     before = network.state()["last.0.weight"].clone()
@@ -68,23 +74,23 @@ def test_a_factor_of_0_keeps_a_part_as_it_is():
     assert torch.equal(network.state()["last.0.weight"], before)
 
 
-def test_layers_learn_the_slower_the_deeper():
+def test_earlier_layers_have_smaller_learning_rates():
     network = known("resnet18", 32)
     _, found, recipe = chosen(network, unfreeze=("all",), layer_decay=0.5)
-    rates = {name: factor(name, found, recipe) for name in found.parameters}
+    rates = {name: lr_multiplier(name, found, recipe) for name in found.parameters}
     assert rates["fc.weight"] == 1
     assert [rates[f"layer{number}.0.conv1.weight"] for number in (4, 3, 2, 1)] == [0.5, 0.25, 0.125, 0.0625]
     assert rates["conv1.weight"] == 0.5**5
 
 
-def test_a_pattern_that_fits_nothing_trained_is_refused():
-    with pytest.raises(TuningError, match=r"lr_mult, 'stem' fits none; .*trained are last"):
+def test_a_pattern_without_trained_parameters_is_refused():
+    with pytest.raises(TuningError, match=r"'stem' fits none; .*The trained modules are last"):
         chosen(small(), unfreeze=("last",), lr_mult=(("stem", 0.1),))
-    with pytest.raises(TuningError, match="trained are the head alone"):
+    with pytest.raises(TuningError, match="trained modules are the head alone"):
         chosen(small(), last=0, lr_mult=(("stem", 0.1),))
 
 
-def test_constant():
+def test_constant_schedule():
     recipe = Recipe(schedule="constant", lr=2.0, epochs=3)
     assert {learning_rate(recipe, step, 4) for step in range(12)} == {2.0}
 
@@ -95,7 +101,7 @@ def test_warm_up_rises_in_equal_steps_to_the_largest():
     assert rates == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 2.0])
 
 
-def test_cosine():
+def test_cosine_schedule():
     recipe = Recipe(schedule="cosine", lr=1.0, epochs=2)
     assert [learning_rate(recipe, step, 4) for step in (0, 2, 4, 6)] == pytest.approx(
         [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
@@ -111,7 +117,7 @@ def test_cosine_after_a_warm_up_of_half_an_epoch():
     assert rates[2:] == sorted(rates[2:], reverse=True)
 
 
-def test_step():
+def test_step_schedule():
     recipe = Recipe(schedule="step", step_epochs=2, lr=1.0, epochs=5)
     rates = [learning_rate(recipe, epoch * 3 + step, 3) for epoch in range(5) for step in range(3)]
     assert rates == pytest.approx([1.0] * 6 + [0.1] * 6 + [0.01] * 3)
@@ -122,10 +128,10 @@ def test_a_warm_up_longer_than_the_training_never_ends():
     assert [learning_rate(recipe, step, 2) for step in range(2)] == pytest.approx([1 / 7, 2 / 7])
 
 
-def test_average_moves_a_part_of_the_way_and_takes_counters_as_they_are():
+def test_averages_move_towards_the_tensors_and_copy_counters():
     kept = {"w": torch.tensor([0.0, 10.0]), "n": torch.tensor(1)}
     held = kept["w"]
-    average(kept, {"w": torch.tensor([1.0, 0.0]), "n": torch.tensor(5), "other": torch.zeros(1)}, 0.9)
+    update_average(kept, {"w": torch.tensor([1.0, 0.0]), "n": torch.tensor(5), "other": torch.zeros(1)}, 0.9)
     torch.testing.assert_close(kept["w"], torch.tensor([0.1, 9.0]))
     assert kept["n"].item() == 5
     assert kept["w"] is held

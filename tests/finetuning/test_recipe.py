@@ -16,14 +16,14 @@ UNUSUAL = Recipe(
 
 
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe(last=0), UNUSUAL])
-def test_it_comes_back_from_json_as_it_was(recipe):
+def test_it_is_restored_from_json(recipe):
     again = Recipe(**json.loads(json.dumps(recipe.to_json())))
     assert again == recipe
     assert isinstance(again.unfreeze, tuple)
     assert all(isinstance(pair, tuple) for pair in again.lr_mult)
 
 
-def test_the_learning_rate_is_that_of_the_optimiser():
+def test_the_default_learning_rate_depends_on_the_optimizer():
     assert {name: Recipe(optimizer=name).lr for name in LEARNING_RATES} == {"sgd": 3e-4, "adamw": 1e-5}
     assert Recipe(lr=0.5).largest_lr == 0.5
 
@@ -40,24 +40,24 @@ def test_the_learning_rate_is_that_of_the_optimiser():
         ("patience", 0), ("augment", "mixup"), ("views", -1), ("last", -1), ("seed", -1), ("seed", 2**32),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(name, value):
+def test_invalid_values_are_refused(name, value):
     with pytest.raises(TuningError, match=f"expected {name} to be .*, got {value!r}"):
         Recipe(**{name: value})
 
 
 @pytest.mark.parametrize("factor", [-0.1, math.inf, math.nan])
-def test_factors_that_make_no_sense_are_refused(factor):
+def test_invalid_factors_are_refused(factor):
     with pytest.raises(TuningError, match="lr_mult of layer4 to be 0 or more"):
         Recipe(lr_mult=(("layer4", factor),))
 
 
-def test_one_image_has_no_statistics():
+def test_train_bn_needs_two_images():
     assert Recipe(batch_size=1)
     with pytest.raises(TuningError, match="batch_size to be 2 or more with train_bn, got 1"):
         Recipe(batch_size=1, train_bn=True)
 
 
-def test_what_is_trained_is_said_in_one_way():
+def test_unfreeze_and_last_exclude_each_other():
     with pytest.raises(TuningError, match="either unfreeze or last, got both"):
         Recipe(unfreeze=("layer4",), last=0)
 
@@ -69,7 +69,7 @@ def test_what_is_trained_is_said_in_one_way():
         {"views": 0}, {"last": 0}, {"patience": 1}, {"lr_mult": (("a", 0),)}, {"seed": 0},
     ],
 )  # fmt: skip
-def test_the_ends_of_each_range_are_in_it(good):
+def test_the_bounds_of_each_range_are_accepted(good):
     assert Recipe(**good)
 
 
@@ -115,7 +115,7 @@ def test_series_and_dicts_make_the_same_recipe():
     ],
     ids=repr,
 )  # fmt: skip
-def test_values_of_another_kind_are_refused_by_name(wrong):
+def test_values_of_another_type_are_refused_by_name(wrong):
     (name,) = wrong
     with pytest.raises(TuningError, match=f"expected (a module of )?{name}.* to be"):
         Recipe(**wrong)

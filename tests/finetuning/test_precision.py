@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bottleneck.finetuning.float16 import Measured
+from bottleneck.finetuning.precision import ActivationStats
 
 SHAPES = [(5,), (5, 3, 4), (7, 5), (3, 4, 5)]  # features, channels first, tokens, channels last
 
@@ -17,7 +17,7 @@ def channel(shape):
 
 
 def measured(found):
-    return Measured.of(found.reshape(len(found), -1), found.shape[1:])
+    return ActivationStats.of(found.reshape(len(found), -1), found.shape[1:])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -52,7 +52,7 @@ def steady(found, at):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("change", [tiny, subnormal, huge, one_huge, steady])
-def test_one_channel_that_float16_does_not_hold_makes_all_of_it_float32(shape, change):
+def test_one_channel_that_loses_information_makes_all_float32(shape, change):
     found = values(shape)
     change(found, channel(shape))
     here = measured(found)
@@ -63,7 +63,7 @@ def test_one_channel_that_float16_does_not_hold_makes_all_of_it_float32(shape, c
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [1, 2, 12])
-def test_so_does_a_batch_with_numbers_that_the_sample_had_not(shape, count):
+def test_a_batch_with_larger_numbers_than_the_sample_is_float32(shape, count):
     here = measured(values(shape))
     rows = values(shape, count, seed=1).reshape(count, -1)
     rows[-1, 3] = 1e5
@@ -71,7 +71,7 @@ def test_so_does_a_batch_with_numbers_that_the_sample_had_not(shape, count):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_image_in_which_a_channel_says_next_to_nothing_is_no_reason(shape):
+def test_an_image_with_a_tiny_channel_stays_float16(shape):
     found = values(shape)
     found[3][channel(shape)[1:] if shape in ((5,), (5, 3, 4)) else channel(shape)] *= 1e-9
     assert not measured(found).wide
@@ -79,14 +79,14 @@ def test_an_image_in_which_a_channel_says_next_to_nothing_is_no_reason(shape):
 
 @pytest.mark.parametrize("value", [0.0, 6.0, 0.3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_channel_that_is_constant_is_no_reason(shape, value):
+def test_a_constant_channel_stays_float16(shape, value):
     found = values(shape)
     found[channel(shape)] = value
     assert not measured(found).wide
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_a_small_batch_of_features_is_judged_by_the_sample(count):
+def test_a_small_batch_is_judged_by_the_sample(count):
     """Two numbers may be alike by chance, and a rare one small."""
     here = measured(values((512,), 16))
     for seed in range(20):
@@ -95,7 +95,7 @@ def test_a_small_batch_of_features_is_judged_by_the_sample(count):
         assert here.stored(rows).dtype == np.float16
 
 
-def test_a_channel_that_first_speaks_behind_the_sample_is_held():
+def test_a_channel_that_was_zero_in_the_sample_is_kept():
     found = values((5,), 16)
     found[:, 2] = 0
     here = measured(found)
@@ -105,7 +105,7 @@ def test_a_channel_that_first_speaks_behind_the_sample_is_held():
     assert here.stored(later).dtype == np.float32
 
 
-def test_numbers_too_large_are_found_in_each_row_of_a_large_batch():
+def test_overflow_is_found_in_each_row_of_a_large_batch():
     here = measured(values((5,), 16))
     rows = values((5,), 128)
     rows[77, 1] = 1e6
@@ -113,7 +113,7 @@ def test_numbers_too_large_are_found_in_each_row_of_a_large_batch():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_left_for_the_cache_to_refuse(value):
+def test_values_that_are_not_finite_are_left_to_the_cache(value):
     found = values((5,))
     found[3, 2] = value
     here = measured(found)
@@ -121,8 +121,8 @@ def test_what_is_not_finite_is_left_for_the_cache_to_refuse(value):
     assert not np.isfinite(here.stored(found)).all()
 
 
-def test_of_no_sample_nothing_is_known():
-    here = Measured.of(np.empty((0, 5), np.float32), (5,))
+def test_an_empty_sample_is_not_wide():
+    here = ActivationStats.of(np.empty((0, 5), np.float32), (5,))
     assert not here.wide
     assert here.stored(values((5,))).dtype == np.float16
     assert here.stored(1e9 * values((5,))).dtype == np.float32
