@@ -23,9 +23,9 @@ from bottleneck.cache.scans import load_scan, read_scan, scanned
 from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckError, BottleneckWarning
 from bottleneck.extraction.extract import extract
-from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
-from bottleneck.finetuning.handback import refitted, why_not
-from bottleneck.finetuning.initial import default_head, handed_back
+from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config, unfinished
+from bottleneck.finetuning.handback import handback_obstacle, refit_or_keep
+from bottleneck.finetuning.initial import default_head, from_head
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.fitting.fit import fit
 from bottleneck.fitting.inputs import select
@@ -62,7 +62,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             store.folder, Tuned(model=MODEL, weights="none", options={"crop": 32}, dataset="0" * 64, score=0.5)
         )
         EngineRecords(store.engines).keep_check("one", Check("torch", "fp32", 0.9999, 0.9998, 3, "0" * 64))
-        save_settings(make(Path("runs/begun")), Settings(recipe=Recipe(lr_mult=(("a", 2.0),)), run="r", source="s"))
+        save_config(make(Path("runs/begun")), FineTuneConfig(recipe=Recipe(lr_mult=(("a", 2.0),)), run="r", source="s"))
     return root
 
 
@@ -232,18 +232,18 @@ def read_runs() -> None:
 
 def read_one(run: Run) -> None:
     """Take from a card whatever a command takes."""
-    _ = repr(run), run.request, run.features, spec_of(run.card), why_not(run), run.head
+    _ = repr(run), run.request, run.features, spec_of(run.card), handback_obstacle(run), run.head
     if "source" in run.card["dataset"]:
         located_source(run.path, run.card)
 
 
 def fit_again(run: Run) -> None:
     train = select("images", model=None, cache="cache", runs="runs").usable
-    refitted(run, train, FeatureCache("cache").stores()[0])
+    refit_or_keep(run, train, FeatureCache("cache").stores()[0])
 
 
 def hand_back(run: Run) -> None:
-    handed_back(None, run.path, cache="cache", runs="runs", progress=None)
+    from_head(None, run.path, cache="cache", runs="runs", progress=None)
 
 
 def test_a_card_of_a_run(project: Path) -> None:
@@ -301,5 +301,5 @@ def test_the_settings_of_a_fine_tuning(project: Path) -> None:
     for text, what in mutations(file):
         tried.append(what)
         file.write_text(text)
-        only_ours(what, lambda: load_settings(file.parent), lambda: unfinished("runs", "last"))
+        only_ours(what, lambda: load_config(file.parent), lambda: unfinished("runs", "last"))
     assert len(tried) > 20  # and none raised an error that is not ours

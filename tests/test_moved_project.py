@@ -11,7 +11,7 @@ import torchvision
 from bottleneck.comparison.compare import compare
 from bottleneck.errors import RunError, WeightsUnavailable
 from bottleneck.extraction.extract import extract
-from bottleneck.finetuning.config import Settings, load_settings, save_settings
+from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.fitting.fit import fit
@@ -176,23 +176,23 @@ def test_a_fine_tuning_that_is_resumed_finds_its_run_and_images(tmp_path, moved,
     home = tmp_path / "before"
     for name in ("runs/one", "runs/tuned", "photos"):
         (home / name).mkdir(parents=True)
-    settings = Settings(recipe=RECIPE, run=str(home / "runs" / "one"), source=str(home / "photos"))
-    save_settings(home / "runs" / "tuned", settings)
+    settings = FineTuneConfig(recipe=RECIPE, run=str(home / "runs" / "one"), source=str(home / "photos"))
+    save_config(home / "runs" / "tuned", settings)
     if old:
         file = home / "runs" / "tuned" / "finetune.json"
         file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "places"}))
     if moved:
         home = home.rename(tmp_path / "after")
 
-    found = load_settings(home / "runs" / "tuned")
+    found = load_config(home / "runs" / "tuned")
 
     assert (found.run, found.source) == (str(home / "runs" / "one"), str(home / "photos"))
 
 
 def test_what_a_resumed_fine_tuning_does_not_find_is_told_as_it_was(tmp_path):
     (tmp_path / "runs" / "tuned").mkdir(parents=True)
-    save_settings(tmp_path / "runs" / "tuned", Settings(recipe=RECIPE, run="/gone/runs/one", source="/gone/photos"))
+    save_config(tmp_path / "runs" / "tuned", FineTuneConfig(recipe=RECIPE, run="/gone/runs/one", source="/gone/photos"))
 
-    found = load_settings(tmp_path / "runs" / "tuned")
+    found = load_config(tmp_path / "runs" / "tuned")
 
     assert (found.run, found.source) == ("/gone/runs/one", "/gone/photos")

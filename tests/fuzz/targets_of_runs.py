@@ -21,8 +21,8 @@ from bottleneck.cache.shard import Rows
 from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckError
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-from bottleneck.finetuning.config import Settings, load_settings, save_settings
-from bottleneck.finetuning.history import Epoch, Progress
+from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config
+from bottleneck.finetuning.history import Epoch, History
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.heads.head import Head
 from bottleneck.heads.kernel import KernelHead
@@ -55,7 +55,7 @@ class Json(Target):
         self._files: dict[str, Path] = {}
         self._readers: dict[str, Callable[[], object]] = {
             "card": self._read_run,
-            "finetune": lambda: load_settings(self._run),
+            "finetune": lambda: load_config(self._run),
             "state": self._read_state,
             "spec": lambda: FeatureCache(self._cache).open(self._store.name).spec,
             "request": lambda: self._store.asked(),
@@ -74,7 +74,9 @@ class Json(Target):
         _head("linear").save(self._run / "head.safetensors")
         card = {**_card(), "head_sha256": sha256_hex((self._run / "head.safetensors").read_bytes())}
         (self._run / "card.json").write_text(json.dumps(card))
-        save_settings(self._run, Settings(recipe=Recipe(), run=None, model="tiny", source="/images", dataset="d" * 64))
+        save_config(
+            self._run, FineTuneConfig(recipe=Recipe(), run=None, model="tiny", source="/images", dataset="d" * 64)
+        )
         self._training.save(self._run)
         self._store.remember_request({"model": "resnet18", "weights": "DEFAULT", "seed": 0, "resize": 100})
         record_tuned(self._store.folder, _tuned())
@@ -231,12 +233,12 @@ class _Training:
         self.optimizer = torch.optim.SGD(self.layer.parameters(), lr=0.1, momentum=0.9)
         self.layer(torch.ones(2, 3)).sum().backward()
         self.optimizer.step()
-        self.progress = Progress()
+        self.progress = History()
         for number in (0, 1):
             train = 0.5 if number else None
             said = {"train_loss": train, "train_accuracy": train, "val_loss": 0.4, "val_accuracy": 0.5}
             epoch = Epoch(number=number, **said, lr=0.1, seconds=1.0)
-            self.progress.take(epoch, self.layer.state_dict())
+            self.progress.add(epoch, self.layer.state_dict())
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint whose name tells nothing of its writer."""

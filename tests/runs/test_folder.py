@@ -14,8 +14,8 @@ import pytest
 
 from bottleneck.backbones.tuned import read_tuned
 from bottleneck.errors import BottleneckWarning, RunError
-from bottleneck.finetuning.config import Settings, load_settings, save_settings, unfinished
-from bottleneck.finetuning.lock import at_work
+from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config, unfinished
+from bottleneck.finetuning.lock import locked
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.heads.linear import LinearHead
 from bottleneck.runs.folder import CHECKPOINT, delete_checkpoint, delete_run
@@ -121,12 +121,12 @@ def test_settings_and_checkpoints_are_not_written_or_read_through_a_link(tmp_pat
     Path("runs/linked").symlink_to(home)
     before = state(home)
     with pytest.raises(RunError, match="found a link"):
-        save_settings(Path("runs/linked"), Settings(recipe=Recipe()))
+        save_config(Path("runs/linked"), FineTuneConfig(recipe=Recipe()))
     with pytest.raises(RunError, match="found a link"):
-        load_settings(Path("runs/linked"))
-    with pytest.raises(RunError, match="nothing is to be resumed"):
+        load_config(Path("runs/linked"))
+    with pytest.raises(RunError, match="there is nothing to resume"):
         unfinished("runs", "last")
-    with pytest.raises(RunError, match="found a link"), at_work(Path("runs/linked")):
+    with pytest.raises(RunError, match="found a link"), locked(Path("runs/linked")):
         pass
     delete_run(Path("runs/linked"))
 
@@ -137,7 +137,7 @@ def test_settings_and_checkpoints_are_not_written_or_read_through_a_link(tmp_pat
 def test_a_checkpoint_that_is_a_link_is_neither_read_written_nor_deleted(tmp_path):
     torch = pytest.importorskip("torch")
     from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
-    from bottleneck.finetuning.history import Progress
+    from bottleneck.finetuning.history import History
 
     home = documents(tmp_path / "home")
     run = new_folder("runs", "x")
@@ -147,7 +147,7 @@ def test_a_checkpoint_that_is_a_link_is_neither_read_written_nor_deleted(tmp_pat
     with pytest.raises(RunError, match="found a link"):
         load_checkpoint(run / CHECKPOINT, optimizer)
     with pytest.raises(OSError, match="found a link"):
-        save_checkpoint(run / CHECKPOINT, Progress(), {"x": torch.zeros(1)}, optimizer)
+        save_checkpoint(run / CHECKPOINT, History(), {"x": torch.zeros(1)}, optimizer)
     delete_checkpoint(run)
     delete_run(run)
 
@@ -278,7 +278,7 @@ def test_settings_and_weights_of_another_kind_are_errors_or_none(kind):
         KINDS[kind](run / name)
 
     with pytest.raises(RunError):
-        load_settings(run)
+        load_config(run)
     with suppress(RunError):
         unfinished("runs", "last")
     assert read_tuned(run / "model.safetensors") is None
