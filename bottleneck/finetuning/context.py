@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class FineTuningContext:
         """The device of this process."""
         return self.processes.device
 
-    @property
+    @cached_property
     def precision(self) -> str:
         """The precision of training; where float16 loses information on the activations, bf16 would lose more."""
         if self.stats and self.stats.wide and self.recipe.precision == "auto":

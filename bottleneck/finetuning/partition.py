@@ -87,11 +87,11 @@ def partition_of(usable: Dataset, heldout: str) -> Partition:
 def _validation_rows(train: Dataset) -> NDArray[np.bool_]:
     """Choose the training images to validate with ``(n,)``, none of a class that would lose all its images."""
     chosen = np.array([split == "val" for split in _cut(train)], bool)
-    counts = Counter(label for label, gone in zip(train.labels, chosen, strict=True) if not gone)
+    counts = Counter(label for label, validates in zip(train.labels, chosen, strict=True) if not validates)
     emptied = [not counts[label] for label in train.labels]
-    groups = {group for group, stays in zip(train.groups, emptied, strict=True) if stays and group is not None}
-    stays = [gone or group in groups for group, gone in zip(train.groups, emptied, strict=True)]
-    chosen &= ~np.array(stays, bool)
+    groups = {group for group, empty in zip(train.groups, emptied, strict=True) if empty and group is not None}
+    trains = [empty or group in groups for group, empty in zip(train.groups, emptied, strict=True)]
+    chosen &= ~np.array(trains, bool)
     return chosen
 
 

@@ -24,7 +24,7 @@ COUNTS = {"train": 12, "val": 6, "test": 6}
 
 
 class Seen:
-    """Remembers what was told."""
+    """Records the events that it receives."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -37,11 +37,11 @@ class Seen:
 
 
 class Killed(BaseException):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
 def picture(label: str, seed: int) -> bytes:
-    """Return a PNG of noise that leans towards a colour, so that heads have something to learn."""
+    """Return a PNG of noise with a tint by class, so that heads can learn."""
     import io
 
     random = np.random.default_rng((CLASSES.index(label) if label in CLASSES else 9, seed))
@@ -74,7 +74,7 @@ def fitted(root: Path, images: Path, head: str = "logistic", model: str = MODEL,
 
 
 def remember(images: Path) -> None:
-    """Make images with features in ``cache`` the last that were extracted in the current folder."""
+    """Record images with features in ``cache`` as the last extraction in the current folder."""
     (store,) = FeatureCache("cache").stores()
     save_last(Path("cache"), Last(str(images), True, store.name))
 
@@ -88,7 +88,7 @@ def original(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def home(original, tmp_path, monkeypatch) -> Path:
-    """Return a folder of this test's own with images, a cache and a run; commands run in it."""
+    """Return a temporary folder with a cache and a run, which is the current folder."""
     for name in ("cache", "runs"):
         shutil.copytree(original / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)

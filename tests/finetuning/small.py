@@ -40,7 +40,7 @@ def random_layer(dim: int, count: int = 3, seed: int = 0) -> LinearLayer:
 
 
 def known(model: str, crop: int = 64, count: int = 3, **options) -> Network:
-    """Return a network of torchvision or timm without weights, whose batch norms have seen something."""
+    """Return a network of torchvision or timm with random weights."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BottleneckWarning)
         backbone = load(Request(model=model, weights="none", crop=crop, resize=crop, **options))
@@ -48,7 +48,7 @@ def known(model: str, crop: int = 64, count: int = 3, **options) -> Network:
 
 
 def made(network: nn.Module, dim: int, crop: int = 8, count: int = 3) -> Network:
-    """Return a network of the test's own, whose classifier is called ``fc``."""
+    """Return a custom network whose classifier is called ``fc``."""
     network.add_module("fc", nn.Identity())
     network.eval()
     spec = Spec(
@@ -69,7 +69,7 @@ def made(network: nn.Module, dim: int, crop: int = 8, count: int = 3) -> Network
 
 
 class Small(nn.Module):
-    """Three stages, a norm, dropout, and a parameter of its own."""
+    """Three stages, a norm, dropout, and a parameter outside them."""
 
     def __init__(self) -> None:
         super().__init__()

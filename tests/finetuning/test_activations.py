@@ -160,7 +160,7 @@ def test_activations_committed_before_an_exception_are_kept(place):
 
 
 def change(network, how):
-    """Change the norm before the boundary so that float16 does not hold what it gives."""
+    """Change the norm before the boundary so that its output loses information in float16."""
     norm = network.trunk.middle[1]
     with torch.no_grad():
         if how == "all are tiny":

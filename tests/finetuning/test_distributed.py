@@ -94,7 +94,7 @@ def assert_same(run, other):
 
 @pytest.mark.slow
 def test_two_processes_train_the_weights_of_one(home):
-    """36 images: the last batch of 7 has one, of which the second process has nothing; so has that of 5."""
+    """With 36 images, the last batch of 7, and that of 5, has one image, and the second process none."""
     cases = [
         ({"clip": 1.0, "patience": 1}, {"begin": "weights", "memory": 1}),  # read from the cache in each epoch
         (

@@ -27,7 +27,7 @@ def test_it_is_held_by_one_process_and_released_when_that_is_killed(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    for _ in range(2):  # asking leaves what the holder has said
+    for _ in range(2):  # an attempt does not change the recorded holder
         message = rf"process {holder.pid} on .* \(since 20.*wait until it ends"
         with pytest.raises(RunError, match=message), locked(tmp_path):
             pass
@@ -138,7 +138,7 @@ def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "FileLock", NoLock)
     with pytest.warns(BottleneckWarning, match="cannot be locked .*No locks available"), locked(tmp_path):
-        assert (tmp_path / HOLDER_FILE).exists()  # and the work goes on
+        assert (tmp_path / HOLDER_FILE).exists()  # and the block runs
 
 
 def test_the_lock_of_a_finished_run_is_removed(tmp_path):
