@@ -40,7 +40,8 @@ class Network(nn.Module):
         assert backbone.pretrained is not None
         self.backbone = backbone
         self.trunk = backbone.network
-        self.head = nn.Linear(backbone.dim, len(layer.bias))
+        # Unlike nn.Linear itself, this draws no random numbers.
+        self.head = nn.utils.skip_init(nn.Linear, backbone.dim, len(layer.bias))  # type: ignore[no-untyped-call]
         self.set_layer(layer)
         self._base_model = (backbone.whole.network,)  # in a tuple, so that torch does not register it a second time
         lone = backbone.spec.layer.endswith(":input")

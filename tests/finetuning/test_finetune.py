@@ -195,7 +195,7 @@ def test_a_run_that_is_not_read_back_can_be_resumed(home, monkeypatch):
         raise RunError("it is not as it was written")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bottleneck.runs.run.check_read_back", fail)
+        patch.setattr("bottleneck.runs.save.check_read_back", fail)
         with pytest.raises(RunError, match="not as it was written"):
             finetune(recipe=replace(SHORT, epochs=1))
     (name,) = left(home)

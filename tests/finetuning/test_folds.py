@@ -138,7 +138,7 @@ def test_results_of_other_folds_are_refused(home, text):
         finetune(recipe=RECIPE, folds=2, watch=kill)
     (file,) = (home / "runs").glob("*/checkpoint/folds.json")
     file.write_text(text)
-    with pytest.raises(RunError, match=r"expected folds that were tested in .*folds\.json"):
+    with pytest.raises(RunError, match=r"expected the results of folds in .*folds\.json"):
         finetune(resume="last")
 
 
@@ -154,14 +154,14 @@ def test_too_few_images_for_folds_are_refused_before_training(tmp_path, monkeypa
 def test_folds_refuse_a_fine_tuned_backbone(home):
     seen = Seen()
     store = FeatureCache("cache").stores()[0]
-    record_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
-    with pytest.raises(TuningError, match="expected a backbone that has not seen the training images"):
+    keep_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
+    with pytest.raises(TuningError, match="expected a backbone that has not been trained on these images"):
         finetune(recipe=RECIPE, folds=2, watch=seen)
     assert seen.only(Epoch) == []
 
 
 def test_folds_need_a_head_and_at_least_two(home):
-    with pytest.raises(TuningError, match="expected a head for folds"):
+    with pytest.raises(TuningError, match="with folds, which compare fine-tuning with a head"):
         finetune(recipe=RECIPE, begin="weights", folds=2)
     with pytest.raises(TuningError, match="folds"):
         finetune(recipe=RECIPE, folds=1)
