@@ -199,9 +199,7 @@ def fill(
         frozen.release()
 
 
-def _fill_one(
-    required: RequiredActivations, engine: "_StorageEngine", boundary: Boundary, job: ExtractionJob
-) -> None:
+def _fill_one(required: RequiredActivations, engine: "_StorageEngine", boundary: Boundary, job: ExtractionJob) -> None:
     for _ in range(_PASSES):
         outcomes = Outcomes()
         run_pass(job, required.store, outcomes, lambda sample: EngineStart(engine))
