@@ -235,9 +235,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
         say(f"warning: {message}", style="yellow")
 
 
-def leave_it_to_another() -> NoReturn:
-    """Exit with 1, once another process has said why: when one ends, torchrun ends the others."""
-    time.sleep(_SAYING)
+def exit_silently() -> NoReturn:
+    """Exit with 1 after another process has printed the error: when one ends, torchrun ends the others."""
+    time.sleep(_MESSAGE_TIME)
     sys.exit(1)
 
 
@@ -248,10 +248,10 @@ def give_up(message: str) -> NoReturn:
 
 
 def stopped(message: str = "", *, as_json: bool = False) -> NoReturn:
-    """Say what is kept after Ctrl-C, and how to go on; exit with 130."""
+    """Print what is kept after Ctrl-C and how to continue; exit with 130."""
     if not is_rank_zero():
-        leave_it_to_another()
-    message = message or "Stopped. What was committed is kept; the same command goes on from there."
+        exit_silently()
+    message = message or "Stopped. What was committed is kept; run the same command again to continue."
     if as_json:
         put_json({"error": {"type": "interrupted", "message": message}})
     if is_terminal(sys.stderr):

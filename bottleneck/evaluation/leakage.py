@@ -41,14 +41,14 @@ class Leaks:
         if self.duplicates:
             paths = [path for paths in self.duplicates for path in paths]
             raise SplitError(
-                f"expected each image in one split, found {len(self.duplicates)} in more ({first_few(paths)}): the score "
-                f"would be optimistic. Remove the copies, or use --allow-duplicates"
+                f"expected each image in one split, found {len(self.duplicates)} in more ({first_few(paths)}): the "
+                f"score would be optimistic. Remove the copies, or use --allow-duplicates"
             )
         if self.groups:
             examples = [f"{name}: {_one_path_a_split(found)}" for name, found in sorted(self.groups.items())]
             raise SplitError(
-                f"expected each group in one split, found {len(self.groups)} in more ({first_few(examples)}): the score "
-                f"would be optimistic. Correct the splits, or use --allow-duplicates"
+                f"expected each group in one split, found {len(self.groups)} in more ({first_few(examples)}): the "
+                f"score would be optimistic. Correct the splits, or use --allow-duplicates"
             )
 
     def card(self, near: NearDuplicates) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class Network(nn.Module):
         # Unlike nn.Linear itself, this draws no random numbers.
         self.head = nn.utils.skip_init(nn.Linear, backbone.dim, len(layer.bias))  # type: ignore[no-untyped-call]
         self.set_layer(layer)
-        self._base_model = (backbone.whole.network,)  # in a tuple, so that torch does not register it a second time
+        self._base_model = (
+            backbone.pretrained.network,
+        )  # in a tuple, so that torch does not register it a second time
         lone = backbone.spec.layer.endswith(":input")
         self.classifier = backbone.spec.layer.removesuffix(":input") if lone else _LAYER
         own = next(name for name, module in self.trunk.named_modules() if module is self.base_model)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, TypedDict
 
 from bottleneck.errors import TuningError
-from bottleneck.utils.arguments import Arguments, shown
+from bottleneck.utils.arguments import Arguments, abbreviated
 
 CHOICES = {
     "optimizer": ("sgd", "adamw"),

@@ -215,7 +215,7 @@ def _images(result: FineTuningResult, right: NDArray[np.bool_]) -> RunImages:
         found = found.with_role(partition.val.digests, Role.SELECTED)
     if of_head:
         found = found.after(of_head)
-    if kept_tuned(initial.cached.store.folder) is not None:
+    if recorded_tuned(initial.cached.store.folder) is not None:
         found = found.after(images_of_weights(initial.request, result.path.parent))
     if partition.cut and result.history.best == 0:  # the kept head was fitted on them, unlike that of epoch 0
         return found

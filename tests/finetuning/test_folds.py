@@ -154,7 +154,7 @@ def test_too_few_images_for_folds_are_refused_before_training(tmp_path, monkeypa
 def test_folds_refuse_a_fine_tuned_backbone(home):
     seen = Seen()
     store = FeatureCache("cache").stores()[0]
-    keep_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
+    record_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
     with pytest.raises(TuningError, match="expected a backbone that has not been trained on these images"):
         finetune(recipe=RECIPE, folds=2, watch=seen)
     assert seen.only(Epoch) == []

@@ -39,7 +39,7 @@ def test_a_final_head_is_trained_on_each_image_of_the_training_classes_once():
     usable = dataset("ababcab", ["train"] * 4 + ["val", "val", "test"])
     usable = usable.subset([*range(7), 0, 5])  # two of them have a second path
     train = part(once(usable.subset(range(4))))
-    with pytest.warns(BottleneckWarning, match=r"no training image of c: the final head is not trained on its 1 image in"):
+    with pytest.warns(BottleneckWarning, match=r"no training image of c: the final head is not trained on its 1 image"):
         found = images_of_known_classes(usable, train)
 
     assert "".join(map(str, found.labels)) == "ababab"
