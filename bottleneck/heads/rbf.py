@@ -1,15 +1,13 @@
 """Support vector machines with a Gaussian kernel, trained by scikit-learn's ``SVC`` on distances computed once."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from bottleneck.engines.hardware import cores
 from bottleneck.errors import HeadError
 from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
 from bottleneck.heads.features import Features, InMemoryFeatures
@@ -65,8 +63,7 @@ class RbfFamily(Family):
             for gamma in sorted({point["gamma"] for point in points}):
                 kernel, other = np.exp(-gamma * apart), np.exp(-gamma * across)
                 numbers = [number for number, point in enumerate(points) if point["gamma"] == gamma]
-                with ThreadPoolExecutor(cores()) as pool:
-                    list(pool.map(partial(one, fold, kernel=kernel, other=other), numbers))
+                Parallel(n_jobs=-1, prefer="threads")(delayed(one)(fold, number, kernel, other) for number in numbers)
         return RbfValidation(len(points), tested, scores)
 
     def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
