@@ -1,6 +1,8 @@
 """Support vector machines with a Gaussian kernel, trained by scikit-learn's ``SVC`` on distances computed once."""
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
 from bottleneck.heads.features import Features, InMemoryFeatures
 from bottleneck.heads.kernel import KernelHead, pairwise_scores, squared_distances
 from bottleneck.heads.problem import Problem
-from bottleneck.utils.process_settings import ignored_warnings
+from bottleneck.utils.process_settings import SharedContext, ignored_warnings
 
 _C = (0.1, 1.0, 10.0, 100.0)
 _FINER_C = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -22,6 +24,20 @@ _FINER_GAMMA = (0.1, 0.3, 1.0, 3.0)
 _TOLERANCE = 1e-5  # scikit-learn's 1e-3 lets the rounding of distances move scores by as much
 _MOST_ROWS = 30_000
 _COPIES = 5  # of the distances of all rows, at most at once, with two machines in training
+
+
+@contextmanager
+def _start_method() -> Iterator[None]:
+    """Leave the start method of multiprocessing undecided if it was: joblib decides it, even where it uses threads."""
+    decided = multiprocessing.get_start_method(allow_none=True) is not None
+    try:
+        yield
+    finally:
+        if not decided:
+            multiprocessing.set_start_method(None, force=True)
+
+
+_start_method_kept = SharedContext(_start_method)
 
 
 class RbfFamily(Family):
@@ -63,7 +79,10 @@ class RbfFamily(Family):
             for gamma in sorted({point["gamma"] for point in points}):
                 kernel, other = np.exp(-gamma * apart), np.exp(-gamma * across)
                 numbers = [number for number, point in enumerate(points) if point["gamma"] == gamma]
-                Parallel(n_jobs=-1, prefer="threads")(delayed(one)(fold, number, kernel, other) for number in numbers)
+                with _start_method_kept:
+                    Parallel(n_jobs=-1, prefer="threads")(
+                        delayed(one)(fold, number, kernel, other) for number in numbers
+                    )
         return RbfValidation(len(points), tested, scores)
 
     def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
