@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.finetuning.activations import all_bytes, missing_bytes
+from bottleneck.finetuning.boundary import Boundary
 from bottleneck.finetuning.context import FineTuningContext
 from bottleneck.finetuning.folds import Fold
 from bottleneck.finetuning.history import Epoch
+from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.verify import Start
 from bottleneck.utils.text import one_line
 
@@ -46,6 +48,31 @@ class Outline:
             bytes=all_bytes(required, boundary, context.stats.width),
             missing=missing_bytes(required, boundary, context.stats.width),
         )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The options of training."""
+        return self.context.recipe
+
+    @property
+    def precision(self) -> str:
+        """The precision of training."""
+        return self.context.precision
+
+    @property
+    def folds(self) -> int:
+        """The number of folds in which fine-tuning is compared with its head; 0 if it is not."""
+        return self.context.config.folds or 0
+
+    @property
+    def boundary(self) -> Boundary | None:
+        """Where activations are cached; None if the whole network runs."""
+        return self.context.boundary
+
+    @property
+    def wide(self) -> bool:
+        """Whether activations are stored as float32, because float16 loses information."""
+        return bool(self.context.stats and self.context.stats.wide)
 
     @property
     def views(self) -> int:

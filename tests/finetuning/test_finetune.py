@@ -66,7 +66,7 @@ def test_it_starts_with_the_predictions_of_the_head_and_saves_a_run(run):
     assert start.agreement.exact
     assert start.accuracy == start.head_accuracy == run.metrics["accuracy"]
     assert start.agreement.images == 18
-    assert outline.context.boundary.module == "layer3"
+    assert outline.boundary.module == "layer3"
     assert [epoch.number for epoch in seen.only(Epoch)] == [0, 1, 2]
     files = {path.name for path in done.path.iterdir()}
     assert {
@@ -583,7 +583,7 @@ def test_from_weights_with_a_random_layer(home):
     seen = Seen()
     done = finetune(recipe=replace(SHORT, epochs=1, unfreeze=("all",)), begin="weights", watch=seen)
     (outline,) = seen.only(Outline)
-    assert outline.context.boundary is None
+    assert outline.boundary is None
     assert done.card["from"] == {**done.card["from"], "run": None, "head": "random"}
     assert done.score == done.card["curves"][done.card["best_epoch"]]["val_accuracy"]
 
@@ -624,7 +624,7 @@ def test_activations_too_small_for_float16_keep_the_validation_accuracy(home, or
     finetune(recipe=Recipe(last=0, epochs=1, views=1, augment="none"), watch=seen)
 
     (outline,) = seen.only(Outline)
-    assert (outline.context.stats.wide, outline.context.precision) == (True, "fp32")
+    assert (outline.wide, outline.precision) == (True, "fp32")
     assert outline.bytes == (36 + 18) * (4 * 512 + 32)
     (card,) = [run.card for run in list_runs("runs") if run.is_tuned]
     run = next(run for run in list_runs("runs") if run.card["head"] == "logistic" and run.name == card["from"]["run"])
