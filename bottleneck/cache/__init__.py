@@ -1,1 +1,1 @@
-"""The feature cache on disk: immutable shards, one folder a spec. See ``cache/README.md``."""
+"""The feature cache on disk: immutable shards, one folder per spec. See ``cache/README.md``."""

@@ -1,9 +1,9 @@
-"""Many small shards become few: on demand, and as they are written. Safe against kills, and beside readers and writers.
+"""Join many small shards into few, on demand and after writing. Safe against kills and concurrent readers and writers.
 
-The new shard is durable before an old one goes, so every row is visible at any moment, perhaps twice. A reader that
-listed the folder before finds an old shard gone and lists it again. A shard is deleted only for one of a higher rank
-that has all its rows; so among the shards that ever held a row, the highest is never deleted, whatever other jobs do at
-the same time: no row can be lost, even where the lock of `bottleneck.cache.lock` does not hold.
+The new shard is durable before an old one is deleted, so every row is visible at any time, perhaps twice. A reader that
+finds an old shard deleted lists the folder again. A shard is deleted only if a shard of a higher rank has all its rows,
+so the highest-ranking shard that ever contained a row is never deleted. Therefore no row can be lost, whatever other
+jobs do at the same time, even if the lock of `bottleneck.cache.lock` fails.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,26 +23,26 @@ from bottleneck.errors import CacheError
 from bottleneck.images.keys import DigestSet
 
 _ROWS = 16_384  # of a full shard
-_BYTES = 64 << 20  # of its features; no more than `Store.append` puts into one
-_MANY = 32  # small shards of about one size, which are then joined
+_BYTES = 64 << 20  # of its features; at most what `Store.append` writes into one
+_MANY = 32  # small shards of similar size, which are then joined
 _AT_ONCE = 1024  # shards that one append joins at most, in about a second
 
 
-class Shards(Protocol):
-    """The shards of one spec: the methods of `bottleneck.cache.store.Store` that joining them takes."""
+class ShardStore(Protocol):
+    """The methods of `bottleneck.cache.store.Store` that joining its shards needs."""
 
     @property
     def folder(self) -> Path:
-        """The folder of the store."""
+        """Folder of the store."""
 
     def index(self) -> Index:
-        """Return which images have features, and in which shard."""
+        """Return the index of the images that have features."""
 
     def shards(self) -> list[Path]:
         """Return the paths of all shards."""
 
     def load(self, name: str) -> Rows | None:
-        """Return the rows of one shard; None where it cannot be used."""
+        """Return the rows of one shard; None if it is invalid or no longer exists."""
 
     def commit(self, rows: Rows) -> str:
         """Write one shard and return its name."""
@@ -53,7 +53,7 @@ class Shards(Protocol):
 
 @dataclass(frozen=True)
 class Compaction:
-    """How many shards a store had, and has now."""
+    """Number of shards before and after."""
 
     before: int
     after: int
@@ -63,13 +63,13 @@ class Compaction:
         return dict(vars(self))
 
 
-def compact(store: Shards) -> Compaction:
+def compact(store: ShardStore) -> Compaction:
     """Join the small shards of a store.
 
     Raises
     ------
     CacheError
-        If the store cannot be written, or another maintenance job is at work. Nothing is lost.
+        If the store cannot be written, or another maintenance job is running. No row is lost.
     """
     with maintenance(store.folder, patience=PATIENCE):
         index = store.index()
@@ -78,45 +78,45 @@ def compact(store: Shards) -> Compaction:
         return Compaction(len(index.entries), len(store.shards()))
 
 
-def join_small(store: Shards, fresh: Sequence[str]) -> None:
-    """Join small shards where there are many of about one size, so that there are few however small the commits are.
+def join_small(store: ShardStore, recent: Sequence[str]) -> None:
+    """Join small shards if there are many of similar size, which keeps their number low however small the commits are.
 
-    Sizes are told apart by powers of 32: as soon as 32 shards have 1 to 31 rows they become one, 32 of these become one
-    of 1,024 rows or more, and so on up to full shards. So a store has about a hundred small shards at most, and a row
-    is written about four times, as in a log-structured merge tree (O'Neil et al. 1996).
+    Sizes are grouped by powers of 32: as soon as 32 shards have 1 to 31 rows they are joined into one, 32 of these into
+    one of 1,024 rows or more, and so on up to full shards. So a store has about a hundred small shards at most, and a
+    row is written about four times, as in a log-structured merge tree (O'Neil et al. 1996).
 
-    Write one shard at most. Do nothing where another job is at work on the store, or it cannot be written: the next
+    Write at most one shard. Do nothing if another maintenance job is running or the store cannot be written; the next
     commit tries again.
 
     Parameters
     ----------
-    store : Shards
-    fresh : sequence of str
-        Names of shards that were written just now, and stay.
+    store : ShardStore
+    recent : sequence of str
+        Names of shards that were just written; they are not joined.
     """
     if len(store.shards()) < _MANY:
         return
     with suppress(CacheError):
-        if not _crowd(store.index(), fresh):
+        if not _joinable(store.index(), recent):
             return
         with maintenance(store.folder):
-            index = store.index()  # another process may have joined them meanwhile
-            for group in islice(_groups(index, _crowd(index, fresh)), 1):
+            index = store.index()  # another process may have joined them by now
+            for group in islice(_groups(index, _joinable(index, recent)), 1):
                 _join(store, group)
 
 
-def _crowd(index: Index, fresh: Sequence[str]) -> list[str]:
-    """Return the names of the smallest shards of about one size, if there are many."""
+def _joinable(index: Index, recent: Sequence[str]) -> list[str]:
+    """Return the names of the smallest shards of similar size, if there are many."""
     sizes: dict[tuple[int, int, str], list[str]] = {}
     for name in _small(index):
         entry = index.entries[name]
-        if name not in fresh:
+        if name not in recent:
             sizes.setdefault((_power(len(entry)), entry.dim, entry.dtype), []).append(name)
     return next((names[:_AT_ONCE] for _, names in sorted(sizes.items()) if len(names) >= _MANY), [])
 
 
 def _power(rows: int) -> int:
-    """Return the largest power of 32 that a number of rows reaches."""
+    """Return the largest p with 32**p <= rows."""
     power = 0
     while rows >= _MANY:
         rows, power = rows // _MANY, power + 1
@@ -124,13 +124,13 @@ def _power(rows: int) -> int:
 
 
 def _small(index: Index) -> list[str]:
-    """Return the names of the shards that are not half full, those of the fewest rows first."""
+    """Return the names of the shards that are at most half full, smallest first."""
     ranked = sorted(index.entries.items(), key=lambda item: (len(item[1]), item[0]))
     return [name for name, entry in ranked if len(entry) <= _full(entry) // 2]
 
 
 def _groups(index: Index, small: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the names of small shards that together make at most a full one."""
+    """Yield groups of small shards that fit into one full shard each."""
     kinds: dict[tuple[int, str], list[str]] = {}
     for name in small:
         entry = index.entries[name]
@@ -150,12 +150,12 @@ def _groups(index: Index, small: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _full(entry: ShardEntry) -> int:
-    """Return how many rows a full shard has."""
+    """Return the number of rows of a full shard."""
     return min(_ROWS, max(1, _BYTES // (entry.dim * np.dtype(entry.dtype).itemsize)))
 
 
-def _join(store: Shards, names: Sequence[str]) -> None:
-    """Write the rows of some shards as one, and then delete them."""
+def _join(store: ShardStore, names: Sequence[str]) -> None:
+    """Write the rows of several shards as one, then delete these shards."""
     parts = {name: rows for name in names if (rows := store.load(name)) is not None}
     if len(parts) < 2:
         return
@@ -163,13 +163,13 @@ def _join(store: Shards, names: Sequence[str]) -> None:
     features = np.concatenate([rows.features for rows in parts.values()])
     keep = DigestSet(digests).sorted_rows
     joined = store.commit(Rows(digests[keep], features[keep]))
-    rank = {name: (_distinct(rows), name) for name, rows in parts.items()} | {joined: (len(keep), joined)}
-    # Usually the joined one. Else an old one has the same images, and a higher rank by its name.
+    rank = {name: (_distinct_images(rows), name) for name, rows in parts.items()} | {joined: (len(keep), joined)}
+    # Usually the joined shard, unless an old one has the same images and a higher rank by its name.
     highest = max(rank, key=rank.__getitem__)
     for name in rank:
         if name != highest:
             store.drop(name)
 
 
-def _distinct(rows: Rows) -> int:
+def _distinct_images(rows: Rows) -> int:
     return len(DigestSet(rows.digests))

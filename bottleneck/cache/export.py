@@ -1,4 +1,4 @@
-"""Features with paths, labels and splits in one file for other programs."""
+"""Export features with paths, labels and splits to one file for other programs."""
 
 import os
 import zipfile
@@ -24,37 +24,38 @@ _GROUP_ROWS = 16_384  # rows of a row group of a Parquet file
 
 
 def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: str | None = None) -> None:
-    r"""Write the features of a dataset, a row a path, in the order of the paths; those of a CSV as they stand there.
+    r"""Write the features of a dataset, one row per path, in the order of the paths.
 
-    Columns, or arrays, are ``digest`` (64 hexadecimal digits), ``path``, ``label`` (empty, or null in Parquet, where
-    there is none), ``split`` and ``features`` ``(n, d)``, float32 or float16 as they are stored.
+    The columns or arrays are ``digest`` (64 hexadecimal digits), ``path`` (of a CSV as it is written there), ``label``
+    (empty, or null in Parquet, if there is none), ``split`` and ``features`` ``(n, d)``, float32 or float16 as stored.
 
     Parameters
     ----------
     store : Store
     dataset : Dataset
-        Every image of which has features.
+        All its images must have features.
     out : path
-        The file, see `bottleneck.utils.output_file.write_output`. It may not be the table that lists the images.
+        The file, see `bottleneck.utils.output_file.write_output`. It must not be the table that lists the images.
     layout : str, optional
-        ``npz``, ``h5`` or ``parquet``; by default as `layout_of` says.
+        ``npz``, ``h5`` or ``parquet``; by default the result of `layout_of`.
 
     Raises
     ------
     ValueError
-        If the layout is not given, and the name does not tell it.
+        If the layout is not given and does not follow from the file name.
     MissingFeatures
         If features are missing.
     CacheError
-        If there is nothing to write, the file cannot be written or is none, or pyarrow is needed and not installed.
+        If there is nothing to write, the file is not a regular file or cannot be written, or pyarrow is needed but not
+        installed.
 
     Notes
     -----
-    Of a path or label that is not UTF-8 the odd bytes are written as ``\xNN``. All features are held in memory at once.
+    Bytes of a path or label that are not UTF-8 are written as ``\xNN``. All features are in memory at once.
     """
     path = expanded(out)
     layout = layout or layout_of(path)
-    with _as_cache_error():
+    with _cache_errors():
         check_output(out, [dataset.source])
     if not len(dataset):
         raise CacheError(f"expected images of {dataset.source} with features, found none to write to {path}")
@@ -67,12 +68,13 @@ def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: 
     }
     features = store.read(dataset.digests, as_stored=True)
     write = _WRITERS[layout]
-    with _as_cache_error():
+    with _cache_errors():
         write_output(out, lambda file: write(file, texts, features))
 
 
 @contextmanager
-def _as_cache_error() -> Iterator[None]:
+def _cache_errors() -> Iterator[None]:
+    """Convert OutputError to CacheError."""
     try:
         yield
     except OutputError as error:
@@ -80,12 +82,12 @@ def _as_cache_error() -> Iterator[None]:
 
 
 def layout_of(path: Path) -> str:
-    """Return the layout that a file's name tells.
+    """Return the layout for a file name.
 
     Raises
     ------
     ValueError
-        If it tells none.
+        If the name does not end in a known format.
     """
     if path.suffix.lower() not in LAYOUTS:
         raise ValueError(f"expected a format {', '.join(_WRITERS)}, or a file name that ends in one; got {path.name!r}")
@@ -104,28 +106,28 @@ def _write_npz(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[An
 
 
 def _add_array(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> None:
-    """Write an array as `numpy.savez` does, whose files must end in ``.npz``."""
+    """Write an array as `numpy.savez` does, which requires names that end in ``.npz``."""
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         np.lib.format.write_array(member, values, allow_pickle=False)
 
 
 def _write_h5(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     rows = max(1, _CHUNK_BYTES // max(1, features[:1].nbytes))
-    patient = _ErrorKeepingWriter(getattr(file, "raw", file))
+    writer = _ErrorKeepingWriter(getattr(file, "raw", file))
     try:
-        with h5py.File(patient, "w") as h5:
+        with h5py.File(writer, "w") as h5:
             for name, values in texts.items():
                 h5.create_dataset(name, data=np.array(values, object), dtype=h5py.string_dtype())
             chunks = (min(rows, len(features)), features.shape[1])
             h5.create_dataset("features", data=features, chunks=chunks, fletcher32=True)
     except RuntimeError as error:
-        raise patient.error or OSError(str(error)) from error
-    if patient.error:
-        raise patient.error
+        raise writer.error or OSError(str(error)) from error
+    if writer.error:
+        raise writer.error
 
 
 class _ErrorKeepingWriter:
-    """A file that keeps its first error to itself: HDF5 crashes when a write fails, on a full disk say."""
+    """A file that stores its first error instead of raising it: HDF5 crashes if a write fails, e.g. on a full disk."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

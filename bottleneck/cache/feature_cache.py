@@ -1,4 +1,4 @@
-"""All specs of a cache, and the store that a name stands for."""
+"""The stores of a cache, and how a name is resolved to a store."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bottleneck.backbones.request import full_name
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.kinds import ACTIVATIONS, FEATURES, room_of
+from bottleneck.cache.kinds import ACTIVATIONS, FEATURES, kind_of
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError
 from bottleneck.utils.arguments import Arguments
@@ -19,14 +19,14 @@ from bottleneck.utils.tree import Tree
 
 
 class FeatureCache:
-    """A folder of features, ``<root>/features/<model>-<fingerprint>/``, one sub-folder a spec.
+    """A folder of features, ``<root>/features/<model>-<fingerprint>/``, with one subfolder per spec.
 
     Parameters
     ----------
     root : path
         Created when something is written.
     room : str
-        ``"features"``, or ``"activations"`` for what `activations` returns.
+        Kind of the stores: ``"features"`` or ``"activations"``.
 
     Examples
     --------
@@ -44,15 +44,15 @@ class FeatureCache:
 
     @property
     def folder(self) -> Path:
-        """Where the stores lie."""
+        """Folder that contains the stores."""
         return self.root / self.room
 
     def activations(self) -> "FeatureCache":
-        """Return the room of the activations that fine-tuning keeps; no feature is in it, and none of them here."""
+        """Return the stores of activations, which fine-tuning writes; they never mix with features."""
         return FeatureCache(self.root, room=ACTIVATIONS)
 
     def rooms(self) -> tuple["FeatureCache", "FeatureCache"]:
-        """Return the room of the features and that of the activations."""
+        """Return the stores of features and those of activations."""
         return FeatureCache(self.root), self.activations()
 
     def store(self, spec: Spec) -> Store:
@@ -60,7 +60,7 @@ class FeatureCache:
         return Store(self.folder / f"{_file_name(spec.backbone)}-{spec.fingerprint}", spec)
 
     def stores(self) -> list[Store]:
-        """Return the stores of all specs, by name; one whose spec cannot be read is left out with a warning."""
+        """Return the stores of all specs, sorted by name; warn of those whose spec cannot be read."""
         found, problems = self.listed()
         if problems:
             more = f" (and {len(problems) - 1} more specs)" if len(problems) > 1 else ""
@@ -69,26 +69,26 @@ class FeatureCache:
 
     def listed(self) -> tuple[list[Store], list[str]]:
         """Return the stores, and the problems of those that cannot be read; a link to a folder is not a store."""
-        tree, left = Tree(self.root), f"its {self.room} are left alone"
+        tree, ignored = Tree(self.root), f"its {self.room} are ignored"
         try:
             names, links = tree.folders(self.folder), tree.links(self.folder)
         except OSError as error:
-            return [], [f"cannot list {self.folder}: {error}; {left}"]
-        found, problems = [], [f"expected a folder at {path}, found a link; {left}" for path in links]
+            return [], [f"cannot list {self.folder}: {error}; {ignored}"]
+        found, problems = [], [f"expected a folder at {path}, found a link; {ignored}" for path in links]
         for name in names:
             if name.startswith(TEMPORARY):
-                continue  # being removed
+                continue  # being deleted
             try:
                 found.append(self.open(name))
             except CacheError as error:
-                if _has_something(tree, self.folder / name):
-                    problems.append(f"{error}; {left}")
+                if _looks_like_store(tree, self.folder / name):
+                    problems.append(f"{error}; {ignored}")
         return found, problems
 
     def find(self, name: str) -> Store:
-        """Return the store of a backbone: ``resnet50``, or ``resnet50-1f0c`` (any unique beginning) among several.
+        """Return the store of a backbone: ``resnet50``, or ``resnet50-1f0c`` (any unique prefix) if there are several.
 
-        The beginning of a fingerprint, of 4 digits or more, will do too.
+        A prefix of a fingerprint, of 4 digits or more, is accepted too.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class FeatureCache:
         return the_one(self.stores(), name, f"{self.room} of {name!r} in {self.root}")
 
     def open(self, name: str) -> Store:
-        """Return the store of that name.
+        """Return the store with the given full name.
 
         Raises
         ------
@@ -117,64 +117,64 @@ class FeatureCache:
         return own
 
 
-def _has_something(tree: Tree, folder: Path) -> bool:
-    """Whether a folder that is no store looks like one."""
+def _looks_like_store(tree: Tree, folder: Path) -> bool:
+    """Return whether a folder without a readable spec contains features."""
     try:
         return tree.exists(folder / "spec.json") or any(name.endswith(".h5") for name in tree.names(folder / "shards"))
     except OSError:
         return True
 
 
-def the_one(stores: Sequence[Store], name: str, wanted: str) -> Store:
-    """Return the store that `name` means, as `bottleneck.cache.feature_cache.FeatureCache.find` describes.
+def the_one(stores: Sequence[Store], name: str, description: str) -> Store:
+    """Return the store that `name` matches, as `bottleneck.cache.feature_cache.FeatureCache.find` describes.
 
     Raises
     ------
     CacheError
-        If it means none, or more than one; `wanted` says of what.
+        If it matches none, or more than one; `description` completes the message.
     """
     found = matching(stores, name)
     if len(found) == 1:
         return found[0]
     known = ", ".join(names_of(found or stores)) or "none"
     advice = f"name one of {known}" if found else f"cached are: {known}. Run `bottleneck extract` first"
-    raise CacheError(f"expected {wanted}, found {len(found)} specs; {advice}")
+    raise CacheError(f"expected {description}, found {len(found)} specs; {advice}")
 
 
 def matching(stores: Sequence[Store], name: str) -> list[Store]:
-    """Return the stores that `name` may mean: a model, the beginning of a spec's name or of its fingerprint."""
+    """Return the stores that `name` matches: a model, a prefix of a spec's name or of its fingerprint."""
     name = full_name(name)
     found = [store for store in stores if store.spec.backbone == name]
-    found = found or [store for store in stores if (asked := store.asked()) and asked.model == name]  # with a tag
+    found = found or [store for store in stores if (request := store.asked()) and request.model == name]  # with a tag
     found = found or [store for store in stores if store.name.startswith(name) and "-" in name]
     return found or [store for store in stores if store.spec.fingerprint.startswith(name) and len(name) >= 4]
 
 
 def find_anywhere(cache: FeatureCache, name: str) -> Store:
-    """Return the store of that name, of features or of activations; ``activations/NAME`` says of which.
+    """Return the store of features or activations that matches a name; ``activations/NAME`` selects the kind.
 
     Raises
     ------
     CacheError
         If there is none, or more than one.
     """
-    room, _, rest = name.partition("/")
-    for home in cache.rooms():
-        if room == home.room and rest:
-            return home.find(rest)
-    stores = [store for home in cache.rooms() for store in home.stores()]
+    prefix, _, rest = name.partition("/")
+    for kind in cache.rooms():
+        if prefix == kind.room and rest:
+            return kind.find(rest)
+    stores = [store for kind in cache.rooms() for store in kind.stores()]
     return the_one(stores, name, f"features or activations of {name!r} in {cache.root}")
 
 
 def names_of(stores: Sequence[Store]) -> list[str]:
-    """Return short names; with their rooms where there are two."""
-    rooms = [room_of(store.folder) for store in stores]
+    """Return short names, with their kinds if there are both."""
+    kinds = [kind_of(store.folder) for store in stores]
     return [
-        f"{room}/{store.short_name}" if len(set(rooms)) > 1 else store.short_name
-        for room, store in zip(rooms, stores, strict=True)
+        f"{kind}/{store.short_name}" if len(set(kinds)) > 1 else store.short_name
+        for kind, store in zip(kinds, stores, strict=True)
     ]
 
 
 def _file_name(model: str) -> str:
-    """Return a model's name as a folder's: ``timm/x.y`` gives ``timm_x.y``."""
+    """Return a folder name for a model: ``timm_x.y`` for ``timm/x.y``."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", model)

@@ -1,4 +1,4 @@
-"""Which images have features, and in which shard: an index in memory, and a memo of each shard on disk."""
+"""Index of the images that have features and their shards: one in memory, and a memo of each shard on disk."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ from bottleneck.utils.schema import Whole, checked
 from bottleneck.utils.tree import memo as memo_file
 
 _VERSION = 1
-_SEAL_BYTES = 16
+_CHECKSUM_BYTES = 16
 _FILTER_BITS = 20
-_SEGMENTS = 8  # sorted separately, before all are sorted together
-_ATTEMPTS = 8  # to read a folder in which shards come and go: within 2.5 s
-_FEW = 32  # digests that are sought without sorting those that there are
+_SEGMENTS = 8  # sorted separately before all are sorted together
+_ATTEMPTS = 8  # to read a folder while shards are added and deleted: within 2.5 s
+_FEW = 32  # digests that are searched for without sorting those of the shards
 
 
 class _EntryHeader(TypedDict):
-    """What a memo says before the digests."""
+    """Header of a memo, before the digests."""
 
     version: int
     file: Signature
@@ -37,69 +37,69 @@ class _EntryHeader(TypedDict):
 
 
 def load_entry(memo: Path, shard: Path) -> ShardEntry | None:
-    """Return what is remembered of a shard, if its file is the one that was proven to match its name.
+    """Return the stored entry of a shard; None if its file changed since it was verified.
 
     Raises
     ------
     FileNotFoundError
-        If the shard is not there.
+        If the shard does not exist.
     """
     file = signature(tree_of_shard(shard).status(shard))
-    seen = _state(memo)
-    entry = RECENT.get(memo, (file, seen))
+    state = (file, _state(memo))
+    entry = RECENT.get(memo, state)
     if entry is None and (entry := _read_entry(memo, file)):
-        RECENT.put(memo, (file, seen), entry)
+        RECENT.put(memo, state, entry)
     return entry
 
 
 def _read_entry(memo: Path, file: Signature) -> ShardEntry | None:
     with memo_file(ValueError):
         data = tree_of_shard(memo).read(memo)
-        body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
-        if seal != _seal(body):
+        body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+        if checksum != _checksum(body):
             return None
         head, _, digests = body.partition(b"\n")
-        told = checked(parse_json(head), _EntryHeader)
-        if told["version"] == _VERSION and told["file"] == file:
-            return ShardEntry(np.frombuffer(digests, np.uint8).reshape(-1, 32), told["dim"], told["dtype"])
+        header = checked(parse_json(head), _EntryHeader)
+        if header["version"] == _VERSION and header["file"] == file:
+            return ShardEntry(np.frombuffer(digests, np.uint8).reshape(-1, 32), header["dim"], header["dtype"])
     return None
 
 
 def save_entry(memo: Path, file: Signature, entry: ShardEntry) -> None:
-    """Remember what a shard holds whose bytes have just been proven, or written."""
+    """Store the entry of a shard that was just verified or written."""
     with memo_file():
-        told = {"version": _VERSION, "file": file, "dim": entry.dim, "dtype": entry.dtype}
-        body = json.dumps(told).encode() + b"\n" + entry.digests.tobytes()
-        tree_of_shard(memo).write(memo, body + _seal(body), durable=False)
+        header = {"version": _VERSION, "file": file, "dim": entry.dim, "dtype": entry.dtype}
+        body = json.dumps(header).encode() + b"\n" + entry.digests.tobytes()
+        tree_of_shard(memo).write(memo, body + _checksum(body), durable=False)
     RECENT.put(memo, (file, _state(memo)), entry)
 
 
 def _state(memo: Path) -> Signature | None:
-    """Return what a memo's file looks like; None where there is none, in a cache that cannot be written, say."""
+    """Return the signature of a memo's file; None if there is none, e.g. in a read-only cache."""
     with suppress(OSError):
         return signature(tree_of_shard(memo).status(memo))
     return None
 
 
-def _seal(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_SEAL_BYTES).digest()
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
 
 
-def wait_for_listing(attempt: int) -> None:
-    """Give a network file system time to list what another machine has changed; the first look again is at once."""
+def wait_before_listing(attempt: int) -> None:
+    """Wait until a network file system lists what another machine changed; the first retry is immediate."""
     if attempt:
         time.sleep(0.01 * 2**attempt)
 
 
 class Index:
-    """Which images have features, and in which shard; it follows the folder as shards come and go.
+    """Index of the images that have features and their shards.
 
     Parameters
     ----------
     names : callable
-        Lists the names of all shards.
+        Returns the names of all shards.
     load : callable
-        Gives the entry of a shard; None where it cannot be trusted. FileNotFoundError where it has vanished.
+        Returns the entry of a shard; None if the shard is invalid. Raises FileNotFoundError if it does not exist.
     """
 
     def __init__(self, names: Callable[[], list[str]], load: Callable[[str], ShardEntry | None]) -> None:
@@ -108,12 +108,12 @@ class Index:
         self.entries: dict[str, ShardEntry] = {}
         self._unusable: set[str] = set()
         self._segments: list[_Segment] = []
-        self._unsorted: dict[str, ShardEntry] = {}  # that are in no segment yet: who only reads needs none
-        self._sought = 0  # digests, since segments were sorted
+        self._unsorted: dict[str, ShardEntry] = {}  # in no segment yet: reading needs no segments
+        self._searched = 0  # digests, since segments were sorted
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in the shards that have come since, and forget those that have gone."""
+        """Add new shards and remove deleted ones."""
         for attempt in range(_ATTEMPTS):
             listed = self._names()
             unseen = [name for name in listed if name not in self.entries and name not in self._unusable]
@@ -126,15 +126,15 @@ class Index:
             self._update(set(listed), fresh)
             if len(loaded) == len(unseen):
                 return
-            wait_for_listing(attempt)  # one has vanished: compacted, perhaps, into another that was not listed yet
+            wait_before_listing(attempt)  # one is gone: perhaps compacted into another that was not listed yet
 
     def forget(self, name: str) -> None:
-        """Leave out a shard that cannot be trusted."""
+        """Exclude an invalid shard."""
         self._unusable.add(name)
         self.lose(name)
 
     def lose(self, name: str) -> None:
-        """Leave out a shard that has vanished, until it is listed again."""
+        """Exclude a shard that no longer exists, until it is listed again."""
         self._update(self.entries.keys() - {name}, {})
 
     def _update(self, listed: Set[str], fresh: dict[str, ShardEntry]) -> None:
@@ -147,7 +147,7 @@ class Index:
             self._segments, self._unsorted = [], dict(self.entries)
 
     def digests(self) -> Digests:
-        """Return the digests of all images that have features, sorted, each once."""
+        """Return the sorted digests of all images that have features, without duplicates."""
         if not self.entries:
             return np.empty((0, 32), np.uint8)
         if self._unsorted or len(self._segments) > 1:
@@ -155,10 +155,10 @@ class Index:
         return self._segments[0].sorted_digests()
 
     def has(self, digests: Digests) -> NDArray[np.bool_]:
-        """Return for each of ``(n, 32)`` digests whether its features are in some shard."""
+        """Return for each of ``(n, 32)`` digests whether a shard has its features."""
         found = np.zeros(len(digests), bool)
-        self._sought += len(digests)
-        if self._unsorted and self._sought <= _FEW:
+        self._searched += len(digests)
+        if self._unsorted and self._searched <= _FEW:
             found |= _are_among(digests, self._unsorted)
             segments = self._segments
         else:
@@ -168,16 +168,16 @@ class Index:
         return found
 
     def shards_of(self, digests: Digests) -> dict[str, NDArray[np.intp]]:
-        """Return, for each shard that is needed, which rows of distinct ``(n, 32)`` digests to take from it."""
+        """Return the shards to read, each with the rows of the distinct ``(n, 32)`` digests to take from it."""
         needed = {}
-        wanted, found = DigestSet(digests), np.zeros(len(digests), bool)
-        likely = np.zeros(1 << _FILTER_BITS, bool)  # by the first bits of a digest, which rule most others out at once
-        likely[_first_bits(digests)] = True
-        for name in sorted(self.entries, key=lambda name: (-len(self.entries[name]), name)):  # few large ones first
+        requested, found = DigestSet(digests), np.zeros(len(digests), bool)
+        candidates = np.zeros(1 << _FILTER_BITS, bool)  # by the first bits of a digest, which exclude most others
+        candidates[_first_bits(digests)] = True
+        for name in sorted(self.entries, key=lambda name: (-len(self.entries[name]), name)):  # largest first
             if found.all():
                 break
-            held = self.entries[name].digests
-            rows = np.unique(wanted.find(held[likely[_first_bits(held)]]))
+            shard_digests = self.entries[name].digests
+            rows = np.unique(requested.find(shard_digests[candidates[_first_bits(shard_digests)]]))
             rows = rows[(rows >= 0) & ~found[rows]]
             if len(rows):
                 needed[name] = rows
@@ -189,15 +189,15 @@ class Index:
             self._segments, self._unsorted = [], dict(self.entries)
         if self._unsorted:
             self._segments, self._unsorted = [*self._segments, _Segment(self._unsorted)], {}
-            self._sought = 0
+            self._searched = 0
         return self._segments
 
 
 def _are_among(digests: Digests, entries: dict[str, ShardEntry]) -> NDArray[np.bool_]:
-    """Return for each of few digests whether one of the shards has it; sorting would take longer than looking."""
-    held = np.concatenate([entry.digests for entry in entries.values()])
-    likely = np.isin(_first_word(held), _first_word(digests))
-    return DigestSet(held[likely]).find(digests) >= 0
+    """Return for each of a few digests whether a shard has it; a linear search is faster than sorting."""
+    shard_digests = np.concatenate([entry.digests for entry in entries.values()])
+    candidates = np.isin(_first_word(shard_digests), _first_word(digests))
+    return DigestSet(shard_digests[candidates]).find(digests) >= 0
 
 
 def _first_word(digests: Digests) -> NDArray[np.uint64]:
@@ -223,5 +223,5 @@ class _Segment:
         return self._known.find(digests) >= 0
 
     def sorted_digests(self) -> Digests:
-        """Return the digests, each once."""
+        """Return the digests without duplicates."""
         return self._digests[self._known.sorted_rows]

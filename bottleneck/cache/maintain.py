@@ -1,4 +1,4 @@
-"""Looking after a cache: what is in it, whether it is whole, and what nobody needs any more."""
+"""Maintain a cache: describe it, verify it, and delete specs and unneeded files."""
 
 import os
 import time
@@ -29,12 +29,12 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 _DAY = 86_400.0  # seconds
 _MOST_DAYS = 1e6
-_SHOWN = 4  # files that a message names
+_MAX_NAMES = 4  # of files in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreInfo:
-    """One spec of a cache, in numbers.
+    """Summary of one spec of a cache.
 
     Parameters
     ----------
@@ -42,18 +42,18 @@ class StoreInfo:
         ``<model>-<fingerprint>``, and the same with 8 digits of the fingerprint.
     model, layer : str
     asked : str
-        With which options it was asked for, beside the model, see `bottleneck.backbones.request.Request.unusual`.
+        Options that differ from the defaults, see `bottleneck.backbones.request.Request.unusual`.
     images, dim : int
-        Rows and columns of its features.
+        Number of rows and columns of its features.
     dtype : str
-        ``float16``, ``float32``, or both.
+        ``float16``, ``float32``, or ``float16 and float32``.
     shards, bytes : int
     quarantined : int
-        Shards that were taken out of use.
+        Number of shards in quarantine.
     first, last : str or None
-        When the oldest and the newest shard were written, ISO 8601, UTC.
+        Time of the oldest and the newest shard, ISO 8601, UTC.
     problem : str or None
-        Why its images could not be counted.
+        Why the images could not be counted.
     """
 
     name: str
@@ -77,41 +77,41 @@ class StoreInfo:
 
 
 def expect_folder(cache: FeatureCache) -> None:
-    """Refuse a cache whose folder is missing, or is no folder. An empty one is a cache that holds nothing yet.
+    """Raise an error unless the cache's folder exists, even if it is empty.
 
     Raises
     ------
     CacheError
-        If so. Nothing is created.
+        If it is missing or is not a folder. Nothing is created.
     """
     if not cache.root.is_dir():
         raise CacheError(_missing(cache))
 
 
 def nothing_in(cache: FeatureCache) -> str:
-    """Return why a cache has neither features nor activations.
+    """Explain why a cache has neither features nor activations.
 
     Raises
     ------
     CacheError
-        If it is no folder.
+        If it is not a folder.
     """
     if not cache.root.exists():
         return _missing(cache)
     expect_folder(cache)
-    if any(room.folder.is_dir() for room in cache.rooms()):
+    if any(kind.folder.is_dir() for kind in cache.rooms()):
         return f"{cache.root} is empty: `bottleneck extract IMAGES` fills it"
-    return f"{cache.root} is no cache yet, which has a folder features/: `bottleneck extract IMAGES` makes it one"
+    return f"{cache.root} has no folder features/ yet: `bottleneck extract IMAGES` makes it a cache"
 
 
 def _missing(cache: FeatureCache) -> str:
     if cache.root.exists():
-        return f"expected a folder, the cache, at {cache.root}, found something else; name another with --cache"
+        return f"expected the folder of a cache at {cache.root}, found something else; name another with --cache"
     return f"there is no folder {cache.root}: `bottleneck extract IMAGES` makes it, or name another with --cache"
 
 
 def info(cache: FeatureCache) -> list[StoreInfo]:
-    """Return the specs of a room of a cache, in the order of their names."""
+    """Return a summary of each spec of a cache, sorted by name."""
     return [_info(store) for store in cache.stores()]
 
 
@@ -121,7 +121,7 @@ def _info(store: Store) -> StoreInfo:
     try:
         index = store.index()
         entries, images = list(index.entries.values()), len(index.digests())
-    except CacheError as error:  # a shard of a newer format, or one that cannot be read just now
+    except CacheError as error:  # a shard of a newer format, or one that cannot be read at the moment
         problem = str(error)
     status = [found for path in store.shards() if (found := _status(path))]
     quarantined: list[str] = []
@@ -133,7 +133,7 @@ def _info(store: Store) -> StoreInfo:
         short_name=store.short_name,
         model=store.spec.backbone,
         layer=store.spec.layer,
-        asked=asked.unusual() if (asked := store.asked()) else "",
+        asked=request.unusual() if (request := store.asked()) else "",
         images=images,
         dim=next((entry.dim for entry in entries), 0),
         dtype=" and ".join(sorted({entry.dtype for entry in entries})),
@@ -148,14 +148,14 @@ def _info(store: Store) -> StoreInfo:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a look at every byte of a cache found.
+    """Result of verifying a cache.
 
     Parameters
     ----------
     shards : int
-        How many were read.
+        Number of shards that were read.
     damage : list of str
-        What is wrong; empty where all is well.
+        Problems that were found.
     """
 
     shards: int
@@ -167,7 +167,7 @@ class Verification:
 
 
 def verify(cache: FeatureCache, progress: Progress | None = None) -> Verification:
-    """Read every shard of every spec, those of activations too, and prove it. Damaged ones are moved to quarantine.
+    """Verify every shard of every spec, including activations. Damaged shards are moved to quarantine.
 
     Raises
     ------
@@ -175,18 +175,18 @@ def verify(cache: FeatureCache, progress: Progress | None = None) -> Verificatio
         If there is no cache.
     """
     expect_folder(cache)
-    if not any(room.folder.is_dir() for room in cache.rooms()) and any(cache.root.iterdir()):
+    if not any(kind.folder.is_dir() for kind in cache.rooms()) and any(cache.root.iterdir()):
         raise CacheError(f"expected a cache with a folder features/ in {cache.root}, found none")
-    listed = [room.listed() for room in cache.rooms()]
+    listed = [kind.listed() for kind in cache.rooms()]
     stores, damage = [[one for part in parts for one in part] for parts in zip(*listed, strict=True)]
     paths = [(store, path) for store in stores for path in store.shards()]
     for done, (store, path) in enumerate(paths, 1):
         try:
             rows = read_shard(path, store.spec)
             if not np.isfinite(rows.features).all():
-                raise ShardError(f"{path}: features that are not finite")
+                raise ShardError(f"{path}: expected finite features, found NaN or infinity")
         except FileNotFoundError:
-            pass  # compacted meanwhile, into a shard that was written just now
+            pass  # compacted since it was listed
         except NewerShard as error:
             damage.append(str(error))
         except ShardError as error:
@@ -200,13 +200,13 @@ def verify(cache: FeatureCache, progress: Progress | None = None) -> Verificatio
 
 
 def remove(cache: FeatureCache, name: str) -> StoreInfo:
-    """Delete all features, or activations, of a spec; files in its folder that are not ours stay, with a warning.
+    """Delete all features or activations of a spec; warn of foreign files in its folder, which are kept.
 
     Parameters
     ----------
     cache : FeatureCache
     name : str
-        As for `bottleneck.cache.feature_cache.find_anywhere`.
+        See `bottleneck.cache.feature_cache.find_anywhere`.
 
     Raises
     ------
@@ -215,57 +215,58 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
     """
     expect_folder(cache)
     store = find_anywhere(cache, name)
-    told = _info(store)
+    store_info = _info(store)
     if left := delete_store(store).left:
-        names = ", ".join(map(str, left[:_SHOWN])) + (", ..." if len(left) > _SHOWN else "")
+        names = ", ".join(map(str, left[:_MAX_NAMES])) + (", ..." if len(left) > _MAX_NAMES else "")
         warnings.warn(
-            f"expected only files of ours in {store.folder}, found others too, which stay: {names}",
+            f"expected only files of bottleneck in {store.folder}, found others, which are kept: {names}",
             BottleneckWarning,
             stacklevel=2,
         )
-    return told
+    return store_info
 
 
 def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Garbage:
-    """Delete what nobody needs any more.
+    """Delete files and rows that are no longer needed.
 
     Parameters
     ----------
     cache : FeatureCache
     days : float
-        Nothing younger is deleted: it may belong to an extraction that is still at work. Less than a million.
+        Minimum age of what is deleted: younger files may belong to a running extraction. Less than a million.
     dry_run : bool
-        Only say what would be deleted.
+        Only report what would be deleted.
 
     Raises
     ------
     CacheError
-        If `days` is out of its range; or if a dataset cannot be read, or none is known: then nobody can say which
-        images are needed.
+        If `days` is out of range; or if a scan cannot be read or there is none, so that it is unknown which images
+        are needed.
 
     Notes
     -----
-    Only files and folders are deleted that are ours, by name and content; see `Garbage.left`. No link is followed.
+    Files and folders are deleted only if their names and contents are those of bottleneck; see `Garbage.left`. No link
+    is followed.
     """
     days = Arguments(CacheError).number("days", days, below=_MOST_DAYS)
     expect_folder(cache)
     before = time.time() - days * _DAY
-    named = _named(cache)
+    referenced = _referenced_digests(cache)
     found = Garbage()
     features, activations = cache.rooms()
-    kept, old = _divided(activations.stores(), before)
+    recent, old = _split_by_age(activations.stores(), before)
     for store in old:
         _delete_store(store, found, dry_run)
-    for store in [*features.stores(), *kept]:
+    for store in [*features.stores(), *recent]:
         with nullcontext() if dry_run else maintenance(store.folder, patience=PATIENCE):
-            _sweep_shards(store, named, before, found, dry_run)
+            _sweep_shards(store, referenced, before, found, dry_run)
             sweep_files(store, before, found, dry_run)
     sweep_temporaries(cache.root, before, found, dry_run)
     return found
 
 
-def _named(cache: FeatureCache) -> DigestSet:
-    """Return the digests of all images that some dataset names."""
+def _referenced_digests(cache: FeatureCache) -> DigestSet:
+    """Return the digests of all images in the scans."""
     scans = scanned(cache.root)
     if not scans:
         raise CacheError(
@@ -276,14 +277,14 @@ def _named(cache: FeatureCache) -> DigestSet:
     return DigestSet(np.concatenate(parts))
 
 
-def _divided(stores: list[Store], before: float) -> tuple[list[Store], list[Store]]:
-    """Return the stores in which something was written since `before`, and the others."""
-    old = [store for store in stores if all(_age_ok(path, before) for path in _written(store))]
+def _split_by_age(stores: list[Store], before: float) -> tuple[list[Store], list[Store]]:
+    """Return the stores that were written to since `before`, and the older ones."""
+    old = [store for store in stores if all(_is_old(path, before) for path in _written(store))]
     return [store for store in stores if store not in old], old
 
 
 def _written(store: Store) -> Iterator[Path]:
-    """Yield what a writer of a store leaves; a shard in the making is one of the names in ``shards/``."""
+    """Yield the files that a writer of a store creates; ``shards/`` also contains unfinished ones."""
     yield store.folder / "spec.json"
     yield from (store.folder / "shards" / name for name in store.tree.names(store.folder / "shards"))
 
@@ -296,11 +297,11 @@ def _delete_store(store: Store, found: Garbage, dry_run: bool) -> None:
     found.paths.append(store.folder)
 
 
-def _sweep_shards(store: Store, named: DigestSet, before: float, found: Garbage, dry_run: bool) -> None:
+def _sweep_shards(store: Store, referenced: DigestSet, before: float, found: Garbage, dry_run: bool) -> None:
     for name, entry in store.index().entries.items():
         path = store.folder / "shards" / f"{name}.h5"
         status = _status(path)
-        keep = named.find(entry.digests) >= 0
+        keep = referenced.find(entry.digests) >= 0
         lost = int((~keep).sum())
         if status is None or not lost:
             continue
@@ -312,11 +313,11 @@ def _sweep_shards(store: Store, named: DigestSet, before: float, found: Garbage,
         found.paths.append(path)
         if not dry_run and (rows := store.load(name)) is not None:
             if keep.any():
-                store.commit(Rows(rows.digests[keep], rows.features[keep]))  # durable before the old one goes
+                store.commit(Rows(rows.digests[keep], rows.features[keep]))  # durable before the old shard is deleted
             store.drop(name)
 
 
-def _age_ok(path: Path, before: float) -> bool:
+def _is_old(path: Path, before: float) -> bool:
     status = _status(path)
     return status is not None and status.st_mtime <= before
 

@@ -1,4 +1,4 @@
-"""The union with another cache folder, perhaps of another machine, which is only read."""
+"""Merge another cache folder, perhaps of another machine, into a cache. The other folder is only read."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -25,15 +25,15 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 @dataclass(frozen=True)
 class NewRows:
-    """What a shard of the other cache has that is missing here.
+    """The rows of a shard of the other cache that are missing here.
 
     Parameters
     ----------
     path : Path
     digests : ndarray of uint8, shape (n, 32)
-        Of images that are new.
+        Of the new images.
     rows : ndarray of int, shape (n,)
-        Which rows of the shard they are.
+        Their rows in the shard.
     """
 
     path: Path
@@ -43,16 +43,16 @@ class NewRows:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What came of computing some features of a spec again.
+    """Result of recomputing some features of a spec.
 
     Parameters
     ----------
     images : int
-        How many were.
+        Number of recomputed images.
     problem : str or None
-        Why nothing of the spec is to be taken.
+        Why the spec must not be merged.
     note : str or None
-        Why none could be.
+        Why no image could be recomputed.
     """
 
     images: int = 0
@@ -65,23 +65,23 @@ Inspect = Callable[[Store, Sequence[NewRows]], Inspection]
 
 @dataclass
 class Merge:
-    """What was taken over from one cache.
+    """Result of merging one cache.
 
     Parameters
     ----------
     source : Path
     added : int
-        Images whose features are new here.
+        Images whose features were added.
     known : int
-        Images whose features were here already; ours are kept.
+        Images whose features existed here already and were kept.
     scans : int
-        Scans of images that were not known here.
+        Number of scans that were added.
     recomputed : int
-        Images whose features were computed again, and compared, before anything was taken.
+        Images whose features were recomputed and compared before the merge.
     problems : list of str
-        What could not be taken over, and why; everything else was.
+        What could not be merged, and why; everything else was.
     notes : list of str
-        Of which specs nothing could be computed again, and why.
+        Specs of which no image could be recomputed, and why.
     """
 
     source: Path
@@ -104,24 +104,24 @@ def merge(
     *,
     inspect: Inspect | None = None,
 ) -> Merge:
-    """Take over all features and scans of `source` that are missing in `cache`.
+    """Add all features and scans of `source` that are missing in `cache`.
 
-    Every shard of `source` is proven first; nothing in that folder is changed.
+    Every shard of `source` is verified first; nothing in that folder is changed.
 
     Parameters
     ----------
     cache : FeatureCache
     source : path
     progress : callable, optional
-        Called with a stage ("merge"), how many shards are done, and how many there are.
+        Called with a stage ("merge"), the number of finished shards, and their total number.
     inspect : callable, optional
-        Compares some features of a spec with what this machine computes, before any is taken; see
-        `bottleneck.extraction.recompute.Recomputation`. Where it finds a problem nothing of that spec is taken.
+        Compares some features of a spec with those that this machine computes, before any is added; see
+        `bottleneck.extraction.recompute.Recomputation`. If it finds a problem, nothing of that spec is added.
 
     Raises
     ------
     CacheError
-        If `source` is no cache, or this one, or features cannot be written here.
+        If `source` is not a cache, or is `cache` itself, or features cannot be written.
     """
     other = FeatureCache(source)
     if not (other.root / "features").is_dir():
@@ -150,12 +150,12 @@ def merge(
 
 
 def _take_store(ours: Store, theirs: Store, done: Merge, inspect: Inspect | None, step: Callable[[], None]) -> bool:
-    """Take over the shards of a store, and those that they are joined into meanwhile; return whether it is trusted."""
+    """Merge the shards of a store, and those they are joined into meanwhile; return False if `inspect` objects."""
     index = ours.index()
     seen: set[Path] = set()
     while fresh := [path for path in theirs.shards() if path not in seen]:
         seen.update(fresh)
-        if inspect and not _trusted(index, theirs, fresh, done, inspect):
+        if inspect and not _recomputed_equal(index, theirs, fresh, done, inspect):
             return False
         for path in fresh:
             rows = _read(path, theirs, done)
@@ -165,17 +165,17 @@ def _take_store(ours: Store, theirs: Store, done: Merge, inspect: Inspect | None
     return True
 
 
-def _trusted(index: Index, theirs: Store, paths: Sequence[Path], done: Merge, inspect: Inspect) -> bool:
-    """Have some of what is missing here computed again; return whether it is what the other cache has."""
-    held = []
+def _recomputed_equal(index: Index, theirs: Store, paths: Sequence[Path], done: Merge, inspect: Inspect) -> bool:
+    """Let `inspect` recompute some missing features; return whether they equal those of the other cache."""
+    new_rows = []
     for path in paths:
-        with suppress(CacheError, FileNotFoundError):  # which taking it will say
+        with suppress(CacheError, FileNotFoundError):  # reported when the shard is merged
             digests = read_shard(path, theirs.spec).digests
             rows = np.flatnonzero(~index.has(digests))
-            held.append(NewRows(path, digests[rows], rows))
-    if not any(len(one.rows) for one in held):
+            new_rows.append(NewRows(path, digests[rows], rows))
+    if not any(len(one.rows) for one in new_rows):
         return True
-    found = inspect(theirs, held)
+    found = inspect(theirs, new_rows)
     done.recomputed += found.images
     done.notes += [found.note] if found.note else []
     done.problems += [found.problem] if found.problem else []
@@ -183,24 +183,26 @@ def _trusted(index: Index, theirs: Store, paths: Sequence[Path], done: Merge, in
 
 
 def _read(path: Path, store: Store, done: Merge) -> Rows | None:
-    """Return the rows of a shard of the other cache, or note why they cannot be trusted; it is left where it is."""
+    """Return the rows of a shard of the other cache; add to the problems if it is invalid. The file stays in place."""
     try:
         return read_shard(path, store.spec)
     except FileNotFoundError:
-        return None  # joined with others
+        return None  # compacted
     except CacheError as error:
         done.problems.append(str(error))
         return None
 
 
 def _take(ours: Store, index: Index, rows: Rows, path: Path, done: Merge) -> None:
-    """Commit those rows that are not here yet."""
+    """Commit the rows that are missing here."""
     dims = {entry.dim for entry in index.entries.values()}
     if dims - {rows.features.shape[1]}:
-        done.problems.append(f"{path}: {rows.features.shape[1]} features of each image, those here have {dims.pop()}")
+        done.problems.append(
+            f"{path}: {rows.features.shape[1]} features of each image, expected {dims.pop()} as in this cache"
+        )
         return
     if not np.isfinite(rows.features).all():
-        done.problems.append(f"{path}: features that are not finite")
+        done.problems.append(f"{path}: expected finite features, found NaN or infinity")
         return
     fresh = np.intersect1d(DigestSet(rows.digests).rows, np.flatnonzero(~index.has(rows.digests)))
     if len(fresh):
@@ -211,17 +213,17 @@ def _take(ours: Store, index: Index, rows: Rows, path: Path, done: Merge) -> Non
 
 
 def _take_request(ours: Store, theirs: Store, done: Merge) -> None:
-    """Keep how their backbone was asked for, where nobody has asked here."""
-    request, tuned = _request(theirs, ours, done), recorded_tuned(theirs.folder)
+    """Save the request of their backbone if there is none here."""
+    request, tuned = _request(theirs, ours, done), kept_tuned(theirs.folder)
     if tuned is None and has_tuned(theirs.folder):
-        done.problems.append(f"{theirs.folder}: what it says of the fine-tuning of its network cannot be read")
+        done.problems.append(f"{theirs.folder}: its record of the fine-tuned network cannot be read")
     if not ours.folder.is_dir() or ours.request() is not None:
         return
     with suppress(OSError):
         if request:
             ours.remember_request(request)
-        if tuned:  # their network knows the labels of some images
-            record_tuned(ours.folder, tuned)
+        if tuned:  # their network was trained on the labels of some images
+            keep_tuned(ours.folder, tuned)
 
 
 def _request(theirs: Store, ours: Store, done: Merge) -> dict[str, Any] | None:
@@ -231,5 +233,5 @@ def _request(theirs: Store, ours: Store, done: Merge) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        done.problems.append(f"{path}: {error}; it is not taken over")
+        done.problems.append(f"{path}: {error}; it is not merged")
         return None

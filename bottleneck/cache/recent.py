@@ -1,4 +1,4 @@
-"""What a process has learnt of shards, kept in memory, so that its next look at a store reads no memo again."""
+"""A cache of shard entries in memory, so that a process reads each memo only once."""
 
 import os
 import threading
@@ -8,15 +8,15 @@ from pathlib import Path
 from bottleneck.images.digest import Signature
 from bottleneck.images.keys import Digests
 
-_BYTES = 256 << 20  # that entries take: those of 8 million images
-_OVERHEAD = 1 << 10  # bytes that an entry takes beside its digests
+_BYTES = 256 << 20  # for the entries of 8 million images
+_OVERHEAD = 1 << 10  # bytes of an entry in addition to its digests
 
-State = tuple[Signature, Signature | None]  # of the file of a shard, and of its memo on disk
+State = tuple[Signature, Signature | None]  # of a shard's file and of its memo on disk
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What one shard holds, without its features."""
+    """The contents of one shard without its features."""
 
     digests: Digests
     dim: int
@@ -27,17 +27,17 @@ class ShardEntry:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in memory."""
+        """Size in memory, in bytes."""
         return self.digests.nbytes + _OVERHEAD
 
 
 class RecentEntries:
-    """Entries of shards, each as of a state of its files.
+    """Entries of shards, each valid for one state of its files.
 
     Parameters
     ----------
     limit : int
-        Bytes that they may take; those that came first go first.
+        Maximum total size in bytes; the oldest entries are dropped first.
     """
 
     def __init__(self, limit: int = _BYTES) -> None:
@@ -47,12 +47,12 @@ class RecentEntries:
         self._lock = threading.Lock()
 
     def get(self, memo: Path, state: State) -> ShardEntry | None:
-        """Return the entry of the shard with that memo, if both files are still the same."""
+        """Return the entry of the shard with that memo, if both files are unchanged."""
         known = self._known.get(os.path.abspath(memo))
         return known[1] if known and known[0] == state else None
 
     def put(self, memo: Path, state: State, entry: ShardEntry) -> None:
-        """Keep an entry that was read from a memo, or from a shard whose bytes were proven or written."""
+        """Store an entry that was read from a memo, or from a shard that was verified or written."""
         key = os.path.abspath(memo)
         with self._lock:
             self._forget(key)

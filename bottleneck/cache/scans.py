@@ -1,4 +1,4 @@
-"""The last scan of each IMAGES, so that later commands need not have the images."""
+"""Save and load the last scan of each IMAGES, so that later commands do not need the images."""
 
 import os
 import re
@@ -27,10 +27,10 @@ from bottleneck.utils.tree import Tree
 
 _VERSION = 1
 _Row = tuple[str, str, str | None, str | None, str | None]  # path, digest, label, split, group
-_LARGEST = 4 << 30  # bytes; a line of about 200 is that of one image
+_LARGEST = 4 << 30  # bytes; an image takes about 200
 
 
-class _ScanRequired(TypedDict):
+class _ScanFileRequired(TypedDict):
     version: int
     source: str
     images: list[_Row]
@@ -38,15 +38,15 @@ class _ScanRequired(TypedDict):
     ignored: dict[str, Whole]
 
 
-class _Scan(_ScanRequired, total=False):
-    """What the file of a scan holds; earlier versions had neither of these."""
+class _ScanFile(_ScanFileRequired, total=False):
+    """Contents of a scan's file. Earlier versions lack these two keys."""
 
     place: str
     named: dict[str, str]
 
 
 def save_scan(cache: Path, dataset: Dataset) -> None:
-    """Keep a dataset, and beside it a table of its failures; nothing is written when it is already kept."""
+    """Save a dataset and a table of its failures; write nothing if they are unchanged."""
     hexadecimal = [row.tobytes().hex() for row in dataset.digests]
     columns = (dataset.paths, hexadecimal, dataset.labels, dataset.given_splits, dataset.groups)
     value = {
@@ -60,36 +60,36 @@ def save_scan(cache: Path, dataset: Dataset) -> None:
         "named": dataset.columns.to_json(),
     }
     with writing(cache):
-        data = canonical_json(value)  # one line: it may list a million images
+        data = canonical_json(value)  # on one line: there may be a million images
         Tree(cache).write_changed(_path(cache, dataset.source), data)
         write_table(failures_path(cache, dataset.source), _as_in_table(dataset))
         Tree(cache).unlink(_old_path(cache, dataset.source))
 
 
 def _as_in_table(dataset: Dataset) -> list[Failure]:
-    """Return the failures; of the images of a CSV with their paths as they stand there."""
+    """Return the failures, with the paths of a CSV as they are written there."""
     names = names_in_table(dataset) if dataset.failures else {}
     return [replace(failure, path=names.get(failure.path, failure.path)) for failure in dataset.failures]
 
 
 def has_scan(cache: Path, source: Path) -> bool:
-    """Whether a scan of `source` is kept."""
+    """Return whether there is a scan of `source`."""
     with _listing(cache):
         return any(Tree(cache).exists(path(cache, source)) for path in (_path, _old_path))
 
 
 def failures_path(cache: Path, source: Path) -> Path:
-    """Return where the table of the images of `source` that cannot be used is kept."""
+    """Return the path of the table of images of `source` that cannot be used."""
     return _path(cache, source).with_suffix(".failures.csv")
 
 
 def conflicts_path(cache: Path, source: Path) -> Path:
-    """Return where the table of the images of `source` that are under two labels is kept."""
+    """Return the path of the table of images of `source` with two labels."""
     return _path(cache, source).with_suffix(".two-labels.csv")
 
 
 def columns_of(cache: Path, source: Path) -> Columns:
-    """Return the columns that were named when the table at `source` was scanned last."""
+    """Return the column names that the last scan of the table at `source` used."""
     if is_table(source):
         with suppress(CacheError):
             return load_scan(cache, source, Shares()).columns
@@ -97,13 +97,13 @@ def columns_of(cache: Path, source: Path) -> Columns:
 
 
 def save_listing(cache: Path, listing: Listing) -> None:
-    """Keep images that were listed in memory as a table, which later commands can read."""
+    """Save images that were listed in memory as a table, which later commands can read."""
     with writing(cache):
         Tree.above(listing.source, 2).write_changed(listing.source, listing.table())
 
 
 def scanned(cache: Path) -> list[Path]:
-    """Return the files of all scans that are kept.
+    """Return the paths of all scans.
 
     Raises
     ------
@@ -122,12 +122,12 @@ def load_scan(cache: Path, source: str | os.PathLike[str], shares: Shares) -> Da
     Raises
     ------
     CacheError
-        If there is none, or it cannot be read.
+        If there is no scan, or it cannot be read.
     """
     for path in (_path(cache, Path(source)), _old_path(cache, Path(source))):
         with suppress(FileNotFoundError):
             return replace(read_scan(path, shares), source=Path(source).absolute())
-    raise CacheError(f"expected images at {source}: they are not there, and no scan of them is cached")
+    raise CacheError(f"expected images at {source}: they do not exist, and no scan of them is cached")
 
 
 def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
@@ -136,7 +136,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
     Raises
     ------
     FileNotFoundError
-        If it is not there.
+        If it does not exist.
     CacheError
         If it cannot be read.
     """
@@ -144,7 +144,7 @@ def read_scan(path: Path, shares: Shares | None = None) -> Dataset:
         read = Tree.above(path, 2).read_json(path, _LARGEST)
         if isinstance(read, dict) and read.get("version", _VERSION) != _VERSION:
             raise CacheError(f"expected a scan of version {_VERSION} in {path}, found {read['version']!r:.50}")
-        value = checked(read, _Scan)
+        value = checked(read, _ScanFile)
         rows = value["images"]
         paths, digests, labels, splits, groups = zip(*rows, strict=True) if rows else ((),) * 5
         if unknown := set(splits) - {None, *SPLITS}:
@@ -177,12 +177,12 @@ def _listing(cache: Path) -> Iterator[None]:
 
 
 def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
-    """Take over the scans of another cache whose images were never scanned here.
+    """Copy the scans of another cache for images that were never scanned here.
 
     Returns
     -------
     (int, list of str)
-        How many, and what could not be read.
+        Number of copied scans, and the problems of those that could not be read.
     """
     count, problems = 0, []
     try:
@@ -202,33 +202,33 @@ def merge_scans(source: Path, cache: Path) -> tuple[int, list[str]]:
 
 
 def _digests(texts: Sequence[str]) -> Digests:
-    """Return the digests of images ``(n, 32)`` for their hexadecimal digits.
+    """Convert hexadecimal digits to digests ``(n, 32)``.
 
     Raises
     ------
     ValueError
-        If one is none.
+        If one is not a digest.
     """
     if any(len(text) != 64 for text in texts):
         raise ValueError("expected digests of 64 digits")
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(len(texts), 32)
 
 
-def _source(cache: Path, value: _Scan) -> Path:
-    """Return where the images of a scan are: beside the cache, as they were, wherever both are now.
+def _source(cache: Path, value: _ScanFile) -> Path:
+    """Return the path of a scan's images: relative to the cache if it exists there, else the original one.
 
     Raises
     ------
     ValueError, OSError
-        If it can be the place of no file.
+        If it is not a valid path.
     """
     if "\0" in value["source"] + value.get("place", ""):
         raise ValueError("expected a source without null characters")
-    then = Path(value["source"])
+    original = Path(value["source"])
     if "place" not in value:
-        return then
-    now = at_place(cache, value["place"])
-    return now if now.exists() else then
+        return original
+    current = at_place(cache, value["place"])
+    return current if current.exists() else original
 
 
 def _path(cache: Path, source: Path) -> Path:
@@ -236,7 +236,7 @@ def _path(cache: Path, source: Path) -> Path:
 
 
 def _old_path(cache: Path, source: Path) -> Path:
-    """Return where versions that kept absolute places have kept a scan."""
+    """Return the path of a scan written by a version that stored absolute paths."""
     return cache / "datasets" / f"{_name(source)}-{sha256_hex(os.fsencode(source.absolute()))[:16]}.json"
 
 

@@ -26,22 +26,22 @@ from bottleneck.utils.files import NotRegularError, canonical_json, sha256_hex
 from bottleneck.utils.text import counted
 
 FORMAT_VERSION = 1
-LARGEST_SHARD = 1 << 30  # bytes; a file beyond is refused unread
+LARGEST_SHARD = 1 << 30  # bytes; a larger file is refused unread
 _CHUNK_BYTES = 1 << 20
-PIECE_BYTES = 1 << 19  # of a file that is read
+PIECE_BYTES = 1 << 19  # read at once
 _DATASETS = ("digests", "features")
-# Any other number, such as that of a place before the beginning of a file, comes of damaged bytes.
-_OF_THE_SYSTEM = frozenset(
+# Any other error number, such as that of a negative file offset, is caused by damaged bytes.
+_SYSTEM_ERRORS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EAGAIN, errno.ESTALE}
 )
-_FLETCHER32_BYTES = 4  # that the filter puts behind a chunk
-# H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE: HDF5 reads our bytes where they are; they must stay until it has closed.
+_FLETCHER32_BYTES = 4  # that the filter appends to a chunk
+# H5LT_FILE_IMAGE_DONT_COPY and _DONT_RELEASE: HDF5 reads our bytes in place, so they must outlive the open file.
 _SHARE_IMAGE = 2 | 4
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a shard holds: row i of `features` belongs to row i of `digests`."""
+    """The contents of a shard: row i of `features` belongs to row i of `digests`."""
 
     digests: NDArray[np.uint8]  # (n, 32)
     features: NDArray[Any]  # (n, d) float16 or float32
@@ -49,7 +49,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Blocks:
-    """What a shard holds, its features in place: consecutive rows, as views of the bytes they were read from."""
+    """The contents of a shard, with consecutive rows of its features as views of the bytes that were read."""
 
     digests: NDArray[np.uint8]  # (n, 32)
     features: tuple[NDArray[Any], ...]  # each (rows of a chunk, d), float16 or float32
@@ -57,18 +57,18 @@ class Blocks:
 
     @property
     def dim(self) -> int:
-        """The number d of features of an image."""
+        """Number of features per image."""
         return int(self.features[0].shape[1])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the features."""
+        """Type of the features."""
         return self.features[0].dtype
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Say of the system's errors that the cache cannot be written."""
+    """Convert OSError to CacheError: the cache cannot be written."""
     try:
         yield
     except CacheError:
@@ -80,74 +80,75 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def write_shard(folder: Path, spec: Spec, rows: Rows) -> Path:
-    """Write one shard into `folder` and return its path; when this returns, the rows survive any kill.
+    """Write one shard into `folder` and return its path; once this returns, the rows survive any kill.
 
     Raises
     ------
     ShardError
-        If the rows do not add up, or a feature is not finite.
+        If the shapes or types are wrong, or a feature is not finite.
     OSError
-        If the disk is full or fails; nothing is left behind.
+        If the disk is full or fails; no file is left behind.
     """
     _check_rows(rows)
-    image = _build(spec, rows)
-    path = folder / f"{sha256_hex(image)}.h5"
-    tree_of_shard(path).write(path, image)
+    data = _build(spec, rows)
+    path = folder / f"{sha256_hex(data)}.h5"
+    tree_of_shard(path).write(path, data)
     return path
 
 
 def read_shard(path: Path, spec: Spec) -> Rows:
-    """Read a whole shard, after its bytes were found to match its name.
+    """Read a whole shard after verifying that its bytes match its name.
 
     Raises
     ------
     ShardError
         If the shard is damaged, hostile, of another spec or of a newer format.
     CacheError
-        If it cannot be read at the moment, which says nothing about it.
+        If the shard cannot be read at the moment. It may be intact.
     FileNotFoundError
-        If it is not there.
+        If the shard does not exist.
     """
     blocks = read_blocks(path, spec)
     return Rows(blocks.digests, np.concatenate(blocks.features))
 
 
 def read_blocks(path: Path, spec: Spec, buffer: "Buffer | None" = None) -> Blocks:
-    """Read a whole shard as `read_shard` does, without copying its features out of the bytes that were read.
+    """Read a whole shard as `read_shard` does, without copying its features.
 
     Parameters
     ----------
     path : Path
     spec : Spec
     buffer : Buffer, optional
-        Where the bytes are put; the blocks hold until it is used again.
+        Memory to read into; the blocks are valid until it is used again.
 
     Raises
     ------
     ShardError, CacheError, FileNotFoundError
         As `read_shard`.
     """
-    image, digest, status = (buffer or Buffer()).read(path)
+    data, digest, status = (buffer or Buffer()).read(path)
     if digest != path.stem:
-        raise damaged(path)
-    # What was hashed is what is parsed: HDF5 reads the bytes in memory, not the file.
-    expect_sound(path, lambda offset, size: image[offset : offset + size], len(image))
-    with parsing(path), closing(h5py.File(h5py.h5f.open_file_image(image, _SHARE_IMAGE))) as file:
-        digests, features = layouts(file, path, spec, len(image))
-        return Blocks(np.concatenate(list(digests.views(image))), tuple(features.views(image)), signature(status))
+        raise damaged_error(path)
+    # The parsed bytes are the hashed ones: HDF5 reads them from memory, not from the file.
+    expect_sound(path, lambda offset, size: data[offset : offset + size], len(data))
+    with parsing(path), closing(h5py.File(h5py.h5f.open_file_image(data, _SHARE_IMAGE))) as file:
+        digests, features = layouts(file, path, spec, len(data))
+        return Blocks(np.concatenate(list(digests.views(data))), tuple(features.views(data)), signature(status))
 
 
-def damaged(path: Path) -> DamagedShard:
-    """Return the error that says so."""
+def damaged_error(path: Path) -> DamagedShard:
+    """Return the error for a shard whose bytes do not match its name."""
     return DamagedShard(f"{path}: the bytes do not match the name; the shard is damaged")
 
 
 def expect_sound(path: Path, read: Read, size: int) -> None:
-    """Refuse a file of `size` bytes that is not to be shown to HDF5; see `bottleneck.cache.structure`.
+    """Refuse a file of `size` bytes that HDF5 cannot parse safely; see `bottleneck.cache.structure`.
 
     Raises
     ------
     ShardError
+        If the structure is damaged.
     """
     try:
         check_structure(read, size)
@@ -157,20 +158,20 @@ def expect_sound(path: Path, read: Read, size: int) -> None:
 
 @contextmanager
 def parsing(path: Path) -> Iterator[None]:
-    """Convert whatever HDF5 raises into a ShardError, but for what the system says of itself."""
+    """Convert the errors of HDF5 to ShardError, and those of the operating system to CacheError."""
     try:
         yield
     except (ShardError, MemoryError):
         raise
     except Exception as error:  # OSError, KeyError, RuntimeError, ValueError
-        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
             raise CacheError(f"cannot read {path}: {error}") from error
         raise ShardError(f"{path}: not a shard: {error}") from error
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say of the system's errors that a shard cannot be read, which says nothing about its bytes."""
+    """Convert OSError to CacheError: the shard cannot be read, but may be intact."""
     try:
         yield
     except (FileNotFoundError, CacheError):
@@ -178,10 +179,10 @@ def reading(path: Path) -> Iterator[None]:
     except NotRegularError as error:
         raise ShardError(f"{path}: expected a regular file") from error
     except OSError as error:
-        if error.errno == errno.ESTALE:  # what NFS says of a file that another machine has removed
+        if error.errno == errno.ESTALE:  # from NFS, for a file that another machine has deleted
             raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
         raise CacheError(
-            f"cannot read {path}: {error.strerror or error}. If that does not pass, move the file away: "
+            f"cannot read {path}: {error.strerror or error}. If this persists, move the file away: "
             f"{remedy(path.parents[1])} computes its images again"
         ) from error
 
@@ -195,7 +196,7 @@ def opened(path: Path) -> Iterator[tuple[FileIO, os.stat_result]]:
     ShardError
         If it is larger than any shard.
     CacheError
-        If it cannot be read, which says nothing about its bytes.
+        If it cannot be read. It may be intact.
     """
     with reading(path), open(path, "rb", buffering=0, opener=tree_of_shard(path).open) as file:
         status = os.fstat(file.fileno())
@@ -205,20 +206,20 @@ def opened(path: Path) -> Iterator[tuple[FileIO, os.stat_result]]:
 
 
 def matches_name(path: Path, name: str) -> bool:
-    """Whether the bytes of a shard match its name."""
+    """Return whether the bytes of a shard match its name."""
     with suppress(CacheError, FileNotFoundError):
         return Buffer().read(path)[1] == name
     return False
 
 
 class Buffer:
-    """Memory that one shard after the other is read into: fresh memory costs as much as reading does."""
+    """Memory that is reused for reading shards: allocating it costs as much as reading."""
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)
 
     def read(self, path: Path) -> tuple[memoryview, str, os.stat_result]:
-        """Return the bytes of a file, which hold until the next one is read, their SHA-256, and the file's status.
+        """Return the bytes of a file, valid until the next call, their SHA-256, and the file's status.
 
         Raises
         ------
@@ -231,7 +232,7 @@ class Buffer:
                 self._bytes = np.empty(size, np.uint8)
             view = self._bytes.data[:size]
             digest, done = hashlib.sha256(), 0
-            # In pieces that stay in the processor's cache until they are hashed.
+            # Small pieces are still in the CPU cache when they are hashed.
             while done < size and (count := file.readinto(view[done : done + PIECE_BYTES])):
                 digest.update(view[done : done + count])
                 done += count
@@ -240,16 +241,16 @@ class Buffer:
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """Where a plain dataset lies in its file: chunks of whole rows, as they are in memory.
+    """Location of a plain dataset in its file: uncompressed chunks of whole rows.
 
     Parameters
     ----------
     shape : (int, int)
     dtype : dtype
     height : int
-        Rows of a chunk; the last may have fewer.
+        Rows per chunk; the last may have fewer.
     offsets : tuple of int
-        Where each chunk begins, in the order of the rows.
+        Byte offset of each chunk, in the order of the rows.
     """
 
     shape: tuple[int, int]
@@ -257,21 +258,21 @@ class DatasetLayout:
     height: int
     offsets: tuple[int, ...]
 
-    def views(self, image: memoryview) -> Iterator[NDArray[Any]]:
-        """Yield the chunks as views of the file's bytes, which were proven: no filter need run."""
+    def views(self, data: memoryview) -> Iterator[NDArray[Any]]:
+        """Yield the chunks as views of the file's bytes; these were verified, so no filter needs to run."""
         count, width = self.shape
         for start, offset in zip(range(0, count, self.height), self.offsets, strict=True):
             rows = min(self.height, count - start)
-            yield np.frombuffer(image, self.dtype, rows * width, offset).reshape(rows, width)
+            yield np.frombuffer(data, self.dtype, rows * width, offset).reshape(rows, width)
 
 
 def layouts(file: h5py.File, path: Path, spec: Spec, size: int) -> tuple[DatasetLayout, DatasetLayout]:
-    """Return where the digests and the features of an open shard of `size` bytes lie.
+    """Return the layouts of the digests and the features of an open shard of `size` bytes.
 
     Raises
     ------
     ShardError
-        If it has what a plain shard never has, or is of another spec or a newer format.
+        If the shard contains anything unexpected, or is of another spec or a newer format.
     """
     digests, features = _datasets(file, path, spec)
     if digests.nbytes + features.nbytes > size:
@@ -287,7 +288,7 @@ def _layout(dataset: h5py.Dataset, file_size: int, path: Path) -> DatasetLayout:
     for number in range(dataset.id.get_num_chunks()):
         chunk = dataset.id.get_chunk_info(number)
         if chunk.size != size + _FLETCHER32_BYTES or chunk.filter_mask or chunk.byte_offset + size > file_size:
-            raise ShardError(f"{path}: a chunk of {dataset.name} does not lie where it should")
+            raise ShardError(f"{path}: a chunk of {dataset.name} has an unexpected place or size")
         found[int(chunk.chunk_offset[0])] = int(chunk.byte_offset)
     offsets = tuple(found[start] for start in sorted(found))
     if sorted(found) != list(range(0, count, height)) or len(set(offsets)) != dataset.id.get_num_chunks():
@@ -309,23 +310,25 @@ def _check_rows(rows: Rows) -> None:
 def _build(spec: Spec, rows: Rows) -> bytes:
     """Return the bytes of the HDF5 file; equal rows give equal bytes."""
     count = len(rows.digests)
-    name = f"shard-{threading.get_ident()}"  # HDF5 opens no name twice, and threads write at the same time
+    name = f"shard-{threading.get_ident()}"  # HDF5 does not open a name twice, and several threads write
     with h5py.File(name, "w", driver="core", backing_store=False, libver="earliest") as file:
         file.attrs["format_version"] = np.int64(FORMAT_VERSION)
         file.attrs["fingerprint"] = np.bytes_(spec.fingerprint)
         file.attrs["spec"] = np.bytes_(canonical_json(spec.to_json()))
         file.attrs["n"] = np.int64(count)
         for name, values in zip(_DATASETS, (rows.digests, rows.features), strict=True):
-            pieces = math.ceil(values.nbytes / _CHUNK_BYTES)  # equal ones, so that the last is not mostly padding
+            pieces = math.ceil(
+                values.nbytes / _CHUNK_BYTES
+            )  # of equal size, so that the last chunk is not mostly padding
             chunk = math.ceil(count / min(pieces, count))
             file.create_dataset(name, data=values, chunks=(chunk, values.shape[1]), fletcher32=True)
         file.flush()
-        image: bytes = file.id.get_file_image()
-    return image
+        data: bytes = file.id.get_file_image()
+    return data
 
 
 def _datasets(file: h5py.File, path: Path, spec: Spec) -> tuple[h5py.Dataset, h5py.Dataset]:
-    """Return the digests and the features of an open shard, having refused what a plain shard never has."""
+    """Return the digests and the features of an open shard after checking that it contains nothing else."""
     version = int(file.attrs["format_version"])
     if version != FORMAT_VERSION:
         kind = NewerShard if version > FORMAT_VERSION else ShardError
@@ -339,9 +342,9 @@ def _datasets(file: h5py.File, path: Path, spec: Spec) -> tuple[h5py.Dataset, h5
 
 
 def _plain(file: h5py.File, name: str, path: Path, count: int) -> h5py.Dataset:
-    """Return the dataset `name` if it is an ordinary one: stored here, whole, of the shape that `n` gives."""
+    """Return the dataset `name` if it is stored completely in this file, with the shape that `n` implies."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise ShardError(f"{path}: {name} is a link to elsewhere")
+        raise ShardError(f"{path}: {name} is a link")
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
         raise ShardError(f"{path}: {name} is not stored in the shard")
@@ -352,7 +355,7 @@ def _plain(file: h5py.File, name: str, path: Path, count: int) -> h5py.Dataset:
         )
     filters = dataset.id.get_create_plist()
     if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != h5py.h5z.FILTER_FLETCHER32:
-        raise ShardError(f"{path}: {name} is packed by another filter than fletcher32")
+        raise ShardError(f"{path}: {name} has another filter than fletcher32")
     if dataset.chunks[1] != dataset.shape[1] or not dataset.size:
         raise ShardError(f"{path}: {name} has chunks {dataset.chunks} of {dataset.shape} values, expected whole rows")
     if (width and dataset.shape[1] != width) or dataset.id.get_storage_size() < dataset.size * dataset.dtype.itemsize:

@@ -1,4 +1,4 @@
-"""The wanted rows of each shard, and one reading of them all: large pieces, straight from the files."""
+"""Slices: the requested rows of each shard, read in large pieces directly from the files."""
 
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -18,7 +18,7 @@ from bottleneck.errors import CacheError
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.files import open_regular
 
-_FILES = 64  # that are open at once
+_FILES = 64  # open at once
 _ATTEMPTS = 3  # to read rows of a file that changes
 
 Positions = NDArray[np.intp]
@@ -26,42 +26,42 @@ Positions = NDArray[np.intp]
 
 @dataclass
 class ShardSlice:
-    """The wanted rows of one shard.
+    """The requested rows of one shard.
 
     Parameters
     ----------
-    proof : VerifiedShard
-    places : ndarray of int, shape (m,)
-        Which rows of the shard, ascending.
+    shard : VerifiedShard
+    shard_rows : ndarray of int, shape (m,)
+        Rows of the shard, in ascending order.
     rows : ndarray of int, shape (m,)
-        Which rows of the stream they are.
+        The same rows as numbered in the stream.
     """
 
-    proof: VerifiedShard
-    places: Positions
+    shard: VerifiedShard
+    shard_rows: Positions
     rows: Positions
 
     @classmethod
-    def of(cls, proof: VerifiedShard, held: Digests, digests: Digests, rows: Positions) -> "ShardSlice | None":
-        """Return those of some rows that a shard holds; None if it holds none."""
-        places = DigestSet(held).find(digests[rows])
-        rows, places = rows[places >= 0], places[places >= 0]
-        order = np.argsort(places)
+    def of(cls, shard: VerifiedShard, shard_digests: Digests, digests: Digests, rows: Positions) -> "ShardSlice | None":
+        """Return the rows of the stream that a shard holds; None if it holds none."""
+        shard_rows = DigestSet(shard_digests).find(digests[rows])
+        rows, shard_rows = rows[shard_rows >= 0], shard_rows[shard_rows >= 0]
+        order = np.argsort(shard_rows)
         rows = rows[order]
-        rows.setflags(write=False)  # parts of it are handed out
-        return cls(proof, places[order], rows) if len(rows) else None
+        rows.setflags(write=False)  # callers receive views of it
+        return cls(shard, shard_rows[order], rows) if len(rows) else None
 
     def pieces(self) -> "list[BlockSlice]":
-        """Return what of each block is wanted, if anything is."""
-        bounds = np.searchsorted(self.places, self.proof.starts).tolist()
+        """Return the requested rows of each block that has any."""
+        bounds = np.searchsorted(self.shard_rows, self.shard.starts).tolist()
         return [BlockSlice(self, block, low, high) for block, (low, high) in enumerate(pairwise(bounds)) if low < high]
 
 
 @dataclass(frozen=True)
 class BlockSlice:
-    """The wanted rows of one block: ``places[low:high]`` of its part."""
+    """The requested rows of one block: ``shard_rows[low:high]`` of its slice."""
 
-    part: ShardSlice
+    parent: ShardSlice
     block: int
     low: int
     high: int
@@ -71,54 +71,66 @@ class BlockSlice:
 
     @property
     def rows(self) -> Positions:
-        """Which rows of the stream."""
-        return self.part.rows[self.low : self.high]
+        """Rows of the stream."""
+        return self.parent.rows[self.low : self.high]
 
     @property
     def first(self) -> int:
-        """The first wanted row of the shard."""
-        return int(self.part.places[self.low])
+        """First requested row of the shard."""
+        return int(self.parent.shard_rows[self.low])
 
     @property
     def span(self) -> int:
-        """How many rows lie from the first to the last wanted one."""
-        return int(self.part.places[self.high - 1]) - self.first + 1
+        """Number of rows of the shard from the first to the last requested row."""
+        return int(self.parent.shard_rows[self.high - 1]) - self.first + 1
 
-    def picked(self, span: NDArray[Any]) -> NDArray[Any]:
-        """Return the wanted rows out of those that lie from the first to the last."""
-        return span if len(span) == len(self) else span[self.part.places[self.low : self.high] - self.first]
+    def select(self, span: NDArray[Any]) -> NDArray[Any]:
+        """Return the requested rows, given all rows from the first to the last."""
+        return span if len(span) == len(self) else span[self.parent.shard_rows[self.low : self.high] - self.first]
 
 
-class SlicePass:
-    """One reading of all rows, and the files that are open for it."""
+class SliceReader:
+    """Reads all slices once, and holds the files that are open for it.
+
+    Parameters
+    ----------
+    slices : sequence of ShardSlice
+    dim : int
+    dtype : dtype
+        Of the features that are returned.
+    verify_again : callable
+        Verifies a shard whose file changed; returns None if the shard must be read again.
+    find_elsewhere : callable
+        Returns slices of other shards that hold some rows of the stream.
+    """
 
     def __init__(
         self,
-        parts: Sequence[ShardSlice],
+        slices: Sequence[ShardSlice],
         dim: int,
         dtype: np.dtype[Any],
-        prove_again: Callable[[Path], VerifiedShard | None],
-        elsewhere: Callable[[Positions], Iterable[ShardSlice]],
+        verify_again: Callable[[Path], VerifiedShard | None],
+        find_elsewhere: Callable[[Positions], Iterable[ShardSlice]],
     ) -> None:
-        self.pieces = [piece for part in parts for piece in part.pieces()]
+        self.pieces = [piece for slice_ in slices for piece in slice_.pieces()]
         self._dim, self._dtype = dim, dtype
-        self._prove_again, self._elsewhere = prove_again, elsewhere
-        self._files: dict[Path, int] = {}  # those used last at the end
+        self._verify_again, self._find_elsewhere = verify_again, find_elsewhere
+        self._files: dict[Path, int] = {}  # most recently used last
         self._spans: dict[np.dtype[Any], NDArray[Any]] = {}
 
     def close(self) -> None:
-        """Close the files, each once, even where a Ctrl-C comes in the middle and this is called again."""
+        """Close each file once, even if a Ctrl-C interrupts the first call and this is called again."""
         while self._files:
             os.close(self._files.popitem()[1])
 
-    def _fitting(self, size: int) -> int:
-        """Return how many rows take `size` bytes."""
+    def _rows_in(self, size: int) -> int:
+        """Return how many rows fit into `size` bytes."""
         return max(1, size // max(1, self._dim * self._dtype.itemsize))
 
     def groups(self, order: Iterable[int], size: int) -> list[list[BlockSlice]]:
-        """Return the pieces in some order, as equal groups of about `size` bytes, or of one piece."""
+        """Return the pieces in the given order, as equal groups of about `size` bytes, or of one piece."""
         total = sum(map(len, self.pieces))
-        count = -(-total // self._fitting(size))
+        count = -(-total // self._rows_in(size))
         groups: list[list[BlockSlice]] = [[] for _ in range(count)]
         before = 0
         for number in order:
@@ -127,14 +139,14 @@ class SlicePass:
         return [group for group in groups if group]
 
     def shape(self, size: int) -> tuple[int, int]:
-        """Return the shape of an array that any group of about `size` bytes fits into."""
-        rows = self._fitting(size) + max(map(len, self.pieces), default=0)
+        """Return the shape of an array that can hold any group of about `size` bytes."""
+        rows = self._rows_in(size) + max(map(len, self.pieces), default=0)
         return min(rows, sum(map(len, self.pieces))), self._dim
 
     def ahead(
         self, groups: Sequence[Sequence[BlockSlice]], buffers: Sequence[NDArray[Any]]
     ) -> Generator[tuple[Positions, NDArray[Any]], None, None]:
-        """Read groups into two buffers in turn, the next one in a thread while the caller uses what it has."""
+        """Yield groups, read alternately into two buffers; a thread reads the next group meanwhile."""
         with ThreadPoolExecutor(1, thread_name_prefix="stream") as pool:
             coming = [pool.submit(self.read, group, buffers[0]) for group in groups[:1]]
             for number in range(1, len(groups) + 1):
@@ -144,7 +156,7 @@ class SlicePass:
                 yield found
 
     def read(self, group: Sequence[BlockSlice], buffer: NDArray[Any]) -> tuple[Positions, NDArray[Any]]:
-        """Return which rows the pieces of a group hold, and their features, in the beginning of a buffer."""
+        """Return the rows of a group and their features, which occupy the start of a buffer."""
         done = 0
         for piece in group:
             self._read(piece, buffer[done : done + len(piece)])
@@ -153,7 +165,7 @@ class SlicePass:
         return rows, buffer[:done]
 
     def _read(self, piece: BlockSlice, out: NDArray[Any]) -> None:
-        path = piece.part.proof.path
+        path = piece.parent.shard.path
         for _ in range(_ATTEMPTS):
             try:
                 with reading(path):
@@ -161,51 +173,51 @@ class SlicePass:
             except FileNotFoundError:
                 if path.exists():
                     break
-            with suppress(FileNotFoundError):  # joined with others once more
+            with suppress(FileNotFoundError):  # compacted again
                 return self._copy_from_others(piece, out)
         raise CacheError(f"{path} was compacted while it was read; try again")
 
     def _copy_from_others(self, piece: BlockSlice, out: NDArray[Any]) -> None:
-        """Copy the rows of a piece whose shard was joined with others since the pass began."""
+        """Copy the rows of a piece whose shard was compacted since reading began."""
         order = np.argsort(piece.rows)
-        for part in self._elsewhere(piece.rows[order]):
-            for other in part.pieces():
+        for slice_ in self._find_elsewhere(piece.rows[order]):
+            for other in slice_.pieces():
                 found = np.empty((len(other), self._dim), self._dtype)
-                with reading(part.proof.path):
-                    self._copy(other, part.proof.path, found)
+                with reading(slice_.shard.path):
+                    self._copy(other, slice_.shard.path, found)
                 out[order[np.searchsorted(piece.rows, other.rows, sorter=order)]] = found
 
     def _copy(self, piece: BlockSlice, path: Path, out: NDArray[Any]) -> None:
         for _ in range(_ATTEMPTS):
-            proof = piece.part.proof
-            if self._copied(piece, proof, out):
+            shard = piece.parent.shard
+            if self._copied(piece, shard, out):
                 return
             os.close(self._files.pop(path))
-            piece.part.proof = self._prove_again(path) or proof
+            piece.parent.shard = self._verify_again(path) or shard
         raise CacheError(f"{path} changes while it is read; try again")
 
-    def _copied(self, piece: BlockSlice, proof: VerifiedShard, out: NDArray[Any]) -> bool:
-        """Copy the rows of a piece; return whether they are the ones that were proven."""
-        direct = piece.span == len(out) and proof.dtype == out.dtype
-        span = out if direct else self._span(proof)[: piece.span]
-        descriptor = self._descriptor(proof.path)
-        whole = proof.read(descriptor, piece.block, piece.first, span)
-        if not whole or not proof.still(descriptor):  # only now: it may have changed while it was read
+    def _copied(self, piece: BlockSlice, shard: VerifiedShard, out: NDArray[Any]) -> bool:
+        """Copy the rows of a piece; return whether they are the verified ones."""
+        direct = piece.span == len(out) and shard.dtype == out.dtype
+        span = out if direct else self._span(shard)[: piece.span]
+        descriptor = self._descriptor(shard.path)
+        whole = shard.read(descriptor, piece.block, piece.first, span)
+        if not whole or not shard.is_unchanged(descriptor):  # checked afterwards: the file may change during the read
             return False
         if not direct:
-            out[:] = piece.picked(span)
+            out[:] = piece.select(span)
         return True
 
-    def _span(self, proof: VerifiedShard) -> NDArray[Any]:
-        """Return memory for any block of a shard."""
-        count = int(np.diff(proof.starts).max())
-        known = self._spans.get(proof.dtype)
+    def _span(self, shard: VerifiedShard) -> NDArray[Any]:
+        """Return a buffer that can hold any block of a shard."""
+        count = int(np.diff(shard.starts).max())
+        known = self._spans.get(shard.dtype)
         if known is None or len(known) < count:
-            known = self._spans[proof.dtype] = np.empty((count, self._dim), proof.dtype)
+            known = self._spans[shard.dtype] = np.empty((count, self._dim), shard.dtype)
         return known
 
     def _descriptor(self, path: Path) -> int:
-        """Return a shard's file, open; those that were not used for long are closed."""
+        """Return an open descriptor of a shard's file; close the least recently used if there are too many."""
         descriptor = self._files.pop(path, None)
         if descriptor is None:
             descriptor = open_regular(path)

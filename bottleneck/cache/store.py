@@ -1,4 +1,4 @@
-"""All shards of a spec. No locks: the listing of a folder is the manifest."""
+"""A store: all shards of one spec. There are no locks; the listing of the folder is the manifest."""
 
 import os
 import re
@@ -31,14 +31,14 @@ from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree, memo
 
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
-_SHARD_BYTES = 64 << 20  # of features, in one shard at most: two more of it are taken to write it, one to read it
+_SHARD_BYTES = 64 << 20  # of features per shard, at most: writing takes twice as much memory, reading once
 
 
 @dataclass(frozen=True)
 class Store:
-    """The features of one spec: a map digest -> features, spread over immutable shards.
+    """The features of one spec: a map digest -> features, stored in immutable shards.
 
-    Any number of processes may read and write one store at once. What `append` returned for is there after any kill.
+    Any number of processes may read and write one store at once. Rows survive any kill once `append` has returned.
     """
 
     folder: Path
@@ -54,17 +54,17 @@ class Store:
 
     @property
     def short_name(self) -> str:
-        """``<model>-<first 8 digits of the fingerprint>``, enough to tell specs apart."""
+        """``<model>-<first 8 digits of the fingerprint>``."""
         return self.name[: len(self.name) - 64 + 8]
 
     @property
     def tree(self) -> Tree:
-        """The cache, below which no link is followed."""
+        """Tree of the cache, which follows no links below its root."""
         return tree_of(self.folder)
 
     @property
     def engines(self) -> Path:
-        """Where the engines keep their conversions and checks; see `bottleneck.engines.records.EngineRecords`."""
+        """Folder of the engines' conversions and checks; see `bottleneck.engines.records.EngineRecords`."""
         return self.folder / "engines"
 
     def shards(self) -> list[Path]:
@@ -73,36 +73,36 @@ class Store:
         Raises
         ------
         CacheError
-            If the folder cannot be listed at the moment.
+            If the folder cannot be listed.
         """
         return [self._shard(name) for name in self._names()]
 
     def index(self) -> Index:
-        """Return which images have features here, proven, as of now; its `Index.refresh` follows what others add."""
+        """Return the current index of the verified shards; `Index.refresh` adds what other processes commit later."""
         return Index(self._names, self._load)
 
     def digests(self) -> Digests:
-        """Return the digests of all images whose features are here, ``uint8 (n, 32)``, sorted, each once."""
+        """Return the sorted digests of all images that have features, ``uint8 (n, 32)``, without duplicates."""
         return self.index().digests()
 
     def dim(self) -> int:
-        """Return d, the number of features of an image.
+        """Return d, the number of features per image.
 
         Raises
         ------
         MissingFeatures
-            If there is no shard yet.
+            If there is no shard.
         """
         for entry in self.index().entries.values():
             return entry.dim
         raise MissingFeatures(f"expected features in {self.folder}, found none: run {remedy(self.folder)}")
 
     def has(self, digests: Digests) -> NDArray[np.bool_]:
-        """Return for each of ``(n, 32)`` digests whether its features are here."""
+        """Return for each of ``(n, 32)`` digests whether the store has its features."""
         return self.index().has(digests_of(digests))
 
     def missing(self, digests: Digests) -> NDArray[np.intp]:
-        """Return the rows of ``(n, 32)`` digests whose features are not here."""
+        """Return the rows of ``(n, 32)`` digests whose features are missing."""
         return np.flatnonzero(~self.has(digests))
 
     def read(self, digests: Digests, *, as_stored: bool = False) -> NDArray[Any]:
@@ -112,7 +112,7 @@ class Store:
         ----------
         digests : ndarray of uint8, shape (n, 32)
         as_stored : bool
-            Whether float16 stays float16.
+            Whether to return float16 if all shards store float16.
 
         Returns
         -------
@@ -121,34 +121,34 @@ class Store:
         Raises
         ------
         MissingFeatures
-            If features of some of the images are not in the cache.
+            If features of some images are not in the cache.
 
         Notes
         -----
-        The shards that hold them are read whole, several at once, and proven before a row is served; a damaged one is
-        moved to ``quarantine/``, and its images are missing from then on, unless another shard has them too.
+        Whole shards are read, several at once, and verified before a row is returned. A damaged shard is moved to
+        ``quarantine/``; its images are then missing, unless another shard has them too.
         """
         digests = digests_of(digests)
-        return read_rows(self.index(), digests, self._blocks, self._quarantine, as_stored=as_stored, where=self.folder)
+        return read_rows(self.index(), digests, self._blocks, self._quarantine, as_stored=as_stored, folder=self.folder)
 
     def stream(self, digests: Digests) -> Stream:
-        """Return the features of the given images, each once, to be read again and again without being held."""
+        """Return a stream of the features of distinct images, which reads them repeatedly with little memory."""
         return Stream(self.folder, self.spec, digests_of(digests), self.index, self._quarantine)
 
     def append(self, digests: Digests, features: NDArray[Any]) -> list[str]:
-        """Commit features ``(n, d)`` of n images; when this returns they survive any kill.
+        """Commit features ``(n, d)`` of n images; once this returns, they survive any kill.
 
-        Where many small shards have come together, they are joined: see `bottleneck.cache.compact.join_small`.
+        If there are many small shards, some are joined: see `bottleneck.cache.compact.join_small`.
 
         Returns
         -------
         list of str
-            The names of the shards that hold them: one, unless they are very large.
+            Names of the new shards: one, unless the features are very large.
 
         Raises
         ------
         CacheError
-            If they cannot be written, or a feature is not finite.
+            If the features cannot be written, or one is not finite.
         """
         digests, features = np.atleast_1d(digests), np.atleast_1d(features)
         step = max(1, _SHARD_BYTES // max(1, features[:1].nbytes))
@@ -160,13 +160,13 @@ class Store:
         return names
 
     def commit(self, rows: Rows) -> str:
-        """Commit the rows of one shard, as `append` does, and return its name."""
+        """Commit one shard, as `append` does, and return its name."""
         with writing(self.folder):
             self._prepare()
             path = write_shard(self.folder / "shards", self.spec, rows)
-            if not self.tree.exists(self.folder / "spec.json"):  # the folder was deleted between the two
+            if not self.tree.exists(self.folder / "spec.json"):  # the folder was deleted in between
                 self._prepare()
-            if not self.tree.exists(path):  # or while the shard was written
+            if not self.tree.exists(path):  # or while the shard was being written
                 write_shard(self.folder / "shards", self.spec, rows)
         with suppress(OSError):
             entry = ShardEntry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
@@ -174,20 +174,20 @@ class Store:
         return path.stem
 
     def load(self, name: str) -> Rows | None:
-        """Return what one shard holds, proven; None where it has vanished or was just quarantined."""
+        """Return the verified rows of one shard; None if it no longer exists or was just moved to quarantine."""
         try:
-            found = self._trusted(name)
+            blocks = self._verified(name)
         except FileNotFoundError:
             return None
-        return Rows(found.digests, np.concatenate(found.features)) if found else None
+        return Rows(blocks.digests, np.concatenate(blocks.features)) if blocks else None
 
     def drop(self, name: str) -> None:
-        """Delete one shard. Its images are missing then, unless another shard has them.
+        """Delete one shard. Its images are then missing, unless another shard has them.
 
         Raises
         ------
         CacheError
-            If it cannot be deleted.
+            If the shard cannot be deleted.
         """
         try:
             self.tree.unlink(self._shard(name))
@@ -197,12 +197,12 @@ class Store:
             raise CacheError(f"cannot delete {self._shard(name)}: {error.strerror or error}") from error
 
     def retire(self, name: str, error: ShardError) -> str | None:
-        """Move a shard that cannot be trusted to ``quarantine/``; its images count as missing.
+        """Move an invalid shard to ``quarantine/``; its images are then missing.
 
         Returns
         -------
         str or None
-            What to tell the user; None where another process has written the shard whole again since it was read.
+            Message for the user; None if another process has written the shard again since it was read.
         """
         message = quarantine(self._shard(name), error)
         if message:
@@ -211,25 +211,25 @@ class Store:
         return message
 
     def keep(self) -> None:
-        """Say that this store is in use: `bottleneck.cache.maintain.gc` then takes it for newly written."""
+        """Mark this store as recently used, so that `bottleneck.cache.maintain.gc` keeps it."""
         with suppress(OSError), open(self.folder / "spec.json", "rb", opener=self.tree.open) as file:
             os.utime(file.fileno() if os.utime in os.supports_fd else file.name)
 
     def remember_request(self, request: dict[str, Any]) -> None:
-        """Keep how the backbone of this spec was asked for, so that it can be built again."""
+        """Save the request that built the backbone of this spec, so that it can be built again."""
         with writing(self.folder):
             self.tree.write_json(self.folder / "request.json", request)
 
     def request(self) -> dict[str, Any] | None:
-        """Return what `remember_request` kept last."""
+        """Return what `remember_request` saved; None if there is nothing valid."""
         with suppress(OSError, ValueError):
             return checked_request(self.tree.read_json(self.folder / "request.json"))
         return None
 
     def asked(self) -> Request | None:
-        """Return `request` as what it is, with its weights file where that is now; None where it is not known."""
-        around = self.folder.absolute().parents[1:3]  # the cache, and what it lies in
-        return recorded_request(self.request(), self.folder, around, self.spec.precision)
+        """Return the request that built the backbone, with the current path of its weights file; None if unknown."""
+        places = self.folder.absolute().parents[1:3]  # the cache and the folder that contains it
+        return asked_in(self.request(), self.folder, places, self.spec.precision)
 
     def _names(self) -> list[str]:
         try:
@@ -245,39 +245,39 @@ class Store:
         return self.folder / "index" / name
 
     def _prepare(self) -> None:
-        """Make the folders and the spec; durable here too where another process has made them just now."""
+        """Create the folders and the spec durably, even if another process has just created them."""
         self.tree.make(self.folder / "shards")
         self.tree.write_json(self.folder / "spec.json", self.spec.to_json())
         self.tree.sync(self.folder)
-        for folder in self.folder.absolute().parents[:3]:  # features/, the cache and where it lies
-            with suppress(PermissionError):  # of a folder above that is not ours to open
+        for folder in self.folder.absolute().parents[:3]:  # features/, the cache and the folder that contains it
+            with suppress(PermissionError):  # for a parent folder that the user may not open
                 fsync_folder(folder)
 
     def _load(self, name: str) -> ShardEntry | None:
-        """Return what a shard holds; None where it cannot be trusted.
+        """Return the entry of a shard; None if the shard is invalid.
 
         Raises
         ------
         FileNotFoundError
-            If it has vanished.
+            If the shard no longer exists.
         """
-        with suppress(OSError):  # gone, or it cannot be reached just now, which reading it will say
+        with suppress(OSError):  # reading the shard below raises the error
             if known := load_entry(self._memo(name), self._shard(name)):
                 return known
-        found = self._trusted(name)
-        if found is None:
+        blocks = self._verified(name)
+        if blocks is None:
             return None
-        entry = ShardEntry(found.digests, found.dim, found.dtype.name)
-        save_entry(self._memo(name), found.file, entry)
+        entry = ShardEntry(blocks.digests, blocks.dim, blocks.dtype.name)
+        save_entry(self._memo(name), blocks.file, entry)
         return entry
 
-    def _trusted(self, name: str) -> Blocks | None:
-        """Return the proven rows of a shard; None where it cannot be trusted, and is out of use now.
+    def _verified(self, name: str) -> Blocks | None:
+        """Return the verified rows of a shard; None if it is invalid and now in quarantine.
 
         Raises
         ------
         FileNotFoundError
-            If it has vanished, or was put back by another process: list the folder again.
+            If the shard no longer exists, or another process restored it: list the folder again.
         """
         found = self._blocks(name, Buffer())
         if isinstance(found, Blocks) and not all(np.isfinite(block).all() for block in found.features):
@@ -285,11 +285,11 @@ class Store:
         if isinstance(found, ShardError) and self._quarantine(name, found):
             return None
         if not isinstance(found, Blocks):
-            raise FileNotFoundError(f"{self._shard(name)} has vanished")
+            raise FileNotFoundError(f"{self._shard(name)} no longer exists")
         return found
 
     def _blocks(self, name: str, buffer: Buffer) -> Blocks | ShardError | None:
-        """Return the proven rows of a shard, why it cannot be trusted, or None where it has vanished."""
+        """Return the verified rows of a shard, the reason why it is invalid, or None if it no longer exists."""
         try:
             return read_blocks(self._shard(name), self.spec, buffer)
         except NewerShard:
@@ -300,7 +300,7 @@ class Store:
             return None
 
     def _quarantine(self, name: str, error: ShardError) -> bool:
-        """Take a shard that cannot be trusted out of use, with a warning; return whether it is."""
+        """Move an invalid shard to quarantine with a warning; return False if it has become valid."""
         message = self.retire(name, error)
         if message:
             warnings.warn(message, BottleneckWarning, stacklevel=5)
@@ -308,23 +308,23 @@ class Store:
 
 
 def quarantine(path: Path, error: ShardError) -> str | None:
-    """Move a shard that cannot be trusted to ``quarantine/``; see `bottleneck.cache.store.Store.retire`."""
+    """Move an invalid shard to ``quarantine/``; see `bottleneck.cache.store.Store.retire`."""
     name, folder = path.stem, path.parents[1]
     if isinstance(error, DamagedShard) and matches_name(path, name):
         return None
     target = folder / "quarantine" / f"{name}-{time.time_ns()}.h5"
-    moved = f"It was moved to {target.parent}"
+    outcome = f"It was moved to {target.parent}"
     cache = tree_of_shard(path)
     try:
         cache.rename(path, target, make=True)
     except FileNotFoundError:
-        moved = "Another process has moved it to quarantine"
-    except LinkError as error_there:
-        moved = f"It is left where it is, and not used: {error_there}"
+        outcome = "Another process has moved it to quarantine"
+    except LinkError as link:
+        outcome = f"It is left in place and not used: {link}"
     except OSError:
-        moved = "It is left where it is, and not used"
+        outcome = "It is left in place and not used"
     if isinstance(error, DamagedShard) and matches_name(target, name):
-        with suppress(OSError):  # it was written again between the look and the move
+        with suppress(OSError):  # it was written again between reading and moving it
             cache.rename(target, path)
             return None
-    return f"{error}. {moved}; {remedy(folder)} computes its images again"
+    return f"{error}. {outcome}; {remedy(folder)} computes its images again"

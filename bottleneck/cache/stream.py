@@ -1,4 +1,4 @@
-"""Features of more images than memory holds, read again and again: in order, or mixed."""
+"""Read features of more images than fit into memory, repeatedly: in order or shuffled."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Index
-from bottleneck.cache.reading import Vanished, leave_out, rounds, the_dim
-from bottleneck.cache.slices import Positions, ShardSlice, SlicePass
-from bottleneck.cache.verified import VerifiedShard, prove
+from bottleneck.cache.reading import ShardGone, common_dim, exclude_shard, plan_reads
+from bottleneck.cache.slices import Positions, ShardSlice, SliceReader
+from bottleneck.cache.verified import VerifiedShard, verify_shard
 from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.images.keys import Digests, DigestSet
 
-_BLOCK_BYTES = 2 << 20  # that are yielded at once; more where one row has more
-_POOL_BYTES = 64 << 20  # among which rows are mixed; there are two pools
-_THREADS = 4  # at most, that prove shards
+_BLOCK_BYTES = 2 << 20  # yielded at once; more if one row is larger
+_POOL_BYTES = 64 << 20  # of each of the two pools in which rows are shuffled
+_THREADS = 4  # at most, that verify shards
 
 
 class Stream:
-    """Features of many images of one store, read again and again without holding them in memory.
+    """Features of many images of one store, read repeatedly without keeping them in memory.
 
     Parameters
     ----------
@@ -32,25 +32,25 @@ class Stream:
         Of the store.
     spec : Spec
     digests : ndarray of uint8, shape (n, 32)
-        Each once.
+        Without duplicates.
     index : callable
-        Gives the index of the store as of now.
-    settle : callable
-        Takes a shard that cannot be trusted out of use; gives False where it has become whole meanwhile.
+        Returns the current index of the store.
+    quarantine : callable
+        Moves an invalid shard to quarantine; returns False if the shard has become valid in the meantime.
 
     Raises
     ------
     ValueError
         If a digest repeats.
     MissingFeatures
-        If features of some of the images are in no shard.
+        If features of some images are in no shard.
     CacheError
-        If shards disagree on d, or vanish over and over.
+        If shards differ in d, or keep disappearing.
 
     Notes
     -----
-    Each shard is proven when the stream is opened, and again before rows are taken out of a file that has changed
-    since. What a pass cannot find where it was, it looks for in other shards: small shards are joined at any time.
+    Each shard is verified when the stream is opened, and again before rows are read from a file that has changed
+    since. Rows whose shard has disappeared are read from other shards: small shards are compacted at any time.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class Stream:
         spec: Spec,
         digests: Digests,
         index: Callable[[], Index],
-        settle: Callable[[str, ShardError], bool],
+        quarantine: Callable[[str, ShardError], bool],
     ) -> None:
-        self._folder, self._spec, self._index, self._settle = folder, spec, index, settle
+        self._folder, self._spec, self._index, self._quarantine = folder, spec, index, quarantine
         self._digests = digests
         if len(DigestSet(digests)) < len(digests):
             raise ValueError(f"expected each image once, got {len(digests) - len(DigestSet(digests))} again")
-        self._parts: tuple[ShardSlice, ...] = ()
-        self._proofs: dict[str, tuple[VerifiedShard, Digests]] = {}  # of shards that a pass had to look for
+        self._slices: tuple[ShardSlice, ...] = ()
+        self._compacted: dict[str, tuple[VerifiedShard, Digests]] = {}  # into which shards of this stream were joined
         self._pools: list[NDArray[Any]] = []
         now = index()
-        self._dim = the_dim(now, folder)
+        self._dim = common_dim(now, folder)
         self._locate(now)
 
     @property
@@ -79,42 +79,42 @@ class Stream:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What features are yielded as: float16 where all are stored so, else float32."""
-        halves = self._parts and all(part.proof.dtype == np.float16 for part in self._parts)
+        """Type of the yielded features: float16 if all shards store float16, else float32."""
+        halves = self._slices and all(slice_.shard.dtype == np.float16 for slice_ in self._slices)
         return np.dtype(np.float16 if halves else np.float32)
 
     def blocks(self) -> Iterator[tuple[Positions, NDArray[Any]]]:
         """Yield each row once, as (rows ``(b,)`` of the digests, features ``(b, d)``), in the order of the files.
 
-        The order stays the same as long as the shards do. The arrays hold until the next ones are asked for.
+        The order is the same as long as the shards are. The arrays are valid until the next iteration.
 
         Raises
         ------
         MissingFeatures, CacheError
-            As `Stream`; or if a shard is damaged, or compacted away, while it is read.
+            As `Stream`; or if a shard is damaged or deleted while it is read.
         """
-        with closing(self._pass()) as reader:
+        with closing(self._reader()) as reader:
             buffer = np.empty(reader.shape(_BLOCK_BYTES), self.dtype)
             for group in reader.groups(range(len(reader.pieces)), _BLOCK_BYTES):
                 yield reader.read(group, buffer)
 
     def mixed(self, random: np.random.Generator, *, batch: int) -> Iterator[tuple[Positions, NDArray[Any]]]:
-        """Yield each row once, as `blocks` does, in batches of rows that lie far apart.
+        """Yield each row once, as `blocks` does, in shuffled batches.
 
-        Chunks of consecutive rows are drawn from all shards into a pool of 64 MiB, whose rows are permuted; the next
-        pool is read in a thread meanwhile. So each batch is mixed even where a shard holds one class alone.
+        Randomly chosen chunks of consecutive rows from all shards fill a pool of 64 MiB, whose rows are permuted; a
+        thread reads the next pool meanwhile. So each batch is well mixed even if a shard holds only one class.
 
         Parameters
         ----------
         random : numpy.random.Generator
             Equal states give equal batches.
         batch : int
-            Rows a batch; the last may have fewer.
+            Rows per batch; the last batch may have fewer.
 
         Yields
         ------
         (rows, features)
-            The arrays are new, and the caller's own.
+            New arrays, which the caller may change.
 
         Raises
         ------
@@ -125,8 +125,8 @@ class Stream:
         """
         if batch < 1:
             raise ValueError(f"expected batches of 1 row or more, got {batch}")
-        own = np.random.default_rng(random.integers(2**63))  # the caller's may be used between two batches
-        with closing(self._pass()) as reader:
+        own = np.random.default_rng(random.integers(2**63))  # the caller may use its generator between two batches
+        with closing(self._reader()) as reader:
             order = own.permutation(len(reader.pieces)).tolist()
             groups = reader.groups(order, _POOL_BYTES)
             with self._two_pools(reader.shape(_POOL_BYTES)) as pools, closing(reader.ahead(groups, pools)) as filled:
@@ -135,83 +135,82 @@ class Stream:
 
     @contextmanager
     def _two_pools(self, shape: tuple[int, int]) -> Iterator[list[NDArray[Any]]]:
-        """Lend memory that is kept from one pass to the next: fresh memory costs more than reading does."""
-        kept, self._pools = self._pools, []
-        if not all(pool.shape == shape and pool.dtype == self.dtype for pool in kept):
-            kept = []
-        pools = kept or [np.empty(shape, self.dtype) for _ in range(2)]
+        """Provide two buffers, reused by the next call: allocating memory costs more than reading the files."""
+        pools, self._pools = self._pools, []
+        if not pools or not all(pool.shape == shape and pool.dtype == self.dtype for pool in pools):
+            pools = [np.empty(shape, self.dtype) for _ in range(2)]
         yield pools
         self._pools = pools
 
-    def _pass(self) -> SlicePass:
-        if not all(part.proof.still() for part in self._parts):
+    def _reader(self) -> SliceReader:
+        if not all(slice_.shard.is_unchanged() for slice_ in self._slices):
             self._locate(self._index())
-        return SlicePass(self._parts, self._dim, self.dtype, self._prove_again, self._elsewhere)
+        return SliceReader(self._slices, self._dim, self.dtype, self._verify_again, self._find_elsewhere)
 
     def _locate(self, index: Index) -> None:
-        """Find the rows that are in no part yet, or whose shard has gone or changed."""
-        parts = [part for part in self._parts if part.proof.still()]
+        """Find the rows that are in no slice yet, or whose shard has disappeared or changed."""
+        slices = [slice_ for slice_ in self._slices if slice_.shard.is_unchanged()]
         done = np.zeros(len(self._digests), bool)
-        for part in parts:
-            done[part.rows] = True
-        parts += self._found(index, np.arange(len(done)), done)
-        self._parts = tuple(sorted(parts, key=lambda part: (part.proof.path.name, part.rows[0])))
-        self._proofs = {}
+        for slice_ in slices:
+            done[slice_.rows] = True
+        slices += self._found(index, np.arange(len(done)), done)
+        self._slices = tuple(sorted(slices, key=lambda slice_: (slice_.shard.path.name, slice_.rows[0])))
+        self._compacted = {}
 
-    def _elsewhere(self, rows: Positions) -> list[ShardSlice]:
-        """Return where some rows are now whose shard has gone during a pass."""
+    def _find_elsewhere(self, rows: Positions) -> list[ShardSlice]:
+        """Return the slices that hold rows whose shard disappeared while reading."""
         return self._found(self._index(), rows, np.zeros(len(rows), bool))
 
     def _found(self, index: Index, rows: Positions, done: NDArray[np.bool_]) -> list[ShardSlice]:
-        """Return the parts that hold some rows, which ascend, but for those that are `done`."""
-        digests, parts = self._digests[rows], []
-        for needed in rounds(index, digests, DigestSet(digests), done, self._folder):
-            for name, outcome in self._proven({name: rows[places] for name, places in needed.items()}):
+        """Return the slices that hold the rows, which are in ascending order, except those that are `done`."""
+        digests, slices = self._digests[rows], []
+        for needed in plan_reads(index, digests, DigestSet(digests), done, self._folder):
+            for name, outcome in self._verified({name: rows[places] for name, places in needed.items()}):
                 if isinstance(outcome, ShardSlice):
-                    parts.append(outcome)
+                    slices.append(outcome)
                     done[np.searchsorted(rows, outcome.rows)] = True
                 else:
-                    leave_out(index, name, outcome, self._settle)
-        return parts
+                    exclude_shard(index, name, outcome, self._quarantine)
+        return slices
 
-    def _proven(self, needed: dict[str, Positions]) -> Iterator[tuple[str, ShardSlice | ShardError | Vanished]]:
-        """Yield for each shard which rows it holds, or what is wrong with it; several are proven at once."""
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="prove") as pool:
-            yield from zip(needed, pool.map(self._part, needed, needed.values()), strict=True)
+    def _verified(self, needed: dict[str, Positions]) -> Iterator[tuple[str, ShardSlice | ShardError | ShardGone]]:
+        """Yield each shard's name with its slice or its problem; several shards are verified at once."""
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="verify") as pool:
+            yield from zip(needed, pool.map(self._slice, needed, needed.values()), strict=True)
 
-    def _part(self, name: str, rows: Positions) -> ShardSlice | ShardError | Vanished:
+    def _slice(self, name: str, rows: Positions) -> ShardSlice | ShardError | ShardGone:
         try:
-            proof, held = self._proof(name)
+            shard, shard_digests = self._verify(name)
         except NewerShard:
             raise
         except ShardError as error:
             return error
         except FileNotFoundError:
-            return Vanished()
-        if proof.dim != self._dim:
-            raise CacheError(f"expected {self._dim} features of each image, found {proof.dim} in {proof.path}")
-        return ShardSlice.of(proof, held, self._digests, rows) or Vanished()
+            return ShardGone()
+        if shard.dim != self._dim:
+            raise CacheError(f"expected {self._dim} features of each image, found {shard.dim} in {shard.path}")
+        return ShardSlice.of(shard, shard_digests, self._digests, rows) or ShardGone()
 
-    def _proof(self, name: str) -> tuple[VerifiedShard, Digests]:
-        """Return the proof of a shard; of one that several lost shards were joined into, it is proven once."""
-        known = self._proofs.get(name)
-        if known is None or not known[0].still():
-            known = prove(self._path(name), self._spec)
-            if self._parts:
-                self._proofs[name] = known
+    def _verify(self, name: str) -> tuple[VerifiedShard, Digests]:
+        """Verify a shard; one that replaced several shards during reading is verified only once."""
+        known = self._compacted.get(name)
+        if known is None or not known[0].is_unchanged():
+            known = verify_shard(self._path(name), self._spec)
+            if self._slices:
+                self._compacted[name] = known
         return known
 
     def _path(self, name: str) -> Path:
         return self._folder / "shards" / f"{name}.h5"
 
-    def _prove_again(self, path: Path) -> VerifiedShard | None:
-        """Return the proof of a shard whose file has changed during a pass; None where it is to be looked at again."""
+    def _verify_again(self, path: Path) -> VerifiedShard | None:
+        """Verify a shard whose file changed while reading; return None if it must be read again."""
         try:
-            return prove(path, self._spec)[0]
+            return verify_shard(path, self._spec)[0]
         except NewerShard:
             raise
         except ShardError as error:
-            if self._settle(path.stem, error):
+            if self._quarantine(path.stem, error):
                 raise CacheError(f"{path} was damaged while it was read; try again") from error
             return None
 
@@ -219,24 +218,24 @@ class Stream:
 def _batches(
     pools: Iterable[tuple[Positions, NDArray[Any], Positions]], batch: int
 ) -> Iterator[tuple[Positions, NDArray[Any]]]:
-    """Yield the rows of each pool in its order, `batch` at a time."""
+    """Yield the rows of each pool in its permuted order, `batch` at a time."""
     parts: list[tuple[Positions, NDArray[Any]]] = []
-    lacking = batch
+    missing = batch
     for rows, features, order in pools:
         start = 0
         while start < len(order):
-            chosen = order[start : start + lacking]
+            chosen = order[start : start + missing]
             parts.append((rows[chosen], features.take(chosen, axis=0)))
             start += len(chosen)
-            lacking -= len(chosen)
-            if not lacking:
-                yield _joined(parts)
-                parts, lacking = [], batch
+            missing -= len(chosen)
+            if not missing:
+                yield _concatenate(parts)
+                parts, missing = [], batch
     if parts:
-        yield _joined(parts)
+        yield _concatenate(parts)
 
 
-def _joined(parts: list[tuple[Positions, NDArray[Any]]]) -> tuple[Positions, NDArray[Any]]:
+def _concatenate(parts: list[tuple[Positions, NDArray[Any]]]) -> tuple[Positions, NDArray[Any]]:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([features for _, features in parts])

@@ -1,9 +1,9 @@
-"""Whether the inner structure of an HDF5 file is sound, checked before the HDF5 library reads it.
+"""Check the inner structure of an HDF5 file before the HDF5 library reads it.
 
-The library trusts its files: a few wrong bytes make it loop for ever in a list that leads back to itself, or take
-gigabytes for a block that is not there. A shard has the oldest and simplest form of HDF5 (superblock 0, symbol tables,
-B-trees of version 1), and few objects. What is checked is that every block lies in the file, has a sane size, and is
-reached once; what the objects mean is for `bottleneck.cache.shard`.
+The library trusts its files: a few wrong bytes make it loop for ever in a circular list, or allocate gigabytes for a
+block that does not exist. A shard has the oldest and simplest form of HDF5 (superblock 0, symbol tables, B-trees of
+version 1) and few objects. These checks ensure that every block is inside the file, has a plausible size, and is
+reached once; `bottleneck.cache.shard` checks what the objects mean.
 
 References
 ----------
@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-Read = Callable[[int, int], bytes | memoryview]  # some bytes of the file, from an offset on
+Read = Callable[[int, int], bytes | memoryview]  # (offset, size) -> bytes of the file
 
 _UNDEFINED = 2**64 - 1
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCK = struct.Struct("<8s8B2HI4Q2QII2Q")
 _SIZES = (0, 0, 0, 0, 0, 8, 8, 0)  # versions of the parts, bytes of an offset and of a length
-_LEAF, _INNER = 4, 16  # half of the entries of a symbol table's node, and of its tree's
-_CHUNKS = 32  # half of the entries of a node of a chunk index
+_LEAF, _INNER = 4, 16  # half the entries of a node of a symbol table, and of its tree
+_CHUNKS = 32  # half the entries of a node of a chunk index
 _HEADER = struct.Struct("<BxHII4x")
 _MESSAGE = struct.Struct("<HHB3x")
 _ATTRIBUTE_HEAD = struct.Struct("<BB3H")
@@ -32,51 +32,52 @@ _SYMBOL = struct.Struct("<2QII2Q")
 _HEAP = struct.Struct("<4sB3x3Q")
 _PAIR = struct.Struct("<2Q")
 _LAYOUT, _ATTRIBUTE, _CONTINUATION, _TABLE = 0x08, 0x0C, 0x10, 0x11  # kinds of messages
-_DENSE = (0x02, 0x06, 0x0A, 0x0F, 0x15)  # those of newer groups and attributes, of which a shard has none
-_CHUNKED = 2  # a layout's class
-_NO_FREE = (1, _UNDEFINED)  # where the list of a heap's free blocks ends
+_DENSE = (0x02, 0x06, 0x0A, 0x0F, 0x15)  # messages of newer groups and attributes, which a shard never has
+_CHUNKED = 2  # class of a layout
+_NO_FREE = (1, _UNDEFINED)  # end of the list of a heap's free blocks
 _NUMBER, _STRING = 0, 3  # classes of an attribute's type
 _DEEPEST = 4  # levels of a chunk index: 64 to the power of 5 chunks
-_MOST = 1 << 16  # messages, nodes or free blocks in one object: far more than any shard has
+_MOST = 1 << 16  # messages or nodes: far more than any shard has
 _LARGEST_HEAP = 1 << 16  # bytes of names
 
 
 class Unsound(Exception):
-    """A structure that no shard has."""
+    """The file has a structure that no shard has."""
 
 
 def check_structure(read: Read, size: int) -> None:
-    """Refuse a file of `size` bytes whose inner structure the HDF5 library would not survive.
+    """Refuse a file of `size` bytes that the HDF5 library cannot parse safely.
 
     Raises
     ------
     Unsound
+        If the structure is damaged.
     """
     _BlockWalk(read, size).file()
 
 
 @dataclass
 class _BlockWalk:
-    """One look at all blocks of a file."""
+    """Visits all blocks of a file once."""
 
     read: Read
     size: int
-    seen: set[int] = field(default_factory=set)
+    visited: set[int] = field(default_factory=set)
 
     def file(self) -> None:
         found = self.unpack(_SUPERBLOCK, 0)
         if found[:12] != (_SIGNATURE, *_SIZES, _LEAF, _INNER, 0):
             raise Unsound("a superblock of another kind")
         if found[12:16] != (0, _UNDEFINED, self.size, _UNDEFINED):  # base, free space, end, driver
-            raise Unsound("a superblock that speaks of more than this file")
+            raise Unsound("a superblock that refers to more than this file")
         for header in self.group(self.symbol(found[16:])):
             self.object(header)
 
     def group(self, header: int) -> list[int]:
-        """Return where the headers of a group's members are."""
+        """Return the offsets of the headers of a group's members."""
         tables = [body for kind, body in self.messages(header) if kind == _TABLE]
         if len(tables) != 1 or len(tables[0]) < _PAIR.size:
-            raise Unsound("a root that is no group")
+            raise Unsound("a root that is not a group")
         tree, heap = _PAIR.unpack_from(tables[0])
         self.heap(heap)
         _, level, used, left, right = self.node(tree, 0)
@@ -84,27 +85,27 @@ class _BlockWalk:
             raise Unsound("a group of too many members")
         keys = self.bytes(tree + _NODE.size, 16 * used + 8)
         members: list[int] = []
-        for place in range(used):
-            members += self.symbols(_PAIR.unpack_from(keys, 16 * place)[1])
+        for number in range(used):
+            members += self.symbols(_PAIR.unpack_from(keys, 16 * number)[1])
         return members
 
-    def symbols(self, place: int) -> Iterator[int]:
-        self.reach(place)
-        mark, version, count = self.unpack(_SYMBOLS, place)
+    def symbols(self, offset: int) -> Iterator[int]:
+        self.visit(offset)
+        mark, version, count = self.unpack(_SYMBOLS, offset)
         if mark != b"SNOD" or version != 1 or count > 2 * _LEAF:
             raise Unsound("a damaged symbol table")
         for number in range(count):
-            yield self.symbol(self.unpack(_SYMBOL, place + _SYMBOLS.size + number * _SYMBOL.size))
+            yield self.symbol(self.unpack(_SYMBOL, offset + _SYMBOLS.size + number * _SYMBOL.size))
 
     def symbol(self, entry: tuple[int, ...]) -> int:
-        """Return where the header of an entry of a symbol table is."""
-        if entry[2] > 2:  # what is cached of the object
+        """Return the offset of the header of a symbol table's entry."""
+        if entry[2] > 2:  # kind of the cached information
             raise Unsound("a damaged symbol table")
         return entry[1]
 
-    def heap(self, place: int) -> None:
-        self.reach(place)
-        mark, version, size, free, data = self.unpack(_HEAP, place)
+    def heap(self, offset: int) -> None:
+        self.visit(offset)
+        mark, version, size, free, data = self.unpack(_HEAP, offset)
         if mark != b"HEAP" or version or not 0 < size <= _LARGEST_HEAP:
             raise Unsound("a damaged heap")
         names = self.bytes(data, size)
@@ -126,16 +127,16 @@ class _BlockWalk:
                     self.chunks(tree, rank)
 
     def messages(self, header: int) -> list[tuple[int, bytes]]:
-        """Return the kind and the content of each message of an object's header."""
-        self.reach(header)
+        """Return the kind and the content of each message in an object's header."""
+        self.visit(header)
         version, count, _, size = self.unpack(_HEADER, header)
         if version != 1 or count > _MOST:
             raise Unsound("an object of another kind")
         blocks: list[tuple[int, int]] = [(header + _HEADER.size, size)]
         found: list[tuple[int, bytes]] = []
-        for place, length in blocks:
-            self.reach(place)
-            data, done = self.bytes(place, length), 0
+        for offset, length in blocks:
+            self.visit(offset)
+            data, done = self.bytes(offset, length), 0
             while done + _MESSAGE.size <= length and len(found) < count:
                 kind, width, _ = _MESSAGE.unpack_from(data, done)
                 body = bytes(data[done + _MESSAGE.size : done + _MESSAGE.size + width])
@@ -144,52 +145,52 @@ class _BlockWalk:
                 done += _MESSAGE.size + width
                 found.append((kind, body))
                 if kind == _CONTINUATION:
-                    place_of, size_of = _PAIR.unpack_from(body.ljust(_PAIR.size, b"\xff"))
-                    blocks.append((place_of, size_of))
+                    continued_at, continued_size = _PAIR.unpack_from(body.ljust(_PAIR.size, b"\xff"))
+                    blocks.append((continued_at, continued_size))
                 _check_message(kind, body)
         return found
 
-    def chunks(self, place: int, rank: int, level: int | None = None) -> None:
-        """Look at a chunk index, whose nodes have an entry for each chunk or each node below."""
-        _, depth, used, _, _ = self.node(place, 1)
+    def chunks(self, offset: int, rank: int, level: int | None = None) -> None:
+        """Check a chunk index, whose nodes have an entry for each chunk or each node below."""
+        _, depth, used, _, _ = self.node(offset, 1)
         if depth > _DEEPEST or used > 2 * _CHUNKS or level not in (None, depth + 1):
             raise Unsound("a damaged index of chunks")
         key = 8 + 8 * rank
-        entries = self.bytes(place + _NODE.size, used * (key + 8) + key)
+        entries = self.bytes(offset + _NODE.size, used * (key + 8) + key)
         for number in range(used):
             child = int.from_bytes(entries[number * (key + 8) + key :][:8], "little")
             if depth:
                 self.chunks(child, rank, depth)
             elif child >= self.size:
-                raise Unsound("a chunk beyond the end")
+                raise Unsound("a chunk beyond the end of the file")
 
-    def node(self, place: int, kind: int) -> tuple[int, ...]:
-        self.reach(place)
-        mark, *found = self.unpack(_NODE, place)
+    def node(self, offset: int, kind: int) -> tuple[int, ...]:
+        self.visit(offset)
+        mark, *found = self.unpack(_NODE, offset)
         if mark != b"TREE" or found[0] != kind:
             raise Unsound("a damaged tree")
         return tuple(found)
 
-    def unpack(self, form: struct.Struct, place: int) -> tuple[Any, ...]:
-        return form.unpack(self.bytes(place, form.size))
+    def unpack(self, form: struct.Struct, offset: int) -> tuple[Any, ...]:
+        return form.unpack(self.bytes(offset, form.size))
 
-    def bytes(self, place: int, length: int) -> bytes | memoryview:
-        if length < 0 or place + length > self.size:
-            raise Unsound("a block beyond the end")
-        data = self.read(place, length)
+    def bytes(self, offset: int, length: int) -> bytes | memoryview:
+        if length < 0 or offset + length > self.size:
+            raise Unsound("a block beyond the end of the file")
+        data = self.read(offset, length)
         if len(data) < length:
-            raise Unsound("a file that is cut short")
+            raise Unsound("a truncated file")
         return data
 
-    def reach(self, place: int) -> None:
-        """Note that a block is there; each is reached once, so that nothing leads in a circle."""
-        if place in self.seen or len(self.seen) >= _MOST:
-            raise Unsound("blocks that lead in a circle")
-        self.seen.add(place)
+    def visit(self, offset: int) -> None:
+        """Record the offset of a block; each block is visited once, so there are no cycles."""
+        if offset in self.visited or len(self.visited) >= _MOST:
+            raise Unsound("blocks that form a cycle")
+        self.visited.add(offset)
 
 
 def _check_message(kind: int, body: bytes) -> None:
-    """Refuse what would need more structures: attributes are single numbers or texts, in the header itself."""
+    """Refuse messages that need further structures: attributes are single numbers or strings inside the header."""
     if kind in _DENSE:
         raise Unsound("links or attributes of a newer form")
     if kind != _ATTRIBUTE:
@@ -201,10 +202,10 @@ def _check_message(kind: int, body: bytes) -> None:
     space_at = type_at + _padded(form)
     value_at = space_at + _padded(space)
     if min(form, space) < 8 or value_at > len(body) or body[type_at] & 0xF not in (_NUMBER, _STRING):
-        raise Unsound("an attribute that is no number or text")
+        raise Unsound("an attribute that is neither a number nor a string")
     width, rank = int.from_bytes(body[type_at + 4 : type_at + 8], "little"), body[space_at + 1]
     if rank or width > len(body) - value_at:
-        raise Unsound("an attribute that is no single number or text")
+        raise Unsound("an attribute that is neither a single number nor a single string")
 
 
 def _padded(size: int) -> int:

@@ -1,4 +1,4 @@
-"""What a cache holds of ours, by name and content; what nobody needs of it is deleted, and nothing else."""
+"""Delete unneeded files of a cache, but only those whose names and contents are ours."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from bottleneck.utils.tree import Tree
 _HASH = "[0-9a-f]{64}"
 _QUARANTINE: Layout = {rf"{_HASH}-\d+\.h5": any_content}
 _INDEX: Layout = {_HASH: beginning(b'{"version"')}
-# A shard that is not whole any more is one of ours as long as its first bytes are.
+# A truncated shard still counts as ours if its first bytes are intact.
 _STORE: Layout = {
     "shards": {rf"{_HASH}\.h5": beginning(b"\x89HDF\r\n\x1a\n")},
     "index": _INDEX,
@@ -27,31 +27,31 @@ _STORE: Layout = {
     r"request\.json": json_with("model"),
     r"tuned\.json": json_with("model", "weights"),
     LOCK: beginning(),
-    r"spec\.json": json_with("backbone", "weights"),  # the last: a store without one is reported
+    r"spec\.json": json_with("backbone", "weights"),  # deleted last: a store without it is reported
 }
 _UNFINISHED = (any_content, _STORE, UNFINISHED_CONVERSION)
 
 
 @dataclass
 class Garbage:
-    """What nobody needs any more.
+    """Files and rows that are no longer needed.
 
     Parameters
     ----------
     images : int
-        Rows, of features and of activations, of images that no dataset names.
+        Rows of features and activations of images that are in no scan.
     activations : int
-        Specs whose activations were not written for long; they go whole, and `images` does not count their rows.
+        Specs whose activations have not been used for long; they are deleted completely and not counted in `images`.
     temporaries, quarantined, memos : int
-        Unfinished files, shards in quarantine and memos of shards that are gone.
+        Unfinished files, shards in quarantine and memos of deleted shards.
     young : int
-        Rows that no dataset names, and that are kept because they are young.
+        Rows of images that are in no scan, kept because they are young.
     bytes : int
-        What is freed, in all.
+        Freed bytes in total.
     paths : list of Path
-        The files and folders in question; a shard that holds needed rows too is written anew without the others.
+        The files and folders; a shard that also has needed rows is rewritten without the others.
     left : list of Path
-        What lies where garbage does and is not ours, by its name or content, or is a link: it stays.
+        Files and folders in the same places that are links, or not ours by name or content; they are kept.
     """
 
     images: int = 0
@@ -70,12 +70,12 @@ class Garbage:
 
 
 def delete_store(store: Store, *, dry_run: bool = False) -> Sweep:
-    """Delete all that is ours of a store.
+    """Delete all files of a store that are ours.
 
     Raises
     ------
     CacheError
-        If it cannot be deleted, or another maintenance job is at work.
+        If they cannot be deleted, or another maintenance job is running.
     """
     tree = store.tree
     try:
@@ -84,59 +84,59 @@ def delete_store(store: Store, *, dry_run: bool = False) -> Sweep:
         with maintenance(store.folder, patience=PATIENCE):
             if delete(tree, store.folder, _STORE, dry_run=True).left:
                 return delete(tree, store.folder, _STORE)
-            doomed = tree.rename(store.folder, temporary_beside(store.folder))  # so that nobody sees a half of it
+            renamed = tree.rename(store.folder, temporary_beside(store.folder))  # so that nobody sees a partial store
             tree.sync(store.folder.parent)
-        return delete(tree, doomed, _STORE)
+        return delete(tree, renamed, _STORE)
     except OSError as error:
         raise CacheError(f"cannot delete {store.folder}: {error.strerror or error}") from error
 
 
 def sweep_files(store: Store, before: float, found: Garbage, dry_run: bool) -> None:
-    """Delete what is in quarantine, memos of shards that are gone, and conversions, all written before a moment."""
+    """Delete shards in quarantine, memos of deleted shards, and conversions, if written before a given time."""
     shards = {path.stem for path in store.shards()}
     sweep = _Sweeper(store.tree, before, found, dry_run)
     found.quarantined += sweep.within(store.folder / "quarantine", _QUARANTINE)
     found.memos += sweep.within(store.folder / "index", _INDEX, lambda name: name in shards)
-    # The checks of engines are a few lines each, and stay.
+    # The engines' checks are small and are kept.
     found.memos += sweep.within(store.engines, {r"[^.].*": CONVERSION}, lambda name: name.endswith(".json"))
 
 
 def sweep_temporaries(root: Path, before: float, found: Garbage, dry_run: bool) -> None:
-    """Delete the unfinished files and folders that killed processes left before a moment."""
+    """Delete unfinished files and folders of killed processes, if written before a given time."""
     tree = Tree(root)
     sweep = _Sweeper(tree, before, found, dry_run)
     for folder in (root, root / "datasets", root / "specs", root / "last"):
         found.temporaries += sweep.temporaries(folder)
-    for kind in ("folders", "images"):
-        found.temporaries += sweep.temporaries(root / "last" / kind)
-    for room in (root / FEATURES, root / ACTIVATIONS):
-        found.temporaries += sweep.temporaries(room)
-        for store in sweep.folders(room):
+    for key in ("folders", "images"):
+        found.temporaries += sweep.temporaries(root / "last" / key)
+    for kind in (root / FEATURES, root / ACTIVATIONS):
+        found.temporaries += sweep.temporaries(kind)
+        for store in sweep.folders(kind):
             if store in found.paths:
-                continue  # it goes whole
+                continue  # deleted completely
             found.temporaries += sweep.temporaries(store)
             for inner in sweep.folders(store):
                 found.temporaries += sweep.temporaries(inner)
 
 
 class _Sweeper:
-    """Deletes what was written before a moment, and notes what is not ours."""
+    """Deletes files that were written before a given time, and records foreign ones."""
 
     def __init__(self, tree: Tree, before: float, found: Garbage, dry_run: bool) -> None:
         self._tree, self._before, self._found, self._dry_run = tree, before, found, dry_run
 
-    def within(self, folder: Path, layout: Layout, needed: Callable[[str], bool] = lambda name: False) -> int:
-        """Delete from a folder what is ours and not needed; return how many files and folders."""
-        names = [name for name in self._names(folder) if not name.startswith(TEMPORARY) and not needed(name)]
+    def within(self, folder: Path, layout: Layout, is_needed: Callable[[str], bool] = lambda name: False) -> int:
+        """Delete our files from a folder unless they are needed; return their number."""
+        names = [name for name in self._names(folder) if not name.startswith(TEMPORARY) and not is_needed(name)]
         return sum(self._delete(folder, name, rules_of(layout, name)) for name in names)
 
     def temporaries(self, folder: Path) -> int:
-        """Delete unfinished files and folders from a folder; return how many."""
+        """Delete unfinished files and folders from a folder; return their number."""
         names = [name for name in self._names(folder) if name.startswith(TEMPORARY)]
         return sum(self._delete(folder, name, _UNFINISHED if is_temporary(name) else ()) for name in names)
 
     def folders(self, folder: Path) -> list[Path]:
-        """Return the folders in a folder; links are none."""
+        """Return the subfolders of a folder, except links."""
         try:
             return [folder / name for name in self._tree.folders(folder)]
         except LinkError:
@@ -150,7 +150,7 @@ class _Sweeper:
             return []
 
     def _delete(self, folder: Path, name: str, rules: Sequence[Test | Layout]) -> bool:
-        """Delete what was written before the moment if one of the rules says that it is ours; return whether."""
+        """Delete a file or folder if it is old and matches one of the rules; return whether it was deleted."""
         path = folder / name
         try:
             with self._tree.at(folder) as here:
@@ -163,8 +163,8 @@ class _Sweeper:
                 return False
             done = delete(self._tree, path, rule, dry_run=self._dry_run)
         except FileNotFoundError:
-            return False  # another process was quicker
-        except LinkError:  # it has taken the folder's place since that was listed
+            return False  # another process has deleted it
+        except LinkError:  # it replaced the folder after that was listed
             self._found.left += [] if folder in self._found.left else [folder]
             return False
         except OSError as error:

@@ -295,7 +295,7 @@ def edited(**told: object) -> Callable[[bytes], bytes]:
     def edit(data: bytes) -> bytes:
         head, _, digests = data[:-16].partition(b"\n")
         body = json.dumps({**json.loads(head), **told}).encode() + b"\n" + digests
-        return body + bottleneck.cache.index._seal(body)
+        return body + bottleneck.cache.index._checksum(body)
 
     return edit
 

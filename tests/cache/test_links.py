@@ -201,7 +201,7 @@ def test_a_damaged_shard_stays_where_quarantine_is_a_link(cache, store, tmp_path
     (tmp_path / "home").mkdir()
     (store.folder / "quarantine").symlink_to(tmp_path / "home")
 
-    with pytest.warns(BottleneckWarning, match="left where it is.*quarantine, found a link"):
+    with pytest.warns(BottleneckWarning, match="left in place.*quarantine, found a link"):
         assert not store.has(digests(1)).any()
     assert path.exists()
     assert list((tmp_path / "home").iterdir()) == []
@@ -290,7 +290,7 @@ def test_a_store_that_becomes_a_link_while_it_is_deleted_is_not_followed(cache, 
         return found
 
     monkeypatch.setattr(Folder, "status", swapped)
-    with pytest.warns(BottleneckWarning, match="expected only files of ours"):
+    with pytest.warns(BottleneckWarning, match="expected only files of bottleneck"):
         remove(cache, f"features/{store.short_name}")
 
     assert moved
@@ -343,7 +343,7 @@ def test_rm_leaves_what_is_not_ours_with_its_folder(cache, store, where, room):
     mine = doomed.folder / where / "thesis.txt"
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
-    with pytest.warns(BottleneckWarning, match=r"found others too, which stay: .*thesis"):
+    with pytest.warns(BottleneckWarning, match=r"found others, which are kept: .*thesis"):
         remove(cache, f"{room}/{doomed.short_name}")
 
     assert [path for path in doomed.folder.rglob("*") if not path.is_dir()] == [mine]

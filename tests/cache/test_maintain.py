@@ -123,7 +123,7 @@ def test_features_that_are_not_finite_are_damage_even_under_a_matching_name(cach
         file["features"][0, 0] = np.inf
     path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5"))
 
-    assert "not finite" in verify(cache).damage[0]
+    assert "expected finite features" in verify(cache).damage[0]
     assert store.shards() == []
 
 
@@ -328,7 +328,7 @@ def test_a_spec_of_activations_that_cannot_be_read_is_damage(cache, store, activ
     (activations.folder / "spec.json").write_text("{")
 
     (problem,) = verify(cache).damage
-    assert "its activations are left alone" in problem
+    assert "its activations are ignored" in problem
 
 
 def test_a_cache_of_activations_alone_is_verified(cache, activations):

@@ -140,7 +140,7 @@ def test_features_that_are_not_finite_are_a_problem(cache, store, theirs):
     done = merge(cache, theirs.folder.parents[1])
 
     assert done.added == 0
-    assert "not finite" in done.problems[0]
+    assert "expected finite features" in done.problems[0]
 
 
 def test_a_store_whose_spec_cannot_be_read_is_a_problem(cache, store, theirs):

@@ -241,7 +241,7 @@ def test_shards_that_are_compacted_away_over_and_over_are_given_up_on(store, mon
 
     monkeypatch.setattr(bottleneck.cache.shard, "open", gone, raising=False)
 
-    with pytest.raises(CacheError, match=r"vanish while they are read.*Try again"):
+    with pytest.raises(CacheError, match=r"disappear while they are read.*Try again"):
         store.read(digests(1))
     assert next(others) < 150
 

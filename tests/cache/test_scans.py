@@ -133,7 +133,7 @@ def test_any_name_of_a_source_stays_below_the_cache(cache, tmp_path, name):
 
 
 def test_without_a_scan_the_error_says_that_the_images_are_not_there(cache, source):
-    with pytest.raises(CacheError, match=r"expected images at .*images: they are not there"):
+    with pytest.raises(CacheError, match=r"expected images at .*images: they do not exist"):
         load_scan(cache, source, SHARES)
 
 

@@ -501,11 +501,11 @@ def test_a_process_that_keeps_what_hdf5_raised_ends_well(store, disk):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "import bottleneck.cache.verified as proof\n"
+        "import bottleneck.cache.verified as verified\n"
         "from tests.cache import test_stream\n"
-        f"proof.opened = test_stream.{disk}\n"
+        f"verified.opened = test_stream.{disk}\n"
         "try:\n"
-        "    proof.prove(Path(sys.argv[1]), None)\n"
+        "    verified.verify_shard(Path(sys.argv[1]), None)\n"
         "except OSError as error:\n"
         "    sys.kept = error\n"
         "    print(error)\n"
@@ -563,14 +563,14 @@ def test_shards_that_are_compacted_while_a_stream_is_opened_are_found_in_the_new
     for number in range(6):
         add(store, number)
     todo = [compacting(store)]
-    prove = bottleneck.cache.stream.prove
+    verify = bottleneck.cache.stream.verify_shard
 
     def meanwhile(*args: object) -> object:
         if todo:
             todo.pop()()
-        return prove(*args)
+        return verify(*args)
 
-    monkeypatch.setattr(bottleneck.cache.stream, "prove", meanwhile)
+    monkeypatch.setattr(bottleneck.cache.stream, "verify_shard", meanwhile)
 
     assert np.array_equal(together(blocks(store.stream(digests(*range(6))))), features(*range(6)))
     assert len(store.shards()) == 1
@@ -709,7 +709,7 @@ def test_memory_of_wide_rows_is_bounded_by_the_pools(activations, monkeypatch, p
     tracemalloc.stop()
 
     assert count == 40
-    assert opening < 10e6  # four threads prove; a block each
+    assert opening < 10e6  # four threads verify; a block each
     assert passing < 21e6  # two pools of five or six rows, and a batch and its parts
 
 

@@ -12,7 +12,7 @@ import pytest
 import bottleneck.cache.shard as shard
 from bottleneck.cache.shard import Rows, read_shard, write_shard
 from bottleneck.cache.structure import Unsound, check_structure
-from bottleneck.cache.verified import prove
+from bottleneck.cache.verified import verify_shard
 from bottleneck.errors import NewerShard, ShardError
 from tests.conftest import write
 
@@ -134,7 +134,7 @@ def test_a_damaged_structure_is_refused(plain, tmp_path, spec, name):
     with pytest.raises(Unsound):
         check(data)
     path = write(tmp_path / f"{hashlib.sha256(data).hexdigest()}.h5", data)
-    for ask in (read_shard, prove):
+    for ask in (read_shard, verify_shard):
         with pytest.raises(ShardError, match="not a shard"):
             ask(path, spec)
 
@@ -166,7 +166,7 @@ def test_whatever_bytes_change_it_is_a_shard_error_or_a_shard(plain, many_chunks
             value = chance.choice([*NUMBERS, chance.randrange(len(data))])
             struct.pack_into(f"<{form}", data, place, value % 256 ** struct.calcsize(form))
         path = write(tmp_path / f"{hashlib.sha256(data).hexdigest()}.h5", bytes(data))
-        for ask in (read_shard, prove):
+        for ask in (read_shard, verify_shard):
             try:
                 ask(path, spec)
                 read += 1
@@ -185,5 +185,5 @@ def test_a_disk_that_fails_is_no_damage(plain, tmp_path, spec, monkeypatch):
 
     monkeypatch.setattr("os.pread", fail)
     with pytest.raises(Exception, match="cannot read") as caught:
-        prove(path, spec)
+        verify_shard(path, spec)
     assert not isinstance(caught.value, ShardError)
