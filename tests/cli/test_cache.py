@@ -78,9 +78,9 @@ def test_info_as_json_has_bytes_and_dates(images):
     ("make", "says"),
     [
         (lambda path: None, "there is no folder new"),
-        (lambda path: path.mkdir(), "new is no cache yet"),
+        (lambda path: path.mkdir(), "new has no folder features/"),
         (lambda path: (path / "features").mkdir(parents=True), "new is empty"),
-        (lambda path: write(path / "a/photo.jpg", photo(1)), "new is no cache yet"),
+        (lambda path: write(path / "a/photo.jpg", photo(1)), "new has no folder features/"),
     ],
 )
 def test_info_of_nothing_says_so_and_creates_nothing(tmp_path, make, says):
@@ -116,7 +116,7 @@ def test_an_empty_cache_is_no_error(tmp_path, name, says):
 @pytest.mark.parametrize("name", ["info", "verify", "compact", "gc"])
 def test_a_cache_that_is_a_file_is_refused(tmp_path, name):
     (tmp_path / "new").write_text("x")
-    assert "expected a folder, the cache, at new" in run("cache", name, "--cache", "new", code=1)[1]
+    assert "expected the folder of a cache at new" in run("cache", name, "--cache", "new", code=1)[1]
 
 
 def damage(path: Path) -> None:
