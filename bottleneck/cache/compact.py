@@ -22,10 +22,42 @@ from bottleneck.cache.shard import Rows
 from bottleneck.errors import CacheError
 from bottleneck.images.keys import DigestSet
 
-_ROWS = 16_384  # of a full shard
-_BYTES = 64 << 20  # of its features; at most what `Store.append` writes into one
-_MANY = 32  # small shards of similar size, which are then joined
-_AT_ONCE = 1024  # shards that one append joins at most, in about a second
+
+@dataclass(frozen=True)
+class ShardSizes:
+    """How large shards are.
+
+    Parameters
+    ----------
+    rows, bytes : int
+        Rows, and bytes of features, of a full shard; writing one takes twice as much memory, reading it once.
+    chunk_bytes : int
+        Bytes of features or digests per HDF5 chunk.
+    many : int
+        Number of small shards of similar size that are joined.
+    at_once : int
+        Maximum number of shards that one append joins, in about a second.
+    """
+
+    rows: int = 16_384
+    bytes: int = 64 << 20
+    chunk_bytes: int = 1 << 20
+    many: int = 32
+    at_once: int = 1024
+
+    def full(self, entry: ShardEntry) -> int:
+        """Return the number of rows of a full shard."""
+        return min(self.rows, max(1, self.bytes // (entry.dim * np.dtype(entry.dtype).itemsize)))
+
+    def power(self, rows: int) -> int:
+        """Return the largest p with ``many**p <= rows``."""
+        power = 0
+        while rows >= self.many:
+            rows, power = rows // self.many, power + 1
+        return power
+
+
+SHARD_SIZES = ShardSizes()
 
 
 class ShardStore(Protocol):
@@ -34,6 +66,10 @@ class ShardStore(Protocol):
     @property
     def folder(self) -> Path:
         """Folder of the store."""
+
+    @property
+    def sizes(self) -> ShardSizes:
+        """Sizes of its shards."""
 
     def index(self) -> Index:
         """Return the index of the images that have features."""
@@ -63,17 +99,23 @@ class Compaction:
         return dict(vars(self))
 
 
-def compact(store: ShardStore) -> Compaction:
+def compact(store: ShardStore, *, patience: float = PATIENCE) -> Compaction:
     """Join the small shards of a store.
+
+    Parameters
+    ----------
+    store : ShardStore
+    patience : float
+        Seconds to wait for another maintenance job to finish.
 
     Raises
     ------
     CacheError
         If the store cannot be written, or another maintenance job is running. No row is lost.
     """
-    with maintenance(store.folder, patience=PATIENCE):
+    with maintenance(store.folder, patience=patience):
         index = store.index()
-        for group in _groups(index, _small(index)):
+        for group in _groups(index, _small(index, store.sizes), store.sizes):
             _join(store, group)
         return Compaction(len(index.entries), len(store.shards()))
 
@@ -94,42 +136,35 @@ def join_small(store: ShardStore, recent: Sequence[str]) -> None:
     recent : sequence of str
         Names of shards that were just written; they are not joined.
     """
-    if len(store.shards()) < _MANY:
+    sizes = store.sizes
+    if len(store.shards()) < sizes.many:
         return
     with suppress(CacheError):
-        if not _joinable(store.index(), recent):
+        if not _joinable(store.index(), recent, sizes):
             return
         with maintenance(store.folder):
             index = store.index()  # another process may have joined them by now
-            for group in islice(_groups(index, _joinable(index, recent)), 1):
+            for group in islice(_groups(index, _joinable(index, recent, sizes), sizes), 1):
                 _join(store, group)
 
 
-def _joinable(index: Index, recent: Sequence[str]) -> list[str]:
+def _joinable(index: Index, recent: Sequence[str], sizes: ShardSizes) -> list[str]:
     """Return the names of the smallest shards of similar size, if there are many."""
-    sizes: dict[tuple[int, int, str], list[str]] = {}
-    for name in _small(index):
+    similar: dict[tuple[int, int, str], list[str]] = {}
+    for name in _small(index, sizes):
         entry = index.entries[name]
         if name not in recent:
-            sizes.setdefault((_power(len(entry)), entry.dim, entry.dtype), []).append(name)
-    return next((names[:_AT_ONCE] for _, names in sorted(sizes.items()) if len(names) >= _MANY), [])
+            similar.setdefault((sizes.power(len(entry)), entry.dim, entry.dtype), []).append(name)
+    return next((names[: sizes.at_once] for _, names in sorted(similar.items()) if len(names) >= sizes.many), [])
 
 
-def _power(rows: int) -> int:
-    """Return the largest p with 32**p <= rows."""
-    power = 0
-    while rows >= _MANY:
-        rows, power = rows // _MANY, power + 1
-    return power
-
-
-def _small(index: Index) -> list[str]:
+def _small(index: Index, sizes: ShardSizes) -> list[str]:
     """Return the names of the shards that are at most half full, smallest first."""
     ranked = sorted(index.entries.items(), key=lambda item: (len(item[1]), item[0]))
-    return [name for name, entry in ranked if len(entry) <= _full(entry) // 2]
+    return [name for name, entry in ranked if len(entry) <= sizes.full(entry) // 2]
 
 
-def _groups(index: Index, small: Sequence[str]) -> Iterator[list[str]]:
+def _groups(index: Index, small: Sequence[str], sizes: ShardSizes) -> Iterator[list[str]]:
     """Yield groups of small shards that fit into one full shard each."""
     kinds: dict[tuple[int, str], list[str]] = {}
     for name in small:
@@ -140,18 +175,13 @@ def _groups(index: Index, small: Sequence[str]) -> Iterator[list[str]]:
         count = 0
         for name in names:
             entry = index.entries[name]
-            if group and count + len(entry) > _full(entry):
+            if group and count + len(entry) > sizes.full(entry):
                 yield group
                 group, count = [], 0
             group.append(name)
             count += len(entry)
         if len(group) > 1:
             yield group
-
-
-def _full(entry: ShardEntry) -> int:
-    """Return the number of rows of a full shard."""
-    return min(_ROWS, max(1, _BYTES // (entry.dim * np.dtype(entry.dtype).itemsize)))
 
 
 def _join(store: ShardStore, names: Sequence[str]) -> None:

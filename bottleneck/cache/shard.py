@@ -27,7 +27,7 @@ from bottleneck.utils.text import counted
 
 FORMAT_VERSION = 1
 LARGEST_SHARD = 1 << 30  # bytes; a larger file is refused unread
-_CHUNK_BYTES = 1 << 20
+
 PIECE_BYTES = 1 << 19  # read at once
 _DATASETS = ("digests", "features")
 # Any other error number, such as that of a negative file offset, is caused by damaged bytes.
@@ -79,7 +79,7 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_shard(folder: Path, spec: Spec, rows: Rows) -> Path:
+def write_shard(folder: Path, spec: Spec, rows: Rows, chunk_bytes: int = 1 << 20) -> Path:
     """Write one shard into `folder` and return its path; once this returns, the rows survive any kill.
 
     Raises
@@ -90,7 +90,7 @@ def write_shard(folder: Path, spec: Spec, rows: Rows) -> Path:
         If the disk is full or fails; no file is left behind.
     """
     _check_rows(rows)
-    data = _build(spec, rows)
+    data = _build(spec, rows, chunk_bytes)
     path = folder / f"{sha256_hex(data)}.h5"
     tree_of_shard(path).write(path, data)
     return path
@@ -307,7 +307,7 @@ def _check_rows(rows: Rows) -> None:
         raise ShardError(f"expected finite float16 or float32 features, got {features.dtype} or values not finite")
 
 
-def _build(spec: Spec, rows: Rows) -> bytes:
+def _build(spec: Spec, rows: Rows, chunk_bytes: int) -> bytes:
     """Return the bytes of the HDF5 file; equal rows give equal bytes."""
     count = len(rows.digests)
     name = f"shard-{threading.get_ident()}"  # HDF5 does not open a name twice, and several threads write
@@ -317,9 +317,7 @@ def _build(spec: Spec, rows: Rows) -> bytes:
         file.attrs["spec"] = np.bytes_(canonical_json(spec.to_json()))
         file.attrs["n"] = np.int64(count)
         for name, values in zip(_DATASETS, (rows.digests, rows.features), strict=True):
-            pieces = math.ceil(
-                values.nbytes / _CHUNK_BYTES
-            )  # of equal size, so that the last chunk is not mostly padding
+            pieces = math.ceil(values.nbytes / chunk_bytes)  # of equal size, so that the last is not mostly padding
             chunk = math.ceil(count / min(pieces, count))
             file.create_dataset(name, data=values, chunks=(chunk, values.shape[1]), fletcher32=True)
         file.flush()

@@ -13,15 +13,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.shard import reading
-from bottleneck.cache.verified import VerifiedShard
+from bottleneck.cache.verified import BLOCK_BYTES, VerifiedShard
 from bottleneck.errors import CacheError
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.files import open_regular
 
-_FILES = 64  # open at once
 _ATTEMPTS = 3  # to read rows of a file that changes
 
 Positions = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class ReadSizes:
+    """How much of the shards is read at once.
+
+    Parameters
+    ----------
+    block_bytes : int
+        Yielded at once; more if one row is larger.
+    pool_bytes : int
+        Size of each of the two pools in which rows are shuffled.
+    files : int
+        Maximum number of open files.
+    """
+
+    block_bytes: int = BLOCK_BYTES
+    pool_bytes: int = 64 << 20
+    files: int = 64
+
+
+READ_SIZES = ReadSizes()
 
 
 @dataclass
@@ -98,6 +119,8 @@ class SliceReader:
     dim : int
     dtype : dtype
         Of the features that are returned.
+    files : int
+        Maximum number of open files.
     verify_again : callable
         Verifies a shard whose file changed; returns None if the shard must be read again.
     find_elsewhere : callable
@@ -109,11 +132,12 @@ class SliceReader:
         slices: Sequence[ShardSlice],
         dim: int,
         dtype: np.dtype[Any],
+        files: int,
         verify_again: Callable[[Path], VerifiedShard | None],
         find_elsewhere: Callable[[Positions], Iterable[ShardSlice]],
     ) -> None:
         self.pieces = [piece for slice_ in slices for piece in slice_.pieces()]
-        self._dim, self._dtype = dim, dtype
+        self._dim, self._dtype, self._max_files = dim, dtype, files
         self._verify_again, self._find_elsewhere = verify_again, find_elsewhere
         self._files: dict[Path, int] = {}  # most recently used last
         self._spans: dict[np.dtype[Any], NDArray[Any]] = {}
@@ -222,6 +246,6 @@ class SliceReader:
         if descriptor is None:
             descriptor = open_regular(path)
         self._files[path] = descriptor
-        if len(self._files) > _FILES:
+        if len(self._files) > self._max_files:
             os.close(self._files.pop(next(iter(self._files))))
         return descriptor

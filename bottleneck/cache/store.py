@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
-from bottleneck.backbones.weights_files import checked_request, recorded_request
-from bottleneck.cache.compact import join_small
+from bottleneck.backbones.weights_files import asked_in, checked_request
+from bottleneck.cache.compact import SHARD_SIZES, ShardSizes, join_small
 from bottleneck.cache.index import Index, load_entry, save_entry
 from bottleneck.cache.kinds import remedy, tree_of, tree_of_shard
 from bottleneck.cache.reading import read_rows
 from bottleneck.cache.recent import ShardEntry
 from bottleneck.cache.shard import Blocks, Buffer, Rows, matches_name, read_blocks, write_shard, writing
+from bottleneck.cache.slices import READ_SIZES, ReadSizes
 from bottleneck.cache.stream import Stream
 from bottleneck.errors import BottleneckWarning, CacheError, DamagedShard, MissingFeatures, NewerShard, ShardError
 from bottleneck.images.digest import signature
@@ -31,7 +32,6 @@ from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree, memo
 
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
-_SHARD_BYTES = 64 << 20  # of features per shard, at most: writing takes twice as much memory, reading once
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Store:
 
     folder: Path
     spec: Spec
+    sizes: ShardSizes = SHARD_SIZES
 
     def __repr__(self) -> str:
         return one_line(self, self.short_name, f"in {self.folder.parent}")
@@ -131,9 +132,9 @@ class Store:
         digests = digests_of(digests)
         return read_rows(self.index(), digests, self._blocks, self._quarantine, as_stored=as_stored, folder=self.folder)
 
-    def stream(self, digests: Digests) -> Stream:
+    def stream(self, digests: Digests, sizes: ReadSizes = READ_SIZES) -> Stream:
         """Return a stream of the features of distinct images, which reads them repeatedly with little memory."""
-        return Stream(self.folder, self.spec, digests_of(digests), self.index, self._quarantine)
+        return Stream(self.folder, self.spec, digests_of(digests), self.index, self._quarantine, sizes)
 
     def append(self, digests: Digests, features: NDArray[Any]) -> list[str]:
         """Commit features ``(n, d)`` of n images; once this returns, they survive any kill.
@@ -151,7 +152,7 @@ class Store:
             If the features cannot be written, or one is not finite.
         """
         digests, features = np.atleast_1d(digests), np.atleast_1d(features)
-        step = max(1, _SHARD_BYTES // max(1, features[:1].nbytes))
+        step = max(1, self.sizes.bytes // max(1, features[:1].nbytes))
         names = [
             self.commit(Rows(digests[start : start + step], features[start : start + step]))
             for start in range(0, max(1, len(features)), step)
@@ -163,11 +164,11 @@ class Store:
         """Commit one shard, as `append` does, and return its name."""
         with writing(self.folder):
             self._prepare()
-            path = write_shard(self.folder / "shards", self.spec, rows)
+            path = write_shard(self.folder / "shards", self.spec, rows, self.sizes.chunk_bytes)
             if not self.tree.exists(self.folder / "spec.json"):  # the folder was deleted in between
                 self._prepare()
             if not self.tree.exists(path):  # or while the shard was being written
-                write_shard(self.folder / "shards", self.spec, rows)
+                write_shard(self.folder / "shards", self.spec, rows, self.sizes.chunk_bytes)
         with suppress(OSError):
             entry = ShardEntry(rows.digests, rows.features.shape[1], rows.features.dtype.name)
             save_entry(self._memo(path.stem), signature(self.tree.status(path)), entry)

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Index
 from bottleneck.cache.reading import ShardGone, common_dim, exclude_shard, plan_reads
-from bottleneck.cache.slices import Positions, ShardSlice, SliceReader
+from bottleneck.cache.slices import READ_SIZES, Positions, ReadSizes, ShardSlice, SliceReader
 from bottleneck.cache.verified import VerifiedShard, verify_shard
 from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.images.keys import Digests, DigestSet
 
-_BLOCK_BYTES = 2 << 20  # yielded at once; more if one row is larger
-_POOL_BYTES = 64 << 20  # of each of the two pools in which rows are shuffled
 _THREADS = 4  # at most, that verify shards
 
 
@@ -37,6 +35,7 @@ class Stream:
         Returns the current index of the store.
     quarantine : callable
         Moves an invalid shard to quarantine; returns False if the shard has become valid in the meantime.
+    sizes : ReadSizes, optional
 
     Raises
     ------
@@ -60,8 +59,10 @@ class Stream:
         digests: Digests,
         index: Callable[[], Index],
         quarantine: Callable[[str, ShardError], bool],
+        sizes: ReadSizes = READ_SIZES,
     ) -> None:
         self._folder, self._spec, self._index, self._quarantine = folder, spec, index, quarantine
+        self._sizes = sizes
         self._digests = digests
         if len(DigestSet(digests)) < len(digests):
             raise ValueError(f"expected each image once, got {len(digests) - len(DigestSet(digests))} again")
@@ -94,8 +95,8 @@ class Stream:
             As `Stream`; or if a shard is damaged or deleted while it is read.
         """
         with closing(self._reader()) as reader:
-            buffer = np.empty(reader.shape(_BLOCK_BYTES), self.dtype)
-            for group in reader.groups(range(len(reader.pieces)), _BLOCK_BYTES):
+            buffer = np.empty(reader.shape(self._sizes.block_bytes), self.dtype)
+            for group in reader.groups(range(len(reader.pieces)), self._sizes.block_bytes):
                 yield reader.read(group, buffer)
 
     def mixed(self, random: np.random.Generator, *, batch: int) -> Iterator[tuple[Positions, NDArray[Any]]]:
@@ -128,8 +129,11 @@ class Stream:
         own = np.random.default_rng(random.integers(2**63))  # the caller may use its generator between two batches
         with closing(self._reader()) as reader:
             order = own.permutation(len(reader.pieces)).tolist()
-            groups = reader.groups(order, _POOL_BYTES)
-            with self._two_pools(reader.shape(_POOL_BYTES)) as pools, closing(reader.ahead(groups, pools)) as filled:
+            groups = reader.groups(order, self._sizes.pool_bytes)
+            with (
+                self._two_pools(reader.shape(self._sizes.pool_bytes)) as pools,
+                closing(reader.ahead(groups, pools)) as filled,
+            ):
                 shuffled = ((rows, features, own.permutation(len(rows))) for rows, features in filled)
                 yield from _batches(shuffled, batch)
 
@@ -145,7 +149,9 @@ class Stream:
     def _reader(self) -> SliceReader:
         if not all(slice_.shard.is_unchanged() for slice_ in self._slices):
             self._locate(self._index())
-        return SliceReader(self._slices, self._dim, self.dtype, self._verify_again, self._find_elsewhere)
+        return SliceReader(
+            self._slices, self._dim, self.dtype, self._sizes.files, self._verify_again, self._find_elsewhere
+        )
 
     def _locate(self, index: Index) -> None:
         """Find the rows that are in no slice yet, or whose shard has disappeared or changed."""
@@ -195,7 +201,7 @@ class Stream:
         """Verify a shard; one that replaced several shards during reading is verified only once."""
         known = self._compacted.get(name)
         if known is None or not known[0].is_unchanged():
-            known = verify_shard(self._path(name), self._spec)
+            known = verify_shard(self._path(name), self._spec, self._sizes.block_bytes)
             if self._slices:
                 self._compacted[name] = known
         return known
@@ -206,7 +212,7 @@ class Stream:
     def _verify_again(self, path: Path) -> VerifiedShard | None:
         """Verify a shard whose file changed while reading; return None if it must be read again."""
         try:
-            return verify_shard(path, self._spec)[0]
+            return verify_shard(path, self._spec, self._sizes.block_bytes)[0]
         except NewerShard:
             raise
         except ShardError as error:

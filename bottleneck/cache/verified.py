@@ -21,7 +21,7 @@ from bottleneck.images.clock import written_back
 from bottleneck.images.digest import Signature, signature
 from bottleneck.images.keys import Digests
 
-_BLOCK_BYTES = 2 << 20  # of features read at once; `write_shard` makes chunks half as large
+BLOCK_BYTES = 2 << 20  # of features read at once; `write_shard` makes chunks half as large
 _FLOAT16_INFINITY = 0x7C00  # without the sign bit; larger bit patterns are NaN
 
 
@@ -71,8 +71,8 @@ class VerifiedShard:
             return False
 
 
-def verify_shard(path: Path, spec: Spec) -> tuple[VerifiedShard, Digests]:
-    """Verify a shard; return its layout and the digests ``(n, 32)`` of its rows.
+def verify_shard(path: Path, spec: Spec, block_bytes: int = BLOCK_BYTES) -> tuple[VerifiedShard, Digests]:
+    """Verify a shard; return its layout, in blocks of at most `block_bytes`, and the digests ``(n, 32)`` of its rows.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def verify_shard(path: Path, spec: Spec) -> tuple[VerifiedShard, Digests]:
             raise damaged_error(path)
         digests, features = _parsed(file, path, spec, status.st_size)
         dim, dtype = features.shape[1], features.dtype
-        shard = VerifiedShard(path, signature(status), dim, dtype, *_blocks(features))
+        shard = VerifiedShard(path, signature(status), dim, dtype, *_blocks(features, block_bytes))
         found = _read_digests(file.fileno(), digests)
         finite = _all_finite(file.fileno(), shard)
         if not shard.is_unchanged(file.fileno()):  # the hashed bytes may not be the parsed ones
@@ -168,14 +168,14 @@ class _ErrorKeepingReader:
         return getattr(self._file, name)
 
 
-def _blocks(layout: DatasetLayout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _blocks(layout: DatasetLayout, block_bytes: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the first row of each block, followed by the number of rows, and the offset of each block.
 
     A block is a chunk, or an equal part of a chunk that is too large to read at once.
     """
     count, width = layout.shape
     row_bytes = width * layout.dtype.itemsize
-    step = math.ceil(layout.height / math.ceil(layout.height * row_bytes / max(_BLOCK_BYTES, row_bytes)))
+    step = math.ceil(layout.height / math.ceil(layout.height * row_bytes / max(block_bytes, row_bytes)))
     starts, offsets = [], []
     for top, offset in zip(range(0, count, layout.height), layout.offsets, strict=True):
         for start in range(top, min(top + layout.height, count), step):
