@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from bottleneck.backbones.spec import Spec
 from bottleneck.images.preprocessing import Preprocessing
+
+_FIXTURES = [HealthCheck.function_scoped_fixture]
+settings.register_profile("tests", derandomize=True, deadline=None, database=None, max_examples=25, suppress_health_check=_FIXTURES)
+settings.load_profile("tests")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hymenoptera"
 

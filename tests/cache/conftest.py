@@ -1,3 +1,6 @@
+import builtins
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +10,8 @@ import bottleneck.cache.shard
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
+
+Wrap = Callable[[object, str, Callable[..., object]], None]
 
 
 @pytest.fixture
@@ -26,13 +31,39 @@ def activations(cache: FeatureCache, spec: Spec) -> Store:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list of shards that are opened from now on."""
+def wrap(monkeypatch: pytest.MonkeyPatch) -> Wrap:
+    """Return a function that breaks or watches a call: the wrapper gets the function, which it may call, and its arguments.
+
+    It is for faults of the system, which no argument can bring about.
+    """
+
+    def install(target: object, name: str, wrapper: Callable[..., object]) -> None:
+        call = getattr(target, name, None) or getattr(builtins, name)
+        monkeypatch.setattr(target, name, lambda *args, **options: wrapper(call, *args, **options), raising=False)
+
+    return install
+
+
+@pytest.fixture
+def no_sync(wrap: Wrap) -> None:
+    """Do without fsync, which only matters when the power fails."""
+    wrap(os, "fsync", lambda call, descriptor: None)
+
+
+@pytest.fixture
+def when_opened(wrap: Wrap) -> Callable[..., None]:
+    """Return a function that makes shards be opened by another function, which gets `open` and its arguments."""
+    return lambda opener: wrap(bottleneck.cache.shard, "open", opener)
+
+
+@pytest.fixture
+def opened(when_opened: Callable[..., None]) -> list[str]:
+    """Return the list of the names of shards that are opened from now on."""
     names: list[str] = []
 
-    def spy(path: Path, *args: object, **options: object) -> object:
+    def spy(call: Callable[..., object], path: Path, *args: object, **options: object) -> object:
         names.append(Path(path).stem)
-        return open(path, *args, **options)
+        return call(path, *args, **options)
 
-    monkeypatch.setattr(bottleneck.cache.shard, "open", spy, raising=False)
+    when_opened(spy)
     return names

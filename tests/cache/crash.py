@@ -1,13 +1,13 @@
-"""Breaks a writer at every call that changes the disk, and looks whether the cache keeps its promises.
+"""Break a writer at every call that changes the disk, and check that the cache keeps its guarantees.
 
 A script, so that the writers are forked from a small process::
 
-    python tests/cache/crash.py JOB FAILURE [FLAW]     # at every call of a small job
-    python tests/cache/crash.py storm KILLS            # at random moments of a bigger one
-    python tests/cache/crash.py crowd KILLS            # of many processes at once
+    python tests/cache/crash.py JOB FAILURE [FLAW WORDS]  # at every call of a small job
+    python tests/cache/crash.py storm KILLS               # at random times of a larger one
+    python tests/cache/crash.py crowd KILLS               # of many processes at once
 
-It prints one JSON object: how many calls, or kills, and every promise that was broken. FLAW puts a known fault into the
-library, to see that this script would find it.
+It prints one JSON object: the number of calls, or kills, and every broken guarantee. FLAW puts a known fault into the
+library, to check that this script finds it: it stops at the first broken guarantee that contains WORDS.
 """
 
 import builtins
@@ -26,7 +26,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ import bottleneck.cache.compact as compact_module
 import bottleneck.utils.files
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.compact import compact
+from bottleneck.cache.compact import ShardSizes, compact
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.maintain import gc
 from bottleneck.cache.merge import merge
@@ -47,6 +47,7 @@ from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
 from bottleneck.extraction import commits
 from bottleneck.extraction import extract as extraction
 from bottleneck.extraction.plan import EngineStart, Plan
+from bottleneck.images import clock
 from bottleneck.images.digest import signature
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.utils.tree import Tree
@@ -99,12 +100,12 @@ class TinyEngine:
 
 
 def plan_features(request: Request, options: EngineOptions, cache: FeatureCache, *_: object) -> Plan:
-    """Stands for `bottleneck.extraction.plan.plan_features`: the backbone is there at once."""
+    """Replace `bottleneck.extraction.plan.plan_features`: the backbone needs no building."""
     return Plan(request, options, cache, SPEC, built=True)
 
 
 def start_engine(plan: Plan, sample: object) -> EngineStart:
-    """Stands for `bottleneck.extraction.plan.start_engine`."""
+    """Replace `bottleneck.extraction.plan.start_engine`."""
     return EngineStart(TinyEngine(), plan)
 
 
@@ -235,7 +236,7 @@ JOBS: dict[str, tuple[Callable[[World], None], Callable[[World], None]]] = {
 }
 
 
-# --- promises ---------------------------------------------------------------------------------------------------
+# --- guarantees ---------------------------------------------------------------------------------------------------
 
 
 def rows_of(store: Store) -> Rows:
@@ -246,8 +247,8 @@ def rows_of(store: Store) -> Rows:
         return as_map(digests, store.read(digests)) if len(digests) else {}
 
 
-def broken_promises(world: World, right: Rows) -> list[str]:
-    """Return what does not hold of a cache whose writer was broken: `right` is the feature of every image."""
+def broken_guarantees(world: World, right: Rows) -> list[str]:
+    """Return the guarantees that a cache does not keep after its writer was broken; `right` has all features."""
     found = []
     served = rows_of(world.store)
     for path in world.store.shards():
@@ -437,13 +438,13 @@ def undisturbed(root: Path, before: Callable[[World], None], job: Callable[[Worl
     return right | rows_of(world.store), rows_of(world.store)
 
 
-def every_call(name: str, failure: str, root: Path) -> dict[str, Any]:
-    """Break the job at its first call, at its second, and so on until it has no more."""
+def every_call(name: str, failure: str, root: Path, until: str | None = None) -> dict[str, Any]:
+    """Break the job at its first call, at its second, and so on until it has no more, or until words are found."""
     before, job = JOBS[name]
     right, final = undisturbed(root / "whole", before, job)
     broken: list[str] = []
     log = root / "log"
-    for k in range(1, 1000):
+    for k in range(1, 1000, 3 if until else 1):
         world = World(root / str(k))
         before(world)
         log.unlink(missing_ok=True)
@@ -451,7 +452,7 @@ def every_call(name: str, failure: str, root: Path) -> dict[str, Any]:
         if not log.exists() and status == 0:
             return {"calls": k - 1, "broken": broken}
         place = log.read_text() if log.exists() else "?"
-        found = broken_promises(world, right)
+        found = broken_guarantees(world, right)
         if status not in {"kill": (-signal.SIGKILL,), "ENOS": (0, 1), "EIO": (0, 1)}[failure[:4]]:
             found.append(f"the job ended with status {status}")
         # A service may do without the joined shard; that no row is lost by it is looked at above.
@@ -462,6 +463,8 @@ def every_call(name: str, failure: str, root: Path) -> dict[str, Any]:
         found += not_resumed(world, job, final)
         broken += [f"call {k} ({place}): {what}" for what in found]
         shutil.rmtree(world.root)
+        if until and any(until in what for what in found):
+            return {"calls": k, "broken": broken}
     raise RuntimeError("the job never ends")
 
 
@@ -488,7 +491,7 @@ def storm(kills: int, root: Path) -> dict[str, Any]:
         while status == -signal.SIGKILL and done < kills:
             status = in_a_child(world, lambda world=world: extract_into(world), random.uniform(0, seconds))
             done += status == -signal.SIGKILL
-            broken += [f"round {rounds}: {what}" for what in broken_promises(world, right)]
+            broken += [f"round {rounds}: {what}" for what in broken_guarantees(world, right)]
             resumed += bool(world.acked) and status == -signal.SIGKILL
         extract_into(world)
         if rows_of(world.store) != right:
@@ -531,7 +534,7 @@ def crowd(kills: int, root: Path) -> dict[str, Any]:
         compactor.kill()
         compactor.wait(world.acked)
         broken += [f"a worker ended with status {status}" for status in statuses if status not in (0, -signal.SIGKILL)]
-        broken += broken_promises(world, right)
+        broken += broken_guarantees(world, right)
         if all(status == 0 for status in statuses) and rows_of(world.store) != right:
             broken.append("the crowd has left other rows than one process")
         if rounds % 3 == 0 or all(status == 0 for status in statuses):
@@ -595,9 +598,12 @@ def _unproven(store: Store, name: str) -> Any:
 def main() -> None:
     extraction.plan_features, extraction.start_engine = plan_features, start_engine
     commits._FIRST_COMMIT_SECONDS = 0.0
-    compact_module._MANY = 3  # so that a few small shards are many
-    os.fsync = lambda descriptor: None  # what it is for, a loss of power, cannot be had here; that it is called can
-    root = Path(tempfile.mkdtemp(prefix="crash-", dir=os.getcwd()))
+    of_spec = FeatureCache.store
+    FeatureCache.store = lambda self, spec: replace(of_spec(self, spec), sizes=ShardSizes(many=3))
+    os.fsync = lambda descriptor: None  # the power does not fail here; that it is called is tested
+    clock._in_memory = lambda device: False  # so that the digests of images in memory are remembered
+    memory = Path("/dev/shm")
+    root = Path(tempfile.mkdtemp(prefix="crash-", dir=memory if os.access(memory, os.W_OK) else os.getcwd()))
     os.chdir(root)
     warnings.simplefilter("ignore", BottleneckWarning)
     try:
@@ -605,9 +611,9 @@ def main() -> None:
             result = {"storm": storm, "crowd": crowd}[sys.argv[1]](int(sys.argv[2]), root)
         else:
             name, failure, *flaw = sys.argv[1:]
-            for fault in flaw:
-                put_flaw(fault)
-            result = every_call(name, failure, root)
+            if flaw:
+                put_flaw(flaw[0])
+            result = every_call(name, failure, root, *flaw[1:])
     finally:
         shutil.rmtree(root)
     print(json.dumps(result))

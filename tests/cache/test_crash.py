@@ -1,4 +1,4 @@
-"""The cache's promises, held against a writer that is broken at every call; the long form is ``make torture``."""
+"""The cache's guarantees, checked with a writer that is broken at every call; ``make torture`` runs the long form."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 TORTURE = "BOTTLENECK_TORTURE" in os.environ
-JOBS = ("append", "service", "compact", "merge", "mend", "gc", "extract")
 FAILURES = ("kill-before", "kill-after", "ENOSPC", "EIO")
-SHORT = [(job, failure) for job in JOBS for failure in FAILURES if job == "append" or failure in ("kill-after", "EIO")]
-EVERY = [(job, failure) for job in JOBS for failure in FAILURES]
+CALLS = {"append": 40, "service": 60, "compact": 12, "merge": 40, "mend": 12, "gc": 12, "extract": 50}  # at least
+SHORT = [(job, failure) for job in CALLS for failure in FAILURES if job == "append" or failure in ("kill-after", "EIO")]
+EVERY = [(job, failure) for job in CALLS for failure in FAILURES]
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def crash(*arguments: str) -> dict[str, Any]:
-    """Run `crash.py` in a process of its own, and return what it found."""
+    """Run `crash.py` in its own process, and return what it found."""
     script = Path(__file__).with_name("crash.py")
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, env=environment)
@@ -33,14 +33,11 @@ def crash(*arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("job", "failure"), EVERY if TORTURE else SHORT)
-def test_whichever_call_fails_every_promise_holds(job, failure):
+def test_every_guarantee_holds_whichever_call_fails(job, failure):
     found = crash(job, failure)
 
     assert found["broken"] == []
-    assert (
-        found["calls"]
-        >= {"append": 40, "service": 60, "compact": 12, "merge": 40, "mend": 12, "gc": 12, "extract": 50}[job]
-    )
+    assert found["calls"] >= CALLS[job]
 
 
 @pytest.mark.parametrize(
@@ -52,12 +49,12 @@ def test_whichever_call_fails_every_promise_holds(job, failure):
         ("compact", "kill-after", "delete-first", "an acknowledged row is lost"),
     ],
 )
-def test_a_writer_with_a_known_fault_is_found_out(job, failure, flaw, words):
-    # Else the tests of this file might be unable to fail.
-    assert any(words in broken for broken in crash(job, failure, flaw)["broken"])
+def test_a_writer_with_a_known_fault_is_detected(job, failure, flaw, words):
+    # Otherwise the tests of this file might be unable to fail.
+    assert any(words in broken for broken in crash(job, failure, flaw, words)["broken"])
 
 
-def test_killed_at_random_moments_an_extraction_goes_on_to_the_same_end():
+def test_an_extraction_that_is_killed_at_random_times_ends_as_an_undisturbed_one():
     kills = 300 if TORTURE else 20
     found = crash("storm", str(kills))
 
@@ -66,7 +63,7 @@ def test_killed_at_random_moments_an_extraction_goes_on_to_the_same_end():
     assert found["kills with rows"] > kills / 4
 
 
-def test_many_processes_that_extract_compact_and_read_are_killed_and_leave_what_one_leaves():
+def test_processes_that_extract_compact_and_read_while_being_killed_leave_the_rows_of_one_process():
     kills = 200 if TORTURE else 15
     found = crash("crowd", str(kills))
 

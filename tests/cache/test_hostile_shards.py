@@ -13,7 +13,8 @@ import pytest
 from bottleneck.cache.shard import FORMAT_VERSION, read_shard, write_shard
 from bottleneck.errors import NewerShard, ShardError
 from bottleneck.utils.files import canonical_json
-from tests.cache.test_shard import D, N, named, rows
+from tests.cache.numbered import named
+from tests.cache.test_shard import D, N, rows
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,27 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-import bottleneck.cache.shard
 from bottleneck.backbones.spec import Spec
-from bottleneck.cache.shard import FORMAT_VERSION, LARGEST_SHARD, Buffer, Rows, read_blocks, read_shard, write_shard
+from bottleneck.cache.shard import (
+    FORMAT_VERSION,
+    LARGEST_SHARD,
+    Buffer,
+    Rows,
+    opened,
+    read_blocks,
+    read_shard,
+    write_shard,
+)
 from bottleneck.errors import CacheError, ShardError
+from tests.cache.numbered import case, named, system_error
 
+pytestmark = pytest.mark.usefixtures("no_sync")
 MIB = 1 << 20
 N, D = 6, 5
+DTYPES = st.sampled_from(["float16", "float32"])
 
 
 def rows(count: int = N, dim: int = D, dtype: str = "float32", seed: int = 0) -> Rows:
@@ -37,35 +51,19 @@ class Broken(io.FileIO):
     """A file whose disk fails."""
 
     def readinto(self, buffer: Any) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-
-class Unread(io.FileIO):
-    """A file that must not be read."""
-
-    def readinto(self, buffer: Any) -> int:
-        raise AssertionError("it was read")
+        raise system_error(errno.EIO)
 
 
 @pytest.fixture
-def opened_as(monkeypatch) -> Callable[[type], None]:
+def opened_as(when_opened: Callable[..., None]) -> Callable[[Callable[[Path], object]], None]:
     """Return a function that decides what kind of file shards are from now on."""
-
-    def use(kind: type) -> None:
-        monkeypatch.setattr(bottleneck.cache.shard, "open", lambda path, *_, **__: kind(path), raising=False)
-
-    return use
+    return lambda kind: when_opened(lambda call, path, *_, **__: kind(path))
 
 
 @pytest.fixture
-def shards(tmp_path) -> Path:
+def shards(tmp_path: Path) -> Path:
     (tmp_path / "shards").mkdir()
     return tmp_path / "shards"
-
-
-def named(path: Path) -> Path:
-    """Name a file by the hash of its bytes."""
-    return path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5"))
 
 
 def flip(path: Path, where: int) -> Path:
@@ -78,33 +76,47 @@ def flip(path: Path, where: int) -> Path:
 # --- what is written --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize(("count", "dim"), [(1, 1), (7, 3), (1, 2048), (700, 2048)])
-def test_rows_come_back_bit_for_bit(shards, spec, dtype, count, dim):
+@given(st.integers(1, 80), st.integers(1, 70), DTYPES, st.integers(1, 3000))
+@example(count=700, dim=2048, dtype="float16", chunk_bytes=MIB)
+@example(count=1, dim=2048, dtype="float32", chunk_bytes=MIB)
+def test_rows_come_back_bit_for_bit_from_chunks_of_whole_rows(shards, spec, count, dim, dtype, chunk_bytes):
     wanted = rows(count, dim, dtype)
-    found = read_shard(write_shard(shards, spec, wanted), spec)
+    path = write_shard(shards, spec, wanted, chunk_bytes)
+    found, blocks = read_shard(path, spec), read_blocks(path, spec)
 
-    assert found.digests.tobytes() == wanted.digests.tobytes()
-    assert found.features.dtype == dtype
-    assert found.features.shape == (count, dim)
-    assert found.features.tobytes() == wanted.features.tobytes()
+    assert found.digests.tobytes() == blocks.digests.tobytes() == wanted.digests.tobytes()
+    assert found.features.dtype == blocks.dtype == dtype
+    assert found.features.shape == (count, blocks.dim) == (count, dim)
+    assert found.features.tobytes() == np.concatenate(blocks.features).tobytes() == wanted.features.tobytes()
+    assert path.name == hashlib.sha256(path.read_bytes()).hexdigest() + ".h5"
+    expect_chunks(path, chunk_bytes)
+
+
+def expect_chunks(path: Path, chunk_bytes: int) -> None:
+    with h5py.File(path) as file:
+        for name in ("digests", "features"):
+            dataset = file[name]
+            row = dataset.dtype.itemsize * dataset.shape[1]
+            height, width = dataset.chunks
+            assert width == dataset.shape[1]
+            assert height == 1 or height * row <= chunk_bytes + row
+            assert height * row >= min(chunk_bytes / 2, dataset.nbytes)
+
+
+@pytest.mark.parametrize(("count", "dim"), [(129, 2048), (3000, 1280), (40_000, 16), (3, 300_000)])
+def test_chunks_are_about_a_mebibyte(shards, spec, count, dim):
+    expect_chunks(write_shard(shards, spec, rows(count, dim, "float16")), MIB)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_the_smallest_the_largest_and_negative_zero_come_back(shards, spec, dtype):
+def test_extreme_values_and_zeros_come_back(shards, spec, dtype):
     limits = np.finfo(dtype)
     values = np.array([[0.0, -0.0, limits.max, limits.min, limits.tiny, limits.smallest_subnormal]], dtype)
-    found = read_shard(write_shard(shards, spec, Rows(rows(1).digests, values)), spec)
-
-    assert found.features.tobytes() == values.tobytes()
-
-
-def test_rows_of_zeros_come_back(shards, spec):
-    wanted = Rows(np.zeros((3, 32), np.uint8), np.zeros((3, 4), np.float32))
-    found = read_shard(write_shard(shards, spec, wanted), spec)
-
-    assert not found.digests.any()
-    assert found.features.tobytes() == wanted.features.tobytes()
+    for name, digests in (("random digest", rows(1).digests), ("digest of zeros", np.zeros((1, 32), np.uint8))):
+        with case(name):
+            found = read_shard(write_shard(shards, spec, Rows(digests, values)), spec)
+            assert np.array_equal(found.digests, digests)
+            assert found.features.tobytes() == values.tobytes()
 
 
 def test_features_may_be_a_view_that_is_not_contiguous(shards, spec):
@@ -116,80 +128,46 @@ def test_features_may_be_a_view_that_is_not_contiguous(shards, spec):
     assert np.array_equal(found.features, view.features)
 
 
-def test_equal_rows_give_equal_bytes_and_one_name(tmp_path, spec):
-    (tmp_path / "a").mkdir()
-    one, other = (write_shard(tmp_path / folder, spec, rows(100, 50)) for folder in "ab")
-
-    assert one.name == other.name
-    assert one.read_bytes() == other.read_bytes()
-
-
-def test_writing_equal_rows_twice_leaves_one_file(shards, spec):
-    assert write_shard(shards, spec, rows()) == write_shard(shards, spec, rows())
+def test_equal_rows_give_one_file_with_nothing_of_the_time_or_folder_it_was_written(tmp_path, shards, spec, wrap):
+    first = write_shard(shards, spec, rows(100, 50))
+    assert write_shard(shards, spec, rows(100, 50)) == first
     assert len(list(shards.iterdir())) == 1
+    wrap(time, "time", lambda call: 4e9)
+    other = write_shard(tmp_path, spec, rows(100, 50))
+
+    assert other.name == first.name
+    assert other.read_bytes() == first.read_bytes()
 
 
-@pytest.mark.parametrize("change", ["a feature", "a digest", "the order", "the type", "the spec"])
-def test_other_rows_have_another_name(shards, spec, change):
-    digests, features = rows().digests.copy(), rows().features.copy()
-    other = spec
-    if change == "a feature":
-        features[-1, -1] = np.nextafter(features[-1, -1], np.float32(np.inf))
-    elif change == "a digest":
-        digests[-1, -1] ^= 1
-    elif change == "the order":
-        digests, features = digests[::-1], features[::-1]
-    elif change == "the type":
-        features = features.astype(np.float16)
-    else:
-        other = replace(spec, decoder=2)
-
-    assert write_shard(shards, other, Rows(digests, features)) != write_shard(shards, spec, rows())
-
-
-def test_the_name_is_the_hash_of_the_bytes(shards, spec):
-    path = write_shard(shards, spec, rows())
-
-    assert path.name == hashlib.sha256(path.read_bytes()).hexdigest() + ".h5"
+def test_other_rows_have_another_name(shards, spec):
+    first = write_shard(shards, spec, rows())
+    plain = rows()
+    feature, digest = plain.features.copy(), plain.digests.copy()
+    feature[-1, -1] = np.nextafter(feature[-1, -1], np.float32(np.inf))
+    digest[-1, -1] ^= 1
+    changed = {
+        "a feature": Rows(plain.digests, feature),
+        "a digest": Rows(digest, plain.features),
+        "the order": Rows(plain.digests[::-1], plain.features[::-1]),
+        "the type": Rows(plain.digests, plain.features.astype(np.float16)),
+    }
+    for name, other in changed.items():
+        with case(name):
+            assert write_shard(shards, spec, other) != first
+    assert write_shard(shards, replace(spec, decoder=2), plain) != first
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize(("count", "dim"), [(1, 4), (129, 2048), (500, 2048), (3000, 1280), (40_000, 16), (3, 300_000)])
-def test_chunks_are_whole_rows_of_at_most_a_mebibyte(shards, spec, dtype, count, dim):
-    path = write_shard(shards, spec, rows(count, dim, dtype))
-
-    with h5py.File(path) as file:
-        for name in ("digests", "features"):
-            dataset = file[name]
-            row = dataset.dtype.itemsize * dataset.shape[1]
-            height, width = dataset.chunks
-            assert width == dataset.shape[1]
-            assert height == 1 or height * row <= MIB + row
-            assert height * row >= min(MIB / 2, dataset.nbytes)
-
-
-def test_both_datasets_have_checksums_and_no_compression(shards, spec):
+def test_the_datasets_and_attributes_are_those_of_the_design(shards, spec):
     with h5py.File(write_shard(shards, spec, rows())) as file:
         assert sorted(file) == ["digests", "features"]
         assert all(file[name].fletcher32 and file[name].compression is None for name in file)
         assert (file["digests"].dtype, file["digests"].shape) == (np.uint8, (N, 32))
         assert (file["features"].dtype, file["features"].shape) == (np.float32, (N, D))
-
-
-def test_the_attributes_are_those_of_the_design(shards, spec):
-    with h5py.File(write_shard(shards, spec, rows())) as file:
         assert sorted(file.attrs) == ["fingerprint", "format_version", "n", "spec"]
         assert file.attrs["format_version"] == FORMAT_VERSION == 1
         assert file.attrs["fingerprint"].decode() == spec.fingerprint
         assert Spec.from_json(json.loads(file.attrs["spec"])) == spec
         assert file.attrs["n"] == N
-
-
-def test_a_shard_holds_nothing_of_the_moment_it_was_written(shards, spec, monkeypatch):
-    first = write_shard(shards, spec, rows()).name
-    monkeypatch.setattr("time.time", lambda: 4e9)
-
-    assert write_shard(shards, spec, rows()).name == first
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -200,55 +178,39 @@ def test_features_that_are_not_finite_are_refused(shards, spec, value, dtype):
 
     with pytest.raises(ShardError, match="finite"):
         write_shard(shards, spec, wanted)
-
     assert not list(shards.iterdir())
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        Rows(rows().digests, rows().features.astype(np.float64)),
-        Rows(rows().digests, np.ones((N, D), np.int32)),
-        Rows(rows().digests[:-1], rows().features),
-        Rows(rows().digests[:, :-1], rows().features),
-        Rows(rows().digests.astype(np.int64), rows().features),
-        Rows(rows().digests, rows().features[:, 0]),
-        Rows(rows().digests[:0], rows().features[:0]),
-        Rows(rows().digests, rows().features[:, :0]),
-    ],
-    ids=["float64", "int32", "a digest less", "short digests", "wide digests", "no columns", "no rows", "d is 0"],
-)
-def test_rows_that_do_not_add_up_are_refused(shards, spec, wrong):
-    with pytest.raises(ShardError, match="expected"):
-        write_shard(shards, spec, wrong)
-
+def test_rows_of_inconsistent_shapes_or_types_are_refused(shards, spec):
+    digests, features = rows().digests, rows().features
+    wrong = {
+        "float64": Rows(digests, features.astype(np.float64)),
+        "int32": Rows(digests, np.ones((N, D), np.int32)),
+        "a digest less": Rows(digests[:-1], features),
+        "short digests": Rows(digests[:, :-1], features),
+        "wide digests": Rows(digests.astype(np.int64), features),
+        "no columns": Rows(digests, features[:, 0]),
+        "no rows": Rows(digests[:0], features[:0]),
+        "d is 0": Rows(digests, features[:, :0]),
+    }
+    for name, one in wrong.items():
+        with case(name), pytest.raises(ShardError, match="expected"):
+            write_shard(shards, spec, one)
     assert not list(shards.iterdir())
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize(("count", "dim"), [(1, 1), (7, 3), (700, 2048), (1001, 777)])
-def test_the_blocks_of_a_shard_are_its_rows_in_order(shards, spec, dtype, count, dim):
-    wanted = rows(count, dim, dtype)
-    blocks = read_blocks(write_shard(shards, spec, wanted), spec)
-
-    assert (blocks.dim, blocks.dtype) == (dim, dtype)
-    assert np.array_equal(blocks.digests, wanted.digests)
-    assert np.concatenate(blocks.features).tobytes() == wanted.features.tobytes()
-
-
-def test_blocks_are_views_of_the_buffer_and_a_shard_is_a_copy(shards, spec, monkeypatch):
+def test_blocks_are_views_of_the_buffer_and_a_shard_is_a_copy(shards, spec):
     path = write_shard(shards, spec, rows(700, 2048))
     buffer = Buffer()
     blocks = read_blocks(path, spec, buffer)
-    image = np.frombuffer(buffer.read(path)[0], np.uint8)
+    data = np.frombuffer(buffer.read(path)[0], np.uint8)
 
     assert len(blocks.features) > 1
-    assert all(np.shares_memory(block, image) for block in blocks.features)
-    monkeypatch.setattr(bottleneck.cache.shard, "Buffer", lambda: buffer)
-    assert not np.shares_memory(read_shard(path, spec).features, image)
+    assert all(np.shares_memory(block, data) for block in blocks.features)
+    assert read_shard(path, spec).features.base is None
 
 
 def test_one_buffer_serves_large_and_small_shards_after_each_other(shards, spec):
@@ -260,7 +222,7 @@ def test_one_buffer_serves_large_and_small_shards_after_each_other(shards, spec)
         assert np.array_equal(np.concatenate(blocks.features), rows(count, 50, seed=count).features)
 
 
-# --- what is damaged --------------------------------------------------------------------------------------------
+# --- damage -----------------------------------------------------------------------------------------------------
 
 
 def test_a_flipped_byte_anywhere_is_noticed(shards, spec):
@@ -268,7 +230,7 @@ def test_a_flipped_byte_anywhere_is_noticed(shards, spec):
     data = path.read_bytes()
     for where in range(0, len(data), 97):
         flip(path, where)
-        with pytest.raises(ShardError, match="do not match the name"):
+        with case(where), pytest.raises(ShardError, match="do not match the name"):
             read_shard(path, spec)
         path.write_bytes(data)
 
@@ -284,88 +246,59 @@ def test_other_readers_of_hdf5_notice_a_flipped_byte_by_its_checksum(shards, spe
         file[name][:]
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.9, -1])
-def test_a_file_cut_short_is_refused(shards, spec, kept):
-    path = write_shard(shards, spec, rows(50, 50))
-    data = path.read_bytes()
-    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
-
-    with pytest.raises(ShardError):
-        read_shard(path, spec)
-
-
-@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.9, -1])
-def test_a_file_cut_short_is_refused_even_under_a_matching_name(shards, spec, kept):
-    path = write_shard(shards, spec, rows(50, 50))
-    data = path.read_bytes()
-    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
-
-    with pytest.raises(ShardError, match="not a shard"):
-        read_shard(named(path), spec)
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_truncated_file_or_garbage_is_refused_even_if_its_name_matches(shards, spec, renamed):
+    data = write_shard(shards, spec, rows(50, 50)).read_bytes()
+    size = len(data)
+    contents = {f"first {kept} bytes": data[:kept] for kept in (0, 1, 100, size // 2, size * 9 // 10, size - 1)}
+    contents |= {"text": b"garbage", "signature": b"\x89HDF\r\n\x1a\n" + b"\xff" * 1000, "zeros": b"\0" * 5000}
+    for name, content in contents.items():
+        path = shards / f"{'0' * 64}.h5"
+        path.write_bytes(content)
+        with case(name), pytest.raises(ShardError, match="not a shard" if renamed else "do not match the name"):
+            read_shard(named(path) if renamed else path, spec)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"garbage", b"\x89HDF\r\n\x1a\n" + b"\xff" * 1000, b"\0" * 5000])
-def test_garbage_under_a_matching_name_is_refused(shards, spec, garbage):
-    (shards / "garbage").write_bytes(garbage)
-
-    with pytest.raises(ShardError, match="not a shard"):
-        read_shard(named(shards / "garbage"), spec)
-
-
-@pytest.mark.parametrize("count", [1, 500])
-def test_a_file_that_comes_in_small_pieces_is_read_whole(shards, spec, opened_as, count):
-    path = write_shard(shards, spec, rows(count))
+def test_a_file_that_comes_in_small_pieces_is_read_completely(shards, spec, opened_as):
+    paths = {count: write_shard(shards, spec, rows(count)) for count in (1, 500)}
     opened_as(Slow)
 
-    assert np.array_equal(read_shard(path, spec).features, rows(count).features)
+    for count, path in paths.items():
+        assert np.array_equal(read_shard(path, spec).features, rows(count).features)
 
 
-def test_a_disk_that_fails_says_nothing_about_the_shard(shards, spec, opened_as):
+def test_a_disk_that_fails_is_no_damage(shards, spec, opened_as):
     path = write_shard(shards, spec, rows())
     opened_as(Broken)
 
     with pytest.raises(CacheError, match="cannot read") as caught:
         read_shard(path, spec)
-
     assert not isinstance(caught.value, ShardError)
 
 
-def test_a_file_that_another_machine_has_removed_is_a_file_not_found_error(shards, spec, opened_as):
+def test_a_file_that_does_not_exist_or_another_machine_has_deleted_is_a_file_not_found_error(shards, spec, opened_as):
+    with pytest.raises(FileNotFoundError):
+        read_shard(shards / f"{'0' * 64}.h5", spec)
     path = write_shard(shards, spec, rows())
 
     def stale(path: Path) -> None:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        raise system_error(errno.ESTALE)
 
     opened_as(stale)
-
     with pytest.raises(FileNotFoundError):
         read_shard(path, spec)
 
 
-def test_a_file_larger_than_any_shard_is_refused_unread(shards, spec, opened_as):
+def test_a_file_larger_than_any_shard_is_refused_unread(shards, spec):
     path = shards / f"{'0' * 64}.h5"
     path.touch()
+    os.truncate(path, LARGEST_SHARD)
+    with opened(path) as (_, status):
+        assert status.st_size == LARGEST_SHARD
     os.truncate(path, LARGEST_SHARD + 1)
-    opened_as(Unread)
 
-    with pytest.raises(ShardError, match=r"at most 1,073,741,824 bytes, found 1,073,741,825"):
+    message = r"at most 1,073,741,824 bytes, found 1,073,741,825"
+    with pytest.raises(ShardError, match=message), opened(path):
+        pass
+    with pytest.raises(ShardError, match=message):
         read_shard(path, spec)
-
-
-def test_the_largest_shard_is_read(shards, spec, monkeypatch):
-    path = write_shard(shards, spec, rows())
-    monkeypatch.setattr(bottleneck.cache.shard, "LARGEST_SHARD", path.stat().st_size)
-
-    assert np.array_equal(read_shard(path, spec).features, rows().features)
-
-
-def test_a_missing_file_is_a_file_not_found_error(shards, spec):
-    with pytest.raises(FileNotFoundError):
-        read_shard(shards / f"{'0' * 64}.h5", spec)
-
-
-def test_a_shard_under_another_name_is_refused(shards, spec):
-    path = write_shard(shards, spec, rows())
-
-    with pytest.raises(ShardError, match="do not match the name"):
-        read_shard(path.rename(shards / f"{'0' * 64}.h5"), spec)
