@@ -32,7 +32,7 @@ def activations(cache: FeatureCache, spec: Spec) -> Store:
 
 @pytest.fixture
 def wrap(monkeypatch: pytest.MonkeyPatch) -> Wrap:
-    """Return a function that breaks or watches a call: the wrapper gets the function, which it may call, and its arguments.
+    """Return a function that replaces a call by a wrapper, which gets the replaced function and its arguments.
 
     It is for faults of the system, which no argument can bring about.
     """

@@ -1,19 +1,23 @@
-"""Shards whose inner structure is damaged, under a name that matches their bytes: HDF5 never sees them."""
+"""Shards with a damaged inner structure and a name that matches their bytes: HDF5 never parses them."""
 
+import errno
 import hashlib
-import random
+import os
 import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import bottleneck.cache.shard as shard
 from bottleneck.cache.shard import Rows, read_shard, write_shard
 from bottleneck.cache.structure import Unsound, check_structure
 from bottleneck.cache.verified import verify_shard
-from bottleneck.errors import NewerShard, ShardError
+from bottleneck.errors import CacheError, NewerShard, ShardError
+from tests.cache.numbered import Fault, case, system_error
 from tests.conftest import write
 
 CHUNKS = 70  # more than one node of an index holds
@@ -31,10 +35,8 @@ def plain(tmp_path, spec) -> bytes:
 
 
 @pytest.fixture
-def many_chunks(tmp_path, spec, monkeypatch) -> bytes:
-    with monkeypatch.context() as patch:
-        patch.setattr(shard, "_CHUNK_BYTES", 8)
-        return write_shard(tmp_path, spec, rows(CHUNKS)).read_bytes()
+def many_chunks(tmp_path, spec) -> bytes:
+    return write_shard(tmp_path, spec, rows(CHUNKS), chunk_bytes=8).read_bytes()
 
 
 def check(data: bytes) -> None:
@@ -72,10 +74,10 @@ def last_tree(data: bytes) -> int:
     return place
 
 
-@pytest.mark.parametrize("count", [1, 5, 2000])
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_every_shard_that_is_written_is_sound(tmp_path, spec, count, dtype):
-    check(write_shard(tmp_path, spec, rows(count, 33, dtype)).read_bytes())
+def test_every_shard_that_is_written_is_sound(tmp_path, spec):
+    for count, dtype in ((1, "float16"), (5, "float32"), (2000, "float16"), (2000, "float32")):
+        with case(count, dtype):
+            check(write_shard(tmp_path, spec, rows(count, 33, dtype)).read_bytes())
 
 
 def test_a_shard_of_many_chunks_is_sound(many_chunks):
@@ -127,63 +129,73 @@ def free_block_that_follows_itself(data: bytes) -> bytes:
     return changed(data, names + free, "Q", free)
 
 
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_structure_is_refused(plain, tmp_path, spec, name):
-    data = DAMAGE[name](plain)
-    assert data != plain
-    with pytest.raises(Unsound):
-        check(data)
-    path = write(tmp_path / f"{hashlib.sha256(data).hexdigest()}.h5", data)
-    for ask in (read_shard, verify_shard):
-        with pytest.raises(ShardError, match="not a shard"):
-            ask(path, spec)
+def named(folder: Path, data: bytes) -> Path:
+    return write(folder / f"{hashlib.sha256(data).hexdigest()}.h5", data)
 
 
-@pytest.mark.parametrize(
-    ("place", "form", "value"), [(5, "B", 9), (5, "B", 2), (6, "H", 65), (24 + 8 + 24, "Q", None), (0, "4s", b"SNOD")]
-)
-def test_a_damaged_index_of_chunks_is_refused(many_chunks, place, form, value):
+def test_a_damaged_structure_is_refused(plain, tmp_path, spec):
+    for name, damage in DAMAGE.items():
+        data = damage(plain)
+        with case(name):
+            assert data != plain
+            with pytest.raises(Unsound):
+                check(data)
+            for read in (read_shard, verify_shard):
+                with pytest.raises(ShardError, match="not a shard"):
+                    read(named(tmp_path, data), spec)
+
+
+def test_a_damaged_index_of_chunks_is_refused(many_chunks):
     tree = last_tree(many_chunks)
-    with pytest.raises(Unsound):
-        check(changed(many_chunks, tree + place, form, tree if value is None else value))
+    for change in ((5, "B", 9), (5, "B", 2), (6, "H", 65), (24 + 8 + 24, "Q", tree), (0, "4s", b"SNOD")):
+        place, form, value = change
+        with case(*change), pytest.raises(Unsound):
+            check(changed(many_chunks, tree + place, form, value))
 
 
-def test_a_file_that_is_cut_short_anywhere_is_refused(plain):
+def test_a_truncated_file_is_refused(plain):
     for length in range(0, len(plain), 37):
-        with pytest.raises(Unsound):
+        with case(length), pytest.raises(Unsound):
             check(plain[:length])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_bytes_change_it_is_a_shard_error_or_a_shard(plain, many_chunks, tmp_path, spec, seed):
-    read = refused = 0
-    chance, used = random.Random(seed), [place for place, byte in enumerate(plain) if byte and place < 8000]
-    for _ in range(200):
-        data = bytearray(chance.choice([plain, many_chunks]))
-        for _ in range(chance.choice([1, 1, 2, 4])):
-            place = chance.choice(used) // 8 * 8 + chance.choice([0, 0, 2, 4, 6])
-            form = chance.choice("BHIQ") if place % 8 == 0 else chance.choice("BH")
-            value = chance.choice([*NUMBERS, chance.randrange(len(data))])
+@st.composite
+def change(draw: st.DrawFn) -> tuple[float, int, str, int]:
+    """Draw a place among the bytes that are used, a format, and a value."""
+    aligned = draw(st.booleans())
+    form = draw(st.sampled_from("BHIQ" if aligned else "BH"))
+    offset = 0 if aligned else draw(st.sampled_from((2, 4, 6)))
+    return draw(st.floats(0, 1, exclude_max=True)), offset, form, draw(st.sampled_from(NUMBERS) | st.integers(0, 9000))
+
+
+def test_a_file_with_changed_bytes_is_a_shard_error_or_a_shard(plain, many_chunks, tmp_path, spec):
+    used = [place for place, byte in enumerate(plain) if byte and place < 8000]
+    outcomes: Counter[str] = Counter()
+
+    @settings(max_examples=300)
+    @given(st.sampled_from([plain, many_chunks]), st.lists(change(), min_size=1, max_size=4))
+    def read_changed(original: bytes, changes: list[tuple[float, int, str, int]]) -> None:
+        data = bytearray(original)
+        for share, offset, form, value in changes:
+            place = used[int(share * len(used))] // 8 * 8 + offset
             struct.pack_into(f"<{form}", data, place, value % 256 ** struct.calcsize(form))
-        path = write(tmp_path / f"{hashlib.sha256(data).hexdigest()}.h5", bytes(data))
-        for ask in (read_shard, verify_shard):
+        path = named(tmp_path, bytes(data))
+        for read in (read_shard, verify_shard):
             try:
-                ask(path, spec)
-                read += 1
+                read(path, spec)
+                outcomes["read"] += 1
             except (ShardError, NewerShard):
-                refused += 1
+                outcomes["refused"] += 1
         path.unlink()
-    assert read + refused == 400
-    assert min(read, refused) > 0
+
+    read_changed()
+    assert min(outcomes["read"], outcomes["refused"]) > 20
 
 
-def test_a_disk_that_fails_is_no_damage(plain, tmp_path, spec, monkeypatch):
+def test_a_disk_that_fails_is_no_damage(plain, tmp_path, spec, wrap):
     path: Path = next(tmp_path.glob("*.h5"))
+    wrap(os, "pread", Fault(system_error(errno.EIO)))
 
-    def fail(*words: object) -> bytes:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("os.pread", fail)
-    with pytest.raises(Exception, match="cannot read") as caught:
+    with pytest.raises(CacheError, match="cannot read") as caught:
         verify_shard(path, spec)
     assert not isinstance(caught.value, ShardError)
