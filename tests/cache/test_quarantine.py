@@ -1,36 +1,46 @@
-"""Shards that cannot be trusted are taken out of use, and what they held is missing."""
+"""Invalid shards are moved to quarantine, and their images are missing."""
 
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 import bottleneck.cache.shard
-import bottleneck.cache.store
-import bottleneck.utils.files
 from bottleneck.cache.shard import Buffer
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard
 from bottleneck.utils.tree import Tree
-from tests.cache.numbered import D, add, digests, features, files, flip_a_feature, overwrite
+from tests.cache.numbered import (
+    D,
+    Fault,
+    add,
+    before_first,
+    case,
+    digests,
+    features,
+    files,
+    flip_a_feature,
+    overwrite,
+    system_error,
+)
+
+pytestmark = pytest.mark.usefixtures("no_sync")
+CALLS: dict[str, Callable[[Store], object]] = {
+    "digests": Store.digests,
+    "dim": Store.dim,
+    "has": lambda store: store.has(digests(3)),
+    "index": Store.index,
+    "read": lambda store: store.read(digests(1)),
+}
 
 
-def raises(error: Exception) -> Any:
-    """Return what can stand in the place of any function, and raises."""
-
-    def fail(*args: object, **options: object) -> None:
-        raise error
-
-    return fail
-
-
-def test_a_flipped_byte_takes_its_shard_alone_out_of_use(store):
+def test_a_flipped_byte_puts_only_its_shard_into_quarantine(store):
     damaged, good = add(store, 1, 2), add(store, 3, 4)
     flip_a_feature(damaged, 1, 2)
 
@@ -56,7 +66,7 @@ def test_images_of_a_quarantined_shard_can_be_computed_again(store):
     assert np.array_equal(store.read(digests(1, 2)), features(1, 2))
 
 
-def test_an_image_that_is_in_a_good_shard_too_is_not_missed(store):
+def test_an_image_that_is_also_in_an_intact_shard_is_not_missing(store):
     damaged = add(store, 1, 2)
     add(store, 2, 3)
     flip_a_feature(damaged, 1, 2)
@@ -77,43 +87,44 @@ def test_the_damaged_bytes_are_kept_in_quarantine(store):
     assert kept.read_bytes() == data
 
 
-@pytest.mark.parametrize("ask", [Store.digests, Store.dim, lambda store: store.has(digests(3))])
-@pytest.mark.parametrize("damage", [b"", b"garbage", 0.5, -10])
-def test_damage_that_shows_without_the_features_is_noticed_at_once(store, ask, damage):
-    first, second = sorted([add(store, 1, 2), add(store, 3, 4)])
-    data = first.read_bytes()
-    cut = int(damage * len(data)) if isinstance(damage, float) else damage
-    overwrite(first, damage if isinstance(damage, bytes) else data[:cut])
-
-    with pytest.warns(BottleneckWarning, match="moved to .*quarantine"):
-        ask(store)
-
-    assert store.shards() == [second]
-    assert store.dim() == D
+def cut(path: Path, size: float) -> None:
+    data = path.read_bytes()
+    overwrite(path, data[: int(size * len(data)) if isinstance(size, float) else size])
 
 
-@pytest.mark.parametrize("ask", [Store.digests, lambda store: store.has(digests(1, 2, 3)), Store.index])
-def test_a_shard_that_was_changed_in_place_is_noticed_without_reading_features(store, ask):
-    damaged, good = add(store, 1, 2), add(store, 3)
-    flip_a_feature(damaged, 1, 2)
-
-    with pytest.warns(BottleneckWarning, match="do not match the name"):
-        ask(store)
-
-    assert store.shards() == [good]
-    assert store.has(digests(1, 2, 3)).tolist() == [False, False, True]
-    assert not (store.folder / "index" / damaged.stem).exists()
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: overwrite(path, b""),
+    "garbage": lambda path: overwrite(path, b"garbage"),
+    "half": lambda path: cut(path, 0.5),
+    "without its end": lambda path: cut(path, -10),
+    "a bit": lambda path: overwrite(path, path.read_bytes()[:-3] + bytes([path.read_bytes()[-3] ^ 1]) + b"  "),
+}
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage", b"\0" * 10_000])
-def test_a_file_of_garbage_is_quarantined_when_it_is_read(store, damage):
+@pytest.mark.parametrize("call", ["digests", "dim", "has", "index"])
+def test_damage_is_noticed_without_reading_features(cache, spec, call):
+    for number, (name, damage) in enumerate(DAMAGES.items()):
+        with case(name):
+            store = cache.store(replace(spec, decoder=number))
+            first, second = sorted([add(store, 1, 2), add(store, 3, 4)])
+            damage(first)
+
+            with pytest.warns(BottleneckWarning, match="moved to .*quarantine"):
+                CALLS[call](store)
+
+            assert store.shards() == [second]
+            assert store.dim() == D
+            assert not (store.folder / "index" / first.stem).exists()
+
+
+def test_a_file_of_garbage_is_quarantined_when_it_is_read(store):
     add(store, 1)
-    (store.folder / "shards" / f"{'0' * 64}.h5").write_bytes(damage)
+    for damage in (b"", b"garbage", b"\0" * 10_000):
+        (store.folder / "shards" / f"{'0' * 64}.h5").write_bytes(damage)
 
-    with pytest.warns(BottleneckWarning):
-        assert np.array_equal(store.read(digests(1)), features(1))
-
-    assert len(store.shards()) == 1
+        with case(damage[:10]), pytest.warns(BottleneckWarning):
+            assert np.array_equal(store.read(digests(1)), features(1))
+        assert len(store.shards()) == 1
 
 
 def test_a_shard_of_another_spec_is_quarantined(cache, store, spec):
@@ -127,7 +138,7 @@ def test_a_shard_of_another_spec_is_quarantined(cache, store, spec):
     assert not store.has(digests(2)).any()
 
 
-def hostile(store: Store, change: Any) -> Path:
+def hostile(store: Store, change: Callable[[h5py.File], object]) -> Path:
     """Put a changed copy of a shard beside it, named by its own hash."""
     path = store.shards()[0]
     copy = path.with_name("copy")
@@ -151,22 +162,22 @@ def test_a_hostile_shard_under_its_own_hash_is_quarantined(store):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("ask", [Store.digests, lambda store: store.read(digests(1))])
-def test_a_newer_shard_is_refused_and_stays_where_it_is(store, ask):
+@pytest.mark.parametrize("call", ["digests", "read"])
+def test_a_newer_shard_is_refused_and_stays_in_place(store, call):
     add(store, 1)
     newer = hostile(store, lambda file: file.attrs.modify("format_version", 2))
 
     with pytest.raises(NewerShard, match="update bottleneck"):
-        ask(store)
+        CALLS[call](store)
 
     assert newer in store.shards()
     assert not (store.folder / "quarantine").exists()
 
 
-def test_a_quarantine_that_cannot_be_written_leaves_the_others_readable(store, monkeypatch):
+def test_a_quarantine_that_cannot_be_written_leaves_the_others_readable(store, wrap):
     flip_a_feature(add(store, 1), 1)
     add(store, 2)
-    monkeypatch.setattr(Tree, "rename", raises(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    wrap(Tree, "rename", Fault(system_error(errno.ENOSPC)))
 
     with pytest.warns(BottleneckWarning) as caught:
         assert np.array_equal(store.read(digests(2)), features(2))
@@ -175,51 +186,42 @@ def test_a_quarantine_that_cannot_be_written_leaves_the_others_readable(store, m
     assert "was moved" not in str(caught[0].message)
 
 
-@pytest.mark.parametrize("ask", [Store.digests, Store.dim, lambda store: store.read(digests(1))])
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM])
-def test_a_shard_that_cannot_be_read_just_now_is_a_cache_error_and_stays(store, monkeypatch, ask, code):
+@pytest.mark.parametrize("call", ["digests", "dim", "read"])
+@pytest.mark.parametrize("target", [(bottleneck.cache.shard, "open"), (h5py, "File")], ids=["open", "File"])
+def test_a_shard_that_cannot_be_read_at_the_moment_is_a_cache_error_and_stays(store, wrap, call, target):
     path = add(store, 1)
-    os.utime(path, (1, 1))  # its memo is no longer believed
-    error = OSError(code, os.strerror(code))
+    os.utime(path, (1, 1))  # its memo is no longer valid
+    fault = Fault(OSError())
+    wrap(*target, fault)
 
-    for target, name in ((bottleneck.cache.shard, "open"), (h5py, "File")):
-        with monkeypatch.context() as patch:
-            patch.setattr(target, name, raises(error), raising=False)
-            with pytest.raises(CacheError, match="cannot read"):
-                ask(store)
-
+    for code in (errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM):
+        fault.error = system_error(code)
+        with case(code), pytest.raises(CacheError, match="cannot read"):
+            CALLS[call](store)
+    fault.active = False
     assert store.shards() == [path]
     assert np.array_equal(store.read(digests(1)), features(1))
 
 
-@pytest.mark.parametrize("ask", [Store.digests, lambda store: store.read(digests(1))])
-def test_a_shard_that_does_not_fit_into_memory_stays(store, monkeypatch, ask):
+@pytest.mark.parametrize("call", ["digests", "read"])
+@pytest.mark.parametrize("target", [(Buffer, "read"), (h5py, "File")], ids=["Buffer", "File"])
+def test_a_shard_that_does_not_fit_into_memory_stays(store, wrap, call, target):
     path = add(store, 1)
     os.utime(path, (1, 1))
+    wrap(*target, Fault(MemoryError()))
 
-    for target, name in ((Buffer, "read"), (h5py, "File")):
-        with monkeypatch.context() as patch:
-            patch.setattr(target, name, raises(MemoryError()))
-            with pytest.raises((MemoryError, CacheError)):
-                ask(store)
-
+    with pytest.raises((MemoryError, CacheError)):
+        CALLS[call](store)
     assert store.shards() == [path]
 
 
-def test_a_shard_that_another_process_has_meanwhile_written_whole_is_not_lost(store, monkeypatch):
+def test_a_shard_that_another_process_writes_again_before_quarantine_is_not_lost(store, wrap):
     path = add(store, 1)
     whole = path.read_bytes()
     flip_a_feature(path, 1)
-    rename = Tree.rename
+    wrap(Tree, "rename", before_first(lambda: overwrite(path, whole), path=path))
 
-    def after_another_wrote(tree: Tree, source: Path, target: Path, **options: bool) -> Path:
-        if source == path:
-            overwrite(path, whole)
-        return rename(tree, source, target, **options)
-
-    monkeypatch.setattr(Tree, "rename", after_another_wrote)
-
-    assert np.array_equal(store.read(digests(1)), features(1))  # by the very reader that saw the damage
+    assert np.array_equal(store.read(digests(1)), features(1))  # by the same reader that saw the damage
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
@@ -231,16 +233,10 @@ def test_a_fifo_in_place_of_a_shard_is_quarantined_and_nobody_waits(store):
         assert store.missing(digests(1)).tolist() == [0]
 
 
-def test_two_readers_may_quarantine_one_shard(store, monkeypatch):
+def test_two_readers_may_quarantine_one_shard(store, wrap):
     path = add(store, 1)
     flip_a_feature(path, 1)
-    rename = Tree.rename
-
-    def after_another_did(tree: Tree, source: Path, target: Path, **options: bool) -> Path:
-        source.unlink()
-        return rename(tree, source, target, **options)
-
-    monkeypatch.setattr(Tree, "rename", after_another_did)
+    wrap(Tree, "rename", before_first(path.unlink, path=path))
 
     with pytest.warns(BottleneckWarning, match="Another process has moved it"), pytest.raises(MissingFeatures):
         store.read(digests(1))
