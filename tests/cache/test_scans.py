@@ -1,5 +1,4 @@
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from bottleneck.cache.scans import load_scan, save_scan
 from bottleneck.errors import CacheError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.splits import Shares
+from tests.cache.numbered import case
 
 SHARES = Shares(60, 20, 20)
 
@@ -49,33 +49,24 @@ def assert_same(found: Dataset, wanted: Dataset) -> None:
         assert getattr(found, name) == getattr(wanted, name), name
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"labels": (None,) * 3},
-        {"given_splits": ("train", None, "test"), "groups": ("one", None, "one")},
-        {"failures": (Failure("/x.jpg", "empty", "no bytes"), Failure("/y", "corrupt", "why", "0" * 64))},
-        {"ignored": {"hidden": 2, "not an image's name": 1}},
-        {"labels": ("ä", "", 'with "quotes"\n')},
-    ],
-    ids=["plain", "no labels", "splits and groups", "failures", "ignored", "odd labels"],
-)
-def test_a_scan_comes_back_as_it_was(cache, source, fields):
-    wanted = dataset(source, "/a.jpg", "/b.jpg", "/c.jpg", **fields)
-    save_scan(cache, wanted)
-
-    assert_same(load_scan(cache, source, SHARES), wanted)
+def test_a_scan_is_read_back_unchanged(cache, source):
+    failures = (Failure("/x.jpg", "empty", "no bytes"), Failure("/y", "corrupt", "why", "0" * 64))
+    table = {
+        "plain": {},
+        "no labels": {"labels": (None,) * 3},
+        "splits and groups": {"given_splits": ("train", None, "test"), "groups": ("one", None, "one")},
+        "failures": {"failures": failures},
+        "ignored": {"ignored": {"hidden": 2, "not an image's name": 1}},
+        "odd labels": {"labels": ("ä", "", 'with "quotes"\n')},
+    }
+    datasets = {name: dataset(source, "/a.jpg", "/b.jpg", "/c.jpg", **fields) for name, fields in table.items()}
+    for name, wanted in {**datasets, "no images": dataset(source, failures=failures[:1])}.items():
+        with case(name):
+            save_scan(cache, wanted)
+            assert_same(load_scan(cache, source, SHARES), wanted)
 
 
-def test_a_scan_of_no_images_comes_back(cache, source):
-    wanted = dataset(source, failures=(Failure("/x.jpg", "empty", "no bytes"),))
-    save_scan(cache, wanted)
-
-    assert_same(load_scan(cache, source, SHARES), wanted)
-
-
-def test_the_shares_are_those_asked_for_now(cache, source):
+def test_the_shares_are_those_of_the_call(cache, source):
     save_scan(cache, dataset(source, "/a.jpg"))
 
     assert load_scan(cache, source, Shares(50, 25, 25)).shares == Shares(50, 25, 25)
@@ -101,7 +92,7 @@ def test_a_scan_that_is_already_kept_is_not_written_again(cache, source):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_changed_scan_takes_the_place_of_the_last(cache, source):
+def test_a_changed_scan_replaces_the_last(cache, source):
     save_scan(cache, dataset(source, "/a.jpg"))
     save_scan(cache, dataset(source, "/a.jpg", "/b.jpg"))
 
@@ -124,58 +115,15 @@ def test_a_source_may_be_named_by_a_relative_path(cache, source):
     assert load_scan(cache, "images", SHARES).paths == ("/a.jpg",)
 
 
-@pytest.mark.parametrize("name", ["x" * 200, "a/b", "ä ö", "...", "-"])
-def test_any_name_of_a_source_stays_below_the_cache(cache, tmp_path, name):
-    save_scan(cache, dataset(tmp_path / name, "/a.jpg"))
+def test_any_name_of_a_source_stays_below_the_cache(tmp_path):
+    for number, name in enumerate(["x" * 200, "a/b", "ä ö", "...", "-"]):
+        cache = tmp_path / str(number)
+        with case(name):
+            save_scan(cache, dataset(tmp_path / name, "/a.jpg"))
+            assert stored(cache).parent == cache / "datasets"
+            assert load_scan(cache, tmp_path / name, SHARES).paths == ("/a.jpg",)
 
-    assert stored(cache).parent == cache / "datasets"
-    assert load_scan(cache, tmp_path / name, SHARES).paths == ("/a.jpg",)
 
-
-def test_without_a_scan_the_error_says_that_the_images_are_not_there(cache, source):
+def test_without_a_scan_the_error_says_that_the_images_do_not_exist(cache, source):
     with pytest.raises(CacheError, match=r"expected images at .*images: they do not exist"):
-        load_scan(cache, source, SHARES)
-
-
-def test_a_newer_version_is_refused(cache, source):
-    save_scan(cache, dataset(source, "/a.jpg"))
-    value = json.loads(stored(cache).read_text())
-    stored(cache).write_text(json.dumps({**value, "version": 2}))
-
-    with pytest.raises(CacheError, match=r"expected a scan of version 1 .* found 2"):
-        load_scan(cache, source, SHARES)
-
-
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b"{}", b"\xff\xfe", b'{"version": 1}'])
-def test_garbage_is_a_cache_error_that_names_the_file(cache, source, garbage):
-    save_scan(cache, dataset(source, "/a.jpg"))
-    stored(cache).write_bytes(garbage)
-
-    with pytest.raises(CacheError, match="Delete that file") as caught:
-        load_scan(cache, source, SHARES)
-
-    assert str(stored(cache)) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        {"images": [["/a.jpg", "00", "a", None, None]]},
-        {"images": [["/a.jpg", "no digits", "a", None, None]]},
-        {"images": [["/a.jpg", None, "a", None, None]]},
-        {"images": [["/a.jpg"]]},
-        {"images": [["/a.jpg", "0" * 64, "a", None, None], ["/b.jpg"]]},
-        {"images": 5},
-        {"failures": [5]},
-        {"failures": [{"colour": "red"}]},
-        {"source": None},
-    ],
-    ids=lambda edit: json.dumps(edit)[:40],
-)
-def test_a_scan_that_does_not_add_up_is_a_cache_error(cache, source, edit):
-    save_scan(cache, dataset(source, "/a.jpg"))
-    value = json.loads(stored(cache).read_text())
-    stored(cache).write_text(json.dumps({**value, **edit}))
-
-    with pytest.raises(CacheError):
         load_scan(cache, source, SHARES)
