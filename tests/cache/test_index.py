@@ -1,6 +1,5 @@
-"""The index in memory, and the memo of each shard that it is made from."""
+"""The index in memory, and the memo of each shard."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -8,23 +7,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-import bottleneck.cache.index
-import bottleneck.cache.shard
 from bottleneck.cache.index import Index, ShardEntry, load_entry, save_entry
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, MissingFeatures
 from bottleneck.images.digest import signature
-from tests.cache.numbered import D, add, digests, features, flip_a_feature
+from tests.cache.numbered import D, add, case, digests, features, flip_a_feature
+
+STEPS = st.tuples(
+    st.sampled_from(["add", "add", "add", "delete", "replace", "forget"]),
+    st.sampled_from("abc"),
+    st.lists(st.integers(0, 11), min_size=1, max_size=5),
+)
 
 
 class Folder:
-    """A folder of shards that exist in memory alone; it counts how often each is loaded."""
+    """A folder of shards that exist only in memory; it records which are loaded."""
 
     def __init__(self, **shards: tuple[int, ...]) -> None:
         self.shards = shards
         self.loads: list[str] = []
-        self.lost: set[str] = set()  # listed, and not to be loaded
+        self.lost: set[str] = set()  # listed, but invalid
 
     def names(self) -> list[str]:
         return sorted(self.shards)
@@ -57,17 +62,41 @@ def test_an_index_of_nothing_is_empty():
     assert index.shards_of(digests()) == {}
 
 
-def test_images_that_an_earlier_segment_has_are_not_sought_in_later_ones():
-    folder = Folder(a=(1, 2, 3))
+@given(st.lists(STEPS, max_size=30))
+def test_an_index_follows_a_folder_as_a_dictionary_does(steps):
+    folder, forgotten = Folder(), set()
     index = folder.index()
-    folder.shards = {**folder.shards, "b": (4, 5)}
-    index.refresh()
+    for number, (step, name, numbers) in enumerate(steps):
+        if step == "add":
+            folder.shards[f"{name}{number}"] = tuple(numbers)
+        elif step == "delete":
+            folder.shards.pop(next(iter(sorted(folder.shards)), ""), None)
+        elif step == "replace" and folder.shards:
+            folder.shards = {f"all{number}": tuple(sorted({one for held in folder.shards.values() for one in held}))}
+        elif step == "forget" and folder.shards:
+            index.forget(max(folder.shards))
+            forgotten.add(max(folder.shards))
+        index.refresh()
+        shards = {name: held for name, held in folder.shards.items() if name not in forgotten}
+        expect_index(index, shards, all_digests=step == "delete")
+    expect_index(index, {name: held for name, held in folder.shards.items() if name not in forgotten})
+    assert len(folder.loads) == len(set(folder.loads))  # each shard is loaded once
 
-    assert {name: rows.tolist() for name, rows in index.shards_of(digests(1)).items()} == {"a": [0]}
-    assert {name: rows.tolist() for name, rows in index.shards_of(digests(4, 1)).items()} == {"a": [1], "b": [0]}
+
+def expect_index(index: Index, shards: dict[str, tuple[int, ...]], all_digests: bool = True) -> None:
+    """Check that an index has the images of some shards and no others, and takes each from one that has it."""
+    there = sorted({number for held in shards.values() for number in held})
+    assert index.entries.keys() == shards.keys()
+    assert has(index, *range(12)) == [number in there for number in range(12)]
+    needed = index.shards_of(digests(*range(12)))
+    assert sorted(row for rows in needed.values() for row in rows.tolist()) == there
+    for name, rows in needed.items():
+        assert set(rows.tolist()) <= set(shards[name])
+    if all_digests:
+        assert [row.tobytes() for row in index.digests()] == sorted_bytes(digests(*there))
 
 
-def test_shards_that_come_are_taken_in_and_those_that_are_known_are_not_loaded_again():
+def test_known_shards_are_not_loaded_again():
     folder = Folder(a=(1, 2))
     index = folder.index()
     folder.shards["b"] = (3,)
@@ -79,32 +108,7 @@ def test_shards_that_come_are_taken_in_and_those_that_are_known_are_not_loaded_a
     assert folder.loads == ["a", "b"]
 
 
-def test_shards_that_go_are_forgotten():
-    folder = Folder(a=(1, 2), b=(2, 3))
-    index = folder.index()
-    del folder.shards["a"]
-    index.refresh()
-
-    assert has(index, 1, 2, 3) == [False, True, True]
-    assert list(index.entries) == ["b"]
-    assert sorted_bytes(index.digests()) == sorted_bytes(digests(2, 3))
-    del folder.shards["b"]
-    index.refresh()
-    assert has(index, 1, 2, 3) == [False] * 3
-    assert index.digests().shape == (0, 32)
-
-
-def test_all_shards_replaced_by_one_keep_their_images():
-    folder = Folder(a=(1, 2), b=(3, 4))
-    index = folder.index()
-    folder.shards = {"compacted": (1, 2, 3, 4)}
-    index.refresh()
-
-    assert has(index, 1, 2, 3, 4) == [True] * 4
-    assert list(index.shards_of(digests(1, 4))) == ["compacted"]
-
-
-def test_a_shard_that_vanishes_between_listing_and_loading_leads_to_another_look():
+def test_the_folder_is_listed_again_if_a_shard_is_deleted_before_it_is_loaded():
     folder = Folder(a=(1,), b=(2,))
 
     def load(name: str) -> ShardEntry:
@@ -120,7 +124,7 @@ def test_a_shard_that_vanishes_between_listing_and_loading_leads_to_another_look
     assert list(index.entries) == ["c"]
 
 
-def test_a_folder_in_which_shards_vanish_forever_is_given_up_on():
+def test_listing_stops_if_shards_keep_disappearing():
     names = iter(range(1000))
 
     index = Index(lambda: [f"shard {next(names)}"], lambda name: None)
@@ -129,7 +133,7 @@ def test_a_folder_in_which_shards_vanish_forever_is_given_up_on():
     assert next(names) < 100
 
 
-def test_a_shard_that_cannot_be_trusted_is_not_tried_again_by_the_same_index():
+def test_an_invalid_shard_is_not_loaded_again_by_the_same_index():
     folder = Folder(a=(1,), b=(2,))
     folder.lost = {"a"}
     index = folder.index()
@@ -142,48 +146,27 @@ def test_a_shard_that_cannot_be_trusted_is_not_tried_again_by_the_same_index():
     assert folder.loads.count("a") == 2
 
 
-def test_a_shard_that_was_forgotten_stays_so():
-    folder = Folder(a=(1, 2), b=(2, 3))
-    index = folder.index()
-    index.forget("a")
-    index.refresh()
-
-    assert has(index, 1, 2, 3) == [False, True, True]
-    assert index.shards_of(digests(2)).keys() == {"b"}
-    index.forget("never heard of")
-    assert has(index, 1, 2, 3) == [False, True, True]
-
-
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 10, 17, 40])
-def test_many_shards_that_come_one_by_one_are_found_as_at_once(count):
+def test_many_shards_that_come_one_by_one_are_found_as_at_once():
     folder = Folder()
     index = folder.index()
-    for number in range(count):
+    for number in range(40):
         folder.shards[f"{number:03}"] = (number, number + 1, 1000 + number)
         index.refresh()
-        assert has(index, number, number + 1, number + 2, 1000 + number, 0) == [True, True, False, True, True]
+        with case(number):
+            assert has(index, number, number + 1, number + 2, 1000 + number, 0) == [True, True, False, True, True]
+            assert len(index._segments) <= 9  # each of which is searched
 
-    there = {*range(count + 1), *range(1000, 1000 + count)}
-    assert_shares_out(index, folder, sorted(there))
-    assert len(index._segments) <= 9  # each of which is looked into
-    assert sorted_bytes(index.digests()) == sorted_bytes(digests(*there))
-    assert [row.tobytes() for row in index.digests()] == sorted_bytes(index.digests())
-    assert_shares_out(index, folder, sorted(there))  # sorted together now
-
-
-def assert_shares_out(index: Index, folder: Folder, numbers: list[int]) -> None:
-    """Check that each row is to be taken from one shard, which has it."""
-    needed = index.shards_of(digests(*numbers))
-    assert sorted(np.concatenate(list(needed.values())).tolist()) == list(range(len(numbers)))
-    for name, rows in needed.items():
-        assert {numbers[row] for row in rows} <= set(folder.shards[name])
+    there = {*range(41), *range(1000, 1040)}
+    assert [row.tobytes() for row in index.digests()] == sorted_bytes(digests(*there))
+    needed = index.shards_of(digests(*sorted(there)))
+    assert sorted(np.concatenate(list(needed.values())).tolist()) == list(range(len(there)))
 
 
-def test_shards_of_shares_the_rows_out_and_leaves_out_what_is_nowhere():
-    folder = Folder(a=(1, 2), b=(3,), c=(9,))
-    needed = folder.index().shards_of(digests(3, 1, 7, 2))
+def test_an_unknown_name_may_be_forgotten():
+    index = Folder(a=(1, 2)).index()
+    index.forget("unknown")
 
-    assert {name: sorted(rows.tolist()) for name, rows in needed.items()} == {"a": [1, 3], "b": [0]}
+    assert has(index, 1, 2) == [True, True]
 
 
 def test_few_large_shards_are_preferred_to_many_small_ones():
@@ -193,19 +176,6 @@ def test_few_large_shards_are_preferred_to_many_small_ones():
     assert list(folder.index().shards_of(digests(*range(20)))) == ["zz"]
 
 
-def test_an_image_in_two_shards_is_found_and_listed_once():
-    folder = Folder(a=(1, 2), b=(2, 3))
-    index = folder.index()
-
-    assert len(index.digests()) == 3
-    assert sum(map(len, index.shards_of(digests(1, 2, 3)).values())) == 3
-    index.forget("a")
-    assert has(index, 1, 2, 3) == [False, True, True]
-    index = folder.index()
-    index.forget("b")
-    assert has(index, 1, 2, 3) == [True, True, False]
-
-
 # --- on disk ----------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +183,7 @@ def memo(store: Store, shard: Path) -> Path:
     return store.folder / "index" / shard.stem
 
 
-def test_what_is_remembered_of_a_shard_comes_back(tmp_path):
+def test_an_entry_is_read_back(tmp_path):
     (tmp_path / "shard").write_bytes(b"x")
     wanted = ShardEntry(digests(1, 2, 3), 1280, "float16")
     save_entry(tmp_path / "memo", signature((tmp_path / "shard").stat()), wanted)
@@ -223,7 +193,7 @@ def test_what_is_remembered_of_a_shard_comes_back(tmp_path):
     assert (found.dim, found.dtype, len(found)) == (1280, "float16", 3)
 
 
-def test_of_a_shard_that_is_gone_nothing_is_recalled(tmp_path):
+def test_the_entry_of_a_deleted_shard_is_not_returned(tmp_path):
     (tmp_path / "shard").write_bytes(b"x")
     save_entry(tmp_path / "memo", signature((tmp_path / "shard").stat()), ShardEntry(digests(1), D, "float32"))
     (tmp_path / "shard").unlink()
@@ -232,38 +202,44 @@ def test_of_a_shard_that_is_gone_nothing_is_recalled(tmp_path):
         load_entry(tmp_path / "memo", tmp_path / "shard")
 
 
-@pytest.mark.parametrize("change", ["longer", "touched", "replaced", "back to its old time"])
-def test_a_memo_of_a_file_that_has_changed_is_not_believed(tmp_path, change):
+def write_at(path: Path, data: bytes, seconds: int) -> None:
+    path.write_bytes(data)
+    os.utime(path, (seconds, seconds))
+
+
+def replace_file(path: Path) -> None:
+    write_at(path.with_name("other"), b"y", 5)
+    path.with_name("other").replace(path)
+
+
+def restore_the_time(path: Path) -> None:
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:  # until its clock ticks
+        write_at(path, b"y", 5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda path: write_at(path, b"xx", 5), lambda path: os.utime(path, (6, 6)), replace_file, restore_the_time],
+    ids=["longer", "touched", "replaced", "with its old time"],
+)
+def test_a_memo_of_a_file_that_has_changed_is_not_used(tmp_path, change):
     shard = tmp_path / "shard"
-    shard.write_bytes(b"x")
-    os.utime(shard, (5, 5))
+    write_at(shard, b"x", 5)
     save_entry(tmp_path / "memo", signature(shard.stat()), ShardEntry(digests(1), D, "float32"))
-    if change == "longer":
-        shard.write_bytes(b"xx")
-        os.utime(shard, (5, 5))
-    elif change == "touched":
-        os.utime(shard, (6, 6))
-    elif change == "replaced":
-        (tmp_path / "other").write_bytes(b"y")
-        os.utime(tmp_path / "other", (5, 5))
-        (tmp_path / "other").replace(shard)
-    else:
-        before = shard.stat().st_ctime_ns
-        while shard.stat().st_ctime_ns == before:  # until its clock ticks
-            shard.write_bytes(b"y")
-            os.utime(shard, (5, 5))
+    change(shard)
 
     assert load_entry(tmp_path / "memo", shard) is None
 
 
-def test_shards_that_are_remembered_are_not_opened(store, opened):
+def test_shards_with_memos_are_not_opened(store, opened):
     add(store, 1, 2), add(store, 3)
     store.digests(), store.has(digests(1, 9)), store.dim(), store.missing(digests(4))
 
     assert opened == []
 
 
-def test_a_shard_whose_memo_is_gone_is_proven_once_and_remembered(store, opened):
+def test_a_shard_without_a_memo_is_verified_once(store, opened):
     first, second = add(store, 1, 2), add(store, 3)
     memo(store, first).unlink()
     assert store.has(digests(1, 2, 3)).all()
@@ -273,7 +249,7 @@ def test_a_shard_whose_memo_is_gone_is_proven_once_and_remembered(store, opened)
     assert memo(store, second).exists()
 
 
-def test_a_shard_that_was_merely_touched_is_proven_again_and_stays(store, opened):
+def test_a_shard_that_was_only_touched_is_verified_again_and_kept(store, opened):
     path = add(store, 1)
     os.utime(path, (1, 1))
     assert store.has(digests(1)).all()
@@ -283,63 +259,32 @@ def test_a_shard_that_was_merely_touched_is_proven_again_and_stays(store, opened
     assert store.shards() == [path]
 
 
-def flipped(data: bytes) -> bytes:
-    """Flip a bit of the digests in a memo."""
-    where = data.index(b"\n") + 5
-    return data[:where] + bytes([data[where] ^ 1]) + data[where + 1 :]
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a byte less": lambda data: data[:-1],
+    "a row less": lambda data: data[:-48],
+    "a row more": lambda data: data + b"\0" * 32,
+    "another header": lambda data: b"[]" + data,
+    "a bit of a digest": lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:],
+    "another d": lambda data: data.replace(b'"dim": 6', b'"dim": 7'),
+    "another type": lambda data: data.replace(b"float32", b"float16"),
+}
 
 
-def edited(**told: object) -> Callable[[bytes], bytes]:
-    """Return a function that edits the head of a memo and seals it again."""
-
-    def edit(data: bytes) -> bytes:
-        head, _, digests = data[:-16].partition(b"\n")
-        body = json.dumps({**json.loads(head), **told}).encode() + b"\n" + digests
-        return body + bottleneck.cache.index._checksum(body)
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: b"",
-        lambda data: b"garbage",
-        lambda data: b"\n" * 100,
-        lambda data: data[:-1],
-        lambda data: data[:-48],
-        lambda data: data + b"\0" * 32,
-        lambda data: b"[]" + data,
-        flipped,
-        edited(version=2),
-        edited(file=[1, 2, 3, 4]),
-        edited(file=None),
-        edited(dim="6"),
-        edited(dim=-6),
-        edited(dtype="object"),
-        edited(dtype=["float32"]),
-        lambda data: data.replace(b'"dim": 6', b'"dim": 7'),
-        lambda data: data.replace(b"float32", b"float16"),
-    ],
-    ids=[
-        "empty", "garbage", "newlines", "a byte less", "a row less", "a row more", "another head", "a bit", "newer",
-        "of another file", "of no file", "a text for d", "a negative d", "objects", "a list of types", "another d",
-        "another type",
-    ],
-)  # fmt: skip
-def test_a_damaged_or_foreign_memo_is_ignored_and_written_anew(store, opened, damage):
+def test_a_damaged_memo_is_ignored_and_written_again(store, opened):
     path, other = add(store, 1, 2), add(store, 3)
     whole = memo(store, path).read_bytes()
-    broken = damage(whole)
-    assert broken != whole
-    memo(store, path).write_bytes(broken)
-
-    assert store.has(digests(1, 2, 3, 4)).tolist() == [True, True, True, False]
-    assert store.dim() == D
-    assert np.array_equal(store.read(digests(3, 2, 1)), features(3, 2, 1))
-    assert opened[0] == path.stem
-    assert memo(store, path).read_bytes() == whole
-    assert store.shards() == sorted([path, other])
+    for name, damage in DAMAGES.items():
+        broken = damage(whole)
+        memo(store, path).write_bytes(broken)
+        opened.clear()
+        with case(name):
+            assert broken != whole
+            assert store.has(digests(1, 2, 3, 4)).tolist() == [True, True, True, False]
+            assert store.dim() == D
+            assert np.array_equal(store.read(digests(3, 2, 1)), features(3, 2, 1))
+            assert opened[0] == path.stem
+            assert memo(store, path).read_bytes() == whole
+            assert store.shards() == sorted([path, other])
 
 
 def test_the_memo_of_another_shard_is_ignored(store):
@@ -350,7 +295,7 @@ def test_the_memo_of_another_shard_is_ignored(store):
     assert np.array_equal(store.read(digests(4, 1)), features(4, 1))
 
 
-def test_memos_of_shards_that_are_gone_change_nothing(store):
+def test_memos_of_deleted_shards_change_nothing(store):
     add(store, 1).unlink()
     add(store, 2)
 
@@ -383,7 +328,7 @@ def test_an_index_that_cannot_be_written_changes_no_result(store, obstacle):
     assert np.array_equal(store.read(digests(3, 1, 2)), features(3, 1, 2))
 
 
-def test_an_index_follows_what_another_process_appends(store, cache, spec):
+def test_an_index_adds_what_another_process_appends(store, cache, spec):
     index = store.index()
     add(cache.store(spec), 1, 2)
     assert has(index, 1) == [False]
@@ -392,7 +337,7 @@ def test_an_index_follows_what_another_process_appends(store, cache, spec):
     assert has(index, 1, 2, 3) == [True, True, False]
 
 
-def test_an_index_that_outlives_a_shard_sees_its_images_vanish(store):
+def test_an_index_removes_the_images_of_a_deleted_shard(store):
     path = add(store, 1)
     add(store, 2)
     index = store.index()

@@ -1,4 +1,3 @@
-import hashlib
 import os
 import time
 from dataclasses import replace
@@ -12,11 +11,9 @@ from bottleneck.cache.compact import Compaction, compact
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.maintain import Verification, gc, info, remove, verify
 from bottleneck.cache.merge import merge
-from bottleneck.cache.scans import save_scan
 from bottleneck.errors import BottleneckWarning, CacheError
-from bottleneck.images.dataset import Dataset
 from bottleneck.utils.files import TEMPORARY
-from tests.cache.numbered import D, add, digests, features, files, flip_a_feature
+from tests.cache.numbered import D, add, case, digests, features, files, flip_a_feature, named, scan
 
 DAY = 86_400
 UNFINISHED = f"{TEMPORARY}9-0123abcd"
@@ -28,20 +25,10 @@ def age(path: Path, days: float) -> Path:
     return path
 
 
-def name_images(cache, *numbers: int, source: str = "/images") -> None:
-    """Keep a dataset of images that are known by a number."""
-    none = (None,) * len(numbers)
-    paths = tuple(f"{source}/{number}.jpg" for number in numbers)
-    dataset = Dataset(
-        source=Path(source), paths=paths, digests=digests(*numbers), labels=none, given_splits=none, groups=none
-    )
-    save_scan(cache.root, dataset)
-
-
 # --- info -------------------------------------------------------------------------------------------------------
 
 
-def test_info_counts_images_once_and_everything_on_disk(cache, store):
+def test_info_counts_each_image_once_and_all_bytes(cache, store):
     paths = [age(add(store, 1, 2), 3), age(add(store, 2, 3), 1)]
     (found,) = info(cache)
 
@@ -67,10 +54,10 @@ def test_info_of_an_absent_cache_is_empty(cache):
 def make_newer(path: Path) -> Path:
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
-    return path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5"))
+    return named(path)
 
 
-def test_a_newer_shard_hinders_neither_info_nor_rm(cache, store):
+def test_a_newer_shard_prevents_neither_info_nor_rm(cache, store):
     make_newer(add(store, 1))
     (found,) = info(cache)
 
@@ -106,7 +93,7 @@ def rot(path: Path, numbers: tuple[int, ...]) -> None:
     os.utime(path, ns=times)
 
 
-def test_bits_that_rot_in_place_are_found_and_their_images_are_computed_again(cache, store):
+def test_bit_rot_is_found_and_its_images_are_missing(cache, store):
     add(store, 1, 2)
     rot(add(store, 3, 4), (3, 4))
     (problem,) = verify(cache).damage
@@ -121,13 +108,13 @@ def test_features_that_are_not_finite_are_damage_even_under_a_matching_name(cach
     path = add(store, 1)
     with h5py.File(path, "r+") as file:
         file["features"][0, 0] = np.inf
-    path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5"))
+    named(path)
 
     assert "expected finite features" in verify(cache).damage[0]
     assert store.shards() == []
 
 
-def test_a_newer_shard_is_reported_and_stays(cache, store):
+def test_a_newer_shard_is_reported_and_stays_in_place(cache, store):
     path = make_newer(add(store, 1))
 
     assert "update bottleneck" in verify(cache).damage[0]
@@ -141,7 +128,7 @@ def test_a_spec_that_cannot_be_read_is_damage(cache, store):
     assert "expected a spec" in verify(cache).damage[0]
 
 
-def test_a_spec_that_is_gone_is_damage_that_info_tells_too(cache, store):
+def test_a_missing_spec_is_damage_and_info_warns_of_it(cache, store):
     add(store, 1)
     (store.folder / "spec.json").unlink()
 
@@ -150,7 +137,7 @@ def test_a_spec_that_is_gone_is_damage_that_info_tells_too(cache, store):
         assert info(cache) == []
 
 
-def test_a_cache_that_is_not_there_is_not_verified(cache):
+def test_a_missing_cache_is_not_verified(cache):
     with pytest.raises(CacheError, match=r"there is no folder .*: `bottleneck extract IMAGES` makes it"):
         verify(cache)
 
@@ -167,20 +154,19 @@ def test_verify_reports_its_progress(cache, store):
 # --- rm ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["model", "short name", "fingerprint"])
-def test_a_spec_is_deleted_and_no_other(cache, store, spec, part):
+def test_a_spec_is_deleted_and_no_other(cache, store, spec):
     other = cache.store(replace(spec, backbone="huge", weights="1" * 64))
-    add(store, 1)
     add(other, 1)
-    name = {"model": "tiny", "short name": store.short_name, "fingerprint": spec.fingerprint[:6]}[part]
-    gone = remove(cache, name)
+    for name in ("tiny", store.short_name, spec.fingerprint[:6]):
+        add(store, 1)
+        with case(name):
+            gone = remove(cache, name)
+            assert (gone.name, gone.images) == (store.name, 1)
+            assert [left.name for left in cache.stores()] == [other.name]
+            assert os.listdir(cache.root / "features") == [other.name]
 
-    assert (gone.name, gone.images) == (store.name, 1)
-    assert [left.name for left in cache.stores()] == [other.name]
-    assert os.listdir(cache.root / "features") == [other.name]
 
-
-def test_a_name_that_fits_two_specs_deletes_none(cache, store, spec):
+def test_a_name_that_matches_two_specs_deletes_none(cache, store, spec):
     add(store, 1)
     add(cache.store(replace(spec, weights="1" * 64)), 1)
     with pytest.raises(CacheError, match="found 2 specs"):
@@ -189,7 +175,7 @@ def test_a_name_that_fits_two_specs_deletes_none(cache, store, spec):
     assert len(cache.stores()) == 2
 
 
-def test_a_spec_that_is_being_deleted_is_no_store_any_more(cache, store):
+def test_a_spec_that_is_being_deleted_is_not_a_store(cache, store):
     add(store, 1)
     store.folder.rename(store.folder.with_name(f"{TEMPORARY}1-x"))
 
@@ -199,9 +185,9 @@ def test_a_spec_that_is_being_deleted_is_no_store_any_more(cache, store):
 # --- gc ---------------------------------------------------------------------------------------------------------
 
 
-def test_features_that_no_dataset_names_go_and_the_others_stay(cache, store):
-    name_images(cache, 1, 2)
-    name_images(cache, 5, source="/others")
+def test_features_of_images_in_no_scan_are_deleted(cache, store):
+    scan(cache.root, 1, 2)
+    scan(cache.root, 5, source="/others")
     for path in (add(store, 1, 3), add(store, 2, 5), add(store, 4)):
         age(path, 20)
     found = gc(cache)
@@ -211,8 +197,8 @@ def test_features_that_no_dataset_names_go_and_the_others_stay(cache, store):
     assert np.array_equal(store.read(digests(1, 2, 5)), features(1, 2, 5))
 
 
-def test_a_dry_run_says_the_same_and_deletes_nothing(cache, store):
-    name_images(cache, 1)
+def test_a_dry_run_reports_the_same_and_deletes_nothing(cache, store):
+    scan(cache.root, 1)
     age(add(store, 1, 3), 20)
     age(add(store, 4), 20)
     (store.folder / "quarantine").mkdir()
@@ -222,17 +208,17 @@ def test_a_dry_run_says_the_same_and_deletes_nothing(cache, store):
     (store.folder / "shards" / UNFINISHED).write_bytes(b"half")
     age(store.folder / "shards" / UNFINISHED, 20)
     before = files(cache.root)
-    told = gc(cache, dry_run=True)
+    expected = gc(cache, dry_run=True)
 
     assert files(cache.root) == before
-    assert (told.images, told.quarantined, told.temporaries) == (2, 1, 1)
+    assert (expected.images, expected.quarantined, expected.temporaries) == (2, 1, 1)
     done = gc(cache)
-    assert vars(done) == vars(told)
+    assert vars(done) == vars(expected)
     assert len(files(cache.root)) < len(before)
 
 
-def test_what_is_young_stays_for_an_extraction_that_is_still_at_work(cache, store):
-    name_images(cache, 1)
+def test_young_files_are_kept_for_a_running_extraction(cache, store):
+    scan(cache.root, 1)
     add(store, 1, 3)
     (store.folder / "shards" / UNFINISHED).write_bytes(b"half")
     found = gc(cache)
@@ -241,38 +227,39 @@ def test_what_is_young_stays_for_an_extraction_that_is_still_at_work(cache, stor
     assert store.has(digests(1, 3)).all()
 
 
-def test_days_set_what_is_young(cache, store):
-    name_images(cache, 1)
+def test_days_is_the_minimum_age(cache, store):
+    scan(cache.root, 1)
     age(add(store, 3), 2)
 
     assert gc(cache, days=3, dry_run=True).images == 0
     assert gc(cache, days=1, dry_run=True).images == 1
 
 
-@pytest.mark.parametrize("place", ["", "features", "datasets", "specs", "store", "shards", "index"])
-def test_unfinished_files_and_folders_go_wherever_they_lie(cache, store, place):
-    name_images(cache, 1)
-    add(store, 1)
-    folder = {"store": store.folder, "shards": store.folder / "shards", "index": store.folder / "index"}.get(
-        place, cache.root / place
-    )
-    folder.mkdir(exist_ok=True)
-    left = folder / UNFINISHED
-    if place == "features":  # of a spec that was being deleted
-        (left / "shards").mkdir(parents=True)
-        (left / "shards" / UNFINISHED).write_bytes(b"half")
-    else:
-        left.write_bytes(b"half")
-    age(left, 20)
-    found = gc(cache)
+def test_unfinished_files_and_folders_are_deleted_everywhere(cache, store, activations):
+    scan(cache.root, 1)
+    add(store, 1), add(activations, 1)
+    folders = [cache.root, *(cache.root / name for name in ("features", "datasets", "specs", "activations"))]
+    folders += [store.folder, store.folder / "shards", store.folder / "index"]
+    folders += [activations.folder, activations.folder / "shards"]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        left = folder / UNFINISHED
+        if folder.name == "features":  # a spec that was being deleted
+            (left / "shards").mkdir(parents=True)
+            (left / "shards" / UNFINISHED).write_bytes(b"half")
+        else:
+            left.write_bytes(b"half")
+        age(left, 20)
+        with case(folder):
+            found = gc(cache)
+            assert (found.temporaries, found.paths) == (1, [left])
+            assert not left.exists()
+            assert store.has(digests(1)).all()
+            assert activations.has(digests(1)).all()
 
-    assert (found.temporaries, found.paths) == (1, [left])
-    assert not left.exists()
-    assert store.has(digests(1)).all()
 
-
-def test_memos_of_shards_that_are_gone_go(cache, store):
-    name_images(cache, 1)
+def test_memos_of_deleted_shards_are_deleted(cache, store):
+    scan(cache.root, 1)
     path = add(store, 1)
     stray = store.folder / "index" / ("0" * 64)
     stray.write_bytes(b"")
@@ -282,7 +269,7 @@ def test_memos_of_shards_that_are_gone_go(cache, store):
     assert [memo.name for memo in (store.folder / "index").iterdir()] == [path.stem]
 
 
-def test_without_any_dataset_nothing_is_deleted(cache, store):
+def test_without_a_scan_nothing_is_deleted(cache, store):
     age(add(store, 1), 20)
     with pytest.raises(CacheError, match="every feature would seem unneeded"):
         gc(cache)
@@ -290,8 +277,8 @@ def test_without_any_dataset_nothing_is_deleted(cache, store):
     assert store.has(digests(1)).all()
 
 
-def test_a_dataset_that_cannot_be_read_stops_it_before_anything_is_deleted(cache, store):
-    name_images(cache, 1)
+def test_a_scan_that_cannot_be_read_is_an_error_before_anything_is_deleted(cache, store):
+    scan(cache.root, 1)
     age(add(store, 1, 2), 20)
     (cache.root / "datasets" / "other-0.json").write_text("{")
     with pytest.raises(CacheError, match="cannot read the scan"):
@@ -303,7 +290,7 @@ def test_a_dataset_that_cannot_be_read_stops_it_before_anything_is_deleted(cache
 # --- activations ------------------------------------------------------------------------------------------------
 
 
-def test_info_of_features_has_no_activations_and_of_activations_nothing_else(cache, store, activations):
+def test_info_lists_features_and_activations_separately(cache, store, activations):
     add(store, 1), add(activations, 1, 2, dtype="float16")
 
     assert [(found.name, found.layer) for found in info(cache)] == [(store.name, "fc:input")]
@@ -331,7 +318,7 @@ def test_a_spec_of_activations_that_cannot_be_read_is_damage(cache, store, activ
     assert "its activations are ignored" in problem
 
 
-def test_a_cache_of_activations_alone_is_verified(cache, activations):
+def test_a_cache_with_only_activations_is_verified(cache, activations):
     add(activations, 1)
 
     assert verify(cache) == Verification(shards=1, damage=[])
@@ -348,8 +335,8 @@ def test_activations_are_deleted_by_their_name_and_no_features(cache, store, act
     assert cache.stores() == [store]
 
 
-def test_activations_that_no_dataset_names_go_and_the_others_stay(cache, activations):
-    name_images(cache, 1, 2)
+def test_activations_of_images_in_no_scan_are_deleted(cache, activations):
+    scan(cache.root, 1, 2)
     for path in (add(activations, 1, 3), add(activations, 4)):
         age(path, 20)
     add(activations, 2)
@@ -360,24 +347,8 @@ def test_activations_that_no_dataset_names_go_and_the_others_stay(cache, activat
     assert np.array_equal(activations.read(digests(1, 2)), features(1, 2))
 
 
-@pytest.mark.parametrize("place", ["activations", "store", "shards"])
-def test_unfinished_files_among_activations_go(cache, activations, place):
-    name_images(cache, 1)
-    add(activations, 1)
-    folder = {"activations": activations.folder.parent, "store": activations.folder}.get(
-        place, activations.folder / "shards"
-    )
-    left = folder / UNFINISHED
-    left.write_bytes(b"half")
-    age(left, 20)
-
-    assert gc(cache).paths == [left]
-    assert not left.exists()
-    assert activations.has(digests(1)).all()
-
-
-def test_quarantine_of_activations_goes(cache, activations):
-    name_images(cache, 1)
+def test_quarantined_activations_are_deleted(cache, activations):
+    scan(cache.root, 1)
     add(activations, 1)
     flip_a_feature(add(activations, 2), 2)
     with pytest.warns(BottleneckWarning, match="damaged"):
@@ -395,8 +366,8 @@ def grow_old(store, days: float = 20) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_activations_that_were_not_written_for_long_go_whole_and_features_never(cache, store, activations, dry_run):
-    name_images(cache, 1)
+def test_old_activations_are_deleted_completely_but_features_are_not(cache, store, activations, dry_run):
+    scan(cache.root, 1)
     add(store, 1), add(activations, 1)
     grow_old(store), grow_old(activations)
     size = sum(path.lstat().st_size for path in [activations.folder, *activations.folder.rglob("*")])
@@ -408,9 +379,9 @@ def test_activations_that_were_not_written_for_long_go_whole_and_features_never(
     assert store.has(digests(1)).all()
 
 
-@pytest.mark.parametrize("sign", ["a shard", "a shard in the making", "in use"])
-def test_activations_that_are_written_or_used_stay(cache, activations, sign):
-    name_images(cache, 1, 2)
+@pytest.mark.parametrize("sign", ["a shard", "an unfinished shard", "in use"])
+def test_activations_that_were_written_or_used_are_kept(cache, activations, sign):
+    scan(cache.root, 1, 2)
     add(activations, 1)
     grow_old(activations)
     if sign == "a shard":
@@ -432,7 +403,7 @@ def test_activations_are_compacted_by_the_same_code(activations):
     assert np.array_equal(activations.read(digests(0, 1, 2)), features(0, 1, 2))
 
 
-def test_merge_leaves_activations_alone(cache, store, activations, tmp_path):
+def test_merge_ignores_activations(cache, store, activations, tmp_path):
     add(store, 1), add(activations, 1)
     other = FeatureCache(tmp_path / "other")
 
@@ -444,13 +415,12 @@ def test_merge_leaves_activations_alone(cache, store, activations, tmp_path):
 # --- numbers ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "days", [float("nan"), float("inf"), -float("inf"), 1e308, 10**400, -1, -0.001, True, "3", None]
-)
-def test_days_that_are_no_number_in_range_delete_nothing(cache, store, days):
-    name_images(cache, 1)
+def test_days_that_are_out_of_range_or_not_a_number_delete_nothing(cache, store):
+    scan(cache.root, 1)
     age(add(store, 1, 3), 20)
-    with pytest.raises(CacheError, match="expected days to be"):
-        gc(cache, days=days)
+    nan, inf = float("nan"), float("inf")
+    for days in (nan, inf, -inf, 1e308, 10**400, 1e6, -1, -0.001, True, "3", None):
+        with case(days if days != 10**400 else "10**400"), pytest.raises(CacheError, match="expected days to be"):
+            gc(cache, days=days)
 
     assert store.has(digests(1, 3)).all()

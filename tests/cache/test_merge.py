@@ -1,20 +1,18 @@
-import hashlib
-import shutil
+from collections.abc import Sequence
 
 import h5py
 import numpy as np
 import pytest
 
-import bottleneck.cache.merge
-from bottleneck.backbones.tuned import Tuned, record_tuned, recorded_tuned
+from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
 from bottleneck.cache.compact import compact
 from bottleneck.cache.feature_cache import FeatureCache
-from bottleneck.cache.merge import merge
+from bottleneck.cache.merge import Inspection, NewRows, merge
 from bottleneck.cache.scans import load_scan
+from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
-from bottleneck.extraction.extract import extract
 from bottleneck.images.splits import Shares
-from tests.cache.numbered import D, add, digests, features, files, flip_a_feature
+from tests.cache.numbered import D, add, case, digests, features, files, flip_a_feature, named, scan
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ def contents(folder):
     return {name: (folder / name).read_bytes() for name in files(folder)}
 
 
-def test_what_is_missing_is_taken_over_and_what_is_known_is_left(cache, store, theirs):
+def test_missing_features_are_added_and_known_ones_are_kept(cache, store, theirs):
     add(store, 1, 2)
     add(theirs, 2, 3)
     add(theirs, 4)
@@ -36,7 +34,7 @@ def test_what_is_missing_is_taken_over_and_what_is_known_is_left(cache, store, t
     assert np.array_equal(store.read(digests(1, 2, 3, 4)), features(1, 2, 3, 4))
 
 
-def test_our_own_row_stays_where_theirs_differs(cache, store, theirs):
+def test_our_own_row_is_kept_if_theirs_differs(cache, store, theirs):
     add(store, 1)
     theirs.append(digests(1), features(9))
     merge(cache, theirs.folder.parents[1])
@@ -54,7 +52,7 @@ def test_merging_again_writes_nothing(cache, store, theirs):
     assert contents(cache.root) == before
 
 
-def test_nothing_in_the_other_cache_is_changed_not_even_what_is_damaged(cache, store, theirs):
+def test_nothing_in_the_other_cache_is_changed_even_if_it_is_damaged(cache, store, theirs):
     add(theirs, 1, 2)
     flip_a_feature(add(theirs, 3), 3)
     before = contents(theirs.folder)
@@ -67,32 +65,30 @@ def test_nothing_in_the_other_cache_is_changed_not_even_what_is_damaged(cache, s
     assert store.missing(digests(1, 2, 3)).tolist() == [2]
 
 
-def test_shards_that_are_joined_while_they_are_merged_are_taken_over_all_the_same(cache, store, theirs, monkeypatch):
+def test_shards_that_are_joined_during_a_merge_are_merged_too(cache, store, theirs):
     for number in range(6):
         add(theirs, number)
     todo = [compact, lambda other: add(other, 6), compact]
 
-    def meanwhile(path, spec, read=bottleneck.cache.merge.read_shard):
-        if todo and path.parents[1] == theirs.folder:
+    def meanwhile(*_: object) -> None:
+        if todo:
             todo.pop(0)(theirs)
-        return read(path, spec)
 
-    monkeypatch.setattr(bottleneck.cache.merge, "read_shard", meanwhile)
-    done = merge(cache, theirs.folder.parents[1])
+    done = merge(cache, theirs.folder.parents[1], meanwhile)
 
     assert not todo
     assert (done.added, done.problems) == (7, [])
     assert np.array_equal(store.read(digests(*range(7))), features(*range(7)))
 
 
-def test_a_repeated_row_is_taken_once(cache, store, theirs):
+def test_a_repeated_row_is_added_once(cache, store, theirs):
     theirs.append(digests(1, 1, 2), features(1, 1, 2))
 
     assert merge(cache, theirs.folder.parents[1]).added == 2
     assert len(store.load(store.shards()[0].stem).digests) == 2
 
 
-def test_specs_that_are_not_here_come_along_with_how_they_were_asked_for(cache, theirs):
+def test_new_specs_are_added_with_their_requests(cache, theirs):
     add(theirs, 1)
     theirs.remember_request({"model": "tiny"})
     merge(cache, theirs.folder.parents[1])
@@ -102,7 +98,7 @@ def test_specs_that_are_not_here_come_along_with_how_they_were_asked_for(cache, 
     assert store.request() == {"model": "tiny"}
 
 
-def test_features_of_a_fine_tuned_network_stay_known_as_such(cache, theirs):
+def test_the_record_of_a_fine_tuned_network_is_merged(cache, theirs):
     add(theirs, 1)
     theirs.remember_request({"model": "tiny"})
     found = Tuned(model="tiny", weights="none", options={}, dataset="0" * 64, score=0.9)
@@ -112,7 +108,7 @@ def test_features_of_a_fine_tuned_network_stay_known_as_such(cache, theirs):
     assert recorded_tuned(cache.stores()[0].folder) == found
 
 
-def test_our_own_request_stays(cache, store, theirs):
+def test_our_own_request_is_kept(cache, store, theirs):
     add(store, 1)
     store.remember_request({"model": "ours"})
     add(theirs, 2)
@@ -122,7 +118,7 @@ def test_our_own_request_stays(cache, store, theirs):
     assert store.request() == {"model": "ours"}
 
 
-def test_features_of_another_width_are_a_problem_and_the_rest_is_taken(cache, store, theirs):
+def test_features_of_another_width_are_a_problem_and_the_rest_is_added(cache, store, theirs):
     add(store, 1)
     theirs.append(digests(5), np.ones((1, D + 1), np.float32))
     add(theirs, 2)
@@ -136,7 +132,7 @@ def test_features_that_are_not_finite_are_a_problem(cache, store, theirs):
     path = add(theirs, 1)
     with h5py.File(path, "r+") as file:
         file["features"][0, 0] = np.nan
-    path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5"))
+    named(path)
     done = merge(cache, theirs.folder.parents[1])
 
     assert done.added == 0
@@ -152,28 +148,37 @@ def test_a_store_whose_spec_cannot_be_read_is_a_problem(cache, store, theirs):
     assert "expected a spec" in done.problems[0]
 
 
-def test_scans_come_along_so_that_heads_can_be_fitted_without_the_images(folder):
-    images = folder({f"{name}/{n}.jpg": 100 * place + n for place, name in enumerate("ab") for n in range(4)})
-    extract(images, cache="theirs")
-    shutil.rmtree(images)
-    done = merge(FeatureCache("ours"), "theirs")
+def test_scans_are_merged_but_our_own_scan_of_the_same_images_is_kept(cache, store, theirs):
+    add(theirs, 1, 2, 3)
+    add(store, 1, 2)
+    scan(theirs.folder.parents[1], 1, 2, 3)
+    scan(theirs.folder.parents[1], 3, source="/others")
+    scan(cache.root, 1, 2)
+    done = merge(cache, theirs.folder.parents[1])
 
-    assert done.scans == 1
-    assert len(load_scan(FeatureCache("ours").root, images, Shares())) == 8
-
-
-def test_our_own_scan_of_the_same_images_stays(folder):
-    images = folder({f"{name}/{n}.jpg": 100 * place + n for place, name in enumerate("ab") for n in range(4)})
-    extract(images, cache="theirs")
-    (images / "a/0.jpg").unlink()
-    extract(images, cache="ours")
-    done = merge(FeatureCache("ours"), "theirs")
-
-    assert (done.added, done.scans) == (1, 0)
-    assert len(load_scan(FeatureCache("ours").root, images, Shares())) == 7
+    assert (done.added, done.scans) == (1, 1)
+    assert len(load_scan(cache.root, "/images", Shares())) == 2
+    assert len(load_scan(cache.root, "/others", Shares())) == 1
 
 
-def test_a_scan_that_cannot_be_read_is_a_problem_and_the_features_come_all_the_same(cache, store, theirs):
+def test_an_inspection_sees_the_missing_rows_and_may_refuse_a_spec(cache, store, theirs):
+    add(store, 1)
+    path = add(theirs, 1, 2)
+    seen = []
+
+    def inspect(other: Store, rows: Sequence[NewRows]) -> Inspection:
+        seen.extend((one.path, one.rows.tolist()) for one in rows)
+        return Inspection(images=1, problem="they differ" if len(seen) == 1 else None, note="a note")
+
+    refused = merge(cache, theirs.folder.parents[1], inspect=inspect)
+    assert (refused.added, refused.recomputed, refused.problems, refused.notes) == (0, 1, ["they differ"], ["a note"])
+    assert seen == [(path, [1])]
+    done = merge(cache, theirs.folder.parents[1], inspect=inspect)
+    assert (done.added, done.problems) == (1, [])
+    assert merge(cache, theirs.folder.parents[1], inspect=inspect).recomputed == 0
+
+
+def test_a_scan_that_cannot_be_read_is_a_problem_but_the_features_are_added(cache, store, theirs):
     add(theirs, 1)
     root = theirs.folder.parents[1]
     (root / "datasets").mkdir()
@@ -184,10 +189,10 @@ def test_a_scan_that_cannot_be_read_is_a_problem_and_the_features_come_all_the_s
     assert len(done.problems) == 1
 
 
-@pytest.mark.parametrize("source", ["nothing", "."])
-def test_a_folder_that_is_no_cache_is_refused(cache, source):
-    with pytest.raises(CacheError, match="expected a cache with a folder features/"):
-        merge(cache, source)
+def test_a_folder_that_is_not_a_cache_is_refused(cache):
+    for source in ("nothing", "."):
+        with case(source), pytest.raises(CacheError, match="expected a cache with a folder features/"):
+            merge(cache, source)
 
 
 def test_a_cache_is_never_merged_with_itself(cache, store, tmp_path):
