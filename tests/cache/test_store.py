@@ -9,24 +9,24 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import bottleneck.cache.shard
 import bottleneck.cache.store
 import bottleneck.utils.files
+from bottleneck.cache.compact import ShardSizes
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.shard import read_shard
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
 from bottleneck.utils.folder import Folder
-from tests.cache.numbered import D, add, digests, features, files
+from tests.cache.numbered import D, Fault, add, before_first, case, digests, features, files, system_error
 
-
-def full_disk(*args: object, **options: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+FULL_DISK = system_error(errno.ENOSPC)
 
 
 def is_folder(descriptor: int) -> bool:
@@ -52,20 +52,7 @@ def test_what_was_appended_is_read_bit_for_bit(store, dtype):
     assert found.tobytes() == features(1, 2, 3, dtype=dtype).astype(np.float32).tobytes()
 
 
-def test_reading_keeps_the_given_order_and_repeats(store):
-    add(store, 4, 2)
-    add(store, 1, 3)
-
-    assert np.array_equal(store.read(digests(3, 1, 4, 1, 2, 3)), features(3, 1, 4, 1, 2, 3))
-
-
-def test_a_part_of_a_shard_is_read(store):
-    add(store, 1, 2, 3, 4, 5)
-
-    assert np.array_equal(store.read(digests(4, 2)), features(4, 2))
-
-
-def test_digests_that_end_in_zeros_are_told_apart(store):
+def test_digests_that_end_in_zeros_are_distinguished(store):
     # As NumPy byte strings they lose their last zeros.
     close = np.zeros((4, 32), np.uint8)
     close[1, 30], close[2, 31], close[3, 0] = 1, 1, 1
@@ -76,20 +63,12 @@ def test_digests_that_end_in_zeros_are_told_apart(store):
     assert np.array_equal(store.read(close[::-1]), values[::-1])
 
 
-def test_digests_are_sorted_and_each_stands_once(store):
+def test_digests_are_sorted_without_duplicates(store):
     add(store, 1, 2, 3)
     add(store, 2, 3, 4)
     found = [row.tobytes() for row in store.digests()]
 
     assert found == sorted(row.tobytes() for row in digests(1, 2, 3, 4))
-
-
-def test_an_image_in_several_shards_is_read_once(store):
-    add(store, 1, 2)
-    add(store, 2, 3)
-
-    assert np.array_equal(store.read(digests(2)), features(2))
-    assert np.array_equal(store.read(digests(1, 2, 3)), features(1, 2, 3))
 
 
 def test_an_image_twice_in_one_shard_is_read_once(store):
@@ -99,7 +78,7 @@ def test_an_image_twice_in_one_shard_is_read_once(store):
     assert np.array_equal(store.read(digests(1, 2)), features(1, 2))
 
 
-def test_has_says_which_images_are_there(store):
+def test_has_returns_which_images_have_features(store):
     add(store, 1, 3)
 
     assert store.has(digests(1, 2, 3, 1)).tolist() == [True, False, True, True]
@@ -112,7 +91,7 @@ def test_missing_features_are_counted(store):
         store.read(digests(1, 7, 2, 8, 9))
 
 
-def test_a_missing_image_that_is_asked_for_twice_counts_once(store):
+def test_a_missing_image_that_is_requested_twice_counts_once(store):
     add(store, 1)
 
     with pytest.raises(MissingFeatures, match=r"of 2 images .*, 1 are missing"):
@@ -124,7 +103,7 @@ def test_in_an_empty_store_all_are_missing(store):
         store.read(digests(1, 2))
 
 
-def test_missing_gives_the_rows_whose_features_are_not_there(store):
+def test_missing_returns_the_rows_without_features(store):
     add(store, 1, 3)
 
     assert store.missing(digests(1, 2, 3, 4, 2)).tolist() == [1, 3, 4]
@@ -151,16 +130,17 @@ def test_an_empty_store_has_no_dimension(store):
 
 
 @pytest.mark.filterwarnings("ignore::bottleneck.errors.BottleneckWarning")  # one of them may go to quarantine
-@pytest.mark.parametrize("width", [1, D - 1, D + 1])
-def test_shards_of_two_widths_are_never_mixed(store, width):
-    add(store, 1, 2)
+def test_shards_of_two_widths_are_never_mixed(cache, spec):
+    for width in (1, D - 1, D + 1):
+        store = cache.store(replace(spec, decoder=width))
+        add(store, 1, 2)
 
-    def mix() -> None:
-        store.append(digests(3), np.ones((1, width), np.float32))
-        store.read(digests(1, 2, 3))
+        def mix(store=store, width=width) -> None:
+            store.append(digests(3), np.ones((1, width), np.float32))
+            store.read(digests(1, 2, 3))
 
-    with pytest.raises(CacheError):
-        mix()
+        with case(width), pytest.raises(CacheError):
+            mix()
 
 
 def test_two_stores_of_one_spec_are_one(cache, store, spec):
@@ -192,14 +172,16 @@ def test_the_layout_is_that_of_the_design(cache, store, spec):
     assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize(("rows_at_once", "shards"), [(1, 5), (2, 3), (4, 2), (5, 1), (6, 1)])
-def test_a_batch_too_large_for_one_shard_becomes_several(store, monkeypatch, rows_at_once, shards):
-    monkeypatch.setattr(bottleneck.cache.store, "_SHARD_BYTES", rows_at_once * D * 4)
-    names = store.append(digests(*range(5)), features(*range(5)))
+def test_a_batch_too_large_for_one_shard_becomes_several(cache, spec):
+    for rows_at_once, shards in ((1, 5), (2, 3), (4, 2), (5, 1), (6, 1)):
+        with case(rows_at_once):
+            sizes = ShardSizes(bytes=rows_at_once * D * 4)
+            store = replace(cache.store(replace(spec, decoder=rows_at_once)), sizes=sizes)
+            names = store.append(digests(*range(5)), features(*range(5)))
 
-    assert len(names) == shards
-    assert sorted(names) == [path.stem for path in store.shards()]
-    assert np.array_equal(store.read(digests(*range(5))), features(*range(5)))
+            assert len(names) == shards
+            assert sorted(names) == [path.stem for path in store.shards()]
+            assert np.array_equal(store.read(digests(*range(5))), features(*range(5)))
 
 
 def test_an_empty_batch_is_refused(store):
@@ -224,82 +206,67 @@ def test_reading_writes_nothing(cache, store):
     assert {path: path.stat().st_mtime_ns for path in cache.root.rglob("*")} == before
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_features_that_are_not_finite_are_refused(store, value):
-    wrong = features(1, 2)
-    wrong[1, 3] = value
-
-    with pytest.raises(ShardError, match="finite"):
-        store.append(digests(1, 2), wrong)
+def test_features_that_are_not_finite_are_refused(store):
+    for value in (np.nan, np.inf, -np.inf):
+        wrong = features(1, 2)
+        wrong[1, 3] = value
+        with case(value), pytest.raises(ShardError, match="finite"):
+            store.append(digests(1, 2), wrong)
 
     assert store.shards() == []
 
 
-def test_a_full_disk_at_fsync_is_a_cache_error_and_leaves_nothing(store, monkeypatch):
-    add(store, 1)
-    before = files(store.folder)
-    monkeypatch.setattr(os, "fsync", full_disk)
-
-    with pytest.raises(CacheError, match="No space left on device"):
-        store.append(digests(2), features(2))
-
-    assert files(store.folder) == before
-
-
-def test_a_full_disk_at_the_first_write_of_all_leaves_no_file(store, monkeypatch):
-    monkeypatch.setattr(os, "fsync", full_disk)
-
+def test_a_full_disk_is_a_cache_error_that_leaves_no_file_and_keeps_what_was_committed(store, wrap):
+    fault = Fault(FULL_DISK)
+    wrap(os, "fsync", fault)
     with pytest.raises(CacheError, match="No space left on device"):
         store.append(digests(1), features(1))
-
     assert files(store.folder) == set()
 
+    fault.active = False
+    add(store, 1)
+    before = files(store.folder)
+    fault.active = True
+    with pytest.raises(CacheError, match=r"No space left on device.*committed before is kept"):
+        store.append(digests(2), features(2))
+    assert files(store.folder) == before
 
-def test_a_full_disk_in_the_middle_of_a_write_leaves_nothing(store, monkeypatch):
+    fault.active = False
+    assert np.array_equal(store.read(digests(1)), features(1))
+    add(store, 2)
+    assert np.array_equal(store.read(digests(1, 2)), features(1, 2))
+
+
+def test_a_full_disk_during_a_write_leaves_nothing(store, wrap):
     add(store, 1)
     before = files(store.folder)
 
     class Filling(io.FileIO):
         def write(self, data: Any) -> int:
             super().write(data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise FULL_DISK
 
-    monkeypatch.setattr(bottleneck.utils.files, "open", Filling, raising=False)
+    wrap(bottleneck.utils.files, "open", lambda call, *args, **options: Filling(*args, **options))
 
     with pytest.raises(CacheError, match="No space left on device"):
         store.append(digests(2), features(2))
-
     assert files(store.folder) == before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such call on Windows")
-def test_a_folder_that_cannot_be_made_durable_is_not_acknowledged(store, monkeypatch):
+def test_a_folder_that_cannot_be_synced_is_not_acknowledged(store, wrap):
     add(store, 1)
-    fsync = os.fsync
 
-    def only_files(descriptor: int) -> None:
+    def only_files(call: Callable[[int], None], descriptor: int) -> None:
         if is_folder(descriptor):
-            full_disk()
-        fsync(descriptor)
+            raise FULL_DISK
+        call(descriptor)
 
-    monkeypatch.setattr(os, "fsync", only_files)
+    wrap(os, "fsync", only_files)
 
     with pytest.raises(CacheError):
         store.append(digests(2), features(2))
-
     assert not [name for name in files(store.folder) if ".tmp" in name]
-
-
-def test_what_was_committed_before_the_disk_was_full_is_kept_and_work_goes_on_after(store, monkeypatch):
-    add(store, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full_disk)
-        with pytest.raises(CacheError, match="committed before is kept"):
-            store.append(digests(2), features(2))
-
-    assert np.array_equal(store.read(digests(1)), features(1))
-    add(store, 2)
-    assert np.array_equal(store.read(digests(1, 2)), features(1, 2))
 
 
 def test_a_cache_below_a_file_is_a_cache_error(spec, tmp_path):
@@ -310,41 +277,39 @@ def test_a_cache_below_a_file_is_a_cache_error(spec, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such call on Windows")
-def test_data_and_folder_are_durable_before_the_append_returns(store, monkeypatch):
+def test_data_and_folder_are_durable_before_the_append_returns(store, wrap):
     add(store, 1)
     shards = store.folder / "shards"
     events: list[str] = []
-    fsync, rename = os.fsync, Folder.rename
 
-    def spy_fsync(descriptor: int) -> None:
+    def fsync(call: Callable[[int], None], descriptor: int) -> None:
         if not is_folder(descriptor):
             events.append("file")
         elif os.path.samestat(os.fstat(descriptor), shards.stat()):
             events.append("folder")
-        fsync(descriptor)
+        call(descriptor)
 
-    def spy_rename(folder: Folder, *names: str) -> None:
+    def rename(call: Callable[..., None], folder: Folder, *names: str) -> None:
         if folder.path == shards:
             events.append("rename")
-        rename(folder, *names)
+        call(folder, *names)
 
-    monkeypatch.setattr(os, "fsync", spy_fsync)
-    monkeypatch.setattr(Folder, "rename", spy_rename)
+    wrap(os, "fsync", fsync)
+    wrap(Folder, "rename", rename)
     store.append(digests(2), features(2))
 
-    assert events == ["file", "rename", "folder"]  # and the memo of the shard takes no time
+    assert events == ["file", "rename", "folder"]  # the memo of the shard is not synced
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such call on Windows")
-def test_new_folders_are_durable_before_the_first_append_returns(cache, store, monkeypatch):
+def test_new_folders_are_durable_before_the_first_append_returns(cache, store, wrap):
     seen: set[int] = set()
-    fsync = os.fsync
 
-    def spy(descriptor: int) -> None:
+    def fsync(call: Callable[[int], None], descriptor: int) -> None:
         seen.add(os.fstat(descriptor).st_ino)
-        fsync(descriptor)
+        call(descriptor)
 
-    monkeypatch.setattr(os, "fsync", spy)
+    wrap(os, "fsync", fsync)
     store.append(digests(1), features(1))
     folders = [store.folder / "shards", store.folder, cache.root / "features", cache.root, cache.root.parent]
 
@@ -354,10 +319,10 @@ def test_new_folders_are_durable_before_the_first_append_returns(cache, store, m
 # --- writers that are killed, and many at once ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [".tmp-123-abcd", ".tmp-1-x.h5", "x.h5", "0" * 63 + ".h5", "0" * 64 + ".h5.part"])
-def test_temporary_and_foreign_files_are_ignored(store, name):
+def test_temporary_and_foreign_files_are_ignored(store):
     add(store, 1)
-    (store.folder / "shards" / name).write_bytes(b"half a shard")
+    for name in (".tmp-123-abcd", ".tmp-1-x.h5", "x.h5", "0" * 63 + ".h5", "0" * 64 + ".h5.part"):
+        (store.folder / "shards" / name).write_bytes(b"half a shard")
 
     assert len(store.shards()) == 1
     assert np.array_equal(store.read(digests(1)), features(1))
@@ -403,7 +368,7 @@ def writer(tmp_path, spec):
 
 
 @pytest.mark.parametrize("death", ["fsync", "replace"])
-def test_a_writer_that_dies_before_its_shard_is_whole_leaves_nothing_to_be_read(cache, store, writer, death):
+def test_a_writer_that_dies_before_its_shard_is_complete_leaves_nothing_to_read(cache, store, writer, death):
     store._prepare()
     process = writer(cache, [5], death)
     printed, _ = process.communicate()
@@ -416,7 +381,7 @@ def test_a_writer_that_dies_before_its_shard_is_whole_leaves_nothing_to_be_read(
     assert np.array_equal(store.read(digests(5, 6)), features(5, 6))
 
 
-def test_what_was_acknowledged_is_there_bit_for_bit_after_a_kill(cache, store, writer):
+def test_acknowledged_rows_survive_a_kill_bit_for_bit(cache, store, writer):
     process = writer(cache, list(range(198)) * 20)
     assert process.stdout is not None
     seen = [int(process.stdout.readline()) for _ in range(20)]
@@ -428,7 +393,7 @@ def test_what_was_acknowledged_is_there_bit_for_bit_after_a_kill(cache, store, w
     assert store.read(digests(*images)).tobytes() == features(*images).tobytes()
 
 
-def test_many_writers_at_once_leave_the_map_that_one_leaves(cache, store, writer):
+def test_concurrent_writers_leave_the_rows_of_one_writer(cache, store, writer):
     processes = [writer(cache, list(range(start, start + 12))) for start in (0, 4, 8)]
     for process in processes:
         process.communicate()
@@ -439,95 +404,83 @@ def test_many_writers_at_once_leave_the_map_that_one_leaves(cache, store, writer
     assert store.read(digests(*images)).tobytes() == features(*images).tobytes()
 
 
-def test_a_shard_that_vanishes_while_the_store_is_read_is_no_error(store, monkeypatch):
+def test_a_listed_shard_that_no_longer_exists_is_no_error(store, wrap):
     kept, gone = add(store, 1), add(store, 2)
     gone.unlink()
-    monkeypatch.setattr(os, "listdir", lambda folder: [gone.name, kept.name])
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    wrap(os, "listdir", lambda call, folder: [gone.name, kept.name])
+    wrap(time, "sleep", lambda call, seconds: None)
 
     assert np.array_equal(store.read(digests(1)), features(1))
     assert len(store.digests()) == 1
 
 
-def test_a_listing_that_is_stale_for_a_while_is_waited_for(store, monkeypatch):
-    # As a network file system shows a folder that another machine has just compacted.
+def test_an_outdated_listing_is_read_again_after_a_while(store, wrap):
+    # A network file system may show a folder as it was before another machine compacted it.
     old, new = add(store, 1), add(store, 1, 2)
     old.unlink()
-    listdir, looks, waits = os.listdir, iter(range(100)), []
-    monkeypatch.setattr(os, "listdir", lambda folder: [old.name] if next(looks) < 4 else listdir(folder))
-    monkeypatch.setattr(time, "sleep", waits.append)
+    looks, waits = iter(range(100)), []
+    wrap(os, "listdir", lambda call, folder: [old.name] if next(looks) < 4 else call(folder))
+    wrap(time, "sleep", lambda call, seconds: waits.append(seconds))
 
     assert np.array_equal(store.read(digests(1)), features(1))
     assert store.shards() == [new]
     assert 0 < sum(waits) < 1
 
 
-def test_a_spec_that_is_deleted_while_a_shard_is_written_is_written_again(store, monkeypatch):
-    write = bottleneck.cache.store.write_shard
-
-    def after_a_removal(*args: Any) -> Path:
-        shutil.rmtree(store.folder)
-        return write(*args)
-
-    monkeypatch.setattr(bottleneck.cache.store, "write_shard", after_a_removal)
+def test_a_spec_that_is_deleted_while_a_shard_is_written_is_written_again(store, wrap):
+    wrap(bottleneck.cache.store, "write_shard", before_first(lambda: shutil.rmtree(store.folder)))
     add(store, 1)
 
     assert (store.folder / "spec.json").exists()
     assert [found.name for found in FeatureCache(store.folder.parents[1]).stores()] == [store.name]
 
 
-def test_a_folder_above_that_may_not_be_opened_is_no_hindrance(store, monkeypatch):
-    fsync = bottleneck.cache.store.fsync_folder
-
-    def mostly(folder: Path) -> None:
+def test_a_parent_folder_that_may_not_be_opened_is_no_error(store, wrap):
+    def fsync(call: Callable[[Path], None], folder: Path) -> None:
         if folder == store.folder.parents[2]:
-            raise PermissionError(13, "Permission denied")
-        fsync(folder)
+            raise system_error(errno.EACCES)
+        call(folder)
 
-    monkeypatch.setattr(bottleneck.cache.store, "fsync_folder", mostly)
+    wrap(bottleneck.cache.store, "fsync_folder", fsync)
     add(store, 1)
 
     assert store.has(digests(1)).all()
 
 
-def test_the_shards_of_a_store_are_whole_files_that_read_shard_reads(store, spec):
+def test_read_shard_reads_the_shards_of_a_store(store, spec):
     assert np.array_equal(read_shard(add(store, 1, 2), spec).features, features(1, 2))
 
 
 # --- digests and features as callers pass them ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("convert", [np.ndarray.tolist, lambda rows: rows.astype(np.int64), np.asfortranarray, list])
-def test_digests_may_be_any_list_or_array_of_their_numbers(store, convert):
+def test_digests_may_be_any_list_or_array_of_their_numbers(store):
     add(store, 1, 2)
+    for convert in (np.ndarray.tolist, lambda rows: rows.astype(np.int64), np.asfortranarray, list):
+        with case(convert):
+            assert store.has(convert(digests(1, 3))).tolist() == [True, False]
+            assert np.array_equal(store.read(convert(digests(2, 1))), features(2, 1))
+            assert store.missing(convert(digests(3))).tolist() == [0]
+            assert store.stream(convert(digests(1))).shape == (1, D)
 
-    assert store.has(convert(digests(1, 3))).tolist() == [True, False]
-    assert np.array_equal(store.read(convert(digests(2, 1))), features(2, 1))
-    assert store.missing(convert(digests(3))).tolist() == [0]
-    assert store.stream(convert(digests(1))).shape == (1, D)
 
-
-@pytest.mark.parametrize(
-    "wrong", ["x", 3, [1, 2], [[1] * 31], [[256] * 32], [[-1] * 32], [[0.5] * 32], [[None] * 32]], ids=repr
-)
-def test_what_are_no_digests_is_refused(store, wrong):
+def test_values_that_are_not_digests_are_refused(store):
     add(store, 1)
-    for ask in (store.has, store.missing, store.read, store.stream):
-        with pytest.raises(CacheError, match=r"expected digests of shape \(n, 32\)"):
-            ask(wrong)
+    for wrong in ("x", 3, [1, 2], [[1] * 31], [[256] * 32], [[-1] * 32], [[0.5] * 32], [[None] * 32]):
+        for call in (store.has, store.missing, store.read, store.stream):
+            with case(wrong, call), pytest.raises(CacheError, match=r"expected digests of shape \(n, 32\)"):
+                call(wrong)
 
 
-@pytest.mark.parametrize(
-    "wrong", [("a", "b"), ([1, 2], [3]), (digests(1), 3.0), (digests(1), features(1).tolist())], ids=repr
-)
-def test_what_is_no_row_is_not_committed(store, wrong):
-    with pytest.raises(CacheError, match="expected"):
-        store.append(*wrong)
+def test_values_that_are_not_rows_are_not_committed(store):
+    for wrong in (("a", "b"), ([1, 2], [3]), (digests(1), 3.0), (digests(1), features(1).tolist())):
+        with case(wrong), pytest.raises(CacheError, match="expected"):
+            store.append(*wrong)
 
     assert store.shards() == []
 
 
-def test_no_digests_are_none(store):
+def test_no_digests_give_no_features(store):
     add(store, 1)
 
     assert store.has([]).shape == (0,)
