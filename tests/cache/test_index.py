@@ -218,18 +218,21 @@ def restore_the_time(path: Path) -> None:
         write_at(path, b"y", 5)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [lambda path: write_at(path, b"xx", 5), lambda path: os.utime(path, (6, 6)), replace_file, restore_the_time],
-    ids=["longer", "touched", "replaced", "with its old time"],
-)
-def test_a_memo_of_a_file_that_has_changed_is_not_used(tmp_path, change):
+def test_a_memo_of_a_file_that_has_changed_is_not_used(tmp_path):
     shard = tmp_path / "shard"
-    write_at(shard, b"x", 5)
-    save_entry(tmp_path / "memo", signature(shard.stat()), ShardEntry(digests(1), D, "float32"))
-    change(shard)
-
-    assert load_entry(tmp_path / "memo", shard) is None
+    changes: dict[str, Callable[[Path], object]] = {
+        "longer": lambda path: write_at(path, b"xx", 5),
+        "touched": lambda path: os.utime(path, (6, 6)),
+        "replaced": replace_file,
+        "with its old time": restore_the_time,
+    }
+    for name, change in changes.items():
+        write_at(shard, b"x", 5)
+        save_entry(tmp_path / "memo", signature(shard.stat()), ShardEntry(digests(1), D, "float32"))
+        assert load_entry(tmp_path / "memo", shard)
+        change(shard)
+        with case(name):
+            assert load_entry(tmp_path / "memo", shard) is None
 
 
 def test_shards_with_memos_are_not_opened(store, opened):

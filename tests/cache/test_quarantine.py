@@ -203,15 +203,15 @@ def test_a_shard_that_cannot_be_read_at_the_moment_is_a_cache_error_and_stays(st
     assert np.array_equal(store.read(digests(1)), features(1))
 
 
-@pytest.mark.parametrize("call", ["digests", "read"])
 @pytest.mark.parametrize("target", [(Buffer, "read"), (h5py, "File")], ids=["Buffer", "File"])
-def test_a_shard_that_does_not_fit_into_memory_stays(store, wrap, call, target):
+def test_a_shard_that_does_not_fit_into_memory_stays(store, wrap, target):
     path = add(store, 1)
     os.utime(path, (1, 1))
     wrap(*target, Fault(MemoryError()))
 
-    with pytest.raises((MemoryError, CacheError)):
-        CALLS[call](store)
+    for call in ("digests", "read"):
+        with case(call), pytest.raises((MemoryError, CacheError)):
+            CALLS[call](store)
     assert store.shards() == [path]
 
 
