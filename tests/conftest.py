@@ -13,8 +13,9 @@ from PIL import Image
 from bottleneck.backbones.spec import Spec
 from bottleneck.images.preprocessing import Preprocessing
 
-_FIXTURES = [HealthCheck.function_scoped_fixture]
-settings.register_profile("tests", derandomize=True, deadline=None, database=None, max_examples=25, suppress_health_check=_FIXTURES)
+_SUPPRESSED = [HealthCheck.function_scoped_fixture]
+_PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=25, suppress_health_check=_SUPPRESSED)
+settings.register_profile("tests", _PROFILE)
 settings.load_profile("tests")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hymenoptera"

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -186,17 +187,17 @@ def test_a_quarantine_that_cannot_be_written_leaves_the_others_readable(store, w
     assert "was moved" not in str(caught[0].message)
 
 
-@pytest.mark.parametrize("call", ["digests", "dim", "read"])
 @pytest.mark.parametrize("target", [(bottleneck.cache.shard, "open"), (h5py, "File")], ids=["open", "File"])
-def test_a_shard_that_cannot_be_read_at_the_moment_is_a_cache_error_and_stays(store, wrap, call, target):
+def test_a_shard_that_cannot_be_read_at_the_moment_is_a_cache_error_and_stays(store, wrap, target):
     path = add(store, 1)
     os.utime(path, (1, 1))  # its memo is no longer valid
     fault = Fault(OSError())
     wrap(*target, fault)
 
-    for code in (errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM):
+    codes = (errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM)
+    for call, code in itertools.product(("digests", "dim", "read"), codes):
         fault.error = system_error(code)
-        with case(code), pytest.raises(CacheError, match="cannot read"):
+        with case(call, code), pytest.raises(CacheError, match="cannot read"):
             CALLS[call](store)
     fault.active = False
     assert store.shards() == [path]
