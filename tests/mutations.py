@@ -69,8 +69,8 @@ MUTATIONS = (
     ),
     Mutation(
         "rows of a shard are given to other images than theirs",
-        "order = np.argsort(place)\n",
-        "order = np.arange(len(place))\n",
+        "order = np.argsort(positions)\n",
+        "order = np.arange(len(positions))\n",
         ("cache/test_reading.py",),
     ),
     Mutation(
