@@ -83,7 +83,7 @@ def as_map(digests: np.ndarray, features: np.ndarray) -> Rows:
 
 
 class TinyEngine:
-    """Gives the mean colour of each 2 x 4 block of an image, without torch, and in no time unless it is told to."""
+    """Return the mean colour of each 2 x 4 block of an image, without torch, and in no time by default."""
 
     seconds = 0.0
     name = "tiny"
@@ -413,10 +413,10 @@ class Child:
     def wait(self, acked: Rows) -> int:
         """Wait for the end, take what was acknowledged, and return the exit status."""
         with self._pipe:
-            told = self._pipe.read()
+            data = self._pipe.read()
         width = 32 + 4 * D
-        for start in range(0, len(told) - width + 1, width):
-            acked[told[start : start + 32]] = told[start + 32 : start + width]
+        for start in range(0, len(data) - width + 1, width):
+            acked[data[start : start + 32]] = data[start + 32 : start + width]
         return os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
 
 

@@ -142,12 +142,12 @@ def test_features_are_read_without_spec_json_and_the_next_append_restores_it(cac
 
 
 def test_activations_have_the_layout_of_features_in_another_folder(cache, store, activations, spec):
-    path, beside = add(store, 1), add(activations, 1)
+    path, other = add(store, 1), add(activations, 1)
 
-    assert beside.parents[2] == cache.root / "activations"
+    assert other.parents[2] == cache.root / "activations"
     assert activations.name == f"tiny-{replace(spec, layer='layer3', pooling='none').fingerprint}"
     layout = {name.replace(path.stem, "x") for name in files(store.folder)}
-    assert {name.replace(beside.stem, "x") for name in files(activations.folder)} == layout
+    assert {name.replace(other.stem, "x") for name in files(activations.folder)} == layout
 
 
 def test_features_and_activations_never_see_each_other(cache, store, activations):
@@ -166,13 +166,13 @@ def test_features_and_activations_never_see_each_other(cache, store, activations
 
 
 def test_one_spec_of_both_kinds_is_two_maps(cache, store, spec):
-    beside = cache.activations().store(spec)
+    other = cache.activations().store(spec)
     store.append(digests(1), features(1))
-    beside.append(digests(1), features(2))
+    other.append(digests(1), features(2))
 
-    assert beside.name == store.name
+    assert other.name == store.name
     assert np.array_equal(store.read(digests(1)), features(1))
-    assert np.array_equal(beside.read(digests(1)), features(2))
+    assert np.array_equal(other.read(digests(1)), features(2))
 
 
 def test_activations_of_activations_are_the_same_stores(cache, activations):
@@ -208,12 +208,12 @@ def test_a_name_is_searched_for_in_both_kinds(cache, store, activations, spec):
 
 
 def test_one_spec_of_both_kinds_is_distinguished_by_a_prefix(cache, store, spec):
-    beside = cache.activations().store(spec)
-    add(store, 1), add(beside, 1)
+    other = cache.activations().store(spec)
+    add(store, 1), add(other, 1)
 
     with pytest.raises(CacheError, match=f"features/{store.short_name}, activations/{store.short_name}"):
         find_anywhere(cache, store.name)
-    assert find_anywhere(cache, f"activations/{store.name}") == beside
+    assert find_anywhere(cache, f"activations/{store.name}") == other
 
 
 # --- the request of the backbone --------------------------------------------------------------------------------

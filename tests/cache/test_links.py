@@ -221,7 +221,7 @@ def test_memos_behind_a_link_are_ignored_with_a_warning(cache, store, tmp_path):
         assert np.array_equal(store.read(digests(1)), features(1))
 
 
-def test_a_damaged_shard_stays_where_quarantine_is_a_link(cache, store, tmp_path):
+def test_a_damaged_shard_stays_in_place_if_quarantine_is_a_link(cache, store, tmp_path):
     path = add(store, 1)
     flip_a_feature(path, 1)
     (tmp_path / "home").mkdir()

@@ -79,7 +79,7 @@ def test_info_counts_what_is_in_quarantine(cache, store):
 # --- verify -----------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_cache_is_verified(cache, store):
+def test_an_intact_cache_is_verified(cache, store):
     add(store, 1, 2)
     add(store, 3)
 

@@ -140,7 +140,7 @@ def test_a_shard_of_another_spec_is_quarantined(cache, store, spec):
 
 
 def hostile(store: Store, change: Callable[[h5py.File], object]) -> Path:
-    """Put a changed copy of a shard beside it, named by its own hash."""
+    """Add a changed copy of a shard, named by its own hash."""
     path = store.shards()[0]
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes())

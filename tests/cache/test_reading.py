@@ -139,7 +139,7 @@ def test_shards_that_differ_in_d_are_an_error_that_names_both(store, width):
 # --- shards that fail while they are read -----------------------------------------------------------------------
 
 
-def test_a_damaged_shard_is_not_served_even_where_its_memo_fits(store):
+def test_a_damaged_shard_is_not_returned_even_if_its_memo_fits(store):
     path = damage_behind_the_memo(store, 1, 2)
     add(store, 3)
 

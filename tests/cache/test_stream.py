@@ -202,7 +202,7 @@ def test_shards_that_differ_in_d_are_an_error(store):
         store.stream(digests(1))
 
 
-def test_a_memo_that_is_wrong_about_d_is_not_believed(store):
+def test_a_memo_that_is_wrong_about_d_is_not_used(store):
     path = add(store, 1, 2)
     entry = store.index().entries[path.stem]
     wrong = type(entry)(entry.digests, D - 1, entry.dtype)
@@ -329,7 +329,7 @@ def test_copies_of_a_damaged_shard_are_used(store):
 
 
 @BOTH_WAYS
-def test_a_shard_that_is_damaged_after_it_was_opened_is_not_served(store, read):
+def test_a_shard_that_is_damaged_after_it_was_opened_is_not_returned(store, read):
     path = add(store, 1, 2)
     add(store, 3)
     stream = store.stream(digests(1, 2, 3))
@@ -362,7 +362,7 @@ def shuffled_rows(stream: Stream) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 @pytest.mark.parametrize(
     ("start", "damage"), [(Stream.blocks, flip_a_feature), (Stream.blocks, truncate), (shuffled_rows, flip_a_feature)]
 )
-def test_a_shard_that_is_damaged_during_an_iteration_is_not_served(store, start, damage):
+def test_a_shard_that_is_damaged_during_an_iteration_is_not_returned(store, start, damage):
     paths = {number: add(store, number) for number in range(8)}
     passing = start(store.stream(digests(*range(8)), SINGLE))
     (first,), found = next(passing)
@@ -729,7 +729,7 @@ def test_memory_is_bounded_by_the_pools_whatever_the_number_of_rows(store, read)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems stamp mapped files in other ways")
-def test_changes_through_a_memory_map_after_verification_are_never_served(store, tmp_path):
+def test_changes_through_a_memory_map_after_verification_are_never_returned(store, tmp_path):
     if in_memory(os.stat(tmp_path).st_dev):
         pytest.skip("the temporary folder is in memory, where memory maps leave no trace")
     path = add(store, 1, 2)

@@ -107,7 +107,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "a heap that is a tree": lambda data: changed(data, table_of_root(data) + 8, "Q", data.index(b"TREE")),
     "a tree of many": lambda data: changed(data, data.index(b"TREE") + 6, "H", 33),
     "a tree of trees": lambda data: changed(data, data.index(b"TREE") + 5, "B", 1),
-    "a tree beside itself": lambda data: changed(data, data.index(b"TREE") + 16, "Q", data.index(b"TREE")),
+    "a tree that is its own neighbour": lambda data: changed(data, data.index(b"TREE") + 16, "Q", data.index(b"TREE")),
     "a table of many": lambda data: changed(data, data.index(b"SNOD") + 6, "H", 32),  # hangs
     "a newer table": lambda data: changed(data, data.index(b"SNOD") + 4, "B", 2),
     "a member that is the root": lambda data: changed(data, data.index(b"SNOD") + 16, "Q", header_of_root(data)),
