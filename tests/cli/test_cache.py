@@ -173,7 +173,7 @@ def test_merge_refuses_features_that_are_not_those_of_the_images(images):
     stdout, stderr = run("cache", "merge", "cache", "--cache", "third", "--json", code=1)
     (merged,) = json.loads(stdout)["merged"]
     assert (merged["added"], merged["recomputed"], len(merged["problems"])) == (0, 3, 1)
-    assert "nothing of this spec is taken" in stderr
+    assert "nothing of this spec is merged" in stderr
     stdout, stderr = run("cache", "merge", "cache", "--cache", "fourth", "--json", "--recompute", "0")
     (merged,) = json.loads(stdout)["merged"]
     assert (merged["added"], merged["recomputed"], merged["notes"]) == (10, 0, [])

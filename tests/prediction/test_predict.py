@@ -157,7 +157,7 @@ def test_a_card_without_a_request_is_an_error(run):
     card = json.loads((run.path / "card.json").read_text())
     card["request"] = None
     (run.path / "card.json").write_text(json.dumps(card))
-    with pytest.raises(RunError, match="asked for"):
+    with pytest.raises(RunError, match="how its backbone was built"):
         predict("images")
 
 
