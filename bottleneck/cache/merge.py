@@ -214,7 +214,7 @@ def _take(ours: Store, index: Index, rows: Rows, path: Path, done: Merge) -> Non
 
 def _take_request(ours: Store, theirs: Store, done: Merge) -> None:
     """Save the request of their backbone if there is none here."""
-    request, tuned = _request(theirs, ours, done), kept_tuned(theirs.folder)
+    request, tuned = _request(theirs, ours, done), recorded_tuned(theirs.folder)
     if tuned is None and has_tuned(theirs.folder):
         done.problems.append(f"{theirs.folder}: its record of the fine-tuned network cannot be read")
     if not ours.folder.is_dir() or ours.request() is not None:
@@ -223,7 +223,7 @@ def _take_request(ours: Store, theirs: Store, done: Merge) -> None:
         if request:
             ours.remember_request(request)
         if tuned:  # their network was trained on the labels of some images
-            keep_tuned(ours.folder, tuned)
+            record_tuned(ours.folder, tuned)
 
 
 def _request(theirs: Store, ours: Store, done: Merge) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
-from bottleneck.backbones.weights_files import asked_in, checked_request
+from bottleneck.backbones.weights_files import checked_request, recorded_request
 from bottleneck.cache.compact import SHARD_SIZES, ShardSizes, join_small
 from bottleneck.cache.index import Index, load_entry, save_entry
 from bottleneck.cache.kinds import remedy, tree_of, tree_of_shard
@@ -230,7 +230,7 @@ class Store:
     def asked(self) -> Request | None:
         """Return the request that built the backbone, with the current path of its weights file; None if unknown."""
         places = self.folder.absolute().parents[1:3]  # the cache and the folder that contains it
-        return asked_in(self.request(), self.folder, places, self.spec.precision)
+        return recorded_request(self.request(), self.folder, places, self.spec.precision)
 
     def _names(self) -> list[str]:
         try:

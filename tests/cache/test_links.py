@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bottleneck.backbones.spec import Spec
-from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
+from bottleneck.backbones.tuned import Tuned, record_tuned, recorded_tuned
 from bottleneck.cache.compact import compact
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import Last, load_last, load_latest, save_last, save_latest
@@ -485,7 +485,7 @@ def expect_no_wait(fill: Fill, spec: Spec, root: Path, file: str, kind: str) -> 
     records = EngineRecords(store.engines)
     assert records.check("one") is None or file != "check"
     assert records.conversion("conversion") is None
-    assert kept_tuned(store.folder) is None
+    assert recorded_tuned(store.folder) is None
     left = [path for path in cache.root.rglob("*") if stat.S_IFMT(path.lstat().st_mode) == stat.S_IFMT(mode)]
     assert place in left or file == "shard", "it is moved or deleted, and not ours"
 

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bottleneck.backbones.tuned import Tuned, keep_tuned, kept_tuned
+from bottleneck.backbones.tuned import Tuned, record_tuned, recorded_tuned
 from bottleneck.cache.compact import compact
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.merge import Inspection, NewRows, merge
