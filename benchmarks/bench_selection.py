@@ -112,7 +112,7 @@ def _replicate(given: Features, head: str, size: int, seed: int, variants: Seque
         yield Tested(
             accuracy=float(right.mean()),
             balanced=float(np.mean([right[codes == code].mean() for code in np.unique(codes)])),
-            loss=log_loss(softmax(found.head.sharpness * scores), codes),
+            loss=log_loss(softmax(found.head.inverse_temperature * scores), codes),
             uncalibrated=log_loss(softmax(scores), codes),
             seconds=seconds,
         )

@@ -129,7 +129,7 @@ class HeadClassifier(Learnt, ClassifierMixin, BaseEstimator):  # type: ignore[mi
     def predict_proba(self, X: ArrayLike) -> Scores:
         """Return the probability of each class ``(n, k)``, in the order of `classes_`, of features ``(n, d)``."""
         scores = self._scores(X)
-        return softmax(self.head_.sharpness * scores) if self.calibrated_ else self._plain(scores)
+        return softmax(self.head_.inverse_temperature * scores) if self.calibrated_ else self._plain(scores)
 
     def _scores(self, X: ArrayLike) -> Scores:
         check_is_fitted(self)

@@ -18,6 +18,7 @@ from bottleneck.utils.text import counted, one_line
 FORMAT_VERSION = 2
 LARGEST_FILE = 1 << 31  # bytes
 _ROWS = 4096  # scored at once
+_STORED_NAMES = {"inverse_temperature": "sharpness"}  # field -> key of the metadata, where they differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,8 @@ class Head(ABC):
         The scaling of features, ``(x - mean) / scale``.
     unit : bool
         Whether each row is divided by its Euclidean norm before that.
-    sharpness : float
-        Probabilities are ``softmax(sharpness * scores)``. Fitted on out-of-fold scores, so that a strongly
+    inverse_temperature : float
+        Probabilities are ``softmax(inverse_temperature * scores)``. Fitted on out-of-fold scores, so that a strongly
         regularised head is not timid and an SVM's margins become probabilities; the order of classes is untouched.
     fingerprint : str
         Of the spec of the features the head was trained on.
@@ -45,7 +46,7 @@ class Head(ABC):
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
     unit: bool = False
-    sharpness: float = 1.0
+    inverse_temperature: float = 1.0
     fingerprint: str = ""
 
     form: ClassVar[str]
@@ -61,8 +62,8 @@ class Head(ABC):
             raise HeadError(f"expected tensors for {count} classes and {dim} features, got {', '.join(wrong) or count}")
         if not all(np.isfinite(getattr(self, name)).all() for name in shapes) or not self.scale.all():
             raise HeadError("expected finite tensors and no zero in the scale")
-        if not 0 < self.sharpness < np.inf:
-            raise HeadError(f"expected a sharpness above 0, got {self.sharpness}")
+        if not 0 < self.inverse_temperature < np.inf:
+            raise HeadError(f"expected an inverse temperature above 0, got {self.inverse_temperature}")
 
     def __repr__(self) -> str:
         return one_line(self, self.family, counted(len(self.classes), "class"), f"{len(self.mean)} features")
@@ -104,7 +105,7 @@ class Head(ABC):
 
     def probabilities(self, features: Features) -> NDArray[np.float64]:
         """Return the probability of each class, ``(n, k)``, of features ``(n, d)``."""
-        return softmax(self.sharpness * self.scores(features))
+        return softmax(self.inverse_temperature * self.scores(features))
 
     def predict(self, features: Features) -> NDArray[np.str_]:
         """Return the most probable class ``(n,)`` of features ``(n, d)``."""
@@ -136,7 +137,11 @@ class Head(ABC):
         size = sum(getattr(self, name).nbytes for name in names)
         if size >= LARGEST_FILE:
             raise HeadError(f"expected a head of less than {LARGEST_FILE >> 30} GiB, got one of {size / 2**30:.1f} GiB")
-        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in names}
+        rest = {
+            _STORED_NAMES.get(field.name, field.name): getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in names
+        }
         metadata = {
             "format_version": str(FORMAT_VERSION),
             "form": self.form,

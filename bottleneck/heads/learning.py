@@ -83,10 +83,10 @@ def calibrated(
     """
     some = slice(None, None, -(-len(rows) // COMPARED_ROWS))
     of_folds, own = spread(scores[some] - offset), spread(head.scores(task.table.take(rows[some])))
-    sharpness = factor
-    if sharpness * own > _SURER * factor * of_folds:
-        sharpness = _SURER * factor * of_folds / own
-    head = replace(head, sharpness=max(sharpness, _LEAST))
+    inverse_temperature = factor
+    if inverse_temperature * own > _SURER * factor * of_folds:
+        inverse_temperature = _SURER * factor * of_folds / own
+    head = replace(head, inverse_temperature=max(inverse_temperature, _LEAST))
     return head.moved(offset) if isinstance(head, LinearHead) and offset.any() else head
 
 

@@ -92,7 +92,7 @@ def _read(path: Path, file: dict[str, NDArray[Any]], metadata: dict[str, str]) -
         family=metadata["family"],
         classes=tuple(classes),
         unit=unit,
-        sharpness=float(metadata["sharpness"]),
+        inverse_temperature=float(metadata["sharpness"]),
         fingerprint=metadata["fingerprint"],
         **own,
         **tensors,

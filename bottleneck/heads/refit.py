@@ -95,8 +95,8 @@ def refit(
             fitted = Prior(family).fit(task, params)
             return fitted.head(family.name, tested.classes, task.scaling, tested.fingerprint)
         head, _ = learn(task, family, params, tested.classes)
-        carried = tested.sharpness * _ratio(tested, head, table, seen)
-        return replace(head, sharpness=min(carried, head.sharpness), fingerprint=tested.fingerprint)
+        carried = tested.inverse_temperature * _ratio(tested, head, table, seen)
+        return replace(head, inverse_temperature=min(carried, head.inverse_temperature), fingerprint=tested.fingerprint)
 
 
 def _ratio(tested: Head, head: Head, table: FeatureTable, seen: NDArray[np.bool_]) -> float:

@@ -42,7 +42,7 @@ def test_the_layer_predicts_what_the_head_predicts(family, normalize):
     x, head = fitted(family, normalize=normalize)
     layer = fold_head(head)
     assert (layer.weight.dtype, layer.bias.dtype) == (np.float32, np.float32)
-    wanted = head.sharpness * head.scores(x)
+    wanted = head.inverse_temperature * head.scores(x)
     rounding = 1e-6 * (np.abs(x) @ np.abs(layer.weight).T + np.abs(layer.bias)).max()
     np.testing.assert_allclose(logits(layer, x), wanted, rtol=0, atol=rounding)
     np.testing.assert_allclose(softmax(logits(layer, x)), head.probabilities(x), atol=1e-4)
@@ -56,7 +56,7 @@ def test_temperature_scales_and_means_are_folded_in():
         classes=("a", "b", "c"),
         mean=random.normal(size=dim).astype(np.float32) * 30,
         scale=(10.0 ** random.uniform(-2, 2, dim)).astype(np.float32),
-        sharpness=3.7,
+        inverse_temperature=3.7,
         weight=random.normal(size=(3, dim)).astype(np.float32),
         bias=random.normal(size=3).astype(np.float32),
     )

@@ -71,6 +71,6 @@ def test_a_final_head_is_right_where_the_tested_head_was_wrong(head):
     assert found.head.fingerprint == "f" * 64
     assert found.card["n_train"] == 120
     assert found.card["agreement"] == np.mean(said == np.array(trained.predicted))
-    assert found.card["sharpness"] == found.head.sharpness <= trained.head.sharpness
+    assert found.card["sharpness"] == found.head.inverse_temperature <= trained.head.inverse_temperature
     assert found.card["streamed"] is False
     assert np.mean(said == np.array(test.labels)) >= trained.metrics["accuracy"]

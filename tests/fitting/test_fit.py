@@ -134,7 +134,7 @@ def test_uninformative_features_give_the_class_frequencies(folder, spec, head):
 
     assert run.metrics["log_loss"] == pytest.approx(np.log(3), abs=1e-6)
     assert run.card["search"]["cv"]["log_loss"] == pytest.approx(np.log(3), abs=0.05)
-    assert run.head.sharpness == 1
+    assert run.head.inverse_temperature == 1
 
 
 @pytest.mark.parametrize("head", ["logistic", "svm", "softmax", "ridge", "knn", "centroid"])
@@ -215,7 +215,7 @@ def test_the_head_does_not_depend_on_the_held_out_split(folder, extracted):
     after = fit(root).head
     assert np.array_equal(before.weight, after.weight)
     assert np.array_equal(before.mean, after.mean)
-    assert before.sharpness == after.sharpness
+    assert before.inverse_temperature == after.inverse_temperature
 
 
 def test_equal_seeds_give_equal_heads(folder, extracted):
@@ -546,7 +546,7 @@ def test_a_final_head_of_uninformative_features_gives_the_class_frequencies_of_a
     with pytest.warns(BottleneckWarning, match="the same in all 24 training rows"):
         run = fit(dataset, head=head, final=True)
 
-    assert run.head.sharpness == 1
+    assert run.head.inverse_temperature == 1
     np.testing.assert_allclose(run.head.probabilities(features), [[13 / 27, 14 / 27]] * len(dataset), atol=1e-6)
 
 

@@ -85,7 +85,8 @@ x = (random.normal(size=(3, 1280))[codes] * 0.08 + random.normal(size=(2400, 128
 for name, *grid in (("logistic", 1e-3, 1e-2), ("svm", 1e-4, 1e-3), ("ridge", 1e-4), ("centroid",), ("knn",)):
     found = search(x, [f"c{code}" for code in codes], family(name), grid=grid or None)
     tensors = [np.ascontiguousarray(getattr(found.head, tensor)).tobytes() for tensor in found.head.tensors]
-    print(name, hashlib.sha256(b"".join([*tensors, found.probabilities.tobytes()])).hexdigest(), found.head.sharpness)
+    digest = hashlib.sha256(b"".join([*tensors, found.probabilities.tobytes()])).hexdigest()
+    print(name, digest, found.head.inverse_temperature)
 """  # fmt: skip
 
 

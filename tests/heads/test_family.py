@@ -83,7 +83,7 @@ def accuracy(head: Head, x: np.ndarray, labels: np.ndarray) -> float:
 def parts(head: Head) -> Iterator[bytes]:
     for name in head.tensors:
         yield getattr(head, name).tobytes()
-    yield repr((head.family, head.classes, head.sharpness, head.fingerprint)).encode()
+    yield repr((head.family, head.classes, head.inverse_temperature, head.fingerprint)).encode()
 
 
 # --- the contract -----------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_the_sharpness_is_nearly_the_one_that_new_images_ask_for(linear):
     head = fit(linear, x, labels)
     best = calibrate(head.scores(new), np.unique(wanted, return_inverse=True)[1])
 
-    assert head.sharpness / best == pytest.approx(1, abs=0.25)
+    assert head.inverse_temperature / best == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -223,7 +223,7 @@ def test_a_few_images_of_a_real_backbones_width_give_a_sane_head(some, each):
 
     if head.form == "linear":
         assert np.abs(head.weight).max() < 100
-    assert 0 < head.sharpness < np.inf
+    assert 0 < head.inverse_temperature < np.inf
     assert accuracy(head, *blobs(2, seed=1, dim=1280, apart=100.0)) > 0.95
 
 
@@ -340,7 +340,7 @@ def test_logistic_gives_scikit_learns_probabilities(classes, C):
     x, labels = blobs(classes, apart=2.0)
     scaler = StandardScaler().fit(x)
     reference = LogisticRegression(C=C, max_iter=10_000, tol=1e-9).fit(scaler.transform(x), labels)
-    head = replace(fit(family("logistic"), x, labels, grid=(C,), normalize="standard"), sharpness=1.0)
+    head = replace(fit(family("logistic"), x, labels, grid=(C,), normalize="standard"), inverse_temperature=1.0)
     new = blobs(classes, seed=1, apart=2.0)[0]
 
     assert head.classes == tuple(reference.classes_)

@@ -30,7 +30,7 @@ def make(classes: tuple[str, ...] = ("a", "b", "c"), **fields: Any) -> LinearHea
         "bias": random.normal(size=len(classes)).astype(np.float32),
         "mean": random.normal(size=D).astype(np.float32),
         "scale": random.uniform(0.5, 2, D).astype(np.float32),
-        "sharpness": 1.7,
+        "inverse_temperature": 1.7,
         "fingerprint": "f" * 64,
     }
     return LinearHead(**{**given, **fields})
@@ -73,7 +73,7 @@ def test_probabilities_are_the_softmax_of_the_sharpened_scores():
 
 
 def test_probabilities_sum_to_one_however_large_the_scores():
-    probabilities = make(sharpness=1e6).probabilities(features())
+    probabilities = make(inverse_temperature=1e6).probabilities(features())
 
     assert np.isfinite(probabilities).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -86,7 +86,7 @@ def test_the_prediction_is_the_most_probable_class():
 
 
 def test_the_sharpness_changes_no_prediction():
-    one, other = (make(sharpness=sharpness).predict(features(50)) for sharpness in (0.01, 100.0))
+    one, other = (make(inverse_temperature=sharpness).predict(features(50)) for sharpness in (0.01, 100.0))
 
     assert one.tolist() == other.tolist()
 
@@ -206,7 +206,7 @@ def assert_same(found: Head, wanted: Head) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_head_comes_back_bit_for_bit(tmp_path, form):
-    head = FORMS[form](sharpness=1 / 3, unit=True, fingerprint="e" * 64)
+    head = FORMS[form](inverse_temperature=1 / 3, unit=True, fingerprint="e" * 64)
     head.save(tmp_path / "head.safetensors")
     found = load_head(tmp_path / "head.safetensors")
 
@@ -270,7 +270,7 @@ def crafted(tmp_path: Path, tensors: dict[str, Any] | None = None, metadata: dic
         "format_version": str(FORMAT_VERSION),
         "family": head.family,
         "classes": json.dumps(head.classes),
-        "sharpness": repr(head.sharpness),
+        "sharpness": repr(head.inverse_temperature),
         "fingerprint": head.fingerprint,
         "form": "linear",
         "unit": "false",

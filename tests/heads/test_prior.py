@@ -58,7 +58,7 @@ def test_features_that_tell_nothing_give_the_shares_of_the_classes(some, nothing
     np.testing.assert_allclose(found.head.probabilities(x[:5]), [shares] * 5, atol=1e-6)
     np.testing.assert_allclose(found.head.probabilities(others), [shares] * 5, atol=1e-6)
     np.testing.assert_allclose(found.probabilities, [shares] * 60, atol=0.02)  # of the rows of each fold
-    assert found.head.sharpness == 1
+    assert found.head.inverse_temperature == 1
     assert found.head.family == some.name
     assert found.params == found.points[0]
 
@@ -131,7 +131,7 @@ def test_features_that_tell_next_to_nothing_make_no_head_sure(some, little, norm
     of_folds = evaluate_probabilities(labels[train][found.rows].tolist(), found.probabilities, found.head.classes)
     assert of_new["log_loss"] < np.log(4) + 0.1
     assert of_folds["log_loss"] < np.log(4) + 0.1
-    assert 0 < found.head.sharpness < np.inf
+    assert 0 < found.head.inverse_temperature < np.inf
 
 
 @pytest.mark.filterwarnings("error")

@@ -45,9 +45,9 @@ def test_on_the_same_rows_it_is_the_same_head(some, normalize, balanced):
     assert (head.family, head.classes, head.fingerprint) == (some.name, found.head.classes, found.head.fingerprint)
     assert np.array_equal(head.mean, found.head.mean)
     assert np.array_equal(head.scale, found.head.scale)
-    same = replace(head, sharpness=found.head.sharpness)
+    same = replace(head, inverse_temperature=found.head.inverse_temperature)
     np.testing.assert_allclose(same.probabilities(x), found.head.probabilities(x), atol=0.02)  # as near as solvers come
-    assert 0.75 < head.sharpness / found.head.sharpness < 1.001
+    assert 0.75 < head.inverse_temperature / found.head.inverse_temperature < 1.001
 
 
 def test_on_more_rows_it_is_as_right_and_as_sure_as_a_head_should_be(some):
@@ -58,7 +58,7 @@ def test_on_more_rows_it_is_as_right_and_as_sure_as_a_head_should_be(some):
 
     assert accuracy(head, new, wanted) >= accuracy(found.head, new, wanted) - 0.01
     assert head.probabilities(new).max(axis=1).mean() == pytest.approx(accuracy(head, new, wanted), abs=0.07)
-    assert 0 < head.sharpness <= found.head.sharpness
+    assert 0 < head.inverse_temperature <= found.head.inverse_temperature
 
 
 def test_the_point_is_kept_and_the_rows_that_it_holds_are_all():
@@ -98,7 +98,7 @@ def test_where_nothing_was_learnt_the_shares_are_those_of_all_rows_whatever_the_
 
     shares = [1 / 2, 1 / 2] if balanced else [37 / 60, 23 / 60]
     np.testing.assert_allclose(head.probabilities(x), [shares] * 60, atol=1e-6)
-    assert head.sharpness == 1
+    assert head.inverse_temperature == 1
 
 
 def sureness(head: Head, x: np.ndarray) -> float:
@@ -112,7 +112,8 @@ def test_scores_that_grow_with_the_rows_make_it_no_surer():
     head = again(found, some, x, labels, 40)
 
     assert sureness(head, x[:40]) == pytest.approx(sureness(found.head, x[:40]), abs=0.02)
-    assert sureness(replace(head, sharpness=found.head.sharpness), x[:40]) > sureness(head, x[:40]) + 0.1
+    as_sure = replace(head, inverse_temperature=found.head.inverse_temperature)
+    assert sureness(as_sure, x[:40]) > sureness(head, x[:40]) + 0.1
 
 
 def test_it_is_no_surer_than_cross_validation_on_all_rows_makes_it():
@@ -122,7 +123,7 @@ def test_it_is_no_surer_than_cross_validation_on_all_rows_makes_it():
     some = family("logistic")
     tested = np.r_[0:4, 20:24]
     found = search(x[tested], labels[tested].tolist(), some, grid=[1e-5])
-    found = replace(found, head=replace(found.head, sharpness=1e4))
+    found = replace(found, head=replace(found.head, inverse_temperature=1e4))
     more = np.r_[tested, 4:8]
     head = again(found, some, x[more], labels[more], len(tested))
 
@@ -138,7 +139,7 @@ def test_scores_that_shrink_make_it_less_sure():
     labels[100:] = np.random.default_rng(0).permutation(labels[100:])  # which say nothing of the features
     head = again(found, some, x, labels, 100)
 
-    assert head.sharpness <= found.head.sharpness
+    assert head.inverse_temperature <= found.head.inverse_temperature
     assert sureness(head, x[:100]) < sureness(found.head, x[:100]) - 0.05
 
 

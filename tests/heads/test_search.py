@@ -186,7 +186,7 @@ def test_one_seed_gives_one_head_bit_for_bit(name, options):
 
     for tensor in one.head.tensors:
         assert getattr(one.head, tensor).tobytes() == getattr(other.head, tensor).tobytes()
-    assert (one.params, one.head.sharpness) == (other.params, other.head.sharpness)
+    assert (one.params, one.head.inverse_temperature) == (other.params, other.head.inverse_temperature)
 
 
 @pytest.mark.parametrize("name", ["logistic", "svm", "softmax", "ridge"])
