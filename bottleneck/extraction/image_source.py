@@ -12,7 +12,7 @@ from bottleneck.cache.scans import columns_of
 from bottleneck.errors import ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
-from bottleneck.images.file_index import FileIndex, survey, survey_listed
+from bottleneck.images.file_index import FileIndex, index_files, index_listed
 from bottleneck.images.given import Given
 from bottleneck.images.listing import Images, Listing, listed
 from bottleneck.images.splits import Shares
@@ -51,10 +51,10 @@ class ImageSource:
         if isinstance(self.images, Dataset):
             return FileIndex.of(self.images)
         if isinstance(self.images, Given):
-            return self.images.survey(cache)
+            return self.images.index(cache)
         if isinstance(self.images, Listing):
-            return survey_listed(self.images, shares=Shares(), cache=cache)
-        return survey(
+            return index_listed(self.images, shares=Shares(), cache=cache)
+        return index_files(
             self.images, labels=self.labels, shares=Shares(), cache=cache, exclude=(runs,), columns=self.columns
         )
 

@@ -18,7 +18,7 @@ from bottleneck.errors import BottleneckError
 from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
 from bottleneck.extraction.loop import run_until_settled
 from bottleneck.extraction.plan import plan_features, start_engine
-from bottleneck.images.file_index import survey
+from bottleneck.images.file_index import index_files
 from bottleneck.images.splits import Shares
 from bottleneck.images.undecodable import UndecodableMemo
 
@@ -39,7 +39,7 @@ def work(data: dict[str, Any]) -> None:
         See `bottleneck.extract`. What was committed before is kept.
     """
     cache = FeatureCache(data["cache"])
-    images = survey(data["images"], labels=False, shares=Shares(), cache=cache.root, exclude=())
+    images = index_files(data["images"], labels=False, shares=Shares(), cache=cache.root, exclude=())
     memo, outcomes = UndecodableMemo(cache.root / "digests.sqlite"), Outcomes()
     limits, share = Limits(**data["limits"]), tuple(data["share"])
     job = ExtractionJob(images=images, limits=limits, undecodable=memo.load(), share=share)

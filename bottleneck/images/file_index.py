@@ -54,7 +54,7 @@ class FileIndex:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "FileIndex":
-        """Return the survey of a dataset: nothing is unknown."""
+        """Return the index of a dataset, of which every digest is known."""
         found = Found(paths=list(dataset.paths))
         return cls(
             dataset.source, found, dataset.shares, None, [row.tobytes() for row in dataset.digests], _given=dataset
@@ -89,7 +89,7 @@ class FileIndex:
         self._failures[row] = Failure(self.paths[row], error.code, str(error))
 
     def young(self) -> "FileIndex":
-        """Return a survey of the files that were too young to be remembered when they were read, and no longer are."""
+        """Return an index of the files that were too recent to remember when they were read, and no longer are."""
         found, part, now = self.found, Found(), time.time()
         statuses = dict(_signatures([found.paths[row] for row in self._young]))
         for row in self._young:
@@ -132,7 +132,7 @@ class FileIndex:
         )
 
 
-def survey(
+def index_files(
     images: str | os.PathLike[str],
     *,
     labels: bool,
@@ -159,19 +159,19 @@ def survey(
         raise ImagesError(f"expected a table with {named.options()}, such as images.csv; {source} is none")
     found = _find(source, labels, skip, named)
     _check(found, source)
-    return survey_of(found, source, shares, home, named)
+    return index_found(found, source, shares, home, named)
 
 
-def survey_listed(listing: Listing, *, shares: Shares, cache: str | os.PathLike[str] | None) -> FileIndex:
-    """Return the survey of images that are listed in memory; errors and warnings are those of `bottleneck.scan`."""
+def index_listed(listing: Listing, *, shares: Shares, cache: str | os.PathLike[str] | None) -> FileIndex:
+    """Index images that are listed in memory; errors and warnings are those of `bottleneck.scan`."""
     found = listing.found()
     _check(found, listing.source)
     home = None if cache is None else expanded(cache)
-    return survey_of(found, listing.source, shares, home, Columns())
+    return index_found(found, listing.source, shares, home, Columns())
 
 
-def survey_of(found: Found, source: Path, shares: Shares, cache: Path | None, columns: Columns) -> FileIndex:
-    """Return a survey of files that were found; what is known of their digests is recalled."""
+def index_found(found: Found, source: Path, shares: Shares, cache: Path | None, columns: Columns) -> FileIndex:
+    """Index the files that were found, with the digests that the memo holds."""
     memo = DigestMemo(cache / "digests.sqlite") if cache is not None else None
     full = [os.path.abspath(path) for path in found.paths]
     known = memo.lookup(dict(_signatures(full))) if memo else {}

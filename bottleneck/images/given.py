@@ -10,7 +10,7 @@ from pathlib import Path
 from bottleneck.errors import ImagesError, PathError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
-from bottleneck.images.file_index import FileIndex, no_images, survey_of
+from bottleneck.images.file_index import FileIndex, index_found, no_images
 from bottleneck.images.folders import Found, find_labelled, find_unlabelled
 from bottleneck.images.listing import Listing
 from bottleneck.images.splits import Shares
@@ -92,7 +92,7 @@ class Given:
         """What messages call all of them."""
         return Path(self.origins[0].name) if len(self.origins) == 1 else Path()
 
-    def survey(self, cache: str | os.PathLike[str] | None) -> FileIndex:
+    def index(self, cache: str | os.PathLike[str] | None) -> FileIndex:
         """Return the files for an extraction, each once; what the cache knows of their digests is recalled."""
         lost = {failure.path for failure in self.failures}
         paths = [path for path in dict.fromkeys(self.files) if path not in lost]
@@ -100,7 +100,7 @@ class Given:
         for path in paths:
             found.add(path, None)
         home = None if cache is None else expanded(cache)
-        return survey_of(found, self.source, Shares(), home, Columns())
+        return index_found(found, self.source, Shares(), home, Columns())
 
 
 def given_by(dataset: Dataset) -> Given:

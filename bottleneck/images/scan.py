@@ -9,7 +9,7 @@ from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.digest import Signature, digest_file
-from bottleneck.images.file_index import FileIndex, conflicts, survey, survey_listed
+from bottleneck.images.file_index import FileIndex, conflicts, index_files, index_listed
 from bottleneck.images.listing import DataFrameLike, Images, Values, listed
 from bottleneck.images.splits import Shares
 
@@ -82,9 +82,9 @@ def scan(
     shares = Shares.parse(split)
     rows = listed(images, paths=paths, labels=labels, splits=splits, groups=groups, columns=named, cache=cache)
     if rows is not None:
-        found = survey_listed(rows, shares=shares, cache=cache)
+        found = index_listed(rows, shares=shares, cache=cache)
     elif isinstance(images, str | os.PathLike):
-        found = survey(images, labels=bool(labels), shares=shares, cache=cache, exclude=exclude, columns=named)
+        found = index_files(images, labels=bool(labels), shares=shares, cache=cache, exclude=exclude, columns=named)
     else:
         raise ImagesError(f"expected a path, paths or a table of images, got {type(images).__name__}")
     if rehash:
@@ -97,7 +97,7 @@ def scan(
 
 
 def read_unknown(found: FileIndex, progress: Progress | None = None) -> None:
-    """Read those files of a survey whose digests are not known."""
+    """Read the files of an index whose digests are not known."""
     unknown = found.unknown()
     known = len(found.paths) - len(unknown)
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) * 2)) as pool:

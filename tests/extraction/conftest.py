@@ -20,7 +20,7 @@ from bottleneck.extraction.loop import run_pass
 from bottleneck.extraction.memory import LEAST_MEMORY, ByteBudget, MemoryBudget, size_waiting
 from bottleneck.extraction.plan import EngineStart
 from bottleneck.images.digest import read_file
-from bottleneck.images.file_index import FileIndex, survey
+from bottleneck.images.file_index import FileIndex, index_files
 from bottleneck.images.splits import Shares
 from tests import tiny
 from tests.conftest import photo
@@ -103,7 +103,7 @@ ONE_FILE = size_waiting(max(len(photo(seed)) for seed in range(60)))  # bytes: r
 
 
 def found_in(source: Path) -> FileIndex:
-    return survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
+    return index_files(source, labels=False, shares=Shares(), cache="cache", exclude=())
 
 
 def go(

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.images.splits import Shares
-from bottleneck.images.file_index import survey
+from bottleneck.images.file_index import index_files
 from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
 from bottleneck.extraction.loop import run_pass
 from bottleneck.extraction.plan import EngineStart
@@ -33,7 +33,7 @@ def peak(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
 
 def extract(folder):
-    found = survey(folder, labels=False, shares=Shares(), cache="cache", exclude=())
+    found = index_files(folder, labels=False, shares=Shares(), cache="cache", exclude=())
     outcomes, engine = Outcomes(), tiny.TinyEngine()
     store = FeatureCache("cache").store(tiny.SPEC)
     job = ExtractionJob(images=found, limits=Limits(memory=int(sys.argv[1]), threads=4))

@@ -16,7 +16,7 @@ from bottleneck.extraction.extract import extract
 from bottleneck.extraction.job import ExtractionJob, Limits
 from bottleneck.extraction.plan import Plan
 from bottleneck.extraction.workers import WorkerPool, devices_of, on_first_device
-from bottleneck.images.file_index import survey
+from bottleneck.images.file_index import index_files
 from bottleneck.images.splits import Shares
 from tests import tiny
 
@@ -29,7 +29,7 @@ def many(count: int) -> dict[str, int]:
 
 
 def pool_of(source: Path, device: str | None) -> WorkerPool:
-    images = survey(source, labels=False, shares=Shares(), cache="cache", exclude=())
+    images = index_files(source, labels=False, shares=Shares(), cache="cache", exclude=())
     job = ExtractionJob(images=images, limits=Limits(memory=900_000_000))
     plan = Plan(REQUEST, EngineOptions(device="cpu"), FeatureCache("cache"), tiny.SPEC)
     return WorkerPool(job, plan, devices_of(EngineOptions(device=device)))

@@ -22,7 +22,7 @@ from PIL import Image
 from bottleneck.errors import ImageError
 from bottleneck.images.decode import MAX_PIXELS, Decoded, decode
 from bottleneck.images.digest import LARGEST_FILE, read_file
-from bottleneck.images.file_index import survey
+from bottleneck.images.file_index import index_files
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.scan import read_unknown
 from bottleneck.images.splits import Shares
@@ -435,7 +435,7 @@ def outcomes(case: Case, path: Path, preprocessing: Preprocessing) -> tuple[dict
     source = source_of(case, path)
     happened: dict[Path, Outcome] = {}
     with case.throughout(path):
-        found = survey(source, labels=True, shares=Shares(), cache="cache", exclude=())
+        found = index_files(source, labels=True, shares=Shares(), cache="cache", exclude=())
         with case.meanwhile(path):
             read_unknown(found)
         dataset = found.dataset()

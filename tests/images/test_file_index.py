@@ -11,7 +11,7 @@ from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
 from bottleneck.images import digest
 from bottleneck.images.digest import DigestMemo, Signature, signature
 from bottleneck.images.file_index import FileIndex, conflicts
-from bottleneck.images.file_index import survey as find
+from bottleneck.images.file_index import index_files as find
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
 from tests.conftest import photo, write

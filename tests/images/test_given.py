@@ -73,8 +73,8 @@ def test_rows_keep_their_order_and_repeated_ones_stay(folder, tmp_path):
     rows = ["images/dog/c.jpg", "images/gone.jpg", "images/cat/a.jpg", "images/dog/c.jpg"]
     found = listed(table(tmp_path / "list.csv", *rows))
     assert found.names == tuple(rows)
-    survey = found.survey(None)
-    assert survey.paths == list(dict.fromkeys(found.files)), "each file is read once"
+    index = found.index(None)
+    assert index.paths == list(dict.fromkeys(found.files)), "each file is read once"
 
 
 def test_folders_tables_and_files_may_be_mixed_and_keep_their_order(folder, tmp_path):
@@ -104,10 +104,10 @@ def test_what_cannot_be_read_has_its_place_among_the_files(folder):
     assert found.names == tuple(f"images/{name}" for name in ("cat/a.jpg", "cat/b.jpg", *BELOW[1:]))
     (failure,) = found.failures
     assert failure.path == "images/cat/b.jpg"
-    survey = found.survey(None)
-    read_unknown(survey)
-    assert len(survey.dataset()) == 4
-    assert [one.path for one in survey.dataset().failures] == ["images/cat/b.jpg"]
+    index = found.index(None)
+    read_unknown(index)
+    assert len(index.dataset()) == 4
+    assert [one.path for one in index.dataset().failures] == ["images/cat/b.jpg"]
 
 
 def test_one_path_that_does_not_exist_is_an_error_and_one_of_several_is_not():

@@ -12,7 +12,7 @@ from bottleneck.errors import BottleneckWarning, ImagesError
 from bottleneck.images import digest
 from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.digest import DigestMemo, signature
-from bottleneck.images.file_index import survey
+from bottleneck.images.file_index import index_files
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
 from tests.conftest import photo, write
@@ -428,7 +428,7 @@ def test_files_that_were_too_young_can_be_remembered_later(
     folder: Make, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = animals(folder)
-    found = survey(root, labels=True, shares=Shares(), cache="cache", exclude=())
+    found = index_files(root, labels=True, shares=Shares(), cache="cache", exclude=())
     read_unknown(found)
     assert len(reads) == 4
     monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", -1.0)
