@@ -60,7 +60,7 @@ def pairs(images: Features, size: int, head: str, normalize: str, seeds: int) ->
         options = HeadOptions(normalize=normalize, seed=seed, **HEADS[head])
         name, some = head.split()[0], options.family(head.split()[0])
         known = [label for label, trained in zip(labels, seen, strict=True) if trained]
-        tested = options.searched(name, x[seen], known, [None] * len(known), "")
+        tested = options.search_head(name, x[seen], known, [None] * len(known), "")
         final = refit(tested.head, some, tested.params, x, labels, seen=seen, normalize=normalize, seed=seed)
         others = [f"{code:03d}" for code in images.codes[drawn.test]]
         yield [*scores(tested.head, images.x[drawn.test], others), *scores(final, images.x[drawn.test], others)]

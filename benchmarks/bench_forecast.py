@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from selection_sets import NAMES, Features, draw, features
 
-from bottleneck.heads.curve import Curve, learning_curve
 from bottleneck.heads.family import family
 from bottleneck.heads.features import NORMALIZE, InMemoryFeatures
 from bottleneck.heads.forecast import Forecast
 from bottleneck.heads.head import Head
+from bottleneck.heads.learning_curve import Curve, learning_curve
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
 
@@ -136,7 +136,7 @@ def replicates(name: str, found: Features, options: HeadOptions, seed: int) -> I
 
 def search(found: Features, rows: np.ndarray, options: HeadOptions) -> Search:
     """Search a head on some rows."""
-    return options.searched(HEAD, found.x[rows], names(found.codes[rows]), None, "")
+    return options.search_head(HEAD, found.x[rows], names(found.codes[rows]), None, "")
 
 
 def accuracy(head: Head, found: Features, rows: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
     from bottleneck.comparison.leaderboard import Comparison, LeaderboardRow
-    from bottleneck.heads.curve import Curve
+    from bottleneck.heads.learning_curve import Curve
 
 _HEADER = ["model", "head", "cross-validated", "held-out", "p", "", "extract s", "fit s", "MB"]
 _RIGHT = _HEADER[2:5] + _HEADER[6:]

@@ -25,12 +25,12 @@ from bottleneck.fitting.partition import (
     warn_of_near_duplicates,
 )
 from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_head
-from bottleneck.heads.curve import Curve
-from bottleneck.heads.curve import learning_curve as draw_curve
 from bottleneck.heads.family import NAMES
 from bottleneck.heads.features import NormalizeOption
+from bottleneck.heads.learning_curve import Curve
+from bottleneck.heads.learning_curve import learning_curve as draw_curve
 from bottleneck.heads.options import HeadOptions, values_of
-from bottleneck.heads.selecting import DEFAULT
+from bottleneck.heads.selection import DEFAULT
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress

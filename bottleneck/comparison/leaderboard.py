@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bottleneck.heads.curve import Curve
+from bottleneck.heads.learning_curve import Curve
 from bottleneck.images.dataset import Failure
 from bottleneck.runs.card import params_text
 from bottleneck.utils.text import counted, one_line

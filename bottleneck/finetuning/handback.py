@@ -146,7 +146,7 @@ def refit_head(run: Run, train: Dataset, store: Store) -> Head:
         seed=run.recorded("seed"),
     )
     labels = [str(label) for label in train.labels]
-    found = options.searched(card["head"], store.read(train.digests), labels, train.groups, store.spec.fingerprint)
+    found = options.search_head(card["head"], store.read(train.digests), labels, train.groups, store.spec.fingerprint)
     if found.head.classes != run.head.classes:
         raise HeadError("a class has no image left")
     return found.head

@@ -30,7 +30,7 @@ from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_
 from bottleneck.heads.features import InMemoryFeatures, NormalizeOption
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions, values_of
-from bottleneck.heads.selecting import DEFAULT
+from bottleneck.heads.selection import DEFAULT
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress

@@ -10,6 +10,7 @@ from bottleneck.evaluation.near_duplicates import NearDuplicates, find_near_dupl
 from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
 from bottleneck.heads.features import FeatureTable, InMemoryFeatures, StreamedFeatures
+from bottleneck.heads.threads import single_threaded_blas
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.naming import examples

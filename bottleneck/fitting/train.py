@@ -14,11 +14,11 @@ from bottleneck.evaluation.confusion import Confusion
 from bottleneck.evaluation.metrics import evaluate, evaluate_probabilities
 from bottleneck.evaluation.stats import cross_validated_interval
 from bottleneck.fitting.partition import LabelledFeatures
-from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
-from bottleneck.heads.selecting import RULES
+from bottleneck.heads.selection import RULES
+from bottleneck.heads.threads import single_threaded_blas
 from bottleneck.images.dataset import Dataset
 from bottleneck.utils.warn import warn
 
@@ -111,7 +111,7 @@ def train_head(
         If no head can be trained.
     """
     started = time.perf_counter()
-    found = options.searched(head, train.table, train.labels, train.dataset.groups, fingerprint)
+    found = options.search_head(head, train.table, train.labels, train.dataset.groups, fingerprint)
     seconds = time.perf_counter() - started
     known = train.labels
     heldout = score_head(found.head, test)
@@ -159,7 +159,7 @@ class Scored:
     right: NDArray[np.bool_]
 
 
-@one_core_a_product()
+@single_threaded_blas()
 def score_head(head: Head, test: LabelledFeatures) -> Scored:
     """Evaluate a head on the held-out split."""
     probabilities = np.empty((len(test), len(head.classes)))

@@ -1,1 +1,1 @@
-"""Classifiers over features: what a head is, one module a family, their search."""
+"""Classifiers over features: the base class, one module for each family, and the search."""

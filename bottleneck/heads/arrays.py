@@ -1,4 +1,4 @@
-"""NumPy, or torch on a device, behind the few names that the solver needs of both."""
+"""One array interface over NumPy and torch, limited to the functions that the solver uses."""
 
 from importlib import import_module
 from typing import Any
@@ -12,25 +12,25 @@ Array = Any  # a NumPy array or a torch tensor
 
 
 class Arrays:
-    """Where the solver computes.
+    """The device and array library that the solver uses.
 
     Parameters
     ----------
     device : str
-        ``cpu`` is NumPy, whose import takes a tenth of torch's and whose products are as quick; any other is torch's
-        (``cuda``, ``cuda:1``, and ``torch`` for torch on the CPU).
+        ``cpu`` selects NumPy, which imports ten times faster than torch and multiplies matrices as fast. Any other
+        value is a torch device (``cuda``, ``cuda:1``, or ``torch`` for torch on the CPU).
     cores : int
-        How many threads of ours NumPy may compute in, see `bottleneck.heads.cores`.
+        Number of Python threads for NumPy, see `bottleneck.heads.threads`.
 
     Attributes
     ----------
     xp : module
-        ``numpy`` or ``torch``: exp, log, where, einsum, matmul and sums have the same names in both.
+        ``numpy`` or ``torch``: exp, log, where, einsum, matmul and sum have the same names in both.
 
     Raises
     ------
     HeadError
-        If torch does not know the device, or it is not there.
+        If the device is unknown to torch or not available.
     """
 
     def __init__(self, device: str = "cpu", cores: int = 1) -> None:
@@ -41,24 +41,24 @@ class Arrays:
             return
         self.xp = torch = import_module("torch")
         try:
-            self._place = torch.device("cpu" if device == "torch" else device)
-            if self._place.type == "mps":
-                raise HeadError("heads are summed in float64, which Apple's GPU has not: leave --device out")
-            torch.zeros(1, device=self._place)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:  # of a torch without CUDA
+            self._device = torch.device("cpu" if device == "torch" else device)
+            if self._device.type == "mps":
+                raise HeadError("heads need float64 sums, which Apple's GPU does not support: omit --device")
+            torch.zeros(1, device=self._device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # AssertionError: torch without CUDA
             first = str(error).splitlines()[0].split(". ")[0]
-            raise HeadError(f"expected a device that is here, got {device!r}: {first}. Leave --device out") from error
+            raise HeadError(f"expected an available device, got {device!r}: {first}. Omit --device") from error
 
     def put(self, array: NDArray[Any]) -> Array:
-        """Return the array where it is computed with."""
-        return array if self.xp is np else self.xp.as_tensor(array, device=self._place)
+        """Return a NumPy array on the device."""
+        return array if self.xp is np else self.xp.as_tensor(array, device=self._device)
 
     def get(self, array: Array) -> NDArray[Any]:
-        """Return the array as NumPy's."""
+        """Return a device array as a NumPy array."""
         return array if self.xp is np else np.asarray(array.cpu().numpy())
 
     def zeros(self, *shape: int, exact: bool = False) -> Array:
-        """Return zeros, float32, or float64 to sum `exact` in."""
+        """Return zeros in float32, or in float64 if `exact`."""
         return self.put(np.zeros(shape, np.float64 if exact else np.float32))
 
     def range(self, count: int) -> Array:

@@ -1,4 +1,4 @@
-"""What a family of heads is, and which there are."""
+"""The base class of families of heads, and their registry."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,34 +17,34 @@ from bottleneck.heads.problem import Problem
 Params = dict[str, float]
 
 NAMES = ("logistic", "svm", "softmax", "ridge", "knn", "centroid")
-NEVER = -1e30  # the bias of a class that a fold has no rows of
+MASKED = -1e30  # the bias of a class without rows in the training part of a fold
 DECADES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 class Validation(Protocol):
-    """What the heads of all folds say of the rows that they were not trained on, at each point of a grid."""
+    """Out-of-fold scores at each point of a grid."""
 
     def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """Yield each tested row once, as (rows (b,), scores (g, b, k)); below ``NEVER / 10`` for unknown classes."""
+        """Yield each tested row once, as (rows (b,), scores (g, b, k)); below ``MASKED / 10`` for unknown classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A head without the names of its classes.
+    """The fitted parameters of a head, without class names and scaling.
 
     Parameters
     ----------
     form : type
-        Of the head.
+        Class of the head.
     parts : dict
-        The form's own parameters.
+        Parameters of that class.
     """
 
     form: type[Head]
     parts: dict[str, Any]
 
     def head(self, family: str, classes: Sequence[str], scaling: Scaling, fingerprint: str = "") -> Head:
-        """Return the head with its names and its scaling, not yet calibrated."""
+        """Return the uncalibrated head with class names and scaling."""
         return self.form(
             family=family,
             classes=tuple(classes),
@@ -64,9 +64,9 @@ class Family(ABC):
     name : str
         One of `NAMES`.
     title : str
-        How it is called in a message.
+        Its name in messages.
     streams : bool
-        Whether it can learn from features that do not fit into memory.
+        Whether it can be trained on features that do not fit into memory.
     """
 
     name: ClassVar[str]
@@ -74,29 +74,29 @@ class Family(ABC):
     streams: ClassVar[bool] = True
 
     def working_bytes(self, rows: int) -> int:
-        """Return what it needs beside the features, where that grows faster than the rows do."""
+        """Return the bytes of working memory beside the features, if they grow faster than the number of rows."""
         return 0
 
     @abstractmethod
-    def grid(self, task: Problem, *, full: bool) -> tuple[Params, ...]:
-        """Return the points that are searched, simplest first; more of them for a `full` search."""
+    def grid(self, problem: Problem, *, full: bool) -> tuple[Params, ...]:
+        """Return the points to search, simplest first; a `full` search has more."""
 
     @abstractmethod
-    def cross_validate(self, task: Problem, points: Sequence[Params]) -> Validation:
-        """Train on each fold at each point."""
+    def cross_validate(self, problem: Problem, points: Sequence[Params]) -> Validation:
+        """Train at each point on each fold, and score its tested rows."""
 
-    def path_facts(self, task: Problem, points: Sequence[Params]) -> dict[str, Any]:
-        """Return what else is known of the points, for a card; a JSON object."""
+    def path_facts(self, problem: Problem, points: Sequence[Params]) -> dict[str, Any]:
+        """Return further statistics of the points for the card of a run, as a JSON object."""
         return {}
 
     @abstractmethod
-    def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
-        """Train on all rows; `validation`, of a grid that holds the point, may say where to begin.
+    def fit(self, problem: Problem, point: Params, validation: Validation | None = None) -> Fitted:
+        """Train on all rows; a `validation` that includes the point may provide a warm start.
 
         Raises
         ------
         HeadError
-            If nothing finite comes of it.
+            If the fit is not finite.
         """
 
 
@@ -108,12 +108,12 @@ def family(name: str, **options: Any) -> Family:
     name : str
         One of `NAMES`.
     **options
-        Of the family: ``kernel`` of svm, ``dropout`` and ``epochs`` of softmax.
+        Options of the family: ``kernel`` of svm, ``dropout`` and ``epochs`` of softmax.
 
     Raises
     ------
     HeadError
-        If there is none, or it has no such option.
+        If the name or an option is unknown.
     """
     if name not in NAMES:
         raise HeadError(f"expected a head of {', '.join(NAMES)}, got {name!r}")
@@ -126,11 +126,11 @@ def family(name: str, **options: Any) -> Family:
 
 
 def of_C(values: Sequence[float]) -> tuple[Params, ...]:
-    """Return the points of a grid that has only C."""
+    """Return the points of a grid over C."""
     return tuple({"C": float(value)} for value in values)
 
 
 def finer(values: Sequence[float]) -> tuple[float, ...]:
-    """Return a rising grid with two more values between neighbours, and one decade more at each end."""
+    """Return an increasing grid with two more values between neighbours and one more decade at each end."""
     low, high = np.log10([values[0] / 10, values[-1] * 10])
     return tuple(float(f"{value:.3g}") for value in np.logspace(low, high, 3 * (len(values) + 1) + 1))

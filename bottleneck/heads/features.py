@@ -1,4 +1,4 @@
-"""The features that a head is trained on: in memory, or read again and again; and their scaling."""
+"""Readers of the features that a head is trained on, in memory or streamed, and their scaling."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,24 +15,24 @@ Features = NDArray[np.float32]  # (n, d)
 Normalize = Literal["shrunk", "global", "standard", "l2", "none"]
 NormalizeOption = Literal["auto", "shrunk", "global", "standard", "l2", "none"]
 NORMALIZE: tuple[Normalize, ...] = ("shrunk", "global", "standard", "l2", "none")
-OWN_VARIANCE = {"shrunk": 0.5, "global": 0.0, "standard": 1.0}  # the part of it in the square of a feature's scale
+OWN_VARIANCE = {"shrunk": 0.5, "global": 0.0, "standard": 1.0}  # its share in the squared scale of a feature
 
 _CELLS = 4 << 20  # numbers of a block
-_ROUNDING = 1e-10  # of a difference of sums of squares
-_CONSTANT = 1e-6  # a feature whose deviation is this part of its mean is constant but for rounding
+_ROUNDING = 1e-10  # relative error of a difference of sums of squares
+_CONSTANT = 1e-6  # a feature whose standard deviation is a smaller part of its mean is constant up to rounding
 
 
 class FeatureTable(Protocol):
-    """Features ``(n, d)`` that pass by in blocks; a pass may read them from the disk."""
+    """Features ``(n, d)`` that are read in blocks; each pass may read them from disk."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(n, d)``."""
 
     def blocks(self, limit: int) -> "Iterator[tuple[slice | NDArray[np.intp], Features]]":
-        """Yield each row once, always in one order, as (rows, features) of at most `limit` rows.
+        """Yield each row once, always in the same order, as (rows, features) of at most `limit` rows.
 
-        The features hold until the next are asked for.
+        The features are valid until the next block is requested.
         """
 
     def batches(self, random: np.random.Generator, size: int) -> "Iterator[tuple[NDArray[np.intp], Features]]":
@@ -49,7 +49,7 @@ class InMemoryFeatures:
     ----------
     features : ndarray of float32, shape (n, d)
     cuts : sequence of int, optional
-        Rows at which a new block begins.
+        Rows at which a new block starts.
     """
 
     def __init__(self, features: Features, cuts: Sequence[int] = ()) -> None:
@@ -62,7 +62,7 @@ class InMemoryFeatures:
         return n, d
 
     def blocks(self, limit: int) -> Iterator[tuple[slice, Features]]:
-        """Yield consecutive rows, without a copy."""
+        """Yield consecutive rows as views."""
         for first, end in pairwise((0, *self.cuts, len(self.features))):
             for start in range(first, end, limit):
                 rows = slice(start, min(end, start + limit))
@@ -81,7 +81,7 @@ class InMemoryFeatures:
 
 
 class StreamedFeatures:
-    """Features that are read from the cache in each pass."""
+    """Features that each pass reads from the cache."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -93,24 +93,24 @@ class StreamedFeatures:
         return n, d
 
     def blocks(self, limit: int) -> Iterator[tuple[NDArray[np.intp], Features]]:
-        """Yield the rows as they lie on the disk."""
+        """Yield the rows in their order on disk."""
         for rows, features in self.stream.blocks():
             for start in range(0, len(rows), limit):
-                yield rows[start : start + limit], widened(features[start : start + limit])
+                yield rows[start : start + limit], as_float32(features[start : start + limit])
 
     def batches(self, random: np.random.Generator, size: int) -> Iterator[tuple[NDArray[np.intp], Features]]:
-        """Yield the rows as `bottleneck.cache.stream.Stream.mixed` does."""
+        """Yield the rows in the order of `bottleneck.cache.stream.Stream.mixed`."""
         for rows, features in self.stream.mixed(random, batch=size):
-            yield rows, widened(features)
+            yield rows, as_float32(features)
 
     def take(self, rows: NDArray[np.intp]) -> Features:
-        """Return some rows, in one pass over all."""
-        return _gathered(self, rows)
+        """Return some rows; reads all rows once."""
+        return _take_from_blocks(self, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """What is done to features before a head sees them: ``(x - mean) / scale``, of rows of length 1 where `unit`.
+    """Transformation of features before the head: ``(x - mean) / scale``.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Scaling:
     unit : bool
         Whether each row is first divided by its Euclidean norm.
     constant : ndarray of bool, shape (d,), optional
-        Which features are the same in all rows that it was found by, but for rounding; by default none is known to be.
+        Which features are constant up to rounding in the rows that the scaling was fitted on; none by default.
     """
 
     mean: NDArray[np.float32]
@@ -127,23 +127,23 @@ class Scaling:
     constant: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     @cached_property
-    def _plain(self) -> bool:
-        """Whether features stay as they are."""
+    def _is_identity(self) -> bool:
+        """Whether features are unchanged."""
         return not self.unit and not self.mean.any() and bool((self.scale == 1).all())
 
     def __call__(self, features: Features) -> Features:
-        """Return the scaled features ``(n, d)``, float32; a row of zeros stays one."""
-        if self._plain:
+        """Return the scaled features ``(n, d)``, float32; with `unit`, a row of zeros stays zero."""
+        if self._is_identity:
             return features
         if self.unit:
-            features = of_length_one(features)
+            features = l2_normalized(features)
         scaled = features - self.mean
         scaled /= self.scale
         return scaled
 
 
 class ScaledFeatures:
-    """A table whose rows are scaled as they pass by."""
+    """A table whose rows are scaled as they are read."""
 
     def __init__(self, table: FeatureTable, scaling: Scaling) -> None:
         self.table, self.scaling = table, scaling
@@ -168,12 +168,11 @@ class ScaledFeatures:
         return self.scaling(self.table.take(rows))
 
 
-def widened(features: NDArray[Any]) -> Features:
-    """Return finite float16 features as float32, exactly; float32 as they are.
+def as_float32(features: NDArray[Any]) -> Features:
+    """Return finite float16 features as float32, exactly; float32 features are unchanged.
 
-    In four operations on integers that a processor does on many numbers at once: seven times as fast as ``astype``. The
-    sign is spread over the upper bits, the others move to where float32 has them, and a factor of 2^112 puts the
-    exponent right, of subnormal numbers too.
+    Four vectorised operations, seven times as fast as ``astype``: the sign is extended, the bits move to their places
+    in float32, and a factor of 2^112 corrects the exponent, of subnormal numbers too.
     """
     if features.dtype != np.float16:
         return features.astype(np.float32, copy=False)
@@ -185,15 +184,15 @@ def widened(features: NDArray[Any]) -> Features:
     return wide
 
 
-def of_length_one(features: Features) -> Features:
-    """Return the rows divided by their Euclidean norms; a row of zeros stays one."""
+def l2_normalized(features: Features) -> Features:
+    """Return the rows divided by their Euclidean norms; a row of zeros stays zero."""
     exact = features.astype(np.float64)
     length = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
     found: Features = (exact / np.where(length, length, 1)).astype(np.float32)
     return found
 
 
-def _gathered(table: FeatureTable, wanted: NDArray[np.intp]) -> Features:
+def _take_from_blocks(table: FeatureTable, wanted: NDArray[np.intp]) -> Features:
     n, d = table.shape
     place = np.full(n, -1)
     place[wanted] = np.arange(len(wanted))
@@ -205,7 +204,7 @@ def _gathered(table: FeatureTable, wanted: NDArray[np.intp]) -> Features:
 
 
 def scaled(table: FeatureTable, scaling: Scaling) -> FeatureTable:
-    """Return the scaled table: one more copy of what is in memory, computed once."""
+    """Return the scaled table; features in memory are copied and scaled once."""
     return (
         InMemoryFeatures(scaling(table.features), table.cuts)
         if isinstance(table, InMemoryFeatures)
@@ -225,21 +224,22 @@ def mean(table: FeatureTable) -> NDArray[np.float32]:
 def scalings(
     table: FeatureTable, trained: NDArray[np.bool_], normalize: Normalize, weights: NDArray[np.float64] | None = None
 ) -> list[Scaling]:
-    """Return the scaling by all rows, and by the training rows of each fold.
+    """Return the scaling fitted on all rows, and on the training rows of each fold.
 
     Parameters
     ----------
     table : FeatureTable
-        Features as they are cached.
+        Features as cached.
     trained : ndarray of bool, shape (n, F)
-        Whether a row is trained on in a fold.
+        Whether each row is in the training part of each fold.
     normalize : str
-        By these rows each feature gets the mean 0 and is divided by a scale. ``standard``: by its standard deviation.
-        ``global``: by the root of the mean variance of all features, one number. ``shrunk``: by the root of the mean of
-        both variances, so that a feature that hardly varies is not blown up to the size of the others. ``l2``: rows get
-        the length sqrt(d), so that their features have a mean square of 1 and the same C fits. ``none``: as they are.
+        How to centre and scale each feature. ``standard``: by its standard deviation. ``global``: by the square root of
+        the mean variance of all features, a single number. ``shrunk``: by the square root of the mean of both
+        variances, so that a feature of small variance is not amplified to the size of the others. ``l2``: without
+        centring, each row is scaled to the norm sqrt(d), so that its features have a mean square of 1 and the same C
+        is suitable. ``none``: features are unchanged.
     weights : ndarray of float64, shape (n,), optional
-        How often each row counts.
+        Weights of the rows.
 
     Returns
     -------
@@ -248,14 +248,14 @@ def scalings(
     Raises
     ------
     HeadError
-        If `normalize` is none of these.
+        If `normalize` is unknown.
     """
     d = table.shape[1]
     if normalize not in NORMALIZE:
         raise HeadError(f"expected features to be normalized by one of {', '.join(NORMALIZE)}, got {normalize!r}")
     patterns, part = np.unique(trained, axis=0, return_inverse=True)
     unit = normalize == "l2"
-    sums = _Sums.of(table, part.ravel(), len(patterns), weights, unit=unit)
+    sums = _Moments.of(table, part.ravel(), len(patterns), weights, unit=unit)
     own = OWN_VARIANCE.get(normalize, 1.0)
     found = [sums.scaling(parts, own) for parts in (np.ones(len(patterns), bool), *patterns.T)]
     if normalize in OWN_VARIANCE:
@@ -265,10 +265,10 @@ def scalings(
 
 
 @dataclass
-class _Sums:
-    """Of the rows of each part: how many, their sum and that of their squares, float64.
+class _Moments:
+    """Count, sum and sum of squares of the rows of each part, in float64.
 
-    All are counted from a pivot near their middle, or the squares would drown their differences.
+    Sums are relative to a pivot near the mean, which avoids cancellation.
     """
 
     pivot: NDArray[np.float64]  # (d,)
@@ -279,43 +279,43 @@ class _Sums:
     @classmethod
     def of(
         cls, table: FeatureTable, part: NDArray[np.intp], count: int, weights: NDArray[np.float64] | None, *, unit: bool
-    ) -> "_Sums":
+    ) -> "_Moments":
         d = table.shape[1]
         found = cls(np.zeros(d), np.zeros(count), np.zeros((count, d)), np.zeros((count, d)))
-        begun = False
-        for rows, given in table.blocks(max(1, _CELLS // d)):
-            features = of_length_one(given) if unit else given
-            if not begun:
-                found.pivot, begun = features.mean(axis=0, dtype=np.float64), True
+        has_pivot = False
+        for rows, raw in table.blocks(max(1, _CELLS // d)):
+            features = l2_normalized(raw) if unit else raw
+            if not has_pivot:
+                found.pivot, has_pivot = features.mean(axis=0, dtype=np.float64), True
             for number in range(count):
                 chosen = part[rows] == number
                 own = features[chosen].astype(np.float64)
                 own -= found.pivot
-                often = np.ones(len(own)) if weights is None else weights[rows][chosen]
-                found.counts[number] += often.sum()
-                found.first[number] += own.sum(axis=0) if weights is None else often @ own
+                counts = np.ones(len(own)) if weights is None else weights[rows][chosen]
+                found.counts[number] += counts.sum()
+                found.first[number] += own.sum(axis=0) if weights is None else counts @ own
                 square = np.square(own, out=own)
-                found.second[number] += square.sum(axis=0) if weights is None else often @ square
+                found.second[number] += square.sum(axis=0) if weights is None else counts @ square
         return found
 
     def scaling(self, parts: NDArray[np.bool_], own: float) -> Scaling:
-        """Return the scaling by the rows of some parts.
+        """Return the scaling fitted on the rows of some parts.
 
         Parameters
         ----------
         parts : ndarray of bool, shape (parts,)
         own : float
-            The part of a feature's own variance in the square of its scale; the rest is the mean variance of all.
+            Share of a feature's own variance in its squared scale; the rest is the mean variance of all features.
         """
         n = float(self.counts[parts].sum()) or 1.0
         mean, square = self.first[parts].sum(axis=0) / n, self.second[parts].sum(axis=0) / n
         variance = square - mean**2
-        variance[variance < _ROUNDING * square] = 0  # a feature that is constant in these rows, and not in all
+        variance[variance < _ROUNDING * square] = 0  # constant in these rows, though not in all
         deviation = np.sqrt(variance)
         mean += self.pivot
         constant = deviation < _CONSTANT * np.maximum(np.abs(mean), _CONSTANT)
-        variance[constant] = 0  # what is left is rounding
+        variance[constant] = 0  # only rounding errors
         scale = np.sqrt(own * variance + (1 - own) * variance.mean())
         scale[scale == 0] = 1
-        scale[constant] = np.maximum(scale[constant], deviation[constant] / _CONSTANT)  # of huge values it is large
+        scale[constant] = np.maximum(scale[constant], deviation[constant] / _CONSTANT)  # large for huge values
         return Scaling(mean=mean.astype(np.float32), scale=scale.astype(np.float32), constant=constant)

@@ -1,4 +1,4 @@
-"""Which rows a fold is trained on, and which it is tested on."""
+"""Cross-validation folds: the training and test rows of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Folds:
     Parameters
     ----------
     tested : ndarray of int, shape (n,)
-        The fold in which a row is tested; -1 for a row that never is.
+        The fold that tests each row; -1 for a row that is never tested.
     trained : ndarray of bool, shape (n, F)
-        Whether a row is trained on in a fold.
+        Whether each fold trains on each row.
     """
 
     tested: NDArray[np.intp]
@@ -32,12 +32,12 @@ class Folds:
         return int(self.trained.shape[1])
 
     def of(self, rows: NDArray[np.intp]) -> "Folds":
-        """Return the folds of some rows, or of all in another order."""
+        """Return the folds of some rows, in the given order."""
         return Folds(tested=self.tested[rows], trained=self.trained[rows])
 
 
 def everything(count: int) -> Folds:
-    """Return the one fold that is trained on all `count` rows, and tests none."""
+    """Return a single fold that trains on all `count` rows and tests none."""
     return Folds(tested=np.full(count, -1), trained=np.ones((count, 1), bool))
 
 
@@ -48,15 +48,16 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
     ----------
     codes : ndarray of int, shape (n,)
     groups : sequence of str or None, length n
-        Rows of one group are never on both sides of a fold.
+        Rows of the same group are never split between the training and test part of a fold.
     folds : int
-        At most; fewer where no class has that many rows. The only row (or group) of a class is always trained on.
+        Maximum number of folds; fewer if no class has that many rows. If a class has only one row (or group), every
+        fold trains on it.
     seed : int
 
     Raises
     ------
     HeadError
-        If no class has two rows of two groups.
+        If no class has rows of at least two groups.
     """
     counts = np.bincount(codes)
     units = group_codes(groups, len(codes))
@@ -64,7 +65,7 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
     rows = np.flatnonzero(np.array(units_of_class)[codes] > 1)
     if not len(rows):
         raise HeadError("expected a class with at least two training images (of two groups), to cross-validate on")
-    count = int(np.clip(max(units_of_class), 2, folds))  # smaller classes are missing from some folds' test part
+    count = int(np.clip(max(units_of_class), 2, folds))  # smaller classes are missing from some test parts
     tested = np.full(len(codes), -1)
     if len(np.unique(units)) == len(units):
         tested[rows] = _stratified(codes[rows], count, seed)
@@ -82,7 +83,7 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
 
 
 def _stratified(codes: Codes, folds: int, seed: int) -> NDArray[np.intp]:
-    """Return a fold for each row, so that each has its share of each class, and all are as large but for one row."""
+    """Return a stratified fold for each row; the sizes of the folds differ by at most one row."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]

@@ -1,10 +1,10 @@
-"""A power law of errors against training images, and what it says of more of them than there are.
+"""A power law of the error rate by the number of training images, for extrapolation.
 
-The odds of an error, e / (1 - e), are taken to fall as a power of the number of images: where both axes are
-logarithmic they are a line, which levels off a little. Where errors are few, their odds are their rate; where they are
-many, the rate stays below 1. The slope has a prior, so that a few uncertain points have a forecast too, and an interval
-as wide as it has to be. The constants are about those that make the accuracies of heads on five sets of images most
-likely, rounded to the safe side; `benchmarks/bench_forecast.py` measures, on other draws, how often the intervals hold.
+The odds of an error, e / (1 - e), are modelled as a power of the number of images: a straight line on logarithmic axes,
+with a slight levelling off. For small error rates the odds are nearly the rate; for large ones the rate stays below 1.
+The slope has a prior, so that a few uncertain points also give a forecast, with a sufficiently wide interval. The
+constants are approximately those of maximum likelihood for heads on five sets of images, rounded conservatively;
+`benchmarks/bench_forecast.py` measures the coverage of the intervals on other draws.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Forecast:
-    """How accurate a head is going to be.
+    """Predicted accuracy of a head.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Forecast:
         Training images.
     accuracy : float
     ci95 : tuple of float
-        The interval that is to hold the accuracy of a head trained on so many images in 95 of 100 cases.
+        95 % prediction interval of the accuracy.
     """
 
     n: int
@@ -49,7 +49,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """The log odds of an error at n training images, and their slope by doublings of the images.
+    """Log odds of an error at n training images, and their slope per doubling of the images.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class PowerLaw:
     mean : tuple of float, length 2
         Level and slope.
     covariance : tuple of tuple of float, 2 x 2
-        How uncertain both are.
+        Covariance of both.
     """
 
     n: int
@@ -66,17 +66,17 @@ class PowerLaw:
 
     @classmethod
     def fit(cls, sizes: Sequence[int], wrong: NDArray[np.float64], units: NDArray[np.intp]) -> "PowerLaw":
-        """Fit the law to all points of a learning curve, each weighted by how certain it is.
+        """Fit the law to all points of a learning curve, weighted by their precision.
 
         Parameters
         ----------
         sizes : sequence of int, length p
-            Training images of each point, rising.
+            Training images of each point, increasing.
         wrong : ndarray of float64, shape (p, n)
-            How often, from 0 to 1, the heads of each point had each tested image wrong. All points test the same
-            images, so the difference of two is more certain than either.
+            Fraction of the heads of each point that misclassify each tested image. All points test the same images, so
+            their differences are more precise than the points themselves.
         units : ndarray of int, shape (n,)
-            The group of each image, from 0; images of a group tell less than as many others.
+            The group of each image, from 0; images of the same group carry less information.
 
         Notes
         -----
@@ -85,7 +85,7 @@ class PowerLaw:
         rates, covariance = _rates(wrong, units)
         steep = 1 / (rates * (1 - rates))  # the derivative of the log odds
         noise = covariance * np.outer(steep, steep)
-        noise += np.diag([_drawn(rate, n, _POINT) for rate, n in zip(rates.tolist(), sizes, strict=True)])
+        noise += np.diag([_sampling_variance(rate, n, _POINT) for rate, n in zip(rates.tolist(), sizes, strict=True)])
         doublings = np.log2(np.array(sizes) / sizes[-1])
         line = np.stack([np.ones_like(doublings), doublings], axis=1)
         weighted = np.linalg.solve(noise, line).T
@@ -96,59 +96,59 @@ class PowerLaw:
         return cls(sizes[-1], tuple(mean.tolist()), tuple(tuple(row) for row in posterior.tolist()))
 
     def forecast(self, n: int) -> Forecast:
-        """Return the accuracy of a head that is trained on n images, at least those that the curve ends with."""
+        """Return the predicted accuracy of a head trained on n images, at least those of the last point."""
         middle, deviation = self._log_odds(n)
         low, high = _rate(middle - NORMAL * deviation), _rate(middle + NORMAL * deviation)
         return Forecast(n, 1 - _rate(middle), (1 - high, 1 - low))
 
     def doubling(self) -> tuple[float, Interval]:
-        """Return what accuracy gains by twice as many images, and the 95 % interval of the gain.
+        """Return the gain in accuracy from twice as many images, and its 95 % interval.
 
         Notes
         -----
-        The interval of a difference by those of both sides and their correlation: G. Y. Zou and A. Donner 2008,
+        The interval of the difference follows from both intervals and their correlation: G. Y. Zou and A. Donner 2008,
         "Construction of confidence limits about effect measures", Statistics in Medicine 27, 1693-1702.
         """
         few, many = self.forecast(self.n), self.forecast(2 * self.n)
-        together = sum(self.covariance[0]) / (self._log_odds(self.n)[1] * self._log_odds(2 * self.n)[1])
+        correlation = sum(self.covariance[0]) / (self._log_odds(self.n)[1] * self._log_odds(2 * self.n)[1])
         gain = many.accuracy - few.accuracy
-        less = _distance(few.ci95[1] - few.accuracy, many.accuracy - many.ci95[0], together)
-        more = _distance(few.accuracy - few.ci95[0], many.ci95[1] - many.accuracy, together)
+        less = _distance(few.ci95[1] - few.accuracy, many.accuracy - many.ci95[0], correlation)
+        more = _distance(few.accuracy - few.ci95[0], many.ci95[1] - many.accuracy, correlation)
         return gain, (gain - less, gain + more)
 
     def _log_odds(self, n: int) -> tuple[float, float]:
-        """Return the log odds of an error of a head that is trained on n images, and their standard deviation.
+        """Return the log odds of an error of a head trained on n images, and their standard deviation.
 
-        Where the line rises it is taken to be flat: on the whole, more images do not make heads worse.
+        An increasing line is replaced by a flat one: in general, more images do not make heads worse.
         """
         doublings = float(np.log2(n / self.n))
         line = np.array([1.0, doublings])
         level, slope = self.mean
         middle = level + min(0.0, slope * doublings + _LEVELLING * doublings**2)
-        variance = float(line @ np.array(self.covariance) @ line) + (_STRAY * doublings) ** 2
-        return middle, float(np.sqrt(variance + _drawn(_rate(middle), n, _HEAD)))
+        variance = float(line @ np.array(self.covariance) @ line) + (_DRIFT * doublings) ** 2
+        return middle, float(np.sqrt(variance + _sampling_variance(_rate(middle), n, _HEAD)))
 
 
 def _rate(log_odds: float) -> float:
     return float(1 / (1 + np.exp(-log_odds)))
 
 
-def _drawn(rate: float, n: int, share: float) -> float:
-    """Return the variance of the log odds of an error by which n images were drawn to train on."""
+def _sampling_variance(rate: float, n: int, share: float) -> float:
+    """Return the variance of the log odds of an error due to the draw of n training images."""
     rate = (n * rate + 0.5) / (n + 1)
     return share**2 / (n * rate * (1 - rate))
 
 
-def _distance(first: float, second: float, together: float) -> float:
-    """Return how far a difference may be off, by how far both sides may be and how they are correlated."""
-    return float(np.sqrt(max(0.0, first**2 + second**2 - 2 * together * first * second)))
+def _distance(first: float, second: float, correlation: float) -> float:
+    """Return the half width of the interval of a difference, from those of both sides and their correlation."""
+    return float(np.sqrt(max(0.0, first**2 + second**2 - 2 * correlation * first * second)))
 
 
 def _rates(wrong: NDArray[np.float64], units: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the error rate of each point, and their covariance over the images that might have been tested.
+    """Return the error rate of each point, and their covariance under sampling of the tested images.
 
-    One more image, which all heads have half wrong, keeps both above 0 where no head errs; and of another one each
-    point may be right or wrong alone, where no image tells two points apart.
+    A pseudo-image that all heads get half wrong keeps both above 0 if there are no errors. The identity matrix stands
+    for another pseudo-image that separates points with equal errors.
     """
     sizes = np.append(np.bincount(units), 1)
     sums = np.stack([np.append(np.bincount(units, row), 0.5) for row in wrong])

@@ -1,4 +1,4 @@
-"""What every head is: a scaling, scores, and what makes them probabilities; and how it is kept in a file."""
+"""The base class of heads: scaling, scores, probabilities, and saving."""
 
 import json
 from abc import ABC, abstractmethod
@@ -35,10 +35,11 @@ class Head(ABC):
     unit : bool
         Whether each row is divided by its Euclidean norm before that.
     inverse_temperature : float
-        Probabilities are ``softmax(inverse_temperature * scores)``. Fitted on out-of-fold scores, so that a strongly
-        regularised head is not timid and an SVM's margins become probabilities; the order of classes is untouched.
+        Probabilities are ``softmax(inverse_temperature * scores)``. It is fitted on out-of-fold scores, which corrects
+        the low confidence of strongly regularised heads and turns SVM margins into probabilities. The ranking of the
+        classes does not change.
     fingerprint : str
-        Of the spec of the features the head was trained on.
+        Fingerprint of the spec of the features that the head was trained on.
     """
 
     family: str
@@ -51,8 +52,8 @@ class Head(ABC):
 
     form: ClassVar[str]
     tensors: ClassVar[tuple[str, ...]] = ("mean", "scale")
-    kinds: ClassVar[dict[str, str]] = {}  # of the tensors that are not float32
-    numbers: ClassVar[tuple[str, ...]] = ()  # the form's own parameters
+    kinds: ClassVar[dict[str, str]] = {}  # dtypes of the tensors that are not float32
+    numbers: ClassVar[tuple[str, ...]] = ()  # names of scalar parameters
 
     def __post_init__(self) -> None:
         count, dim = len(self.classes), len(self.mean)
@@ -61,7 +62,7 @@ class Head(ABC):
         if wrong or count < 2:
             raise HeadError(f"expected tensors for {count} classes and {dim} features, got {', '.join(wrong) or count}")
         if not all(np.isfinite(getattr(self, name)).all() for name in shapes) or not self.scale.all():
-            raise HeadError("expected finite tensors and no zero in the scale")
+            raise HeadError("expected finite tensors and a scale without zeros")
         if not 0 < self.inverse_temperature < np.inf:
             raise HeadError(f"expected an inverse temperature above 0, got {self.inverse_temperature}")
 
@@ -70,12 +71,12 @@ class Head(ABC):
 
     @abstractmethod
     def shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of the form's own tensors for k classes and d features.
+        """Return the expected shapes of the additional tensors for k classes and d features.
 
         Raises
         ------
         HeadError
-            If the tensors do not belong together.
+            If the tensors are inconsistent.
         """
 
     @abstractmethod
@@ -84,7 +85,7 @@ class Head(ABC):
 
     @property
     def scaling(self) -> Scaling:
-        """What is done to features first."""
+        """The scaling of features."""
         return Scaling(mean=self.mean, scale=self.scale, unit=self.unit)
 
     def scores(self, features: Features) -> NDArray[np.float64]:
@@ -93,7 +94,7 @@ class Head(ABC):
         Raises
         ------
         HeadError
-            If d is not the head's.
+            If d does not match the head.
         """
         if features.ndim != 2 or features.shape[1] != len(self.mean):
             raise HeadError(f"expected features (n, {len(self.mean)}), got {features.shape}")
@@ -113,12 +114,12 @@ class Head(ABC):
         return labels
 
     def save(self, path: Path) -> None:
-        """Write the head as safetensors, as `to_bytes` gives it.
+        """Write the head as a safetensors file.
 
         Raises
         ------
         HeadError
-            If it is too large to be read again.
+            If it is too large to be loaded again.
         OutputError
             If it cannot be written, see `bottleneck.utils.output_file.write_output`.
         """
@@ -126,12 +127,12 @@ class Head(ABC):
         write_output(path, lambda file: file.write(data))
 
     def to_bytes(self) -> bytes:
-        """Return the head as a safetensors file; what is no tensor goes into its metadata.
+        """Return the head as a safetensors file, with all fields but the tensors in its metadata.
 
         Raises
         ------
         HeadError
-            If it is too large to be read again.
+            If it is too large to be loaded again.
         """
         names = self.tensors
         size = sum(getattr(self, name).nbytes for name in names)
@@ -152,7 +153,7 @@ class Head(ABC):
 
 
 def with_sorted_header(data: bytes) -> bytes:
-    """Return a safetensors file with its header in the order of the names: the library writes its metadata in any."""
+    """Return a safetensors file with a sorted header; the library writes the metadata in random order."""
     size = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)

@@ -1,4 +1,4 @@
-"""Support vector machines with a Gaussian kernel, evaluated without scikit-learn."""
+"""Prediction of support vector machines with a Gaussian kernel, without scikit-learn."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,23 +10,23 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.features import Features
 from bottleneck.heads.head import Head
 
-_THIRD = 1 / 3  # what scikit-learn's one-against-one scores add at most to the number of votes
+_THIRD = 1 / 3  # upper bound of what scikit-learn adds to the votes to break ties
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class KernelHead(Head):
-    """A classifier by ``K(x, v) = exp(-gamma |x - v|^2)`` with support vectors v, one class against one other.
+    """A one-vs-one SVM with the kernel ``K(x, v) = exp(-gamma |x - v|^2)`` and support vectors v.
 
     Parameters
     ----------
     vectors : ndarray of float32, shape (m, d)
-        Scaled; those of the first class first.
+        Scaled support vectors, grouped by class.
     dual : ndarray of float64, shape (k - 1, m)
-        As LIBSVM's ``sv_coef``: row by row the coefficients of a vector against the other classes, in their order.
+        As LIBSVM's ``sv_coef``: in column j, the coefficients of vector j against the other classes, in their order.
     intercept : ndarray of float64, shape (k (k - 1) / 2,)
-        Of each pair of classes, (0, 1), (0, 2), ...
+        The intercept of each pair of classes, (0, 1), (0, 2), ...
     sizes : ndarray of int64, shape (k,)
-        How many vectors each class has.
+        The number of support vectors of each class.
     gamma : float
     **common
         See `Head`.
@@ -44,7 +44,7 @@ class KernelHead(Head):
     numbers: ClassVar[tuple[str, ...]] = ("gamma",)
 
     def shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that the tensors must have."""
+        """Return the expected shapes of the tensors."""
         total = int(self.sizes.sum())
         if (self.sizes < 0).any() or not 0 < self.gamma < np.inf:
             raise HeadError(f"expected sizes and a gamma above 0, got {self.sizes.tolist()} and {self.gamma}")
@@ -52,7 +52,7 @@ class KernelHead(Head):
         return {"vectors": (total, dim), "dual": (count - 1, total), "intercept": (pairs,), "sizes": (count,)}
 
     def decide(self, scaled: Features) -> NDArray[np.float64]:
-        """Return the scores ``(n, k)`` of scaled features; of two classes the decision and its negative."""
+        """Return the scores ``(n, k)`` of scaled features; for two classes, the decision and its negative."""
         squares = squared_distances(scaled, self.vectors)
         return pairwise_scores(np.exp(-self.gamma * squares), self.dual, self.intercept, self.sizes)
 
@@ -73,10 +73,10 @@ def squared_distances(a: Features, b: Features) -> NDArray[np.float64]:
 def pairwise_scores(
     kernel: NDArray[np.float64], dual: NDArray[np.float64], intercept: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return scores ``(n, k)`` from the kernel ``(n, m)`` of rows with support vectors.
+    """Return scores ``(n, k)`` from the kernel ``(n, m)`` between rows and support vectors.
 
-    As ``sklearn.svm.SVC.decision_function``: each pair of classes votes, and votes that are equal are parted by the sum
-    of the decisions, pressed into (-1/3, 1/3).
+    As ``sklearn.svm.SVC.decision_function``: each pair of classes votes, and the sum of the decisions, mapped to
+    (-1/3, 1/3), breaks ties.
     """
     count = len(sizes)
     ends = np.cumsum(sizes)

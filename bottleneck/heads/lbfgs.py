@@ -1,9 +1,9 @@
-"""What many problems remember of the steps they made, and the directions that follow from it.
+"""L-BFGS directions of many problems at once.
 
-L-BFGS (Nocedal and Wright 2006, "Numerical Optimization", algorithm 7.4). Its two loops over the steps are two
-triangular systems in the steps' products with the changes of the gradient (Byrd, Nocedal and Schnabel 1994,
-"Representations of quasi-Newton matrices and their use in limited memory methods"), so that each problem's memory is
-read in four products, however many steps it holds.
+Nocedal and Wright 2006, "Numerical Optimization", algorithm 7.4. The two loops over the steps are written as two
+triangular systems in the products of steps and gradient changes (Byrd, Nocedal and Schnabel 1994, "Representations of
+quasi-Newton matrices and their use in limited memory methods"), so that the history of a problem is read in four
+matrix products, independent of its length.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from bottleneck.heads.arrays import Array, Arrays
 
-_ROUNDING = 1e-7  # of the cosine of a step and its change
+_ROUNDING = 1e-7  # of the cosine between a step and its gradient change
 
 
 class StepHistory:
-    """The last steps of some problems, and how the gradient changed along each.
+    """The last steps of some problems, with the gradient change along each.
 
     Parameters
     ----------
     arrays : Arrays
     problems : int
     width : int
-        D, the weights of a problem.
+        D, the number of weights of a problem.
     steps : int
-        m, how many are remembered.
+        m, the length of the history.
     """
 
     def __init__(self, arrays: Arrays, problems: int, width: int, steps: int) -> None:
@@ -36,10 +36,10 @@ class StepHistory:
         self.products = arrays.zeros(problems, steps, steps, exact=True)  # of step i with change j
         self.taken = np.zeros(problems, np.intp)
 
-    def remember(self, rows: NDArray[np.intp], step: Array, change: Array) -> None:
-        """Take a step of each of some problems, and its change of the gradient, of as many numbers.
+    def append(self, rows: NDArray[np.intp], step: Array, change: Array) -> None:
+        """Append a step and its gradient change for each of some problems.
 
-        Along a step the slope rises; where it did not by more than rounding, nothing is learnt.
+        A step without positive curvature beyond rounding is skipped.
         """
         arrays, xp, width = self._arrays, self._arrays.xp, self.steps.shape[2]
         step, change = step.reshape(len(rows), width), change.reshape(len(rows), width)
@@ -56,21 +56,21 @@ class StepHistory:
             self.products[row, :, place] = self.steps[row] @ self.changes[row, place]
         self.taken[rows] += 1
 
-    def forget(self, rows: NDArray[np.intp]) -> None:
-        """Forget what some of the problems remember."""
+    def clear(self, rows: NDArray[np.intp]) -> None:
+        """Clear the history of some problems."""
         if len(rows):
             own, self.taken[rows] = self._arrays.put(rows), 0
             for kept in (self.steps, self.changes, self.products):
                 kept[own] = 0
 
-    def reweigh(self, factor: float, penalty: Array) -> None:
-        """Go over to `factor` times the C: all of a change is multiplied by it, but the penalty's part ``(D,)``."""
+    def rescale(self, factor: float, penalty: Array) -> None:
+        """Adapt the history to `factor` times C: gradient changes scale with it, except the penalty ``(D,)``."""
         self.changes *= factor
         self.changes += (1 - factor) * penalty * self.steps
         self.products = self._arrays.double(self.steps @ self.changes.swapaxes(1, 2))
 
     def direction(self, gradient: Array, precondition: Callable[[Array], Array]) -> Array:
-        """Return the negative of the estimated inverse second derivative times the gradient ``(p, D)``."""
+        """Return minus the estimated inverse Hessian times the gradient ``(p, D)``."""
         arrays, xp = self._arrays, self._arrays.xp
         if not self.taken.any():
             return -precondition(gradient)
@@ -94,7 +94,7 @@ class StepHistory:
         return -(turned + _combined(arrays, parts, self.steps))
 
     def _scale(self, precondition: Callable[[Array], Array]) -> Array:
-        """Return by how much the preconditioner is too small, along the last change, ``(p, 1)``."""
+        """Return the factor ``(p, 1)`` that makes the preconditioner exact along the last gradient change."""
         xp, rows = self._arrays.xp, self._arrays.range(len(self.taken))
         slot = self._arrays.put((self.taken - 1) % self.steps.shape[1])
         last, along = self.changes[rows, slot], self._arrays.single(self.products[rows, slot, slot])
@@ -108,10 +108,10 @@ def _dots(xp: Any, a: Array, b: Array) -> Array:
 
 
 def _products(many: Array, one: Array) -> Array:
-    """Return the products of ``(p, m, D)`` with ``(p, D)``, ``(p, m)``."""
+    """Return the products ``(p, m)`` of ``(p, m, D)`` and ``(p, D)``."""
     return (many @ one[..., None])[..., 0]
 
 
 def _combined(arrays: Arrays, parts: Array, many: Array) -> Array:
-    """Return the sum of parts ``(p, m)`` of ``(p, m, D)``, ``(p, D)``."""
+    """Return the linear combination ``(p, D)`` of ``(p, m, D)`` with coefficients ``(p, m)``."""
     return (arrays.single(parts)[:, None] @ many)[:, 0]

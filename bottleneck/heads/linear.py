@@ -1,4 +1,4 @@
-"""Heads that are a matrix: ``W (k, d)`` and ``b (k,)``."""
+"""Linear heads: weights ``W (k, d)`` and biases ``b (k,)``."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -29,11 +29,11 @@ class LinearHead(Head):
     tensors: ClassVar[tuple[str, ...]] = ("weight", "bias", "mean", "scale")
 
     def shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that weight and bias must have."""
+        """Return the expected shapes of weight and bias."""
         return {"weight": (count, dim), "bias": (count,)}
 
     def moved(self, offset: NDArray[np.float64]) -> "LinearHead":
-        """Return the head with numbers added to its scores, ``(k,)``."""
+        """Return the head with an offset ``(k,)`` added to its scores."""
         return replace(self, bias=(self.bias + offset).astype(np.float32))
 
     def decide(self, scaled: Features) -> NDArray[np.float64]:

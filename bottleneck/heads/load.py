@@ -1,4 +1,4 @@
-"""A head read from its file: checked, and without running code."""
+"""Load a head from its file, with validation and without running code from it."""
 
 import errno
 from collections.abc import Callable
@@ -16,28 +16,28 @@ from bottleneck.heads.neighbours import NeighbourHead
 from bottleneck.utils.files import open_regular, parse_json, read_whole
 from bottleneck.utils.tensors import parsed
 
-_READABLE = ("1", "2")  # 1 had only the linear form, and no unit
+_READABLE = ("1", "2")  # version 1 had only the linear form, without unit
 _FORMS: dict[str, type[Head]] = {form.form: form for form in (LinearHead, KernelHead, NeighbourHead)}
 
 
 def load_head(path: Path) -> Head:
-    """Read what `Head.save` wrote. No code in the file can run: it holds tensors and strings.
+    """Load a file written by `Head.save`. It contains only tensors and strings, so loading cannot run code.
 
     Raises
     ------
     RunError
-        If the file is missing, no regular file, damaged, huge or of a newer format.
+        If the file is missing, not a regular file, damaged, too large or of a newer format.
     """
     return head_of(read_head(path), path)
 
 
 def read_head(path: Path, opener: Callable[[str, int], int] = open_regular) -> bytes:
-    """Return the bytes of a head's file; `opener` is as for `bottleneck.utils.files.read_whole`.
+    """Return the bytes of a head's file; `opener` is that of `bottleneck.utils.files.read_whole`.
 
     Raises
     ------
     RunError
-        If it is missing, no regular file, or too large.
+        If it is missing, not a regular file, or too large.
     """
     try:
         return read_whole(path, LARGEST_FILE, opener)
@@ -48,7 +48,7 @@ def read_head(path: Path, opener: Callable[[str, int], int] = open_regular) -> b
 
 
 def head_of(data: bytes, path: Path) -> Head:
-    """Return the head whose file has these bytes; `path` is for messages.
+    """Return the head stored in these bytes; `path` is used in messages.
 
     Raises
     ------
@@ -65,15 +65,15 @@ def head_of(data: bytes, path: Path) -> Head:
 
 
 def _unreadable(path: Path, error: Exception) -> RunError:
-    return RunError(f"expected a head in {path}, cannot read it: {error}. Fit it again")
+    return RunError(f"expected a head in {path}, cannot read it: {error}. Fit the head again")
 
 
 def _read(path: Path, file: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Head:
     version = metadata.get("format_version")
     if version not in _READABLE:
         raise RunError(
-            f"expected a head of format version {FORMAT_VERSION} in {path}, found {version}: fit it again, or update "
-            f"bottleneck"
+            f"expected a head of format version {FORMAT_VERSION} in {path}, found {version}: fit the head again, or "
+            f"update bottleneck"
         )
     form = _FORMS.get(metadata.get("form", "linear") if version != "1" else "linear")
     if form is None:
@@ -83,7 +83,7 @@ def _read(path: Path, file: dict[str, NDArray[Any]], metadata: dict[str, str]) -
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise RunError(f"expected a list of class names in {path}, found {classes!r:.100}")
     if len(set(classes)) < len(classes):
-        raise RunError(f"expected each class once in {path}, found some again")
+        raise RunError(f"expected unique class names in {path}, found duplicates")
     unit = parse_json(metadata["unit"]) if version != "1" else False
     if not isinstance(unit, bool):
         raise RunError(f"expected unit to be true or false in {path}, found {unit!r:.100}")

@@ -1,25 +1,25 @@
-"""The losses of the linear heads: of scores, the sum over rows and its first two derivatives."""
+"""Losses of linear heads as functions of scores, with their first two derivatives."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from bottleneck.heads.arrays import Array, Arrays
 
-_LARGE = 1e-4  # a share that the others may be divided by
+_LARGE = 1e-4  # a probability that is safe to divide by
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """What a loss finds of a block of rows.
+    """The loss of a block of rows, with derivatives with respect to the scores.
 
     Parameters
     ----------
     total : float64, shape (p,)
-        Its sum over the rows.
+        Sum over the rows.
     slope : float32, shape (b, p, outputs)
-        Its derivative by each score.
+        First derivative.
     curvature : float32, shape (p, outputs)
-        The sum over the rows of its second derivative by each score.
+        Second derivative, summed over the rows.
     """
 
     total: Array
@@ -28,14 +28,14 @@ class Losses:
 
 
 class Loss(Protocol):
-    """A loss of the scores of many problems at once, of which each has `outputs` columns.
+    """A loss of the scores of many problems at once, each with `outputs` columns.
 
     Attributes
     ----------
     outputs : int
-        Columns of a problem.
+        Number of columns of a problem.
     bias_penalty : float
-        Of half the squared bias, beside 1 of half the squared weights.
+        Coefficient of half the squared bias in the penalty; that of half the squared weights is 1.
     """
 
     outputs: int
@@ -51,7 +51,7 @@ class Loss(Protocol):
             May be overwritten.
         target : shape (b,) or (b, p)
         weights : float32, shape (b, p)
-            Of each row in each problem.
+            Weight of each row in each problem.
         """
 
 
@@ -71,11 +71,11 @@ class SoftmaxLoss:
         shares = xp.exp(scores)
         right = shares[rows, :, target]
         shares[rows, :, target] = 0
-        wrong = shares.sum(axis=2)  # not 1 - right, of which nothing is left where right is almost 1
+        wrong = shares.sum(axis=2)  # not 1 - right, which cancels when right is almost 1
         large = right > _LARGE
         losses = xp.where(large, xp.log1p(wrong / xp.where(large, right, 1 + 0 * right)), xp.log(wrong + right) - own)
         total = (losses * weights).sum(axis=0, dtype=xp.float64)
-        away = shares  # by how much each share differs from what it should be
+        away = shares  # absolute difference of each probability from its target
         away[rows, :, target] = wrong
         away *= (1 / (wrong + right))[..., None]
         slope = away * weights[..., None]

@@ -1,4 +1,4 @@
-"""Heads that remember their training rows."""
+"""Nearest-neighbour heads, which store their training rows."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,21 +10,21 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.features import Features
 from bottleneck.heads.head import Head
 
-_CELLS = 4 << 20  # of distances, or of votes
+_CELLS = 4 << 20  # distances, or votes, in memory at once
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NeighbourHead(Head):
-    """A classifier by the votes of the nearest training rows.
+    """A classifier by vote of the nearest training rows.
 
     Parameters
     ----------
     rows : ndarray of float32, shape (n, d)
-        Scaled.
+        Scaled training rows.
     codes : ndarray of int64, shape (n,)
-        The class of each.
+        Their classes.
     neighbours : float
-        How many of them vote, a whole number.
+        Number of neighbours, a whole number.
     **common
         See `Head`.
     """
@@ -39,7 +39,7 @@ class NeighbourHead(Head):
     numbers: ClassVar[tuple[str, ...]] = ("neighbours",)
 
     def shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that the tensors must have."""
+        """Return the expected shapes of the tensors."""
         n = len(self.codes)
         if not 1 <= self.neighbours <= n or self.neighbours % 1:
             raise HeadError(f"expected a number of neighbours from 1 to {n}, got {self.neighbours}")
@@ -48,7 +48,7 @@ class NeighbourHead(Head):
         return {"rows": (n, dim), "codes": (n,)}
 
     def decide(self, scaled: Features) -> NDArray[np.float64]:
-        """Return each class's share of the votes ``(n, k)`` of scaled features."""
+        """Return the vote share of each class ``(n, k)`` for scaled features."""
         shares = np.empty((len(scaled), len(self.classes)))
         step = max(1, _CELLS // max(len(self.rows), int(self.neighbours) * len(self.classes)))
         for start in range(0, len(scaled), step):
@@ -59,9 +59,9 @@ class NeighbourHead(Head):
 
 
 def nearest_rows(features: Features, rows: Features, count: int) -> NDArray[np.intp]:
-    """Return the `count` nearest of ``(m, d)`` rows to each of ``(n, d)`` features, nearest first, ``(n, count)``.
+    """Return the `count` nearest of ``(m, d)`` rows for each of ``(n, d)`` features, nearest first, ``(n, count)``.
 
-    By Euclidean distance, measured from the middle of the rows, or a common distance would drown the differences.
+    Euclidean distances are computed relative to the mean of the rows, which avoids cancellation.
     """
     middle = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     features, rows = features - middle, rows - middle
@@ -74,6 +74,6 @@ def nearest_rows(features: Features, rows: Features, count: int) -> NDArray[np.i
 
 
 def votes(codes: NDArray[np.int64], numbers: tuple[int, ...], count: int) -> NDArray[np.float64]:
-    """Return the shares of the votes ``(g, n, k)`` of the first so many of each row's neighbours ``(n, m)``."""
+    """Return the vote shares ``(g, n, k)`` for g numbers of neighbours, from the sorted neighbours ``(n, m)``."""
     cast = np.cumsum(codes[:, :, None] == np.arange(count), axis=1)
     return np.stack([cast[:, min(number, codes.shape[1]) - 1] / min(number, codes.shape[1]) for number in numbers])

@@ -1,4 +1,4 @@
-"""How a head is searched and trained, as a user says it."""
+"""The user's options for the search and training of a head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ _SEEDS = 2**32 - 1
 
 
 def values_of(C: float | Sequence[float] | None) -> tuple[float, ...] | None:
-    """Return one value of C, or several, as a tuple.
+    """Return one or several values of C as a tuple.
 
     Raises
     ------
     HeadError
-        If there is none, or one is no finite number above 0.
+        If there is no value, or a value is not a finite number above 0.
     """
     if C is None:
         return None
@@ -39,7 +39,7 @@ def values_of(C: float | Sequence[float] | None) -> tuple[float, ...] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions:
-    """What `bottleneck.fit` describes.
+    """Options of a head, documented in `bottleneck.fit`.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class HeadOptions:
     Raises
     ------
     HeadError
-        If one is not among what is possible.
+        If a value is invalid.
     """
 
     C: tuple[float, ...] | None = None
@@ -98,21 +98,21 @@ class HeadOptions:
             object.__setattr__(self, name, value)
 
     def family(self, name: str) -> Family:
-        """Return the family called `name` with its own options.
+        """Return the family called `name` with its options.
 
         Raises
         ------
         HeadError
-            If there is none, or an option is given that it has not.
+            If the name is unknown, or the family does not have an option that is set.
         """
-        return family(name, **self.own())
+        return family(name, **self.family_options())
 
-    def own(self) -> dict[str, Any]:
-        """Return the options of families that are not the default."""
+    def family_options(self) -> dict[str, Any]:
+        """Return the options of families that differ from their defaults."""
         defaults = {"kernel": "linear", "dropout": 0.0, "epochs": None}
         return {name: getattr(self, name) for name, usual in defaults.items() if getattr(self, name) != usual}
 
-    def searched(
+    def search_head(
         self,
         head: str,
         features: Features | FeatureTable,
@@ -120,7 +120,7 @@ class HeadOptions:
         groups: Sequence[str | None] | None,
         fingerprint: str,
     ) -> Search:
-        """Return the head called `head`, searched with these options; see `bottleneck.heads.search.search`."""
+        """Search the family called `head` with these options; see `bottleneck.heads.search.search`."""
         return search(
             features,
             labels,

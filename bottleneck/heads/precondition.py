@@ -1,7 +1,7 @@
-"""The large directions of the features, in which steps must be small.
+"""A preconditioner from the leading principal directions of the features.
 
-Pooled features are strongly correlated: a few directions hold most of their variance, and a solver that does not know
-them zigzags. With the 64 largest known, the slowest of the usual problems takes a third of the iterations.
+Pooled features are strongly correlated: a few directions hold most of the variance, so the problem is ill-conditioned.
+With the 64 leading directions, the slowest of the usual problems takes a third of the iterations.
 """
 
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from bottleneck.heads.features import FeatureTable
 _RANK = 64
 _OVERSAMPLED = 16
 _PASSES = 3
-_ROUNDING = 1e-7  # of the float32 vectors: what is less of the largest value would be drowned by it
+_ROUNDING = 1e-7  # of the float32 vectors, relative to the largest eigenvalue
 _CELLS = 4 << 20  # numbers of a block
-_LEAST_CURVATURE = 1e-6  # by a bias, where no row has any
+_LEAST_CURVATURE = 1e-6  # with respect to a bias
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The largest eigenvalues and eigenvectors of ``X'X / n``, and the mean of the others.
+    """The largest eigenvalues and eigenvectors of ``X'X / n``, and the mean of the remaining eigenvalues.
 
     Parameters
     ----------
     values : float32, shape (r,)
     vectors : float32, shape (d + 1, r)
-        The last row is that of the bias.
+        The last row belongs to the bias.
     tail : float
     """
 
@@ -44,8 +44,8 @@ class Spectrum:
 def spectrum(arrays: Arrays, table: FeatureTable, *, bias: bool) -> Spectrum:
     """Return the spectrum of a table by randomised subspace iteration, in three passes.
 
-    Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4. It only steers the solver, so
-    neither its error nor its seed changes what is found.
+    Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4. It only accelerates the
+    solver: neither its error nor its seed changes the solution.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def spectrum(arrays: Arrays, table: FeatureTable, *, bias: bool) -> Spectrum:
     table : FeatureTable
         Features ``(n, d)``.
     bias : bool
-        Whether the bias is a weight like any other, of a feature that is 1: of features that are not centred it is
-        part of the largest direction. Otherwise it is apart.
+        Whether to treat the bias as the weight of a constant feature 1, which is part of the leading direction of
+        features that are not centred.
     """
     n, d = table.shape
     width = min(d + bias, n, _RANK + _OVERSAMPLED)
@@ -84,15 +84,15 @@ def spectrum(arrays: Arrays, table: FeatureTable, *, bias: bool) -> Spectrum:
 
 
 class Preconditioner:
-    """Multiplies by an estimate of the inverse second derivative of problems.
+    """Multiplies by an estimate of the inverse Hessian of problems.
 
-    That is the inverse of ``1 + curvature * X'X / n`` for the weights of each output, apart from the others.
+    The estimate is the inverse of ``1 + curvature * X'X / n`` for the weights of each output separately.
 
     Parameters
     ----------
     spectrum : Spectrum
     curvature : float32, shape (p, outputs)
-        The second derivative by each score, summed over the rows, times C.
+        Second derivative with respect to each score, summed over the rows, times C.
     bias_penalty : float
     """
 
@@ -113,7 +113,7 @@ class Preconditioner:
         return step
 
     def bound(self, gradient: Array) -> Array:
-        """Return by how much the objectives can be too large, ``(p,)``; what a free bias can gain is estimated."""
+        """Return an upper bound on the excess of the objectives, ``(p,)``; an estimate for an unpenalised bias."""
         weight, bias = gradient[..., :-1], gradient[..., -1]
         of_bias = bias * bias * (1 if self._bias is None else self._bias)
         return ((weight * weight).sum(axis=(1, 2)) + of_bias.sum(axis=1)) / 2

@@ -1,4 +1,4 @@
-"""What a family is given: labelled features, folds, and how rows are scaled and weighted."""
+"""The input of a family: labelled features, folds, scaling and weights."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,43 +21,42 @@ from bottleneck.heads.features import (
 )
 from bottleneck.heads.folds import Codes, Folds, everything
 
-_LARGEST = 1e15  # of what is squared and summed in float32
-_COSTLY = ("scaled", "centre", "centred")  # what is computed of all features
-_FARTHEST = 1e35  # of what is subtracted, and multiplied by weights
+_MAX_MAGNITUDE = 1e15  # of numbers that are squared and summed in float32
+_CACHED = ("scaled", "centre", "centred")  # computed from all features, independent of the folds
+_MAX_OFFSET = 1e35  # of numbers that are subtracted, and multiplied by weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Labelled features, to be classified.
+    """A classification problem: labelled features with folds.
 
     Parameters
     ----------
     table : FeatureTable
-        Features ``(n, d)`` as they are cached.
+        Features ``(n, d)`` as cached.
     codes : ndarray of int, shape (n,)
         The class of each row, from 0 to `count` - 1.
     count : int
         k, the number of classes.
     folds : Folds
-        What is trained on, and tested, apart.
     normalize : str
         See `bottleneck.heads.features.scalings`.
     balanced : bool
-        Whether the rows of a class weigh the more, the fewer they are: each class of a fold weighs as much.
+        Whether all classes of a fold have the same total weight.
     class_weights : ndarray of float64, shape (k,), optional
-        Of the rows of each class.
+        Weights of the classes.
     row_weights : ndarray of float64, shape (n,), optional
-        How often each row counts, above 0; by default once.
-    by_shares : bool
-        Whether linear heads may add the logarithms of the classes' shares to their scores, as much as helps.
+        Weights of the rows, above 0; 1 by default.
+    adjust_prior : bool
+        Whether linear heads may add a fitted multiple of the log class priors to their scores.
     seed : int
-        Of what a family does at random.
+        Seed of randomised training.
     arrays : Arrays
-        Where it is computed.
+        The device.
     weight : float
-        Of each row: how many rows it stands for, where it is one of a sample.
+        Weight of every row: in a subsample, the number of rows that each represents.
     origin : ndarray of int, shape (n,), optional
-        Which row of the features it was drawn from each is; by default they are all.
+        In a subsample, the row of the full problem that each row is; by default all.
     """
 
     table: FeatureTable
@@ -68,7 +67,7 @@ class Problem:
     balanced: bool = False
     class_weights: NDArray[np.float64] | None = None
     row_weights: NDArray[np.float64] | None = None
-    by_shares: bool = True
+    adjust_prior: bool = True
     seed: int = 0
     arrays: Arrays
     weight: float = 1.0
@@ -79,8 +78,8 @@ class Problem:
             object.__setattr__(self, "origin", np.arange(len(self.codes)))
 
     @property
-    def by_rows(self) -> bool:
-        """Whether the scaling is found by the rows, and so differs between folds."""
+    def scaled_by_rows(self) -> bool:
+        """Whether the scaling is fitted on the rows, and so differs between folds."""
         return self.normalize in OWN_VARIANCE
 
     @cached_property
@@ -89,22 +88,22 @@ class Problem:
 
     @property
     def scaling(self) -> Scaling:
-        """The scaling by all rows."""
+        """The scaling fitted on all rows."""
         return self._scalings[0]
 
     @property
     def fold_scalings(self) -> list[Scaling]:
-        """The scaling by the training rows of each fold."""
+        """The scaling fitted on the training rows of each fold."""
         return self._scalings[1:]
 
     @cached_property
     def constant_folds(self) -> NDArray[np.bool_]:
-        """Whether no feature differs between the rows that a fold is trained on, ``(F,)``."""
+        """Whether all features are constant in the training rows of a fold, ``(F,)``."""
         return np.array([scaling.constant.all() for scaling in self.fold_scalings], np.bool_)
 
     @cached_property
     def scaled(self) -> FeatureTable:
-        """The features, scaled by all rows."""
+        """The features, with the scaling of all rows."""
         return scaled(self.table, self.scaling)
 
     @cached_property
@@ -114,17 +113,17 @@ class Problem:
 
     @cached_property
     def centred(self) -> FeatureTable:
-        """The scaled features less their mean."""
+        """The scaled features minus their mean."""
         return scaled(self.scaled, Scaling(mean=self.centre, scale=np.ones_like(self.centre)))
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
-        """Whether a fold is trained on rows of a class, ``(F, k)``."""
+        """Whether the training part of a fold has rows of a class, ``(F, k)``."""
         return self._counts > 0
 
     @cached_property
     def weights(self) -> NDArray[np.float32]:
-        """The weight of each row in each fold, ``(n, F)``; 0 where it is not trained on."""
+        """The weight of each row in each fold, ``(n, F)``; 0 if the fold does not train on it."""
         weights: NDArray[np.float32] = self.folds.trained.astype(np.float32) * np.float32(self.weight)
         if self.balanced:
             classes = self.present.sum(axis=1, keepdims=True)
@@ -137,54 +136,58 @@ class Problem:
         return weights
 
     @property
-    def often(self) -> NDArray[np.float64]:
-        """How often each row counts, ``(n,)``."""
+    def sample_weight(self) -> NDArray[np.float64]:
+        """The weight of each row, ``(n,)``."""
         return np.ones(len(self.codes)) if self.row_weights is None else self.row_weights
 
     @property
     def is_weighted(self) -> bool:
-        """Whether not all rows of a fold weigh the same."""
+        """Whether the rows of a fold may have different weights."""
         return self.balanced or self.class_weights is not None or self.row_weights is not None
 
     @cached_property
     def _counts(self) -> NDArray[np.float64]:
-        counts = [np.bincount(self.codes[rows], self.often[rows], self.count) for rows in self.folds.trained.T]
+        counts = [np.bincount(self.codes[rows], self.sample_weight[rows], self.count) for rows in self.folds.trained.T]
         return np.stack(counts)
 
-    def refuse_huge(self) -> None:
-        """Raise if features in memory are too large for their differences, or scaled for sums of squares, in float32.
+    def check_magnitudes(self) -> None:
+        """Check that features in memory can be subtracted, and once scaled, squared and summed, in float32.
 
         Raises
         ------
         HeadError
-            If they are.
+            If they are too large.
         """
         if not isinstance(self.table, InMemoryFeatures):
-            return  # as features are stored, in float16, they cannot be
+            return  # streamed features are float16 on disk, which are always small enough
         largest = float(np.abs(self.table.features).max(initial=0))
-        if self.by_rows and largest > _FARTHEST:
-            raise HeadError(f"expected features up to {_FARTHEST:g}, got {largest:g}: check the model and its weights")
+        if self.scaled_by_rows and largest > _MAX_OFFSET:
+            raise HeadError(
+                f"expected features up to {_MAX_OFFSET:g}, got {largest:g}: check the model and its weights"
+            )
         largest = float(np.abs(cast(InMemoryFeatures, self.scaled).features).max(initial=0))
-        if largest > _LARGEST:
-            raise HeadError(f"expected features up to {_LARGEST:g}, got {largest:g}: normalize them, as by 'standard'")
+        if largest > _MAX_MAGNITUDE:
+            raise HeadError(
+                f"expected features up to {_MAX_MAGNITUDE:g}, got {largest:g}: normalize them, as by 'standard'"
+            )
 
-    def forget(self) -> None:
-        """Give up the scaled features; they are computed again where they are needed."""
-        for name in _COSTLY:
+    def release_features(self) -> None:
+        """Release the scaled features; they are computed again when needed."""
+        for name in _CACHED:
             self.__dict__.pop(name, None)
 
-    def divided(self, folds: Folds) -> "Problem":
-        """Return the same task on other folds."""
+    def with_folds(self, folds: Folds) -> "Problem":
+        """Return the same problem with other folds."""
         found = replace(self, folds=folds)
-        found.__dict__.update(self._kept())
+        found.__dict__.update(self._cached())
         return found
 
-    def whole(self) -> "Problem":
-        """Return the task of training on all rows."""
+    def on_all_rows(self) -> "Problem":
+        """Return the problem with a single fold that trains on all rows."""
         found = replace(self, folds=everything(len(self.codes)))
-        found.__dict__.update(_scalings=[self.scaling] * 2, **{"scaled": self.scaled, **self._kept()})
+        found.__dict__.update(_scalings=[self.scaling] * 2, **{"scaled": self.scaled, **self._cached()})
         return found
 
-    def _kept(self) -> dict[str, Any]:
-        """Return what is costly, and does not depend on the folds."""
-        return {name: self.__dict__[name] for name in _COSTLY if name in self.__dict__}
+    def _cached(self) -> dict[str, Any]:
+        """Return the computed properties that do not depend on the folds."""
+        return {name: self.__dict__[name] for name in _CACHED if name in self.__dict__}

@@ -1,4 +1,4 @@
-"""Support vector machines with a Gaussian kernel, trained by scikit-learn's ``SVC`` on distances computed once."""
+"""Support vector machines with a Gaussian kernel, trained by scikit-learn's ``SVC`` on precomputed distances."""
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.family import NEVER, Family, Fitted, Params, Validation
+from bottleneck.heads.family import MASKED, Family, Fitted, Params, Validation
 from bottleneck.heads.features import Features, InMemoryFeatures
 from bottleneck.heads.kernel import KernelHead, pairwise_scores, squared_distances
 from bottleneck.heads.problem import Problem
@@ -21,9 +21,9 @@ _C = (0.1, 1.0, 10.0, 100.0)
 _FINER_C = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _GAMMA = (1.0,)  # times 1 / (d * variance), scikit-learn's "scale"
 _FINER_GAMMA = (0.1, 0.3, 1.0, 3.0)
-_TOLERANCE = 1e-5  # scikit-learn's 1e-3 lets the rounding of distances move scores by as much
+_TOLERANCE = 1e-5  # with scikit-learn's 1e-3, rounding of distances changes scores by as much
 _MOST_ROWS = 30_000
-_COPIES = 5  # of the distances of all rows, at most at once, with two machines in training
+_COPIES = 5  # peak number of distance matrices, with two SVMs in training
 
 
 @contextmanager
@@ -41,9 +41,9 @@ _start_method_kept = SharedContext(_start_method)
 
 
 class RbfFamily(Family):
-    """SVMs with a Gaussian kernel; C and gamma are searched.
+    """SVMs with a Gaussian kernel; the search selects C and gamma.
 
-    The distances of features scaled by all rows are computed once, for all C, gamma and folds.
+    The distances are computed once for all C, gamma and folds, from features scaled by all rows.
     """
 
     name = "svm"
@@ -51,28 +51,28 @@ class RbfFamily(Family):
     streams = False
 
     def working_bytes(self, rows: int) -> int:
-        """Return what the distances, and the kernels of a fold and of the machines that are trained on it, take."""
+        """Return the bytes of the distances, and of the kernels during training."""
         return _COPIES * 8 * rows**2
 
-    def grid(self, task: Problem, *, full: bool) -> tuple[Params, ...]:
-        """Return C and gamma, the smoother first."""
-        features = _held(task)
+    def grid(self, problem: Problem, *, full: bool) -> tuple[Params, ...]:
+        """Return the points of C and gamma, smoothest first."""
+        features = _rows_in_memory(problem)
         variance = float(features.var(dtype=np.float64))
         unit = 1 / (features.shape[1] * (variance or 1.0))
         gammas = _FINER_GAMMA if full else _GAMMA
         return tuple({"C": C, "gamma": gamma * unit} for gamma in gammas for C in (_FINER_C if full else _C))
 
-    def cross_validate(self, task: Problem, points: Sequence[Params]) -> "RbfValidation":
-        """Train on each fold at each point, several at once."""
-        squares = _squares(task)
-        known = [np.flatnonzero(rows) for rows in task.folds.trained.T]
-        tested = [np.flatnonzero(task.folds.tested == fold) for fold in range(len(known))]
-        shapes = [(len(points), len(rows), task.count) for rows in tested]
+    def cross_validate(self, problem: Problem, points: Sequence[Params]) -> "RbfValidation":
+        """Train on each fold at each point, in parallel."""
+        squares = _squares(problem)
+        known = [np.flatnonzero(rows) for rows in problem.folds.trained.T]
+        tested = [np.flatnonzero(problem.folds.tested == fold) for fold in range(len(known))]
+        shapes = [(len(points), len(rows), problem.count) for rows in tested]
         scores: list[NDArray[np.float32]] = [np.empty(shape, np.float32) for shape in shapes]
 
-        def one(fold: int, number: int, kernel: NDArray[np.float64], other: NDArray[np.float64]) -> None:
-            machine = _train(task, kernel, known[fold], fold, points[number]["C"])
-            scores[fold][number] = _spread(task, fold, machine(other))
+        def fit_one(fold: int, number: int, kernel: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+            svc = _train(problem, kernel, known[fold], fold, points[number]["C"])
+            scores[fold][number] = _scores_of_all_classes(problem, fold, svc(other))
 
         for fold, rows in enumerate(known):
             apart, across = squares[np.ix_(rows, rows)], squares[np.ix_(tested[fold], rows)]
@@ -85,16 +85,16 @@ class RbfFamily(Family):
                     )
         return RbfValidation(len(points), tested, scores)
 
-    def fit(self, task: Problem, point: Params, validation: Validation | None = None) -> Fitted:
+    def fit(self, problem: Problem, point: Params, validation: Validation | None = None) -> Fitted:
         """Train on all rows."""
-        whole = task.whole()
-        rows = np.arange(len(task.codes))
-        machine = _train(whole, np.exp(-point["gamma"] * _squares(task)), rows, 0, point["C"])
+        whole = problem.on_all_rows()
+        rows = np.arange(len(problem.codes))
+        svc = _train(whole, np.exp(-point["gamma"] * _squares(problem)), rows, 0, point["C"])
         parts = {
-            "vectors": _held(task)[machine.support],
-            "dual": machine.dual,
-            "intercept": machine.intercept,
-            "sizes": machine.sizes,
+            "vectors": _rows_in_memory(problem)[svc.support],
+            "dual": svc.dual,
+            "intercept": svc.intercept,
+            "sizes": svc.sizes,
             "gamma": point["gamma"],
         }
         return Fitted(form=KernelHead, parts=parts)
@@ -115,7 +115,7 @@ class RbfValidation:
 
 @dataclass(frozen=True)
 class _TrainedSVC:
-    """What a trained SVC consists of."""
+    """The parameters of a trained SVC."""
 
     support: NDArray[np.intp]
     dual: NDArray[np.float64]
@@ -126,10 +126,10 @@ class _TrainedSVC:
         return pairwise_scores(kernel[:, self.support], self.dual, self.intercept, self.sizes)
 
 
-def _train(task: Problem, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold: int, C: float) -> Any:
-    """Return the machine trained on a kernel ``(n, n)`` of the given rows."""
-    codes = task.codes[rows]
-    if len(np.unique(codes)) == 1:  # it always wins, by `_spread`
+def _train(problem: Problem, kernel: NDArray[np.float64], rows: NDArray[np.intp], fold: int, C: float) -> Any:
+    """Return the SVC trained on the kernel ``(n, n)`` of the given rows."""
+    codes = problem.codes[rows]
+    if len(np.unique(codes)) == 1:  # `_scores_of_all_classes` masks the others
         empty = np.zeros(0)
         return _TrainedSVC(np.zeros(0, np.intp), np.zeros((0, 0)), empty, np.zeros(1, np.int64))
     from sklearn.svm import SVC
@@ -145,23 +145,23 @@ def _train(task: Problem, kernel: NDArray[np.float64], rows: NDArray[np.intp], f
     return _TrainedSVC(found.support_, coefficients, intercept, found.n_support_.astype(np.int64))
 
 
-def _spread(task: Problem, fold: int, scores: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return scores for all classes, of those that the fold knows."""
-    found = np.full((len(scores), task.count), np.float32(NEVER))
-    found[:, task.present[fold]] = scores
+def _scores_of_all_classes(problem: Problem, fold: int, scores: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return scores for all classes from those of the classes in the fold; the others are masked."""
+    found = np.full((len(scores), problem.count), np.float32(MASKED))
+    found[:, problem.present[fold]] = scores
     return found
 
 
-def _squares(task: Problem) -> NDArray[np.float64]:
-    features = _held(task)
+def _squares(problem: Problem) -> NDArray[np.float64]:
+    features = _rows_in_memory(problem)
     return squared_distances(features, features)
 
 
-def _held(task: Problem) -> Features:
-    n, d = task.scaled.shape
-    if not isinstance(task.scaled, InMemoryFeatures) or n > _MOST_ROWS:
+def _rows_in_memory(problem: Problem) -> Features:
+    n, d = problem.scaled.shape
+    if not isinstance(problem.scaled, InMemoryFeatures) or n > _MOST_ROWS:
         raise HeadError(
-            f"an rbf kernel takes the distances of all rows from each other, and {n:,} x {d:,} features are too many: "
-            f"take the linear kernel, or softmax"
+            f"the rbf kernel needs the distances between all rows, and {n:,} x {d:,} features are too many: use the "
+            f"linear kernel, or softmax"
         )
-    return task.scaled.features
+    return problem.scaled.features

@@ -1,4 +1,4 @@
-"""A head that was tested, trained again on more rows: with the same parameters, and no surer of itself."""
+"""Refit a tested head on more rows, with the same parameters and at most the same confidence."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.cores import one_core_a_product
+from bottleneck.heads.calibrated_fit import COMPARED_ROWS, fit_calibrated, score_spread
 from bottleneck.heads.family import Family, Params
 from bottleneck.heads.features import Features, FeatureTable, InMemoryFeatures, Normalize
 from bottleneck.heads.folds import divide
 from bottleneck.heads.head import Head
-from bottleneck.heads.learning import COMPARED_ROWS, learn, spread
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.prior import Prior
 from bottleneck.heads.problem import Problem
-from bottleneck.heads.search import FOR_ONE_CORE, as_sentence
+from bottleneck.heads.search import SINGLE_THREAD_SIZE, linalg_errors_as_head_errors
+from bottleneck.heads.threads import single_threaded_blas
 
 
 def refit(
@@ -36,9 +36,9 @@ def refit(
 ) -> Head:
     """Train a head on all rows, with the parameters of one that was trained on some of them.
 
-    Nothing is chosen anew, since no row is left that could test the choice: parameters, scaling (its kind; the numbers
-    are those of all rows) and seed are those of the tested head. Where that is the head of features that tell nothing,
-    see `bottleneck.heads.prior.Prior`, so is this one.
+    Nothing is selected again, since no row is left to test the choice: hyperparameters, kind of scaling and seed are
+    those of the tested head. If that is the head for constant features, see `bottleneck.heads.prior.Prior`, so is the
+    result.
 
     Parameters
     ----------
@@ -46,42 +46,42 @@ def refit(
     family : Family
         Its family, with its options.
     params : dict of str to float
-        The point that was chosen for it.
+        Its hyperparameters.
     features : ndarray of float32, shape (n, d), or FeatureTable
     labels : sequence of str, length n
-        Each one of the tested head's classes.
+        Labels among the classes of the tested head.
     seen : ndarray of bool, shape (n,)
         Which rows the tested head was trained on.
     groups, folds, normalize, balanced, seed, device
-        As for `bottleneck.heads.search.search`, and as they were there.
+        The values passed to `bottleneck.heads.search.search` for the tested head.
 
     Returns
     -------
     Head
-        Equal seeds give equal heads of equal rows in one order.
+        Deterministic for a seed and an order of the rows.
 
     Raises
     ------
     HeadError
-        If nothing finite comes of it.
+        If the fit is not finite.
 
     Notes
     -----
-    The factor of the scores is the tested head's, times the ratio of how far apart the two heads' scores lie on rows
-    that both were trained on, but at most 1: with more rows the penalty of the same C weighs less and scores grow,
-    which is no reason to be surer; where they shrink, the new rows speak against the old ones. Nor is it larger than
-    the factor that cross-validation on all rows finds: of a dozen images, the tested head may have had classes of one
-    size and large factors, with which one image more of a class decides all. Mean log-loss on unseen images of ants and
-    bees, digits and solar cells, seven heads each, with 5, 20 and 100 images a class of which a fifth are new: 0.977,
-    0.576, 0.422; without the last bound 1.183, 0.579, 0.423; of the tested heads 1.069, 0.601, 0.435
-    (``benchmarks/bench_final.py``, features scaled by half of their own variance and half of the mean one).
+    The inverse temperature is that of the tested head, times the ratio of the spreads of both heads' scores on rows
+    that both were trained on, at most 1: with more rows the same C regularises less and scores grow, which does not
+    justify more confidence; if they shrink, the new rows contradict the old ones. It is also at most the value fitted
+    by cross-validation on all rows: with a dozen images, the tested head may have had balanced classes and a large
+    value, with which one more image of a class dominates. Mean log-loss on unseen images of ants and bees, digits and
+    solar cells, seven heads each, with 5, 20 and 100 images per class of which a fifth are new: 0.977, 0.576, 0.422;
+    without the last bound 1.183, 0.579, 0.423; of the tested heads 1.069, 0.601, 0.435 (``benchmarks/bench_final.py``,
+    with ``shrunk`` features).
     """
     place = {name: code for code, name in enumerate(tested.classes)}
     table = InMemoryFeatures(features) if isinstance(features, np.ndarray) else features
     codes = np.array([place[label] for label in labels], np.intp)
     n, d = table.shape
-    with one_core_a_product() as cores, as_sentence(family.name):
-        task = Problem(
+    with single_threaded_blas() as cores, linalg_errors_as_head_errors(family.name):
+        problem = Problem(
             table=table,
             codes=codes,
             count=len(place),
@@ -89,19 +89,19 @@ def refit(
             normalize=normalize,
             balanced=balanced,
             seed=seed,
-            arrays=Arrays(device, cores if n * d >= FOR_ONE_CORE else 1),
+            arrays=Arrays(device, cores if n * d >= SINGLE_THREAD_SIZE else 1),
         )
         if isinstance(tested, LinearHead) and not tested.weight.any():
-            fitted = Prior(family).fit(task, params)
-            return fitted.head(family.name, tested.classes, task.scaling, tested.fingerprint)
-        head, _ = learn(task, family, params, tested.classes)
+            fitted = Prior(family).fit(problem, params)
+            return fitted.head(family.name, tested.classes, problem.scaling, tested.fingerprint)
+        head, _ = fit_calibrated(problem, family, params, tested.classes)
         carried = tested.inverse_temperature * _ratio(tested, head, table, seen)
         return replace(head, inverse_temperature=min(carried, head.inverse_temperature), fingerprint=tested.fingerprint)
 
 
 def _ratio(tested: Head, head: Head, table: FeatureTable, seen: NDArray[np.bool_]) -> float:
-    """Return how far apart the scores of the tested head lie for one of the new head, on rows that both know."""
+    """Return the ratio of the score spreads of the tested and the new head on common training rows, at most 1."""
     rows = np.flatnonzero(seen)
     some = table.take(rows[:: -(-len(rows) // COMPARED_ROWS)])
-    before, now = spread(tested.scores(some)), spread(head.scores(some))
+    before, now = score_spread(tested.scores(some)), score_spread(head.scores(some))
     return min(1.0, before / now) if before and now else 1.0

@@ -1,4 +1,4 @@
-"""Rows as a head learns from them: each different one once, with its weight, in an order that is theirs alone."""
+"""Training rows of the estimators: distinct rows with weights, in a canonical order."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class Samples:
     features : ndarray of float32, shape (n, d)
     labels : ndarray, shape (n,)
     weights : ndarray of float64, shape (n,)
-        How often each row counts.
+        Weights of the rows.
     folds : Folds or None
     """
 
@@ -34,12 +34,12 @@ class Samples:
     def of(
         cls, features: Features, labels: NDArray[Any], weights: NDArray[np.float64], folds: Folds | None
     ) -> "Samples":
-        """Return the rows that have a weight.
+        """Return the rows with a positive weight.
 
         Raises
         ------
         HeadError
-            If weights are not one a row, or below 0, or all 0.
+            If the shape of the weights is wrong, or a weight is below 0, or all are 0.
         """
         count = len(labels)
         if weights.shape != (count,):
@@ -47,20 +47,20 @@ class Samples:
         if (weights < 0).any():
             raise HeadError(f"expected sample_weight of 0 or more, got {weights.min():g}")
         if not weights.any():
-            raise HeadError("expected a sample_weight above 0, all are zero: there is no class to learn")
+            raise HeadError("expected a sample_weight above 0, got only zeros: there is no class to train on")
         whole = cls(features=features, labels=labels, weights=weights, folds=folds)
         return whole if weights.all() else whole._at(np.flatnonzero(weights))
 
     @property
     def unequal(self) -> NDArray[np.float64] | None:
-        """The weights; None where each row counts once."""
+        """The weights; None if all are 1."""
         return None if (self.weights == 1).all() else self.weights
 
     def merged(self, codes: Codes) -> "tuple[Samples, Codes]":
-        """Return each different row once, with the sum of its weights, in the order of their bytes; and their classes.
+        """Return the distinct rows with the sums of their weights, in the order of their bytes, and their classes.
 
-        So a weight of 3 is the same as three equal rows to the last bit, the order of the rows has no influence, and
-        no copy of a row that is tested in a fold is trained on in it.
+        A weight of 3 is then equivalent to three equal rows, bit for bit; the order of the rows has no influence; and
+        no fold trains on a copy of a row that it tests.
 
         Parameters
         ----------
@@ -79,12 +79,12 @@ class Samples:
 
 
 def folds_of(splits: Iterable[tuple[ArrayLike, ArrayLike]], count: int) -> Folds:
-    """Return folds of `count` rows, given as scikit-learn does: the rows that are trained on, and those tested.
+    """Return the folds of `count` rows from pairs of training and test rows, as scikit-learn splitters yield them.
 
     Raises
     ------
     HeadError
-        If there is no fold, or a row is tested twice.
+        If there is no fold, or two folds test the same row.
     """
     tested, trained = np.full(count, -1), []
     for fold, (known, test) in enumerate(splits):
@@ -92,10 +92,10 @@ def folds_of(splits: Iterable[tuple[ArrayLike, ArrayLike]], count: int) -> Folds
         own[np.asarray(known)] = True
         trained.append(own)
         if (tested[np.asarray(test)] >= 0).any():
-            raise HeadError("expected cv to test each row in one fold, found a row that is tested in two")
+            raise HeadError("expected cv to test each row in one fold, found a row tested in two")
         tested[np.asarray(test)] = fold
     if not trained:
-        raise HeadError("expected cv to give a fold, got none")
+        raise HeadError("expected cv to yield at least one fold, got none")
     return Folds(tested=tested, trained=np.stack(trained, axis=1))
 
 
@@ -106,7 +106,7 @@ def _as_bytes(features: Features) -> NDArray[np.void]:
 
 
 def _patterns(folds: Folds | None, count: int) -> NDArray[np.intp]:
-    """Return a number for each row, equal for rows that are tested and trained on in the same folds."""
+    """Return a number for each row, equal for rows with the same membership in the folds."""
     if folds is None:
         return np.zeros(count, np.intp)
     which = np.column_stack([folds.tested, folds.trained])

@@ -1,4 +1,4 @@
-"""Choose a family's parameters and the scaling by cross-validation on the training part, then fit on all of it."""
+"""Select hyperparameters and scaling by cross-validation on the training split, then fit on all of it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,65 +10,65 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.cores import one_core_a_product
+from bottleneck.heads.calibrated_fit import calibrated
 from bottleneck.heads.family import Family, Params
 from bottleneck.heads.features import Features, FeatureTable, InMemoryFeatures, Normalize, NormalizeOption
 from bottleneck.heads.folds import Folds, divide
 from bottleneck.heads.head import Head, softmax
-from bottleneck.heads.learning import calibrated
 from bottleneck.heads.linear_family import offset_of
 from bottleneck.heads.out_of_fold import Division, OutOfFold, cross_calibrated, guesses, performance
-from bottleneck.heads.prior import Prior, unless_constant
+from bottleneck.heads.prior import Prior, prior_if_constant
 from bottleneck.heads.problem import Problem
-from bottleneck.heads.selecting import DEFAULT, Performance, select
+from bottleneck.heads.selection import DEFAULT, Performance, select
+from bottleneck.heads.threads import single_threaded_blas
 from bottleneck.utils.text import one_line
 
-_FAST_ROWS = 20_000  # that a fast search looks at; more where classes are very many, for each to be in each fold
-_LITTLE, _MUCH = 1_000_000, 64_000_000  # numbers
-FOR_ONE_CORE = 3_000_000  # numbers of features; more cores bring less than a fifth
-_ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # that are tested, by dividing few rows into folds several times
-_NEXT_DIVISION = 1_000_003  # from the seed of a division to the next one's
-_AUTO: tuple[Normalize, ...] = ("shrunk", "standard")  # a later one is taken where it is better by more than chance
+_FAST_ROWS = 20_000  # used by a fast search; more if there are too many classes to have each in every fold
+_MIN_SORTED, _MAX_SORTED = 1_000_000, 64_000_000  # numbers of a table that is sorted by fold
+SINGLE_THREAD_SIZE = 3_000_000  # numbers of a table; below it, more threads gain less than 20 %
+_ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # few rows are divided into folds repeatedly, until so many are tested
+_NEXT_DIVISION = 1_000_003  # difference between the seeds of consecutive divisions
+_AUTO: tuple[Normalize, ...] = ("shrunk", "standard")  # a later one must be significantly better
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What a search found.
+    """The result of a search.
 
     Parameters
     ----------
     head : Head
-        Fitted on all training images at the best point.
+        Fitted on all training images with the best hyperparameters.
     normalize : str
-        The scaling of the features; see `bottleneck.heads.features.scalings`.
+        The selected scaling of the features; see `bottleneck.heads.features.scalings`.
     params : dict of str to float
         The best point.
     points : tuple of dict, length g
-        Those that were tried with this scaling, simplest first.
+        The points evaluated with this scaling, simplest first.
     scalings : dict of str to float
-        Those that were tried, with the best balanced accuracy of each.
+        The best balanced accuracy with each scaling that was evaluated.
     fold_accuracy : ndarray of float64, shape (g, folds)
-        Of fewer than 1,000 rows the folds of several divisions, up to five.
+        Accuracy in each fold; with fewer than 1,000 rows, in the folds of up to five divisions.
     fold_balanced : ndarray of float64, shape (g, folds)
-        Balanced accuracies: the mean recall of the classes.
+        Balanced accuracy: the mean recall of the classes.
     losses : ndarray of float64, shape (g,)
         Calibrated log-loss.
     divided : int
-        F, the folds of one division.
+        F, the number of folds of one division.
     searched : int
-        How many rows were searched on.
+        The number of rows used by the search.
     rows : ndarray of int, shape (m,)
-        Rows that were tested in a fold (at most 10,000 of them), and
+        Tested rows, at most 10,000.
     probabilities : ndarray of float64, shape (m, k)
-        what the heads of the other folds, calibrated on the other folds, say of them.
+        Their out-of-fold probabilities, calibrated on the other folds.
     folds : ndarray of int, shape (m,)
-        The fold of each.
+        The fold that tests each.
     tested_rows : ndarray of int, shape (t,)
-        All rows that were tested in a fold, and
+        All tested rows.
     guesses : ndarray of int, shape (divisions, t)
-        which class each got in each division from the heads of the other folds.
+        Their out-of-fold predicted classes, in each division.
     facts : dict
-        What else the family knows of the points: of ridge the accuracy by leaving one row out.
+        Further statistics of the points: the leave-one-out accuracy for ridge.
     """
 
     head: Head
@@ -93,25 +93,25 @@ class Search:
 
     @property
     def accuracy(self) -> float:
-        """Mean accuracy over the folds at the chosen point.
+        """Mean accuracy over the folds at the best point.
 
-        What was chosen by it looks a little better than it is; the held-out part says how good it is.
+        It is slightly optimistic, because it selected the point; use the held-out split for an unbiased estimate.
         """
         return float(self.chosen.mean())
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean balanced accuracy over the folds at the chosen point."""
+        """Mean balanced accuracy over the folds at the best point."""
         return float(self.fold_balanced[self.points.index(self.params)].mean())
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the accuracy over the folds at the chosen point."""
+        """Standard deviation of the accuracy over the folds at the best point."""
         return float(self.chosen.std(ddof=1)) if len(self.chosen) > 1 else 0.0
 
     @property
     def chosen(self) -> NDArray[np.float64]:
-        """The accuracy in each fold at the chosen point."""
+        """Accuracy in each fold at the best point."""
         row: NDArray[np.float64] = self.fold_accuracy[self.points.index(self.params)]
         return row
 
@@ -132,41 +132,40 @@ def search(
     device: str = "cpu",
     fingerprint: str = "",
 ) -> Search:
-    """Fit a head.
+    """Search the hyperparameters of a family, and fit the best head.
 
     Parameters
     ----------
     features : ndarray of float32, shape (n, d), or FeatureTable
-        Each image once.
+        One row for each image.
     labels : sequence of str, length n
     family : Family
     groups : sequence of str or None, length n
-        Images of one group are never on both sides of a fold.
+        Images of the same group are never split between the training and test part of a fold.
     grid : sequence of float, optional
-        Values of C; by default the family's.
+        Values of C; by default those of the family.
     folds : int
-        At most; fewer where no class has that many images.
+        Maximum number of folds; fewer if no class has that many images.
     normalize : str
-        See `bottleneck.heads.features.scalings`; ``auto`` is ``shrunk``, unless ``standard`` is better by more than
-        chance.
+        See `bottleneck.heads.features.scalings`; ``auto`` is ``shrunk``, unless ``standard`` is significantly better.
     rule : str
-        Of `bottleneck.heads.selecting.RULES`: which point is chosen.
+        How to select the best point, one of `bottleneck.heads.selection.RULES`.
     balanced : bool
-        Whether each class weighs as much, however many images it has.
+        Whether all classes have the same total weight.
     full : bool
-        Whether a finer grid is searched, and on all rows; otherwise on about 20,000 at most.
+        Whether to search a finer grid on all rows; otherwise on at most about 20,000.
     seed : int
-        Of the folds and of the family's own randomness. Equal seeds give equal heads of equal rows in one order, on any
-        number of cores of one CPU.
+        Seed of the folds and of randomised training. The result is deterministic for a seed and an order of the rows,
+        for any number of threads on the same CPU.
     device : str
         See `bottleneck.heads.arrays.Arrays`.
     fingerprint : str
-        Of the features' spec.
+        Fingerprint of the spec of the features.
 
     Raises
     ------
     HeadError
-        If there are fewer than two classes, or no class has two images, or no head comes of it.
+        If there are fewer than two classes, or no class has two images, or the fit fails.
     """
     classes, codes = np.unique(np.array(labels), return_inverse=True)
     if len(classes) < 2:
@@ -174,9 +173,9 @@ def search(
     table = InMemoryFeatures(features) if isinstance(features, np.ndarray) else features
     n, d = table.shape
     first, *others = _AUTO if normalize == "auto" else (normalize,)
-    seeds = [next_seed(seed, number) for number in range(_repeats(n))]
-    plan = _Plan([divide(codes, groups, folds, one) for one in seeds], grid, full=full, grouped=any(groups or ()))
-    with one_core_a_product() as cores, as_sentence(family.name):
+    seeds = [next_seed(seed, number) for number in range(_n_divisions(n))]
+    plan = _SearchPlan([divide(codes, groups, folds, one) for one in seeds], grid, full=full, grouped=any(groups or ()))
+    with single_threaded_blas() as cores, linalg_errors_as_head_errors(family.name):
         whole = Problem(
             table=table,
             codes=codes,
@@ -185,32 +184,34 @@ def search(
             normalize=first,
             balanced=balanced,
             seed=seed,
-            arrays=Arrays(device, cores if n * d >= FOR_ONE_CORE else 1),
+            arrays=Arrays(device, cores if n * d >= SINGLE_THREAD_SIZE else 1),
         )
-        task = _by_fold(whole if full else _fewer(whole))
-        best = _tried(whole, task, unless_constant(family, whole), plan)
+        problem = _sorted_by_fold(whole if full else _subsampled(whole))
+        best = _cross_validated(whole, problem, prior_if_constant(family, whole), plan)
         scalings: dict[str, float] = {first: best.found.best_balanced}
         for other in () if isinstance(best.family, Prior) else others:
-            best.forget()
-            with suppress(HeadError, np.linalg.LinAlgError):  # as of features that only the first can scale
-                trial = _tried(replace(whole, normalize=other), replace(task, normalize=other), family, plan)
+            best.release_features()
+            with suppress(HeadError, np.linalg.LinAlgError):  # features may be too large for other scalings
+                trial = _cross_validated(
+                    replace(whole, normalize=other), replace(problem, normalize=other), family, plan
+                )
                 scalings[other] = trial.found.best_balanced
-                best = trial if trial.found.beats(best.found, len(task.codes)) else best
-        return _searched(best, scalings, plan, rule, classes=tuple(classes.tolist()), fingerprint=fingerprint)
+                best = trial if trial.found.beats(best.found, len(problem.codes)) else best
+        return _finished(best, scalings, plan, rule, classes=tuple(classes.tolist()), fingerprint=fingerprint)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What is searched.
+class _SearchPlan:
+    """Configuration of a search.
 
     Parameters
     ----------
     divisions : list of Folds
-        Of all rows. Few are divided several times, so that luck has less to say.
+        Divisions of all rows into folds; several if there are few rows, to reduce variance.
     grid : sequence of float, optional
     full : bool
     grouped : bool
-        Whether any image is of a group.
+        Whether any image belongs to a group.
     """
 
     divisions: list[Folds]
@@ -220,148 +221,158 @@ class _Plan:
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """One scaling: the points that were tried with it, and how well heads do at each.
+class _ScalingTrial:
+    """Cross-validated performance of all points with one scaling.
 
     Parameters
     ----------
-    whole, task : Problem
-        Of all rows, and of those that were searched on.
+    whole, problem : Problem
+        All rows, and those used by the search.
     family : Family
     points : tuple of dict
-    divisions : list of (Task, Validation)
+    divisions : list of (Problem, Validation)
     found : Performance
     """
 
     whole: Problem
-    task: Problem
+    problem: Problem
     family: Family
     points: tuple[Params, ...]
     divisions: list[Division]
     found: Performance
 
-    def forget(self) -> None:
-        """Give up the scaled features, which can be computed again: another scaling needs the room."""
-        for task in (self.whole, *(task for task, _ in self.divisions)):
-            task.forget()
+    def release_features(self) -> None:
+        """Release the scaled features to make room for another scaling; they are computed again when needed."""
+        for problem in (self.whole, *(problem for problem, _ in self.divisions)):
+            problem.release_features()
 
 
-def _tried(whole: Problem, task: Problem, family: Family, plan: _Plan) -> _Trial:
-    """Cross-validate the family at each point with the scaling of two tasks: of all rows, and of those searched on."""
+def _cross_validated(whole: Problem, problem: Problem, family: Family, plan: _SearchPlan) -> _ScalingTrial:
+    """Cross-validate the family at each point of its grid."""
     if not isinstance(family, Prior):
-        task.refuse_huge()
-    points = _points(family, task, plan.grid, full=plan.full)
-    tasks = [task, *(task.divided(folds.of(task.origin)) for folds in plan.divisions[1:])]
-    divisions = [(one, family.cross_validate(one, points)) for one in tasks]
-    return _Trial(whole, task, family, points, divisions, performance(divisions, len(points)))
+        problem.check_magnitudes()
+    points = _points(family, problem, plan.grid, full=plan.full)
+    problems = [problem, *(problem.with_folds(folds.of(problem.origin)) for folds in plan.divisions[1:])]
+    divisions = [(one, family.cross_validate(one, points)) for one in problems]
+    return _ScalingTrial(whole, problem, family, points, divisions, performance(divisions, len(points)))
 
 
-def _searched(
-    chosen: _Trial, scalings: dict[str, float], plan: _Plan, rule: str, *, classes: tuple[str, ...], fingerprint: str
+def _finished(
+    chosen: _ScalingTrial,
+    scalings: dict[str, float],
+    plan: _SearchPlan,
+    rule: str,
+    *,
+    classes: tuple[str, ...],
+    fingerprint: str,
 ) -> Search:
-    """Choose a point, and fit on all rows."""
-    task, family, found = chosen.task, chosen.family, chosen.found
+    """Select a point, and fit on all rows."""
+    problem, family, found = chosen.problem, chosen.family, chosen.found
     best = select(found, rule)
     fitted = family.fit(chosen.whole, chosen.points[best], chosen.divisions[0][1])
     head = fitted.head(family.name, classes, chosen.whole.scaling, fingerprint)
     scored = [OutOfFold.of(*division, slice(best, best + 1)) for division in chosen.divisions]
-    rows, folds, tested = scored[0].rows, task.folds.tested[scored[0].rows], np.flatnonzero(task.folds.tested >= 0)
+    rows, folds, tested = (
+        scored[0].rows,
+        problem.folds.tested[scored[0].rows],
+        np.flatnonzero(problem.folds.tested >= 0),
+    )
     probabilities = softmax(scored[0].scores[0])
     if not isinstance(family, Prior):
-        factor, probabilities = cross_calibrated(task, scored)
+        factor, probabilities = cross_calibrated(problem, scored)
         known = scored[0].known
         offset = offset_of(chosen.divisions[0][1], best)
-        head = calibrated(head, task, rows[known], scored[0].scores[0][known], factor=factor, offset=offset)
+        head = calibrated(head, problem, rows[known], scored[0].scores[0][known], factor=factor, offset=offset)
     return Search(
         head=head,
-        normalize=task.normalize,
+        normalize=problem.normalize,
         params=chosen.points[best],
         points=chosen.points,
         scalings=scalings,
         fold_accuracy=found.accuracy,
         fold_balanced=found.balanced,
         losses=found.losses,
-        divided=len(task.folds),
-        searched=len(task.codes),
-        rows=task.origin[rows],
+        divided=len(problem.folds),
+        searched=len(problem.codes),
+        rows=problem.origin[rows],
         probabilities=probabilities,
         folds=folds,
-        tested_rows=task.origin[tested],
+        tested_rows=problem.origin[tested],
         guesses=guesses(chosen.divisions, best)[:, tested],
-        facts={} if plan.grouped else family.path_facts(task, chosen.points),
+        facts={} if plan.grouped else family.path_facts(problem, chosen.points),
     )
 
 
 @contextmanager
-def as_sentence(name: str) -> Iterator[None]:
-    """Say of equations that cannot be solved that they cannot."""
+def linalg_errors_as_head_errors(name: str) -> Iterator[None]:
+    """Convert LinAlgError to HeadError."""
     try:
         yield
     except np.linalg.LinAlgError as error:
         raise HeadError(
-            f"the equations of {name} cannot be solved ({error}): take a smaller C, or normalize the features"
+            f"the equations of {name} cannot be solved ({error}): use a smaller C, or normalize the features"
         ) from error
 
 
 def next_seed(seed: int, division: int) -> int:
-    """Return the seed of another division into folds."""
+    """Return the seed of a division into folds."""
     return (seed + _NEXT_DIVISION * division) % 2**32
 
 
-def _repeats(rows: int) -> int:
-    """Return how many divisions into folds are looked at."""
+def _n_divisions(rows: int) -> int:
+    """Return the number of divisions into folds."""
     return int(np.clip(-(-_ROWS_IN_ALL // rows), 1, _MOST_REPEATS))
 
 
-def _points(family: Family, task: Problem, grid: Sequence[float] | None, *, full: bool) -> tuple[Params, ...]:
-    points = family.grid(task, full=full)
+def _points(family: Family, problem: Problem, grid: Sequence[float] | None, *, full: bool) -> tuple[Params, ...]:
+    points = family.grid(problem, full=full)
     if grid is None:
         return points
     chosen = sorted({float(C) for C in grid})
     if not chosen or not all(0 < C < np.inf for C in chosen):
         raise HeadError(f"expected values of C above 0, got {list(grid)}")
     if "C" not in points[0]:
-        raise HeadError(f"the head {family.name} has no C: leave --C out")
+        raise HeadError(f"the head {family.name} has no C: omit --C")
     others = dict.fromkeys(tuple((k, v) for k, v in point.items() if k != "C") for point in points)
     return tuple({"C": C, **dict(other)} for other in others for C in chosen)
 
 
-def _fewer(task: Problem) -> Problem:
-    """Return the task on some rows of each class, if there are very many; their folds are those they had."""
-    n = len(task.codes)
+def _subsampled(problem: Problem) -> Problem:
+    """Return a stratified subsample of a large problem, with the same folds."""
+    n = len(problem.codes)
     if n <= _FAST_ROWS:
-        return task
-    order = np.random.default_rng(task.seed).permutation(n)
-    order = order[np.argsort(task.codes[order], kind="stable")]
-    place = np.empty(n, np.intp)  # of each row among those of its class
-    counts = np.bincount(task.codes, minlength=task.count)
+        return problem
+    order = np.random.default_rng(problem.seed).permutation(n)
+    order = order[np.argsort(problem.codes[order], kind="stable")]
+    place = np.empty(n, np.intp)  # rank of each row within its class
+    counts = np.bincount(problem.codes, minlength=problem.count)
     place[order] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
-    most = np.maximum(np.floor(counts * (_FAST_ROWS / n)), np.minimum(counts, 2 * len(task.folds)))
-    rows = np.flatnonzero(place < most[task.codes])
+    most = np.maximum(np.floor(counts * (_FAST_ROWS / n)), np.minimum(counts, 2 * len(problem.folds)))
+    rows = np.flatnonzero(place < most[problem.codes])
     return replace(
-        task,
-        table=InMemoryFeatures(task.table.take(rows)),
-        codes=task.codes[rows],
-        folds=task.folds.of(rows),
+        problem,
+        table=InMemoryFeatures(problem.table.take(rows)),
+        codes=problem.codes[rows],
+        folds=problem.folds.of(rows),
         weight=n / len(rows),
         origin=rows,
     )
 
 
-def _by_fold(task: Problem) -> Problem:
-    """Return the task with its rows in the order of their folds, so that whole blocks of them leave the products.
+def _sorted_by_fold(problem: Problem) -> Problem:
+    """Return the problem with its rows sorted by fold, so that passes skip whole blocks of tested rows.
 
-    It takes a copy of the features, which is worth it where they are many, and still fit beside themselves.
+    This copies the features, which pays off for large tables that still fit into memory twice.
     """
-    if not isinstance(task.table, InMemoryFeatures) or not _LITTLE < task.table.features.size <= _MUCH:
-        return task
-    order = np.argsort(task.folds.tested, kind="stable")
-    folds = task.folds.of(order)
+    if not isinstance(problem.table, InMemoryFeatures) or not _MIN_SORTED < problem.table.features.size <= _MAX_SORTED:
+        return problem
+    order = np.argsort(problem.folds.tested, kind="stable")
+    folds = problem.folds.of(order)
     cuts = (np.flatnonzero(np.diff(folds.tested)) + 1).tolist()
     return replace(
-        task,
-        table=InMemoryFeatures(task.table.features[order], cuts),
-        codes=task.codes[order],
+        problem,
+        table=InMemoryFeatures(problem.table.features[order], cuts),
+        codes=problem.codes[order],
         folds=folds,
-        origin=task.origin[order],
+        origin=problem.origin[order],
     )

@@ -1,7 +1,7 @@
-"""Softmax regression by mini-batch SGD with momentum: the last layer of a network, trained alone.
+"""Softmax regression by mini-batch SGD with momentum, as for the last layer of a network.
 
-Features pass by in batches, from memory or from the cache, and all C and folds see the same batches: their products
-are one. The result is near that of ``logistic`` with the same C, not equal to it.
+Batches come from memory or from the cache, and all C and folds are trained on the same batches in one product. The
+result is close, but not equal, to that of ``logistic`` with the same C.
 """
 
 import math
@@ -13,15 +13,15 @@ import numpy as np
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Array, Arrays
 from bottleneck.heads.linear_family import LinearFamily, Theta
+from bottleneck.heads.objective import relative
 from bottleneck.heads.problem import Problem
-from bottleneck.heads.sums import relative
 
-_RATE = 4.0  # features have a mean square near 1; at a quarter of it 40 epochs do not end near the smallest loss
+_RATE = 4.0  # for features with a mean square near 1; with a quarter of it, 40 epochs are not enough
 _MOMENTUM = 0.9
 _LARGEST_BATCH, _SMALLEST_BATCH = 1024, 64
-_STEPS = 64  # an epoch, or more where batches are of the largest size
+_STEPS = 64  # per epoch; more if batches have the largest size
 _MOST_EPOCHS, _LEAST_EPOCHS = 40, 5
-_ROWS = 2_000_000  # seen in all, where that is more than the least and less than the most epochs
+_ROWS = 2_000_000  # over all epochs, within the bounds on epochs
 
 
 class SoftmaxFamily(LinearFamily):
@@ -30,9 +30,9 @@ class SoftmaxFamily(LinearFamily):
     Parameters
     ----------
     dropout : float
-        The part of the features that is set to 0 at random in each step, the others being enlarged accordingly.
+        Fraction of the features set to 0 at random in each step; the others are scaled up accordingly.
     epochs : int, optional
-        Passes over the rows; by default 40, and fewer for more than 50,000 rows.
+        Passes over the rows; 40 by default, fewer for more than 50,000 rows.
     """
 
     name = "softmax"
@@ -44,28 +44,28 @@ class SoftmaxFamily(LinearFamily):
             raise HeadError(f"expected at least one epoch, got {epochs}")
         self.dropout, self.epochs = dropout, epochs
 
-    def paths(self, task: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
-        """Return weights, see `LinearFamily.paths`; `exact` and `start` have no part in it."""
-        n = len(task.codes)
+    def paths(self, problem: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
+        """Return weights, see `LinearFamily.paths`; `exact` and `start` are ignored."""
+        n = len(problem.codes)
         size = int(np.clip(2 ** math.floor(math.log2(max(1, n / _STEPS))), _SMALLEST_BATCH, _LARGEST_BATCH))
         epochs = self.epochs or int(np.clip(round(_ROWS / n), _LEAST_EPOCHS, _MOST_EPOCHS))
-        random = np.random.default_rng(task.seed)
-        learner = _Learner.of(task, Cs, steps=epochs * math.ceil(n / size))
+        random = np.random.default_rng(problem.seed)
+        learner = _Learner.of(problem, Cs, steps=epochs * math.ceil(n / size))
         for _ in range(epochs):
-            for rows, features in task.scaled.batches(random, size):
+            for rows, features in problem.scaled.batches(random, size):
                 if self.dropout:
-                    kept = random.random(features.shape, np.float32) >= self.dropout
-                    features = features * (kept.astype(np.float32) / np.float32(1 - self.dropout))
-                learner.learn(features, task.codes[rows], task.weights[rows])
+                    mask_of_features = random.random(features.shape, np.float32) >= self.dropout
+                    features = features * (mask_of_features.astype(np.float32) / np.float32(1 - self.dropout))
+                learner.learn(features, problem.codes[rows], problem.weights[rows])
         return learner.theta()
 
 
 @dataclass
 class _Learner:
-    """The weights of each C and fold ``(g, F, k, d)``, for features divided by sqrt(d), and how they move.
+    """SGD state for each C and fold: weights ``(g, F, k, d)`` for features divided by sqrt(d).
 
-    So divided, a row has a squared norm near 1, and one learning rate fits every d. It falls to zero along a cosine.
-    The penalty is taken as a proximal step, which is stable however strong it is.
+    A divided row has a squared norm near 1, so that one learning rate suits every d. The rate decays to zero along a
+    cosine. The penalty is applied as a proximal step, which is stable for any strength.
     """
 
     arrays: Arrays
@@ -76,20 +76,20 @@ class _Learner:
     decay: Array  # (g, F, 1, 1)
     shift: Array | None
     gain: Array | None
-    lacking: Array  # (F, k)
-    mean_weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]]  # of a row in each fold
+    mask: Array  # (F, k)
+    mean_weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]]  # mean weight of a row in each fold
     steps: int
     step: int = 0
 
     @classmethod
-    def of(cls, task: Problem, Cs: Sequence[float], steps: int) -> "_Learner":
-        arrays, d = task.arrays, task.scaled.shape[1]
-        shape = len(Cs), len(task.folds), task.count
-        rows = np.maximum(task.weights.sum(axis=0, dtype=np.float64), 1e-30)
+    def of(cls, problem: Problem, Cs: Sequence[float], steps: int) -> "_Learner":
+        arrays, d = problem.arrays, problem.scaled.shape[1]
+        shape = len(Cs), len(problem.folds), problem.count
+        rows = np.maximum(problem.weights.sum(axis=0, dtype=np.float64), 1e-30)
         decay = 1 / (np.array(Cs)[:, None] * rows * d)
         shift = gain = None
-        if task.by_rows and len(task.folds) > 1:
-            shift, gain = (arrays.put(one[:, None]) for one in relative(task.scaling, task.fold_scalings))
+        if problem.scaled_by_rows and len(problem.folds) > 1:
+            shift, gain = (arrays.put(one[:, None]) for one in relative(problem.scaling, problem.fold_scalings))
         return cls(
             arrays=arrays,
             weight=arrays.zeros(*shape, d),
@@ -99,18 +99,18 @@ class _Learner:
             decay=arrays.put(decay.astype(np.float32)[..., None, None]),
             shift=shift,
             gain=gain,
-            lacking=arrays.put(np.where(task.present, 0, -1e30).astype(np.float32)),
-            mean_weight=np.maximum(task.weights.mean(axis=0), np.float32(1e-30)),
+            mask=arrays.put(np.where(problem.present, 0, -1e30).astype(np.float32)),
+            mean_weight=np.maximum(problem.weights.mean(axis=0), np.float32(1e-30)),
             steps=steps,
         )
 
     def learn(self, features: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> None:
-        """Take one step, by features ``(b, d)``, classes ``(b,)`` and their weights in the folds ``(b, F)``."""
+        """Take one step with features ``(b, d)``, classes ``(b,)`` and weights in the folds ``(b, F)``."""
         put, xp = self.arrays.put, self.arrays.xp
         g, folds, count, d = self.weight.shape
         width = math.sqrt(d)
         block = put(features)
-        weight, bias = self.weight, self.bias + self.lacking
+        weight, bias = self.weight, self.bias + self.mask
         if self.gain is not None:
             weight = weight * self.gain
             bias = bias - (weight * self.shift).sum(axis=3) / width
@@ -139,7 +139,7 @@ class _Learner:
         self.step += 1
 
     def theta(self) -> Theta:
-        """Return the weights for features as the fold scales them, the bias last."""
+        """Return the weights for features scaled by the fold, the bias last."""
         weight, bias = self.arrays.get(self.weight), self.arrays.get(self.bias)
         return np.concatenate([weight / np.float32(math.sqrt(weight.shape[3])), bias[..., None]], axis=3)
 

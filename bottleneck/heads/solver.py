@@ -1,9 +1,8 @@
-"""All problems of a search: folds and, where they are apart, classes at once, from the smallest C to the largest.
+"""Solve all problems of a search at once: folds, one-vs-rest classes and, with warm starts, increasing values of C.
 
-Each problem goes its own way by L-BFGS with the large directions of the features known beforehand (see
-`bottleneck.heads.precondition`), its own step and its own end; problems that have ended leave the products. The
-problems of a C begin where those of the C before it have ended, and what these have learnt of the features is still
-true for them: the part of a gradient's change that is the loss's grows as C does.
+Each problem is solved by L-BFGS with a preconditioner (see `bottleneck.heads.precondition`), with its own step size and
+stopping criterion; problems that have converged leave the matrix products. The problems of each C start from the
+solution and the L-BFGS history of the previous C: the loss part of a gradient change is proportional to C.
 """
 
 import math
@@ -16,23 +15,23 @@ from numpy.typing import NDArray
 from bottleneck.heads.arrays import Array, Arrays
 from bottleneck.heads.lbfgs import StepHistory
 from bottleneck.heads.losses import Loss
+from bottleneck.heads.objective import Pass, SolverProblems, Sums, TrainingData
 from bottleneck.heads.precondition import Preconditioner, Spectrum, spectrum
-from bottleneck.heads.sums import Material, Pass, SolverProblems, Sums
 
-_MEMORY, _LEAST_MEMORY = 32, 8  # steps that are remembered
+_HISTORY, _MIN_HISTORY = 32, 8  # steps of the L-BFGS history
 _ITERATIONS = 500
-_FALL = 1e-4  # the part of the expected decrease that a step must bring
-_ROUNDING = 2e-7  # of a sum of float32 losses, relative
-_SHORTEST = 1e-4
-_NEAR = 1e-5  # what may be left to gain where rounding forbids any further step
-_OPTIMISM = 1e-2  # of a tolerance: L-BFGS's own estimate of what is left is mostly too small
-_STONE, _STONE_TOLERANCE = 10.0, 3e-2  # the largest factor from one C to the next; of a C that was not asked for
-_WORKING_BYTES = 1 << 30  # of all that is kept of the problems that are solved at once
+_FALL = 1e-4  # fraction of the expected decrease that a step must achieve
+_ROUNDING = 2e-7  # relative error of a sum of float32 losses
+_MIN_STEP = 1e-4
+_NEARLY = 1e-5  # accepted relative excess of the objective when rounding prevents further steps
+_OPTIMISM = 1e-2  # times the tolerance: the estimate of L-BFGS is usually too small
+_C_FACTOR, _WAYPOINT_TOLERANCE = 10.0, 3e-2  # largest factor between consecutive C; tolerance at intermediate C
+_WORKING_BYTES = 1 << 30  # of the state of all problems that are solved at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """Weights of each problem at each C, for features as its fold scales them.
+    """Weights of each problem at each C, for features scaled by its fold.
 
     Parameters
     ----------
@@ -42,7 +41,7 @@ class Solution:
     iterations : ndarray of int, shape (g, p)
         Passes over the features.
     ended : ndarray of bool, shape (g, p)
-        Whether the tolerance was reached, as nearly as rounding lets it be.
+        Whether the tolerance was reached, up to rounding.
     """
 
     theta: NDArray[np.float32]
@@ -53,7 +52,7 @@ class Solution:
 
 def solve(
     arrays: Arrays,
-    material: Material,
+    data: TrainingData,
     loss: Loss,
     problems: SolverProblems,
     Cs: Sequence[float],
@@ -67,64 +66,63 @@ def solve(
     Parameters
     ----------
     arrays : Arrays
-        Where it is computed.
-    material : Material
+    data : TrainingData
     loss : Loss
     problems : SolverProblems
     Cs : sequence of float, length g
     tolerance : float
-        A problem has ended when its objective is at most by this part above the smallest there is. That is so where
-        half the square of the gradient is less (the penalty makes the objective strongly convex; Boyd and
-        Vandenberghe 2004, "Convex Optimization", section 9.1.2), and taken to be so where L-BFGS expects to gain less
-        than a hundredth of it.
+        Relative excess of the objective over its minimum at which a problem has converged. This is guaranteed if half
+        the squared gradient is smaller, since the penalty makes the objective strongly convex (Boyd and Vandenberghe
+        2004, "Convex Optimization", section 9.1.2); it is assumed if L-BFGS expects to gain less than a hundredth of
+        it.
     start : ndarray of float32, shape (p, outputs, d + 1), optional
-        Where the smallest C begins; by default at 0, by way of smaller ones.
+        Starting point for the smallest C; 0 by default, with intermediate solutions at smaller C.
     most : int
-        Passes over the features that a problem may take at a C.
+        Maximum number of passes over the features for a problem at one C.
 
     Notes
     -----
-    Problems that would not fit into a gigabyte together are solved one part after the other; one that would not fit
-    alone remembers eight steps.
+    Problems whose state exceeds one gigabyte are solved in several parts. If that is not enough, the history has eight
+    steps.
     """
-    shape = (len(Cs), len(problems), loss.outputs, material.table.shape[1] + 1)
+    shape = (len(Cs), len(problems), loss.outputs, data.table.shape[1] + 1)
     found = Solution(
         theta=np.zeros(shape, np.float32),
         objective=np.zeros(shape[:2]),
         iterations=np.full(shape[:2], most),
         ended=np.zeros(shape[:2], bool),
     )
-    directions = spectrum(arrays, material.table, bias=loss.bias_penalty > 0)
-    path = _path(Cs, _first(material, directions) if start is None else math.inf)
+    directions = spectrum(arrays, data.table, bias=loss.bias_penalty > 0)
+    path = _path(Cs, _first(data, directions) if start is None else math.inf)
     vector = 4 * math.prod(shape[2:])
-    steps = int(np.clip(_WORKING_BYTES // (4 * vector * len(problems)), _LEAST_MEMORY, _MEMORY))
+    steps = int(np.clip(_WORKING_BYTES // (4 * vector * len(problems)), _MIN_HISTORY, _HISTORY))
     for part in _parts(len(problems), max(1, _WORKING_BYTES // (4 * vector * steps))):
         own = Solution(**{name: value[:, part] for name, value in vars(found).items()})
         point = arrays.put((own.theta[0] if start is None else start[part]).copy())
-        walk = _SolverState(Pass(arrays, material, loss, problems[part]), directions, point, steps)
+        state = _SolverState(Pass(arrays, data, loss, problems[part]), directions, point, steps)
         for C, number in path:
-            walk.to(C, _STONE_TOLERANCE if number is None else tolerance, most)
+            state.minimize(C, _WAYPOINT_TOLERANCE if number is None else tolerance, most)
             if number is not None:
-                walk.write(own, number)
+                state.store(own, number)
     return found
 
 
 def _path(Cs: Sequence[float], first: float) -> list[tuple[float, int | None]]:
-    """Return rising values of C with their numbers; between distant ones, and from `first` on, some of no number."""
+    """Return increasing values of C with their index, and intermediate values with None, starting after `first`."""
     path: list[tuple[float, int | None]] = []
     before = first
     for number in np.argsort(Cs, kind="stable").tolist():
         C = float(Cs[number])
-        stones = math.ceil(math.log(C / before, _STONE) - 1e-9) - 1 if before < C else 0
-        path += [(C / _STONE**stone, None) for stone in range(stones, 0, -1)]
+        waypoints = math.ceil(math.log(C / before, _C_FACTOR) - 1e-9) - 1 if before < C else 0
+        path += [(C / _C_FACTOR**waypoint, None) for waypoint in range(waypoints, 0, -1)]
         path.append((C, number))
         before = C
     return path
 
 
-def _first(material: Material, directions: Spectrum) -> float:
-    """Return a C at which the penalty rules in all directions, so that it is reached from 0 in a few steps."""
-    rows = max(1.0, float(material.weights.sum(axis=0).max(initial=0)))
+def _first(data: TrainingData, directions: Spectrum) -> float:
+    """Return a C at which the penalty dominates in all directions, so that few steps from 0 are enough."""
+    rows = max(1.0, float(data.weights.sum(axis=0).max(initial=0)))
     return 1 / (rows * max(directions.largest, 1e-6))
 
 
@@ -135,56 +133,56 @@ def _parts(count: int, most: int) -> Iterator[slice]:
 
 
 class _SolverState:
-    """Where some problems are, and what they remember of the way.
+    """Current weights and L-BFGS history of some problems.
 
     Parameters
     ----------
-    ask : Pass
+    objective : Pass
     directions : Spectrum
     point : float32, shape (p, outputs, d + 1)
     steps : int
-        How many are remembered.
+        Length of the history.
     """
 
-    def __init__(self, ask: Pass, directions: Spectrum, point: Array, steps: int) -> None:
+    def __init__(self, objective: Pass, directions: Spectrum, point: Array, steps: int) -> None:
         p, outputs, width = point.shape
-        self._arrays, self._ask, self._directions, self._C = ask.arrays, ask, directions, 0.0
+        self._arrays, self._pass, self._directions, self._C = objective.arrays, objective, directions, 0.0
         penalty = np.ones((outputs, width), np.float32)
-        penalty[:, -1] = ask.loss.bias_penalty
+        penalty[:, -1] = objective.loss.bias_penalty
         self._penalty = self._arrays.put(penalty)
-        self._memory = StepHistory(self._arrays, p, outputs * width, steps)
-        self._point, self._sums = point, ask(point)
-        self._iterations, self._near = np.zeros(p, np.intp), np.zeros(p, bool)
+        self._history = StepHistory(self._arrays, p, outputs * width, steps)
+        self._point, self._sums = point, objective(point)
+        self._iterations, self._converged = np.zeros(p, np.intp), np.zeros(p, bool)
 
-    def write(self, found: Solution, number: int) -> None:
-        """Write down where the problems are."""
+    def store(self, found: Solution, number: int) -> None:
+        """Store the current weights in a solution."""
         get = self._arrays.get
         found.theta[number], found.objective[number] = get(self._point), get(self._objective(self._sums, self._point))
-        found.iterations[number], found.ended[number] = self._iterations, self._near
+        found.iterations[number], found.ended[number] = self._iterations, self._converged
 
-    def to(self, C: float, tolerance: float, most: int) -> None:
-        """Go on to the smallest objectives at another C."""
+    def minimize(self, C: float, tolerance: float, most: int) -> None:
+        """Minimize the objectives at another C."""
         if self._C:
-            self._memory.reweigh(C / self._C, self._penalty.reshape(-1))
+            self._history.rescale(C / self._C, self._penalty.reshape(-1))
         self._C, self._step = C, self._arrays.zeros(len(self._point)) + 1
         self._iterations[:] = most
-        left, ask = np.arange(len(self._point)), self._ask
+        active, objective = np.arange(len(self._point)), self._pass
         for passes in range(most + 1):
             gradient = self._gradient(self._sums, self._point)
-            self._begin_again()
-            direction, expected, ended = self._look(gradient, tolerance)
-            self._iterations[left[ended[left]]] = passes
-            if ended[left].any():
-                left = left[~ended[left]]
-                ask = self._ask.of(left)
-            if not len(left) or passes == most:
+            self._restart()
+            direction, expected, ended = self._descend(gradient, tolerance)
+            self._iterations[active[ended[active]]] = passes
+            if ended[active].any():
+                active = active[~ended[active]]
+                objective = self._pass.of(active)
+            if not len(active) or passes == most:
                 return
-            self._go(ask, left, gradient, direction, expected)
+            self._line_search(objective, active, gradient, direction, expected)
 
-    def _begin_again(self) -> None:
-        """Let those whose steps have become too short forget where they thought that down was."""
-        stuck = np.flatnonzero(self._arrays.get(self._step < _SHORTEST) & (self._memory.taken > 0))
-        self._memory.forget(stuck)
+    def _restart(self) -> None:
+        """Clear the history of problems whose steps have become too short."""
+        stuck = np.flatnonzero(self._arrays.get(self._step < _MIN_STEP) & (self._history.taken > 0))
+        self._history.clear(stuck)
         self._step[self._arrays.put(stuck)] = 1
 
     def _objective(self, sums: Sums, point: Array) -> Array:
@@ -194,32 +192,34 @@ class _SolverState:
     def _gradient(self, sums: Sums, point: Array) -> Array:
         return self._C * sums.slope + self._penalty * point
 
-    def _look(self, gradient: Array, tolerance: float) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Return directions ``(p, outputs, d + 1)``, by how much the slope promises to fall, and who has ended."""
+    def _descend(self, gradient: Array, tolerance: float) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Return descent directions ``(p, outputs, d + 1)``, the expected decrease, and which problems have ended."""
         shape, value = gradient.shape, self._objective(self._sums, self._point)
-        precondition = Preconditioner(self._directions, self._C * self._sums.curvature, self._ask.loss.bias_penalty)
+        precondition = Preconditioner(self._directions, self._C * self._sums.curvature, self._pass.loss.bias_penalty)
         flat = gradient.reshape(len(gradient), -1)
-        direction = self._memory.direction(flat, lambda some: precondition(some.reshape(shape)).reshape(some.shape))
+        direction = self._history.direction(flat, lambda some: precondition(some.reshape(shape)).reshape(some.shape))
         expected = -self._arrays.xp.einsum("pd,pd->p", flat, direction)
         surely = precondition.bound(gradient) <= tolerance * value
         reached = surely | (expected / 2 <= _OPTIMISM * tolerance * value)
-        self._near = self._arrays.get(reached | (expected / 2 <= _NEAR * value))
-        return direction.reshape(shape), expected, self._arrays.get(reached | (self._step < _SHORTEST))
+        self._converged = self._arrays.get(reached | (expected / 2 <= _NEARLY * value))
+        return direction.reshape(shape), expected, self._arrays.get(reached | (self._step < _MIN_STEP))
 
-    def _go(self, ask: Pass, left: NDArray[np.intp], gradient: Array, direction: Array, expected: Array) -> None:
-        """Let those that are left make a step; whoever does not get down makes a shorter one the next time."""
-        xp, own = self._arrays.xp, self._arrays.put(left)
+    def _line_search(
+        self, objective: Pass, active: NDArray[np.intp], gradient: Array, direction: Array, expected: Array
+    ) -> None:
+        """Take a step with the active problems; those without sufficient decrease shorten their next step."""
+        xp, own = self._arrays.xp, self._arrays.put(active)
         before, step, expected = self._objective(self._sums.of(own), self._point[own]), self._step[own], expected[own]
         moved = step[:, None, None] * direction[own]
         trial = self._point[own] + moved
-        sums = ask(trial)
-        rise = self._objective(sums, trial) - before + step * expected  # above what the slope promises
+        sums = objective(trial)
+        rise = self._objective(sums, trial) - before + step * expected  # above the linear prediction
         fell = rise <= (1 - _FALL) * step * expected + _ROUNDING * before
         shorter = step * xp.clip(step * expected / (2 * xp.clip(rise, 1e-30, None)), 0.1, 0.5)
         self._step[own] = self._arrays.single(xp.where(fell, 1 + 0 * step, shorter))
         down = np.flatnonzero(self._arrays.get(fell))
-        rows, down = left[down], self._arrays.put(down)
-        self._memory.remember(rows, moved[down], self._gradient(sums, trial)[down] - gradient[self._arrays.put(rows)])
+        rows, down = active[down], self._arrays.put(down)
+        self._history.append(rows, moved[down], self._gradient(sums, trial)[down] - gradient[self._arrays.put(rows)])
         rows = self._arrays.put(rows)
         self._point[rows] = trial[down]
         self._sums.put(rows, sums.of(down))

@@ -14,8 +14,8 @@ from bottleneck.comparison.compare import compare
 from bottleneck.comparison.sources import _is_run, request_of
 from bottleneck.errors import BottleneckError, CacheError, HeadError, ImagesError, ModelError, SplitError
 from bottleneck.fitting.fit import fit
-from bottleneck.heads.curve import thinned
 from bottleneck.heads.folds import divide
+from bottleneck.heads.learning_curve import thinned
 from bottleneck.images.dataset import Failure
 from bottleneck.images.scan import scan
 from tests import tiny

@@ -27,7 +27,7 @@ def fitted(family, **options):
     x = features()
     labels = ["abc"[row % 3] for row in range(len(x))]
     x[:, 0] += 3 * x[:, 0].std() * (np.arange(len(x)) % 3)
-    return x, HeadOptions(C=None if family in ("knn", "centroid") else (0.1,), **options).searched(
+    return x, HeadOptions(C=None if family in ("knn", "centroid") else (0.1,), **options).search_head(
         family, x, labels, [None] * len(x), "f" * 64
     ).head
 

@@ -435,7 +435,7 @@ ODD = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*not solved to the end", "ignore:.*the same in all")  # it says so
+@pytest.mark.filterwarnings("ignore:.*did not converge", "ignore:.*the same in all")  # it says so
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("normalize", ["none", "standard", "l2"])
 @pytest.mark.parametrize("odd", ODD)
@@ -448,7 +448,7 @@ def test_odd_features_give_finite_probabilities(make, odd, normalize):
     assert np.isfinite(shares).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*not solved to the end")  # it says so
+@pytest.mark.filterwarnings("ignore:.*did not converge")  # it says so
 @pytest.mark.parametrize("scale", [1e4, 1e8, 1e12])
 @pytest.mark.parametrize("make", [Logistic, LinearSVM])
 def test_large_features_are_learnt_from_as_well(make, scale):

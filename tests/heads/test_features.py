@@ -8,9 +8,9 @@ from bottleneck.heads.features import (
     ScaledFeatures,
     Scaling,
     StreamedFeatures,
+    as_float32,
     scaled,
     scalings,
-    widened,
 )
 
 
@@ -93,8 +93,8 @@ def test_every_finite_half_is_widened_to_the_very_number():
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
 
-    assert widened(halves).tobytes() == halves.astype(np.float32).tobytes()
-    assert widened(halves[::3][None]).tobytes() == halves[::3].astype(np.float32).tobytes()
+    assert as_float32(halves).tobytes() == halves.astype(np.float32).tobytes()
+    assert as_float32(halves[::3][None]).tobytes() == halves[::3].astype(np.float32).tobytes()
 
 
 @pytest.mark.parametrize("normalize", NORMALIZE)

@@ -34,7 +34,7 @@ def test_directions_are_those_of_the_two_loops(taken, device):
     steps = random.normal(size=(taken, P, D)).astype(np.float32)
     changes = np.einsum("pij,tpj->tpi", second, steps).astype(np.float32)
     for step, change in zip(steps, changes, strict=True):
-        memory.remember(np.arange(P), arrays.put(step), arrays.put(change))
+        memory.append(np.arange(P), arrays.put(step), arrays.put(change))
     gradient = random.normal(size=(P, D)).astype(np.float32)
     found = arrays.get(memory.direction(arrays.put(gradient), lambda some: 0.5 * some))
 
@@ -58,9 +58,9 @@ def test_problems_remember_on_their_own():
     gradient = random.normal(size=(P, D)).astype(np.float32)
     for rows in ([0, 2], [1], [2], [2, 0], [2], [2]):
         step = random.normal(size=(len(rows), D)).astype(np.float32)
-        memory.remember(np.array(rows), step, 3 * step)
+        memory.append(np.array(rows), step, 3 * step)
         if 2 in rows:
-            alone.remember(np.array([0]), step[[rows.index(2)]], 3 * step[[rows.index(2)]])
+            alone.append(np.array([0]), step[[rows.index(2)]], 3 * step[[rows.index(2)]])
 
     assert memory.taken.tolist() == [2, 1, 5]
     one, other = memory.direction(gradient, np.copy)[2], alone.direction(gradient[2:], np.copy)[0]
@@ -69,7 +69,7 @@ def test_problems_remember_on_their_own():
 
 def test_steps_along_which_the_slope_does_not_rise_teach_nothing():
     memory, step = StepHistory(Arrays(), P, D, 4), np.ones((P, D), np.float32)
-    memory.remember(np.arange(P), step, step * np.array([[1], [-1], [0]], np.float32))
+    memory.append(np.arange(P), step, step * np.array([[1], [-1], [0]], np.float32))
 
     assert memory.taken.tolist() == [1, 0, 0]
     assert np.isfinite(memory.direction(step, np.copy)).all()
@@ -82,9 +82,9 @@ def test_what_was_learnt_at_one_C_is_true_at_another():
     at_one, at_ten = StepHistory(Arrays(), P, D, 4), StepHistory(Arrays(), P, D, 4)
     for step in random.normal(size=(3, P, D)).astype(np.float32):
         of_loss = np.einsum("pij,pj->pi", loss, step).astype(np.float32)
-        at_one.remember(np.arange(P), step, of_loss + penalty * step)
-        at_ten.remember(np.arange(P), step, 10 * of_loss + penalty * step)
-    at_one.reweigh(10.0, penalty)
+        at_one.append(np.arange(P), step, of_loss + penalty * step)
+        at_ten.append(np.arange(P), step, 10 * of_loss + penalty * step)
+    at_one.rescale(10.0, penalty)
     gradient = random.normal(size=(P, D)).astype(np.float32)
 
     np.testing.assert_allclose(

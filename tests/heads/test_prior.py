@@ -249,12 +249,12 @@ def test_a_value_of_C_and_options_are_still_checked():
 
 
 def test_a_learning_curve_of_nothing_is_flat():
-    from bottleneck.heads.curve import learning_curve
+    from bottleneck.heads.learning_curve import learning_curve
 
     options = HeadOptions()
     labels = list("ab" * 40)
     with pytest.warns(BottleneckWarning, match=THE_SAME):
-        found = options.searched("svm", equal(3, 80), labels, None, "")
+        found = options.search_head("svm", equal(3, 80), labels, None, "")
     curve = learning_curve(InMemoryFeatures(equal(3, 80)), labels, None, found, family("svm"), options)
 
     assert {point.accuracy for point in curve.points} == {0.5}

@@ -76,7 +76,7 @@ def test_a_search_tells_the_accuracy_by_leaving_one_out():
 
 def test_more_features_than_can_be_multiplied_are_a_head_error(monkeypatch):
     monkeypatch.setattr(ridge, "_WIDEST", 5)
-    with pytest.raises(HeadError, match="6 of 40 images are too many"):
+    with pytest.raises(HeadError, match="too many for 6 features of 40 images"):
         family("ridge").paths(task(*rows(40, 6)), CS, exact=True)
 
 

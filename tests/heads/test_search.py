@@ -13,7 +13,7 @@ from bottleneck.heads.features import NORMALIZE, InMemoryFeatures
 from bottleneck.heads.folds import divide
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import search
-from bottleneck.heads.selecting import RULES
+from bottleneck.heads.selection import RULES
 
 LOGISTIC = family("logistic")
 
@@ -59,7 +59,7 @@ def test_rows_in_the_order_of_their_folds_are_told_as_they_were_given(name, monk
     labels = list("abc" * 400)
     features = rows(labels, apart=1.0)
     given = search(features, labels, family(name), seed=3)
-    monkeypatch.setattr(module, "_LITTLE", 1)
+    monkeypatch.setattr(module, "_MIN_SORTED", 1)
     ordered = search(features, labels, family(name), seed=3)
     one, other = (np.argsort(found.rows) for found in (given, ordered))
 
@@ -73,7 +73,7 @@ def test_rows_in_the_order_of_their_folds_are_told_as_they_were_given(name, monk
 
 @pytest.mark.parametrize("name", ["logistic", "knn"])
 def test_each_division_of_ordered_rows_keeps_groups_together(name, monkeypatch):
-    monkeypatch.setattr(module, "_LITTLE", 1)
+    monkeypatch.setattr(module, "_MIN_SORTED", 1)
     random = np.random.default_rng(0)
     of_group = np.arange(300) % 100
     features = random.normal(size=(100, 40))[of_group] + 0.01 * random.normal(size=(300, 40))
@@ -134,7 +134,7 @@ def test_the_guesses_of_each_division_give_the_accuracy():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_guesses_are_those_of_the_probabilities_in_the_first_division(name, monkeypatch):
-    monkeypatch.setattr(module, "_LITTLE", 1)  # rows in the order of their folds
+    monkeypatch.setattr(module, "_MIN_SORTED", 1)  # rows in the order of their folds
     labels = list("abc" * 400)
     found = search(rows(labels, apart=1.0), labels, family(name))
     order = np.argsort(found.rows)
@@ -328,7 +328,7 @@ def test_equations_without_a_solution_are_a_head_error(monkeypatch):
         with pytest.raises(HeadError) as caught:
             search(rows(labels), labels, family("ridge"), normalize="none")
     assert str(caught.value) == (
-        "the equations of ridge cannot be solved (Singular matrix): take a smaller C, or normalize the features"
+        "the equations of ridge cannot be solved (Singular matrix): use a smaller C, or normalize the features"
     )
 
 

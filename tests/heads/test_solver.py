@@ -7,13 +7,13 @@ from sklearn.svm import LinearSVC
 
 from bottleneck.errors import HeadError
 from bottleneck.heads import solver as module
-from bottleneck.heads import sums
+from bottleneck.heads import objective
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.features import InMemoryFeatures, scaled, scalings
 from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss, SquaredHingeLoss
+from bottleneck.heads.objective import Pass, SolverProblems, Sums, TrainingData, relative
 from bottleneck.heads.precondition import Preconditioner, spectrum
 from bottleneck.heads.solver import solve
-from bottleneck.heads.sums import Material, Pass, SolverProblems, Sums, relative
 
 N, D = 240, 60
 CS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
@@ -36,8 +36,8 @@ def problems(folds: int = 1, outputs: tuple[int, ...] = (0,)) -> SolverProblems:
     return SolverProblems(fold=np.repeat(np.arange(folds), len(outputs)), output=np.tile(outputs, folds))
 
 
-def material(x: np.ndarray, codes: np.ndarray, weights: np.ndarray | None = None) -> Material:
-    return Material(
+def material(x: np.ndarray, codes: np.ndarray, weights: np.ndarray | None = None) -> TrainingData:
+    return TrainingData(
         table=InMemoryFeatures(x), codes=codes, weights=np.ones((len(x), 1), np.float32) if weights is None else weights
     )
 
@@ -128,7 +128,7 @@ def test_a_fold_sees_its_own_rows_in_its_own_scaling():
     trained = np.random.default_rng(2).random((N, 3)) > 0.3
     whole, *folds = scalings(InMemoryFeatures(x), trained, "standard")
     shift, gain = relative(whole, folds)
-    shared = Material(
+    shared = TrainingData(
         table=scaled(InMemoryFeatures(x), whole),
         codes=codes,
         weights=trained.astype(np.float32),
@@ -165,7 +165,7 @@ def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch):
     x = features()
     codes = classes(x, 3)
     whole = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
-    monkeypatch.setattr(sums, "_CELLS", 1)  # 64 rows
+    monkeypatch.setattr(objective, "_CELLS", 1)  # 64 rows
     blocks = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
 
     np.testing.assert_allclose(blocks.objective, whole.objective, rtol=1e-4)
@@ -221,7 +221,7 @@ def test_blocks_that_a_fold_tests_are_left_out_of_its_products():
     codes, tested = classes(x, 3), np.arange(N) * 4 // N
     weights = (tested[:, None] != np.arange(4)).astype(np.float32)
     theta = np.random.default_rng(3).normal(size=(4, 3, D + 1)).astype(np.float32)
-    cut = Material(table=InMemoryFeatures(x, np.flatnonzero(np.diff(tested)) + 1), codes=codes, weights=weights)
+    cut = TrainingData(table=InMemoryFeatures(x, np.flatnonzero(np.diff(tested)) + 1), codes=codes, weights=weights)
     found, expected = (
         Pass(Arrays(), one, SoftmaxLoss(3), problems(folds=4))(theta) for one in (cut, material(x, codes, weights))
     )
@@ -250,7 +250,7 @@ def test_a_fold_without_rows_has_the_weights_it_began_with():
 
 
 def test_knowing_the_large_directions_saves_most_of_the_way(monkeypatch):
-    monkeypatch.setattr(module, "_MEMORY", 8)  # or what is remembered makes up for some of it
+    monkeypatch.setattr(module, "_HISTORY", 8)  # or what is remembered makes up for some of it
     x = features() * np.float32(30)
     codes = classes(features(), 3)
     known = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bottleneck.heads.selecting import RULES, Performance, select
+from bottleneck.heads.selection import RULES, Performance, select
 
 
 def performance(balanced: list[list[float]], losses: list[float] | None = None, divisions: int = 1) -> Performance:

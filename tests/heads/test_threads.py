@@ -8,10 +8,10 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.cores import in_order, one_core_a_product
 from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss
-from bottleneck.heads.sums import Material, Pass, SolverProblems
+from bottleneck.heads.objective import Pass, SolverProblems, TrainingData
+from bottleneck.heads.threads import ordered_map, single_threaded_blas
 
 
 def blas_threads() -> set[int]:
@@ -20,7 +20,7 @@ def blas_threads() -> set[int]:
 
 def test_a_product_has_one_core_and_then_what_it_had():
     before = blas_threads()
-    with one_core_a_product() as cores:
+    with single_threaded_blas() as cores:
         assert blas_threads() <= {1}
         assert 1 <= cores <= 8
 
@@ -38,12 +38,12 @@ def test_results_come_in_the_order_of_the_items(cores):
             late.set()
         return item**2
 
-    assert list(in_order(one, range(20), cores)) == [item**2 for item in range(20)]
+    assert list(ordered_map(one, range(20), cores)) == [item**2 for item in range(20)]
 
 
 def test_few_items_are_taken_before_their_results():
     taken = []
-    results = in_order(lambda item: item, (taken.append(item) or item for item in range(100)), 3)
+    results = ordered_map(lambda item: item, (taken.append(item) or item for item in range(100)), 3)
 
     assert next(results) == 0
     assert len(taken) == 4
@@ -53,7 +53,7 @@ def test_few_items_are_taken_before_their_results():
 @pytest.mark.parametrize("cores", [1, 3])
 def test_an_error_in_a_thread_is_raised(cores):
     with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda item: 1 / item, [1, 0, 1], cores))
+        list(ordered_map(lambda item: 1 / item, [1, 0, 1], cores))
 
 
 @pytest.mark.parametrize("loss", [LogisticLoss(), SoftmaxLoss(3)])
@@ -63,7 +63,7 @@ def test_sums_are_the_same_bits_on_any_number_of_cores(loss):
     weights = (random.random((3000, 5)) < 0.8).astype(np.float32)
     weights[:700, 0] = 0  # a block that a fold does not train on
     weights[700:900] = 0  # and one that none does
-    material = Material(table=InMemoryFeatures(x, cuts=[500, 700, 900, 2200]), codes=codes, weights=weights)
+    material = TrainingData(table=InMemoryFeatures(x, cuts=[500, 700, 900, 2200]), codes=codes, weights=weights)
     problems = SolverProblems(fold=np.arange(5), output=np.ones(5, int))
     theta = random.normal(size=(5, loss.outputs, 41)).astype(np.float32)
     one, *others = (Pass(Arrays(cores=cores), material, loss, problems)(theta) for cores in (1, 2, 7))

@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from bottleneck.heads.curve import Curve, Point
 from bottleneck.heads.forecast import PowerLaw
+from bottleneck.heads.learning_curve import Curve, Point
 
 FOLDS = 5
 
