@@ -86,7 +86,7 @@ def one_label(dataset: Dataset) -> Dataset:
 
 def _parted_images(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
     digests = [row.tobytes().hex() for row in dataset.digests]
-    found: dict[str, list[str]] = {digest: [] for digest in parted(digests, dataset.splits)}
+    found: dict[str, list[str]] = {digest: [] for digest in across_splits(digests, dataset.splits)}
     for path, digest in zip(dataset.paths, digests, strict=True):
         if digest in found:
             found[digest].append(path)
@@ -99,7 +99,7 @@ def _parted_groups(dataset: Dataset) -> dict[str, dict[str, tuple[str, ...]]]:
         for group, split, path in zip(dataset.groups, dataset.splits, dataset.paths, strict=True)
         if group is not None
     ]
-    found = parted([group for group, _, _ in named], [split for _, split, _ in named])
+    found = across_splits([group for group, _, _ in named], [split for _, split, _ in named])
     paths: dict[str, dict[str, list[str]]] = {group: {} for group in found}
     for group, split, path in named:
         if group in found:

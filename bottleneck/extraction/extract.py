@@ -220,7 +220,7 @@ def extract(
         )
         if not has.any():
             raise NothingUsable(done)
-        read_unknown(job.images.young())  # so that the next command does not have to
+        read_unknown(job.images.recent())  # so that the next command does not have to
         _record_request(store, request, tuned)
         if default:
             default.done(dataset.labelled, store.name)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from bottleneck.engines.memory import return_freed_memory
 from bottleneck.errors import ImageError
 from bottleneck.extraction.memory import MemoryBudget, NoRoom, Reservation
-from bottleneck.images.beginning import refusal
 from bottleneck.images.decode import MAX_PIXELS, Decoded, decode
 from bottleneck.images.digest import ImageFile, Signature
+from bottleneck.images.header_check import header_failure
 from bottleneck.images.preprocessing import Preprocessing
 
 _COPIES = 2  # of a large file: a codec makes another, as does removing its metadata
@@ -94,7 +94,7 @@ class Loader:
 
         when = time.time()
         with ImageFile(path) as file:
-            refused = refusal(file, self._max_pixels) if file.size > self.memory.small else None
+            refused = header_failure(file, self._max_pixels) if file.size > self.memory.small else None
             if refused:
                 digest, error = file.digest(refused.read), refused.error
             else:

@@ -1,3 +1,3 @@
-"""Bounds that options have, too; importing them imports nothing else."""
+"""Bounds shared with the options of commands, in a module without imports."""
 
-LARGEST_SIDE = 16_384  # pixels of what an image is resized and cropped to; networks see some hundreds
+LARGEST_SIDE = 16_384  # pixels of the resized or cropped image; networks use a few hundred

@@ -1,4 +1,4 @@
-"""When the time stamps of a file prove that its bytes are those that were read."""
+"""When the timestamps of a file prove that its bytes have not changed since they were read."""
 
 import os
 import time
@@ -9,37 +9,37 @@ from pathlib import Path
 from bottleneck.utils.files import make_folder, temporary_beside
 
 IN_MEMORY = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs", "hugetlbfs"})
-_TICK = 0.02  # seconds; a kernel stamps files with a clock that moves every 1 to 10 ms
-_UNKNOWN_LAG = 30.0  # seconds that the clock of a file server may be behind
-_LIFETIME = 10.0  # seconds that a comparison of clocks holds
-_sync = getattr(os, "fdatasync", os.fsync)  # macOS has the latter only
-_DIRTY_SECONDS = 3600.0  # after which every page was written back: Linux does so after 35 s, laptops after 10 minutes
+_TICK = 0.02  # seconds; the resolution of a kernel's file clock is 1 to 10 ms
+_UNKNOWN_LAG = 30.0  # seconds that the clock of a file server is assumed to lag
+_LIFETIME = 10.0  # seconds for which a comparison of clocks is valid
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+_DIRTY_SECONDS = 3600.0  # after which every page is written back: Linux does so after 35 s, laptops after 10 minutes
 
 
 class FileClock:
-    """Compares the clock of this machine with the one that stamps files.
+    """Compares the clock of this machine with that of a file system.
 
-    The clock of a file system may be another machine's, and time stamps may be rounded down, to 2 s (FAT) or 1 s (ext3,
-    HFS+). A file just written to the same file system shows both.
+    The clock of a file system may be that of another machine, and timestamps may be rounded down, to 2 s (FAT) or 1 s
+    (ext3, HFS+). A new file on the same file system reveals both.
 
     Parameters
     ----------
     folder : Path
-        Where a file may be written; made if it is missing.
+        Where to write a test file; created if it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._compared = -_LIFETIME  # when, on a clock that never jumps
+        self._compared = -_LIFETIME  # monotonic time of the last comparison
         self._device: int | None = None
         self._lag = _UNKNOWN_LAG
 
     def lag(self, path: str) -> float:
-        """Return by how many seconds the clock that stamps a file may be behind `time.time`.
+        """Return an upper bound on the seconds by which the file system's clock lags behind `time.time`.
 
-        It is infinite where a file can change without a new time stamp at all: a file system in memory never writes the
-        pages of a memory map back, and stamps only the first write to each. It is 30 s on a file system where nothing
-        can be written to compare the clocks.
+        It is infinite if a file can change without a new timestamp: a file system in memory never writes back the pages
+        of a memory map, and updates the timestamp only at the first write to each. It is 30 s on a file system on which
+        no test file can be written.
         """
         if time.monotonic() - self._compared >= _LIFETIME:
             self._compare()
@@ -66,22 +66,22 @@ class FileClock:
 
 
 def written_back(descriptor: int) -> os.stat_result:
-    """Return the status of an open file of which no page is dirty.
+    """Write back the dirty pages of an open file, and return its status.
 
-    A page that a memory map has changed takes more changes without a new time stamp until it is written back; the next
-    change then stamps the file again.
+    After a change through a memory map, further changes to the same page do not update the timestamp until the page is
+    written back.
     """
     status = os.fstat(descriptor)
     if time.time() - max(status.st_mtime, status.st_ctime) > _DIRTY_SECONDS:
         return status
-    with suppress(OSError):  # Windows syncs only what is open for writing
+    with suppress(OSError):  # Windows syncs only files that are open for writing
         _sync(descriptor)
     return os.fstat(descriptor)
 
 
 @lru_cache
 def _in_memory(device: int) -> bool:
-    """Whether a device is a file system that lives in memory; known on Linux only."""
+    """Whether a device is a file system in memory; known only on Linux."""
     number = f"{os.major(device)}:{os.minor(device)}" if hasattr(os, "major") else ""
     with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
         for line in mounts:

@@ -1,4 +1,4 @@
-"""Any mode of Pillow becomes RGB, or L where an image is grey. Large images are converted in bands of rows."""
+"""Convert any Pillow mode to RGB, or to L for grey images. Large images are converted in bands of rows."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,19 +9,19 @@ from PIL import Image
 from bottleneck.errors import ImageError
 
 _BAND = 1 << 20  # pixels that are converted at once
-_BAND_BYTES = 28  # a pixel, in floats of 64 bits and in bytes
+_BAND_BYTES = 28  # working memory per pixel of a band
 _SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, 1, 2  # TIFF's tag and two of its values
 
 
 def bytes_a_pixel(mode: str) -> int:
-    """Return what Pillow holds of each pixel of a mode."""
+    """Return Pillow's memory per pixel in a mode."""
     if mode in ("1", "L", "P"):
         return 1
     return 2 if mode.startswith("I;16") else 4
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded image in mode RGB, or L where it is grey: alpha on white, deep grey scaled to 8 bits."""
+    """Return a loaded image in mode RGB, or L if it is grey: alpha blended onto white, deep grey scaled to 8 bits."""
     if _has_alpha(image):
         return _in_bands(image, "RGB", _on_white)
     if image.mode in ("RGB", "L"):
@@ -32,7 +32,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def converting_bytes(image: Image.Image) -> tuple[int, int]:
-    """Return what `as_rgb` needs beside the image, and what it leaves, in bytes; RGB stays as it is."""
+    """Return the bytes that `as_rgb` needs beside the image, and those of its result."""
     pixels = image.width * image.height
     result = 1 if image.mode == "L" or _is_deep(image.mode) else 4
     if image.mode in ("RGB", "L") and not _has_alpha(image):
@@ -51,7 +51,7 @@ def _is_deep(mode: str) -> bool:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Give bands of an image from above, with the row at which they begin."""
+    """Yield bands of an image from top to bottom, with their first row."""
     rows = max(1, _BAND // image.width)
     if rows >= image.height:
         yield 0, image
@@ -61,26 +61,26 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _in_bands(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    page: Image.Image | None = None
+    canvas: Image.Image | None = None
     for top, band in _bands(image):
         if band is image:
             return convert(image)
-        page = page or Image.new(mode, image.size)
-        page.paste(convert(band), (0, top))
-    assert page is not None
-    return page
+        canvas = canvas or Image.new(mode, image.size)
+        canvas.paste(convert(band), (0, top))
+    assert canvas is not None
+    return canvas
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    page = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
+    canvas = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:
     """Scale grey levels to 0..255 by the range of their type, so that equal levels stay equal across images.
 
-    Integers: 16 bits (0..65535), or 32 when a level exceeds that. Floats: 0..1, or the 8- or 16-bit range that the
-    levels reach into.
+    Integers: 16 bits (0..65535), or 32 bits if a level exceeds that. Floats: 0..1, or the 8- or 16-bit range if a level
+    exceeds 1.
     """
     unsigned = image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (_SIGNED,))[0] == _UNSIGNED
     top = 0.0

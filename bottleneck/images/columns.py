@@ -1,4 +1,4 @@
-"""Which column of a table holds what: those of the usual names, those that a user names, those that look like one."""
+"""Columns of a table: those with the standard names, those named by the user, and similar names to suggest."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from bottleneck.utils.text import normal
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SHOWN = 3  # columns that a message names
 
-_LIKE = {
+_SYNONYMS = {
     "path": "image images img file files filename file_name filepath file_path fname image_path img_path image_name "
     "image_file name url",
     "label": "class classes class_name classname category categories target targets species y labels label_name breed "
@@ -24,10 +24,10 @@ _LIKE = {
     "group": "patient subject video clip sequence person participant individual animal case study exam session scene "
     "series location site camera specimen slide lesion groups",
 }
-_LOOK = {name: role for role, names in _LIKE.items() for name in names.split()}
+_ROLES = {name: role for role, names in _SYNONYMS.items() for name in names.split()}
 
 _TRUE, _FALSE = ("true", "1", "1.0", "t", "yes", "y"), ("false", "0", "0.0", "f", "no", "n")
-_YES_OR_NO = {  # the split of an image where a column of this name says yes, and where it says no
+_YES_OR_NO = {  # name of a boolean column -> split if true, split if false
     **dict.fromkeys(("valid", "validation", "val"), ("val", "train")),
     "test": ("test", "train"),
     **dict.fromkeys(("train", "training", "training_image"), ("train", "test")),
@@ -36,7 +36,7 @@ _YES_OR_NO = {  # the split of an image where a column of this name says yes, an
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a user names; None or an empty name stands for the usual one.
+    """The columns named by the user; None or an empty name selects the standard name.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ class Columns:
         return ", ".join(f"{role} from {name}" for role, name in asdict(self).items() if name)
 
     def to_json(self) -> dict[str, str]:
-        """Return the named ones."""
+        """Return a JSON object of the named columns."""
         return {role: name for role, name in asdict(self).items() if name}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Columns":
-        """Return what `to_json` gave; what is no name is left out."""
+        """Return the columns of a JSON object written by `to_json`."""
         return cls(**{field.name: str(value[field.name]) for field in fields(cls) if value.get(field.name)})
 
     def keywords(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Columns:
         return {f"{role}_column": name for role, name in asdict(self).items()}
 
     def options(self) -> str:
-        """Return the options of the command line that name them."""
+        """Return the equivalent command-line options."""
         return " ".join(f"--{role}-column {shlex.quote(name)}" for role, name in asdict(self).items() if name)
 
 
@@ -81,9 +81,9 @@ class Header:
     ----------
     names : sequence of str
     places : dict of str to int
-        Role (path, label, split or group) -> column.
+        Role (path, label, split or group) -> index of the column.
     unused : dict of int to str
-        Column -> role, of those that are not used though their names look like that role.
+        Index -> role, for unused columns whose names look like that role.
     """
 
     names: Sequence[str]
@@ -91,23 +91,23 @@ class Header:
     unused: dict[int, str] = field(default_factory=dict)
 
     def cell(self, row: Sequence[str], role: str) -> str:
-        """Return what a row says of a role, without spaces around it; nothing where no column has the role."""
+        """Return the stripped cell of a role; an empty string if no column has the role."""
         place = self.places.get(role)
         return "" if place is None else row[place].strip()
 
     def split(self, text: str) -> str | None:
-        """Return the split that a cell names; None where it is unknown."""
+        """Return the split named by a cell; None if it is unknown."""
         return _split(self.names[self.places["split"]], text)
 
     def remark(self, table: object, rows: Iterable[Sequence[str]]) -> str | None:
-        """Say which columns are not used, and how to name them; nothing where no name looks like a role.
+        """Return a message about unused columns and the options to use them; None if there are none.
 
         Parameters
         ----------
         table : object
-            What messages call it.
+            Its name in messages.
         rows : iterable of sequence of str
-            Its cells, or the first of them.
+            Its rows, or the first of them.
         """
         if not self.unused:
             return None
@@ -130,18 +130,18 @@ def read_header(table: object, cells: Sequence[str], columns: Columns, *, labell
     Parameters
     ----------
     table : object
-        What messages call it.
+        Its name in messages.
     cells : sequence of str
         The header.
     columns : Columns
-        Those that a user names.
+        The columns named by the user.
     labelled : bool
-        Whether more than the paths are read.
+        Whether to read labels, splits and groups.
 
     Raises
     ------
     ImagesError
-        If a column that is needed or named is missing, or two have its name.
+        If a required or named column is missing or ambiguous.
     """
     names = [normal(cell.strip()) for cell in cells]
     roles = ("path", "label", "split", "group") if labelled else ("path",)
@@ -151,7 +151,7 @@ def read_header(table: object, cells: Sequence[str], columns: Columns, *, labell
         place = _place(table, names, named or role, role, named=bool(named))
         if place is not None:
             places[role] = place
-    bare = [_key(name) for name in names] == ["path"]  # a list of images; a misspelt column must not make it one
+    bare = [_key(name) for name in names] == ["path"]  # a list of paths, not a table with a misspelt column
     if "path" not in places or (labelled and not bare and len(names) > 1 and "label" not in places):
         raise ImagesError(_missing(table, names, places))
     return Header(names, places, dict(_unused(names, places, columns)) if "label" in places else {})
@@ -182,7 +182,7 @@ def _missing(table: object, names: Sequence[str], places: Mapping[str, int]) -> 
 
 
 def _unused(names: Sequence[str], places: Mapping[str, int], columns: Columns) -> Iterator[tuple[int, str]]:
-    """Yield the columns that are not used and look like a label, split or group that the user has not named."""
+    """Yield unused columns that look like a label, split or group, unless the user has named that role."""
     for place, name in enumerate(names):
         role = _role(name)
         if place not in places.values() and role not in (None, "path") and not getattr(columns, role):
@@ -199,8 +199,8 @@ def _split(column: str, text: str) -> str | None:
 
 def _role(name: str) -> str | None:
     key = _key(name)
-    role = _LOOK.get(key, key if key in _LIKE else None)
-    return role or ("group" if _LOOK.get(key.removesuffix("id").rstrip("_")) == "group" else None)
+    role = _ROLES.get(key, key if key in _SYNONYMS else None)
+    return role or ("group" if _ROLES.get(key.removesuffix("id").rstrip("_")) == "group" else None)
 
 
 def _key(name: str) -> str:

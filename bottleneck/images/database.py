@@ -1,4 +1,4 @@
-"""One SQLite file of memos that anybody may have written: opened only where nothing in it can run, wait or write."""
+"""Open SQLite files of memos from untrusted sources, such that nothing in them can run code, block or write."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from bottleneck.utils.files import open_regular
 
-LARGEST_FILE = 2 << 30  # bytes; a row of about 200 is that of one image
+LARGEST_FILE = 2 << 30  # bytes; the row of an image has about 200
 LARGEST_VALUE = 1 << 16  # bytes of a key or of a value
-_PATIENCE = 10  # seconds that another process may hold the file
-_STEPS = 200_000  # of SQLite's virtual machine, for the schema and what else a connection needs
+_TIMEOUT = 10  # seconds to wait for a lock
+_STEPS = 200_000  # of SQLite's virtual machine, to open a connection and read the schema
 _STEPS_OF_A_ROW = 100
-_AT_ONCE = 1000  # steps between two looks at how many there were
+_AT_ONCE = 1000  # steps between two checks of their number
 _MAGIC = b"SQLite format 3\0"
-_BESIDE = ("-journal", "-wal", "-shm")  # files that SQLite would take over without asking
+_SIDE_FILES = ("-journal", "-wal", "-shm")  # SQLite would use them without asking
 _TABLE = re.compile(r"[a-z]+_[0-9]+")
 COLUMNS = "(key blob primary key, value blob, seal blob) without rowid"  # of each table
 _TABLES = 100  # in one file, at most
@@ -25,20 +25,20 @@ _PRAGMAS = (
     "trusted_schema = off",
     "cell_size_check = on",
     "mmap_size = 0",
-    # A journal on disk could be a stranger's, and makes SQLite change and delete the files that it names.
+    # A journal on disk could come from someone else, and makes SQLite change and delete the files it names.
     "journal_mode = memory",
-    "synchronous = off",  # of a memo that a loss of power may damage: its rows are sealed
+    "synchronous = off",  # a power loss may damage the memo, but every row has a checksum
 )
 _DEFENSIVE = ("SQLITE_DBCONFIG_DEFENSIVE", True), ("SQLITE_DBCONFIG_TRUSTED_SCHEMA", False)
 _OFF = "SQLITE_DBCONFIG_ENABLE_VIEW", "SQLITE_DBCONFIG_ENABLE_TRIGGER"
 
 
 class NotAMemo(sqlite3.DatabaseError):
-    """A file that holds something else than our tables. It can be deleted."""
+    """The file does not contain exactly our tables. It can be deleted."""
 
 
 class NotAPlainFile(OSError):
-    """A link, a FIFO or a device in the place of the file, which is nobody's memo: it is left as it is."""
+    """The path is a link, a FIFO or a device. It is left unchanged."""
 
 
 @contextmanager
@@ -49,23 +49,23 @@ def opened(path: Path, mode: str, rows: int) -> Iterator[sqlite3.Connection]:
     ----------
     path : Path
     mode : str
-        ``ro``, or ``rwc`` to make it where it is missing.
+        ``ro``, or ``rwc`` to create a missing file.
     rows : int
-        How many are read or written at most: a statement that takes far more steps than they need is stopped.
+        Maximum number of rows to read or write; statements that need many more steps are interrupted.
 
     Raises
     ------
     NotAPlainFile
-        If something else than a regular file is in its place.
+        If the path is not a regular file.
     NotAMemo
-        If it holds anything else than tables of ours, is too large, or needs more steps.
+        If it contains anything but our tables, is too large, or exceeds the number of steps.
     sqlite3.Error, OSError
         If it is damaged, locked, or cannot be opened.
     """
     check_file(path)
-    if mode == "rwc":  # SQLite would make a file that only its owner may write, whatever the umask
+    if mode == "rwc":  # SQLite would ignore the umask
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_PATIENCE)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_TIMEOUT)
     with closing(connection):
         budget = _Budget(_STEPS + _STEPS_OF_A_ROW * rows)
         connection.set_progress_handler(budget.spend, _AT_ONCE)
@@ -80,14 +80,14 @@ def opened(path: Path, mode: str, rows: int) -> Iterator[sqlite3.Connection]:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no memo by its looks, before SQLite sees it; nothing at all and an empty file are a new one.
+    """Check a file before SQLite opens it; a missing or empty file is a new memo.
 
     Raises
     ------
     NotAPlainFile, NotAMemo, OSError
         As `opened`.
     """
-    for ending in _BESIDE:
+    for ending in _SIDE_FILES:
         if os.path.lexists(f"{path}{ending}"):
             raise NotAMemo(f"expected no {path.name}{ending} beside {path}")
     try:
@@ -105,20 +105,20 @@ def check_file(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file of memos with what SQLite may have left beside it; a link is deleted, and nothing behind it.
+    """Delete a file of memos and SQLite's side files; links are not followed.
 
     Raises
     ------
     OSError
-        If the system does not let us.
+        If a file cannot be deleted.
     """
-    for ending in ("", *_BESIDE):
+    for ending in ("", *_SIDE_FILES):
         with suppress(FileNotFoundError):
             os.unlink(f"{path}{ending}")
 
 
 class _Budget:
-    """How many steps a connection may still take."""
+    """The remaining number of steps of a connection."""
 
     def __init__(self, steps: int) -> None:
         self._left = steps
@@ -134,20 +134,20 @@ class _Budget:
 
 
 def _restrict(connection: sqlite3.Connection, *, read_only: bool) -> None:
-    """Switch off what no memo needs, before the first look at the schema."""
+    """Disable features that memos do not need, before the schema is read."""
     if hasattr(connection, "setlimit"):  # since Python 3.11
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 4 * LARGEST_VALUE)
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     if hasattr(connection, "setconfig"):  # since Python 3.12
         for name, value in (*_DEFENSIVE, *((name, False) for name in _OFF)):
-            with suppress(sqlite3.Error):  # of an SQLite that does not know it
+            with suppress(sqlite3.Error):  # unknown to this SQLite
                 connection.setconfig(getattr(sqlite3, name), value)
     for pragma in (*_PRAGMAS, *(["query_only = on"] if read_only else [])):
         connection.execute(f"pragma {pragma}").fetchall()
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file with a view, a trigger, an index, or a table that is not exactly one of ours."""
+    """Reject a file with a view, a trigger, an index, or a table with another definition than ours."""
     found = connection.execute("select type, name, tbl_name, sql from sqlite_master").fetchmany(_TABLES)
     for kind, name, table, sql in found:
         plain = isinstance(name, str) and _TABLE.fullmatch(name) and (kind, table) == ("table", name)

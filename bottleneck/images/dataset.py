@@ -1,4 +1,4 @@
-"""A scan's result: path, digest, label, split and group of each image, and what could not be used."""
+"""The result of a scan: path, digest, label, split and group of each image, and the failures."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -30,28 +30,28 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The images of one folder, CSV or file, in the order of their paths.
+    """The images of a folder, CSV or file, in the order of their paths.
 
     Parameters
     ----------
     source : Path
         What was scanned, absolute.
     paths : sequence of str
-        Where each image is; two paths may hold the same image.
+        Several paths may contain the same image.
     digests : ndarray of uint8, shape (n, 32)
         SHA-256 of each file's bytes.
     labels, given_splits, groups : sequence of str or None
-        Given by folders or the CSV; None where they give none.
+        From folders or the CSV; None if not given.
     shares : Shares
-        How images without a given split are divided.
+        How to split images without a given split.
     decided : sequence of str, optional
-        The splits that a subset keeps from the dataset it was taken from.
+        For a subset: the splits in the dataset that it was taken from.
     failures : sequence of Failure
         Images that could not be read.
     ignored : dict of str to int
-        How many files were passed over, by reason.
+        The number of skipped files, by reason.
     columns : Columns
-        Those of a table that were named.
+        The named columns of a table.
     """
 
     source: Path
@@ -86,19 +86,19 @@ class Dataset:
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
-        """The split of each image: the given one, else decided from its digest or group."""
+        """The split of each image: the given one, or one derived from its digest or group."""
         if self.decided is not None:
             return self.decided
         return assign(self.digests, self.groups, self.given_splits, self.shares)
 
     def with_shares(self, shares: Shares) -> "Dataset":
-        """Return the same dataset, its undecided images divided by other shares."""
+        """Return the dataset with other shares for images without a given split."""
         return replace(self, shares=shares, decided=None)
 
     def subset(self, rows: Iterable[int]) -> "Dataset":
-        """Return the dataset of the given rows, in that order, each in the split it had among all.
+        """Return the dataset of the given rows, in that order, with unchanged splits.
 
-        Files that could not be read, or were passed over, are no part of it.
+        Failures and skipped files are not included.
         """
         index = list(rows)
 
@@ -122,34 +122,34 @@ class Dataset:
         return DigestSet(self.digests).rows
 
     def fingerprint(self) -> str:
-        """Return the hash of what a head can learn from: the set of (digest, label, split, group)."""
+        """Return the hash of the training information: the set of (digest, label, split, group)."""
         rows = zip(self.digests, self.labels, self.splits, self.groups, strict=True)
         return sha256_hex(canonical_json(sorted({(row.tobytes().hex(), a or "", b, c or "") for row, a, b, c in rows})))
 
     def content_digest(self) -> str:
-        """Return the hash of the set of (digest, label): equal for the same images in other splits."""
+        """Return the hash of the set of (digest, label), independent of splits."""
         rows = {(row.tobytes().hex(), label or "") for row, label in zip(self.digests, self.labels, strict=True)}
         return sha256_hex(canonical_json(sorted(rows)))
 
 
 def as_images(images: object) -> str | Dataset | None:
-    """Return the images that a caller passes: a dataset, a path as text, or None.
+    """Validate the images passed by a caller: a dataset, a path, returned as text, or None.
 
     Raises
     ------
     ImagesError
-        If it is nothing of these.
+        If it is something else.
     """
     return images if images is None or isinstance(images, Dataset) else Arguments(ImagesError).path("images", images)
 
 
 def two_labels(dataset: Dataset) -> dict[bytes, list[str]]:
-    """Return digest -> paths of the images that stand under more than one label."""
-    return {dataset.digests[rows[0]].tobytes(): [dataset.paths[i] for i in rows] for rows in torn_rows(dataset)}
+    """Return digest -> paths of the images with more than one label."""
+    return {dataset.digests[rows[0]].tobytes(): [dataset.paths[i] for i in rows] for rows in conflicting_rows(dataset)}
 
 
-def torn_rows(dataset: Dataset) -> list[list[int]]:
-    """Return the rows of each image that stands under more than one label."""
+def conflicting_rows(dataset: Dataset) -> list[list[int]]:
+    """Return the rows of each image with more than one label."""
     first = DigestSet(dataset.digests).find(dataset.digests)
     copies: defaultdict[int, list[int]] = defaultdict(list)
     for row in np.flatnonzero(first != np.arange(len(first))).tolist():

@@ -1,11 +1,10 @@
-"""The name of an image is the SHA-256 of its bytes; a memo saves reading unchanged files again.
+"""Digests of images, the SHA-256 of their bytes, with a memo that avoids reading unchanged files again.
 
-A digest is remembered where any later change of the file would change its time stamps, as far as that can be known:
-both are older than the coarsest grain of a file system's clock (`FRESH_SECONDS`), by the clock that stamps the file
-(`bottleneck.images.clock.FileClock`), and no page was dirty when the file was read
-(`bottleneck.images.clock.written_back`). No signature shows who sets the clock back and writes within the same tick,
-who writes to the disk below the file system, or what a network file system has not yet told this machine.
-`DigestMemo.forget` makes the next command read again.
+A digest is stored only if any later change of the file would change its timestamps: both are older than the coarsest
+resolution of file systems (`FRESH_SECONDS`), by the clock of the file system (`bottleneck.images.clock.FileClock`), and
+no page was dirty when the file was read (`bottleneck.images.clock.written_back`). Changes that no signature can reveal
+are those after setting the clock back to the same tick, those below the file system, and those that a network file
+system has not yet propagated. `DigestMemo.forget` makes the next command read the files again.
 """
 
 import hashlib
@@ -21,25 +20,25 @@ from bottleneck.images.clock import FileClock, written_back
 from bottleneck.images.memo import Memo
 from bottleneck.utils.files import open_regular
 
-LARGEST_FILE = 2 << 30  # bytes; no image of a size that can be decoded is larger
-FRESH_SECONDS = 2.0  # a file this young may change again within one tick of its clock, which is 2 s on FAT
-_PIECE = 1 << 20  # bytes that are hashed at once
+LARGEST_FILE = 2 << 30  # bytes; no image that can be decoded is larger
+FRESH_SECONDS = 2.0  # a more recent file may change again within the same tick of its clock, 2 s on FAT
+_CHUNK = 1 << 20  # bytes that are hashed at once
 _DIGEST = 32  # bytes
-# Versions that wrote entries in little endian did not look for dirty pages: their entries match nothing.
+# Entries of older versions, which did not check for dirty pages, are little endian and never match.
 _ENTRY = struct.Struct(f">4Q{_DIGEST}s")
-_BITS = 2**64 - 1  # a time before 1970 is negative, and one after 2262 has more than 63 bits
+_BITS = 2**64 - 1  # times before 1970 are negative, those after 2262 have more than 63 bits
 
 Signature = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 
 
 def signature(status: os.stat_result) -> Signature:
-    """Return what must be unchanged for a memo of the file to hold."""
+    """Return the attributes of a file that must be unchanged for its digest to be valid."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def is_settled(signature: Signature, now: float) -> bool:
-    """Whether a file read at `now` (seconds since the epoch) was old enough for its digest to be remembered."""
-    # A modification in the future was set by hand, or came with the file; the change time cannot be set.
+    """Whether a file read at `now` (seconds since the epoch) was old enough for its digest to be stored."""
+    # A modification time in the future was set explicitly; the change time cannot be set.
     modified, changed = signature[1] / 1e9, signature[2] / 1e9
     return now - (max(modified, changed) if modified <= now else changed) >= FRESH_SECONDS
 
@@ -83,17 +82,17 @@ class ImageFile:
             With code ``unreadable``, ``empty``, ``no-memory`` or ``changed`` (while it was being read).
         """
         try:
-            return b"".join(self._pieces(max(self.size, 1)))  # of one piece: no copy
+            return b"".join(self._chunks(max(self.size, 1)))  # a single chunk is not copied
         except MemoryError as error:
             raise ImageError("no-memory", f"no memory for {self.size:,} bytes") from error
 
     def digest(self, known: Iterable[tuple[int, bytes]] = ()) -> bytes:
-        """Return the SHA-256 of all bytes, of which at most 1 MiB is held at a time.
+        """Return the SHA-256 of all bytes, with at most 1 MiB in memory.
 
         Parameters
         ----------
         known : iterable of (int, bytes)
-            Where in the file, and what, has been read of it before: it must still be so.
+            Offsets and contents of parts that were read before, which must be unchanged.
 
         Raises
         ------
@@ -101,15 +100,15 @@ class ImageFile:
             As `read`.
         """
         found, place, known = hashlib.sha256(), 0, list(known)
-        for piece in self._pieces(_PIECE):
-            found.update(piece)
-            if any(_differs(piece, place, *other) for other in known):
+        for chunk in self._chunks(_CHUNK):
+            found.update(chunk)
+            if any(_differs(chunk, place, *other) for other in known):
                 raise _changed()
-            place += len(piece)
+            place += len(chunk)
         return found.digest()
 
     def read_at(self, place: int, count: int) -> bytes:
-        """Return up to `count` bytes from a place on.
+        """Return up to `count` bytes from an offset.
 
         Raises
         ------
@@ -119,14 +118,14 @@ class ImageFile:
         self._file.seek(place)
         return self._file.read(count) or b""
 
-    def _pieces(self, most: int) -> Iterator[bytes]:
-        """Yield the bytes in pieces, each of `most` but the last, and prove that they are those of one file."""
+    def _chunks(self, most: int) -> Iterator[bytes]:
+        """Yield the bytes in chunks of `most`, and check that the file did not change meanwhile."""
         left = self.size
         with _as_image_errors():
             self._file.seek(0)
-            while left and (piece := self._file.read(min(most, left))):
-                left -= len(piece)
-                yield piece
+            while left and (chunk := self._file.read(min(most, left))):
+                left -= len(chunk)
+                yield chunk
             grown = self._file.read(1)
             after = signature(os.fstat(self._file.fileno()))
         if left or grown or after != self.signature:
@@ -138,7 +137,7 @@ class ImageFile:
 def read_file(
     path: str | Path, largest: int = LARGEST_FILE, admit: Callable[[int], object] | None = None
 ) -> tuple[bytes, Signature]:
-    """Read one regular file of at most `largest` bytes whole.
+    """Read a regular file of at most `largest` bytes.
 
     Parameters
     ----------
@@ -146,7 +145,7 @@ def read_file(
     largest : int
         In bytes.
     admit : callable, optional
-        Called with the number of bytes before they are read; no more are. What it raises is passed on.
+        Called with the number of bytes before they are read. Its exceptions are propagated.
 
     Raises
     ------
@@ -160,7 +159,7 @@ def read_file(
 
 
 def digest_file(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, Signature, float]:
-    """Return the digest of a file, its signature, and when it was read; little of it is held at a time.
+    """Return the digest of a file, its signature, and the time when it was read, with little memory.
 
     Raises
     ------
@@ -180,10 +179,10 @@ def _as_image_errors() -> Iterator[None]:
         raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from error
 
 
-def _differs(piece: bytes, place: int, start: int, part: bytes) -> bool:
-    """Whether a part of a file, from `start` on, is not what a piece from `place` on says, where they overlap."""
-    first, last = max(place, start), min(place + len(piece), start + len(part))
-    return first < last and piece[first - place : last - place] != part[first - start : last - start]
+def _differs(chunk: bytes, place: int, start: int, part: bytes) -> bool:
+    """Whether a part at offset `start` differs from a chunk at offset `place` where they overlap."""
+    first, last = max(place, start), min(place + len(chunk), start + len(part))
+    return first < last and chunk[first - place : last - place] != part[first - start : last - start]
 
 
 def _changed() -> ImageError:
@@ -199,16 +198,16 @@ class DigestMemo:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The file of the memo."""
         return self._memo.path
 
     @property
     def is_ours_to_write(self) -> bool:
-        """Whether the system lets this user write it."""
+        """Whether this user may write the file."""
         return self._memo.is_ours_to_write
 
     def lookup(self, signatures: Mapping[str, Signature]) -> dict[str, bytes]:
-        """Return the digests of those files that are unchanged since they were remembered."""
+        """Return the digests of the files that are unchanged since they were stored."""
         names = {os.fsencode(path): path for path in signatures}
         found: dict[str, bytes] = {}
         for key, value in self._memo.get(list(names)).items():
@@ -219,11 +218,11 @@ class DigestMemo:
         return found
 
     def settles(self, path: str, found: Signature, when: float) -> bool:
-        """Whether a digest of the file may be remembered that was read at `when`, seconds since the epoch."""
+        """Whether the digest of a file that was read at `when` (seconds since the epoch) may be stored."""
         return is_settled(found, when) and is_settled(found, when - self._clock.lag(path))
 
     def remember(self, read: Iterable[tuple[str, Signature, bytes, float]]) -> None:
-        """Keep the digests of files (path, signature, digest, when read) that were settled when they were read."""
+        """Store the digests of files (path, signature, digest, time of reading) that were settled when read."""
         self._memo.put(
             (os.fsencode(path), _entry(found, digest))
             for path, found, digest, when in read
@@ -231,7 +230,7 @@ class DigestMemo:
         )
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Recall none of these files until they are read again."""
+        """Delete the digests of these files, so that they are read again."""
         known = self._memo.get([os.fsencode(path) for path in paths])
         self._memo.put((key, b"") for key in known)
 

@@ -1,4 +1,4 @@
-"""Images that cannot be used: grouped by reason, written to a table, and how many are too many."""
+"""Failed images: grouping by reason, tables, and the limit on their number."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from bottleneck.images.dataset import Dataset, Failure, torn_rows
+from bottleneck.images.dataset import Dataset, Failure, conflicting_rows
 from bottleneck.utils.csv_text import csv_bytes
 from bottleneck.utils.tree import Tree
 
@@ -15,7 +15,7 @@ COLUMNS = ("path", "code", "message", "digest")
 
 @dataclass(frozen=True)
 class Limit:
-    """How many images may fail.
+    """The maximum number of failed images.
 
     Parameters
     ----------
@@ -50,18 +50,18 @@ class Limit:
         return f"{self.value:g}%" if self.percent else f"{self.value:g}"
 
     def exceeded(self, failed: int, total: int) -> bool:
-        """Whether `failed` of `total` images are more than may fail."""
+        """Whether `failed` of `total` images exceed the limit."""
         limit = Fraction(str(self.value))  # exact: 57 of 10,000 are not more than 0.57%
         return failed > (limit * total / 100 if self.percent else limit)
 
     def problem(self, failed: int, total: int, table: Path | None = None) -> str | None:
-        """Return what to tell a user whose images failed too often; None where they did not."""
+        """Return an error message if the limit is exceeded, else None."""
         if not self.exceeded(failed, total):
             return None
         listed = f"; {table} lists them" if table else ""
         return (
-            f"expected at most {self} of the images to fail, {failed} of {total} did{listed}. The others are done and "
-            f"kept; mend or remove the failed ones, or allow more with --max-failures"
+            f"expected at most {self} of the images to fail, {failed} of {total} did{listed}. The other images are "
+            f"cached; fix or remove the failed images, or allow more with --max-failures"
         )
 
 
@@ -74,24 +74,24 @@ def by_reason(failures: Iterable[Failure]) -> dict[str, list[Failure]]:
 
 
 def none_usable(count: int) -> str:
-    """Return how a message begins that says that all of some images failed."""
+    """Return the beginning of a message that all images failed."""
     return "the image cannot be used" if count == 1 else f"none of the {count} images can be used"
 
 
 def write_table(path: Path, failures: Sequence[Failure]) -> None:
-    """Write the failures as a CSV into ``datasets/`` of a cache, or remove it where there are none.
+    """Write the failures as a CSV into ``datasets/`` of a cache, or remove the file if there are none.
 
-    One that is up to date is not touched.
+    A file that is up to date is not written.
     """
     rows = [[failure.path, failure.code, failure.message, failure.digest or ""] for failure in failures]
     _write(path, COLUMNS, rows)
 
 
 def write_conflicts(path: Path, dataset: Dataset) -> None:
-    """Write the images that are under two labels as a CSV, a row for each path; as `write_table`."""
+    """Write the images with several labels as a CSV with a row for each path; see `write_table`."""
     rows = [
         [dataset.paths[row], dataset.labels[row] or "", dataset.digests[row].tobytes().hex()]
-        for rows in torn_rows(dataset)
+        for rows in conflicting_rows(dataset)
         for row in rows
     ]
     _write(path, ("path", "label", "digest"), rows)
@@ -100,7 +100,7 @@ def write_conflicts(path: Path, dataset: Dataset) -> None:
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     cache = Tree.above(path, 2)
     if not rows:
-        if cache.exists(path):  # on a read-only disk even deleting nothing is an error
+        if cache.exists(path):  # on a read-only disk, deleting a missing file is an error
             cache.unlink(path)
         return
     cache.write_changed(path, csv_bytes([header, *rows], quote_all=True))

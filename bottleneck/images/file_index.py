@@ -1,4 +1,4 @@
-"""What a source holds before its files are read: paths, labels, and the digests that are known already."""
+"""The files of a source before they are read: paths, labels, and the digests known from the memo."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bottleneck.errors import BottleneckWarning, ImageError, ImagesError, PathError
 from bottleneck.images.columns import Columns
-from bottleneck.images.dataset import Dataset, Failure, torn_rows
+from bottleneck.images.dataset import Dataset, Failure, conflicting_rows
 from bottleneck.images.digest import DigestMemo, Signature, signature
 from bottleneck.images.folders import Found, find_labelled, find_unlabelled
 from bottleneck.images.keys import as_digests
@@ -26,7 +26,7 @@ _BATCH = 1024  # files between two writes to the memo
 
 @dataclass
 class FileIndex:
-    """The image files of a source; whoever reads one tells its digest, or why it cannot be read.
+    """The image files of a source, with their digests as they become known.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class FileIndex:
     shares : Shares
     memo : DigestMemo or None
     digests : list of bytes or None
-        Of each path; None until the file was read.
+        Digest of each path; None until the file was read.
     columns : Columns
-        Those of a table that were named.
+        The named columns of a table.
     """
 
     source: Path
@@ -48,9 +48,9 @@ class FileIndex:
     columns: Columns = field(default_factory=Columns)
     _failures: dict[int, Failure] = field(default_factory=dict)
     _read: list[tuple[str, Signature, bytes, float]] = field(default_factory=list)
-    _young: list[int] = field(default_factory=list)
+    _recent: list[int] = field(default_factory=list)
     _given: Dataset | None = None
-    _told: bool = False  # whether the user knows that nothing is remembered
+    _warned: bool = False  # that digests cannot be stored
 
     @classmethod
     def of(cls, dataset: Dataset) -> "FileIndex":
@@ -70,45 +70,45 @@ class FileIndex:
         return [row for row, digest in enumerate(self.digests) if digest is None and row not in self._failures]
 
     def forget(self) -> None:
-        """Recall no digest: each file is read again, and what is remembered of it replaced."""
+        """Discard all digests, so that every file is read again and the memo updated."""
         if self.memo:
             self.memo.forget(os.path.abspath(path) for path in self.paths)
             self.digests = [None] * len(self.paths)
 
     def learn(self, row: int, digest: bytes, found: Signature, when: float) -> None:
-        """Take the digest of a file that was read at `when`, seconds since the epoch."""
+        """Record the digest of a file that was read at `when`, seconds since the epoch."""
         self.digests[row] = digest
         self._read.append((os.path.abspath(self.paths[row]), found, digest, when))
         if self.memo and not self.memo.settles(self._read[-1][0], found, when):
-            self._young.append(row)
+            self._recent.append(row)
         if len(self._read) >= _BATCH:
             self.save()
 
     def fail(self, row: int, error: ImageError) -> None:
-        """Take why a file cannot be read."""
+        """Record why a file cannot be read."""
         self._failures[row] = Failure(self.paths[row], error.code, str(error))
 
-    def young(self) -> "FileIndex":
+    def recent(self) -> "FileIndex":
         """Return an index of the files that were too recent to remember when they were read, and no longer are."""
         found, part, now = self.found, Found(), time.time()
-        statuses = dict(_signatures([found.paths[row] for row in self._young]))
-        for row in self._young:
+        statuses = dict(_signatures([found.paths[row] for row in self._recent]))
+        for row in self._recent:
             path = found.paths[row]
             if self.memo and path in statuses and self.memo.settles(path, statuses[path], now):
                 part.add(path, found.labels[row], found.splits[row], found.groups[row])
-        return FileIndex(self.source, part, self.shares, self.memo, [None] * len(part.paths), _told=self._told)
+        return FileIndex(self.source, part, self.shares, self.memo, [None] * len(part.paths), _warned=self._warned)
 
     def save(self) -> None:
-        """Put what was learnt into the memo."""
+        """Store new digests in the memo."""
         read, self._read = self._read, []
         if not self.memo or not read:
             return
         self.memo.remember(read)
-        if not self.memo.is_ours_to_write and not self._told:
-            self._told = True
+        if not self.memo.is_ours_to_write and not self._warned:
+            self._warned = True
             warnings.warn(
                 f"{self.memo.path} cannot be written by this user, so each command reads the files again: make it and "
-                f"its folder writable (chmod g+w), or use a --cache of your own",
+                f"its folder writable (chmod g+w), or use another --cache",
                 BottleneckWarning,
                 stacklevel=3,
             )
@@ -141,7 +141,7 @@ def index_files(
     exclude: Collection[str | os.PathLike[str]],
     columns: Columns | None = None,
 ) -> FileIndex:
-    """Find the image files of a source, and recall what is known of them; no image is read.
+    """Find the image files of a source and look up their digests, without reading images.
 
     Parameters, errors and warnings are those of `bottleneck.scan`.
     """
@@ -153,11 +153,11 @@ def index_files(
         ) from error
     home = None if cache is None else expanded(cache)
     skipped = Arguments(ImagesError).paths("exclude", exclude)
-    skip = {folder.resolve() for folder in (*map(expanded, skipped), *([home] if home else []))}
+    excluded = {folder.resolve() for folder in (*map(expanded, skipped), *([home] if home else []))}
     named = columns or Columns()
     if named and not is_table(source):
-        raise ImagesError(f"expected a table with {named.options()}, such as images.csv; {source} is none")
-    found = _find(source, labels, skip, named)
+        raise ImagesError(f"expected a table with {named.options()}, such as images.csv; {source} is not a table")
+    found = _find(source, labels, excluded, named)
     _check(found, source)
     return index_found(found, source, shares, home, named)
 
@@ -195,7 +195,7 @@ def _signatures(paths: list[str]) -> Iterator[tuple[str, Signature]]:
         try:
             yield path, signature(os.stat(path))
         except (OSError, ValueError):
-            continue  # reading it will say why
+            continue  # reading the file will raise the error
 
 
 def _check(found: Found, source: Path) -> None:
@@ -204,15 +204,15 @@ def _check(found: Found, source: Path) -> None:
     classes = sorted({label for label in found.labels if label is not None})
     if len(classes) == 1:
         raise ImagesError(
-            f"expected at least two classes in {source}, found one: {classes[0]!r}. Give each class a folder "
-            f"of its own, or use --no-labels to take every image as it is"
+            f"expected at least two classes in {source}, found one: {classes[0]!r}. Put each class into its own "
+            f"folder, or use --no-labels for images without labels"
         )
     for remark in (*found.remarks, *_remarks(found, source, classes)):
         warnings.warn(remark, BottleneckWarning, stacklevel=4)
 
 
 def _remarks(found: Found, source: Path, classes: list[str]) -> Iterator[str]:
-    """Say what is odd about the names of the classes and groups."""
+    """Yield warnings about the names of classes and groups."""
     if empty := [from_images(folder, source) for folder in found.empty_classes]:
         yield f"{_count(empty, 'empty class folder')}: {examples(empty)}"
     if several := found.spellings.several():
@@ -226,15 +226,15 @@ def _remarks(found: Found, source: Path, classes: list[str]) -> Iterator[str]:
 
 
 def conflicts(dataset: Dataset, listed: str) -> str | None:
-    """Return what to tell a user of images that are under two labels; None where none is.
+    """Return a message about images with several labels; None if there are none.
 
     Parameters
     ----------
     dataset : Dataset
     listed : str
-        Where all of them are listed.
+        A sentence on where all of them are listed.
     """
-    torn = torn_rows(dataset)
+    torn = conflicting_rows(dataset)
     if not torn:
         return None
     which = "the same image under two labels" if len(torn) == 1 else f"{len(torn)} images under two labels each"
@@ -243,7 +243,7 @@ def conflicts(dataset: Dataset, listed: str) -> str | None:
 
 
 def _with_labels(dataset: Dataset, rows: list[int]) -> str:
-    """Return the first path under each label of an image, with that label."""
+    """Return the first path for each label of an image, with that label."""
     first: dict[str, list[str]] = {}
     for label, row in {dataset.labels[row]: row for row in reversed(rows)}.items():
         first.setdefault(from_images(dataset.paths[row], dataset.source), []).append(str(label))
@@ -251,7 +251,7 @@ def _with_labels(dataset: Dataset, rows: list[int]) -> str:
 
 
 def no_images(source: str | os.PathLike[str], found: Found) -> ImagesError:
-    """Return the error for a source without images, which says what was passed over."""
+    """Return the error for a source without images, with the skipped files."""
     return ImagesError(f"expected images in {source}, found none{_ignored(dict(sorted(found.ignored.items())))}")
 
 
@@ -259,7 +259,7 @@ def _ignored(ignored: dict[str, int]) -> str:
     if not ignored:
         return ""
     listed = ", ".join(f"{count} {reason}" for reason, count in ignored.items())
-    return f"; passed over {listed}. An image is a file whose name ends in .jpg, .png, .webp, .tif, .bmp, .ppm or .pgm"
+    return f"; skipped {listed}. Image files end in .jpg, .png, .webp, .tif, .bmp, .ppm or .pgm"
 
 
 def _count(names: list[str], noun: str) -> str:

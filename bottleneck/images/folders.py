@@ -1,4 +1,4 @@
-"""Walking a folder of images: which files count, and which class and split their folders give them."""
+"""Find the images of a folder, with the classes and splits given by its subfolders."""
 
 import os
 import stat
@@ -10,19 +10,19 @@ from pathlib import Path
 from bottleneck.errors import ImagesError
 from bottleneck.images.dataset import Failure
 from bottleneck.images.splits import split_named
-from bottleneck.images.system import count_files, is_system_folder
+from bottleneck.images.system_folders import count_files, is_system_folder
 from bottleneck.utils.text import Spellings
 
-# What torchvision's ImageFolder takes. A GIF in a folder is nearly always a placeholder of a web page; one that is
-# named, in a CSV or as IMAGES itself, is used.
+# The suffixes of torchvision's ImageFolder. A GIF in a folder is nearly always a placeholder of a web page; a GIF that
+# is named in a CSV, or as IMAGES, is used.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"})
 
 
 @dataclass
 class Found:
-    """What stands in a folder: rows of (path, label, split, group), and what was passed over.
+    """The images found in a source: rows of (path, label, split, group), failures, and counts of skipped files.
 
-    Labels and groups are kept in their normal form, paths as they are on the disk.
+    Labels and groups are normalized (Unicode), paths are not.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Found:
 
 
 def find_unlabelled(root: Path, exclude: Collection[Path]) -> Found:
-    """Return every image below `root`, without labels."""
+    """Return all images below `root`, without labels."""
     found = Found()
     for path in _images(root, exclude, found):
         found.add(path, None)
@@ -54,13 +54,12 @@ def find_unlabelled(root: Path, exclude: Collection[Path]) -> Found:
 def find_labelled(root: Path, exclude: Collection[Path]) -> Found:
     """Return the images of a folder of class folders, or of train/val/test folders of class folders.
 
-    A file belongs to the class folder of the first level, however deep it lies. Without any class folder the
-    images have no labels.
+    The first level of subfolders gives the class of a file at any depth. Without class folders, images have no labels.
 
     Raises
     ------
     ImagesError
-        If split folders stand beside folders of images that are no split.
+        If there are both split folders and other folders of images.
     """
     folders = _subfolders(root, exclude)
     if not folders:
@@ -68,7 +67,7 @@ def find_labelled(root: Path, exclude: Collection[Path]) -> Found:
     found = Found()
     divided = _split_folders(root, folders, exclude)
     for folder, split in divided.items():
-        # A lone train/ leaves nothing to hold out: its images are divided as if their split were not given.
+        # With only train/ there is nothing to hold out: its images are split as if no split was given.
         _add_classes(found, folder, split if len(divided) > 1 else None, exclude, above=(root.resolve(),))
         _count_loose(found, folder)
     if divided:
@@ -82,7 +81,7 @@ def find_labelled(root: Path, exclude: Collection[Path]) -> Found:
 
 
 def _split_folders(root: Path, folders: list[Path], exclude: Collection[Path]) -> dict[Path, str]:
-    """Return folder -> split if `root` is divided into splits; a class may well be called "train" or "test"."""
+    """Return folder -> split if `root` consists of split folders; "train" or "test" may also be classes."""
     named = {folder: split for folder in folders if (split := split_named(folder.name))}
     holding = {folder: split for folder, split in named.items() if _subfolders(folder, exclude)}
     others = [folder.name for folder in folders if folder not in named and _holds_image(folder, exclude)]
@@ -91,8 +90,8 @@ def _split_folders(root: Path, folders: list[Path], exclude: Collection[Path]) -
     if others:
         raise ImagesError(
             f"expected {root} to hold either splits (train, val, test) or classes; found the splits "
-            f"{_list(folder.name for folder in holding)} beside {_list(others)}. Move one kind elsewhere, or "
-            f"describe the images in a CSV with columns path,label,split"
+            f"{_list(folder.name for folder in holding)} and also {_list(others)}. Move one kind elsewhere, or "
+            f"list the images in a CSV with columns path,label,split"
         )
     return holding
 
@@ -109,7 +108,7 @@ def _add_classes(
 
 
 def _count_loose(found: Found, root: Path) -> None:
-    """Count the files beside the class folders: they belong to no class."""
+    """Count the files next to the class folders, which belong to no class."""
     for entry in _entries(root, found):
         if _is_left_by_a_system(entry):
             _count_system(found, entry)
@@ -134,7 +133,7 @@ def _holds_image(folder: Path, exclude: Collection[Path]) -> bool:
 
 
 def _images(root: Path, exclude: Collection[Path], found: Found, above: tuple[Path, ...] = ()) -> Iterator[str]:
-    """Yield the image files below `root`, sorted; links are followed, loops are not."""
+    """Yield the image files below `root`, sorted; links are followed, except for loops."""
     here = root.resolve()
     if here in exclude or here in above:
         return
@@ -180,7 +179,7 @@ def _count_system(found: Found, entry: os.DirEntry[str]) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".")  # "._x" too, which macOS leaves on foreign disks
+    return name.startswith(".")  # includes "._x", which macOS leaves on other file systems
 
 
 def _why_ignored(name: str) -> str | None:

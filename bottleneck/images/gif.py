@@ -1,4 +1,4 @@
-"""The first frame of a GIF: whether its pixels are all there, and the file without what is not needed for it."""
+"""The first frame of a GIF: completeness of its pixels, and the file reduced to it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,27 +7,27 @@ from PIL import Image
 
 from bottleneck.errors import ImageError
 
-BEGINNING = b"GIF8"
+MAGIC = b"GIF8"
 
 _BLOCKS = 1_000_000
-_FEW = 1000  # blocks of metadata that Pillow may as well walk through itself
+_MIN_STRIPPED = 1000  # blocks of metadata; fewer are left to Pillow
 _CONTROL = 0xF9
 
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """Where the first frame of a GIF lies.
+    """The position of the first frame of a GIF.
 
     Parameters
     ----------
     start : int
-        Of what comes behind the header and the palette.
+        End of the header and the palette.
     control : bytes
-        The extension that says which colour is transparent; empty where there is none.
+        The extension with the transparent colour; empty if there is none.
     image, end : int
-        Begin and end of the frame.
+        Start and end of the frame.
     blocks : int
-        Of metadata, before the frame.
+        Number of metadata blocks before the frame.
     several : bool
         Whether another frame follows.
     """
@@ -41,12 +41,12 @@ class FirstFrame:
 
 
 def first_frame(data: bytes) -> FirstFrame | None:
-    """Return the first frame of a GIF; None where there is no whole one: the decoder shall say why.
+    """Return the first frame of a GIF; None if it is incomplete, which is left for the decoder to report.
 
     Raises
     ------
     ImageError
-        With code ``too-costly``, where there are more blocks than an image has.
+        With code ``too-costly``, if there are too many blocks.
     """
     if len(data) < 13:
         return None
@@ -78,7 +78,7 @@ def first_frame(data: bytes) -> FirstFrame | None:
 
 
 def _end(data: bytes, place: int) -> tuple[int, int] | None:
-    """Return where a row of blocks ends, and how many they are; None where it does not."""
+    """Return the end of a sequence of blocks, and their number; None if it does not end."""
     count = 0
     while place < len(data):
         if not data[place]:
@@ -88,26 +88,26 @@ def _end(data: bytes, place: int) -> tuple[int, int] | None:
     return None
 
 
-def alone(data: bytes, frame: FirstFrame) -> bytes | None:
-    """Return the file with nothing but its first frame, where Pillow would read much else; else None."""
-    if frame.blocks <= _FEW:
+def only_first_frame(data: bytes, frame: FirstFrame) -> bytes | None:
+    """Return the file reduced to its first frame if there is much metadata before it; else None."""
+    if frame.blocks <= _MIN_STRIPPED:
         return None
     return data[: frame.start] + frame.control + data[frame.image : frame.end] + b";"
 
 
 def check_pixels(image: Image.Image, tile: Any, data: bytes, filled: int) -> None:
-    """Refuse a frame whose data ends before its pixels do.
+    """Reject a frame whose data is incomplete.
 
     Parameters
     ----------
     image : GifImageFile
         Loaded.
     tile : tuple
-        Of the frame: decoder, box, place in the file, and the decoder's arguments.
+        Tile of the frame: decoder, box, offset in the file, and arguments of the decoder.
     data : bytes
-        Of the file.
+        The file.
     filled : int
-        The colour of pixels that do not come.
+        The colour of missing pixels.
 
     Raises
     ------

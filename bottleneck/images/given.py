@@ -1,4 +1,4 @@
-"""Images as a user names them, in order: one entry for each row of a table and each file, repeated ones too."""
+"""Images in the order in which the user names them: one entry for each file or row of a table, with duplicates."""
 
 import os
 from collections import Counter
@@ -23,7 +23,7 @@ FOLDER, TABLE, FILE = "folder", "table", "file"
 
 @dataclass(frozen=True)
 class ImageArgument:
-    """One of the arguments that name images: a folder, a CSV, or a file.
+    """An argument that names images: a folder, a CSV, or a file.
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ class ImageArgument:
     kind : str
         ``folder``, ``table`` or ``file``.
     labels : tuple of str or None
-        Of each of its entries: the class folder, or the cell of the column of labels.
+        Label of each entry: the class folder, or the cell of the label column.
     groups : tuple of str or None
-        Of each of its entries.
+        Group of each entry.
     problem : str or None
-        Why a table gives no labels.
+        Why the labels of a table cannot be used.
     """
 
     name: str
@@ -52,20 +52,20 @@ class ImageArgument:
 
 @dataclass(frozen=True)
 class Given:
-    """Image files in the order in which they are given.
+    """Image files in the order of the arguments.
 
     Parameters
     ----------
     names : tuple of str, length n
-        Each path as it is given: the cell of a CSV, the argument, or what lies below it.
+        Each path as given: the cell of a CSV, the argument, or a path below it.
     files : tuple of str, length n
-        Where each file is, seen from the current folder.
+        Paths of the files, relative to the current folder.
     origins : tuple of ImageArgument
-        Where they come from; their entries are in the same order.
+        The arguments; their entries are in the same order.
     failures : tuple of Failure
-        Files that are known to be unreadable, by their place in `files`.
+        Unreadable files, by their path in `files`.
     ignored : dict of str to int
-        How many files of the folders were passed over, by reason.
+        The number of skipped files in folders, by reason.
     """
 
     names: tuple[str, ...]
@@ -79,21 +79,21 @@ class Given:
 
     @property
     def labels(self) -> tuple[str | None, ...]:
-        """The label of each entry; None where nothing gives one."""
+        """The label of each entry; None if it has none."""
         return tuple(label for origin in self.origins for label in origin.labels)
 
     @property
     def groups(self) -> tuple[str | None, ...]:
-        """The group of each entry; None where nothing gives one."""
+        """The group of each entry; None if it has none."""
         return tuple(group for origin in self.origins for group in origin.groups)
 
     @property
     def source(self) -> Path:
-        """What messages call all of them."""
+        """The path of a single argument, for messages."""
         return Path(self.origins[0].name) if len(self.origins) == 1 else Path()
 
     def index(self, cache: str | os.PathLike[str] | None) -> FileIndex:
-        """Return the files for an extraction, each once; what the cache knows of their digests is recalled."""
+        """Return the index of the distinct files, with the digests known from the cache."""
         lost = {failure.path for failure in self.failures}
         paths = [path for path in dict.fromkeys(self.files) if path not in lost]
         found = Found(failures=list(self.failures), ignored=Counter(self.ignored))
@@ -104,7 +104,7 @@ class Given:
 
 
 def given_by(dataset: Dataset) -> Given:
-    """Return the images of a scan in its order; files that could not be read come last."""
+    """Return the images of a scan in its order, followed by the files that could not be read."""
     names = (*dataset.paths, *(failure.path for failure in dataset.failures))
     lost = (None,) * len(dataset.failures)
     origin = ImageArgument(str(dataset.source), FILE, (*dataset.labels, *lost), (*dataset.groups, *lost))
@@ -123,23 +123,23 @@ def list_given(
     columns: Callable[[Path], Columns] = lambda _: Columns(),
     exclude: Collection[str | os.PathLike[str]],
 ) -> Given:
-    """Return the images that some folders, tables and files name, in their order.
+    """Return the images of folders, tables and files, in the order of the arguments.
 
     Parameters
     ----------
     images : sequence of str
-        A file that does not exist is an image that fails, unless it is the only one.
+        A missing file is a failed image, unless it is the only argument.
     labelled : bool
-        Whether labels are read: of class folders, and from a column.
+        Whether to read labels, from class folders and label columns.
     columns : callable, optional
-        Gives those of a table, where they are not the usual ones.
+        Returns the columns of a table.
     exclude : collection of paths
-        Folders that are never searched.
+        Folders to skip.
 
     Raises
     ------
     ImagesError
-        If none is named, a folder holds no image, or a table is broken.
+        If there is no argument, a folder contains no image, or a table is invalid.
     """
     if not images or not all(images):
         found = "an empty name" if images else "none"
@@ -161,9 +161,9 @@ def list_given(
 
 
 def names_in_table(dataset: Dataset) -> dict[str, str]:
-    """Return path -> cell for the images of a table, so that what is written about them can be joined to it.
+    """Return path -> cell for the images of a table, so that results can be joined with the table.
 
-    Of a folder, and where the table is gone or broken, nothing is returned.
+    For folders, and for a missing or invalid table, the result is empty.
     """
     if not is_table(dataset.source):
         return {}
@@ -177,13 +177,13 @@ def names_in_table(dataset: Dataset) -> dict[str, str]:
 
 
 class _Places:
-    """Knows where files are, whatever way leads to their folders; each folder is asked once."""
+    """Canonical paths of files; each folder is resolved only once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
     def of(self, path: str) -> str:
-        """Return the path from the root, without links in its folder."""
+        """Return the absolute path, with links in its folder resolved."""
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)
@@ -222,7 +222,7 @@ def _list_folder(name: str, folder: Path, labelled: bool, exclude: set[Path]) ->
 
 
 def _class_folders(folder: Path, exclude: set[Path]) -> dict[str, str | None]:
-    """Return the class folder of each image; nothing where folders are no classes, or of two kinds."""
+    """Return the class folder of each image; empty if subfolders are not classes."""
     try:
         found = find_labelled(folder, exclude)
     except ImagesError:
@@ -246,7 +246,7 @@ def _list_table(name: str, path: Path, labelled: bool, columns: Columns) -> Give
 
 
 def _read(path: Path, labelled: bool, columns: Columns) -> tuple[ImageTable, str | None]:
-    """Return a table with its labels; where it has none, or they cannot be used, without them and why."""
+    """Return a table with labels; if they are missing or invalid, without labels and with the reason."""
     if not labelled:
         return read_table(path, labelled=False, columns=columns), None
     try:

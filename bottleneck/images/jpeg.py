@@ -1,8 +1,8 @@
-"""The layout of a JPEG, and whether its pixels are all there.
+"""The layout of a JPEG, and a check that its image data is complete.
 
-libjpeg fills the blocks that are missing with grey, and Pillow passes over its warnings. So each stretch of
-entropy-coded data is handed to the decoder alone: one that has all its blocks goes on to look for the next marker, and
-one that lacks some waits for more bits.
+libjpeg fills missing blocks with grey, and Pillow ignores its warnings. So each segment of entropy-coded data is passed
+to the decoder separately: if it contains all its blocks, the decoder proceeds to the next marker, otherwise it waits
+for more bits.
 """
 
 import functools
@@ -19,28 +19,28 @@ SOI = b"\xff\xd8"
 _EOI, _SOS, _DRI, _APP1, _APP2 = 0xD9, 0xDA, 0xDD, 0xE1, 0xE2
 _HUFFMAN, _PROGRESSIVE = (0xC0, 0xC1, 0xC2), (0xC2, 0xCA)
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-_ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length; of these 0xD0 to 0xD7 are restart markers
+_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))  # markers without a length; of these 0xD0 to 0xD7 are restart markers
 
 _BEHIND_DATA = (0xC4, *range(0xD0, 0xD8), *range(0xD9, 0xDE), *range(0xE0, 0xF0), 0xFE)
 
-_MARKERS = 100_000  # more are no photograph
-_SCANS = 1000  # the usual progressive JPEG has 10
-_VISITS = 200_000_000  # of a block by a scan: some seconds of a core
+_MARKERS = 100_000  # upper limit for a photograph
+_SCANS = 1000  # a typical progressive JPEG has 10
+_VISITS = 200_000_000  # of a block by a scan: several seconds on one core
 _JUNK = 1 << 20  # bytes between segments
 _CHUNK = 1 << 17
 
-# What follows a stretch of data in place of its marker: as many bits as libjpeg reads ahead, all of them one, which no
-# Huffman code may be. A decoder that still needs blocks takes 34 of them for each.
+# Fed after the data of a segment instead of its marker: as many bits as libjpeg reads ahead, all ones, which is not a
+# valid Huffman code. A decoder that still needs blocks consumes 34 of them for each.
 _ONES = b"\xff\0" * 8
 _OTHERS = b"\x35\xac\x5b\xc9\x92\x4e\xd3\x2a"
 _PROBE = b"\0"
 _ZEROS = bytes(64)
-_SMALL = 4096  # bytes of a file that is decoded twice, to see its last block, too
+_SMALL = 4096  # bytes; smaller files are decoded twice, to check the last block
 
 
 @dataclass(frozen=True)
 class Component:
-    """One of the components of a frame, with its sampling factors and its size in blocks."""
+    """A component of a frame, with its sampling factors and its size in blocks."""
 
     number: int
     across: int
@@ -51,26 +51,26 @@ class Component:
 
 @dataclass
 class JpegLayout:
-    """Where the parts of a JPEG lie.
+    """The positions of the parts of a JPEG.
 
     Parameters
     ----------
     markers : int
-        Segments of the whole file.
+        Number of segments.
     before : int
-        Segments before the first scan, which Pillow walks through one by one.
+        Number of segments before the first scan, which Pillow reads one by one.
     ends : list of int
-        Where each stretch of entropy-coded data ends: at a marker, or at the end of the file.
+        End of each segment of entropy-coded data: at a marker, or at the end of the file.
     stop : int
-        Behind the end of the image.
+        Offset after the end of the image.
     ended : bool
-        Whether the image has an end.
+        Whether there is an end-of-image marker.
     buffered : bool
-        Whether all coefficients are in memory before the first row is there, as those of a progressive JPEG are.
+        Whether the decoder needs all coefficients in memory, as for a progressive JPEG.
     checkable : bool
-        Whether it is coded by Huffman's method; in arithmetic coding a stretch may end before its blocks do.
+        Whether it is Huffman-coded; with arithmetic coding, data may end before its blocks.
     bombs : bool
-        Whether it has metadata that fills the memory when it is read.
+        Whether it has metadata that exhausts memory when it is read.
     """
 
     markers: int = 0
@@ -89,7 +89,7 @@ class JpegLayout:
 
     @property
     def coefficient_bytes(self) -> int:
-        """What libjpeg holds of a JPEG of several scans, beside the pixels."""
+        """The memory of libjpeg for the coefficients of a JPEG with several scans, beside the pixels."""
         if not self.buffered:
             return 0
         across, down = self.units
@@ -97,12 +97,12 @@ class JpegLayout:
 
 
 def layout_of(data: bytes) -> JpegLayout | None:
-    """Return the layout of a JPEG; None where it is none that can be followed: the decoder shall say why.
+    """Return the layout of a JPEG; None if it cannot be parsed, which is left for the decoder to report.
 
     Raises
     ------
     ImageError
-        With code ``too-costly``, where there are more segments or scans than a photograph has.
+        With code ``too-costly``, if there are too many segments or scans.
     """
     found, place, progress, interval = JpegLayout(), 2, _Progress(), 0
     while (place := _next_marker(data, place)) >= 0:
@@ -113,7 +113,7 @@ def layout_of(data: bytes) -> JpegLayout | None:
         if marker == _EOI:
             found.ended, found.stop = True, place + 2
             break
-        if marker in _ALONE:
+        if marker in _WITHOUT_LENGTH:
             place += 2
             continue
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
@@ -121,7 +121,7 @@ def layout_of(data: bytes) -> JpegLayout | None:
         if end > len(data) or end < place + 4:
             break
         if marker in _FRAMES:
-            if found.components or not _take_frame(found, marker, body):
+            if found.components or not _read_frame(found, marker, body):
                 return None
             progress = _Progress(marker in _PROGRESSIVE, [one.number for one in found.components])
         elif marker in (_APP1, _APP2) and body[:4] in (b"Exif", b"MPF\0"):
@@ -131,7 +131,7 @@ def layout_of(data: bytes) -> JpegLayout | None:
         elif marker == _SOS:
             if not found.components or not body or len(body) < 4 + 2 * body[0]:
                 return None
-            end = _take_scan(found, progress, data, end, body, interval)
+            end = _read_scan(found, progress, data, end, body, interval)
         if not found.scans:
             found.before += 1
         place = end
@@ -144,32 +144,32 @@ def layout_of(data: bytes) -> JpegLayout | None:
 
 
 def load(image: Any, data: bytes, layout: JpegLayout) -> None:
-    """Load the pixels of an opened JPEG, as its `load` does.
+    """Load the pixels of an opened JPEG, as `image.load` does.
 
     Parameters
     ----------
     image : JpegImageFile
     data : bytes
-        Of the file.
+        The file.
     layout : JpegLayout
 
     Raises
     ------
     ImageError
-        With code ``truncated``, where some blocks are not there.
+        With code ``truncated``, if blocks are missing.
     OSError
-        As Pillow, where the data cannot be decoded.
+        If the data cannot be decoded, as Pillow.
     """
     if layout.missing:
         raise ImageError("truncated", layout.missing)
     if not layout.ended and data.endswith(_ZEROS):
-        raise ImageError("truncated", "the file ends in zeros: it was never written to its end")
+        raise ImageError("truncated", "the file ends in zeros: it was not completely written")
     tile = image.tile[0] if len(image.tile) == 1 else None
     if tile is None or tile[0] != "jpeg" or tile[2] or not layout.checkable or not hasattr(Image, "_getdecoder"):
         image.load()
         return
     if not layout.ended:
-        image.load()  # where Pillow wants more than the blocks, so be it
+        image.load()  # Pillow may require more than the blocks
     decoded = functools.partial(_decode, image.mode, tile[3], image.decoderconfig, tile[1])
     image.load_prepare()
     decoded(image.im, data, layout, _ONES)
@@ -215,14 +215,14 @@ def _decode(
 
 
 class _Stream:
-    """Feeds a decoder, and keeps what it did not take."""
+    """Feeds a decoder, and keeps the bytes that it did not consume."""
 
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
         self.left = b""
 
     def feed(self, piece: bytes | memoryview) -> bool:
-        """Return whether the decoder has all that it wants."""
+        """Feed a piece of data, and return whether the decoder is finished."""
         if self.left:
             piece = self.left + bytes(piece)
         taken, error = self._decoder.decode(piece)
@@ -236,12 +236,12 @@ class _Stream:
 
 def _incomplete(marker: bytes) -> ImageError:
     if marker[1:] and marker[1] not in _BEHIND_DATA:
-        return ImageError("corrupt", f"a marker {marker.hex()} stands in the midst of the image data (JPEG)")
+        return ImageError("corrupt", f"a marker {marker.hex()} occurs within the image data (JPEG)")
     return ImageError("truncated", "a part of the image data is missing (JPEG)")
 
 
 def _next_marker(data: bytes, place: int) -> int:
-    """Return where the next marker begins, at its last 0xFF; -1 where there is none."""
+    """Return the offset of the next marker, at its last 0xFF; -1 if there is none."""
     first = place
     while 0 <= place < len(data) - 1:
         place = data.find(b"\xff", place)
@@ -253,8 +253,8 @@ def _next_marker(data: bytes, place: int) -> int:
     return -1
 
 
-def _take_frame(found: JpegLayout, marker: int, body: bytes) -> bool:
-    """Take size and components from a frame header; return whether it is one."""
+def _read_frame(found: JpegLayout, marker: int, body: bytes) -> bool:
+    """Read size and components from a frame header; return whether it is valid."""
     count = body[5] if len(body) > 5 else 0
     if not count or len(body) < 6 + 3 * count:
         return False
@@ -272,8 +272,8 @@ def _take_frame(found: JpegLayout, marker: int, body: bytes) -> bool:
     return True
 
 
-def _take_scan(found: JpegLayout, progress: "_Progress", data: bytes, start: int, body: bytes, interval: int) -> int:
-    """Take a scan, and return where the marker behind its data stands."""
+def _read_scan(found: JpegLayout, progress: "_Progress", data: bytes, start: int, body: bytes, interval: int) -> int:
+    """Read a scan, and return the offset of the marker after its data."""
     numbers = [body[1 + 2 * k] for k in range(body[0])]
     parts = [one for one in found.components if one.number in numbers]
     if len(parts) < len(found.components):
@@ -297,7 +297,7 @@ def _take_scan(found: JpegLayout, progress: "_Progress", data: bytes, start: int
 
 
 def _stretches(data: bytes, start: int) -> tuple[list[int], list[int], int]:
-    """Return where the restart markers of a scan are, which they are, and where the first other marker is."""
+    """Return the offsets and numbers of the restart markers of a scan, and the offset of the next other marker."""
     places: list[int] = []
     kinds: list[int] = []
     values = np.frombuffer(data, np.uint8)
@@ -316,7 +316,7 @@ def _stretches(data: bytes, start: int) -> tuple[list[int], list[int], int]:
 
 
 class _Progress:
-    """Which bits of which coefficients have come."""
+    """Tracks which bits of which coefficients the scans contain."""
 
     def __init__(self, progressive: bool = False, numbers: list[int] | None = None) -> None:
         self._numbers = numbers or []
@@ -324,9 +324,9 @@ class _Progress:
         self._lowest: dict[tuple[int, int], int] = {}
 
     def see(self, numbers: list[int], first: int, last: int, bits: int) -> None:
-        """Take note of a scan of the coefficients `first` to `last`.
+        """Record a scan of the coefficients `first` to `last`.
 
-        The low half of `bits` is the lowest bit that comes; the high half is the one that came before, if any.
+        The low half of `bits` is the lowest bit in this scan, the high half that of the scan before, if any.
         """
         if len(self._coefficients) == 1:
             first = last = bits = 0
@@ -336,7 +336,7 @@ class _Progress:
                 self._lowest[number, place] = bits & 15 if follows else -1
 
     def missing(self) -> str:
-        """Return what has not come; nothing where all is there."""
+        """Return a message if scans are missing, else an empty string."""
         if all(self._lowest.get((number, place)) == 0 for number in self._numbers for place in self._coefficients):
             return ""
-        return "some scans are missing: the image has not come in its whole detail (JPEG)"
+        return "some scans are missing: the image is incomplete (JPEG)"

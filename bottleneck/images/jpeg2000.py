@@ -1,6 +1,6 @@
-"""The tiles of a JPEG 2000: whether they are all there, and what they cost.
+"""The tiles of a JPEG 2000: completeness and memory.
 
-OpenJPEG refuses a tile that is cut short, and leaves black a tile that is not there at all.
+OpenJPEG rejects a truncated tile, but leaves a missing tile black.
 """
 
 import struct
@@ -12,9 +12,9 @@ CODESTREAM, FILE = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"
 
 _COD, _COC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x90, 0x93, 0xD9
 _BOXES, _PARTS = 10_000, 1_000_000
-_PACKETS = 4_000_000  # a part of a resolution in a layer of a tile
-_BLOCKS = 4_000_000  # code blocks, of usually 64 x 64 coefficients
-_PACKET_BYTES, _BLOCK_BYTES, _TILE_BYTES = 256, 256, 6144  # what OpenJPEG holds of each, or more
+_PACKETS = 4_000_000
+_BLOCKS = 4_000_000  # code blocks, usually of 64 x 64 coefficients
+_PACKET_BYTES, _BLOCK_BYTES, _TILE_BYTES = 256, 256, 6144  # upper bounds of OpenJPEG's memory for each
 
 
 @dataclass
@@ -42,13 +42,13 @@ class CodestreamLayout:
 
     @property
     def held_bytes(self) -> int:
-        """What OpenJPEG holds beside the pixels: the coefficients of a tile, its bytes, and the tables of all."""
+        """OpenJPEG's memory beside the pixels: coefficients and bytes of a tile, and the tables of all tiles."""
         samples = self.tile[0] * self.tile[1] * self.components
         tables = self.packets * _PACKET_BYTES + self.blocks * _BLOCK_BYTES
         return samples * (4 + 3 * self.depth) + tables + self.tiles * _TILE_BYTES
 
     def see_coding(self, layers: int, levels: int, block: tuple[int, int], precincts: bytes) -> None:
-        """Take note of how tiles are coded, where it costs more than what was seen before."""
+        """Record coding parameters of tiles; the most expensive ones count."""
         packets = blocks = 0
         for level in range(levels + 1):
             size = precincts[levels - level] if levels - level < len(precincts) else 0xFF
@@ -64,12 +64,12 @@ class CodestreamLayout:
 
 
 def layout_of(data: bytes) -> CodestreamLayout | None:
-    """Return the layout of a JPEG 2000; None where it cannot be followed: the decoder shall say why.
+    """Return the layout of a JPEG 2000; None if it cannot be parsed, which is left for the decoder to report.
 
     Raises
     ------
     ImageError
-        With code ``truncated``, where a tile is missing; ``too-costly``, where the parts are too many.
+        With code ``truncated``, if a tile is missing; ``too-costly``, if there are too many parts.
     """
     start = _codestream(data)
     try:
@@ -79,7 +79,7 @@ def layout_of(data: bytes) -> CodestreamLayout | None:
 
 
 def _codestream(data: bytes) -> int:
-    """Return where the codestream begins; -1 where there is none."""
+    """Return the offset of the codestream; -1 if there is none."""
     if data.startswith(CODESTREAM):
         return 0
     place = 0
@@ -112,7 +112,7 @@ def _follow(data: bytes, start: int) -> CodestreamLayout | None:
     depth = 1 if bits <= 8 else 2 if bits <= 16 else 4
     found = CodestreamLayout((min(across, width - left), min(down, height - top)), tiles, components, depth)
     place = _header(data, start + 2, found)
-    seen: dict[int, tuple[int, int]] = {}  # parts that are there, and that there are to be
+    seen: dict[int, tuple[int, int]] = {}  # tile -> parts found, parts expected
     for _ in range(_PARTS):
         if data[place : place + 2] != bytes([0xFF, _SOT]):
             break
@@ -123,7 +123,7 @@ def _follow(data: bytes, start: int) -> CodestreamLayout | None:
         if not length:  # up to the end
             break
         if length < 14 or place + length > len(data):
-            raise ImageError("truncated", "a tile is cut short (JPEG 2000)")
+            raise ImageError("truncated", "a tile is truncated (JPEG 2000)")
         place += length
     else:
         raise ImageError("too-costly", f"expected at most {_PARTS:,} parts of tiles (JPEG 2000), found more")
@@ -134,7 +134,7 @@ def _follow(data: bytes, start: int) -> CodestreamLayout | None:
 
 
 def _header(data: bytes, place: int, found: CodestreamLayout) -> int:
-    """Follow a header up to the marker behind it, and return where that is."""
+    """Read a header, and return the offset of the marker after it."""
     for _ in range(_BOXES):
         marker = data[place + 1] if data[place : place + 1] == b"\xff" and place + 1 < len(data) else _EOC
         if marker in (_SOT, _SOD, _EOC):

@@ -1,4 +1,4 @@
-"""Sorting and finding digests by the million."""
+"""Sorting and searching of millions of digests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,12 @@ Digests = NDArray[np.uint8]  # (n, 32): row i is the SHA-256 of image i
 
 
 def digests_of(value: Any) -> Digests:
-    """Return digests as a caller passes them, as an array ``(n, 32)``.
+    """Return digests passed by a caller as an array ``(n, 32)``.
 
     Raises
     ------
     CacheError
-        If they are no such array, nor lists of such numbers.
+        If they are not an array, or nested lists, of that shape.
     """
     try:
         found = np.asarray(value)
@@ -38,17 +38,16 @@ def as_digests(keys: Sequence[bytes]) -> Digests:
 
 
 class DigestSet:
-    """Distinct digests, sorted so that they are found quickly.
+    """Distinct digests, sorted for fast lookup.
 
     Parameters
     ----------
     digests : ndarray of uint8, shape (n, 32)
-        Repeated ones stand for their first row.
+        Duplicates refer to their first row.
 
     Notes
     -----
-    Sorted by their first 8 bytes, as one number, which tells nearly all digests apart; whether two are equal is
-    always decided by all 32.
+    Digests are sorted by their first 8 bytes, which are almost always distinct; equality always compares all 32.
     """
 
     def __init__(self, digests: Digests) -> None:
@@ -56,7 +55,7 @@ class DigestSet:
         order = np.argsort(self._words[:, 0], kind="stable")
         tied = np.flatnonzero(np.diff(self._words[order, 0]) == 0)
         twins = (self._words[order[tied]] == self._words[order[tied + 1]]).all(axis=1)
-        if not twins.all():  # different digests that begin alike must not part equal ones
+        if not twins.all():  # different digests with the same prefix must not separate equal ones
             order = np.lexsort(self._words.T[::-1])
             twins = (self._words[order[1:]] == self._words[order[:-1]]).all(axis=1)
             tied = np.arange(len(twins))
@@ -68,7 +67,7 @@ class DigestSet:
 
     @property
     def rows(self) -> NDArray[np.intp]:
-        """The first row of each distinct digest, in the order of the rows."""
+        """The first row of each distinct digest, in increasing order."""
         return np.sort(self._order)
 
     @property
@@ -77,23 +76,23 @@ class DigestSet:
         return self._order
 
     def find(self, digests: Digests) -> NDArray[np.intp]:
-        """Return for each of ``(m, 32)`` digests the first row that holds it, or -1."""
-        asked = _words(digests)
-        place = np.searchsorted(self._prefix, asked[:, 0])
-        found = np.full(len(asked), -1, np.intp)
-        open_ = np.arange(len(asked))
+        """Return the first row of each of ``(m, 32)`` digests, or -1."""
+        queries = _words(digests)
+        place = np.searchsorted(self._prefix, queries[:, 0])
+        found = np.full(len(queries), -1, np.intp)
+        pending = np.arange(len(queries))
         while True:
-            open_ = open_[place[open_] < len(self._prefix)]
-            open_ = open_[self._prefix[place[open_]] == asked[open_, 0]]
-            if not len(open_):
+            pending = pending[place[pending] < len(self._prefix)]
+            pending = pending[self._prefix[place[pending]] == queries[pending, 0]]
+            if not len(pending):
                 return found
-            rows = self._order[place[open_]]
-            same = (self._words[rows] == asked[open_]).all(axis=1)
-            found[open_[same]] = rows[same]
-            open_ = open_[~same]
-            place[open_] += 1
+            rows = self._order[place[pending]]
+            same = (self._words[rows] == queries[pending]).all(axis=1)
+            found[pending[same]] = rows[same]
+            pending = pending[~same]
+            place[pending] += 1
 
 
 def _words(digests: Digests) -> NDArray[np.uint64]:
-    """Return the digests as four numbers each, which sort as the bytes do."""
+    """Return each digest as four integers with the sort order of the bytes."""
     return np.ascontiguousarray(digests, np.uint8).reshape(-1, 32).view(">u8").astype(np.uint64)

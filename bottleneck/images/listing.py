@@ -39,17 +39,17 @@ Images = str | os.PathLike[str] | Dataset | DataFrameLike | Values
 
 @dataclass(frozen=True)
 class Listing:
-    """Images in the order in which they are listed, repeated ones too.
+    """Images in the listed order, with duplicates.
 
     Parameters
     ----------
     paths : tuple of str, length n
-        Seen from the current folder.
+        Relative to the current folder.
     labels, splits, groups : tuple of str or None, length n
     source : Path
-        Stands for them where a folder or table would have its path. `table` may be written there.
+        Path that identifies the list, as that of a folder or table would. `table` may be written there.
     remark : str or None
-        What is to be said of the columns of a DataFrame.
+        A message about the columns of a DataFrame.
     """
 
     paths: tuple[str, ...]
@@ -60,22 +60,22 @@ class Listing:
     remark: str | None = None
 
     def found(self) -> Found:
-        """Return the images as a scan finds them."""
+        """Return the images like those found by a scan."""
         found = Found(remarks=[self.remark] if self.remark else [])
         for row in zip(self.paths, self.labels, self.splits, self.groups, strict=True):
             found.add(*row)
         return found
 
     def table(self) -> bytes:
-        """Return the CSV that lists these images from the folder of `source`.
+        """Return a CSV of the images with paths relative to the folder of `source`.
 
-        One with cells that `escape_cell` changes has an empty column ``digest`` too: such a table is read as ours.
+        If `escape_cell` changes a cell, an empty column ``digest`` marks the table as written by bottleneck.
         """
         columns = dict(zip(_COLUMNS, (self.paths, self.labels, self.splits, self.groups), strict=True))
         used = [name for name, cells in columns.items() if name == "path" or any(cell is not None for cell in cells)]
         home = os.path.realpath(self.source.parent)
         rows = [
-            [_seen_from(home, str(path)), *(cell or "" for cell in cells)]
+            [_relative_path(home, str(path)), *(cell or "" for cell in cells)]
             for path, *cells in zip(*(columns[name] for name in used), strict=True)
         ]
         if any(escape_cell(cell) != cell for row in rows for cell in row):
@@ -93,7 +93,7 @@ def listed(
     columns: Columns,
     cache: str | os.PathLike[str] | None,
 ) -> Listing | None:
-    """Return the images that are listed in memory; None where IMAGES are on the disk.
+    """Return the images listed in memory; None if `images` is a path or a dataset.
 
     Parameters
     ----------
@@ -101,18 +101,18 @@ def listed(
     paths : list of paths, optional
         Or a tuple, an array, a Series of any index, or a DataFrame.
     labels : bool or list
-        Of `paths`; or whether a DataFrame gives labels.
+        Labels of `paths`; or whether a DataFrame has labels.
     splits, groups : list, optional
-        Of `paths`; None and NaN stand for none.
+        Splits and groups of `paths`; None and NaN mean none.
     columns : Columns
-        Of a DataFrame.
+        Columns of a DataFrame.
     cache : path or None
-        Where the list may be kept.
+        Where the list may be stored.
 
     Raises
     ------
     ImagesError
-        If lists are not of one length, a path or label is missing, or a split is unknown; the place is named.
+        If lists differ in length, a path or label is missing, or a split is unknown; the message names the row.
     """
     if images is not None and paths is not None:
         raise ImagesError("expected images or paths, got both")
@@ -122,7 +122,7 @@ def listed(
         if isinstance(labels, str | bytes) or not (_is_flag(labels) or isinstance(labels, Iterable)):
             raise ImagesError(f"expected labels to be True or False, got {abbreviated(labels)}")
         if not _is_flag(labels) or splits is not None or groups is not None:
-            raise ImagesError("expected paths= beside labels=, splits= or groups=, got none")
+            raise ImagesError("expected paths= together with labels=, splits= or groups=, got none")
         return None
     if hasattr(rows, "columns") and hasattr(rows, "__getitem__"):
         if not _is_flag(labels) or splits is not None or groups is not None:
@@ -141,12 +141,12 @@ def listed(
 
 
 def listed_frame(frame: Any, columns: Columns) -> Listing:
-    """Return the rows of a DataFrame, with labels if there is a column of them.
+    """Return the rows of a DataFrame, with labels if it has a label column.
 
     Raises
     ------
     ImagesError
-        If it has no column of paths, or a path is missing; the place is named.
+        If it has no path column, or a path is missing; the message names the row.
     """
     try:
         return _of_frame(frame, columns, labelled=True)
@@ -190,7 +190,7 @@ def _of_frame(frame: Any, columns: Columns, *, labelled: bool) -> Listing:
 
 
 def _with_source(listing: Listing, cache: str | os.PathLike[str] | None) -> Listing:
-    """Name the list by what it says."""
+    """Set the source to a name derived from the contents of the list."""
     home = Path() if cache is None else expanded(cache) / "datasets"
     rows = zip(listing.paths, listing.labels, listing.splits, listing.groups, strict=True)
     name = sha256_hex("\n".join(map(repr, rows)).encode())[:16]
@@ -252,7 +252,7 @@ def _known_split(value: object, split: str | None) -> str:
 
 
 def _name(value: object, kind: str) -> str:
-    """Return the name that a text or a number stands for, without spaces around it."""
+    """Return a text or a number as a stripped name."""
     with suppress(AttributeError, ValueError):
         value = value.item()  # type: ignore[attr-defined]  # a scalar of NumPy
     if isinstance(value, bytes):
@@ -266,7 +266,7 @@ def _name(value: object, kind: str) -> str:
 
 
 def _is_missing(value: object) -> bool:
-    """Whether a cell is empty: None, NaN, or what pandas has for it, which equals nothing, itself too."""
+    """Whether a cell is empty: None, NaN, or pandas' NaT and NA, which are not equal to themselves."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
     try:
@@ -279,8 +279,8 @@ def _is_flag(labels: object) -> bool:
     return isinstance(plain(labels), bool)
 
 
-def _seen_from(home: str, path: str) -> str:
-    """Return a path relative to a folder without links; absolute where there is none, as on another drive."""
+def _relative_path(home: str, path: str) -> str:
+    """Return a path relative to a folder without links; absolute if that is impossible, as on another drive."""
     with suppress(ValueError):
         return os.path.relpath(os.path.abspath(path), home)
     return os.path.abspath(path)

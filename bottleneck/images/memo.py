@@ -1,4 +1,4 @@
-"""Memos in SQLite: what was found out once and would cost time to find out again."""
+"""Memos in SQLite: results that are expensive to compute again."""
 
 import hashlib
 import os
@@ -12,12 +12,12 @@ from bottleneck.errors import BottleneckWarning
 from bottleneck.images.database import COLUMNS, LARGEST_VALUE, NotAPlainFile, opened, remove
 from bottleneck.utils.files import replacing
 
-# The last two when SQLite quotes damaged bytes, and when it finds no memory for a row whose length is absurd.
+# The last two occur when SQLite quotes damaged bytes, and when a row claims an absurd length.
 _DAMAGE = (sqlite3.Error, OSError, UnicodeDecodeError, MemoryError)
 _AT_ONCE = 500  # keys of one query
-_MOST = 1_000_000  # rows that are read at once
-_LARGEST = 256 << 20  # bytes of them
-# The lengths are looked at where the rows lie, before they are in memory.
+_MOST = 1_000_000  # rows that `all` reads
+_LARGEST = 256 << 20  # bytes that `all` reads
+# SQLite checks the lengths before it loads the values.
 _PLAIN = (
     f"typeof(key) = 'blob' and typeof(value) = 'blob' and typeof(seal) = 'blob' and length(seal) = 8 "
     f"and length(key) <= {LARGEST_VALUE} and length(value) <= {LARGEST_VALUE}"
@@ -27,15 +27,15 @@ _PLAIN = (
 class Memo:
     """A table of keys and values that can always be deleted.
 
-    One that cannot be opened, read or written is done without, and a row whose bits have flipped is as if it were not
-    there: a memo saves time and decides nothing. Its file has the permissions that the umask gives.
+    A memo that cannot be opened, read or written is ignored, and so is a row with flipped bits: a memo saves time and
+    never changes a result. The permissions of its file follow the umask.
 
     Parameters
     ----------
     path : path
-        Of the database; several memos may share one.
+        Path of the database; several memos may share one.
     table : str
-        Name and version of this one's table.
+        Name and version of the table of this memo.
     """
 
     def __init__(self, path: str | Path, table: str) -> None:
@@ -43,7 +43,7 @@ class Memo:
         self._table = table
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the values of those keys that are known."""
+        """Return the values of the keys that are stored."""
         found: dict[bytes, bytes] = {}
         if not os.path.lexists(self.path):
             return found
@@ -52,13 +52,13 @@ class Memo:
                 some = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 query = f"select key, value, seal from {self._table} where key in ({marks}) and {_PLAIN}"
-                wanted = set(some)  # a damaged tree leads to other keys
+                wanted = set(some)  # a damaged tree may yield other keys
                 rows = connection.execute(query, some)
                 found.update((key, value) for key, value, seal in rows if key in wanted and _intact(key, value, seal))
         return found
 
     def all(self) -> dict[bytes, bytes]:
-        """Return everything that is known, up to a million rows and 256 MiB."""
+        """Return all rows, up to a million rows and 256 MiB."""
         found: dict[bytes, bytes] = {}
         if not os.path.lexists(self.path):
             return found
@@ -74,12 +74,12 @@ class Memo:
         return found
 
     def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keep values of keys.
+        """Store keys and values.
 
         Warns
         -----
         BottleneckWarning
-            If a link or a device is in the place of the file.
+            If the path is a link or a device.
         """
         sealed = [(key, value, _seal(key, value)) for key, value in rows]
         sealed = [row for row in sealed if max(len(row[0]), len(row[1])) <= LARGEST_VALUE]
@@ -90,7 +90,7 @@ class Memo:
         except NotAPlainFile:
             self._warn()
         except (OSError, MemoryError, sqlite3.OperationalError):
-            self._replace(sealed)  # or locked, read-only or full: it is found out again next time
+            self._replace(sealed)  # if it is locked, read-only or full, nothing is stored
         except _DAMAGE:
             with suppress(*_DAMAGE):
                 remove(self.path)
@@ -98,12 +98,12 @@ class Memo:
 
     @property
     def is_ours_to_write(self) -> bool:
-        """Whether the system lets this user write it; the folder too, where SQLite keeps a journal meanwhile."""
+        """Whether this user may write the file and its folder, where SQLite needs a journal."""
         folder = next(one for one in self.path.absolute().parents if os.path.exists(one))
         return os.access(folder, os.W_OK) and (not os.path.exists(self.path) or os.access(self.path, os.W_OK))
 
     def _replace(self, rows: list[tuple[bytes, bytes, bytes]]) -> None:
-        """Put a copy in the place of a file that belongs to another user of a folder that both may write to."""
+        """Replace a read-only file of another user by a copy, in a folder that both may write to."""
         if not os.path.exists(self.path) or os.access(self.path, os.W_OK):
             return
         with suppress(*_DAMAGE), replacing(self.path) as fresh:
@@ -120,15 +120,15 @@ class Memo:
     def _warn(self) -> None:
         if not self.path.is_dir() or self.path.is_symlink():
             warnings.warn(
-                f"expected a regular file at {self.path}, found a link or a device, which is left alone: what it would "
-                f"save is computed again by each command. Remove it",
+                f"expected a regular file at {self.path}, found a link or a device. It is left unchanged, and nothing "
+                f"is stored in it, so each command computes the results again. Remove it",
                 BottleneckWarning,
                 stacklevel=3,
             )
 
 
 def _seal(key: bytes, value: bytes) -> bytes:
-    """Return what tells a row that was written from one whose bits have flipped: SQLite has no checksums."""
+    """Return the checksum of a row: SQLite has none."""
     return hashlib.blake2b(len(key).to_bytes(4, "little") + key + value, digest_size=8).digest()
 
 

@@ -1,4 +1,4 @@
-"""An image file is opened, and its pixels are loaded: all of them, or it is refused."""
+"""Open an image file and load its pixels; incomplete files are rejected."""
 
 import functools
 import io
@@ -11,29 +11,29 @@ from PIL import Image, UnidentifiedImageError
 
 from bottleneck.errors import ImageError
 from bottleneck.images import exif, gif, jpeg, jpeg2000, png, tiff
-from bottleneck.images.bare import without_metadata
 from bottleneck.images.colours import bytes_a_pixel
+from bottleneck.images.strip_metadata import without_metadata
 
-# What photographs come in. Pillow reads more, EPS among it, for which it would start another program.
+# Formats of photographs. Pillow reads more, such as EPS, for which it would start another program.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 
-# How the formats begin that Pillow calls unknown when their headers are cut short.
-_BEGINNINGS = (b"\xff\xd8\xff", png.SIGNATURE, b"GIF8", *tiff.BEGINNINGS)
-_SEGMENTS = 300  # of a JPEG before its pixels: a colour profile has at most 255
+# Magic numbers of formats that Pillow does not identify if the header is truncated.
+_MAGIC = (b"\xff\xd8\xff", png.SIGNATURE, b"GIF8", *tiff.MAGIC)
+_SEGMENTS = 300  # of a JPEG before its pixels; a colour profile has at most 255
 _PPM_HEADER = 1 << 16
 _COMMENTS = 1000
 _ROWS = 1 << 20  # pixels of a PPM that are scaled at once
-_SLOW_SAMPLES = {"ppm_plain": 6_000_000, "bmp_rle": 30_000_000}  # of decoders that are written in Python: some seconds
-_RUNS = 16 << 20  # bytes of a BMP of runs
-_ZEROS = bytes(256)  # at the end of a file that was given its size, and never written to its end
+_SLOW_SAMPLES = {"ppm_plain": 6_000_000, "bmp_rle": 30_000_000}  # several seconds of a decoder in Python
+_RUNS = 16 << 20  # bytes of a run-length encoded BMP
+_ZEROS = bytes(256)  # at the end of a file that was allocated but not completely written
 
-# What a decoder holds beside the pixels, in bytes a pixel. Measured; see the test of peak memory.
-_HELD = {"WEBP": 13, "AVIF": 20, "HEIF": 20}
-_HELD_BY = {"bmp_rle": 4, "ppm_plain": 12}
-_WORDS = 64 << 20  # of a PPM in text, a piece of the file as words
-ALWAYS = 4 << 20  # bytes that any image takes
+# Memory of a decoder beside the pixels, in bytes per pixel. Measured; see the test of peak memory.
+_BYTES_OF_FORMAT = {"WEBP": 13, "AVIF": 20, "HEIF": 20}
+_BYTES_OF_DECODER = {"bmp_rle": 4, "ppm_plain": 12}
+_WORDS = 64 << 20  # bytes for the words of a plain-text PPM
+BASE_BYTES = 4 << 20  # needed for any image
 
-# Which of Pillow's and its codecs' errors may be lack of memory, though they say something else, is not known.
+# Messages of codecs that run out of memory; the list may be incomplete.
 _NO_MEMORY = ("out of memory", "cannot allocate", "memoryerror", "not enough memory", "insufficient memory")
 
 
@@ -45,9 +45,9 @@ class Opened:
     ----------
     image : Image
     data : bytes
-        The file, or one with the same pixels that lacks some metadata.
-    layout : Layout, Page or Frame, optional
-        What the format's own module found.
+        The file, or a copy without some metadata.
+    layout : JpegLayout, CodestreamLayout, Page or FirstFrame, optional
+        Result of the parser of the format.
     """
 
     image: Image.Image
@@ -56,32 +56,34 @@ class Opened:
 
     @property
     def loaded_bytes(self) -> int:
-        """What the pixels take."""
+        """Memory of the pixels, in bytes."""
         return self.image.width * self.image.height * bytes_a_pixel(self.image.mode)
 
     @property
     def loading_bytes(self) -> int:
-        """What `load` takes at its peak: the pixels, and what the decoder holds beside them."""
+        """Peak memory of `load`, in bytes: the pixels and the memory of the decoder."""
         image, layout, decoder = self.image, self.layout, _decoder(self.image)
         pixels = image.width * image.height
-        held = self.loaded_bytes + pixels * (_HELD.get(image.format or "", 0) + _HELD_BY.get(decoder, 0))
+        total = self.loaded_bytes + pixels * (
+            _BYTES_OF_FORMAT.get(image.format or "", 0) + _BYTES_OF_DECODER.get(decoder, 0)
+        )
         if decoder == "ppm_plain":
-            held += _WORDS
+            total += _WORDS
         elif decoder == "ppm":
-            held += 16 * min(pixels, _ROWS + image.width)
-        if image.format in (*_HELD, "JPEG2000"):
-            held += 2 * len(self.data)
+            total += 16 * min(pixels, _ROWS + image.width)
+        if image.format in (*_BYTES_OF_FORMAT, "JPEG2000"):
+            total += 2 * len(self.data)
         if isinstance(layout, jpeg.JpegLayout):
-            held += layout.coefficient_bytes
+            total += layout.coefficient_bytes
         elif isinstance(layout, (jpeg2000.CodestreamLayout, tiff.Page)):
-            held += layout.held_bytes
-        return held
+            total += layout.held_bytes
+        return total
 
     @property
     def note(self) -> str | None:
-        """What is odd about an image that can be decoded."""
+        """A message about an image that can be decoded, such as several frames."""
         image, layout = self.image, self.layout
-        if isinstance(layout, jpeg.JpegLayout):  # the second picture of a camera's MPO is a preview, not another frame
+        if isinstance(layout, jpeg.JpegLayout):  # the second image of a camera's MPO is a preview, not another frame
             return None if layout.ended else "no end of the image (JPEG); a part may be missing"
         if isinstance(layout, (tiff.Page, gif.FirstFrame)):
             several = layout.several
@@ -95,9 +97,9 @@ class Opened:
         Raises
         ------
         ImageError
-            With code ``truncated`` or ``corrupt``, where some are missing.
+            With code ``truncated`` or ``corrupt``, if pixels are missing.
         Exception
-            Whatever Pillow raises.
+            Any exception of Pillow.
         """
         image, layout, tiles = self.image, self.layout, getattr(self.image, "tile", [])
         if isinstance(layout, jpeg.JpegLayout):
@@ -114,14 +116,14 @@ class Opened:
             image.load()
             if isinstance(layout, tiff.Page):
                 tiff.check_pixels(image, layout)
-        self.image.__dict__.pop("_decoder", None)  # of a WebP or AVIF: it holds more than the pixels take
+        self.image.__dict__.pop("_decoder", None)  # that of WebP and AVIF needs more memory than the pixels
 
     def close(self) -> None:
-        """Give back the pixels, which Pillow's cycles of references would keep for a while."""
+        """Free the pixels, which Pillow's reference cycles would keep alive."""
         self.image.close()
 
     def _load_png(self) -> None:
-        """Load a PNG over a colour that few images have: rows that do not come leave it there."""
+        """Load a PNG over a rare colour, which remains in missing rows."""
         image = self.image
         box = png.last_written(image.size, bool(image.info.get("interlace")))
         wanted, size = 0, (box[2] - box[0], box[3] - box[1])
@@ -144,7 +146,7 @@ def open_image(data: bytes, max_pixels: int) -> Opened:
     ----------
     data : bytes
     max_pixels : int
-        An image of more is refused.
+        Larger images are rejected.
 
     Raises
     ------
@@ -155,7 +157,7 @@ def open_image(data: bytes, max_pixels: int) -> Opened:
     if not data:
         raise ImageError("empty", "the file has no bytes")
     try:
-        data, layout = _followed(data)
+        data, layout = _parsed(data)
     except ImageError:
         raise
     except Exception as error:
@@ -163,8 +165,8 @@ def open_image(data: bytes, max_pixels: int) -> Opened:
     try:
         image = Image.open(io.BytesIO(data), formats=formats())
     except UnidentifiedImageError as error:
-        if data.startswith(_BEGINNINGS) or data[8:12] == b"WEBP":
-            raise ImageError("truncated", "the header is cut short or damaged") from error
+        if data.startswith(_MAGIC) or data[8:12] == b"WEBP":
+            raise ImageError("truncated", "the header is truncated or damaged") from error
         raise ImageError("not-an-image", f"no image format is recognised; {_looks_like(data)}") from error
     except Image.DecompressionBombError as error:
         raise _too_large(max_pixels, str(error)) from error
@@ -178,25 +180,25 @@ def open_image(data: bytes, max_pixels: int) -> Opened:
     if _decoder(image) == "bmp_rle" and len(data) > _RUNS:
         raise ImageError("too-costly", f"expected at most {_RUNS:,} bytes of runs (BMP), found {len(data):,}")
     if image.format in ("AVIF", "HEIF") and data.endswith(_ZEROS):
-        raise ImageError("truncated", "the file ends in zeros: it was never written to its end")
+        raise ImageError("truncated", "the file ends in zeros: it was not completely written")
     return Opened(image, data, layout if _fits(layout, image.format) else None)
 
 
-def _followed(data: bytes) -> tuple[bytes, Any]:
-    """Return what the format's own module finds in the file, and the file without metadata that costs too much."""
+def _parsed(data: bytes) -> tuple[bytes, Any]:
+    """Return the file, without metadata that is too costly, and the layout from the parser of the format."""
     if data.startswith(jpeg.SOI):
-        return _followed_jpeg(data)
+        return _parsed_jpeg(data)
     if data.startswith(png.SIGNATURE):
         if png.has_many_chunks(png.check_chunks(data)):
             data = without_metadata(data) or data
             if png.has_many_chunks(png.check_chunks(data)):
                 raise ImageError("too-costly", "expected an image, found thousands of chunks without pixels (PNG)")
         return data, None
-    if data.startswith(gif.BEGINNING):
+    if data.startswith(gif.MAGIC):
         frame = gif.first_frame(data)
-        alone = gif.alone(data, frame) if frame else None
-        return alone or data, frame
-    if data.startswith(tiff.BEGINNINGS):
+        first_only = gif.only_first_frame(data, frame) if frame else None
+        return first_only or data, frame
+    if data.startswith(tiff.MAGIC):
         return data, tiff.first_page(data)
     if data.startswith((jpeg2000.CODESTREAM, jpeg2000.FILE)):
         return data, jpeg2000.layout_of(data)
@@ -207,7 +209,7 @@ def _followed(data: bytes) -> tuple[bytes, Any]:
     return data, None
 
 
-def _followed_jpeg(data: bytes) -> tuple[bytes, jpeg.JpegLayout | None]:
+def _parsed_jpeg(data: bytes) -> tuple[bytes, jpeg.JpegLayout | None]:
     layout = jpeg.layout_of(data)
     if layout is not None and (layout.before > _SEGMENTS or layout.bombs):
         data = without_metadata(data) or data
@@ -220,7 +222,7 @@ def _followed_jpeg(data: bytes) -> tuple[bytes, jpeg.JpegLayout | None]:
 
 
 def _check_ppm(data: bytes) -> None:
-    """Refuse a header that is not over soon, which Pillow reads a byte at a time, and thousands of comments in text."""
+    """Reject a long header, which Pillow reads byte by byte, and thousands of comments in a plain-text file."""
     for most in (1 << 10, _PPM_HEADER):
         lines = (line.partition(b"#")[0] for line in data[:most].splitlines())
         if len(data) <= most or len(b" ".join(lines).split()) >= 4:
@@ -232,7 +234,7 @@ def _check_ppm(data: bytes) -> None:
 
 
 def _fits(layout: object, name: str | None) -> bool:
-    """Whether Pillow took the file for the format that was followed."""
+    """Whether Pillow identified the format whose parser returned the layout."""
     kinds: dict[type, tuple[str, ...]] = {
         jpeg.JpegLayout: ("JPEG", "MPO"),
         tiff.Page: ("TIFF",),
@@ -247,7 +249,7 @@ def _decoder(image: Any) -> str:
 
 
 def _scaled_ppm(image: Any, data: bytes) -> Image.Image:
-    """Load a PPM of levels up to any number, as Pillow does, which takes a microsecond for each of them."""
+    """Load a PPM with any maximum level, with the same result as Pillow, which takes a microsecond per sample."""
     _, _, place, (_, largest) = image.tile[0]
     kind = np.dtype("u1" if largest < 256 else ">u2")
     top = 65535 if image.mode == "I" else 255
@@ -260,7 +262,7 @@ def _scaled_ppm(image: Any, data: bytes) -> Image.Image:
         shape = min(rows, image.height - first), image.width, bands
         count = shape[0] * shape[1] * bands
         if place + count * kind.itemsize > len(data):
-            raise ImageError("truncated", "the image data is cut short (PPM)")
+            raise ImageError("truncated", "the image data is truncated (PPM)")
         part = table[np.frombuffer(data, kind, count, place)].reshape(shape if bands > 1 else shape[:2])
         page.paste(Image.fromarray(part), (0, first))
         place += count * kind.itemsize
@@ -269,11 +271,11 @@ def _scaled_ppm(image: Any, data: bytes) -> Image.Image:
 
 
 def image_error(error: Exception, data: bytes) -> ImageError:
-    """Return what an error of Pillow or of a codec says about a file."""
+    """Convert an exception of Pillow or of a codec to ImageError."""
     text = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
         return ImageError("no-memory", "no memory to decode it")
-    if any(words in text.lower() for words in _NO_MEMORY):  # how codecs say it
+    if any(words in text.lower() for words in _NO_MEMORY):
         return ImageError("no-memory", text)
     cut_short = isinstance(error, (EOFError, struct.error)) or "truncated" in text.lower()
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":

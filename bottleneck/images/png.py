@@ -1,4 +1,4 @@
-"""The chunks of a PNG: Pillow does not look at the checksums of its pixels, nor whether they end too early."""
+"""The chunks of a PNG: Pillow checks neither the checksums of the image data nor its completeness."""
 
 import struct
 import zlib
@@ -10,26 +10,26 @@ from bottleneck.errors import ImageError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _CHUNKS = 1_000_000
-_FEW = 300  # other chunks than pixels, that Pillow may as well walk through itself
+_FEW = 300  # chunks without pixels that are left to Pillow
 
 
 def check_chunks(data: bytes) -> int:
-    """Prove the checksums of a PNG's pixels.
+    """Verify the checksums of the image data of a PNG.
 
     Parameters
     ----------
     data : bytes
-        Of the file.
+        The file.
 
     Returns
     -------
     int
-        How many chunks there are that hold no pixels.
+        Number of chunks without pixels.
 
     Raises
     ------
     ImageError
-        With code ``corrupt`` or ``truncated``; ``too-costly``, where there are more chunks than an image has.
+        With code ``corrupt`` or ``truncated``; ``too-costly``, if there are too many chunks.
     """
     view, place, others, count = memoryview(data), len(SIGNATURE), 0, 0
     while place + 8 <= len(data):
@@ -40,7 +40,7 @@ def check_chunks(data: bytes) -> int:
             raise ImageError("too-costly", f"expected at most {_CHUNKS:,} chunks (PNG), found more")
         if kind == b"IDAT":
             if end > len(data):
-                raise ImageError("truncated", "the image data is cut short (PNG)")
+                raise ImageError("truncated", "the image data is truncated (PNG)")
             if zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
                 raise ImageError("corrupt", "the checksum of the image data is wrong (PNG)")
         else:
@@ -52,14 +52,14 @@ def check_chunks(data: bytes) -> int:
 
 
 def has_many_chunks(others: int) -> bool:
-    """Whether a PNG has more metadata than is worth a walk in Python."""
+    """Whether a PNG has too many metadata chunks for Pillow, which reads them in Python."""
     return others > _FEW
 
 
 def last_written(size: tuple[int, int], interlaced: bool) -> tuple[int, int, int, int]:
-    """Return the box of the pixels that come last in the file.
+    """Return the box of the last pixels in the file.
 
-    Of an interlaced PNG these are of the last odd row, or the last odd pixel of its only row.
+    In an interlaced PNG this is the last odd row, or the last odd pixel of the only row.
     """
     width, height = size
     row, column = height - 1, 0
@@ -72,7 +72,7 @@ def last_written(size: tuple[int, int], interlaced: bool) -> tuple[int, int, int
 
 
 def mark(mode: str, number: int) -> int | float | tuple[int, ...]:
-    """Return a colour that few images have, one of two, in the mode of a picture that is to be decoded over it."""
+    """Return one of two rare colours, in the mode of the image that is decoded over it."""
     bands = Image.getmodebands(mode)
     if mode == "1":
         return 255 * number

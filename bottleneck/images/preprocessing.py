@@ -1,4 +1,4 @@
-"""How pixels reach a network: resize, crop, mean and std, as its weights were trained."""
+"""The preprocessing of a network: resize, crop, mean and std, as in the training of its weights."""
 
 import math
 from collections.abc import Sequence
@@ -25,23 +25,22 @@ class Preprocessing:
     resize : int or (int, int)
         In pixels, at most 16,384; (height, width) where they differ.
     crop : int or (int, int)
-        What is cut out of the centre, in pixels. Where it is larger than the resized image, the rest is black
-        (``border``: the mean).
+        Size of the centre crop, in pixels. If it exceeds the resized image, the rest is black (``border``: the mean).
     interpolation : str
         One of `INTERPOLATIONS`.
     antialias : bool
-        Whether the filter widens as the image shrinks. Pillow always does.
+        Whether the filter widens when downscaling. Pillow always does this.
     mean, std : tuple of 3 floats
-        Per channel (red, green, blue), of values in [0, 1].
+        Per channel (red, green, blue), for values in [0, 1].
     mode : str
-        What `resize` means, in the words of timm's ``crop_mode``. ``center``: the shorter side gets this length.
-        ``squash``: each side does, and proportions are not kept. ``border``: the longer side does.
+        Meaning of `resize`, as timm's ``crop_mode``. ``center``: the length of the shorter side. ``squash``: that of
+        both sides, without keeping the aspect ratio. ``border``: that of the longer side.
     fast_jpeg : bool
-        Whether large JPEGs are decoded at a half, a quarter or an eighth of their size (DCT scaling), still at least
-        twice as large as they are resized to. Never where there is a view: a crop of 8 % of the area needs the pixels.
+        Whether large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size (DCT scaling), but at least twice the size that
+        they are resized to. Ignored with a view: a crop of 8 % of the area needs all pixels.
     view : View, optional
-        The random view of each image that takes the place of its centre. Then `resize`, `mode` and `fast_jpeg` decide
-        nothing, and `crop` is what a random crop is resized to; see `bottleneck.images.augment.augmented`.
+        The random view that replaces the centre crop of each image. `resize`, `mode` and `fast_jpeg` are then ignored,
+        and random crops are resized to `crop`; see `bottleneck.images.augment.augmented`.
     """
 
     resize: Size
@@ -55,7 +54,7 @@ class Preprocessing:
     view: View | None = None
 
     def __post_init__(self) -> None:
-        for name in ("resize", "crop"):  # a square has one way to be written, else it would have two fingerprints
+        for name in ("resize", "crop"):  # one representation of a square, and so a single fingerprint
             object.__setattr__(self, name, _plainest(name, getattr(self, name)))
         sides = *self.resize_size, *self.crop_size
         if min(sides) < 1:
@@ -76,16 +75,16 @@ class Preprocessing:
 
     @property
     def resize_size(self) -> tuple[int, int]:
-        """Height and width that `resize` asks for, in pixels."""
+        """Height and width of `resize`, in pixels."""
         return _pair(self.resize)
 
     @property
     def crop_size(self) -> tuple[int, int]:
-        """Height and width of what the network sees, in pixels."""
+        """Height and width of the input of the network, in pixels."""
         return _pair(self.crop)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; `mode`, `fast_jpeg` and `view` stand in it only where they are not the defaults."""
+        """Return a JSON object; `mode`, `fast_jpeg` and `view` are omitted if they have their defaults."""
         value: dict[str, Any] = {
             "resize": _listed(self.resize),
             "crop": _listed(self.crop),
@@ -104,12 +103,12 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Preprocessing":
-        """Read what `to_json` wrote.
+        """Return the preprocessing of a JSON object written by `to_json`.
 
         Raises
         ------
         ModelError
-            If it is something else.
+            If the object is invalid.
         """
         try:
             return checked(value, cls)

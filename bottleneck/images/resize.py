@@ -1,4 +1,4 @@
-"""An image becomes the crop that a network sees, by the arithmetic of torchvision's and timm's own transforms."""
+"""Resize and crop an image for a network, with the arithmetic of torchvision's and timm's transforms."""
 
 import math
 
@@ -8,11 +8,11 @@ from PIL import Image
 
 from bottleneck.images.preprocessing import Preprocessing
 
-# Of an image this many times as long as it is wide only the crop is resized: a strip of 20000 x 1 would else become
-# 5 million pixels long. Pillow may then run its two passes in the other order, which moves a few pixels by some levels.
+# From this aspect ratio on, only the crop is resized: a strip of 20000 x 1 would otherwise become 5 million pixels
+# long. Pillow may then run its two passes in the other order, which changes a few pixels by some levels.
 STRIP = 8
 
-# Up to this aspect ratio Pillow runs the horizontal pass first, as `_middle` does; beyond, it may take the other order.
+# Up to this aspect ratio Pillow runs the horizontal pass first, as `_resized_centre` does.
 _PHOTOGRAPH = 2
 
 FILTERS = {
@@ -23,12 +23,13 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
-# How far filters reach, in pixels of the result. Not those with steps, for which the last bit of a coordinate decides.
+# Support of filters, in pixels of the result. Discontinuous filters are excluded: they depend on the last bit of a
+# coordinate.
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0, "hamming": 1.0}
 
 
 def resize_and_crop(
-    image: Image.Image, preprocessing: Preprocessing, whole: tuple[int, int] | None = None
+    image: Image.Image, preprocessing: Preprocessing, original_size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
     """Return the centre of the resized image.
 
@@ -38,17 +39,17 @@ def resize_and_crop(
         In mode RGB or L.
     preprocessing : Preprocessing
     whole : (int, int), optional
-        Width and height of the original, of which the image is a reduction.
+        Width and height of the original, if the image was decoded at a smaller size.
 
     Returns
     -------
     ndarray of uint8, shape (crop height, crop width, 3)
-        What the transforms of torchvision, or of timm, make of the same image, to within two levels up to an aspect
-        ratio of 2, and exactly from there to `STRIP`.
+        Equal to the result of the transforms of torchvision or timm: within two levels up to an aspect ratio of 2, and
+        exactly from there to `STRIP`.
     """
     width, height = image.size
     crop_height, crop_width = preprocessing.crop_size
-    new_width, new_height = new_size(*(whole or image.size), preprocessing)
+    new_width, new_height = new_size(*(original_size or image.size), preprocessing)
     seen_width, seen_height = min(crop_width, new_width), min(crop_height, new_height)
     left, top = round((new_width - seen_width) / 2.0), round((new_height - seen_height) / 2.0)
     filter_ = FILTERS[preprocessing.interpolation]
@@ -59,22 +60,22 @@ def resize_and_crop(
         image = image.resize((seen_width, seen_height), filter_, box=box)
     elif (new_width, new_height) == (width, height):
         image = image.crop((left, top, left + seen_width, top + seen_height))
-    elif _only_the_middle(image, preprocessing, (new_width, new_height), (seen_width, seen_height)):
-        image = _middle(image, (seen_width, seen_height), filter_, box, _SUPPORT[preprocessing.interpolation])
+    elif _resizes_only_centre(image, preprocessing, (new_width, new_height), (seen_width, seen_height)):
+        image = _resized_centre(image, (seen_width, seen_height), filter_, box, _SUPPORT[preprocessing.interpolation])
     else:
         image = image.resize((new_width, new_height), filter_)
         image = image.crop((left, top, left + seen_width, top + seen_height))
-    if image.mode != "RGB":  # grey: its channels are equal, so that one had to be resized
+    if image.mode != "RGB":  # grey: a single channel is resized
         image = image.convert("RGB")
     if (seen_width, seen_height) != (crop_width, crop_height):
-        image = _on_page(image, preprocessing)
+        image = _padded(image, preprocessing)
     return np.asarray(image, np.uint8)
 
 
 def resizing_bytes(size: tuple[int, int], preprocessing: Preprocessing) -> int:
-    """Return what `resize_and_crop`, or a view, needs beside an image of this width and height, or more.
+    """Return an upper bound of the memory of `resize_and_crop`, or of a view, beside an image of this size.
 
-    Pillow resizes rows first, into a picture as high as the part of the image that is resized.
+    Pillow resizes rows first, into an image of the height of the resized part.
     """
     width, height = size
     crop_height, crop_width = preprocessing.crop_size
@@ -88,7 +89,7 @@ def resizing_bytes(size: tuple[int, int], preprocessing: Preprocessing) -> int:
 
 
 def new_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Return the width and height that an image is resized to."""
+    """Return the width and height to which an image is resized."""
     target_height, target_width = preprocessing.resize_size
     if preprocessing.mode == "squash":
         return target_width, target_height
@@ -101,24 +102,24 @@ def new_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int
     return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
-def _only_the_middle(
+def _resizes_only_centre(
     image: Image.Image, preprocessing: Preprocessing, size: tuple[int, int], seen: tuple[int, int]
 ) -> bool:
-    """Whether it pays, and changes no pixel by more than two levels, to resize only what the crop needs."""
+    """Whether resizing only the part for the crop is faster, and changes no pixel by more than two levels."""
     photograph = max(image.size) <= _PHOTOGRAPH * min(image.size)
     return seen != size and photograph and preprocessing.mode != "squash" and preprocessing.interpolation in _SUPPORT
 
 
-def _middle(
+def _resized_centre(
     image: Image.Image,
     size: tuple[int, int],
     filter_: Image.Resampling,
     box: tuple[float, float, float, float],
     support: float,
 ) -> Image.Image:
-    """Resize `box` of the image to `size`, rows first, as Pillow resizes the whole.
+    """Resize `box` of the image to `size`, rows first, as Pillow does for the full image.
 
-    One call of ``resize`` with this box would choose the order of its two passes by the box, not by the image.
+    A single call of ``resize`` with this box would choose the order of its two passes by the box.
     """
     left, top, right, bottom = box
     reach = support * max(1.0, (bottom - top) / size[1]) + 1
@@ -127,8 +128,8 @@ def _middle(
     return rows.resize(size, filter_, box=(0, top - first, size[0], bottom - first))
 
 
-def _on_page(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Return the image in the middle of a page of the crop's size: black, or with ``border`` of the mean colour."""
+def _padded(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Return the image padded to the size of the crop, in black, or with ``border`` in the mean colour."""
     height, width = preprocessing.crop_size
     mean = tuple(round(255 * value) for value in preprocessing.mean)
     page = Image.new("RGB", (width, height), mean if preprocessing.mode == "border" else (0, 0, 0))

@@ -1,4 +1,4 @@
-"""IMAGES becomes a dataset: every file is read, or its digest recalled."""
+"""Scan IMAGES into a dataset: compute the digest of every file, or look it up."""
 
 import os
 import warnings
@@ -35,7 +35,7 @@ def scan(
     rehash: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Find the images of a folder, a table, a single file or lists, and name each by its digest.
+    """Find the images of a folder, a table, a single file or lists, and compute their digests.
 
     Parameters
     ----------
@@ -45,38 +45,38 @@ def scan(
     paths : list of paths, optional
         Instead of `images`: a list, array or Series. The dataset keeps its order.
     labels : bool or list
-        Of `paths`. Else whether folders, or the table, give labels; if not, every image below `images` is taken.
+        Labels of `paths`; or whether folders or the table give labels. If not, every image below `images` is included.
     splits, groups : list, optional
-        Of `paths`; None and NaN stand for none.
+        Splits and groups of `paths`; None and NaN mean none.
     path_column, label_column, split_column, group_column : str, optional
-        Columns of the table that are called otherwise. One that says yes or no (``is_valid``) may be a split, too.
+        Columns of the table with other names. A boolean column (``is_valid``) may also be the split.
     split : str
-        Percentages ``train/val/test`` for the images whose split is not given.
+        Percentages ``train/val/test`` for the images without a given split.
     cache : path or None
-        Where the memo of digests is kept; also never scanned. None for no memo.
+        Folder of the memo of digests, which is never scanned. None for no memo.
     exclude : collection of paths
-        Folders that are never scanned.
+        Folders to skip.
     rehash : bool
-        Whether every file is read again, whatever is remembered of its digest; what is remembered is replaced.
+        Whether to read every file again and update the memo.
     progress : callable, optional
-        Called with a stage ("scan"), how many files are done, and how many there are.
+        Called with the stage ("scan"), the number of files that are done, and the number of all files.
 
     Returns
     -------
     Dataset
-        Its ``failures`` hold the files that could not be read, its ``ignored`` what was passed over.
+        ``failures`` lists the files that could not be read, ``ignored`` counts the skipped files.
 
     Raises
     ------
     ImagesError
-        If `images` does not exist, holds no image, or, with labels, gives only one class; if a table is broken, or
-        lists are not of one length.
+        If `images` does not exist, contains no image or, with labels, only one class; if a table is invalid, or lists
+        differ in length.
 
     Warns
     -----
     BottleneckWarning
-        For an empty class folder, names that are nearly the same, columns of a table that are not used though they look
-        like labels, splits or groups, and the same bytes under two labels.
+        For an empty class folder, names that are nearly equal, unused columns of a table that look like labels, splits
+        or groups, and the same bytes with two labels.
     """
     named = Columns(path_column, label_column, split_column, group_column)
     shares = Shares.parse(split)

@@ -1,4 +1,4 @@
-"""Which split an image belongs to, decided so that it never moves as the set grows."""
+"""Assignment of images to splits, such that no image changes its split when images are added."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ _SALT = b"bottleneck split 1\0"
 
 
 def split_named(name: str) -> str | None:
-    """Return the split that a folder, or a cell, of this name stands for: train, val, test; None if it is none."""
+    """Return the split (train, val or test) named by a folder or cell; None if it does not name a split."""
     return SPLIT_FOLDERS.get(normal(name).strip().lower())
 
 
@@ -64,11 +64,11 @@ class Shares:
 
 
 def split_of(key: bytes, shares: Shares) -> str:
-    """Return the split of the image, or group, that `key` names.
+    """Return the split of the image, or group, with a key.
 
-    The first 8 bytes of SHA-256(salt + key) are a number that is uniform on [0, 1); the shares cut that interval.
-    A rule by which no image ever moves, whatever is added, can look at nothing but the image, so each class gets
-    its shares in expectation and not exactly: of n images, 10 % are ``0.1 n ± sqrt(0.09 n)``.
+    The first 8 bytes of SHA-256(salt + key) are a uniform number in [0, 1), which the shares partition. For an image
+    never to change its split, the rule can depend only on the image itself. So each class gets its shares only in
+    expectation: of n images, 10 % are ``0.1 n ± sqrt(0.09 n)``.
     """
     number = int.from_bytes(hashlib.sha256(_SALT + key).digest()[:8], "big") / 2**64 * 100
     if number < shares.train:
@@ -90,43 +90,42 @@ def assign(
     groups : sequence of str or None, length n
         Images of one group (a patient, a scene, a video) stay together.
     given : sequence of str or None, length n
-        Splits that are already decided; they are kept.
+        Given splits, which are kept.
     shares : Shares
-        How the others are divided.
+        Shares for the other images.
 
     Notes
     -----
-    Images are tied by an equal digest or an equal group, and ties carry over: what is tied shares one fate. An
-    undecided image that is tied to a given one follows it; otherwise the smallest key among the tied decides.
+    Images with the same digest or group are connected, transitively, and get the same split: that of a connected image
+    with a given split, or else the split of the smallest key in the component.
     """
     if None not in given:
         return tuple(split for split in given if split is not None)
-    ties = _Ties()
+    sets = _UnionFind()
     keys = [b"digest " + row.tobytes() for row in digests]
     for key, group in zip(keys, groups, strict=True):
-        ties.join(key, b"group " + group.encode("utf-8", "surrogateescape") if group is not None else key)
-    root_of = [ties.root(key) for key in keys]
+        sets.join(key, b"group " + group.encode("utf-8", "surrogateescape") if group is not None else key)
+    root_of = [sets.root(key) for key in keys]
     followed: dict[bytes, str] = {}
     for root, split in zip(root_of, given, strict=True):
-        if split is not None:  # of several, the first of SPLITS, whatever the order of the files
+        if split is not None:  # of several given splits, the first of SPLITS, for any order of the files
             followed[root] = min(followed.get(root, split), split, key=SPLITS.index)
     decided = {root: followed.get(root) or split_of(root, shares) for root in set(root_of)}
     return tuple(split or decided[root] for split, root in zip(given, root_of, strict=True))
 
 
-def parted(keys: Iterable[str], splits: Iterable[str]) -> dict[str, set[str]]:
-    """Return the keys (digests or groups) that stand in more than one split, with those splits."""
+def across_splits(keys: Iterable[str], splits: Iterable[str]) -> dict[str, set[str]]:
+    """Return the keys (digests or groups) that appear in more than one split, with those splits."""
     seen: dict[str, set[str]] = {}
     for key, split in zip(keys, splits, strict=True):
         seen.setdefault(key, set()).add(split)
     return {key: found for key, found in seen.items() if len(found) > 1}
 
 
-class _Ties:
-    """Sets of keys that belong together (union-find); the smallest key stands for its set.
+class _UnionFind:
+    """Disjoint sets of keys; the smallest key represents its set.
 
-    Groups stand before digests where both occur, so that a group's name alone decides and new images of the group
-    follow it: the prefix of a group is made to sort first.
+    Groups sort before digests, so that the name of a group determines its split and new images of the group follow it.
     """
 
     def __init__(self) -> None:

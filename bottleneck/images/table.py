@@ -19,11 +19,11 @@ from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import Spellings, is_unicode
 
 TABLES = (".csv", ".tsv")
-_DELIMITERS = (",", ";", "\t")  # what spreadsheets write, by their language
-_LOOKED_AT = 1000  # rows, to see what a column that is not used may be
+_DELIMITERS = (",", ";", "\t")  # used by spreadsheets, depending on their language
+_SAMPLED_ROWS = 1000  # rows, to guess the role of unused columns
 _LARGEST = 4 << 30  # bytes
-_NUL = "\udc00"  # stands for NUL, which Python's csv refuses before 3.11; no decoded byte is this character
-_SHOWN = 60  # characters of a line that a message shows
+_NUL = "\udc00"  # replaces NUL, which Python's csv rejects before 3.11; no byte is decoded to this character
+_SHOWN_CHARS = 60  # characters of a line in a message
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class TableRow:
     Parameters
     ----------
     line : int
-        Where it begins, from 1.
+        Number of its first line, from 1.
     path : str
         The cell.
     file : str
-        Where the image is, seen from the current folder.
+        Path of the image, relative to the current folder.
     label, split, group : str or None
     """
 
@@ -51,15 +51,15 @@ class TableRow:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """The rows of a table in their order, repeated ones too, with names in their normal form.
+    """The rows of a table in order, with duplicates and normalized names.
 
     Parameters
     ----------
     rows : tuple of TableRow
     spellings : Spellings
-        Of its labels and groups.
+        Spellings of labels and groups.
     remark : str or None
-        What is to be said of its columns.
+        A message about its columns.
     """
 
     rows: tuple[TableRow, ...]
@@ -68,19 +68,19 @@ class ImageTable:
 
 
 def is_table(source: Path) -> bool:
-    """Whether a path is that of a table of images."""
+    """Whether a path is a table of images."""
     return source.suffix.lower() in TABLES and os.path.isfile(source)
 
 
 def find_listed(path: Path, *, labelled: bool, columns: Columns | None = None) -> Found:
-    """Return the images that the table at `path` lists, each once, in the order of their paths.
+    """Return the distinct images of the table at `path`, in the order of their paths.
 
     Parameters and errors are those of `read_table`.
     """
     table = read_table(path, labelled=labelled, columns=columns)
     found = Found(spellings=table.spellings, remarks=[table.remark] if table.remark else [])
-    straight = _Straight()
-    rows = {(straight.path(row.file), row.label, row.split, row.group) for row in table.rows}
+    normalizer = _PathNormalizer()
+    rows = {(normalizer.path(row.file), row.label, row.split, row.group) for row in table.rows}
     for file, label, split, group in sorted(rows, key=lambda row: tuple(cell or "" for cell in row)):
         found.add(file, label, split, group)
     return found
@@ -92,21 +92,21 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, pa
     Parameters
     ----------
     path : Path
-        UTF-8, with a header; cells are separated by commas, semicolons or tabs. Columns may come in any order. In one
-        with columns ``path`` and ``digest``, which bottleneck wrote, cells are taken as `unescape_cell` gives them.
+        UTF-8 with a header; cells are separated by commas, semicolons or tabs, columns are in any order. Columns
+        ``path`` and ``digest`` mark a table written by bottleneck, whose cells are unescaped with `unescape_cell`.
     labelled : bool
-        Whether labels, splits and groups are used; if not, only the paths are read.
+        Whether to read labels, splits and groups, or only the paths.
     columns : Columns, optional
-        Names of the columns, where they are not the usual ones.
+        The columns named by the user.
     partly : bool
-        Whether a row may have no label.
+        Whether labels may be missing.
 
     Raises
     ------
     ImagesError
-        If a column is missing, a row has more or fewer cells than the header, a quotation mark is not closed, a row
-        has no path or (with labels) no label, or a split is unknown; the line is named. Or if it cannot be read, or is
-        no regular file.
+        If a column is missing, a row has more or fewer cells than the header, a quotation mark is not closed, a path or
+        (with labels) a label is missing, or a split is unknown; the message names the line. Also if the file cannot be
+        read, or is not a regular file.
     """
     named = columns or Columns()
     text = _text(path)
@@ -121,14 +121,14 @@ def read_table(path: Path, *, labelled: bool, columns: Columns | None = None, pa
         if is_ours:
             line = replace(line, cells=_unescaped(path, line.cells, header))
         rows.append(_row(path, line, header, spellings, partly=partly))
-        if len(first) < _LOOKED_AT:
+        if len(first) < _SAMPLED_ROWS:
             first.append(line.cells)
     return ImageTable(tuple(rows), spellings, header.remark(path, first))
 
 
 @dataclass(frozen=True)
 class _Line:
-    """The cells of a row, which goes from one line to another."""
+    """The cells of a row, with its first and last line."""
 
     first: int
     last: int
@@ -144,11 +144,11 @@ def _text(path: Path) -> str:
         raise ImagesError(f"{path}: expected UTF-8, found UTF-16; save the table as CSV UTF-8")
     text = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").replace("\0", _NUL)
     first, end, rest = text.partition("\n")
-    return rest if end and first.strip()[:-1].lower() == "sep=" else text  # Excel's line on its delimiter
+    return rest if end and first.strip()[:-1].lower() == "sep=" else text  # Excel's declaration of the delimiter
 
 
 def _delimiter(path: Path, text: str, columns: Columns, *, labelled: bool) -> str:
-    """Return the delimiter with which the header has the columns that are needed; else the comma."""
+    """Return the delimiter with which the header has the required columns; else the comma."""
     header = text.splitlines()[0] if text else ""
     for delimiter in _DELIMITERS:
         try:
@@ -161,12 +161,12 @@ def _delimiter(path: Path, text: str, columns: Columns, *, labelled: bool) -> st
 
 
 def _lines(path: Path, text: str, delimiter: str) -> Iterator[_Line]:
-    """Yield the rows, which have as many cells as the header; blank ones are left out.
+    """Yield the rows without blank ones.
 
     Raises
     ------
     ImagesError
-        If the rows are not of one length, or quotation marks are not in pairs around whole cells.
+        If a row has more or fewer cells than the header, or quotation marks are not in pairs around whole cells.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     width = None
@@ -190,7 +190,7 @@ def _lines(path: Path, text: str, delimiter: str) -> Iterator[_Line]:
 
 def _not_csv(path: Path, text: str, first: int, last: int, error: csv.Error) -> str:
     line = next(itertools.islice(io.StringIO(text, newline=""), first - 1, None), "").strip()
-    begins = printable(line[:_SHOWN].replace(_NUL, "\0"))
+    begins = printable(line[:_SHOWN_CHARS].replace(_NUL, "\0"))
     if last > first or "end of data" in str(error) or "expected after" in str(error):
         return (
             f"{path}, line {first}: expected quotation marks in pairs around whole cells, found one that is not closed "
@@ -203,18 +203,18 @@ def _uneven(path: Path, line: _Line, width: int) -> str:
     if line.last > line.first:
         hint = f"; a quotation mark joins lines {line.first} to {line.last}"
     elif any(cell[:1].isspace() and cell.lstrip().startswith('"') for cell in line.cells):
-        hint = "; a quotation mark opens a cell directly behind the separator only, without a space"
+        hint = "; a quotation mark must follow the separator directly, without a space"
     elif len(line.cells) > width:
         hint = "; quote cells that hold a separator"
     else:
         hint = "; rows need the separator of the header" if len(line.cells) == 1 else ""
-    begins = printable(",".join(line.cells)[:_SHOWN])
+    begins = printable(",".join(line.cells)[:_SHOWN_CHARS])
     wanted = f"{width} cell{'s' * (width != 1)}"
     return f"{path}, line {line.first}: expected {wanted}, as in the header, found {len(line.cells)}: {begins}{hint}"
 
 
 def _unescaped(path: Path, cells: list[str], header: Header) -> list[str]:
-    """Return cells that bottleneck wrote as they were; the path of a file that has the apostrophe itself stays."""
+    """Return the original cells of a table written by bottleneck; a path that exists with its apostrophe is kept."""
     found, place = [unescape_cell(cell) for cell in cells], header.places["path"]
     if os.path.lexists(_file(path, cells[place])) and not os.path.lexists(_file(path, found[place])):
         found[place] = cells[place]
@@ -222,14 +222,14 @@ def _unescaped(path: Path, cells: list[str], header: Header) -> list[str]:
 
 
 def _check_breaks(path: Path, line: _Line, header: Header) -> None:
-    """Refuse a cell of several lines that is none: a stray pair of quotation marks makes one of whole rows.
+    """Reject a multi-line cell that is the result of a stray pair of quotation marks around whole rows.
 
-    A note may well have several lines, and so may a path that exists; a label, split or group has not.
+    Notes and existing paths may have several lines; labels, splits and groups may not.
 
     Raises
     ------
     ImagesError
-        With the line.
+        If there is such a cell.
     """
     for place, cell in enumerate(line.cells):
         parts = cell.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -243,12 +243,12 @@ def _check_breaks(path: Path, line: _Line, header: Header) -> None:
         if broken:
             raise ImagesError(
                 f"{path}, line {line.first}: expected the {role or header.names[place]} on one line, found a cell of "
-                f"{len(parts)} lines: {printable(cell[:_SHOWN])}. A quotation mark may be missing or too many"
+                f"{len(parts)} lines: {printable(cell[:_SHOWN_CHARS])}. Check the quotation marks"
             )
 
 
 def _is_row(path: Path, text: str, header: Header) -> bool:
-    """Whether a line of a cell is one of the table's own rows: its path exists."""
+    """Whether a line of a cell looks like a row of the table: its path exists."""
     cells = text.split(",")
     place = header.places["path"]
     return len(cells) == len(header.names) and os.path.lexists(_file(path, cells[place].strip()))
@@ -261,7 +261,7 @@ def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partl
     if not name:
         raise ImagesError(f"{path}, line {line.first}: expected a path, found none")
     if given != name and os.path.lexists(path.parent / given):
-        name = given  # its own name begins or ends with a space
+        name = given  # the file name begins or ends with a space
     file = _file(path, name)
     if "label" not in header.places:
         return TableRow(line.first, given, file)
@@ -281,21 +281,21 @@ def _row(path: Path, line: _Line, header: Header, spellings: Spellings, *, partl
 
 
 def _file(table: Path, name: str) -> str:
-    """Return where an image is, seen from the current folder."""
+    """Return the path of an image, relative to the current folder."""
     if name.startswith("~") and not os.path.lexists(table.parent / name):
-        with suppress(PathError):  # of a user who does not exist: the row fails, as one whose file is missing
+        with suppress(PathError):  # an unknown user: the row fails like a missing file
             return str(expanded(name))
     return str(table.parent / name)
 
 
-class _Straight:
-    """Takes ``..`` out of paths, where what is left is the same folder on the disk; each folder is asked once."""
+class _PathNormalizer:
+    """Removes ``..`` from paths if the result is the same folder on disk; each folder is checked only once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
     def path(self, path: str) -> str:
-        """Return the path without ``..``, or as it is."""
+        """Return the path without ``..`` if possible."""
         if ".." not in path:
             return path
         folder, name = os.path.split(path)
@@ -306,7 +306,7 @@ class _Straight:
 
 
 def _are_same(one: str, other: str) -> bool:
-    """Whether two paths lead to the same place; one that no file can have leads nowhere."""
+    """Whether two paths refer to the same file; an invalid path does not refer to any."""
     try:
         return os.path.realpath(one) == os.path.realpath(other)
     except ValueError:  # a null character

@@ -1,4 +1,4 @@
-"""The first page of a TIFF: whether its strips or tiles are all there, and how much of it is not worth reading."""
+"""The first page of a TIFF: completeness of its strips or tiles, and limits on its directory."""
 
 import io
 import struct
@@ -10,22 +10,22 @@ from PIL import Image
 from bottleneck.errors import ImageError
 from bottleneck.images import jpeg
 
-BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_TEXTS = (1, 2, 7)  # types whose values Pillow leaves as they are
+_TEXTS = (1, 2, 7)  # types whose values Pillow does not unpack
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _SAMPLES, _ROWS, _PLANAR = 256, 257, 258, 259, 277, 278, 284
 _TILE_WIDTH, _TILE_LENGTH, _TABLES = 322, 323, 347
 _STRIPS, _TILES = (273, 279), (324, 325)  # offsets and byte counts
 _READ = (*range(254, 342), 530, 531, 532)  # tags whose values Pillow unpacks
-_FAX, _JPEG = (2, 3, 4, 32771), 7  # compressions whose decoders fill up what is missing
+_FAX, _JPEG = (2, 3, 4, 32771), 7  # compressions whose decoders fill in missing pixels
 
-_ENTRIES = 4096  # of a directory; a photograph has some dozens
-_PARTS = 1 << 18  # strips or tiles: one of 26 x 26 pixels in the largest image that is read by default
+_ENTRIES = 4096  # of a directory; a photograph has a few dozen
+_PARTS = 1 << 18  # strips or tiles: of 26 x 26 pixels in the largest image that is read by default
 _FILL_ORDER = 266
-# What is put behind a strip of fax compression: lines that hold some black, in the codes of group 3 and of group 4.
+# Appended to a strip of fax compression: lines with some black, in the codes of group 3 and of group 4.
 _LINE = int("000000000001" + "00110101" + "10" + "0111" + "10" + "1011" + "11", 2).to_bytes(5, "big")
 _LINE_4 = int("001" + "0111" + "10" + "1" + "001" + "1011" + "11" + "1" + "0011", 2).to_bytes(3, "big")
 _SPARE = 1 << 16
@@ -38,7 +38,7 @@ class Page:
     Parameters
     ----------
     tags : dict
-        Tag to (type, count, place of the values, place of the entry).
+        Tag -> (type, count, offset of the values, offset of the entry).
     order : str
         ``<`` or ``>``.
     big : bool
@@ -54,7 +54,7 @@ class Page:
     several: bool
 
     def values(self, tag: int) -> tuple[int, ...]:
-        """Return the whole numbers of a tag; none where it is missing, or outside of the file."""
+        """Return the integers of a tag; an empty tuple if it is missing or outside of the file."""
         kind, count, place, _ = self.tags.get(tag, (0, 0, 0, 0))
         if kind not in _INTEGERS or place + count * _SIZES[kind] > len(self.data):
             return ()
@@ -66,7 +66,7 @@ class Page:
 
     @property
     def part(self) -> tuple[int, int, int]:
-        """Width and height in pixels of a strip or tile, and how many the image needs."""
+        """Width and height of a strip or tile in pixels, and the number of strips or tiles."""
         width, length = max(1, self.value(_WIDTH, 1)), max(1, self.value(_LENGTH, 1))
         across, down = width, min(max(1, self.value(_ROWS, length)), length)
         if _STRIPS[0] not in self.tags:
@@ -76,7 +76,7 @@ class Page:
 
     @property
     def held_bytes(self) -> int:
-        """What is held beside the pixels: a strip or tile, in all channels of 8 bits too, tables, and what proves."""
+        """Memory beside the pixels, in bytes: a strip or tile, decoded channels, tables, and `check_pixels`."""
         across, down, count = self.part
         compression = self.value(_COMPRESSION, 1)
         bits = max(self.values(_BITS) or (1,)) * (1 if self.value(_PLANAR, 1) == 2 else self.value(_SAMPLES, 1))
@@ -88,13 +88,13 @@ class Page:
 
 
 def first_page(data: bytes) -> Page | None:
-    """Return the first page of a TIFF; None where it cannot be followed: the decoder shall say why.
+    """Return the first page of a TIFF; None if it cannot be parsed, which is left for the decoder to report.
 
     Raises
     ------
     ImageError
-        With code ``truncated``, where strips or tiles are missing; ``too-costly``, where there are more of them, or of
-        tags, than an image has.
+        With code ``truncated``, if strips or tiles are missing; ``too-costly``, if there are too many of them, or too
+        many tags.
     """
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
@@ -121,7 +121,7 @@ def first_page(data: bytes) -> Page | None:
     except struct.error:
         return None
     sizes = ((at, values * _SIZES.get(kind, 1)) for kind, values, at, _ in tags.values())
-    held = sum(size for at, size in sizes if at + size <= len(data))  # Pillow passes over what is cut short
+    held = sum(size for at, size in sizes if at + size <= len(data))  # Pillow skips truncated values
     if held > 2 * len(data) + _SPARE:
         raise ImageError("too-costly", "the values of its tags are many times its size (TIFF)")
     page = Page(data, tags, order, big, following not in (0, begin))
@@ -145,7 +145,7 @@ def _check_tables(page: Page) -> None:
 
 
 def check_pixels(image: Image.Image, page: Page) -> None:
-    """Refuse a page whose decoder has filled up what its strips do not hold: JPEG and fax compression.
+    """Reject a page with missing pixels that its decoder has filled in: JPEG and fax compression.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def _parts(page: Page) -> list[bytes]:
 
 
 def _check_jpegs(page: Page) -> None:
-    """Decode each strip or tile as the JPEG that it is."""
+    """Decode each strip or tile as a JPEG."""
     kind, count, place, _ = page.tags.get(_TABLES, (0, 0, 0, 0))
     tables = page.data[place : place + count].removesuffix(b"\xff\xd9") if kind in (1, 7) else b""
     for part in _parts(page):
@@ -191,7 +191,7 @@ def _check_jpegs(page: Page) -> None:
 
 
 def _padded(page: Page, padding: bytes) -> bytes:
-    """Return the file with other bits behind each strip: a strip that is whole is decoded to the same pixels."""
+    """Return the file with padding after each strip, which does not change the pixels of a complete strip."""
     kinds = (16, "Q", 8) if page.big else (4, "I", 4)
     data, places, sizes = bytearray(page.data), [], []
     if page.value(_FILL_ORDER, 1) == 2:  # the lowest bit first

@@ -2,7 +2,7 @@
 
 The method is that of Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation",
 ICCV 2021, https://arxiv.org/abs/2103.10158, with its "wide" strengths; the arithmetic is that of torchvision's
-``TrivialAugmentWide``. A change here that changes pixels raises `bottleneck.images.decode.DECODER_VERSION`.
+``TrivialAugmentWide``. If a change here changes pixels, increase `bottleneck.images.decode.DECODER_VERSION`.
 """
 
 import math
@@ -17,16 +17,16 @@ BINS = 31
 
 @dataclass(frozen=True)
 class Operation:
-    """What may be done to an image.
+    """A random operation on an image.
 
     Parameters
     ----------
     apply : callable
         Takes the image, in mode RGB or L, and one of the magnitudes.
     magnitudes : tuple of float
-        From weakest to strongest; one that means nothing where there is but one strength.
+        From weakest to strongest; a placeholder for operations without a magnitude.
     signed : bool
-        Whether a magnitude may be negative too.
+        Whether a magnitude may also be negative.
     """
 
     apply: Callable[[Image.Image, float], Image.Image]
@@ -35,7 +35,7 @@ class Operation:
 
 
 def trivial_augment(image: Image.Image, random: np.random.Generator) -> Image.Image:
-    """Return the image after one operation; what comes in from outside the image is black.
+    """Return the image after one operation; pixels from outside the image are black.
 
     Parameters
     ----------
@@ -56,18 +56,18 @@ def trivial_augment(image: Image.Image, random: np.random.Generator) -> Image.Im
 
 
 def draw(random: np.random.Generator, n: int) -> int:
-    """Return one of 0 to ``n - 1``, all equally likely.
+    """Return a uniform random integer from 0 to ``n - 1``.
 
-    By `Generator.random` alone, a plain quotient of what the bit generator gives, whose stream NumPy keeps. How
-    ``Generator.integers`` and others use it may change from one version to the next (NEP 19).
+    It depends only on `Generator.random`, whose stream is stable. That of ``Generator.integers`` may change between
+    NumPy versions (NEP 19).
     """
     return int(n * random.random())
 
 
 def _linear(first: float, last: float) -> tuple[float, ...]:
-    """Return the float32 that ``torch.linspace`` gives, with its fused multiply-add from the middle on.
+    """Return the float32 values of ``torch.linspace``, with its fused multiply-add in the second half.
 
-    So half of 32 pixels is 15.999999, of which torchvision's `int` makes 15.
+    For example, half of 32 pixels is 15.999999, which torchvision truncates to 15.
     """
     last, place = float(np.float32(last)), np.arange(BINS)
     step = float(np.float32(last - first) / np.float32(BINS - 1))

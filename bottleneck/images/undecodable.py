@@ -1,4 +1,4 @@
-"""Images that this decoder cannot decode, known by digest: they need not be read again to be reported."""
+"""A memo of images that the decoder cannot decode, by digest, so that they are not read again."""
 
 import json
 import os
@@ -11,15 +11,15 @@ from bottleneck.images.decode import DECODER_VERSION, formats
 from bottleneck.images.memo import Memo
 from bottleneck.utils.files import canonical_json
 
-# What bytes alone can decide: a larger --max-pixels, or more memory, makes a large image small enough.
+# Failures that depend only on the bytes, not on --max-pixels or memory.
 _REMEMBERED = ("not-an-image", "truncated", "corrupt")
 
 
 class UndecodableMemo:
-    """Digest -> why this version of the decoder cannot decode it. It can always be deleted.
+    """Digest -> error of this version of the decoder. It can always be deleted.
 
-    It holds what bytes prove: decoded once more, alone and with memory to spare, the image failed in the same way.
-    Tables of earlier versions, which held other failures too, are not read.
+    It stores only confirmed failures: decoded again, exclusively and with spare memory, the image failed with the same
+    code. Tables of earlier versions, which also contained other failures, are not read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -27,11 +27,11 @@ class UndecodableMemo:
 
     @property
     def _decoder(self) -> bytes:
-        """What of this decoder decides: another Pillow, or one with other plugins, may read what this one cannot."""
+        """Key of the decoder: another version of Pillow, or other plugins, may decode more."""
         return f"{DECODER_VERSION} {PIL.__version__} {','.join(formats())} ".encode()
 
     def load(self) -> dict[bytes, ImageError]:
-        """Return all that is known of this decoder."""
+        """Return the stored errors of this decoder."""
         found: dict[bytes, ImageError] = {}
         rows = self._memo.all()
         this = self._decoder if rows else b""
@@ -44,7 +44,7 @@ class UndecodableMemo:
         return found
 
     def remember(self, errors: dict[bytes, ImageError]) -> None:
-        """Keep why images of these digests could not be decoded, where the bytes prove it."""
+        """Store the confirmed errors of images by digest."""
         if not errors:
             return
         this = self._decoder

@@ -1,4 +1,4 @@
-"""One of many random views of an image, named so that it can be made again."""
+"""Reproducible random views of an image."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,27 +11,26 @@ from bottleneck.utils.schema import checked
 
 AUGMENTATIONS = ("none", "light", "standard", "strong")
 
-_SALT = "bottleneck view 1"  # another one gives other views of everything
+_SALT = "bottleneck view 1"  # a change would change all views
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One randomly augmented view of each image.
+    """A randomly augmented view of each image.
 
     Parameters
     ----------
     augmentation : str
-        How far a view is from the image, see `bottleneck.images.augment.augmented`: one of `AUGMENTATIONS`, except
-        ``none``, which is no view.
+        Strength of the augmentation, see `bottleneck.images.augment.augmented`: one of `AUGMENTATIONS` except ``none``.
     seed : int
-        At least 0. Another one gives other views.
+        At least 0.
     number : int
-        Which of the views of this seed, from 0.
+        Number of the view for this seed, from 0.
 
     Raises
     ------
     ModelError
-        If there is no such view.
+        If a value is invalid.
     """
 
     augmentation: str
@@ -49,17 +48,17 @@ class View:
                 raise ModelError(f"expected a whole number of at least 0 as a view's {name}, got {value!r}")
 
     def random(self, digest: bytes) -> np.random.Generator:
-        """Return the random numbers that make this view of one image.
+        """Return the random generator of this view of an image.
 
         Parameters
         ----------
         digest : bytes
-            The image's, 32 bytes.
+            Digest of the image, 32 bytes.
 
         Returns
         -------
         Generator
-            Seeded by the digest and the view, and by nothing else: not by the path, the order or the threads.
+            Its seed depends only on the digest and the view, not on the path, the order or the threads.
         """
         name = f"{_SALT} {self.augmentation} {self.seed} {self.number}\0".encode()
         state = hashlib.sha256(name + digest).digest()
@@ -71,11 +70,11 @@ class View:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "View":
-        """Read what `to_json` wrote.
+        """Return the view of a JSON object written by `to_json`.
 
         Raises
         ------
         ValueError
-            If it is something else.
+            If the object is invalid.
         """
         return checked(value, cls)

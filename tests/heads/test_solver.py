@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from bottleneck.errors import HeadError
+from bottleneck.heads import objective as pass_module
 from bottleneck.heads import solver as module
-from bottleneck.heads import objective
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.features import InMemoryFeatures, scaled, scalings
 from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss, SquaredHingeLoss
@@ -165,7 +165,7 @@ def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch):
     x = features()
     codes = classes(x, 3)
     whole = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
-    monkeypatch.setattr(objective, "_CELLS", 1)  # 64 rows
+    monkeypatch.setattr(pass_module, "_CELLS", 1)  # 64 rows
     blocks = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
 
     np.testing.assert_allclose(blocks.objective, whole.objective, rtol=1e-4)

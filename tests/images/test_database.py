@@ -164,7 +164,7 @@ def test_a_link_or_a_device_is_left_alone_and_said(
     status = os.lstat(place)
     memo = Memo(place, "things_1")
     assert memo.all() == memo.get([b"one"]) == {}
-    with pytest.warns(BottleneckWarning, match="left alone"):
+    with pytest.warns(BottleneckWarning, match="left unchanged"):
         memo.put(KNOWN.items())
     assert memo.all() == {}
     assert os.lstat(place).st_ino == status.st_ino

@@ -800,7 +800,7 @@ def test_without_memory_to_spare_nothing_is_proven(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     failing(9, error, monkeypatch)
-    monkeypatch.setattr(module, "has_room", lambda size: False)
+    monkeypatch.setattr(module, "can_allocate", lambda size: False)
     with pytest.raises(ImageError) as found:
         decode(photo(1), preprocessing)
     assert found.value.code == "no-memory"

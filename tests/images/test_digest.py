@@ -173,7 +173,7 @@ def test_a_large_file_is_digested_in_little_memory(tmp_path: Path) -> None:
 def test_a_digest_is_of_the_bytes_that_were_seen_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: list[tuple[int, bytes]], same: bool, piece: int
 ) -> None:
-    monkeypatch.setattr(digest, "_PIECE", piece)
+    monkeypatch.setattr(digest, "_CHUNK", piece)
     with ImageFile(write(tmp_path / "a.jpg", b"abcdefgh")) as file:
         if same:
             assert file.digest(known) == hashlib.sha256(b"abcdefgh").digest()

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from bottleneck.images.decode import decode
-from bottleneck.images.exif import has_bomb, is_bomb, turn_of
+from bottleneck.images.exif import has_bomb, is_bomb, transpose_of
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
 
@@ -46,9 +46,9 @@ def test_a_bomb_is_found_anywhere_in_a_file() -> None:
 def test_a_bomb_says_nothing_about_the_orientation() -> None:
     image = Image.new("RGB", (4, 4))
     image.info["exif"] = block(5000, 60_000, 65_000)
-    assert turn_of(image) is None
+    assert transpose_of(image) is None
     image.info["exif"] = b"Exif\0\0" + block(3, 60, 65_000)
-    assert turn_of(image) is Image.Transpose.ROTATE_270
+    assert transpose_of(image) is Image.Transpose.ROTATE_270
 
 
 @pytest.mark.parametrize(

@@ -241,10 +241,10 @@ def test_young_files_are_surveyed_anew_and_the_others_are_not(root: Path, monkey
         learn(found, row, row + 1, when)
     found.save()
     assert recalled(found) == {"1.jpg": sha(1), "3.jpg": sha(3)}
-    assert found.young().paths == []  # they still are too young
+    assert found.recent().paths == []  # they still are too young
     with monkeypatch.context() as patch:
         patch.setattr(digest, "FRESH_SECONDS", -1.0)  # as if they had become old
-        part = found.young()
+        part = found.recent()
     assert part.paths == [found.paths[1], found.paths[3]]
     assert part.unknown() == [0, 1]
     learn(part, 0, 2)
@@ -252,7 +252,7 @@ def test_young_files_are_surveyed_anew_and_the_others_are_not(root: Path, monkey
     part.save()
     assert len(recalled(found)) == 4
     assert survey(root).unknown() == []
-    assert part.young().paths == []
+    assert part.recent().paths == []
 
 
 def test_what_our_clock_alone_takes_for_old_stays_young(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +260,7 @@ def test_what_our_clock_alone_takes_for_old_stays_young(root: Path, monkeypatch:
     for row in range(4):
         learn(found, row, row + 1, time.time())
     monkeypatch.setattr(time, "time", lambda: NOW)
-    assert found.young().paths == []
+    assert found.recent().paths == []
 
 
 # Nothing is recalled
@@ -308,8 +308,8 @@ def test_no_file_is_young_where_all_are_old_or_failed_or_unknown(root: Path) -> 
     found = survey(root)
     learn(found, 0, 1)
     found.fail(1, ImageError("empty", "why"))
-    assert found.young().paths == []
-    assert found.young().unknown() == []
+    assert found.recent().paths == []
+    assert found.recent().unknown() == []
 
 
 def test_a_young_file_that_changed_since_is_remembered_as_it_is_now(
@@ -320,7 +320,7 @@ def test_a_young_file_that_changed_since_is_remembered_as_it_is_now(
     before = found.dataset().digests.copy()
     write(root / "dog" / "4.jpg", photo(9) + b"longer")
     monkeypatch.setattr(digest, "FRESH_SECONDS", -1.0)
-    read_unknown(found.young())
+    read_unknown(found.recent())
     assert recalled(found)["4.jpg"] == hashlib.sha256(photo(9) + b"longer").digest()
     assert np.array_equal(found.dataset().digests, before)  # which goes on as it began
 
@@ -335,7 +335,7 @@ def test_of_a_dataset_nothing_is_unknown_and_it_is_given_back(root: Path) -> Non
     assert found.paths == list(dataset.paths)
     assert found.digests == [row.tobytes() for row in dataset.digests]
     assert found.unknown() == []
-    assert found.young().paths == []
+    assert found.recent().paths == []
     found.save()
     assert found.dataset() is dataset
     assert not Path("cache").exists()

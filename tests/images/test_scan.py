@@ -222,7 +222,7 @@ def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path, name: str) -> No
 
 def test_no_image_is_an_error_that_names_what_was_passed_over(folder: Make) -> None:
     root = folder({"cat/a.txt": b"x", "cat/b.txt": b"x", "dog/c.gif": 1, "dog/.d.jpg": 2, "e.jpg": 3})
-    with pytest.raises(ImagesError, match="found none; passed over") as error:
+    with pytest.raises(ImagesError, match="found none; skipped") as error:
         scan(root)
     for words in ("2 .txt", "1 .gif", "1 hidden", "1 outside any class folder", str(root)):
         assert words in str(error.value)
@@ -432,7 +432,7 @@ def test_files_that_were_too_young_can_be_remembered_later(
     read_unknown(found)
     assert len(reads) == 4
     monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", -1.0)
-    read_unknown(found.young())
+    read_unknown(found.recent())
     reads.clear()
     assert hexadecimal(scan(root)) == hexadecimal(found.dataset())
     assert reads == []

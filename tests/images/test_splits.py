@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bottleneck.errors import SplitError
-from bottleneck.images.splits import SPLITS, Shares, assign, parted, split_of
+from bottleneck.images.splits import SPLITS, Shares, across_splits, assign, split_of
 
 SHARES = Shares()
 
@@ -216,5 +216,5 @@ def test_no_image_enters_a_split_that_shrinks_at_the_ends() -> None:
 
 
 def test_parted_names_the_keys_in_more_than_one_split() -> None:
-    assert parted("abab", ["train", "test", "val", "test"]) == {"a": {"train", "val"}}
-    assert parted([], []) == {}
+    assert across_splits("abab", ["train", "test", "val", "test"]) == {"a": {"train", "val"}}
+    assert across_splits([], []) == {}

@@ -1,7 +1,7 @@
-"""A PNG or JPEG file without its metadata, for files whose metadata Pillow refuses though their pixels are sound.
+"""Remove metadata from PNG and JPEG files that Pillow rejects because of it although their pixels are intact.
 
-Pillow limits how far the text and the colour profile of a PNG may be decompressed, for the whole process, and takes a
-short or damaged metadata block for a damaged file. Neither decides a pixel, but for the orientation, which is kept.
+Pillow has a process-wide limit on the decompressed text and colour profile of a PNG, and treats a short or damaged
+metadata block as a damaged file. Neither affects the pixels. The orientation, which does, is kept.
 """
 
 import struct
@@ -10,7 +10,7 @@ import zlib
 from bottleneck.images.exif import is_bomb
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-_TEXT_BYTES = 16 << 20  # of text of one file that may say how the image is oriented
+_TEXT_BYTES = 16 << 20  # of decompressed text in one file that may contain the orientation
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _METADATA = (
     *(*_TEXTS, b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"sBIT", b"bKGD", b"hIST"),
@@ -18,61 +18,61 @@ _METADATA = (
 )
 _ORIENTING = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif")
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
-_ALONE = (0x01, *range(0xD0, 0xD8))  # JPEG markers without a length
+_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))  # JPEG markers without a length
 _COMMENT = 0xFE
-_LEAST = {(0xE0, b"JFIF"): 14, (0xEE, b"Adobe"): 12, (0xE1, b"Exif"): 6}  # bytes of the segments that are kept
+_MIN_BYTES = {(0xE0, b"JFIF"): 14, (0xEE, b"Adobe"): 12, (0xE1, b"Exif"): 6}  # minimum size of segments to keep
 
 
 def without_metadata(data: bytes) -> bytes | None:
-    """Return the file without the metadata that decides no pixel; None where there is none to leave out.
+    """Return the file without metadata that does not affect pixels; None if there is none to remove.
 
-    The image data, palette, transparency and orientation are kept byte for byte. The work is one pass over the
-    headers of the blocks, and text is decompressed to at most 16 MiB.
+    The image data, palette, transparency and orientation are kept byte for byte. This takes one pass over the headers
+    of the blocks, and decompresses at most 16 MiB of text.
     """
-    bare = None
+    stripped = None
     if data.startswith(_PNG):
-        bare = _bare_png(data)
+        stripped = _stripped_png(data)
     elif data.startswith(_JPEG):
-        bare = _bare_jpeg(data)
-    return bare if bare is not None and len(bare) != len(data) else None
+        stripped = _stripped_jpeg(data)
+    return stripped if stripped is not None and len(stripped) != len(data) else None
 
 
-def _bare_png(data: bytes) -> bytes:
-    kept, place, room = [_PNG], len(_PNG), _TEXT_BYTES
+def _stripped_png(data: bytes) -> bytes:
+    parts, place, room = [_PNG], len(_PNG), _TEXT_BYTES
     while place + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)
         kind, end = data[place + 4 : place + 8], place + 12 + length
         if not kind.isalpha():
-            kept.append(data[place:])  # damaged: the decoder shall say so
+            parts.append(data[place:])  # damaged: left for the decoder to report
             break
-        decides = kind[:1].isupper() or kind == b"tRNS"  # upper case: what a decoder may not pass over
-        if decides or (not _is_sound(data[place:end]) and _may_decide(kind, data[place + 8 : end])):
-            kept.append(data[place:end])  # what is damaged of it, the decoder shall say
+        affects_pixels = kind[:1].isupper() or kind == b"tRNS"  # upper case: a critical chunk
+        if affects_pixels or (not _is_sound(data[place:end]) and _may_affect_pixels(kind, data[place + 8 : end])):
+            parts.append(data[place:end])  # if damaged: left for the decoder to report
         elif kind == b"eXIf":
-            kept.append(_png_chunk(kind, data[place + 8 : end - 4]))
+            parts.append(_png_chunk(kind, data[place + 8 : end - 4]))
         elif kind in _TEXTS:
             text = _plain_text(kind, data[place + 8 : end - 4], room)
             room -= len(text)
-            kept.append(text)
+            parts.append(text)
         if kind == b"IEND":
             break
         place = end
-    return b"".join(kept)
+    return b"".join(parts)
 
 
-def _may_decide(kind: bytes, body: bytes) -> bool:
-    """Whether a damaged chunk may say how the image is oriented, or be one that does, or says what is clear."""
+def _may_affect_pixels(kind: bytes, body: bytes) -> bool:
+    """Whether a damaged chunk may contain the orientation or transparency."""
     return kind not in _METADATA or (kind in _TEXTS and body.partition(b"\0")[0] in _ORIENTING)
 
 
 def _is_sound(chunk: bytes) -> bool:
-    """Whether a chunk is whole, and as its checksum says."""
+    """Whether a chunk is complete and its checksum correct."""
     length = int.from_bytes(chunk[:4], "big")
     return len(chunk) == length + 12 and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
 
 
 def _plain_text(kind: bytes, body: bytes, room: int) -> bytes:
-    """Return a chunk with the same text, not compressed, if it may say how the image is oriented; else nothing."""
+    """Return a chunk with the uncompressed text if it may contain the orientation; otherwise no bytes."""
     key, _, rest = body.partition(b"\0")
     if key not in _ORIENTING:
         return b""
@@ -88,7 +88,7 @@ def _plain_text(kind: bytes, body: bytes, room: int) -> bytes:
 
 
 def _decompressed(data: bytes, most: int) -> bytes:
-    """Return the decompressed bytes, or none where they are damaged or more than `most`."""
+    """Return the decompressed bytes; no bytes if they are damaged or exceed `most`."""
     unpacker = zlib.decompressobj()
     try:
         text = unpacker.decompress(data, max(most, 1))
@@ -101,29 +101,29 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _bare_jpeg(data: bytes) -> bytes:
-    kept, place, exif = [_JPEG], len(_JPEG), False
+def _stripped_jpeg(data: bytes) -> bytes:
+    parts, place, exif = [_JPEG], len(_JPEG), False
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         if marker in (_SCAN, _END):
             break
-        if marker == 0xFF or marker in _ALONE:  # a fill byte, or a marker that stands alone
-            kept.append(data[place : place + 1] if marker == 0xFF else data[place : place + 2])
+        if marker == 0xFF or marker in _WITHOUT_LENGTH:  # a fill byte, or a marker without a segment
+            parts.append(data[place : place + 1] if marker == 0xFF else data[place : place + 2])
             place += 1 if marker == 0xFF else 2
             continue
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         body = data[place + 4 : end]
-        if _decides_pixels(marker, body) and not (marker == _APP1 and (exif or is_bomb(body))):
+        if _affects_pixels(marker, body) and not (marker == _APP1 and (exif or is_bomb(body))):
             exif |= marker == _APP1
-            kept.append(data[place:end])
+            parts.append(data[place:end])
         place = end
-    kept.append(data[place:])
-    return b"".join(kept)
+    parts.append(data[place:])
+    return b"".join(parts)
 
 
-def _decides_pixels(marker: int, body: bytes) -> bool:
+def _affects_pixels(marker: int, body: bytes) -> bool:
     if marker != _COMMENT and not 0xE0 <= marker <= 0xEF:
         return True
     return any(
-        marker == kind and body.startswith(name) and len(body) >= least for (kind, name), least in _LEAST.items()
+        marker == kind and body.startswith(name) and len(body) >= least for (kind, name), least in _MIN_BYTES.items()
     )

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from bottleneck.errors import ImageError
-from bottleneck.images.beginning import _MOST, refusal
 from bottleneck.images.decode import MAX_PIXELS, decode
 from bottleneck.images.digest import ImageFile
+from bottleneck.images.header_check import _MAX_BYTES, header_failure
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
 
@@ -26,7 +26,7 @@ SPARSE = 300 << 20
 
 def asked(path: Path, max_pixels: int = MAX_PIXELS) -> ImageError | None:
     with ImageFile(path) as file:
-        found = refusal(file, max_pixels)
+        found = header_failure(file, max_pixels)
         if found is None:
             return None
         assert len(file.digest(found.read)) == 32  # what it has read is what is there
@@ -154,7 +154,7 @@ def test_metadata_that_the_decoder_leaves_out_is_no_reason_to_refuse(tmp_path, p
 
 
 def test_a_header_that_is_larger_than_may_be_held_is_left_to_whoever_reads_the_whole(tmp_path):
-    text = chunk(b"tEXt", b"Comment\0" + b"x" * (_MOST + 1))
+    text = chunk(b"tEXt", b"Comment\0" + b"x" * (_MAX_BYTES + 1))
     data = photo(6, kind="PNG")
     assert asked(write(tmp_path / "a.png", data[:33] + text + data[33:])) is None
 
@@ -181,5 +181,5 @@ def test_a_disk_that_fails_makes_the_file_unreadable_and_not_corrupt(tmp_path, m
 
     monkeypatch.setattr(ImageFile, "read_at", fail)
     with ImageFile(path) as file, pytest.raises(ImageError, match="Input/output error") as error:
-        refusal(file, MAX_PIXELS)
+        header_failure(file, MAX_PIXELS)
     assert error.value.code == "unreadable"

@@ -1,4 +1,4 @@
-"""What a large file's beginning tells without the rest: that it is no image, or one of more pixels than are taken."""
+"""Detect from the header of a large file that it cannot be decoded: not an image, damaged, or too many pixels."""
 
 import io
 import struct
@@ -13,32 +13,32 @@ from bottleneck.images.digest import ImageFile
 from bottleneck.images.pixel_limit import raised_pixel_limit
 from bottleneck.images.preprocessing import Preprocessing
 
-_START = 64 << 10  # bytes
-_MOST, _PARTS = 4 << 20, 1000  # bytes of a header, and reads; one that needs more is left to who reads the whole file
-# JPEG and PNG are decoded even where their headers cannot be read; of WebP a codec reads the whole file.
-_LEFT = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF")
+_START_BYTES = 64 << 10  # bytes
+_MAX_BYTES, _MAX_READS = 4 << 20, 1000  # of a header; one that needs more is not checked
+# JPEG and PNG may be decoded even if Pillow rejects the header; for WebP, the codec reads the whole file.
+_SKIPPED = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF")
 _ANY = Preprocessing(resize=1, crop=1, interpolation="nearest", antialias=True, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 @dataclass(frozen=True)
-class Refusal:
+class HeaderFailure:
     """Why a file cannot be decoded.
 
     Parameters
     ----------
     error : ImageError
     read : list of (int, bytes)
-        Where in the file, and what, was read to find that out.
+        Offsets and contents of the parts of the file that were read.
     """
 
     error: ImageError
     read: list[tuple[int, bytes]]
 
 
-def refusal(file: ImageFile, max_pixels: int) -> Refusal | None:
-    """Return why `bottleneck.images.decode.decode` would refuse a file, as far as its header decides that.
+def header_failure(file: ImageFile, max_pixels: int) -> HeaderFailure | None:
+    """Return the error of `bottleneck.images.decode.decode` for a file, if the header determines it.
 
-    At most 4 MiB of the file are held.
+    At most 4 MiB of the file are in memory.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def refusal(file: ImageFile, max_pixels: int) -> Refusal | None:
     Returns
     -------
     Refusal or None
-        None where the rest of the file decides.
+        None if the result depends on the rest of the file.
 
     Raises
     ------
@@ -59,30 +59,30 @@ def refusal(file: ImageFile, max_pixels: int) -> Refusal | None:
     error = _error(reader, max_pixels)
     if reader.failure:
         raise ImageError("unreadable", reader.failure.strerror or str(reader.failure)) from reader.failure
-    return None if error is None or reader.had_enough else Refusal(error, reader.parts)
+    return None if error is None or reader.exhausted else HeaderFailure(error, reader.parts)
 
 
 def _error(reader: "_Reader", max_pixels: int) -> ImageError | None:
-    """Return what is wrong with a file's header, as the decoder would say it; None where it may say something else."""
+    """Return the decoder's error for a header; None if the decoder may succeed or fail differently."""
     start = b""
     try:
-        start = reader.read(_START)
+        start = reader.read(_START_BYTES)
         reader.seek(0)
         with raised_pixel_limit(max_pixels):
             image = Image.open(cast(IO[bytes], reader), formats=formats())
     except UnidentifiedImageError:
-        return None if start.startswith(_LEFT) else _unidentified(start)
+        return None if start.startswith(_SKIPPED) else _unidentified(start)
     except Image.DecompressionBombError as error:
         return _too_large(max_pixels, str(error))
     except MemoryError:
         return None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and more
         text = str(error) or type(error).__name__
-        if start.startswith(_LEFT) or "memory" in text.lower():
+        if start.startswith(_SKIPPED) or "memory" in text.lower():
             return None
         cut_short = isinstance(error, (EOFError, struct.error)) or "truncated" in text.lower()
         failure = ImageError("truncated" if cut_short else "corrupt", text)
-        failure.doubtful = True  # it was tried once, beside other images
+        failure.doubtful = True  # it was tried only once, in parallel with other images
         return failure
     if image.width * image.height <= max_pixels:
         return None
@@ -94,7 +94,7 @@ def _too_large(max_pixels: int, found: str) -> ImageError:
 
 
 def _unidentified(start: bytes) -> ImageError | None:
-    """Return what the decoder says of the first bytes of a file in which no format was recognised."""
+    """Return the decoder's error for the first bytes of a file of unknown format."""
     try:
         decode(start, _ANY)
     except ImageError as error:
@@ -103,7 +103,7 @@ def _unidentified(start: bytes) -> ImageError | None:
 
 
 class _Reader(io.RawIOBase):
-    """Reads a file here and there, remembers what it has read, and pretends that the file ends when that is too much.
+    """A random-access reader that records what it reads, and signals the end of the file when its limits are reached.
 
     Parameters
     ----------
@@ -112,9 +112,9 @@ class _Reader(io.RawIOBase):
 
     def __init__(self, file: ImageFile) -> None:
         self._file = file
-        self._place = self._held = 0
+        self._place = self._total = 0
         self.parts: list[tuple[int, bytes]] = []
-        self.had_enough = False
+        self.exhausted = False
         self.failure: OSError | None = None
 
     def readable(self) -> bool:
@@ -134,16 +134,16 @@ class _Reader(io.RawIOBase):
     def read(self, count: int | None = -1, /) -> bytes:
         left = max(0, self._file.size - self._place)
         wanted = left if count is None or count < 0 else min(count, left)
-        if self._held + wanted > _MOST or len(self.parts) == _PARTS:
-            self.had_enough = True
+        if self._total + wanted > _MAX_BYTES or len(self.parts) == _MAX_READS:
+            self.exhausted = True
             return b""
         try:
             part = self._file.read_at(self._place, wanted)
-        except OSError as error:  # which a decoder would take for a damaged image
+        except OSError as error:  # Pillow would report a damaged image
             self.failure = error
             raise
         if part:
             self.parts.append((self._place, part))
         self._place += len(part)
-        self._held += len(part)
+        self._total += len(part)
         return part

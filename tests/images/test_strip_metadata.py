@@ -6,9 +6,9 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from bottleneck.errors import ImageError
-from bottleneck.images.bare import without_metadata
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.images.strip_metadata import without_metadata
 from tests.conftest import photo
 
 MIB = 1 << 20
