@@ -3,10 +3,11 @@ import pytest
 
 from bottleneck.heads.calibration import calibrate, calibrated_loss, prior_offset
 from bottleneck.heads.head import softmax
+from tests.variants import each
 
 
-@pytest.mark.parametrize("factor", [0.01, 0.3, 1.0, 4.0, 300.0])
-@pytest.mark.parametrize("classes", [2, 5])
+@each("factor", [0.01, 0.3, 1.0, 4.0, 300.0])
+@each("classes", [2, 5])
 def test_a_known_sharpness_is_recovered(factor, classes):
     random = np.random.default_rng(0)
     scores = random.normal(size=(20_000, classes)) / factor * 2
@@ -56,9 +57,9 @@ def test_the_loss_is_that_of_the_calibrated_scores_whatever_their_scale():
     assert calibrated_loss(1000 * scores, codes) == pytest.approx(-np.log(own).mean())
 
 
-@pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize("n", [4, 80, 1000])
-@pytest.mark.parametrize("margin", [1e-3, 1.0, 1e3])
+@each("classes", [2, 5])
+@each("n", [4, 80, 1000])
+@each("margin", [1e-3, 1.0, 1e3])
 def test_images_that_are_all_right_do_not_make_it_certain(classes, n, margin):
     codes = np.arange(n) % classes
     scores = margin * np.eye(classes)[codes]
@@ -94,7 +95,7 @@ def test_scores_that_are_worse_than_chance_are_blunted():
     assert 0 < calibrate(scores, scores.argmin(axis=1)) < 1e-3
 
 
-@pytest.mark.parametrize("scores", [np.zeros((10, 2)), np.full((10, 2), 5.0), np.tile([1e-30, 0.0], (10, 1))])
+@each("scores", [np.zeros((10, 2)), np.full((10, 2), 5.0), np.tile([1e-30, 0.0], (10, 1))])
 def test_scores_that_say_nothing_have_a_finite_calibrate(scores):
     found = calibrate(scores, np.array([0, 1] * 5))
 
@@ -145,8 +146,8 @@ def of_shares(n, apart=1.5, seed=0):
     return apart * x, codes
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 500.0])
-@pytest.mark.parametrize("had", [0.0, 1.0, 3.0])
+@each("scale", [0.01, 1.0, 500.0])
+@each("had", [0.0, 1.0, 3.0])
 def test_scores_get_as_much_of_the_shares_as_they_lack(scale, had):
     scores, codes = of_shares(20_000)
     ratio = prior_offset(scale * (scores + had * LOG_SHARES), codes, LOG_SHARES)
@@ -184,7 +185,7 @@ def test_few_images_hardly_change_scores():
     assert 0 < np.median(ratios) < 0.7  # of the 1 that many images ask for
 
 
-@pytest.mark.parametrize("scores", [np.zeros((40, 3)), np.full((40, 3), 1e-30), -100 * np.eye(3)[[0] * 30 + [1] * 10]])
+@each("scores", [np.zeros((40, 3)), np.full((40, 3), 1e-30), -100 * np.eye(3)[[0] * 30 + [1] * 10]])
 def test_scores_that_tell_nothing_or_are_always_wrong_give_a_finite_number(scores):
     assert np.isfinite(prior_offset(scores, np.array([0] * 30 + [1] * 10), LOG_SHARES))
 

@@ -1,5 +1,6 @@
-"""What every family of heads keeps, as one contract; and how each compares with scikit-learn."""
+"""The contract of every family of heads, and each family compared with scikit-learn."""
 
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,17 +12,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from bottleneck.errors import HeadError
+from bottleneck.errors import HeadError, TuningError
+from bottleneck.finetuning.handback import folded
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import NAMES, Family, family
 from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.heads.folds import Folds
-from bottleneck.heads.head import Head
+from bottleneck.heads.head import Head, softmax
+from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.linear_family import LinearFamily
 from bottleneck.heads.load import load_head
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import search
+from tests.variants import each
 
 D = 20
 
@@ -41,9 +45,18 @@ FAMILIES = {name: {} for name in NAMES} | {"svm rbf": {"kernel": "rbf"}, "softma
 LINEAR = ("logistic", "svm", "softmax", "ridge")
 
 
+def family_of(name: str) -> Family:
+    return family(name.split()[0], **FAMILIES[name])
+
+
 @pytest.fixture(params=FAMILIES)
-def some(request) -> Family:
-    return family(request.param.split()[0], **FAMILIES[request.param])
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def some(name: str) -> Family:
+    return family_of(name)
 
 
 @pytest.fixture(params=LINEAR)
@@ -57,8 +70,16 @@ def fit(some: Family, x: np.ndarray, labels: np.ndarray, **options: object) -> H
     return search(x, labels.tolist(), some, **{"folds": 3, "grid": few, **options}).head
 
 
-def task(x: np.ndarray, codes: np.ndarray, count: int, trained: np.ndarray | None = None, **options: object) -> Problem:
-    """Return the task of training on the rows of each column of `trained`, by default on all at once."""
+@functools.cache
+def fitted(name: str, classes: int, apart: float = 6.0) -> Head:
+    """Return a head that several tests read."""
+    return fit(family_of(name), *blobs(classes, apart=apart), fingerprint="f" * 64)
+
+
+def problem(
+    x: np.ndarray, codes: np.ndarray, count: int, trained: np.ndarray | None = None, **options: object
+) -> Problem:
+    """Return the problem of training on the rows of each column of `trained`, by default on all at once."""
     columns = np.ones((len(x), 1), bool) if trained is None else trained
     folds = Folds(tested=np.full(len(x), -1), trained=columns)
     return Problem(table=InMemoryFeatures(x), codes=codes, count=count, folds=folds, arrays=Arrays(), **options)
@@ -68,7 +89,7 @@ def path(
     some: LinearFamily, x: np.ndarray, codes: np.ndarray, count: int, Cs: Sequence[float], **options: object
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return weights and bias at each C, for standardised features."""
-    found = some.paths(task(x, codes, count, **options), list(Cs), exact=True)[:, 0]
+    found = some.paths(problem(x, codes, count, **options), list(Cs), exact=True)[:, 0]
     return [(theta[:, :-1], theta[:, -1]) for theta in found]
 
 
@@ -89,25 +110,28 @@ def parts(head: Head) -> Iterator[bytes]:
 # --- the contract -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_blobs_are_told_apart(some, classes):
-    assert accuracy(fit(some, *blobs(classes)), *blobs(classes, seed=1)) > 0.95
+@each("classes", [2, 4])
+def test_a_head_is_accurate_typed_and_the_same_after_saving(name, classes, tmp_path):
+    head = fitted(name, classes)
+    x, labels = blobs(classes, seed=1)
+
+    assert accuracy(head, x, labels) > 0.95
+    assert (head.family, head.classes) == (name.split()[0], ("ant", "bee", "cat", "dog")[:classes])
+    if isinstance(head, LinearHead):
+        assert (head.weight.shape, head.bias.shape) == ((classes, D), (classes,))
+        assert {getattr(head, one).dtype for one in ("weight", "bias", "mean", "scale")} == {np.dtype(np.float32)}
+    head.save(tmp_path / "head.safetensors")
+    found = load_head(tmp_path / "head.safetensors")
+    assert list(parts(found)) == list(parts(head))
+    assert found.probabilities(x).tobytes() == head.probabilities(x).tobytes()
+    with pytest.raises(HeadError, match=rf"expected features \(n, {D}\)"):
+        head.predict(blobs(2, dim=D + 1)[0])
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_a_linear_head_is_a_matrix_and_a_bias(linear, classes):
-    head = fit(linear, *blobs(classes))
-
-    assert head.family == linear.name
-    assert head.classes == ("ant", "bee", "cat", "dog")[:classes]
-    assert (head.weight.shape, head.bias.shape) == ((classes, D), (classes,))
-    assert {getattr(head, name).dtype for name in ("weight", "bias", "mean", "scale")} == {np.dtype(np.float32)}
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_probabilities_sum_to_one_and_their_best_is_the_prediction(some, classes):
-    x, labels = blobs(classes, apart=2.0)
-    head = fit(some, x, labels)
+@each("classes", [2, 4])
+def test_probabilities_sum_to_one_and_their_best_is_the_prediction(name, classes):
+    x = blobs(classes, apart=2.0)[0]
+    head = fitted(name, classes, apart=2.0)
     probabilities = head.probabilities(x)
 
     assert probabilities.shape == (len(x), classes)
@@ -116,7 +140,30 @@ def test_probabilities_sum_to_one_and_their_best_is_the_prediction(some, classes
     assert np.array(head.classes)[probabilities.argmax(axis=1)].tolist() == head.predict(x).tolist()
 
 
-@pytest.mark.parametrize("classes", [2, 4])
+@each("classes", [2, 4])
+def test_a_linear_head_folded_into_a_layer_gives_the_same_probabilities(name, classes):
+    head = fitted(name, classes, apart=2.0)
+    x = blobs(classes, apart=2.0)[0]
+    if not isinstance(head, LinearHead):
+        with pytest.raises(TuningError, match="expected a linear head"):
+            folded(head)
+        return
+    layer = folded(head)
+
+    logits = x.astype(np.float64) @ layer.weight.T + layer.bias
+    np.testing.assert_allclose(softmax(logits), head.probabilities(x), atol=1e-5)
+
+
+@each("classes", [2, 4])
+def test_one_seed_gives_one_head_bit_for_bit_and_leaves_the_features(name, classes):
+    x, labels = blobs(classes)
+    before = x.copy()
+
+    assert list(parts(fit(family_of(name), x, labels, fingerprint="f" * 64))) == list(parts(fitted(name, classes)))
+    assert np.array_equal(x, before)
+
+
+@each("classes", [2, 4])
 def test_probabilities_of_blobs_that_overlap_are_right_as_often_as_they_say(some, classes):
     x, labels = blobs(classes, apart=2.0, each=150)
     new, wanted = blobs(classes, seed=1, apart=2.0, each=1000)
@@ -134,69 +181,36 @@ def test_the_sharpness_is_nearly_the_one_that_new_images_ask_for(linear):
     assert head.inverse_temperature / best == pytest.approx(1, abs=0.25)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_one_seed_gives_one_head_bit_for_bit(some, classes):
-    one, other = (fit(some, *blobs(classes), seed=3) for _ in range(2))
-
-    assert list(parts(one)) == list(parts(other))
-
-
-@pytest.mark.parametrize("linear", sorted({*LINEAR} - {"softmax"}), indirect=True)  # its batches are of all folds
+@pytest.mark.parametrize("linear", sorted({*LINEAR} - {"softmax"}), indirect=True)  # softmax shares batches
 def test_folds_that_are_solved_at_once_are_the_folds_alone(linear):
     x, labels = blobs(4, apart=2.0)
     codes = np.unique(labels, return_inverse=True)[1]
     trained = np.random.default_rng(0).random((len(x), 3)) > 0.2
-    together = linear.paths(task(x, codes, 4, trained), [0.01, 1.0], exact=True)
+    together = linear.paths(problem(x, codes, 4, trained), [0.01, 1.0], exact=True)
     for fold, rows in enumerate(trained.T):
-        alone = linear.paths(task(x[rows], codes[rows], 4), [0.01, 1.0], exact=True)[:, 0]
+        alone = linear.paths(problem(x[rows], codes[rows], 4), [0.01, 1.0], exact=True)[:, 0]
         np.testing.assert_allclose(together[:, fold], alone, atol=2e-3)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_a_saved_head_is_the_same_head(some, classes, tmp_path):
-    head = fit(some, *blobs(classes), fingerprint="f" * 64)
-    head.save(tmp_path / "head.safetensors")
-    found = load_head(tmp_path / "head.safetensors")
-
-    assert list(parts(found)) == list(parts(head))
-    assert found.probabilities(blobs(classes)[0]).tobytes() == head.probabilities(blobs(classes)[0]).tobytes()
-
-
-def test_features_of_another_width_are_refused(some):
-    with pytest.raises(HeadError, match=rf"expected features \(n, {D}\)"):
-        fit(some, *blobs(2)).predict(blobs(2, dim=D + 1)[0])
+TRANSFORMED = {
+    "a constant 0": lambda x: np.insert(x, [3, 9], np.float32(0), axis=1),
+    "a constant -7.5": lambda x: np.insert(x, [3, 9], np.float32(-7.5), axis=1),
+    "a constant 1e30": lambda x: np.insert(x, [3, 9], np.float32(1e30), axis=1),
+    "tiny": lambda x: x * np.float32(1e-6),
+    "large": lambda x: x * np.float32(1e12),
+    "huge": lambda x: x * np.float32(1e30),
+    "one huge feature": lambda x: x * np.where(np.arange(D) == 0, np.float32(1e12), np.float32(1)),
+    "far from zero": lambda x: x + 1000,
+}
 
 
-@pytest.mark.parametrize("constant", [0.0, -7.5, 1e30])
-def test_constant_features_do_no_harm(some, constant):
-    (x, labels), (new, wanted) = blobs(4), blobs(4, seed=1)
-    wide, new_wide = (np.insert(one, [3, 9], np.float32(constant), axis=1) for one in (x, new))
-    head = fit(some, wide, labels)
+@each("transform", TRANSFORMED)
+def test_features_of_any_scale_and_place_are_told_apart(some, transform):
+    (x, labels), (new, wanted) = ((TRANSFORMED[transform](x), y) for x, y in (blobs(4), blobs(4, seed=1)))
+    head = fit(some, x, labels)
 
-    assert accuracy(head, new_wide, wanted) > 0.95
-    assert all(np.isfinite(getattr(head, name)).all() for name in head.tensors)
-
-
-@pytest.mark.parametrize("factor", [1e-6, 1e12, 1e30])
-def test_features_of_any_scale_are_told_apart(some, factor):
-    (x, labels), (new, wanted) = blobs(4), blobs(4, seed=1)
-    head = fit(some, x * np.float32(factor), labels)
-
-    assert accuracy(head, new * np.float32(factor), wanted) > 0.95
-
-
-def test_one_feature_of_a_huge_scale_does_not_drown_the_others(some):
-    (x, labels), (new, wanted) = blobs(4), blobs(4, seed=1)
-    x[:, 0] *= 1e12
-    new[:, 0] *= 1e12
-
-    assert accuracy(fit(some, x, labels), new, wanted) > 0.95
-
-
-def test_features_far_from_zero_are_told_apart(some):
-    (x, labels), (new, wanted) = blobs(4), blobs(4, seed=1)
-
-    assert accuracy(fit(some, x + 1000, labels), new + 1000, wanted) > 0.95
+    assert accuracy(head, new, wanted) > 0.95
+    assert all(np.isfinite(getattr(head, tensor)).all() for tensor in head.tensors)
 
 
 def test_a_class_of_one_image_is_harmless(some):
@@ -216,9 +230,9 @@ def test_two_images_of_one_class_and_one_of_the_other_are_enough(some):
     assert np.isfinite(head.probabilities(x)).all()
 
 
-@pytest.mark.parametrize("each", [2, 3, 5, 10])
-def test_a_few_images_of_a_real_backbones_width_give_a_sane_head(some, each):
-    x, labels = blobs(2, each=each, dim=1280, apart=100.0)
+@each("count", [2, 3, 5, 10])
+def test_a_few_images_of_a_real_backbones_width_give_a_sane_head(some, count):
+    x, labels = blobs(2, each=count, dim=1280, apart=100.0)
     head = fit(some, x, labels, grid=None)
 
     if head.form == "linear":
@@ -227,7 +241,7 @@ def test_a_few_images_of_a_real_backbones_width_give_a_sane_head(some, each):
     assert accuracy(head, *blobs(2, seed=1, dim=1280, apart=100.0)) > 0.95
 
 
-@pytest.mark.parametrize("absent", [0, 2, 3])
+@each("absent", [0, 2, 3])
 def test_a_class_that_a_fold_has_no_rows_of_never_wins(some, absent):
     x, labels = blobs(4)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -241,7 +255,7 @@ def test_a_class_that_a_fold_has_no_rows_of_never_wins(some, absent):
         assert (scores.argmax(axis=2) != absent).all()
 
 
-@pytest.mark.parametrize("absent", [0, 1])
+@each("absent", [0, 1])
 def test_the_only_class_that_a_fold_has_always_wins(some, absent):
     x, labels = blobs(2)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -252,7 +266,7 @@ def test_the_only_class_that_a_fold_has_always_wins(some, absent):
         assert (scores.argmax(axis=2) == 1 - absent).all()
 
 
-@pytest.mark.parametrize("classes", [2, 4])
+@each("classes", [2, 4])
 def test_every_C_of_the_familys_grid_gives_finite_and_moderate_weights(linear, classes):
     x, labels = blobs(classes)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -281,19 +295,11 @@ def test_the_path_at_each_C_is_the_fit_at_that_C_alone(linear):
         np.testing.assert_allclose(bias, alone_bias, atol=2e-3)
 
 
-def test_the_features_given_are_left_as_they_were(some):
-    x, labels = blobs(2)
-    before = x.copy()
-    fit(some, x, labels)
-
-    assert np.array_equal(x, before)
-
-
 def test_a_grid_begins_with_the_simplest(some):
     x, labels = blobs(2)
     codes = np.unique(labels, return_inverse=True)[1]
     for full in (False, True):
-        points = some.grid(task(x, codes, 2), full=full)
+        points = some.grid(problem(x, codes, 2), full=full)
         if "C" in points[0] and "gamma" not in points[0]:
             assert [point["C"] for point in points] == sorted({point["C"] for point in points})
         if "neighbours" in points[0]:
@@ -322,10 +328,8 @@ def test_more_epochs_of_softmax_come_nearer_to_the_optimum():
     assert away[0] > away[1] > away[2]
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("softmax", {"dropout": 1.0}), ("softmax", {"epochs": 0}), ("svm", {"kernel": "poly"}),
-                          ("logistic", {"kernel": "rbf"}), ("ridge", {"dropout": 0.5})],
-)  # fmt: skip
+@each("name, options", [("softmax", {"dropout": 1.0}), ("softmax", {"epochs": 0}), ("svm", {"kernel": "poly"}),
+                          ("logistic", {"kernel": "rbf"}), ("ridge", {"dropout": 0.5})])  # fmt: skip
 def test_an_impossible_option_is_a_head_error(name, options):
     with pytest.raises(HeadError, match=r"expected|no option"):
         family(name, **options)
@@ -334,8 +338,8 @@ def test_an_impossible_option_is_a_head_error(name, options):
 # --- beside scikit-learn ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("C", [0.001, 0.01, 0.1])
+@each("classes", [2, 4])
+@each("C", [0.001, 0.01, 0.1])
 def test_logistic_gives_scikit_learns_probabilities(classes, C):
     x, labels = blobs(classes, apart=2.0)
     scaler = StandardScaler().fit(x)
@@ -347,8 +351,8 @@ def test_logistic_gives_scikit_learns_probabilities(classes, C):
     np.testing.assert_allclose(head.probabilities(new), reference.predict_proba(scaler.transform(new)), atol=5e-4)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("dim", [3, 30], ids=["primal", "dual"])
+@each("classes", [2, 4])
+@each("dim", [3, 30])
 def test_svm_orders_as_scikit_learns_decision_function(classes, dim):
     x, labels = blobs(classes, apart=2.0, dim=dim)
     new = blobs(classes, seed=1, apart=2.0, dim=dim)[0]
@@ -367,8 +371,8 @@ def test_svm_orders_as_scikit_learns_decision_function(classes, dim):
     assert ((ours[:, :, None] - ours[:, None, :])[gaps > 0.02] > 0).all()
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("C", [0.01, 0.1])
+@each("classes", [2, 4])
+@each("C", [0.01, 0.1])
 def test_softmax_labels_nearly_as_logistic_does(classes, C):
     x, labels = blobs(classes, apart=3.0)
     new, _ = blobs(classes, seed=1, apart=3.0, each=100)
@@ -387,11 +391,7 @@ def test_softmax_visits_the_rows_in_an_order_drawn_from_the_seed():
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "tree", "Logistic", "linear", "search", "../logistic"])
+@each("name", ["", "tree", "Logistic", "linear", "search", "../logistic"])
 def test_an_unknown_family_is_a_head_error_that_names_the_known(name):
     with pytest.raises(HeadError, match="logistic, svm, softmax, ridge, knn, centroid"):
         family(name)
-
-
-def test_a_family_is_called_by_its_name(some):
-    assert some.name in NAMES

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from bottleneck.errors import HeadError
 from bottleneck.heads.features import (
@@ -12,6 +14,7 @@ from bottleneck.heads.features import (
     scaled,
     scalings,
 )
+from tests.variants import each
 
 
 def standardisation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -37,56 +40,82 @@ class FakeStream:
             yield rows[start : start + batch], self.features[rows[start : start + batch]]
 
 
-def test_blocks_begin_anew_at_cuts():
-    x = np.arange(20, dtype=np.float32).reshape(10, 2)
-    blocks = list(InMemoryFeatures(x, [3, 4]).blocks(4))
-
-    assert [(rows.start, rows.stop) for rows, _ in blocks] == [(0, 3), (3, 4), (4, 8), (8, 10)]
-    np.testing.assert_array_equal(np.concatenate([features for _, features in blocks]), x)
-
-
 X = np.random.default_rng(3).normal(2, 3, (23, 4)).astype(np.float16).astype(np.float32)
-TABLES = {
-    "held": lambda: InMemoryFeatures(X),
-    "streamed": lambda: StreamedFeatures(FakeStream(X)),
-    "scaled": lambda: ScaledFeatures(
-        StreamedFeatures(FakeStream(X)), Scaling(mean=np.zeros(4, np.float32), scale=np.ones(4, np.float32))
+READERS = {
+    "in memory": InMemoryFeatures,
+    "in memory, with cuts": lambda x: InMemoryFeatures(x, [cut for cut in (3, 4, 17) if cut < len(x)]),
+    "streamed": lambda x: StreamedFeatures(FakeStream(x)),
+    "scaled": lambda x: ScaledFeatures(
+        StreamedFeatures(FakeStream(x)), Scaling(mean=np.zeros(4, np.float32), scale=np.ones(4, np.float32))
     ),
 }
 
 
-@pytest.fixture(params=TABLES)
-def table(request):
-    return TABLES[request.param]()
+# --- the contract of a reader -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [1, 5, 23, 1000])
-def test_blocks_hold_each_row_once(table, limit):
-    seen = np.zeros_like(X)
-    count = 0
-    for rows, features in table.blocks(limit):
-        assert len(features) <= limit
-        assert features.dtype == np.float32
-        seen[rows] = features
-        count += len(features)
-
-    assert count == len(X)
-    np.testing.assert_array_equal(seen, X)
-    assert table.shape == X.shape
+@pytest.fixture(params=READERS, scope="module")
+def reader(request):
+    return READERS[request.param]
 
 
-def test_batches_hold_each_row_once_in_an_order_of_the_generators(table):
-    found = [list(table.batches(np.random.default_rng(seed), 5)) for seed in (1, 1, 2)]
+@given(n=st.integers(1, 40), limit=st.integers(1, 50))
+@example(n=23, limit=23)
+def test_blocks_hold_each_row_once_and_always_in_one_order(reader, n, limit):
+    x = X[np.arange(n) % 23]
+    table = reader(x)
+    orders = []
+    for _ in range(2):
+        seen, order = np.zeros_like(x), []
+        for rows, features in table.blocks(limit):
+            assert len(features) <= limit
+            assert features.dtype == np.float32
+            seen[rows] = features
+            order += np.arange(n)[rows].tolist()
+        np.testing.assert_array_equal(seen, x)
+        orders.append(order)
+
+    assert sorted(orders[0]) == list(range(n))
+    assert orders[0] == orders[1]
+    assert table.shape == x.shape
+
+
+@given(size=st.integers(1, 30), seed=st.integers(0, 2**32))
+def test_batches_hold_each_row_once_in_an_order_of_the_generator(reader, size, seed):
+    found = [list(reader(X).batches(np.random.default_rng(one), size)) for one in (seed, seed, seed + 1)]
     orders = [np.concatenate([rows for rows, _ in batches]).tolist() for batches in found]
 
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == list(range(len(X)))
     for rows, features in found[0]:
+        assert len(rows) <= size
         np.testing.assert_array_equal(features, X[rows])
 
 
-def test_some_rows_are_taken_in_the_order_asked_for(table):
-    np.testing.assert_array_equal(table.take(np.array([7, 0, 22, 3])), X[[7, 0, 22, 3]])
+@given(rows=st.lists(st.integers(0, 22), unique=True, max_size=23))
+@example(rows=[7, 0, 22, 3])
+def test_some_rows_are_taken_in_the_requested_order(reader, rows):
+    np.testing.assert_array_equal(reader(X).take(np.array(rows, np.intp)), X[rows])
+
+
+@each("normalize", NORMALIZE)
+def test_a_reader_is_scaled_as_features_in_memory(reader, normalize):
+    trained = np.random.default_rng(0).random((len(X), 3)) > 0.3
+    table, expected = reader(X), InMemoryFeatures(X)
+    for one, other in zip(scalings(expected, trained, normalize), scalings(table, trained, normalize), strict=True):
+        np.testing.assert_allclose(one.mean, other.mean, atol=1e-6)
+        np.testing.assert_allclose(one.scale, other.scale, rtol=1e-6)
+        seen = scaled(table, other).take(np.arange(len(X)))
+        np.testing.assert_allclose(scaled(expected, one).take(np.arange(len(X))), seen, atol=1e-5)
+
+
+def test_a_new_block_starts_at_each_cut():
+    blocks = list(InMemoryFeatures(X[:10], [3, 4]).blocks(4))
+
+    assert [(rows.start, rows.stop) for rows, _ in blocks] == [(0, 3), (3, 4), (4, 8), (8, 10)]
+
+
+# --- scaling ----------------------------------------------------------------------------------------------------
 
 
 def test_every_finite_half_is_widened_to_the_very_number():
@@ -95,17 +124,6 @@ def test_every_finite_half_is_widened_to_the_very_number():
 
     assert as_float32(halves).tobytes() == halves.astype(np.float32).tobytes()
     assert as_float32(halves[::3][None]).tobytes() == halves[::3].astype(np.float32).tobytes()
-
-
-@pytest.mark.parametrize("normalize", NORMALIZE)
-def test_what_is_streamed_is_scaled_as_what_is_held(normalize):
-    trained = np.random.default_rng(0).random((len(X), 3)) > 0.3
-    held, streamed = InMemoryFeatures(X), StreamedFeatures(FakeStream(X))
-    for one, other in zip(scalings(held, trained, normalize), scalings(streamed, trained, normalize), strict=True):
-        np.testing.assert_allclose(one.mean, other.mean, atol=1e-6)
-        np.testing.assert_allclose(one.scale, other.scale, rtol=1e-6)
-        seen = scaled(streamed, other).take(np.arange(len(X)))
-        np.testing.assert_allclose(scaled(held, one).take(np.arange(len(X))), seen, atol=1e-5)
 
 
 def test_each_fold_is_scaled_by_the_rows_it_is_trained_on():
@@ -144,7 +162,7 @@ def test_standardisation_is_the_mean_and_the_standard_deviation():
     np.testing.assert_allclose(scale, x.std(axis=0, dtype=np.float64), rtol=1e-6)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, -3.3, 1e-20, 1e20])
+@each("value", [0.0, 0.1, -3.3, 1e-20, 1e20])
 def test_a_constant_feature_has_scale_one(value):
     x = np.full((1000, 1), value, np.float32)
     mean, scale = standardisation(x)
@@ -188,7 +206,7 @@ def test_each_scaling_divides_by_what_it_says():
         np.testing.assert_allclose(scaling.mean, x.mean(axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("normalize", ["shrunk", "global"])
+@each("normalize", ["shrunk", "global"])
 def test_a_feature_that_hardly_varies_is_not_blown_up(normalize):
     x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     x[:, 0] *= 1e-4
@@ -198,7 +216,7 @@ def test_a_feature_that_hardly_varies_is_not_blown_up(normalize):
     assert scaled[:, 1:].std() > 0.5
 
 
-@pytest.mark.parametrize("normalize", ["shrunk", "global"])
+@each("normalize", ["shrunk", "global"])
 def test_a_huge_constant_feature_changes_no_scale_of_others(normalize):
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     x[:, 3] = 1e20 * (1 + 1e-7 * np.sign(x[:, 3]))  # constant but for rounding

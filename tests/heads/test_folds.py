@@ -1,7 +1,7 @@
 import numpy as np
-import pytest
 
 from bottleneck.heads.folds import divide, everything
+from tests.variants import each
 
 
 def folds(labels: list[str], folds: int = 5, seed: int = 0, groups: list[str | None] | None = None):
@@ -28,7 +28,7 @@ def test_every_fold_has_its_share_of_each_class():
         assert sum(labels[row] == "b" for row in test) == 2
 
 
-@pytest.mark.parametrize(("labels", "expected"), [("a" * 20 + "b" * 2, 5), ("aaab", 3), ("ab" * 9, 5)])
+@each("labels, expected", [("a" * 20 + "b" * 2, 5), ("aaab", 3), ("ab" * 9, 5)])
 def test_there_are_no_more_folds_than_images_of_the_largest_class(labels, expected):
     assert len(folds(list(labels))) == expected
 
@@ -53,7 +53,7 @@ GROUPED = {
 }
 
 
-@pytest.mark.parametrize("case", GROUPED)
+@each("case", GROUPED)
 def test_a_group_is_never_on_both_sides_of_a_fold(case):
     labels, groups = GROUPED[case]
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bottleneck.heads.forecast import PowerLaw
+from tests.variants import each
 
 SIZES = (20, 40, 80, 140, 200)
 
@@ -25,7 +26,7 @@ def width(interval):
     return interval[1] - interval[0]
 
 
-@pytest.mark.parametrize("slope", [0.1, 0.3, 0.6])
+@each("slope", [0.1, 0.3, 0.6])
 def test_the_power_of_many_images_is_found(slope):
     law = fitted(drawn(rates(slope), 50_000), sizes=tuple(100 * n for n in SIZES))
 
@@ -33,7 +34,7 @@ def test_the_power_of_many_images_is_found(slope):
     assert law.mean[1] == pytest.approx(-slope, abs=0.05)
 
 
-@pytest.mark.parametrize("images", [40, 400, 4000])
+@each("images", [40, 400, 4000])
 def test_intervals_hold_what_the_law_says(images):
     held = []
     for seed, slope in enumerate(np.linspace(0.05, 0.6, 200)):
@@ -74,9 +75,9 @@ def test_the_order_of_the_images_does_not_matter():
     assert other.ci95 == pytest.approx(found.ci95, abs=1e-12)
 
 
-@pytest.mark.parametrize("points", [1, 2, 5])
-@pytest.mark.parametrize("images", [1, 2, 30, 3000])
-@pytest.mark.parametrize("rate", [0.0, 0.5, 0.9, 1.0])
+@each("points", [1, 2, 5])
+@each("images", [1, 2, 30, 3000])
+@each("rate", [0.0, 0.5, 0.9, 1.0])
 def test_whatever_the_points_are_there_is_a_forecast(points, images, rate):
     wrong = drawn([rate] * points, images)
     law = fitted(wrong, sizes=(2, 3, 6, 9, 12)[:points])

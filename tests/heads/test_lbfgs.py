@@ -1,10 +1,10 @@
 """The directions of L-BFGS beside its two loops, written out for one problem."""
 
 import numpy as np
-import pytest
 
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.lbfgs import StepHistory
+from tests.variants import each
 
 P, D = 3, 12
 
@@ -26,8 +26,8 @@ def two_loops(steps: list[np.ndarray], changes: list[np.ndarray], gradient: np.n
     return -rest
 
 
-@pytest.mark.parametrize("device", ["cpu", "torch"])
-@pytest.mark.parametrize("taken", [1, 3, 4, 9])
+@each("device", ["cpu", "torch"])
+@each("taken", [1, 3, 4, 9])
 def test_directions_are_those_of_the_two_loops(taken, device):
     arrays, random, second = Arrays(device), np.random.default_rng(1), quadratics()
     memory = StepHistory(arrays, P, D, 4)

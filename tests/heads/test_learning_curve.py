@@ -6,6 +6,7 @@ import pytest
 
 from bottleneck.heads.forecast import PowerLaw
 from bottleneck.heads.learning_curve import Curve, Point
+from tests.variants import each
 
 FOLDS = 5
 
@@ -32,7 +33,7 @@ def test_a_curve_that_rises_says_what_more_images_would_bring():
     )
 
 
-@pytest.mark.parametrize(("images", "hardly"), [(50, False), (500, False), (20_000, True)])
+@each("images, hardly", [(50, False), (500, False), (20_000, True)])
 def test_more_images_would_hardly_help_only_where_that_is_sure(images, hardly):
     found = curve(0.02, 0.02, 0.02, 0.02, last=images, images=images)
 

@@ -1,11 +1,11 @@
 import numpy as np
-import pytest
 
 from bottleneck.heads import neighbours
 from bottleneck.heads.neighbours import NeighbourHead, nearest_rows, votes
+from tests.variants import each
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e4])
+@each("offset", [0.0, 1e4])
 def test_the_nearest_rows_are_those_of_plain_distances(offset):
     random = np.random.default_rng(0)
     rows = (np.round(random.normal(size=(50, 8)) * 64) / 64 + offset).astype(np.float32)

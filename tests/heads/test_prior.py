@@ -11,6 +11,7 @@ from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.heads.load import load_head
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import search
+from tests.variants import each, pairwise
 
 FAMILIES = {name: family(name) for name in NAMES} | {"svm rbf": family("svm", kernel="rbf")}
 ESTIMATORS = [Logistic, LinearSVM, KernelSVM, Softmax, Ridge, Neighbours, Centroid]
@@ -19,16 +20,14 @@ D = 12
 THE_SAME = "the same in all"
 
 
-@pytest.fixture(params=FAMILIES)
-def some(request):
-    return FAMILIES[request.param]
+every_family = each("some", FAMILIES.values(), ids=lambda some: f"{some.name} {some.title}")
 
 
 def equal(value: float, n: int) -> np.ndarray:
     return np.full((n, D), value, np.float32)
 
 
-# What features look like that tell nothing, under any normalization; `n` rows of them.
+# Constant features under any normalization; `n` rows of them.
 NOTHING = {
     "blank images": lambda n: equal(3, n),
     "a dead layer": lambda n: equal(0, n),
@@ -43,10 +42,9 @@ NOTHING = {
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("nothing", NOTHING)
-def test_features_that_tell_nothing_give_the_shares_of_the_classes(some, nothing, normalize, balanced):
+@each("name, nothing, normalize, balanced", pairwise(list(FAMILIES), list(NOTHING), NORMALIZE, [False, True]))
+def test_constant_features_give_the_frequencies_of_the_classes(name, nothing, normalize, balanced):
+    some = FAMILIES[name]
     labels = list("aaabbc" * 10)
     x = NOTHING[nothing](60).astype(np.float32)
     with pytest.warns(BottleneckWarning, match=f"all {x.shape[1]} {THE_SAME} 60 training rows"):
@@ -63,7 +61,8 @@ def test_features_that_tell_nothing_give_the_shares_of_the_classes(some, nothing
     assert found.params == found.points[0]
 
 
-@pytest.mark.parametrize("classes", [2, 4, 10])
+@every_family
+@each("classes", [2, 4, 10])
 def test_of_equal_classes_the_loss_is_the_logarithm_of_their_number(some, classes):
     labels = [f"c{row % classes}" for row in range(10 * classes)]
     with pytest.warns(BottleneckWarning, match=THE_SAME):
@@ -74,6 +73,7 @@ def test_of_equal_classes_the_loss_is_the_logarithm_of_their_number(some, classe
     assert found["ece"] == pytest.approx(0, abs=1e-6)
 
 
+@every_family
 def test_a_head_of_the_shares_is_read_as_it_was_saved(some, tmp_path):
     labels = list("aab" * 10)
     with pytest.warns(BottleneckWarning, match=THE_SAME):
@@ -83,7 +83,7 @@ def test_a_head_of_the_shares_is_read_as_it_was_saved(some, tmp_path):
     np.testing.assert_allclose(probabilities, [[2 / 3, 1 / 3]] * 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["logistic", "knn"])
+@each("name", ["logistic", "knn"])
 def test_rows_that_are_multiples_of_one_are_equal_at_length_one(name):
     x = (np.arange(1, 61)[:, None] * np.linspace(1, 2, D)).astype(np.float32)
     with pytest.warns(BottleneckWarning, match=THE_SAME):
@@ -104,7 +104,7 @@ def but(rows, value):
     return make
 
 
-# What features look like that tell next to nothing: the classes take turns in all of them.
+# Features that are nearly constant: the classes take turns in all of them.
 LITTLE = {
     "one other row": but([7], 5),
     "one other row of noise": but([7], None),
@@ -118,9 +118,9 @@ LITTLE = {
 
 @pytest.mark.filterwarnings(f"ignore:.*{THE_SAME}")  # rows of one length are
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("little", LITTLE)
-def test_features_that_tell_next_to_nothing_make_no_head_sure(some, little, normalize):
+@each("name, little, normalize", pairwise(list(FAMILIES), list(LITTLE), NORMALIZE))
+def test_nearly_constant_features_make_no_head_confident(name, little, normalize):
+    some = FAMILIES[name]
     labels = np.array(list("abcd" * 50))
     x = LITTLE[little](200).astype(np.float32)
     train = np.random.default_rng(0).permutation(200) < 160
@@ -135,8 +135,8 @@ def test_features_that_tell_next_to_nothing_make_no_head_sure(some, little, norm
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("normalize", ["standard", "l2"])
-@pytest.mark.parametrize("huge", [1e14, 1e30])
+@each("normalize, huge", [("standard", 1e14), ("l2", 1e30)])
+@every_family
 def test_one_row_of_huge_features_leaves_no_infinity(some, huge, normalize):
     x = np.random.default_rng(0).normal(size=(80, D)).astype(np.float32)
     x[7], x[8] = huge, -huge
@@ -147,7 +147,8 @@ def test_one_row_of_huge_features_leaves_no_infinity(some, huge, normalize):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("normalize", "huge"), [("standard", 3e38), ("none", 1e16), ("none", 3e38)])
+@each("normalize, huge", [("standard", 3e38), ("none", 1e16), ("none", 3e38)])
+@every_family
 def test_features_near_the_end_of_float32_are_refused(some, huge, normalize):
     x = np.random.default_rng(0).normal(size=(80, D)).astype(np.float32)
     x[7], x[8] = huge, -huge
@@ -156,7 +157,8 @@ def test_features_near_the_end_of_float32_are_refused(some, huge, normalize):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("normalize", NORMALIZE)
+@each("normalize", NORMALIZE)
+@every_family
 def test_folds_that_are_constant_in_themselves_give_the_shares(some, normalize):
     groups = ["one", "other"] * 40
     x = np.where((np.arange(80) % 2)[:, None], equal(3, 80), np.linspace(1, 1000, D, dtype=np.float32))
@@ -168,7 +170,8 @@ def test_folds_that_are_constant_in_themselves_give_the_shares(some, normalize):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("normalize", NORMALIZE)
+@each("normalize", NORMALIZE)
+@every_family
 def test_a_fold_that_is_constant_does_not_spoil_the_calibration(some, normalize):
     # All rows of two groups are blank, those of the third are not: a fold without the third sees blank ones only.
     random = np.random.default_rng(0)
@@ -185,7 +188,8 @@ def test_a_fold_that_is_constant_does_not_spoil_the_calibration(some, normalize)
 # --- beside good features -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("normalize", NORMALIZE)
+@each("normalize", NORMALIZE)
+@every_family
 def test_many_constant_columns_are_named_and_the_others_learnt_from(some, normalize):
     labels = np.array(list("ab" * 40))
     good = np.random.default_rng(0).normal(size=(80, 5)) + 6 * (labels[:, None] == "a")
@@ -198,6 +202,7 @@ def test_many_constant_columns_are_named_and_the_others_learnt_from(some, normal
     assert found.accuracy > 0.9
 
 
+@every_family
 def test_a_few_constant_columns_are_no_news(some):
     labels = np.array(list("ab" * 40))
     x = np.random.default_rng(0).normal(size=(80, D)).astype(np.float32) + 4 * (labels[:, None] == "a")
@@ -211,8 +216,8 @@ def test_a_few_constant_columns_are_no_news(some):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("cv", [None, 5])
-@pytest.mark.parametrize("make", ESTIMATORS)
+@each("cv", [None, 5])
+@each("make", ESTIMATORS)
 def test_estimators_say_the_shares(make, cv):
     labels = np.array(list("aab" * 10))
     with pytest.warns(BottleneckWarning, match=THE_SAME):
@@ -224,7 +229,7 @@ def test_estimators_say_the_shares(make, cv):
     assert not hasattr(model, "centroids_")
 
 
-@pytest.mark.parametrize("make", [Logistic, LinearSVM, KernelSVM, Softmax, Ridge])
+@each("make", [Logistic, LinearSVM, KernelSVM, Softmax, Ridge])
 def test_shares_are_those_of_the_weights(make):
     labels = np.array(list("aab" * 10))
     with pytest.warns(BottleneckWarning, match=THE_SAME):
@@ -236,6 +241,7 @@ def test_shares_are_those_of_the_weights(make):
     np.testing.assert_allclose(by_row.predict_proba(equal(3, 1)), [[1 / 3, 2 / 3]], atol=1e-6)
 
 
+@every_family
 def test_a_class_of_one_row_has_its_share(some):
     with pytest.warns(BottleneckWarning, match=THE_SAME):
         head = search(equal(3, 31), [*"ab" * 15, "c"], some).head

@@ -14,12 +14,13 @@ from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.neighbours import NeighbourHead
 from bottleneck.heads.refit import refit
 from bottleneck.heads.search import Search, search
-from tests.heads.test_family import FAMILIES, accuracy, blobs, parts
+from tests.heads.test_family import FAMILIES, accuracy, blobs, family_of, parts
+from tests.variants import each, pairwise
 
 
 @pytest.fixture(params=FAMILIES)
 def some(request) -> Family:
-    return family(request.param.split()[0], **FAMILIES[request.param])
+    return family_of(request.param)
 
 
 def again(found: Search, some: Family, x: np.ndarray, labels: np.ndarray, first: int, **options: object) -> Head:
@@ -35,9 +36,9 @@ def parted(classes: int, each: int = 40, **options: float) -> tuple[np.ndarray, 
     return x[order], labels[order], int(0.7 * len(x))
 
 
-@pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("balanced", [False, True])
-def test_on_the_same_rows_it_is_the_same_head(some, normalize, balanced):
+@each("name, normalize, balanced", pairwise(list(FAMILIES), NORMALIZE, [False, True]))
+def test_on_the_same_rows_it_is_the_same_head(name, normalize, balanced):
+    some = family_of(name)
     x, labels, _ = parted(3, apart=3.0)
     found = search(x, labels.tolist(), some, folds=3, normalize=normalize, balanced=balanced)
     head = again(found, some, x, labels, len(x), folds=3, normalize=normalize, balanced=balanced)
@@ -87,7 +88,7 @@ def test_features_are_scaled_by_all_rows():
     np.testing.assert_allclose(found.head.mean, x[:first].mean(axis=0, dtype=np.float64), rtol=1e-5)
 
 
-@pytest.mark.parametrize("balanced", [False, True])
+@each("balanced", [False, True])
 def test_where_nothing_was_learnt_the_shares_are_those_of_all_rows_whatever_the_new_ones_show(some, balanced):
     x, labels = np.full((60, 5), 3, np.float32), np.array(list("aaab" * 15))
     labels[40:50] = "b"

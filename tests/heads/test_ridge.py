@@ -13,6 +13,7 @@ from bottleneck.heads.folds import Folds, everything
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.ridge import leave_one_out
 from bottleneck.heads.search import search
+from tests.variants import each
 
 CS = [1e-4, 1e-2, 1.0]
 
@@ -29,9 +30,9 @@ def task(x: np.ndarray, codes: np.ndarray, trained: np.ndarray | None = None, **
     return Problem(table=InMemoryFeatures(x), codes=codes, count=count, folds=folds, arrays=Arrays(), **options)
 
 
-@pytest.mark.parametrize("shape", [(60, 10), (20, 50)], ids=["more rows", "more features"])
-@pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("normalize", ["shrunk", "global", "standard", "l2"])
+@each("shape", [(60, 10), (20, 50)])
+@each("balanced", [False, True])
+@each("normalize", ["shrunk", "global", "standard", "l2"])
 def test_each_fold_is_scikit_learns(shape, balanced, normalize):
     x, codes = rows(*shape)
     trained = np.random.default_rng(1).random((len(x), 2)) > 0.3
@@ -46,7 +47,7 @@ def test_each_fold_is_scikit_learns(shape, balanced, normalize):
             np.testing.assert_allclose(theta[:, -1], theirs.intercept_, atol=2e-3)
 
 
-@pytest.mark.parametrize("normalize", ["standard", "none"])
+@each("normalize", ["standard", "none"])
 def test_leaving_one_out_is_leaving_one_out(normalize):
     x, codes = rows(40, 6)
     given = task(x, codes, normalize=normalize)
@@ -80,8 +81,8 @@ def test_more_features_than_can_be_multiplied_are_a_head_error(monkeypatch):
         family("ridge").paths(task(*rows(40, 6)), CS, exact=True)
 
 
-@pytest.mark.parametrize("shape", [(60, 10), (20, 50)], ids=["more rows", "more features"])
-@pytest.mark.parametrize("offset", [1e3, 1e5])
+@each("shape", [(60, 10), (20, 50)])
+@each("offset", [1e3, 1e5])
 def test_features_far_from_zero_are_no_harder(shape, offset):
     x, codes = rows(*shape)
     here, there = (

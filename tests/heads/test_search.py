@@ -14,6 +14,7 @@ from bottleneck.heads.folds import divide
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import search
 from bottleneck.heads.selection import RULES
+from tests.variants import each
 
 LOGISTIC = family("logistic")
 
@@ -29,7 +30,7 @@ def rows(labels: list[str], apart: float = 5.0, seed: int = 0) -> np.ndarray:
 # --- what is chosen ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_the_chosen_point_is_in_the_familys_grid(name):
     labels = list("ab" * 20)
     found = search(rows(labels), labels, family(name))
@@ -47,14 +48,14 @@ def test_the_chosen_C_is_in_the_grid_that_was_given():
     assert found.params in found.points
 
 
-@pytest.mark.parametrize("name", ["knn", "centroid"])
+@each("name", ["knn", "centroid"])
 def test_a_head_without_C_takes_none(name):
     labels = list("ab" * 20)
     with pytest.raises(HeadError, match="no C"):
         search(rows(labels), labels, family(name), grid=(1.0,))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_rows_in_the_order_of_their_folds_are_told_as_they_were_given(name, monkeypatch):
     labels = list("abc" * 400)
     features = rows(labels, apart=1.0)
@@ -71,7 +72,7 @@ def test_rows_in_the_order_of_their_folds_are_told_as_they_were_given(name, monk
     assert agree.mean() > 0.95
 
 
-@pytest.mark.parametrize("name", ["logistic", "knn"])
+@each("name", ["logistic", "knn"])
 def test_each_division_of_ordered_rows_keeps_groups_together(name, monkeypatch):
     monkeypatch.setattr(module, "_MIN_SORTED", 1)
     random = np.random.default_rng(0)
@@ -132,7 +133,7 @@ def test_the_guesses_of_each_division_give_the_accuracy():
     np.testing.assert_allclose(right.mean(axis=1), found.chosen.reshape(5, 5).mean(axis=1))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_the_guesses_are_those_of_the_probabilities_in_the_first_division(name, monkeypatch):
     monkeypatch.setattr(module, "_MIN_SORTED", 1)  # rows in the order of their folds
     labels = list("abc" * 400)
@@ -178,8 +179,8 @@ def test_very_many_images_are_searched_on_some_of_each_class(monkeypatch):
     np.testing.assert_allclose(found.head.weight, full.head.weight, atol=1e-3)  # fitted on all either way
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("options", [{}, {"normalize": "l2"}, {"normalize": "none"}, {"balanced": True}])
+@each("name", NAMES)
+@each("options", [{}, {"normalize": "l2"}, {"normalize": "none"}, {"balanced": True}])
 def test_one_seed_gives_one_head_bit_for_bit(name, options):
     labels = list("abc" * 30)
     one, other = (search(rows(labels, 0.5), labels, family(name), seed=3, **options) for _ in range(2))
@@ -189,7 +190,7 @@ def test_one_seed_gives_one_head_bit_for_bit(name, options):
     assert (one.params, one.head.inverse_temperature) == (other.params, other.head.inverse_temperature)
 
 
-@pytest.mark.parametrize("name", ["logistic", "svm", "softmax", "ridge"])
+@each("name", ["logistic", "svm", "softmax", "ridge"])
 def test_balanced_classes_weigh_the_same(name):
     labels = list("a" * 190 + "b" * 10)
     x = rows(labels, apart=0.35)
@@ -241,8 +242,8 @@ def test_a_group_called_like_a_row_is_no_row():
 # --- few images -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("labels", ["aab", "abb", "aabb", "aaab", "aaaaabc", "aabbbbbbbbc", "aab" + "cdef"])
+@each("name", NAMES)
+@each("labels", ["aab", "abb", "aabb", "aaab", "aaaaabc", "aabbbbbbbbc", "aab" + "cdef"])
 def test_a_class_with_one_image_never_breaks_it(name, labels):
     found = search(rows(list(labels), apart=50.0), list(labels), family(name))
 
@@ -250,7 +251,7 @@ def test_a_class_with_one_image_never_breaks_it(name, labels):
     assert np.isfinite(found.head.probabilities(rows(list(labels), apart=50.0))).all()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "ridge"])  # whose line lies nearer to the few
+@each("name", [name for name in NAMES if name != "ridge"])  # whose line lies nearer to the few
 def test_a_small_class_is_not_given_up_for_the_large_one(name):
     # By plain accuracy a head that never says "b" would be within a standard error of the best.
     labels = list("a" * 95 + "b" * 5)
@@ -267,8 +268,8 @@ LACKING = {
 }
 
 
-@pytest.mark.parametrize("case", LACKING)
-@pytest.mark.parametrize("name", NAMES)
+@each("case", LACKING)
+@each("name", NAMES)
 def test_a_class_that_a_fold_cannot_learn_is_harmless(name, case):
     labels, groups = LACKING[case]
     x = rows(labels, apart=50.0)[:, 1:]
@@ -282,7 +283,7 @@ def test_a_class_that_a_fold_cannot_learn_is_harmless(name, case):
         assert head.probabilities(x)[np.arange(len(x)), right].min() > 1.1 / len(head.classes)
 
 
-@pytest.mark.parametrize("labels", [[], ["a"], ["a"] * 10])
+@each("labels", [[], ["a"], ["a"] * 10])
 def test_one_class_is_a_head_error(labels):
     with pytest.raises(HeadError, match="at least two classes"):
         search(np.ones((len(labels), 9), np.float32), labels, LOGISTIC)
@@ -298,7 +299,7 @@ def test_classes_of_one_group_each_are_a_head_error():
         search(rows(list("aabb")), list("aabb"), LOGISTIC, groups=["1", "1", "2", "2"])
 
 
-@pytest.mark.parametrize("grid", [(), (0.0, 1.0), (-1.0,)])
+@each("grid", [(), (0.0, 1.0), (-1.0,)])
 def test_an_impossible_grid_is_a_head_error(grid):
     with pytest.raises(HeadError, match="values of C above 0"):
         search(rows(list("aabb")), list("aabb"), LOGISTIC, grid=grid)
@@ -308,8 +309,8 @@ def test_the_head_carries_the_fingerprint():
     assert search(rows(list("aabb")), list("aabb"), LOGISTIC, fingerprint="f" * 64).head.fingerprint == "f" * 64
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("name", ["svm", "logistic", "ridge"])
+@each("balanced", [False, True])
+@each("name", ["svm", "logistic", "ridge"])
 def test_the_accuracy_is_that_of_the_labels_that_the_head_would_give(name, balanced):
     labels = list("a" * 900 + "b" * 150)
     found = search(rows(labels, apart=0.4), labels, family(name), balanced=balanced, grid=(0.001,))
@@ -332,7 +333,7 @@ def test_equations_without_a_solution_are_a_head_error(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+@each("seed", [0, 2**32 - 1])
 def test_any_seed_divides_groups(seed):
     labels = list("ab" * 20)
 
@@ -405,8 +406,8 @@ def unequal(n, d, apart, seed=0):
     return x, codes
 
 
-@pytest.mark.parametrize(
-    ("name", "n", "d", "apart", "loss", "accuracy"),
+@each(
+    "name, n, d, apart, loss, accuracy",
     [("svm", 100, 300, 3.0, 0.30, 0.88), ("ridge", 300, 8, 2.0, 0.195, 0.92), ("centroid", 300, 8, 2.0, 0.2, 0.91)],
 )
 def test_a_linear_head_knows_how_frequent_a_class_is(name, n, d, apart, loss, accuracy):
@@ -420,7 +421,7 @@ def test_a_linear_head_knows_how_frequent_a_class_is(name, n, d, apart, loss, ac
     assert (found.head.scores(other).argmax(axis=1) == probabilities.argmax(axis=1)).all()
 
 
-@pytest.mark.parametrize(("labels", "balanced"), [(["a", "b"] * 30, False), (["a", "a", "b"] * 20, True)])
+@each("labels, balanced", [(["a", "b"] * 30, False), (["a", "a", "b"] * 20, True)])
 def test_classes_that_weigh_the_same_are_left_as_they_are(labels, balanced, monkeypatch):
     x, asked = rows(labels, apart=0.3), []
     with monkeypatch.context() as patch:

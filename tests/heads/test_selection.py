@@ -1,7 +1,7 @@
 import numpy as np
-import pytest
 
 from bottleneck.heads.selection import RULES, Performance, select
+from tests.variants import each
 
 
 def performance(balanced: list[list[float]], losses: list[float] | None = None, divisions: int = 1) -> Performance:
@@ -11,8 +11,8 @@ def performance(balanced: list[list[float]], losses: list[float] | None = None, 
     )
 
 
-@pytest.mark.parametrize(
-    ("table", "expected"),
+@each(
+    "table, expected",
     [
         ([[0.9, 0.9], [0.95, 0.95], [0.8, 0.8]], 1),  # no spread: the best
         ([[0.9, 0.9], [0.9, 0.9], [0.9, 0.9]], 0),  # all equal: the most regularised
@@ -36,10 +36,7 @@ def test_folds_of_several_divisions_count_as_those_of_one():
     assert select(performance([[0.865] * 4, table[1]], divisions=2), "simplest") == 0
 
 
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [("log-loss", 1), ("simplest", 0), ("accuracy", 2)],
-)
+@each("rule, expected", [("log-loss", 1), ("simplest", 0), ("accuracy", 2)])
 def test_each_rule_has_its_own_point(rule, expected):
     table = [[0.86, 0.86], [0.88, 0.88], [0.85, 0.95], [0.7, 0.7]]
     assert select(performance(table, [0.5, 0.4, 0.45, 0.1]), rule) == expected  # the last is too far from the best

@@ -14,6 +14,7 @@ from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss, SquaredHingeLoss
 from bottleneck.heads.objective import Pass, SolverProblems, Sums, TrainingData, relative
 from bottleneck.heads.precondition import Preconditioner, spectrum
 from bottleneck.heads.solver import solve
+from tests.variants import each
 
 N, D = 240, 60
 CS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
@@ -64,8 +65,8 @@ def hinge_objective(x, sign, C, weight, bias) -> float:
 # --- beside scikit-learn ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", ["cpu", "torch"])
-@pytest.mark.parametrize("count", [2, 3, 6])
+@each("device", ["cpu", "torch"])
+@each("count", [2, 3, 6])
 def test_logistic_reaches_scikit_learns_objective_at_every_C(count, device):
     x = features()
     codes = classes(x, count)
@@ -80,7 +81,7 @@ def test_logistic_reaches_scikit_learns_objective_at_every_C(count, device):
         assert objective == pytest.approx(ours, rel=1e-4)
 
 
-@pytest.mark.parametrize("device", ["cpu", "torch"])
+@each("device", ["cpu", "torch"])
 def test_svm_reaches_liblinears_objective_at_every_C(device):
     x = features()
     codes = classes(x, 4)
@@ -96,7 +97,7 @@ def test_svm_reaches_liblinears_objective_at_every_C(device):
         assert hinge_objective(x, sign, C, theta[:-1], theta[-1]) <= best * (1 + 1e-3), (C, output)
 
 
-@pytest.mark.parametrize("offset", [0, 3, 30])
+@each("offset", [0, 3, 30])
 def test_svm_of_features_far_from_zero_reaches_liblinears_objective(offset):
     x = features() + np.float32(offset)
     codes = classes(x, 3)
@@ -288,7 +289,7 @@ def test_a_bias_that_is_a_weight_is_in_the_spectrum():
     np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(len(found.values)), atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [1, 5])
+@each("count", [1, 5])
 def test_fewer_rows_than_directions_have_a_spectrum(count):
     found = spectrum(Arrays(), InMemoryFeatures(features(count=count)), bias=False)
 
@@ -300,10 +301,8 @@ def test_fewer_rows_than_directions_have_a_spectrum(count):
 # --- losses -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", ["cpu", "torch"])
-@pytest.mark.parametrize(
-    "loss", [SoftmaxLoss(3), LogisticLoss(), SquaredHingeLoss()], ids=lambda loss: type(loss).__name__
-)
+@each("device", ["cpu", "torch"])
+@each("loss", [SoftmaxLoss(3), LogisticLoss(), SquaredHingeLoss()], ids=lambda loss: type(loss).__name__)
 def test_a_losss_derivative_is_that_of_its_differences(loss, device):
     arrays, random = Arrays(device), np.random.default_rng(0)
     scores = random.normal(size=(4, 2, loss.outputs)).astype(np.float32)
@@ -322,9 +321,7 @@ def test_a_losss_derivative_is_that_of_its_differences(loss, device):
         assert slope[place] == pytest.approx(difference, abs=2e-2)
 
 
-@pytest.mark.parametrize(
-    "loss", [SoftmaxLoss(3), LogisticLoss(), SquaredHingeLoss()], ids=lambda loss: type(loss).__name__
-)
+@each("loss", [SoftmaxLoss(3), LogisticLoss(), SquaredHingeLoss()], ids=lambda loss: type(loss).__name__)
 def test_a_losss_curvature_is_how_its_derivative_differs(loss):
     arrays, random = Arrays(), np.random.default_rng(1)
     scores = random.normal(size=(4, 2, loss.outputs)).astype(np.float32)
@@ -339,8 +336,8 @@ def test_a_losss_curvature_is_how_its_derivative_differs(loss):
         np.testing.assert_allclose(curvature[:, output], (above - below).sum(axis=0) / 2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("loss", [SoftmaxLoss(3), LogisticLoss()], ids=lambda loss: type(loss).__name__)
-@pytest.mark.parametrize("size", [1e3, 1e10, 1e30])
+@each("loss", [SoftmaxLoss(3), LogisticLoss()], ids=lambda loss: type(loss).__name__)
+@each("size", [1e3, 1e10, 1e30])
 def test_huge_scores_have_a_finite_loss(loss, size):
     scores = np.array([-1, 1, 0.5][: loss.outputs], np.float32).reshape(1, 1, -1) * np.float32(size)
     target = np.array([1]) if loss.outputs == 3 else np.ones((1, 1), np.float32)
@@ -353,7 +350,7 @@ def test_huge_scores_have_a_finite_loss(loss, size):
 # --- where it is computed ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", ["", "abacus", "cuda:99", "mps"])
+@each("device", ["", "abacus", "cuda:99", "mps"])
 def test_a_device_that_is_not_there_is_a_head_error(device):
     with pytest.raises(HeadError, match="device"):
         Arrays(device)

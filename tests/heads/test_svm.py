@@ -9,6 +9,7 @@ from bottleneck.heads.family import family
 from bottleneck.heads.features import InMemoryFeatures, scalings
 from bottleneck.heads.folds import Folds
 from bottleneck.heads.problem import Problem
+from tests.variants import each
 
 N, D, K = 200, 40, 3
 CS = [1e-3, 1e-2, 1e-1, 1.0, 10.0]
@@ -33,8 +34,8 @@ def objective(x: np.ndarray, sign: np.ndarray, strength: np.ndarray, theta: np.n
     return float(strength @ short**2 + theta @ theta / 2)
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("normalize", ["shrunk", "standard"])
+@each("balanced", [False, True])
+@each("normalize", ["shrunk", "standard"])
 def test_each_fold_reaches_liblinears_objective_at_every_C(balanced, normalize):
     x, codes = rows()
     trained = np.random.default_rng(1).random((N, 2)) > 0.3
@@ -54,8 +55,8 @@ def test_each_fold_reaches_liblinears_objective_at_every_C(balanced, normalize):
 
 
 @pytest.mark.filterwarnings("ignore:svm did not converge")
-@pytest.mark.parametrize(("C", "near"), [(1.0, 1e-3), (10.0, 1e-3), (100.0, 1e-3), (1000.0, 5e-3), (10_000.0, 5e-3)])
-@pytest.mark.parametrize("width", [40, 400], ids=["more rows", "more features"])
+@each("C, near", [(1.0, 1e-3), (10.0, 1e-3), (100.0, 1e-3), (1000.0, 5e-3), (10_000.0, 5e-3)])
+@each("width", [40, 400])
 def test_one_large_C_alone_is_solved_as_nearly_as_float32_lets_it_be(C, near, width):
     random = np.random.default_rng(3)
     codes = np.arange(N) % 2

@@ -12,6 +12,7 @@ from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss
 from bottleneck.heads.objective import Pass, SolverProblems, TrainingData
 from bottleneck.heads.threads import ordered_map, single_threaded_blas
+from tests.variants import each
 
 
 def blas_threads() -> set[int]:
@@ -27,7 +28,7 @@ def test_a_product_has_one_core_and_then_what_it_had():
     assert blas_threads() == before
 
 
-@pytest.mark.parametrize("cores", [1, 2, 5])
+@each("cores", [1, 2, 5])
 def test_results_come_in_the_order_of_the_items(cores):
     late = threading.Event()
 
@@ -50,13 +51,13 @@ def test_few_items_are_taken_before_their_results():
     results.close()
 
 
-@pytest.mark.parametrize("cores", [1, 3])
+@each("cores", [1, 3])
 def test_an_error_in_a_thread_is_raised(cores):
     with pytest.raises(ZeroDivisionError):
         list(ordered_map(lambda item: 1 / item, [1, 0, 1], cores))
 
 
-@pytest.mark.parametrize("loss", [LogisticLoss(), SoftmaxLoss(3)])
+@each("loss", [LogisticLoss(), SoftmaxLoss(3)])
 def test_sums_are_the_same_bits_on_any_number_of_cores(loss):
     random = np.random.default_rng(0)
     x, codes = random.normal(size=(3000, 40)).astype(np.float32), random.integers(0, 2, 3000)
