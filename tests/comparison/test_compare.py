@@ -15,7 +15,7 @@ from bottleneck.comparison.sources import _is_run, request_of
 from bottleneck.errors import BottleneckError, CacheError, HeadError, ImagesError, ModelError, SplitError
 from bottleneck.fitting.fit import fit
 from bottleneck.heads.folds import divide
-from bottleneck.heads.learning_curve import thinned
+from bottleneck.heads.learning_curve import subsampled
 from bottleneck.images.dataset import Failure
 from bottleneck.images.scan import scan
 from tests import tiny
@@ -197,7 +197,7 @@ def test_the_curve_ends_at_the_cross_validated_accuracy(folder, extracted):
 def test_smaller_parts_of_the_training_rows_are_subsets_with_two_of_each_class():
     codes = np.repeat([0, 1, 2], [50, 30, 4])
     folds = divide(codes, None, 4, 0)
-    parts = [thinned(folds, codes, share, 0).trained for share in (0.1, 0.4, 1.0)]
+    parts = [subsampled(folds, codes, share, 0).trained for share in (0.1, 0.4, 1.0)]
     assert (parts[0] <= parts[1]).all()
     assert (parts[1] <= parts[2]).all()
     assert np.array_equal(parts[2], folds.trained)
