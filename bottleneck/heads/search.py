@@ -124,6 +124,7 @@ def search(
     groups: Sequence[str | None] | None = None,
     grid: Sequence[float] | None = None,
     folds: int = 5,
+    repeats: int | None = None,
     normalize: NormalizeOption = "auto",
     rule: str = DEFAULT,
     balanced: bool = False,
@@ -146,6 +147,8 @@ def search(
         Values of C; by default those of the family.
     folds : int
         Maximum number of folds; fewer if no class has that many images.
+    repeats : int, optional
+        Number of divisions into folds; by default up to five for fewer than 1,000 images.
     normalize : str
         See `bottleneck.heads.features.scalings`; ``auto`` is ``shrunk``, unless ``standard`` is significantly better.
     rule : str
@@ -173,7 +176,7 @@ def search(
     table = InMemoryFeatures(features) if isinstance(features, np.ndarray) else features
     n, d = table.shape
     first, *others = _AUTO if normalize == "auto" else (normalize,)
-    seeds = [next_seed(seed, number) for number in range(_n_divisions(n))]
+    seeds = [next_seed(seed, number) for number in range(repeats or _n_divisions(n))]
     plan = _SearchPlan([divide(codes, groups, folds, one) for one in seeds], grid, full=full, grouped=any(groups or ()))
     with single_threaded_blas() as cores, linalg_errors_as_head_errors(family.name):
         whole = Problem(

@@ -162,7 +162,7 @@ def test_the_number_is_the_most_likely_one_of_the_images_and_one_more():
         logs = np.log(softmax(a * scores + b * LOG_SHARES))
         return -logs[np.arange(60), codes].sum() - logs.mean(axis=1).mean() + b**2 / 2
 
-    grid = [(loss(a, b), b / a) for a in np.linspace(0.3, 3, 200) for b in np.linspace(-1, 3, 200)]
+    grid = [(loss(a, b), b / a) for a in np.linspace(0.3, 3, 100) for b in np.linspace(-1, 3, 100)]
     assert prior_offset(scores, codes, LOG_SHARES) == pytest.approx(min(grid)[1], abs=0.05)
 
 

@@ -125,7 +125,7 @@ def test_nearly_constant_features_make_no_head_confident(name, little, normalize
     x = LITTLE[little](200).astype(np.float32)
     train = np.random.default_rng(0).permutation(200) < 160
     train[7:12] = True
-    found = search(x[train], labels[train].tolist(), some, normalize=normalize)
+    found = search(x[train], labels[train].tolist(), some, normalize=normalize, repeats=1)
 
     of_new = evaluate_probabilities(labels[~train].tolist(), found.head.probabilities(x[~train]), found.head.classes)
     of_folds = evaluate_probabilities(labels[train][found.rows].tolist(), found.probabilities, found.head.classes)
@@ -140,7 +140,7 @@ def test_nearly_constant_features_make_no_head_confident(name, little, normalize
 def test_one_row_of_huge_features_leaves_no_infinity(some, huge, normalize):
     x = np.random.default_rng(0).normal(size=(80, D)).astype(np.float32)
     x[7], x[8] = huge, -huge
-    found = search(x, list("ab" * 40), some, normalize=normalize)
+    found = search(x, list("ab" * 40), some, normalize=normalize, repeats=1)
 
     assert np.isfinite(found.head.probabilities(x)).all()
     assert np.isfinite(found.probabilities).all()
@@ -179,7 +179,7 @@ def test_a_fold_that_is_constant_does_not_spoil_the_calibration(some, normalize)
     groups = np.repeat(["one", "two", "three"], 40)
     x = equal(3, 120)
     x[80:] = random.normal(size=(40, D)) + 3 * (labels[80:, None] == "a")
-    found = search(x, labels.tolist(), some, groups=groups.tolist(), normalize=normalize, folds=3)
+    found = search(x, labels.tolist(), some, groups=groups.tolist(), normalize=normalize, folds=3, repeats=1)
 
     of_folds = evaluate_probabilities(labels[found.rows].tolist(), found.probabilities, found.head.classes)
     assert of_folds["log_loss"] < np.log(2) + 0.05
@@ -197,7 +197,7 @@ def test_many_constant_columns_are_named_and_the_others_learnt_from(some, normal
     if normalize == "l2":
         x[:, :2] = 0  # or their shares of the length would differ
     with pytest.warns(BottleneckWarning, match=rf"15 of 20 features are {THE_SAME} 80 .*columns 0, 1, 7, 8, 9, \.\.\."):
-        found = search(x, labels.tolist(), some, normalize=normalize)
+        found = search(x, labels.tolist(), some, normalize=normalize, repeats=1)
 
     assert found.accuracy > 0.9
 
@@ -209,7 +209,7 @@ def test_a_few_constant_columns_are_no_news(some):
     x[:, :5] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert search(x, labels.tolist(), some).accuracy > 0.95
+        assert search(x, labels.tolist(), some, repeats=1).accuracy > 0.95
 
 
 # --- where else heads are made ------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def parted(classes: int, each: int = 40, **options: float) -> tuple[np.ndarray, 
 def test_on_the_same_rows_it_is_the_same_head(name, normalize, balanced):
     some = family_of(name)
     x, labels, _ = parted(3, apart=3.0)
-    found = search(x, labels.tolist(), some, folds=3, normalize=normalize, balanced=balanced)
+    found = search(x, labels.tolist(), some, folds=3, repeats=1, normalize=normalize, balanced=balanced)
     head = again(found, some, x, labels, len(x), folds=3, normalize=normalize, balanced=balanced)
 
     assert (head.family, head.classes, head.fingerprint) == (some.name, found.head.classes, found.head.fingerprint)
@@ -54,7 +54,7 @@ def test_on_the_same_rows_it_is_the_same_head(name, normalize, balanced):
 def test_on_more_rows_it_is_as_right_and_as_sure_as_a_head_should_be(some):
     x, labels, first = parted(4, each=100, apart=2.5)
     new, wanted = blobs(4, seed=1, apart=2.5, each=1000)
-    found = search(x[:first], labels[:first].tolist(), some, folds=5, seed=3)
+    found = search(x[:first], labels[:first].tolist(), some, folds=5, repeats=1, seed=3)
     head = again(found, some, x, labels, first, seed=3)
 
     assert accuracy(head, new, wanted) >= accuracy(found.head, new, wanted) - 0.01
@@ -146,7 +146,7 @@ def test_scores_that_shrink_make_it_less_sure():
 
 def test_equal_seeds_give_equal_heads_bit_for_bit(some):
     x, labels, first = parted(3)
-    found = search(x[:first], labels[:first].tolist(), some, folds=3, seed=4)
+    found = search(x[:first], labels[:first].tolist(), some, folds=3, repeats=1, seed=4)
 
     assert list(parts(again(found, some, x, labels, first, seed=4))) == list(
         parts(again(found, some, x, labels, first, seed=4))

@@ -153,6 +153,9 @@ def test_few_images_are_divided_several_times_and_many_once(monkeypatch):
         labels = list("ab" * (count // 2))
         search(rows(labels), labels, LOGISTIC, grid=(0.1,), seed=3)
         assert len(seen) == len(set(seen)) == expected
+    seen.clear()
+    search(rows(labels), labels, LOGISTIC, grid=(0.1,), repeats=2)
+    assert len(set(seen)) == 2
 
 
 def test_the_probabilities_of_a_row_are_of_heads_that_have_not_seen_it():
@@ -180,7 +183,7 @@ def test_very_many_images_are_searched_on_some_of_each_class(monkeypatch):
 
 
 @each("name", NAMES)
-@each("options", [{}, {"normalize": "l2"}, {"normalize": "none"}, {"balanced": True}])
+@each("options", [{}, {"normalize": "l2", "repeats": 1}, {"normalize": "none", "balanced": True, "repeats": 1}])
 def test_one_seed_gives_one_head_bit_for_bit(name, options):
     labels = list("abc" * 30)
     one, other = (search(rows(labels, 0.5), labels, family(name), seed=3, **options) for _ in range(2))
@@ -204,7 +207,7 @@ def test_the_accuracy_of_noise_is_that_of_chance():
     labels = list("ab" * 100)
     x = np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32)
 
-    assert search(x, labels, LOGISTIC).accuracy == pytest.approx(0.5, abs=0.12)
+    assert search(x, labels, LOGISTIC, repeats=2).accuracy == pytest.approx(0.5, abs=0.12)
 
 
 # --- the rows that are looked at --------------------------------------------------------------------------------
@@ -245,7 +248,7 @@ def test_a_group_called_like_a_row_is_no_row():
 @each("name", NAMES)
 @each("labels", ["aab", "abb", "aabb", "aaab", "aaaaabc", "aabbbbbbbbc", "aab" + "cdef"])
 def test_a_class_with_one_image_never_breaks_it(name, labels):
-    found = search(rows(list(labels), apart=50.0), list(labels), family(name))
+    found = search(rows(list(labels), apart=50.0), list(labels), family(name), repeats=2)
 
     assert found.head.classes == tuple(sorted(set(labels)))
     assert np.isfinite(found.head.probabilities(rows(list(labels), apart=50.0))).all()

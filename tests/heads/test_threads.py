@@ -77,12 +77,14 @@ def test_sums_are_the_same_bits_on_any_number_of_cores(loss):
 SEARCH = """
 import hashlib, warnings
 import numpy as np
+from bottleneck.heads import search as module
 from bottleneck.heads.family import family
 from bottleneck.heads.search import search
 
+module.SINGLE_THREAD_SIZE, module._MIN_SORTED = 0, 0  # as if there were many features
 random = np.random.default_rng(0)
-codes = random.integers(0, 3, 2400)
-x = (random.normal(size=(3, 1280))[codes] * 0.08 + random.normal(size=(2400, 1280))).astype(np.float32)
+codes = random.integers(0, 3, 1200)
+x = (random.normal(size=(3, 400))[codes] * 0.15 + random.normal(size=(1200, 400))).astype(np.float32)
 for name, *grid in (("logistic", 1e-3, 1e-2), ("svm", 1e-4, 1e-3), ("ridge", 1e-4), ("centroid",), ("knn",)):
     found = search(x, [f"c{code}" for code in codes], family(name), grid=grid or None)
     tensors = [np.ascontiguousarray(getattr(found.head, tensor)).tobytes() for tensor in found.head.tensors]
