@@ -16,13 +16,13 @@ def remember(value: int) -> None:
     SEEN.append(value)
 
 
-def test_each_variant_is_run_in_order() -> None:
+def test_each_variant_is_run_in_order(tmp_path: Path) -> None:
     SEEN.clear()
-    remember()
+    remember(tmp_path=tmp_path)
     assert SEEN == [1, 2, 3]
 
 
-def test_every_failing_variant_is_named_and_the_others_run() -> None:
+def test_every_failing_variant_is_named_and_the_others_run(tmp_path: Path) -> None:
     @each("a, b", [(1, "one"), (2, "two"), (3, "three")])
     def test(a: int, b: str) -> None:
         SEEN.append(a)
@@ -32,20 +32,20 @@ def test_every_failing_variant_is_named_and_the_others_run() -> None:
 
     SEEN.clear()
     with pytest.raises(AssertionError, match=r"2 of 3 variants failed: a=2, b='two'; a=3, b='three'\nthe first: Ass"):
-        test()
+        test(tmp_path=tmp_path)
     assert SEEN == [1, 2, 3]
 
 
-def test_an_id_is_what_a_failure_shows() -> None:
+def test_an_id_is_what_a_failure_shows(tmp_path: Path) -> None:
     @each("value", ["x"], ids=lambda value: f"the {value}")
     def test(value: str) -> None:
         raise ValueError(value)
 
     with pytest.raises(AssertionError, match="1 of 1 variants failed: the x\nthe first: ValueError: x"):
-        test()
+        test(tmp_path=tmp_path)
 
 
-def test_a_test_is_skipped_only_if_all_of_its_variants_are() -> None:
+def test_a_test_is_skipped_only_if_all_of_its_variants_are(tmp_path: Path) -> None:
     @each("value", [1, 2])
     def some(value: int) -> None:
         if value == 1:
@@ -55,9 +55,10 @@ def test_a_test_is_skipped_only_if_all_of_its_variants_are() -> None:
     def all_of_them(value: int) -> None:
         pytest.skip("no")
 
-    some()
+    (tmp_path / "some").mkdir()
+    some(tmp_path=tmp_path / "some")
     with pytest.raises(pytest.skip.Exception):
-        all_of_them()
+        all_of_them(tmp_path=tmp_path)
 
 
 def test_no_variants_are_an_error() -> None:

@@ -15,8 +15,8 @@ import pytest
 def each(names: str, values: Iterable[Any], ids: Callable[[Any], object] | None = None) -> Callable[..., Any]:
     """Run a test once for each value, in one case whose failure names the variants that failed.
 
-    It is used as `pytest.mark.parametrize`, where a case for each value costs more than it tells. Each variant gets its
-    own `tmp_path`, which is its current folder, and its own `monkeypatch`; other fixtures are shared.
+    Use it as `pytest.mark.parametrize` if variants are cheap. Each variant has its own `tmp_path`, which is its current
+    folder, and its own `monkeypatch`; other fixtures are shared, so they must not write into `tmp_path` themselves.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def each(names: str, values: Iterable[Any], ids: Callable[[Any], object] | None 
                 given = dict(zip(parameters, variant if len(parameters) > 1 else (variant,), strict=True))
                 try:
                     with _isolated(fixtures, number) as own:
-                        test(**own, **given)
+                        test(**{name: own[name] for name in wanted}, **given)
                 except pytest.skip.Exception as error:
                     skipped.append(error)
                 except (Exception, pytest.fail.Exception) as error:
@@ -55,7 +55,9 @@ def each(names: str, values: Iterable[Any], ids: Callable[[Any], object] | None 
                 raise skipped[0]
 
         signature = inspect.signature(test)
-        rest = [parameter for name, parameter in signature.parameters.items() if name not in parameters]
+        wanted = {name: parameter for name, parameter in signature.parameters.items() if name not in parameters}
+        folder = inspect.Parameter("tmp_path", inspect.Parameter.KEYWORD_ONLY)
+        rest = [*wanted.values(), *([] if "tmp_path" in wanted else [folder])]
         run.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
         return run
 
@@ -64,15 +66,13 @@ def each(names: str, values: Iterable[Any], ids: Callable[[Any], object] | None 
 
 @contextlib.contextmanager
 def _isolated(fixtures: dict[str, Any], number: int) -> Iterator[dict[str, Any]]:
-    own = dict(fixtures)
+    own = {**fixtures, "tmp_path": fixtures["tmp_path"] / str(number)}
+    own["tmp_path"].mkdir()
     with contextlib.ExitStack() as stack:
+        stack.callback(os.chdir, Path.cwd())
+        os.chdir(own["tmp_path"])
         if "monkeypatch" in own:
             own["monkeypatch"] = stack.enter_context(own["monkeypatch"].context())
-        if "tmp_path" in own:
-            own["tmp_path"] = own["tmp_path"] / str(number)
-            own["tmp_path"].mkdir()
-            stack.callback(os.chdir, Path.cwd())
-            os.chdir(own["tmp_path"])
         yield own
 
 

@@ -19,6 +19,7 @@ from bottleneck.images.augment import augmented, random_box
 from bottleneck.images.preprocessing import INTERPOLATIONS, Preprocessing, Size
 from bottleneck.images.trivial_augment import trivial_augment
 from bottleneck.images.view import AUGMENTATIONS, View
+from tests.variants import each
 
 Box = tuple[int, int, int, int]
 Look = Callable[..., NDArray[np.uint8]]
@@ -74,8 +75,8 @@ def theirs(size: tuple[int, int], scale: tuple[float, float]) -> Box:
     return left, top, left + width, top + height
 
 
-@pytest.mark.parametrize("scale", [(0.7, 1.0), (0.08, 1.0)], ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@each("scale", [(0.7, 1.0), (0.08, 1.0)])
+@each("size", SIZES)
 def test_a_box_is_torchvisions_of_the_same_draws(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], scale: tuple[float, float]
 ) -> None:
@@ -85,7 +86,7 @@ def test_a_box_is_torchvisions_of_the_same_draws(
     assert found == [theirs(size, scale) for _ in range(200)]
 
 
-@pytest.mark.parametrize("augmentation", ["light", "standard"])
+@each("augmentation", ["light", "standard"])
 def test_boxes_are_distributed_as_torchvisions(augmentation: str) -> None:
     size, scale, n = (500, 375), SCALES[augmentation], 4000
     random = np.random.default_rng(2)
@@ -99,8 +100,8 @@ def test_boxes_are_distributed_as_torchvisions(augmentation: str) -> None:
     assert ks_2samp(sizes[:, 0] / sizes[:, 1], theirs_[:, 0] / theirs_[:, 1]).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("scale", [(0.7, 1.0), (0.08, 1.0)], ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@each("scale", [(0.7, 1.0), (0.08, 1.0)])
+@each("size", SIZES)
 def test_a_box_lies_in_the_image(size: tuple[int, int], scale: tuple[float, float]) -> None:
     random = np.random.default_rng(3)
     for _ in range(300):
@@ -118,9 +119,9 @@ def test_a_strip_has_one_box_in_its_middle() -> None:
 # The view
 
 
-@pytest.mark.parametrize("crop", [28, (20, 33), (70, 50), 1], ids=str)
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-@pytest.mark.parametrize("box", [(0, 0, 60, 41), (10, 5, 50, 40), (17, 0, 45, 28), (59, 40, 60, 41)], ids=str)
+@each("crop", [28, (20, 33), (70, 50), 1])
+@each("interpolation", INTERPOLATIONS)
+@each("box", [(0, 0, 60, 41), (10, 5, 50, 40), (17, 0, 45, 28), (59, 40, 60, 41)])
 def test_a_box_becomes_what_torchvision_makes_of_it(
     look: Look, monkeypatch: pytest.MonkeyPatch, box: Box, interpolation: str, crop: Size
 ) -> None:
@@ -136,7 +137,7 @@ def test_a_box_becomes_what_torchvision_makes_of_it(
     assert {pixels.tobytes() for pixels in found} == both
 
 
-@pytest.mark.parametrize("augmentation", SCALES)
+@each("augmentation", SCALES)
 def test_a_box_has_the_area_of_its_augmentation(look: Look, monkeypatch: pytest.MonkeyPatch, augmentation: str) -> None:
     asked: list[tuple[float, float]] = []
 
@@ -149,7 +150,7 @@ def test_a_box_has_the_area_of_its_augmentation(look: Look, monkeypatch: pytest.
     assert asked == [SCALES[augmentation]]
 
 
-@pytest.mark.parametrize("augmentation", ["light", "standard"])
+@each("augmentation", ["light", "standard"])
 def test_half_of_the_views_are_mirrored(look: Look, augmentation: str) -> None:
     slope = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (200, 1)))
     views = [look(slope, augmentation, seed) for seed in range(1000)]
@@ -170,9 +171,9 @@ def test_strong_is_standard_and_one_operation(look: Look) -> None:
     assert changed > 30
 
 
-@pytest.mark.parametrize("augmentation", AUGMENTATIONS[1:])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@each("augmentation", AUGMENTATIONS[1:])
+@each("mode", ["RGB", "L"])
+@each("size", SIZES)
 def test_every_size_has_views(look: Look, augmentation: str, mode: str, size: tuple[int, int]) -> None:
     image = noise(*size).convert(mode)
     for seed in range(5):
@@ -182,14 +183,14 @@ def test_every_size_has_views(look: Look, augmentation: str, mode: str, size: tu
         assert pixels.flags.c_contiguous
 
 
-@pytest.mark.parametrize("augmentation", AUGMENTATIONS[1:])
+@each("augmentation", AUGMENTATIONS[1:])
 def test_grey_is_as_three_equal_channels(look: Look, augmentation: str) -> None:
     grey = noise(60, 41).convert("L")
     for seed in range(60):
         assert np.array_equal(look(grey, augmentation, seed), look(grey.convert("RGB"), augmentation, seed))
 
 
-@pytest.mark.parametrize("augmentation", AUGMENTATIONS[1:])
+@each("augmentation", AUGMENTATIONS[1:])
 def test_the_image_stays_as_it_was(look: Look, augmentation: str) -> None:
     image = noise(28, 28)
     before = image.tobytes()
@@ -198,7 +199,7 @@ def test_the_image_stays_as_it_was(look: Look, augmentation: str) -> None:
     assert image.tobytes() == before
 
 
-@pytest.mark.parametrize("change", [{"resize": 50}, {"mode": "border"}, {"fast_jpeg": True}], ids=str)
+@each("change", [{"resize": 50}, {"mode": "border"}, {"fast_jpeg": True}])
 def test_of_the_preprocessing_crop_and_interpolation_count(look: Look, change: dict[str, object]) -> None:
     image = noise(60, 41)
     assert np.array_equal(look(image, "standard"), look(image, "standard", **change))

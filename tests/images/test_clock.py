@@ -14,6 +14,7 @@ from bottleneck.images.clock import FileClock, written_back
 from bottleneck.images.digest import DigestMemo, Signature, digest_file, signature
 from bottleneck.images.scan import scan
 from tests.conftest import photo, write
+from tests.variants import each
 
 PAGE = 4096
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems stamp mapped files in other ways")
@@ -58,7 +59,7 @@ def test_a_file_on_the_disk_of_this_machine_has_its_clock(tmp_path: Path, on_dis
     assert os.listdir(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize("behind", [0.5, 90.0, 86_400.0])
+@each("behind", [0.5, 90.0, 86_400.0])
 def test_a_clock_that_is_behind_is_seen(
     tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, behind: float
 ) -> None:
@@ -129,7 +130,7 @@ def remembered(folder: Path, path: Path, found: Signature, when: float) -> bool:
     return bool(memo.lookup({str(path): found}))
 
 
-@pytest.mark.parametrize(("behind", "expected"), [(0.0, True), (1.9, True), (3.0, False), (3600.0, False)])
+@each("behind, expected", [(0.0, True), (1.9, True), (3.0, False), (3600.0, False)])
 def test_a_file_that_only_our_clock_takes_for_old_is_not_remembered(
     tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, behind: float, expected: bool
 ) -> None:
@@ -140,7 +141,7 @@ def test_a_file_that_only_our_clock_takes_for_old_is_not_remembered(
     assert remembered(tmp_path, path, found, found[2] / 1e9 + 4.5) is expected
 
 
-@pytest.mark.parametrize("grain", [10**7, 10**9, 2 * 10**9])
+@each("grain", [10**7, 10**9, 2 * 10**9])
 def test_a_file_whose_last_change_may_be_in_the_same_tick_is_not_remembered(tmp_path: Path, grain: int) -> None:
     path = write(tmp_path / "a", b"a")
     size, _, changed, inode = signature(path.stat())
@@ -166,8 +167,8 @@ def test_a_change_through_a_memory_map_is_always_a_new_signature(tmp_path: Path,
 
 
 @linux
-@pytest.mark.parametrize("place", [0, PAGE + 7, 3 * PAGE - 1])
-@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
+@each("place", [0, PAGE + 7, 3 * PAGE - 1])
+@each("flags", [os.O_RDONLY, os.O_RDWR])
 def test_any_page_is_clean_once_it_was_written_back(tmp_path: Path, on_disk: None, place: int, flags: int) -> None:
     path = write(tmp_path / "a", bytes(3 * PAGE))
     with mapped(path) as memory:

@@ -5,6 +5,7 @@ from PIL import Image
 from bottleneck.errors import ImageError
 from bottleneck.images import colours
 from bottleneck.images.colours import as_rgb, bytes_a_pixel
+from tests.variants import each
 
 MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "RGBa"]
 
@@ -26,8 +27,8 @@ def picture(mode: str, size: tuple[int, int] = (37, 29)) -> Image.Image:
     return image.convert("RGB").convert(mode)
 
 
-@pytest.mark.parametrize("clear", [False, True])
-@pytest.mark.parametrize("mode", MODES)
+@each("clear", [False, True])
+@each("mode", MODES)
 def test_bands_are_what_the_whole_is(mode: str, clear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture(mode)
     if clear:
@@ -42,7 +43,7 @@ def test_bands_are_what_the_whole_is(mode: str, clear: bool, monkeypatch: pytest
         assert found.tobytes() == whole.tobytes()
 
 
-@pytest.mark.parametrize("level", [0.4, 200.0, 60_000.0])
+@each("level", [0.4, 200.0, 60_000.0])
 def test_the_range_of_floats_is_that_of_the_whole_image(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
     levels = np.full((20, 10), 0.2, np.float32)
     levels[-1, -1] = level
@@ -60,6 +61,6 @@ def test_a_number_that_is_none_in_the_last_band_is_found(monkeypatch: pytest.Mon
         as_rgb(Image.fromarray(levels))
 
 
-@pytest.mark.parametrize(("mode", "size"), [("1", 1), ("L", 1), ("P", 1), ("I;16", 2), ("LA", 4), ("RGB", 4), ("F", 4)])
+@each("mode, size", [("1", 1), ("L", 1), ("P", 1), ("I;16", 2), ("LA", 4), ("RGB", 4), ("F", 4)])
 def test_pillow_holds_so_many_bytes_of_a_pixel(mode: str, size: int) -> None:
     assert bytes_a_pixel(mode) == size

@@ -2,6 +2,7 @@ import pytest
 
 from bottleneck.errors import ImagesError
 from bottleneck.images.columns import Columns, Header, read_header
+from tests.variants import each
 
 
 def header(text: str, columns: Columns | None = None, *, labelled: bool = True) -> Header:
@@ -12,7 +13,7 @@ def remark(text: str, columns: Columns | None = None, *rows: str) -> str | None:
     return header(text, columns).remark("images.csv", [row.split(",") for row in rows])
 
 
-@pytest.mark.parametrize(
+@each(
     "name",
     ["is_valid", "valid", "subset", "fold", "set", "partition", "phase", "isValid", "Usage", "is test", "data-split"],
 )
@@ -20,17 +21,17 @@ def test_a_name_that_looks_like_a_split_is_told(name: str) -> None:
     assert f"{name} (a split? --split-column " in str(remark(f"path,label,{name}"))
 
 
-@pytest.mark.parametrize("name", ["class", "category", "target", "species", "y", "Label", "LABEL ", "class_name"])
+@each("name", ["class", "category", "target", "species", "y", "Label", "LABEL ", "class_name"])
 def test_a_name_that_looks_like_a_label_is_told(name: str) -> None:
     assert f"{name.strip()} (a label? --label-column " in str(remark(f"path,label,{name}"))
 
 
-@pytest.mark.parametrize("name", ["patient", "PatientID", "subject_id", "video", "video id", "Scene", "studyid"])
+@each("name", ["patient", "PatientID", "subject_id", "video", "video id", "Scene", "studyid"])
 def test_a_name_that_looks_like_a_group_is_told(name: str) -> None:
     assert f"{name} (a group? --group-column " in str(remark(f"path,label,{name}"))
 
 
-@pytest.mark.parametrize("name", ["width", "note", "id", "date", "image", "", "validity", "bid"])
+@each("name", ["width", "note", "id", "date", "image", "", "validity", "bid"])
 def test_other_names_are_no_reason_to_speak(name: str) -> None:
     assert remark(f"path,label,{name}") is None
 
@@ -47,13 +48,13 @@ def test_without_labels_only_the_path_is_looked_for() -> None:
     assert not found.unused
 
 
-@pytest.mark.parametrize("name", ["species", "Species", " SPECIES "])
+@each("name", ["species", "Species", " SPECIES "])
 def test_a_named_column_may_be_written_in_another_case(name: str) -> None:
     assert header("path,species", Columns(label=name)).places == {"path": 0, "label": 1}
 
 
-@pytest.mark.parametrize(
-    ("text", "columns", "said"),
+@each(
+    "text, columns, said",
     [
         ("path,label", Columns(split="fold"), "expected a column 'fold' for --split-column, found path, label"),
         ("path,label,label", Columns(), "expected one column 'label', found 2"),
@@ -68,8 +69,8 @@ def test_a_column_that_is_missing_or_twice_is_an_error(text: str, columns: Colum
         header(text, columns)
 
 
-@pytest.mark.parametrize(
-    ("column", "yes", "no"),
+@each(
+    "column, yes, no",
     [
         ("is_valid", "val", "train"),
         ("valid", "val", "train"),
@@ -99,8 +100,8 @@ def test_columns_are_written_down_and_read_again() -> None:
     assert not Columns(path="")
 
 
-@pytest.mark.parametrize(
-    ("column", "cells", "fits"),
+@each(
+    "column, cells, fits",
     [
         ("fold", ("0", "1", "2"), False),
         ("fold", ("train", "", "Test"), True),

@@ -10,6 +10,7 @@ import pytest
 from bottleneck.errors import BottleneckWarning
 from bottleneck.images import database
 from bottleneck.images.memo import Memo
+from tests.variants import each
 
 COLUMNS = "(key blob primary key, value blob, seal blob)"
 ENDLESS = "with recursive r(i) as (select 1 union all select i + 1 from r)"
@@ -19,7 +20,7 @@ JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"  # how one of SQLite begins, and e
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    return tmp_path / "memo.sqlite"
+    return Path("memo.sqlite")
 
 
 def filled(place: Path) -> Memo:
@@ -68,7 +69,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@each("kind", HOSTILE)
 def test_a_file_with_anything_but_our_tables_is_thrown_away(place: Path, kind: str) -> None:
     with closing(sqlite3.connect(place, isolation_level=None)) as connection:
         for statement in HOSTILE[kind]:
@@ -112,8 +113,8 @@ def test_a_journal_of_a_stranger_deletes_nothing(place: Path, tmp_path: Path) ->
     assert memo.all() == {b"three": b"third"}
 
 
-@pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
-@pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"of some years"])
+@each("ending", ["-journal", "-wal", "-shm"])
+@each("content", [b"", b"\0" * 5000, b"of some years"])
 def test_a_link_beside_the_file_is_not_followed(place: Path, tmp_path: Path, ending: str, content: bytes) -> None:
     memo = filled(place)
     thesis = tmp_path / "thesis"
@@ -154,7 +155,7 @@ def link_to_a_device(place: Path, target: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no FIFOs")
-@pytest.mark.parametrize("make", [link_to_a_database, link_to_nothing, fifo, link_to_a_device])
+@each("make", [link_to_a_database, link_to_nothing, fifo, link_to_a_device])
 def test_a_link_or_a_device_is_left_alone_and_said(
     place: Path, tmp_path: Path, make: Callable[[Path, Path], None]
 ) -> None:
@@ -207,7 +208,7 @@ def test_the_steps_that_are_allowed_are_plenty_for_what_is_asked(place: Path, mo
         assert memo.all() == many
 
 
-@pytest.mark.parametrize("column", ["key", "value", "seal"])
+@each("column", ["key", "value", "seal"])
 def test_a_row_of_many_megabytes_is_not_there(place: Path, column: str) -> None:
     memo = filled(place)
     execute(place, f"update things_1 set {column} = zeroblob(20000000) where key = cast('one' as blob)")

@@ -7,6 +7,7 @@ import pytest
 from bottleneck.images import dataset as module
 from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.splits import Shares
+from tests.variants import each
 
 
 def dataset(names: str, labels: list[str | None] | None = None, **options: object) -> Dataset:
@@ -33,9 +34,7 @@ def test_the_length_is_that_of_the_paths() -> None:
     assert len(dataset("")) == 0
 
 
-@pytest.mark.parametrize(
-    ("labels", "labelled"), [(["x", "y"], True), (["x", None], False), ([None, None], False), ([], False)]
-)
+@each("labels, labelled", [(["x", "y"], True), (["x", None], False), ([None, None], False), ([], False)])
 def test_a_dataset_is_labelled_when_every_image_is(labels: list[str | None], labelled: bool) -> None:
     assert dataset("ab"[: len(labels)], labels).labelled is labelled
 
@@ -116,7 +115,7 @@ def test_the_fingerprint_does_not_depend_on_paths_order_or_repetition() -> None:
     assert replace(there, paths=("/elsewhere/1", "/elsewhere/2"), source=Path("/")).fingerprint() == there.fingerprint()
 
 
-@pytest.mark.parametrize(
+@each(
     "other",
     [
         dataset("ac", ["x", "y"], given_splits=("train", "test")),
@@ -124,7 +123,6 @@ def test_the_fingerprint_does_not_depend_on_paths_order_or_repetition() -> None:
         dataset("ab", ["x", "y"], given_splits=("train", "val")),
         dataset("a", ["x"], given_splits=("train",)),
     ],
-    ids=["image", "label", "split", "fewer"],
 )
 def test_the_fingerprint_depends_on_images_labels_and_splits(other: Dataset) -> None:
     assert other.fingerprint() != dataset("ab", ["x", "y"], given_splits=("train", "test")).fingerprint()
@@ -145,8 +143,6 @@ def test_an_image_with_a_label_and_one_without_stand_under_two() -> None:
     assert len(two_labels(dataset("aa", ["x", None]))) == 1
 
 
-@pytest.mark.parametrize(
-    ("names", "labels"), [("aab", ["x", "x", "y"]), ("abc", ["x", "y", "x"]), ("aa", None), ("", [])]
-)
+@each("names, labels", [("aab", ["x", "x", "y"]), ("abc", ["x", "y", "x"]), ("aa", None), ("", [])])
 def test_copies_under_one_label_are_no_contradiction(names: str, labels: list[str | None] | None) -> None:
     assert two_labels(dataset(names, labels)) == {}

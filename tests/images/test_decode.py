@@ -25,6 +25,7 @@ from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.resize import resize_and_crop
 from bottleneck.images.view import AUGMENTATIONS, View
 from tests.conftest import photo
+from tests.variants import each
 
 Pixels = NDArray[np.uint8]
 WHITE, RED = (255, 255, 255), (255, 0, 0)
@@ -117,7 +118,7 @@ def test_the_result_is_a_square_of_bytes(preprocessing: Preprocessing) -> None:
     assert pixels.flags.c_contiguous
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
+@each("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
 def test_every_format_is_decoded(preprocessing: Preprocessing, kind: str) -> None:
     data = photo(1, kind=kind)
     with Image.open(io.BytesIO(data)) as image:
@@ -139,7 +140,7 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("orientation", STORED)
+@each("orientation", STORED)
 def test_exif_orientation_is_obeyed(preprocessing: Preprocessing, orientation: int) -> None:
     upright = noise(60, 41)
     how = STORED[orientation]
@@ -159,7 +160,7 @@ def test_exif_orientation_is_obeyed_in_jpeg(preprocessing: Preprocessing) -> Non
     assert pixels[-10:, :, 0].max() < 50
 
 
-@pytest.mark.parametrize("tag", [(0x010E, 5), (0x011A, 2), (0xA005, 1)], ids=["description", "resolution", "pointer"])
+@each("tag", [(0x010E, 5), (0x011A, 2), (0xA005, 1)])
 def test_exif_orientation_is_obeyed_beside_another_tag_of_a_wrong_type(
     preprocessing: Preprocessing, tag: tuple[int, int]
 ) -> None:
@@ -171,7 +172,7 @@ def test_exif_orientation_is_obeyed_beside_another_tag_of_a_wrong_type(
     assert np.array_equal(pixels_of(stored, preprocessing), as_resized(upright, preprocessing))
 
 
-@pytest.mark.parametrize("block", [b"broken", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
+@each("block", [b"broken", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
 @pytest.mark.filterwarnings("ignore:.*EXIF")
 def test_broken_exif_is_no_reason_to_refuse_an_image(preprocessing: Preprocessing, block: bytes) -> None:
     broken = photo(1, exif=b"Exif\0\0" + block)
@@ -204,8 +205,8 @@ def decoded_size(data: bytes, preprocessing: Preprocessing, monkeypatch: pytest.
     return size
 
 
-@pytest.mark.parametrize(
-    ("size", "scaled"),
+@each(
+    "size, scaled",
     [
         ((640, 480), (160, 120)),  # a quarter: an eighth would be less than twice of 32
         ((480, 640), (120, 160)),
@@ -216,7 +217,6 @@ def decoded_size(data: bytes, preprocessing: Preprocessing, monkeypatch: pytest.
         ((127, 200), (127, 200)),
         ((64, 48), (64, 48)),
     ],
-    ids=str,
 )
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
     fast: Preprocessing, size: tuple[int, int], scaled: tuple[int, int], monkeypatch: pytest.MonkeyPatch
@@ -235,8 +235,8 @@ def test_a_jpeg_keeps_at_least_twice_of_what_it_is_resized_to(
             assert kept <= max(2 * 2 * 32, side / 8 + 1), (side, change)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@each("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@each("mode", ["RGB", "L", "CMYK"])
 def test_a_jpeg_decoded_fast_is_nearly_the_same(
     preprocessing: Preprocessing, fast: Preprocessing, options: dict[str, object], mode: str
 ) -> None:
@@ -262,7 +262,7 @@ def test_photographs_decoded_fast_are_nearly_the_same(
     assert max(differences) < 6
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
+@each("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
 def test_other_formats_are_decoded_as_always(preprocessing: Preprocessing, fast: Preprocessing, kind: str) -> None:
     data = photo(1, (640, 480), kind)
     assert np.array_equal(pixels_of(data, fast), pixels_of(data, preprocessing))
@@ -273,7 +273,7 @@ def test_a_small_jpeg_is_decoded_as_always(preprocessing: Preprocessing, fast: P
         assert np.array_equal(pixels_of(photo(1, size), fast), pixels_of(photo(1, size), preprocessing)), size
 
 
-@pytest.mark.parametrize("orientation", STORED)
+@each("orientation", STORED)
 def test_exif_orientation_of_a_jpeg_decoded_fast_is_obeyed(
     preprocessing: Preprocessing, fast: Preprocessing, orientation: int
 ) -> None:
@@ -314,7 +314,7 @@ views = pytest.mark.parametrize("augmentation", AUGMENTATIONS[1:])
 
 
 @views
-@pytest.mark.parametrize("orientation", STORED)
+@each("orientation", STORED)
 def test_a_view_is_one_of_the_upright_image(preprocessing: Preprocessing, augmentation: str, orientation: int) -> None:
     upright, how, wanted = noise(60, 41), STORED[orientation], seen(preprocessing, augmentation)
     exif = Image.Exif()
@@ -335,8 +335,8 @@ def test_a_view_is_one_of_the_image_on_white(preprocessing: Preprocessing, augme
 
 
 @views
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "F"])
-@pytest.mark.parametrize("size", [(1, 1), (2000, 3), (3, 2000), (2, 1), (64, 48)], ids=str)
+@each("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "F"])
+@each("size", [(1, 1), (2000, 3), (3, 2000), (2, 1), (64, 48)])
 def test_every_kind_of_image_has_views(
     preprocessing: Preprocessing, augmentation: str, mode: str, size: tuple[int, int]
 ) -> None:
@@ -407,7 +407,7 @@ class Watched(AbstractContextManager[None]):
         self._happened.append("out")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
+@each("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
 def test_room_is_asked_for_once_before_the_pixels_are_there(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -438,7 +438,7 @@ def test_room_is_given_back_when_an_image_cannot_be_used(preprocessing: Preproce
     assert happened.count("in") == happened.count("out") == 2  # once more, alone
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", png_of(60_000, 60_000)], ids=["empty", "text", "bomb"])
+@each("data", [b"", b"hello", png_of(60_000, 60_000)])
 def test_no_room_is_asked_for_what_is_refused_unseen(preprocessing: Preprocessing, data: bytes) -> None:
     happened: list[object] = []
 
@@ -454,7 +454,7 @@ TWO_COLOURS = plain("P", 0)
 TWO_COLOURS.putpalette([200, 0, 0, 0, 0, 200])
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         encode(plain("RGBA", (200, 0, 0, 0))),
@@ -468,14 +468,13 @@ TWO_COLOURS.putpalette([200, 0, 0, 0, 0, 200])
         encode(plain("RGB", (1, 2, 3)), transparency=(1, 2, 3)),
         encode(plain("1", 0), transparency=0),
     ],
-    ids=["RGBA", "WebP", "TIFF", "LA", "palette", "palette alpha", "GIF", "L key", "RGB key", "1 key"],
 )
 def test_what_is_transparent_is_white(preprocessing: Preprocessing, data: bytes) -> None:
     assert middle(data, preprocessing) == WHITE
 
 
-@pytest.mark.parametrize(
-    ("data", "colour"),
+@each(
+    "data, colour",
     [
         (encode(plain("RGBA", (200, 0, 0, 255))), (200, 0, 0)),
         (encode(plain("LA", (10, 255))), (10, 10, 10)),
@@ -484,7 +483,6 @@ def test_what_is_transparent_is_white(preprocessing: Preprocessing, data: bytes)
         (encode(plain("L", 7), transparency=8), (7, 7, 7)),
         (encode(plain("RGB", (1, 2, 3)), transparency=(3, 2, 1)), (1, 2, 3)),
     ],
-    ids=["RGBA", "LA", "palette", "opaque palette", "L key", "RGB key"],
 )
 def test_what_is_opaque_keeps_its_colour(preprocessing: Preprocessing, data: bytes, colour: tuple[int, ...]) -> None:
     assert middle(data, preprocessing) == colour
@@ -505,7 +503,7 @@ def test_colour_hidden_under_transparency_does_not_bleed(preprocessing: Preproce
 # Grey
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+@each("kind", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_are_scaled_and_not_clipped(preprocessing: Preprocessing, kind: str) -> None:
     for level in (0, 1, 100, 128, 254, 255):
         data = encode(Image.fromarray(np.full((40, 40), level * 257, np.uint16)), kind)
@@ -525,8 +523,8 @@ def test_thirty_two_bits_are_scaled_to_their_whole_range(preprocessing: Preproce
     assert middle(tiff_of(np.full((40, 40), 2**32 - 1, np.uint32), 1), preprocessing) == WHITE
 
 
-@pytest.mark.parametrize(
-    ("level", "top", "grey"),
+@each(
+    "level, top, grey",
     [(0.5, 1.0, 128), (0.0, 1.0, 0), (1.0, 1.0, 255), (0.2, 0.2, 51), (100, 255, 100), (2570, 65535, 10), (-3, 1, 0)],
 )
 def test_floats_are_scaled_by_the_range_they_reach_into(
@@ -537,7 +535,7 @@ def test_floats_are_scaled_by_the_range_they_reach_into(
     assert (pixels_of(encode(Image.fromarray(levels), "TIFF"), preprocessing)[:, :15] == grey).all()
 
 
-@pytest.mark.parametrize("level", [np.nan, np.inf, -np.inf])
+@each("level", [np.nan, np.inf, -np.inf])
 def test_floats_that_are_no_number_are_corrupt(preprocessing: Preprocessing, level: float) -> None:
     levels = np.zeros((40, 40), np.float32)
     levels[3, 4] = level
@@ -556,10 +554,8 @@ def test_eight_bits_of_grey_are_three_equal_channels(preprocessing: Preprocessin
     assert middle(encode(plain("L", 77)), preprocessing) == (77, 77, 77)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-@pytest.mark.parametrize(
-    ("ink", "colour"), [((0, 255, 255, 0), RED), ((255, 255, 0, 0), (0, 0, 255)), ((0, 0, 0, 255), (0, 0, 0))]
-)
+@each("kind", ["JPEG", "TIFF"])
+@each("ink, colour", [((0, 255, 255, 0), RED), ((255, 255, 0, 0), (0, 0, 255)), ((0, 0, 0, 255), (0, 0, 0))])
 def test_printing_inks_become_colours(
     preprocessing: Preprocessing, kind: str, ink: tuple[int, ...], colour: tuple[int, ...]
 ) -> None:
@@ -570,7 +566,7 @@ def test_printing_inks_become_colours(
 # Several frames
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+@each("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_several_frames_the_first_counts(preprocessing: Preprocessing, kind: str) -> None:
     others = [plain("RGB", (0, 0, 255)), plain("RGB", (0, 255, 0))]
     data = encode(plain("RGB", RED), kind, save_all=True, append_images=others, lossless=True)
@@ -580,7 +576,7 @@ def test_of_several_frames_the_first_counts(preprocessing: Preprocessing, kind: 
     assert decode(data, preprocessing).note == f"several frames ({kind}); the first is used"
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
+@each("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])
 def test_of_one_frame_there_is_nothing_to_note(preprocessing: Preprocessing, kind: str) -> None:
     assert decode(photo(1, kind=kind), preprocessing).note is None
 
@@ -593,7 +589,7 @@ def test_the_preview_behind_a_cameras_picture_is_no_frame_to_note(preprocessing:
     assert np.abs(pixels_of(data, preprocessing).astype(int) - RED).max() <= 3
 
 
-@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+@each("kind", ["GIF", "TIFF"])
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
 def test_a_broken_second_frame_is_no_reason_to_refuse_the_first(preprocessing: Preprocessing, kind: str) -> None:
     first = encode(noise(50, 40), kind)
@@ -606,15 +602,15 @@ def test_a_broken_second_frame_is_no_reason_to_refuse_the_first(preprocessing: P
 # What cannot be used
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"])
-@pytest.mark.parametrize("part", [0.7, 0.95])
+@each("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"])
+@each("part", [0.7, 0.95])
 @pytest.mark.filterwarnings("ignore:.*EXIF", "ignore:Truncated File Read")
 def test_a_file_cut_short_is_truncated(preprocessing: Preprocessing, kind: str, part: float) -> None:
     data = encode(noise(50, 40), kind)
     assert code(data[: int(len(data) * part)], preprocessing) == "truncated"
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+@each("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 @pytest.mark.filterwarnings("ignore:.*EXIF", "ignore:Truncated File Read")
 def test_a_file_cut_anywhere_is_refused_or_whole(preprocessing: Preprocessing, kind: str) -> None:
     data = encode(noise(50, 40), kind)
@@ -634,7 +630,7 @@ def test_a_png_with_spoilt_pixels_is_corrupt(preprocessing: Preprocessing) -> No
     assert code(bytes(data), preprocessing) in ("corrupt", "truncated")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+@each("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 @pytest.mark.filterwarnings("ignore")
 def test_overwritten_bytes_raise_nothing_but_image_errors(preprocessing: Preprocessing, kind: str) -> None:
     data = encode(noise(50, 40), kind)
@@ -646,8 +642,8 @@ def test_overwritten_bytes_raise_nothing_but_image_errors(preprocessing: Preproc
         assert outcome in ImageError.CODES if isinstance(outcome, str) else outcome.shape == (28, 28, 3)
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
+@each(
+    "data, words",
     [
         (b"<!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
         (b"\n  <HTML lang=en>", "an HTML page"),
@@ -659,7 +655,6 @@ def test_overwritten_bytes_raise_nothing_but_image_errors(preprocessing: Preproc
         (np.random.default_rng(0).bytes(5000), "begins with"),
         (b"\xff", "begins with"),
     ],
-    ids=["html", "HTML", "svg", "xml", "lfs", "text", "zeros", "random", "one byte"],
 )
 def test_what_is_no_image_is_said_to_be_what_it_is(preprocessing: Preprocessing, data: bytes, words: str) -> None:
     assert code(data, preprocessing) == "not-an-image"
@@ -720,8 +715,8 @@ def test_no_memory_to_open_an_image_is_not_held_against_it(
     assert code(photo(1), preprocessing) == "no-memory"
 
 
-@pytest.mark.parametrize(
-    ("error", "found"),
+@each(
+    "error, found",
     [
         (refuse(OSError, "out of memory when reading image file"), "no-memory"),
         (refuse(SyntaxError, "broken PNG file"), "corrupt"),
@@ -739,7 +734,7 @@ def test_whatever_pillow_raises_has_a_code(
     assert code(data, preprocessing) == found
 
 
-@pytest.mark.parametrize("kind", [ValueError, OSError, OverflowError, SystemError])
+@each("kind", [ValueError, OSError, OverflowError, SystemError])
 def test_what_fails_on_sound_pixels_is_not_held_against_the_image(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
@@ -769,7 +764,7 @@ def failing(times: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> li
     return calls
 
 
-@pytest.mark.parametrize(
+@each(
     "error",
     [
         EOFError("failed to decode next frame in WebP file"),
@@ -777,7 +772,6 @@ def failing(times: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> li
         OSError("decoder error -2"),
         RuntimeError("Failed to decode frame 0: Decoding of color planes failed"),
     ],
-    ids=str,
 )
 def test_what_fails_once_is_decoded_again_alone(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -788,14 +782,14 @@ def test_what_fails_once_is_decoded_again_alone(
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("data", [b"hello, world", encode(noise(50, 40))[:900], encode(noise(50, 40), "WEBP")[:500]])
+@each("data", [b"hello, world", encode(noise(50, 40))[:900], encode(noise(50, 40), "WEBP")[:500]])
 def test_what_fails_twice_alone_is_proven(preprocessing: Preprocessing, data: bytes) -> None:
     with pytest.raises(ImageError) as error:
         decode(data, preprocessing)
     assert not error.value.doubtful
 
 
-@pytest.mark.parametrize("error", [OSError("broken"), EOFError("next frame")])
+@each("error", [OSError("broken"), EOFError("next frame")])
 def test_without_memory_to_spare_nothing_is_proven(
     preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -819,7 +813,7 @@ def refuse_with(error: Exception) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds a process as Linux does")
-@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000", "TIFF", "JPEG"])
+@each("kind", ["WEBP", "JPEG2000", "TIFF", "JPEG"])
 def test_a_good_image_is_not_corrupt_when_memory_is_short(preprocessing: Preprocessing, kind: str) -> None:
     script = f"""
 import io, resource

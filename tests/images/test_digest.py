@@ -13,6 +13,7 @@ from bottleneck.errors import ImageError
 from bottleneck.images import digest
 from bottleneck.images.digest import DigestMemo, ImageFile, Signature, digest_file, is_settled, read_file, signature
 from tests.conftest import write
+from tests.variants import each
 
 A, B = hashlib.sha256(b"a").digest(), hashlib.sha256(b"b").digest()
 SETTLED: Signature = (10, 10**18, 10**18, 7)
@@ -71,8 +72,8 @@ def make_loop(path: Path) -> None:
     path.symlink_to(path.name)
 
 
-@pytest.mark.parametrize(
-    ("make", "code"),
+@each(
+    "make, code",
     [
         (Path.mkdir, "unreadable"),
         (make_nothing, "unreadable"),
@@ -90,7 +91,7 @@ def test_what_cannot_be_read_has_a_code(tmp_path: Path, make: Callable[[Path], N
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc on this machine")
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, Path.touch])
+@each("make", [Path.mkdir, os.mkfifo, Path.touch])
 def test_what_cannot_be_read_leaves_no_open_descriptor(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "a.jpg")
     before = len(os.listdir("/proc/self/fd"))
@@ -116,8 +117,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeyp
     assert error.value.code == "changed"
 
 
-@pytest.mark.parametrize("how", [read_file, digest_file])
-@pytest.mark.parametrize("change", ["longer", "shorter"])
+@each("how", [read_file, digest_file])
+@each("change", ["longer", "shorter"])
 def test_a_file_that_grows_or_shrinks_before_its_bytes_are_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[Path], object], change: str
 ) -> None:
@@ -159,8 +160,8 @@ def test_a_large_file_is_digested_in_little_memory(tmp_path: Path) -> None:
     assert most < 4 << 20
 
 
-@pytest.mark.parametrize(
-    ("known", "same"),
+@each(
+    "known, same",
     [
         ([], True),
         ([(0, b"abc"), (4, b"efgh"), (8, b"")], True),
@@ -169,7 +170,7 @@ def test_a_large_file_is_digested_in_little_memory(tmp_path: Path) -> None:
         ([(0, b"abc"), (5, b"fgx")], False),
     ],
 )
-@pytest.mark.parametrize("piece", [1, 3, 100])
+@each("piece", [1, 3, 100])
 def test_a_digest_is_of_the_bytes_that_were_seen_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: list[tuple[int, bytes]], same: bool, piece: int
 ) -> None:
@@ -193,7 +194,7 @@ def test_the_memo_recalls_what_it_was_told(tmp_path: Path) -> None:
     assert DigestMemo(tmp_path / "digests.sqlite").lookup(asked) == {"/images/a": A, "/images/b": B}
 
 
-@pytest.mark.parametrize("field", range(4), ids=["size", "mtime", "ctime", "inode"])
+@each("field", range(4))
 def test_a_change_of_any_part_of_the_signature_is_a_miss(tmp_path: Path, field: int) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
     changed = tuple(value + (index == field) for index, value in enumerate(SETTLED))
@@ -215,7 +216,7 @@ def test_the_memo_takes_more_files_than_one_query(tmp_path: Path) -> None:
     assert memo.lookup(dict.fromkeys(digests, SETTLED)) == digests
 
 
-@pytest.mark.parametrize("path", ["/images/café", os.fsdecode(b"/images/caf\xe9"), "/images/a'b\n?#%41"])
+@each("path", ["/images/café", os.fsdecode(b"/images/caf\xe9"), "/images/a'b\n?#%41"])
 def test_the_memo_takes_any_name(tmp_path: Path, path: str) -> None:
     memo = DigestMemo(tmp_path / "odd ?#%41" / "digests.sqlite")
     memo.remember([(path, SETTLED, A, NOW)])
@@ -223,7 +224,7 @@ def test_the_memo_takes_any_name(tmp_path: Path, path: str) -> None:
     assert place_of(memo).is_file()
 
 
-@pytest.mark.parametrize("time_ns", [-(2**62), -1, 2**62, 2**63 + 5])
+@each("time_ns", [-(2**62), -1, 2**62, 2**63 + 5])
 def test_a_time_long_ago_or_far_ahead_fits(tmp_path: Path, time_ns: int) -> None:
     odd = (10, time_ns, -5, 7)
     memo = DigestMemo(tmp_path / "digests.sqlite")
@@ -238,8 +239,8 @@ def test_the_largest_inode_fits(tmp_path: Path) -> None:
     assert len(memo.lookup({"/images/a": (10, 10**18, 10**18, signature(status)[3])})) == 1
 
 
-@pytest.mark.parametrize(
-    ("mtime_age", "ctime_age", "settled"),
+@each(
+    "mtime_age, ctime_age, settled",
     [
         (60, 60, True),
         (2, 2, True),
@@ -255,7 +256,7 @@ def test_a_file_is_settled_two_seconds_after_its_last_change(mtime_age: float, c
     assert is_settled(found, NOW) is settled
 
 
-@pytest.mark.parametrize("field", [1, 2], ids=["mtime", "ctime"])
+@each("field", [1, 2])
 def test_a_young_file_is_not_remembered(tmp_path: Path, field: int) -> None:
     young = tuple(int((NOW - 1) * 1e9) if index == field else value for index, value in enumerate(SETTLED))
     memo = remembered(tmp_path / "digests.sqlite", young)
@@ -290,7 +291,7 @@ def test_a_deleted_memo_is_empty_and_made_anew(tmp_path: Path) -> None:
     assert remembered(place_of(memo)).lookup({"/images/a": SETTLED}) == {"/images/a": A}
 
 
-@pytest.mark.parametrize("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
+@each("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
 def test_a_memo_that_is_no_database_is_empty_and_made_anew(tmp_path: Path, content: bytes) -> None:
     place = tmp_path / "digests.sqlite"
     place.write_bytes(content)
@@ -307,14 +308,14 @@ def test_a_memo_cut_short_gives_nothing_wrong(tmp_path: Path) -> None:
         assert memo.lookup({"/images/a": SETTLED}) in ({}, {"/images/a": A})
 
 
-@pytest.mark.parametrize("value", ["null", "5", "'" + "x" * 64 + "'", "x'00'", "x''"])
+@each("value", ["null", "5", "'" + "x" * 64 + "'", "x'00'", "x''"])
 def test_an_entry_that_is_not_what_was_written_is_a_miss(tmp_path: Path, value: str) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
     execute(place_of(memo), f"update digests_2 set value = {value} where key = cast('/images/a' as blob)")
     assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
 
 
-@pytest.mark.parametrize("seed", range(30))
+@each("seed", range(30))
 def test_overwritten_bytes_in_the_memo_are_no_error(tmp_path: Path, seed: int) -> None:
     place = tmp_path / "digests.sqlite"
     memo = remembered(place)
@@ -326,8 +327,8 @@ def test_overwritten_bytes_in_the_memo_are_no_error(tmp_path: Path, seed: int) -
     memo.remember([("/images/a", SETTLED, A, NOW)])
 
 
-@pytest.mark.parametrize("name", range(4))
-@pytest.mark.parametrize("byte", [b"\x01", b"A", b"\xb9"])
+@each("name", range(4))
+@each("byte", [b"\x01", b"A", b"\xb9"])
 def test_a_path_overwritten_in_the_memo_is_a_miss(tmp_path: Path, name: int, byte: bytes) -> None:
     place = tmp_path / "digests.sqlite"
     digests = {f"/images/{number}": bytes([number]) * 32 for number in range(4)}
@@ -348,7 +349,7 @@ def test_a_schema_overwritten_in_the_memo_is_no_error(tmp_path: Path) -> None:
     assert memo.lookup({"/images/a": SETTLED}) == {"/images/a": A}
 
 
-@pytest.mark.parametrize("length", [0, 31, 63, 65, 96])
+@each("length", [0, 31, 63, 65, 96])
 def test_an_entry_of_another_length_is_a_miss_though_its_seal_holds(tmp_path: Path, length: int) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
     [value] = memo._memo.get([b"/images/a"]).values()
@@ -384,7 +385,7 @@ def place_of_too_long_a_name(root: Path) -> Path:
     return root / ("x" * 300) / "digests.sqlite"
 
 
-@pytest.mark.parametrize("place", [place_that_is_a_folder, place_below_a_file, place_of_too_long_a_name])
+@each("place", [place_that_is_a_folder, place_below_a_file, place_of_too_long_a_name])
 def test_a_memo_that_cannot_be_there_is_done_without(tmp_path: Path, place: Callable[[Path], Path]) -> None:
     memo = remembered(place(tmp_path))
     assert memo.lookup({"/images/a": SETTLED}) == {}
@@ -400,7 +401,7 @@ def test_a_memo_in_a_read_only_folder_is_read_and_not_written(tmp_path: Path) ->
     place_of(memo).parent.chmod(0o755)
 
 
-@pytest.mark.parametrize("message", ["attempt to write a readonly database", "database is locked", "disk is full"])
+@each("message", ["attempt to write a readonly database", "database is locked", "disk is full"])
 def test_a_memo_that_cannot_be_written_is_kept_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:

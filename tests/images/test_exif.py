@@ -2,13 +2,13 @@ import io
 import struct
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from bottleneck.images.decode import decode
 from bottleneck.images.exif import has_bomb, is_bomb, transpose_of
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
+from tests.variants import each
 
 
 def block(count: int, size: int, length: int, order: str = "<") -> bytes:
@@ -24,8 +24,8 @@ def segment(marker: int, body: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("before", [b"", b"Exif\0\0"])
+@each("order", ["<", ">"])
+@each("before", [b"", b"Exif\0\0"])
 def test_values_that_are_many_times_their_block_are_a_bomb(before: bytes, order: str) -> None:
     assert is_bomb(before + block(5000, 60_000, 65_000, order))
     assert not is_bomb(before + block(4, 60_000, 65_000, order))
@@ -33,7 +33,7 @@ def test_values_that_are_many_times_their_block_are_a_bomb(before: bytes, order:
     assert not is_bomb(before + block(5000, 4, 65_000, order))
 
 
-@pytest.mark.parametrize("length", range(0, 40))
+@each("length", range(0, 40))
 def test_any_beginning_is_no_bomb(length: int) -> None:
     assert not is_bomb(block(5000, 60_000, 65_000)[:length])
 
@@ -51,7 +51,7 @@ def test_a_bomb_says_nothing_about_the_orientation() -> None:
     assert transpose_of(image) is Image.Transpose.ROTATE_270
 
 
-@pytest.mark.parametrize(
+@each(
     "bomb",
     [segment(0xE1, b"Exif\0\0" + block(5000, 60_000, 65_000)), segment(0xE2, b"MPF\0" + block(5000, 60_000, 65_000))],
 )

@@ -7,12 +7,13 @@ import pytest
 
 from bottleneck.images.dataset import Failure
 from bottleneck.images.failures import COLUMNS, Limit, by_reason, write_table
+from tests.variants import each
 
 # How many may fail
 
 
-@pytest.mark.parametrize(
-    ("text", "value", "percent"),
+@each(
+    "text, value, percent",
     [
         ("10%", 10, True),
         ("0", 0, False),
@@ -30,7 +31,7 @@ def test_a_limit_is_a_number_or_a_share(text: str, value: float, percent: bool) 
     assert Limit.parse(text) == Limit(value, percent)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     ["", " ", "%", "ten", "10%%", "%10", "-1", "-1%", "101%", "2.5", "nan", "nan%", "inf", "inf%", "1e999", "1/2"],
 )
@@ -40,14 +41,14 @@ def test_another_text_is_no_limit_and_the_error_shows_it(text: str) -> None:
     assert str(error.value).endswith(repr(text))
 
 
-@pytest.mark.parametrize("text", ["10%", "0", "25", "2.5%", "100%", "0%"])
+@each("text", ["10%", "0", "25", "2.5%", "100%", "0%"])
 def test_a_limit_is_shown_as_it_is_written(text: str) -> None:
     assert str(Limit.parse(text)) == text
     assert Limit.parse(str(Limit.parse(text))) == Limit.parse(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "most", "total"),
+@each(
+    "text, most, total",
     [
         ("0", 0, 100),
         ("0%", 0, 100),
@@ -67,7 +68,7 @@ def test_so_many_may_fail_and_no_more(text: str, most: int, total: int) -> None:
     assert [limit.exceeded(failed, total) for failed in (0, most, most + 1)] == [False, False, True]
 
 
-@pytest.mark.parametrize("text", ["0", "0%", "10%", "100%"])
+@each("text", ["0", "0%", "10%", "100%"])
 def test_of_no_images_none_failed_too_often(text: str) -> None:
     assert not Limit.parse(text).exceeded(0, 0)
 
@@ -128,7 +129,7 @@ def test_the_table_lists_every_failure_in_the_order_given(tmp_path: Path) -> Non
     assert os.listdir(path.parent) == ["failures.csv"]
 
 
-@pytest.mark.parametrize(
+@each(
     "name",
     [os.fsdecode(b"caf\xe9.jpg"), "caf\xe9.jpg", 'a,b "c".jpg', "two\nlines.jpg", "a\rb.jpg", "\u4e2d.jpg", " .jpg"],
 )

@@ -7,6 +7,7 @@ import pytest
 from bottleneck.errors import ImagesError
 from bottleneck.images.folders import IMAGE_SUFFIXES, Found, find_labelled, find_unlabelled
 from bottleneck.images.splits import SPLIT_FOLDERS
+from tests.variants import each
 
 Make = Callable[..., Path]
 Rows = dict[str, tuple[str | None, str | None]]
@@ -67,7 +68,7 @@ def test_without_labels_every_image_at_any_depth_is_found(folder: Make) -> None:
     assert set(found.labels) == set(found.splits) == set(found.groups) == {None}
 
 
-@pytest.mark.parametrize("empty", ["dog", "dog/deeper"])
+@each("empty", ["dog", "dog/deeper"])
 def test_an_empty_class_folder_is_noted(folder: Make, empty: str) -> None:
     root = folder({"cat/1.jpg": 1, "cow/2.jpg": 2})
     (root / empty).mkdir(parents=True)
@@ -99,9 +100,9 @@ def test_split_folders_give_the_splits(folder: Make) -> None:
     }
 
 
-@pytest.mark.parametrize("train", ["train", "training", "Train"])
-@pytest.mark.parametrize(
-    ("other", "split"),
+@each("train", ["train", "training", "Train"])
+@each(
+    "other, split",
     [("val", "val"), ("valid", "val"), ("validation", "val"), ("test", "test"), ("testing", "test"), ("TEST", "test")],
 )
 def test_split_folders_have_other_names(folder: Make, train: str, other: str, split: str) -> None:
@@ -115,7 +116,7 @@ def test_every_name_of_a_split_is_tested_here() -> None:
     assert set(SPLIT_FOLDERS) == {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
-@pytest.mark.parametrize("name", sorted(SPLIT_FOLDERS))
+@each("name", sorted(SPLIT_FOLDERS))
 def test_a_lone_split_folder_is_divided_as_if_it_were_the_whole(folder: Make, name: str) -> None:
     root = folder({f"{name}/cat/1.jpg": 1, f"{name}/dog/2.jpg": 2})
     assert labelled(root)[0] == {f"{name}/cat/1.jpg": ("cat", None), f"{name}/dog/2.jpg": ("dog", None)}
@@ -137,7 +138,7 @@ def test_two_classes_may_be_called_train_and_test(folder: Make) -> None:
 
 def test_splits_beside_classes_are_an_error_that_names_both(folder: Make) -> None:
     root = folder({"train/cat/1.jpg": 1, "val/cat/2.jpg": 2, "dog/3.jpg": 3, "bird/deep/4.jpg": 4})
-    with pytest.raises(ImagesError, match=r"either splits .* the splits train/, val/ beside bird/, dog/"):
+    with pytest.raises(ImagesError, match=r"either splits .* the splits train/, val/ and also bird/, dog/"):
         find_labelled(root, ())
 
 
@@ -211,7 +212,7 @@ def test_other_types_are_counted_by_their_suffix(folder: Make) -> None:
     assert found.ignored == {".txt": 2, ".mp4": 1, ".gif": 1, ".svg": 1, "no suffix": 1}
 
 
-@pytest.mark.parametrize("suffix", sorted({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}))
+@each("suffix", sorted({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}))
 def test_images_are_known_by_their_suffix_however_it_is_written(folder: Make, suffix: str) -> None:
     assert suffix in IMAGE_SUFFIXES
     root = folder({f"1{suffix}": 1, f"2{suffix.upper()}": 2, f"3{suffix}.part": 3})
@@ -241,7 +242,7 @@ def test_images_may_be_a_link_themselves(folder: Make, tmp_path: Path) -> None:
     assert labels(tmp_path / "link") == {"cat/1.jpg": "cat", "dog/2.jpg": "dog"}
 
 
-@pytest.mark.parametrize("target", [".", "..", "../..", "deep"], ids=["itself", "class", "images", "two"])
+@each("target", [".", "..", "../..", "deep"])
 def test_a_loop_of_links_ends(folder: Make, target: str) -> None:
     root = folder({"cat/deep/1.jpg": 1, "dog/2.jpg": 2})
     (root / "cat" / "deep" / "deep").symlink_to(target)
@@ -312,7 +313,7 @@ def test_a_folder_that_cannot_be_listed_is_a_failure(folder: Make, monkeypatch: 
 # What is never scanned
 
 
-@pytest.mark.parametrize("excluded", ["cache", "cat/cache", "cat/deep/cache"])
+@each("excluded", ["cache", "cat/cache", "cat/deep/cache"])
 def test_an_excluded_folder_is_never_scanned(folder: Make, excluded: str) -> None:
     root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2, f"{excluded}/3.jpg": 3, f"{excluded}/deep/4.jpg": 4})
     exclude = ((root / excluded).resolve(),)
@@ -341,7 +342,7 @@ def test_a_name_that_is_not_utf_8_is_found(folder: Make) -> None:
 # What systems leave
 
 
-@pytest.mark.parametrize(
+@each(
     "name",
     [
         *(
@@ -365,7 +366,7 @@ def test_folders_that_systems_leave_are_ignored_and_their_files_counted(folder: 
     assert found.empty_classes == []
 
 
-@pytest.mark.parametrize("name", [".Trash-1000", ".AppleDouble", ".ipynb_checkpoints", ".@__thumb"])
+@each("name", [".Trash-1000", ".AppleDouble", ".ipynb_checkpoints", ".@__thumb"])
 def test_hidden_folders_that_systems_leave_are_ignored(folder: Make, name: str) -> None:
     rows, found = labelled(folder({"cat/1.jpg": 1, "dog/2.jpg": 2, f"{name}/3.jpg": 3, f"cat/{name}/4.jpg": 4}))
     assert set(rows) == {"cat/1.jpg", "dog/2.jpg"}
@@ -389,7 +390,7 @@ def test_they_are_ignored_in_splits_and_without_labels(folder: Make) -> None:
     assert find_unlabelled(root, ()).ignored == {"in @eaDir": 2, "in #recycle": 1}
 
 
-@pytest.mark.parametrize("name", ["#cats", "@home", "$1 note", "recycle", "found.objects", "snapshot"])
+@each("name", ["#cats", "@home", "$1 note", "recycle", "found.objects", "snapshot"])
 def test_a_class_may_have_a_name_like_theirs(folder: Make, name: str) -> None:
     rows, _ = labelled(folder({f"{name}/1.jpg": 1, "dog/2.jpg": 2}))
     assert set(rows) == {f"{name}/1.jpg", "dog/2.jpg"}

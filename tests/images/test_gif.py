@@ -1,12 +1,12 @@
 import struct
 
 import numpy as np
-import pytest
 
 from bottleneck.images import gif
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.images.codes import code
+from tests.variants import each
 
 CLEAR, END = 256, 257
 PALETTE = bytes(range(256)) * 3
@@ -39,10 +39,10 @@ def transparent(colour: int) -> bytes:
     return b"!\xf9\x04\x01\0\0" + bytes([colour]) + b"\0"
 
 
-@pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize("clear", [None, 0, 9, 255])
-@pytest.mark.parametrize("last", [0, 9, 255])
-@pytest.mark.parametrize(("size", "place"), [((12, 10), (0, 0)), ((5, 4), (3, 2)), ((1, 1), (0, 0)), ((7, 1), (1, 1))])
+@each("interlaced", [False, True])
+@each("clear", [None, 0, 9, 255])
+@each("last", [0, 9, 255])
+@each("size, place", [((12, 10), (0, 0)), ((5, 4), (3, 2)), ((1, 1), (0, 0)), ((7, 1), (1, 1))])
 def test_data_that_ends_early_is_truncated_and_no_other(
     preprocessing: Preprocessing,
     size: tuple[int, int],
@@ -66,14 +66,13 @@ def test_of_several_frames_only_the_first_is_looked_at(preprocessing: Preprocess
     assert np.array_equal(done.pixels, decode(gif_of(first), preprocessing).pixels)
 
 
-@pytest.mark.parametrize(
+@each(
     "extra",
     [
         b"!\xfe\0" * 50_000,
         b"!\xfe" + blocks(b"c" * 2_000_000),
         b"!\xff\x0bNETSCAPE2.0" + b"\x03\x01\0\0" * 5000 + b"\0",
     ],
-    ids=["empty comments", "a long comment", "an extension"],
 )
 def test_metadata_without_end_costs_little(preprocessing: Preprocessing, extra: bytes) -> None:
     image = frame((12, 10), 120, 5)

@@ -6,6 +6,7 @@ import pytest
 from bottleneck.errors import ImagesError, PathError
 from bottleneck.images.given import given_by, list_given, names_in_table
 from bottleneck.images.scan import read_unknown, scan
+from tests.variants import each
 
 FILES = {"cat/a.jpg": 1, "cat/deep/b.jpg": 2, "dog/c.jpg": 3, "loose.jpg": 4}
 BELOW = ("cat/a.jpg", "cat/deep/b.jpg", "dog/c.jpg", "loose.jpg")
@@ -21,8 +22,8 @@ def table(path, *rows, header="path"):
     return path
 
 
-@pytest.mark.parametrize(
-    ("text", "before"),
+@each(
+    "text, before",
     [
         ("images", "images/"),
         ("images/", "images/"),
@@ -56,7 +57,7 @@ def test_a_home_is_one_and_stays_written_as_it_is(folder, tmp_path, monkeypatch)
     assert found.files[-1] == str(root / "loose.jpg")
 
 
-@pytest.mark.parametrize(
+@each(
     "cell",
     ["../images/loose.jpg", ".././images//loose.jpg", " ../images/loose.jpg ", '"../images/loose.jpg"', "ABSOLUTE"],
 )
@@ -124,7 +125,7 @@ def test_the_home_of_nobody_is_an_error_alone_and_a_failure_among_others():
     assert [failure.path for failure in found.failures] == ["~nobody-here/x.jpg"]
 
 
-@pytest.mark.parametrize("images", [[], ["empty"], ["none.csv"], ["broken.csv"]])
+@each("images", [[], ["empty"], ["none.csv"], ["broken.csv"]])
 def test_nothing_and_what_is_broken_are_errors(images, tmp_path):
     (tmp_path / "empty").mkdir()
     table(tmp_path / "none.csv")
@@ -141,7 +142,7 @@ def test_a_dataset_keeps_its_order_and_its_failures_come_last(folder):
     assert given.labels == ("a", "b", None)
 
 
-@pytest.mark.parametrize("absolute", [True, False])
+@each("absolute", [True, False])
 def test_paths_of_a_scanned_csv_are_known_by_their_cells(folder, tmp_path, absolute):
     folder(FILES)
     rows = ["../images/cat/a.jpg,a", "./../images/dog/c.jpg,b", "../images/gone.jpg,b"]

@@ -17,11 +17,12 @@ from bottleneck.images.digest import ImageFile
 from bottleneck.images.header_check import _MAX_BYTES, header_failure
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
+from tests.variants import each
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF|Truncated File|Tag data|.*Input:UserWarning")  # of Pillow
 
 KINDS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"]
-SPARSE = 300 << 20
+SPARSE = 64 << 20
 
 
 def asked(path: Path, max_pixels: int = MAX_PIXELS) -> ImageError | None:
@@ -51,15 +52,15 @@ def sparse(path: Path, start: bytes, size: int = SPARSE) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("more", [b"", b"\0" * 100_000])
+@each("kind", KINDS)
+@each("more", [b"", b"\0" * 100_000])
 def test_a_sound_image_is_not_refused(tmp_path, kind, more):
     (tmp_path / "a").write_bytes(photo(1, kind=kind) + more)
     assert asked(tmp_path / "a") is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", [0, 4, 12, 30, 200, 900])
+@each("kind", KINDS)
+@each("place", [0, 4, 12, 30, 200, 900])
 def test_what_is_refused_is_refused_by_the_whole_file_for_the_same_reason(tmp_path, preprocessing, kind, place):
     data = bytearray(photo(2, kind=kind))
     data[place : place + 6] = b"\xff" * 6
@@ -69,8 +70,8 @@ def test_what_is_refused_is_refused_by_the_whole_file_for_the_same_reason(tmp_pa
     assert found is None or told(found) == told(of_whole(bytes(data), preprocessing))
 
 
-@pytest.mark.parametrize("cut", [1, 3, 8, 20, 60])
-@pytest.mark.parametrize("kind", KINDS)
+@each("cut", [1, 3, 8, 20, 60])
+@each("kind", KINDS)
 def test_a_file_that_is_cut_short_is_refused_only_if_the_whole_is(tmp_path, preprocessing, kind, cut):
     data = photo(3, kind=kind)[:cut]
     (tmp_path / "a").write_bytes(data)
@@ -79,8 +80,8 @@ def test_a_file_that_is_cut_short_is_refused_only_if_the_whole_is(tmp_path, prep
     assert found is None or told(found) == told(of_whole(data, preprocessing))
 
 
-@pytest.mark.parametrize(
-    ("start", "code"),
+@each(
+    "start, code",
     [
         (b"\0", "not-an-image"),
         (b"<html>", "not-an-image"),
@@ -121,7 +122,7 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"])
+@each("kind", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"])
 def test_too_many_pixels_are_refused_with_the_words_of_the_decoder(tmp_path, preprocessing, kind):
     data = photo(4, (64, 48), kind)
     path = write(tmp_path / "a", data + b"\0" * 100_000)
@@ -130,7 +131,7 @@ def test_too_many_pixels_are_refused_with_the_words_of_the_decoder(tmp_path, pre
     assert asked(path, 64 * 48) is None
 
 
-@pytest.mark.parametrize("largest", [MAX_PIXELS, 1 << 60])
+@each("largest", [MAX_PIXELS, 1 << 60])
 def test_a_header_that_claims_a_decompression_bomb_is_refused_unless_it_is_allowed(tmp_path, largest):
     header = b"P6 40000 40000 255\n"
     path = sparse(tmp_path / "a.ppm", header)

@@ -11,6 +11,7 @@ from bottleneck.images import jpeg
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
+from tests.variants import each
 
 EOI = b"\xff\xd9"
 
@@ -64,8 +65,8 @@ WAYS = [
 SIZES = [(1, 1), (8, 8), (7, 9), (17, 33), (100, 60)]
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
-@pytest.mark.parametrize("kind", ["photo", "noise", "white", "black", "#808080"])
+@each("options", WAYS)
+@each("kind", ["photo", "noise", "white", "black", "#808080"])
 def test_a_whole_image_is_what_pillow_makes_of_it(kind: str, options: dict[str, object]) -> None:
     for size in SIZES:
         for mode in ("RGB", "L", "CMYK"):
@@ -77,9 +78,9 @@ def test_a_whole_image_is_what_pillow_makes_of_it(kind: str, options: dict[str, 
                 assert found.tobytes() == wanted.tobytes(), (size, mode)
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
-@pytest.mark.parametrize("kind", ["photo", "noise"])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@each("options", WAYS)
+@each("kind", ["photo", "noise"])
+@each("mode", ["RGB", "L"])
 def test_an_image_that_ends_early_is_truncated_though_it_has_an_end(
     mode: str, kind: str, options: dict[str, object]
 ) -> None:
@@ -100,7 +101,7 @@ def test_an_image_that_ends_early_is_truncated_though_it_has_an_end(
         assert not differs[:, :-33].any()  # two blocks of a refinement take so few bits
 
 
-@pytest.mark.parametrize("options", WAYS[:6], ids=str)
+@each("options", WAYS[:6])
 def test_of_a_small_image_not_even_a_part_of_the_last_block_may_be_missing(options: dict[str, object]) -> None:
     data = encoded(picture((50, 40)), **options)
     whole = pillows(data).tobytes()
@@ -133,7 +134,7 @@ def test_a_scan_in_the_middle_that_ends_early_is_truncated() -> None:
             loaded(data[: end - 100] + data[end:])
 
 
-@pytest.mark.parametrize("options", [{"restart_marker_rows": 1}, {"restart_marker_blocks": 2}], ids=str)
+@each("options", [{"restart_marker_rows": 1}, {"restart_marker_blocks": 2}])
 def test_what_lies_between_restart_markers_is_needed(options: dict[str, object]) -> None:
     data = encoded(picture((160, 120), "noise"), **options)
     layout = jpeg.layout_of(data)
@@ -151,7 +152,7 @@ def test_what_lies_between_restart_markers_is_needed(options: dict[str, object])
                 loaded(damaged)
 
 
-@pytest.mark.parametrize("marker", [b"\xff\xd9", b"\xff\xd8", b"\xff\xc0", b"\xff\xe1", b"\xff\x02"])
+@each("marker", [b"\xff\xd9", b"\xff\xd8", b"\xff\xc0", b"\xff\xe1", b"\xff\x02"])
 def test_a_marker_in_the_midst_of_the_data_is_damage(marker: bytes) -> None:
     data = encoded(picture((160, 120), "noise"))
     middle = len(data) // 2
@@ -182,7 +183,7 @@ def test_photographs_are_what_pillow_makes_of_them(hymenoptera: Path) -> None:
 # What it costs
 
 
-@pytest.mark.parametrize("count", [1000, 30_000])
+@each("count", [1000, 30_000])
 def test_many_scans_are_too_costly(preprocessing: Preprocessing, count: int) -> None:
     data = encoded(Image.new("L", (640, 480), 7), progressive=True)
     scan = data[scans_of(data)[-1] : -2]
@@ -201,7 +202,7 @@ def test_some_scans_of_a_huge_image_are_too_costly() -> None:
     assert error.value.code == "too-costly"
 
 
-@pytest.mark.parametrize("marker", [0xE5, 0xFE, 0xC4])
+@each("marker", [0xE5, 0xFE, 0xC4])
 def test_segments_without_number_are_too_costly_where_they_decide_pixels(
     preprocessing: Preprocessing, marker: int
 ) -> None:
@@ -228,7 +229,7 @@ def test_many_exif_blocks_cost_little_and_the_first_counts(preprocessing: Prepro
     assert np.array_equal(found, decode(data, preprocessing).pixels)
 
 
-@pytest.mark.parametrize("cut", range(0, 700, 7))
+@each("cut", range(0, 700, 7))
 def test_any_beginning_can_be_followed(cut: int) -> None:
     for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
         data = encoded(picture((16, 16)), **options)

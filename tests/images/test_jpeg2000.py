@@ -12,6 +12,7 @@ from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
 from tests.images.codes import code
+from tests.variants import each
 
 pytestmark = pytest.mark.skipif(not features.check("jpg_2000"), reason="needs Pillow with OpenJPEG")
 
@@ -31,7 +32,7 @@ def tiles_of(data: bytes) -> list[int]:
 WAYS = [{}, {"no_jp2": True}, {"irreversible": True}, {"tile_size": (32, 32)}, {"no_jp2": True, "tile_size": (16, 50)}]
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
+@each("options", WAYS)
 def test_every_tile_is_needed(preprocessing: Preprocessing, options: dict[str, object]) -> None:
     data = encoded(**options)
     assert code(data, preprocessing) is None
@@ -42,8 +43,8 @@ def test_every_tile_is_needed(preprocessing: Preprocessing, options: dict[str, o
         assert code(data[: places[number]] + data[places[number + 1] :], preprocessing) == "truncated"
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
-@pytest.mark.parametrize("end", [b"", EOC, bytes(500)], ids=["cut", "with its end", "with zeros"])
+@each("options", WAYS)
+@each("end", [b"", EOC, bytes(500)])
 def test_a_tile_that_is_short_is_refused(preprocessing: Preprocessing, options: dict[str, object], end: bytes) -> None:
     data = encoded(**options)
     for length in range(tiles_of(data)[0] + 14, len(data) - 40, len(data) // 23):
@@ -75,9 +76,7 @@ def coded(layers: int = 1, block: int = 4, precincts: bytes = b"") -> bytes:
     return data[:place] + b"\xff\x52" + struct.pack(">H", len(body) + 2) + body + data[data.index(b"\xff\x5c") :]
 
 
-@pytest.mark.parametrize(
-    "options", [{"layers": 65_535, "precincts": b"\x88" * 6}, {"block": 0}, {"precincts": b"\x11" * 6}], ids=str
-)
+@each("options", [{"layers": 65_535, "precincts": b"\x88" * 6}, {"block": 0}, {"precincts": b"\x11" * 6}])
 def test_millions_of_blocks_are_too_costly(options: dict[str, object]) -> None:
     with pytest.raises(ImageError, match="millions") as error:
         jpeg2000.layout_of(coded(**options))  # type: ignore[arg-type]
@@ -96,7 +95,7 @@ def test_boxes_without_end_are_too_costly(preprocessing: Preprocessing) -> None:
     assert np.array_equal(decode(few, preprocessing).pixels, decode(data, preprocessing).pixels)
 
 
-@pytest.mark.parametrize("cut", range(0, 260, 3))
+@each("cut", range(0, 260, 3))
 def test_any_beginning_can_be_followed(cut: int) -> None:
     for data in (encoded(tile_size=(32, 32)), encoded(no_jp2=True)):
         with suppress(ImageError):

@@ -1,8 +1,8 @@
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from bottleneck.images.keys import Digests, DigestSet, as_digests
+from tests.variants import each
 
 
 def rows_of(*digests: bytes) -> Digests:
@@ -58,7 +58,7 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("digests", SETS.values(), ids=SETS)
+@each("digests", SETS.values())
 def test_a_set_of_digests_is_that_of_a_dict(digests: Digests) -> None:
     near = digests.copy()  # which differ from those of the set in one bit
     near[:, 31] ^= 1
@@ -68,7 +68,7 @@ def test_a_set_of_digests_is_that_of_a_dict(digests: Digests) -> None:
     check(digests, asked)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@each("seed", range(30))
 def test_random_sets_of_digests_that_are_alike_are_those_of_a_dict(seed: int) -> None:
     rng = np.random.default_rng(seed)
     digests = rng.choice([0, 1, 128, 255], (rng.integers(1, 40), 32), p=[0.94, 0.02, 0.02, 0.02]).astype(np.uint8)
@@ -86,7 +86,7 @@ def test_the_order_of_a_set_is_that_of_its_bytes_and_not_of_the_machines_numbers
     assert DigestSet(digests).sorted_rows.tolist() == [2, 0, 1]
 
 
-@pytest.mark.parametrize("taken", [np.s_[:, ::2], np.s_[::-1, 32:]], ids=["every other byte", "backwards"])
+@each("taken", [np.s_[:, ::2], np.s_[::-1, 32:]])
 def test_digests_need_not_lie_together(taken: tuple[slice, slice]) -> None:
     wide = np.random.default_rng(0).integers(0, 256, (20, 64), np.uint8)
     digests: NDArray[np.uint8] = wide[taken]

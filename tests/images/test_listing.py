@@ -12,6 +12,7 @@ from bottleneck.images.listing import Listing, listed
 from bottleneck.images.scan import scan
 from bottleneck.images.table import find_listed, read_table
 from tests.conftest import photo, write
+from tests.variants import each
 
 PATHS = ["b.jpg", "a.jpg", "sub/c.jpg", "b.jpg"]
 LABELS = ["dog", "cat", "cat", "dog"]
@@ -74,6 +75,10 @@ def listing(paths: Any = None, labels: Any = True, **more: Any) -> Listing:
 
 @pytest.fixture
 def files() -> None:
+    write_files()
+
+
+def write_files() -> None:
     for seed, path in enumerate(sorted(set(PATHS))):
         write(Path(path), photo(seed))
 
@@ -82,8 +87,9 @@ def objects(values: list[str]) -> Any:
     return np.array(values, object)
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, objects, Series, iter])
-def test_every_kind_of_list_is_taken_in_its_order(kind: Callable[[list[str]], Any], files: None) -> None:
+@each("kind", [list, tuple, np.array, objects, Series, iter])
+def test_every_kind_of_list_is_taken_in_its_order(kind: Callable[[list[str]], Any]) -> None:
+    write_files()
     dataset = scan(paths=kind(PATHS), labels=kind(LABELS))
     assert dataset.paths == tuple(PATHS)
     assert dataset.labels == tuple(LABELS)
@@ -105,8 +111,8 @@ def test_splits_and_groups_are_taken() -> None:
     assert found.groups == ("1", "2", None, None)
 
 
-@pytest.mark.parametrize(
-    ("labels", "expected"),
+@each(
+    "labels, expected",
     [
         ([0, 1, 1, 0], ("0", "1", "1", "0")),
         (np.array([0, 1, 1, 0], np.int8), ("0", "1", "1", "0")),
@@ -126,7 +132,7 @@ def test_a_table_is_taken_with_its_own_columns() -> None:
     assert found.groups == (None, "g", None, "5")
 
 
-@pytest.mark.parametrize("given", ["images", "paths"])
+@each("given", ["images", "paths"])
 def test_columns_of_a_table_can_be_named(given: str) -> None:
     frame = Frame(file=PATHS, species=LABELS, is_valid=np.array([True, False, True, False]))
     found = listing(**{given: frame}, columns=Columns("file", "species", "is_valid"))
@@ -144,8 +150,8 @@ def test_a_table_without_labels() -> None:
     assert listing(images=Frame(path=PATHS, label=[None] * 4), labels=False).labels == (None,) * 4
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
+@each(
+    "options, said",
     [
         ({"paths": PATHS, "labels": LABELS[:3]}, "as many labels as paths, 4; found 3"),
         ({"paths": PATHS, "labels": LABELS, "splits": ["train"] * 5}, "as many splits as paths, 4; found 5"),
@@ -200,8 +206,9 @@ def test_it_is_named_by_what_it_says() -> None:
     assert {name.parent for name in names} == {Path("cache/datasets")}
 
 
-@pytest.mark.parametrize("linked", [False, True])
-def test_its_table_says_the_same(files: None, tmp_path: Path, linked: bool) -> None:
+@each("linked", [False, True])
+def test_its_table_says_the_same(tmp_path: Path, linked: bool) -> None:
+    write_files()
     write(Path(' odd,"name".jpg'), photo(7))
     home = tmp_path / "deep" / "est" / "kept"
     home.mkdir(parents=True)
@@ -233,7 +240,7 @@ def test_pandas(files: None) -> None:
         scan(paths=frame["path"], labels=pandas.Series(["a", "b", pandas.NA, "c"]))
 
 
-@pytest.mark.parametrize("label", ["=1+1", "'tis", "@x"])
+@each("label", ["=1+1", "'tis", "@x"])
 def test_a_table_of_listed_images_has_no_formula_and_gives_the_names_back(tmp_path: Path, label: str) -> None:
     listing = Listing(("a.jpg", "b.jpg"), (label, "plain"), (None, None), (None, None), tmp_path / "list.csv")
     listing.source.write_bytes(listing.table())

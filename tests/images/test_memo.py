@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from bottleneck.images.memo import Memo
+from tests.variants import each
 
 KNOWN = {b"one": b"first", b"two": b"second", b"": b"of no key", b"of no value": b""}
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    return tmp_path / "memo.sqlite"
+    return Path("memo.sqlite")
 
 
 def filled(place: Path, table: str = "things_1", known: dict[bytes, bytes] = KNOWN) -> Memo:
@@ -49,7 +50,7 @@ def test_a_later_value_replaces_an_earlier_one(place: Path) -> None:
     assert memo.all() == {**KNOWN, b"one": b"at last", b"three": b"third"}
 
 
-@pytest.mark.parametrize("count", [499, 500, 501, 1500])
+@each("count", [499, 500, 501, 1500])
 def test_more_keys_than_one_query_takes_are_found(place: Path, count: int) -> None:
     many = {b"%d" % number: hashlib.sha256(b"%d" % number).digest() for number in range(count)}
     memo = filled(place, known=many)
@@ -111,7 +112,7 @@ def test_no_connection_stays_open(place: Path) -> None:
 # Damage
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         "value = x'0102'",
@@ -131,7 +132,7 @@ def test_a_row_that_is_not_what_was_written_is_not_there(place: Path, change: st
     assert memo.get([b"one", b"two", b"\0"]) == {b"two": b"second"}
 
 
-@pytest.mark.parametrize("column", ["key", "value", "seal"])
+@each("column", ["key", "value", "seal"])
 def test_text_that_is_none_is_no_error(place: Path, column: str) -> None:
     memo = filled(place, known={b"one": b"first", b"two": b"second"})
     execute(place, f"update things_1 set {column} = cast(x'ff' as text) where key = ?", b"one")
@@ -151,7 +152,7 @@ def test_a_byte_that_moved_from_the_key_to_the_value_breaks_the_seal(place: Path
     assert memo.all() == {}
 
 
-@pytest.mark.parametrize("text", [b"one", b"first"])
+@each("text", [b"one", b"first"])
 def test_every_flipped_bit_of_a_row_is_noticed(place: Path, text: bytes) -> None:
     memo = filled(place, known={b"one": b"first"})
     sound = place.read_bytes()
@@ -163,7 +164,7 @@ def test_every_flipped_bit_of_a_row_is_noticed(place: Path, text: bytes) -> None
         assert memo.all() == memo.get([b"one"]) == {}
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each("seed", range(20))
 def test_overwritten_bytes_give_nothing_wrong_and_are_mended(place: Path, seed: int) -> None:
     known = {b"key %d" % number: b"value %d" % number for number in range(200)}
     memo = filled(place, known=known)
@@ -177,7 +178,7 @@ def test_overwritten_bytes_give_nothing_wrong_and_are_mended(place: Path, seed: 
     assert memo.all().items() <= {**known, b"one": b"first"}.items()
 
 
-@pytest.mark.parametrize("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
+@each("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
 def test_what_is_no_database_is_empty_and_made_anew(place: Path, content: bytes) -> None:
     place.write_bytes(content)
     memo = Memo(place, "things_1")
@@ -236,7 +237,7 @@ def umask() -> Iterator[Callable[[int], int]]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
-@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+@each("mask, mode", [(0o002, 0o664), (0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
 def test_its_file_takes_the_umask(place: Path, umask: Callable[[int], int], mask: int, mode: int) -> None:
     umask(mask)
     memo = filled(place)
@@ -249,6 +250,7 @@ def test_its_file_takes_the_umask(place: Path, umask: Callable[[int], int], mask
 def of_another(place: Path, monkeypatch: pytest.MonkeyPatch) -> Memo:
     """Return a memo whose file another user has written, for himself alone."""
     memo = filled(place)
+    place = place.absolute()
     theirs = place.stat().st_ino
 
     def connect(name: str, **options: Any) -> sqlite3.Connection:
@@ -256,7 +258,7 @@ def of_another(place: Path, monkeypatch: pytest.MonkeyPatch) -> Memo:
         return real(name.replace("mode=rwc", "mode=ro") if is_theirs else name, **options)
 
     def access(path: Any, mode: int) -> bool:
-        return may(path, mode) and not (Path(path) == place and place.stat().st_ino == theirs and mode == os.W_OK)
+        return may(path, mode) and not (Path(path).absolute() == place and place.stat().st_ino == theirs and mode == os.W_OK)
 
     real, may = sqlite3.connect, os.access
     monkeypatch.setattr(sqlite3, "connect", connect)

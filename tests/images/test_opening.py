@@ -9,12 +9,13 @@ from bottleneck.images import opening
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
 from tests.images.codes import code
+from tests.variants import each
 
 # WebP and AVIF
 
 
-@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"save_all": True}], ids=str)
-@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@each("options", [{}, {"lossless": True}, {"save_all": True}])
+@each("mode", ["RGB", "RGBA"])
 def test_a_webp_that_ends_early_is_refused_though_its_sizes_say_so(
     preprocessing: Preprocessing, mode: str, options: dict[str, object]
 ) -> None:
@@ -51,8 +52,8 @@ def test_an_avif_that_ends_in_zeros_is_truncated(preprocessing: Preprocessing) -
 # PPM
 
 
-@pytest.mark.parametrize("largest", [1, 100, 254, 256, 1000, 4095, 65534])
-@pytest.mark.parametrize("kind", [5, 6])
+@each("largest", [1, 100, 254, 256, 1000, 4095, 65534])
+@each("kind", [5, 6])
 def test_levels_up_to_any_number_are_scaled_as_pillow_does(
     preprocessing: Preprocessing, kind: int, largest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +75,7 @@ def test_levels_up_to_any_number_are_scaled_as_pillow_does(
             assert code(data[:-lacking], preprocessing) == "truncated"
 
 
-@pytest.mark.parametrize("head", [b"P1", b"P2", b"P3"])
+@each("head", [b"P1", b"P2", b"P3"])
 def test_text_that_ends_early_is_refused(preprocessing: Preprocessing, head: bytes) -> None:
     largest = b"" if head == b"P1" else b"255 "
     data = head + b" 20 10 " + largest + b"1 " * (200 if head != b"P3" else 600)
@@ -82,7 +83,7 @@ def test_text_that_ends_early_is_refused(preprocessing: Preprocessing, head: byt
     assert code(data[: len(data) // 2], preprocessing) in ("truncated", "corrupt")
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         b"P6 #" + b"x" * 100_000 + b"\n1 1 255 \0\0\0",
@@ -91,13 +92,12 @@ def test_text_that_ends_early_is_refused(preprocessing: Preprocessing, head: byt
         b"P3 10 10 255\n" + b"#\n" * 5000 + b"1 " * 300,
         b"P2 3000 3000 255\n" + b"1 " * 9_000_000,
     ],
-    ids=["a comment", "spaces", "comments", "comments among levels", "levels"],
 )
 def test_text_that_takes_long_is_too_costly(preprocessing: Preprocessing, data: bytes) -> None:
     assert code(data, preprocessing) == "too-costly"
 
 
-@pytest.mark.parametrize("head", [b"P6\n# a comment\n2 1\n# another\n255\n", b"P6 2 1 255 ", b"P6\t2\r1\n255\n"])
+@each("head", [b"P6\n# a comment\n2 1\n# another\n255\n", b"P6 2 1 255 ", b"P6\t2\r1\n255\n"])
 def test_a_usual_header_is_read(preprocessing: Preprocessing, head: bytes) -> None:
     assert code(head + bytes(6), preprocessing) is None
     assert code(head + bytes(200_000), preprocessing) is None
@@ -111,8 +111,8 @@ def runs(body: bytes, size: tuple[int, int] = (8, 4)) -> bytes:
     return b"BM" + struct.pack("<IHHI", 1078 + len(body), 0, 0, 1078) + header + bytes(range(256)) * 4 + body
 
 
-@pytest.mark.parametrize(
-    ("body", "whole"),
+@each(
+    "body, whole",
     [
         (b"\x08\x05\0\0" * 4 + b"\0\1", True),
         (b"\x08\x05\0\0" * 3 + b"\0\1", False),

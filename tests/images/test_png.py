@@ -3,7 +3,6 @@ import struct
 import zlib
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -12,6 +11,7 @@ from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
 from tests.images.codes import code
+from tests.variants import each
 
 PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
@@ -34,10 +34,10 @@ def png_of(levels: NDArray[np.uint8], interlaced: bool = False, rows: int | None
     return png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize("bands", [1, 2, 3, 4])
-@pytest.mark.parametrize("level", [0, 137, 255, None])
-@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 1), (9, 1), (6, 2), (7, 9), (16, 16)], ids=str)
+@each("interlaced", [False, True])
+@each("bands", [1, 2, 3, 4])
+@each("level", [0, 137, 255, None])
+@each("size", [(1, 1), (1, 5), (2, 1), (9, 1), (6, 2), (7, 9), (16, 16)])
 def test_a_stream_that_ends_early_is_truncated_and_no_other(
     preprocessing: Preprocessing, size: tuple[int, int], level: int | None, bands: int, interlaced: bool
 ) -> None:
@@ -52,8 +52,8 @@ def test_a_stream_that_ends_early_is_truncated_and_no_other(
         assert code(png_of(levels, interlaced, rows), preprocessing) == "truncated", rows
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA", "RGBA", "I;16"])
-@pytest.mark.parametrize("mark", [0, 1])
+@each("mode", ["1", "L", "P", "RGB", "LA", "RGBA", "I;16"])
+@each("mark", [0, 1])
 def test_an_image_of_the_colour_of_what_is_missing_is_whole(preprocessing: Preprocessing, mode: str, mark: int) -> None:
     buffer = io.BytesIO()
     image = Image.new(mode, (20, 10), png.mark(mode, mark))  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_an_image_of_the_colour_of_what_is_missing_is_whole(preprocessing: Prepr
     assert code(buffer.getvalue(), preprocessing) is None
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 16])
+@each("bits", [1, 2, 4, 16])
 def test_rows_of_other_depths_may_not_be_missing_either(preprocessing: Preprocessing, bits: int) -> None:
     header = struct.pack(">IIBBBBB", 16, 8, bits, 0, 0, 0, 0)
     for rows in (8, 7, 3, 0):
@@ -95,7 +95,7 @@ def test_pixels_in_many_chunks_are_joined(preprocessing: Preprocessing) -> None:
     assert np.array_equal(found, decode(whole, preprocessing).pixels)
 
 
-@pytest.mark.parametrize("kind", [b"teSt", b"tEXt"])
+@each("kind", [b"teSt", b"tEXt"])
 def test_thousands_of_chunks_without_pixels_cost_little(preprocessing: Preprocessing, kind: bytes) -> None:
     data = photo(1, kind="PNG")
     place = data.index(b"IDAT") - 4

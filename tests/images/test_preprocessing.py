@@ -9,33 +9,34 @@ from bottleneck.errors import ModelError
 from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing, Size
 from bottleneck.images.view import AUGMENTATIONS, View
 from bottleneck.utils.files import canonical_json
+from tests.variants import each
 
 
-@pytest.mark.parametrize(("resize", "crop"), [(32, 0), (32, -1), (0, 0), (-5, -5)])
+@each("resize, crop", [(32, 0), (32, -1), (0, 0), (-5, -5)])
 def test_a_size_without_pixels_is_refused(preprocessing: Preprocessing, resize: int, crop: int) -> None:
     with pytest.raises(ModelError, match=f"got resize {resize} and crop {crop}"):
         replace(preprocessing, resize=resize, crop=crop)
 
 
-@pytest.mark.parametrize(("resize", "crop"), [(1, 1), (32, 32), (33, 32), (32, 33)])
+@each("resize, crop", [(1, 1), (32, 32), (33, 32), (32, 33)])
 def test_a_size_is_taken(preprocessing: Preprocessing, resize: int, crop: int) -> None:
     assert replace(preprocessing, resize=resize, crop=crop).crop == crop
 
 
-@pytest.mark.parametrize("sizes", [{"resize": (0, 32)}, {"resize": (32, -1)}, {"crop": (32, 0)}, {"crop": [-2, 3]}])
+@each("sizes", [{"resize": (0, 32)}, {"resize": (32, -1)}, {"crop": (32, 0)}, {"crop": [-2, 3]}])
 def test_a_rectangle_without_pixels_is_refused(preprocessing: Preprocessing, sizes: dict[str, Size]) -> None:
     with pytest.raises(ModelError, match="expected at least 1 pixel"):
         replace(preprocessing, **sizes)
 
 
-@pytest.mark.parametrize("size", [16_385, 10**8, 3 * 10**9, (32, 10**6), 10**300])
-@pytest.mark.parametrize("name", ["resize", "crop"])
+@each("size", [16_385, 10**8, 3 * 10**9, (32, 10**6), 10**300])
+@each("name", ["resize", "crop"])
 def test_an_absurd_size_is_refused_before_any_image(preprocessing: Preprocessing, name: str, size: Size) -> None:
     with pytest.raises(ModelError, match="expected at most 16,384 pixels"):
         replace(preprocessing, **{name: size})
 
 
-@pytest.mark.parametrize(
+@each(
     "wrong",
     [
         {"resize": 64.5},
@@ -49,14 +50,13 @@ def test_an_absurd_size_is_refused_before_any_image(preprocessing: Preprocessing
         {"std": (0.5, "1", 0.5)},
         {"std": 0.5},
     ],
-    ids=str,
 )
 def test_what_is_no_size_and_no_colour_is_refused(preprocessing: Preprocessing, wrong: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="expected"):
         replace(preprocessing, **wrong)
 
 
-@pytest.mark.parametrize(("size", "pair"), [(7, (7, 7)), ((7, 5), (7, 5)), ([7, 5], (7, 5)), ((7, 7), (7, 7))], ids=str)
+@each("size, pair", [(7, (7, 7)), ((7, 5), (7, 5)), ([7, 5], (7, 5)), ((7, 7), (7, 7))])
 def test_a_size_is_a_height_and_a_width(preprocessing: Preprocessing, size: Size, pair: tuple[int, int]) -> None:
     changed = replace(preprocessing, resize=size, crop=3)
     assert (changed.resize_size, changed.crop_size) == (pair, (3, 3))
@@ -64,7 +64,7 @@ def test_a_size_is_a_height_and_a_width(preprocessing: Preprocessing, size: Size
     assert (changed.resize_size, changed.crop_size) == ((3, 3), pair)
 
 
-@pytest.mark.parametrize("square", [(224, 224), [224, 224]], ids=["tuple", "list"])
+@each("square", [(224, 224), [224, 224]])
 def test_a_square_is_written_in_one_way(preprocessing: Preprocessing, square: Size) -> None:
     plain = replace(preprocessing, resize=224, crop=224)
     assert replace(preprocessing, resize=square, crop=square) == plain
@@ -72,23 +72,23 @@ def test_a_square_is_written_in_one_way(preprocessing: Preprocessing, square: Si
     assert Preprocessing.from_json({**plain.to_json(), "crop": [224, 224]}) == plain
 
 
-@pytest.mark.parametrize("mode", MODES)
+@each("mode", MODES)
 def test_every_listed_mode_is_taken(preprocessing: Preprocessing, mode: str) -> None:
     assert replace(preprocessing, mode=mode).mode == mode
 
 
-@pytest.mark.parametrize("mode", ["centre", "", "Center", "pad"])
+@each("mode", ["centre", "", "Center", "pad"])
 def test_another_mode_is_refused(preprocessing: Preprocessing, mode: str) -> None:
     with pytest.raises(ModelError, match=f"expected one of center, squash, border, got mode '{mode}'"):
         replace(preprocessing, mode=mode)
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@each("interpolation", INTERPOLATIONS)
 def test_every_listed_interpolation_is_taken(preprocessing: Preprocessing, interpolation: str) -> None:
     assert replace(preprocessing, interpolation=interpolation).interpolation == interpolation
 
 
-@pytest.mark.parametrize("change", [{"interpolation": "cubic"}, {"interpolation": ""}, {"antialias": False}])
+@each("change", [{"interpolation": "cubic"}, {"interpolation": ""}, {"antialias": False}])
 def test_what_pillow_does_not_do_is_refused(preprocessing: Preprocessing, change: dict[str, object]) -> None:
     with pytest.raises(ModelError, match=r"expected one of nearest, bilinear, .*antialiased"):
         replace(preprocessing, **change)
@@ -114,10 +114,8 @@ def test_json_of_the_default_mode_is_as_it_was_before_there_were_modes(preproces
     assert Preprocessing.from_json(old).mode == "center"
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("resize", "crop"), [(32, 28), ((32, 40), (28, 36)), (32, (28, 36)), ((32, 40), 28), (20, 28)], ids=str
-)
+@each("mode", MODES)
+@each("resize, crop", [(32, 28), ((32, 40), (28, 36)), (32, (28, 36)), ((32, 40), 28), (20, 28)])
 def test_json_keeps_modes_and_rectangles(preprocessing: Preprocessing, mode: str, resize: Size, crop: Size) -> None:
     changed = replace(preprocessing, mode=mode, resize=resize, crop=crop)
     again = Preprocessing.from_json(json.loads(json.dumps(changed.to_json())))
@@ -155,7 +153,7 @@ def test_json_without_a_view_is_as_it_was_before_there_were_views(preprocessing:
     )
 
 
-@pytest.mark.parametrize("augmentation", AUGMENTATIONS[1:])
+@each("augmentation", AUGMENTATIONS[1:])
 def test_json_keeps_a_view(preprocessing: Preprocessing, augmentation: str) -> None:
     seen = replace(preprocessing, view=View(augmentation=augmentation, seed=3, number=7))
     again = Preprocessing.from_json(json.loads(json.dumps(seen.to_json())))

@@ -14,6 +14,7 @@ from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import INTERPOLATIONS, MODES, Preprocessing
 from bottleneck.images.resize import STRIP, new_size, resize_and_crop
 from tests.conftest import photo
+from tests.variants import each
 
 Pixels = NDArray[np.uint8]
 RED = (255, 0, 0)
@@ -112,9 +113,9 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("resize", "crop"), [(32, 28), (32, 32), (33, 28), (35, 32), (32, 1)])
+@each("size", SIZES)
+@each("interpolation", ["bilinear", "bicubic"])
+@each("resize, crop", [(32, 28), (32, 32), (33, 28), (35, 32), (32, 1)])
 def test_pixels_are_those_of_torchvision(
     preprocessing: Preprocessing, size: tuple[int, int], interpolation: str, resize: int, crop: int
 ) -> None:
@@ -140,9 +141,9 @@ TIMMS_SIZES = [
 ]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("crop", [(28, 28), (28, 20), (20, 33)], ids=str)
-@pytest.mark.parametrize("part", [0.875, 0.95, 1.0, 1.3])  # of more than 1, the crop is larger than the image
+@each("mode", MODES)
+@each("crop", [(28, 28), (28, 20), (20, 33)])
+@each("part", [0.875, 0.95, 1.0, 1.3])  # of more than 1, the crop is larger than the image
 def test_pixels_are_those_of_timm(preprocessing: Preprocessing, mode: str, crop: tuple[int, int], part: float) -> None:
     for size in TIMMS_SIZES:
         for interpolation in ("bilinear", "bicubic"):
@@ -169,32 +170,32 @@ def at_random(interpolation: str, ratios: tuple[float, float], count: int) -> in
     return worst
 
 
-@pytest.mark.parametrize("interpolation", [name for name in INTERPOLATIONS if name not in STEPS])
+@each("interpolation", [name for name in INTERPOLATIONS if name not in STEPS])
 def test_the_hardest_images_of_any_size_are_within_two_levels(interpolation: str) -> None:
     worst = at_random(interpolation, (1, 2), 250)
 
     assert 0 < worst <= NEAR, "with 0, these images do not show that only the middle was resized"
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@each("interpolation", INTERPOLATIONS)
 def test_the_hardest_images_are_exact_beyond_an_aspect_ratio_of_two(interpolation: str) -> None:
     assert at_random(interpolation, (2.1, STRIP), 100) == 0
 
 
-@pytest.mark.parametrize("interpolation", STEPS)
+@each("interpolation", STEPS)
 def test_filters_with_steps_are_exact(interpolation: str) -> None:
     assert at_random(interpolation, (1, 2), 250) == 0
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@each("mode", MODES)
+@each("interpolation", INTERPOLATIONS)
 def test_every_interpolation_is_that_of_timm(preprocessing: Preprocessing, mode: str, interpolation: str) -> None:
     image = noise(97, 61)
     wanted = replace(as_timm(preprocessing, (28, 24), 0.9, mode), interpolation=interpolation)
     assert distance(resize_and_crop(image, wanted), timm(image, wanted, 0.9)) <= allowed(image.size, wanted)
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@each("interpolation", INTERPOLATIONS)
 def test_every_interpolation_is_that_of_torchvision(preprocessing: Preprocessing, interpolation: str) -> None:
     image = noise(97, 61)
     wanted = replace(preprocessing, interpolation=interpolation)
@@ -214,8 +215,8 @@ def test_the_interpolations_differ(preprocessing: Preprocessing) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-@pytest.mark.parametrize(("resize", "crop"), [(342, 299), (256, 224)])
+@each("interpolation", INTERPOLATIONS)
+@each("resize, crop", [(342, 299), (256, 224)])
 def test_pixels_of_real_photographs_are_those_of_torchvision(
     preprocessing: Preprocessing, hymenoptera: Path, interpolation: str, resize: int, crop: int
 ) -> None:
@@ -258,9 +259,9 @@ def test_an_image_of_the_right_size_is_cropped_only(preprocessing: Preprocessing
     assert np.array_equal(pixels, np.asarray(image)[2:30, 6:34])
 
 
-@pytest.mark.parametrize("size", [(64, 48), (48, 64), (20, 17), (40, 32), (100, 13), (13, 100), (400, 16), (1, 1)])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@each("size", [(64, 48), (48, 64), (20, 17), (40, 32), (100, 13), (13, 100), (400, 16), (1, 1)])
+@each("mode", MODES)
+@each("interpolation", INTERPOLATIONS)
 def test_a_grey_image_is_what_it_is_when_converted_first(
     preprocessing: Preprocessing, size: tuple[int, int], mode: str, interpolation: str
 ) -> None:
@@ -294,8 +295,8 @@ def test_the_image_is_left_as_it_was(preprocessing: Preprocessing) -> None:
 # The shape of the result
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("crop", [(20, 33), (33, 20), (40, 28), 50], ids=str)
+@each("mode", MODES)
+@each("crop", [(20, 33), (33, 20), (40, 28), 50])
 def test_the_result_is_as_high_and_wide_as_the_crop(
     preprocessing: Preprocessing, mode: str, crop: int | tuple[int, int]
 ) -> None:
@@ -306,8 +307,8 @@ def test_the_result_is_as_high_and_wide_as_the_crop(
         assert pixels.dtype == np.uint8
 
 
-@pytest.mark.parametrize(
-    ("size", "change", "expected"),
+@each(
+    "size, change, expected",
     [
         ((64, 48), {}, (42, 32)),  # torchvision rounds down
         ((48, 64), {}, (32, 42)),
@@ -316,7 +317,6 @@ def test_the_result_is_as_high_and_wide_as_the_crop(
         ((64, 48), {"resize": (32, 40)}, (43, 32)),  # timm rounds to the nearest
         ((2000, 1), {"mode": "border"}, (32, 1)),
     ],
-    ids=str,
 )
 def test_the_size_that_an_image_is_resized_to(
     preprocessing: Preprocessing, size: tuple[int, int], change: dict[str, object], expected: tuple[int, int]
@@ -350,9 +350,9 @@ def test_a_squashed_image_loses_nothing(preprocessing: Preprocessing) -> None:
 # Strips
 
 
-@pytest.mark.parametrize("mode", ["squash", "border"])
-@pytest.mark.parametrize("crop", [(28, 28), (28, 20)], ids=str)
-@pytest.mark.parametrize("size", [(300, 20), (20, 300), (1000, 40), (40, 1000)], ids=str)
+@each("mode", ["squash", "border"])
+@each("crop", [(28, 28), (28, 20)])
+@each("size", [(300, 20), (20, 300), (1000, 40), (40, 1000)])
 def test_a_strip_that_is_not_enlarged_is_that_of_timm(
     preprocessing: Preprocessing, mode: str, crop: tuple[int, int], size: tuple[int, int]
 ) -> None:
@@ -360,9 +360,9 @@ def test_a_strip_that_is_not_enlarged_is_that_of_timm(
     assert np.array_equal(resize_and_crop(image, wanted), timm(image, wanted, 0.875))
 
 
-@pytest.mark.parametrize("crop", [(28, 28), (28, 20), (20, 33)], ids=str)
-@pytest.mark.parametrize("part", [0.875, 1.3])
-@pytest.mark.parametrize("size", [(1000, 40), (40, 1000), (400, 16)], ids=str)
+@each("crop", [(28, 28), (28, 20), (20, 33)])
+@each("part", [0.875, 1.3])
+@each("size", [(1000, 40), (40, 1000), (400, 16)])
 def test_the_middle_of_a_strip_is_nearly_that_of_timm(
     preprocessing: Preprocessing, crop: tuple[int, int], part: float, size: tuple[int, int]
 ) -> None:
@@ -372,8 +372,8 @@ def test_the_middle_of_a_strip_is_nearly_that_of_timm(
     assert difference.max() < 64
 
 
-@pytest.mark.parametrize("size", [(300, 20), (20, 300), (137, 17), (1000, 64)], ids=str)
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@each("size", [(300, 20), (20, 300), (137, 17), (1000, 64)])
+@each("interpolation", ["bilinear", "bicubic"])
 def test_a_strip_is_nearly_that_of_torchvision(
     preprocessing: Preprocessing, size: tuple[int, int], interpolation: str
 ) -> None:
@@ -384,7 +384,7 @@ def test_a_strip_is_nearly_that_of_torchvision(
     assert difference.max() < 64
 
 
-@pytest.mark.parametrize("size", [(2000, 1), (1, 2000)], ids=str)
+@each("size", [(2000, 1), (1, 2000)])
 def test_a_strip_that_would_lose_its_width_keeps_a_pixel_of_it(
     preprocessing: Preprocessing, size: tuple[int, int]
 ) -> None:
@@ -392,14 +392,14 @@ def test_a_strip_that_would_lose_its_width_keeps_a_pixel_of_it(
     assert (pixels == RED).all(2).sum() == 28
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (2, 1), (9, 1), (1, 60_000)], ids=str)
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@each("size", [(1, 1), (3000, 1), (1, 3000), (2, 1), (9, 1), (1, 60_000)])
+@each("interpolation", INTERPOLATIONS)
 def test_a_strip_keeps_its_colour(preprocessing: Preprocessing, size: tuple[int, int], interpolation: str) -> None:
     wanted = replace(preprocessing, interpolation=interpolation)
     assert middle(Image.new("RGB", size, (10, 200, 30)), wanted) == (10, 200, 30)
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@each("turned", [False, True])
 def test_of_a_strip_the_middle_is_taken(preprocessing: Preprocessing, turned: bool) -> None:
     levels = np.zeros((100, 3000, 3), np.uint8)
     levels[:, 1500:] = 255

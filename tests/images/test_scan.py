@@ -16,6 +16,7 @@ from bottleneck.images.file_index import index_files
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
 from tests.conftest import photo, write
+from tests.variants import each
 
 Make = Callable[..., Path]
 
@@ -132,8 +133,8 @@ def test_without_labels_every_image_is_taken_as_it_is(folder: Make) -> None:
     assert set(dataset.labels) == {None}
 
 
-@pytest.mark.parametrize("name", ["one.jpg", "one.gif", "one", ".one.png"])
-@pytest.mark.parametrize("labels", [True, False])
+@each("name", ["one.jpg", "one.gif", "one", ".one.png"])
+@each("labels", [True, False])
 def test_one_file_is_a_dataset_of_one_image_whatever_its_name(tmp_path: Path, name: str, labels: bool) -> None:
     path = write(tmp_path / name, photo(1))
     dataset = scan(path, labels=labels)
@@ -142,7 +143,7 @@ def test_one_file_is_a_dataset_of_one_image_whatever_its_name(tmp_path: Path, na
     assert hexadecimal(dataset) == [hashlib.sha256(photo(1)).hexdigest()]
 
 
-@pytest.mark.parametrize(("make", "code"), [(os.mkfifo, "unreadable"), (Path.touch, "empty")])
+@each("make, code", [(os.mkfifo, "unreadable"), (Path.touch, "empty")])
 def test_one_file_that_cannot_be_used_is_a_failure(tmp_path: Path, make: Callable[[Path], None], code: str) -> None:
     make(tmp_path / "one.jpg")
     dataset = scan(tmp_path / "one.jpg")
@@ -189,7 +190,7 @@ def test_progress_ends_with_every_file(folder: Make) -> None:
 # What is never scanned
 
 
-@pytest.mark.parametrize("labels", [True, False])
+@each("labels", [True, False])
 def test_the_cache_and_the_runs_are_never_scanned(tmp_path: Path, labels: bool) -> None:
     for name in ("cat/1.jpg", "dog/2.jpg", "cache/x/3.jpg", "runs/a/4.jpg"):
         write(tmp_path / name, photo(int(name[-5])))
@@ -214,7 +215,7 @@ def test_a_class_may_be_called_runs(folder: Make) -> None:
 # Errors
 
 
-@pytest.mark.parametrize("name", ["nowhere", "nowhere.csv", "nowhere/1.jpg"])
+@each("name", ["nowhere", "nowhere.csv", "nowhere/1.jpg"])
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImagesError, match=f"{name} does not exist"):
         scan(tmp_path / name)
@@ -285,8 +286,8 @@ def test_a_path_under_two_labels_is_told_with_both(tmp_path: Path) -> None:
     assert list(two_labels(dataset)) == [hashlib.sha256(photo(1)).digest()]
 
 
-@pytest.mark.parametrize(
-    ("names", "said"),
+@each(
+    "names, said",
     [
         (("Cat", "cat"), "classes that differ only by case or spaces: Cat and cat"),
         (("red fox", "red_fox"), "red fox and red_fox"),
@@ -303,8 +304,8 @@ def test_classes_that_are_nearly_the_same_are_told_and_kept_apart(
     assert len(caught) == 1
 
 
-@pytest.mark.parametrize(
-    ("composed", "decomposed"),
+@each(
+    "composed, decomposed",
     [
         ("Caf\u00e9", "Cafe\u0301"),
         ("\u1eaa", "A\u0302\u0303"),
@@ -457,7 +458,7 @@ def replaced_with_the_old_mtime(path: Path, data: bytes) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize("change", [rewritten, rewritten_with_the_old_mtime, replaced_with_the_old_mtime])
+@each("change", [rewritten, rewritten_with_the_old_mtime, replaced_with_the_old_mtime])
 def test_other_bytes_of_the_same_length_are_noticed(
     folder: Make, reads: list[str], change: Callable[[Path, bytes], None]
 ) -> None:
@@ -525,7 +526,7 @@ def nulls(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize("damage", [Path.unlink, no_database, half_a_database, nulls])
+@each("damage", [Path.unlink, no_database, half_a_database, nulls])
 def test_a_lost_or_damaged_memo_changes_no_result(
     folder: Make, reads: list[str], tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import SplitError
 from bottleneck.images.splits import SPLITS, Shares, across_splits, assign, split_of
+from tests.variants import each
 
 SHARES = Shares()
 
@@ -21,7 +22,7 @@ def undecided(images: NDArray[np.uint8], shares: Shares = SHARES) -> tuple[str, 
 # Shares
 
 
-@pytest.mark.parametrize("text", ["80/10/10", "90/10/0", "80/0/20", "1/1/98", "34/33/33"])
+@each("text", ["80/10/10", "90/10/0", "80/0/20", "1/1/98", "34/33/33"])
 def test_shares_are_read_as_they_are_written(text: str) -> None:
     assert str(Shares.parse(text)) == text
 
@@ -30,14 +31,14 @@ def test_the_default_is_eighty_ten_ten() -> None:
     assert Shares.parse("80/10/10") == Shares() == Shares(80, 10, 10)
 
 
-@pytest.mark.parametrize("text", ["", "80", "80/20", "80/10/10/0", "a/b/c", "80/10/", "80.5/10/9.5", "80,10,10"])
+@each("text", ["", "80", "80/20", "80/10/10/0", "a/b/c", "80/10/", "80.5/10/9.5", "80,10,10"])
 def test_what_is_not_three_percentages_is_refused(text: str) -> None:
     with pytest.raises(SplitError, match="as in 80/10/10, got") as error:
         Shares.parse(text)
     assert repr(text) in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["80/10/5", "80/20/10", "0/50/50", "100/0/0", "110/-10/0", "-10/100/10"])
+@each("text", ["80/10/5", "80/20/10", "0/50/50", "100/0/0", "110/-10/0", "-10/100/10"])
 def test_percentages_that_make_no_split_are_refused(text: str) -> None:
     with pytest.raises(SplitError, match="add up to 100") as error:
         Shares.parse(text)
@@ -62,7 +63,7 @@ def test_the_ends_of_the_interval_belong_to_a_split() -> None:
     assert {split_of(bytes([a, b]), Shares(98, 1, 1)) for a in range(8) for b in range(256)} == set(SPLITS)
 
 
-@pytest.mark.parametrize("seed", range(5), ids=lambda seed: f"class{seed}")
+@each("seed", range(5), ids=lambda seed: f"class{seed}")
 def test_each_class_gets_its_shares_in_expectation(seed: int) -> None:
     n = 3000
     splits = undecided(digests(n, seed))
@@ -78,7 +79,7 @@ def test_a_split_with_no_share_gets_no_image() -> None:
 # Growing sets
 
 
-@pytest.mark.parametrize("n", [1, 2, 17, 250])
+@each("n", [1, 2, 17, 250])
 def test_an_image_stays_in_its_split_as_others_are_added(n: int) -> None:
     images = digests(500)
     assert undecided(images)[:n] == undecided(images[:n])
@@ -119,19 +120,19 @@ def test_the_order_of_the_images_changes_nothing() -> None:
 # Ties
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each("seed", range(20))
 def test_equal_digests_never_part(seed: int) -> None:
     image = digests(1, seed)
     groups = [None, "a", None, "b", "c"]
     assert len(set(assign(np.repeat(image, 5, axis=0), groups, [None] * 5, Shares(34, 33, 33)))) == 1
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each("seed", range(20))
 def test_equal_groups_never_part(seed: int) -> None:
     assert len(set(assign(digests(10, seed), [f"g{seed}"] * 10, [None] * 10, Shares(34, 33, 33)))) == 1
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each("seed", range(20))
 def test_ties_carry_over(seed: int) -> None:
     a, b, c, d = digests(4, seed)
     images = np.stack([a, b, b, c, c, d])
@@ -146,19 +147,19 @@ def test_images_that_share_nothing_are_not_tied() -> None:
     assert set(splits) == set(SPLITS)
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@each("split", SPLITS)
 def test_an_undecided_image_follows_a_given_one_of_the_same_bytes(split: str) -> None:
     images = np.repeat(digests(20), 2, axis=0)
     assert assign(images, [None] * 40, [split, None] * 20, SHARES) == (split,) * 40
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@each("split", SPLITS)
 def test_an_undecided_image_follows_a_given_one_of_its_group(split: str) -> None:
     groups = [f"g{row // 3}" for row in range(60)]
     assert assign(digests(60), groups, [None, split, None] * 20, SHARES) == (split,) * 60
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@each("split", SPLITS)
 def test_an_undecided_image_follows_a_given_one_through_others(split: str) -> None:
     a, b, c = digests(3)
     images = np.stack([a, b, b, c])

@@ -10,6 +10,7 @@ from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.strip_metadata import without_metadata
 from tests.conftest import photo
+from tests.variants import each
 
 MIB = 1 << 20
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -69,17 +70,17 @@ JPEGS = {
 }
 
 
-@pytest.mark.parametrize(("data", "sound"), [*((data, PNG) for data in PNGS.values())], ids=list(PNGS))
+@each("data, sound", [*((data, PNG) for data in PNGS.values())])
 def test_a_png_is_decoded_whatever_its_metadata(data: bytes, sound: bytes, preprocessing: Preprocessing) -> None:
     assert (decode(data, preprocessing).pixels == decode(sound, preprocessing).pixels).all()
 
 
-@pytest.mark.parametrize("name", JPEGS)
+@each("name", JPEGS)
 def test_a_jpeg_is_decoded_whatever_its_metadata(name: str, preprocessing: Preprocessing) -> None:
     assert (decode(JPEGS[name], preprocessing).pixels == decode(JPEG, preprocessing).pixels).all()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "MPO", "WEBP", "TIFF"])
+@each("kind", ["JPEG", "MPO", "WEBP", "TIFF"])
 def test_other_formats_have_no_such_limits(kind: str, preprocessing: Preprocessing) -> None:
     described = Image.Exif()
     described[0x010E] = "d" * 60_000
@@ -88,7 +89,7 @@ def test_other_formats_have_no_such_limits(kind: str, preprocessing: Preprocessi
     assert (found.pixels == decode(photo(1, kind=kind, lossless=True), preprocessing).pixels).all()
 
 
-@pytest.mark.parametrize(
+@each(
     "turn",
     [
         chunk(b"eXIf", EXIF.tobytes()[6:]),
@@ -96,7 +97,6 @@ def test_other_formats_have_no_such_limits(kind: str, preprocessing: Preprocessi
         chunk(b"iTXt", PACKED_XMP),
         chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0en\0x\0" + zlib.compress(XMP)),
     ],
-    ids=["eXIf", "XMP", "large packed XMP", "packed XMP with a language"],
 )
 def test_the_orientation_is_kept(turn: bytes, preprocessing: Preprocessing) -> None:
     turned = Image.open(io.BytesIO(PNG)).transpose(Image.Transpose.ROTATE_270)
@@ -114,7 +114,7 @@ def test_transparency_and_palette_are_kept(preprocessing: Preprocessing) -> None
     assert (decode(with_chunks(buffer.getvalue(), DEEP), preprocessing).pixels == 255).all()
 
 
-@pytest.mark.parametrize("image", [with_chunks(PNG, DEEP), with_segments(JPEG, segment(0xEE, b"Adobe"))])
+@each("image", [with_chunks(PNG, DEEP), with_segments(JPEG, segment(0xEE, b"Adobe"))])
 def test_what_is_left_out_does_not_hide_damage(image: bytes, preprocessing: Preprocessing) -> None:
     with pytest.raises(ImageError) as error:
         decode(image[: len(image) // 2], preprocessing)
@@ -134,7 +134,7 @@ def test_a_wrong_checksum_of_the_pixels_is_no_metadata(preprocessing: Preprocess
         decode(with_chunks(damaged, DEEP), preprocessing)
 
 
-@pytest.mark.parametrize(
+@each(
     "turn",
     [
         chunk(b"eXIf", EXIF.tobytes()[6:], wrong=1),
@@ -142,7 +142,6 @@ def test_a_wrong_checksum_of_the_pixels_is_no_metadata(preprocessing: Preprocess
         chunk(b"tEXt", b"Raw profile type exif\0exif 4", wrong=1 << 31),
         chunk(b"tRNR", b"\0\0", wrong=7),
     ],
-    ids=["eXIf", "XMP", "profile", "a kind that may be damaged itself"],
 )
 def test_a_wrong_checksum_of_what_may_decide_pixels_is_refused(turn: bytes, preprocessing: Preprocessing) -> None:
     with pytest.raises(ImageError) as error:
@@ -159,7 +158,7 @@ def test_settings_of_pillow_stay(preprocessing: Preprocessing) -> None:
     assert settings() == before
 
 
-@pytest.mark.parametrize("data", [PNG, JPEG[:2] + JPEG[2:], b"", b"GIF89a", PNG[:8], b"\xff\xd8"])
+@each("data", [PNG, JPEG[:2] + JPEG[2:], b"", b"GIF89a", PNG[:8], b"\xff\xd8"])
 def test_nothing_to_leave_out(data: bytes) -> None:
     bare = without_metadata(data)
     assert bare is None or len(bare) < len(data)
@@ -167,7 +166,7 @@ def test_nothing_to_leave_out(data: bytes) -> None:
         assert bare is None
 
 
-@pytest.mark.parametrize("cut", range(8, 120, 7))
+@each("cut", range(8, 120, 7))
 def test_any_beginning_of_a_file_can_be_read(cut: int) -> None:
     for whole, data in ((PNG, with_chunks(PNG, DEEP)), (JPEG, with_segments(JPEG, segment(0xFE, b"c" * 30)))):
         bare = without_metadata(data[:cut])

@@ -9,17 +9,18 @@ from bottleneck.images.columns import Columns
 from bottleneck.images.scan import scan
 from bottleneck.images.table import find_listed
 from tests.conftest import photo, write
+from tests.variants import each
 
 Rows = list[tuple[str, str | None, str | None, str | None]]
 Table = Callable[..., Path]
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Table:
+def table() -> Table:
     """Return a function that writes lines, or bytes, as a CSV and returns its path."""
 
     def make(*lines: str, data: bytes | None = None) -> Path:
-        return write(tmp_path / "lists" / "images.csv", "\n".join(lines).encode() if data is None else data)
+        return write(Path.cwd() / "lists" / "images.csv", "\n".join(lines).encode() if data is None else data)
 
     return make
 
@@ -61,7 +62,7 @@ def test_every_column_is_read(table: Table) -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each(
     "lines",
     [
         ("group,label,split,path", "g,cat,val,a.jpg"),
@@ -75,23 +76,18 @@ def test_every_column_is_read(table: Table) -> None:
         ("sep=;", "path;label;split;group", "a.jpg;cat;val;g"),
         ("path,label,split,group,note", 'a.jpg,cat,val,g,"two\nlines, and a ""quoted"" word"'),
     ],
-    ids=["order", "extra", "spaces", "quoted", "blank lines", "empty rows", "semicolons", "tabs", "Excel", "a note"],
 )
 def test_columns_are_found_by_their_names(table: Table, lines: tuple[str, ...]) -> None:
     assert rows(table(*lines)) == [("a.jpg", "cat", "val", "g")]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"\xef\xbb\xbfpath,label\na.jpg,cat\n", b"path,label\r\na.jpg,cat\r\n", b"path,label\na.jpg,cat"],
-    ids=["BOM", "CRLF", "no last newline"],
-)
+@each("data", [b"\xef\xbb\xbfpath,label\na.jpg,cat\n", b"path,label\r\na.jpg,cat\r\n", b"path,label\na.jpg,cat"])
 def test_what_spreadsheets_write_is_read(table: Table, data: bytes) -> None:
     assert rows(table(data=data)) == [("a.jpg", "cat", None, None)]
 
 
-@pytest.mark.parametrize(
-    ("word", "split"),
+@each(
+    "word, split",
     [
         ("train", "train"),
         ("training", "train"),
@@ -116,7 +112,7 @@ def test_a_path_under_two_labels_stands_twice(table: Table) -> None:
     assert [label for _, label, *_ in rows(table("path,label", "a.jpg,dog", "a.jpg,cat"))] == ["cat", "dog"]
 
 
-@pytest.mark.parametrize("header", ["label,split", "file,label", "", "a.jpg,cat", "path|label"])
+@each("header", ["label,split", "file,label", "", "a.jpg,cat", "path|label"])
 def test_a_missing_path_column_is_an_error_that_names_what_is_there(table: Table, header: str) -> None:
     with pytest.raises(ImagesError, match="expected the columns path,label") as error:
         find_listed(table(header, "a,b"), labelled=True)
@@ -133,7 +129,7 @@ def test_without_labels_only_the_paths_are_read(table: Table) -> None:
     assert rows(path, labelled=False) == [("a.jpg", None, None, None)]
 
 
-@pytest.mark.parametrize("row", ["b.jpg,,train", "b.jpg,  ,train", "b.jpg,,"])
+@each("row", ["b.jpg,,train", "b.jpg,  ,train", "b.jpg,,"])
 def test_an_empty_label_is_an_error_that_names_the_line(table: Table, row: str) -> None:
     with pytest.raises(ImagesError, match=r"images\.csv, line 3: expected a label for b\.jpg"):
         find_listed(table("path,label,split", "a.jpg,cat,", row, "c.jpg,dog,"), labelled=True)
@@ -174,7 +170,7 @@ def test_a_missing_file_is_a_failure_and_the_others_are_used(table: Table) -> No
     }
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "nul\0", "\0", "a\0\0b", "a\0/../b", "../\0/c", "x/../\0d/e"])
+@each("name", ["x" * 5000, "nul\0", "\0", "a\0\0b", "a\0/../b", "../\0/c", "x/../\0d/e"])
 def test_a_path_that_no_file_can_have_is_a_failure_too(table: Table, name: str) -> None:
     path = table("path,label", "a.jpg,cat", "b.jpg,dog", f"{name}.jpg,dog")
     write(path.parent / "a.jpg", photo(1))
@@ -238,8 +234,8 @@ def test_a_misspelt_label_column_is_an_error_and_not_a_list_of_images(folder):
 # Rows that are broken
 
 
-@pytest.mark.parametrize(
-    ("row", "found"),
+@each(
+    "row, found",
     [
         ("b.jpg", 1),
         ("x,y.jpg,dog", 3),
@@ -249,7 +245,7 @@ def test_a_misspelt_label_column_is_an_error_and_not_a_list_of_images(folder):
         ("b.jpg,dog,train,x", 4),
     ],
 )
-@pytest.mark.parametrize("labelled", [True, False])
+@each("labelled", [True, False])
 def test_a_row_of_another_length_is_an_error_that_names_the_line(
     table: Table, row: str, found: int, labelled: bool
 ) -> None:
@@ -257,8 +253,8 @@ def test_a_row_of_another_length_is_an_error_that_names_the_line(
         find_listed(table("path,label", "a.jpg,cat", "", row, "c.jpg,dog"), labelled=labelled)
 
 
-@pytest.mark.parametrize(
-    ("header", "row", "hint"),
+@each(
+    "header, row, hint",
     [
         ("path,label", "b.jpg,Paris, France", "quote cells that hold a separator"),
         ("path;label", "b.jpg;Paris; France", "quote cells that hold a separator"),
@@ -289,7 +285,7 @@ def test_a_list_without_a_header_is_an_error_and_loses_no_image(table: Table) ->
         find_listed(table("a.jpg,cat", "b.jpg,dog"), labelled=True)
 
 
-@pytest.mark.parametrize("column", ["label", "group"])
+@each("column", ["label", "group"])
 def test_names_that_differ_by_spaces_around_them_are_one_and_are_reported(table: Table, column: str) -> None:
     other = {"label": "group", "group": "label"}[column]
     path = table(f"path,{column},{other}", "a.jpg,Rome ,x", "b.jpg,Rome,y", 'c.jpg," Rome",x', "d.jpg,Oslo,x")
@@ -311,7 +307,7 @@ def test_spaces_behind_every_separator_are_no_remark(table: Table, recwarn: pyte
 # Tables that bottleneck wrote
 
 
-@pytest.mark.parametrize("header", ["path,digest,label", "path,label,digest", "code,path,label,digest"])
+@each("header", ["path,digest,label", "path,label,digest", "code,path,label,digest"])
 def test_the_cells_of_a_table_of_ours_are_as_they_were(table: Table, header: str) -> None:
     cells = {"path": "'=a.jpg", "digest": "00", "label": "''tis", "code": ""}
     path = table(header, ",".join(cells[name] for name in header.split(",")))
@@ -329,15 +325,14 @@ def test_a_file_whose_own_name_has_the_apostrophe_is_found(table: Table) -> None
     assert [name for name, *_ in rows(path, labelled=False)] == ["'=a.jpg"]
 
 
-@pytest.mark.parametrize(
-    ("lines", "first", "last"),
+@each(
+    "lines, first, last",
     [
         (("a.jpg,cat", '"b.jpg,dog', "c.jpg,cat", '"d.jpg,dog'), 3, 5),
         (("a.jpg,cat", 'b.jpg,"dog', "c.jpg,cat"), 3, 4),
         (('a.jpg,"cat"s', "b.jpg,dog"), 2, 2),
         (('a.jpg,"cat', 'b.jpg,"dog"'), 2, 3),
     ],
-    ids=["two stray", "never closed", "text behind", "one missing"],
 )
 def test_a_stray_quotation_mark_is_an_error_that_names_its_line(
     table: Table, lines: tuple[str, ...], first: int, last: int
@@ -346,8 +341,8 @@ def test_a_stray_quotation_mark_is_an_error_that_names_its_line(
         find_listed(table("path,label", *lines), labelled=True)
 
 
-@pytest.mark.parametrize(
-    ("header", "lines", "said"),
+@each(
+    "header, lines, said",
     [
         ("path,label", ('a.jpg,"cat', 'b.jpg,dog"'), "line 2: expected the label on one line, found a cell of"),
         ("label,path", ('cat,"a.jpg', 'dog,b.jpg"'), "line 2: expected the path on one line"),
@@ -379,7 +374,7 @@ def test_a_path_of_two_lines_that_exists_is_taken(table: Table) -> None:
     assert [name for name, *_ in rows(path)] == ["two\nlines.jpg"]
 
 
-@pytest.mark.parametrize("name", [" a.jpg", "a.jpg ", "a.jpg\u3000"])
+@each("name", [" a.jpg", "a.jpg ", "a.jpg\u3000"])
 def test_a_name_with_a_space_at_its_end_is_found(table: Table, name: str) -> None:
     path = table("path", name)
     write(path.parent / name, photo(1))
@@ -394,7 +389,7 @@ def test_another_encoding_is_an_error_that_says_so(table: Table) -> None:
 # Names in any script
 
 
-@pytest.mark.parametrize(
+@each(
     "label",
     [
         "Canis\u00a0lupus",
@@ -412,7 +407,7 @@ def test_every_label_of_valid_utf_8_is_taken(table: Table, label: str) -> None:
     assert rows(table("path,label,group", f"a.jpg,{label},{label}")) == [("a.jpg", label, None, label)]
 
 
-@pytest.mark.parametrize("row", [b"a.jpg,caf\xe9,g", b"a.jpg,cat,caf\xe9"])
+@each("row", [b"a.jpg,caf\xe9,g", b"a.jpg,cat,caf\xe9"])
 def test_a_label_or_group_of_other_bytes_is_an_error(table: Table, row: bytes) -> None:
     with pytest.raises(ImagesError, match="line 2: expected UTF-8, found other bytes"):
         find_listed(table(data=b"path,label,group\n" + row + b"\n"), labelled=True)
@@ -460,7 +455,7 @@ def test_an_exact_name_goes_before_one_of_another_case(table: Table) -> None:
     assert "Label" in found.remarks[0]
 
 
-@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", os.mkdir), lambda path: path.symlink_to("/dev/zero")])
+@each("make", [os.mkdir, getattr(os, "mkfifo", os.mkdir), lambda path: path.symlink_to("/dev/zero")])
 def test_a_table_that_is_no_regular_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "table.csv")
     with pytest.raises(ImagesError, match="cannot read the table"):

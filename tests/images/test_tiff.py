@@ -10,6 +10,7 @@ from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
 from tests.images.codes import code
+from tests.variants import each
 
 pytestmark = pytest.mark.skipif(not features.check("libtiff"), reason="needs Pillow with libtiff")
 
@@ -74,9 +75,9 @@ def shortened(data: bytes, part: float) -> bytes:
     return with_entry(data, COUNTS, (4, len(counts), value)) + more
 
 
-@pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize(
-    ("whole", "options"),
+@each("big", [False, True])
+@each(
+    "whole, options",
     [
         (3, {}),
         (30, {"rows": 1}),
@@ -84,7 +85,6 @@ def shortened(data: bytes, part: float) -> bytes:
         (9, {"planar": True}),
         (18, {"tiles": (16, 16), "planar": True}),
     ],
-    ids=str,
 )
 def test_every_strip_and_tile_is_needed(
     preprocessing: Preprocessing, whole: int, options: dict[str, object], big: bool
@@ -97,8 +97,8 @@ def test_every_strip_and_tile_is_needed(
 COMPRESSIONS = ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group3", "group4", "tiff_ccitt", "lzma"]
 
 
-@pytest.mark.parametrize("kind", ["photo", "white", "page"])
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@each("kind", ["photo", "white", "page"])
+@each("compression", COMPRESSIONS)
 def test_a_strip_that_is_short_is_refused(preprocessing: Preprocessing, compression: str, kind: str) -> None:
     mode = "1" if compression in ("group3", "group4", "tiff_ccitt") else "RGB"
     image = picture(mode) if kind == "photo" else Image.new(mode, (160, 120), "white")
@@ -115,15 +115,15 @@ def test_a_strip_that_is_short_is_refused(preprocessing: Preprocessing, compress
             assert np.array_equal(decode(short, preprocessing).pixels, whole), part
 
 
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("compression", ["group3", "group4"])
+@each("order", [1, 2])
+@each("compression", ["group3", "group4"])
 def test_a_fax_is_whole_whatever_its_order_of_bits(preprocessing: Preprocessing, compression: str, order: int) -> None:
     data = encoded(picture("1"), compression=compression, tiffinfo={266: order})
     assert code(data, preprocessing) is None
     assert code(shortened(data, 0.6), preprocessing) in ("truncated", "corrupt")
 
 
-@pytest.mark.parametrize("compression", ["jpeg", "tiff_lzw", "raw"])
+@each("compression", ["jpeg", "tiff_lzw", "raw"])
 def test_strips_outside_of_the_file_are_refused(preprocessing: Preprocessing, compression: str) -> None:
     data = encoded(picture(), compression=None if compression == "raw" else compression)
     page = tiff.first_page(data)
@@ -134,7 +134,7 @@ def test_strips_outside_of_the_file_are_refused(preprocessing: Preprocessing, co
     assert code(with_entry(data, 273, (4, len(places), value)) + more, preprocessing) in ("truncated", "corrupt")
 
 
-@pytest.mark.parametrize("loop", [False, True])
+@each("loop", [False, True])
 def test_a_long_chain_of_pages_is_not_walked(preprocessing: Preprocessing, loop: bool) -> None:
     data = bytearray(encoded(picture()))
     begin = int.from_bytes(data[4:8], "little")
@@ -162,7 +162,7 @@ def test_values_that_lie_over_each_other_are_too_costly(preprocessing: Preproces
     assert code(data + struct.pack("<H", tags) + entries + bytes(4), preprocessing) == "too-costly"
 
 
-@pytest.mark.parametrize("tag", [273, 279, 258])
+@each("tag", [273, 279, 258])
 def test_tables_without_end_are_too_costly(preprocessing: Preprocessing, tag: int) -> None:
     data = encoded(picture())
     place = len(data)
@@ -170,7 +170,7 @@ def test_tables_without_end_are_too_costly(preprocessing: Preprocessing, tag: in
     assert code(huge, preprocessing) == "too-costly"
 
 
-@pytest.mark.parametrize("cut", range(0, 300, 3))
+@each("cut", range(0, 300, 3))
 def test_any_beginning_can_be_followed(cut: int) -> None:
     for data, directory_end in ((strips(3), 122), (strips(6, tiles=(16, 16), big=True), 232)):
         whole, page = tiff.first_page(data), tiff.first_page(data[:cut])

@@ -7,6 +7,7 @@ from torchvision.transforms import InterpolationMode, TrivialAugmentWide
 from torchvision.transforms.autoaugment import _apply_op
 
 from bottleneck.images.trivial_augment import BINS, OPERATIONS, draw, trivial_augment
+from tests.variants import each
 
 SPACE = TrivialAugmentWide()._augmentation_space(BINS)
 
@@ -38,7 +39,7 @@ def test_the_operations_are_torchvisions_in_its_order() -> None:
     assert {name: operation.signed for name, operation in OPERATIONS.items()} == {n: s for n, (_, s) in SPACE.items()}
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@each("name", OPERATIONS)
 def test_the_magnitudes_are_torchvisions(name: str) -> None:
     # The last bit of its float32 depends on the processor: whether it fuses multiplication and addition.
     found, expected = OPERATIONS[name].magnitudes, np.atleast_1d(SPACE[name][0].numpy())
@@ -46,7 +47,7 @@ def test_the_magnitudes_are_torchvisions(name: str) -> None:
     assert np.allclose(found, expected, rtol=3e-7, atol=0)
 
 
-@pytest.mark.parametrize("name", ["TranslateX", "TranslateY"])
+@each("name", ["TranslateX", "TranslateY"])
 def test_translations_are_torchvisions_whole_pixels(name: str) -> None:
     found = [int(magnitude) for magnitude in OPERATIONS[name].magnitudes]
     expected = [int(magnitude) for magnitude in SPACE[name][0].tolist()]
@@ -56,22 +57,22 @@ def test_translations_are_torchvisions_whole_pixels(name: str) -> None:
     assert found[:middle] + found[middle + 1 :] == expected[:middle] + expected[middle + 1 :]
 
 
-@pytest.mark.parametrize("size", [(45, 32), (28, 28), (33, 47), (1, 1), (5, 2)], ids=str)
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("name", OPERATIONS)
+@each("size", [(45, 32), (28, 28), (33, 47), (1, 1), (5, 2)])
+@each("mode", ["RGB", "L"])
+@each("name", OPERATIONS)
 def test_every_operation_does_what_torchvisions_does(name: str, mode: str, size: tuple[int, int]) -> None:
     image = picture(mode, size)
     for magnitude in signed(name):
         assert same(OPERATIONS[name].apply(image, magnitude), torchvision(image, name, magnitude)), magnitude
 
 
-@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {"Identity"}))
+@each("name", sorted(OPERATIONS.keys() - {"Identity"}))
 def test_the_strongest_of_every_operation_changes_the_image(name: str) -> None:
     image = picture()
     assert not same(OPERATIONS[name].apply(image, OPERATIONS[name].magnitudes[-1]), image)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@each("name", OPERATIONS)
 def test_grey_stays_grey(name: str) -> None:
     grey = picture("L")
     for magnitude in signed(name):
@@ -79,8 +80,8 @@ def test_grey_stays_grey(name: str) -> None:
         assert same(OPERATIONS[name].apply(grey, magnitude).convert("RGB"), as_colours), magnitude
 
 
-@pytest.mark.parametrize("name", ["ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@each("name", ["ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"])
+@each("mode", ["RGB", "L"])
 def test_what_comes_in_from_outside_is_black(name: str, mode: str) -> None:
     levels = np.asarray(OPERATIONS[name].apply(picture(mode), OPERATIONS[name].magnitudes[20]))
     assert (levels == 0).mean() > 0.1
@@ -112,7 +113,7 @@ def test_operations_magnitudes_and_signs_are_drawn_alike_often(monkeypatch: pyte
             assert abs(count - expected) < 5 * expected**0.5
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 14, 31])
+@each("n", [1, 2, 3, 14, 31])
 def test_all_are_drawn_and_none_beyond(n: int) -> None:
     random = np.random.default_rng(0)
     counts = Counter(draw(random, n) for _ in range(1000 * n))

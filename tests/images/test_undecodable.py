@@ -11,6 +11,7 @@ from bottleneck.images import undecodable
 from bottleneck.images.digest import DigestMemo
 from bottleneck.images.memo import Memo
 from bottleneck.images.undecodable import UndecodableMemo
+from tests.variants import each
 
 A, B, C = (hashlib.sha256(name).digest() for name in (b"a", b"b", b"c"))
 ERRORS = {
@@ -22,7 +23,7 @@ ERRORS = {
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    return tmp_path / "digests.sqlite"
+    return Path("digests.sqlite")
 
 
 def told(place: Path, errors: dict[bytes, ImageError] = ERRORS) -> dict[bytes, tuple[str, str]]:
@@ -54,14 +55,14 @@ def test_what_is_learnt_later_is_added(place: Path) -> None:
     assert told(place, {A: ERRORS[B], C: ERRORS[C]}) == {A: EXPECTED[B], C: EXPECTED[C]}
 
 
-@pytest.mark.parametrize("code", ImageError.CODES)
+@each("code", ImageError.CODES)
 def test_only_what_the_bytes_alone_decide_is_remembered(place: Path, code: str) -> None:
     lasting = code in ("not-an-image", "truncated", "corrupt")
     assert (A in told(place, {A: ImageError(code, "why")})) is lasting
     assert place.exists() is lasting
 
 
-@pytest.mark.parametrize("code", ["not-an-image", "truncated", "corrupt"])
+@each("code", ["not-an-image", "truncated", "corrupt"])
 def test_what_is_in_doubt_is_not_remembered(place: Path, code: str) -> None:
     error = ImageError(code, "failed to read next frame")
     error.doubtful = True
@@ -91,7 +92,7 @@ def test_what_another_version_of_the_decoder_could_not_decode_is_tried_again(
     assert known(place) == EXPECTED
 
 
-@pytest.mark.parametrize("version", ["1.0", f"{PIL.__version__}.post1", PIL.__version__[:-1], ""])
+@each("version", ["1.0", f"{PIL.__version__}.post1", PIL.__version__[:-1], ""])
 def test_what_another_pillow_could_not_decode_is_tried_again(
     place: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
@@ -102,7 +103,7 @@ def test_what_another_pillow_could_not_decode_is_tried_again(
     assert known(place) == EXPECTED
 
 
-@pytest.mark.parametrize("column", ["key", "value", "seal"])
+@each("column", ["key", "value", "seal"])
 def test_a_damaged_row_is_ignored(place: Path, column: str) -> None:
     told(place)
     with closing(sqlite3.connect(place)) as connection, connection:
@@ -110,9 +111,7 @@ def test_a_damaged_row_is_ignored(place: Path, column: str) -> None:
     assert known(place) == {B: EXPECTED[B], C: EXPECTED[C]}
 
 
-@pytest.mark.parametrize(
-    "value", [b"", b"no JSON", b"[", b"\xff\xfe", b'["corrupt"]', b'["a","b","c"]', b'"ab"', b"{}", b"5"]
-)
+@each("value", [b"", b"no JSON", b"[", b"\xff\xfe", b'["corrupt"]', b'["a","b","c"]', b'"ab"', b"{}", b"5"])
 def test_a_whole_row_of_another_form_is_ignored(place: Path, value: bytes) -> None:
     memo = UndecodableMemo(place)
     memo._memo.put([(memo._decoder + A, value)])
@@ -120,7 +119,7 @@ def test_a_whole_row_of_another_form_is_ignored(place: Path, value: bytes) -> No
     assert known(place) == {B: EXPECTED[B]}
 
 
-@pytest.mark.parametrize("key", [b"", b"short", A, A[:31]])
+@each("key", [b"", b"short", A, A[:31]])
 def test_a_whole_row_of_another_key_is_ignored(place: Path, key: bytes) -> None:
     told(place)
     Memo(place, "undecodable_3").put([(key, b'["corrupt","why"]')])

@@ -6,6 +6,7 @@ import pytest
 
 from bottleneck.errors import ModelError
 from bottleneck.images.view import AUGMENTATIONS, View
+from tests.variants import each
 
 DIGEST = bytes(range(32))
 
@@ -19,27 +20,27 @@ def beginning(view: View, digest: bytes = DIGEST) -> list[float]:
     return view.random(digest).random(4).tolist()
 
 
-@pytest.mark.parametrize("augmentation", ["light", "standard", "strong"])
+@each("augmentation", ["light", "standard", "strong"])
 def test_every_augmentation_is_taken(augmentation: str) -> None:
     assert augmentation in AUGMENTATIONS
     assert View(augmentation=augmentation, seed=0, number=0).augmentation == augmentation
 
 
-@pytest.mark.parametrize("augmentation", ["none", "", "Light", "heavy", None, 1])
+@each("augmentation", ["none", "", "Light", "heavy", None, 1])
 def test_another_augmentation_is_refused(augmentation: Any) -> None:
     with pytest.raises(ModelError, match=f"of light, standard, strong .*got augmentation {augmentation!r}"):
         View(augmentation=augmentation, seed=0, number=0)
 
 
-@pytest.mark.parametrize("value", [-1, -(10**30), 1.0, "1", None, True])
-@pytest.mark.parametrize("name", ["seed", "number"])
+@each("value", [-1, -(10**30), 1.0, "1", None, True])
+@each("name", ["seed", "number"])
 def test_a_seed_and_a_number_count_from_0(view: View, name: str, value: Any) -> None:
     with pytest.raises(ModelError, match=f"expected .*at least 0 as a view's {name}, got {value!r}"):
         replace(view, **{name: value})
 
 
-@pytest.mark.parametrize("value", [0, 1, 2**31, 10**30])
-@pytest.mark.parametrize("name", ["seed", "number"])
+@each("value", [0, 1, 2**31, 10**30])
+@each("name", ["seed", "number"])
 def test_a_seed_and_a_number_may_be_large(view: View, name: str, value: int) -> None:
     assert beginning(replace(view, **{name: value})) == beginning(replace(view, **{name: value}))
 
