@@ -88,7 +88,7 @@ def test_each_division_of_ordered_rows_keeps_groups_together(name, monkeypatch):
 
 def test_a_full_search_has_a_finer_and_wider_grid():
     labels = list("ab" * 20)
-    fast, full = (search(rows(labels), labels, LOGISTIC, full=full).points for full in (False, True))
+    fast, full = (search(rows(labels), labels, LOGISTIC, full=full, repeats=1).points for full in (False, True))
 
     assert full[0]["C"] < fast[0]["C"]
     assert full[-1]["C"] > fast[-1]["C"]
@@ -197,7 +197,9 @@ def test_one_seed_gives_one_head_bit_for_bit(name, options):
 def test_balanced_classes_weigh_the_same(name):
     labels = list("a" * 190 + "b" * 10)
     x = rows(labels, apart=0.35)
-    plain, balanced = (search(x, labels, family(name), grid=(0.001,), balanced=which) for which in (False, True))
+    plain, balanced = (
+        search(x, labels, family(name), grid=(0.001,), balanced=which, repeats=1) for which in (False, True)
+    )
     found = [(one.head.predict(x) == "b").sum() for one in (plain, balanced)]
 
     assert found[0] < 20 < found[1]
@@ -225,7 +227,7 @@ def test_the_heads_scaling_is_that_of_the_training_rows():
 def test_groups_that_are_all_alone_change_nothing():
     labels = list("ab" * 20)
     found = [
-        search(rows(labels, 0.3), labels, LOGISTIC, groups=groups)
+        search(rows(labels, 0.3), labels, LOGISTIC, groups=groups, repeats=2)
         for groups in (None, [None] * 40, [f"g{row}" for row in range(40)])
     ]
 
@@ -236,8 +238,8 @@ def test_groups_that_are_all_alone_change_nothing():
 def test_a_group_called_like_a_row_is_no_row():
     labels = list("ab" * 20)
     groups = ["row 0" if row in (5, 6) else None for row in range(40)]
-    one = search(rows(labels), labels, LOGISTIC, groups=groups)
-    other = search(rows(labels), labels, LOGISTIC, groups=["g" if group else None for group in groups])
+    one = search(rows(labels), labels, LOGISTIC, groups=groups, repeats=1)
+    other = search(rows(labels), labels, LOGISTIC, groups=["g" if group else None for group in groups], repeats=1)
 
     assert one.fold_accuracy.tobytes() == other.fold_accuracy.tobytes()
 
@@ -277,7 +279,7 @@ def test_a_class_that_a_fold_cannot_learn_is_harmless(name, case):
     labels, groups = LACKING[case]
     x = rows(labels, apart=50.0)[:, 1:]
     grid = None if name in ("knn", "centroid") else (0.1,)
-    head = search(x, labels, family(name), groups=groups, grid=grid).head
+    head = search(x, labels, family(name), groups=groups, grid=grid, repeats=2).head
     right = [head.classes.index(label) for label in labels]
 
     assert head.predict(x).tolist() == labels
@@ -374,13 +376,13 @@ def test_features_are_shrunk_unless_another_scaling_is_better_by_more_than_chanc
 def test_a_scaling_that_is_named_is_the_only_one_that_is_tried():
     labels = list("ab" * 20)
     for normalize in NORMALIZE:
-        found = search(rows(labels), labels, LOGISTIC, normalize=normalize)
+        found = search(rows(labels), labels, LOGISTIC, normalize=normalize, repeats=1)
         assert (found.normalize, list(found.scalings)) == (normalize, [normalize])
 
 
 def test_each_rule_chooses_among_the_same_points():
     labels = list("abc" * 30)
-    found = {rule: search(rows(labels, apart=0.7)[:, 1:], labels, LOGISTIC, rule=rule) for rule in RULES}
+    found = {rule: search(rows(labels, apart=0.7)[:, 1:], labels, LOGISTIC, rule=rule, repeats=1) for rule in RULES}
 
     assert found["simplest"].params["C"] <= found["log-loss"].params["C"]
     np.testing.assert_array_equal(found["simplest"].losses, found["log-loss"].losses)

@@ -258,7 +258,9 @@ def of_another(place: Path, monkeypatch: pytest.MonkeyPatch) -> Memo:
         return real(name.replace("mode=rwc", "mode=ro") if is_theirs else name, **options)
 
     def access(path: Any, mode: int) -> bool:
-        return may(path, mode) and not (Path(path).absolute() == place and place.stat().st_ino == theirs and mode == os.W_OK)
+        return may(path, mode) and not (
+            Path(path).absolute() == place and place.stat().st_ino == theirs and mode == os.W_OK
+        )
 
     real, may = sqlite3.connect, os.access
     monkeypatch.setattr(sqlite3, "connect", connect)
