@@ -60,6 +60,9 @@ def solve(
     tolerance: float,
     start: NDArray[np.float32] | None = None,
     most: int = _ITERATIONS,
+    history: int = _HISTORY,
+    working_bytes: int = _WORKING_BYTES,
+    preconditioner: type[Preconditioner] = Preconditioner,
 ) -> Solution:
     """Solve all problems at each C.
 
@@ -79,11 +82,17 @@ def solve(
         Starting point for the smallest C; 0 by default, with intermediate solutions at smaller C.
     most : int
         Maximum number of passes over the features for a problem at one C.
+    history : int
+        Maximum length of the L-BFGS history.
+    working_bytes : int
+        Memory for the state of all problems that are solved at once.
+    preconditioner : type
+        Class of the preconditioner.
 
     Notes
     -----
-    Problems whose state exceeds one gigabyte are solved in several parts. If that is not enough, the history has eight
-    steps.
+    Problems whose state exceeds `working_bytes` are solved in several parts. If that is not enough, the history has
+    eight steps.
     """
     shape = (len(Cs), len(problems), loss.outputs, data.table.shape[1] + 1)
     found = Solution(
@@ -95,11 +104,11 @@ def solve(
     directions = spectrum(arrays, data.table, bias=loss.bias_penalty > 0)
     path = _path(Cs, _first(data, directions) if start is None else math.inf)
     vector = 4 * math.prod(shape[2:])
-    steps = int(np.clip(_WORKING_BYTES // (4 * vector * len(problems)), _MIN_HISTORY, _HISTORY))
-    for part in _parts(len(problems), max(1, _WORKING_BYTES // (4 * vector * steps))):
+    steps = int(np.clip(working_bytes // (4 * vector * len(problems)), _MIN_HISTORY, history))
+    for part in _parts(len(problems), max(1, working_bytes // (4 * vector * steps))):
         own = Solution(**{name: value[:, part] for name, value in vars(found).items()})
         point = arrays.put((own.theta[0] if start is None else start[part]).copy())
-        state = _SolverState(Pass(arrays, data, loss, problems[part]), directions, point, steps)
+        state = _SolverState(Pass(arrays, data, loss, problems[part]), directions, point, steps, preconditioner)
         for C, number in path:
             state.minimize(C, _WAYPOINT_TOLERANCE if number is None else tolerance, most)
             if number is not None:
@@ -142,14 +151,23 @@ class _SolverState:
     point : float32, shape (p, outputs, d + 1)
     steps : int
         Length of the history.
+    preconditioner : type
     """
 
-    def __init__(self, objective: Pass, directions: Spectrum, point: Array, steps: int) -> None:
+    def __init__(
+        self,
+        objective: Pass,
+        directions: Spectrum,
+        point: Array,
+        steps: int,
+        preconditioner: type[Preconditioner],
+    ) -> None:
         p, outputs, width = point.shape
         self._arrays, self._pass, self._directions, self._C = objective.arrays, objective, directions, 0.0
         penalty = np.ones((outputs, width), np.float32)
         penalty[:, -1] = objective.loss.bias_penalty
         self._penalty = self._arrays.put(penalty)
+        self._preconditioner = preconditioner
         self._history = StepHistory(self._arrays, p, outputs * width, steps)
         self._point, self._sums = point, objective(point)
         self._iterations, self._converged = np.zeros(p, np.intp), np.zeros(p, bool)
@@ -195,7 +213,9 @@ class _SolverState:
     def _descend(self, gradient: Array, tolerance: float) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Return descent directions ``(p, outputs, d + 1)``, the expected decrease, and which problems have ended."""
         shape, value = gradient.shape, self._objective(self._sums, self._point)
-        precondition = Preconditioner(self._directions, self._C * self._sums.curvature, self._pass.loss.bias_penalty)
+        precondition = self._preconditioner(
+            self._directions, self._C * self._sums.curvature, self._pass.loss.bias_penalty
+        )
         flat = gradient.reshape(len(gradient), -1)
         direction = self._history.direction(flat, lambda some: precondition(some.reshape(shape)).reshape(some.shape))
         expected = -self._arrays.xp.einsum("pd,pd->p", flat, direction)

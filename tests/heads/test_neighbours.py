@@ -1,6 +1,5 @@
 import numpy as np
 
-from bottleneck.heads import neighbours
 from bottleneck.heads.neighbours import NeighbourHead, nearest_rows, votes
 from tests.variants import each
 
@@ -28,19 +27,19 @@ def test_votes_are_shares_of_the_first_so_many():
     np.testing.assert_allclose(found[:, 0], [[1, 0, 0], [1 / 3, 2 / 3, 0]])
 
 
-def test_blocks_of_rows_are_told_as_all_at_once(monkeypatch):
+def test_blocks_of_rows_have_the_scores_of_single_rows():
     random = np.random.default_rng(0)
     head = NeighbourHead(
         family="knn",
         classes=("a", "b"),
         mean=np.zeros(4, np.float32),
         scale=np.ones(4, np.float32),
-        rows=random.normal(size=(30, 4)).astype(np.float32),
-        codes=np.arange(30) % 2,
+        rows=random.normal(size=(1500, 4)).astype(np.float32),
+        codes=np.arange(1500) % 2,
         neighbours=3.0,
     )
-    x = random.normal(size=(50, 4)).astype(np.float32)
-    whole = head.scores(x)
-    monkeypatch.setattr(neighbours, "_CELLS", 90)
+    x = random.normal(size=(4000, 4)).astype(np.float32)  # with 1,500 rows a block has fewer
+    scores = head.scores(x)
 
-    np.testing.assert_array_equal(head.scores(x), whole)
+    np.testing.assert_array_equal(scores[::97], np.concatenate([head.scores(row[None]) for row in x[::97]]))
+    np.testing.assert_array_equal(scores[-3:], head.scores(x[-3:]))

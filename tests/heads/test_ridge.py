@@ -5,14 +5,14 @@ import pytest
 from sklearn.linear_model import RidgeClassifier
 
 from bottleneck.errors import HeadError
-from bottleneck.heads import ridge
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import family
-from bottleneck.heads.features import InMemoryFeatures, scalings
+from bottleneck.heads.features import InMemoryFeatures, StreamedFeatures, scalings
 from bottleneck.heads.folds import Folds, everything
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.ridge import leave_one_out
 from bottleneck.heads.search import search
+from tests.heads.test_features import FakeStream
 from tests.variants import each
 
 CS = [1e-4, 1e-2, 1.0]
@@ -75,10 +75,14 @@ def test_a_search_tells_the_accuracy_by_leaving_one_out():
     assert grouped.facts == {}  # its group would give a row away
 
 
-def test_more_features_than_can_be_multiplied_are_a_head_error(monkeypatch):
-    monkeypatch.setattr(ridge, "_WIDEST", 5)
-    with pytest.raises(HeadError, match="too many for 6 features of 40 images"):
-        family("ridge").paths(task(*rows(40, 6)), CS, exact=True)
+def test_more_features_than_can_be_multiplied_are_a_head_error():
+    x = np.eye(4, 16_385, dtype=np.float32)
+    codes = np.arange(4) % 2
+    streamed = Problem(
+        table=StreamedFeatures(FakeStream(x)), codes=codes, count=2, folds=everything(4), arrays=Arrays()
+    )
+    with pytest.raises(HeadError, match="too many for 16,385 features of 4 images"):
+        family("ridge").paths(streamed, CS, exact=True)
 
 
 @each("shape", [(60, 10), (20, 50)])

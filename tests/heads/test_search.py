@@ -5,7 +5,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bottleneck.errors import HeadError
-from bottleneck.heads import linear_family
 from bottleneck.heads import search as module
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import NAMES, family
@@ -145,17 +144,14 @@ def test_the_guesses_are_those_of_the_probabilities_in_the_first_division(name, 
     np.testing.assert_array_equal(guesses, found.probabilities[order].argmax(axis=1))
 
 
-def test_few_images_are_divided_several_times_and_many_once(monkeypatch):
-    seen = []
-    monkeypatch.setattr(module, "divide", lambda *args: seen.append(args[3]) or divide(*args))
-    for count, expected in ((30, 5), (300, 4), (1000, 1)):
-        seen.clear()
-        labels = list("ab" * (count // 2))
-        search(rows(labels), labels, LOGISTIC, grid=(0.1,), seed=3)
-        assert len(seen) == len(set(seen)) == expected
-    seen.clear()
-    search(rows(labels), labels, LOGISTIC, grid=(0.1,), repeats=2)
-    assert len(set(seen)) == 2
+@each("count, repeats, expected", [(30, None, 5), (300, None, 4), (1000, None, 1), (1000, 2, 2), (30, 1, 1)])
+def test_few_images_are_divided_several_times_and_many_once(count, repeats, expected):
+    labels = list("ab" * (count // 2))
+    found = search(rows(labels, apart=0.3), labels, LOGISTIC, grid=(0.1,), repeats=repeats, seed=3)
+
+    assert found.guesses.shape == (expected, count)
+    assert len({guesses.tobytes() for guesses in found.guesses}) == expected, "each division is another"
+    assert found.fold_accuracy.shape == (1, 5 * expected)
 
 
 def test_the_probabilities_of_a_row_are_of_heads_that_have_not_seen_it():
@@ -426,12 +422,17 @@ def test_a_linear_head_knows_how_frequent_a_class_is(name, n, d, apart, loss, ac
     assert (found.head.scores(other).argmax(axis=1) == probabilities.argmax(axis=1)).all()
 
 
-@each("labels, balanced", [(["a", "b"] * 30, False), (["a", "a", "b"] * 20, True)])
-def test_classes_that_weigh_the_same_are_left_as_they_are(labels, balanced, monkeypatch):
-    x, asked = rows(labels, apart=0.3), []
-    with monkeypatch.context() as patch:
-        patch.setattr(linear_family, "prior_offset", lambda *args, **options: asked.append(args) or 0.0)
-        search(x, labels, LOGISTIC, balanced=balanced)
-        assert not asked
-        search(x[1:], labels[1:], LOGISTIC)
-        assert asked
+@each("labels, balanced, same", [("ab" * 30, False, True), ("aab" * 20, True, True), ("aab" * 20, False, False)])
+def test_classes_that_weigh_the_same_are_left_as_they_are(labels, balanced, same):
+    codes = np.unique(list(labels), return_inverse=True)[1]
+    problem = Problem(
+        table=InMemoryFeatures(rows(list(labels), apart=0.3)),
+        codes=codes,
+        count=2,
+        folds=divide(codes, None, 5, 0),
+        balanced=balanced,
+        arrays=Arrays(),
+    )
+    offsets = LOGISTIC.cross_validate(problem, LOGISTIC.grid(problem, full=False)).offsets
+
+    assert offsets.any() != same

@@ -1,17 +1,17 @@
 """The solver beside scikit-learn's, on the very same problems; and each loss beside its own differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from bottleneck.errors import HeadError
-from bottleneck.heads import objective as pass_module
-from bottleneck.heads import solver as module
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.features import InMemoryFeatures, scaled, scalings
 from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss, SquaredHingeLoss
-from bottleneck.heads.objective import Pass, SolverProblems, Sums, TrainingData, relative
+from bottleneck.heads.objective import Pass, SolverProblems, TrainingData, relative
 from bottleneck.heads.precondition import Preconditioner, spectrum
 from bottleneck.heads.solver import solve
 from tests.variants import each
@@ -152,22 +152,21 @@ def test_a_fold_sees_its_own_rows_in_its_own_scaling():
 # --- how it goes there ------------------------------------------------------------------------------------------
 
 
-def test_problems_that_do_not_fit_together_are_solved_in_parts(monkeypatch):
+def test_problems_that_do_not_fit_together_are_solved_in_parts():
     x = features()
     codes = classes(x, 3)
     whole = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
-    monkeypatch.setattr(module, "_WORKING_BYTES", 60_000)
-    parts = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
+    parts = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7, working_bytes=60_000)
 
     np.testing.assert_allclose(parts.objective, whole.objective, rtol=1e-4)
 
 
-def test_blocks_of_rows_give_what_all_rows_at_once_give(monkeypatch):
+def test_blocks_of_rows_give_what_all_rows_at_once_give():
     x = features()
     codes = classes(x, 3)
     whole = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
-    monkeypatch.setattr(pass_module, "_CELLS", 1)  # 64 rows
-    blocks = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
+    cut = replace(material(x, codes), table=InMemoryFeatures(x, range(64, N, 64)))
+    blocks = solve(Arrays(), cut, SoftmaxLoss(3), problems(), CS, tolerance=1e-7)
 
     np.testing.assert_allclose(blocks.objective, whole.objective, rtol=1e-4)
 
@@ -202,17 +201,16 @@ def test_the_order_of_the_Cs_does_not_matter():
     np.testing.assert_array_equal(up.theta, down.theta[::-1])
 
 
-def test_products_are_computed_in_float32(monkeypatch):
+def test_products_are_computed_in_float32():
     seen = set()
-    compute = Pass.__call__
 
-    def spy(self: Pass, theta: np.ndarray) -> Sums:
-        seen.add(theta.dtype)
-        return compute(self, theta)
+    class Watched(SoftmaxLoss):
+        def __call__(self, arrays, scores, target, weights):
+            seen.add(scores.dtype)
+            return super().__call__(arrays, scores, target, weights)
 
-    monkeypatch.setattr(Pass, "__call__", spy)
     x = features()
-    solve(Arrays(), material(x, classes(x, 3)), SoftmaxLoss(3), problems(), CS, tolerance=1e-3)
+    solve(Arrays(), material(x, classes(x, 3)), Watched(3), problems(), CS, tolerance=1e-3)
 
     assert seen == {np.dtype(np.float32)}
 
@@ -250,13 +248,16 @@ def test_a_fold_without_rows_has_the_weights_it_began_with():
     assert found.theta[0, 0].any()
 
 
-def test_knowing_the_large_directions_saves_most_of_the_way(monkeypatch):
-    monkeypatch.setattr(module, "_HISTORY", 8)  # or what is remembered makes up for some of it
+def test_knowing_the_large_directions_saves_most_of_the_way():
     x = features() * np.float32(30)
     codes = classes(features(), 3)
-    known = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]
-    monkeypatch.setattr("bottleneck.heads.solver.Preconditioner", Plain)
-    unknown = solve(Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [1e-3], tolerance=1e-3).iterations[0, 0]
+    options = {"tolerance": 1e-3, "history": 8}  # a longer one compensates for some of it
+    known, unknown = (
+        solve(
+            Arrays(), material(x, codes), SoftmaxLoss(3), problems(), [1e-3], preconditioner=kind, **options
+        ).iterations[0, 0]
+        for kind in (Preconditioner, Plain)
+    )
 
     assert known < unknown / 2
 
