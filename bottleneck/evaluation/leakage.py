@@ -6,7 +6,7 @@ from typing import Any
 from bottleneck.errors import SplitError
 from bottleneck.evaluation.near_duplicates import NearDuplicates
 from bottleneck.images.dataset import Dataset, two_labels
-from bottleneck.images.splits import parted
+from bottleneck.images.splits import across_splits
 from bottleneck.utils.text import first_few
 
 LISTED = 1000  # entries of each kind that a card lists; all are counted

@@ -68,8 +68,8 @@ def fold_head(head: Head) -> LinearLayer:
     """
     if not isinstance(head, LinearHead) or head.unit:
         raise TuningError(f"expected a linear head on unnormalised features, got a {head.family} head ({head.form})")
-    weight = head.sharpness * head.weight.astype(np.float64) / head.scale.astype(np.float64)
-    bias = head.sharpness * head.bias.astype(np.float64) - weight @ head.mean.astype(np.float64)
+    weight = head.inverse_temperature * head.weight.astype(np.float64) / head.scale.astype(np.float64)
+    bias = head.inverse_temperature * head.bias.astype(np.float64) - weight @ head.mean.astype(np.float64)
     return LinearLayer(weight.astype(np.float32), bias.astype(np.float32))
 
 

@@ -114,7 +114,7 @@ def train_final(
     card = {
         "n_train": len(whole),
         "agreement": float(agrees.mean()),
-        "sharpness": found.sharpness,
+        "sharpness": found.inverse_temperature,
         "streamed": not isinstance(whole.table, InMemoryFeatures),
         "tested_sha256": sha256_hex(trained.head.to_bytes()),
     }

@@ -282,11 +282,11 @@ def _card(context: FitContext, result: FitResult, runs: Path) -> dict[str, Any]:
     return {
         **common_card("fit", store.spec, trained.head.classes, selected.dataset, context.usable, selected.failures),
         "head": context.head,
-        "params": {**trained.search.params, **options.own()},
+        "params": {**trained.search.params, **options.family_options()},
         "normalize": trained.search.normalize,
         "class_weight": options.class_weight,
         "streamed": not isinstance(context.train.table, InMemoryFeatures),
-        "sharpness": trained.head.sharpness,
+        "sharpness": trained.head.inverse_temperature,
         "search": trained.search_card(options),
         **({} if result.final is None else {"final": result.final.card}),
         **({} if score is None else {"score": score}),

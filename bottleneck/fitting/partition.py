@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from bottleneck.cache.store import Store
 from bottleneck.errors import HeadError, ImagesError, SplitError
 from bottleneck.evaluation.near_duplicates import NearDuplicates, find_near_duplicates
-from bottleneck.heads.cores import one_core_a_product
 from bottleneck.heads.family import Family
 from bottleneck.heads.features import FeatureTable, InMemoryFeatures, StreamedFeatures
 from bottleneck.heads.threads import single_threaded_blas
@@ -143,7 +142,7 @@ def check_memory(train: LabelledFeatures, family: Family, memory: int | None = N
     warn(f"{size}: {family.name} reads them from the cache in each pass")
 
 
-@one_core_a_product()
+@single_threaded_blas()
 def warn_of_near_duplicates(train: LabelledFeatures, test: LabelledFeatures) -> NearDuplicates:
     """Return the held-out images with a near duplicate in the training split, and warn if there are any.
 

@@ -73,7 +73,7 @@ def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: 
         from sklearn.model_selection import StratifiedGroupKFold
 
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        with ignored_warnings(category=UserWarning):  # that a class is smaller than the folds: seen to above
+        with ignored_warnings(category=UserWarning):  # classes smaller than the number of folds are expected
             for fold, (_, test) in enumerate(splitter.split(rows, codes[rows], units[rows])):
                 tested[rows[test]] = fold
     present = np.unique(tested[tested >= 0])

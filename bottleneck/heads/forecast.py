@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from bottleneck.utils.quantiles import NORMAL
 
-_EXPECTED = np.array([0.0, -0.3])  # the log odds of an error, and their slope, before any point is seen
-_DEVIATION = np.array([10.0, 0.25])
-_LEVELLING = 0.01  # times the square of the doublings
-_STRAY = 0.02  # how far the log odds of a doubling ahead may lie from the line
-_POINT, _HEAD = 0.35, 0.6  # by which images were drawn to train on; in deviations of the rate of so many tested ones
+_EXPECTED = np.array([0.0, -0.3])  # prior mean of the log odds of an error, and of their slope
+_DEVIATION = np.array([10.0, 0.25])  # prior standard deviation of both
+_LEVELLING = 0.01  # coefficient of the squared number of doublings
+_DRIFT = 0.02  # standard deviation of the log odds from the line, for each doubling ahead
+_POINT, _HEAD = 0.35, 0.6  # effect of the draw of training images, relative to the binomial standard deviation
 
 Interval = tuple[float, float]
 

@@ -8,7 +8,7 @@ from bottleneck.errors import HeadError
 from bottleneck.heads.family import Family, family
 from bottleneck.heads.features import NORMALIZE, Features, FeatureTable, NormalizeOption
 from bottleneck.heads.search import Search, search
-from bottleneck.heads.selecting import DEFAULT, RULES
+from bottleneck.heads.selection import DEFAULT, RULES
 from bottleneck.utils.arguments import Arguments, abbreviated
 
 SEARCHES = ("fast", "full")

@@ -81,7 +81,7 @@ class RbfFamily(Family):
                 numbers = [number for number, point in enumerate(points) if point["gamma"] == gamma]
                 with _start_method_kept:
                     Parallel(n_jobs=-1, prefer="threads")(
-                        delayed(one)(fold, number, kernel, other) for number in numbers
+                        delayed(fit_one)(fold, number, kernel, other) for number in numbers
                     )
         return RbfValidation(len(points), tested, scores)
 
@@ -134,12 +134,12 @@ def _train(problem: Problem, kernel: NDArray[np.float64], rows: NDArray[np.intp]
         return _TrainedSVC(np.zeros(0, np.intp), np.zeros((0, 0)), empty, np.zeros(1, np.int64))
     from sklearn.svm import SVC
 
-    weights = task.weights[rows, fold] if task.is_weighted else None
-    # Without a state, which it does not use, it would draw from NumPy's generator, which is the caller's.
-    machine = SVC(C=C, kernel="precomputed", tol=_TOLERANCE, cache_size=1, random_state=0)
+    weights = problem.weights[rows, fold] if problem.is_weighted else None
+    # Without a state, which it does not use, it would draw from NumPy's generator, which belongs to the caller.
+    svc = SVC(C=C, kernel="precomputed", tol=_TOLERANCE, cache_size=1, random_state=0)
     with ignored_warnings():
-        found = machine.fit(kernel, codes, weights)
-    # scikit-learn turns the sign of two classes, so that the second is positive; ours has the first first.
+        found = svc.fit(kernel, codes, weights)
+    # For two classes, scikit-learn flips the sign so that positive is the second class; here it is the first.
     sign = -1 if len(found.classes_) == 2 else 1
     coefficients, intercept = sign * found.dual_coef_, sign * found.intercept_
     return _TrainedSVC(found.support_, coefficients, intercept, found.n_support_.astype(np.int64))

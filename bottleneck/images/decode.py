@@ -13,8 +13,9 @@ from PIL import Image
 from bottleneck.errors import ImageError
 from bottleneck.images.augment import augmented
 from bottleneck.images.colours import as_rgb, converting_bytes
-from bottleneck.images.exif import turn_of, upright
-from bottleneck.images.opening import ALWAYS, Opened, formats, image_error, open_image
+from bottleneck.images.decode_lock import SharedLock, can_allocate
+from bottleneck.images.exif import transpose_of, upright
+from bottleneck.images.opening import BASE_BYTES, Opened, formats, image_error, open_image
 from bottleneck.images.pixel_limit import raised_pixel_limit
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.resize import resize_and_crop, resizing_bytes
@@ -78,7 +79,7 @@ def decode(
     """
     with raised_pixel_limit(max_pixels):
         try:
-            with _GATE.together():
+            with _LOCK.shared():
                 return _decode_either(data, preprocessing, max_pixels, room)
         except ImageError as error:
             if error.code not in _FROM_BYTES:
