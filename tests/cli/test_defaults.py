@@ -19,12 +19,12 @@ from bottleneck.engines.options import EngineOptions
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction.recompute import Recomputation
 from bottleneck.finetuning.finetune import finetune
-from bottleneck.finetuning.recipe import LEARNING_RATES, OPTIMIZERS, PRECISIONS, SCHEDULES, Recipe
+from bottleneck.finetuning.recipe import CHOICES, LEARNING_RATES, Recipe
 from bottleneck.fitting.fit import fit
 from bottleneck.fitting.inputs import select
 from bottleneck.heads.family import NAMES
 from bottleneck.heads.options import NORMALIZE_OPTIONS, SEARCHES, HeadOptions
-from bottleneck.heads.selecting import RULES
+from bottleneck.heads.selection import RULES
 from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.scan import scan
 from bottleneck.images.splits import Shares
@@ -159,9 +159,9 @@ def test_images_are_divided_alike_by_a_scan_and_by_the_options():
         ("fit", "normalize", NORMALIZE_OPTIONS),
         ("fit", "select", RULES),
         ("fit", "search", SEARCHES),
-        ("finetune", "optimizer", OPTIMIZERS),
-        ("finetune", "schedule", SCHEDULES),
-        ("finetune", "precision", PRECISIONS),
+        ("finetune", "optimizer", CHOICES["optimizer"]),
+        ("finetune", "schedule", CHOICES["schedule"]),
+        ("finetune", "precision", CHOICES["precision"]),
         ("finetune", "augment", AUGMENTATIONS),
     ],
 )

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from bottleneck.errors import HeadError, TuningError
-from bottleneck.finetuning.handback import folded
+from bottleneck.finetuning.handback import fold_head
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import NAMES, Family, family
@@ -147,9 +147,9 @@ def test_a_linear_head_folded_into_a_layer_gives_the_same_probabilities(name, cl
     x = blobs(classes, apart=2.0)[0]
     if not isinstance(head, LinearHead):
         with pytest.raises(TuningError, match="expected a linear head"):
-            folded(head)
+            fold_head(head)
         return
-    layer = folded(head)
+    layer = fold_head(head)
 
     logits = x.astype(np.float64) @ layer.weight.T + layer.bias
     np.testing.assert_allclose(softmax(logits), head.probabilities(x), atol=1e-5)
