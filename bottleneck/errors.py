@@ -10,6 +10,7 @@
     ├── SplitError (ValueError)           invalid splits, or splits that leak
     ├── ModelError (ValueError)           no such backbone, or weights that do not fit it
     │   ├── WeightsUnavailable (OSError)  weights that are not on this machine and cannot be downloaded
+    │   ├── NoMemory                      a device has too little memory for a batch
     │   └── WeightsMismatch               a checkpoint that does not fit the network
     ├── CacheError (OSError)              the cache cannot be read or written
     │   ├── ShardError (ValueError)       a damaged or hostile shard; it is moved to quarantine

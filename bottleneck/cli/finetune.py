@@ -181,7 +181,6 @@ def finetune(
         from bottleneck.cli.show_finetune import Watcher, ended
         from bottleneck.errors import Diverged
         from bottleneck.finetuning.finetune import finetune as run_finetune
-        from bottleneck.finetuning.save import to_json
 
     first = is_rank_zero()
     if first and resume is None:
@@ -213,7 +212,7 @@ def finetune(
         sys.exit(problem is not None)
     ended(found)
     if as_json:
-        put_json(to_json(found, problem))
+        put_json({**found.to_json(), "problem": problem})
     if problem:
         give_up(problem)
 

@@ -64,7 +64,7 @@ def cross_validated_interval(
     - It is trained on more images than they are: the upper bound assumes that the odds of an error fall with the number
       of images to the power of -0.3.
 
-    Both numbers are fitted to simulations; ``docs/intervals.md`` has the coverage.
+    Both numbers are fitted to simulations; ``docs/explanation/intervals.md`` has the coverage.
 
     Parameters
     ----------

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck._version import __version__
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import TIMM, Request
@@ -26,7 +25,7 @@ from bottleneck.finetuning.verify import Start, layer_probabilities, trunk_featu
 from bottleneck.fitting.train import scored
 from bottleneck.heads.linear import LinearHead
 from bottleneck.images.dataset import Dataset
-from bottleneck.runs.card import COLUMNS, dataset_card, prediction_rows, versions
+from bottleneck.runs.card import COLUMNS, common_card, prediction_rows
 from bottleneck.runs.folder import delete_checkpoint
 from bottleneck.runs.images import Role, RunImages, images_of, judged
 from bottleneck.runs.run import Run, images_of_weights
@@ -105,31 +104,6 @@ def save_run(result: FineTuningResult, seconds: float) -> Run:
     except OSError as error:
         raise RunError(f"cannot write to {path}: {error.strerror or error}") from error
     return run
-
-
-def to_json(run: Run, problem: str | None = None) -> dict[str, Any]:
-    """Return a fine-tuned run as a JSON object, with the error message of a training that diverged."""
-    card, metrics = run.card, run.metrics
-    epochs = [epoch["seconds"] for epoch in card["curves"][1:]]
-    return {
-        "run": str(run.path),
-        "from_run": card["from"]["run"],
-        "model": card["model"],
-        "trained": card["trained"],
-        "start_accuracy": card["start_accuracy"],
-        "accuracy": metrics["accuracy"],
-        "accuracy_ci95": metrics["accuracy_ci95"],
-        **{name: metrics[name] for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece")},
-        **{name: card[name] for name in ("heldout", "heldout_test", "fold_test", "n_train")},
-        "n_validation": card["validation"]["n"],
-        "n_heldout": card["n_heldout"],
-        "best_epoch": card["best_epoch"],
-        "epochs": len(epochs),
-        **{name: card[name] for name in ("curves", "trained_parameters", "frozen_parameters")},
-        "seconds_per_epoch": round(sum(epochs) / len(epochs), 3) if epochs else None,
-        "seconds": round(card["seconds"], 3),
-        "problem": problem,
-    }
 
 
 def _probabilities(context: FineTuningContext, images: Dataset) -> NDArray[np.float64]:
@@ -247,11 +221,8 @@ def _card(result: FineTuningResult, backbone: Backbone, request: Request) -> dic
     initial, plan, boundary, partition = context.initial, context.plan, context.boundary, context.partition
     run, cached = initial.run, initial.cached
     return {
-        "kind": "finetune",
-        "bottleneck": __version__,
+        **common_card("finetune", backbone.spec, initial.classes, cached.dataset, cached.usable, cached.failures),
         "head": HEAD,
-        "model": backbone.spec.backbone,
-        "classes": list(initial.classes),
         "params": {"unfreeze": ", ".join(plan.names) or "the head alone", "epoch": history.best},
         "from": {
             "run": run.name if run else None,
@@ -275,14 +246,9 @@ def _card(result: FineTuningResult, backbone: Backbone, request: Request) -> dic
         "heldout": partition.name,
         "n_train": len(partition.train),
         "n_heldout": len(partition.heldout),
-        "dataset": dataset_card(cached.dataset, cached.usable),
-        "failures": [vars(failure) for failure in cached.failures],
-        "spec": backbone.spec.to_json(),
-        "fingerprint": backbone.spec.fingerprint,
         "request": _request_json(result, request),
         "own_weights": request != initial.request,
         "leaks": run.part("leaks") if run else None,
-        "versions": versions(),
     }
 
 
