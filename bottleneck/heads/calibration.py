@@ -6,8 +6,8 @@ never changes a label. A free offset for each class, fitted on the heads of the 
 head trained on all rows. `prior_offset`, for linear heads and unequal classes, fits a single number instead.
 
 a maximises the likelihood of the images and of one pseudo-image with a uniform class. In the simulations of
-``docs/heads.md`` no alternative was better from two images per class on: neither matching the mean confidence to the
-accuracy, nor a stronger prior, nor a correction for the smaller training sets of the folds.
+``docs/explanation/heads.md`` no alternative was better from two images per class on: neither matching the mean
+confidence to the accuracy, nor a stronger prior, nor a correction for the smaller training sets of the folds.
 """
 
 import numpy as np
