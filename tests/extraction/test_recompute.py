@@ -95,7 +95,7 @@ def test_a_cache_that_lies_of_each_image_is_refused_and_nothing_of_the_spec_is_t
     assert done.added == 0
     (problem,) = done.problems
     assert "1 of 1 image that were recomputed" in problem
-    assert "nothing of this spec is taken" in problem
+    assert "nothing of this spec is merged" in problem
     assert FeatureCache("ours").stores() == []
     assert not FeatureCache("ours").store(theirs.spec).folder.exists()
 
