@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -26,11 +27,15 @@ class FileClock:
     ----------
     folder : Path
         Where to write a test file; created if it is missing.
+    now : callable, optional
+        The clock of this machine, in seconds since the epoch.
+    lifetime : float
+        Seconds for which a comparison of the clocks is valid.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._compared = -_LIFETIME  # monotonic time of the last comparison
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time, lifetime: float = _LIFETIME) -> None:
+        self._folder, self._now, self._lifetime = folder, now, lifetime
+        self._compared = -lifetime  # monotonic time of the last comparison
         self._device: int | None = None
         self._lag = _UNKNOWN_LAG
 
@@ -41,7 +46,7 @@ class FileClock:
         of a memory map, and updates the timestamp only at the first write to each. It is 30 s on a file system on which
         no test file can be written.
         """
-        if time.monotonic() - self._compared >= _LIFETIME:
+        if time.monotonic() - self._compared >= self._lifetime:
             self._compare()
         try:
             device = os.stat(path).st_dev
@@ -56,7 +61,7 @@ class FileClock:
         with suppress(OSError):
             make_folder(self._folder)
             probe = temporary_beside(self._folder / "clock")
-            before = time.time()
+            before = self._now()
             with open(probe, "xb", buffering=0) as file:
                 file.write(b"\0")
                 status = os.fstat(file.fileno())
@@ -65,17 +70,19 @@ class FileClock:
             self._device, self._lag = status.st_dev, lag if lag > _TICK else 0.0
 
 
-def written_back(descriptor: int) -> os.stat_result:
+def written_back(
+    descriptor: int, *, now: Callable[[], float] = time.time, sync: Callable[[int], object] = _sync
+) -> os.stat_result:
     """Write back the dirty pages of an open file, and return its status.
 
     After a change through a memory map, further changes to the same page do not update the timestamp until the page is
     written back.
     """
     status = os.fstat(descriptor)
-    if time.time() - max(status.st_mtime, status.st_ctime) > _DIRTY_SECONDS:
+    if now() - max(status.st_mtime, status.st_ctime) > _DIRTY_SECONDS:
         return status
     with suppress(OSError):  # Windows syncs only files that are open for writing
-        _sync(descriptor)
+        sync(descriptor)
     return os.fstat(descriptor)
 
 

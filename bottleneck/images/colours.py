@@ -20,15 +20,18 @@ def bytes_a_pixel(mode: str) -> int:
     return 2 if mode.startswith("I;16") else 4
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded image in mode RGB, or L if it is grey: alpha blended onto white, deep grey scaled to 8 bits."""
+def as_rgb(image: Image.Image, band_pixels: int = _BAND) -> Image.Image:
+    """Return a loaded image in mode RGB, or L if it is grey: alpha blended onto white, deep grey scaled to 8 bits.
+
+    Large images are converted in bands of `band_pixels`.
+    """
     if _has_alpha(image):
-        return _in_bands(image, "RGB", _on_white)
+        return _in_bands(image, "RGB", _on_white, band_pixels)
     if image.mode in ("RGB", "L"):
         return image
     if _is_deep(image.mode):
-        return _deep_grey(image)
-    return _in_bands(image, "RGB", lambda band: band.convert("RGB"))
+        return _deep_grey(image, band_pixels)
+    return _in_bands(image, "RGB", lambda band: band.convert("RGB"), band_pixels)
 
 
 def converting_bytes(image: Image.Image) -> tuple[int, int]:
@@ -50,9 +53,9 @@ def _is_deep(mode: str) -> bool:
     return mode.startswith("I") or mode == "F"
 
 
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+def _bands(image: Image.Image, pixels: int) -> Iterator[tuple[int, Image.Image]]:
     """Yield bands of an image from top to bottom, with their first row."""
-    rows = max(1, _BAND // image.width)
+    rows = max(1, pixels // image.width)
     if rows >= image.height:
         yield 0, image
         return
@@ -60,9 +63,9 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _in_bands(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _in_bands(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image], pixels: int) -> Image.Image:
     canvas: Image.Image | None = None
-    for top, band in _bands(image):
+    for top, band in _bands(image, pixels):
         if band is image:
             return convert(image)
         canvas = canvas or Image.new(mode, image.size)
@@ -76,7 +79,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
 
 
-def _deep_grey(image: Image.Image) -> Image.Image:
+def _deep_grey(image: Image.Image, pixels: int) -> Image.Image:
     """Scale grey levels to 0..255 by the range of their type, so that equal levels stay equal across images.
 
     Integers: 16 bits (0..65535), or 32 bits if a level exceeds that. Floats: 0..1, or the 8- or 16-bit range if a level
@@ -84,7 +87,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     """
     unsigned = image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (_SIGNED,))[0] == _UNSIGNED
     top = 0.0
-    for _, band in _bands(image):
+    for _, band in _bands(image, pixels):
         levels = _levels(band, unsigned)
         if not np.isfinite(levels).all():
             raise ImageError("corrupt", "expected finite grey levels, found NaN or infinity")
@@ -100,7 +103,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
         levels *= 255 / scale
         return Image.fromarray(np.rint(levels, out=levels).astype(np.uint8))
 
-    return _in_bands(image, "L", scaled)
+    return _in_bands(image, "L", scaled, pixels)
 
 
 def _levels(image: Image.Image, unsigned: bool) -> NDArray[np.float64]:

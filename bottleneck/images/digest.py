@@ -86,13 +86,15 @@ class ImageFile:
         except MemoryError as error:
             raise ImageError("no-memory", f"no memory for {self.size:,} bytes") from error
 
-    def digest(self, known: Iterable[tuple[int, bytes]] = ()) -> bytes:
+    def digest(self, known: Iterable[tuple[int, bytes]] = (), chunk_size: int = _CHUNK) -> bytes:
         """Return the SHA-256 of all bytes, with at most 1 MiB in memory.
 
         Parameters
         ----------
         known : iterable of (int, bytes)
             Offsets and contents of parts that were read before, which must be unchanged.
+        chunk_size : int
+            Bytes that are hashed at once.
 
         Raises
         ------
@@ -100,7 +102,7 @@ class ImageFile:
             As `read`.
         """
         found, place, known = hashlib.sha256(), 0, list(known)
-        for chunk in self._chunks(_CHUNK):
+        for chunk in self._chunks(chunk_size):
             found.update(chunk)
             if any(_differs(chunk, place, *other) for other in known):
                 raise _changed()
@@ -190,11 +192,19 @@ def _changed() -> ImageError:
 
 
 class DigestMemo:
-    """(path, size, mtime, ctime, inode) -> digest. It can always be deleted."""
+    """(path, size, mtime, ctime, inode) -> digest. It can always be deleted.
 
-    def __init__(self, path: str | Path) -> None:
+    Parameters
+    ----------
+    path : str or Path
+        Path of the database.
+    clock : FileClock, optional
+        Clock of the file system; by default that of the folder of the database.
+    """
+
+    def __init__(self, path: str | Path, clock: FileClock | None = None) -> None:
         self._memo = Memo(path, "digests_2")
-        self._clock = FileClock(Path(path).parent)
+        self._clock = clock or FileClock(Path(path).parent)
 
     @property
     def path(self) -> Path:

@@ -21,7 +21,7 @@ from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import look_alikes
 
-_BATCH = 1024  # files between two writes to the memo
+_BATCH = 1024
 
 
 @dataclass
@@ -38,6 +38,8 @@ class FileIndex:
         Digest of each path; None until the file was read.
     columns : Columns
         The named columns of a table.
+    batch : int
+        Number of files between two writes to the memo.
     """
 
     source: Path
@@ -46,6 +48,7 @@ class FileIndex:
     memo: DigestMemo | None
     digests: list[bytes | None]
     columns: Columns = field(default_factory=Columns)
+    batch: int = _BATCH
     _failures: dict[int, Failure] = field(default_factory=dict)
     _read: list[tuple[str, Signature, bytes, float]] = field(default_factory=list)
     _recent: list[int] = field(default_factory=list)
@@ -81,16 +84,19 @@ class FileIndex:
         self._read.append((os.path.abspath(self.paths[row]), found, digest, when))
         if self.memo and not self.memo.settles(self._read[-1][0], found, when):
             self._recent.append(row)
-        if len(self._read) >= _BATCH:
+        if len(self._read) >= self.batch:
             self.save()
 
     def fail(self, row: int, error: ImageError) -> None:
         """Record why a file cannot be read."""
         self._failures[row] = Failure(self.paths[row], error.code, str(error))
 
-    def recent(self) -> "FileIndex":
-        """Return an index of the files that were too recent to remember when they were read, and no longer are."""
-        found, part, now = self.found, Found(), time.time()
+    def recent(self, now: float | None = None) -> "FileIndex":
+        """Return an index of the files that were too recent to remember when they were read, and no longer are.
+
+        `now` is in seconds since the epoch; by default the current time.
+        """
+        found, part, now = self.found, Found(), time.time() if now is None else now
         statuses = dict(_signatures([found.paths[row] for row in self._recent]))
         for row in self._recent:
             path = found.paths[row]

@@ -6,7 +6,7 @@ ICCV 2021, https://arxiv.org/abs/2103.10158, with its "wide" strengths; the arit
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,9 @@ class Operation:
     signed: bool = False
 
 
-def trivial_augment(image: Image.Image, random: np.random.Generator) -> Image.Image:
+def trivial_augment(
+    image: Image.Image, random: np.random.Generator, operations: Mapping[str, Operation] | None = None
+) -> Image.Image:
     """Return the image after one operation; pixels from outside the image are black.
 
     Parameters
@@ -42,13 +44,16 @@ def trivial_augment(image: Image.Image, random: np.random.Generator) -> Image.Im
     image : Image
         In mode RGB or L.
     random : Generator
+    operations : mapping, optional
+        Name -> operation; by default `OPERATIONS`.
 
     Returns
     -------
     Image
         Of the same size and mode.
     """
-    operation = tuple(OPERATIONS.values())[draw(random, len(OPERATIONS))]
+    choices = tuple((operations or OPERATIONS).values())
+    operation = choices[draw(random, len(choices))]
     magnitude = operation.magnitudes[draw(random, len(operation.magnitudes))]
     if operation.signed and draw(random, 2):
         magnitude = -magnitude

@@ -37,18 +37,9 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
         yield memory
 
 
-def stamped(monkeypatch: pytest.MonkeyPatch, behind: float) -> None:
-    """Let a probe have the time stamps of a clock that is `behind` that of this machine, in seconds."""
-    fstat = os.fstat
-
-    def behind_by(descriptor: int) -> os.stat_result:
-        found = fstat(descriptor)
-        later = int(behind * 1e9)
-        values = (*found[:7], *(int(value - behind) for value in found[7:10]))
-        precise = {name: getattr(found, name) - later for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")}
-        return os.stat_result(values, precise)
-
-    monkeypatch.setattr(clock.os, "fstat", behind_by)
+def ahead(seconds: float) -> Callable[[], float]:
+    """Return a clock of this machine that is ahead of that of its file systems."""
+    return lambda: time.time() + seconds
 
 
 # The clock of a file system
@@ -60,49 +51,32 @@ def test_a_file_on_the_disk_of_this_machine_has_its_clock(tmp_path: Path, on_dis
 
 
 @each("behind", [0.5, 90.0, 86_400.0])
-def test_a_clock_that_is_behind_is_seen(
-    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, behind: float
-) -> None:
+def test_a_clock_that_is_behind_is_seen(tmp_path: Path, on_disk: None, behind: float) -> None:
     path = str(write(tmp_path / "a", b"a"))
-    stamped(monkeypatch, behind)
 
-    assert FileClock(tmp_path).lag(path) == pytest.approx(behind, abs=0.4)
-
-
-def test_a_clock_that_is_ahead_makes_files_look_young_and_is_not_trusted_the_less(
-    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = str(write(tmp_path / "a", b"a"))
-    stamped(monkeypatch, -3600)
-
-    assert FileClock(tmp_path).lag(path) == 0
+    assert FileClock(tmp_path, now=ahead(behind)).lag(path) == pytest.approx(behind, abs=0.4)
 
 
+def test_a_clock_that_is_ahead_makes_files_look_recent_and_is_trusted(tmp_path: Path, on_disk: None) -> None:
+    assert FileClock(tmp_path, now=ahead(-3600)).lag(str(write(tmp_path / "a", b"a"))) == 0
+
+
+@each("lifetime, expected", [(60.0, 0), (0.0, 600)])
 def test_clocks_are_compared_again_after_a_while(
-    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, on_disk: None, lifetime: float, expected: float
 ) -> None:
-    path, found = str(write(tmp_path / "a", b"a")), FileClock(tmp_path)
+    seconds = [0.0]
+    path = str(write(tmp_path / "a", b"a"))
+    found = FileClock(tmp_path, now=lambda: time.time() + seconds[0], lifetime=lifetime)
     assert found.lag(path) == 0
-    stamped(monkeypatch, 600)
-    assert found.lag(path) == 0
+    seconds[0] = 600
 
-    monkeypatch.setattr(clock, "_LIFETIME", 0)
-
-    assert found.lag(path) == pytest.approx(600, abs=0.4)
+    assert found.lag(path) == pytest.approx(expected, abs=0.4)
 
 
-def test_of_another_file_system_the_clock_is_not_known(
-    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, stat = str(write(tmp_path / "a", b"a")), os.stat
-
-    def elsewhere(name: object, **options: object) -> os.stat_result:
-        found = stat(name, **options)
-        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:])) if name == path else found
-
-    monkeypatch.setattr(clock.os, "stat", elsewhere)
-
-    assert FileClock(tmp_path).lag(path) == 30
+@linux
+def test_the_clock_of_another_file_system_is_not_known(tmp_path: Path, on_disk: None) -> None:
+    assert FileClock(tmp_path).lag("/proc/version") == 30
 
 
 def test_where_nothing_can_be_written_the_clock_is_not_known(tmp_path: Path) -> None:
@@ -124,21 +98,20 @@ def test_a_file_in_memory_is_never_settled() -> None:
 # What a memo may remember by it
 
 
-def remembered(folder: Path, path: Path, found: Signature, when: float) -> bool:
-    memo = DigestMemo(folder / "digests.sqlite")
+def remembered(folder: Path, path: Path, found: Signature, when: float, behind: float = 0) -> bool:
+    memo = DigestMemo(folder / "digests.sqlite", FileClock(folder, now=ahead(behind)))
     memo.remember([(str(path), found, bytes(32), when)])
     return bool(memo.lookup({str(path): found}))
 
 
 @each("behind, expected", [(0.0, True), (1.9, True), (3.0, False), (3600.0, False)])
 def test_a_file_that_only_our_clock_takes_for_old_is_not_remembered(
-    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, behind: float, expected: bool
+    tmp_path: Path, on_disk: None, behind: float, expected: bool
 ) -> None:
     path = write(tmp_path / "a", b"a")
     found = signature(path.stat())
-    stamped(monkeypatch, behind)
 
-    assert remembered(tmp_path, path, found, found[2] / 1e9 + 4.5) is expected
+    assert remembered(tmp_path, path, found, found[2] / 1e9 + 4.5, behind) is expected
 
 
 @each("grain", [10**7, 10**9, 2 * 10**9])
@@ -201,26 +174,22 @@ def test_a_scan_sees_what_a_memory_map_changed_after_the_one_before(
     assert found.digests[row].tobytes() == hashlib.sha256((root / "a" / "0.jpg").read_bytes()).digest()
 
 
-def test_a_file_that_was_not_changed_for_long_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_not_changed_for_long_is_not_synced(tmp_path: Path) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(clock, "_sync", synced.append)
     with open(write(tmp_path / "a", b"a"), "rb") as file:
-        written_back(file.fileno())
+        written_back(file.fileno(), sync=synced.append)
         assert len(synced) == 1
-        now = time.time()
-        monkeypatch.setattr(clock.time, "time", lambda: now + 7200)
-        written_back(file.fileno())
+        written_back(file.fileno(), sync=synced.append, now=ahead(7200))
 
     assert len(synced) == 1
 
 
-def test_a_file_that_cannot_be_synced_is_read_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_synced_has_its_status(tmp_path: Path) -> None:
     def refuse(descriptor: int) -> None:
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(clock, "_sync", refuse)
-
-    assert digest_file(write(tmp_path / "a", b"abc"))[0] == hashlib.sha256(b"abc").digest()
+    with open(write(tmp_path / "a", b"abc"), "rb") as file:
+        assert written_back(file.fileno(), sync=refuse) == os.fstat(file.fileno())
 
 
 def _wait_for_a_tick(folder: Path) -> None:

@@ -3,7 +3,6 @@ import pytest
 from PIL import Image
 
 from bottleneck.errors import ImageError
-from bottleneck.images import colours
 from bottleneck.images.colours import as_rgb, bytes_a_pixel
 from tests.variants import each
 
@@ -29,36 +28,32 @@ def picture(mode: str, size: tuple[int, int] = (37, 29)) -> Image.Image:
 
 @each("clear", [False, True])
 @each("mode", MODES)
-def test_bands_are_what_the_whole_is(mode: str, clear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_are_what_the_whole_is(mode: str, clear: bool) -> None:
     image = picture(mode)
     if clear:
         image.info["transparency"] = {"P": bytes(range(256)), "RGB": (1, 2, 3)}.get(mode, 7)
     whole = as_rgb(image)
     assert whole.mode in ("RGB", "L")
     for pixels in (1, 37, 100, 37 * 28):
-        with monkeypatch.context() as patch:
-            patch.setattr(colours, "_BAND", pixels)
-            found = as_rgb(image)
+        found = as_rgb(image, pixels)
         assert (found.mode, found.size) == (whole.mode, whole.size)
         assert found.tobytes() == whole.tobytes()
 
 
 @each("level", [0.4, 200.0, 60_000.0])
-def test_the_range_of_floats_is_that_of_the_whole_image(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_range_of_floats_is_that_of_the_whole_image(level: float) -> None:
     levels = np.full((20, 10), 0.2, np.float32)
     levels[-1, -1] = level
     image = Image.fromarray(levels)
     whole = as_rgb(image).tobytes()
-    monkeypatch.setattr(colours, "_BAND", 10)
-    assert as_rgb(image).tobytes() == whole
+    assert as_rgb(image, 10).tobytes() == whole
 
 
-def test_a_number_that_is_none_in_the_last_band_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_is_none_in_the_last_band_is_found() -> None:
     levels = np.zeros((20, 10), np.float32)
     levels[-1, -1] = np.nan
-    monkeypatch.setattr(colours, "_BAND", 10)
     with pytest.raises(ImageError, match="NaN"):
-        as_rgb(Image.fromarray(levels))
+        as_rgb(Image.fromarray(levels), 10)
 
 
 @each("mode, size", [("1", 1), ("L", 1), ("P", 1), ("I;16", 2), ("LA", 4), ("RGB", 4), ("F", 4)])

@@ -1,7 +1,8 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 
 from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
 from bottleneck.images import digest
+from bottleneck.images.clock import FileClock
 from bottleneck.images.digest import DigestMemo, Signature, signature
-from bottleneck.images.file_index import FileIndex, conflicts
-from bottleneck.images.file_index import index_files as find
+from bottleneck.images.file_index import FileIndex, conflicts, index_files
 from bottleneck.images.scan import read_unknown, scan
 from bottleneck.images.splits import Shares
 from tests.conftest import photo, write
@@ -25,10 +26,10 @@ def root(folder: Make) -> Path:
     return folder({"cat/1.jpg": 1, "cat/2.jpg": 2, "dog/3.jpg": 3, "dog/4.jpg": 4})
 
 
-def survey(
+def index(
     source: str | Path, *, labels: bool = True, shares: Shares | None = None, cache: str | Path | None = "cache"
 ) -> FileIndex:
-    return find(source, labels=labels, shares=shares or Shares(), cache=cache, exclude=("runs",))
+    return index_files(source, labels=labels, shares=shares or Shares(), cache=cache, exclude=("runs",))
 
 
 def sha(seed: int) -> bytes:
@@ -40,7 +41,7 @@ def learn(found: FileIndex, row: int, seed: int, when: float = NOW) -> None:
 
 
 def recalled(found: FileIndex) -> dict[str, bytes]:
-    """Return what the memo knows of a survey's files, by name."""
+    """Return what the memo knows of the files of an index, by name."""
     full = [os.path.abspath(path) for path in found.paths]
     known = DigestMemo("cache/digests.sqlite").lookup({path: signature(os.stat(path)) for path in full})
     return {os.path.basename(path): value for path, value in known.items()}
@@ -49,12 +50,12 @@ def recalled(found: FileIndex) -> dict[str, bytes]:
 # What is found
 
 
-def test_a_survey_finds_the_files_and_reads_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_finds_the_files_and_reads_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: object) -> None:
         raise AssertionError(f"{args} was read")
 
     monkeypatch.setattr(digest, "ImageFile", never)
-    found = survey(root)
+    found = index(root)
     assert [Path(path).relative_to(root).as_posix() for path in found.paths] == [
         "cat/1.jpg",
         "cat/2.jpg",
@@ -68,22 +69,22 @@ def test_a_survey_finds_the_files_and_reads_none(root: Path, monkeypatch: pytest
 
 def test_a_survey_refuses_what_a_scan_refuses(tmp_path: Path, folder: Make) -> None:
     with pytest.raises(ImagesError, match="does not exist"):
-        survey(tmp_path / "nowhere")
+        index(tmp_path / "nowhere")
     with pytest.raises(ImagesError, match="at least two classes"):
-        survey(folder({"cat/1.jpg": 1}, name="one"))
+        index(folder({"cat/1.jpg": 1}, name="one"))
     with pytest.raises(ImagesError, match="found none"):
-        survey(folder({}, name="none"))
+        index(folder({}, name="none"))
     root = folder({"cat/1.jpg": 1, "dog/2.jpg": 2}, name="three")
     (root / "cow").mkdir()
     with pytest.warns(BottleneckWarning, match="empty class folder: .*cow"):
-        survey(root)
+        index(root)
 
 
 # What is learnt
 
 
 def test_what_is_learnt_in_any_order_becomes_the_dataset_in_the_order_of_the_paths(root: Path) -> None:
-    found = survey(root, shares=Shares(60, 30, 10))
+    found = index(root, shares=Shares(60, 30, 10))
     for row in (2, 0, 3, 1):
         learn(found, row, row + 1)
     assert found.unknown() == []
@@ -99,7 +100,7 @@ def test_what_is_learnt_in_any_order_becomes_the_dataset_in_the_order_of_the_pat
 def test_reading_what_is_unknown_gives_the_dataset_of_a_scan(root: Path) -> None:
     write(root / "cat" / "0.jpg", b"")
     (root / "dog" / "5.jpg").symlink_to("nowhere")
-    found = survey(root)
+    found = index(root)
     read_unknown(found)
     by_survey, by_scan = found.dataset(), scan(root)
     assert by_survey.paths == by_scan.paths
@@ -110,7 +111,7 @@ def test_reading_what_is_unknown_gives_the_dataset_of_a_scan(root: Path) -> None
 
 
 def test_a_file_that_failed_is_a_failure_and_no_longer_unknown(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     found.fail(3, ImageError("unreadable", "second"))
     learn(found, 0, 1)
     found.fail(1, ImageError("changed", "first"))
@@ -126,7 +127,7 @@ def test_a_file_that_failed_is_a_failure_and_no_longer_unknown(root: Path) -> No
 
 
 def test_what_is_still_unknown_is_no_part_of_the_dataset(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     assert len(found.dataset()) == 0
     assert found.dataset().digests.shape == (0, 32)
     learn(found, 2, 3)
@@ -136,7 +137,7 @@ def test_what_is_still_unknown_is_no_part_of_the_dataset(root: Path) -> None:
 
 def test_files_that_could_not_even_be_found_come_before_those_that_failed(root: Path) -> None:
     (root / "dog" / "9.jpg").symlink_to("nowhere")
-    found = survey(root)
+    found = index(root)
     found.fail(0, ImageError("empty", "why"))
     assert [Path(failure.path).name for failure in found.dataset().failures] == ["9.jpg", "1.jpg"]
 
@@ -145,7 +146,7 @@ def test_splits_and_groups_of_a_table_stay_with_their_rows(tmp_path: Path) -> No
     for seed in (1, 2, 3):
         write(tmp_path / f"{seed}.jpg", photo(seed))
     lines = ["path,label,split,group", "3.jpg,x,test,g3", "1.jpg,y,train,g1", "2.jpg,y,val,g2"]
-    found = survey(write(tmp_path / "images.csv", "\n".join(lines).encode()))
+    found = index(write(tmp_path / "images.csv", "\n".join(lines).encode()))
     found.fail(0, ImageError("empty", "why"))
     learn(found, 2, 3)
     learn(found, 1, 2)
@@ -155,7 +156,7 @@ def test_splits_and_groups_of_a_table_stay_with_their_rows(tmp_path: Path) -> No
 
 
 def test_the_same_bytes_under_two_labels_are_told_with_the_paths(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     for row, seed in enumerate((1, 2, 3, 1)):
         learn(found, row, seed)
     message = conflicts(found.dataset(), "Here")
@@ -166,42 +167,41 @@ def test_the_same_bytes_under_two_labels_are_told_with_the_paths(root: Path) -> 
 
 
 def test_what_was_learnt_is_known_to_the_next_survey(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     learn(found, 1, 2)
     learn(found, 2, 3)
     assert recalled(found) == {}
     found.save()
     assert recalled(found) == {"2.jpg": sha(2), "3.jpg": sha(3)}
-    again = survey(root)
+    again = index(root)
     assert again.digests == [None, sha(2), sha(3), None]
     assert again.unknown() == [0, 3]
-    assert survey(root, cache=None).digests == [None] * 4
-    assert survey(root, cache="another").digests == [None] * 4
+    assert index(root, cache=None).digests == [None] * 4
+    assert index(root, cache="another").digests == [None] * 4
 
 
 def test_a_file_is_recalled_by_another_way_to_it(root: Path, tmp_path: Path) -> None:
-    found = survey("images")
+    found = index("images")
     learn(found, 0, 1)
     found.save()
-    assert survey(root).digests == [sha(1), None, None, None]
+    assert index(root).digests == [sha(1), None, None, None]
     table = write(tmp_path / "images.csv", b"path\nimages/cat/1.jpg\nimages/cat/2.jpg\n")
-    assert survey(table).digests == [sha(1), None]
+    assert index(table).digests == [sha(1), None]
 
 
 def test_a_file_that_changed_is_unknown_again(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     for row in range(4):
         learn(found, row, row + 1)
     found.save()
     write(root / "dog" / "3.jpg", photo(9) + b"longer")
-    assert survey(root).unknown() == [2]
+    assert index(root).unknown() == [2]
 
 
-def test_what_is_learnt_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bottleneck.images.file_index._BATCH", 3)
+def test_what_is_learnt_is_saved_now_and_then(tmp_path: Path) -> None:
     for seed in range(7):
         write(tmp_path / "images" / f"{seed}.jpg", photo(seed))
-    found = survey(tmp_path / "images")
+    found = replace(index(tmp_path / "images"), batch=3)
     known = []
     for row in range(7):
         learn(found, row, row)
@@ -211,10 +211,14 @@ def test_what_is_learnt_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytes
     assert len(recalled(found)) == 7
 
 
-def test_what_was_saved_is_not_written_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_saved_is_not_written_again(root: Path) -> None:
     written: list[int] = []
-    monkeypatch.setattr(DigestMemo, "remember", lambda memo, read: written.append(len(read)))
-    found = survey(root)
+
+    class Watched(DigestMemo):
+        def remember(self, read: Iterable[tuple[str, Signature, bytes, float]]) -> None:
+            written.append(len(list(read)))
+
+    found = replace(index(root), memo=Watched("cache/digests.sqlite"))
     learn(found, 0, 1)
     learn(found, 1, 2)
     found.save()
@@ -225,7 +229,7 @@ def test_what_was_saved_is_not_written_again(root: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_cache_nothing_is_saved(root: Path, tmp_path: Path) -> None:
-    found = survey(root, cache=None)
+    found = index(root, cache=None)
     learn(found, 0, 1)
     found.save()
     assert os.listdir(tmp_path) == ["images"]
@@ -234,67 +238,65 @@ def test_without_a_cache_nothing_is_saved(root: Path, tmp_path: Path) -> None:
 # Files too young to be remembered
 
 
-def test_young_files_are_surveyed_anew_and_the_others_are_not(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = survey(root)
+def test_young_files_are_indexed_again_and_the_others_are_not(root: Path) -> None:
+    found = index(root)
     young = max(status.st_ctime for status in map(os.stat, found.paths)) + 1  # seconds; a second old
     for row, when in enumerate((NOW, young, NOW, young)):
         learn(found, row, row + 1, when)
     found.save()
     assert recalled(found) == {"1.jpg": sha(1), "3.jpg": sha(3)}
     assert found.recent().paths == []  # they still are too young
-    with monkeypatch.context() as patch:
-        patch.setattr(digest, "FRESH_SECONDS", -1.0)  # as if they had become old
-        part = found.recent()
+    part = found.recent(NOW)
     assert part.paths == [found.paths[1], found.paths[3]]
     assert part.unknown() == [0, 1]
     learn(part, 0, 2)
     learn(part, 1, 4)
     part.save()
     assert len(recalled(found)) == 4
-    assert survey(root).unknown() == []
+    assert index(root).unknown() == []
     assert part.recent().paths == []
 
 
-def test_what_our_clock_alone_takes_for_old_stays_young(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = survey(root)
+def test_what_our_clock_alone_takes_for_old_stays_recent(root: Path) -> None:
+    memo = DigestMemo("cache/digests.sqlite", FileClock(Path("cache"), now=lambda: NOW))
+    found = replace(index(root), memo=memo)
     for row in range(4):
         learn(found, row, row + 1, time.time())
-    monkeypatch.setattr(time, "time", lambda: NOW)
-    assert found.recent().paths == []
+    assert found.recent(NOW).paths == []
 
 
 # Nothing is recalled
 
 
 def test_a_survey_that_forgets_reads_all_and_replaces_what_was_remembered(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     for row in range(4):
         learn(found, row, 9)  # wrong for good
     found.save()
-    assert survey(root).digests == [sha(9)] * 4
+    assert index(root).digests == [sha(9)] * 4
 
-    found = survey(root)
+    found = index(root)
     found.forget()
     assert found.unknown() == [0, 1, 2, 3]
     assert recalled(found) == {}
     learn(found, 0, 1)
     found.save()
-    assert survey(root).digests == [sha(1), None, None, None]
+    assert index(root).digests == [sha(1), None, None, None]
 
 
 def test_what_is_forgotten_and_read_too_young_stays_forgotten(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     learn(found, 0, 9)
     found.save()
-    found = survey(root)
+    found = index(root)
     found.forget()
     read_unknown(found)  # all files are younger than two seconds
-    assert survey(root).digests == [None] * 4
+    assert index(root).digests == [None] * 4
 
 
 def test_forgetting_what_is_not_known_writes_nothing(root: Path) -> None:
-    survey(root).forget()
-    survey(root, cache=None).forget()
+    index(root).forget()
+    index(root, cache=None).forget()
     assert not Path("cache").exists()
 
 
@@ -305,7 +307,7 @@ def test_a_dataset_forgets_nothing(root: Path) -> None:
 
 
 def test_no_file_is_young_where_all_are_old_or_failed_or_unknown(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     learn(found, 0, 1)
     found.fail(1, ImageError("empty", "why"))
     assert found.recent().paths == []
@@ -315,7 +317,7 @@ def test_no_file_is_young_where_all_are_old_or_failed_or_unknown(root: Path) -> 
 def test_a_young_file_that_changed_since_is_remembered_as_it_is_now(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = survey(root)
+    found = index(root)
     read_unknown(found)
     before = found.dataset().digests.copy()
     write(root / "dog" / "4.jpg", photo(9) + b"longer")
@@ -325,7 +327,7 @@ def test_a_young_file_that_changed_since_is_remembered_as_it_is_now(
     assert np.array_equal(found.dataset().digests, before)  # which goes on as it began
 
 
-# A dataset's own survey
+# The index of a dataset
 
 
 def test_of_a_dataset_nothing_is_unknown_and_it_is_given_back(root: Path) -> None:
@@ -342,7 +344,7 @@ def test_of_a_dataset_nothing_is_unknown_and_it_is_given_back(root: Path) -> Non
 
 
 def test_a_signature_is_that_of_when_the_file_was_read(root: Path) -> None:
-    found = survey(root)
+    found = index(root)
     old: Signature = (1, 10**18, 10**18, 7)
     found.learn(0, sha(1), old, NOW)
     found.save()

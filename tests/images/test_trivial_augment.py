@@ -1,12 +1,11 @@
 from collections import Counter
 
 import numpy as np
-import pytest
 from PIL import Image
 from torchvision.transforms import InterpolationMode, TrivialAugmentWide
 from torchvision.transforms.autoaugment import _apply_op
 
-from bottleneck.images.trivial_augment import BINS, OPERATIONS, draw, trivial_augment
+from bottleneck.images.trivial_augment import BINS, OPERATIONS, Operation, draw, trivial_augment
 from tests.variants import each
 
 SPACE = TrivialAugmentWide()._augmentation_space(BINS)
@@ -87,21 +86,20 @@ def test_what_comes_in_from_outside_is_black(name: str, mode: str) -> None:
     assert (levels == 0).mean() > 0.1
 
 
-def test_operations_magnitudes_and_signs_are_drawn_alike_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_magnitudes_and_signs_are_drawn_alike_often() -> None:
     drawn: Counter[tuple[str, float]] = Counter()
 
-    def spy(name: str) -> object:
+    def spy(name: str) -> Operation:
         def apply(image: Image.Image, magnitude: float) -> Image.Image:
             drawn[name, magnitude] += 1
             return image
 
-        return type(OPERATIONS[name])(apply, OPERATIONS[name].magnitudes, OPERATIONS[name].signed)
+        return Operation(apply, OPERATIONS[name].magnitudes, OPERATIONS[name].signed)
 
-    for name in OPERATIONS:
-        monkeypatch.setitem(OPERATIONS, name, spy(name))
+    spies = {name: spy(name) for name in OPERATIONS}
     random, image, n = np.random.default_rng(0), picture(size=(1, 1)), 56_000
     for _ in range(n):
-        trivial_augment(image, random)
+        trivial_augment(image, random, spies)
 
     for name, operation in OPERATIONS.items():
         counts = {magnitude: count for (found, magnitude), count in drawn.items() if found == name}
