@@ -20,11 +20,12 @@ def bytes_a_pixel(mode: str) -> int:
     return 2 if mode.startswith("I;16") else 4
 
 
-def as_rgb(image: Image.Image, band_pixels: int = _BAND) -> Image.Image:
+def as_rgb(image: Image.Image, band_pixels: int | None = None) -> Image.Image:
     """Return a loaded image in mode RGB, or L if it is grey: alpha blended onto white, deep grey scaled to 8 bits.
 
     Large images are converted in bands of `band_pixels`.
     """
+    band_pixels = band_pixels or _BAND
     if _has_alpha(image):
         return _in_bands(image, "RGB", _on_white, band_pixels)
     if image.mode in ("RGB", "L"):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bottleneck.errors import ImageError
 from bottleneck.images import digest
@@ -306,13 +308,15 @@ def test_an_entry_that_is_not_what_was_written_is_a_miss(tmp_path: Path, value: 
     assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
 
 
-@each("seed", range(30))
-def test_overwritten_bytes_in_the_memo_are_no_error(tmp_path: Path, seed: int) -> None:
+@settings(max_examples=40)
+@given(damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=60))
+def test_overwritten_bytes_in_the_memo_are_no_error(tmp_path: Path, damage: list[tuple[float, int]]) -> None:
     place = tmp_path / "digests.sqlite"
+    place.unlink(missing_ok=True)
     memo = remembered(place)
-    damaged, rng = bytearray(place.read_bytes()), random.Random(seed)
-    for _ in range(300):
-        damaged[rng.randrange(100, len(damaged))] = rng.randrange(256)
+    damaged = bytearray(place.read_bytes())
+    for part, byte in damage:
+        damaged[100 + int(part * (len(damaged) - 100))] = byte
     place.write_bytes(damaged)
     assert set(memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED})) <= {"/images/a", "/images/b"}
     memo.remember([("/images/a", SETTLED, A, NOW)])

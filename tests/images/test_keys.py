@@ -1,4 +1,6 @@
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bottleneck.images.keys import Digests, DigestSet, as_digests
@@ -68,12 +70,17 @@ def test_a_set_of_digests_is_that_of_a_dict(digests: Digests) -> None:
     check(digests, asked)
 
 
-@each("seed", range(30))
-def test_random_sets_of_digests_that_are_alike_are_those_of_a_dict(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    digests = rng.choice([0, 1, 128, 255], (rng.integers(1, 40), 32), p=[0.94, 0.02, 0.02, 0.02]).astype(np.uint8)
-    digests = digests[rng.integers(0, len(digests), 60)]
-    check(digests, np.concatenate([digests[:30], alike(9, 2, seed), digests[:30] ^ np.uint8(1)]))
+# Bytes at the ends of a digest, and at those of the words that it is compared by.
+ALIKE = st.dictionaries(st.sampled_from([0, 7, 8, 15, 31]), st.sampled_from([1, 128, 255]), max_size=3).map(
+    lambda values: bytes(values.get(place, 0) for place in range(32))
+)
+
+
+@settings(max_examples=60)
+@given(members=st.lists(ALIKE, min_size=1, max_size=40), others=st.lists(ALIKE, max_size=10))
+def test_random_sets_of_digests_that_are_alike_are_those_of_a_dict(members: list[bytes], others: list[bytes]) -> None:
+    digests = rows_of(*members)
+    check(digests, np.concatenate([digests[:30], rows_of(ONES, *others), digests[:30] ^ np.uint8(1)]))
 
 
 def test_nothing_is_found_among_no_digests_and_no_digests_are_asked_for() -> None:

@@ -1,6 +1,5 @@
 import hashlib
 import os
-import random
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bottleneck.images.memo import Memo
 from tests.variants import each
@@ -164,13 +165,15 @@ def test_every_flipped_bit_of_a_row_is_noticed(place: Path, text: bytes) -> None
         assert memo.all() == memo.get([b"one"]) == {}
 
 
-@each("seed", range(20))
-def test_overwritten_bytes_give_nothing_wrong_and_are_mended(place: Path, seed: int) -> None:
+@settings(max_examples=40)
+@given(damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=60))
+def test_overwritten_bytes_give_nothing_wrong_and_are_mended(place: Path, damage: list[tuple[float, int]]) -> None:
+    place.unlink(missing_ok=True)
     known = {b"key %d" % number: b"value %d" % number for number in range(200)}
     memo = filled(place, known=known)
-    damaged, rng = bytearray(place.read_bytes()), random.Random(seed)
-    for _ in range(200):
-        damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+    damaged = bytearray(place.read_bytes())
+    for part, byte in damage:
+        damaged[int(part * len(damaged))] = byte
     place.write_bytes(damaged)
     assert memo.all().items() <= known.items()
     assert memo.get(list(known)).items() <= known.items()

@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bottleneck.errors import SplitError
@@ -120,26 +122,21 @@ def test_the_order_of_the_images_changes_nothing() -> None:
 # Ties
 
 
-@each("seed", range(20))
-def test_equal_digests_never_part(seed: int) -> None:
-    image = digests(1, seed)
-    groups = [None, "a", None, "b", "c"]
-    assert len(set(assign(np.repeat(image, 5, axis=0), groups, [None] * 5, Shares(34, 33, 33)))) == 1
-
-
-@each("seed", range(20))
-def test_equal_groups_never_part(seed: int) -> None:
-    assert len(set(assign(digests(10, seed), [f"g{seed}"] * 10, [None] * 10, Shares(34, 33, 33)))) == 1
-
-
-@each("seed", range(20))
-def test_ties_carry_over(seed: int) -> None:
-    a, b, c, d = digests(4, seed)
-    images = np.stack([a, b, b, c, c, d])
-    groups = ["g", "g", "h", "h", "i", "i"]  # a - g - b - h - c - i - d
-    order = np.random.default_rng(seed).permutation(6)
-    splits = assign(images[order], [f"{groups[row]}{seed}" for row in order], [None] * 6, Shares(34, 33, 33))
-    assert len(set(splits)) == 1
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 5))), min_size=1, max_size=14))
+@example([(0, None), (0, 1), (0, None), (0, 2), (0, 3)])
+@example([(1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (4, 2)])  # 1 - g0 - 2 - g1 - 3 - g2 - 4
+def test_images_tied_by_digests_and_groups_never_part(images: list[tuple[int, int | None]]) -> None:
+    splits = assign(
+        digests(6)[[image for image, _ in images]],
+        [None if group is None else f"g{group}" for _, group in images],
+        [None] * len(images),
+        Shares(34, 33, 33),
+    )
+    of_key: dict[tuple[str, int], str] = {}
+    for (image, group), split in zip(images, splits, strict=True):
+        assert of_key.setdefault(("image", image), split) == split
+        assert group is None or of_key.setdefault(("group", group), split) == split
 
 
 def test_images_that_share_nothing_are_not_tied() -> None:
