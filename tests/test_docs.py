@@ -97,6 +97,18 @@ def test_code_is_a_command_python_or_text(page):
         assert not (block.language == "text" and re.search(r"^\$? ?bottleneck [a-z]", block.code, re.M)), block
 
 
+def test_the_modules_that_the_manual_names_exist():
+    folders = ("bottleneck", "tests", "benchmarks", "docs")
+    files = {path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    files |= {path.name for path in ROOT.glob("*.py")}
+    named = {(page, name) for page, text in PAGES.items() for name in re.findall(r"`([a-z_0-9/]+\.py)", text)}
+
+    assert len(named) > 50
+    assert [
+        (page, name) for page, name in sorted(named) if not any(f"/{file}".endswith(f"/{name}") for file in files)
+    ] == []
+
+
 def test_each_page_is_in_the_navigation():
     listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M))
     assert listed == {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
