@@ -47,7 +47,7 @@ class Arrays:
             torch.zeros(1, device=self._device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:  # AssertionError: torch without CUDA
             first = str(error).splitlines()[0].split(". ")[0]
-            raise HeadError(f"expected an available device, got {device!r}: {first}. Omit --device") from error
+            raise HeadError(f"expected a device that is available, got {device!r}: {first}. Omit --device") from error
 
     def put(self, array: NDArray[Any]) -> Array:
         """Return a NumPy array on the device."""
