@@ -8,7 +8,9 @@ from torch import nn
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.spec import Spec
+from bottleneck.engines import torch_engine
 from bottleneck.engines.torch_engine import TorchEngine
+from bottleneck.utils.process_settings import SharedContext, attribute_set
 
 
 @pytest.fixture
@@ -42,6 +44,10 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TorchEngine]]:
         engines.append(self)
 
     monkeypatch.setattr(TorchEngine, "__init__", watch)
+    # Fresh ones: engines of other tests in this process may not have been closed.
+    monkeypatch.setattr(torch_engine, "_few_threads", SharedContext(torch_engine._threads_of_a_lane))
+    without_tf32 = SharedContext(lambda: attribute_set(torch.backends.cudnn, "allow_tf32", False))
+    monkeypatch.setattr(torch_engine, "_without_tf32", without_tf32)
     yield engines
     for engine in reversed(engines):
         engine.close()

@@ -566,12 +566,12 @@ def test_its_backbone_extracts_features_and_heads_on_them_are_scored_fairly(run,
     extracted = extract(original / "images", weights=f"run:{done.name}", engine="torch", precision="fp32")
     assert extracted.store.spec.fingerprint == done.card["fingerprint"]
     assert extracted.store.spec.preprocessing.crop == 48
-    with pytest.warns(BottleneckWarning, match="flatters every head"):
+    with pytest.warns(BottleneckWarning, match="the cross-validated accuracy is optimistic"):
         head = fit()
     assert head.score <= done.score
     assert head.card["headline"] == "held-out"
     done.weights.rename(done.path / "moved.safetensors")  # the warning does not hang on the file
-    with pytest.warns(BottleneckWarning, match="flatters every head"):
+    with pytest.warns(BottleneckWarning, match="the cross-validated accuracy is optimistic"):
         fit(head="centroid")
     (done.path / "moved.safetensors").rename(done.weights)
     seen = Seen()
@@ -643,7 +643,7 @@ def test_missing_files_are_an_error(home, original):
     shutil.rmtree(copy)
     with (
         pytest.raises(TuningError, match=r"images/.*: No such file or directory. Put it back"),
-        pytest.warns(BottleneckWarning, match="is not there"),
+        pytest.warns(BottleneckWarning, match="does not exist: using the features of its last scan"),
     ):
         finetune(recipe=SHORT)
 
