@@ -114,6 +114,7 @@ def _add_array(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> Non
 def _write_h5(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any]) -> None:
     rows = max(1, _CHUNK_BYTES // max(1, features[:1].nbytes))
     writer = _ErrorKeepingWriter(getattr(file, "raw", file))
+    problem: OSError | None = None
     try:
         with h5py.File(writer, "w") as h5:
             for name, values in texts.items():
@@ -121,9 +122,10 @@ def _write_h5(file: BinaryIO, texts: dict[str, list[str]], features: NDArray[Any
             chunks = (min(rows, len(features)), features.shape[1])
             h5.create_dataset("features", data=features, chunks=chunks, fletcher32=True)
     except RuntimeError as error:
-        raise writer.error or OSError(str(error)) from error
-    if writer.error:
-        raise writer.error
+        problem = OSError(str(error))
+    if problem := writer.error or problem:
+        # Without h5py's frames: objects of HDF5 that live until the process ends would crash it.
+        raise problem.with_traceback(None)
 
 
 class _ErrorKeepingWriter:
@@ -139,8 +141,8 @@ class _ErrorKeepingWriter:
             done = 0
             while done < len(data):
                 done += self._file.write(data[done:])
-        except OSError as error:
-            self.error = self.error or error
+        except (OSError, ValueError) as error:  # ValueError: HDF5 writes once more after the file was closed
+            self.error = self.error or (error if isinstance(error, OSError) else OSError(str(error)))
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
