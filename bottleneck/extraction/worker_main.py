@@ -49,7 +49,7 @@ def work(data: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Do the job on stdin; end when stdin does, because the process that asked for it is then gone."""
+    """Do the job on stdin; end when stdin does, because the main process is then gone."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     allow_malloc_tuning()
     try:
