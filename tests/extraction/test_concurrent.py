@@ -15,7 +15,7 @@ from bottleneck.extraction.extract import extract
 from tests import tiny
 from tests.conftest import photo
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 COUNT = 160  # images, of which each process extracts a part that overlaps those of two others
 WRITERS = 8
 

@@ -136,9 +136,11 @@ def test_a_memo_hit_imports_no_torch(folder):
         "from bottleneck.cache.feature_cache import FeatureCache\n"
         "from bottleneck.engines.options import EngineOptions\n"
         "from bottleneck.extraction.plan import plan_features\n"
-        "from tests.extraction.test_plan import NO_IMAGES\n"
+        "from bottleneck.images.file_index import index_files\n"
+        "from bottleneck.images.splits import Shares\n"
+        "images = index_files('images', labels=True, shares=Shares(), cache='cache', exclude=())\n"
         "options = EngineOptions(engine='torch')\n"
-        "found = plan_features(Request(precision='fp32'), options, FeatureCache('cache'), NO_IMAGES)\n"
+        "found = plan_features(Request(precision='fp32'), options, FeatureCache('cache'), images)\n"
         "print(found.built, found.spec.precision, [name for name in ('torch', 'openvino') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
