@@ -77,9 +77,9 @@ def refused(path: Path, spec: Spec, *names: object, match: str | None = None) ->
 
 
 def test_a_shard_of_another_spec_is_refused(shards, craft, spec):
-    refused(write_shard(shards, spec, rows()), replace(spec, weights="1" * 64), match="another spec")
+    assert refused(write_shard(shards, spec, rows()), replace(spec, weights="1" * 64), match="another spec")
     other = np.bytes_(canonical_json(replace(spec, decoder=2).to_json()))
-    refused(craft({"spec": other}), spec, "the fingerprint of one spec, and another spec", match="another spec")
+    assert refused(craft({"spec": other}), spec, "the fingerprint of one spec, and another spec", match="another spec")
 
 
 def test_a_newer_format_is_refused_as_such(craft, spec):
@@ -94,11 +94,11 @@ def test_an_impossible_format_version_is_refused_and_not_called_newer(craft, spe
 
 def test_missing_and_wrong_attributes_are_refused(craft, spec):
     for name in ("format_version", "fingerprint", "spec", "n"):
-        refused(craft({name: None}), spec, "without", name)
+        assert refused(craft({name: None}), spec, "without", name)
     for count in (N - 1, N + 1, 0, -1, 10**12, "many"):
-        refused(craft({"n": count}), spec, "n", count)
+        assert refused(craft({"n": count}), spec, "n", count)
     for value in (b"{", b"[]", b"null", b"\xff\xfe"):
-        refused(craft({"spec": np.bytes_(value)}), spec, "spec", value)
+        assert refused(craft({"spec": np.bytes_(value)}), spec, "spec", value)
 
 
 @pytest.mark.parametrize("name", ["digests", "features"])
@@ -113,7 +113,7 @@ def test_a_link_is_refused(craft, spec, tmp_path, name):
         file[name] = h5py.SoftLink("/digests")
 
     for link in (external, soft):
-        refused(craft(**{name: link}), spec, link, match="link")
+        assert refused(craft(**{name: link}), spec, link, match="link")
 
 
 @pytest.mark.parametrize("name", ["digests", "features"])
@@ -136,7 +136,7 @@ def test_values_that_are_stored_elsewhere_are_refused(craft, spec, tmp_path, nam
         file.create_group(name)
 
     for put in (external, virtual, group):
-        refused(craft(**{name: put}), spec, put, match="not stored in the shard")
+        assert refused(craft(**{name: put}), spec, put, match="not stored in the shard")
 
 
 def test_rows_that_were_never_written_are_refused(craft, spec):
@@ -144,12 +144,12 @@ def test_rows_that_were_never_written_are_refused(craft, spec):
         return lambda file: file.create_dataset(name, (count, width), dtype, chunks=chunks, fletcher32=True)
 
     holds = "more than the file holds"
-    refused(craft(features=claim("features", N, D, "f4", (N, D))), spec, "no features", match=holds)
+    assert refused(craft(features=claim("features", N, D, "f4", (N, D))), spec, "no features", match=holds)
     wide = craft(features=claim("features", N, 10**9, "f4", (N, 1000)))
-    refused(wide, spec, "wide features", match="whole rows")
+    assert refused(wide, spec, "wide features", match="whole rows")
     many = 10**9
     digests, features = claim("digests", many, 32, "u1", (1000, 32)), claim("features", many, D, "f4", (1000, D))
-    refused(craft({"n": many}, digests=digests, features=features), spec, "many rows", match=holds)
+    assert refused(craft({"n": many}, digests=digests, features=features), spec, "many rows", match=holds)
 
 
 def test_a_chunk_that_was_never_written_is_refused(craft, spec):
@@ -159,7 +159,7 @@ def test_a_chunk_that_was_never_written_is_refused(craft, spec):
             features = file.create_dataset("features", (N, D), "f4", chunks=(1, D), fletcher32=True)
             features[:written] = rows().features[:written]
 
-        refused(craft(features=some), spec, written, match="more than the file holds")
+        assert refused(craft(features=some), spec, written, match="more than the file holds")
 
 
 def test_a_compressed_bomb_is_refused(craft, spec):
@@ -170,7 +170,7 @@ def test_a_compressed_bomb_is_refused(craft, spec):
     path = craft(features=bomb)
     assert path.stat().st_size < 1_000_000
 
-    refused(path, spec, match="another filter")
+    assert refused(path, spec, match="another filter")
 
 
 def test_datasets_of_other_types_or_shapes_are_refused(craft, spec):
@@ -186,7 +186,7 @@ def test_datasets_of_other_types_or_shapes_are_refused(craft, spec):
     }
     for name, values in features.items():
         path = craft(features=lambda file, values=values: store(file, "features", values, fletcher32=False))
-        refused(path, spec, name, match="features has shape")
+        assert refused(path, spec, name, match="features has shape")
     digests = {
         "31 wide": np.ones((N, 31), np.uint8),
         "33 wide": np.ones((N, 33), np.uint8),
@@ -195,16 +195,16 @@ def test_datasets_of_other_types_or_shapes_are_refused(craft, spec):
     }
     for name, values in digests.items():
         path = craft(digests=lambda file, values=values: store(file, "digests", values))
-        refused(path, spec, name, match="digests")
+        assert refused(path, spec, name, match="digests")
 
 
 def test_more_or_fewer_than_two_datasets_are_refused(craft, spec):
     for extra in ("more", "Features"):
         path = craft(then=lambda file, extra=extra: store(file, extra, np.ones((1, 1), np.float32)))
-        refused(path, spec, extra, match="expected the datasets")
+        assert refused(path, spec, extra, match="expected the datasets")
     for name in ("digests", "features"):
         path = craft(then=lambda file, name=name: file.__delitem__(name))
-        refused(path, spec, "without", name, match="expected the datasets")
+        assert refused(path, spec, "without", name, match="expected the datasets")
 
 
 @pytest.mark.parametrize("name", ["digests", "features"])
@@ -219,10 +219,10 @@ def test_other_filters_and_chunks_are_refused(craft, spec, name):
     )
     for options in filters:
         path = craft(**{name: lambda file, options=options: store(file, name, np.ones_like(plain), **options)})
-        refused(path, spec, options, match="another filter")
+        assert refused(path, spec, options, match="another filter")
     for height in (1, N):
         path = craft(**{name: lambda file, height=height: store(file, name, plain, chunks=(height, 3))})
-        refused(path, spec, "chunks across columns", height, match="expected whole rows")
+        assert refused(path, spec, "chunks across columns", height, match="expected whole rows")
 
 
 # --- a table of chunks that was tampered with -------------------------------------------------------------------
@@ -259,7 +259,7 @@ def test_the_table_of_chunks_is_where_these_tests_look_for_it(tampered, spec):
 def test_chunks_that_overlap_or_lie_elsewhere_are_refused(tampered, spec):
     for row in (2, 4, N, 2**40):
         path = tampered(chunk_entry(3), lambda _, row=row: chunk_entry(row))
-        refused(path, spec, row, match=r"overlap or are missing|not a shard")
+        assert refused(path, spec, row, match=r"overlap or are missing|not a shard")
 
 
 def test_chunks_that_share_their_bytes_are_refused(tampered, spec):
@@ -267,18 +267,18 @@ def test_chunks_that_share_their_bytes_are_refused(tampered, spec):
     data = tampered(chunk_entry(3), lambda same: same).read_bytes()
     place = data.index(chunk_entry(2)) + len(chunk_entry(2))
     address = data[place : place + 8]
-    refused(tampered(chunk_entry(3), lambda entry: entry[:-8] + address, behind=8), spec, match="overlap")
+    assert refused(tampered(chunk_entry(3), lambda entry: entry[:-8] + address, behind=8), spec, match="overlap")
 
 
 def test_a_chunk_of_another_size_or_without_its_checksum_is_refused(tampered, spec):
     for size in (0, 1, 4 * D, 4 * D + 5, 2**32 - 1):
         path = tampered(chunk_entry(3), lambda _, size=size: chunk_entry(3, size))
-        refused(path, spec, size, match=r"unexpected place or size|more than the file holds")
+        assert refused(path, spec, size, match=r"unexpected place or size|more than the file holds")
     path = tampered(chunk_entry(3), lambda _: chunk_entry(3, mask=1))
-    refused(path, spec, "no checksum", match="unexpected place or size")
+    assert refused(path, spec, "no checksum", match="unexpected place or size")
 
 
 def test_a_chunk_that_lies_outside_of_the_file_is_refused(tampered, spec):
     for address in (10**6, 2**40, 2**63, 2**64 - 1):
         path = tampered(chunk_entry(3), lambda entry, to=address: entry[:-8] + struct.pack("<Q", to), behind=8)
-        refused(path, spec, address)
+        assert refused(path, spec, address)
