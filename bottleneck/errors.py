@@ -80,14 +80,6 @@ class ImageError(BottleneckError, ValueError):
         "changed",
         "not-finite",
     )
-    FINAL = (  # until the bytes change
-        "empty",
-        "not-an-image",
-        "truncated",
-        "corrupt",
-        "too-large",
-        "too-costly",
-    )
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
