@@ -9,6 +9,7 @@ from datetime import timedelta
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -249,9 +250,9 @@ def _reported_once(store: Store) -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def show_once(message: Warning | str, *args: object, **kwargs: object) -> None:
+        def show_once(message: Warning | str, *args: Any, **kwargs: Any) -> None:
             if is_first("warning", str(message)):
-                show(message, *args, **kwargs)  # type: ignore[arg-type]
+                show(message, *args, **kwargs)
 
         warnings.showwarning = show_once
         try:
