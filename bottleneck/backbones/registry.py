@@ -1,7 +1,6 @@
 """Build the backbone of a request. This module imports torch."""
 
 import threading
-import warnings
 from dataclasses import replace
 
 import torch
@@ -16,9 +15,10 @@ from bottleneck.backbones.restore import Restored, restore
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.tracing import run
 from bottleneck.backbones.weights import read_checkpoint, tensors_digest
-from bottleneck.errors import BottleneckWarning, ModelError
+from bottleneck.errors import ModelError
 from bottleneck.images.decode import DECODER_VERSION
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.warn import warn
 
 _seeding = threading.RLock()
 
@@ -156,4 +156,4 @@ def _warn_of_random(request: Request, restored: Restored | None) -> None:
         what = f"{left} of {restored.wanted} tensors of {request.model} are random (seed {request.seed})"
     else:
         return
-    warnings.warn(what, BottleneckWarning, stacklevel=3)
+    warn(what)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +9,13 @@ from bottleneck.backbones.request import full_name
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.kinds import ACTIVATIONS, FEATURES, kind_of
 from bottleneck.cache.store import Store
-from bottleneck.errors import BottleneckWarning, CacheError
+from bottleneck.errors import CacheError
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.files import TEMPORARY
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree
+from bottleneck.utils.warn import warn
 
 
 class FeatureCache:
@@ -64,7 +64,7 @@ class FeatureCache:
         found, problems = self.listed()
         if problems:
             more = f" (and {len(problems) - 1} more specs)" if len(problems) > 1 else ""
-            warnings.warn(f"{problems[0]}{more}", BottleneckWarning, stacklevel=2)
+            warn(f"{problems[0]}{more}")
         return found
 
     def listed(self) -> tuple[list[Store], list[str]]:

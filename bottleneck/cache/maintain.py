@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from bottleneck.cache.scans import read_scan, scanned
 from bottleneck.cache.shard import Rows, read_shard
 from bottleneck.cache.store import Store
 from bottleneck.cache.sweep import Garbage, delete_store, sweep_files, sweep_temporaries
-from bottleneck.errors import BottleneckWarning, CacheError, NewerShard, ShardError
+from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.files import TEMPORARY
 from bottleneck.utils.tree import memo
+from bottleneck.utils.warn import warn
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -218,11 +218,7 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
     store_info = _info(store)
     if left := delete_store(store).left:
         names = ", ".join(map(str, left[:_MAX_NAMES])) + (", ..." if len(left) > _MAX_NAMES else "")
-        warnings.warn(
-            f"expected only files of bottleneck in {store.folder}, found others, which are kept: {names}",
-            BottleneckWarning,
-            stacklevel=2,
-        )
+        warn(f"expected only files of bottleneck in {store.folder}, found others, which are kept: {names}")
     return store_info
 
 

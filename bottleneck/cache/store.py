@@ -3,7 +3,6 @@
 import os
 import re
 import time
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,14 @@ from bottleneck.cache.recent import ShardEntry
 from bottleneck.cache.shard import Blocks, Buffer, Rows, matches_name, read_blocks, write_shard, writing
 from bottleneck.cache.slices import READ_SIZES, ReadSizes
 from bottleneck.cache.stream import Stream
-from bottleneck.errors import BottleneckWarning, CacheError, DamagedShard, MissingFeatures, NewerShard, ShardError
+from bottleneck.errors import CacheError, DamagedShard, MissingFeatures, NewerShard, ShardError
 from bottleneck.images.digest import signature
 from bottleneck.images.keys import Digests, digests_of
 from bottleneck.utils.files import fsync_folder
 from bottleneck.utils.folder import LinkError
 from bottleneck.utils.text import one_line
 from bottleneck.utils.tree import Tree, memo
+from bottleneck.utils.warn import warn
 
 _SHARD_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 
@@ -304,7 +304,7 @@ class Store:
         """Move an invalid shard to quarantine with a warning; return False if it has become valid."""
         message = self.retire(name, error)
         if message:
-            warnings.warn(message, BottleneckWarning, stacklevel=5)
+            warn(message)
         return message is not None
 
 

@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.scans import conflicts_path, failures_path, has_scan, save_listing, save_scan
 from bottleneck.cache.store import Store
 from bottleneck.engines.options import EngineOptions
-from bottleneck.errors import BottleneckWarning, CacheError, ImageError, ModelError
+from bottleneck.errors import CacheError, ImageError, ModelError
 from bottleneck.extraction.image_source import ImageSource, listing_of, remembered
 from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
 from bottleneck.extraction.loop import run_until_settled
@@ -39,6 +38,7 @@ from bottleneck.images.scan import Progress, read_unknown
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
+from bottleneck.utils.warn import warn
 
 _PASSES = 3  # one suffices, unless features vanish
 
@@ -190,7 +190,7 @@ def extract(
         failures = _failures(dataset, job.undecodable | outcomes.undecodable | outcomes.unread, has)
         memo.remember(outcomes.undecodable)
         if request.random and not plan.built:
-            warnings.warn(request.warning(), BottleneckWarning, stacklevel=2)
+            warn(request.warning())
         whole = dataset.decided is None or not has_scan(home.root, dataset.source)
         if remember and whole:
             save_scan(home.root, replace(dataset, failures=failures))
@@ -294,7 +294,7 @@ def _warn_of_conflicts(dataset: Dataset, table: Path | None) -> None:
         write_conflicts(table, dataset)
         where = f"All: {table}"
     if message := conflicts(dataset, where):
-        warnings.warn(message, BottleneckWarning, stacklevel=3)
+        warn(message)
 
 
 def _failures(dataset: Dataset, errors: dict[bytes, ImageError], has: NDArray[np.bool_]) -> tuple[Failure, ...]:

@@ -7,7 +7,6 @@ itself, so the frozen part does not run again.
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from bottleneck.backbones.tuned import has_tuned
-from bottleneck.errors import BottleneckWarning, HeadError, RunError, TuningError
+from bottleneck.errors import HeadError, RunError, TuningError
 from bottleneck.finetuning.boundary import Tail
 from bottleneck.finetuning.context import FineTuningContext
 from bottleneck.finetuning.handback import LinearLayer, fold_head, refit_head
@@ -30,6 +29,7 @@ from bottleneck.runs.folder import FOLDS
 from bottleneck.utils.schema import checked
 from bottleneck.utils.text import counted
 from bottleneck.utils.tree import Tree
+from bottleneck.utils.warn import warn
 
 _VERSION = 1
 
@@ -132,11 +132,7 @@ def compare_by_folds(
         started = time.perf_counter()
         result = _run_fold(replace(context, partition=one.partition), one, initial_tensors)
         if result is None:
-            warnings.warn(
-                f"training diverged in fold {number}, so there is no comparison by folds: try a smaller learning rate",
-                BottleneckWarning,
-                stacklevel=2,
-            )
+            warn(f"training diverged in fold {number}, so there is no comparison by folds: try a smaller learning rate")
             return None
         tuned, head = result
         done.append(result)

@@ -1,19 +1,19 @@
 """LP-FT hand-back: a linear head and its feature scaling become the last layer of its network."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.store import Store
-from bottleneck.errors import BottleneckWarning, HeadError, TuningError
+from bottleneck.errors import HeadError, TuningError
 from bottleneck.heads.head import Head
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.options import HeadOptions
 from bottleneck.images.dataset import Dataset
 from bottleneck.runs.run import Run
 from bottleneck.utils.names import written
+from bottleneck.utils.warn import warn
 
 _TOLERANCE = 1e-4  # the largest difference of a probability between a network and its head
 
@@ -113,11 +113,9 @@ def refit_or_keep(run: Run, train: Dataset, store: Store) -> Head:
     try:
         return refit_head(run, train, store)
     except HeadError as error:
-        warnings.warn(
+        warn(
             f"the head cannot be fitted without the validation images ({error}), so its validation accuracy is "
-            f"optimistic: give folders train/, val/ and test/ to select the epoch fairly",
-            BottleneckWarning,
-            stacklevel=2,
+            f"optimistic: give folders train/, val/ and test/ to select the epoch fairly"
         )
         return run.head
 

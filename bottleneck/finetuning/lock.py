@@ -2,7 +2,6 @@
 
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -10,9 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bottleneck.errors import BottleneckWarning, RunError
+from bottleneck.errors import RunError
 from bottleneck.utils.files import NotRegularError
 from bottleneck.utils.tree import Tree
+from bottleneck.utils.warn import warn
 
 LOCK = "finetune.lock"
 HOLDER = "finetune.holder.json"  # not in the lock file, which some versions of filelock truncate before they lock it
@@ -49,11 +49,7 @@ def locked(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
     except (OSError, NotImplementedError) as error:  # filelock raises the second on a system without locks
-        warnings.warn(
-            f"{path} cannot be locked ({error}): resume it in only one process at a time",
-            BottleneckWarning,
-            stacklevel=4,
-        )
+        warn(f"{path} cannot be locked ({error}): resume it in only one process at a time")
     try:
         with suppress(OSError):
             since = datetime.now().astimezone().isoformat(timespec="seconds")

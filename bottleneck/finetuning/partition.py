@@ -1,6 +1,5 @@
 """Partition of a dataset into training, validation and held-out images."""
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +8,14 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.errors import BottleneckWarning, TuningError
+from bottleneck.errors import TuningError
 from bottleneck.fitting.partition import once
 from bottleneck.heads import folds
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples
 from bottleneck.images.splits import Shares, assign
 from bottleneck.utils.text import counted
+from bottleneck.utils.warn import warn
 
 _SALT = b"bottleneck validation 1\0"
 _FEW = 5  # validation images
@@ -170,7 +170,7 @@ def warn_of_classes(partition: Partition) -> None:
     if missing := sorted(train - val):
         messages.append(f"no validation image of {examples(missing)}: the epoch is selected without them")
     for message in messages:
-        warnings.warn(message, BottleneckWarning, stacklevel=3)
+        warn(message)
 
 
 def _where(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:

@@ -161,7 +161,7 @@ def learning_curve(
         seed=options.seed,
         arrays=Arrays(options.device),
     )
-    family = prior_if_constant(family, problem, warn=False)
+    family = prior_if_constant(family, problem, quiet=True)
     problems = [problem]
     for number in range(1, divisions):
         problems.append(problem.with_folds(divide(codes, groups, options.folds, next_seed(options.seed, number))))

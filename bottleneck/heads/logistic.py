@@ -1,17 +1,16 @@
 """Multinomial logistic regression with an L2 penalty on the weights, as scikit-learn's ``LogisticRegression``."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.losses import LogisticLoss, SoftmaxLoss
 from bottleneck.heads.objective import SolverProblems, TrainingData, relative
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.solver import Solution, solve
+from bottleneck.utils.warn import warn
 
 _SEARCH, _EXACT = 1e-3, 1e-6  # relative tolerances of the objective
 
@@ -64,11 +63,9 @@ def training_data(
 def warn_unless_converged(name: str, found: Solution) -> None:
     """Warn if the solver did not converge for the final head."""
     if not found.ended.all():
-        warnings.warn(
+        warn(
             f"{name} did not converge: its penalty is too weak for these features. Use a smaller C, or normalize the "
-            f"features",
-            BottleneckWarning,
-            stacklevel=2,
+            f"features"
         )
 
 

@@ -5,17 +5,16 @@ features predicts the frequencies of its own rows. The final head does so if the
 within every fold: then no fold can measure what the differences between folds are worth.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.errors import BottleneckWarning
 from bottleneck.heads.family import MASKED, Family, Fitted, Params, Validation
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.problem import Problem
+from bottleneck.utils.warn import warn
 
 _MANY = 0.5  # fraction of constant features that causes a warning
 _SHOWN = 5
@@ -71,20 +70,20 @@ class PriorValidation:
             yield rows, np.broadcast_to(scores, (self.points, len(rows), len(scores)))
 
 
-def prior_if_constant(family: Family, problem: Problem, *, warn: bool = True) -> Family:
+def prior_if_constant(family: Family, problem: Problem, *, quiet: bool = False) -> Family:
     """Return the family, or `Prior` if the features of the problem are constant.
 
-    Warns in that case, and if many features are constant.
+    Unless `quiet`, warns in that case, and if many features are constant.
     """
     constant, folds = problem.scaling.constant, problem.constant_folds
     no_signal = bool(constant.all() or (len(folds) and folds.all()))
-    if warn and (no_signal or constant.mean() >= _MANY):
+    if not quiet and (no_signal or constant.mean() >= _MANY):
         message = (
             _no_signal_message(constant, len(problem.codes))
             if no_signal
             else _few_signals_message(constant, len(problem.codes))
         )
-        warnings.warn(message, BottleneckWarning, stacklevel=2)
+        warn(message)
     return Prior(family) if no_signal else family
 
 

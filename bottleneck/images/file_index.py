@@ -2,12 +2,11 @@
 
 import os
 import time
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bottleneck.errors import BottleneckWarning, ImageError, ImagesError, PathError
+from bottleneck.errors import ImageError, ImagesError, PathError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure, conflicting_rows
 from bottleneck.images.digest import DigestMemo, Signature, signature
@@ -20,6 +19,7 @@ from bottleneck.images.table import find_listed, is_table
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.text import look_alikes
+from bottleneck.utils.warn import warn
 
 _BATCH = 1024
 
@@ -112,11 +112,9 @@ class FileIndex:
         self.memo.remember(read)
         if not self.memo.is_ours_to_write and not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"{self.memo.path} cannot be written by this user, so each command reads the files again: make it and "
-                f"its folder writable (chmod g+w), or use another --cache",
-                BottleneckWarning,
-                stacklevel=3,
+                f"its folder writable (chmod g+w), or use another --cache"
             )
 
     def dataset(self) -> Dataset:
@@ -214,7 +212,7 @@ def _check(found: Found, source: Path) -> None:
             f"folder, or use --no-labels for images without labels"
         )
     for remark in (*found.remarks, *_remarks(found, source, classes)):
-        warnings.warn(remark, BottleneckWarning, stacklevel=4)
+        warn(remark)
 
 
 def _remarks(found: Found, source: Path, classes: list[str]) -> Iterator[str]:

@@ -3,14 +3,13 @@
 import hashlib
 import os
 import sqlite3
-import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from bottleneck.errors import BottleneckWarning
 from bottleneck.images.database import COLUMNS, LARGEST_VALUE, NotAPlainFile, opened, remove
 from bottleneck.utils.files import replacing
+from bottleneck.utils.warn import warn
 
 # The last two occur when SQLite quotes damaged bytes, and when a row claims an absurd length.
 _DAMAGE = (sqlite3.Error, OSError, UnicodeDecodeError, MemoryError)
@@ -119,11 +118,9 @@ class Memo:
 
     def _warn(self) -> None:
         if not self.path.is_dir() or self.path.is_symlink():
-            warnings.warn(
+            warn(
                 f"expected a regular file at {self.path}, found a link or a device. It is left unchanged, and nothing "
-                f"is stored in it, so each command computes the results again. Remove it",
-                BottleneckWarning,
-                stacklevel=3,
+                f"is stored in it, so each command computes the results again. Remove it"
             )
 
 

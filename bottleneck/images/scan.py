@@ -1,17 +1,17 @@
 """Scan IMAGES into a dataset: compute the digest of every file, or look it up."""
 
 import os
-import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
-from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
+from bottleneck.errors import ImageError, ImagesError
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.digest import Signature, digest_file
 from bottleneck.images.file_index import FileIndex, conflicts, index_files, index_listed
 from bottleneck.images.listing import DataFrameLike, Images, Values, listed
 from bottleneck.images.splits import Shares
+from bottleneck.utils.warn import warn
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -92,7 +92,7 @@ def scan(
     read_unknown(found, progress)
     dataset = found.dataset()
     if message := conflicts(dataset, "The card of a run lists them"):
-        warnings.warn(message, BottleneckWarning, stacklevel=2)
+        warn(message)
     return dataset
 
 

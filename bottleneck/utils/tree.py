@@ -4,14 +4,13 @@ import contextlib
 import json
 import os
 import stat
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import BottleneckWarning
 from bottleneck.utils.files import LARGEST_TEXT, make_folder, read_json, read_whole
 from bottleneck.utils.folder import Folder, LinkError
+from bottleneck.utils.warn import warn
 
 
 class Tree:
@@ -172,7 +171,7 @@ def memo(*errors: type[Exception]) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, LinkError):
-            warnings.warn(str(error), BottleneckWarning, stacklevel=4)
+            warn(str(error))
         elif not isinstance(error, (OSError, *errors)):
             raise
 
