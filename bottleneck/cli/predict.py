@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -14,6 +14,9 @@ from bottleneck.cli.output import say
 from bottleneck.cli.output_options import output_options
 from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.gc_paused import no_collection
+
+if TYPE_CHECKING:
+    from bottleneck.runs.run import Run
 
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 
@@ -74,8 +77,12 @@ def predict(
         give_up(none_usable(len(found)))
     if not no_labels and (compared := summary(found)):
         summary_lines(compared, found.run)
-    kind = "validated" if found.run.is_tuned else "cv"
-    say(
-        f"{len(found.usable)} predicted, {len(found.failures)} failed, by {found.run.path} "
-        f"({kind} {found.run.score:.1%})"
-    )
+    say(f"{len(found.usable)} predicted, {len(found.failures)} failed, by {found.run.path} ({_accuracy(found.run)})")
+
+
+def _accuracy(run: "Run") -> str:
+    """Return the accuracy of a run on images that it was not trained on, other than held-out images."""
+    if run.is_tuned:
+        kept = run.card["curves"][run.card["best_epoch"]]
+        return f"validation {kept['val_accuracy']:.1%}"
+    return f"cv {run.cv_accuracy:.1%}"

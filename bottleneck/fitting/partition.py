@@ -55,7 +55,7 @@ def check_labels(dataset: Dataset) -> None:
     if not dataset.labelled:
         raise ImagesError(
             f"expected labels for the images of {dataset.source}, found none: give each class its own folder, or "
-            f"list the images in a CSV with columns path,label"
+            f"list the images in a CSV with columns path,label, or name other IMAGES"
         )
 
 

@@ -11,7 +11,7 @@ from bottleneck.heads.linear import LinearHead
 from bottleneck.runs.backbone_request import located_source
 from bottleneck.runs.card import next_number
 from bottleneck.runs.ranking import default_run
-from bottleneck.runs.run import list_runs, load_run
+from bottleneck.runs.run import find_run, list_runs, load_run
 from bottleneck.runs.save import new_folder, save_run
 from bottleneck.utils.files import LARGEST_TEXT
 
@@ -126,6 +126,17 @@ def test_a_run_that_is_not_finished_is_no_run():
 def test_a_folder_without_card_is_no_run(tmp_path):
     with pytest.raises(RunError, match=r"no card\.json"):
         load_run(tmp_path)
+
+
+def test_an_unknown_name_lists_the_newest_runs_of_the_folder():
+    names = [save(f"run-{number}").name for number in range(6)]
+    with pytest.raises(RunError) as caught:
+        find_run("runs", "run-9")
+
+    newest = ", ".join(reversed(names[2:]))
+    assert str(caught.value) == (
+        f"expected a run in runs/run-9, found no such folder; runs in runs: {newest} and 2 more"
+    )
 
 
 def test_damaged_runs_are_left_out_with_a_warning():
