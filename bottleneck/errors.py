@@ -84,7 +84,7 @@ class ImageError(BottleneckError, ValueError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.doubtful = False  # whether the cause may not be the bytes but, for example, a lack of memory
+        self.doubtful = False  # whether the cause may be something other than the bytes, such as a lack of memory
 
 
 class SplitError(BottleneckError, ValueError):

@@ -35,7 +35,7 @@ class Confusion(Sequence[list[int]]):
         places = labels * size + predicted
         inside = all(((codes >= 0) & (codes < size)).all() for codes in (labels, predicted))
         if not inside or len(np.unique(places)) < len(places) or (images < 1).any():
-            raise ValueError(f"expected positive counts in different cells of a {size} x {size} matrix, found others")
+            raise ValueError(f"expected positive counts in different cells of a {size} x {size} matrix")
         order = np.argsort(places)
         self.labels, self.predicted, self.images = labels[order], predicted[order], images[order]
         self._size = size

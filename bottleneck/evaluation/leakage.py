@@ -9,7 +9,7 @@ from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.splits import across_splits
 from bottleneck.utils.text import first_few
 
-LISTED = 1000  # entries of each kind that a card lists; all are counted
+LISTED = 1000  # maximum number of entries of each kind that a card lists; the counts cover all of them
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Leaks:
         Raises
         ------
         SplitError
-            If so; the message names paths.
+            If one does; the message names paths.
         """
         if self.duplicates:
             paths = [path for paths in self.duplicates for path in paths]
@@ -45,7 +45,7 @@ class Leaks:
                 f"score would be optimistic. Remove the copies, or use --allow-duplicates"
             )
         if self.groups:
-            examples = [f"{name}: {_one_path_a_split(found)}" for name, found in sorted(self.groups.items())]
+            examples = [f"{name}: {_first_path_per_split(found)}" for name, found in sorted(self.groups.items())]
             raise SplitError(
                 f"expected each group in one split, found {len(self.groups)} in more ({first_few(examples)}): the "
                 f"score would be optimistic. Correct the splits, or use --allow-duplicates"
@@ -73,7 +73,11 @@ def find_leaks(dataset: Dataset) -> Leaks:
     """Return the leaks that can be found without features."""
     ambiguous = two_labels(dataset)
     dataset = one_label(dataset)
-    return Leaks(_parted_images(dataset), _parted_groups(dataset), tuple(tuple(paths) for paths in ambiguous.values()))
+    return Leaks(
+        _duplicates_across_splits(dataset),
+        _groups_across_splits(dataset),
+        tuple(tuple(paths) for paths in ambiguous.values()),
+    )
 
 
 def one_label(dataset: Dataset) -> Dataset:
@@ -84,7 +88,7 @@ def one_label(dataset: Dataset) -> Dataset:
     return dataset.subset(row for row, digest in enumerate(dataset.digests) if digest.tobytes() not in ambiguous)
 
 
-def _parted_images(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
+def _duplicates_across_splits(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
     digests = [row.tobytes().hex() for row in dataset.digests]
     found: dict[str, list[str]] = {digest: [] for digest in across_splits(digests, dataset.splits)}
     for path, digest in zip(dataset.paths, digests, strict=True):
@@ -93,7 +97,7 @@ def _parted_images(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(tuple(paths) for paths in found.values()))
 
 
-def _parted_groups(dataset: Dataset) -> dict[str, dict[str, tuple[str, ...]]]:
+def _groups_across_splits(dataset: Dataset) -> dict[str, dict[str, tuple[str, ...]]]:
     named = [
         (group, split, path)
         for group, split, path in zip(dataset.groups, dataset.splits, dataset.paths, strict=True)
@@ -107,5 +111,5 @@ def _parted_groups(dataset: Dataset) -> dict[str, dict[str, tuple[str, ...]]]:
     return {group: {split: tuple(listed) for split, listed in where.items()} for group, where in paths.items()}
 
 
-def _one_path_a_split(found: dict[str, tuple[str, ...]]) -> str:
+def _first_path_per_split(found: dict[str, tuple[str, ...]]) -> str:
     return ", ".join(f"{paths[0]} in {split}" for split, paths in found.items())

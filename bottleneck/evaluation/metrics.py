@@ -126,7 +126,7 @@ def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]
 
 
 def _top_accuracy(probabilities: NDArray[np.float64], truth: NDArray[np.intp], of_truth: NDArray[np.float64]) -> float:
-    """Return how often the true class is among the most probable; of equal ones the first come first."""
+    """Return the top-5 accuracy; ties are broken by the order of the classes."""
     places = np.arange(probabilities.shape[1])
     equal_before = (probabilities == of_truth[:, None]) & (places < truth[:, None])
     before = ((probabilities > of_truth[:, None]) | equal_before).sum(axis=1)

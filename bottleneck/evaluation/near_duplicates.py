@@ -41,7 +41,7 @@ class NearDuplicates:
         noun = "image has" if len(self.pairs) == 1 else "images have"
         return (
             f"{len(self.pairs)} held-out {noun} a near duplicate in the training images, so the score may be "
-            f"optimistic: {shown}. Give such images the same group; card.json of a fit lists all"
+            f"optimistic: {shown}. Give such images the same group; the card.json of a fit lists all pairs"
         )
 
 
@@ -103,10 +103,10 @@ def near_duplicates(
     mean of all rows by 1 / (1 + number of rows), so that the centred features of a class of one image are not zero.
 
     The threshold was chosen with EfficientNet-Lite0. Different images: for 153 held-out photographs of ants and bees,
-    the highest cosine similarity to one of 244 training images is 0.63; of 366 of scikit-learn's digits, which differ
-    little, 2 are above 0.9, the highest at 0.91. Share of edited copies of 60 photographs above 0.9: brightness +10 %
-    100 %, +25 % 96 %, resized to 80 % 100 %, 5 % cropped 88 %, mirrored 83 %, rotated by 3° 91 %, JPEG of quality 50
-    26 %. Stronger edits are missed: this function finds leaks, but cannot rule them out.
+    the highest cosine similarity to one of 244 training images is 0.63; of 366 digits of scikit-learn, which are all
+    similar, 2 are above 0.9 (the highest is 0.91). Share of edited copies of 60 photographs above 0.9: brightness +10 %
+    100 %, +25 % 96 %, resized to 80 % 100 %, 5 % cropped 88 %, mirrored 83 %, rotated by 3° 91 %, JPEG of quality 50 26
+    %. Stronger edits are missed: this function finds leaks, but cannot rule them out.
     """
     n, m = len(train_features), len(heldout_features)
     nearest, best = np.zeros(m, np.intp), np.full(m, -np.inf, np.float32)

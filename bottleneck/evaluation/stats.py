@@ -11,12 +11,12 @@ from bottleneck.utils.groups import group_codes
 from bottleneck.utils.quantiles import NORMAL
 
 _STUDENT = (12.7062, 4.3027, 3.1824, 2.7764)  # quantiles of Student's t at 97.5 %, for 1 to 4 degrees of freedom
-_VARIANCE_OF_HEADS = 1.05  # factor of the variance, as the heads of the folds are not the head of all images
-_LEARNING_RATE = 0.3  # the odds of an error fall with the number of images to the power of minus this
+_VARIANCE_OF_HEADS = 1.05  # factor of the variance: the head of all images differs from the heads of the folds
+_LEARNING_RATE = 0.3  # the odds of an error are proportional to the number of images to the power of minus this
 
 
 def wilson_interval(successes: float, trials: float, z: float = NORMAL) -> tuple[float, float]:
-    """Return the score interval of a proportion, which keeps its level at small n and near 0 and 1.
+    """Return the score interval of a proportion, whose coverage is accurate for small n and near 0 and 1.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def accuracy_interval(right: ArrayLike, groups: Sequence[str | None] | None = No
     Parameters
     ----------
     right : array of bool, shape (n,)
-        Whether the head is right about each image; n is at least 1.
+        Whether the prediction of each image is correct; n is at least 1.
     groups : sequence of str or None, length n
         Images of one group may be correlated; None is a group of one image.
     """
@@ -58,7 +58,7 @@ def cross_validated_interval(
 
     This is Wilson's interval with three corrections:
 
-    - Images of a group are correlated: 100 that are right or wrong by fives count as 20.
+    - Images of a group are correlated: 100 images in groups of 5, each all right or all wrong, count as 20.
     - The head trained on all images differs from the heads of the folds, and so does its accuracy, by chance: this
       adds 5 % to the variance.
     - It is trained on more images than they are: the upper bound assumes that the odds of an error fall with the number
@@ -70,11 +70,11 @@ def cross_validated_interval(
     ----------
     accuracy : float
     right : ndarray of float64, shape (n,)
-        For each tested image, the share of the divisions into folds in which its prediction is right.
+        For each tested image, the fraction of the divisions into folds in which its prediction is correct.
     groups : sequence of str or None, length n
         Images of one group may be correlated; None is a group of one image.
     share : float
-        The share of the images that the head of a fold is trained on: 0.8 with five folds.
+        The fraction of the images that the head of a fold is trained on: 0.8 with five folds.
 
     Notes
     -----
@@ -96,33 +96,33 @@ def cross_validated_interval(
 def half_width(n: int, accuracy: float) -> float:
     """Return half the width of the 95 % interval (`wilson_interval`) of an accuracy that is measured on n images.
 
-    It applies to one accuracy and is no threshold for the difference of two: `mcnemar` compares two heads image by
-    image, and detects smaller differences.
+    It applies to a single accuracy. To compare two heads, use `mcnemar`, which compares them image by image and detects
+    smaller differences.
     """
     low, high = wilson_interval(accuracy * n, n)
     return (high - low) / 2
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> dict[str, Any]:
-    """Test whether two heads have the same accuracy, using the images on which only one of them is right.
+    """Test whether two heads have the same accuracy, using the images that only one of them classifies correctly.
 
     Parameters
     ----------
     right_a, right_b : array of bool, shape (n,)
-        Whether each head is right about each image.
+        Whether the prediction of each head is correct for each image.
 
     Returns
     -------
     dict
-        A JSON object: ``only_a`` and ``only_b``, the numbers of images about which only one head is right, and
+        A JSON object: ``only_a`` and ``only_b``, the numbers of images that only one head classifies correctly, and
         ``p_value``, two-sided and exact: twice the smaller tail of the binomial distribution, at most 1.
 
     Notes
     -----
     Q. McNemar 1947, "Note on the sampling error of the difference between correlated proportions or percentages",
     Psychometrika 12, 153-157; for classifiers T. G. Dietterich 1998, "Approximate statistical tests for comparing
-    supervised classification learning algorithms", Neural Computation 10, 1895-1923. The test is about two trained
-    heads, not about two ways to train.
+    supervised classification learning algorithms", Neural Computation 10, 1895-1923. The test compares two trained
+    heads, not two ways to train.
     """
     from scipy.special import bdtr  # its import takes longer than most commands need; scipy.stats takes even longer
 
@@ -175,8 +175,8 @@ def _intraclass_correlation(right: NDArray[np.float64], codes: NDArray[np.intp],
 def _student(degrees: int) -> float:
     """Return the quantile of Student's t at 97.5 %, divided by that of the normal distribution.
 
-    From a table for up to four degrees of freedom; above by M. Abramowitz and I. A. Stegun 1964, "Handbook of
-    mathematical functions", 26.7.5, within 0.2 %.
+    Up to four degrees of freedom it is looked up in a table. Above, it is approximated within 0.2 % (M. Abramowitz and
+    I. A. Stegun 1964, "Handbook of mathematical functions", 26.7.5).
     """
     if degrees <= len(_STUDENT):
         return _STUDENT[degrees - 1] / NORMAL

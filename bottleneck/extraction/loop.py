@@ -133,14 +133,14 @@ def _take(read: Read, images: FileIndex, outcomes: Outcomes) -> None:
     """Take what came of a file."""
     if read.problem:
         if read.item.digest is None:
-            images.fail(read.item.rows[0], read.problem)
+            images.record_failure(read.item.rows[0], read.problem)
         else:
             outcomes.unread[read.item.digest] = read.problem
         return
     if read.signature is None:
         return  # another process has committed its features
     if read.item.digest is None:
-        images.learn(read.row, read.digest, read.signature, read.when)
+        images.record_digest(read.row, read.digest, read.signature, read.when)
     if read.undecodable:
         outcomes.undecodable[read.digest] = read.undecodable
     elif read.note:

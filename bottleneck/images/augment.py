@@ -1,6 +1,6 @@
 """Random views of an image: a random crop, optionally mirrored and changed in colour or shape.
 
-A change here that changes pixels raises `bottleneck.images.decode.DECODER_VERSION`.
+If a change here changes pixels, increase `bottleneck.images.decode.DECODER_VERSION`.
 """
 
 import math
@@ -23,18 +23,18 @@ _TRIES = 10
 def augmented(image: Image.Image, preprocessing: Preprocessing, random: np.random.Generator) -> NDArray[np.uint8]:
     """Return a random view of an image.
 
-    ``light``: a crop of 70 to 100 % of the area, resized to the crop of the preprocessing, and mirrored half of the
-    time. ``standard``: the same with 8 to 100 % of the area, as in PyTorch's transfer learning tutorial (torchvision's
-    ``RandomResizedCrop`` and ``RandomHorizontalFlip``; the crop is that of Szegedy et al., "Going Deeper with
-    Convolutions", CVPR 2015, https://arxiv.org/abs/1409.4842).
-    ``strong``: ``standard``, followed by one operation of `bottleneck.images.trivial_augment`.
+    ``light``: a crop of 70 to 100 % of the area, resized to the crop of the preprocessing, and mirrored with
+    probability 0.5. ``standard``: the same with 8 to 100 % of the area, as in PyTorch's transfer learning tutorial
+    (torchvision's ``RandomResizedCrop`` and ``RandomHorizontalFlip``; the crop is that of Szegedy et al., "Going Deeper
+    with Convolutions", CVPR 2015, https://arxiv.org/abs/1409.4842). ``strong``: ``standard``, followed by one operation
+    of `bottleneck.images.trivial_augment`.
 
     Parameters
     ----------
     image : Image
         In mode RGB or L.
     preprocessing : Preprocessing
-        With a view. Otherwise only its crop and interpolation are used.
+        It must have a view. Of its other fields, only `crop` and `interpolation` are used.
     random : Generator
         See `bottleneck.images.view.View.random`.
 

@@ -1,4 +1,4 @@
-"""When the timestamps of a file prove that its bytes have not changed since they were read."""
+"""Decide whether the timestamps of a file guarantee that its bytes have not changed since they were read."""
 
 import os
 import time

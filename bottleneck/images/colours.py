@@ -21,7 +21,7 @@ def bytes_a_pixel(mode: str) -> int:
 
 
 def as_rgb(image: Image.Image, band_pixels: int | None = None) -> Image.Image:
-    """Return a loaded image in mode RGB, or L if it is grey: alpha blended onto white, deep grey scaled to 8 bits.
+    """Return a loaded image in mode RGB, or L if it is grey. Alpha is blended onto white, deeper grey scaled to 8 bits.
 
     Large images are converted in bands of `band_pixels`.
     """
@@ -36,7 +36,7 @@ def as_rgb(image: Image.Image, band_pixels: int | None = None) -> Image.Image:
 
 
 def converting_bytes(image: Image.Image) -> tuple[int, int]:
-    """Return the bytes that `as_rgb` needs beside the image, and those of its result."""
+    """Return the memory that `as_rgb` needs in addition to the image, and the size of its result, both in bytes."""
     pixels = image.width * image.height
     result = 1 if image.mode == "L" or _is_deep(image.mode) else 4
     if image.mode in ("RGB", "L") and not _has_alpha(image):

@@ -65,7 +65,7 @@ class Columns:
         return cls(**{field.name: str(value[field.name]) for field in fields(cls) if value.get(field.name)})
 
     def keywords(self) -> dict[str, Any]:
-        """Return them as keyword arguments of `bottleneck.scan`."""
+        """Return the columns as keyword arguments of `bottleneck.scan`."""
         return {f"{role}_column": name for role, name in asdict(self).items()}
 
     def options(self) -> str:
@@ -204,7 +204,7 @@ def _role(name: str) -> str | None:
 
 
 def _key(name: str) -> str:
-    """Return ``patient_id`` of ``PatientID``, ``patient-id`` and ``Patient Id``."""
+    """Return a name in snake case: ``patient_id`` for ``PatientID``, ``patient-id`` and ``Patient Id``."""
     return "_".join(_HUMP.sub("_", name).lower().replace("-", " ").replace("_", " ").split())
 
 

@@ -17,7 +17,7 @@ _STEPS = 200_000  # of SQLite's virtual machine, to open a connection and read t
 _STEPS_OF_A_ROW = 100
 _AT_ONCE = 1000  # steps between two checks of their number
 _MAGIC = b"SQLite format 3\0"
-_SIDE_FILES = ("-journal", "-wal", "-shm")  # SQLite would use them without asking
+_SIDE_FILES = ("-journal", "-wal", "-shm")  # SQLite would use them silently
 _TABLE = re.compile(r"[a-z]+_[0-9]+")
 COLUMNS = "(key blob primary key, value blob, seal blob) without rowid"  # of each table
 _TABLES = 100  # in one file, at most
@@ -89,7 +89,7 @@ def check_file(path: Path) -> None:
     """
     for ending in _SIDE_FILES:
         if os.path.lexists(f"{path}{ending}"):
-            raise NotAMemo(f"expected no {path.name}{ending} beside {path}")
+            raise NotAMemo(f"expected no {path.name}{ending} next to {path}")
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def check_file(path: Path) -> None:
         raise NotAMemo(f"expected a memo of at most {LARGEST_FILE:,} bytes in {path}, found {status.st_size:,}")
     with open(path, "rb", opener=open_regular) as file:
         head = file.read(20)
-    if head and (head[:16] != _MAGIC or head[18:20] != b"\1\1"):  # 2 is that of a log beside the file
+    if head and (head[:16] != _MAGIC or head[18:20] != b"\1\1"):  # 2 means a write-ahead log in a separate file
         raise NotAMemo(f"expected a database in {path}")
 
 
@@ -147,7 +147,7 @@ def _restrict(connection: sqlite3.Connection, *, read_only: bool) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Reject a file with a view, a trigger, an index, or a table with another definition than ours."""
+    """Reject a file with a view, a trigger, an index, or a table whose definition is not ours."""
     found = connection.execute("select type, name, tbl_name, sql from sqlite_master").fetchmany(_TABLES)
     for kind, name, table, sql in found:
         plain = isinstance(name, str) and _TABLE.fullmatch(name) and (kind, table) == ("table", name)

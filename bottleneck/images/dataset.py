@@ -35,7 +35,7 @@ class Dataset:
     Parameters
     ----------
     source : Path
-        What was scanned, absolute.
+        Absolute path of the folder, CSV or file that was scanned.
     paths : sequence of str
         Several paths may contain the same image.
     digests : ndarray of uint8, shape (n, 32)
@@ -45,7 +45,7 @@ class Dataset:
     shares : Shares
         How to split images without a given split.
     decided : sequence of str, optional
-        For a subset: the splits in the dataset that it was taken from.
+        For a subset: the splits that its images have in the full dataset.
     failures : sequence of Failure
         Images that could not be read.
     ignored : dict of str to int
@@ -133,7 +133,7 @@ class Dataset:
 
 
 def as_images(images: object) -> str | Dataset | None:
-    """Validate the images passed by a caller: a dataset, a path, returned as text, or None.
+    """Validate images passed by a caller: a dataset, None, or a path, which is returned as a string.
 
     Raises
     ------

@@ -30,7 +30,7 @@ MAX_PIXELS = 178_956_970  # Pillow's limit for decompression bombs
 Reserve = Callable[[int], AbstractContextManager[object]]  # bytes, for as long as the context lasts
 
 _FROM_BYTES = ("not-an-image", "truncated", "corrupt")  # codes of failures that depend only on the bytes
-_SPARE_BYTES = 64 << 20  # free memory beyond the need of an image that rules out lack of memory as the cause
+_SPARE_BYTES = 64 << 20  # if so much memory is free beyond an image's need, a failure is not due to lack of memory
 _LOCK = SharedLock()
 
 
@@ -51,9 +51,9 @@ class Decoded:
 
 
 def decode(
-    data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, room: Reserve = lambda _: nullcontext()
+    data: bytes, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, reserve: Reserve = lambda _: nullcontext()
 ) -> Decoded:
-    """Decode, orient, resize and crop one image; at random if the preprocessing has a view.
+    """Decode, orient, resize and crop one image; randomly if the preprocessing has a view.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def decode(
         Size, filter and view. The engine applies mean and std.
     max_pixels : int
         Larger images are rejected before they are decoded.
-    room : callable
+    reserve : callable
         Takes the peak memory of the image in bytes, and returns a context manager that reserves it.
 
     Returns
@@ -74,29 +74,30 @@ def decode(
     ------
     ImageError
         With code ``empty``, ``not-an-image``, ``truncated``, ``corrupt``, ``too-large``, ``too-costly`` or
-        ``no-memory``. Images with ``not-an-image``, ``truncated`` or ``corrupt`` have failed a second time, decoded
-        exclusively and with spare memory; if the code was different, the error is `doubtful`.
+        ``no-memory``. An image that fails with ``not-an-image``, ``truncated`` or ``corrupt`` is decoded a second time,
+        exclusively and with spare memory. The error of the second attempt is raised; it is `doubtful` if its code is a
+        different one.
     """
     with raised_pixel_limit(max_pixels):
         try:
             with _LOCK.shared():
-                return _decode_either(data, preprocessing, max_pixels, room)
+                return _decode_either(data, preprocessing, max_pixels, reserve)
         except ImageError as error:
             if error.code not in _FROM_BYTES:
                 raise
             failure = error
-        return _decode_alone(data, preprocessing, max_pixels, room, failure)
+        return _decode_alone(data, preprocessing, max_pixels, reserve, failure)
 
 
 def _decode_alone(
-    data: bytes, preprocessing: Preprocessing, max_pixels: int, room: Reserve, failure: ImageError
+    data: bytes, preprocessing: Preprocessing, max_pixels: int, reserve: Reserve, failure: ImageError
 ) -> Decoded:
     """Decode a failed image once more, exclusively, to confirm the failure."""
     sizes: list[int] = []
 
     def noted(size: int) -> AbstractContextManager[object]:
         sizes.append(size)
-        return room(size)
+        return reserve(size)
 
     with _LOCK.exclusive():
         free = can_allocate(_SPARE_BYTES + 4 * len(data))
@@ -106,31 +107,31 @@ def _decode_alone(
             if error.code not in _FROM_BYTES:
                 raise
             if not free or not can_allocate(_SPARE_BYTES + 2 * max(sizes, default=0)):
-                raise ImageError("no-memory", f"no memory to tell whether it is damaged: {error}") from error
+                raise ImageError("no-memory", f"not enough memory to decide whether it is damaged: {error}") from error
             error.doubtful = error.code != failure.code
             raise
 
 
-def _decode_either(data: bytes, preprocessing: Preprocessing, max_pixels: int, room: Reserve) -> Decoded:
+def _decode_either(data: bytes, preprocessing: Preprocessing, max_pixels: int, reserve: Reserve) -> Decoded:
     """Decode the file, if necessary without metadata that Pillow rejects."""
     try:
-        return _decode(data, preprocessing, max_pixels, room, data)
+        return _decode(data, preprocessing, max_pixels, reserve, data)
     except ImageError as error:
-        # Only for failed images, so that the pixels of an image that Pillow accepts cannot change.
+        # Only for images that failed: the pixels of an image that Pillow accepts must not change.
         bare = without_metadata(data) if error.code in ("corrupt", "truncated") else None
         if bare is None:
             raise
-    return _decode(bare, preprocessing, max_pixels, room, data)
+    return _decode(bare, preprocessing, max_pixels, reserve, data)
 
 
-def _decode(data: bytes, preprocessing: Preprocessing, max_pixels: int, room: Reserve, original: bytes) -> Decoded:
+def _decode(data: bytes, preprocessing: Preprocessing, max_pixels: int, reserve: Reserve, original: bytes) -> Decoded:
     """Decode `data`, the `original` file or its copy without metadata."""
     with closing(open_image(data, max_pixels)) as opened:
         original_size = opened.image.size
         if preprocessing.fast_jpeg and preprocessing.view is None:
             _scale_in_jpeg(opened.image, preprocessing)
         peak = _peak_bytes(opened, preprocessing)
-        with room(peak):
+        with reserve(peak):
             if not can_allocate(peak):  # some codecs crash without memory
                 raise ImageError("no-memory", f"no memory for {original_size[0]} x {original_size[1]} pixels")
             scaled = opened.image.size

@@ -212,9 +212,9 @@ class DigestMemo:
         return self._memo.path
 
     @property
-    def is_ours_to_write(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether this user may write the file."""
-        return self._memo.is_ours_to_write
+        return self._memo.is_writable
 
     def lookup(self, signatures: Mapping[str, Signature]) -> dict[str, bytes]:
         """Return the digests of the files that are unchanged since they were stored."""

@@ -35,7 +35,7 @@ class FileIndex:
     shares : Shares
     memo : DigestMemo or None
     digests : list of bytes or None
-        Digest of each path; None until the file was read.
+        Digest of each path; None until the file is read.
     columns : Columns
         The named columns of a table.
     batch : int
@@ -53,7 +53,7 @@ class FileIndex:
     _read: list[tuple[str, Signature, bytes, float]] = field(default_factory=list)
     _recent: list[int] = field(default_factory=list)
     _given: Dataset | None = None
-    _warned: bool = False  # that digests cannot be stored
+    _warned: bool = False  # whether the user was warned that digests cannot be stored
 
     @classmethod
     def of(cls, dataset: Dataset) -> "FileIndex":
@@ -78,7 +78,7 @@ class FileIndex:
             self.memo.forget(os.path.abspath(path) for path in self.paths)
             self.digests = [None] * len(self.paths)
 
-    def learn(self, row: int, digest: bytes, found: Signature, when: float) -> None:
+    def record_digest(self, row: int, digest: bytes, found: Signature, when: float) -> None:
         """Record the digest of a file that was read at `when`, seconds since the epoch."""
         self.digests[row] = digest
         self._read.append((os.path.abspath(self.paths[row]), found, digest, when))
@@ -87,12 +87,12 @@ class FileIndex:
         if len(self._read) >= self.batch:
             self.save()
 
-    def fail(self, row: int, error: ImageError) -> None:
+    def record_failure(self, row: int, error: ImageError) -> None:
         """Record why a file cannot be read."""
         self._failures[row] = Failure(self.paths[row], error.code, str(error))
 
     def recent(self, now: float | None = None) -> "FileIndex":
-        """Return an index of the files that were too recent to remember when they were read, and no longer are.
+        """Return an index of the files that were too recent for the memo when they were read, and are old enough now.
 
         `now` is in seconds since the epoch; by default the current time.
         """
@@ -110,7 +110,7 @@ class FileIndex:
         if not self.memo or not read:
             return
         self.memo.remember(read)
-        if not self.memo.is_ours_to_write and not self._warned:
+        if not self.memo.is_writable and not self._warned:
             self._warned = True
             warn(
                 f"{self.memo.path} cannot be written by this user, so each command reads the files again: make it and "
@@ -220,9 +220,9 @@ def _remarks(found: Found, source: Path, classes: list[str]) -> Iterator[str]:
     if empty := [from_images(folder, source) for folder in found.empty_classes]:
         yield f"{_count(empty, 'empty class folder')}: {examples(empty)}"
     if several := found.spellings.several():
-        yield f"names in two forms of Unicode (composed and decomposed accents) are the same name: {examples(several)}"
+        yield f"names in two forms of Unicode (composed and decomposed accents) count as one: {examples(several)}"
     if padded := found.spellings.padded():
-        yield f"names with and without spaces around them are the same name: {examples(padded)}"
+        yield f"names with and without spaces around them count as one: {examples(padded)}"
     groups = {group for group in found.groups if group is not None}
     for kind, names in (("classes", classes), ("groups", groups)):
         if pairs := [" and ".join(alike) for alike in look_alikes(names)]:

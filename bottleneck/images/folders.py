@@ -67,7 +67,7 @@ def find_labelled(root: Path, exclude: Collection[Path]) -> Found:
     found = Found()
     divided = _split_folders(root, folders, exclude)
     for folder, split in divided.items():
-        # With only train/ there is nothing to hold out: its images are split as if no split was given.
+        # If there is only train/, nothing is held out, so its images are split as if no split were given.
         _add_classes(found, folder, split if len(divided) > 1 else None, exclude, above=(root.resolve(),))
         _count_loose(found, folder)
     if divided:
@@ -89,7 +89,7 @@ def _split_folders(root: Path, folders: list[Path], exclude: Collection[Path]) -
         return holding if len(holding) == len(folders) == 1 else {}
     if others:
         raise ImagesError(
-            f"expected {root} to hold either splits (train, val, test) or classes; found the splits "
+            f"expected {root} to contain either splits (train, val, test) or classes; found the splits "
             f"{_list(folder.name for folder in holding)} and also {_list(others)}. Move one kind elsewhere, or "
             f"list the images in a CSV with columns path,label,split"
         )
@@ -193,7 +193,7 @@ def _why_unreadable(entry: os.DirEntry[str]) -> str | None:
     try:
         mode = entry.stat().st_mode
     except OSError as error:
-        return f"link to nothing ({error.strerror})" if entry.is_symlink() else error.strerror
+        return f"broken link ({error.strerror})" if entry.is_symlink() else error.strerror
     return None if stat.S_ISREG(mode) else "not a regular file"
 
 

@@ -193,7 +193,7 @@ class _Places:
 def _list_one(name: str, labelled: bool, columns: Callable[[Path], Columns], exclude: set[Path]) -> Given:
     try:
         place = expanded(name)
-    except PathError as error:  # of a user who does not exist: it fails, as a file that is missing
+    except PathError as error:  # an unknown user: the image fails like a missing file
         return Given(
             (name,), (name,), (ImageArgument(name, FILE, (None,), (None,)),), (Failure(name, "unreadable", str(error)),)
         )
@@ -205,7 +205,7 @@ def _list_one(name: str, labelled: bool, columns: Callable[[Path], Columns], exc
 
 
 def _list_folder(name: str, folder: Path, labelled: bool, exclude: set[Path]) -> Given:
-    """Return every image below a folder, in the order of their paths, those that cannot be read among them."""
+    """Return every image below a folder, in the order of their paths, including those that cannot be read."""
     found = find_unlabelled(folder, exclude)
     files = sorted([*found.paths, *(failure.path for failure in found.failures)], key=lambda file: Path(file).parts)
     if not files:

@@ -47,7 +47,7 @@ def header_failure(file: ImageFile, max_pixels: int) -> HeaderFailure | None:
 
     Returns
     -------
-    Refusal or None
+    HeaderFailure or None
         None if the result depends on the rest of the file.
 
     Raises

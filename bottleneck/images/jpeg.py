@@ -89,7 +89,7 @@ class JpegLayout:
 
     @property
     def coefficient_bytes(self) -> int:
-        """The memory of libjpeg for the coefficients of a JPEG with several scans, beside the pixels."""
+        """The memory of libjpeg for the coefficients of a JPEG with several scans, in addition to the pixels."""
         if not self.buffered:
             return 0
         across, down = self.units
@@ -292,7 +292,7 @@ def _read_scan(found: JpegLayout, progress: "_Progress", data: bytes, start: int
         found.missing = found.missing or "restart markers are missing, and the data between them (JPEG)"
     found.ends += restarts[:wanted]
     found.ends.append(restarts[wanted] if len(restarts) > wanted else end)
-    progress.see(numbers, *body[1 + 2 * body[0] : 4 + 2 * body[0]])
+    progress.record_scan(numbers, *body[1 + 2 * body[0] : 4 + 2 * body[0]])
     return end
 
 
@@ -323,7 +323,7 @@ class _Progress:
         self._coefficients = range(64 if progressive else 1)
         self._lowest: dict[tuple[int, int], int] = {}
 
-    def see(self, numbers: list[int], first: int, last: int, bits: int) -> None:
+    def record_scan(self, numbers: list[int], first: int, last: int, bits: int) -> None:
         """Record a scan of the coefficients `first` to `last`.
 
         The low half of `bits` is the lowest bit in this scan, the high half that of the scan before, if any.

@@ -42,12 +42,12 @@ class CodestreamLayout:
 
     @property
     def held_bytes(self) -> int:
-        """OpenJPEG's memory beside the pixels: coefficients and bytes of a tile, and the tables of all tiles."""
+        """OpenJPEG's memory without the pixels: coefficients and bytes of a tile, and the tables of all tiles."""
         samples = self.tile[0] * self.tile[1] * self.components
         tables = self.packets * _PACKET_BYTES + self.blocks * _BLOCK_BYTES
         return samples * (4 + 3 * self.depth) + tables + self.tiles * _TILE_BYTES
 
-    def see_coding(self, layers: int, levels: int, block: tuple[int, int], precincts: bytes) -> None:
+    def record_coding(self, layers: int, levels: int, block: tuple[int, int], precincts: bytes) -> None:
         """Record coding parameters of tiles; the most expensive ones count."""
         packets = blocks = 0
         for level in range(levels + 1):
@@ -143,15 +143,15 @@ def _header(data: bytes, place: int, found: CodestreamLayout) -> int:
         body = data[place + 4 : place + 2 + length]
         if marker == _COD and len(body) >= 10:
             layers = int.from_bytes(body[2:4], "big")
-            _see(found, layers, body[5:], bool(body[0] & 1))
+            _record_coding(found, layers, body[5:], bool(body[0] & 1))
         elif marker == _COC:
             narrow = 1 if found.components < 257 else 2
             if len(body) >= narrow + 6:
-                _see(found, 1, body[narrow + 1 :], bool(body[narrow] & 1))
+                _record_coding(found, 1, body[narrow + 1 :], bool(body[narrow] & 1))
         place += 2 + max(2, length)
     raise ImageError("too-costly", f"expected at most {_BOXES:,} segments (JPEG 2000), found more")
 
 
-def _see(found: CodestreamLayout, layers: int, style: bytes, own: bool) -> None:
+def _record_coding(found: CodestreamLayout, layers: int, style: bytes, own: bool) -> None:
     block = 1 << min(10, (style[1] & 15) + 2), 1 << min(10, (style[2] & 15) + 2)
-    found.see_coding(layers, min(style[0], 32), block, style[5:] if own else b"")
+    found.record_coding(layers, min(style[0], 32), block, style[5:] if own else b"")

@@ -47,7 +47,7 @@ class Listing:
         Relative to the current folder.
     labels, splits, groups : tuple of str or None, length n
     source : Path
-        Path that identifies the list, as that of a folder or table would. `table` may be written there.
+        A path that identifies the list, derived from its contents. `table` may be written there.
     remark : str or None
         A message about the columns of a DataFrame.
     """
@@ -60,7 +60,7 @@ class Listing:
     remark: str | None = None
 
     def found(self) -> Found:
-        """Return the images like those found by a scan."""
+        """Return the images in the form in which a scan finds them."""
         found = Found(remarks=[self.remark] if self.remark else [])
         for row in zip(self.paths, self.labels, self.splits, self.groups, strict=True):
             found.add(*row)
@@ -280,7 +280,7 @@ def _is_flag(labels: object) -> bool:
 
 
 def _relative_path(home: str, path: str) -> str:
-    """Return a path relative to a folder without links; absolute if that is impossible, as on another drive."""
+    """Return a path relative to a folder without links; absolute if there is none, for example on another drive."""
     with suppress(ValueError):
         return os.path.relpath(os.path.abspath(path), home)
     return os.path.abspath(path)

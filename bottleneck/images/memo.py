@@ -96,13 +96,13 @@ class Memo:
                 self._write(sealed)
 
     @property
-    def is_ours_to_write(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether this user may write the file and its folder, where SQLite needs a journal."""
         folder = next(one for one in self.path.absolute().parents if os.path.exists(one))
         return os.access(folder, os.W_OK) and (not os.path.exists(self.path) or os.access(self.path, os.W_OK))
 
     def _replace(self, rows: list[tuple[bytes, bytes, bytes]]) -> None:
-        """Replace a read-only file of another user by a copy, in a folder that both may write to."""
+        """Replace a read-only file of another user with a copy, in a folder that both may write to."""
         if not os.path.exists(self.path) or os.access(self.path, os.W_OK):
             return
         with suppress(*_DAMAGE), replacing(self.path) as fresh:

@@ -27,7 +27,7 @@ _SLOW_SAMPLES = {"ppm_plain": 6_000_000, "bmp_rle": 30_000_000}  # several secon
 _RUNS = 16 << 20  # bytes of a run-length encoded BMP
 _ZEROS = bytes(256)  # at the end of a file that was allocated but not completely written
 
-# Memory of a decoder beside the pixels, in bytes per pixel. Measured; see the test of peak memory.
+# Memory of a decoder in addition to the pixels, in bytes per pixel. Measured; see the test of peak memory.
 _BYTES_OF_FORMAT = {"WEBP": 13, "AVIF": 20, "HEIF": 20}
 _BYTES_OF_DECODER = {"bmp_rle": 4, "ppm_plain": 12}
 _WORDS = 64 << 20  # bytes for the words of a plain-text PPM
@@ -116,14 +116,14 @@ class Opened:
             image.load()
             if isinstance(layout, tiff.Page):
                 tiff.check_pixels(image, layout)
-        self.image.__dict__.pop("_decoder", None)  # that of WebP and AVIF needs more memory than the pixels
+        self.image.__dict__.pop("_decoder", None)  # the decoder of WebP and AVIF needs more memory than the pixels
 
     def close(self) -> None:
         """Free the pixels, which Pillow's reference cycles would keep alive."""
         self.image.close()
 
     def _load_png(self) -> None:
-        """Load a PNG over a rare colour, which remains in missing rows."""
+        """Load a PNG into an image of a rare colour, which remains in missing rows."""
         image = self.image
         box = png.last_written(image.size, bool(image.info.get("interlace")))
         wanted, size = 0, (box[2] - box[0], box[3] - box[1])

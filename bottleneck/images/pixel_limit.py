@@ -1,4 +1,4 @@
-"""Pillow's limit on the pixels of an image, which is one for the whole process."""
+"""Pillow's limit on the pixels of an image, which applies to the whole process."""
 
 import threading
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ _before: list[int | None] = []  # the caller's limit
 
 @contextmanager
 def raised_pixel_limit(max_pixels: int) -> Iterator[None]:
-    """Let Pillow open images of up to `max_pixels` pixels, without a warning; images of other threads keep theirs."""
+    """Let Pillow open images of up to `max_pixels` pixels without a warning; other threads may set their own limits."""
     with _lock:
         if not _limits:
             _before[:] = [Image.MAX_IMAGE_PIXELS]
         _limits.append(max_pixels)
         _apply()
     try:
-        # Pillow warns above its limit, and refuses above twice as many.
+        # Pillow warns above its limit, and raises an error above twice the limit.
         with ignored_warnings(category=Image.DecompressionBombWarning):
             yield
     finally:
@@ -32,7 +32,7 @@ def raised_pixel_limit(max_pixels: int) -> Iterator[None]:
 
 
 def _apply() -> None:
-    """Set the largest limit that is needed; restore the caller's where none is. Do nothing where there is no limit."""
+    """Set the largest limit in use, or restore the caller's if none is. Do nothing if the caller has no limit."""
     (before,) = _before
     if before is not None:
         Image.MAX_IMAGE_PIXELS = max([before, *_limits])

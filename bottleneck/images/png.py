@@ -72,7 +72,7 @@ def last_written(size: tuple[int, int], interlaced: bool) -> tuple[int, int, int
 
 
 def mark(mode: str, number: int) -> int | float | tuple[int, ...]:
-    """Return one of two rare colours, in the mode of the image that is decoded over it."""
+    """Return one of two rare colours, in the mode of the image."""
     bands = Image.getmodebands(mode)
     if mode == "1":
         return 255 * number

@@ -23,7 +23,7 @@ class Preprocessing:
     Parameters
     ----------
     resize : int or (int, int)
-        In pixels, at most 16,384; (height, width) where they differ.
+        In pixels, at most 16,384; (height, width) if they differ.
     crop : int or (int, int)
         Size of the centre crop, in pixels. If it exceeds the resized image, the rest is black (``border``: the mean).
     interpolation : str
@@ -55,7 +55,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):  # one representation of a square, and so a single fingerprint
-            object.__setattr__(self, name, _plainest(name, getattr(self, name)))
+            object.__setattr__(self, name, _simplest(name, getattr(self, name)))
         sides = *self.resize_size, *self.crop_size
         if min(sides) < 1:
             raise ModelError(f"expected at least 1 pixel, got resize {self.resize} and crop {self.crop}")
@@ -120,7 +120,7 @@ def _pair(size: Size) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _plainest(name: str, size: int | Sequence[int]) -> Size:
+def _simplest(name: str, size: int | Sequence[int]) -> Size:
     sides = (size, size) if isinstance(size, int) else size
     if not isinstance(sides, (tuple, list)) or len(sides) != 2 or any(type(side) is not int for side in sides):
         raise ModelError(f"expected {name} as one whole number or two, got {size!r}")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from bottleneck.images.preprocessing import Preprocessing
 
-# From this aspect ratio on, only the crop is resized: a strip of 20000 x 1 would otherwise become 5 million pixels
+# Above this aspect ratio, only the crop is resized: a strip of 20000 x 1 would otherwise become 5 million pixels
 # long. Pillow may then run its two passes in the other order, which changes a few pixels by some levels.
 STRIP = 8
 
@@ -38,7 +38,7 @@ def resize_and_crop(
     image : Image
         In mode RGB or L.
     preprocessing : Preprocessing
-    whole : (int, int), optional
+    original_size : (int, int), optional
         Width and height of the original, if the image was decoded at a smaller size.
 
     Returns
@@ -73,7 +73,7 @@ def resize_and_crop(
 
 
 def resizing_bytes(size: tuple[int, int], preprocessing: Preprocessing) -> int:
-    """Return an upper bound of the memory of `resize_and_crop`, or of a view, beside an image of this size.
+    """Return an upper bound of the memory of `resize_and_crop`, or of a view, in addition to an image of this size.
 
     Pillow resizes rows first, into an image of the height of the resized part.
     """

@@ -105,9 +105,9 @@ def read_unknown(found: FileIndex, progress: Progress | None = None) -> None:
             rows = unknown[start : start + _BATCH]
             for row, outcome in zip(rows, pool.map(_try_digest, (found.paths[row] for row in rows)), strict=True):
                 if isinstance(outcome, ImageError):
-                    found.fail(row, outcome)
+                    found.record_failure(row, outcome)
                 else:
-                    found.learn(row, *outcome)
+                    found.record_digest(row, *outcome)
             if progress:
                 progress("scan", known + start + len(rows), len(found.paths))
     found.save()

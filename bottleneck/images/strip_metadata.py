@@ -38,7 +38,7 @@ def without_metadata(data: bytes) -> bytes | None:
 
 
 def _stripped_png(data: bytes) -> bytes:
-    parts, place, room = [_PNG], len(_PNG), _TEXT_BYTES
+    parts, place, remaining = [_PNG], len(_PNG), _TEXT_BYTES
     while place + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)
         kind, end = data[place + 4 : place + 8], place + 12 + length
@@ -51,8 +51,8 @@ def _stripped_png(data: bytes) -> bytes:
         elif kind == b"eXIf":
             parts.append(_png_chunk(kind, data[place + 8 : end - 4]))
         elif kind in _TEXTS:
-            text = _plain_text(kind, data[place + 8 : end - 4], room)
-            room -= len(text)
+            text = _plain_text(kind, data[place + 8 : end - 4], remaining)
+            remaining -= len(text)
             parts.append(text)
         if kind == b"IEND":
             break
@@ -71,7 +71,7 @@ def _is_sound(chunk: bytes) -> bool:
     return len(chunk) == length + 12 and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
 
 
-def _plain_text(kind: bytes, body: bytes, room: int) -> bytes:
+def _plain_text(kind: bytes, body: bytes, remaining: int) -> bytes:
     """Return a chunk with the uncompressed text if it may contain the orientation; otherwise no bytes."""
     key, _, rest = body.partition(b"\0")
     if key not in _ORIENTING:
@@ -83,8 +83,8 @@ def _plain_text(kind: bytes, body: bytes, room: int) -> bytes:
     else:
         packed, text, start = kind == b"zTXt", rest[kind == b"zTXt" :], key + b"\0"
     if packed:
-        text = _decompressed(text, room)
-    return _png_chunk(b"iTXt" if kind == b"iTXt" else b"tEXt", start + text) if 0 < len(text) <= room else b""
+        text = _decompressed(text, remaining)
+    return _png_chunk(b"iTXt" if kind == b"iTXt" else b"tEXt", start + text) if 0 < len(text) <= remaining else b""
 
 
 def _decompressed(data: bytes, most: int) -> bytes:

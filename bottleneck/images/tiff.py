@@ -76,7 +76,7 @@ class Page:
 
     @property
     def held_bytes(self) -> int:
-        """Memory beside the pixels, in bytes: a strip or tile, decoded channels, tables, and `check_pixels`."""
+        """Memory in addition to the pixels, in bytes: a strip or tile, decoded channels, tables, and `check_pixels`."""
         across, down, count = self.part
         compression = self.value(_COMPRESSION, 1)
         bits = max(self.values(_BITS) or (1,)) * (1 if self.value(_PLANAR, 1) == 2 else self.value(_SAMPLES, 1))

@@ -64,7 +64,7 @@ def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_onc
     images = folder(two_classes(10))
     scan(images, cache="cache")
     monkeypatch.setattr(DigestMemo, "remember", lambda *_: None)
-    monkeypatch.setattr(DigestMemo, "is_ours_to_write", False)
+    monkeypatch.setattr(DigestMemo, "is_writable", False)
     more = folder(two_classes(10, 100), "more")
     monkeypatch.setattr("bottleneck.images.file_index._BATCH", 3)
 
@@ -83,6 +83,6 @@ def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_onc
 def test_a_user_who_may_not_write_the_memo_reads_it(folder, monkeypatch, settled):
     images = folder(two_classes(3))
     scan(images, cache="cache")
-    monkeypatch.setattr(DigestMemo, "is_ours_to_write", False)
+    monkeypatch.setattr(DigestMemo, "is_writable", False)
     monkeypatch.setattr(scanning, "_try_digest", None)
     assert len(scan(images, cache="cache")) == 6

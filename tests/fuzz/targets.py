@@ -49,13 +49,13 @@ class Images(Target):
 
     def read(self, case: Case) -> str:
         try:
-            pixels = decode(case.data, PREPROCESSING, room=_room).pixels
+            pixels = decode(case.data, PREPROCESSING, reserve=_room).pixels
         except ImageError as error:
             return error.code
         if pixels.shape != (12, 12, 3) or pixels.dtype != np.uint8:
             raise Wrong(f"pixels {pixels.shape} {pixels.dtype}")
         again = hashlib.sha256(case.data).digest()[0] % _AGAIN == 0
-        if again and not np.array_equal(decode(case.data, PREPROCESSING, room=_room).pixels, pixels):
+        if again and not np.array_equal(decode(case.data, PREPROCESSING, reserve=_room).pixels, pixels):
             raise Wrong("other pixels at a second look: some were never written")
         checked = case.seed.startswith("png") and set(case.how) <= IN_PLACE
         if checked and not np.array_equal(pixels, self._pixels[case.seed]):

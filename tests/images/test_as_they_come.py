@@ -374,7 +374,7 @@ CASES = [
     # No file at all
     Case("a listed file that is not there", lambda path: None, Fails("unreadable", "No such file")),
     Case("a listed link to nothing", link_to("nowhere"), Fails("unreadable", "No such file")),
-    Case("a link to nothing in a folder", link_to("nowhere"), Fails("unreadable", "link to nothing"), walked=True),
+    Case("a link to nothing in a folder", link_to("nowhere"), Fails("unreadable", "broken link"), walked=True),
     Case("a listed link to itself", link_to("image.jpg"), Fails("unreadable")),
     Case("a link to itself in a folder", link_to("image.jpg"), Fails("unreadable"), walked=True),
     Case("a link to a device", link_to(os.devnull), Fails("unreadable", "not a regular file")),

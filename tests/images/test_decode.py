@@ -419,7 +419,7 @@ def test_room_is_asked_for_once_before_the_pixels_are_there(
         load(opened)
 
     monkeypatch.setattr(Opened, "load", watch)
-    decode(photo(1, (64, 48), kind), preprocessing, room=Watched(happened))
+    decode(photo(1, (64, 48), kind), preprocessing, reserve=Watched(happened))
 
     assert happened[1:] == ["in", "loaded", "out"]
     assert isinstance(happened[0], int)
@@ -432,7 +432,7 @@ def test_room_is_given_back_when_an_image_cannot_be_used(preprocessing: Preproce
     data = encode(noise(50, 40), "JPEG")
 
     with pytest.raises(ImageError):
-        decode(data[: len(data) // 2], preprocessing, room=Watched(happened))
+        decode(data[: len(data) // 2], preprocessing, reserve=Watched(happened))
 
     assert happened[1:3] == ["in", "out"]
     assert happened.count("in") == happened.count("out") == 2  # once more, alone
@@ -443,7 +443,7 @@ def test_no_room_is_asked_for_what_is_refused_unseen(preprocessing: Preprocessin
     happened: list[object] = []
 
     with pytest.raises(ImageError):
-        decode(data, preprocessing, room=Watched(happened))
+        decode(data, preprocessing, reserve=Watched(happened))
 
     assert not happened
 

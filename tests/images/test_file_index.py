@@ -37,7 +37,7 @@ def sha(seed: int) -> bytes:
 
 
 def learn(found: FileIndex, row: int, seed: int, when: float = NOW) -> None:
-    found.learn(row, sha(seed), signature(os.stat(found.paths[row])), when)
+    found.record_digest(row, sha(seed), signature(os.stat(found.paths[row])), when)
 
 
 def recalled(found: FileIndex) -> dict[str, bytes]:
@@ -112,9 +112,9 @@ def test_reading_what_is_unknown_gives_the_dataset_of_a_scan(root: Path) -> None
 
 def test_a_file_that_failed_is_a_failure_and_no_longer_unknown(root: Path) -> None:
     found = index(root)
-    found.fail(3, ImageError("unreadable", "second"))
+    found.record_failure(3, ImageError("unreadable", "second"))
     learn(found, 0, 1)
-    found.fail(1, ImageError("changed", "first"))
+    found.record_failure(1, ImageError("changed", "first"))
     assert found.unknown() == [2]
     learn(found, 2, 3)
     dataset = found.dataset()
@@ -138,7 +138,7 @@ def test_what_is_still_unknown_is_no_part_of_the_dataset(root: Path) -> None:
 def test_files_that_could_not_even_be_found_come_before_those_that_failed(root: Path) -> None:
     (root / "dog" / "9.jpg").symlink_to("nowhere")
     found = index(root)
-    found.fail(0, ImageError("empty", "why"))
+    found.record_failure(0, ImageError("empty", "why"))
     assert [Path(failure.path).name for failure in found.dataset().failures] == ["9.jpg", "1.jpg"]
 
 
@@ -147,7 +147,7 @@ def test_splits_and_groups_of_a_table_stay_with_their_rows(tmp_path: Path) -> No
         write(tmp_path / f"{seed}.jpg", photo(seed))
     lines = ["path,label,split,group", "3.jpg,x,test,g3", "1.jpg,y,train,g1", "2.jpg,y,val,g2"]
     found = index(write(tmp_path / "images.csv", "\n".join(lines).encode()))
-    found.fail(0, ImageError("empty", "why"))
+    found.record_failure(0, ImageError("empty", "why"))
     learn(found, 2, 3)
     learn(found, 1, 2)
     dataset = found.dataset()
@@ -309,7 +309,7 @@ def test_a_dataset_forgets_nothing(root: Path) -> None:
 def test_no_file_is_young_where_all_are_old_or_failed_or_unknown(root: Path) -> None:
     found = index(root)
     learn(found, 0, 1)
-    found.fail(1, ImageError("empty", "why"))
+    found.record_failure(1, ImageError("empty", "why"))
     assert found.recent().paths == []
     assert found.recent().unknown() == []
 
@@ -346,6 +346,6 @@ def test_of_a_dataset_nothing_is_unknown_and_it_is_given_back(root: Path) -> Non
 def test_a_signature_is_that_of_when_the_file_was_read(root: Path) -> None:
     found = index(root)
     old: Signature = (1, 10**18, 10**18, 7)
-    found.learn(0, sha(1), old, NOW)
+    found.record_digest(0, sha(1), old, NOW)
     found.save()
     assert recalled(found) == {}

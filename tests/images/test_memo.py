@@ -272,9 +272,9 @@ def of_another(place: Path, monkeypatch: pytest.MonkeyPatch) -> Memo:
 
 
 def test_the_file_of_another_user_is_replaced_by_a_copy_with_what_is_new(of_another: Memo, place: Path) -> None:
-    assert not of_another.is_ours_to_write
+    assert not of_another.is_writable
     of_another.put([(b"three", b"third"), (b"one", b"changed")])
-    assert of_another.is_ours_to_write
+    assert of_another.is_writable
     assert of_another.all() == {**KNOWN, b"three": b"third", b"one": b"changed"}
     assert os.listdir(place.parent) == [place.name]
 

@@ -96,7 +96,7 @@ def measured(data, preprocessing):
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = now("VmRSS")
-    decode(data, preprocessing, room=lambda size: asked.append(size) or nullcontext())
+    decode(data, preprocessing, reserve=lambda size: asked.append(size) or nullcontext())
     return sum(asked), now("VmHWM") - before
 
 

@@ -291,7 +291,7 @@ def test_names_that_differ_by_spaces_around_them_are_one_and_are_reported(table:
     path = table(f"path,{column},{other}", "a.jpg,Rome ,x", "b.jpg,Rome,y", 'c.jpg," Rome",x', "d.jpg,Oslo,x")
     for name in "abcd":
         write(path.parent / f"{name}.jpg", photo(ord(name)))
-    with pytest.warns(BottleneckWarning, match="with and without spaces around them are the same name: Rome$"):
+    with pytest.warns(BottleneckWarning, match="with and without spaces around them count as one: Rome$"):
         dataset = scan(path)
     assert set(dataset.labels if column == "label" else dataset.groups) == {"Rome", "Oslo"}
 
