@@ -62,7 +62,7 @@ class Backbone:
     network : nn.Module
         In eval mode, without gradients: ``float32 (b, 3, h, w)`` in, ``float32 (b, d)`` out.
     spec : Spec
-        Everything that decides the features.
+        Everything that determines the features.
     dim : int
         Number of features of an image, d.
     restored : Restored, optional

@@ -94,7 +94,7 @@ def _check_weights(request: Request, name: str, requested: Sequence[str]) -> Non
 
 
 def _may_be_tag(name: str, tag: str) -> bool:
-    """Whether timm knows a tag, with weights or without; True if only building the network can tell."""
+    """Return whether timm has a tag, with or without weights; True if only building the network can show it."""
     from bottleneck.backbones import published
 
     try:

@@ -14,25 +14,25 @@ _HEADS = (
 
 @dataclass(frozen=True)
 class Replaced:
-    """The modules that a network lost when it was cut, and those that it still has.
+    """The modules that cutting a network removed, and those that remain.
 
     Parameters
     ----------
     modules : frozenset of str
-        The outermost modules that are gone completely.
-    kept : frozenset of str
-        All modules that are still there, at least in part.
+        The outermost modules that were removed completely.
+    remaining : frozenset of str
+        All modules that remain, at least in part.
     """
 
     modules: frozenset[str]
-    kept: frozenset[str]
+    remaining: frozenset[str]
 
     @classmethod
     def of(cls, known: Iterable[str], wanted: Collection[str]) -> "Replaced":
         """Compare the names of the tensors before and after the cut."""
-        kept = frozenset(module for name in wanted for module in _modules(name))
-        gone = (next((module for module in _modules(name) if module not in kept), None) for name in known)
-        return cls(frozenset(module for module in gone if module is not None), kept)
+        remaining = frozenset(module for name in wanted for module in _modules(name))
+        gone = (next((module for module in _modules(name) if module not in remaining), None) for name in known)
+        return cls(frozenset(module for module in gone if module is not None), remaining)
 
     def holds(self, name: str) -> bool:
         """Whether a tensor is inside a removed module, or follows one in the same classifier."""
@@ -42,7 +42,7 @@ class Replaced:
     def _is_behind(self, module: str) -> bool:
         """Whether a module is new in a classifier that is kept in part: ``head.mlp`` next to ``head.norm``."""
         parent, _, child = module.rpartition(".")
-        if module in self.kept or not called_as_classifier(parent):
+        if module in self.remaining or not called_as_classifier(parent):
             return False
         lost = [other.rpartition(".")[2] for other in self.modules if other.rpartition(".")[0] == parent]
         return any(not (child.isdecimal() and one.isdecimal() and int(child) < int(one)) for one in lost)
@@ -68,11 +68,11 @@ def belonging_to_classifiers(left: Tensors, known: Collection[str], wanted: Coll
     replaced = Replaced.of(known, wanted)
     found = {name for name in left if name in known or replaced.holds(name)}
     return found | _named_like_classifiers(
-        {name: value for name, value in left.items() if name not in found}, replaced.kept
+        {name: value for name, value in left.items() if name not in found}, replaced.remaining
     )
 
 
-def _named_like_classifiers(tensors: Tensors, kept: frozenset[str]) -> set[str]:
+def _named_like_classifiers(tensors: Tensors, remaining: frozenset[str]) -> set[str]:
     """Return the tensors of modules that are named like classifiers, are not in the network, and mix no positions.
 
     Auxiliary classifiers, which only training uses, may mix positions.
@@ -85,7 +85,12 @@ def _named_like_classifiers(tensors: Tensors, kept: frozenset[str]) -> set[str]:
         values = [tensors[name] for name in names]
         mixes = any(value.dim() > 2 and set(value.shape[2:]) != {1} for value in values)
         mixes &= not top.lower().startswith("aux")
-        if called_as_classifier(top) and top not in kept and not mixes and any(value.dim() > 1 for value in values):
+        if (
+            called_as_classifier(top)
+            and top not in remaining
+            and not mixes
+            and any(value.dim() > 1 for value in values)
+        ):
             found.update(names if all("." in name for name in names) else ())
     return found
 

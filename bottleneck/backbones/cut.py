@@ -257,7 +257,7 @@ def _is_one_row(point: FeaturePoint, calls: dict[str, Call]) -> bool:
 
 
 def _no_positions(layer: str, pool: str, calls: dict[str, Call], image: tuple[int, int]) -> str:
-    """Return the message that a layer has nothing to pool, with the last layer that has."""
+    """Return the error message for a layer without positions; it suggests the last layer that has some."""
     with_positions = []
     for name, call in calls.items():
         try:
@@ -277,7 +277,7 @@ def _width(point: FeaturePoint, calls: dict[str, Call], pooling: str) -> int:
 def _drop_what_follows(
     network: nn.Module, points: Sequence[FeaturePoint], calls: dict[str, Call]
 ) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace the modules that first run after the last point, so that their weights do not count.
+    """Replace the modules that first run after the last point, so that the digest does not include their weights.
 
     Returns
     -------

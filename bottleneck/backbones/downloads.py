@@ -85,7 +85,7 @@ def check_reachable(wanted: str, url: str, tag: str = "") -> None:
     WeightsUnavailable
         If it does not.
     """
-    with contextlib.suppress(urllib.error.HTTPError):  # an answer
+    with contextlib.suppress(urllib.error.HTTPError):  # the server has answered
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
         except urllib.error.HTTPError:

@@ -1,7 +1,7 @@
 """Record the SHA-256 of published weights in a cache at their first use, and verify it later.
 
-The name of a torchvision file contains eight digits of its hash, for which a different file can be forged. A cache
-records the whole hash: anybody who shares the cache refuses other bytes under the same name.
+The name of a torchvision file contains only eight digits of its hash, so another file can be forged to match them. A
+cache therefore records the whole hash, and all users of the cache reject other bytes under the same name.
 """
 
 import re
@@ -22,7 +22,7 @@ def check_first_use(published: Published | None, cache: Path) -> None:
     Parameters
     ----------
     published : Published, optional
-        Nothing is done if None.
+        If None, the function does nothing.
     cache : Path
         Folder of the cache.
 

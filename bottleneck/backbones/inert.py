@@ -1,4 +1,4 @@
-"""Values that stand for the classes, instances and tensors in a pickle, and run no code."""
+"""Values that represent the classes, instances and tensors of a pickle, and run no code."""
 
 import sys
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Name(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The dtype that a storage class, or the name of a dtype, stands for; None for other names."""
+        """The dtype of a storage class, or of the name of a dtype; None for other names."""
         if self.module.partition(".")[0] != "torch":
             return None
         found = _STORAGES.get(self.name) or (getattr(torch, self.name, None) if self.module == "torch" else None)
@@ -62,7 +62,7 @@ class Name(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether plain data may call it: by its module, or because a capital letter says that it is a class."""
+        """Whether plain data may call it: its module is allowed, or its name is capitalised like that of a class."""
         package = self.module.partition(".")[0]
         if self.module == "builtins":
             return self.name in _PLAIN_BUILTINS
@@ -76,7 +76,7 @@ class Name(NamedTuple):
 
 
 class Inert(dict[Any, Any]):
-    """Stands for an instance of a class that is not loaded, with its items and its state.
+    """Represents an instance of a class that is not loaded, with its items and its state.
 
     Parameters
     ----------

@@ -59,7 +59,9 @@ def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> Outp
         first, last = _alike(shape[2:4], image), _alike(shape[1:3], image)
         if first or last:
             return OutputLayout((2, 3) if first else (1, 2))
-    raise ModelError(f"its output has the shape {tuple(shape)}, in which positions cannot be told from channels")
+    raise ModelError(
+        f"its output has the shape {tuple(shape)}, in which positions cannot be distinguished from channels"
+    )
 
 
 def pooled(output: Tensor, layout: OutputLayout, pooling: str) -> Tensor:

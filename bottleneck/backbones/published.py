@@ -56,7 +56,7 @@ def _plain(folder: Path) -> Iterator[None]:
     except NotPlain:
         raise
     except Exception as error:
-        raise NotPlain(f"expected plain data about models in {folder}, found another way: {error!r}") from error
+        raise NotPlain(f"expected plain data about models in {folder}, found another form: {error!r}") from error
 
 
 def model_names(folder: Path) -> list[str]:
@@ -117,7 +117,7 @@ def _sources(folder: Path) -> list[str]:
     for source in sources:
         registered = source.count("@register_model") - source.count("# @register_model")
         if len(_BUILDER.findall(source)) != registered or " register_model(" in source:
-            raise NotPlain(f"expected each model in {folder} to be a decorated function, found another way")
+            raise NotPlain(f"expected each model in {folder} to be a decorated function, found another form")
     return sources
 
 

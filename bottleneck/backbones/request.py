@@ -13,9 +13,9 @@ from bottleneck.utils.names import RUN, is_path, written
 from bottleneck.utils.paths import expanded
 
 _CHECK = Arguments(ModelError)
-_SEEDS = 2**63 - 1  # what torch takes
+_SEEDS = 2**63 - 1  # the largest seed that torch accepts
 DEFAULT_MODEL = "efficientnet_lite0"
-TIMM = "timm/"  # how the names of its models begin
+TIMM = "timm/"  # prefix of the names of its models
 POOLS = ("avg", "max", "gem", "none", "cls")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -136,7 +136,7 @@ class Request:
         """Return the warning about random weights; empty if they are not random."""
         if not self.random:
             return ""
-        return f"{self.model} has random weights (seed {self.seed}): its features tell little about images"
+        return f"{self.model} has random weights (seed {self.seed}): its features carry little information about images"
 
 
 def _plain(request: Request) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """Which tensors of a checkpoint go where.
+    """How the tensors of a checkpoint match those of a network.
 
     Parameters
     ----------
@@ -169,8 +169,8 @@ def restore(
     """
     found, tensors = match(network, checkpoint, known=known, rename=rename, exclude=exclude, resized=resized)
     if not (found.complete or allow_partial):
-        look = f"`bottleneck inspect {found.source} --against {model}` shows them all"
-        raise WeightsMismatch(f"{misfit(found, model)}; {look}", found)
+        advice = f"`bottleneck inspect {found.source} --against {model}` shows them all"
+        raise WeightsMismatch(f"{misfit(found, model)}; {advice}", found)
     if not found.restored:
         raise WeightsMismatch(f"the weights {found.source} do not fit: no tensor of {model} is among them", found)
     network.load_state_dict(tensors, strict=False)
@@ -266,7 +266,7 @@ def place(checkpoint: Checkpoint, wanted: Tensors, rename: Rename | None = None,
         Converts tensors in other formats to the names and shapes of this network.
     resized : bool
         Whether the network was built for a different image size. Only then may `rename` interpolate what depends on
-        it, the position embeddings. Nothing else is interpolated: it would belong to another network.
+        it, the position embeddings. Nothing else is interpolated: another shape elsewhere means another network.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Unknown:
-    """Stands for anything imported from elsewhere: it can be called and has attributes, but no values."""
+    """A placeholder for anything imported from elsewhere: it can be called and has attributes, but no values."""
 
     def __call__(self, *args: Any, **options: Any) -> "Unknown":
         """Return itself."""

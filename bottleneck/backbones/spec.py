@@ -1,4 +1,4 @@
-"""The spec: everything that decides a feature's value, with its fingerprint."""
+"""The spec: everything that determines the value of a feature, with its fingerprint."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SPEC_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Everything that decides a feature's value. Only features with equal fingerprints can be compared.
+    """Everything that determines the value of a feature. Only features with equal fingerprints can be compared.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from bottleneck.images.digest import DigestMemo, digest_file, signature
 from bottleneck.utils.files import canonical_json, sha256_hex
 from bottleneck.utils.tree import Tree, memo
 
-_MEMO_VERSION = 5  # raise it when the same request leads to another spec
+_MEMO_VERSION = 5  # increase it when the same request leads to another spec
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -28,7 +28,7 @@ _PACKAGES = (
 def recall(request: Request, cache: Path) -> Spec | None:
     """Return the spec that `request` had last time, in any precision, if nothing that affects it has changed.
 
-    It is verified when the network is built: a memo saves time and decides nothing. A damaged memo is ignored.
+    The spec is verified when the network is built: a memo only saves time. A damaged memo is ignored.
     """
     with memo(ValueError, BottleneckError):
         path = _memo(request, cache)

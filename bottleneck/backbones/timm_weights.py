@@ -146,7 +146,7 @@ def _fetched(config: dict[str, Any]) -> Path:
         raise
     except Exception as error:  # of httpx, the hub or urllib: a broken connection, a page instead of a file
         raise WeightsUnavailable(
-            f"{address} did not give {wanted}: {first_line(error)}. Download that file by other means and pass it with "
+            f"{address} did not return {wanted}: {first_line(error)}. Download that file another way and pass it with "
             f"--model {full_name} --weights PATH"
         ) from error
 
@@ -162,7 +162,7 @@ def _from_hub(repository: str, files: list[str]) -> Path:
 
 
 def _verified_sha256(file: Path) -> str:
-    """Verify a file and return its SHA-256, which the hub's cache has as file name; other file names have its start."""
+    """Verify the digits of the hash in a file's name (all of them in the hub's cache), and return its SHA-256."""
     blob = file.resolve()
     return check_download(blob, blob.name if _SHA256.fullmatch(blob.name) else _hash_in(file.name))
 

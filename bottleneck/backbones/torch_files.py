@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bottleneck.backbones.inert import Inert, Unread
-from bottleneck.backbones.unpickling import LARGEST, follow
+from bottleneck.backbones.unpickling import LARGEST, interpret
 from bottleneck.errors import ModelError
 from bottleneck.utils.files import open_regular
 
@@ -113,7 +113,7 @@ def module_tensors(found: object) -> dict[str, Unread]:
         parameters, buffers, inside, omitted = parts
         count += sum(map(len, parts))
         if count > _PARTS:
-            raise ValueError("expected a network, found modules in each other")
+            raise ValueError("expected a network, found modules that contain each other")
         tensors.update(
             (f"{prefix}{name}", value)
             for name, value in (*parameters.items(), *buffers.items())
@@ -142,7 +142,7 @@ class _Archive:
         self._size = os.fstat(file.fileno()).st_size
         self._left = self._size  # bytes that belong to no member found so far
         self._regions: dict[str, _Region] = {}
-        with zipfile.ZipFile(_Sparing(file, _DIRECTORY)) as archive:
+        with zipfile.ZipFile(_LimitedFile(file, _DIRECTORY)) as archive:
             self._members = {info.filename: info for info in archive.infolist()}
 
     def content(self) -> Any:
@@ -163,7 +163,7 @@ class _Archive:
             return _Storage(self._region(f"{root}/data/{key}"), kind.dtype)
 
         pickle = self._bytes(names[0], LARGEST)
-        return follow(io.BytesIO(pickle), place, size=len(pickle))
+        return interpret(io.BytesIO(pickle), place, size=len(pickle))
 
     def _bytes(self, name: str, most: int) -> bytes:
         """Read a member. `zipfile` would require a checksum, which torch may omit."""
@@ -188,7 +188,7 @@ class _Archive:
         return self._regions[name]
 
 
-class _Sparing:
+class _LimitedFile:
     """A file of which at most `most` bytes are read.
 
     Parameters
@@ -238,15 +238,15 @@ class _Keyed:
 def _from_stream(path: Path, file: IO[bytes]) -> Any:
     file_size = os.fstat(file.fileno()).st_size
     size = min(file_size, LARGEST)
-    pickles: Any = _Sparing(file, size)
+    pickles: Any = _LimitedFile(file, size)
     if not _has_magic_number(pickles):
         raise ModelError(_NOT_TORCHS)
-    system = follow(pickles, size=size)
+    system = interpret(pickles, size=size)
     if isinstance(system, dict) and system.get("little_endian", True) != (sys.byteorder == "little"):
         raise ModelError(_OTHER_ORDER)
     keyed = _Keyed(path, size)
-    found = follow(pickles, keyed.place, size=size)
-    keys = follow(pickles, size=size)
+    found = interpret(pickles, keyed.place, size=size)
+    keys = interpret(pickles, size=size)
     for key in dict.fromkeys(key for key in keys if isinstance(key, str)):
         (count,) = _COUNT.unpack(file.read(_COUNT.size))
         region = keyed.regions[key]
@@ -261,6 +261,6 @@ def _from_stream(path: Path, file: IO[bytes]) -> Any:
 def _has_magic_number(pickles: Any) -> bool:
     """Whether a file begins like the older format."""
     try:
-        return bool(follow(pickles, size=_SHORT) == _MAGIC and follow(pickles, size=_SHORT) == _PROTOCOL)
+        return bool(interpret(pickles, size=_SHORT) == _MAGIC and interpret(pickles, size=_SHORT) == _PROTOCOL)
     except Exception:  # it need not be a pickle
         return False

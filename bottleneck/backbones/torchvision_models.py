@@ -44,7 +44,7 @@ def build(request: Request) -> PretrainedModel:
 
     Random weights are those of ``torch.manual_seed(seed); torchvision.models.get_model(name, weights=None)``, with the
     preprocessing and ``transform_input`` (Inception) of the default weights. A weights file with the hash of one of
-    torchvision's own gets the preprocessing of that entry, any other file that of the default.
+    torchvision's own gets the preprocessing of that entry, any other file that of the default weights.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def _fill(network: nn.Module, request: Request, entry: Any) -> Published:
         except OSError as error:  # URLError is one
             raise unreachable(f"{name}, the weights {entry} of {request.model}", entry.url, error) from error
         except RuntimeError as error:  # the hash in the file's name does not match
-            raise WeightsUnavailable(f"{entry.url} did not give {name}: {error}") from error
+            raise WeightsUnavailable(f"{entry.url} did not return {name}: {error}") from error
     published = Published(name, check_download(file, wanted[1] if wanted else ""))
     try:
         network.load_state_dict(_renamed(network, read_checkpoint(file).tensors))

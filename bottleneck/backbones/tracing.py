@@ -127,7 +127,7 @@ def first_tensor(value: Any) -> Tensor | None:
 
 @contextmanager
 def _attention_as_products() -> Iterator[None]:
-    """Compute attention as matrix products, which are counted; whether fused kernels are depends on torch's version."""
+    """Compute attention as matrix products, which are counted; some versions of torch do not count fused kernels."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

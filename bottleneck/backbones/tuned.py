@@ -99,7 +99,7 @@ def weights_of_run(name: str | os.PathLike[str], runs: str | os.PathLike[str]) -
 
 
 def record_tuned(store: Path, found: Tuned) -> None:
-    """Record the metadata of a fine-tuned network with its features, so that it outlives the weights file.
+    """Record the metadata of a fine-tuned network with its features, so that it is available without the weights file.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def has_tuned(store: Path) -> bool:
 
 
 def recorded_tuned(store: Path) -> Tuned | None:
-    """Return what `record_tuned` recorded; None for features of a network that was not fine-tuned."""
+    """Return the metadata saved by `record_tuned`; None for features of a network that was not fine-tuned."""
     with memo(ValueError):
         return checked(Tree.above(store, 2).read_json(store / _RECORD), Tuned, closed=True)
     return None

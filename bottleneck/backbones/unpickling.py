@@ -1,8 +1,9 @@
 """Interpret a checkpoint's pickle without running its code, to find tensors next to any other Python objects.
 
 A pickle is a program that names classes and functions and calls them. Here its operations are only interpreted: a name
-stays a name, an instance holds its arguments, and the calls with which ``torch.save`` describes a tensor give its place
-in the file. Settings, metrics and paths of any library and version are harmless, and nothing is registered with torch.
+stays a name, an instance holds its arguments, and the calls with which ``torch.save`` describes a tensor yield its
+position in the file. Settings, metrics and paths of any library and version are harmless, and nothing is registered
+with torch.
 
 Memory and time are limited by the size of the pickle: copies and new containers count against a budget, and keys must
 be cheap to hash.
@@ -15,7 +16,7 @@ from typing import IO, Any
 
 from bottleneck.backbones.inert import HoldsCode, Inert, Name, Unread
 
-__all__ = ["HoldsCode", "Inert", "Name", "Place", "Unread", "follow"]
+__all__ = ["HoldsCode", "Inert", "Name", "Place", "Unread", "interpret"]
 
 Place = Callable[..., Any]  # returns the storage of a persistent id
 
@@ -26,7 +27,7 @@ _FREE = 1 << 20
 _DEEPEST = 64  # dimensions of a tensor
 
 
-def follow(file: IO[bytes], place: Place | None = None, *, size: int = LARGEST) -> Any:
+def interpret(file: IO[bytes], place: Place | None = None, *, size: int = LARGEST) -> Any:
     """Return the content of a pickle: plain values, `Inert` for instances, `Name` for classes, `Unread` for tensors.
 
     Parameters
@@ -271,7 +272,7 @@ class _PickleMachine:
 
 
 def _key(value: Any) -> Any:
-    """Return a key that is cheap to hash; replace others by an object with its own identity."""
+    """Return a key that is cheap to hash; replace any other key with a new object."""
     if value is None or isinstance(value, str | bytes | float | Name | Inert):
         return value
     if isinstance(value, int) and abs(value) < 1 << 60:  # larger ones can be chosen to have equal hashes

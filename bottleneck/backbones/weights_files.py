@@ -82,9 +82,9 @@ class RecordedRequest:
     def located(self, folders: Iterable[Path] = ()) -> Request:
         """Return the request with the present path of its file.
 
-        The file is searched at its place relative to `home`, at its old path, and then in some folders by the end of
-        its path or by its hash. If several files are found, the hash decides. The tensors are verified when the
-        network is built.
+        The file is looked up at its position relative to `home`, at its old path, and then in some folders by the end
+        of its path or by its hash. If several files are found, the one with the recorded hash is used. The tensors are
+        verified when the network is built.
 
         Parameters
         ----------

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bottleneck.backbones.unpickling import follow
+from bottleneck.backbones.unpickling import interpret
 from bottleneck.backbones.weights import read_checkpoint
 from bottleneck.errors import ModelError
 
@@ -294,7 +294,7 @@ ENDLESS = {
 def test_what_is_doubled_is_as_large_as_it_says() -> None:
     *_, (last, _, _) = pickletools.genops(doubled(3) + b".")
     assert last.name == "STOP"
-    assert follow(io.BytesIO(doubled(2) + b".")) == (((), ()), ((), ()))
+    assert interpret(io.BytesIO(doubled(2) + b".")) == (((), ()), ((), ()))
 
 
 @pytest.mark.parametrize("form", ["archive", "old format"])

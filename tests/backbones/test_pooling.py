@@ -75,7 +75,7 @@ def test_of_a_cube_the_channels_come_first(shape):
 
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 def test_tokens_that_form_no_grid_are_refused(prefix):
-    with pytest.raises(ModelError, match=r"the shape \(2, 40, 96\), in which positions cannot be told"):
+    with pytest.raises(ModelError, match=r"the shape \(2, 40, 96\), in which positions cannot be distinguished"):
         layout_of((2, 40, 96), SQUARE, prefix)
 
 
@@ -100,7 +100,7 @@ def test_a_prefix_that_leaves_no_token_is_none():
     ids=str,
 )
 def test_a_shape_without_clear_positions_is_refused(shape, image):
-    with pytest.raises(ModelError, match="positions cannot be told from channels") as error:
+    with pytest.raises(ModelError, match="positions cannot be distinguished from channels") as error:
         layout_of(shape, image, 0)
     assert str(shape) in str(error.value)
 

@@ -629,7 +629,7 @@ def test_weights_are_fetched_from_an_address_of_their_own_once(hub, trained, spe
 def test_a_file_of_another_hash_than_in_its_name_is_not_kept(hub, trained, tmp_path, monkeypatch):
     file_at(monkeypatch, hub, "vit-00000000.pth", pickled(trained))
 
-    with pytest.raises(WeightsUnavailable, match=r"did not give vit-00000000\.pth.*hash"):
+    with pytest.raises(WeightsUnavailable, match=r"did not return vit-00000000\.pth.*hash"):
         load(Request(model="timm/test_vit"))
 
     assert not [path for path in (tmp_path / "torch").rglob("*") if path.is_file()]
