@@ -1,4 +1,4 @@
-"""The two kinds of stores, features and activations. They differ in their folder and in what recomputes lost rows."""
+"""The two kinds of stores, features and activations, which differ in folder and in how lost rows are recomputed."""
 
 from pathlib import Path
 
@@ -26,5 +26,5 @@ def tree_of_shard(shard: Path) -> Tree:
 
 
 def remedy(store: Path) -> str:
-    """Return what the user runs to recompute lost rows of a store."""
+    """Return the command that recomputes lost rows of a store."""
     return "fine-tuning" if kind_of(store) == ACTIVATIONS else "`bottleneck extract`"

@@ -150,7 +150,7 @@ def merge(
 
 
 def _take_store(ours: Store, theirs: Store, done: Merge, inspect: Inspect | None, step: Callable[[], None]) -> bool:
-    """Merge the shards of a store, and those they are joined into meanwhile; return False if `inspect` objects."""
+    """Merge the shards of a store, and those they are joined into meanwhile; return False if `inspect` rejects it."""
     index = ours.index()
     seen: set[Path] = set()
     while fresh := [path for path in theirs.shards() if path not in seen]:

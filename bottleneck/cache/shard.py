@@ -26,7 +26,7 @@ from bottleneck.utils.files import NotRegularError, canonical_json, sha256_hex
 from bottleneck.utils.text import counted
 
 FORMAT_VERSION = 1
-LARGEST_SHARD = 1 << 30  # bytes; a larger file is refused unread
+LARGEST_SHARD = 1 << 30  # bytes; a larger file is rejected without reading it
 
 PIECE_BYTES = 1 << 19  # read at once
 _DATASETS = ("digests", "features")

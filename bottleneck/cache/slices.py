@@ -111,7 +111,7 @@ class BlockSlice:
 
 
 class SliceReader:
-    """Reads all slices once, and holds the files that are open for it.
+    """Reads all slices once, and manages the open files.
 
     Parameters
     ----------

@@ -41,7 +41,8 @@ class Garbage:
     images : int
         Rows of features and activations of images that are in no scan.
     activations : int
-        Specs whose activations have not been used for long; they are deleted completely and not counted in `images`.
+        Specs whose activations have not been used for a long time; they are deleted completely and not counted in
+        `images`.
     temporaries, quarantined, memos : int
         Unfinished files, shards in quarantine and memos of deleted shards.
     young : int
@@ -164,7 +165,7 @@ class _Sweeper:
             done = delete(self._tree, path, rule, dry_run=self._dry_run)
         except FileNotFoundError:
             return False  # another process has deleted it
-        except LinkError:  # it replaced the folder after that was listed
+        except LinkError:  # a link replaced the folder after the folder was listed
             self._found.left += [] if folder in self._found.left else [folder]
             return False
         except OSError as error:

@@ -86,8 +86,8 @@ def choose(
     folder : path
         Folder of conversions and checks.
     sample : callable, optional
-        Returns images of the user, on which the engine is also compared, unless it has been before. The result is in
-        the check; it does not affect the choice.
+        Returns images of the user, on which the engine is compared too, unless it has been compared on them before. The
+        result is in the check; it does not affect the choice.
 
     Raises
     ------
@@ -120,7 +120,7 @@ class _Chooser:
         for attempt in self._attempts():
             try:
                 engine, check = attempt()
-            except (NoMemory, WeightsUnavailable):  # which no other engine has
+            except (NoMemory, WeightsUnavailable):  # another engine would not help
                 raise
             except (ModelError, RuntimeError, MemoryError) as error:
                 if self._options.engine != "auto" and isinstance(error, ModelError):
@@ -164,14 +164,14 @@ class _Chooser:
         known = self._records.check(name)
         if known and not known.passed:
             return None, known
-        model = module.read(kept) if known and (kept := self._records.conversion(conversion)) else None
+        model = module.read(stored) if known and (stored := self._records.conversion(conversion)) else None
         if model is None:
             self._built()  # first, since the spec from the memo may be wrong
         references = self._parity.references(known)
         if model is None:
             model = module.convert(self._built(), self._spec.precision, batch)
-            if kept := self._records.keep_conversion(conversion, model):
-                model = module.read(kept) or model  # as later starts do: it differs in the last bit
+            if stored := self._records.keep_conversion(conversion, model):
+                model = module.read(stored) or model  # as later starts do: it differs in the last bit
         engine = module.OpenVinoEngine(model, self._spec.precision)
         check = self._parity.checked(name, engine, known, references)
         if not check.passed:

@@ -24,7 +24,7 @@ def cores() -> int:
 def native_bf16() -> bool:
     """Whether the CPU has bfloat16 instructions (AVX512-BF16, AMX, Arm's bf16) that oneDNN may use.
 
-    It is unknown on other systems than Linux, and False there.
+    On systems other than Linux this is unknown, and the result is False.
     """
     for switch in _ISA_SWITCHES:
         limit = os.environ.get(switch)
@@ -34,7 +34,7 @@ def native_bf16() -> bool:
 
 
 def gpu_possible() -> bool:
-    """Whether there may be a GPU that torch can use; only torch can tell."""
+    """Whether there may be a GPU that torch can use; only torch can find out."""
     return sys.platform == "darwin" or any(os.path.exists(node) for node in _GPU_NODES) or sys.platform == "win32"
 
 

@@ -1,4 +1,4 @@
-"""What glibc's malloc does with freed memory: it keeps it for the next batch, or returns it after a large image."""
+"""Control glibc's malloc: keep freed memory for the next batch, or return it to the system after a large image."""
 
 import sys
 from contextlib import suppress
@@ -12,7 +12,8 @@ _tunable = False
 def allow_malloc_tuning() -> None:
     """Let engines tune malloc in this process, which runs one command and then ends.
 
-    Malloc's settings cannot be read, and so cannot be restored. They are the caller's, unless the process is ours.
+    The settings of malloc cannot be read, so they cannot be restored. A library must not change them; the command line,
+    which owns its process, may.
     """
     global _tunable
     _tunable = True
@@ -23,10 +24,10 @@ def keep_freed_memory() -> bool:
 
     A network's activations are a few large blocks, allocated and freed for every batch. By default glibc maps each
     anew, and the kernel clears each page again: on 2 cores that took 40 % of the time of EfficientNet-Lite0 in fp32.
-    Other systems have other allocators and are left alone.
+    Other allocators are not changed.
 
-    A program that calls the library gets the same from the environment variables ``MALLOC_MMAP_THRESHOLD_`` and
-    ``MALLOC_TRIM_THRESHOLD_``, both set to 1073741824 before it starts.
+    For the same effect in a program that calls the library, set the environment variables ``MALLOC_MMAP_THRESHOLD_``
+    and ``MALLOC_TRIM_THRESHOLD_`` to 1073741824 before it starts.
     """
     libc: Any = _libc() if _tunable else None
     with suppress(AttributeError):
@@ -37,8 +38,8 @@ def keep_freed_memory() -> bool:
 def return_freed_memory() -> None:
     """Make glibc's malloc return free memory to the kernel; other allocators do so by themselves.
 
-    Malloc keeps what each thread has freed: a few large images, decoded in turn by several threads, would take the
-    memory of as many at once.
+    Malloc keeps the memory that each thread has freed. Several threads that decode large images in turn would thus take
+    as much memory as if they decoded them at the same time.
     """
     libc = _libc()
     with suppress(AttributeError):

@@ -176,5 +176,5 @@ _quiet = SharedContext(_silenced)
 
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "No conversion rule" in line] or lines[-1:] or [type(error).__name__]
-    return telling[0].removeprefix("-- ")[:200]
+    relevant = [line for line in lines if "No conversion rule" in line] or lines[-1:] or [type(error).__name__]
+    return relevant[0].removeprefix("-- ")[:200]

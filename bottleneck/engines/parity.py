@@ -77,7 +77,7 @@ class ParityChecker:
                 if known is None or known.own_digest != _digest(pixels):
                     wanted["own"] = pixels
             self._compute({name: pixels for name, pixels in wanted.items() if name not in self._made})
-        except MemoryError as error:  # it is not a fault of the engine
+        except MemoryError as error:  # the engine is not the cause
             raise NoMemory("not enough memory for a few images at once and the network in fp32") from error
         return {name: self._made[name] for name in wanted}
 

@@ -23,7 +23,7 @@ _are_hashes = json_with(_MODEL, _WEIGHTS)
 
 
 def _is_hashed(folder: Folder, name: str) -> bool:
-    """Whether the file that is written last shows that this one belongs to a conversion."""
+    """Return whether the folder has valid hashes, which are written last and show that a file is of a conversion."""
     with suppress(OSError):
         return _are_hashes(folder, _HASHES)
     return False
@@ -51,7 +51,7 @@ class Check:
         Lowest cosine between the features of an image from both engines, over the synthetic images
         (`bottleneck.engines.probe`); None if some features were not finite.
     own_cosine : float or None
-        The same over images of the user.
+        The same, over images of the user.
     own_images : int
         Number of images of the user.
     own_digest : str

@@ -30,7 +30,7 @@ def _cpu_lanes() -> int:
 
 @contextmanager
 def _threads_of_a_lane() -> Iterator[None]:
-    """Divide the cores among the lanes: each thread that calls torch from now on uses so many."""
+    """Divide the cores among the lanes: each thread that calls torch afterwards uses one share."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, cores() // _cpu_lanes()))
     try:
