@@ -1,4 +1,4 @@
-"""Which images still need work: claimed within this process, and seen by what other processes have committed."""
+"""Track which images still need work: those that no thread has claimed and no process has committed."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bottleneck.cache.index import Index
 from bottleneck.images.keys import as_digests
 
-_LOOK_SECONDS = 1.0  # between two refreshes of the index
+_REFRESH_SECONDS = 1.0  # between two refreshes of the index
 
 
 class Claims:
@@ -21,7 +21,7 @@ class Claims:
     index : Index
         The cached features.
     known : set of bytes
-        Digests of images that are not to be tried again.
+        Digests of images that must not be tried again.
     """
 
     def __init__(self, index: Index, known: Set[bytes]) -> None:
@@ -29,7 +29,7 @@ class Claims:
         self.known = known
         self._claimed: set[bytes] = set()
         self._lock = threading.RLock()
-        self._looked = time.monotonic()
+        self._refreshed = time.monotonic()
 
     def take(self, digest: bytes) -> bool:
         """Claim an image; return False if nothing is left to do for it."""
@@ -41,16 +41,16 @@ class Claims:
 
     def has(self, digest: bytes) -> bool:
         """Whether the image has features."""
-        return bool(self.settled([digest])[0])
+        return bool(self.have_features([digest])[0])
 
-    def settled(self, digests: list[bytes]) -> NDArray[np.bool_]:
-        """Return for each image whether it has features, as far as this process knows."""
+    def have_features(self, digests: list[bytes]) -> NDArray[np.bool_]:
+        """Return for each image whether it has features, as of the last refresh."""
         with self._lock:
             return self.index.has(as_digests(digests))
 
-    def look(self) -> None:
-        """Refresh the index with what other processes have committed, at most once a second."""
+    def refresh(self) -> None:
+        """Add to the index what other processes have committed, at most once a second."""
         with self._lock:
-            if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            if time.monotonic() - self._refreshed >= _REFRESH_SECONDS:
                 self.index.refresh()
-                self._looked = time.monotonic()
+                self._refreshed = time.monotonic()

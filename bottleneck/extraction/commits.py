@@ -1,4 +1,4 @@
-"""When computed features are committed: often enough that a kill loses little, rarely enough to keep shards few."""
+"""Commit computed features, often enough that a kill loses little work and rarely enough to write few shards."""
 
 import time
 
@@ -9,7 +9,7 @@ from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
 from bottleneck.images.keys import Digests
 
-# A kill loses the work since the last commit: at first two seconds of it, later 2 % of the run.
+# A kill loses the work since the last commit: two seconds of work at first, later 2 % of the run.
 _FIRST_COMMIT_SECONDS = 2.0
 _LAST_COMMIT_SECONDS = 60.0
 _COMMIT_SHARE = 0.02
@@ -24,7 +24,7 @@ class Commits:
     ----------
     store : Store
     most : int
-        Bytes that are committed at once, at most.
+        Maximum number of bytes that are committed at once.
     """
 
     def __init__(self, store: Store, most: int = _COMMIT_BYTES) -> None:
@@ -43,7 +43,7 @@ class Commits:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what has been collected; when this returns, it survives any kill."""
+        """Commit all collected features; once this returns, they survive any kill."""
         if self._batches:
             digests, features = zip(*self._batches, strict=True)
             try:

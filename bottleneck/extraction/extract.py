@@ -1,4 +1,4 @@
-"""Features for images: those that the cache lacks are computed, so each image passes the network only once."""
+"""Compute the features of images that the cache lacks, so that each image passes through the network only once."""
 
 import os
 import time
@@ -40,7 +40,7 @@ from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 from bottleneck.utils.warn import warn
 
-_PASSES = 3  # one suffices, unless features vanish
+_PASSES = 3  # one is enough, unless features are deleted meanwhile
 
 
 def extract(
@@ -85,34 +85,35 @@ def extract(
     Parameters
     ----------
     images : path, DataFrame, Dataset or Given, optional
-        See `bottleneck.scan`. By default what was last extracted in the current folder with this cache, else the
-        current folder itself.
+        See `bottleneck.scan`. By default the images that were last extracted in the current folder with this cache, or
+        else the current folder itself.
     paths, labels, splits, groups, path_column, label_column, split_column, group_column
         See `bottleneck.scan`. Named columns are remembered with the images.
     model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial, precision, fast_jpeg
         The backbone; see `bottleneck.backbones.request.Request`. `weights` may also be a fine-tuned run, as
-        ``run:NAME`` of a folder in `runs` or as a path; it brings its own model and sizes.
+        ``run:NAME`` of a folder in `runs` or as a path, which determines the model and the image sizes.
     cache, runs : path
         The folders of the cache and of the runs; neither is scanned.
     batch_size, threads : int, optional
         Images in a batch, and threads that decode.
     max_pixels : int
-        Images with more pixels are refused before they are decoded, which takes three bytes of memory a pixel or more.
+        Images with more pixels are rejected before they are decoded. Decoding takes three or more bytes of memory per
+        pixel.
     memory : int, optional
         Bytes for files, pixels and features together, in all processes; the network needs memory in addition. By
-        default two thirds of the free memory that the network leaves; a control group may limit it. An image that
-        needs more is a failure.
+        default two thirds of the free memory that the network leaves, within the limit of the control group. An image
+        that needs more memory fails.
     engine, device, compile
-        What runs the backbone; see `bottleneck.engines.options.EngineOptions`. Several devices, with commas
-        between, have a process each; by default all CUDA devices do.
+        What runs the backbone; see `bottleneck.engines.options.EngineOptions`. Several devices are separated by commas
+        and have a process each; the default is all CUDA devices.
     remember : bool
-        Whether these images become the default of later commands.
+        Whether later commands use these images by default.
     rehash : bool
-        Whether to read every file again, even if its digest is remembered. The digests of a Dataset are given: scan
-        it again.
+        Whether to read every file again, even if its digest is in the memo. This has no effect on a Dataset, whose
+        digests are known: scan its images again instead.
     spec : Spec, optional
-        The spec of the features, where a run records it: a missing weights file is then needed only for images
-        without features.
+        The spec of the features, if a run records it. A missing weights file is then an error only if an image has no
+        features.
     progress : callable, optional
         Called with the stage ("extract"), the number of files done, and the number of files to read.
 
@@ -123,17 +124,17 @@ def extract(
     Raises
     ------
     ImagesError
-        If there is no image, none that can be used, or only one class.
+        If there is no image, if none can be used, or if there is only one class.
     ModelError
         If there is no such model or layer, its weights are not available or do not fit, or no engine computes it in
         the requested precision.
     CacheError
-        If the cache cannot be written. What was committed before is kept, as it is after Ctrl-C or a kill.
+        If the cache cannot be written. Features that were committed before are kept, as after Ctrl-C or a kill.
 
     Warns
     -----
     BottleneckWarning
-        For random weights, and for problems of the folders.
+        If weights are random, or the folders have problems.
     """
     started = time.perf_counter()
     check = Arguments(ModelError)
@@ -164,7 +165,7 @@ def extract(
         if spec is None:
             check_request(request)
         memo = UndecodableMemo(home.root / "digests.sqlite")
-        found = source.survey(home.root, runs)
+        found = source.index(home.root, runs)
         if check.flag("rehash", rehash):
             found.forget()
         plan = plan_features(request, on_first_device(options), home, found, spec)
@@ -172,7 +173,7 @@ def extract(
         outcomes = Outcomes()
 
         def begin(store: Store) -> None:
-            """Leave in the cache what a later command needs if this one is killed."""
+            """Record in the cache what a later command needs if this one is killed."""
             if default:
                 default.takes(store.name)
             if store.request() is None:
@@ -182,9 +183,9 @@ def extract(
             save_listing(home.root, rows)
         begin(plan.store)
         shared = work_together(job, plan, outcomes, start_engine, options)
-        if shared:  # the other processes have read files, too
+        if shared:  # the other processes have read files too
             plan = shared.plan
-            job = replace(job, images=source.survey(home.root, runs), undecodable=memo.load())
+            job = replace(job, images=source.index(home.root, runs), undecodable=memo.load())
         filled = _fill(job, plan, outcomes, begin)
         plan, store, dataset, has = filled.plan, filled.plan.store, filled.dataset, filled.has
         failures = _failures(dataset, job.undecodable | outcomes.undecodable | outcomes.unread, has)
@@ -220,7 +221,7 @@ def extract(
         )
         if not has.any():
             raise NothingUsable(done)
-        read_unknown(job.images.recent())  # so that the next command does not have to
+        read_unknown(job.images.recent())  # so that the next command need not read them
         _record_request(store, request, tuned)
         if default:
             default.done(dataset.labelled, store.name)
@@ -228,7 +229,7 @@ def extract(
 
 
 def _requested(weights: str, **options: Any) -> tuple[Request, Tuned | None]:
-    """Return the request for a backbone, and the fine-tuned network whose weights it names, which has its own sizes."""
+    """Return the request for a backbone, with the model and sizes of fine-tuned weights, and their metadata."""
     tuned = read_tuned(expanded(weights)) if looks_like_file(weights) else None
     if tuned:
         own = {"model": tuned.model, "resize": tuned.options.get("resize"), "crop": tuned.options.get("crop")}
@@ -240,7 +241,7 @@ def _requested(weights: str, **options: Any) -> tuple[Request, Tuned | None]:
 
 @dataclass(frozen=True)
 class _Filled:
-    """A dataset of which every image has features, or a reason to have none."""
+    """A dataset in which every image has features or a known reason to have none."""
 
     plan: Plan
     dataset: Dataset
@@ -249,12 +250,12 @@ class _Filled:
 
 
 def _fill(job: ExtractionJob, plan: Plan, outcomes: Outcomes, begin: Callable[[Store], None]) -> _Filled:
-    """Run passes until every image has features, or a reason to have none.
+    """Run passes until every image has features or a known reason to have none.
 
     Raises
     ------
     CacheError
-        If features vanish as fast as they are computed.
+        If features are deleted as fast as they are computed.
     """
     for _ in range(_PASSES):
         plan = run_until_settled(job, plan, outcomes, start_engine, begin)
@@ -265,23 +266,23 @@ def _fill(job: ExtractionJob, plan: Plan, outcomes: Outcomes, begin: Callable[[S
         if all(dataset.digests[row].tobytes() in excused for row in np.flatnonzero(~has).tolist()):
             dim = next((entry.dim for entry in index.entries.values()), 0)
             return _Filled(plan, dataset, has, dim)
-        # Features that were here at the start have been quarantined, or deleted by another process, meanwhile.
-    raise CacheError(f"features vanish from {store.folder} while others are computed: is something deleting them?")
+        # Features that existed at the start have been quarantined since, or deleted by another process.
+    raise CacheError(f"features disappear from {store.folder} during extraction: is another program deleting them?")
 
 
 def _record_request(store: Store, request: Request, tuned: Tuned | None) -> None:
     """Record the request of a store's backbone.
 
-    A network that fine-tuning left unchanged has the spec of its initial network, whose request stays.
+    A network that fine-tuning left unchanged has the spec of the initial network; the recorded request is then kept.
     """
     if tuned and store.request() is not None:
         return
     asked = replace(request, precision=store.spec.precision)
     if asked.file is None:
         store.remember_request(asked.to_json())
-    elif asked.file.is_file():  # else its features are cached
+    elif asked.file.is_file():  # otherwise its features are cached
         found = described(asked, file_digest(asked.file, store.folder.parents[1]), store.folder)
-        if {**(store.request() or {}), "weights": found["weights"]} != found:  # else only the project has moved
+        if {**(store.request() or {}), "weights": found["weights"]} != found:  # otherwise only the project has moved
             store.remember_request(found)
     if tuned:
         record_tuned(store.folder, tuned)
@@ -292,7 +293,7 @@ def _warn_of_conflicts(dataset: Dataset, table: Path | None) -> None:
     where = "The card of a run lists them"
     if table:
         write_conflicts(table, dataset)
-        where = f"All: {table}"
+        where = f"Full list: {table}"
     if message := conflicts(dataset, where):
         warn(message)
 

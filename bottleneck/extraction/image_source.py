@@ -1,4 +1,4 @@
-"""The images of an extraction: a path, a list, a dataset, or by default the ones that were extracted last."""
+"""The images of an extraction: a path, a list, a dataset, or by default those that were extracted last."""
 
 import os
 from collections.abc import Mapping
@@ -46,8 +46,8 @@ class ImageSource:
         """The path or name of the images."""
         return self.images.source if isinstance(self.images, Listing | Dataset | Given) else expanded(self.images)
 
-    def survey(self, cache: Path, runs: Path) -> FileIndex:
-        """Find the images."""
+    def index(self, cache: Path, runs: Path) -> FileIndex:
+        """Return the index of the images, with the digests known from the cache."""
         if isinstance(self.images, Dataset):
             return FileIndex.of(self.images)
         if isinstance(self.images, Given):
@@ -62,7 +62,7 @@ class ImageSource:
 def listing_of(
     cache: Path, images: Images | None, lists: Mapping[str, Any], columns: Columns, *, remember: bool
 ) -> Listing | None:
-    """Return the images that are listed in memory; where the lists are invalid, a failed extraction is remembered."""
+    """Return the images that are listed in memory; if the lists are invalid, record a failed extraction."""
     try:
         return listed(images, **lists, columns=columns, cache=cache)
     except ImagesError:

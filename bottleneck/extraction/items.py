@@ -1,4 +1,4 @@
-"""The files that a pass over the images must read, in the order in which it reads them."""
+"""Select the files that a pass over the images must read, and their order."""
 
 import random
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _BLOCK = 256  # files that are read in the order of their paths
 
 @dataclass(frozen=True)
 class Item:
-    """An image to read, from any of these rows of the index; its digest, where it is known."""
+    """An image to read from any of several rows of the index, with its digest if that is known."""
 
     rows: list[int]
     digest: bytes | None
@@ -39,8 +39,8 @@ def items_of(images: FileIndex, claims: Claims, share: tuple[int, int]) -> list[
 def _shuffled(items: list[Item], files: int, share: tuple[int, int]) -> list[Item]:
     """Return this process's share of the items, in blocks of neighbours, the blocks in random order.
 
-    Processes that extract the same images at once then begin in different places, and each skips what the others have
-    committed. Neighbours stay together, because disks read ahead.
+    Several processes that extract the same images then start at different places, and each skips the images that the
+    others have committed. Neighbours stay together, because disks read ahead.
     """
     number, count = share
     size = max(1, min(_BLOCK, files // (16 * count)))

@@ -1,4 +1,4 @@
-"""The images of an extraction, the limits it works within, and what has become of the images so far."""
+"""The images of an extraction, its limits, and the outcome of each image so far."""
 
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ class Limits:
     threads : int, optional
         Threads that decode; by default one for each core.
     max_pixels : int
-        Larger images are refused.
+        Larger images are rejected.
     memory : int, optional
         Bytes for files, pixels and features together, at least `LEAST_MEMORY`; by default `usual_memory`.
 
@@ -53,12 +53,12 @@ class ExtractionJob:
     Parameters
     ----------
     images : FileIndex
-        Learns the digests of the files that are read.
+        The digests of the files that are read are added to it.
     limits : Limits
     undecodable : dict of bytes to ImageError
         Digests of images that are known not to decode; they are not tried again.
     share : (int, int)
-        ``(i, n)``: of n processes that divide the images, this is number i, from 0.
+        ``(i, n)``: this is process i, from 0, of n processes that divide the images.
     progress : callable, optional
         See `bottleneck.extract`.
     """
@@ -76,7 +76,7 @@ class ExtractionJob:
 
 @dataclass
 class Outcomes:
-    """What has become of the images so far, by digest.
+    """The outcomes of the images so far, by digest.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Outcomes:
     undecodable : dict of bytes to ImageError
         Images that cannot be decoded.
     unread : dict of bytes to ImageError
-        Images with a known digest whose files could not be read again.
+        Images with a known digest whose files could not be read.
     notes : dict of bytes to str
         Remarks on images that were used.
     """

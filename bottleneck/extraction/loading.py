@@ -14,8 +14,8 @@ from bottleneck.images.digest import ImageFile, Signature
 from bottleneck.images.header_check import header_failure
 from bottleneck.images.preprocessing import Preprocessing
 
-_COPIES = 2  # of a large file: a codec makes another, as does removing its metadata
-_RETURNED = 1 / 16  # of the budget for decoding: memory above it is returned to the system, not kept for the next image
+_COPIES = 2  # of a large file: a codec makes a second one, and so does removing metadata
+_RETURNED = 1 / 16  # of the budget for decoding: larger amounts are returned to the system, not kept for the next image
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Loaded:
     when : float
         When it was read, in seconds since the epoch.
     found : Decoded, ImageError or None
-        The pixels, or why there are none; None where they are not wanted.
+        The pixels, or the reason why there are none; None if they were not requested.
     """
 
     digest: bytes
@@ -39,7 +39,7 @@ class Loaded:
 
 
 class Loader:
-    """Read and decode images, as many at once as the memory allows.
+    """Reads and decodes images, as many at once as the memory allows.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Loader:
         self._max_pixels = max_pixels
 
     def decode(self, data: bytes) -> Decoded | ImageError:
-        """Decode the bytes of a small file, whose memory is reserved already."""
+        """Decode the bytes of a small file, for which memory is already reserved."""
         with Reservation(self.memory.decoding) as reservation:
             while True:
                 grant = _MemoryGrant(reservation, len(data))
@@ -69,14 +69,14 @@ class Loader:
     def load(self, path: str, wanted: Callable[[bytes], bool] = lambda _: True) -> Loaded:
         """Read and decode one file; the caller holds no memory of the budget.
 
-        A large file whose header shows that it cannot be decoded, or for which memory will never suffice, is only read
-        in pieces, for its digest.
+        A large file is read in pieces, only to compute its digest, if its header shows that it cannot be decoded or if
+        it needs more memory than the limit.
 
         Parameters
         ----------
         path : str
         wanted : callable
-            Called once with the digest; returns whether the image is to be decoded.
+            Called once with the digest; returns whether to decode the image.
 
         Raises
         ------
@@ -106,12 +106,12 @@ class Loader:
             return Loaded(digest, file.signature, when, without_history(error) if is_wanted(digest) else None)
 
     def _whole(self, file: ImageFile, wanted: Callable[[bytes], bool]) -> tuple[bytes, Decoded | ImageError | None]:
-        """Read a whole file and decode it; where memory is short, release all of it, wait, and start again.
+        """Read a whole file and decode it; if there is not enough memory, release all of it, wait, and start again.
 
         Raises
         ------
         NoRoom
-            If memory will never suffice to read it.
+            If it needs more memory than the limit.
         """
         needed, known = _COPIES * file.size, b""
         with Reservation(self.memory.decoding) as reservation:
@@ -143,7 +143,7 @@ class Loader:
 
 
 class _MemoryGrant:
-    """Grant the memory that `decode` requests at once, or not at all: the decoder may hold locks that others wait for.
+    """Grants the memory that `decode` requests immediately or not at all: the decoder may hold locks of other threads.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class _MemoryGrant:
         self._reservation = reservation
         self._extra = extra
         self.most = extra
-        self.lacks = 0  # bytes that the reservation would need
+        self.lacks = 0  # bytes that the reservation would need; 0 if it was large enough
 
     @contextmanager
     def __call__(self, size: int) -> Iterator[None]:

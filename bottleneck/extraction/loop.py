@@ -1,4 +1,4 @@
-"""One pass over the images: those without features go through all stages, and their features into the cache."""
+"""Run one pass over the images: compute the features of those that have none, and commit them to the cache."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,20 +19,20 @@ from bottleneck.extraction.stages import Computed, Crashed, Read, Stages
 from bottleneck.images.file_index import FileIndex
 from bottleneck.images.keys import as_digests
 
-_PATIENCE = 0.3  # seconds that threads have to end in after Ctrl-C
+_PATIENCE = 0.3  # seconds to wait for threads after Ctrl-C
 
 
 def run_pass(
     job: ExtractionJob, store: Store, outcomes: Outcomes, start_engine: Callable[[Sample], EngineStart]
 ) -> EngineStart | None:
-    """Read the files of unknown digest, and compute the features of every image that has none.
+    """Read the files whose digests are unknown, and compute the features of every image that has none.
 
     Parameters
     ----------
     job : ExtractionJob
     store : Store
     outcomes : Outcomes
-        Takes what becomes of the images.
+        Receives the outcomes of the images.
     start_engine : callable
         Takes a function that returns some of the images, ``uint8 (n, h, w, 3)``. Called in a thread once the first
         pixels are ready.
@@ -40,12 +40,12 @@ def run_pass(
     Returns
     -------
     EngineStart or None
-        What `start_engine` returned; without an engine, the pass has ended there. None where no image needed one.
+        The result of `start_engine`; if it has no engine, the pass was stopped. None if no image needed an engine.
 
     Raises
     ------
     CacheError
-        If features cannot be committed. What was committed before is kept, as it is after Ctrl-C.
+        If features cannot be committed. Those that were committed before are kept, as after Ctrl-C.
     """
     images = job.images
     claims = Claims(store.index(), job.undecodable.keys() | outcomes.undecodable.keys())
@@ -56,7 +56,7 @@ def run_pass(
     commits = Commits(store, memory.committed)
     start: EngineStart | None = None
     starting = False
-    read = waiting = 0  # items that were read; images that are on their way through the engine
+    read = waiting = 0  # items that were read; images whose features are not computed yet
     try:
         stages.read(items)
         while read < len(items) or waiting:
@@ -67,7 +67,7 @@ def run_pass(
                 start = event
                 if not start.engine:
                     return start
-                commits = Commits(store, memory.committed)  # whose clock begins now
+                commits = Commits(store, memory.committed)  # its clock starts now
                 stages.compute(start.engine)
             elif isinstance(event, Computed):
                 waiting -= event.count
@@ -83,14 +83,14 @@ def run_pass(
                 job.progress("extract", read - waiting, len(items))
         return start
     except CacheError:
-        stages.stop(0)  # what is left cannot be committed either
+        stages.stop(0)  # the remaining features cannot be committed either
         raise
     finally:
         try:
             for event in stages.events.rest():
                 if isinstance(event, Computed):
                     _commit(event, commits, outcomes)
-            commits.flush()  # after Ctrl-C too: what is computed is kept
+            commits.flush()  # after Ctrl-C too, so that computed features are kept
             images.save()
         finally:
             stages.stop(_PATIENCE)
@@ -105,7 +105,7 @@ def run_until_settled(
     start_engine: StartEngine,
     begin: Callable[[Store], None] = lambda store: None,
 ) -> Plan:
-    """Run passes until the plan holds, and return it, with its engine.
+    """Run passes until one completes without a change of plan, and return its plan with the engine.
 
     Parameters
     ----------
@@ -113,13 +113,13 @@ def run_until_settled(
     plan : Plan
     outcomes : Outcomes
     start_engine : callable
-        `bottleneck.extraction.plan.start_engine`, or one in its place.
+        `bottleneck.extraction.plan.start_engine`, or a replacement.
     begin : callable, optional
         Called with the store of each plan before its pass.
 
     Notes
     -----
-    Each new plan is of the network as it was built, or of a later precision, so this ends.
+    This terminates: a new plan is for the network that was built, or for the next precision.
     """
     while True:
         begin(plan.store)
@@ -130,7 +130,7 @@ def run_until_settled(
 
 
 def _take(read: Read, images: FileIndex, outcomes: Outcomes) -> None:
-    """Take what came of a file."""
+    """Record the outcome of a file."""
     if read.problem:
         if read.item.digest is None:
             images.record_failure(read.item.rows[0], read.problem)
@@ -148,13 +148,13 @@ def _take(read: Read, images: FileIndex, outcomes: Outcomes) -> None:
 
 
 def _commit(batch: Computed, commits: Commits, outcomes: Outcomes) -> None:
-    """Take the features of a batch."""
+    """Add the features of a batch to the next commit."""
     if batch.features is None:
         return
     good = np.asarray(np.isfinite(batch.features).all(axis=1))
     for digest in (digest for digest, fine in zip(batch.digests, good.tolist(), strict=True) if not fine):
         outcomes.undecodable[digest] = ImageError(
-            "not-finite", "the network gives NaN or infinity; are its weights intact?"
+            "not-finite", "the network returned NaN or infinity; check its weights"
         )
     done = [digest for digest, fine in zip(batch.digests, good.tolist(), strict=True) if fine]
     if done:

@@ -1,19 +1,19 @@
 """The memory budget of all stages: how it is divided, and how threads reserve parts of it without a deadlock.
 
-The bytes of files, the images being decoded, and the pixels and features that wait share one budget. No thread waits
-for ever, because threads reserve memory in the order of the stages, and a thread that holds memory of a later stage
-never waits for that of an earlier one:
+File contents, images that are being decoded, and waiting pixels and features share one budget. There is no deadlock,
+because threads reserve memory in the order of the stages, and a thread that holds memory of a later stage never waits
+for that of an earlier one:
 
 1. A thread that reads a small file reserves its bytes from `MemoryBudget.files` while it holds nothing. They are
    released when the image is decoded.
-2. A thread that decodes a small file reserves what decoding takes from `MemoryBudget.decoding`. It releases that
-   before it waits for the next stage to take the pixels.
-3. A large file is read and decoded by one thread, with memory from `MemoryBudget.decoding` alone.
+2. A thread that decodes a small file reserves the memory for decoding from `MemoryBudget.decoding`. It releases it
+before it waits for the next stage to take the pixels. 3. A large file is read and decoded by one thread, with memory
+from `MemoryBudget.decoding` alone.
 
-In 2 and 3, a thread releases what it holds before it waits for more; it then starts again, and reads a large file
-again (`bottleneck.extraction.loading`). It never waits inside the decoder, which may hold locks. So a thread that holds
-memory from `MemoryBudget.decoding` waits for no memory, and releases it. Threads are served in the order in which they
-came: many small images never keep a large one waiting.
+In 2 and 3, a thread that needs more memory releases all of it before it waits, and then starts again; a large file is
+read again (`bottleneck.extraction.loading`). It never waits inside the decoder, which may hold locks. So a thread that
+holds memory from `MemoryBudget.decoding` never waits for memory, and always releases it. Threads are served in order of
+arrival, so many small images never block a large one.
 """
 
 import threading
@@ -26,10 +26,10 @@ from bottleneck.utils.memory import free_memory, shown_size
 
 LEAST_MEMORY = 32_000_000  # bytes
 _NETWORK = 1 << 30  # bytes of a typical network and the libraries that run it
-_SHARE = 2 / 3  # of the rest of the free memory
+_SHARE = 2 / 3  # of the free memory without that of the networks
 _MOST_WAITING = 64 << 20  # bytes between two stages; more would not be faster
 _COMMIT_COPIES = 3  # of committed features: the batches, one array, and the shard
-_SMALL_FILES = 4  # that fit at once, at least
+_SMALL_FILES = 4  # minimum number of small files in memory at once
 _FILE = 1 << 10  # bytes that describe a waiting file
 _LARGE = 64 << 20  # bytes; an image that takes more also needs that much free memory when it is decoded
 
@@ -54,7 +54,7 @@ class ByteBudget:
     limit : int
         In bytes.
     free : callable
-        Returns the bytes of free memory, which limit an image of 64 MiB or more, too.
+        Returns the free memory in bytes, which also limits images of 64 MiB or more.
     """
 
     def __init__(self, limit: int, free: Callable[[], int] = free_memory) -> None:
@@ -71,7 +71,7 @@ class ByteBudget:
         Raises
         ------
         NoRoom
-            If they will never be free.
+            If `size` is above the limit.
         Cancelled
             If the work was stopped.
         """
@@ -137,15 +137,15 @@ class ByteBudget:
         if size < _LARGE or (free := self._free()) >= size:
             return True
         if self._taken:
-            return False  # what others hold now may be enough
+            return False  # the memory that other threads hold may be enough
         raise NoRoom(
             f"expected {shown_size(size)} of free memory to decode the image, found {shown_size(free)}: run the "
-            f"command again when there is more"
+            f"command again when more is free"
         )
 
 
 class Reservation:
-    """The bytes that one image holds of a budget; a context manager that releases them at its end.
+    """The bytes of a budget that one image holds; a context manager that releases them on exit.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Reservation:
         self.release()
 
     def grow(self, size: int) -> None:
-        """Hold `size` bytes in all; while it waits for them, the image holds nothing.
+        """Hold `size` bytes in total; the image holds nothing while it waits for them.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class Reservation:
             self.size = size
 
     def grow_at_once(self, size: int) -> bool:
-        """Hold `size` bytes in all if they are free now; return whether they were.
+        """Hold `size` bytes in total if they are free now; return whether they were.
 
         Raises
         ------
@@ -192,7 +192,7 @@ class Reservation:
         return True
 
     def release(self) -> None:
-        """Release all bytes; do nothing the second time."""
+        """Release all bytes; do nothing if they are already released."""
         size, self.size = self.size, 0
         if size:
             self._budget.give(size)
@@ -223,15 +223,15 @@ class MemoryBudget:
 
 
 def size_waiting(size: int) -> int:
-    """Return the bytes that a file of `size` bytes takes while it waits."""
+    """Return the memory that a waiting file of `size` bytes takes, in bytes."""
     return size + _FILE
 
 
 def usual_memory(processes: int = 1) -> int:
     """Return the default budget, in bytes, of each of several processes on this machine.
 
-    It is two thirds of the free memory that the networks leave. A network is assumed to take 1 GiB, or half of the
-    free memory where that is less than 2 GiB (in a container, say).
+    It is two thirds of the free memory that the networks leave. A network is assumed to take 1 GiB, or half of the free
+    memory if that is less than 2 GiB, for example in a container.
     """
     free = free_memory() // processes
     return max(LEAST_MEMORY, int((free - min(_NETWORK, free // 2)) * _SHARE))

@@ -1,9 +1,9 @@
-"""Which spec an extraction computes features of, decided before torch is imported; and the engine that computes them.
+"""Decide the spec of an extraction before torch is imported, and start its engine.
 
-A plan comes from what is remembered, so that features can be looked up without building a network. The engine is
-started when the first pixels are ready. Only then may the plan turn out to be wrong: the network is another one than
-was remembered, or ``--precision auto`` began with a precision that changes these images' features too much.
-`start_engine` then returns the next plan instead of an engine, and the pass is run again with it.
+The first plan is based on memos, so that features can be looked up without building a network. The engine is started
+when the first pixels are ready. Only then can the plan turn out to be wrong: the network differs from the one in the
+memo, or the precision that ``--precision auto`` chose changes the features of these images too much. In that case
+`start_engine` returns the next plan instead of an engine, and the pass is run again with that plan.
 """
 
 from collections.abc import Callable
@@ -39,29 +39,29 @@ _FASTEST_FIRST = ("bf16", "fp16", "fp32")
 
 @dataclass(frozen=True)
 class Plan:
-    """A backbone, the spec that its features are going to have, and what is known of its engine.
+    """A backbone, the spec of its features, and the facts known about its engine.
 
     Parameters
     ----------
     request : Request
     options : EngineOptions
-        Its device is that of this process alone.
+        Only with the device of this process.
     cache : FeatureCache
     spec : Spec
     continues : bool
         Whether some of the images already have features in its precision.
     backbone : Backbone or None
-        The network, from when it is built until an engine runs it.
+        The network, after it is built and until an engine runs it.
     built : bool
         Whether the network was built.
     restored : Restored or None
-        Which tensors of a weights file it took.
+        How the tensors of a weights file were restored.
     check : Check or None
-        How near the engine came to torch in fp32.
+        How close the features of the engine are to those of torch in fp32.
     engine : str or None
         The engine's name, once one has started.
     remarks : tuple of str
-        What the user should know of the choice.
+        Messages for the user about the choice.
     """
 
     request: Request
@@ -97,9 +97,9 @@ class EngineStart:
     Parameters
     ----------
     engine : Engine or None
-        None where the plan was wrong: `plan` is then the next to try.
+        None if the plan was wrong: `plan` is then the next one to try.
     plan : Plan or None
-        None where there was no plan, because the caller's own engine is used.
+        None if there was no plan, because the caller passed an engine.
     """
 
     engine: Engine | None
@@ -110,13 +110,13 @@ StartEngine = Callable[[Plan, Sample], EngineStart]
 
 
 class _OtherNetwork(Exception):
-    """The network that was built is not the one that was remembered."""
+    """The network that was built differs from the one in the memo."""
 
 
 def plan_features(
     request: Request, options: EngineOptions, cache: FeatureCache, images: FileIndex, spec: Spec | None = None
 ) -> Plan:
-    """Return the plan to begin with; the network is built only where its spec is not known.
+    """Return the first plan; the network is built only if its spec is unknown.
 
     Parameters
     ----------
@@ -124,14 +124,14 @@ def plan_features(
     options : EngineOptions
     cache : FeatureCache
     images : FileIndex
-        With precision ``auto``, features are computed in the precision in which most of these have features.
+        With the precision ``auto``, features are computed in the precision in which most of these images have features.
     spec : Spec, optional
-        The spec of the request, where the caller knows it.
+        The spec of the request, if the caller knows it.
 
     Raises
     ------
     ModelError
-        If the network must be built and cannot be.
+        If the network must be built but cannot be.
     """
     known = _usable(spec, cache, images) or recall(request, cache.root)
     if known:
@@ -144,10 +144,11 @@ def plan_features(
 
 
 def start_engine(plan: Plan, sample: Sample) -> EngineStart:
-    """Start the engine for a plan once it has been compared with torch in fp32; or return the next plan.
+    """Compare the engine of a plan with torch in fp32 and start it, or return the next plan.
 
-    The first images of a spec decide, too: where a low precision that ``auto`` chose changes their features too much,
-    the next precision is tried. Once a spec has features, on which others build, its precision stays.
+    For the first images of a spec, their features are compared too: if the low precision that ``auto`` chose changes
+    them too much, the next precision is tried. Once a spec has features, its precision is kept, because others may rely
+    on them.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ def start_engine(plan: Plan, sample: Sample) -> EngineStart:
     NoEngine
         If no engine computes the network in the requested precision.
     ModelError
-        If an engine that was named cannot run, or memory is short.
+        If a requested engine cannot run, or there is not enough memory.
     """
 
     def build() -> "Backbone":
@@ -188,7 +189,7 @@ def start_engine(plan: Plan, sample: Sample) -> EngineStart:
 
 
 def _with_distant_features(plan: Plan, choice: EngineChoice) -> EngineStart:
-    """Try the next precision for images whose features this one changes too much; without a next, only say so."""
+    """Try the next precision, as this one changes features of these images too much; if there is none, add a remark."""
     check = choice.check
     which = f"{check.engine} in {check.precision}"
     found = f"{shortfall(check.own_cosine)} on {counted(check.own_images, 'image')}"
@@ -206,7 +207,7 @@ def _started(plan: Plan, choice: EngineChoice) -> EngineStart:
 
 
 def _usable(spec: Spec | None, cache: FeatureCache, images: FileIndex) -> Spec | None:
-    """Return a spec that the caller knows, if its features are all cached or this decoder makes the same pixels."""
+    """Return the caller's spec if this decoder yields the same pixels, or all features are cached; otherwise None."""
     if spec is None or spec.decoder == DECODER_VERSION:
         return spec
     if images.unknown():
@@ -216,10 +217,10 @@ def _usable(spec: Spec | None, cache: FeatureCache, images: FileIndex) -> Spec |
 
 
 def _first_precision(plan: Plan, images: FileIndex) -> tuple[str, bool]:
-    """Return the precision to begin with, and whether some of the images have features in it.
+    """Return the first precision to try, and whether some of the images have features in it.
 
-    ``auto`` continues with what it began: the precision in which most of the images have features. Where none has
-    any, it is the fastest.
+    With ``auto`` it is the precision in which most of the images have features, or the fastest one if none has
+    features.
     """
     if plan.request.precision != "auto":
         return plan.request.precision, False
@@ -229,9 +230,9 @@ def _first_precision(plan: Plan, images: FileIndex) -> tuple[str, bool]:
     counts = {each: int(store.has(some).sum()) for each, store in begun.items()}
     complete = [each for each, count in counts.items() if count == len(some) > 0]
     if complete and not images.unknown():
-        return complete[0], False  # nothing is to be computed, whatever this machine is fast at
+        return complete[0], False  # nothing has to be computed, so the speed of this machine does not matter
     tried = precisions(plan.options, "auto")
-    chosen = max(tried, key=lambda each: counts.get(each, 0))  # the first of equals
+    chosen = max(tried, key=lambda each: counts.get(each, 0))  # the first one in case of ties
     return chosen, bool(counts.get(chosen))
 
 
@@ -243,7 +244,7 @@ def _following_precision(plan: Plan) -> str | None:
 
 
 def _why_not_faster(plan: Plan, engine: Engine) -> tuple[str, ...]:
-    """Return a remark where another precision would be faster."""
+    """Return a remark if another precision would be faster."""
     if plan.request.precision != "auto":
         slow = plan.request.precision == "fp16" and engine.name.split(", ")[1:2] == ["cpu"]
         return (_SLOW_FP16,) if slow else ()
@@ -260,12 +261,12 @@ def _with_network(plan: Plan, backbone: "Backbone") -> Plan:
 
 
 def _load(request: Request, cache: FeatureCache) -> "Backbone":
-    """Build the network, and remember its spec."""
+    """Build the network, and record its spec in the memo."""
     with no_collection():
         from bottleneck.backbones.registry import load
 
         backbone = load(request)
-    pretrained = getattr(backbone, "pretrained", None)  # of a stand-in there is none
+    pretrained = getattr(backbone, "pretrained", None)  # a test double has none
     check_first_use(pretrained.published if pretrained else None, cache.root)
     remember_spec(request, backbone.spec, cache.root)
     return backbone

@@ -1,4 +1,4 @@
-"""The queue between two stages: its limit is in bytes."""
+"""A queue between two stages that is limited in bytes."""
 
 from collections import deque
 from threading import Condition
@@ -8,16 +8,16 @@ T = TypeVar("T")
 
 
 class Cancelled(BaseException):
-    """The work was stopped: the thread ends. A BaseException, so that no handler of errors catches it."""
+    """Raised in a thread when the work is stopped. It is a BaseException, so that no error handler catches it."""
 
 
 class ByteBoundedQueue(Generic[T]):
-    """Hand items from some threads to others.
+    """Passes items from some threads to others.
 
     Parameters
     ----------
     limit : int, optional
-        Bytes that may wait in the queue; a single item may always. By default there is no limit.
+        Maximum number of waiting bytes; a single item is always accepted. By default there is no limit.
     """
 
     def __init__(self, limit: int | None = None) -> None:

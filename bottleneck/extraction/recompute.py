@@ -1,4 +1,4 @@
-"""Recompute some features of another cache: the hash of a shard verifies its bytes, not where they come from."""
+"""Recompute some features of another cache: the hash of a shard verifies its bytes, not their origin."""
 
 import os
 import random
@@ -31,17 +31,17 @@ from bottleneck.utils.process_settings import ignored_warnings
 from bottleneck.utils.text import counted
 
 RECOMPUTED = 3  # images of each spec
-_TRIES = 16  # files read for each image that is wanted, because files change
-_LOOKS = 20_000  # checks whether a file exists
+_TRIES = 16  # files that are read for each requested image, because files change
+_MAX_CHECKS = 20_000  # checks whether a file exists
 _LEAST_OF_LOW_PRECISION = 0.99  # cosine of bf16 and fp16 to torch in fp32, on random images
-_NORMS = 0.05  # relative difference of the lengths of two rows, at most
+_NORMS = 0.05  # maximum relative difference of the norms of two rows
 
 
 class Recomputation:
-    """Recompute the features of a few images, drawn at random, for `bottleneck.cache.merge.merge`.
+    """Recomputes the features of a few random images for `bottleneck.cache.merge.merge`.
 
-    Nothing is downloaded: the images and the weights must be on this machine. The files are those that the scans of
-    our own cache name, and those next to the other cache that its scans name.
+    Nothing is downloaded: the images and the weights must be on this machine. The files are those listed in the scans
+    of this cache, and those listed in the scans of the other cache that are next to it.
 
     Parameters
     ----------
@@ -66,23 +66,23 @@ class Recomputation:
                 return Inspection(
                     note=f"{theirs.short_name}: nothing was recomputed: none of its images is on this machine"
                 )
-            with ignored_warnings(".*random", BottleneckWarning):  # weights: the spec is known
+            with ignored_warnings(".*random", BottleneckWarning):  # random weights are expected if the spec has them
                 again = self._computed(theirs, np.stack([pixels for _, pixels, _ in drawn]))
         except (BottleneckError, RuntimeError, MemoryError) as error:
             reason = str(error).partition("\n")[0]
             return Inspection(note=f"{theirs.short_name}: nothing was recomputed: {reason}")
         wrong = [
-            (path, told)
+            (path, difference)
             for (path, _, row), mine in zip(drawn, again, strict=True)
-            if (told := _difference(row, mine, theirs.spec.precision))
+            if (difference := _difference(row, mine, theirs.spec.precision))
         ]
         if not wrong:
             return Inspection(images=len(drawn))
-        path, told = wrong[0]
+        path, difference = wrong[0]
         return Inspection(
             images=len(drawn),
             problem=f"{theirs.folder}: {len(wrong)} of {counted(len(drawn), 'image')} that were recomputed have "
-            f"other features there ({path}: {told}): nothing of this spec is merged",
+            f"other features there ({path}: {difference}): nothing of this spec is merged",
         )
 
     def _drawn(self, theirs: Store, held: Sequence[NewRows]) -> list[tuple[str, NDArray[np.uint8], NDArray[Any]]]:
@@ -92,7 +92,7 @@ class Recomputation:
         rows = np.flatnonzero(self._files.known.find(digests) >= 0).tolist()
         found = []
         tries = _TRIES * self._count
-        for row in self._random.sample(rows, min(len(rows), _LOOKS)):
+        for row in self._random.sample(rows, min(len(rows), _MAX_CHECKS)):
             if not (paths := self._files.of(digests[row])):
                 continue
             if pixels := _pixels(paths, digests[row].tobytes(), theirs.spec):
@@ -106,7 +106,7 @@ class Recomputation:
         return found
 
     def _computed(self, theirs: Store, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the features ``(n, d)`` that the backbone of a spec gives with torch in fp32.
+        """Return the features ``(n, d)`` of the backbone of a spec with torch in fp32.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class Recomputation:
             if replace(backbone.spec, precision=theirs.spec.precision) == theirs.spec:
                 with closing(TorchEngine(backbone, batch_size=1, device="cpu", plain=True)) as engine:
                     return np.concatenate([engine(one[None]) for one in pixels])
-            problem = CacheError("its backbone cannot be built: the recorded request leads to another one")
+            problem = CacheError("its backbone cannot be built: the recorded request yields another one")
         raise problem
 
     def _requests(self, theirs: Store) -> Iterator[Request]:
@@ -134,7 +134,7 @@ class Recomputation:
         if theirs.spec.decoder != DECODER_VERSION:
             raise CacheError(f"its images were decoded by version {theirs.spec.decoder}, this is {DECODER_VERSION}")
         asked = [store.asked() for store in (self._cache.store(theirs.spec), theirs)]
-        for request in (*asked, Request(model=theirs.spec.backbone)):  # the last one where none is recorded
+        for request in (*asked, Request(model=theirs.spec.backbone)):  # the last one in case none is recorded
             if request and _is_here(request):
                 yield request
 
@@ -144,17 +144,17 @@ class Recomputation:
 
 
 class _ScannedFiles:
-    """The files that the scans of two caches name, by their digests then.
+    """The files listed in the scans of two caches, by the digests that they had at the time.
 
     Parameters
     ----------
     ours : Path
     theirs : Path
-        It may come from anybody and name any file, also one on a server: only files next to it are read.
+        It is not trusted: its scans may list any file, even on a server, so only files next to it are read.
     """
 
     def __init__(self, ours: Path, theirs: Path) -> None:
-        self._beside = Path(os.path.realpath(theirs)).parent
+        self._their_parent = Path(os.path.realpath(theirs)).parent
         self._places: list[tuple[str, Path, bool]] = []  # path, source, whether it is theirs
         digests = [as_digests([])]
         for cache in (ours, theirs):
@@ -172,13 +172,15 @@ class _ScannedFiles:
         for row in np.flatnonzero((self._digests == digest).all(axis=1)).tolist():
             path, source, is_theirs = self._places[row]
             for place in (Path(path).absolute(), source.parent / path):
-                if (not is_theirs or self._beside in Path(os.path.realpath(place)).parents) and os.path.isfile(place):
+                if (not is_theirs or self._their_parent in Path(os.path.realpath(place)).parents) and os.path.isfile(
+                    place
+                ):
                     found.append(str(place))
         return list(dict.fromkeys(found))
 
 
 def _pixels(paths: Sequence[str], digest: bytes, spec: Spec) -> tuple[str, NDArray[np.uint8]] | None:
-    """Return a path and the pixels of an image; None where no file has its bytes, or they cannot be decoded."""
+    """Return a path and the pixels of an image; None if no file has its bytes, or they cannot be decoded."""
     loader = Loader(MemoryBudget(usual_memory()), spec.preprocessing)
     for path in paths:
         with suppress(ImageError):
@@ -201,7 +203,7 @@ def _is_here(request: Request) -> bool:
 
 
 def _difference(row: NDArray[np.float32], again: NDArray[np.float32], precision: str) -> str | None:
-    """Return how features differ from the recomputed ones; None where they are close."""
+    """Return how features differ from the recomputed ones; None if they are close."""
     if row.shape != again.shape:
         return f"{len(row)} features, {len(again)} when recomputed"
     cosine = lowest_cosine(row[None], again[None])

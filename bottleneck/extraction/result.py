@@ -1,4 +1,4 @@
-"""What an extraction returns."""
+"""The result of an extraction."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """What `bottleneck.extract` returns.
+    """The result of `bottleneck.extract`.
 
     Of ``images`` paths, some are among the ``failures`` and some are ``copies`` of others. The features of the rest
     were ``computed`` now or ``reused`` from the cache.
@@ -40,13 +40,13 @@ class Extraction:
     reused: int
     copies: int
     failures: tuple[Failure, ...]
-    failures_table: Path | None  # the CSV that lists them, where there are any
-    notes: tuple[Note, ...]  # of images that were computed now
+    failures_table: Path | None  # the CSV that lists them, if there are any
+    notes: tuple[Note, ...]  # on images whose features were computed now
     seconds: float
-    engine: str | None = None  # None where nothing had to be computed
-    check: "Check | None" = None  # how near the engine came to torch in fp32
+    engine: str | None = None  # None if nothing had to be computed
+    check: "Check | None" = None  # how close the features of the engine are to torch in fp32
     remarks: tuple[str, ...] = ()  # on the choice of the engine
-    restored: "Restored | None" = None  # of a weights file, where the network was built from one
+    restored: "Restored | None" = None  # the tensors of a weights file, if the network was built from one
 
     def __repr__(self) -> str:
         done = f"{self.computed:,} computed", f"{self.reused:,} reused", f"{len(self.failures):,} failed"
@@ -59,17 +59,17 @@ class Extraction:
 
     @property
     def images(self) -> int:
-        """How many image files there are, unreadable ones included."""
+        """Number of image files, including unreadable ones."""
         return len(self.dataset) + len(self.dataset.failures)
 
     @property
     def unique(self) -> int:
-        """How many different images could be read."""
+        """Number of distinct images that could be read."""
         return len(self.dataset.first_rows())
 
     @property
     def ignored(self) -> int:
-        """How many files were passed over."""
+        """Number of files that were skipped."""
         return sum(self.dataset.ignored.values())
 
     def to_json(self) -> dict[str, Any]:
@@ -112,6 +112,6 @@ class NothingUsable(ImagesError):
     def __init__(self, done: Extraction) -> None:
         counts = ", ".join(f"{len(group)} {code}" for code, group in by_reason(done.failures).items())
         shown = "; ".join(f"{failure.path}: {failure.message}" for failure in done.failures[:3])
-        listed = f". {done.failures_table} lists all" if done.failures_table else ""
+        listed = f". {done.failures_table} lists all failures" if done.failures_table else ""
         super().__init__(f"{none_usable(len(done.failures))} ({counts}): {shown}{listed}")
         self.done = done

@@ -1,4 +1,4 @@
-"""A sample of the images, the same each time, by which the precision of the features is chosen."""
+"""Draw a deterministic sample of the images, on which the precision of the features is chosen."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +20,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 def some_images(paths: Sequence[str], loader: Loader) -> list[NDArray[np.uint8]]:
     """Return up to 8 different images that can be decoded, each ``uint8 (h, w, 3)``, spread over the list.
 
-    They depend on the list alone, not on which files are quickest to read. At most 64 files are tried.
+    The result depends only on the list, not on the time to read each file. At most 64 files are tried.
     """
     found: dict[bytes, NDArray[np.uint8]] = {}
     for row in spread_rows(len(paths), _TRIES):
@@ -34,7 +34,7 @@ def some_images(paths: Sequence[str], loader: Loader) -> list[NDArray[np.uint8]]
 
 
 def some_digests(paths: Sequence[str], digests: Sequence[bytes | None]) -> list[bytes]:
-    """Return up to 10,000 known digests, and those of up to 16 files that are read for it."""
+    """Return up to 10,000 known digests, and those of up to 16 files that are read for this purpose."""
     step = max(1, len(digests) // _KNOWN)
     found = [digest for digest in digests[::step] if digest is not None]
     unknown = [row for row, digest in enumerate(digests) if digest is None]
@@ -45,7 +45,7 @@ def some_digests(paths: Sequence[str], digests: Sequence[bytes | None]) -> list[
 
 
 def spread_rows(count: int, wanted: int) -> list[int]:
-    """Return up to `wanted` different rows of `count`; any number of the first ones lie far apart.
+    """Return up to `wanted` distinct rows of `count`, such that the first few, however many, are far apart.
 
     They are the multiples of the golden ratio, modulo 1 (Knuth, "The Art of Computer Programming", volume 3, section
     6.4, theorem S).

@@ -28,7 +28,7 @@ from bottleneck.images.decode import Decoded
 from bottleneck.images.digest import LARGEST_FILE, Signature, read_file
 from bottleneck.images.preprocessing import Preprocessing
 
-# They wait for a disk or a network, not for a core.
+# These threads wait for a disk or a network, not for a core.
 _READERS = 8
 
 THREADS = "bottleneck-"  # prefix of the names of all threads
@@ -43,7 +43,7 @@ class Read:
     digest: bytes = b""
     signature: Signature | None = None
     when: float = 0.0
-    has_pixels: bool = False  # which the engine is going to get
+    has_pixels: bool = False  # whether its pixels will be passed to the engine
     note: str | None = None
     undecodable: ImageError | None = None
     problem: ImageError | None = None  # of the file
@@ -51,7 +51,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Computed:
-    """The outcome of a batch, without images that other processes have committed meanwhile."""
+    """The outcome of a batch, without the images that other processes have committed in the meantime."""
 
     count: int
     digests: list[bytes]
@@ -67,7 +67,7 @@ class Crashed:
 
 @dataclass(frozen=True)
 class _Small:
-    """The bytes of a small file that wait to be decoded.
+    """The bytes of a small file, which wait to be decoded.
 
     Parameters
     ----------
@@ -91,11 +91,11 @@ class _File:
     ----------
     item : Item
     small : _Small or None
-        None where the first row that can be read is a large file.
+        None if the first row that can be read is a large file.
     reservation : Reservation
-        Of the memory for files; the thread that decodes the file releases it.
+        Memory for files; the thread that decodes the file releases it.
     left : tuple of int
-        The rows that are left to try.
+        The rows that have not been tried yet.
     problem : ImageError
         The error of the last row that was tried.
     """
@@ -115,7 +115,7 @@ Pixels = tuple[bytes, NDArray[np.uint8]]  # digest, (h, w, 3)
 
 
 class Stages:
-    """Read and decode images in threads; once `compute` is called, run an engine on them.
+    """Reads and decodes images in threads; once `compute` is called, runs an engine on them.
 
     Parameters
     ----------
@@ -152,15 +152,15 @@ class Stages:
         self._threads: list[threading.Thread] = []
 
     def read(self, items: list[Item]) -> None:
-        """Start to read and decode; each item yields one `Read` event."""
+        """Start reading and decoding; each item yields one `Read` event."""
         source = _Source(items)
         self._start("read", min(_READERS, len(items)), lambda: self._read_all(source), self._files)
         self._start("decode", self._decoders, self._decode_all, self._pixels)
 
     def start(self, start_engine: Callable[[Sample], EngineStart]) -> None:
-        """Start an engine in a thread; its `EngineStart` comes as an event.
+        """Start an engine in a thread; its `EngineStart` is added to the events.
 
-        In a thread, because importing and converting a network takes seconds, and swallows a Ctrl-C that falls into it.
+        A thread is used because importing and converting a network takes seconds, during which a Ctrl-C would be lost.
 
         Parameters
         ----------
@@ -180,7 +180,7 @@ class Stages:
         self._start("engine", 1, body, None)
 
     def _sample(self) -> NDArray[np.uint8]:
-        """Return a sample of the images; where most files are no images, those decoded so far."""
+        """Return a sample of the images; if most files are not images, those decoded so far."""
         found = some_images(self._paths, self._loader)
         found = found or [pixels for _, pixels in self._pixels.waiting()[:SAMPLE]]
         if not found:
@@ -188,13 +188,13 @@ class Stages:
         return np.stack(found)
 
     def compute(self, engine: Engine) -> None:
-        """Start to run the engine on decoded images; each batch yields one `Computed` event."""
+        """Start running the engine on decoded images; each batch yields one `Computed` event."""
         self._start("compute", engine.parallel, lambda: self._compute_all(engine), None)
 
     def stop(self, patience: float) -> None:
-        """End all threads, and wait for them up to `patience` seconds.
+        """Stop all threads, and wait for them for up to `patience` seconds.
 
-        They are daemons: a thread that does not end by then is abandoned.
+        They are daemon threads: one that does not end in time is abandoned.
         """
         for queue in (self.events, self._files, self._pixels):
             queue.cancel()
@@ -210,7 +210,7 @@ class Stages:
         body: Callable[[], None],
         following: "ByteBoundedQueue[_File] | ByteBoundedQueue[Pixels] | None",
     ) -> None:
-        """Run `body` in `count` threads; the last to end closes the queue that follows."""
+        """Run `body` in `count` threads; the last one to end closes the `following` queue."""
         left = itertools.count(count - 1, -1)
 
         def run() -> None:
@@ -231,7 +231,7 @@ class Stages:
 
     def _read_all(self, source: "_Source") -> None:
         while (item := source.next()) is not None:
-            self._claims.look()
+            self._claims.refresh()
             if item.digest is not None and self._claims.has(item.digest):
                 self.events.put(Read(item))
                 continue
@@ -242,7 +242,7 @@ class Stages:
                 self._files.put(found)
 
     def _read(self, item: Item) -> "_File | Read":
-        """Read the first of an item's rows that can be read, unless it is a large file."""
+        """Read the first readable row of an item, unless it is a large file."""
         problem = ImageError("unreadable", "no path")
         for place, row in enumerate(item.rows):
             now, reservation = time.time(), Reservation(self._memory.files)
@@ -272,7 +272,7 @@ class Stages:
         while (file := self._files.get()) is not None:
             read, pixels = self._named(file)
             reservation = file.reservation
-            del file  # and its bytes, before this waits for the next stage
+            del file  # and its bytes, before waiting for the next stage
             reservation.release()
             if pixels is not None:
                 self._pixels.put((read.digest, pixels), pixels.nbytes)
@@ -291,7 +291,7 @@ class Stages:
         return Read(file.item, problem=problem), None
 
     def _loaded(self, file: _File) -> Iterator[tuple[int, Loaded | ImageError]]:
-        """Yield the outcome of the bytes that were read, then of each row that is left."""
+        """Yield the outcome of the bytes that were read, then of each remaining row."""
 
         def wanted(digest: bytes) -> bool:
             return file.item.digest in (None, digest) and self._claims.take(digest)
@@ -309,8 +309,8 @@ class Stages:
     def _compute_all(self, engine: Engine) -> None:
         while batch := self._batch(engine.batch_size):
             digests = [digest for digest, _ in batch]
-            self._claims.look()
-            others = self._claims.settled(digests).tolist()
+            self._claims.refresh()
+            others = self._claims.have_features(digests).tolist()
             wanted = [pair for pair, done in zip(batch, others, strict=True) if not done]
             features = engine(np.stack([pixels for _, pixels in wanted])) if wanted else None
             size = 0 if features is None else features.nbytes
@@ -334,7 +334,7 @@ def _outcome(item: Item, row: int, found: Loaded) -> tuple[Read, NDArray[np.uint
 
 
 class _Source:
-    """Give each item once, to whichever thread calls `next`."""
+    """Returns each item once, to whichever thread calls `next`."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._items = iter(items)

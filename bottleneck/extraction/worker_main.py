@@ -22,7 +22,7 @@ from bottleneck.images.file_index import index_files
 from bottleneck.images.splits import Shares
 from bottleneck.images.undecodable import UndecodableMemo
 
-_PATIENCE = 5.0  # seconds to commit what is computed, once the main process is gone
+_PATIENCE = 5.0  # seconds to commit computed features once the main process has ended
 
 
 def work(data: dict[str, Any]) -> None:
@@ -31,12 +31,13 @@ def work(data: dict[str, Any]) -> None:
     Parameters
     ----------
     data : dict
-        What `bottleneck.extraction.workers.WorkerPool` wrote: images (a CSV), request, options, cache, limits, share.
+        The job written by `bottleneck.extraction.workers.WorkerPool`: images (a CSV), request, options, cache, limits,
+        share.
 
     Raises
     ------
     BottleneckError
-        See `bottleneck.extract`. What was committed before is kept.
+        See `bottleneck.extract`. Features that were committed before are kept.
     """
     cache = FeatureCache(data["cache"])
     images = index_files(data["images"], labels=False, shares=Shares(), cache=cache.root, exclude=())
@@ -49,8 +50,8 @@ def work(data: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Do the job on stdin; end when stdin does, because the main process is then gone."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
+    """Run the job read from stdin; stop when stdin is closed, because the main process has then ended."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits the setting to ignore it
     allow_malloc_tuning()
     try:
         job = json.loads(sys.stdin.readline())
@@ -63,9 +64,9 @@ def main() -> None:
 
 
 def _end_with_stdin(folder: Path) -> None:
-    """Interrupt the main thread when stdin ends, and exit if it does not react.
+    """Interrupt the main thread when stdin is closed, and exit if it does not react.
 
-    Delete the pool's temporary folder, too, because the process that made it no longer can.
+    Also delete the temporary folder of the pool, because the process that created it no longer can.
     """
     while os.read(sys.stdin.fileno(), 1):
         pass

@@ -1,6 +1,6 @@
-"""Several devices of one machine: a process for each, all writing shards into one cache.
+"""Use several devices of one machine: a process for each, all writing shards into one cache.
 
-This process has the first device and the first share of the images; each other process has the next.
+This process uses the first device and the first share of the images; each worker uses the next ones.
 """
 
 import csv
@@ -25,15 +25,15 @@ from bottleneck.extraction.loop import run_until_settled
 from bottleneck.extraction.plan import EngineStart, Plan, StartEngine
 from bottleneck.images.keys import as_digests
 
-# Not with -m, for which the current folder, perhaps one of images, would be searched for modules first.
-_CHECKOUT = str(Path(__file__).parents[2])  # the folder that the package lies in
+# Without -m, which would search the current folder, perhaps one of images, for modules first.
+_CHECKOUT = str(Path(__file__).parents[2])  # the folder that contains the package
 _MAIN = f"import sys; sys.path[0] = {_CHECKOUT!r}; from bottleneck.extraction.worker_main import main; main()"
 
-_PATIENCE = 0.5  # seconds that the workers have to end in after Ctrl-C
+_PATIENCE = 0.5  # seconds to wait for the workers after Ctrl-C
 
 
 def devices_of(options: EngineOptions) -> tuple[str | None, ...]:
-    """Return the devices to use: those named, with commas between; by default all visible CUDA devices.
+    """Return the devices to use: those named, separated by commas; by default all visible CUDA devices.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def devices_of(options: EngineOptions) -> tuple[str | None, ...]:
 
 
 def may_be_several(options: EngineOptions) -> bool:
-    """Whether there may be several devices to use, found without torch."""
+    """Return whether there may be several devices to use, without importing torch."""
     if options.device is not None:
         return "," in options.device
     return options.engine != "openvino" and gpu_possible()
@@ -71,17 +71,17 @@ def on_first_device(options: EngineOptions) -> EngineOptions:
 def _names(devices: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in devices.split(","))
     if not all(names):
-        raise ModelError(f"expected devices with commas between, such as cuda:0,cuda:1, got {devices!r}")
+        raise ModelError(f"expected devices separated by commas, such as cuda:0,cuda:1, got {devices!r}")
     return names
 
 
 class WorkerPool:
-    """The other processes, one for each device but the first.
+    """The worker processes, one for each device except the first.
 
     Parameters
     ----------
     job : ExtractionJob
-        That of a process that works alone.
+        The job that a single process would have.
     plan : Plan
     devices : tuple of str or None
         The devices of all processes.
@@ -97,7 +97,7 @@ class WorkerPool:
         self._stopped = False
 
     def share(self, number: int) -> ExtractionJob:
-        """Return the job of one of the processes; this one is number 0."""
+        """Return the job of one of the processes; this process is number 0."""
         return self.job.divided(number, len(self._devices))
 
     def start(self, precision: str) -> None:
@@ -122,33 +122,33 @@ class WorkerPool:
                 "limits": asdict(share.limits),
                 "share": share.share,
             }
-            with open(self._log(number), "wb") as log:  # a pipe that nobody reads would fill up
+            with open(self._log(number), "wb") as log:  # a pipe that is not read would fill up
                 process = subprocess.Popen([sys.executable, "-c", _MAIN], stdin=subprocess.PIPE, stderr=log, text=True)
             assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it has ended; `finish` tells why
+            with suppress(BrokenPipeError):  # it has ended; `finish` reports why
                 process.stdin.write(json.dumps(job) + "\n")
-                process.stdin.flush()  # it stays open: a worker ends when its stdin does
+                process.stdin.flush()  # it stays open: a worker ends when its stdin is closed
             self._processes.append((device, process))
 
     def finish(self) -> tuple[str, ...]:
-        """Wait for the workers; return what went wrong with them. Their images are then left to this process."""
+        """Wait for the workers, and return messages about those that failed, whose images this process must compute."""
         remarks = []
         for number, (device, process) in enumerate(self._processes, 1):
             if process.wait():
                 lines = self._log(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 last = lines[-1] if lines else "without an error message"
-                remarks.append(f"the process on {device} ended early ({last}); its images were left to this one")
+                remarks.append(f"the process on {device} ended early ({last}); this process computed its images")
             _close_stdin(process)
         self._processes = []
         return tuple(remarks)
 
     def stop(self) -> None:
-        """End the workers that still run; what they have committed is kept."""
+        """Stop the workers that still run; features that they have committed are kept."""
         with self._lock:
             self._stopped = True
         for _, process in self._processes:
             if sys.platform != "win32":
-                process.send_signal(signal.SIGINT)  # upon which they commit what they have
+                process.send_signal(signal.SIGINT)  # they then commit the features that they have computed
         until = time.monotonic() + _PATIENCE
         for _, process in self._processes:
             with suppress(subprocess.TimeoutExpired):
@@ -167,16 +167,16 @@ class WorkerPool:
 
 @dataclass(frozen=True)
 class SharedWork:
-    """What came of working together with other processes.
+    """The result of working together with other processes.
 
     Parameters
     ----------
     plan : Plan
         With the engine of this process.
     before : Index
-        What was cached when the first features were computed.
+        The index of the cache when the first features were computed.
     remarks : tuple of str
-        What went wrong with the other processes.
+        Messages about processes that failed.
     """
 
     plan: Plan
@@ -191,9 +191,9 @@ def work_together(
     start_engine: StartEngine,
     options: EngineOptions,
 ) -> SharedWork | None:
-    """Compute a share of the images while other processes compute theirs, if there are devices for them.
+    """Compute a share of the images while other processes compute theirs, if there are several devices.
 
-    What is missing afterwards (because a worker has failed, say) is left to the caller.
+    Features that are missing afterwards, for example because a worker failed, are left to the caller.
 
     Parameters
     ----------
@@ -205,12 +205,12 @@ def work_together(
     Returns
     -------
     SharedWork or None
-        None where this process is to work alone.
+        None if this process must work alone.
 
     Raises
     ------
     ModelError, CacheError
-        See `bottleneck.extract`; the workers are ended.
+        See `bottleneck.extract`; the workers are stopped.
     """
     before = plan.store.index()
     if not may_be_several(options) or not _lacks_features(job, before):
@@ -236,7 +236,7 @@ def work_together(
 
 
 def _lacks_features(job: ExtractionJob, index: Index) -> bool:
-    """Whether there may be anything to compute, for which it is worth looking for devices."""
+    """Return whether there may be features to compute, so that it is worth looking for devices."""
     digests = [digest for digest in job.images.digests if digest is not None and digest not in job.undecodable]
     return bool(job.images.unknown()) or not index.has(as_digests(digests)).all()
 

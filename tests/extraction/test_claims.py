@@ -51,24 +51,24 @@ def test_it_tells_which_images_have_features(store):
     commit(store, 1, 2)
     found = Claims(store.index(), set(digests(3)))
 
-    assert found.settled(digests(3, 2, 4, 1)).tolist() == [False, True, False, True]
+    assert found.have_features(digests(3, 2, 4, 1)).tolist() == [False, True, False, True]
     assert [found.has(digest) for digest in digests(3, 2, 4, 1)] == [False, True, False, True]
 
 
 def test_it_tells_nothing_of_no_images(store):
     found = Claims(store.index(), set())
 
-    assert found.settled([]).tolist() == []
+    assert found.have_features([]).tolist() == []
     assert as_digests([]).shape == (0, 32)
 
 
 def test_what_others_commit_is_seen_when_it_looks(store, monkeypatch):
-    monkeypatch.setattr(claims, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(claims, "_REFRESH_SECONDS", 0.0)
     found = Claims(store.index(), set())
     commit(store, 1)
 
     assert not found.has(*digests(1))
-    found.look()
+    found.refresh()
     assert found.has(*digests(1))
     assert not found.take(*digests(1))
 
@@ -81,7 +81,7 @@ def test_it_looks_only_now_and_then(store, monkeypatch):
     refresh = found.index.refresh
     monkeypatch.setattr(found.index, "refresh", lambda: looks.append(now[0]) or refresh())
     for _ in range(50):
-        now[0] += 0.25 * claims._LOOK_SECONDS
-        found.look()
+        now[0] += 0.25 * claims._REFRESH_SECONDS
+        found.refresh()
 
-    assert looks == pytest.approx([100 + place * claims._LOOK_SECONDS for place in range(1, 13)])
+    assert looks == pytest.approx([100 + place * claims._REFRESH_SECONDS for place in range(1, 13)])

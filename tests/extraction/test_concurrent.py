@@ -27,7 +27,7 @@ from bottleneck.extraction import claims, commits, stages
 from tests import tiny
 
 tiny.use_for_ever()
-claims._LOOK_SECONDS = 0.01
+claims._REFRESH_SECONDS = 0.01
 commits._FIRST_COMMIT_SECONDS = commits._COMMIT_SHARE = 0.0
 compute = tiny.TinyEngine.__call__
 tiny.TinyEngine.__call__ = lambda engine, pixels: time.sleep(0.02) or compute(engine, pixels)

@@ -44,7 +44,7 @@ def test_devices_are_named_with_commas_between(device, names):
 
 @pytest.mark.parametrize("device", ["cpu,", ",", "cuda:0,,cuda:1"])
 def test_a_device_without_a_name_is_refused(device):
-    with pytest.raises(ModelError, match="commas between"):
+    with pytest.raises(ModelError, match="separated by commas"):
         devices_of(EngineOptions(device=device))
 
 
