@@ -40,7 +40,7 @@ class Claims:
             return True
 
     def has(self, digest: bytes) -> bool:
-        """Whether the image has features."""
+        """Return whether the image has features."""
         return bool(self.have_features([digest])[0])
 
     def have_features(self, digests: list[bytes]) -> NDArray[np.bool_]:

@@ -191,7 +191,7 @@ def _pixels(paths: Sequence[str], digest: bytes, spec: Spec) -> tuple[str, NDArr
 
 
 def _is_here(request: Request) -> bool:
-    """Whether the weights of a request are random, or on this machine."""
+    """Return whether the weights of a request are random, or on this machine."""
     if request.random:
         return True
     if request.file:

@@ -421,7 +421,7 @@ def commit(store: Store, *seeds: int) -> None:
 @pytest.fixture
 def others_commit(store, monkeypatch) -> TinyEngine:
     """Return an engine before whose first batch another process commits 60 images; what is new is looked at always."""
-    monkeypatch.setattr(claims, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(claims, "_REFRESH_SECONDS", 0.0)
     once = [lambda: commit(store, *range(60))]
     return TinyEngine(before=lambda: once.pop()() if once else None)
 
@@ -471,7 +471,7 @@ def test_what_another_process_commits_when_all_files_have_been_read_is_not_compu
 
 @pytest.mark.usefixtures("tight")
 def test_where_nobody_looks_all_is_computed(folder, store, others_commit, monkeypatch):
-    monkeypatch.setattr(claims, "_LOOK_SECONDS", 1000.0)
+    monkeypatch.setattr(claims, "_REFRESH_SECONDS", 1000.0)
     outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
     assert len(outcomes.computed) == 60
