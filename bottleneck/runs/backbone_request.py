@@ -93,7 +93,7 @@ def spec_of(card: Card) -> Spec:
 
 
 def is_there(request: Request) -> bool:
-    """Whether the weights file of a request exists, or it needs none."""
+    """Return whether the weights file of a request exists, or it needs none."""
     return request.file is None or os.path.isfile(request.file)
 
 

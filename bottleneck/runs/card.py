@@ -1,4 +1,4 @@
-"""What all runs have in common: parts of the card, predictions, names and numbers."""
+"""Parts that all runs have in common: the card, predictions, names and numbers."""
 
 import platform
 import re
@@ -23,7 +23,7 @@ from bottleneck.utils.tree import Tree
 
 SETTINGS = "finetune.json"  # of a fine-tuning that has begun
 COLUMNS = ("path", "digest", "split", "label", "predicted", "probability")  # of predictions.csv
-_DATASET = 32  # characters of a dataset's name in that of a run: at most 128 bytes, of 255 in the name of a folder
+_DATASET = 32  # characters of the dataset's name in a run's name: at most 128 of the 255 bytes of a folder's name
 _LAST = 2**53  # a foreign run with a larger number would leave none for new runs
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py", "numpy", "pillow")
 
@@ -31,14 +31,14 @@ _PACKAGES = ("torch", "torchvision", "timm", "openvino", "scikit-learn", "h5py",
 def common_card(
     kind: str, spec: Spec, classes: Sequence[str], dataset: Dataset, usable: Dataset, failures: Sequence[Failure]
 ) -> dict[str, Any]:
-    """Return what the cards of all runs have.
+    """Return the entries that the cards of all runs have.
 
     Parameters
     ----------
     kind : str
         ``fit`` or ``finetune``.
     spec : Spec
-        Of the features that the head takes.
+        Spec of the features that the head takes.
     classes : sequence of str
     dataset : Dataset
         All images that could be read.
@@ -119,7 +119,7 @@ def prediction_rows(
 def params_text(params: dict[str, Any]) -> str:
     """Return the parameters of a head as text: ``C 0.01, kernel rbf``."""
     named = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in params.items()}
-    return ", ".join(f"{name} {value}" for name, value in named.items()) or "nothing to choose"
+    return ", ".join(f"{name} {value}" for name, value in named.items()) or "no parameters"
 
 
 def number_in(value: object) -> int:

@@ -171,7 +171,7 @@ def store_parts(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _equal(found: Any, written: Any) -> bool:
-    """Whether two parts are equal; tuples are equal to lists, which JSON has instead."""
+    """Return whether two parts are equal; tuples are equal to lists, which JSON has instead."""
     return bool(found == written) or (not isinstance(written, Confusion) and json.dumps(found) == json.dumps(written))
 
 

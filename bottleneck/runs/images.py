@@ -1,4 +1,4 @@
-"""The role of each image in a run, and whether the run is right about it."""
+"""The role of each image in a run, and whether the run classifies it correctly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _UNKNOWN = -1
 
 
 class Role(IntEnum):
-    """The role of an image; of several roles the first counts."""
+    """The role of an image; if it has several roles, the first one applies."""
 
     TRAINED = 0  # the head or its backbone was trained on it
     SELECTED = 1  # it selected the epoch of a fine-tuning
@@ -42,9 +42,9 @@ class RunImages:
     roles : ndarray of uint8, shape (n,)
         See `Role`.
     right : ndarray of int8, shape (n,)
-        1 if the run is right about an image that it was not trained on, 0 if it is wrong, -1 if unknown. Training
-        images are predicted by the heads of the other folds, validation images by the run itself, or, in a final run,
-        by the tested head. Held-out images always have -1, so that they do not select runs.
+        1 if the run correctly classifies an image that it was not trained on, 0 if it misclassifies it, -1 if unknown.
+        Training images are predicted by the heads of the other folds, validation images by the run itself, or, in a
+        final run, by the tested head. Held-out images always have -1, so that they are never used to select runs.
     complete : bool
         Whether all training images of the run are known. They are not if the backbone is a fine-tuned network whose
         training images are unknown.
@@ -61,7 +61,7 @@ class RunImages:
         return np.where(rows >= 0, self.roles[rows], int(Role.UNUSED)) if len(self.roles) else rows * 0 + Role.UNUSED
 
     def shared(self, other: "RunImages") -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return whether each of two runs is right about the images for which both are known."""
+        """Return whether each of two runs correctly classifies the images for which this is known of both."""
         rows = DigestSet(other.digests).find(self.digests)
         mine, theirs = self.right, np.where(rows >= 0, other.right[rows], _UNKNOWN)
         both = (mine != _UNKNOWN) & (theirs != _UNKNOWN)
@@ -112,7 +112,7 @@ class RunImages:
 
 
 def images_of(dataset: Dataset, roles: dict[str, Role]) -> RunImages:
-    """Return the images of a dataset with the role of their split; of several roles the first counts.
+    """Return the images of a dataset with the role of their split, or the first of its roles.
 
     Images are in the order of their digests.
     """
@@ -125,7 +125,7 @@ def images_of(dataset: Dataset, roles: dict[str, Role]) -> RunImages:
 
 
 def judged(images: RunImages, digests: Digests, right: NDArray[np.bool_] | Sequence[bool]) -> RunImages:
-    """Return the images, after recording whether the run is right about some of them."""
+    """Return the images with a record of whether the run correctly classifies some of them."""
     found = images.right.copy()
     rows = DigestSet(images.digests).find(digests)
     found[rows[rows >= 0]] = np.asarray(right, np.int8)[rows >= 0]

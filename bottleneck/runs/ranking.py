@@ -104,7 +104,7 @@ def _why_first(runs: Sequence[Run], same: Sequence[Run]) -> str:
 
 
 def _same_images(a: Run, b: Run) -> bool:
-    """Whether two runs are on the same images with the same labels, possibly in different splits."""
+    """Return whether two runs are on the same images with the same labels, possibly in different splits."""
     one, other = a.card["dataset"], b.card["dataset"]
     if one["digest"] == other["digest"]:
         return True
@@ -134,7 +134,7 @@ def _beats(run: Run, default: Run, runs: Sequence[Run]) -> str | None:
 
 
 def _began_with(run: Run, default: Run, runs: Sequence[Run]) -> bool:
-    """Whether a fine-tuning started from the head of the default, or from its tested head if that is a final run."""
+    """Return whether a fine-tuning started from the head of the default, or from its tested head if it is final."""
     name = run.card.get("from", {}).get("run")
     if default.is_final:
         tested = default.card["final"]["tested_sha256"]
@@ -145,7 +145,8 @@ def _began_with(run: Run, default: Run, runs: Sequence[Run]) -> bool:
 def _by_test(test: dict[str, Any], images: str) -> str | None:
     if test["only_a"] <= test["only_b"] or test["p_value"] >= LEVEL:
         return None
-    return f"{test['only_a']} against {test['only_b']} of {images} that only one has right, p = {test['p_value']:.2g}"
+    correct = f"{test['only_a']} against {test['only_b']} of {images} that only one of them classifies correctly"
+    return f"{correct}, p = {test['p_value']:.2g}"
 
 
 def _by_score(run: Run, default: Run) -> str | None:

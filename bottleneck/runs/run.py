@@ -41,7 +41,8 @@ class Run(CardParts):
         The folder, with ``head.safetensors``, ``card.json`` and ``predictions.csv``; a fine-tuning also has
         ``model.safetensors``, ``curves.csv`` and ``curves.png``.
     card : dict
-        What was trained, on which images, and its scores; `CardParts` reads large parts from other files.
+        A description of the trained model and its images, with its scores; `CardParts` reads large parts from other
+        files.
     """
 
     path: Path
@@ -216,7 +217,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     Raises
     ------
     RunError
-        If it is no run, is damaged, or was written by a newer version.
+        If it is not a run, is damaged, or was written by a newer version.
     """
     folder = expanded(path)
     file = folder / "card.json"

@@ -57,7 +57,7 @@ def save_run(
     Raises
     ------
     RunError
-        If the run cannot be written, or cannot be read back; nothing is left of it.
+        If the run cannot be written or read back; its folder is then deleted.
     """
     home = expanded(folder)
     temporary = temporary_beside(home / name)
@@ -88,7 +88,7 @@ def write_run(
     OSError
         If the folder cannot be written.
     RunError
-        If they cannot be read back; the folder is then no run.
+        If they cannot be read back; the folder is then not a run.
     """
     runs, data = Tree.above(path, 1), head.to_bytes()
     runs.write(path / "head.safetensors", data)
@@ -117,7 +117,7 @@ def write_run(
 
 
 def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
-    """Create the folder of a run that takes long, which `write_run` completes.
+    """Create the folder of a run before its training; `write_run` completes it.
 
     Raises
     ------
