@@ -1,1 +1,1 @@
-"""From cached features to a run: splits, search and test of a head, and what is saved."""
+"""From cached features to a run: splits, the search and test of a head, and saving it."""

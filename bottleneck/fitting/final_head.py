@@ -33,7 +33,7 @@ class FinalHead:
         Its part of a run's card: ``n_train``, the number of its training images; ``agreement``, the share of the
         held-out images for which both heads predict the same label; its ``sharpness`` and ``streamed``, which elsewhere
         in the card are those of the tested head; and ``tested_sha256``, the hash of the file of the tested head, which
-        is not kept.
+        is not saved.
     """
 
     head: Head
@@ -44,7 +44,7 @@ class FinalHead:
 def images_of_known_classes(usable: Dataset, train: LabelledFeatures) -> Dataset:
     """Return the images that a final head is trained on, each once: all images of the classes of the training split.
 
-    A class without training images is left out, as in the tested head: its accuracy would be unknown, and one more
+    A class without training images is left out, as in the tested head: its accuracy would be unknown, and an additional
     class changes the probabilities of all others.
 
     Parameters

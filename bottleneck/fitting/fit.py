@@ -83,15 +83,15 @@ def fit(
     head : str
         ``logistic``, ``svm``, ``softmax``, ``ridge``, ``knn`` or ``centroid``.
     model : str, optional
-        The backbone whose features are used, or a spec. By default that of the last extraction of `images`. If `images`
-        have features of several specs, a spec must have features of all of them to be chosen without this.
+        The backbone whose features are used, or a spec. By default that of the last extraction of `images`. If several
+        specs have features of `images`, the default must have features of all usable images.
     cache, runs : path
         Where features are read from, and where the run is written.
     split : str, optional
         Percentages ``train/val/test`` for images without a given split; by default those of the dataset, which are
         80/10/10 unless it was scanned with others.
     path_column, label_column, split_column, group_column : str, optional
-        Columns of a table, see `bottleneck.scan`; by default those that were named when it was last extracted.
+        Columns of a table, see `bottleneck.scan`; by default those that were named in its last extraction.
     C : float or sequence of float, optional
         The values that are searched; by default the grid of the head.
     folds : int
@@ -99,24 +99,24 @@ def fit(
     normalize : str
         Each feature is centred and divided by a scale, both computed on the training split (in each fold, on the
         training images of the fold). ``standard``: the standard deviation of the feature. ``global``: one scale for all
-        features. ``shrunk``: between the two, so that features that hardly vary are not blown up. ``auto``:
-        ``shrunk``, unless ``standard`` is better by more than chance. ``l2``: each row is scaled to the same length.
+        features. ``shrunk``: between the two, so that features of small variance are not amplified. ``auto``:
+        ``shrunk``, unless ``standard`` is significantly better. ``l2``: each row is scaled to the same norm.
         ``none``: features are not changed.
     select : str
-        Which point of the search is chosen. ``log-loss``: of the points whose balanced accuracy is within one standard
-        error of the best, the one with the lowest calibrated log-loss; ``simplest``: the simplest of them;
+        How to select the best point of the search. ``log-loss``: of the points whose balanced accuracy is within one
+        standard error of the best, the one with the lowest calibrated log-loss; ``simplest``: the simplest of them;
         ``accuracy``: the best.
     class_weight : str, optional
         ``balanced``: each class has the same total weight.
     search : str
-        ``fast``, or ``full``: a grid of three values a decade, one decade wider at both ends, and, with more than
-        20,000 training images, all of them.
+        ``fast``, or ``full``: a grid of three values per decade that is one decade wider at both ends, searched on all
+        training images even if there are more than 20,000.
     kernel : str
-        Of svm: ``linear`` or ``rbf``.
+        For svm: ``linear`` or ``rbf``.
     dropout : float
-        Of softmax: the share of the features that are dropped at random in each step.
+        For softmax: the fraction of the features that are dropped at random in each step.
     epochs : int, optional
-        Of softmax: passes over the training images; by default 40, fewer for very many images.
+        For softmax: passes over the training images; 40 by default, fewer for more than 50,000 images.
     device : str
         Where heads are trained: ``cpu`` or ``cuda``.
     memory : int, optional
@@ -125,8 +125,8 @@ def fit(
         Equal seeds give equal heads.
     final : bool
         Whether the head is trained again after its test, with the same parameters, on all labelled images, including
-        the held-out ones. The run then keeps that head, while all scores are those of the tested head. No image is left
-        to test the final head, and it cannot initialise a fine-tuning.
+        the held-out ones. The run then contains that head, while all scores are those of the tested head. No image is
+        left to test the final head, and it cannot initialise a fine-tuning.
     allow_duplicates : bool
         Whether an image, or a group, may appear in more than one split.
     progress : callable, optional
@@ -193,7 +193,7 @@ def fit(
 
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """What a head is trained and tested on, and how.
+    """The data that a head is trained and tested on, and its options.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ class FitResult:
 
     @property
     def head(self) -> Head:
-        """The head that the run keeps."""
+        """The head that the run contains."""
         return self.final.head if self.final else self.trained.head
 
 
@@ -303,7 +303,7 @@ def _card(context: FitContext, result: FitResult, runs: Path) -> dict[str, Any]:
 
 
 def _images(context: FitContext, result: FitResult, runs: Path) -> RunImages:
-    """Return the role of each image, and whether the tested head is right about images that it was not trained on."""
+    """Return the role of each image, and whether the tested head classifies unseen images correctly."""
     usable, store, trained = context.usable, context.selected.store, result.trained
     found = images_of(usable, {"train": Role.TRAINED, context.heldout: Role.HELD_OUT})
     found = judged(found, context.train.dataset.digests[trained.tested], trained.tested_right)

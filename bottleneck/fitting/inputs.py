@@ -27,7 +27,7 @@ from bottleneck.utils.warn import warn
 
 @dataclass(frozen=True, kw_only=True)
 class ImageQuery:
-    """The images that a user names, and how they are found.
+    """The images that a user names, and the options for finding them.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class ImageQuery:
     shares : Shares, optional
         How images without a given split are divided; by default as before, or 80/10/10.
     columns : Columns, optional
-        Of a table; by default those that were named when it was last extracted.
+        Columns of a table; by default those that were named in its last extraction.
     progress : callable, optional
         As for `bottleneck.scan`.
     """
@@ -206,12 +206,12 @@ def _last_store(cache: FeatureCache) -> Store:
 def _store(cache: FeatureCache, dataset: Dataset, failed: dict[str, Failure], model: str | None) -> Store:
     """Return the store with the features of these images, by `model` if one is named.
 
-    Of several stores this is the one that these images were extracted to last, or else the only complete one.
+    If there are several, it is the one that last received features of these images, or else the only complete one.
 
     Raises
     ------
     CacheError
-        If there is none, or if several are complete and none is the last.
+        If there is none, or if several are complete and none of them is the last one.
     MissingFeatures
         If no store has features of these images.
     """
@@ -241,7 +241,7 @@ def _store(cache: FeatureCache, dataset: Dataset, failed: dict[str, Failure], mo
 
 
 def _complete(store: Store, dataset: Dataset, failed: dict[str, Failure]) -> bool:
-    """Whether a store has features of all usable images, and of at least one."""
+    """Return whether a store has features of all usable images, and of at least one."""
     has = store.has(dataset.digests)
     return bool(has.any()) and all(row.tobytes().hex() in failed for row in dataset.digests[~has])
 

@@ -23,13 +23,13 @@ _COPIES = 3  # of the features in float32: as read, scaled, and a working copy
 class LabelledFeatures:
     """The images of one split with their features, each image once.
 
-    They are in the order of their digests, so that the order of the paths changes no result.
+    They are in the order of their digests, so that the order of the paths has no effect on results.
 
     Parameters
     ----------
     dataset : Dataset
     table : FeatureTable
-        Row i is the features of image i.
+        Row i contains the features of image i.
     """
 
     dataset: Dataset
@@ -109,7 +109,7 @@ def once(dataset: Dataset) -> Dataset:
 
 
 def check_memory(train: LabelledFeatures, family: Family, memory: int | None = None, *, more: int = 0) -> None:
-    """Warn if features do not fit in memory; refuse a head that cannot be trained without.
+    """Warn if features do not fit in memory; reject a head that needs them in memory.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def _problems(train: LabelledFeatures, test: LabelledFeatures, split: str) -> It
         yield f"no {split} image of {examples(missing)}: held-out scores say nothing about {_it(missing, 'it', 'them')}"
     if unknown:
         its = _it(unknown, "its", "their")
-        yield f"no training image of {examples(unknown)}: {its} {split} images cannot be right"
+        yield f"no training image of {examples(unknown)}: {its} {split} images cannot be classified correctly"
 
 
 def _it(names: Collection[str], one: str = "it", several: str = "they") -> str:

@@ -49,7 +49,7 @@ class Trained:
     tested : ndarray of int, shape (t,)
         Training rows that the cross-validation tested.
     tested_right : ndarray of bool, shape (t,)
-        Whether the heads of the other folds are right about them.
+        Whether the heads of the other folds classify them correctly.
     seconds : float
         Duration of the search and the fit.
     """
@@ -139,7 +139,7 @@ def train_head(
 
 
 def _of_divisions(tested: Sequence[str], found: Search) -> dict[str, Any]:
-    """Return the metrics of cross-validated predictions; each image counts once, in however many divisions."""
+    """Return the metrics of cross-validated predictions; each image counts once, however many divisions there are."""
     divisions, classes = len(found.guesses), found.head.classes
     metrics = evaluate([*tested] * divisions, [classes[code] for code in found.guesses.ravel().tolist()], classes)
     per_class = {name: {**row, "n": row["n"] // divisions} for name, row in metrics["per_class"].items()}
