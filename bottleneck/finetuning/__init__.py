@@ -1,1 +1,1 @@
-"""A head handed back to its network, and both trained on, end to end."""
+"""Fine-tuning: a head becomes the last layer of its network (LP-FT), and both are trained end to end."""

@@ -113,7 +113,7 @@ def _narrow(index: Index, width: int) -> list[str]:
 
 
 def drop_narrow(required: Sequence[RequiredActivations], stats: ActivationStats) -> None:
-    """Delete float16 activations of an earlier version where float16 loses information."""
+    """Delete float16 activations of an earlier version if float16 loses information."""
     for one in required:
         for name in _narrow(one.store.index(), stats.width):
             one.store.drop(name)

@@ -1,4 +1,4 @@
-"""The boundary between the frozen and the trained part of a network: the frozen part runs only once for each image."""
+"""The boundary between the frozen and the trained part of a network: the frozen part runs only once per image."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ _TOLERANCE = 1e-5  # of the largest feature: the largest difference between the 
 
 @dataclass(frozen=True)
 class Boundary:
-    """The output of a frozen module through which alone the trained part depends on the image.
+    """The output of a frozen module; the trained part depends on the image only through this output.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Boundary:
     shape : tuple of int
         Of its output for one image.
     before : tuple of str
-        The outermost modules that have run by then, itself the last; they need not run again.
+        The outermost modules that have run by then, this module last; they need not run again.
     """
 
     module: str
@@ -86,14 +86,14 @@ def find_boundary(network: Network, plan: TrainablePlan, calls: dict[str, Call])
 
     Candidates are the modules that end before the first trained one begins. The boundary is the last candidate whose
     output reproduces the features of the network while the outputs of all earlier modules are NaN. So the trained part
-    cannot depend on anything else, such as a shortcut around the boundary, even one multiplied by zero like the
-    initial value of a gate.
+    cannot depend on anything else, such as a shortcut around the boundary, even if it is multiplied by a gate with the
+    initial value zero.
 
     Parameters
     ----------
     network : Network
         In eval mode.
-    plan : Plan
+    plan : TrainablePlan
     calls : dict of str to Call
         From `Network.trace`.
 
@@ -122,9 +122,9 @@ def find_boundary(network: Network, plan: TrainablePlan, calls: dict[str, Call])
 def _first_trained(network: Network, plan: TrainablePlan, calls: dict[str, Call]) -> int:
     """Return when the first trained module begins, in units of `Call.entered`.
 
-    If only the last layer is trained, that is after all others. A parameter whose module does not run itself counts
-    with the nearest enclosing module that runs, one of the network itself with the start of the network, and a shared
-    one with the first module that has it.
+    If only the last layer is trained, the result is after all modules. If the module of a parameter does not run
+    itself, the nearest enclosing module that runs is used. A parameter of the network itself is used from the start,
+    and a shared parameter from the first module that has it.
     """
     first = len(calls) + 1
     own = network.parameters_by_name()
@@ -140,7 +140,7 @@ def _first_trained(network: Network, plan: TrainablePlan, calls: dict[str, Call]
 
 
 def _reproduces(network: Network, boundary: Boundary, images: Tensor, expected: Tensor) -> bool:
-    """Whether the part after the boundary reproduces the features."""
+    """Return whether the part after the boundary reproduces the features."""
     try:
         frozen = boundary.frozen_part(network)
         try:
@@ -152,7 +152,7 @@ def _reproduces(network: Network, boundary: Boundary, images: Tensor, expected: 
             replay = _Replay(network, boundary, fill=math.nan)
             with replay.at(values.unflatten(1, boundary.shape)) as placeholder:
                 found = network.trunk(placeholder)
-    except Exception:  # the code of a network may do anything with NaN
+    except Exception:  # the code of a network may raise any exception for NaN
         return False
     return found.shape == expected.shape and bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
@@ -176,7 +176,7 @@ class _Replay:
 
     @contextmanager
     def at(self, values: Tensor) -> Iterator[Tensor]:
-        """Give placeholder images, which take no memory, for which the network continues from `values`."""
+        """Yield placeholder images, which take no memory, for which the network continues from `values`."""
         with ExitStack() as undo:
             for module, outputs in zip(self._modules, self._outputs, strict=True):
                 queue = iter([_mapped(partial(_filled, values, self._fill), one) for one in outputs])

@@ -192,7 +192,7 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Tensors, scalars: dict[s
 
 
 def _fits(name: str, value: object, parameter: Tensor) -> bool:
-    """Whether a value can be part of the state of a parameter: a step count, or a tensor of its shape."""
+    """Return whether a value can be part of the state of a parameter: a step count, or a tensor of its shape."""
     if name == "step":
         return _is_finite(value) or (isinstance(value, Tensor) and value.numel() == 1)
     return value is None or (isinstance(value, Tensor) and value.shape == parameter.shape)

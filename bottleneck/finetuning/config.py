@@ -170,7 +170,7 @@ def unfinished(runs: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
 
 
 def _begun_here(path: Path) -> bool:
-    """Whether a fine-tuning began in the current folder; True for earlier versions, which did not record it."""
+    """Return whether a fine-tuning began in the current folder; True for earlier versions, which did not record it."""
     with suppress(OSError, ValueError, AttributeError):
         here = folder_of(path.parent)
         return bool(Tree.above(path, 1).read_json(path / SETTINGS).get("folder", here) == here)

@@ -45,7 +45,7 @@ class FineTuningContext:
     boundary : Boundary or None
         Where activations are cached; None if the whole network runs.
     stats : ActivationStats or None
-        Decide how activations at the boundary are stored.
+        Statistics of the activations at the boundary, which determine how they are stored.
     cache : FeatureCache
     processes : Processes
     """
@@ -72,7 +72,7 @@ class FineTuningContext:
 
     @cached_property
     def precision(self) -> str:
-        """The precision of training; where float16 loses information on the activations, bf16 would lose more."""
+        """The precision of training; with ``auto`` it is fp32 if float16 loses information on the activations."""
         if self.stats and self.stats.wide and self.recipe.precision == "auto":
             return "fp32"
         return training_precision(self.recipe, self.network, self.plan, self.device)

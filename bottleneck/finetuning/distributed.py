@@ -71,7 +71,7 @@ class Processes:
         return Path(folder)
 
     def barrier(self) -> None:
-        """Wait until all ranks have come here."""
+        """Wait until all ranks have reached this point."""
 
 
 class TorchrunProcesses(Processes):
@@ -138,21 +138,21 @@ class TorchrunProcesses(Processes):
         return path
 
     def barrier(self) -> None:
-        """Wait until all ranks have come here."""
+        """Wait until all ranks have reached this point."""
         with _dead_process_reported():
             dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
 @contextmanager
 def joined(device: str | None) -> Iterator[Processes]:
-    """Give the processes that torchrun started, joined for the duration; or this process alone.
+    """Yield the processes that torchrun started, joined until exit, or this process alone.
 
     A warning, or an error, that several processes raise is reported by the first of them only.
 
     Parameters
     ----------
     device : str, optional
-        As for `torch_device`; with several processes by default a GPU each where there is one.
+        As for `torch_device`; several processes use a GPU each by default, if there are any.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def _local_device(kind: str) -> torch.device:
 
 @contextmanager
 def _process_group(store: Store, processes: TorchrunProcesses) -> Iterator[None]:
-    """Keep the default process group for the duration."""
+    """Create the default process group, and destroy it on exit."""
     with _dead_process_reported():
         dist.init_process_group(
             _BACKENDS[processes.device.type],
@@ -258,7 +258,7 @@ def _reported_once(store: Store) -> Iterator[None]:
         try:
             yield
         except Diverged:
-            raise  # by all ranks, each with the run
+            raise  # raised by all ranks, each with the run
         except (Exception, KeyboardInterrupt) as error:
             first = is_first("error")
             if is_rank_zero() if isinstance(error, KeyboardInterrupt) else first:
@@ -268,7 +268,7 @@ def _reported_once(store: Store) -> Iterator[None]:
 
 @contextmanager
 def _dead_process_reported() -> Iterator[None]:
-    """Convert an error of a collective to one that says what happened: another process has died."""
+    """Convert an error of a collective to one that reports the cause: another process has died."""
     try:
         yield
     except RuntimeError as error:

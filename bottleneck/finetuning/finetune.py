@@ -57,9 +57,9 @@ def finetune(
     """Fine-tune a network, starting from the head of a run.
 
     The head and its feature scaling become the last layer of the network, exactly (the first half of LP-FT). Then the
-    parts that the recipe names are trained with it. The frozen part runs once for each view of an image, and its
-    activations are cached. The validation images select the epoch to keep, with the hand-back as epoch 0; the network
-    is tested on the held-out images once at the end.
+    parts that the recipe names are trained together with it. The frozen part runs once for each view of an image, and
+    its activations are cached. The validation images select the epoch to keep, with the hand-back as epoch 0; the
+    network is tested on the held-out images once at the end.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def finetune(
         the fold, and test both on them. This tests more images than are held out, and none that selected an epoch. By
         default there are no folds.
     resume : path, optional
-        The folder, or name, of an unfinished fine-tuning, or ``last``. It continues with its own images and recipe, to
-        the same result. The run is locked, so that only one process works on it.
+        The folder, or name, of an unfinished fine-tuning, or ``last``. It continues with its own images and recipe, and
+        gives the same result as without an interruption. The run is locked, so that only one process works on it.
     progress : callable, optional
         As for `bottleneck.scan`; called on rank 0 only, also with stage "views".
     watch : callable, optional
@@ -104,7 +104,7 @@ def finetune(
     TuningError
         If no head can be handed back, a name matches nothing to train, or activations take too much space.
     Diverged
-        If training gave NaN or infinity; the run of the best epoch before is saved all the same.
+        If training produced NaN or infinity; the run of the best epoch so far is saved anyway.
     RunError, CacheError, ModelError, ImagesError, SplitError
         As for `bottleneck.fit` and `bottleneck.load_run`; also a RunError if another process works on the run to
         resume.
@@ -148,7 +148,7 @@ def finetune(
 def _fine_tune(
     context: FineTuningContext, path: Path, watch: Watch, progress: Progress | None, *, resumed: bool, began: float
 ) -> Run:
-    """Fine-tune a network that has been handed its head."""
+    """Fine-tune a network after the hand-back of its head."""
     optimizer = build_optimizer(context.network, context.plan, context.recipe)
     checkpoint = load_checkpoint(path / CHECKPOINT, optimizer) if resumed else None
     history, tensors = checkpoint or (History(), None)
@@ -227,7 +227,7 @@ def _new_run(context: FineTuningContext, runs: str | os.PathLike[str], stack: Ex
 def _deleted_on_error(path: Path) -> Iterator[None]:
     """Delete the folder of a new run on an error before the first checkpoint.
 
-    After Ctrl-C it stays, since its configuration allows a resume.
+    After Ctrl-C it is kept, since its configuration allows a resume.
     """
     try:
         yield
@@ -247,7 +247,7 @@ def _verify(context: FineTuningContext, watch: Watch) -> Start | None:
 
 
 def _exclude_validation_images(context: FineTuningContext) -> None:
-    """If validation images were cut from the training split, start from a head that was fitted without them."""
+    """Start from a head that was fitted without the validation images, if these were cut from the training split."""
     run = context.initial.run
     if context.partition.cut and run is not None:
         head = refit_or_keep(run, context.partition.train, context.initial.cached.store)
@@ -307,7 +307,7 @@ def _save_checkpoint(path: Path, history: History, tensors: Tensors, optimizer: 
 
 
 def _restore_best_epoch(context: FineTuningContext, history: History) -> None:
-    """Give the network the weights of the best epoch; epoch 0 has the head that was fitted on all training images."""
+    """Load the weights of the best epoch; for epoch 0, with the head that was fitted on all training images."""
     network, run = context.network, context.initial.run
     network.set_state(history.best_tensors)
     if context.partition.cut and history.best == 0 and run is not None:
@@ -318,6 +318,6 @@ def _restore_best_epoch(context: FineTuningContext, history: History) -> None:
 def _advice(recipe: Recipe, history: History, run: Run) -> str:
     clip = "" if recipe.clip else " --clip 1 or"
     return (
-        f"expected finite losses, epoch {history.last + 1} gave NaN or infinity: the best epoch before, "
+        f"expected finite losses, epoch {history.last + 1} produced NaN or infinity: the best epoch before, "
         f"{history.best}, is saved in {run.path}. Try{clip} a smaller learning rate, --lr {recipe.largest_lr / 10:g}"
     )

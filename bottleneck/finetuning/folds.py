@@ -61,7 +61,7 @@ class PreparedFold:
     Parameters
     ----------
     partition : Partition
-        Whose held-out part are the images that the fold tests.
+        Its held-out part contains the images that the fold tests.
     head : LinearLayer
         Fitted on all training images of the other folds.
     first : LinearLayer
@@ -185,7 +185,7 @@ def _run_fold(
     if not finite:
         return None
     if history.best == 0:
-        return head, head  # the fine-tuning, too, keeps the head if no epoch is better
+        return head, head  # fine-tuning also keeps the head if no epoch is better
     network.set_state(history.best_tensors)
     return correct(), head
 

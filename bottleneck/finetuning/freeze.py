@@ -33,7 +33,7 @@ class TrainablePlan:
     buffers : tuple of str
         Names of the tensors that training changes without a gradient: statistics of trained batch norms.
     trained, frozen : int
-        How many parameters, counted by element.
+        Number of parameters (elements of tensors).
     depth : dict of str to int
         The distance of each trained parameter from the last layer, in stages; 0 for the last layer itself.
     """
@@ -133,7 +133,7 @@ def stages_in_order(network: nn.Module, calls: dict[str, Call]) -> list[tuple[st
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether it is a batch norm, including those of timm with a built-in activation."""
+    """Return whether it is a batch norm, including those of timm with a built-in activation."""
     return isinstance(module, _BatchNorm)
 
 
@@ -162,7 +162,7 @@ def _modules(network: Network, patterns: Sequence[str], order: Sequence[tuple[st
 
 
 def _stays_frozen(network: Network, name: str) -> bool:
-    """Whether a module has no parameters outside batch norms."""
+    """Return whether a module has no parameters outside batch norms."""
     parts = (
         part for part in network.base_model.get_submodule(name).modules() if any(True for _ in part.parameters(False))
     )
@@ -187,7 +187,7 @@ def _check_trains(network: Network, pattern: str, trained: Sequence[str], order:
 
 
 def _matches_itself(parameter: str, patterns: Sequence[str]) -> bool:
-    """Whether a pattern names the parameter itself, such as ``pos_embed`` of a transformer."""
+    """Return whether a pattern names the parameter itself, such as ``pos_embed`` of a transformer."""
     return ALL in patterns or fits(parameter, patterns)
 
 

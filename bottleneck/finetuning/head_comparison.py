@@ -10,7 +10,7 @@ from bottleneck.evaluation.stats import mcnemar
 from bottleneck.runs.ranking import LEVEL
 
 Correct = NDArray[np.bool_]  # (n,), whether each image is classified correctly
-# The smallest number of images that only one side classifies correctly with which p = 2 / 2**n is below LEVEL.
+# The smallest n with p = 2 / 2**n below LEVEL, if n images are classified correctly by one side only.
 MIN_DISCORDANT = math.floor(1 - math.log2(LEVEL)) + 1
 
 

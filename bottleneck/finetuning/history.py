@@ -40,7 +40,7 @@ class Epoch:
         return math.isfinite(self.val_loss) and (self.train_loss is None or math.isfinite(self.train_loss))
 
     def better_than(self, other: "Epoch") -> bool:
-        """Whether its validation accuracy is higher, or equal with a smaller loss."""
+        """Return whether its validation accuracy is higher, or equal with a smaller loss."""
         return (self.val_accuracy, -self.val_loss) > (other.val_accuracy, -other.val_loss)
 
 
@@ -57,7 +57,7 @@ class History:
     best_tensors : dict of str to Tensor
         The trained tensors after the best epoch.
     average : dict of str to Tensor or None
-        The moving averages of the trained tensors, if the recipe has them.
+        The moving averages of the trained tensors, if the recipe uses them.
     """
 
     epochs: list[Epoch] = field(default_factory=list)

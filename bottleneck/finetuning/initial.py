@@ -235,7 +235,7 @@ def _chosen(
 
 
 def _is_on(run: Run, images: "str | os.PathLike[str] | Dataset | None") -> bool:
-    """Whether a run was fitted on these images; True if none are given."""
+    """Return whether a run was fitted on these images; True if none are given."""
     if images is None:
         return True
     dataset = run.card["dataset"]

@@ -117,7 +117,7 @@ def _width(stores: Sequence[Store]) -> int:
 
 
 class ImageLoader:
-    """Reads, decodes and augments images in threads, anew in each epoch.
+    """Reads, decodes and augments images in threads, again in each epoch.
 
     Parameters
     ----------

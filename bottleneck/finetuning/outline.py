@@ -76,7 +76,7 @@ class Outline:
 
     @property
     def views(self) -> int:
-        """How many views of each training image are cached."""
+        """Number of cached views of each training image."""
         return len(self.context.view_stores())
 
     def __repr__(self) -> str:

@@ -62,7 +62,7 @@ def partition_of(usable: Dataset, heldout: str) -> Partition:
         If there is nothing to validate with.
     """
     train, val, test = (_split(usable, split) for split in ("train", "val", heldout))
-    in_train = {digest.tobytes() for digest in train.digests}  # `fit` may have been told to allow overlapping splits
+    in_train = {digest.tobytes() for digest in train.digests}  # the head may have been fitted with --allow-duplicates
     val = val.subset(row for row, digest in enumerate(val.digests) if digest.tobytes() not in in_train)
     if len(val) and not {str(label) for label in val.labels} & {str(label) for label in train.labels}:
         only = examples(sorted({str(label) for label in val.labels}))
@@ -96,7 +96,7 @@ def _validation_rows(train: Dataset) -> NDArray[np.bool_]:
 
 
 def fold_partitions(usable: Dataset, partition: Partition, count: int, seed: int) -> list[Partition]:
-    """Divide the training split, images cut off for validation included, into stratified folds.
+    """Divide the training split, including images cut off for validation, into stratified folds.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def fold_partitions(usable: Dataset, partition: Partition, count: int, seed: int
     Returns
     -------
     list of Partition
-        One for each fold, whose held-out part are the images that the fold tests.
+        One for each fold; its held-out part contains the images that the fold tests.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _split(dataset: Dataset, split: str) -> Dataset:
 
 
 def _cut(train: Dataset) -> tuple[str, ...]:
-    """Assign each training image to train or val, by another hash than the one that put it into this split."""
+    """Assign each training image to train or val, by a different hash than the one that assigned it to this split."""
     keys = [np.frombuffer(sha256(_SALT + digest.tobytes()).digest(), np.uint8) for digest in train.digests]
     groups = [None if group is None else f"validation {group}" for group in train.groups]
     salted = replace(train, digests=np.stack(keys)) if keys else train

@@ -14,18 +14,18 @@ from bottleneck.finetuning.freeze import TrainablePlan
 from bottleneck.finetuning.network import Network
 from bottleneck.finetuning.recipe import Recipe
 
-_MAX_NOISE = 0.01  # of its standard deviation: how far rounding may change a channel; usually it does by about 1e-3
-_MAX_ERROR = 2.0**-10  # of its size: twice the rounding error of a number that float16 represents normally
-_CONSTANT = 1e-6  # of its size: a channel with a smaller deviation is constant, apart from float32 rounding
+_MAX_NOISE = 0.01  # largest change of a channel by rounding, relative to its standard deviation; usually about 1e-3
+_MAX_ERROR = 2.0**-10  # largest relative error: twice the rounding error of normal float16 numbers
+_CONSTANT = 1e-6  # a channel with a smaller relative deviation is constant, apart from float32 rounding
 _ROWS = 16  # rows of a batch checked for rounding errors; all rows are checked for overflow
 
 Floats = NDArray[np.float64]
 
 
 def training_precision(recipe: Recipe, network: Network, plan: TrainablePlan, device: torch.device) -> str:
-    """Return the precision of training: for ``auto``, bf16 where it is faster.
+    """Return the precision of training: for ``auto``, bf16 if it is faster.
 
-    It is faster where the hardware multiplies bfloat16 natively, except for grouped convolutions on a CPU, whose
+    It is faster if the hardware multiplies bfloat16 natively, except for grouped convolutions on a CPU, whose
     gradients oneDNN computes slowly in bfloat16. On 2 cores with AVX512-BF16 a step takes 0.5 times as long as in fp32
     with the last stage of ResNet-18, 0.6 times with that of ResNet-50, and twice as long with two stages of
     EfficientNet-Lite0.
@@ -63,7 +63,7 @@ class ActivationStats:
 
     @classmethod
     def of(cls, values: NDArray[np.float32], shape: Sequence[int]) -> "ActivationStats":
-        """Measure the activations ``(n, size)`` of a sample; an empty sample is taken to fit in float16."""
+        """Measure the activations ``(n, size)`` of a sample; an empty sample is assumed to fit in float16."""
         shape = tuple(shape)
         if not len(values) or not np.isfinite(values).all():
             return cls(shape)

@@ -1,4 +1,4 @@
-"""Which process of a distributed run prints: rank 0. Importing this module does not import torch."""
+"""Let only rank 0 of a distributed run print. Importing this module does not import torch."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from bottleneck.errors import OtherFailed
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the only process, or rank 0 of those that torchrun started."""
+    """Return whether this is the only process, or rank 0 of those that torchrun started."""
     return int(os.environ.get("WORLD_SIZE") or 1) < 2 or os.environ.get("RANK", "0") == "0"
 
 

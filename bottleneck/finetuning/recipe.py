@@ -78,14 +78,14 @@ class Recipe:
         Factors of the learning rate of some modules, like Caffe's ``lr_mult``, or a dict of them; all that match a
         module are multiplied.
     layer_decay : float
-        The learning rate of each stage is that of the next one times this.
+        The learning rate of each stage is that of the next one times this factor.
     schedule : str
         ``cosine`` to zero, ``step`` (divided by 10 every `step_epochs` epochs), or ``constant``.
     step_epochs : int
     warmup : float
         Epochs during which the learning rate rises from zero.
     label_smoothing : float
-        The part of a label's probability spread over all classes (Szegedy et al. 2016).
+        The fraction of the probability of a label that is spread over all classes (Szegedy et al. 2016).
     class_weight : str, optional
         ``balanced``: each class has the same total weight, however few its images.
     clip : float, optional
@@ -93,7 +93,7 @@ class Recipe:
         their scaling into the head gives it large weights, and the network large gradients: without a limit, the first
         steps would destroy the head.
     precision : str
-        ``auto``, ``fp32``, or ``bf16`` by autocast. ``auto`` is bf16 where the hardware multiplies bfloat16 natively.
+        ``auto``, ``fp32``, or ``bf16`` by autocast. ``auto`` is bf16 if the hardware multiplies bfloat16 natively.
     ema : float, optional
         Decay of the exponential moving average of the weights; the averages are then evaluated and saved.
     patience : int, optional
@@ -101,8 +101,8 @@ class Recipe:
     augment : str
         ``none``, ``light``, ``standard`` or ``strong``; see `bottleneck.images.augment`.
     views : int
-        How many augmented views of each image are cached at the freeze boundary. 0: each epoch draws new views and runs
-        the whole network.
+        Number of augmented views of each image that are cached at the freeze boundary. With 0, each epoch draws new
+        views and runs the whole network.
     seed : int
 
     Raises

@@ -173,7 +173,7 @@ def _validation_card(context: FineTuningContext, before: NDArray[np.bool_], afte
 
 
 def _heldout_test(result: FineTuningResult, right: NDArray[np.bool_]) -> dict[str, Any] | None:
-    """Compare the network with its head on the held-out images; return None without a head, or if it is kept."""
+    """Compare the network with its head on the held-out images; return None if it has none or is unchanged."""
     if result.context.initial.run is None or result.history.best == 0:
         return None
     return compare_with_head(right, result.start.right)
