@@ -45,7 +45,7 @@ DEFAULT_HEADS = ("logistic", "svm", "softmax")
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonContext:
-    """What all rows of a comparison share.
+    """The data and options that all rows of a comparison share.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def compare(
     cache, runs, split, C, folds, normalize, select, class_weight, search, device, seed, allow_duplicates, progress
         As for `bottleneck.fit`.
     memory : int, optional
-        As for `bottleneck.fit`, and as for `bottleneck.extract` where features are extracted.
+        As for `bottleneck.fit`, and as for `bottleneck.extract` if features must be extracted.
     path_column, label_column, split_column, group_column
         As for `bottleneck.fit`.
     learning_curve : bool
@@ -230,7 +230,7 @@ def _comparison(context: ComparisonContext, *, learning_curve: bool) -> Comparis
 
 
 def _listed(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a sequence, each once; one alone may be several with commas."""
+    """Return the names of a sequence, each once; a single one may contain several names separated by commas."""
     parts = names[0].split(",") if len(names) == 1 else names
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
@@ -249,7 +249,7 @@ def _family(head: str, options: HeadOptions) -> tuple[str, HeadOptions]:
 
 
 def _candidates(context: ComparisonContext, remarks: list[str]) -> list[Candidate]:
-    """Return a candidate for each model and head, the best first; add to `remarks` why others are left out."""
+    """Return a candidate for each model and head, the best first; report in `remarks` why others are left out."""
     found, done = [], 0
     for source in context.found.sources:
         train, test = context.parts(source.store)
@@ -296,7 +296,7 @@ def _trained(
 def _tuned(
     source: Source, run: Run, test: LabelledFeatures, context: ComparisonContext, images: int, remarks: list[str]
 ) -> list[Candidate]:
-    """Return the candidate of a fine-tuned network with its own head; none where it cannot be compared."""
+    """Return the candidate of a fine-tuned network with its own head; an empty list if it cannot be compared."""
     if run.card["dataset"]["digest"] != context.usable.fingerprint():
         remarks.append(
             f"{source.name} is left out: it was fine-tuned on other images, labels or splits, possibly on some that "
@@ -354,7 +354,7 @@ def _curve(best: Candidate, train: LabelledFeatures, options: HeadOptions) -> Cu
         If it is that of a fine-tuned network, or cannot be trained on fewer images.
     """
     if best.trained is None:
-        raise HeadError(f"{best.row.model} is fine-tuned, and only heads are trained in seconds")
+        raise HeadError(f"{best.row.model} is fine-tuned; learning curves are only computed for heads")
     name, options = _family(best.row.head, options)
     family = options.family(name)
     return draw_curve(train.table, train.labels, train.dataset.groups, best.trained.search, family, options)

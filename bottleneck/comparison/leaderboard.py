@@ -130,7 +130,7 @@ class Comparison:
 
     @property
     def best(self) -> LeaderboardRow:
-        """The best row by cross-validated accuracy, or, of equal ones, by the size of the features."""
+        """The best row by cross-validated accuracy; ties are broken by the size of the features."""
         return self.rows[0]
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Features of the same images by several models: cached ones are used, missing ones are extracted."""
+"""Collect features of the same images by several models: use cached ones, and extract missing ones."""
 
 import os
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ class Source:
         As the user wrote it.
     store : Store
     extracted : int
-        How many images were processed by the network now.
+        Number of images that were processed by the network now.
     seconds : float or None
-        How long that took; None if all features were cached.
+        Duration of the extraction; None if all features were cached.
     failures : tuple of Failure
     run : Run, optional
         The fine-tuned run whose network computed them, and whose head is compared.
@@ -76,7 +76,7 @@ class ComparedImages:
 def gather(query: ImageQuery, models: Sequence[str], *, memory: int | None = None) -> ComparedImages:
     """Return the features of images by each model; see `bottleneck.compare`.
 
-    The images that were extracted last stay the default of later commands.
+    The default images of later commands do not change.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def _requested(home: FeatureCache, name: str, runs: Path) -> Requested:
 
 
 def _is_run(name: str) -> bool:
-    """Whether a name is ``run:NAME`` or a path; ``timm/NAME`` and ``MODEL@PATH`` are models."""
+    """Return whether a name is ``run:NAME`` or a path; ``timm/NAME`` and ``MODEL@PATH`` are models."""
     first = name.replace(os.sep, "/").partition("/")[0]
     return name.startswith(RUN) or (is_path(name) and first != TIMM.rstrip("/") and "@" not in first)
 
