@@ -117,7 +117,7 @@ def _download(archive: Archive, file: Path, progress: Progress | None) -> None:
                 raise DownloadError(f"{archive.url} cannot be reached ({reason}); {_advice(file)}") from error
         size, digest = _size(home, part.name), file_sha256(part, _opener(home))
         if size < archive.size:
-            raise DownloadError(f"{archive.url} broke off at {size:,} of {archive.size:,} bytes; run the command again")
+            raise DownloadError(f"{archive.url} stopped at {size:,} of {archive.size:,} bytes; run the command again")
         if digest != archive.sha256:
             home.unlink(part.name)
             raise DownloadError(
