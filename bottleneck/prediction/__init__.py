@@ -1,1 +1,1 @@
-"""A run and new images: its predictions, and how right they are."""
+"""Predict the classes of new images with a run, and evaluate its predictions."""

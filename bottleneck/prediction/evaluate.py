@@ -199,7 +199,7 @@ def _evaluation(found: Classified, other: Classified | None, pool: UnseenImages)
 
 
 def _near(found: Classified, rows: Sequence[int]) -> tuple[tuple[str, float], ...]:
-    """Return the near duplicates of training images; none if features of these are not cached, or do not fit in memory.
+    """Return near duplicates of training images; none if features of the latter are not cached or do not fit in memory.
 
     A run does not record the classes of its training images; those that its head predicts are used instead.
     """

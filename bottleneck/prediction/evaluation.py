@@ -27,7 +27,7 @@ class Misclassification:
     probability : float
         Probability of `predicted`.
     label_probability : float
-        Probability of `label`; 0 if that is no class of the run.
+        Probability of `label`; 0 if the run does not have this class.
     """
 
     path: str
@@ -48,7 +48,7 @@ class RunComparison:
     accuracy : float
     accuracy_ci95 : tuple of float
     only_run, only_against : int
-        Numbers of images about which only the evaluated run, or only the other one, is right.
+        Numbers of images that only the evaluated run, or only the other one, classifies correctly.
     p_value : float
         P-value of McNemar's test, exact and two-sided.
     """
@@ -101,7 +101,7 @@ class Evaluation:
         Number of images that also selected the epoch of a fine-tuning. They are evaluated, but their accuracy is
         optimistic.
     unknown_labels : dict of str to int
-        Labels that are no classes of the run, with the numbers of their images, which count as wrong.
+        Labels that are not classes of the run, with the numbers of their images, which count as errors.
     unrecorded : tuple of Run
         Runs that do not record all of their training images, so that these could not be left out.
     near : tuple of (str, float)
@@ -127,9 +127,9 @@ class Evaluation:
     remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        beside = f"{self.against.verdict} against {self.against.run.path}" if self.against else ""
+        compared = f"{self.against.verdict} against {self.against.run.path}" if self.against else ""
         accuracy = f"accuracy {100 * self.accuracy:.1f} % on {counted(self.n, 'image')}"
-        return one_line(self, str(self.run.path), accuracy, beside)
+        return one_line(self, str(self.run.path), accuracy, compared)
 
     @property
     def n(self) -> int:
@@ -180,12 +180,12 @@ class Summary:
     ----------
     labels_from : tuple of str
     n, right : int
-        Numbers of compared images and of right predictions.
+        Numbers of compared images and of correct predictions.
     left : LeftOut
     unrecorded : bool
         Whether the run does not record all of its training images.
     passed_over : tuple of str
-        Messages on names of folders and labels that are not compared.
+        Messages about names of folders and labels that are not compared.
     """
 
     labels_from: tuple[str, ...]

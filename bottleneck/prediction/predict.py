@@ -86,7 +86,7 @@ class Predictions(Sequence[Prediction]):
     given : Given
         The images as they were given, with their labels.
     top : int
-        How many classes each image has in `Prediction.top`.
+        Number of classes of each image in `Prediction.top`.
     """
 
     run: Run
@@ -120,7 +120,7 @@ class Predictions(Sequence[Prediction]):
         return [item.to_json() for item in self.items]
 
     def to_rows(self) -> Iterator[list[object]]:
-        """Yield the header and the rows of a table, an image a row, whose cells are empty where there is no value.
+        """Yield the header and the rows of a table, one row per image; cells without a value are empty.
 
         Columns are path, digest, label, probability, label_2, probability_2, ..., code and message.
         """
@@ -158,7 +158,7 @@ def predict(
     cache, runs : path
         Features that are cached are used; others are computed and cached.
     top : int
-        How many classes to give for each image.
+        Number of classes to return for each image.
     path_column, label_column : str, optional
         Columns of tables, by default ``path`` and ``label``.
     memory : int, optional
@@ -313,7 +313,7 @@ def _prediction(found: Classified, row: int, top: int) -> Prediction:
 def _features(
     run: Run, images: Dataset | Given, cache: Path, runs: Path, memory: int | None, progress: Progress | None
 ) -> Extraction:
-    """Extract the features of `images` with the backbone of the run; possibly no image can be used."""
+    """Extract the features of `images` with the backbone of the run, even if no image can be used."""
     request = located_request(run.path, run.card, cache)
     try:
         with needing_weights(run.path, run.card):
