@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of images or networks."""
+"""Small helpers that do not depend on images or networks."""

@@ -13,7 +13,7 @@ _ESCAPE = "'"
 _FORMULA = frozenset("=+-@\N{MINUS SIGN}")  # first characters of formulas; after NFKC, for East Asian spreadsheets
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")  # controls, invisible characters, bytes that are not UTF-8, spaces
 _QUOTED = frozenset('",;\t\r\n')
-_NUL = "\udc00"  # replaces NUL, which Python's csv refuses before 3.11; decoding never gives this character
+_NUL = "\udc00"  # replaces NUL, which Python's csv rejects before 3.11; no byte is decoded to this character
 
 
 def escape_cell(text: str) -> str:
@@ -79,7 +79,7 @@ def parse_csv(data: bytes) -> list[dict[str, str]]:
     except csv.Error as error:
         raise ValueError(f"expected a CSV, found none: {error}") from error
     if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"expected {len(header)} cells in each row, as in the header, found others")
+        raise ValueError(f"expected {len(header)} cells in each row, as in the header, found a row of another length")
     names = [_original(name) for name in header]
     return [dict(zip(names, map(_original, row), strict=True)) for row in rows]
 

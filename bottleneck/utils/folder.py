@@ -1,4 +1,4 @@
-"""An open folder. Operations stay in it even if its path changes meanwhile, and follow no link."""
+"""An open folder. Operations apply to this folder even if its path changes meanwhile, and follow no link."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from typing import Any
 
 from bottleneck.utils.files import TEMPORARY, NotRegularError, temporary_beside, write_new
 
-# Without these, for example on Windows, a name is checked before it is used, which leaves a moment between the two.
+# Without these, for example on Windows, a name is checked and then used, so it may change in between.
 BY_DESCRIPTOR = (
     {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename} <= os.supports_dir_fd
     and os.listdir in os.supports_fd
@@ -221,7 +221,7 @@ class Folder:
     def _link(self, name: str) -> LinkError:
         return LinkError(
             f"expected a folder at {self.path / name}, found a link: nothing is read, written or deleted through it. "
-            f"Remove the link, or replace it by the folder that it leads to"
+            f"Remove the link, or replace it with the folder that it leads to"
         )
 
     def _not_regular(self, name: str, mode: int) -> NotRegularError:
@@ -241,7 +241,7 @@ def kind_of(mode: int) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name has the form of `bottleneck.utils.files.temporary_beside`."""
+    """Return whether a name has the form of `bottleneck.utils.files.temporary_beside`."""
     process, _, rest = name.removeprefix(TEMPORARY).partition("-")
     return (
         name.startswith(TEMPORARY)

@@ -18,7 +18,7 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.ASCII | re.IGNO
 
 
 def _machine_memory() -> int:
-    """Return how many bytes the machine can give without swapping."""
+    """Return how many bytes the machine can provide without swapping."""
     import psutil  # takes 50 ms
 
     return int(psutil.virtual_memory().available)
@@ -27,7 +27,7 @@ def _machine_memory() -> int:
 def free_memory(root: Path = _ROOT, machine: Callable[[], int] = _machine_memory) -> int:
     """Return how many bytes this process can still allocate: the smallest amount that any limit on it leaves.
 
-    The limits are the memory that the machine can give without swapping, those of the process's control group and of
+    The limits are the memory that the machine can provide without swapping, those of the process's control group and of
     all groups above it (versions 1 and 2; a container is one), and that of its address space (``ulimit -v``). Pages of
     files that a group has read and that are not in use count as free.
 

@@ -16,7 +16,7 @@ _MARKS = ("card.json", "finetune.json")  # files of a run, and of an unfinished 
 
 
 def is_path(text: str) -> bool:
-    """Whether a text is a path: it contains a separator, begins with ``~``, or is ``.`` or ``..``."""
+    """Return whether a text is a path: it contains a separator, begins with ``~``, or is ``.`` or ``..``."""
     separators = [separator for separator in (os.sep, os.altsep) if separator]
     return text in (".", "..") or text.startswith("~") or any(separator in text for separator in separators)
 

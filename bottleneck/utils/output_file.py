@@ -80,9 +80,9 @@ def write_output(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
     -----
     The bytes are written to a temporary file in the same folder, fsynced, and renamed over the old file. If there is an
     old file, only the owner may read the temporary one; at the end it gets the permissions of the old file, and its
-    owner, group, extended attributes and POSIX ACL if the system allows that. If the group cannot be set, it gets the
-    permissions of others. A new file gets the permissions of the umask. Other hard links to the old file keep the old
-    content. Ctrl-C and errors remove the temporary file; only a killed process leaves it.
+    owner, group, extended attributes and POSIX ACL if the system allows that. If the group cannot be set, the new group
+    gets the permissions of others. A new file gets the permissions of the umask. Other hard links to the old file keep
+    the old content. Ctrl-C and errors remove the temporary file; only a killed process leaves it.
     """
     place = check_output(path)
     temporary = temporary_beside(place)

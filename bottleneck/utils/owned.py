@@ -68,7 +68,7 @@ def delete(tree: Tree, path: Path, layout: Test | Layout, *, dry_run: bool = Fal
 
 
 def is_ours(folder: Folder, name: str, layout: Test | Layout) -> bool:
-    """Whether a file, or a folder with all its content, is ours."""
+    """Return whether a file, or a folder with all its content, is ours."""
     done = Sweep()
     _delete(folder, name, layout, done, dry_run=True)
     return not done.left
@@ -128,7 +128,7 @@ def _delete(folder: Folder, name: str, layout: Test | Layout, done: Sweep, dry_r
             folder.unlink(name) if callable(layout) else folder.rmdir(name)
     except FileNotFoundError:
         return True  # another process deleted it
-    except (LinkError, NotRegularError):  # it replaced the entry a moment ago
+    except (LinkError, NotRegularError):  # it has just replaced the entry
         mine = False
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):

@@ -43,7 +43,7 @@ class SharedContext:
 
 @contextmanager
 def attribute_set(owner: object, name: str, value: object) -> Iterator[None]:
-    """Give an attribute of a module or object another value, and restore it."""
+    """Set an attribute of a module or object, and restore it on exit."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -54,7 +54,7 @@ def attribute_set(owner: object, name: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def environment_variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable, and restore it."""
+    """Set an environment variable, and restore it on exit."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -67,10 +67,10 @@ def environment_variable(name: str, value: str) -> Iterator[None]:
 
 
 def ignored_warnings(message: str = "", category: type[Warning] = Warning) -> AbstractContextManager[None]:
-    """Ignore warnings of a category whose text begins as the regular expression `message` says.
+    """Ignore warnings of a category whose text starts with a match of the regular expression `message`.
 
-    `warnings.catch_warnings` saves and restores all filters, and so loses what other threads changed in between. This
-    adds one filter, and removes it.
+    `warnings.catch_warnings` saves and restores all filters, and so loses changes that other threads make in between.
+    This adds one filter, and removes it.
     """
     with _filters_lock:
         return _ignored.setdefault((message, category), SharedContext(lambda: _filter_added(message, category)))

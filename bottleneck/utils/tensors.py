@@ -1,4 +1,4 @@
-"""Parse safetensors files from bytes in memory, so that the bytes that were hashed are parsed."""
+"""Parse safetensors files from bytes in memory, which are the bytes that were hashed."""
 
 import json
 from typing import Any

@@ -50,7 +50,7 @@ class Spellings:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text decoded with ``surrogateescape`` was valid UTF-8."""
+    """Return whether a text decoded with ``surrogateescape`` was valid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -106,6 +106,6 @@ def _separator_as_space(char: str) -> str:
 
 
 def first_few(names: Sequence[str]) -> str:
-    """Return the first few names, and the number of others."""
+    """Return the first few names, and the number of the remaining ones."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -99,7 +99,7 @@ class Tree:
             return folder.status(path.name)
 
     def exists(self, path: Path) -> bool:
-        """Whether a path exists."""
+        """Return whether a path exists."""
         try:
             self.status(path)
         except (FileNotFoundError, NotADirectoryError):
