@@ -35,12 +35,12 @@ class Replaced:
         return cls(frozenset(module for module in gone if module is not None), remaining)
 
     def holds(self, name: str) -> bool:
-        """Whether a tensor is inside a removed module, or follows one in the same classifier."""
+        """Return whether a tensor is inside a removed module, or follows one in the same classifier."""
         modules = list(_modules(name))
         return not self.modules.isdisjoint(modules) or any(self._is_behind(module) for module in modules)
 
     def _is_behind(self, module: str) -> bool:
-        """Whether a module is new in a classifier that is kept in part: ``head.mlp`` next to ``head.norm``."""
+        """Return whether a module is new in a classifier that is kept in part: ``head.mlp`` next to ``head.norm``."""
         parent, _, child = module.rpartition(".")
         if module in self.remaining or not called_as_classifier(parent):
             return False
@@ -49,7 +49,7 @@ class Replaced:
 
 
 def called_as_classifier(module: str) -> bool:
-    """Whether a module is named like a classifier."""
+    """Return whether a module is named like a classifier."""
     return module.lower().startswith(_HEADS)
 
 

@@ -176,7 +176,7 @@ def prefix_tokens(network: nn.Module) -> int:
 
 
 def has_class_token(network: nn.Module) -> bool:
-    """Whether the first token is a class token, not a register."""
+    """Return whether the first token is a class token, not a register."""
     own = getattr(network, "has_class_token", None)
     return own if isinstance(own, bool) else bool(_own_tokens(network).get("cls"))
 
@@ -251,7 +251,7 @@ def _shape(point: FeaturePoint, calls: dict[str, Call]) -> tuple[int, ...]:
 
 
 def _is_one_row(point: FeaturePoint, calls: dict[str, Call]) -> bool:
-    """Whether a point has at most one position."""
+    """Return whether a point has at most one position."""
     shape = _shape(point, calls)
     return not point.layout.prefix and math.prod(shape[place] for place in point.layout.positions) == 1
 
@@ -301,6 +301,6 @@ def _drop_what_follows(
 
 
 def _inside(name: str, modules: set[str]) -> bool:
-    """Whether a module is in `modules`, or inside one of them."""
+    """Return whether a module is in `modules`, or inside one of them."""
     parts = name.split(".")
     return any(".".join(parts[:end]) in modules for end in range(1, len(parts) + 1))

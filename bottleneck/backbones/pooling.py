@@ -91,7 +91,7 @@ def pooled(output: Tensor, layout: OutputLayout, pooling: str) -> Tensor:
 
 
 def _is_grid(count: int, image: tuple[int, int]) -> bool:
-    """Whether `count` positions can form a grid with the proportions of the image."""
+    """Return whether `count` positions can form a grid with the proportions of the image."""
     if count < 1:
         return False
     height = round(math.sqrt(count * image[0] / image[1]))
@@ -99,7 +99,7 @@ def _is_grid(count: int, image: tuple[int, int]) -> bool:
 
 
 def _alike(grid: Sequence[int], image: tuple[int, int]) -> bool:
-    """Whether a grid has the proportions of the image, up to one position of rounding in height or width."""
+    """Return whether a grid has the proportions of the image, up to one position of rounding in height or width."""
     (height, width), (image_height, image_width) = grid, image
     if image_height == image_width:
         return height == width

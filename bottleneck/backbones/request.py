@@ -189,7 +189,7 @@ def full_name(model: str) -> str:
 
 
 def looks_like_file(text: str) -> bool:
-    """Whether `text` is the path of a weights file: it has a known file extension or a separator."""
+    """Return whether `text` is the path of a weights file: it has a known file extension or a separator."""
     return is_path(text) or text.lower().endswith(_SUFFIXES)
 
 

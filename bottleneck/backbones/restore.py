@@ -192,7 +192,7 @@ def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
 
 
 def fits(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name equals a pattern, is inside a module that does, or matches a pattern with ``*``."""
+    """Return whether a name equals a pattern, is inside a module that does, or matches a pattern with ``*``."""
     return any(
         name == pattern or name.startswith(f"{pattern.removesuffix('.')}.") or fnmatchcase(name, pattern)
         for pattern in patterns
@@ -336,7 +336,7 @@ def _renamed(
 
 
 def _has_other_numbers(name: str, before: Tensors, after: Tensors) -> bool:
-    """Whether a tensor was computed from those of the file, not only copied, reshaped or concatenated."""
+    """Return whether a tensor was computed from those of the file, not only copied, reshaped or concatenated."""
     count = after[name].numel()
     if name in before and before[name].numel() != count:
         return True

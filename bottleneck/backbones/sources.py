@@ -91,7 +91,7 @@ def _owner(target: ast.expr) -> set[str]:
 
 
 def _is_standard(statement: ast.Import | ast.ImportFrom) -> bool:
-    """Whether an import is from the standard library."""
+    """Return whether an import is from the standard library."""
     if isinstance(statement, ast.ImportFrom):
         return not statement.level and (statement.module or "").partition(".")[0] in sys.stdlib_module_names
     return all(alias.name.partition(".")[0] in sys.stdlib_module_names for alias in statement.names)

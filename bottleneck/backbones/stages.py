@@ -18,7 +18,7 @@ def stages(network: nn.Module) -> list[str]:
 
 
 def has_parameters(module: nn.Module) -> bool:
-    """Whether a module has parameters, including those of its submodules."""
+    """Return whether a module has parameters, including those of its submodules."""
     return any(True for _ in module.parameters())
 
 

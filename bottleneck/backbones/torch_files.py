@@ -259,7 +259,7 @@ def _from_stream(path: Path, file: IO[bytes]) -> Any:
 
 
 def _has_magic_number(pickles: Any) -> bool:
-    """Whether a file begins like the older format."""
+    """Return whether a file begins like the older format."""
     try:
         return bool(interpret(pickles, size=_SHORT) == _MAGIC and interpret(pickles, size=_SHORT) == _PROTOCOL)
     except Exception:  # it need not be a pickle

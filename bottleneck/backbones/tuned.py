@@ -113,7 +113,7 @@ def record_tuned(store: Path, found: Tuned) -> None:
 
 
 def has_tuned(store: Path) -> bool:
-    """Whether there is a record of a fine-tuned network, readable or not."""
+    """Return whether there is a record of a fine-tuned network, readable or not."""
     return os.path.lexists(store / _RECORD)
 
 

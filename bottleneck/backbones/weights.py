@@ -186,7 +186,7 @@ def _is_tensor(value: object) -> bool:
 
 
 def _holds_state(value: object, known: dict[int, bool], *, deep: bool = True) -> bool:
-    """Whether a value is a state_dict or a network, or contains one; `known` caches answers by identity."""
+    """Return whether a value is a state_dict or a network, or contains one; `known` caches answers by identity."""
     if not isinstance(value, dict):
         return False
     place = 2 * id(value) + deep
@@ -213,5 +213,5 @@ def tensors_digest(network: nn.Module) -> str:
 
 
 def is_counter(name: str) -> bool:
-    """Whether a tensor only counts batches."""
+    """Return whether a tensor only counts batches."""
     return name.endswith("num_batches_tracked")

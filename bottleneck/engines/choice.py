@@ -213,7 +213,7 @@ class _Chooser:
 
 
 def _on_cpu(options: EngineOptions) -> bool:
-    """Whether the engine runs on a CPU; torch is imported only if there may be a GPU."""
+    """Return whether the engine runs on a CPU; torch is imported only if there may be a GPU."""
     if options.engine == "openvino" or options.device == "cpu":
         return True
     if options.device is None and not gpu_possible():

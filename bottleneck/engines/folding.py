@@ -155,7 +155,7 @@ def _pairs(network: nn.Module, image: Tensor) -> list[tuple[Any, Any]]:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether a module is a batch norm with running statistics; timm's includes an activation."""
+    """Return whether a module is a batch norm with running statistics; timm's includes an activation."""
     known = type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d"
     return known and isinstance(getattr(module, "running_var", None), Tensor) and not module.training
 

@@ -22,7 +22,7 @@ def cores() -> int:
 
 
 def native_bf16() -> bool:
-    """Whether the CPU has bfloat16 instructions (AVX512-BF16, AMX, Arm's bf16) that oneDNN may use.
+    """Return whether the CPU has bfloat16 instructions (AVX512-BF16, AMX, Arm's bf16) that oneDNN may use.
 
     On systems other than Linux this is unknown, and the result is False.
     """
@@ -34,12 +34,12 @@ def native_bf16() -> bool:
 
 
 def gpu_possible() -> bool:
-    """Whether there may be a GPU that torch can use; only torch can find out."""
+    """Return whether there may be a GPU that torch can use; only torch can find out."""
     return sys.platform == "darwin" or any(os.path.exists(node) for node in _GPU_NODES) or sys.platform == "win32"
 
 
 def has_openvino() -> bool:
-    """Whether OpenVINO is installed."""
+    """Return whether OpenVINO is installed."""
     return find_spec("openvino") is not None
 
 

@@ -1,4 +1,4 @@
-"""Learning curve: accuracy by the number of training images, to tell whether more images would help."""
+"""Learning curve: accuracy by the number of training images, which shows whether more images would help."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -38,7 +38,7 @@ class LinearFamily(Family):
 
         Parameters
         ----------
-        task : Problem
+        problem : Problem
         Cs : sequence of float, length g
         exact : bool
             Whether the weights are for the final head rather than for a search.

@@ -2,7 +2,7 @@
 
 Features are constant if, for example, images are blank or the last layers of a network are dead. A fold with constant
 features predicts the frequencies of its own rows. The final head does so if the features are constant in all rows, or
-within every fold: then no fold can measure what the differences between folds are worth.
+within every fold: then no fold can measure whether the differences between folds are informative.
 """
 
 from collections.abc import Iterator, Sequence

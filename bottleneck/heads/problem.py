@@ -56,7 +56,7 @@ class Problem:
     weight : float
         Weight of every row: in a subsample, the number of rows that each represents.
     origin : ndarray of int, shape (n,), optional
-        In a subsample, the row of the full problem that each row is; by default all.
+        In a subsample, the index of each row in the full problem; by default all rows.
     """
 
     table: FeatureTable

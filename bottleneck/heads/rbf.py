@@ -28,7 +28,7 @@ _COPIES = 5  # peak number of distance matrices, with two SVMs in training
 
 @contextmanager
 def _start_method() -> Iterator[None]:
-    """Leave the start method of multiprocessing undecided if it was: joblib decides it, even where it uses threads."""
+    """Leave the start method of multiprocessing unset if it was: joblib sets it, even if it only uses threads."""
     decided = multiprocessing.get_start_method(allow_none=True) is not None
     try:
         yield

@@ -26,7 +26,7 @@ from bottleneck.utils.text import one_line
 _FAST_ROWS = 20_000  # used by a fast search; more if there are too many classes to have each in every fold
 _MIN_SORTED, _MAX_SORTED = 1_000_000, 64_000_000  # numbers of a table that is sorted by fold
 SINGLE_THREAD_SIZE = 3_000_000  # numbers of a table; below it, more threads gain less than 20 %
-_ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # few rows are divided into folds repeatedly, until so many are tested
+_ROWS_IN_ALL, _MOST_REPEATS = 1000, 5  # few rows are divided into folds repeatedly, until this many rows are tested
 _NEXT_DIVISION = 1_000_003  # difference between the seeds of consecutive divisions
 _AUTO: tuple[Normalize, ...] = ("shrunk", "standard")  # a later one must be significantly better
 

@@ -53,7 +53,7 @@ class Performance:
         return np.flatnonzero(mean >= mean[best] - self._error(self.balanced[best]) - 1e-12)
 
     def beats(self, other: "Performance", rows: int) -> bool:
-        """Whether the best point is significantly better than that of another scaling, on the same folds of the rows.
+        """Return whether the best point is significantly better than that of another scaling, on the same folds.
 
         The difference, paired by folds, must exceed two standard errors and two images: with few images, the best of
         many points is mostly due to chance.

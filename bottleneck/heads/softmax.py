@@ -16,7 +16,7 @@ from bottleneck.heads.linear_family import LinearFamily, Theta
 from bottleneck.heads.objective import relative
 from bottleneck.heads.problem import Problem
 
-_RATE = 4.0  # for features with a mean square near 1; with a quarter of it, 40 epochs are not enough
+_RATE = 4.0  # for features with a mean square near 1; with a quarter of this rate, 40 epochs are not enough
 _MOMENTUM = 0.9
 _LARGEST_BATCH, _SMALLEST_BATCH = 1024, 64
 _STEPS = 64  # per epoch; more if batches have the largest size

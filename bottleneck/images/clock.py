@@ -88,7 +88,7 @@ def written_back(
 
 @lru_cache
 def _in_memory(device: int) -> bool:
-    """Whether a device is a file system in memory; known only on Linux."""
+    """Return whether a device is a file system in memory; known only on Linux."""
     number = f"{os.major(device)}:{os.minor(device)}" if hasattr(os, "major") else ""
     with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
         for line in mounts:

@@ -46,7 +46,7 @@ class SharedLock:
 
 
 def can_allocate(size: int) -> bool:
-    """Whether this process can allocate `size` more bytes of memory."""
+    """Return whether this process can allocate `size` more bytes of memory."""
     try:
         with mmap.mmap(-1, max(1, size)):
             return True

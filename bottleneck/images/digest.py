@@ -37,7 +37,7 @@ def signature(status: os.stat_result) -> Signature:
 
 
 def is_settled(signature: Signature, now: float) -> bool:
-    """Whether a file read at `now` (seconds since the epoch) was old enough for its digest to be stored."""
+    """Return whether a file read at `now` (seconds since the epoch) was old enough for its digest to be stored."""
     # A modification time in the future was set explicitly; the change time cannot be set.
     modified, changed = signature[1] / 1e9, signature[2] / 1e9
     return now - (max(modified, changed) if modified <= now else changed) >= FRESH_SECONDS
@@ -182,7 +182,7 @@ def _as_image_errors() -> Iterator[None]:
 
 
 def _differs(chunk: bytes, place: int, start: int, part: bytes) -> bool:
-    """Whether a part at offset `start` differs from a chunk at offset `place` where they overlap."""
+    """Return whether a part at offset `start` differs from a chunk at offset `place` where they overlap."""
     first, last = max(place, start), min(place + len(chunk), start + len(part))
     return first < last and chunk[first - place : last - place] != part[first - start : last - start]
 
@@ -228,7 +228,7 @@ class DigestMemo:
         return found
 
     def settles(self, path: str, found: Signature, when: float) -> bool:
-        """Whether the digest of a file that was read at `when` (seconds since the epoch) may be stored."""
+        """Return whether the digest of a file that was read at `when` (seconds since the epoch) may be stored."""
         return is_settled(found, when) and is_settled(found, when - self._clock.lag(path))
 
     def remember(self, read: Iterable[tuple[str, Signature, bytes, float]]) -> None:

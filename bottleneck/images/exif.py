@@ -31,7 +31,7 @@ def transpose_of(image: Image.Image) -> Image.Transpose | None:
 
 
 def is_bomb(block: bytes, start: int = 0) -> bool:
-    """Whether the values of the first directory are many times larger than the block: Pillow copies each value.
+    """Return whether the values of the first directory are many times larger than the block: Pillow copies each value.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def is_bomb(block: bytes, start: int = 0) -> bool:
 
 
 def has_bomb(data: bytes, tries: int = 100) -> bool:
-    """Whether a file contains an EXIF block that is a bomb."""
+    """Return whether a file contains an EXIF block that is a bomb."""
     for magic in _MAGIC:
         place = -1
         for _ in range(tries):

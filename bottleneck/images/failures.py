@@ -50,7 +50,7 @@ class Limit:
         return f"{self.value:g}%" if self.percent else f"{self.value:g}"
 
     def exceeded(self, failed: int, total: int) -> bool:
-        """Whether `failed` of `total` images exceed the limit."""
+        """Return whether `failed` of `total` images exceed the limit."""
         limit = Fraction(str(self.value))  # exact: 57 of 10,000 are not more than 0.57%
         return failed > (limit * total / 100 if self.percent else limit)
 

@@ -266,7 +266,7 @@ def _name(value: object, kind: str) -> str:
 
 
 def _is_missing(value: object) -> bool:
-    """Whether a cell is empty: None, NaN, or pandas' NaT and NA, which are not equal to themselves."""
+    """Return whether a cell is empty: None, NaN, or pandas' NaT and NA, which are not equal to themselves."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
     try:

@@ -234,7 +234,7 @@ def _check_ppm(data: bytes) -> None:
 
 
 def _fits(layout: object, name: str | None) -> bool:
-    """Whether Pillow identified the format whose parser returned the layout."""
+    """Return whether Pillow identified the format whose parser returned the layout."""
     kinds: dict[type, tuple[str, ...]] = {
         jpeg.JpegLayout: ("JPEG", "MPO"),
         tiff.Page: ("TIFF",),

@@ -52,7 +52,7 @@ def check_chunks(data: bytes) -> int:
 
 
 def has_many_chunks(others: int) -> bool:
-    """Whether a PNG has too many metadata chunks for Pillow, which reads them in Python."""
+    """Return whether a PNG has too many metadata chunks for Pillow, which reads them in Python."""
     return others > _FEW
 
 

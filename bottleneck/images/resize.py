@@ -105,7 +105,7 @@ def new_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int
 def _resizes_only_centre(
     image: Image.Image, preprocessing: Preprocessing, size: tuple[int, int], seen: tuple[int, int]
 ) -> bool:
-    """Whether resizing only the part for the crop is faster, and changes no pixel by more than two levels."""
+    """Return whether resizing only the part for the crop is faster, and changes no pixel by more than two levels."""
     photograph = max(image.size) <= _PHOTOGRAPH * min(image.size)
     return seen != size and photograph and preprocessing.mode != "squash" and preprocessing.interpolation in _SUPPORT
 

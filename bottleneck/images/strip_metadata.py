@@ -61,12 +61,12 @@ def _stripped_png(data: bytes) -> bytes:
 
 
 def _may_affect_pixels(kind: bytes, body: bytes) -> bool:
-    """Whether a damaged chunk may contain the orientation or transparency."""
+    """Return whether a damaged chunk may contain the orientation or transparency."""
     return kind not in _METADATA or (kind in _TEXTS and body.partition(b"\0")[0] in _ORIENTING)
 
 
 def _is_sound(chunk: bytes) -> bool:
-    """Whether a chunk is complete and its checksum correct."""
+    """Return whether a chunk is complete and its checksum correct."""
     length = int.from_bytes(chunk[:4], "big")
     return len(chunk) == length + 12 and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
 

@@ -20,7 +20,7 @@ _NUMBERED = re.compile(r"found\.\d{3}$")  # created by chkdsk
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a folder of this name contains thumbnails, deleted files and the like, not the user's images."""
+    """Return whether a folder of this name contains thumbnails, deleted files and the like, not the user's images."""
     return name.lower() in _FOLDERS or bool(_NUMBERED.match(name.lower()))
 
 

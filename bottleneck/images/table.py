@@ -68,7 +68,7 @@ class ImageTable:
 
 
 def is_table(source: Path) -> bool:
-    """Whether a path is a table of images."""
+    """Return whether a path is a table of images."""
     return source.suffix.lower() in TABLES and os.path.isfile(source)
 
 
@@ -248,7 +248,7 @@ def _check_breaks(path: Path, line: _Line, header: Header) -> None:
 
 
 def _is_row(path: Path, text: str, header: Header) -> bool:
-    """Whether a line of a cell looks like a row of the table: its path exists."""
+    """Return whether a line of a cell looks like a row of the table: its path exists."""
     cells = text.split(",")
     place = header.places["path"]
     return len(cells) == len(header.names) and os.path.lexists(_file(path, cells[place].strip()))
@@ -306,7 +306,7 @@ class _PathNormalizer:
 
 
 def _are_same(one: str, other: str) -> bool:
-    """Whether two paths refer to the same file; an invalid path does not refer to any."""
+    """Return whether two paths refer to the same file; an invalid path does not refer to any."""
     try:
         return os.path.realpath(one) == os.path.realpath(other)
     except ValueError:  # a null character
