@@ -1,8 +1,9 @@
-"""How the cache grows: ``python benchmarks/bench_cache.py [--rows 10000 --rows 100000 --rows 1000000] [--dir DIR]``.
+"""Growth of the cache: ``python benchmarks/bench_cache.py [--rows 10000 --rows 100000 --rows 1000000] [--dir DIR]``.
 
-Writes synthetic caches of 2048 float16 features and prints Markdown tables: bytes, times and peak memory, and what
-they come to at 1e8 rows. A million rows take 4.2 GB in DIR, and as many files for the scan. Each figure is of a process
-of its own; reading is measured beside plain h5py, which reads the same bytes in the order in which they are stored.
+Writes synthetic caches of 2048 float16 features and prints Markdown tables of bytes, times and peak memory,
+extrapolated to 1e8 rows. A million rows take 4.2 GB in DIR, and the scan needs a million files. Each figure is measured
+in a separate process. Reading is compared with plain h5py, which reads the same bytes in the order in which they are
+stored.
 """
 
 import json
@@ -26,7 +27,7 @@ from bottleneck.images.preprocessing import Preprocessing
 
 DIM = 2048
 SHARD = 16_384  # rows of a full shard, as an extraction of many images commits them
-PART = 100_000  # rows that are read of a large cache
+PART = 100_000  # rows that are read from a large cache
 
 SPEC = Spec(
     backbone="synthetic",
@@ -51,11 +52,11 @@ def digests_of(folder: Path) -> np.ndarray:
 
 
 def rss() -> float:
-    """Return the most memory that this process has held so far, in MB."""
+    """Return the peak memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-# --- measurements, each in a process of its own -----------------------------------------------------------------
+# --- measurements, each in a separate process -------------------------------------------------------------------
 
 
 def write(folder: Path, rows: int) -> dict[str, float]:
@@ -84,11 +85,11 @@ def rebuild(folder: Path, rows: int) -> dict[str, float]:
 
 
 def missing(folder: Path, rows: int) -> dict[str, float]:
-    asked = digests_of(folder)
-    asked[::2, -1] ^= 1  # half of them are not there
-    np.random.default_rng(1).shuffle(asked)
+    requested = digests_of(folder)
+    requested[::2, -1] ^= 1  # half of them are missing
+    np.random.default_rng(1).shuffle(requested)
     before, started = rss(), time.perf_counter()
-    lost = store_in(folder).missing(asked)
+    lost = store_in(folder).missing(requested)
     assert len(lost) == (rows + 1) // 2
     return {"seconds": time.perf_counter() - started, "MB": rss() - before}
 
@@ -107,7 +108,7 @@ def scattered(folder: Path, rows: int) -> dict[str, float]:
 
 
 def _read(folder: Path, rows: np.ndarray) -> dict[str, float]:
-    """Read rows in a random order, beside plain h5py on the shards that hold them; the best of three of each."""
+    """Read rows in random order, and their shards sequentially with plain h5py; return the best time of three each."""
     digests = digests_of(folder)[rows]
     store = store_in(folder)
     paths = [store.folder / "shards" / f"{name}.h5" for name in store.index().shards_of(digests)]
@@ -144,15 +145,15 @@ def _plain(paths: list[Path]) -> float:
 
 
 def scan(folder: Path, rows: int) -> dict[str, float]:
-    from bottleneck.images.scan import scan as look
+    from bottleneck.images.scan import scan as scan_images
 
     before, started = rss(), time.perf_counter()
-    assert len(look(folder / "images", cache=folder / "scans")) == rows
+    assert len(scan_images(folder / "images", cache=folder / "scans")) == rows
     return {"seconds": time.perf_counter() - started, "MB": rss() - before}
 
 
 def files(folder: Path, rows: int) -> dict[str, float]:
-    """Make as many small files, in folders of 1000, of two classes; they are named by their digests, never decoded."""
+    """Write as many small files of two classes, in folders of 1,000; they are hashed but never decoded."""
     import os
 
     for number in range(rows):
@@ -161,7 +162,7 @@ def files(folder: Path, rows: int) -> dict[str, float]:
             path.parent.mkdir(parents=True)
         path.write_bytes(b"%d" % number)
         os.utime(path, (1e9, 1e9))
-    time.sleep(2.1)  # younger files are not remembered, since their clocks may not have ticked
+    time.sleep(2.1)  # the memo ignores more recent files, which may change again within the same tick of the clock
     return {}
 
 
@@ -196,7 +197,7 @@ def bench(home: Path, rows: int, with_scan: bool) -> dict[str, dict[str, float]]
 def table(found: dict[int, dict[str, dict[str, float]]]) -> list[str]:
     counts = list(found)
     lines = [
-        "| what | " + " | ".join(f"{rows:.0e} rows" for rows in counts) + " | at 1e8, by extrapolation |",
+        "| measurement | " + " | ".join(f"{rows:.0e} rows" for rows in counts) + " | extrapolated to 1e8 rows |",
         "|---|" + "---|" * (len(counts) + 1),
     ]
 
@@ -215,22 +216,22 @@ def table(found: dict[int, dict[str, dict[str, float]]]) -> list[str]:
         return f"{value['bytes beyond'] * 1e8 / 1e9:.1f} GB"
 
     row(
-        "bytes a row beyond its features",
+        "bytes per row in addition to its features",
         "write",
         lambda v: f"{v['bytes beyond']:.0f} ({v['overhead']:.1%})",
         bytes_grown,
     )
-    row("open: list all digests", "open_", seconds, grown)
-    row("the same after `index/` was deleted", "rebuild", seconds, grown)
+    row("open the cache: list all digests", "open_", seconds, grown)
+    row("open the cache after deleting `index/`", "rebuild", seconds, grown)
     row("`missing()` for as many digests", "missing", seconds, grown)
-    row("read all in random order", "shuffled", seconds, lambda v, factor: f"{v['seconds'] * factor / 60:.1f} min")
-    row("the same against plain h5py, sequentially", "shuffled", lambda v: f"{v['ratio']:.2f}x", None)
-    row("scan as many files, warm memo", "scan", seconds, grown)
+    row("read all rows in random order", "shuffled", seconds, lambda v, factor: f"{v['seconds'] * factor / 60:.1f} min")
+    row("speed relative to plain h5py, sequentially", "shuffled", lambda v: f"{v['ratio']:.2f}x", None)
+    row("scan as many files with a warm memo", "scan", seconds, grown)
     return lines
 
 
 def parts_table(rows: int, found: dict[str, dict[str, float]]) -> list[str]:
-    lines = ["| what | seconds | plain h5py, the same shards in order | ratio | shards |", "|---|---|---|---|---|"]
+    lines = ["| rows | seconds | plain h5py, the same shards in order | ratio | shards |", "|---|---|---|---|---|"]
     titles = {"together": "of images that were extracted together", "scattered": "scattered over all shards"}
     for name, title in titles.items():
         if name in found:
@@ -244,11 +245,11 @@ def parts_table(rows: int, found: dict[str, dict[str, float]]) -> list[str]:
 
 @click.command()
 @click.option("--rows", type=int, multiple=True, default=(10_000, 100_000, 1_000_000), show_default=True)
-@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where the caches are put.  [default: /tmp]")
-@click.option("--no-scan", is_flag=True, help="Leave out the scan, whose files take a while to make.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Folder of the caches.  [default: /tmp]")
+@click.option("--no-scan", is_flag=True, help="Skip the scan, whose files take a while to write.")
 @click.option("--measure", "name", hidden=True)
 def main(rows: tuple[int, ...], folder: Path | None, no_scan: bool, name: str | None) -> None:
-    """Measure synthetic caches of so many ROWS."""
+    """Measure synthetic caches with these numbers of rows."""
     if name:
         assert folder
         print(json.dumps(MEASURES[name](folder, rows[0])))
@@ -260,7 +261,7 @@ def main(rows: tuple[int, ...], folder: Path | None, no_scan: bool, name: str | 
             found[count] = bench(home, count, not no_scan)
     finally:
         shutil.rmtree(home)
-    print(f"{DIM} float16 features a row\n")
+    print(f"{DIM} float16 features per row\n")
     print("\n".join(table(found)))
     print()
     print("\n".join(parts_table(rows[-1], found[rows[-1]])))

@@ -1,9 +1,9 @@
-"""Extraction beside the plain loop of PyTorch and img2vec, each engine, in one run on the same images and weights.
+"""Compare extraction with each engine with a plain PyTorch loop and img2vec, on the same images and weights.
 
 ``python benchmarks/bench_extract.py [IMAGES]`` prints Markdown tables; ``--readme`` writes the first into the manual.
-IMAGES is any folder; by default photographs are generated. Each row is measured in a process of its own. What is timed
-goes from files to committed shards (the plain loop: to features in memory), with the model built, and for OpenVINO
-converted, before.
+IMAGES is any folder; by default photographs are generated. Each row is measured in a separate process. The time covers
+everything from files to committed shards (for the plain loop, to features in memory), but not building the model and,
+for OpenVINO, converting it.
 """
 
 import json
@@ -36,7 +36,7 @@ def weights(model: str) -> str:
 
 
 def write_photographs(folder: Path, count: int) -> Path:
-    """Write JPEGs of 500 x 375 and 375 x 500 pixels, about 100 KB each, smooth in the large and rough in the small."""
+    """Write JPEGs of 500 x 375 and 375 x 500 pixels, about 100 KB each, with structures of all sizes."""
     from PIL import Image
 
     folder.mkdir(parents=True)
@@ -57,7 +57,7 @@ def write_photographs(folder: Path, count: int) -> Path:
 
 
 def write_copies(source: list[Path], folder: Path, count: int) -> Path:
-    """Write `count` JPEGs that are different files, from a few that are repeated with a comment."""
+    """Write `count` distinct JPEG files, by adding comments to copies of a few."""
     folder.mkdir(parents=True)
     for number in range(count):
         data = source[number % len(source)].read_bytes()
@@ -71,7 +71,7 @@ def write_copies(source: list[Path], folder: Path, count: int) -> Path:
 
 
 def plain(model: str, paths: list[str]) -> dict[str, Any]:
-    """Run the tutorial's loop: a DataLoader with two workers, the weights' own transforms, fp32, batches of 32."""
+    """Run the tutorial's loop: a DataLoader with two workers, the transforms of the weights, fp32, batches of 32."""
     import torch
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
@@ -110,14 +110,14 @@ def reference(model: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     options = {"init_weights": False} if model == "inception_v3" else {}
     network = torchvision.models.get_model(model, weights=None, **options).eval()
     if model == "inception_v3":
-        network.transform_input = True  # as its weights do
+        network.transform_input = True  # as its weights require
     network.load_state_dict(state, strict=False)
     network.fc = torch.nn.Identity()
     return network, torchvision.models.get_model_weights(model)["DEFAULT"].transforms()
 
 
 def img2vec(model: str, paths: list[str]) -> dict[str, Any]:
-    """img2vec-pytorch as its README has it: a list of images to a list of vectors, 32 at once."""
+    """Run img2vec-pytorch as in its README: convert lists of 32 images to lists of vectors."""
     import torchvision
     from img2vec_pytorch import Img2Vec, img_to_vec
     from PIL import Image
@@ -134,7 +134,7 @@ def img2vec(model: str, paths: list[str]) -> dict[str, Any]:
 
 
 def ours(model: str, paths: list[str], engine: str, precision: str, folder: str, some: list[str]) -> dict[str, Any]:
-    """`extract` of a folder, after one of a few images has built, checked and converted the model."""
+    """Extract a folder, after extracting a few images to build, check and convert the model."""
     from bottleneck.extraction.extract import extract
 
     home = Path(tempfile.mkdtemp(prefix="bottleneck-bench-"))
@@ -152,7 +152,7 @@ def ours(model: str, paths: list[str], engine: str, precision: str, folder: str,
         few.mkdir()
         for path in paths[:: max(1, len(paths) // 8)][:8]:
             shutil.copy(path, few)
-        extract(few, **options)  # which need not be computed again
+        extract(few, **options)  # their features are then cached
         done = extract(folder, **options)
         rows = [done.dataset.paths.index(path) for path in some]
         features = done.store.read(done.dataset.digests[rows])
@@ -167,7 +167,7 @@ def ours(model: str, paths: list[str], engine: str, precision: str, folder: str,
 
 
 def parts(model: str, paths: list[str], engine: str, precision: str) -> dict[str, Any]:
-    """Measure decoding alone, on one core, and the engine alone, on all, in seconds of one core for each image."""
+    """Measure decoding alone on one core, and the engine alone on all cores, in seconds of one core per image."""
     from dataclasses import replace
 
     from bottleneck.backbones.registry import load
@@ -194,7 +194,7 @@ def parts(model: str, paths: list[str], engine: str, precision: str) -> dict[str
 
 
 def rate(engine: Any, pixels: NDArray[np.uint8], seconds: float = 3.0) -> float:
-    """Return how many images a second an engine takes that always has the next batch."""
+    """Return the images per second of an engine that never waits for the next batch."""
     size = min(engine.batch_size, len(pixels))
     counts = [0] * engine.parallel
     started = time.perf_counter()
@@ -216,7 +216,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {"plain": plain, "img2vec": im
 
 
 def measured(task: str, **options: Any) -> dict[str, Any]:
-    """Run a task in a process of its own and return what it found, with its peak memory in MB."""
+    """Run a task in a separate process, and return its result with its peak memory in MB."""
     words = [sys.executable, "-W", "ignore", __file__, "--child"]
     done = subprocess.run(words, input=json.dumps({"task": task, **options}), capture_output=True, text=True)
     if done.returncode:
@@ -240,7 +240,7 @@ def lowest_cosine(features: list[list[float]], reference: list[list[float]]) -> 
 
 
 def compared(model: str, folder: Path, paths: list[str], count: int) -> tuple[list[str], list[str]]:
-    """Return the rows of the first and of the second table for a model."""
+    """Return the rows of the first and the second table for a model."""
     some = paths[:: max(1, len(paths) // count)][:count]
     say(f"{model}: the plain loop, {len(some)} images")
     base = measured("plain", model=model, paths=some)
@@ -307,8 +307,8 @@ def say(text: str) -> None:
 @click.argument("images", required=False)
 @click.option("--models", default=",".join(MODELS), show_default=True)
 @click.option("--count", default=400, show_default=True, help="Photographs to generate.")
-@click.option("--plain-count", default=96, show_default=True, help="Images that the plain loop sees.")
-@click.option("--memory", "with_memory", is_flag=True, help="Also peak memory with 1,000 and 10,000 images.")
+@click.option("--plain-count", default=96, show_default=True, help="Images for the plain loop.")
+@click.option("--memory", "with_memory", is_flag=True, help="Also measure peak memory with 1,000 and 10,000 images.")
 @click.option("--readme", is_flag=True, help="Write the first table into docs/benchmarks.md.")
 @click.option("--child", "is_child", is_flag=True, hidden=True)
 def main(
@@ -335,7 +335,7 @@ def main(
     )
     click.echo(first)
     click.echo()
-    click.echo("| model | engine | decode, images/s of a core | forward, images/s | limit | reached | fraction |")
+    click.echo("| model | engine | decode, images/s per core | forward, images/s | limit | reached | fraction |")
     click.echo("|---|---|---|---|---|---|---|")
     for _, details in found:
         click.echo("\n".join(details))

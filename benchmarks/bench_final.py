@@ -1,4 +1,4 @@
-"""What `fit --final` brings: a head of four fifths of some labelled images, and the head of all, on other images.
+"""Gain of `fit --final`: compare a head trained on four fifths of some images with one trained on all of them.
 
 python benchmarks/bench_final.py [--work DIR] [--images ANTS_AND_BEES] [--sets NAME,...] [--seeds N] [--normalize NAME]
 """
@@ -25,12 +25,12 @@ HEADS = {
     "logistic": {}, "svm": {}, "ridge": {}, "softmax": {"epochs": 10}, "centroid": {}, "knn": {},
     "svm rbf": {"kernel": "rbf"},
 }  # fmt: skip
-SIZES = (5, 20, 100)  # labelled images a class
+SIZES = (5, 20, 100)  # labelled images per class
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("work"), help="where images and features are kept")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="folder of images and features")
     parser.add_argument("--images", type=Path, help="the ants and bees of PyTorch's tutorial")
     parser.add_argument("--sets", default=",".join(NAMES))
     parser.add_argument("--heads", default=",".join(HEADS))
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--normalize", choices=NORMALIZE, default="shrunk")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    print("| set | images a class | head | accuracy, tested | final | gain ± 95 % | log-loss, tested | final |")
+    print("| set | images per class | head | accuracy, tested | final | gain ± 95 % | log-loss, tested | final |")
     print("|---|---|---|---|---|---|---|---|")
     gains: dict[int, list[float]] = {}
     for name in options.sets.split(","):
@@ -46,9 +46,9 @@ def main() -> None:
         for size in SIZES if images else ():
             for head in options.heads.split(","):
                 found = np.array(list(pairs(images, size, head, options.normalize, options.seeds)))
-                gains.setdefault(size, []).append(told(name, size, head, found))
+                gains.setdefault(size, []).append(print_row(name, size, head, found))
     for size, found in gains.items():
-        print(f"{size} images a class: mean gain {100 * np.mean(found):+.2f} points over {len(found)} cells")
+        print(f"{size} images per class: mean gain {100 * np.mean(found):+.2f} points over {len(found)} cells")
 
 
 def pairs(images: Features, size: int, head: str, normalize: str, seeds: int) -> Iterator[list[float]]:
@@ -67,13 +67,13 @@ def pairs(images: Features, size: int, head: str, normalize: str, seeds: int) ->
 
 
 def scores(head: Head, x: np.ndarray, labels: list[str]) -> tuple[float, float]:
-    """Return accuracy and log-loss on images that no head has seen."""
+    """Return accuracy and log-loss on images that neither head was trained on."""
     probabilities = head.probabilities(x)
     right = np.array(head.classes)[probabilities.argmax(axis=1)] == np.array(labels)
     return float(right.mean()), evaluate_probabilities(labels, probabilities, head.classes)["log_loss"]
 
 
-def told(name: str, size: int, head: str, found: np.ndarray) -> float:
+def print_row(name: str, size: int, head: str, found: np.ndarray) -> float:
     """Print a row, and return the mean gain in accuracy."""
     gain = found[:, 2] - found[:, 0]
     error = 1.96 * gain.std(ddof=1) / len(gain) ** 0.5

@@ -1,10 +1,11 @@
-"""Fine-tuning from a head that was handed back, beside the tutorials' way: a random layer, the whole network each step.
+"""Compare fine-tuning from a fitted head with PyTorch's tutorial: a random layer, and the whole network in each step.
 
-``python benchmarks/bench_finetune.py [IMAGES]`` prints Markdown tables; ``--only speed`` or ``--only accuracy`` does
+``python benchmarks/bench_finetune.py [IMAGES]`` prints Markdown tables; ``--only speed`` or ``--only accuracy`` runs
 one part, ``--picture FILE`` draws the curves. IMAGES is a folder with ``train/`` and ``val/``; by default
-scikit-learn's handwritten digits. The tutorial is PyTorch's own on transfer learning: a DataLoader with two workers,
-RandomResizedCrop and flip, SGD with momentum, the network in training mode, here with all but the named layer frozen.
-So it is for speed; accuracy compares beginnings, a random layer and the hand-back, in one loop, `finetune`'s own.
+scikit-learn's handwritten digits. The speed is compared with PyTorch's tutorial on transfer learning: a DataLoader with
+two workers, RandomResizedCrop and flip, SGD with momentum, and the network in training mode, here with all layers
+frozen except the named one. The accuracy compares two initial last layers, a random one and a fitted head, in the
+training loop of `finetune`.
 """
 
 import argparse
@@ -21,9 +22,9 @@ import numpy as np
 
 SEEDS = (0, 1, 2, 3, 4)
 SPEED = (("resnet18", "layer4"), ("resnet50", "layer4"))
-ACCURACY = ("blocks.5", "blocks.6")  # of efficientnet_lite0, whose weights are real
+ACCURACY = ("blocks.5", "blocks.6")  # of efficientnet_lite0 with pretrained weights
 BATCH = 16
-LIMIT = (240, 160)  # images of train and val that speed is measured on
+LIMIT = (240, 160)  # images of train and val for measuring speed
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def digits(folder: Path) -> Path:
-    """Write the digits, those of each class that come last into val."""
+    """Write the digits, with the last ones of each class in val."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -61,7 +62,7 @@ def digits(folder: Path) -> Path:
 
 
 def some_of(images: Path, folder: Path) -> Path:
-    """Copy as many images as speed is measured on, all classes alike."""
+    """Copy the images for measuring speed, equally many of each class."""
     for split, count in zip(("train", "val"), LIMIT, strict=True):
         files = [
             sorted(path for path in label.iterdir()) for label in sorted((images / split).iterdir()) if label.is_dir()
@@ -74,12 +75,12 @@ def some_of(images: Path, folder: Path) -> Path:
     return folder
 
 
-# --- how long an epoch takes --------------------------------------------------------------------------------------
+# --- duration of an epoch -----------------------------------------------------------------------------------------
 
 
 def speed(images: Path, home: Path) -> None:
     some = some_of(images, home / "some")
-    print("\n| model | trained | what | s an epoch | times as fast | cached once, s | activations, MB |")
+    print("\n| model | trained | method | s per epoch | speed-up | caching once, s | activations, MB |")
     print("|---|---|---|---|---|---|---|")
     for model, layer in SPEED:
         plain = statistics.median(list(tutorial(model, layer, some, epochs=3))[1:])
@@ -94,7 +95,7 @@ def speed(images: Path, home: Path) -> None:
 
 
 def tutorial(model: str, layer: str, images: Path, epochs: int) -> Iterator[float]:
-    """Yield the seconds of each epoch, of training and of validation."""
+    """Yield the seconds of each epoch, including validation."""
     import torch
     import torchvision
     from torch import nn
@@ -139,7 +140,7 @@ def tutorial(model: str, layer: str, images: Path, epochs: int) -> Iterator[floa
 
 
 def tail(model: str, layer: str, images: Path, home: Path, precision: str) -> tuple[float, float, int]:
-    """Return the median seconds of an epoch, those of caching, and the bytes that were cached."""
+    """Return the median seconds of an epoch, the seconds of caching, and the number of cached bytes."""
     from bottleneck import Recipe, extract, finetune, fit
     from bottleneck.finetuning.history import Epoch
     from bottleneck.finetuning.outline import Outline
@@ -160,7 +161,7 @@ def tail(model: str, layer: str, images: Path, home: Path, precision: str) -> tu
     return statistics.median(epoch.seconds for epoch in epochs[1:]), filled, outline.bytes
 
 
-# --- how good it becomes --------------------------------------------------------------------------------------------
+# --- accuracy -------------------------------------------------------------------------------------------------------
 
 
 def accuracy(images: Path, home: Path, arguments: Any) -> None:
@@ -201,7 +202,7 @@ def accuracy(images: Path, home: Path, arguments: Any) -> None:
 
 
 def curve(recipe: Any, begin: str, cache: Path, runs: Path) -> list[tuple[float, float]]:
-    """Return (seconds since the beginning of training, validation accuracy) of epochs 0, 1, ..."""
+    """Return (seconds since the start of training, validation accuracy) of epochs 0, 1, ..."""
     from bottleneck import finetune
     from bottleneck.finetuning.history import Epoch
 
@@ -235,8 +236,8 @@ def report(curves: dict[str, np.ndarray], frozen: tuple[float, float]) -> None:
     reached = np.flatnonzero(ours.mean(axis=0) >= target)
     first = f"epoch {reached[0]}" if len(reached) else "none"
     print(
-        f"\nThe tutorial style is best, in the mean, at epoch {needed} ({100 * target:.1f}); the hand-back is as good "
-        f"at: {first}."
+        f"\nThe tutorial style has the best mean accuracy at epoch {needed} ({100 * target:.1f}); the hand-back "
+        f"reaches it at {first}."
     )
     best = [100 * values.max(axis=1) for values in (theirs, ours)]
     print("Best epoch of each seed: " + "; ".join(f"{value.mean():.1f} ± {value.std(ddof=1):.1f}" for value in best))

@@ -1,8 +1,8 @@
-"""Forecasts from a quarter of a training set, beside heads that are trained on half of it and on all of it.
+"""Compare forecasts from a quarter of a training set with heads that are trained on half of it and on all of it.
 
 A training set is drawn from one of five sets of images. The learning curve of logistic regression is computed on a
-random quarter of it, as `compare --learning-curve` does, and says how accurate a head of twice and of four times as
-many images would be. Such heads are then searched and trained, and tested on images outside the training set.
+random quarter of it, as `compare --learning-curve` does, and predicts the accuracy of heads trained on two and four
+times as many images. Such heads are then searched, trained, and tested on images outside the training set.
 
 python benchmarks/bench_forecast.py [--work DIR] [--images FOLDER] [--replicates N] [--first SEED]
 """
@@ -25,30 +25,30 @@ from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.search import Search
 
 HEAD = "logistic"
-PER_CLASS = {  # images of a class in the whole training set
+PER_CLASS = {  # images per class in the whole training set
     "ants": (20, 40, 100),
     "digits": (20, 48, 100),
     "elpv": (20, 60, 200, 400),
     "glyphs": (20, 60, 200),
     "crops": (20, 60, 200),
 }
-QUARTERS = (40, 160, 10_000)  # limits of the rows of the tables by size
+QUARTERS = (40, 160, 10_000)  # upper limits of the sizes in the rows of the tables
 LITTLE, SURE = 0.01, 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replicate:
-    """A forecast, and what came true.
+    """A forecast, and the accuracies that were measured afterwards.
 
     Parameters
     ----------
     name : str
-        Of the set.
+        Name of the set.
     quarter : int
         Images of the quarter.
     curve : Curve
     truth : dict of int to float
-        Accuracy of heads of once, twice and four times the images, all on the same test images.
+        Accuracy of heads trained on one, two and four times as many images, all on the same test images.
     """
 
     name: str
@@ -58,44 +58,44 @@ class Replicate:
 
     @property
     def gain(self) -> float:
-        """What twice as many images brought."""
+        """The gain from twice as many images."""
         return self.truth[2] - self.truth[1]
 
     def forecast(self, times: int) -> Forecast:
-        """Return the forecast for so many times the images."""
+        """Return the forecast for `times` as many images."""
         return self.curve.law.forecast(times * self.quarter)
 
     def miss(self, times: int) -> float:
-        """Return how far the forecast was off."""
+        """Return the error of the forecast."""
         return self.forecast(times).accuracy - self.truth[times]
 
     def holds(self, times: int) -> bool:
-        """Return whether the accuracy lies in the interval."""
+        """Return whether the interval contains the accuracy."""
         low, high = self.forecast(times).ci95
         return low <= self.truth[times] <= high
 
     def width(self, times: int) -> float:
-        """Return how wide the interval is."""
+        """Return the width of the interval."""
         low, high = self.forecast(times).ci95
         return high - low
 
     @property
     def gain_interval(self) -> tuple[float, float]:
-        """The interval of the gain by twice the images."""
+        """The interval of the gain from twice as many images."""
         return self.curve.law.doubling()[1]
 
     @property
     def says_hardly(self) -> bool:
-        """Whether more images "would hardly help"."""
+        """Whether the advice is that more images "would hardly help"."""
         return self.gain_interval[1] < SURE
 
     @property
     def old_says_hardly(self) -> bool:
-        """Whether the rule until 0.1 said so: the last gain was not above its standard error."""
+        """Whether the rule of version 0.1 gives this advice: the last gain is not above its standard error."""
         return self.curve.gain <= self.curve.gain_error
 
     def old_miss(self, times: int) -> float:
-        """Return how far the rule until 0.1 was off: the error falls as in the last step, or not at all."""
+        """Return the error of the rule of version 0.1, whose error rate falls as in the last step or not at all."""
         before, last = self.curve.points[-2:]
         power = 0.0
         if not self.old_says_hardly:
@@ -105,10 +105,10 @@ class Replicate:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("bench-work"), help="where images and features are kept")
+    parser.add_argument("--work", type=Path, default=Path("bench-work"), help="folder of images and features")
     parser.add_argument("--images", type=Path, help="the ants and bees of PyTorch's tutorial; without them, four sets")
-    parser.add_argument("--replicates", type=int, default=8, help="of each set and size")
-    parser.add_argument("--first", type=int, default=0, help="the seed of the first; the constants are by seeds 100 up")
+    parser.add_argument("--replicates", type=int, default=8, help="replicates of each set and size")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first; the constants are for seeds from 100")
     parser.add_argument("--normalize", choices=NORMALIZE, default="shrunk")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def replicates(name: str, found: Features, options: HeadOptions, seed: int) -> Iterator[Replicate]:
-    """Yield a forecast for each size of the set, but those of which the curve has a single point."""
+    """Yield a forecast for each size of the set, except those for which the curve has a single point."""
     for per_class in PER_CLASS[name]:
         test = draw(found.codes, found.count, per_class, seed).test
         parts = {times: draw(found.codes, found.count, per_class * times // 4, seed).train for times in (1, 2, 4)}
@@ -135,7 +135,7 @@ def replicates(name: str, found: Features, options: HeadOptions, seed: int) -> I
 
 
 def search(found: Features, rows: np.ndarray, options: HeadOptions) -> Search:
-    """Search a head on some rows."""
+    """Search and fit a head on some rows."""
     return options.search_head(HEAD, found.x[rows], names(found.codes[rows]), None, "")
 
 
@@ -153,7 +153,7 @@ def names(codes: np.ndarray) -> list[str]:
 
 
 def parts_of(done: Sequence[Replicate]) -> Iterator[tuple[str, list[Replicate]]]:
-    """Yield the replicates of each set, of each range of sizes, and all."""
+    """Yield the replicates of each set, those of each range of sizes, and all replicates."""
     for name in dict.fromkeys(one.name for one in done):
         yield name, [one for one in done if one.name == name]
     for least, most in zip((0, *QUARTERS), QUARTERS, strict=False):
@@ -166,7 +166,7 @@ def parts_of(done: Sequence[Replicate]) -> Iterator[tuple[str, list[Replicate]]]
 def forecasts_table(done: Sequence[Replicate]) -> str:
     head = ["what", "forecasts"]
     for times in (2, 4):
-        head += [f"x {times}: held by 95 % interval", "its width", "RMSE", "RMSE of the last two points"]
+        head += [f"x {times}: coverage of the 95 % interval", "its width", "RMSE", "RMSE of the last two points"]
     lines = []
     for what, own in parts_of(done):
         line = [what, str(len(own))]
@@ -182,8 +182,8 @@ def forecasts_table(done: Sequence[Replicate]) -> str:
 
 
 def gains_table(done: Sequence[Replicate]) -> str:
-    head = ["what", "gain by twice the images", "held by 95 % interval", "its width", "RMSE"]
-    head += ['"hardly help": said', "by the last two points", "mean gain then", "a point or more then"]
+    head = ["replicates", "gain from twice the images", "coverage of the 95 % interval", "its width", "RMSE"]
+    head += ['advice "hardly help"', "advice of version 0.1", "mean gain then", "a point or more then"]
     lines = []
     for what, own in parts_of(done):
         held = [low <= one.gain <= high for one in own for low, high in [one.gain_interval]]
@@ -201,7 +201,7 @@ SAYERS: tuple[Callable[[Replicate], bool], ...] = (lambda one: one.says_hardly, 
 
 
 def hardly(gains: Sequence[float], count: int) -> str:
-    """Return how often it was said, and what the gains were."""
+    """Return how often the advice was given, and the gains in these cases."""
     said = f"{len(gains)} of {count}"
     if not gains:
         return said

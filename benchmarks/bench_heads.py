@@ -1,4 +1,4 @@
-"""Searching heads on cached features, beside scikit-learn on the same array; and what a large softmax needs.
+"""Compare searches of heads on cached features with scikit-learn on the same array, and measure a large softmax.
 
 python benchmarks/bench_heads.py [--only PART,...] [--repeats N] [--cache DIR --model NAME]
 """
@@ -26,13 +26,13 @@ FOLDS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts: {', '.join(PARTS)}")
-    parser.add_argument("--repeats", type=int, default=3, help="of which the median is told; LinearSVC runs once")
-    parser.add_argument("--heads", default="logistic,svm,rbf", help="of the part small; svm takes some minutes")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the streamed softmax")
-    parser.add_argument("--images", help="a folder of images beside the digits, for the part real")
-    parser.add_argument("--cache", help="measure the part small on these cached features instead of made-up ones")
-    parser.add_argument("--model", help="of --cache")
-    parser.add_argument("--train", help=argparse.SUPPRESS)  # the streamed softmax, in a process of its own
+    parser.add_argument("--repeats", type=int, default=3, help="runs, whose median is printed; LinearSVC runs once")
+    parser.add_argument("--heads", default="logistic,svm,rbf", help="heads of the part small; svm takes some minutes")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the streamed softmax")
+    parser.add_argument("--images", help="a folder of images in addition to the digits, for the part real")
+    parser.add_argument("--cache", help="measure the part small on these cached features instead of synthetic ones")
+    parser.add_argument("--model", help="the model of the features in --cache")
+    parser.add_argument("--train", help=argparse.SUPPRESS)  # the streamed softmax, in a separate process
     options = parser.parse_args()
     if options.train:
         train_streamed(Path(options.train))
@@ -56,10 +56,10 @@ def main() -> None:
 
 
 def made(rows: int, dim: int, classes: int, apart: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return features as a network gives them, of classes that overlap.
+    """Return synthetic features of overlapping classes, like those of a network.
 
-    They are not negative, and correlated: standardised, their n-th largest variance falls as n^-1, as that of
-    EfficientNet-Lite0's features of photographs does (measured on 20,000 crops: n^-1.07; here n^-0.95).
+    They are nonnegative and correlated: after standardisation, their n-th largest variance falls as n^-0.95, similar to
+    n^-1.07 for the EfficientNet-Lite0 features of 20,000 crops of photographs.
     """
     random = np.random.default_rng(0)
     mixing = random.standard_normal((dim, dim), np.float32) / np.sqrt(dim)
@@ -75,7 +75,7 @@ def standardised(x: np.ndarray) -> np.ndarray:
 
 
 def cached(folder: str, model: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the training part of what was last extracted into a cache, without constant features."""
+    """Return the training split of the images last extracted into a cache, without constant features."""
     from bottleneck.fitting.inputs import select
     from bottleneck.fitting.partition import part
 
@@ -85,7 +85,7 @@ def cached(folder: str, model: str | None) -> tuple[np.ndarray, np.ndarray]:
     return x[:, x.std(axis=0) > 0], np.array(own.labels)
 
 
-# --- searches beside GridSearchCV -------------------------------------------------------------------------------
+# --- searches compared with GridSearchCV ------------------------------------------------------------------------
 
 
 def small(x: np.ndarray, labels: np.ndarray, repeats: int, heads: list[str]) -> None:
@@ -100,7 +100,7 @@ def small(x: np.ndarray, labels: np.ndarray, repeats: int, heads: list[str]) -> 
         "GridSearchCV, s",
         "in two processes, s",
         "bottleneck, s",
-        "ratio to the quicker",
+        "ratio to the faster of both",
         "accuracy, theirs / ours, %",
         "C, theirs / ours",
         "objective above theirs, worst C",
@@ -124,7 +124,7 @@ def compare(
     from bottleneck.heads.search import search
 
     codes = np.unique(labels, return_inverse=True)[1]
-    split = PredefinedSplit(divide(codes, None, FOLDS, 0).tested)  # the very folds that ours are
+    split = PredefinedSplit(divide(codes, None, FOLDS, 0).tested)  # the same folds as ours
     some = family(name, **kind)
     found, ours = timed(
         lambda: search(x, labels.tolist(), some, grid=grid, folds=FOLDS, normalize="none", rule="accuracy"), repeats
@@ -155,10 +155,10 @@ def compare(
 
 
 class Shrunk(TransformerMixin, BaseEstimator):
-    """Our usual scaling, for pipelines of scikit-learn."""
+    """The default scaling of bottleneck, for scikit-learn pipelines."""
 
     def fit(self, x: np.ndarray, y: object = None) -> "Shrunk":
-        """Take means and scales of rows ``(n, d)``."""
+        """Compute means and scales of rows ``(n, d)``."""
         variance = x.var(axis=0)
         self.mean_, self.scale_ = x.mean(axis=0), np.sqrt(variance / 2 + variance.mean() / 2)
         return self
@@ -169,7 +169,7 @@ class Shrunk(TransformerMixin, BaseEstimator):
 
 
 def scaling(x: np.ndarray, labels: np.ndarray, repeats: int) -> None:
-    """Search the scaling and C, as `fit` does, beside as many fits of a pipeline, and beside one scaling alone."""
+    """Compare a search of scaling and C, as in `fit`, with as many fits of a pipeline, and with a single scaling."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import Pipeline
@@ -181,7 +181,7 @@ def scaling(x: np.ndarray, labels: np.ndarray, repeats: int) -> None:
 
     n, d = x.shape
     print(f"\n{n:,} x {d:,} of {len(set(labels))} classes, {FOLDS} folds, two scalings, medians of {repeats}:\n")
-    print_row("head", "fits", "GridSearchCV, s", "bottleneck, s", "ratio", "one scaling alone, s", "ratio to it")
+    print_row("head", "fits", "GridSearchCV, s", "bottleneck, s", "ratio", "single scaling, s", "ratio to it")
     print_row(*["---"] * 7)
     for name, model in (("logistic", LogisticRegression(max_iter=1000)), ("svm", LinearSVC())):
         some = family(name)
@@ -199,7 +199,7 @@ def scaling(x: np.ndarray, labels: np.ndarray, repeats: int) -> None:
 
 
 def objectives(name: str, x: np.ndarray, codes: np.ndarray, grid: list[float]) -> float:
-    """Return by how much the worst of our objectives, as searched, is above scikit-learn's best, relatively."""
+    """Return the largest relative excess of our objectives, after a search, over the best of scikit-learn."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
 
@@ -220,7 +220,7 @@ def objectives(name: str, x: np.ndarray, codes: np.ndarray, grid: list[float]) -
 
 
 def path(x: np.ndarray, codes: np.ndarray, name: str, grid: list[float]) -> np.ndarray:
-    """Return our weights at each C, the bias last, as a search takes them."""
+    """Return our weights at each C, the bias last, in the precision of a search."""
     from bottleneck.heads.arrays import Arrays
     from bottleneck.heads.family import family
     from bottleneck.heads.features import InMemoryFeatures
@@ -248,7 +248,7 @@ def hinge_objective(x: np.ndarray, codes: np.ndarray, C: float, weight: np.ndarr
 
 
 def large(repeats: int) -> None:
-    """Compare a search with what one fit of scikit-learn's foretells of its own: 35 fits."""
+    """Compare a search with scikit-learn, whose time for 35 fits is extrapolated from a single fit."""
     from sklearn.linear_model import LogisticRegression
 
     from bottleneck.heads.family import family
@@ -270,7 +270,7 @@ def large(repeats: int) -> None:
         "peak memory, MB",
     )
     print_row(*["---"] * 9)
-    for name, x in (("as a network gives them", raw), ("standardised", standardised(raw))):
+    for name, x in (("like those of a network", raw), ("standardised", standardised(raw))):
         found, ours = timed(
             lambda x=x: search(x, labels.tolist(), family("logistic"), grid=DECADES, normalize="none"), repeats
         )
@@ -298,7 +298,7 @@ def large(repeats: int) -> None:
 
 
 def streamed(rows: int) -> None:
-    """Write shards of random float16 features and train softmax on them, in a process of its own."""
+    """Write shards of random float16 features, and train softmax on them in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         write_store(Path(folder), rows)
         done = subprocess.run([sys.executable, __file__, "--train", folder], check=True, capture_output=True, text=True)
@@ -320,7 +320,7 @@ def write_store(folder: Path, rows: int, dim: int = 512, classes: int = 10) -> N
     store, random = FeatureCache(folder).store(spec), np.random.default_rng(0)
     centres = random.standard_normal((classes, dim), np.float32) * 0.2
     step = 100_000
-    for start in range(0, rows, step):  # by class, as an extraction goes
+    for start in range(0, rows, step):  # by class, in the order of an extraction
         codes = np.sort(np.arange(start, min(start + step, rows)) * classes // rows)
         x = (random.standard_normal((len(codes), dim), np.float32) + centres[codes]).astype(np.float16)
         digests = np.zeros((len(codes), 32), np.uint8)
@@ -356,7 +356,7 @@ def train_streamed(folder: Path) -> None:
     after = peak()
     _, closed = timed(lambda: family("ridge").fit(task, {"C": 1e-3}), 1)
     print(
-        f"softmax on {read:,} x {stream.shape[1]} {stream.dtype} of 10 classes: proving the shards {opened:.1f} s, "
+        f"softmax on {read:,} x {stream.shape[1]} {stream.dtype} of 10 classes: verifying the shards {opened:.1f} s, "
         f"reading them once {reading:.2f} s (plain h5py {theirs:.2f} s), an epoch {training:.2f} s, "
         f"{reading / training:.2f} of the speed of reading ({theirs / training:.2f} of plain h5py's); peak memory "
         f"{after:,.0f} MB ({before:,.0f} before it; torch is {'' if 'torch' in sys.modules else 'not '}imported); "
@@ -382,7 +382,7 @@ def plain_h5py(shards: list[Path]) -> float:
 
 
 def real(images: str | None) -> None:
-    """Search the heads on features of the demonstration's digits, and of a folder."""
+    """Search the heads on features of the digits of the demo, and of a folder."""
     import bottleneck
     from bottleneck.demo.digits import write_digits
 
@@ -423,7 +423,7 @@ def print_row(*cells: object) -> None:
 
 
 def timed(work: Callable[[], object], repeats: int) -> tuple[object, float]:
-    """Return what the last of some runs returned, and the median of their seconds."""
+    """Return the result of the last of several runs, and the median of their seconds."""
     seconds, found = [], None
     for _ in range(repeats):
         started = time.perf_counter()
@@ -433,7 +433,7 @@ def timed(work: Callable[[], object], repeats: int) -> tuple[object, float]:
 
 
 def peak() -> float:
-    """Return the largest memory this process has had, in MB."""
+    """Return the peak memory of this process, in MB."""
     status = Path("/proc/self/status")  # ru_maxrss may be that of the process that started this one
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024

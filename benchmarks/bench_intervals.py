@@ -1,18 +1,18 @@
-"""How often the 95 % interval of a cross-validated accuracy holds the accuracy on new images.
+"""Coverage of the 95 % interval of a cross-validated accuracy: how often it contains the accuracy on new images.
 
 python benchmarks/bench_intervals.py --work DIR [--images FOLDER] [--replicates N] [--sets NAME,...] [--heads NAME,...]
 
 Each replicate draws a training set from one of the sets of `selection_sets`, searches a head on it as ``fit`` does, and
 compares the interval with the accuracy of that head on all other images of the set.
 
-The other images are few, too: of m of them the accuracy p' is off by an error of variance p' (1 - p') / m. So an
-interval [l, h] counts as right if p' is within sqrt(((h - l) / 2)^2 + 1.96^2 p' (1 - p') / m) of its middle: if the
-interval is right about its own error, that is so in 95 % of the replicates. Training and other images are parts of one
-finite set; of n and m images of n + m the difference of two means has the variance S^2 (1 / n + 1 / m) exactly, as of
-two independent samples (Cochran 1977, "Sampling techniques", section 2.9).
+The number m of other images is limited, so their accuracy p' has an error of variance p' (1 - p') / m. An interval [l,
+h] therefore covers p' if p' is within sqrt(((h - l) / 2)^2 + 1.96^2 p' (1 - p') / m) of its centre; a correct interval
+does so in 95 % of the replicates. Training images and other images are drawn from one finite set. For n and m of n + m
+images, the difference of two means has exactly the variance S^2 (1 / n + 1 / m), as for two independent samples
+(Cochran 1977, "Sampling techniques", section 2.9).
 
-Groups: each image that is drawn occurs up to five times, changed a little, as those of one patient do; the other images
-are changed as much.
+With groups, each drawn image occurs up to five times with small changes, like images of one patient; the other images
+are changed by the same amount.
 """
 
 import argparse
@@ -29,20 +29,20 @@ from bottleneck.evaluation.stats import cross_validated_interval, wilson_interva
 from bottleneck.heads.family import family
 from bottleneck.heads.search import Search, search
 
-SIZES = (20, 100, 400)  # images a class
+SIZES = (20, 100, 400)  # images per class
 LEAST_TESTED = 150
-NOISE = 0.2  # of images of a group, in standard deviations of each feature
+NOISE = 0.2  # of the images of a group, relative to the standard deviation of each feature
 LARGEST_GROUP = 5
 NORMAL = 1.959963984540054
 COLUMNS = (
     "set",
-    "images a class",
+    "images per class",
     "head",
     "replicates",
     "accuracy, %",
-    "cross-validated less accuracy, points",
+    "cross-validated minus accuracy, points",
     "coverage of the interval, %",
-    "its half, points",
+    "its half width, points",
     "coverage of Wilson's interval alone, %",
     "coverage of ± spread, %",
     "spread, points",
@@ -51,9 +51,9 @@ COLUMNS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="where images and features are kept")
-    parser.add_argument("--images", type=Path, help="the ants and bees; without them that set is left out")
-    parser.add_argument("--replicates", type=int, default=300, help="of 20 images a class; fewer of more, by the root")
+    parser.add_argument("--work", type=Path, required=True, help="folder of images and features")
+    parser.add_argument("--images", type=Path, help="the ants and bees; this set is omitted by default")
+    parser.add_argument("--replicates", type=int, default=300, help="for 20 images per class; fewer for larger sizes")
     parser.add_argument("--sets", default=",".join(NAMES))
     parser.add_argument("--heads", default="logistic")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
@@ -84,7 +84,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Replicate:
-    """What cross-validation said, and the accuracy on `tested` other images."""
+    """The result of cross-validation, and the accuracy on `tested` other images."""
 
     cross_validated: float
     interval: tuple[float, float]
@@ -94,20 +94,20 @@ class Replicate:
     tested: int
 
     def covered(self, low: float, high: float) -> bool:
-        """Whether the accuracy on other images is where an interval has it, but for their own error."""
+        """Return whether an interval covers the accuracy on other images, given the error of that accuracy."""
         error = NORMAL**2 * self.accuracy * (1 - self.accuracy) / self.tested
         return abs(self.accuracy - (low + high) / 2) <= math.sqrt(((high - low) / 2) ** 2 + error)
 
 
 def plain(found: Features, size: int, seed: int) -> Trained:
-    """Draw a training set; all other images test."""
+    """Draw a training set; all other images are for testing."""
     train = draw(found.codes, found.count, size, seed).train
     other = np.setdiff1d(np.arange(len(found.x)), train)
     return Trained(found.x[train], found.codes[train], None, found.x[other], found.codes[other])
 
 
 def grouped(found: Features, size: int, seed: int) -> Trained:
-    """Draw a training set, and put images that are like each of it into its group."""
+    """Draw a training set, and add images that are similar to each of its images to its group."""
     some = draw(found.codes, found.count, size, seed).train
     random = np.random.default_rng(seed)
     groups = np.repeat(np.arange(len(some)), random.integers(1, LARGEST_GROUP + 1, len(some)))
@@ -118,13 +118,13 @@ def grouped(found: Features, size: int, seed: int) -> Trained:
 
 
 def changed(x: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return the features of images that are like some rows."""
+    """Return the features of images that are similar to some rows."""
     noise = random.normal(0, NOISE, (len(rows), x.shape[1])) * x.std(axis=0)
     return (x[rows] + noise).astype(np.float32)
 
 
 def replicate(found: Features, size: int, head: str, seed: int, made: Callable[..., Trained]) -> Replicate:
-    """Draw, search as ``fit`` does, and look at the other images."""
+    """Draw a training set, search as ``fit`` does, and test on the other images."""
     drawn = made(found, size, seed)
     labels = np.array([f"{code:03d}" for code in range(found.count)])
     done = search(drawn.x, labels[drawn.codes].tolist(), family(head), groups=drawn.groups, seed=seed)
@@ -147,7 +147,7 @@ def interval(done: Search, labels: np.ndarray, groups: list[str] | None) -> tupl
 
 
 def row(name: str, size: int, head: str, done: list[Replicate]) -> str:
-    """Return a line of the table."""
+    """Return a row of the table."""
     accuracy = np.mean([one.accuracy for one in done])
     off = np.mean([one.cross_validated - one.accuracy for one in done])
     new = np.mean([one.covered(*one.interval) for one in done])

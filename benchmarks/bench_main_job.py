@@ -1,8 +1,8 @@
-"""The main job from nothing to three heads, in each precision, on the same images.
+"""The main job from images to three heads, in each precision, on the same images.
 
 ``python benchmarks/bench_main_job.py [IMAGES]``
 Prints Markdown tables. IMAGES is a folder of class folders, or of train/val folders of them; by default the digits of
-the demonstration. Each command is a process of its own, start-up included.
+the demo. Each command runs in a separate process, whose start-up is included.
 """
 
 import json
@@ -20,7 +20,7 @@ HEADS = ("logistic", "svm", "softmax")
 
 
 def timed(*words: str) -> tuple[float, dict[str, Any]]:
-    """Return the seconds that a bottleneck command takes, and what it prints as JSON."""
+    """Return the seconds that a bottleneck command takes, and its JSON output."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "bottleneck", *words, "--json"], check=True, capture_output=True, text=True
@@ -29,7 +29,7 @@ def timed(*words: str) -> tuple[float, dict[str, Any]]:
 
 
 def measure(source: Path, home: Path, precision: str) -> tuple[dict[str, float], dict[str, dict[str, Any]], str]:
-    """Return the seconds of each command, what each fit found, and what computed the features."""
+    """Return the seconds of each command, the result of each fit, and the engine that computed the features."""
     common = ("--cache", str(home / precision), "--runs", str(home / f"runs-{precision}"))
     seconds: dict[str, float] = {}
     seconds["extract"], done = timed("extract", str(source), "--precision", precision, *common)
@@ -60,7 +60,7 @@ def main(images: str | None, precisions: str) -> None:
     finally:
         shutil.rmtree(home)
     columns = " | ".join(names)
-    click.echo(f"| seconds, as processes | {columns} |\n|---{'|---' * len(names)}|")
+    click.echo(f"| seconds, including start-up | {columns} |\n|---{'|---' * len(names)}|")
     for what in found[names[0]][0]:
         click.echo(f"| {what} | {' | '.join(f'{found[name][0][what]:.1f}' for name in names)} |")
     click.echo(f"\n| accuracy, cross-validated / held-out, % | {columns} |\n|---{'|---' * len(names)}|")

@@ -1,12 +1,13 @@
-"""How accurate, and how sure, heads are that a search chooses: scalings, rules and calibration, on five sets of images.
+"""Accuracy and calibration of the heads that a search selects, by scaling and rule, on five sets of images.
 
 python benchmarks/bench_selection.py --work DIR [--images ANTS_AND_BEES] [--heads NAME,...] [--sizes N,...] [--all]
 
-Training sets of 2 to 400 images a class are drawn from each set, and all other images (at most 2,000) test. A cell is a
-set, a size and a head; its replicates are drawn with the seeds 0, 1, 2, ... Differences are paired by replicate.
+Training sets of 2 to 400 images per class are drawn from each set, and the heads are tested on all other images (at
+most 2,000). A cell is a set, a size and a head; its replicates are drawn with the seeds 0, 1, 2, ... Differences are
+paired by replicate.
 
-"Raw" is the log-loss of our scores without the factor. Referees are of the same C; "uncalibrated" are the scores of
-scikit-learn's own head.
+"Raw" is the log-loss of our scores without the calibration factor. The referees are scikit-learn's calibrations at the
+same C; "uncalibrated" are the scores of scikit-learn's head.
 """
 
 import argparse
@@ -41,7 +42,7 @@ OTHERS = (
     ("l2", "log-loss"),
 )
 LEAST_PROBABILITY = 1e-15
-UNEQUAL = {"elpv": 1.0, "ants": 0.2, "digits": 0.05, "glyphs": 0.05}  # the smallest class, beside the largest
+UNEQUAL = {"elpv": 1.0, "ants": 0.2, "digits": 0.05, "glyphs": 0.05}  # smallest class, relative to the largest
 UNEQUAL_REPLICATES = {5: 8, 20: 5, 100: 3}
 
 Variant = tuple[str, str]  # normalize, rule
@@ -49,7 +50,7 @@ Variant = tuple[str, str]  # normalize, rule
 
 @dataclass(frozen=True)
 class Tested:
-    """What a head says of the test images: accuracy, balanced accuracy, and log-loss with and without calibration."""
+    """Metrics of a head on the test images: accuracy, balanced accuracy, and log-loss with and without calibration."""
 
     accuracy: float
     balanced: float
@@ -63,13 +64,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder for images and features, made once")
     parser.add_argument("--images", type=Path, help="the ants and bees of PyTorch's transfer-learning tutorial")
     parser.add_argument("--sets", default=",".join(NAMES))
-    parser.add_argument("--sizes", default="5,20,100,400", help="images a class, the mean over the classes")
+    parser.add_argument("--sizes", default="5,20,100,400", help="images per class, the mean over the classes")
     parser.add_argument("--heads", default=",".join(HEADS))
-    parser.add_argument("--replicates", type=int, help="of each cell; by default fewer for larger sizes")
-    parser.add_argument("--all", action="store_true", help="other scalings and rules, too")
-    parser.add_argument("--referees", action="store_true", help="scikit-learn's calibrations of the same head, too")
+    parser.add_argument("--replicates", type=int, help="replicates of each cell; by default fewer for larger sizes")
+    parser.add_argument("--all", action="store_true", help="also evaluate other scalings and rules")
+    parser.add_argument("--referees", action="store_true", help="also scikit-learn's calibrations of the same head")
     parser.add_argument(
-        "--unequal", action="store_true", help="classes of unequal sizes, with and without their shares"
+        "--unequal", action="store_true", help="evaluate classes of unequal sizes, with and without prior adjustment"
     )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -78,7 +79,7 @@ def main() -> None:
         print_unequal(options.work, options.images)
         return
     variants = (BEFORE, NOW, *(OTHERS if options.all else ()))
-    print_row("head", "images a class", "set", "replicates", *_headings(variants), "log-loss, before", "now", "raw")
+    print_row("head", "images per class", "set", "replicates", *_headings(variants), "log-loss, before", "now", "raw")
     print_row(*["---"] * (7 + len(_headings(variants))))
     sets = {name: features(name, options.work, options.images) for name in options.sets.split(",")}
     for head in options.heads.split(","):
@@ -98,7 +99,7 @@ def _headings(variants: Sequence[Variant]) -> list[str]:
 
 
 def _replicate(given: Features, head: str, size: int, seed: int, variants: Sequence[Variant]) -> Iterator[Tested]:
-    """Yield what each variant's head says of the test images of one training set."""
+    """Yield the metrics of each variant's head for one training set."""
     drawn = draw(given.codes, given.count, size, seed, stratified=True)
     labels = [f"{code:03d}" for code in given.codes[drawn.train]]
     codes = given.codes[drawn.test]
@@ -124,7 +125,7 @@ def log_loss(probabilities: np.ndarray, codes: np.ndarray) -> float:
 
 
 def print_cell(head: str, size: int, name: str, found: list[list[Tested]], variants: Sequence[Variant]) -> None:
-    """Print the mean of the first variant, and the difference of each other with its standard error."""
+    """Print the mean of the first variant, and the differences of the other variants with their standard errors."""
     accuracy = 100 * np.array([[one.accuracy for one in replicate] for replicate in found])
     loss = np.array([[(one.loss, one.uncalibrated) for one in replicate] for replicate in found]).mean(axis=0)
     gains = (accuracy[:, 1:] - accuracy[:, :1]).T
@@ -139,9 +140,9 @@ def print_cell(head: str, size: int, name: str, found: list[list[Tested]], varia
 
 
 def print_unequal(work: Path, images: Path | None) -> None:
-    """Print what heads gain that know how frequent a class is."""
+    """Print the gain of heads that take class frequencies into account."""
     print_row(
-        "head", "set", "images a class", *(f"{what}, without, with" for what in ("log-loss", "accuracy", "balanced"))
+        "head", "set", "images per class", *(f"{what}, without, with" for what in ("log-loss", "accuracy", "balanced"))
     )
     print_row(*["---"] * 6)
     sets = {name: found for name in UNEQUAL if (found := features(name, work, images)) is not None}
@@ -168,7 +169,7 @@ def print_unequal(work: Path, images: Path | None) -> None:
 
 
 def print_referees(given: Features, head: str, size: int, count: int) -> None:
-    """Print the log-loss of our head, of its bare scores, and of scikit-learn's calibrations at the same C."""
+    """Print the log-loss of our head, of its uncalibrated scores, and of scikit-learn's calibrations at the same C."""
     rows = [_referees(given, head, size, seed) for seed in range(count)]
     means = {name: np.mean([row[name] for row in rows]) for name in rows[0]}
     print_row("calibration", size, "", count, *(f"{name} {value:.3f}" for name, value in means.items()))

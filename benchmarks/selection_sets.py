@@ -1,7 +1,7 @@
-"""Five sets of images for the simulations: two of the field, the demonstration's digits, and two that are made here.
+"""Five sets of images for the simulations: two public ones, the digits of the demo, and two that are generated here.
 
-The features of each are extracted once, by EfficientNet-Lite0, into a work folder; training sets of any size are drawn
-from them, and all other images test.
+The features of each set are extracted once, by EfficientNet-Lite0, into a work folder. Training sets of any size are
+drawn from them, and all other images are for testing.
 """
 
 import importlib.util
@@ -14,13 +14,13 @@ from sklearn.datasets import load_sample_images
 
 NAMES = ("ants", "digits", "elpv", "glyphs", "crops")
 LETTERS = "ABCDEGKMRS5"
-EACH = 700  # images of a class that are made
+EACH = 700  # generated images per class
 MOST_TESTED = 2000
 
 
 @dataclass(frozen=True)
 class Features:
-    """x, float32 ``(n, d)``, and the class of each row, ``(n,)``, of `count` classes."""
+    """Features x, float32 ``(n, d)``, and the class of each row, ``(n,)``, from 0 to `count` - 1."""
 
     x: np.ndarray
     codes: np.ndarray
@@ -29,23 +29,23 @@ class Features:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A training set and other images of the same set; rows of `Features`."""
+    """A training set and other images of the same set, as rows of `Features`."""
 
     train: np.ndarray
     test: np.ndarray
 
 
 def features(name: str, work: Path, images: Path | None = None) -> Features | None:
-    """Return the features of a set, extracted where they have not been; None where its images are not at hand.
+    """Return the features of a set, which are extracted if necessary; None if its images are not available.
 
     Parameters
     ----------
     name : str
         One of `NAMES`.
     work : path
-        Where images, cache and features are kept.
+        Folder of images, cache and features.
     images : path, optional
-        The ants and bees of PyTorch's transfer-learning tutorial, which no package brings.
+        The ants and bees of PyTorch's transfer-learning tutorial, which no package contains.
     """
     file = work / f"{name}.npz"
     if not file.exists():
@@ -60,9 +60,9 @@ def features(name: str, work: Path, images: Path | None = None) -> Features | No
 
 
 def thinned(given: Features, least: float) -> Features:
-    """Return a set without some images, so that the last class has `least` times as many as the first, by even ratios.
+    """Return a set with fewer images of each class, in equal ratios, down to the fraction `least` for the last class.
 
-    Which, is always the same.
+    The same images are removed each time.
     """
     random, shares = np.random.default_rng(7), np.geomspace(1, least, given.count)
     of_class = [random.permutation(np.flatnonzero(given.codes == code)) for code in range(given.count)]
@@ -81,10 +81,10 @@ def draw(codes: np.ndarray, count: int, per_class: int, seed: int, *, stratified
     count : int
         k.
     per_class : int
-        The mean over the classes, which keep the shares that they have in the set, as they would in a user's folders.
+        The mean over the classes, which keep their relative frequencies in the set, as in the folders of a user.
     seed : int
     stratified : bool
-        Whether they keep them as nearly as whole images can; else by chance.
+        Whether the frequencies are kept as closely as possible; otherwise they vary at random.
     """
     order = np.random.default_rng(1000 + seed).permutation(len(codes))
     if stratified:
@@ -130,7 +130,7 @@ def _digits(folder: Path) -> None:
 
 
 def _elpv(work: Path) -> Path | None:
-    """Return a table of the solar cells of the package elpv-dataset: four degrees of damage, of very unequal sizes."""
+    """Return a table of the solar cells of the package elpv-dataset: four degrees of damage, of unequal sizes."""
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
         return None
@@ -142,7 +142,7 @@ def _elpv(work: Path) -> Path | None:
 
 
 def _glyphs(folder: Path) -> None:
-    """Write letters on photographs: turned, faint, blurred and noisy."""
+    """Write images of rotated, faint, blurred and noisy letters on photographs."""
     random = np.random.default_rng(1)
     photos = [Image.fromarray(photo).convert("L") for photo in load_sample_images().images]
     for letter in LETTERS:
@@ -162,7 +162,7 @@ def _glyphs(folder: Path) -> None:
 
 
 def _crops(folder: Path) -> None:
-    """Write small, dim, blurred, turned pieces of twelve parts of two photographs, which are the classes."""
+    """Write small, dim, blurred, rotated crops of twelve parts of two photographs; each part is a class."""
     random = np.random.default_rng(2)
     for first, photo in zip((0, 6), load_sample_images().images, strict=True):
         height, width = photo.shape[0] // 2, photo.shape[1] // 3
@@ -180,7 +180,7 @@ def _crops(folder: Path) -> None:
 
 
 def _piece(photo: Image.Image, random: np.random.Generator, least: int, most: int) -> Image.Image:
-    """Return a square piece of a photograph, from anywhere."""
+    """Return a random square crop of a photograph."""
     side = int(random.integers(least, most))
     left, top = random.integers(0, photo.width - side), random.integers(0, photo.height - side)
     return photo.crop((left, top, left + side, top + side))
