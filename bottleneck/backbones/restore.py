@@ -322,7 +322,7 @@ def _renamed(
     if rename is None or all(name in tensors and tensors[name].shape == value.shape for name, value in wanted.items()):
         return tensors, ()
     found = dict(rename(tensors))
-    interpolated = [name for name in found if _has_other_numbers(name, tensors, found)]
+    interpolated = [name for name in found if _has_computed_values(name, tensors, found)]
     allowed = [name for name in interpolated if resized and any(word in name for word in _POSITIONS)]
     for name in set(interpolated) - set(allowed):
         del found[name]
@@ -335,7 +335,7 @@ def _renamed(
     return found, tuple(remarks)
 
 
-def _has_other_numbers(name: str, before: Tensors, after: Tensors) -> bool:
+def _has_computed_values(name: str, before: Tensors, after: Tensors) -> bool:
     """Return whether a tensor was computed from those of the file, not only copied, reshaped or concatenated."""
     count = after[name].numel()
     if name in before and before[name].numel() != count:

@@ -26,7 +26,7 @@ _GROUP_ROWS = 16_384  # rows of a row group of a Parquet file
 def export(store: Store, dataset: Dataset, out: str | os.PathLike[str], layout: str | None = None) -> None:
     r"""Write the features of a dataset, one row per path, in the order of the paths.
 
-    The columns or arrays are ``digest`` (64 hexadecimal digits), ``path`` (of a CSV as it is written there), ``label``
+    The columns or arrays are ``digest`` (64 hexadecimal digits), ``path`` (for a CSV, as written in it), ``label``
     (empty, or null in Parquet, if there is none), ``split`` and ``features`` ``(n, d)``, float32 or float16 as stored.
 
     Parameters

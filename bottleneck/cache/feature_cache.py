@@ -96,7 +96,7 @@ class FeatureCache:
             If there is none, or more than one.
         """
         name = Arguments(CacheError).text("name", name)
-        return the_one(self.stores(), name, f"{self.room} of {name!r} in {self.root}")
+        return only_match(self.stores(), name, f"{self.room} of {name!r} in {self.root}")
 
     def open(self, name: str) -> Store:
         """Return the store with the given full name.
@@ -125,7 +125,7 @@ def _looks_like_store(tree: Tree, folder: Path) -> bool:
         return True
 
 
-def the_one(stores: Sequence[Store], name: str, description: str) -> Store:
+def only_match(stores: Sequence[Store], name: str, description: str) -> Store:
     """Return the store that `name` matches, as `bottleneck.cache.feature_cache.FeatureCache.find` describes.
 
     Raises
@@ -163,7 +163,7 @@ def find_anywhere(cache: FeatureCache, name: str) -> Store:
         if prefix == kind.room and rest:
             return kind.find(rest)
     stores = [store for kind in cache.rooms() for store in kind.stores()]
-    return the_one(stores, name, f"features or activations of {name!r} in {cache.root}")
+    return only_match(stores, name, f"features or activations of {name!r} in {cache.root}")
 
 
 def names_of(stores: Sequence[Store]) -> list[str]:

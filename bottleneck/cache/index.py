@@ -109,7 +109,7 @@ class Index:
         self._unusable: set[str] = set()
         self._segments: list[_Segment] = []
         self._unsorted: dict[str, ShardEntry] = {}  # in no segment yet: reading needs no segments
-        self._searched = 0  # digests, since segments were sorted
+        self._searched = 0  # number of digests searched since the segments were sorted
         self.refresh()
 
     def refresh(self) -> None:

@@ -2,7 +2,7 @@
 
 Both can always be deleted; commands then need the arguments that they would have taken from them. Their keys are paths
 relative to the cache, so a project that is moved together with its cache keeps them, and projects that share a cache do
-not see each other's.
+not see the memos of each other.
 """
 
 import os

@@ -17,7 +17,7 @@ from bottleneck.cache.recent import ShardEntry
 from bottleneck.cache.scans import read_scan, scanned
 from bottleneck.cache.shard import Rows, read_shard
 from bottleneck.cache.store import Store
-from bottleneck.cache.sweep import Garbage, delete_store, sweep_files, sweep_temporaries
+from bottleneck.cache.sweep import GarbageCollection, delete_store, sweep_files, sweep_temporaries
 from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.arguments import Arguments
@@ -88,7 +88,7 @@ def expect_folder(cache: FeatureCache) -> None:
         raise CacheError(_missing(cache))
 
 
-def nothing_in(cache: FeatureCache) -> str:
+def empty_message(cache: FeatureCache) -> str:
     """Explain why a cache has neither features nor activations.
 
     Raises
@@ -218,11 +218,11 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
     store_info = _info(store)
     if left := delete_store(store).left:
         names = ", ".join(map(str, left[:_MAX_NAMES])) + (", ..." if len(left) > _MAX_NAMES else "")
-        warn(f"expected only files of bottleneck in {store.folder}, found others, which are kept: {names}")
+        warn(f"expected only files of bottleneck in {store.folder}, found other files, which are kept: {names}")
     return store_info
 
 
-def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Garbage:
+def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> GarbageCollection:
     """Delete files and rows that are no longer needed.
 
     Parameters
@@ -241,14 +241,14 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
 
     Notes
     -----
-    Files and folders are deleted only if their names and contents are those of bottleneck; see `Garbage.left`. No link
-    is followed.
+    Files and folders are deleted only if their names and contents are those of bottleneck; see
+    `GarbageCollection.left`. Links are not followed.
     """
     days = Arguments(CacheError).number("days", days, below=_MOST_DAYS)
     expect_folder(cache)
     before = time.time() - days * _DAY
     referenced = _referenced_digests(cache)
-    found = Garbage()
+    found = GarbageCollection()
     features, activations = cache.rooms()
     recent, old = _split_by_age(activations.stores(), before)
     for store in old:
@@ -285,7 +285,7 @@ def _written(store: Store) -> Iterator[Path]:
     yield from (store.folder / "shards" / name for name in store.tree.names(store.folder / "shards"))
 
 
-def _delete_store(store: Store, found: Garbage, dry_run: bool) -> None:
+def _delete_store(store: Store, found: GarbageCollection, dry_run: bool) -> None:
     done = delete_store(store, dry_run=dry_run)
     found.activations += 1
     found.bytes += done.bytes
@@ -293,7 +293,7 @@ def _delete_store(store: Store, found: Garbage, dry_run: bool) -> None:
     found.paths.append(store.folder)
 
 
-def _sweep_shards(store: Store, referenced: DigestSet, before: float, found: Garbage, dry_run: bool) -> None:
+def _sweep_shards(store: Store, referenced: DigestSet, before: float, found: GarbageCollection, dry_run: bool) -> None:
     for name, entry in store.index().entries.items():
         path = store.folder / "shards" / f"{name}.h5"
         status = _status(path)

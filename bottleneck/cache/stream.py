@@ -67,7 +67,7 @@ class Stream:
         if len(DigestSet(digests)) < len(digests):
             raise ValueError(f"expected each image once, got {len(digests) - len(DigestSet(digests))} again")
         self._slices: tuple[ShardSlice, ...] = ()
-        self._compacted: dict[str, tuple[VerifiedShard, Digests]] = {}  # into which shards of this stream were joined
+        self._compacted: dict[str, tuple[VerifiedShard, Digests]] = {}  # results of joining shards of this stream
         self._pools: list[NDArray[Any]] = []
         now = index()
         self._dim = common_dim(now, folder)

@@ -10,7 +10,7 @@ from bottleneck.cache.lock import LOCK, PATIENCE, maintenance
 from bottleneck.cache.store import Store
 from bottleneck.engines.records import CONVERSION, ENGINES, UNFINISHED_CONVERSION
 from bottleneck.errors import CacheError
-from bottleneck.utils.files import TEMPORARY, temporary_beside
+from bottleneck.utils.files import TEMPORARY, temporary_path
 from bottleneck.utils.folder import LinkError, is_temporary
 from bottleneck.utils.owned import Layout, Sweep, Test, any_content, beginning, delete, is_ours, json_with, rules_of
 from bottleneck.utils.tree import Tree
@@ -33,8 +33,8 @@ _UNFINISHED = (any_content, _STORE, UNFINISHED_CONVERSION)
 
 
 @dataclass
-class Garbage:
-    """Files and rows that are no longer needed.
+class GarbageCollection:
+    """The result of a garbage collection: files and rows that are no longer needed.
 
     Parameters
     ----------
@@ -85,14 +85,14 @@ def delete_store(store: Store, *, dry_run: bool = False) -> Sweep:
         with maintenance(store.folder, patience=PATIENCE):
             if delete(tree, store.folder, _STORE, dry_run=True).left:
                 return delete(tree, store.folder, _STORE)
-            renamed = tree.rename(store.folder, temporary_beside(store.folder))  # so that nobody sees a partial store
+            renamed = tree.rename(store.folder, temporary_path(store.folder))  # so that nobody sees a partial store
             tree.sync(store.folder.parent)
         return delete(tree, renamed, _STORE)
     except OSError as error:
         raise CacheError(f"cannot delete {store.folder}: {error.strerror or error}") from error
 
 
-def sweep_files(store: Store, before: float, found: Garbage, dry_run: bool) -> None:
+def sweep_files(store: Store, before: float, found: GarbageCollection, dry_run: bool) -> None:
     """Delete shards in quarantine, memos of deleted shards, and conversions, if written before a given time."""
     shards = {path.stem for path in store.shards()}
     sweep = _Sweeper(store.tree, before, found, dry_run)
@@ -102,7 +102,7 @@ def sweep_files(store: Store, before: float, found: Garbage, dry_run: bool) -> N
     found.memos += sweep.within(store.engines, {r"[^.].*": CONVERSION}, lambda name: name.endswith(".json"))
 
 
-def sweep_temporaries(root: Path, before: float, found: Garbage, dry_run: bool) -> None:
+def sweep_temporaries(root: Path, before: float, found: GarbageCollection, dry_run: bool) -> None:
     """Delete unfinished files and folders of killed processes, if written before a given time."""
     tree = Tree(root)
     sweep = _Sweeper(tree, before, found, dry_run)
@@ -123,7 +123,7 @@ def sweep_temporaries(root: Path, before: float, found: Garbage, dry_run: bool) 
 class _Sweeper:
     """Deletes files that were written before a given time, and records foreign ones."""
 
-    def __init__(self, tree: Tree, before: float, found: Garbage, dry_run: bool) -> None:
+    def __init__(self, tree: Tree, before: float, found: GarbageCollection, dry_run: bool) -> None:
         self._tree, self._before, self._found, self._dry_run = tree, before, found, dry_run
 
     def within(self, folder: Path, layout: Layout, is_needed: Callable[[str], bool] = lambda name: False) -> int:

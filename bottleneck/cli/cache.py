@@ -20,8 +20,8 @@ def cache() -> None:
 def info(as_json: bool, cache: str, runs: str) -> None:
     """List the specs with their images, sizes and dates, and the activations that fine-tuning has cached."""
     from bottleneck.cache.feature_cache import FeatureCache
+    from bottleneck.cache.maintain import empty_message
     from bottleneck.cache.maintain import info as look
-    from bottleneck.cache.maintain import nothing_in
     from bottleneck.cli.show import activations_list, specs_list
 
     home = FeatureCache(cache)
@@ -30,7 +30,7 @@ def info(as_json: bool, cache: str, runs: str) -> None:
     total, rows = sum(spec.bytes for spec in features), sum(spec.images for spec in features)
     show(f"{counted(len(features), 'spec')}, {counted(rows, 'row')}, {total / 1e6:,.1f} MB in {cache}")
     if not features and not activations:
-        say(nothing_in(home))
+        say(empty_message(home))
     if activations:
         activations_list(activations)
     if as_json:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.comparison.leaderboard import LEVEL, Comparison, LeaderboardRow
-from bottleneck.comparison.sources import ComparedImages, Source, gather
+from bottleneck.comparison.sources import ComparedImages, Source, collect_features
 from bottleneck.errors import HeadError
 from bottleneck.evaluation.leakage import find_leaks, one_label
 from bottleneck.evaluation.stats import holm, mcnemar
@@ -184,7 +184,7 @@ def compare(
         columns=Columns(path_column, label_column, split_column, group_column),
         progress=progress,
     )
-    found = gather(query, _listed(models), memory=memory)
+    found = collect_features(query, _listed(models), memory=memory)
     if not allow_duplicates:
         find_leaks(found.usable).refuse()
     usable = one_label(found.usable)

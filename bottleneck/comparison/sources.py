@@ -73,7 +73,7 @@ class ComparedImages:
     failures: tuple[Failure, ...]
 
 
-def gather(query: ImageQuery, models: Sequence[str], *, memory: int | None = None) -> ComparedImages:
+def collect_features(query: ImageQuery, models: Sequence[str], *, memory: int | None = None) -> ComparedImages:
     """Return the features of images by each model; see `bottleneck.compare`.
 
     The default images of later commands do not change.

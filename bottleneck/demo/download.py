@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from bottleneck.errors import DownloadError
-from bottleneck.utils.files import NotRegularError, file_sha256, temporary_beside
+from bottleneck.utils.files import NotRegularError, file_sha256, temporary_path
 from bottleneck.utils.folder import Folder, LinkError, is_temporary
 from bottleneck.utils.owned import Layout, any_content, delete, is_ours
 from bottleneck.utils.tree import Tree
@@ -165,7 +165,7 @@ def unpack(file: Path, folder: Path, wanted: str) -> None:
     DownloadError
         If the archive is damaged, contains such an entry, or has no such folder.
     """
-    tree, temporary = Tree(folder), temporary_beside(folder / wanted)
+    tree, temporary = Tree(folder), temporary_path(folder / wanted)
     made: dict[str, Any] = {}  # the layout of the unpacked files
     try:
         for name, source in _members(file):

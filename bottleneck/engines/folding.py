@@ -13,7 +13,7 @@ from torch.nn import functional
 # Convolutions whose ``forward`` uses ``weight`` and ``bias`` unchanged, unlike those that standardise their weights.
 _PLAIN = ("Conv2d", "Conv2dSame")
 
-_LIKE = 1e-4  # largest difference in fp32 after folding, relative to the largest feature
+_TOLERANCE = 1e-4  # largest difference in fp32 after folding, relative to the largest feature
 _BOUND = 1e38  # larger than any activation, and finite in float32 and bfloat16
 
 
@@ -37,7 +37,7 @@ class ReversibleChanges:
             for convolution, norm in pairs:
                 _fold(convolution, norm, folding)
             after = self._network(image)
-        if (after - before).abs().max() <= _LIKE * before.abs().max():
+        if (after - before).abs().max() <= _TOLERANCE * before.abs().max():
             return bool(pairs)
         folding.close()  # also if numbers are not finite: comparisons are then false
         return False

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bottleneck.utils.files import file_sha256, temporary_beside
+from bottleneck.utils.files import file_sha256, temporary_path
 from bottleneck.utils.folder import Folder
 from bottleneck.utils.owned import Layout, any_content, delete, json_with
 from bottleneck.utils.schema import Finite, Whole, checked
@@ -137,7 +137,7 @@ class EngineRecords:
         import openvino
 
         folder = self._folder / name
-        fresh = temporary_beside(folder)
+        fresh = temporary_path(folder)
         try:
             with self._tree.at(fresh, make=True) as made:
                 openvino.save_model(model, made.for_others / _MODEL, compress_to_fp16=False)

@@ -29,7 +29,7 @@ def _cpu_lanes() -> int:
 
 
 @contextmanager
-def _threads_of_a_lane() -> Iterator[None]:
+def _threads_per_lane() -> Iterator[None]:
     """Divide the cores among the lanes: each thread that calls torch afterwards uses one share."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, cores() // _cpu_lanes()))
@@ -39,7 +39,7 @@ def _threads_of_a_lane() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-_few_threads = SharedContext(_threads_of_a_lane)
+_few_threads = SharedContext(_threads_per_lane)
 # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32), which is not fp32.
 _without_tf32 = SharedContext(lambda: attribute_set(torch.backends.cudnn, "allow_tf32", False))
 

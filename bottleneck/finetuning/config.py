@@ -66,7 +66,7 @@ class FineTuneConfig:
         found = cached.usable.fingerprint()
         if self.dataset not in (None, found):
             raise RunError(
-                f"expected the images, labels and splits with which the fine-tuning began, found others in "
+                f"expected the images, labels and splits with which the fine-tuning began, found different ones in "
                 f"{cached.dataset.source}: begin again, without --resume"
             )
         return replace(

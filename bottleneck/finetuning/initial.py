@@ -113,7 +113,7 @@ def from_head(
     usable = one_label(cached.usable)
     if usable.fingerprint() != card["dataset"]["digest"]:
         raise TuningError(
-            f"expected the images, labels and splits on which {chosen.name} was fitted, found others in "
+            f"expected the images, labels and splits on which {chosen.name} was fitted, found different ones in "
             f"{cached.dataset.source}: fit again, and fine-tune the new run"
         )
     return InitialState(

@@ -76,8 +76,8 @@ def partition_of(usable: Dataset, heldout: str) -> Partition:
             f"too few to cut one from: give folders train/, val/ and test/, or more images"
         )
     return Partition(
-        train=_where(train, ~validates),
-        val=_where(train, validates),
+        train=_rows_where(train, ~validates),
+        val=_rows_where(train, validates),
         heldout=test,
         name=heldout,
         cut=True,
@@ -131,9 +131,9 @@ def fold_partitions(usable: Dataset, partition: Partition, count: int, seed: int
         found.append(
             replace(
                 partition,
-                train=_where(train, others & ~cut),
-                val=_where(train, others & cut) if partition.cut else partition.val,
-                heldout=_where(train, tested),
+                train=_rows_where(train, others & ~cut),
+                val=_rows_where(train, others & cut) if partition.cut else partition.val,
+                heldout=_rows_where(train, tested),
             )
         )
     if any(not (len(one.train) and len(one.val) and len(one.heldout)) for one in found):
@@ -173,7 +173,7 @@ def warn_of_classes(partition: Partition) -> None:
         warn(message)
 
 
-def _where(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
+def _rows_where(dataset: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
     return dataset.subset(np.flatnonzero(chosen).tolist())
 
 

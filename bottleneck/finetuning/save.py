@@ -27,7 +27,7 @@ from bottleneck.heads.linear import LinearHead
 from bottleneck.images.dataset import Dataset
 from bottleneck.runs.card import COLUMNS, common_card, prediction_rows
 from bottleneck.runs.folder import delete_checkpoint
-from bottleneck.runs.images import Role, RunImages, images_of, judged
+from bottleneck.runs.images import Role, RunImages, images_of, with_correctness
 from bottleneck.runs.run import Run, images_of_weights
 from bottleneck.runs.save import write_run
 from bottleneck.utils.tree import Tree
@@ -193,7 +193,7 @@ def _images(result: FineTuningResult, right: NDArray[np.bool_]) -> RunImages:
         found = found.after(images_of_weights(initial.request, result.path.parent))
     if partition.cut and result.history.best == 0:  # the kept head was fitted on them, unlike that of epoch 0
         return found
-    return judged(found, partition.val.digests, right)
+    return with_correctness(found, partition.val.digests, right)
 
 
 def _images_of(run: Run) -> RunImages | None:

@@ -36,7 +36,7 @@ from bottleneck.images.dataset import Dataset, as_images
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.runs.card import COLUMNS, common_card, prediction_rows, run_name
-from bottleneck.runs.images import Role, RunImages, images_of, judged
+from bottleneck.runs.images import Role, RunImages, images_of, with_correctness
 from bottleneck.runs.run import Run, images_of_weights
 from bottleneck.runs.save import save_run
 from bottleneck.utils.arguments import Arguments
@@ -306,11 +306,11 @@ def _images(context: FitContext, result: FitResult, runs: Path) -> RunImages:
     """Return the role of each image, and whether the tested head classifies unseen images correctly."""
     usable, store, trained = context.usable, context.selected.store, result.trained
     found = images_of(usable, {"train": Role.TRAINED, context.heldout: Role.HELD_OUT})
-    found = judged(found, context.train.dataset.digests[trained.tested], trained.tested_right)
+    found = with_correctness(found, context.train.dataset.digests[trained.tested], trained.tested_right)
     val = part(usable, store, "val", memory=context.memory) if context.heldout != "val" else None
     if val:  # not empty
         unseen = found.role_of(val.dataset.digests) != Role.TRAINED  # with --allow-duplicates, a copy may be in both
-        found = judged(found, val.dataset.digests[unseen], score_head(trained.head, val).right[unseen])
+        found = with_correctness(found, val.dataset.digests[unseen], score_head(trained.head, val).right[unseen])
     if recorded_tuned(store.folder) is not None:
         found = found.after(images_of_weights(store.asked(), runs))
     return found.with_role(result.final.images.digests, Role.TRAINED) if result.final else found

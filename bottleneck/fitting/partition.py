@@ -168,18 +168,18 @@ def _problems(train: LabelledFeatures, test: LabelledFeatures, split: str) -> It
     unknown = sorted(set(tested) - set(train.labels))
     single = sorted(name for name, count in Counter(train.labels).items() if count == 1)
     if single:
-        yield f"only one training image of {examples(single)}: {_it(single)} cannot be cross-validated"
+        yield f"only one training image of {examples(single)}: {_pronoun(single)} cannot be cross-validated"
     if missing and len(tested) == 1:
         more = f"give {split} images of more classes" if None not in test.dataset.given_splits else "--split 60/0/40"
         yield f"the {split} images are all of {examples(tested)}: held-out scores compare no classes; {more} may help"
     elif missing:
-        yield f"no {split} image of {examples(missing)}: held-out scores say nothing about {_it(missing, 'it', 'them')}"
+        yield f"no {split} image of {examples(missing)}: held-out scores do not cover {_pronoun(missing, 'it', 'them')}"
     if unknown:
-        its = _it(unknown, "its", "their")
+        its = _pronoun(unknown, "its", "their")
         yield f"no training image of {examples(unknown)}: {its} {split} images cannot be classified correctly"
 
 
-def _it(names: Collection[str], one: str = "it", several: str = "they") -> str:
+def _pronoun(names: Collection[str], one: str = "it", several: str = "they") -> str:
     return one if len(names) == 1 else several
 
 

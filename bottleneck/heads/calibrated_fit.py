@@ -65,7 +65,8 @@ def calibrated(
     """Return the head trained on all rows with its inverse temperature and offset.
 
     If the features of single folds are less informative than those of all rows, the scores of this head can be larger
-    than out-of-fold scores by any factor. Its confidence on its training rows is then bounded by a multiple of theirs.
+    than out-of-fold scores by any factor. Its confidence on its training rows is then bounded by a multiple of the
+    out-of-fold confidence.
 
     Parameters
     ----------

@@ -66,9 +66,9 @@ def prior_offset(
 
     SVM margins ignore class frequencies, and a strongly regularised logistic head predicts little else. The result is
     the ratio b / a of maximum likelihood in ``softmax(a * scores + b * log_shares)``, over the images and one
-    pseudo-image with a uniform class. b has a standard normal prior, so few images add almost nothing. a is bounded
-    below, so that nearly equal priors cannot dominate uninformative scores: the standard deviation of a times the
-    scores of an image is at least 0.1.
+    pseudo-image with a uniform class. b has a standard normal prior, so with few images the offset is close to 0. a is
+    bounded below, so that nearly equal priors cannot dominate uninformative scores: the standard deviation of a times
+    the scores of an image is at least 0.1.
 
     Parameters
     ----------

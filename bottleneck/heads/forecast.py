@@ -147,8 +147,8 @@ def _distance(first: float, second: float, correlation: float) -> float:
 def _rates(wrong: NDArray[np.float64], units: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the error rate of each point, and their covariance under sampling of the tested images.
 
-    A pseudo-image that all heads get half wrong keeps both above 0 if there are no errors. The identity matrix stands
-    for another pseudo-image that separates points with equal errors.
+    A pseudo-image that all heads get half wrong keeps both above 0 if there are no errors. The identity matrix
+    corresponds to another pseudo-image that separates points with equal errors.
     """
     sizes = np.append(np.bincount(units), 1)
     sums = np.stack([np.append(np.bincount(units, row), 0.5) for row in wrong])

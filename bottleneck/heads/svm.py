@@ -21,8 +21,8 @@ KERNELS = ("linear", "rbf")
 class SvmFamily(LinearFamily):
     """Linear SVMs as scikit-learn's ``LinearSVC``, LIBLINEAR's primal problem: the bias is penalised like a weight.
 
-    With large C, few rows lie inside the margin, by little more than the precision of float32: from C = 100 on, the
-    objective may exceed its minimum by a few thousandths.
+    With large C, few rows are inside the margin, at distances close to the precision of float32: for C of 100 or more,
+    the objective may exceed its minimum by a few thousandths.
     """
 
     name = "svm"

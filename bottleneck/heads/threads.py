@@ -1,4 +1,4 @@
-"""Threads that compute heads: their number does not change a bit of the result.
+"""Threads that compute heads: the result does not depend on their number, not even in the last bit.
 
 BLAS splits a product over its threads, and the order of its sums depends on their number. So each product runs on one
 thread, and blocks of rows run in parallel; their sums are added in the order of the rows.

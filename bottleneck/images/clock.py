@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from bottleneck.utils.files import make_folder, temporary_beside
+from bottleneck.utils.files import make_folder, temporary_path
 
 IN_MEMORY = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs", "hugetlbfs"})
 _TICK = 0.02  # seconds; the resolution of a kernel's file clock is 1 to 10 ms
@@ -60,7 +60,7 @@ class FileClock:
         self._compared, self._device = time.monotonic(), None
         with suppress(OSError):
             make_folder(self._folder)
-            probe = temporary_beside(self._folder / "clock")
+            probe = temporary_path(self._folder / "clock")
             before = self._now()
             with open(probe, "xb", buffering=0) as file:
                 file.write(b"\0")

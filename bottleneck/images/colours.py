@@ -13,7 +13,7 @@ _BAND_BYTES = 28  # working memory per pixel of a band
 _SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, 1, 2  # TIFF's tag and two of its values
 
 
-def bytes_a_pixel(mode: str) -> int:
+def bytes_per_pixel(mode: str) -> int:
     """Return Pillow's memory per pixel in a mode."""
     if mode in ("1", "L", "P"):
         return 1

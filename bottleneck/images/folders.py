@@ -110,7 +110,7 @@ def _add_classes(
 def _count_loose(found: Found, root: Path) -> None:
     """Count the files next to the class folders, which belong to no class."""
     for entry in _entries(root, found):
-        if _is_left_by_a_system(entry):
+        if _is_system_entry(entry):
             _count_system(found, entry)
         elif _is_hidden(entry.name) or not _is_folder(entry):
             reason = _why_ignored(entry.name)
@@ -140,7 +140,7 @@ def _images(root: Path, exclude: Collection[Path], found: Found, above: tuple[Pa
     for entry in _entries(root, found):
         if _is_hidden(entry.name):
             found.ignored["hidden"] += 1
-        elif _is_left_by_a_system(entry):
+        elif _is_system_entry(entry):
             _count_system(found, entry)
         elif _is_folder(entry):
             yield from _images(Path(entry.path), exclude, found, (*above, here))
@@ -169,7 +169,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_left_by_a_system(entry: os.DirEntry[str]) -> bool:
+def _is_system_entry(entry: os.DirEntry[str]) -> bool:
     return is_system_folder(entry.name) and _is_folder(entry)
 
 

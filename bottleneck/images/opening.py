@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bottleneck.errors import ImageError
 from bottleneck.images import exif, gif, jpeg, jpeg2000, png, tiff
-from bottleneck.images.colours import bytes_a_pixel
+from bottleneck.images.colours import bytes_per_pixel
 from bottleneck.images.strip_metadata import without_metadata
 
 # Formats of photographs. Pillow reads more, such as EPS, for which it would start another program.
@@ -57,7 +57,7 @@ class Opened:
     @property
     def loaded_bytes(self) -> int:
         """Memory of the pixels, in bytes."""
-        return self.image.width * self.image.height * bytes_a_pixel(self.image.mode)
+        return self.image.width * self.image.height * bytes_per_pixel(self.image.mode)
 
     @property
     def loading_bytes(self) -> int:

@@ -124,7 +124,7 @@ def images_of(dataset: Dataset, roles: dict[str, Role]) -> RunImages:
     return RunImages(digests=dataset.digests[kept], roles=least[kept], right=np.full(len(kept), _UNKNOWN, np.int8))
 
 
-def judged(images: RunImages, digests: Digests, right: NDArray[np.bool_] | Sequence[bool]) -> RunImages:
+def with_correctness(images: RunImages, digests: Digests, right: NDArray[np.bool_] | Sequence[bool]) -> RunImages:
     """Return the images with a record of whether the run correctly classifies some of them."""
     found = images.right.copy()
     rows = DigestSet(images.digests).find(digests)
@@ -168,6 +168,6 @@ def load_run_images(folder: Path) -> RunImages | None:
         raise RunError(f"expected {wanted} in {path}, found {held}. Fit again")
     if n and not (found.roles.max() <= max(Role) and _UNKNOWN <= found.right.min() <= found.right.max() <= 1):
         raise RunError(
-            f"expected roles from 0 to {max(Role):d} and right from -1 to 1 in {path}, found others. Fit again"
+            f"expected roles from 0 to {max(Role):d} and right from -1 to 1 in {path}, found other values. Fit again"
         )
     return found

@@ -255,7 +255,7 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
         except RunError as error:
             problems.append(str(error))
     if problems:
-        which = "it is left out" if len(problems) == 1 else f"{len(problems)} such runs are left out"
+        which = "it is ignored" if len(problems) == 1 else f"{len(problems)} such runs are ignored"
         warn(f"{problems[0]}; {which}")
     return sorted(found, key=lambda run: (number_in(run.card), str(run.card.get("created")), run.name))
 

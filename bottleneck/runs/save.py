@@ -17,7 +17,7 @@ from bottleneck.runs.folder import delete_run
 from bottleneck.runs.images import IMAGES, RunImages
 from bottleneck.runs.run import Run, load_run
 from bottleneck.utils.csv_text import csv_bytes
-from bottleneck.utils.files import fsync_folder, sha256_hex, temporary_beside
+from bottleneck.utils.files import fsync_folder, sha256_hex, temporary_path
 from bottleneck.utils.paths import expanded, relative_to
 from bottleneck.utils.tree import Tree
 
@@ -60,7 +60,7 @@ def save_run(
         If the run cannot be written or read back; its folder is then deleted.
     """
     home = expanded(folder)
-    temporary = temporary_beside(home / name)
+    temporary = temporary_path(home / name)
     try:
         Tree(home).make(temporary)
         card = write_run(temporary, head, card, columns, predictions, images).card

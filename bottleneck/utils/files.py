@@ -33,7 +33,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         Whether the file must also survive a power failure. A memo need not, which saves the two fsyncs.
     """
     make_folder(path.parent)
-    temporary = temporary_beside(path)
+    temporary = temporary_path(path)
     try:
         write_new(temporary, data, durable=durable)
         temporary.replace(path)
@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
     As with `write_atomic`, a reader sees the old file or the new one, and an error leaves the old one unchanged.
     """
     make_folder(path.parent)
-    temporary = temporary_beside(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -72,7 +72,7 @@ def replacing(path: Path) -> Iterator[Path]:
     fsync_folder(path.parent)
 
 
-def temporary_beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return a unique temporary path in the folder of `path`, which readers ignore."""
     return path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
 

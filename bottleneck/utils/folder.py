@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bottleneck.utils.files import TEMPORARY, NotRegularError, temporary_beside, write_new
+from bottleneck.utils.files import TEMPORARY, NotRegularError, temporary_path, write_new
 
 # Without these, for example on Windows, a name is checked and then used, so it may change in between.
 BY_DESCRIPTOR = (
@@ -144,7 +144,7 @@ class Folder:
     def write(self, name: str, data: bytes, *, durable: bool) -> None:
         """Write a file like `bottleneck.utils.files.write_atomic`; only a regular file is replaced."""
         self.expect_regular(name)
-        temporary = temporary_beside(Path(name)).name
+        temporary = temporary_path(Path(name)).name
         try:
             path = self.path / temporary
             write_new(path, data, durable=durable, opener=lambda _, flags: self.open(temporary, flags))
@@ -241,7 +241,7 @@ def kind_of(mode: int) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a name has the form of `bottleneck.utils.files.temporary_beside`."""
+    """Return whether a name has the form of `bottleneck.utils.files.temporary_path`."""
     process, _, rest = name.removeprefix(TEMPORARY).partition("-")
     return (
         name.startswith(TEMPORARY)

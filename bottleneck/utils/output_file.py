@@ -11,7 +11,7 @@ from typing import BinaryIO, NoReturn, TextIO
 
 from bottleneck.errors import OutputError, PathError
 from bottleneck.utils.arguments import Arguments
-from bottleneck.utils.files import fsync_folder, make_folder, temporary_beside
+from bottleneck.utils.files import fsync_folder, make_folder, temporary_path
 from bottleneck.utils.paths import expanded
 
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -85,7 +85,7 @@ def write_output(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
     the old content. Ctrl-C and errors remove the temporary file; only a killed process leaves it.
     """
     place = check_output(path)
-    temporary = temporary_beside(place)
+    temporary = temporary_path(place)
     try:
         make_folder(place.parent)
         private = os.path.lexists(place)

@@ -537,7 +537,7 @@ def test_when_the_damaged_file_that_the_error_names_is_deleted_it_is_fetched_aga
     with pytest.raises(ModelError, match="delete it") as caught:
         load(Request(model="timm/test_vit"))
 
-    Path(re.search(r" in (\S+), found others", str(caught.value))[1]).unlink()
+    Path(re.search(r" in (\S+), found another", str(caught.value))[1]).unlink()
 
     assert load(Request(model="timm/test_vit")).spec == spec_of_trained
 

@@ -376,7 +376,7 @@ def test_rm_keeps_foreign_files_with_their_folder(fill, spec, tmp_path, kind):
             mine = doomed.folder / where / "thesis.txt"
             mine.parent.mkdir(exist_ok=True)
             mine.write_text("mine")
-            with pytest.warns(BottleneckWarning, match=r"found others, which are kept: .*thesis"):
+            with pytest.warns(BottleneckWarning, match=r"found other files, which are kept: .*thesis"):
                 remove(cache, f"{kind}/{doomed.short_name}")
 
             assert [path for path in doomed.folder.rglob("*") if not path.is_dir()] == [mine]

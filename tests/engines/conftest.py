@@ -45,7 +45,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TorchEngine]]:
 
     monkeypatch.setattr(TorchEngine, "__init__", watch)
     # Fresh ones: engines of other tests in this process may not have been closed.
-    monkeypatch.setattr(torch_engine, "_few_threads", SharedContext(torch_engine._threads_of_a_lane))
+    monkeypatch.setattr(torch_engine, "_few_threads", SharedContext(torch_engine._threads_per_lane))
     without_tf32 = SharedContext(lambda: attribute_set(torch.backends.cudnn, "allow_tf32", False))
     monkeypatch.setattr(torch_engine, "_without_tf32", without_tf32)
     yield engines

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from bottleneck.errors import ImageError
-from bottleneck.images.colours import as_rgb, bytes_a_pixel
+from bottleneck.images.colours import as_rgb, bytes_per_pixel
 from tests.variants import each
 
 MODES = ["1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "RGBa"]
@@ -58,4 +58,4 @@ def test_a_number_that_is_none_in_the_last_band_is_found() -> None:
 
 @each("mode, size", [("1", 1), ("L", 1), ("P", 1), ("I;16", 2), ("LA", 4), ("RGB", 4), ("F", 4)])
 def test_pillow_holds_so_many_bytes_of_a_pixel(mode: str, size: int) -> None:
-    assert bytes_a_pixel(mode) == size
+    assert bytes_per_pixel(mode) == size

@@ -3,7 +3,7 @@ import pytest
 
 from bottleneck.errors import RunError
 from bottleneck.images.keys import as_digests
-from bottleneck.runs.images import IMAGES, Role, RunImages, judged, load_run_images
+from bottleneck.runs.images import IMAGES, Role, RunImages, load_run_images, with_correctness
 
 
 def digests(*numbers):
@@ -21,7 +21,7 @@ def images(roles, first=0, complete=True):
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_images_are_read_back(tmp_path, complete):
-    kept = judged(images([0, 1, 2, 3], complete=complete), digests(3, 0), [True, False])
+    kept = with_correctness(images([0, 1, 2, 3], complete=complete), digests(3, 0), [True, False])
     (tmp_path / IMAGES).write_bytes(kept.to_bytes())
     found = load_run_images(tmp_path)
     assert np.array_equal(found.digests, kept.digests)
@@ -67,7 +67,7 @@ def test_an_image_that_is_not_in_the_run_is_unused():
 
 def test_training_images_of_an_earlier_run_count_as_trained_on():
     earlier = images([Role.TRAINED, Role.TRAINED, Role.HELD_OUT, Role.SELECTED], first=10)
-    later = judged(images([Role.HELD_OUT, Role.UNUSED, Role.UNUSED], first=11), digests(12, 13), [True, True])
+    later = with_correctness(images([Role.HELD_OUT, Role.UNUSED, Role.UNUSED], first=11), digests(12, 13), [True, True])
     found = later.after(earlier)
     roles = dict(zip((int.from_bytes(row.tobytes(), "big") for row in found.digests), found.roles, strict=True))
     assert roles == {10: Role.TRAINED, 11: Role.TRAINED, 12: Role.UNUSED, 13: Role.SELECTED}

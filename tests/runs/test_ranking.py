@@ -177,9 +177,9 @@ def test_a_fine_tuning_from_another_head_than_the_tested_one_must_beat_the_final
 
 def test_the_held_out_images_never_decide():
     held = judged(roles=Role.HELD_OUT)
-    from bottleneck.runs.images import judged as with_judgements
+    from bottleneck.runs.images import with_correctness
 
-    better = with_judgements(held, digests(), np.ones(IMAGES, bool))
+    better = with_correctness(held, digests(), np.ones(IMAGES, bool))
     assert (better.right == -1).all()
 
 

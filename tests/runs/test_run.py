@@ -142,7 +142,7 @@ def test_an_unknown_name_lists_the_newest_runs_of_the_folder():
 def test_damaged_runs_are_left_out_with_a_warning():
     good, bad = save("good"), save("bad")
     (bad.path / "card.json").write_bytes(b"{")
-    with pytest.warns(BottleneckWarning, match="left out"):
+    with pytest.warns(BottleneckWarning, match="ignored"):
         assert [run.path for run in list_runs("runs")] == [good.path]
 
 
