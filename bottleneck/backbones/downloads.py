@@ -73,7 +73,9 @@ def check_download(file: Path, wanted: str) -> str:
     except OSError as error:
         raise ModelError(f"expected weights in {file}, cannot read them: {error.strerror or error}") from error
     if not found.startswith(wanted):
-        raise ModelError(f"expected weights whose SHA-256 begins with {wanted} in {file}, found another: delete it")
+        raise ModelError(
+            f"expected weights whose SHA-256 begins with {wanted} in {file}, found other weights: delete the file"
+        )
     return found
 
 

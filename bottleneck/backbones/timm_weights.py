@@ -117,7 +117,8 @@ def pretrained(name: str, config: dict[str, Any], sized: dict[str, Any]) -> tupl
         network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **sized)
     except RuntimeError as error:
         raise ModelError(
-            f"expected the weights of {TIMM}{name} in {file.resolve()}, found another: {first_line(error)}. Delete it"
+            f"expected the weights of {TIMM}{name} in {file.resolve()}, found other weights: "
+            f"{first_line(error)}. Delete the file"
         ) from error
     return network, published
 

@@ -163,7 +163,8 @@ def _fill(network: nn.Module, request: Request, entry: Any) -> Published:
         network.load_state_dict(_renamed(network, read_checkpoint(file).tensors))
     except RuntimeError as error:
         raise ModelError(
-            f"expected the weights {entry} of {request.model} in {file}, found another: {first_line(error)}. Delete it"
+            f"expected the weights {entry} of {request.model} in {file}, found other weights: {first_line(error)}. "
+            f"Delete the file"
         ) from error
     return published
 

@@ -26,5 +26,5 @@ def tree_of_shard(shard: Path) -> Tree:
 
 
 def remedy(store: Path) -> str:
-    """Return the command that recomputes lost rows of a store."""
+    """Return the command or step that recomputes lost rows of a store."""
     return "fine-tuning" if kind_of(store) == ACTIVATIONS else "`bottleneck extract`"

@@ -105,7 +105,7 @@ def extract(
         that needs more memory fails.
     engine, device, compile
         What runs the backbone; see `bottleneck.engines.options.EngineOptions`. Several devices are separated by commas
-        and have a process each; the default is all CUDA devices.
+        and have a process each; by default all CUDA devices are used.
     remember : bool
         Whether later commands use these images by default.
     rehash : bool

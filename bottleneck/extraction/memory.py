@@ -7,8 +7,8 @@ for that of an earlier one:
 1. A thread that reads a small file reserves its bytes from `MemoryBudget.files` while it holds nothing. They are
    released when the image is decoded.
 2. A thread that decodes a small file reserves the memory for decoding from `MemoryBudget.decoding`. It releases it
-before it waits for the next stage to take the pixels. 3. A large file is read and decoded by one thread, with memory
-from `MemoryBudget.decoding` alone.
+   before it waits for the next stage to take the pixels.
+3. A large file is read and decoded by one thread, with memory from `MemoryBudget.decoding` alone.
 
 In 2 and 3, a thread that needs more memory releases all of it before it waits, and then starts again; a large file is
 read again (`bottleneck.extraction.loading`). It never waits inside the decoder, which may hold locks. So a thread that
@@ -71,7 +71,7 @@ class ByteBudget:
         Raises
         ------
         NoRoom
-            If `size` is above the limit.
+            If `size` is above the limit, or more than the free memory.
         Cancelled
             If the work was stopped.
         """

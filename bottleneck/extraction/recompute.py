@@ -154,7 +154,7 @@ class _ScannedFiles:
     """
 
     def __init__(self, ours: Path, theirs: Path) -> None:
-        self._their_parent = Path(os.path.realpath(theirs)).parent
+        self._parent = Path(os.path.realpath(theirs)).parent
         self._places: list[tuple[str, Path, bool]] = []  # path, source, whether it is theirs
         digests = [as_digests([])]
         for cache in (ours, theirs):
@@ -172,9 +172,7 @@ class _ScannedFiles:
         for row in np.flatnonzero((self._digests == digest).all(axis=1)).tolist():
             path, source, is_theirs = self._places[row]
             for place in (Path(path).absolute(), source.parent / path):
-                if (not is_theirs or self._their_parent in Path(os.path.realpath(place)).parents) and os.path.isfile(
-                    place
-                ):
+                if (not is_theirs or self._parent in Path(os.path.realpath(place)).parents) and os.path.isfile(place):
                     found.append(str(place))
         return list(dict.fromkeys(found))
 

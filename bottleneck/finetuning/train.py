@@ -86,7 +86,7 @@ def train(
     job : TrainingJob
     optimizer : torch.optim.Optimizer
     history : History
-        The finished epochs, after which the network and the optimizer are; extended in place.
+        The finished epochs, which match the state of the network and the optimizer; extended in place.
     save, watch : callable
         Called after each epoch, first `save`.
     """

@@ -21,7 +21,7 @@ def bytes_per_pixel(mode: str) -> int:
 
 
 def as_rgb(image: Image.Image, band_pixels: int | None = None) -> Image.Image:
-    """Return a loaded image in mode RGB, or L if it is grey. Alpha is blended onto white, deeper grey scaled to 8 bits.
+    """Return a loaded image in mode RGB, or L if it is grey. Alpha is blended onto white, 16-bit grey scaled to 8.
 
     Large images are converted in bands of `band_pixels`.
     """

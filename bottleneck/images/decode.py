@@ -81,7 +81,7 @@ def decode(
     with raised_pixel_limit(max_pixels):
         try:
             with _LOCK.shared():
-                return _decode_either(data, preprocessing, max_pixels, reserve)
+                return _decode_with_fallback(data, preprocessing, max_pixels, reserve)
         except ImageError as error:
             if error.code not in _FROM_BYTES:
                 raise
@@ -102,7 +102,7 @@ def _decode_alone(
     with _LOCK.exclusive():
         free = can_allocate(_SPARE_BYTES + 4 * len(data))
         try:
-            return _decode_either(data, preprocessing, max_pixels, noted)
+            return _decode_with_fallback(data, preprocessing, max_pixels, noted)
         except ImageError as error:
             if error.code not in _FROM_BYTES:
                 raise
@@ -112,7 +112,7 @@ def _decode_alone(
             raise
 
 
-def _decode_either(data: bytes, preprocessing: Preprocessing, max_pixels: int, reserve: Reserve) -> Decoded:
+def _decode_with_fallback(data: bytes, preprocessing: Preprocessing, max_pixels: int, reserve: Reserve) -> Decoded:
     """Decode the file, if necessary without metadata that Pillow rejects."""
     try:
         return _decode(data, preprocessing, max_pixels, reserve, data)

@@ -70,7 +70,7 @@ def test_a_kept_file_of_the_wanted_hash_is_accepted(tmp_path, digits):
 def test_a_kept_file_of_another_hash_is_refused_and_left_where_it_is(tmp_path, wanted):
     path = write(tmp_path / "w.pth", b"weights")
 
-    with pytest.raises(ModelError, match=rf"begins with {wanted} in .*w\.pth, found another: delete it"):
+    with pytest.raises(ModelError, match=rf"begins with {wanted} in .*w\.pth, found other weights: delete the file"):
         check_download(path, wanted)
 
     assert path.read_bytes() == b"weights"
