@@ -209,7 +209,7 @@ def _comparison(context: ComparisonContext, *, learning_curve: bool) -> Comparis
     warn_of_classes(train, test, context.heldout)
     warn_of_near_duplicates(train, test)
     if lost := len(found.dataset) - len(found.usable):
-        remarks.append(f"{lost} image{'s are' if lost > 1 else ' is'} left out, which not all models can use")
+        remarks.append(f"{lost} image{'s are' if lost > 1 else ' is'} left out: not usable with all models")
     curve = None
     if learning_curve:
         try:

@@ -252,7 +252,9 @@ def _why_not_faster(plan: Plan, engine: Engine) -> tuple[str, ...]:
     if fastest == "fp32":
         return (_SLOW,)
     if plan.continues and plan.spec.precision != fastest:
-        return (f"{plan.spec.precision}, as images here have features in it; --precision {fastest} may be faster",)
+        return (
+            f"{plan.spec.precision}, because images already have features in it; --precision {fastest} may be faster",
+        )
     return ()
 
 

@@ -263,7 +263,7 @@ def _reported_once(store: Store) -> Iterator[None]:
             first = is_first("error")
             if is_rank_zero() if isinstance(error, KeyboardInterrupt) else first:
                 raise
-            raise OtherFailed(f"another process has reported an error; this one: {error}") from error
+            raise OtherFailed(f"another process reported an error first; the error of this process: {error}") from error
 
 
 @contextmanager

@@ -161,14 +161,14 @@ def warn_of_classes(partition: Partition) -> None:
     train, val = ({str(label) for label in part.labels} for part in (partition.train, partition.val))
     messages = []
     if unknown := sorted(val - train):
-        messages.append(f"no training image of {examples(unknown)}: validation images of them count as errors")
+        messages.append(f"no training image of {examples(unknown)}: validation images of these classes count as errors")
     if partition.cut and len(partition.val) < _FEW:
         messages.append(
             f"only {len(partition.val)} of the training images could be set aside to select the epoch, too few to "
             f"select it reliably: give a val split, or more images"
         )
     if missing := sorted(train - val):
-        messages.append(f"no validation image of {examples(missing)}: the epoch is selected without them")
+        messages.append(f"no validation image of {examples(missing)}: the epoch is selected without these classes")
     for message in messages:
         warn(message)
 

@@ -238,11 +238,13 @@ def conflicts(dataset: Dataset, listed: str) -> str | None:
     listed : str
         A sentence on where all of them are listed.
     """
-    torn = conflicting_rows(dataset)
-    if not torn:
+    ambiguous = conflicting_rows(dataset)
+    if not ambiguous:
         return None
-    which = "the same image under two labels" if len(torn) == 1 else f"{len(torn)} images under two labels each"
-    shown = examples((_with_labels(dataset, rows) for rows in torn), most=2)
+    which = (
+        "the same image under two labels" if len(ambiguous) == 1 else f"{len(ambiguous)} images under two labels each"
+    )
+    shown = examples((_with_labels(dataset, rows) for rows in ambiguous), most=2)
     return f"{which}, left out by fit: {shown}. {listed}"
 
 

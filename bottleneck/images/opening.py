@@ -84,7 +84,7 @@ class Opened:
         """A message about an image that can be decoded, such as several frames."""
         image, layout = self.image, self.layout
         if isinstance(layout, jpeg.JpegLayout):  # the second image of a camera's MPO is a preview, not another frame
-            return None if layout.ended else "no end of the image (JPEG); a part may be missing"
+            return None if layout.ended else "no end-of-image marker (JPEG); a part may be missing"
         if isinstance(layout, (tiff.Page, gif.FirstFrame)):
             several = layout.several
         else:

@@ -112,7 +112,7 @@ def test_advice_fits_a_part_of_one_class(monkeypatch: pytest.MonkeyPatch) -> Non
     run("extract", "photos")
     said = run("fit", "photos", "--class-weight", "balanced")
     assert (
-        "the test images are all of common: held-out scores compare no classes; give test images of more classes"
+        "the test images are all of common: held-out scores cannot compare classes; give test images of more classes"
         in said
     )
     assert "no test image of" not in said

@@ -291,7 +291,7 @@ def test_images_decide_for_themselves_and_for_those_beside_them(folder, machine)
     more = extract(odd)
 
     assert (more.store.spec.precision, more.computed, more.reused) == ("fp32", 2, 2)
-    assert "fp32, as images here have features in it; --precision bf16 may be faster" in more.remarks
+    assert "fp32, because images already have features in it; --precision bf16 may be faster" in more.remarks
     assert machine.sampled == [2, 8]
 
 
