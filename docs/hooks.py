@@ -1,4 +1,4 @@
-"""Hooks of MkDocs, for what its plugins do not do.
+"""MkDocs hooks for features that its plugins lack.
 
 A line ``<!-- include: ../README.md -->`` of a page is replaced by that file of the repository, with its links adapted,
 and without its title if the page has other text. Help texts of commands are not Markdown, so they
@@ -36,7 +36,7 @@ def on_config(config: Any) -> Any:
 
 @cache
 def write_help_as_markdown() -> None:
-    """Escape what Markdown would read as markup in the help of all commands, once a process."""
+    """Escape Markdown markup in the help of all commands, once per process."""
     from click import Group
 
     from bottleneck.cli.main import cli

@@ -1,4 +1,4 @@
-"""Record the picture of the README: the real output of three commands on a folder of images, as a terminal shows it.
+"""Record the picture of the README: the real output of three commands on a folder of images, as in a terminal.
 
 ``python docs/record.py FOLDER`` copies FOLDER, works on the copy, and writes docs/assets/session.svg. FOLDER has class
 folders below `train` and `val`, as the ants and bees of PyTorch's tutorial.
@@ -23,7 +23,7 @@ PICTURE = ROOT / "docs" / "assets" / "session.svg"
 COLUMNS = 112
 SHOWN = 5  # predictions
 IMAGES = "hymenoptera"
-# Only fonts that are on the reader's machine: the picture fetches nothing.
+# Use only fonts of the reader's machine, so that the picture downloads nothing.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
     "Fira Code, monospace", "ui-monospace, Menlo, Consolas, monospace"
 )
