@@ -1,9 +1,9 @@
-# Two commands do all the set-up: `make demo` and `make test`.
+# `make demo` and `make test` create all that they need.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The oldest Python that is here, of those that pyproject.toml allows.
+# The oldest installed Python that pyproject.toml allows.
 PYTHON_OLDEST ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 python3.13,$(shell $(python) -c "print('$(python)')" 2>/dev/null)) $(PYTHON))
 OLDEST := .venv-oldest
 
@@ -14,45 +14,45 @@ TESTS := -m pytest -n 2 --dist worksteal
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
 
-# In two processes, of one thread each: threads of OpenMP that share a core wait for each other.
+# Run two processes with one thread each, because OpenMP threads that share a core wait for each other.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python $(TESTS)
 
-# The same with the oldest versions that pyproject.toml allows, in an environment of their own.
+# Run the same tests with the oldest versions that pyproject.toml allows, in a separate environment.
 test-oldest: $(OLDEST)/.installed-dev
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(TESTS)
 
-# The long form of the tests that break things: every call of every job in every way, and hundreds of kills.
+# Run the long form of the crash tests: every call of every job fails in every way, and hundreds of processes are killed.
 torture: $(VENV)/.installed-dev
 	BOTTLENECK_TORTURE=1 $(BIN)/python -m pytest -rP tests/cache/test_crash.py
 
-# Half a million mutated files through the readers of images, shards, runs, weights, tables and memos (two minutes). What
-# is found lies in fuzz-findings/: `python -m tests.fuzz --replay fuzz-findings/...` reads one file again.
+# Feed half a million mutated images, shards, runs, weights, tables and memos to their readers (two minutes). Findings are
+# saved in fuzz-findings/; `python -m tests.fuzz --replay fuzz-findings/...` reads one of them again.
 fuzz: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 
-# Every classifier of torchvision, and 45 models of timm, against torchvision and timm themselves (half an hour).
+# Compare the features of all torchvision classifiers and 45 timm models with those of torchvision and timm (half an hour).
 parity: $(VENV)/.installed-dev
 	BOTTLENECK_PARITY=1 $(BIN)/python -m pytest -rP tests/backbones/test_parity.py
 
-# The table of models, for the installed versions of torchvision and timm (some minutes).
+# Regenerate the table of models for the installed versions of torchvision and timm (some minutes).
 catalogue: $(VENV)/.installed-dev
 	$(BIN)/python -m bottleneck.backbones.catalogue_maker
 
-# Extraction beside the plain loop of PyTorch and img2vec, which this installs (some minutes).
+# Compare extraction with a plain PyTorch loop and with img2vec, which is installed first (some minutes).
 bench-extract: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet img2vec-pytorch
 	$(BIN)/python benchmarks/bench_extract.py
 
-# Searching heads beside scikit-learn's GridSearchCV (half an hour, nearly all of it scikit-learn's).
+# Compare the search for a head with scikit-learn's GridSearchCV (half an hour, nearly all of it in scikit-learn).
 bench-heads: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_heads.py
 
-# Fine-tuning from a head that was handed back beside the tutorials' way (ten minutes).
+# Compare fine-tuning from a fitted head with the loop of PyTorch's tutorial (ten minutes).
 bench-finetune: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_finetune.py
 
-# The manual, in site/: a warning is an error.
+# Build the manual in site/; a warning is an error.
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m mkdocs build --strict --quiet
 
