@@ -1,4 +1,4 @@
-"""Folders of images to tested classifiers, without a training cluster."""
+"""Turn folders of images into tested classifiers, without a training cluster."""
 
 import warnings as _warnings
 

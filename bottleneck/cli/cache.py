@@ -41,7 +41,7 @@ def info(as_json: bool, cache: str, runs: str) -> None:
 
 @command("verify", short_help="Verify all checksums; exit 1 if any fails.")
 def verify(as_json: bool, cache: str, runs: str) -> None:
-    """Read every shard and verify its checksum. Damaged ones move to quarantine; `extract` computes them again."""
+    """Read every shard and verify its checksum. Damaged shards move to quarantine; `extract` computes them again."""
     from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import verify as check
 
@@ -68,7 +68,7 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
     help="Recompute N random images of each spec, if they are on this machine, and refuse specs that differ.",
 )
 def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, runs: str) -> None:
-    """Copy features from the caches SRC that this one lacks, also from other machines. SRC is only read."""
+    """Copy features that this cache lacks from the caches SRC, which may come from other machines and do not change."""
     from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.merge import merge as join
     from bottleneck.extraction.recompute import Recomputation
@@ -94,7 +94,7 @@ def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, r
 @command("compact", short_help="Join small shards.")
 @click.argument("spec", required=False)
 def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
-    """Join many small shards into few, for SPEC or for all specs. Other processes may read and extract meanwhile."""
+    """Join small shards of SPEC, or of all specs, into larger ones. Other processes can read and extract meanwhile."""
     from bottleneck.cache.compact import compact as join
     from bottleneck.cache.feature_cache import FeatureCache, find_anywhere
     from bottleneck.cache.maintain import expect_folder
@@ -112,7 +112,7 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
         put_json({"cache": cache, "specs": done["features"], "activations": done["activations"]})
 
 
-@command("export", short_help="Write features for other programs.")
+@command("export", short_help="Write features to a file for other programs.")
 @click.argument("images", required=False)
 @click.option(
     "--format",
@@ -128,8 +128,8 @@ def compact(spec: str | None, as_json: bool, cache: str, runs: str) -> None:
     metavar="FILE",
     help="The file to write: .npz, .h5, .hdf5 or .parquet.",
 )
-@click.option("--model", help="Model whose features are written.  [default: the last extracted from IMAGES]")
-@click.option("--no-labels", is_flag=True, help="Use every image below IMAGES, without labels.")
+@click.option("--model", help="Write the features of this model.  [default: the last extracted from IMAGES]")
+@click.option("--no-labels", is_flag=True, help="Use every image in IMAGES, without labels.")
 def export(
     images: str | None,
     layout: str | None,
@@ -140,7 +140,10 @@ def export(
     cache: str,
     runs: str,
 ) -> None:
-    """Write digest, path, label, split and features of IMAGES, by default the last extracted here, to one file."""
+    """Write digest, path, label, split and features of IMAGES to one file.
+
+    IMAGES defaults to the images last extracted in this folder.
+    """
     from bottleneck.cache.export import LAYOUTS
     from bottleneck.cache.export import export as write
     from bottleneck.cli.show import failures_list
@@ -185,12 +188,12 @@ def rm(spec: str, as_json: bool, cache: str, runs: str) -> None:
     default=14.0,
     show_default=True,
     type=RealNumber(0, 999_999),
-    help="Keep younger files: a running extraction may need them.",
+    help="Keep files that are younger than this number of days: a running extraction may need them.",
 )
 def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None:
     """Delete unfinished files, quarantined shards, and features of images that no dataset lists any more.
 
-    Activations of fine-tuning are deleted in the same way, and all of a spec if none was written for DAYS days.
+    Activations are deleted in the same way. All activations of a spec are deleted if it was not used for --days days.
     """
     from bottleneck.cache.feature_cache import FeatureCache
     from bottleneck.cache.maintain import gc as sweep

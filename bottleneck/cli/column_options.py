@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 _HELP = {
-    "path": "Column of the paths in a table.  [default: path]",
-    "label": "Column of the labels.  [default: label]",
-    "split": "Column of the splits, which may also be yes/no, such as is_valid.  [default: split]",
-    "group": "Column of the groups, which are kept in one split.  [default: group]",
+    "path": "Column of a table with the paths.  [default: path]",
+    "label": "Column with the labels.  [default: label]",
+    "split": "Column with the splits, or with yes and no, such as is_valid.  [default: split]",
+    "group": "Column with the groups; images of one group stay in one split.  [default: group]",
 }
 
 

@@ -61,9 +61,9 @@ def command(name: str, **settings: Any) -> Callable[[Command], click.Command]:
 
 def _common_options() -> list[click.Option]:
     return [
-        _folder("--cache", "Where features are kept."),
-        _folder("--runs", "Where runs are kept."),
-        click.Option(["--json", "as_json"], is_flag=True, help="One JSON object on stdout."),
+        _folder("--cache", "Folder of the feature cache."),
+        _folder("--runs", "Folder of the runs."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON on stdout."),
         click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
     ]
 

@@ -39,11 +39,16 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
     default="",
     callback=_names,
     metavar="A,B,...",
-    help="Models, MODEL@WEIGHTS, specs of `cache info`, or runs of `finetune` (run:NAME).  "
+    help="Models to compare: MODEL, MODEL@WEIGHTS, a spec of `cache info`, or a run of `finetune` (run:NAME).  "
     "[default: all cached for IMAGES]",
 )
 @click.option(
-    "--heads", default="logistic,svm,softmax", show_default=True, callback=_heads, metavar="A,B,...", help="Heads."
+    "--heads",
+    default="logistic,svm,softmax",
+    show_default=True,
+    callback=_heads,
+    metavar="A,B,...",
+    help=f"Heads to compare: {', '.join(_COMPARED)}.",
 )
 @split_option
 @column_options()
@@ -51,15 +56,16 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
 @click.option(
     "--learning-curve",
     is_flag=True,
-    help="Train the best on fewer images, too, and forecast the accuracy with more.",
+    help="Also train the best head on fewer images, and forecast its accuracy with more images.",
 )
 @click.option("--allow-duplicates", is_flag=True, help="Allow an image or a group in more than one split.")
 @output_options(_ENDINGS.values(), "Write the table to this .txt, .csv, .json or .md file.")
 def compare(images: str | None, layout: str | None, out: str | None, as_json: bool, **options: Any) -> None:
     """Train each head on the features of each model, on the same images, splits and folds, and rank them.
 
-    Missing features are extracted. IMAGES is by default what was last extracted in this folder. The best is chosen by
-    cross-validation, and the others are tested against it on the held-out split. No run is saved; use `fit` for that.
+    Missing features are extracted first. IMAGES defaults to the images last extracted in this folder. Cross-validation
+    selects the best row, and the other rows are tested against it on the held-out split. No run is saved; use `fit` for
+    that.
     """
     layout = layout_of(out, layout, _ENDINGS, "table")
     is_written = bool(out) or (layout != "table" and not as_json)

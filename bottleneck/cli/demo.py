@@ -27,7 +27,7 @@ _HEADS = ("logistic", "svm", "softmax")
     show_default=True,
     metavar="DIR",
     callback=at_home,
-    help="Where the images are written.",
+    help="Folder for the images.",
 )
 def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> None:
     """Turn a folder of images into a tested classifier.

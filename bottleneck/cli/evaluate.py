@@ -18,14 +18,16 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json"}
 
 @command("evaluate", short_help="Test a run on labelled images.")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--run", help="A run: NAME or run:NAME below --runs, or ./PATH.  [default: that of `bottleneck predict`]")
-@click.option("--against", metavar="RUN", help="Test the difference from this run on the same images.")
+@click.option(
+    "--run", help="Run to test: NAME or run:NAME in --runs, or ./PATH.  [default: that of `bottleneck predict`]"
+)
+@click.option("--against", metavar="RUN", help="Compare with this run on the same images, by McNemar's test.")
 @column_options("path", "label")
 @images_memory
 @output_options(
     _ENDINGS.values(),
     "Also write to this .txt, .csv or .json file.",
-    "Format of the output; csv has only the errors.",
+    "Format of the output; csv contains only the errors.",
 )
 def evaluate(
     images: tuple[str, ...],
@@ -38,9 +40,9 @@ def evaluate(
 ) -> None:
     """Compare a run's predictions with the labels of images that it was not trained on.
 
-    IMAGES are any number of folders of class folders, with or without train, val and test folders above them, and CSVs
-    with columns path,label. Images that the run, or the run of --against, was trained on are left out and counted.
-    Each image counts once.
+    IMAGES are any number of CSVs with columns path,label, and of folders with one folder per class, which may be in
+    train, val and test folders. Images that the run, or the run of --against, was trained on are left out, and their
+    number is reported. Each image counts once.
 
     Prints the accuracy with its 95 % interval, metrics of each class, the confusion matrix, the calibration, and the
     most confident errors. --format csv, --out errors.csv and --json list all errors.

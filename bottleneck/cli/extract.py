@@ -32,7 +32,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 
 @command("extract", short_help="Compute and cache the features of images.")
 @click.argument("images", required=False)
-@click.option("--model", help="Backbone; see `bottleneck models`.  [default: efficientnet_lite0, or a run's own]")
+@click.option("--model", help="Backbone; see `bottleneck models`.  [default: efficientnet_lite0, or that of the run]")
 @click.option(
     "--weights",
     default="DEFAULT",
@@ -44,7 +44,7 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
     "--layer",
     multiple=True,
     metavar="NAME",
-    help="Use the output of this module, or its input (NAME:input); repeat to join several.  "
+    help="Use the output of this module, or its input (NAME:input); repeat to concatenate several.  "
     "[default: the classifier's input]",
 )
 @click.option(
@@ -58,14 +58,19 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 @click.option(
     "--resize",
     type=WholeNumber(1, LARGEST_SIDE),
-    help="Size before the crop, in pixels.  [default: as the weights were trained]",
+    help="Size before the crop, in pixels.  [default: that of the weights]",
 )
 @click.option(
     "--crop",
     type=WholeNumber(1, LARGEST_SIDE),
-    help="Size of the crop, in pixels.  [default: as the weights were trained]",
+    help="Size of the crop, in pixels.  [default: that of the weights]",
 )
-@click.option("--restore-exclude", multiple=True, metavar="PATTERN", help="Tensors of a weights file to leave out.")
+@click.option(
+    "--restore-exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Do not restore these tensors of a weights file. May be repeated.",
+)
 @click.option("--allow-partial", is_flag=True, help="Restore the tensors that match; the others stay random.")
 @click.option(
     "--precision",
@@ -77,23 +82,25 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str) -> Limit:
 @click.option(
     "--fast-jpeg", is_flag=True, help="Decode large JPEGs at a fraction of their size; features change slightly."
 )
-@click.option("--no-labels", is_flag=True, help="Use every image below IMAGES, without labels.")
+@click.option("--no-labels", is_flag=True, help="Use every image in IMAGES, without labels.")
 @column_options()
 @click.option("--batch-size", type=WholeNumber(1, 4096), help="Images per batch.")
 @click.option("--threads", type=WholeNumber(1, 1024), help="Number of decoding threads.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="Inference engine.")
-@click.option("--device", help="As in torch.device.  [default: a GPU if there is one, else cpu]")
+@click.option(
+    "--device", help="Device as in torch.device, or several (cuda:0,cuda:1).  [default: all GPUs, otherwise cpu]"
+)
 @click.option("--compile", is_flag=True, help="Compile the network with torch.compile, which takes minutes.")
-@click.option("--max-pixels", type=WholeNumber(1), help="Refuse larger images.  [default: 178956970]")
+@click.option("--max-pixels", type=WholeNumber(1), help="Refuse images with more pixels.  [default: 178956970]")
 @images_memory
-@click.option("--rehash", is_flag=True, help="Read every file again, without the stored digests.")
+@click.option("--rehash", is_flag=True, help="Read every file again instead of using stored digests.")
 @click.option(
     "--max-failures",
     default="10%",
     show_default=True,
     callback=_limit,
     metavar="N|N%",
-    help="Exit with 1 if more images fail; features of the others are kept.",
+    help="Exit with 1 if more images fail; the features of usable images are kept.",
 )
 @click.option("--strict", is_flag=True, help="Same as --max-failures 0.")
 def extract(
@@ -109,10 +116,10 @@ def extract(
 ) -> None:
     """Compute and cache the features of IMAGES that are not cached yet.
 
-    IMAGES is a folder of class folders; a folder of train, val and test folders of class folders; a CSV with columns
-    path,label[,split][,group]; or, with --no-labels, any folder or file. --label-column and similar options name other
-    columns, which later commands remember. The default is what was last extracted in this folder with this cache, else
-    the folder itself.
+    IMAGES is a folder with one folder per class; a folder with train, val and test folders that contain the class
+    folders; a CSV with columns path,label[,split][,group]; or, with --no-labels, any folder or file. If columns have
+    other names, give them with --label-column and similar options; later commands remember them. IMAGES defaults to the
+    images last extracted in this folder with this cache, otherwise to the folder itself.
     """
     from bottleneck.cli.show import columns_line, dataset_line, engine_line, failures_list, ignored_line, notes_list
     from bottleneck.extraction.extract import extract as run

@@ -73,7 +73,7 @@ def _type_of(name: str) -> "click.ParamType[Any] | None":
     multiple=True,
     metavar="PATTERN",
 )
-@_recipe_option("--last", "Train the last N stages instead; 0: the head alone.  [default: 1]", metavar="N")
+@_recipe_option("--last", "Train the last N stages and the head; 0: only the head.  [default: 1]", metavar="N")
 @click.option(
     "--train-bn", is_flag=True, help="Also train the batch norms of the trained parts; by default they stay frozen."
 )
@@ -88,15 +88,15 @@ def _type_of(name: str) -> "click.ParamType[Any] | None":
 @click.option(
     "--head-init",
     type=click.Choice(["head", "random"]),
-    help="How the last layer is initialised.  [default: head, with --from weights random]",
+    help="How the last layer is initialised.  [default: head; random with --from weights]",
 )
 @click.option("--model", help="With --from weights: a cached model or spec.  [default: the last extracted]")
 @_recipe_option("--epochs", "Passes over the training images.")
-@_recipe_option("--batch-size", "Images in each step.")
-@_recipe_option("--optimizer", "sgd uses --momentum.")
-@_recipe_option("--lr", f"Largest learning rate.  [default: {_RATES}]")
-@_recipe_option("--momentum", "For sgd.")
-@_recipe_option("--weight-decay", "Applies to weights, not to norms and biases.")
+@_recipe_option("--batch-size", "Images per step.")
+@_recipe_option("--optimizer", "Optimizer; sgd uses --momentum.")
+@_recipe_option("--lr", f"Maximum learning rate.  [default: {_RATES}]")
+@_recipe_option("--momentum", "Momentum of sgd.")
+@_recipe_option("--weight-decay", "Weight decay; norms and biases have none.")
 @_recipe_option(
     "--lr-mult",
     "Multiply the learning rate of matching modules. May be repeated.",
@@ -109,18 +109,19 @@ def _type_of(name: str) -> "click.ParamType[Any] | None":
     "Learning rate of each stage, as a multiple of that of the next stage.",
     type=RealNumber(0, 1, min_open=True),
 )
-@_recipe_option("--schedule", "How the learning rate falls.")
+@_recipe_option("--schedule", "How the learning rate decreases.")
 @_recipe_option("--step-epochs", "For `step`: divide the learning rate by 10 every N epochs.")
 @_recipe_option("--warmup", "Epochs during which the learning rate rises from zero.", metavar="EPOCHS")
-@_recipe_option("--label-smoothing", "Part of a label's probability spread over all classes.")
+@_recipe_option("--label-smoothing", "Share of a label's probability that is spread over all classes.")
 @_recipe_option("--class-weight", "Give each class the same total weight.")
-@_recipe_option("--clip", "Largest norm of the gradient; 0: no limit.", type=RealNumber(0))
+@_recipe_option("--clip", "Maximum norm of the gradient; 0: no limit.", type=RealNumber(0))
 @_recipe_option("--precision", "Precision of training; auto: bf16 where that is faster.")
 @_recipe_option("--ema", "Decay of the moving average of the weights.")
 @_recipe_option("--patience", "Stop after this many epochs without improvement.", metavar="EPOCHS")
 @_recipe_option(
     "--augment",
-    "Random views. light: large crops and mirror images; standard: torchvision's usual crops; strong: TrivialAugment.",
+    "Augmentation. light: large crops and flips; standard: torchvision's usual crops and flips; strong: also "
+    "TrivialAugment.",
 )
 @_recipe_option(
     "--views",
@@ -133,25 +134,26 @@ def _type_of(name: str) -> "click.ParamType[Any] | None":
     type=RealNumber(0, MOST_GIGABYTES),
     callback=as_bytes,
     metavar="GB",
-    help="Largest size of cached activations.",
+    help="Maximum size of cached activations on disk.",
 )
 @memory_option(
-    "Largest size of activations, or images, in memory, such as 2G or 500M.  [default: half of the free memory]"
+    "Memory for activations, and for images while they are read, such as 2G or 500M.  "
+    "[default: half of the free memory]"
 )
 @click.option(
     "--folds",
     type=WholeNumber(2),
     metavar="K",
-    help="Also compare fine-tuning with its head on K folds of the training images: K more trainings.",
+    help="Also compare fine-tuning with the head on K folds of the training images, which takes K more trainings.",
 )
-@click.option("--device", help="As for torch.device.  [default: a GPU if there is one, else cpu]")
-@_recipe_option("--seed", "Runs with equal seeds are equal.")
+@click.option("--device", help="Device as in torch.device.  [default: a GPU if there is one, otherwise cpu]")
+@_recipe_option("--seed", "Random seed; equal seeds give equal runs.")
 @click.option(
     "--resume",
     is_flag=False,
     flag_value="last",
     metavar="[RUN]",
-    help="Resume an interrupted fine-tuning: the last one, or RUN. It keeps its own options.",
+    help="Resume an interrupted fine-tuning, the last one or RUN, with its original options.",
 )
 def finetune(
     images: str | None,
@@ -169,10 +171,10 @@ def finetune(
     runs: str,
     **options: Any,
 ) -> None:
-    """Make the head of a run the last layer of its network, and train both; by default the last stage and the head.
+    """Make the head of a run the last layer of its network, then train this layer and, by default, the last stage.
 
-    IMAGES defaults to the images of the head. Before the first step, the network is verified to predict what the head
-    predicts. The validation images select the epoch to keep; the fitted head is epoch 0.
+    IMAGES defaults to the images of the head. Before the first step, the command verifies that the network and the head
+    give the same predictions. The best epoch on the validation images is kept; epoch 0 is the fitted head.
     """
     with raised_on_rank_zero():
         _check(begin, head_init, model, run, resume, folds)

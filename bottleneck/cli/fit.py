@@ -15,10 +15,10 @@ from bottleneck.utils.gc_paused import no_collection
 
 @command("fit", short_help="Train a head on cached features and test it.")
 @click.argument("images", required=False)
-@click.option("--head", default="logistic", show_default=True, type=click.Choice(HEADS))
+@click.option("--head", default="logistic", show_default=True, type=click.Choice(HEADS), help="Kind of head.")
 @click.option(
     "--model",
-    help="Model, or spec of `cache info`, whose features are used.  [default: the last extracted from IMAGES]",
+    help="Use the features of this model, or of a spec of `cache info`.  [default: the last extracted from IMAGES]",
 )
 @split_option
 @column_options()
@@ -31,14 +31,14 @@ from bottleneck.utils.gc_paused import no_collection
 )
 @click.option("--epochs", type=WholeNumber(1), help="Epochs of softmax.  [default: 40, fewer for very many images]")
 @click.option(
-    "--final", is_flag=True, help="After the test, retrain the head on all labelled images and keep that one."
+    "--final", is_flag=True, help="After the test, retrain the head on all labelled images and save this head."
 )
 @click.option("--allow-duplicates", is_flag=True, help="Allow an image or a group in more than one split.")
 def fit(images: str | None, as_json: bool, **options: Any) -> None:
-    """Choose C by cross-validation on the training split, train, and test the head once on the held-out split.
+    """Choose C by cross-validation, train a head on the training split, and test it once on the held-out split.
 
-    IMAGES are images that were extracted, by default the last ones in this folder. The held-out split is test if there
-    is one, else val.
+    The features of IMAGES must be cached. IMAGES defaults to the images last extracted in this folder. The held-out
+    split is test if there is one, otherwise val.
     """
     with no_collection():
         from bottleneck.cli.show import run_report

@@ -47,11 +47,16 @@ split_option = click.option(
     default="80/10/10",
     show_default=True,
     callback=_shares,
-    help="Percentages train/val/test of images without a given split.",
+    help="Percentages of train/val/test, for images without a given split.",
 )
 _OPTIONS = (
     click.option(
-        "--C", "C", multiple=True, callback=_values, metavar="X[,X...]", help="Use this C, or search these values."
+        "--C",
+        "C",
+        multiple=True,
+        callback=_values,
+        metavar="X[,X...]",
+        help="Inverse of the regularisation strength: one value, or values to search.",
     ),
     click.option("--cv", "folds", default=5, show_default=True, type=WholeNumber(2), help="Number of folds."),
     click.option(
@@ -59,15 +64,15 @@ _OPTIONS = (
         default="auto",
         show_default=True,
         type=click.Choice(["auto", "shrunk", "global", "standard", "l2", "none"]),
-        help="How features are scaled. auto: shrunk, unless standard is better by more than chance.",
+        help="How features are scaled. auto: shrunk, unless standard is significantly better.",
     ),
     click.option(
         "--select",
         default="log-loss",
         show_default=True,
         type=click.Choice(["log-loss", "simplest", "accuracy"]),
-        help="How C is chosen among the values within one standard error of the best balanced accuracy: by the lowest "
-        "log-loss, or the simplest (strongest penalty). accuracy: the best value of all.",
+        help="How C is chosen. accuracy: by the best balanced accuracy. log-loss and simplest: by the lowest log-loss "
+        "or the strongest regularisation, among the values within one standard error of the best.",
     ),
     click.option("--class-weight", type=click.Choice(["balanced"]), help="Give each class the same total weight."),
     click.option(
@@ -75,11 +80,12 @@ _OPTIONS = (
         default="fast",
         show_default=True,
         type=click.Choice(["fast", "full"]),
-        help="full: a finer and wider grid, and no subsampling of more than 20,000 images.",
+        help="fast: at most about 20,000 images. full: all images, and a finer and wider grid.",
     ),
-    click.option("--device", default="cpu", show_default=True, help="Where heads are trained: cpu, or cuda."),
+    click.option("--device", default="cpu", show_default=True, help="Device on which heads are trained: cpu or cuda."),
     memory_option(
-        "Memory for features, such as 2G or 500M; larger features are read in blocks.  [default: half of what is free]"
+        "Memory for features, such as 2G or 500M; if they need more, they are read in blocks.  "
+        "[default: half of the free memory]"
     ),
     click.option(
         "--seed",

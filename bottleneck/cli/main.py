@@ -23,12 +23,12 @@ from bottleneck.cli.output import is_data_on_stdout, let_streams_take_anything, 
 from bottleneck.cli.predict import predict
 from bottleneck.engines.memory import allow_malloc_tuning
 
-_HELP = """Folders of images to tested classifiers, without a training cluster.
+_HELP = """Turn folders of images into tested classifiers, without a training cluster.
 
 \b
 bottleneck extract photos/    compute features, once
-bottleneck fit --head svm     search and test a head
-bottleneck finetune --last 1  train the network further
+bottleneck fit --head svm     tune and test a head
+bottleneck finetune --last 1  fine-tune the network
 bottleneck predict new/       classify with the best run
 bottleneck evaluate test/     measure its accuracy
 """

@@ -38,7 +38,7 @@ def memory_option(text: str, *, of_images: bool = False) -> Callable[[_Command],
 
 
 images_memory = memory_option(
-    "Memory for reading and decoding images, such as 2G or 500M; an image that needs more is listed as failed.  "
+    "Memory for reading and decoding images, such as 2G or 500M; an image that needs more is reported as failed.  "
     "[default: depends on the free memory]",
     of_images=True,
 )

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @command("models", short_help="List the available backbones.")
 @click.argument("pattern", default="")
 def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
-    """List models with their parameters, image size, number of features, and whether their weights are downloaded.
+    """List models with parameters, image size, number of features, and whether their weights are on this machine.
 
-    PATTERN is a part of a name (resnet50) or a pattern ('timm/convnext*'). A pattern with a dot lists all weights of a
+    PATTERN is part of a name (resnet50) or a pattern ('timm/convnext*'). A pattern with a dot lists all weights of a
     model ('timm/resnet50.*').
     """
     from bottleneck.backbones.catalogue import models as look
@@ -44,9 +44,13 @@ def _lists_weights(pattern: str, found: Sequence[ModelEntry]) -> bool:
 
 @command("inspect", short_help="Show the modules of a model, or the tensors of a checkpoint.")
 @click.argument("thing", metavar="MODEL|CHECKPOINT")
-@click.option("--depth", metavar="N|all", help="Levels of the module tree.  [default: what fits on a page or two]")
+@click.option(
+    "--depth", metavar="N|all", help="Levels of the module tree.  [default: depends on the number of modules]"
+)
 @click.option("--against", metavar="MODEL", help="For a checkpoint: show which tensors this model would restore.")
-@click.option("--restore-exclude", multiple=True, metavar="PATTERN", help="With --against: tensors to leave out.")
+@click.option(
+    "--restore-exclude", multiple=True, metavar="PATTERN", help="With --against: do not restore these tensors."
+)
 def inspect(
     thing: str,
     depth: str | None,
@@ -58,8 +62,8 @@ def inspect(
 ) -> None:
     """Show the modules of a model with their output shapes, parameters and multiply-adds for one image.
 
-    --layer and --unfreeze take the names of modules. For a CHECKPOINT (.pth, .pt, .safetensors), show its tensors, or
-    with --against which of them MODEL would restore; exit with 1 if they do not match.
+    --layer and --unfreeze take the names of modules. For a CHECKPOINT (.pth, .pt, .safetensors), show its tensors. With
+    --against, show which of them MODEL would restore, and exit with 1 if they do not match.
     """
     from bottleneck.backbones.request import TIMM, looks_like_file
     from bottleneck.errors import ModelError

@@ -23,7 +23,7 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 
 @command("predict", short_help="Classify images with a run.")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--run", help="A run: NAME or run:NAME below --runs, or ./PATH.  [default: see below]")
+@click.option("--run", help="Run to use: NAME or run:NAME in --runs, or ./PATH.  [default: see above]")
 @click.option("--no-labels", is_flag=True, help="Do not compare predictions with the labels of the images.")
 @column_options("path", "label")
 @images_memory
@@ -41,14 +41,14 @@ def predict(
 ) -> None:
     """Predict each image's label and probability, and the next two labels.
 
-    IMAGES are any number of folders, images and CSVs with a column path. The output has one row for each row and file,
-    in the same order and with the same path. An image that cannot be used has no label, but a code and a message.
-    --json prints one JSON object per line, like --format jsonl.
+    IMAGES are any number of folders, images and CSVs with a column path. The output has one row for each file and
+    for each row of a CSV, in the same order and with the same path. An image that cannot be used has no label, but a
+    code and a message. --json prints one JSON object per line, like --format jsonl.
 
-    If images have labels (class folders, or a column label), a line on stderr reports how many predictions are right,
-    leaving out images that the run was trained on.
+    If images have labels (class folders, or a column label), a line on stderr reports the accuracy. Images that the
+    run was trained on are left out.
 
-    The default run is the first one on the images of the latest run, until a later one is better by more than chance.
+    The default run is the first one on the images of the latest run, unless a later one is significantly better.
     """
     layout = layout_of(out, "jsonl" if as_json else layout, _ENDINGS, "table")
     with no_collection():
