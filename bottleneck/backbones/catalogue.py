@@ -23,8 +23,9 @@ from bottleneck.utils.arguments import Arguments
 def models(pattern: str = "", *, weights: bool = False) -> list[ModelEntry]:
     """Return the models whose name contains `pattern`, or matches it if it has a ``*``, ``?`` or ``[``.
 
-    This imports no torch and uses no network. The package has a table for one version of torchvision and timm each; for
-    other installed versions, models missing from it are listed without their numbers of parameters and features.
+    This imports no torch and uses no network. The package contains a table for one version of torchvision and
+    one of timm; for other installed versions, models that are not in it are listed without their numbers of parameters
+    and features.
 
     Parameters
     ----------

@@ -56,10 +56,10 @@ def finetune(
 ) -> Run:
     """Fine-tune a network, starting from the head of a run.
 
-    The head and its feature scaling become the last layer of the network, exactly (the first half of LP-FT). Then the
-    parts that the recipe names are trained together with it. The frozen part runs once for each view of an image, and
-    its activations are cached. The validation images select the epoch to keep, with the hand-back as epoch 0; the
-    network is tested on the held-out images once at the end.
+    The head and its feature scaling become the last layer of the network, without approximation (the first step of
+    LP-FT). Then this layer and the parts that the recipe names are trained. The frozen part runs once for each view of
+    an image, and its activations are cached. The validation images select the epoch to keep; epoch 0 is the hand-back.
+    The network is tested once, at the end, on the held-out images.
 
     Parameters
     ----------
@@ -72,20 +72,20 @@ def finetune(
     run : path or Run, optional
         A run's folder, or its name in `runs`; by default that of `bottleneck.finetuning.initial.default_head`.
     model : str, optional
-        With ``begin="weights"``: a cached model or spec; by default that of the latest extraction.
+        With ``begin="weights"``: a cached model or spec; by default that of the last extraction.
     cache, runs : path
         The folder of features and activations, and the folder of runs.
     device : str, optional
         As for ``torch.device``; by default a GPU if there is one.
     views_limit : int
-        The largest size of cached activations, in bytes.
+        The maximum size of cached activations, in bytes.
     memory : int, optional
-        The largest size in memory, in bytes, of activations, and of images while they are decoded, as for
+        The maximum memory, in bytes, for activations, and for images while they are decoded, as for
         `bottleneck.extract`; by default half of the free memory. Activations that do not fit are read in each epoch.
     folds : int, optional
-        Also fine-tune in this number of folds of the training images, each from a head fitted without the images of
-        the fold, and test both on them. This tests more images than are held out, and none that selected an epoch. By
-        default there are no folds.
+        Also fine-tune on this number of folds of the training images. Each network starts from a head fitted without
+        the images of the fold, and both are tested on these images. This tests more images than the held-out split
+        has, and none that selected an epoch. By default there are no folds.
     resume : path, optional
         The folder, or name, of an unfinished fine-tuning, or ``last``. It continues with its own images and recipe, and
         gives the same result as without an interruption. The run is locked, so that only one process works on it.
@@ -97,14 +97,14 @@ def finetune(
     Returns
     -------
     Run
-        With ``model.safetensors``, ``curves.csv`` and ``curves.png``. Of several processes, rank 0 writes it.
+        With ``model.safetensors``, ``curves.csv`` and ``curves.png``. With several processes, rank 0 writes it.
 
     Raises
     ------
     TuningError
         If no head can be handed back, a name matches nothing to train, or activations take too much space.
     Diverged
-        If training produced NaN or infinity; the run of the best epoch so far is saved anyway.
+        If training produced NaN or infinity; the run of the best epoch so far is still saved.
     RunError, CacheError, ModelError, ImagesError, SplitError
         As for `bottleneck.fit` and `bottleneck.load_run`; also a RunError if another process works on the run to
         resume.

@@ -64,32 +64,32 @@ class Recipe:
     unfreeze : tuple of str
         Modules to train in addition to the head: names, patterns with ``*``, or ``all``.
     last : int, optional
-        Train the last N stages; 0 trains the head alone. By default 1 if `unfreeze` is empty.
+        Train the last N stages and the head; 0 trains only the head. By default 1 if `unfreeze` is empty.
     train_bn : bool
         Whether batch norms of these parts are trained and update their statistics; by default they stay frozen.
     epochs, batch_size : int
     optimizer : str
         ``sgd``, with `momentum`, or ``adamw``.
     lr : float, optional
-        The largest learning rate; by default 3e-4 for sgd, 1e-5 for adamw.
+        The maximum learning rate; by default 3e-4 for sgd, 1e-5 for adamw.
     momentum, weight_decay : float
         `weight_decay` applies to weights, not to norms and biases.
     lr_mult : tuple of (str, float)
-        Factors of the learning rate of some modules, like Caffe's ``lr_mult``, or a dict of them; all that match a
-        module are multiplied.
+        Factors of the learning rate of some modules, like Caffe's ``lr_mult``, or a dict of them. If several match a
+        module, they are multiplied.
     layer_decay : float
-        The learning rate of each stage is that of the next one times this factor.
+        The learning rate of each stage is this multiple of the learning rate of the next stage.
     schedule : str
         ``cosine`` to zero, ``step`` (divided by 10 every `step_epochs` epochs), or ``constant``.
     step_epochs : int
     warmup : float
         Epochs during which the learning rate rises from zero.
     label_smoothing : float
-        The fraction of the probability of a label that is spread over all classes (Szegedy et al. 2016).
+        The share of a label's probability that is spread over all classes (Szegedy et al. 2016).
     class_weight : str, optional
-        ``balanced``: each class has the same total weight, however few its images.
+        ``balanced``: each class has the same total weight, whatever its number of images.
     clip : float, optional
-        The largest norm of the gradient of all parameters together; None for no limit. If features vary little, folding
+        The maximum norm of the gradient of all parameters together; None for no limit. If features vary little, folding
         their scaling into the head gives it large weights, and the network large gradients: without a limit, the first
         steps would destroy the head.
     precision : str
@@ -101,7 +101,7 @@ class Recipe:
     augment : str
         ``none``, ``light``, ``standard`` or ``strong``; see `bottleneck.images.augment`.
     views : int
-        Number of augmented views of each image that are cached at the freeze boundary. With 0, each epoch draws new
+        The number of augmented views of each image that are cached at the freeze boundary. 0: each epoch draws new
         views and runs the whole network.
     seed : int
 

@@ -83,8 +83,8 @@ def fit(
     head : str
         ``logistic``, ``svm``, ``softmax``, ``ridge``, ``knn`` or ``centroid``.
     model : str, optional
-        The backbone whose features are used, or a spec. By default that of the last extraction of `images`. If several
-        specs have features of `images`, the default must have features of all usable images.
+        The backbone whose features are used, or a spec. By default that of the last extraction of `images`; if none is
+        recorded, the only spec that has features of all `images`.
     cache, runs : path
         Where features are read from, and where the run is written.
     split : str, optional
@@ -93,34 +93,34 @@ def fit(
     path_column, label_column, split_column, group_column : str, optional
         Columns of a table, see `bottleneck.scan`; by default those that were named in its last extraction.
     C : float or sequence of float, optional
-        The values that are searched; by default the grid of the head.
+        The values to search; by default the grid of the head.
     folds : int
         Number of folds of the cross-validation.
     normalize : str
         Each feature is centred and divided by a scale, both computed on the training split (in each fold, on the
         training images of the fold). ``standard``: the standard deviation of the feature. ``global``: one scale for all
-        features. ``shrunk``: between the two, so that features of small variance are not amplified. ``auto``:
+        features. ``shrunk``: between the two, so that features that hardly vary are not amplified. ``auto``:
         ``shrunk``, unless ``standard`` is significantly better. ``l2``: each row is scaled to the same norm.
         ``none``: features are not changed.
     select : str
-        How to select the best point of the search. ``log-loss``: of the points whose balanced accuracy is within one
-        standard error of the best, the one with the lowest calibrated log-loss; ``simplest``: the simplest of them;
-        ``accuracy``: the best.
+        How the point of the search is chosen. ``log-loss``: of the points whose balanced accuracy is within one
+        standard error of the best, the one with the lowest calibrated log-loss; ``simplest``: the one with the
+        strongest regularisation; ``accuracy``: the point with the best balanced accuracy.
     class_weight : str, optional
         ``balanced``: each class has the same total weight.
     search : str
-        ``fast``, or ``full``: a grid of three values per decade that is one decade wider at both ends, searched on all
-        training images even if there are more than 20,000.
+        ``fast``: with at most about 20,000 training images. ``full``: with all training images, and a grid of three
+        values per decade, one decade wider at both ends.
     kernel : str
-        For svm: ``linear`` or ``rbf``.
+        Kernel of svm: ``linear`` or ``rbf``.
     dropout : float
-        For softmax: the fraction of the features that are dropped at random in each step.
+        For softmax: the share of the features that are dropped at random in each step.
     epochs : int, optional
-        For softmax: passes over the training images; 40 by default, fewer for more than 50,000 images.
+        For softmax: passes over the training images; by default 40, fewer for very many images.
     device : str
         Where heads are trained: ``cpu`` or ``cuda``.
     memory : int, optional
-        Bytes that features may take; by default half of the free memory. Features that do not fit are read in blocks.
+        Memory for features, in bytes; by default half of the free memory. Features that do not fit are read in blocks.
     seed : int
         Equal seeds give equal heads.
     final : bool

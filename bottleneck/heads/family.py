@@ -74,7 +74,7 @@ class Family(ABC):
     streams: ClassVar[bool] = True
 
     def working_bytes(self, rows: int) -> int:
-        """Return the bytes of working memory besides the features, if they grow faster than the number of rows."""
+        """Return the working memory in bytes, without the features, if it grows faster than the number of rows."""
         return 0
 
     @abstractmethod

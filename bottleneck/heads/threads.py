@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 def single_threaded_blas() -> Iterator[int]:
     """Limit BLAS to one thread; yield the number of threads that it would have used.
 
-    This is also faster on a busy machine: BLAS threads spin while they wait for each other, and a search of 1 s took 50
-    s on a busy machine.
+    This is also faster on a busy machine: BLAS threads spin while they wait for each other, and a search of 1 s took
+    50 s while other processes ran.
     """
     cores = min(_MAX_THREADS, _blas_threads())
     with threadpool_limits(1, "blas"):

@@ -36,7 +36,7 @@ def as_rgb(image: Image.Image, band_pixels: int | None = None) -> Image.Image:
 
 
 def converting_bytes(image: Image.Image) -> tuple[int, int]:
-    """Return the memory that `as_rgb` needs in addition to the image, and the size of its result, both in bytes."""
+    """Return the bytes that `as_rgb` needs in addition to the image, and those of its result."""
     pixels = image.width * image.height
     result = 1 if image.mode == "L" or _is_deep(image.mode) else 4
     if image.mode in ("RGB", "L") and not _has_alpha(image):

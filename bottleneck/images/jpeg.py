@@ -89,7 +89,7 @@ class JpegLayout:
 
     @property
     def coefficient_bytes(self) -> int:
-        """The memory of libjpeg for the coefficients of a JPEG with several scans, in addition to the pixels."""
+        """The memory of libjpeg for the coefficients of a JPEG with several scans, without the pixels."""
         if not self.buffered:
             return 0
         across, down = self.units

@@ -45,7 +45,7 @@ def scan(
     paths : list of paths, optional
         Instead of `images`: a list, array or Series. The dataset keeps its order.
     labels : bool or list
-        Labels of `paths`; or whether folders or the table give labels. If not, every image below `images` is included.
+        Labels of `paths`; or whether folders or the table give labels. If False, every image in `images` is included.
     splits, groups : list, optional
         Splits and groups of `paths`; None and NaN mean none.
     path_column, label_column, split_column, group_column : str, optional

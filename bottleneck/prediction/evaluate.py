@@ -53,7 +53,7 @@ def evaluate(
         Folders of class folders, with or without folders ``train``, ``val`` and ``test`` above them, and tables with
         columns ``path,label``.
     run : path or Run, optional
-        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.ranking.default_run`.
+        A run's folder, or its name in `runs`; by default that of `bottleneck.runs.ranking.default_run`.
     against : path or Run, optional
         Another run, which is compared by McNemar's test on the same images.
     cache, runs : path
@@ -61,7 +61,7 @@ def evaluate(
     path_column, label_column : str, optional
         Columns of tables, by default ``path`` and ``label``.
     memory : int, optional
-        Bytes that images may take, as for `bottleneck.extract`.
+        Memory for images, in bytes, as for `bottleneck.extract`.
     progress : callable, optional
         As for `bottleneck.scan`.
 

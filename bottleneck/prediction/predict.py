@@ -154,15 +154,15 @@ def predict(
     images : path, sequence of paths, DataFrame or Dataset
         Folders, images, and tables with a column ``path``, relative to the table. Labels do not change predictions.
     run : path or Run, optional
-        A run's folder, or its name below `runs`; by default that of `bottleneck.runs.ranking.default_run`.
+        A run's folder, or its name in `runs`; by default that of `bottleneck.runs.ranking.default_run`.
     cache, runs : path
         Features that are cached are used; others are computed and cached.
     top : int
-        Number of classes to return for each image.
+        The number of classes to return for each image.
     path_column, label_column : str, optional
         Columns of tables, by default ``path`` and ``label``.
     memory : int, optional
-        Bytes that images may take, as for `bottleneck.extract`.
+        Memory for images, in bytes, as for `bottleneck.extract`.
     progress : callable, optional
         As for `bottleneck.scan`.
 
