@@ -136,7 +136,9 @@ class Request:
         """Return the warning about random weights; empty if they are not random."""
         if not self.random:
             return ""
-        return f"{self.model} has random weights (seed {self.seed}): its features carry little information about images"
+        return (
+            f"{self.model} has random weights (seed {self.seed}): its features contain little information about images"
+        )
 
 
 def _plain(request: Request) -> dict[str, Any]:

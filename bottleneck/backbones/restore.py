@@ -172,7 +172,7 @@ def restore(
         advice = f"`bottleneck inspect {found.source} --against {model}` shows them all"
         raise WeightsMismatch(f"{misfit(found, model)}; {advice}", found)
     if not found.restored:
-        raise WeightsMismatch(f"the weights {found.source} do not fit: no tensor of {model} is among them", found)
+        raise WeightsMismatch(f"the weights {found.source} do not fit: they contain no tensor of {model}", found)
     network.load_state_dict(tensors, strict=False)
     return found
 
@@ -202,7 +202,7 @@ def fits(name: str, patterns: Sequence[str]) -> bool:
 def misfit(found: Restored, model: str) -> str:
     """Return the message on why a checkpoint is refused, and what to do."""
     shapes = [
-        f"{name} (expected {want}, found {'whole numbers' if want == have else have})"
+        f"{name} (expected {want}, found {'integers' if want == have else have})"
         for name, (want, have) in found.misshapen.items()
     ]
     groups: dict[str, Sequence[str]] = {

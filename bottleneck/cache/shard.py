@@ -75,7 +75,7 @@ def writing(folder: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise CacheError(
-            f"cannot write to the cache {folder}: {error.strerror or error}. What was committed before is kept"
+            f"cannot write to the cache {folder}: {error.strerror or error}. Features committed before are kept"
         ) from error
 
 

@@ -53,7 +53,7 @@ def verify(as_json: bool, cache: str, runs: str) -> None:
         show(problem)
     shards = counted(found.shards, "shard")
     if found.damage:
-        give_up(f"expected {found.shards} whole shards, found {counted(len(found.damage), 'problem')}")
+        give_up(f"expected {found.shards} intact shards, found {counted(len(found.damage), 'problem')}")
     show(f"{shards}, all intact" if found.shards else f"{shards}: there is nothing to verify in {cache}")
 
 
@@ -79,7 +79,7 @@ def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, r
             inspect = Recomputation(home, source, recompute) if recompute else None
             done.append(found := join(home, source, progress, inspect=inspect))
             added, scans = counted(found.added, "image"), counted(found.scans, "scan")
-            show(f"{source}: {added} added, {found.known} known, {scans}; {found.recomputed} computed again")
+            show(f"{source}: {added} added, {found.known} already present, {scans}; {found.recomputed} recomputed")
             for note in found.notes:
                 say(note)
     problems = [problem for merged in done for problem in merged.problems]
@@ -88,7 +88,7 @@ def merge(sources: tuple[str, ...], recompute: int, as_json: bool, cache: str, r
     for problem in problems:
         say(problem)
     if problems:
-        give_up(f"{counted(len(problems), 'part')} could not be merged; everything else was")
+        give_up(f"{counted(len(problems), 'item')} could not be merged; all others were merged")
 
 
 @command("compact", short_help="Join small shards.")
@@ -151,7 +151,7 @@ def export(
 
     layout = layout_of(out, layout, LAYOUTS)
     if not is_file(out):
-        raise click.UsageError(f"expected --out FILE, got {out!r}: features are not written to stdout")
+        raise click.UsageError(f"expected --out FILE, got {out!r}: features cannot be written to stdout")
     check_out(out, [images] if images else [])
     images_line(images, cache, model)
     with progress_bar(hidden=as_json) as progress:
@@ -202,10 +202,10 @@ def gc(dry_run: bool, days: float, as_json: bool, cache: str, runs: str) -> None
     for path in found.paths:
         show(f"  {path}")
     for path in found.left:
-        show(f"  {path} is kept: it is a link, or no file of bottleneck")
+        show(f"  {path} is kept: it is a link, or not a file of bottleneck")
     old = f"activations of {counted(found.activations, 'spec')}, " if found.activations else ""
-    more = f"{counted(found.young, 'row')} more {'is' if found.young == 1 else 'are'}"
-    young = f"; {more} unneeded, but younger than {days:g} days" if found.young else ""
+    more = f"{counted(found.young, 'other row')} {'is' if found.young == 1 else 'are'}"
+    young = f"; {more} not needed, but younger than {days:g} days" if found.young else ""
     show(
         f"{'would delete' if dry_run else 'deleted'} features of {counted(found.images, 'image')}, {old}"
         f"{counted(found.temporaries, 'unfinished file')}, {found.quarantined} in quarantine, "

@@ -112,7 +112,7 @@ def printed_errors(*, debug: bool, as_json: bool) -> Iterator[None]:
                 stopped(as_json=as_json)
             if debug:
                 raise
-            message = f"unexpected {type(error).__name__}: {error}. This is a bug; --debug shows where"
+            message = f"unexpected {type(error).__name__}: {error}. This is a bug; --debug shows the traceback"
             _fail(type(error).__name__, message, as_json)
 
 
@@ -251,7 +251,7 @@ def stopped(message: str = "", *, as_json: bool = False) -> NoReturn:
     """Print what is kept after Ctrl-C and how to continue; exit with 130."""
     if not is_rank_zero():
         exit_silently()
-    message = message or "Stopped. What was committed is kept; run the same command again to continue."
+    message = message or "Stopped. Committed work is kept; run the same command again to continue."
     if as_json:
         put_json({"error": {"type": "interrupted", "message": message}})
     if is_terminal(sys.stderr):

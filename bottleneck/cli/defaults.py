@@ -57,4 +57,4 @@ def extracted_line(images: object, cache: str | os.PathLike[str]) -> None:
     if last:
         say(f"images: {last.shown} (last extracted in this folder)")
     else:
-        say(f"images: {Path.cwd()} (the current folder: nothing was extracted in it before)")
+        say(f"images: {Path.cwd()} (the current folder, because nothing was extracted in it before)")

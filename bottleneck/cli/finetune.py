@@ -232,7 +232,7 @@ def _show_defaults(
 def _recipe(options: dict[str, Any]) -> Recipe:
     """Return the recipe that options of the command line describe."""
     if options["unfreeze"] and options["last"] is not None:
-        raise click.UsageError("--unfreeze and --last both select what is trained: leave one of them out")
+        raise click.UsageError("--unfreeze and --last both select the trained modules: use only one of them")
     if options["train_bn"] and options["batch_size"] < 2:
         raise click.UsageError("--train-bn needs the statistics of several images: --batch-size 2 or more")
     return Recipe(**{**options, "clip": options["clip"] or None})
@@ -255,15 +255,15 @@ def _check(
 ) -> None:
     """Refuse options that contradict each other."""
     if resume is not None and (given := _given()):
-        raise click.UsageError(f"--resume keeps the options of the interrupted fine-tuning: leave {given[0]} out")
+        raise click.UsageError(f"--resume keeps the options of the interrupted fine-tuning: remove {given[0]}")
     if begin == "head":
         if head_init == "random":
             raise click.UsageError("--head-init random starts without a head: add --from weights")
         if model is not None:
             raise click.UsageError("--model needs --from weights; a head has its own model: see --run")
     elif folds is not None:
-        raise click.UsageError("--from weights has no head for --folds to compare with: leave one of them out")
+        raise click.UsageError("--folds compares with a head, and --from weights has none: use only one of them")
     elif head_init == "head":
-        raise click.UsageError("--from weights has no head: leave --head-init out, or use --head-init random")
+        raise click.UsageError("--from weights has no head: remove --head-init, or use --head-init random")
     elif run is not None:
-        raise click.UsageError("--run names a head, and --from weights uses none: leave one of them out")
+        raise click.UsageError("--run selects a head, and --from weights uses none: use only one of them")

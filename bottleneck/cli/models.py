@@ -35,7 +35,7 @@ def models(pattern: str, as_json: bool, cache: str, runs: str) -> None:
         return
     show(models_table(found, with_weights=_lists_weights(pattern, found)))
     here = sum(entry.is_here for entry in found)
-    say(f"{counted(len(found), 'model')}, the weights of {here} on this machine")
+    say(f"{counted(len(found), 'model')}; the weights of {here} are on this machine")
 
 
 def _lists_weights(pattern: str, found: Sequence[ModelEntry]) -> bool:
@@ -70,7 +70,7 @@ def inspect(
 
     levels = _levels(depth)
     if restore_exclude and not against:
-        raise click.UsageError("--restore-exclude goes with --against MODEL")
+        raise click.UsageError("--restore-exclude needs --against MODEL")
     if looks_like_file(thing) and not thing.startswith(TIMM):
         _checkpoint(expanded(thing), against, restore_exclude, levels, as_json)
         return

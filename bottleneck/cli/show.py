@@ -39,7 +39,7 @@ def failures_list(failures: Sequence[Failure], table: Path | None = None) -> Non
         if len(group) > _FAILURES:
             say(f"  ... and {len(group) - _FAILURES} more")
     if table:
-        say(f"all that failed: {table}")
+        say(f"all failed images: {table}")
 
 
 def notes_list(notes: Sequence[Note]) -> None:
@@ -115,7 +115,7 @@ def run_report(run: Run) -> None:
             f"the same label for {final['agreement']:.1%} of the held-out images"
         )
     if run.part("leaks")["near_threshold"] is None:
-        say("near duplicates across the splits were not searched for, as the features are read in blocks")
+        say("the splits were not checked for near duplicates, because the features are read in blocks")
     failures_list(run.failures)
     show(f"{len(run.failures)} failed; {run.path} in {card['seconds']:.1f} s")
 

@@ -48,20 +48,20 @@ def evaluation_lines(found: Evaluation) -> None:
         say(_unrecorded(run))
     if found.selected_by:
         say(
-            f"{counted(found.selected_by, 'image')} among them also selected the epoch of a fine-tuning, so the "
+            f"{found.selected_by} of these images also selected the epoch of a fine-tuning, so the "
             f"accuracy is optimistic"
         )
     if found.near:
         shown = ", ".join(f"{path} ({cosine:.2f})" for path, cosine in found.near[:_NEAR])
         more = f" and {len(found.near) - _NEAR} more" if len(found.near) > _NEAR else ""
         say(
-            f"warning: {counted(len(found.near), 'image')} among them may be edited copies of training images, so the "
+            f"warning: {len(found.near)} of these images may be edited copies of training images, so the "
             f"accuracy may be optimistic: {shown}{more}"
         )
     if found.unknown_labels:
         listed = ", ".join(f"{name} ({count})" for name, count in list(found.unknown_labels.items())[:_SHOWN])
         more = f" and {len(found.unknown_labels) - _SHOWN} more" if len(found.unknown_labels) > _SHOWN else ""
-        say(f"warning: labels that are no classes of {found.run.name} count as wrong: {listed}{more}")
+        say(f"warning: images with labels that are not classes of {found.run.name} count as wrong: {listed}{more}")
     for remark in found.remarks:
         say(remark)
     failures_list(found.failures)
@@ -93,13 +93,13 @@ def _left(left: LeftOut, run: Run, *, against: bool = False) -> list[str]:
     who = "one of the runs" if against else run.name
     lines = []
     if left.trained_on:
-        lines.append(f"{counted(left.trained_on, 'image')} left out, on which {who} was trained")
+        lines.append(f"{counted(left.trained_on, 'image')} left out, because {who} was trained on them")
     if left.copies:
-        lines.append(f"{counted(left.copies, 'copy', 'copies')} left out: each image counts once")
+        lines.append(f"{counted(left.copies, 'copy', 'copies')} left out, because each image counts once")
     if left.two_labels:
-        lines.append(f"{counted(left.two_labels, 'image')} left out, with more than one label")
+        lines.append(f"{counted(left.two_labels, 'image')} left out, because they have more than one label")
     if left.unlabelled:
-        lines.append(f"{counted(left.unlabelled, 'image')} left out, without a label")
+        lines.append(f"{counted(left.unlabelled, 'image')} left out, because they have no label")
     return lines
 
 
@@ -145,6 +145,7 @@ def _against(found: Evaluation) -> list[Thing]:
     return [
         f"against {other.run.name}: accuracy {other.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%} on the same "
         f"images",
-        f"only {found.run.name} is right about {other.only_run}, only {other.run.name} about {other.only_against}; "
+        f"only {found.run.name} classifies {counted(other.only_run, 'image')} correctly, only {other.run.name} "
+        f"{other.only_against}; "
         f"McNemar's test p = {other.p_value:.2g}: {verdicts[other.verdict]}",
     ]

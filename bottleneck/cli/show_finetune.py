@@ -129,7 +129,7 @@ def _counts(test: dict[str, Any]) -> str:
     if not test["only_tuned"] + test["only_head"]:
         return "both classify the same images correctly"
     return (
-        f"{test['only_tuned']} correct only by the fine-tuned network, {test['only_head']} only by the head "
+        f"only the fine-tuned network classifies {test['only_tuned']} correctly, only the head {test['only_head']} "
         f"(p = {test['p_value']:.2g})"
     )
 
@@ -138,9 +138,9 @@ def _verdict(test: dict[str, Any], what: str) -> str:
     if test["verdict"] != "cannot tell":
         return f"{what} is {test['verdict']}"
     if test["n"] < MIN_DISCORDANT:
-        return "too few images to tell which is better"
+        return "too few images to show which is better"
     return (
-        f"these images cannot tell which is better; the smallest gain they could show is "
+        f"these images do not show which is better; the smallest gain that they could show is "
         f"{100 * MIN_DISCORDANT / test['n']:.1f} points ({MIN_DISCORDANT} images)"
     )
 
@@ -168,9 +168,9 @@ def _outline(event: Outline) -> None:
     trained = f"{names} and the head" if names else "the head alone"
     say(f"trains {trained}: {plan.trained:,} parameters in {context.precision}; {plan.frozen:,} stay frozen")
     say(
-        f"{counted(len(partition.train), 'training image')}; {len(partition.val)} validate"
-        f"{' (cut from train)' if partition.cut else ''}; "
-        f"{len(partition.heldout)} held out ({partition.name}{', the same' if partition.val_is_heldout else ''})"
+        f"{counted(len(partition.train), 'training image')}; {counted(len(partition.val), 'validation image')}"
+        f"{' (set aside from train)' if partition.cut else ''}; {counted(len(partition.heldout), 'held-out image')} "
+        f"({partition.name}{', the same images' if partition.val_is_heldout else ''})"
     )
     _boundary(event)
     if context.config.folds:
@@ -184,7 +184,7 @@ def _outline(event: Outline) -> None:
 def _boundary(event: Outline) -> None:
     boundary, recipe, stats = event.context.boundary, event.context.recipe, event.context.stats
     if boundary is None:
-        why = "--views 0" if not recipe.views else "the trained part starts at the image"
+        why = "--views 0" if not recipe.views else "the trained part starts at the input"
         say(f"the whole network runs in each epoch ({why})")
         return
     shape = " x ".join(map(str, boundary.shape))

@@ -98,7 +98,7 @@ def hidden_levels(found: Description, depth: int | None) -> list[str]:
     levels, deepest = _levels(found, depth), max((module.depth for module in found.modules), default=0)
     hidden = sum(module.depth > levels for module in found.modules)
     shown = f"{levels} of {counted(deepest, 'level')}"
-    return [f"{shown}; {counted(hidden, 'module')} more with --depth all"] if hidden else []
+    return [f"{shown}; --depth all shows {counted(hidden, 'more module')}"] if hidden else []
 
 
 def _levels(found: Description, depth: int | None) -> int:
@@ -154,12 +154,12 @@ def mismatch_table(found: Restored) -> TextTable:
 
 
 def _tensor_table() -> TextTable:
-    return TextTable("tensor", "fate", *right("expected", "found"))
+    return TextTable("tensor", "status", *right("expected", "found"))
 
 
 def _add_mismatches(table: TextTable, found: Restored, most: int | None) -> None:
     shapes = {
-        name: (_shape(expected), "whole numbers" if expected == have else _shape(have))
+        name: (_shape(expected), "integers" if expected == have else _shape(have))
         for name, (expected, have) in found.misshapen.items()
     }
     groups: dict[str, Sequence[str]] = {

@@ -85,34 +85,33 @@ def extract(
     Parameters
     ----------
     images : path, DataFrame, Dataset or Given, optional
-        See `bottleneck.scan`. By default the images that were last extracted in the current folder with this cache, or
-        else the current folder itself.
+        See `bottleneck.scan`. By default the images last extracted in the current folder with this cache, otherwise
+        the current folder itself.
     paths, labels, splits, groups, path_column, label_column, split_column, group_column
         See `bottleneck.scan`. Named columns are remembered with the images.
     model, weights, seed, layer, pool, flip, resize, crop, restore_exclude, allow_partial, precision, fast_jpeg
         The backbone; see `bottleneck.backbones.request.Request`. `weights` may also be a fine-tuned run, as
-        ``run:NAME`` of a folder in `runs` or as a path, which determines the model and the image sizes.
+        ``run:NAME`` of a folder in `runs` or as a path; it also determines the model and the sizes.
     cache, runs : path
         The folders of the cache and of the runs; neither is scanned.
     batch_size, threads : int, optional
         Images in a batch, and threads that decode.
     max_pixels : int
-        Images with more pixels are rejected before they are decoded. Decoding takes three or more bytes of memory per
-        pixel.
+        Images with more pixels are refused before decoding, which needs at least three bytes of memory per pixel.
     memory : int, optional
         Bytes for files, pixels and features together, in all processes; the network needs memory in addition. By
         default two thirds of the free memory that the network leaves, within the limit of the control group. An image
         that needs more memory fails.
     engine, device, compile
-        What runs the backbone; see `bottleneck.engines.options.EngineOptions`. Several devices are separated by commas
-        and have a process each; by default all CUDA devices are used.
+        How the backbone is run; see `bottleneck.engines.options.EngineOptions`. Several devices, separated by
+        commas, have one process each; the default is all CUDA devices.
     remember : bool
         Whether later commands use these images by default.
     rehash : bool
-        Whether to read every file again, even if its digest is in the memo. This has no effect on a Dataset, whose
-        digests are known: scan its images again instead.
+        Whether to read every file again, even if its digest is stored. This has no effect on a Dataset, which contains
+        digests: scan it again.
     spec : Spec, optional
-        The spec of the features, if a run records it. A missing weights file is then an error only if an image has no
+        The spec of the features, if a run records it. A missing weights file is then needed only for images without
         features.
     progress : callable, optional
         Called with the stage ("extract"), the number of files done, and the number of files to read.
@@ -129,7 +128,7 @@ def extract(
         If there is no such model or layer, its weights are not available or do not fit, or no engine computes it in
         the requested precision.
     CacheError
-        If the cache cannot be written. Features that were committed before are kept, as after Ctrl-C or a kill.
+        If the cache cannot be written. Features committed before are kept, as after Ctrl-C or a kill.
 
     Warns
     -----
@@ -266,8 +265,8 @@ def _fill(job: ExtractionJob, plan: Plan, outcomes: Outcomes, begin: Callable[[S
         if all(dataset.digests[row].tobytes() in excused for row in np.flatnonzero(~has).tolist()):
             dim = next((entry.dim for entry in index.entries.values()), 0)
             return _Filled(plan, dataset, has, dim)
-        # Features that existed at the start have been quarantined since, or deleted by another process.
-    raise CacheError(f"features disappear from {store.folder} during extraction: is another program deleting them?")
+        # Features that were here at the start have been quarantined, or deleted by another process, meanwhile.
+    raise CacheError(f"features disappear from {store.folder} during the extraction: is another program deleting them?")
 
 
 def _record_request(store: Store, request: Request, tuned: Tuned | None) -> None:

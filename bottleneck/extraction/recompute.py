@@ -82,7 +82,7 @@ class Recomputation:
         return Inspection(
             images=len(drawn),
             problem=f"{theirs.folder}: {len(wrong)} of {counted(len(drawn), 'image')} that were recomputed have "
-            f"different features there ({path}: {difference}): nothing of this spec is merged",
+            f"different features there ({path}: {told}): no features of this spec are merged",
         )
 
     def _drawn(self, theirs: Store, held: Sequence[NewRows]) -> list[tuple[str, NDArray[np.uint8], NDArray[Any]]]:
@@ -126,7 +126,7 @@ class Recomputation:
             if replace(backbone.spec, precision=theirs.spec.precision) == theirs.spec:
                 with closing(TorchEngine(backbone, batch_size=1, device="cpu", plain=True)) as engine:
                     return np.concatenate([engine(one[None]) for one in pixels])
-            problem = CacheError("its backbone cannot be built: the recorded request yields another one")
+            problem = CacheError("its backbone cannot be built: the recorded request now selects another one")
         raise problem
 
     def _requests(self, theirs: Store) -> Iterator[Request]:

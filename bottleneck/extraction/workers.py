@@ -137,7 +137,7 @@ class WorkerPool:
             if process.wait():
                 lines = self._log(number).read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 last = lines[-1] if lines else "without an error message"
-                remarks.append(f"the process on {device} ended early ({last}); this process computed its images")
+                remarks.append(f"the process on {device} ended early ({last}); this process computes its images")
             _close_stdin(process)
         self._processes = []
         return tuple(remarks)

@@ -73,7 +73,7 @@ def partition_of(usable: Dataset, heldout: str) -> Partition:
     if not validates.any():
         raise TuningError(
             f"expected images to validate with, found no val split and {counted(len(train), 'training image')}, "
-            f"too few to cut one from: give folders train/, val/ and test/, or more images"
+            f"too few to set some aside: give folders train/, val/ and test/, or more images"
         )
     return Partition(
         train=_rows_where(train, ~validates),

@@ -171,12 +171,14 @@ def _problems(train: LabelledFeatures, test: LabelledFeatures, split: str) -> It
         yield f"only one training image of {examples(single)}: {_pronoun(single)} cannot be cross-validated"
     if missing and len(tested) == 1:
         more = f"give {split} images of more classes" if None not in test.dataset.given_splits else "--split 60/0/40"
-        tested_class = f"the {split} images are all of {examples(tested)}"
-        yield f"{tested_class}: held-out scores cannot compare classes; {more} may help"
+        yield (
+            f"the {split} images are all of {examples(tested)}: held-out scores do not show how well classes are "
+            f"separated; {more} may help"
+        )
     elif missing:
         yield f"no {split} image of {examples(missing)}: held-out scores do not cover {_pronoun(missing, 'it', 'them')}"
     if unknown:
-        its = _pronoun(unknown, "its", "their")
+        its = _it(unknown, "its", "their")
         yield f"no training image of {examples(unknown)}: {its} {split} images cannot be classified correctly"
 
 

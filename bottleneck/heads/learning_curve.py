@@ -107,7 +107,7 @@ class Curve:
         low, high = self.doubling_ci95
         found = (
             f"from {before.n} to {last.n} training images accuracy changed by {100 * self.gain:+.1f} points "
-            f"(standard error {100 * self.gain_error:.1f}); twice as many images would gain about "
+            f"(standard error {100 * self.gain_error:.1f}); twice as many images would add about "
             f"{_in_points(self.doubling)} points (95 % interval {_in_points(low)} to {_in_points(high)})"
         )
         return f"{found}: more images of this kind would hardly help" if high < _NEGLIGIBLE else found

@@ -100,7 +100,7 @@ def check_file(path: Path) -> None:
         raise NotAMemo(f"expected a memo of at most {LARGEST_FILE:,} bytes in {path}, found {status.st_size:,}")
     with open(path, "rb", opener=open_regular) as file:
         head = file.read(20)
-    if head and (head[:16] != _MAGIC or head[18:20] != b"\1\1"):  # 2 means a write-ahead log in a separate file
+    if head and (head[:16] != _MAGIC or head[18:20] != b"\1\1"):  # 2 means a log next to the file
         raise NotAMemo(f"expected a database in {path}")
 
 

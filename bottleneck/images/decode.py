@@ -107,7 +107,7 @@ def _decode_alone(
             if error.code not in _FROM_BYTES:
                 raise
             if not free or not can_allocate(_SPARE_BYTES + 2 * max(sizes, default=0)):
-                raise ImageError("no-memory", f"not enough memory to decide whether it is damaged: {error}") from error
+                raise ImageError("no-memory", f"no memory to check whether it is damaged: {error}") from error
             error.doubtful = error.code != failure.code
             raise
 

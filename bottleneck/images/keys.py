@@ -29,7 +29,7 @@ def digests_of(value: Any) -> Digests:
             return plain
     except (TypeError, ValueError):
         pass
-    raise CacheError(f"expected digests of shape (n, 32), whole numbers from 0 to 255, got {abbreviated(value)}")
+    raise CacheError(f"expected digests of shape (n, 32), integers from 0 to 255, got {abbreviated(value)}")
 
 
 def as_digests(keys: Sequence[bytes]) -> Digests:

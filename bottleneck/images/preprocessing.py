@@ -123,7 +123,7 @@ def _pair(size: Size) -> tuple[int, int]:
 def _simplest(name: str, size: int | Sequence[int]) -> Size:
     sides = (size, size) if isinstance(size, int) else size
     if not isinstance(sides, (tuple, list)) or len(sides) != 2 or any(type(side) is not int for side in sides):
-        raise ModelError(f"expected {name} as one whole number or two, got {size!r}")
+        raise ModelError(f"expected {name} as one or two integers, got {size!r}")
     height, width = sides
     return height if height == width else (height, width)
 

@@ -205,7 +205,7 @@ def _uneven(path: Path, line: _Line, width: int) -> str:
     elif any(cell[:1].isspace() and cell.lstrip().startswith('"') for cell in line.cells):
         hint = "; a quotation mark must follow the separator directly, without a space"
     elif len(line.cells) > width:
-        hint = "; quote cells that hold a separator"
+        hint = "; quote cells that contain a separator"
     else:
         hint = "; rows need the separator of the header" if len(line.cells) == 1 else ""
     begins = printable(",".join(line.cells)[:_SHOWN_CHARS])

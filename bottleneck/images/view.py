@@ -45,7 +45,7 @@ class View:
         for name in ("seed", "number"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:  # True and 1.0 are 1 too, and would have other fingerprints
-                raise ModelError(f"expected a whole number of at least 0 as a view's {name}, got {value!r}")
+                raise ModelError(f"expected an integer of at least 0 as a view's {name}, got {value!r}")
 
     def random(self, digest: bytes) -> np.random.Generator:
         """Return the random generator of this view of an image.

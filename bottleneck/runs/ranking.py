@@ -71,9 +71,9 @@ def choose(runs: Sequence[Run]) -> Choice:
     chosen, why = same[0], ""
     for run in same[1:]:
         if found := _beats(run, chosen, same):
-            chosen, why = run, f"better than {chosen.name} by more than chance ({found})"
+            chosen, why = run, f"significantly better than {chosen.name} ({found})"
         elif run.is_final and not chosen.is_final and not _beats(chosen, run, same):
-            chosen, why = run, f"a final head, and {chosen.name} is not better by more than chance"
+            chosen, why = run, f"a final head, and {chosen.name} is not significantly better"
     return Choice(chosen, why or _why_first(runs, same))
 
 
@@ -87,7 +87,7 @@ def default_run(folder: str | os.PathLike[str]) -> Choice:
     """
     runs = list_runs(folder)
     if not runs:
-        raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` makes one")
+        raise RunError(f"expected runs in {folder}, found none; `bottleneck fit` creates one")
     return choose(runs_here(runs, folder))
 
 
@@ -97,7 +97,7 @@ def _why_first(runs: Sequence[Run], same: Sequence[Run]) -> str:
     if len(same) == 1:
         return "the only run on the images of the latest run"
     first, best = same[0], max(same, key=lambda run: run.score)
-    reason = f"the first of {len(same)} runs on these images; no other is better by more than chance"
+    reason = f"the first of {len(same)} runs on these images; no other is significantly better"
     if best.score <= first.score:
         return reason
     return f"{reason} ({best.name} has {best.score:.1%} against {first.score:.1%}; --run {best.name} uses it)"
@@ -127,9 +127,7 @@ def _beats(run: Run, default: Run, runs: Sequence[Run]) -> str | None:
     if mine is not None and theirs is not None:
         right, other = mine.shared(theirs)
         if len(right):
-            return _by_test(
-                mcnemar(right, other), f"{len(right)} images that neither was trained on when it predicted them"
-            )
+            return _by_test(mcnemar(right, other), f"{len(right)} images that neither run was trained on")
     return _by_score(run, default)
 
 
@@ -145,8 +143,10 @@ def _began_with(run: Run, default: Run, runs: Sequence[Run]) -> bool:
 def _by_test(test: dict[str, Any], images: str) -> str | None:
     if test["only_a"] <= test["only_b"] or test["p_value"] >= LEVEL:
         return None
-    correct = f"{test['only_a']} against {test['only_b']} of {images} that only one of them classifies correctly"
-    return f"{correct}, p = {test['p_value']:.2g}"
+    return (
+        f"of {images}, only this run classifies {test['only_a']} correctly, only the other {test['only_b']}; "
+        f"p = {test['p_value']:.2g}"
+    )
 
 
 def _by_score(run: Run, default: Run) -> str | None:

@@ -229,8 +229,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
                 f"expected a run in {folder}, found an unfinished fine-tuning: continue it with `bottleneck finetune "
                 f"--resume {folder.name}`"
             ) from None
-        found = "no card.json" if folder.is_dir() else "no such folder"
-        raise RunError(f"expected a run in {folder}, found {found}; {_runs_in(folder.parent)}") from None
+        raise RunError(f"expected a run in {folder}, found no card.json; `bottleneck fit` creates one") from None
     except (OSError, ValueError) as error:
         raise RunError(f"expected a run in {folder}, cannot read its card, {file}: {error}. Fit it again") from error
 

@@ -38,7 +38,7 @@ class Arguments:
         bounds = "" if least is None else f"{least} or more" if most is None else f"from {least} to {most}"
         number = _number(value)
         if number is None or number != number // 1:
-            self._refuse(name, f"a whole number{', ' if bounds else ''}{bounds}", value)
+            self._refuse(name, f"an integer{', ' if bounds else ''}{bounds}", value)
         if (least is not None and number < least) or (most is not None and number > most):
             self._refuse(name, bounds, value)
         return int(number)
@@ -70,7 +70,7 @@ class Arguments:
         """Return a text."""
         found = plain(value)
         if not isinstance(found, str):
-            self._refuse(name, "a text", value)
+            self._refuse(name, "a string", value)
         return str(found)
 
     def path(self, name: str, value: Any) -> str:

@@ -77,9 +77,11 @@ def parse_csv(data: bytes) -> list[dict[str, str]]:
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     except csv.Error as error:
-        raise ValueError(f"expected a CSV, found none: {error}") from error
+        raise ValueError(f"expected a valid CSV file: {error}") from error
     if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"expected {len(header)} cells in each row, as in the header, found a row of another length")
+        raise ValueError(
+            f"expected {len(header)} cells in each row, as in the header, found a row with a different number"
+        )
     names = [_original(name) for name in header]
     return [dict(zip(names, map(_original, row), strict=True)) for row in rows]
 

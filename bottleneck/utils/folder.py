@@ -221,7 +221,7 @@ class Folder:
     def _link(self, name: str) -> LinkError:
         return LinkError(
             f"expected a folder at {self.path / name}, found a link: nothing is read, written or deleted through it. "
-            f"Remove the link, or replace it with the folder that it leads to"
+            f"Remove the link, or replace it with the folder that it points to"
         )
 
     def _not_regular(self, name: str, mode: int) -> NotRegularError:

@@ -37,7 +37,9 @@ def run_below(runs: str | os.PathLike[str], name: str) -> Path:
     """
     bare = name.removeprefix(RUN)
     if not bare or is_path(bare):
-        raise RunError(f"expected {RUN}NAME with the name of a folder in {runs}, got {name!r}; a path has no {RUN}")
+        raise RunError(
+            f"expected {RUN}NAME with the name of a folder in {runs}, got {name!r}; write a path without {RUN}"
+        )
     expanded(bare)  # refuses invalid folder names
     return expanded(runs) / bare
 

@@ -181,11 +181,11 @@ def _fail(place: Path, error: OSError) -> NoReturn:
         raise error
     why = error.strerror or str(error)
     if error.errno in _FULL:
-        advice = "Free some space there, raise the limit, or choose another place"
+        advice = "Free some space there, raise the limit, or choose another folder"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        advice = "Choose a place where you may write"
+        advice = "Choose a folder in which you can write"
     else:
-        advice = "Choose another place"
+        advice = "Choose another folder"
     unchanged = " The old file is unchanged." if os.path.lexists(place) else ""
     raise OutputError(f"cannot write {place}: {why}.{unchanged} {advice}") from error
 

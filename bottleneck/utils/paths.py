@@ -32,9 +32,9 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     try:
         found = Path(text).expanduser()
     except RuntimeError as error:
+        reason = f"user {home[1:]} has no home folder" if home != "~" else "you have no home folder"
         raise PathError(
-            f"expected a path, found {text}: there is no home folder of {home[1:] or 'yours'}. "
-            f"A file or folder of that name is ./{text}"
+            f"expected a path, found {text}: {reason}. To use a file or folder of that name, write ./{text}"
         ) from error
     _check(str(found))
     return found

@@ -47,7 +47,7 @@ def checked(value: Any, kind: type[T], *, closed: bool = False) -> T:
     try:
         return msgspec.convert(value, kind)
     except UnicodeEncodeError as error:
-        raise ValueError("a key is not a text") from error
+        raise ValueError("a key is not a string") from error
     except msgspec.ValidationError as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{text[:1].lower()}{text[1:]:.{_SHOWN}}") from error

@@ -160,7 +160,7 @@ def test_merge_of_several_with_damage_takes_the_rest_and_exits_with_1(images, fo
     damage(next(Path("cache").glob("features/*/shards/*.h5")))
     stdout, stderr = run("cache", "merge", "cache", "second", "--cache", "third", "--json", code=1)
     assert [merged["added"] for merged in json.loads(stdout)["merged"]] == [0, 6]
-    assert "everything else was" in stderr
+    assert "all others were merged" in stderr
 
 
 def test_merge_refuses_features_that_are_not_those_of_the_images(images):
@@ -173,7 +173,7 @@ def test_merge_refuses_features_that_are_not_those_of_the_images(images):
     stdout, stderr = run("cache", "merge", "cache", "--cache", "third", "--json", code=1)
     (merged,) = json.loads(stdout)["merged"]
     assert (merged["added"], merged["recomputed"], len(merged["problems"])) == (0, 3, 1)
-    assert "nothing of this spec is merged" in stderr
+    assert "no features of this spec are merged" in stderr
     stdout, stderr = run("cache", "merge", "cache", "--cache", "fourth", "--json", "--recompute", "0")
     (merged,) = json.loads(stdout)["merged"]
     assert (merged["added"], merged["recomputed"], merged["notes"]) == (10, 0, [])

@@ -34,7 +34,7 @@ def test_the_report_is_on_stdout(images):
     assert "best" in out
     assert "learning curve" in out
     assert re.search(r"\n +\d+ images  \d+\.\d%, a forecast \(95 % interval \d+\.\d% to \d+\.\d%\)\n", out)
-    assert "; twice as many images would gain about " in out
+    assert "; twice as many images would add about " in out
     assert "0 failed; to save the best as a run: bottleneck fit" in out
     assert all(line.startswith("warning: ") for line in err.splitlines())
 

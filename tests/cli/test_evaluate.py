@@ -24,7 +24,7 @@ def test_a_report_on_stdout_and_the_run_with_the_reason_first_on_stderr(new):
     for word in ("precision", "label \\ predicted", "calibration", "most confident first"):
         assert word in out
     assert err.splitlines()[0].endswith(": the only run")
-    assert "images left out, on which" in err
+    assert "images left out, because" in err
 
 
 def test_json_is_one_object_with_all_errors(new):
@@ -87,7 +87,7 @@ def test_predict_reports_the_accuracy_and_where_the_labels_come_from(new):
     err = run("predict", "new")[1]
     assert "compared with the folders of new: " in err
     assert "95 % interval" in err
-    assert "images left out, on which" in run("predict", "images")[1]
+    assert "images left out, because" in run("predict", "images")[1]
     assert "compared with" not in run("predict", "new", "--no-labels")[1]
     assert "compared with" not in run("predict", "new/a")[1]
 

@@ -167,7 +167,7 @@ def test_an_interrupt_gives_one_json_object(folder, monkeypatch):
 
     assert found["error"]["type"] == "interrupted"
     _, err = run(folder(CLASSES), code=130)
-    assert err.splitlines()[-1] == "Stopped. What was committed is kept; run the same command again to continue."
+    assert err.splitlines()[-1] == "Stopped. Committed work is kept; run the same command again to continue."
 
 
 def test_json_lists_the_failures_the_table_and_the_notes(two_of_twenty):
@@ -194,7 +194,7 @@ def test_failures_are_grouped_by_reason_the_first_three_of_each_with_their_paths
     ]
     assert lines[start + 4 : start + 6] == ["  ... and 2 more", "1 empty:"]
     assert str(images / "b/empty.jpg") in lines[start + 6]
-    assert lines[start + 7].startswith("all that failed: ")
+    assert lines[start + 7].startswith("all failed images: ")
     (counted,) = [line for line in out.splitlines() if " computed, " in line]
     assert "18 computed, 0 reused, 6 failed" in counted
 

@@ -58,7 +58,7 @@ def test_progress_is_on_stderr_and_the_result_on_stdout(home):
     lines = err.splitlines()
     assert any(line.startswith(f"{MODEL} with the logistic head of 2") for line in lines)
     assert "trains the head alone: 1,539 parameters in fp32; 11,176,512 stay frozen" in err
-    assert "36 training images; 18 validate; 18 held out (test)" in err
+    assert "36 training images; 18 validation images; 18 held-out images (test)" in err
     assert "activations at avgpool (512 x 1 x 1), 1 view of each training image:" in err
     assert "all labels equal, probabilities within" in err
     assert [line.split()[0] for line in lines if line[:5].strip().isdigit()] == ["0", "1", "2"]
@@ -158,9 +158,9 @@ def test_the_other_options_have_the_defaults_of_the_function():
         (["--unfreeze", "layer4", "--last", "1"], "--unfreeze"),
         (["--head-init", "random"], "add --from weights"),
         (["--model", "resnet18"], "--model needs --from weights"),
-        (["--from", "weights", "--head-init", "head"], "leave --head-init out"),
-        (["--from", "weights", "--run", "one"], "--run names a head"),
-        (["--from", "weights", "--folds", "3"], "no head for --folds to compare with"),
+        (["--from", "weights", "--head-init", "head"], "remove --head-init"),
+        (["--from", "weights", "--run", "one"], "--run selects a head"),
+        (["--from", "weights", "--folds", "3"], "--folds compares with a head"),
         (["--folds", "1"], "--folds"),
         (["--batch-size", "1", "--train-bn"], "--batch-size"),
         (["--epochs", "0"], "--epochs"),

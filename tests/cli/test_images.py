@@ -82,7 +82,7 @@ def test_a_home_folder_that_the_shell_did_not_expand_is_expanded(
 
 
 def test_the_home_folder_of_an_unknown_user_is_a_usage_error(table: Path) -> None:
-    assert "there is no home folder of no-such-user" in run("extract", table, "--cache=~no-such-user/x", code=2)
+    assert "user no-such-user has no home folder" in run("extract", table, "--cache=~no-such-user/x", code=2)
 
 
 def test_a_warning_is_printed_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,8 +112,8 @@ def test_advice_fits_a_part_of_one_class(monkeypatch: pytest.MonkeyPatch) -> Non
     run("extract", "photos")
     said = run("fit", "photos", "--class-weight", "balanced")
     assert (
-        "the test images are all of common: held-out scores cannot compare classes; give test images of more classes"
-        in said
+        "the test images are all of common: held-out scores do not show how well classes are separated; "
+        "give test images of more classes" in said
     )
     assert "no test image of" not in said
     assert "it says" not in said

@@ -157,7 +157,7 @@ def test_a_final_head_is_reported_and_predicts(folder):
     assert err.startswith(
         f"{final['run']}, trained on {images} (16 images, including held-out ones): a final head, and "
     )
-    assert "16 images left out, on which" in err
+    assert "16 images left out, because" in err
 
 
 def test_with_json_the_same_report_is_on_stderr(folder):

@@ -130,7 +130,7 @@ def test_models_says_which_weights_are_here(nothing_here):
 
     assert row(out, "resnet18")[-1] == "here"
     assert row(out, "resnet101")[-1].endswith("download")
-    assert "3 models, the weights of 1 on this machine" in err
+    assert "3 models; the weights of 1 are on this machine" in err
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_inspect_shows_the_requested_levels(depth, deepest):
     table = out.split("stages:")[0].split("\n\n")[0]
 
     assert {name for name in first_cells(table) if name in shown} == shown
-    assert ("modules more with --depth all" in out) is (deepest < 4)
+    assert ("; --depth all shows " in out) is (deepest < 4)
 
 
 @pytest.mark.parametrize("depth", ["x", "0", "-1", "1.5", ""])
@@ -354,7 +354,7 @@ def test_a_model_is_not_compared_with_a_model():
 
 @pytest.mark.parametrize("thing", ["resnet18", "w.pth"])
 def test_what_is_excluded_is_excluded_from_a_comparison(thing):
-    assert "--restore-exclude goes with --against MODEL" in run("inspect", thing, "--restore-exclude", "fc", code=2)[1]
+    assert "--restore-exclude needs --against MODEL" in run("inspect", thing, "--restore-exclude", "fc", code=2)[1]
 
 
 def test_inspect_against_an_unknown_model_names_the_nearest(saved):

@@ -114,7 +114,7 @@ def test_a_missing_folder_is_created(command):
 
 def test_features_do_not_go_to_stdout():
     _, err = run(*COMMANDS["export"], "--out", "-", code=2)
-    assert "features are not written to stdout" in err
+    assert "features cannot be written to stdout" in err
     assert not Path("-").exists()
 
 

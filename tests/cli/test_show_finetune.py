@@ -35,13 +35,13 @@ def said(capsys, **values):
 def test_an_undecided_test_names_the_smallest_gain_it_could_show(capsys):
     out = said(capsys, heldout_test=against(5, 3, 153)).out.splitlines()
     assert out[2] == (
-        "against the head on 153 held-out images: 5 correct only by the fine-tuned network, 3 only by the head "
-        "(p = 0.73): these images cannot tell which is better; the smallest gain they could show is 3.9 points "
-        "(6 images)"
+        "against the head on 153 held-out images: only the fine-tuned network classifies 5 correctly, only the "
+        "head 3 (p = 0.73): these images do not show which is better; the smallest gain that they could show is "
+        "3.9 points (6 images)"
     )
     assert out[3] == (
-        "on 24 validation images, which selected the epoch and so favour fine-tuning: 3 correct only by the "
-        "fine-tuned network, 1 only by the head (p = 0.62)"
+        "on 24 validation images, which selected the epoch and so favour fine-tuning: only the fine-tuned "
+        "network classifies 3 correctly, only the head 1 (p = 0.62)"
     )
     assert out[4] == "--folds 5 would also compare fine-tuning with the head on 244 training images"
 
@@ -51,7 +51,7 @@ def test_an_undecided_test_names_the_smallest_gain_it_could_show(capsys):
     [
         (against(9, 1, 153), "the network is better"),
         (against(1, 9, 153), "the network is worse"),
-        (against(5, 0, 5), "too few images to tell which is better"),
+        (against(5, 0, 5), "too few images to show which is better"),
     ],
 )
 def test_the_verdict_is_shown(capsys, test, verdict):
@@ -62,7 +62,7 @@ def test_the_verdict_is_shown(capsys, test, verdict):
 def test_images_that_both_classify_correctly_do_not_count(capsys):
     line = said(capsys, heldout_test=against(0, 0, 153)).out.splitlines()[2]
     assert (
-        "153 held-out images: both classify the same images correctly: these images cannot tell which is better" in line
+        "153 held-out images: both classify the same images correctly: these images do not show which is better" in line
     )
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_compared_if_the_head_is_kept(capsys):
     out = said(capsys, best_epoch=0).out
     assert "the initial network is kept" in out
     assert "against the head" not in out
-    assert "cannot tell" not in out
+    assert "do not show" not in out
 
 
 def test_images_that_selected_the_epoch_make_the_comparison_optimistic(capsys):
@@ -86,8 +86,8 @@ def test_folds_are_shown_with_both_accuracies(capsys):
     out = said(capsys, heldout_test=against(5, 3, 153), fold_test=folds).out.splitlines()
     assert out[4] == (
         "by 5 folds of 244 training images, each classified by a network and a head that were not trained on it: "
-        "fine-tuned 98.0%, head 95.0%; 9 correct only by the fine-tuned network, 1 only by the head (p = 0.021): "
-        "fine-tuning is better"
+        "fine-tuned 98.0%, head 95.0%; only the fine-tuned network classifies 9 correctly, only the head 1 "
+        "(p = 0.021): fine-tuning is better"
     )
     assert "would also compare" not in "".join(out)
 

@@ -11,7 +11,7 @@ import pytest
 
 HERE = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 LISTENS = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # where these tests are in the background, too
-SAYS = "Stopped. What was committed is kept; run the same command again to continue.\n"
+SAYS = "Stopped. Committed work is kept; run the same command again to continue.\n"
 
 
 def in_the_command(body: str, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:

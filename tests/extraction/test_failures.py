@@ -116,7 +116,7 @@ def test_paths_that_are_no_utf_8_stand_in_the_table(folder):
 
 def test_an_image_that_fails_under_several_names_is_listed_under_each(folder):
     images = folder({**CLASSES, "a/cut.jpg": cut(1), "b/cut.jpg": cut(1), "b/cut-too.jpg": cut(1)})
-    with pytest.warns(BottleneckWarning, match="under two labels"):
+    with pytest.warns(BottleneckWarning, match="with two labels"):
         done = extract(images)
 
     names = ["a/cut.jpg", "b/cut-too.jpg", "b/cut.jpg"]

@@ -95,7 +95,7 @@ def test_a_cache_that_lies_of_each_image_is_refused_and_nothing_of_the_spec_is_t
     assert done.added == 0
     (problem,) = done.problems
     assert "1 of 1 image that were recomputed" in problem
-    assert "nothing of this spec is merged" in problem
+    assert "no features of this spec are merged" in problem
     assert FeatureCache("ours").stores() == []
     assert not FeatureCache("ours").store(theirs.spec).folder.exists()
 
@@ -182,7 +182,7 @@ def test_where_the_weights_are_not_here_a_line_says_so_and_nothing_is_downloaded
 def test_where_the_recorded_request_leads_to_another_network_a_line_says_so(theirs, monkeypatch):
     theirs.remember_request(replace(theirs.asked(), seed=5).to_json())
     monkeypatch.setattr("bottleneck.backbones.catalogue_table.torch_checkpoints", lambda: Path("nowhere"))
-    assert "yields another" in merged().notes[0]
+    assert "now selects another" in merged().notes[0]
 
 
 def test_what_is_known_here_need_not_be_computed_again(theirs):

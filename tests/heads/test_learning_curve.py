@@ -28,7 +28,7 @@ def test_a_curve_that_rises_says_what_more_images_would_bring():
     assert low < found.doubling < high
     assert re.fullmatch(
         r"from 400 to 800 training images accuracy changed by \+4\.0 points \(standard error \d\.\d\); twice as many "
-        r"images would gain about 2\.\d points \(95 % interval -?\d\.\d to \d\.\d\)",
+        r"images would add about 2\.\d points \(95 % interval -?\d\.\d to \d\.\d\)",
         found.advice(),
     )
 
@@ -39,7 +39,7 @@ def test_more_images_would_hardly_help_only_where_that_is_sure(images, hardly):
 
     assert (found.doubling_ci95[1] < 0.005) == hardly
     assert found.advice().endswith(": more images of this kind would hardly help") == hardly
-    assert "would gain about 0." in found.advice()
+    assert "would add about 0." in found.advice()
 
 
 def test_images_that_are_all_right_are_no_proof_where_they_are_few():

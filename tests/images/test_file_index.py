@@ -160,7 +160,7 @@ def test_the_same_bytes_under_two_labels_are_told_with_the_paths(root: Path) -> 
     for row, seed in enumerate((1, 2, 3, 1)):
         learn(found, row, seed)
     message = conflicts(found.dataset(), "Here")
-    assert message == "the same image under two labels, left out by fit: cat/1.jpg (cat) and dog/4.jpg (dog). Here"
+    assert message == "one image with two labels, left out by fit: cat/1.jpg (cat) and dog/4.jpg (dog). Here"
 
 
 # What is remembered

@@ -256,11 +256,11 @@ def test_a_row_of_another_length_is_an_error_that_names_the_line(
 @each(
     "header, row, hint",
     [
-        ("path,label", "b.jpg,Paris, France", "quote cells that hold a separator"),
-        ("path;label", "b.jpg;Paris; France", "quote cells that hold a separator"),
-        ("path\tlabel", "b.jpg\tParis\tFrance", "quote cells that hold a separator"),
-        ("path", "b,c.jpg", "quote cells that hold a separator"),
-        ("path,label", "b.jpg,Paris\\, France", "quote cells that hold a separator"),
+        ("path,label", "b.jpg,Paris, France", "quote cells that contain a separator"),
+        ("path;label", "b.jpg;Paris; France", "quote cells that contain a separator"),
+        ("path\tlabel", "b.jpg\tParis\tFrance", "quote cells that contain a separator"),
+        ("path", "b,c.jpg", "quote cells that contain a separator"),
+        ("path,label", "b.jpg,Paris\\, France", "quote cells that contain a separator"),
         ("path,label", 'b.jpg, "Paris, France"', "follow the separator directly, without a space"),
         ("path,label", "b.jpg;Paris", "rows need the separator of the header"),
         ("path;label", "b.jpg,Paris", "rows need the separator of the header"),

@@ -58,8 +58,8 @@ def test_a_significantly_better_run_on_the_same_images_is_chosen():
     first, second = run("a", images=judged(range(20))), run("b", images=judged(range(4)))
     found = choose([first, second])
     assert found.run is second
-    assert "better than a by more than chance" in found.reason
-    assert "16 against 0 of 200 images" in found.reason
+    assert "significantly better than a" in found.reason
+    assert "of 200 images that neither run was trained on, only this run classifies 16 correctly" in found.reason
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["the worse first", "the better first"])
@@ -74,7 +74,7 @@ def test_an_insignificant_difference_keeps_the_first_run():
     second = run("b", cv=0.97, images=judged([9, 10]))
     found = choose([first, second])
     assert found.run is first
-    assert "no other is better by more than chance" in found.reason
+    assert "no other is significantly better" in found.reason
     assert "--run b uses it" in found.reason
 
 
@@ -136,7 +136,7 @@ def test_a_final_head_replaces_a_default_that_is_not_significantly_better():
     first, worse = run("a", images=judged([0, 1])), final("b", images=judged([5, 6, 7, 8]))
     found = choose([first, worse])
     assert found.run is worse
-    assert found.reason == "a final head, and a is not better by more than chance"
+    assert found.reason == "a final head, and a is not significantly better"
     assert str(found) == f"runs/b, trained on photos ({IMAGES + 50} images, including held-out ones): {found.reason}"
 
 
@@ -144,7 +144,7 @@ def test_a_significantly_worse_final_head_is_not_chosen():
     first, worse = run("a", images=judged([0, 1])), final("b", images=judged(range(5, 30)))
     found = choose([first, worse])
     assert found.run is first
-    assert "no other is better by more than chance" in found.reason
+    assert "no other is significantly better" in found.reason
 
 
 @pytest.mark.parametrize(("wrong", "wins"), [(range(2), False), (range(0), True)])
@@ -153,7 +153,7 @@ def test_a_run_after_a_final_head_must_be_significantly_better(wrong, wins):
     later, last = run("c", images=judged(wrong)), final("d", images=judged(range(6)))
     found = choose([first, kept, later])
     assert found.run is (later if wins else kept)
-    assert ("better than b by more than chance" if wins else "a final head, and a is not") in found.reason
+    assert ("significantly better than b" if wins else "a final head, and a is not") in found.reason
     assert choose([first, kept, last]).run is kept, "one final head gives way to another as any run does"
 
 
@@ -207,7 +207,9 @@ def test_folds_decide_instead_of_the_images_that_selected_the_epoch(only_tuned, 
     second.card.update(fold_test=folds, heldout_test={"n": 10})
     found = choose([first, second])
     assert found.run.name == winner
-    assert ("12 against 1 of 200 training images, by folds" in found.reason) is (winner == "b")
+    assert (
+        "of 200 training images, by folds, only this run classifies 12 correctly, only the other 1" in found.reason
+    ) is (winner == "b")
 
 
 def test_folds_do_not_decide_for_a_network_that_is_the_head_itself():

@@ -65,7 +65,7 @@ def test_the_current_folder_may_be_the_folder_of_runs() -> None:
 @pytest.mark.parametrize("name", ["run:", "run:../x", "run:a/b", "run:.", "run:~x", "run:/x"])
 def test_run_and_a_path_do_not_go_together(name: str) -> None:
     run("x")
-    with pytest.raises(RunError, match="a path has no run:"):
+    with pytest.raises(RunError, match="write a path without run:"):
         run_folder("runs", name)
 
 

@@ -286,8 +286,8 @@ def test_a_failing_step_leaves_the_old_file_and_nothing_else(monkeypatch: pytest
         (errno.ENOSPC, "Free some space"),
         (errno.EFBIG, "Free some space"),
         (getattr(errno, "EDQUOT", errno.ENOSPC), "Free some space"),
-        (errno.EROFS, "where you may write"),
-        (errno.EIO, "another place"),
+        (errno.EROFS, "in which you can write"),
+        (errno.EIO, "another folder"),
     ],
 )
 def test_the_error_says_what_happened_and_what_to_do(number: int, advice: str) -> None:

@@ -37,7 +37,9 @@ def test_a_file_whose_name_begins_so_is_found() -> None:
 
 
 def test_an_unknown_user_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(BottleneckError, match=r"~no-such-user/x: there is no home .* is \./~no-such-user/x"):
+    with pytest.raises(
+        BottleneckError, match=r"~no-such-user/x: user no-such-user has no home folder.* write \./~no-such-user/x"
+    ):
         expanded("~no-such-user/x")
 
 

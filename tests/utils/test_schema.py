@@ -43,7 +43,7 @@ def test_a_dataclass_is_made_of_an_object_and_a_tuple_of_an_array() -> None:
         ({"name": "a", "share": math.nan}, ">= 0"),
         ({"name": "a", "share": 1.5}, "<= 1"),
         ({"name": "a", "inside": {"name": 5}}, r"at `\$\.inside\.name`"),
-        ({"name": "a", "\udc80": 1}, "not a text"),
+        ({"name": "a", "\udc80": 1}, "not a string"),
     ],
 )
 def test_what_is_of_another_type_is_refused_with_its_place(value: Any, message: str) -> None:
