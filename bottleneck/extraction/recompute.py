@@ -82,7 +82,7 @@ class Recomputation:
         return Inspection(
             images=len(drawn),
             problem=f"{theirs.folder}: {len(wrong)} of {counted(len(drawn), 'image')} that were recomputed have "
-            f"different features there ({path}: {told}): no features of this spec are merged",
+            f"different features there ({path}: {difference}): no features of this spec are merged",
         )
 
     def _drawn(self, theirs: Store, held: Sequence[NewRows]) -> list[tuple[str, NDArray[np.uint8], NDArray[Any]]]:

@@ -178,7 +178,7 @@ def _problems(train: LabelledFeatures, test: LabelledFeatures, split: str) -> It
     elif missing:
         yield f"no {split} image of {examples(missing)}: held-out scores do not cover {_pronoun(missing, 'it', 'them')}"
     if unknown:
-        its = _it(unknown, "its", "their")
+        its = _pronoun(unknown, "its", "their")
         yield f"no training image of {examples(unknown)}: {its} {split} images cannot be classified correctly"
 
 

@@ -241,8 +241,8 @@ def conflicts(dataset: Dataset, listed: str) -> str | None:
     ambiguous = conflicting_rows(dataset)
     if not ambiguous:
         return None
-    which = "one image with two labels" if len(torn) == 1 else f"{len(torn)} images with two labels each"
-    shown = examples((_with_labels(dataset, rows) for rows in torn), most=2)
+    which = "one image with two labels" if len(ambiguous) == 1 else f"{len(ambiguous)} images with two labels each"
+    shown = examples((_with_labels(dataset, rows) for rows in ambiguous), most=2)
     return f"{which}, left out by fit: {shown}. {listed}"
 
 
