@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottleneck.engines.engine import Engine
-from bottleneck.engines.hardware import cpu_id, gpu_possible, has_openvino, native_bf16
+from bottleneck.engines.factory import EngineFactory
 from bottleneck.engines.options import EngineOptions
 from bottleneck.engines.parity import ParityChecker, Sample, shortfall
 from bottleneck.engines.records import Check, EngineRecords
@@ -51,8 +51,15 @@ class EngineChoice:
     remarks: tuple[str, ...]
 
 
-def precisions(options: EngineOptions, precision: str) -> tuple[str, ...]:
+def precisions(options: EngineOptions, precision: str, factory: EngineFactory | None = None) -> tuple[str, ...]:
     """Return the precisions to try, the fastest first, for `precision`, which may be ``auto``.
+
+    Parameters
+    ----------
+    options : EngineOptions
+    precision : str
+    factory : EngineFactory, optional
+        By default that of this machine.
 
     Raises
     ------
@@ -61,15 +68,19 @@ def precisions(options: EngineOptions, precision: str) -> tuple[str, ...]:
     """
     if precision != "auto":
         return (precision,)
-    if _on_cpu(options):
-        return ("bf16", "fp32") if native_bf16() else ("fp32",)
-    from bottleneck.engines.torch_engine import fastest_precision, torch_device
-
-    return tuple(dict.fromkeys((fastest_precision(torch_device(options.device)), "fp32")))
+    factory = factory or EngineFactory()
+    if _on_cpu(options, factory):
+        return ("bf16", "fp32") if factory.machine.native_bf16() else ("fp32",)
+    return tuple(dict.fromkeys((factory.gpu_precision(factory.torch_device(options.device)), "fp32")))
 
 
 def choose(
-    options: EngineOptions, spec: "Spec", build: "Callable[[], Backbone]", folder: Path, sample: Sample | None = None
+    options: EngineOptions,
+    spec: "Spec",
+    build: "Callable[[], Backbone]",
+    folder: Path,
+    sample: Sample | None = None,
+    factory: EngineFactory | None = None,
 ) -> EngineChoice:
     """Return the fastest engine for a spec that the options allow.
 
@@ -86,8 +97,10 @@ def choose(
     folder : path
         Folder of conversions and checks.
     sample : callable, optional
-        Returns images of the user, on which the engine is compared too, unless it has been compared on them before. The
-        result is in the check; it does not affect the choice.
+        Returns images of the user, on which the engine is also compared, unless it has been before. The result is in
+        the check; it does not affect the choice.
+    factory : EngineFactory, optional
+        Makes the engines; by default those of this machine.
 
     Raises
     ------
@@ -96,7 +109,7 @@ def choose(
     ModelError, WeightsUnavailable
         If an engine requested by name is not available, there is no memory for it, or the weights are missing.
     """
-    return _Chooser(options, spec, build, EngineRecords(folder), sample).made()
+    return _Chooser(options, spec, build, EngineRecords(folder), sample, factory or EngineFactory()).made()
 
 
 class _Chooser:
@@ -107,11 +120,13 @@ class _Chooser:
         build: "Callable[[], Backbone]",
         records: EngineRecords,
         sample: Sample | None,
+        factory: EngineFactory,
     ) -> None:
         self._options = options
         self._spec = spec
         self._build = build
         self._records = records
+        self._factory = factory
         self._parity = ParityChecker(spec, self._plain, records, sample)
         self._backbone: Backbone | None = None
         self._remarks: list[str] = []
@@ -142,10 +157,11 @@ class _Chooser:
     def _attempts(self) -> list[Callable[[], tuple[Engine | None, Check]]]:
         options = self._options
         attempts: list[Callable[[], tuple[Engine | None, Check]]] = []
-        if options.engine == "openvino" and not has_openvino():
+        has_openvino = self._factory.machine.has_openvino
+        if options.engine == "openvino" and not has_openvino:
             raise ModelError(f"expected OpenVINO for --engine openvino: {NO_OPENVINO}")
-        if options.engine != "torch" and not options.compile and _on_cpu(options):
-            if has_openvino():
+        if options.engine != "torch" and not options.compile and _on_cpu(options, self._factory):
+            if has_openvino:
                 attempts.append(self._openvino)
             else:
                 self._remarks.append(NO_OPENVINO)
@@ -156,46 +172,41 @@ class _Chooser:
     def _openvino(self) -> tuple[Engine | None, Check]:
         """Return the engine and its check; no engine if the check is known to have failed."""
         with no_collection():
-            from bottleneck.engines import openvino_engine as module
+            from bottleneck.engines.openvino_engine import BATCH, CONVERSION, VERSION
 
-        batch = self._options.batch_size or module.BATCH
-        conversion = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{batch}"
-        name = f"{conversion}-{cpu_id()}"
+        factory, precision = self._factory, self._spec.precision
+        batch = self._options.batch_size or BATCH
+        conversion = f"openvino-{VERSION}-{CONVERSION}-batch{batch}"
+        name = f"{conversion}-{factory.machine.cpu_id()}"
         known = self._records.check(name)
         if known and not known.passed:
             return None, known
-        model = module.read(stored) if known and (stored := self._records.conversion(conversion)) else None
+        model = factory.stored_model(kept) if known and (kept := self._records.conversion(conversion)) else None
         if model is None:
             self._built()  # first, since the spec from the memo may be wrong
         references = self._parity.references(known)
         if model is None:
-            model = module.convert(self._built(), self._spec.precision, batch)
-            if stored := self._records.keep_conversion(conversion, model):
-                model = module.read(stored) or model  # as later starts do: it differs in the last bit
-        engine = module.OpenVinoEngine(model, self._spec.precision)
+            model = factory.convert(self._built(), precision, batch)
+            if kept := self._records.keep_conversion(conversion, model):
+                model = factory.stored_model(kept) or model  # as later starts do: it differs in the last bit
+        engine = factory.openvino(model, precision)
         check = self._parity.checked(name, engine, known, references)
         if not check.passed:
             self._records.drop_conversion(conversion)
         return engine, check
 
     def _torch(self) -> tuple[Engine, Check]:
-        from bottleneck.engines.torch_engine import TorchEngine, device_name, engine_name, torch_device
+        from bottleneck.engines.torch_engine import device_name, engine_name
 
         options, backbone = self._options, self._built()
-        device = torch_device(options.device)
+        device = self._factory.torch_device(options.device)
         title = f"{engine_name(device, options.compile)} {device_name(device)}"
-        name = f"{re.sub('[^A-Za-z0-9.]+', '-', title)}-{cpu_id()}"
+        name = f"{re.sub('[^A-Za-z0-9.]+', '-', title)}-{self._factory.machine.cpu_id()}"
         known = self._records.check(name)
         if known and not known.passed:
             known = None  # the last possible engine is tried again
         references = self._parity.references(known)  # before the network is changed
-        engine = TorchEngine(
-            backbone,
-            precision=self._spec.precision,
-            batch_size=options.batch_size,
-            device=options.device,
-            compile=options.compile,
-        )
+        engine = self._factory.torch(backbone, self._spec.precision, options)
         return engine, self._parity.checked(name, engine, known, references)
 
     def _built(self) -> "Backbone":
@@ -205,22 +216,18 @@ class _Chooser:
 
     def _plain(self) -> Engine:
         """Return torch in fp32 with the unchanged network."""
-        from bottleneck.engines.torch_engine import TorchEngine
-
-        device = "cpu" if _on_cpu(self._options) else self._options.device
+        device = "cpu" if _on_cpu(self._options, self._factory) else self._options.device
         batch = min(_BATCH, self._options.batch_size or _BATCH)
-        return TorchEngine(self._built(), batch_size=batch, device=device, plain=True)
+        return self._factory.reference(self._built(), batch, device)
 
 
-def _on_cpu(options: EngineOptions) -> bool:
+def _on_cpu(options: EngineOptions, factory: EngineFactory) -> bool:
     """Return whether the engine runs on a CPU; torch is imported only if there may be a GPU."""
     if options.engine == "openvino" or options.device == "cpu":
         return True
-    if options.device is None and not gpu_possible():
+    if options.device is None and not factory.machine.gpu_possible():
         return True
-    from bottleneck.engines.torch_engine import torch_device
-
-    return torch_device(options.device).type == "cpu"
+    return factory.torch_device(options.device).type == "cpu"
 
 
 def _distant(check: Check) -> str:

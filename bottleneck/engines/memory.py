@@ -1,7 +1,9 @@
 """Control glibc's malloc: keep freed memory for the next batch, or return it to the system after a large image."""
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -20,38 +22,64 @@ def allow_malloc_tuning() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc's malloc keep freed blocks of up to 1 GiB, if it may be tuned; return whether it does.
-
-    A network's activations are a few large blocks, allocated and freed for every batch. By default glibc maps each
-    anew, and the kernel clears each page again: on 2 cores that took 40 % of the time of EfficientNet-Lite0 in fp32.
-    Other allocators are not changed.
+    """Make glibc's malloc keep freed blocks, if it may be tuned in this process; return whether it does.
 
     For the same effect in a program that calls the library, set the environment variables ``MALLOC_MMAP_THRESHOLD_``
     and ``MALLOC_TRIM_THRESHOLD_`` to 1073741824 before it starts.
     """
-    libc: Any = _libc() if _tunable else None
-    with suppress(AttributeError):
-        return bool(libc.mallopt(_M_MMAP_THRESHOLD, _BYTES)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, _BYTES))
-    return False
+    return _tunable and Malloc().keep()
 
 
 def return_freed_memory() -> None:
-    """Make glibc's malloc return free memory to the kernel; other allocators do so by themselves.
-
-    Malloc keeps the memory that each thread has freed. Several threads that decode large images in turn would thus take
-    as much memory as if they decoded them at the same time.
-    """
-    libc = _libc()
-    with suppress(AttributeError):
-        libc.malloc_trim(0)
+    """Make glibc's malloc return free memory to the kernel; see `Malloc.trim`."""
+    Malloc().trim()
 
 
-def _libc() -> Any:
-    """Return the C library; None on other systems than Linux, or if it cannot be loaded."""
-    if not sys.platform.startswith("linux"):
-        return None
+def _c_library() -> Any:
     import ctypes
 
-    with suppress(OSError):
-        return ctypes.CDLL(None)
-    return None
+    return ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class Malloc:
+    """The allocator of the C library. Only glibc's is tuned.
+
+    Parameters
+    ----------
+    system : str
+        As `sys.platform`.
+    load : callable
+        Returns the C library, or raises OSError.
+    """
+
+    system: str = sys.platform
+    load: Callable[[], Any] = _c_library
+
+    def keep(self) -> bool:
+        """Make it keep freed blocks of up to 1 GiB, and return whether it does.
+
+        A network's activations are a few large blocks, allocated and freed for every batch. By default glibc maps each
+        anew, and the kernel clears each page again: on 2 cores that took 40 % of the time of EfficientNet-Lite0 in
+        fp32.
+        """
+        libc = self._libc()
+        with suppress(AttributeError):
+            return bool(libc.mallopt(_M_MMAP_THRESHOLD, _BYTES)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, _BYTES))
+        return False
+
+    def trim(self) -> None:
+        """Make it return free memory to the kernel.
+
+        Malloc keeps what each thread has freed: a few large images, decoded in turn by several threads, would take the
+        memory of as many at once.
+        """
+        libc = self._libc()
+        with suppress(AttributeError):
+            libc.malloc_trim(0)
+
+    def _libc(self) -> Any:
+        if self.system.startswith("linux"):
+            with suppress(OSError):
+                return self.load()
+        return None

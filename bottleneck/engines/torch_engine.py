@@ -24,15 +24,17 @@ _PARALLEL = 4  # batches at once on a CPU; each has its activations in memory
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def _cpu_lanes() -> int:
-    return min(_PARALLEL, cores())
+def shares(cores: int) -> tuple[int, int]:
+    """Return how many batches run at once on a CPU with so many cores, and the threads of each."""
+    lanes = min(_PARALLEL, cores)
+    return lanes, cores // lanes
 
 
 @contextmanager
 def _threads_per_lane() -> Iterator[None]:
     """Divide the cores among the lanes: each thread that calls torch afterwards uses one share."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores() // _cpu_lanes()))
+    torch.set_num_threads(shares(cores())[1])
     try:
         yield
     finally:
@@ -85,7 +87,7 @@ class TorchEngine:
         self.precision = precision
         on_cpu = self.device.type == "cpu"
         self.batch_size = batch_size or _BATCH.get(self.device.type, 32)
-        lanes = _cpu_lanes() if on_cpu else 2 if self.device.type == "cuda" else 1
+        lanes = shares(cores())[0] if on_cpu else 2 if self.device.type == "cuda" else 1
         self.parallel = 1 if plain else lanes
         self.name = engine_name(self.device, compile)
         preprocessing = backbone.spec.preprocessing

@@ -5,22 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.engines import hardware
-from bottleneck.engines.hardware import cores, cpu_id, gpu_possible, has_openvino, native_bf16
+from bottleneck.engines.hardware import Machine, cores
+from tests.conftest import write
+from tests.variants import each
 
 
-@pytest.fixture(autouse=True)
-def no_switches(monkeypatch):
-    for switch in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
-        monkeypatch.delenv(switch, raising=False)
+@pytest.fixture
+def machine(tmp_path):
+    """Return a function that makes a Linux machine with these CPU flags and environment variables."""
+    made = []
+
+    def make(*flags: str, **environment: str) -> Machine:
+        made.append(write(tmp_path / f"machine-{len(made)}/proc/cpuinfo", f"flags : {' '.join(flags)}\n".encode()))
+        return Machine("linux", environment, made[-1].parents[1])
+
+    return make
 
 
-def flags(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(hardware, "_cpu_flags", lambda: frozenset(names))
-
-
-@pytest.mark.parametrize(
-    ("names", "native"),
+@each(
+    "flags, native",
     [
         ((), False),
         (("sse4_2", "avx2", "avx512f", "avx512_vnni"), False),
@@ -29,12 +32,9 @@ def flags(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         (("asimd", "bf16"), True),
         (("amx_tile", "amx_int8"), False),
     ],
-    ids=str,
 )
-def test_bf16_is_native_where_the_cpu_says_so(monkeypatch, names, native):
-    flags(monkeypatch, *names)
-
-    assert native_bf16() is native
+def test_bf16_is_native_if_the_cpu_lists_it(machine, flags, native):
+    assert machine(*flags).native_bf16() is native
 
 
 LIMITS = {
@@ -56,32 +56,22 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("switch", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
-@pytest.mark.parametrize(("limit", "native"), LIMITS.items())
-def test_bf16_is_not_native_where_onednn_may_not_use_it(monkeypatch, switch, limit, native):
-    flags(monkeypatch, "avx512f", "avx512_bf16", "amx_bf16")
-    monkeypatch.setenv(switch, limit)
-
-    assert native_bf16() is native
+@each("limit, native", LIMITS.items())
+def test_bf16_is_not_native_if_onednn_is_not_allowed_to_use_it(machine, limit, native):
+    for switch in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        assert machine("avx512f", "avx512_bf16", "amx_bf16", **{switch: limit}).native_bf16() is native
 
 
-def test_no_switch_gives_a_cpu_what_it_lacks(monkeypatch):
-    flags(monkeypatch, "avx512f")
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
-
-    assert not native_bf16()
+def test_a_switch_does_not_add_what_the_cpu_lacks(machine):
+    assert not machine("avx512f", ONEDNN_MAX_CPU_ISA="AVX512_CORE_AMX").native_bf16()
 
 
-def test_either_switch_is_enough(monkeypatch):
-    flags(monkeypatch, "amx_bf16")
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "ALL")
-    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "AVX2")
-
-    assert not native_bf16()
+def test_each_of_the_two_switches_is_enough(machine):
+    assert not machine("amx_bf16", ONEDNN_MAX_CPU_ISA="ALL", DNNL_MAX_CPU_ISA="AVX2").native_bf16()
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
+@each(
+    "text, flags",
     [
         (
             "processor\t: 0\nflags\t\t: fpu avx512_bf16 amx_bf16\nbugs\t: x\n\nflags\t: other\n",
@@ -90,91 +80,70 @@ def test_either_switch_is_enough(monkeypatch):
         ("processor\t: 0\nFeatures\t: fp asimd bf16\n", {"fp", "asimd", "bf16"}),
         ("vmx flags\t: vnmi avx512_bf16\n", set()),
         ("", set()),
+        (None, set()),
     ],
-    ids=["x86", "Arm", "others", "empty"],
 )
-def test_the_cpus_features_are_read_as_linux_lists_them(monkeypatch, text, found):
-    monkeypatch.setattr(Path, "read_text", lambda *args, **options: text)
+def test_cpu_flags_are_read_in_the_format_of_linux(tmp_path, text, flags):
+    if text is not None:
+        write(tmp_path / "proc/cpuinfo", text.encode())
 
-    assert hardware._cpu_flags.__wrapped__() == found
-
-
-def test_where_linux_lists_nothing_nothing_is_known(monkeypatch):
-    def missing(*args: object, **options: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", missing)
-
-    assert hardware._cpu_flags.__wrapped__() == frozenset()
+    assert Machine(root=tmp_path).cpu_flags() == flags
 
 
-def test_cpus_of_one_kind_share_8_digits(monkeypatch):
-    flags(monkeypatch, "avx512f", "avx512_bf16")
-    one = cpu_id()
-    flags(monkeypatch, "avx512_bf16", "avx512f")
+def test_cpus_of_one_type_have_the_same_8_digits(machine):
+    one = machine("avx512f", "avx512_bf16").cpu_id()
 
-    assert cpu_id() == one
+    assert machine("avx512_bf16", "avx512f").cpu_id() == one
     assert len(one) == 8
     assert int(one, 16) >= 0
 
 
-def test_cpus_of_other_kinds_and_other_limits_have_other_digits(monkeypatch):
-    found = set()
-    for names in (("avx2",), ("avx512f",), ("avx512f", "avx512_bf16")):
-        flags(monkeypatch, *names)
-        found.add(cpu_id())
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
-    found.add(cpu_id())
+def test_cpus_of_different_types_and_limits_have_different_digits(machine):
+    machines = [machine("avx2"), machine("avx512f"), machine("avx512f", "avx512_bf16")]
+    limited = machine("avx512f", "avx512_bf16", ONEDNN_MAX_CPU_ISA="AVX512_CORE")
 
-    assert len(found) == 4
+    assert len({each.cpu_id() for each in (*machines, limited)}) == 4
 
 
-def test_cores_are_those_that_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert cores() == 3
-
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert cores() == 64
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cores() == 1
-
-
-@pytest.mark.parametrize("node", ["/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg"])
-def test_a_gpu_is_possible_where_there_is_a_node_of_one(monkeypatch, node):
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(os.path, "exists", lambda path: path == node)
-    assert gpu_possible()
-
-    monkeypatch.setattr(os.path, "exists", lambda path: False)
-    assert not gpu_possible()
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux restricts a process to some cores")
+def test_cores_are_those_that_this_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    assert cores() == len(allowed)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
-@pytest.mark.parametrize("system", ["darwin", "win32"])
-def test_a_gpu_is_possible_where_no_node_shows_it(monkeypatch, system):
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(os.path, "exists", lambda path: False)
+@each("node", ["nvidia0", "nvidiactl", "kfd", "dxg"])
+def test_a_gpu_is_possible_if_there_is_a_device_file_of_one(tmp_path, node):
+    machine = Machine("linux", root=tmp_path)
+    assert not machine.gpu_possible()
 
-    assert gpu_possible()
-
-
-def test_openvino_is_looked_for_and_not_imported(monkeypatch):
-    monkeypatch.setattr(hardware, "find_spec", lambda name: object() if name == "openvino" else None)
-    assert has_openvino()
-
-    monkeypatch.setattr(hardware, "find_spec", lambda name: None)
-    assert not has_openvino()
+    write(tmp_path / "dev" / node, b"")
+    assert machine.gpu_possible()
 
 
-def test_nothing_heavy_is_imported_to_find_it():
+def test_a_gpu_is_always_possible_on_systems_without_device_files(tmp_path):
+    assert Machine("darwin", root=tmp_path).gpu_possible()
+    assert Machine("win32", root=tmp_path).gpu_possible()
+
+
+def test_nothing_heavy_is_imported_to_find_the_properties_of_a_machine():
     script = """
 import sys
-from bottleneck.engines.hardware import cores, cpu_id, gpu_possible, has_openvino, native_bf16
+from bottleneck.engines.hardware import Machine, cores, gpu_possible, native_bf16
 
-cores(), cpu_id(), gpu_possible(), has_openvino(), native_bf16()
-print([name for name in ("torch", "openvino", "numpy") if name in sys.modules])
+cores(), Machine().cpu_id(), gpu_possible(), native_bf16()
+print(Machine().has_openvino, [name for name in ("torch", "openvino", "numpy") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60
+    )
+    try:
+        import openvino
+    except ImportError:
+        openvino = None
 
-    assert done.stdout == "[]\n", done.stderr
+    assert done.stdout == f"{openvino is not None} []\n", done.stderr

@@ -1,4 +1,3 @@
-import ctypes
 import os
 import platform
 import subprocess
@@ -6,8 +5,8 @@ import sys
 
 import pytest
 
-from bottleneck.engines import memory
-from bottleneck.engines.memory import keep_freed_memory, return_freed_memory
+from bottleneck.engines.memory import Malloc
+from tests.variants import each
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
@@ -57,7 +56,7 @@ def test_freed_memory_is_used_again_without_page_faults():
 
 
 @pytest.mark.skipif(not GLIBC, reason="other C libraries have other allocators")
-def test_malloc_is_left_alone_in_a_process_that_is_not_ours():
+def test_malloc_is_left_alone_in_a_process_of_the_caller():
     kept, faults = rounds("not allowed")
     _, usual = rounds("leave")
 
@@ -65,48 +64,32 @@ def test_malloc_is_left_alone_in_a_process_that_is_not_ours():
     assert faults > usual / 2
 
 
-@pytest.fixture
-def tunable(monkeypatch):
-    monkeypatch.setattr(memory, "_tunable", True)
+def never() -> object:
+    raise AssertionError("the C library was loaded")
 
 
-@pytest.mark.parametrize("system", ["darwin", "win32"])
-def test_other_systems_are_left_alone(tunable, monkeypatch, system):
-    def never(*args: object) -> None:
-        raise AssertionError("the C library was asked for")
-
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(ctypes, "CDLL", never)
-
-    assert keep_freed_memory() is False
+def missing() -> object:
+    raise OSError("no such library")
 
 
-def test_a_c_library_without_mallopt_is_left_alone(tunable, monkeypatch):
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-
-    assert keep_freed_memory() is False
+class Refusing:
+    def mallopt(self, *args: int) -> int:
+        return 0
 
 
-def test_a_c_library_that_cannot_be_loaded_is_not_an_error(tunable, monkeypatch):
-    def fail(name: object) -> None:
-        raise OSError("no such library")
-
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", fail)
-
-    assert keep_freed_memory() is False
-
-
-def test_a_refusal_is_reported(tunable, monkeypatch):
-    class Refusing:
-        def mallopt(self, *args: int) -> int:
-            return 0
-
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Refusing())
-
-    assert keep_freed_memory() is False
+@each(
+    "malloc",
+    [
+        Malloc("darwin", never),
+        Malloc("win32", never),
+        Malloc("linux", object),  # without mallopt and malloc_trim
+        Malloc("linux", missing),
+        Malloc("linux", Refusing),
+    ],
+)
+def test_other_allocators_are_left_alone(malloc):
+    malloc.trim()
+    assert malloc.keep() is False
 
 
 # By how many bytes a process shrinks that returns what it has freed.
@@ -138,19 +121,3 @@ print(before - taken())
 def test_freed_memory_is_returned_to_the_system_on_request():
     found = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, check=True)
     assert int(found.stdout) > 50 << 20
-
-
-@pytest.mark.parametrize("library", [OSError, object])
-def test_without_that_call_nothing_is_returned_and_nothing_fails(monkeypatch, library):
-    asked = []
-
-    def load(name: object) -> object:
-        asked.append(name)
-        if library is OSError:
-            raise OSError("no such library")
-        return object()
-
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", load)
-    return_freed_memory()
-    assert asked == [None]
