@@ -71,8 +71,8 @@ class Malloc:
     def trim(self) -> None:
         """Make it return free memory to the kernel.
 
-        Malloc keeps what each thread has freed: a few large images, decoded in turn by several threads, would take the
-        memory of as many at once.
+        Malloc keeps the memory that each thread has freed. Several threads that decode large images in turn would thus
+        take as much memory as if they decoded them at the same time.
         """
         libc = self._libc()
         with suppress(AttributeError):
