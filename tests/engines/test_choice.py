@@ -1,26 +1,27 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from bottleneck.backbones.backbone import Backbone
-from bottleneck.engines import choice as module
-from bottleneck.engines import hardware, torch_engine
-from bottleneck.engines import parity as gate
 from bottleneck.engines.choice import NO_OPENVINO, EngineChoice, NoEngine, choose, precisions
+from bottleneck.engines.factory import EngineFactory
+from bottleneck.engines.hardware import Machine
 from bottleneck.engines.options import EngineOptions
 from bottleneck.engines.parity import lowest_cosine
 from bottleneck.engines.probe import PROBES, probe_images
 from bottleneck.engines.records import EngineRecords
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import ModelError, NoMemory
-from bottleneck.utils.tree import Tree
+from tests.conftest import write
+from tests.variants import each
 
 try:
     from bottleneck.engines import openvino_engine
@@ -28,56 +29,139 @@ except ImportError:
     openvino_engine = None  # type: ignore[assignment]
 
 needs_openvino = pytest.mark.skipif(openvino_engine is None, reason="OpenVINO is not installed")
+ENGINES = ["torch", "openvino"] if openvino_engine else ["torch"]
+Change = Callable[[np.ndarray], np.ndarray]
 
 
 def pixels(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 28, 28, 3), np.uint8)
 
 
-class Start:
-    """Starts of one program after another, with one folder of kept things."""
+class Changed:
+    """An engine whose features are changed, by default not."""
 
-    def __init__(self, backbone: Backbone, folder: Path) -> None:
+    def __init__(self, engine: Any, change: Change | None = None) -> None:
+        self.engine, self.change = engine, change or (lambda features: features)
+        self.name, self.precision = engine.name, engine.precision
+        self.batch_size, self.parallel = engine.batch_size, engine.parallel
+        self.seen: list[int] = []
+        self.close = engine.close
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.seen.append(len(images))
+        return self.change(self.engine(images))
+
+
+@dataclass(frozen=True)
+class Factory(EngineFactory):
+    """Makes engines that are changed on purpose, and lists what it makes."""
+
+    changes: dict[str, Change] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    device: str = "cpu"
+    made: list[str] = field(default_factory=list)
+    engines: list[Changed] = field(default_factory=list)
+
+    def torch_device(self, name: str | None) -> torch.device:
+        return torch.device(self.device)
+
+    def gpu_precision(self, device: torch.device) -> str:
+        assert device.type == "cuda"
+        return self.changes["gpu"](np.empty(0)) if "gpu" in self.changes else "fp16"  # type: ignore[return-value]
+
+    def reference(self, *words: Any) -> Any:
+        return self._made("reference", lambda: super(Factory, self).reference(*words))
+
+    def torch(self, *words: Any) -> Any:
+        return self._made("torch", lambda: super(Factory, self).torch(*words))
+
+    def openvino(self, *words: Any) -> Any:
+        return self._made("openvino", lambda: super(Factory, self).openvino(*words))
+
+    def convert(self, *words: Any) -> Any:
+        self._begun("convert")
+        return super().convert(*words)
+
+    def stored_model(self, path: Path) -> Any:
+        self._begun("stored")
+        return None if "stored" in self.changes else super().stored_model(path)
+
+    def _begun(self, what: str) -> None:
+        self.made.append(what)
+        if what in self.errors:
+            raise self.errors[what]
+
+    def _made(self, what: str, make: Callable[[], Any]) -> Changed:
+        self._begun(what)
+        self.engines.append(Changed(make(), self.changes.get(what)))
+        return self.engines[-1]
+
+
+class Start:
+    """Starts one program after another, with one folder of records.
+
+    `factory` makes the engines of the next start.
+    """
+
+    def __init__(self, backbone: Backbone, folder: Path, machine: Machine) -> None:
         self.backbone = backbone
         self.folder = folder
-        self.kept = EngineRecords(folder)
+        self.records = EngineRecords(folder)
         self.built = 0
+        self.machine = machine
+        self.factory = self.engines()
+        self.made: list[Changed] = []
 
-    def __call__(self, precision: str = "fp32", sample: np.ndarray | None = None, **wish: object) -> EngineChoice:
-        wish = {"batch_size": 4, "device": "cpu", **wish}
+    def engines(self, machine: Machine | None = None, **options: Any) -> Factory:
+        """Set the factory of the next starts."""
+        self.factory = Factory(machine or self.machine, **options)
+        return self.factory
+
+    def __call__(self, precision: str = "fp32", sample: np.ndarray | None = None, **options: Any) -> EngineChoice:
+        options = {"batch_size": 4, "device": "cpu", **options}
         spec = replace(self.backbone.spec, precision=precision)
         own = None if sample is None else lambda: sample
-        return choose(EngineOptions(**wish), spec, self.build, self.folder, own)  # type: ignore[arg-type]
+        try:
+            return choose(EngineOptions(**options), spec, self.build, self.folder, own, self.factory)
+        finally:
+            self.made += self.factory.engines
+            self.factory.engines.clear()
 
     def build(self) -> Backbone:
         self.built += 1
         return self.backbone
 
+    def close(self) -> None:
+        for engine in reversed(self.made):
+            engine.close()
+        self.made.clear()
+
+
+def machine(folder: Path, *flags: str, has_openvino: bool = openvino_engine is not None, **environment: str) -> Machine:
+    """Return a Linux machine without a GPU."""
+    write(folder / "proc/cpuinfo", f"flags : {' '.join(flags)}\n".encode())
+    return Machine("linux", environment, folder, has_openvino)
+
 
 @pytest.fixture
-def start(tiny, tmp_path) -> Start:
-    return Start(tiny, tmp_path / "engines")
-
-
-@pytest.fixture(autouse=True)
-def a_cpu(monkeypatch) -> None:
-    monkeypatch.setattr(module, "gpu_possible", lambda: False)
-    for switch in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
-        monkeypatch.delenv(switch, raising=False)
+def start(tiny, tmp_path) -> Iterator[Start]:
+    made = Start(tiny, tmp_path / "engines", machine(tmp_path / "machine"))
+    yield made
+    made.close()
 
 
 def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
-def same(network: torch.nn.Module, before: dict[str, torch.Tensor]) -> bool:
+def unchanged(network: torch.nn.Module, before: dict[str, torch.Tensor]) -> bool:
     after = network.state_dict()
-    kept = before.keys() == after.keys() and all(torch.equal(value, after[name]) for name, value in before.items())
-    return kept and not any("forward" in vars(each) for each in network.modules())
+    equal = before.keys() == after.keys() and all(torch.equal(value, after[name]) for name, value in before.items())
+    return equal and not any("forward" in vars(each) for each in network.modules())
 
 
 def shifted(features: np.ndarray) -> np.ndarray:
-    """Return features of a cosine well below 0.999 and above 0.5."""
+    """Return features with a cosine well below 0.999 and above 0.5."""
     return features + np.float32(0.3 * np.abs(features).max()) * (np.arange(features.shape[1]) % 2).astype(np.float32)
 
 
@@ -86,43 +170,30 @@ def not_finite(features: np.ndarray) -> np.ndarray:
     return features
 
 
-def spoil_openvino(monkeypatch: pytest.MonkeyPatch, how: Callable[[np.ndarray], np.ndarray] = shifted) -> None:
-    right = openvino_engine.OpenVinoEngine.__call__
-
-    def call(self: object, images: np.ndarray) -> np.ndarray:
-        features = right(self, images)
-        return how(features) if len(images) > 1 else features
-
-    monkeypatch.setattr(openvino_engine.OpenVinoEngine, "__call__", call)
+def nothing(features: np.ndarray) -> np.ndarray:
+    return np.full_like(features, np.nan)
 
 
-def spoil_torch(monkeypatch: pytest.MonkeyPatch, how: Callable[[np.ndarray], np.ndarray] = shifted) -> None:
-    """Spoil torch in bf16; in fp32 it is the reference."""
-    right = TorchEngine.__call__
+def after_the_probes(change: Change) -> Change:
+    """Return a change of all features but those of the probe images, which come first."""
+    seen = 0
 
-    def call(self: TorchEngine, images: np.ndarray) -> np.ndarray:
-        features = right(self, images)
-        return how(features) if self.precision == "bf16" else features
-
-    monkeypatch.setattr(TorchEngine, "__call__", call)
-
-
-def refuse(error: Exception) -> Callable[..., None]:
-    def function(*args: object, **options: object) -> None:
-        raise error
+    def function(features: np.ndarray) -> np.ndarray:
+        nonlocal seen
+        seen += len(features)
+        return features if seen <= PROBES else change(features)
 
     return function
 
 
-def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "has_openvino", lambda: False)
+CANNOT_CONVERT = {"convert": ModelError("OpenVINO cannot convert the network: odd")}
 
 
-# The first that is near enough
+# The first engine that is close enough
 
 
 @needs_openvino
-def test_on_a_cpu_openvino_is_used(start):
+def test_openvino_is_used_on_a_cpu(start):
     chosen = start()
 
     assert chosen.engine.name == f"openvino {openvino_engine.VERSION}, cpu"
@@ -132,168 +203,140 @@ def test_on_a_cpu_openvino_is_used(start):
     assert chosen.check.own_images == 0
     assert 0.99999 < chosen.check.cosine <= 1
     assert chosen.remarks == ()
-    assert start.kept.checks() == [chosen.check]
+    assert start.records.checks() == [chosen.check]
+    assert start.built == 1
+    expected = TorchEngine(start.backbone, batch_size=4, device="cpu", plain=True)
+    np.testing.assert_allclose(chosen.engine(pixels(4, 1)), expected(pixels(4, 1)), rtol=1e-3, atol=1e-4)
+    expected.close()
 
 
-@needs_openvino
-def test_its_features_are_those_of_torch_in_fp32(start):
-    expected = TorchEngine(start.backbone, batch_size=4, device="cpu", plain=True)(pixels(4, 1))
-
-    np.testing.assert_allclose(start().engine(pixels(4, 1)), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_every_probe_is_compared_and_every_image_of_the_users(start, monkeypatch):
-    seen: list[np.ndarray] = []
-    right = gate.lowest_cosine
-
-    def watch(features: np.ndarray, reference: np.ndarray) -> float | None:
-        seen.append(features.copy())
-        np.testing.assert_allclose(features, reference, rtol=1e-3, atol=1e-4)
-        return right(features, reference)
-
-    monkeypatch.setattr(gate, "lowest_cosine", watch)
+def test_every_probe_and_every_image_of_the_user_is_compared(start):
     chosen = start(sample=pixels(7))
 
-    assert [len(features) for features in seen] == [PROBES, 7], "with a batch of 4, in two parts each"
+    (reference, engine) = start.made
+    assert reference.seen == engine.seen == [PROBES, 4, 3], "in batches of at most 4"
     assert (chosen.check.own_images, chosen.check.passed, chosen.check.suits) == (7, True, True)
 
 
-@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
-def test_the_same_images_of_the_users_are_compared_once(start, engine):
+@each("engine", ENGINES)
+def test_the_same_images_of_the_user_are_compared_once(start, engine):
+    start.folder = start.folder / engine
+    start.records = EngineRecords(start.folder)
     found = []
     for sample in (None, pixels(8, 1), pixels(8, 1), pixels(8, 2)):
         found.append(start(engine=engine, sample=sample))
-        found[-1].engine.close()
+        start.close()
     checks = [chosen.check for chosen in found]
 
     assert (checks[0].own_images, checks[0].own_cosine) == (0, None)
     assert len({check.cosine for check in checks}) == 1
     assert checks[1].own_images == 8
     assert checks[2] == checks[1]
-    assert checks[3].own_digest != checks[1].own_digest, "what was found of others says nothing of these"
-    assert start.kept.checks() == [checks[3]]
+    assert checks[3].own_digest != checks[1].own_digest, "the check of other images does not apply to these"
+    assert start.records.checks() == [checks[3]]
 
 
-def test_images_of_the_users_that_the_network_makes_nothing_of_say_nothing(start, monkeypatch):
-    right = TorchEngine.__call__
-
-    def call(self: TorchEngine, images: np.ndarray) -> np.ndarray:
-        features = right(self, images)
-        return features if len(images) == PROBES else np.full_like(features, np.nan)
-
-    monkeypatch.setattr(TorchEngine, "__call__", call)
+def test_images_of_the_user_without_finite_features_are_not_recorded(start):
+    start.engines(changes={"reference": after_the_probes(nothing), "torch": after_the_probes(nothing)})
     chosen = start(engine="torch", sample=pixels(3))
 
     assert (chosen.check.passed, chosen.check.own_images) == (True, 0)
-    assert start.kept.checks() == [chosen.check]
+    assert start.records.checks() == [chosen.check]
 
 
-def test_a_sample_for_which_there_is_no_memory_is_not_the_engines_fault(start):
+def test_a_sample_without_enough_memory_is_not_a_fault_of_the_engine(start):
     def sample() -> np.ndarray:
         raise MemoryError
 
     with pytest.raises(NoMemory, match="not enough memory for a few images"):
-        choose(EngineOptions(device="cpu"), start.backbone.spec, start.build, start.folder, sample)
+        choose(EngineOptions(device="cpu"), start.backbone.spec, start.build, start.folder, sample, start.factory)
 
 
-def test_the_reference_keeps_to_the_batch_size(start, monkeypatch):
-    sizes: list[int | None] = []
-    right = TorchEngine.__init__
+def test_the_reference_respects_the_batch_size(start):
+    start(engine="torch", batch_size=2)
 
-    def watch(self: TorchEngine, *args: object, **options: object) -> None:
-        sizes.append(options["batch_size"])  # type: ignore[arg-type]
-        right(self, *args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(TorchEngine, "__init__", watch)
-    start(engine="torch", batch_size=2).engine.close()
-
-    assert sizes == [2, 2]
+    assert [engine.batch_size for engine in start.made] == [2, 2]
 
 
-def test_torch_that_failed_once_has_another_chance(start, monkeypatch):
-    with monkeypatch.context() as spoilt:
-        spoil_torch(spoilt)
-        with pytest.raises(NoEngine):
-            start("bf16", engine="torch")
+def test_torch_is_checked_again_after_a_failure(start):
+    start.engines(changes={"torch": shifted})
+    with pytest.raises(
+        NoEngine, match=r"torch .*, cpu in bf16 is not used: lowest cosine 0\.\d{5}, expected 0\.999 or"
+    ):
+        start("bf16", engine="torch")
 
+    start.engines()
     assert start("bf16", engine="torch").check.passed
-    assert [check.passed for check in start.kept.checks()] == [True]
+    assert [check.passed for check in start.records.checks()] == [True]
 
 
-@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=needs_openvino)])
-def test_images_of_the_users_decide_nothing_here(start, monkeypatch, engine):
-    monkeypatch.setattr(gate, "lowest_cosine", lambda features, reference: 1.0 if len(features) == PROBES else 0.5)
+@each("engine", ENGINES)
+def test_images_of_the_user_do_not_affect_the_choice(start, engine):
+    start.engines(changes={engine: after_the_probes(shifted)})
     chosen = start(engine=engine, sample=pixels(3))
 
     assert chosen.engine.name.startswith(engine)
-    assert (chosen.check.passed, chosen.check.suits, chosen.check.own_cosine) == (True, False, 0.5)
+    assert (chosen.check.passed, chosen.check.suits) == (True, False)
+    assert 0.5 < chosen.check.own_cosine < 0.999 < chosen.check.cosine
     assert chosen.remarks == ()
 
 
-def test_a_known_verdict_needs_no_reference(start, monkeypatch):
-    start(engine="torch").engine.close()
-    plain: list[bool] = []
-    right = TorchEngine.__init__
+def test_a_recorded_check_needs_no_reference(start):
+    start(engine="torch")
+    start.close()
+    start(engine="torch")
 
-    def watch(self: TorchEngine, *args: object, **options: object) -> None:
-        plain.append(bool(options.get("plain")))
-        right(self, *args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(TorchEngine, "__init__", watch)
-    start(engine="torch").engine.close()
-
-    assert plain == [False]
+    assert start.factory.made == ["reference", "torch", "torch"]
 
 
-def test_a_network_without_finite_features_gives_no_verdict(start, monkeypatch):
-    with monkeypatch.context() as broken:
-        broken.setattr(TorchEngine, "__call__", lambda self, images: np.full((len(images), 4), np.nan, np.float32))
-        start(engine="torch").engine.close()
+def test_a_network_without_finite_features_leaves_no_record(start):
+    start.engines(changes={"reference": nothing, "torch": nothing})
+    start(engine="torch")
 
-    assert start.kept.checks() == []
+    assert start.records.checks() == []
 
 
-@pytest.mark.parametrize("wish", [{"engine": "torch"}, {"compile": True}], ids=str)
-def test_where_torch_is_requested_it_is_used_without_a_remark(start, monkeypatch, wish):
-    monkeypatch.setattr(torch, "compile", lambda network: network)  # which would take a minute
+@each("options", [{"engine": "torch"}, {"compile": True}])
+def test_torch_is_used_without_a_remark_if_it_is_requested(start, options):
+    class Uncompiled(Factory):
+        def torch(self, backbone: Backbone, precision: str, options: EngineOptions) -> Any:
+            return super().torch(backbone, precision, replace(options, compile=False))  # compiling takes a minute
 
-    chosen = start(**wish)
+    start.factory = Uncompiled(start.machine)
+    chosen = start(**options)
 
     assert chosen.engine.name.startswith("torch ")
     assert chosen.remarks == ()
     assert chosen.check.cosine > 0.99999
-    assert start.kept.checks() == [chosen.check]
+    assert chosen.check in start.records.checks()
+    start.close()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@each("precision", ["fp32", "bf16"])
 def test_torch_is_compared_with_the_unchanged_network(start, precision):
     probes = probe_images(28, 28)
-    reference = TorchEngine(start.backbone, batch_size=8, device="cpu", plain=True)(probes)
+    plain = TorchEngine(start.backbone, batch_size=8, device="cpu", plain=True)
+    reference = plain(probes)
+    plain.close()
 
+    start.folder = start.folder / precision
     chosen = start(precision, engine="torch", batch_size=8)
 
     assert chosen.engine.precision == precision
     assert chosen.check.cosine == lowest_cosine(chosen.engine(probes), reference)
     assert (chosen.check.cosine > 0.999999) == (precision == "fp32")
+    start.close()
 
 
-def test_the_backbone_is_built_once_whatever_is_tried(start, monkeypatch):
-    if openvino_engine:
-        spoil_openvino(monkeypatch)
-    start()
-
-    assert start.built == 1
-
-
-# The gate
+# The parity check
 
 
 @needs_openvino
-@pytest.mark.parametrize(
-    ("how", "words"), [(shifted, r"lowest cosine 0\.\d{5}"), (not_finite, "some features are not finite")]
-)
-def test_an_engine_that_is_too_far_off_is_not_used(start, monkeypatch, how, words):
-    spoil_openvino(monkeypatch, how)
+@each("change, words", [(shifted, r"lowest cosine 0\.\d{5}"), (not_finite, "some features are not finite")])
+def test_an_engine_that_is_not_close_enough_is_not_used(start, change, words):
+    start.folder = start.folder / change.__name__
+    start.records, start.built = EngineRecords(start.folder), 0
+    start.engines(changes={"openvino": change})
 
     chosen = start()
 
@@ -305,38 +348,39 @@ def test_an_engine_that_is_too_far_off_is_not_used(start, monkeypatch, how, word
         rf"{name} in fp32 is not used: {words}, expected 0\.999 or more against torch in fp32 on synthetic images",
         remark,
     )
-    assert [check.passed for check in start.kept.checks()] == [False, True]
+    assert [check.passed for check in start.records.checks()] == [False, True]
+    assert start.built == 1
+    start.close()
 
 
 @needs_openvino
-def test_a_failed_check_is_remembered_and_nothing_is_converted_again(start, monkeypatch):
-    spoil_openvino(monkeypatch)
+def test_after_a_failed_check_nothing_is_converted_again(start):
+    start.engines(changes={"openvino": shifted})
     first = start()
-    first.engine.close()
-    monkeypatch.setattr(openvino_engine, "convert", refuse(AssertionError("it was converted again")))
-    monkeypatch.setattr(openvino_engine, "read", refuse(AssertionError("it was read")))
+    start.close()
+    start.engines()
 
     second = start()
 
     assert second.remarks == first.remarks != ()
     assert second.engine.name == first.engine.name
+    assert start.factory.made == ["torch"]
 
 
 @needs_openvino
-def test_a_failed_check_does_not_count_on_another_cpu(start, monkeypatch):
-    with monkeypatch.context() as spoilt:
-        spoil_openvino(spoilt)
-        start().engine.close()
-    monkeypatch.setattr(module, "cpu_id", lambda: "another")
+def test_a_failed_check_does_not_count_on_another_cpu(start, tmp_path):
+    start.engines(changes={"openvino": shifted})
+    start()
+    start.close()
+    start.engines(machine(tmp_path / "another", "avx2"))
 
     assert start().engine.name.startswith("openvino ")
 
 
 @needs_openvino
-def test_where_no_engine_is_near_enough_there_is_none(start, monkeypatch):
+def test_if_no_engine_is_close_enough_there_is_an_error_with_all_reasons(start):
     before = state(start.backbone.network)
-    spoil_torch(monkeypatch, not_finite)
-    monkeypatch.setattr(openvino_engine, "convert", refuse(ModelError("OpenVINO cannot convert the network: odd")))
+    start.engines(changes={"torch": not_finite}, errors=CANNOT_CONVERT)
 
     with pytest.raises(NoEngine) as error:
         start("bf16")
@@ -347,85 +391,64 @@ def test_where_no_engine_is_near_enough_there_is_none(start, monkeypatch):
     assert str(error.value) == (
         f"expected an engine for bf16, found none: {converting}; {torchs}. Extract with --precision fp32"
     )
-    assert same(start.backbone.network, before), "the next attempt is another precision of the same network"
-
-
-def test_torch_alone_too_is_checked(start, monkeypatch):
-    spoil_torch(monkeypatch)
-
-    with pytest.raises(
-        NoEngine, match=r"torch .*, cpu in bf16 is not used: lowest cosine 0\.\d{5}, expected 0\.999 or"
-    ):
-        start("bf16", engine="torch")
+    assert unchanged(start.backbone.network, before), "the next attempt is another precision of the same network"
 
 
 @needs_openvino
-def test_an_engine_requested_by_name_is_not_replaced(start, monkeypatch, closed):
-    spoil_openvino(monkeypatch)
+def test_an_engine_requested_by_name_is_not_replaced(start):
+    start.engines(changes={"openvino": shifted})
 
-    for _ in range(2):  # the second time it is remembered
+    for _ in range(2):  # the second time, from the record
         with pytest.raises(ModelError, match=r"openvino .* in fp32 is not used: lowest cosine 0\."):
             start(engine="openvino")
 
-    assert all(engine.parallel == 1 for engine in closed), "none but the reference"
+    assert "torch" not in start.factory.made
 
 
 @needs_openvino
-def test_an_engine_requested_by_name_that_cannot_be_made_says_why(start, monkeypatch):
-    monkeypatch.setattr(openvino_engine, "convert", refuse(ModelError("OpenVINO cannot convert the network: odd")))
+def test_a_network_that_openvino_cannot_convert_runs_with_torch_unless_openvino_is_requested(start):
+    start.engines(errors=CANNOT_CONVERT)
 
     with pytest.raises(ModelError, match=r"^OpenVINO cannot convert the network: odd$"):
         start(engine="openvino")
-
-
-@needs_openvino
-def test_a_network_that_openvino_cannot_convert_is_torchs(start, monkeypatch):
-    monkeypatch.setattr(openvino_engine, "convert", refuse(ModelError("OpenVINO cannot convert the network: odd")))
-
     chosen = start()
 
     assert chosen.engine.name.startswith("torch ")
     assert chosen.remarks == ("OpenVINO cannot convert the network: odd",)
 
 
-def test_without_openvino_torch_is_used_with_a_remark(start, monkeypatch):
-    without_openvino(monkeypatch)
-
-    chosen = start()
-
-    assert chosen.engine.name.startswith("torch ")
-    assert chosen.remarks == (NO_OPENVINO,)
-    assert "pip install" in NO_OPENVINO
-
-
-def test_without_openvino_it_cannot_be_requested(start, monkeypatch):
-    without_openvino(monkeypatch)
+def test_without_openvino_torch_is_used_with_a_remark_and_openvino_cannot_be_requested(start, tmp_path):
+    start.engines(machine(tmp_path / "without", has_openvino=False))
 
     with pytest.raises(ModelError, match=r"expected OpenVINO for --engine openvino: .*pip install"):
         start(engine="openvino")
     assert start.built == 0
+    chosen = start()
+
+    assert chosen.engine.name.startswith("torch ")
+    assert chosen.remarks == (NO_OPENVINO,)
 
 
-# What was kept
+# Records
 
 
 @needs_openvino
-def test_the_second_start_reads_the_conversion_and_builds_nothing(start, monkeypatch):
+def test_the_second_start_reads_the_conversion_and_builds_nothing(start):
     first = start()
     features = first.engine(pixels(4, 1))
-    monkeypatch.setattr(start, "build", refuse(AssertionError("it was built")))
-    monkeypatch.setattr(openvino_engine, "convert", refuse(AssertionError("it was converted")))
-    monkeypatch.setattr(torch_engine, "TorchEngine", refuse(AssertionError("torch was asked")))
+    start.engines()
 
     second = start()
 
+    assert start.factory.made == ["stored", "openvino"]
+    assert start.built == 1
     assert second.check == first.check
     assert second.remarks == ()
     np.testing.assert_allclose(second.engine(pixels(4, 1)), features, rtol=1e-4, atol=1e-6)
 
 
 @needs_openvino
-def test_a_conversion_that_was_damaged_is_made_again(start):
+def test_a_damaged_conversion_is_repaired(start):
     start()
     (path,) = start.folder.rglob("model.bin")
     path.write_bytes(path.read_bytes()[:-4] + b"abcd")
@@ -438,16 +461,16 @@ def test_a_conversion_that_was_damaged_is_made_again(start):
 
 
 @needs_openvino
-def test_a_conversion_that_cannot_be_read_is_made_again(start, monkeypatch):
+def test_a_conversion_that_cannot_be_read_is_converted_again(start):
     start()
-    monkeypatch.setattr(openvino_engine, "read", lambda path: None)  # another process has just deleted it, say
+    start.engines(changes={"stored": shifted})  # as if another process had deleted it
 
     assert start().check.cosine > 0.99999
     assert start.built == 2
 
 
 @needs_openvino
-def test_a_check_that_was_lost_is_made_again(start):
+def test_a_lost_check_is_repeated(start):
     start()
     (path,) = start.folder.glob("*.json")
     path.write_text("{")
@@ -459,14 +482,15 @@ def test_a_check_that_was_lost_is_made_again(start):
 
 
 @needs_openvino
-def test_another_cpu_and_another_batch_size_are_checked_on_their_own(start, monkeypatch):
+def test_each_cpu_and_each_batch_size_has_its_check(start, tmp_path):
     start()
     start(batch_size=2)
     assert start.built == 2
-    monkeypatch.setattr(module, "cpu_id", lambda: "another")
+    start.engines(machine(tmp_path / "another", "avx2"))
     start()
     assert start.built == 3
 
+    start.engines()
     start()
     start(batch_size=4)
     assert start.built == 3
@@ -474,107 +498,91 @@ def test_another_cpu_and_another_batch_size_are_checked_on_their_own(start, monk
 
 
 @needs_openvino
-def test_a_folder_that_cannot_be_written_does_no_harm(start, monkeypatch):
-    for name in ("at", "write_json"):
-        monkeypatch.setattr(Tree, name, refuse(PermissionError(13, "Permission denied")))
+def test_engines_are_chosen_even_if_nothing_can_be_recorded(start):
+    write(start.folder, b"a file in place of the folder")
 
     for _ in range(2):
         assert start().engine.name.startswith("openvino ")
     assert start.built == 2
-    assert start.kept.checks() == []
+    assert start.records.checks() == []
 
 
 # Precisions
 
-
-def flags(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(hardware, "_cpu_flags", lambda: frozenset(names))
+BF16 = ("avx512f", "avx512_bf16", "amx_bf16")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_requested_precision_is_the_only_one(monkeypatch, precision):
-    for native in (True, False):
-        monkeypatch.setattr(module, "native_bf16", lambda native=native: native)
-        assert precisions(EngineOptions(), precision) == (precision,)
+def test_a_requested_precision_is_the_only_one(tmp_path):
+    for flags in (BF16, ()):
+        factory = EngineFactory(machine(tmp_path / str(len(flags)), *flags))
+        for precision in ("fp32", "bf16", "fp16"):
+            assert precisions(EngineOptions(), precision, factory) == (precision,)
 
 
-@pytest.mark.parametrize(
-    "wish",
+@each(
+    "options",
     [EngineOptions(), EngineOptions(device="cpu"), EngineOptions(engine="torch"), EngineOptions(engine="openvino")],
-    ids=str,
 )
-def test_on_a_cpu_bf16_is_first_where_it_is_native(monkeypatch, wish):
-    monkeypatch.setattr(module, "native_bf16", lambda: True)
-    assert precisions(wish, "auto") == ("bf16", "fp32")
+def test_on_a_cpu_with_native_bf16_it_is_tried_first(tmp_path, options):
+    native = EngineFactory(machine(tmp_path / "native", *BF16))
+    limited = EngineFactory(machine(tmp_path / "limited", *BF16, ONEDNN_MAX_CPU_ISA="AVX512_CORE"))
 
-    monkeypatch.setattr(module, "native_bf16", lambda: False)
-    assert precisions(wish, "auto") == ("fp32",)
-
-
-@pytest.mark.parametrize(
-    ("limit", "found"),
-    [
-        (None, ("bf16", "fp32")),
-        ("AVX512_CORE", ("fp32",)),
-        ("AVX512_CORE_VNNI", ("fp32",)),
-        ("AVX512_CORE_AMX", ("bf16", "fp32")),
-    ],
-)
-def test_a_limit_of_onednn_decides_too(monkeypatch, limit, found):
-    flags(monkeypatch, "avx512f", "avx512_bf16", "amx_bf16")
-    if limit:
-        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-
-    assert precisions(EngineOptions(), "auto") == found
+    assert precisions(options, "auto", native) == ("bf16", "fp32")
+    assert precisions(options, "auto", limited) == ("fp32",)
 
 
-@pytest.mark.parametrize(
-    ("fastest", "found"), [("bf16", ("bf16", "fp32")), ("fp16", ("fp16", "fp32")), ("fp32", ("fp32",))]
-)
-def test_on_a_gpu_the_fastest_that_it_has_is_first(monkeypatch, fastest, found):
-    monkeypatch.setattr(module, "gpu_possible", lambda: True)
-    monkeypatch.setattr(module, "native_bf16", refuse(AssertionError("the CPU was asked")))
-    monkeypatch.setattr(torch_engine, "torch_device", lambda name=None: torch.device("cuda", 0))
-    monkeypatch.setattr(torch_engine, "fastest_precision", lambda device: fastest)
+@each("fastest, expected", [("bf16", ("bf16", "fp32")), ("fp16", ("fp16", "fp32")), ("fp32", ("fp32",))])
+def test_on_a_gpu_its_fastest_precision_is_tried_first(tmp_path, fastest, expected):
+    write(tmp_path / "dev/nvidia0", b"")
+    factory = Factory(Machine("linux", {}, tmp_path), device="cuda", changes={"gpu": lambda _: fastest})
 
-    for wish in (EngineOptions(), EngineOptions(device="cuda"), EngineOptions(engine="torch", device="cuda:0")):
-        assert precisions(wish, "auto") == found
+    for options in (EngineOptions(), EngineOptions(device="cuda"), EngineOptions(engine="torch", device="cuda:0")):
+        assert precisions(options, "auto", factory) == expected
 
 
-def test_where_a_gpu_is_possible_and_torch_finds_none_it_is_a_cpu(monkeypatch):
-    monkeypatch.setattr(module, "gpu_possible", lambda: True)
-    monkeypatch.setattr(module, "native_bf16", lambda: True)
-    monkeypatch.setattr(torch_engine, "torch_device", lambda name=None: torch.device("cpu"))
+def test_a_machine_whose_gpu_torch_cannot_use_counts_as_a_cpu(tmp_path):
+    write(tmp_path / "dev/nvidia0", b"")
 
-    assert precisions(EngineOptions(), "auto") == ("bf16", "fp32")
+    assert precisions(EngineOptions(), "auto", Factory(machine(tmp_path, *BF16))) == ("bf16", "fp32")
 
 
-def test_a_device_that_is_not_here_is_a_model_error():
+def test_a_missing_device_is_a_model_error():
     with pytest.raises(ModelError, match="expected a device that torch can use here"):
         precisions(EngineOptions(device="no such thing"), "auto")
 
 
-@needs_openvino
-def test_openvino_is_not_tried_on_a_gpu(start, monkeypatch):
-    monkeypatch.setattr(torch_engine, "torch_device", lambda name=None: torch.device("cpu"))  # to compute it
-    monkeypatch.setattr(module, "_on_cpu", lambda wish: False)
+def test_openvino_is_not_tried_on_a_gpu(start):
+    class WithGPU(Factory):
+        def torch_device(self, name: str | None) -> torch.device:
+            return torch.device("meta")  # not a CPU
 
-    chosen = start(device=None)
+        def torch(self, backbone: Backbone, precision: str, options: EngineOptions) -> Any:
+            return super().torch(backbone, precision, replace(options, device="cpu"))
+
+        def reference(self, backbone: Backbone, batch_size: int, device: str | None) -> Any:
+            return super().reference(backbone, batch_size, "cpu")
+
+    start.factory = WithGPU(start.machine)
+    chosen = start(device="meta")
 
     assert chosen.engine.name.startswith("torch ")
     assert chosen.remarks == ()
+    assert start.factory.made == ["reference", "torch"]
 
 
-def test_neither_torch_nor_openvino_is_imported_to_plan_on_a_cpu():
+def test_neither_torch_nor_openvino_is_imported_to_plan_on_a_cpu(tmp_path):
     script = """
 import sys
-from bottleneck.engines import choice
+from pathlib import Path
+from bottleneck.engines.choice import precisions
+from bottleneck.engines.factory import EngineFactory
+from bottleneck.engines.hardware import Machine
 from bottleneck.engines.options import EngineOptions
 
-choice.gpu_possible = lambda: False
-choice.precisions(EngineOptions(), "auto")
+precisions(EngineOptions(), "auto", EngineFactory(Machine("linux", {}, Path(sys.argv[1]))))
 print([name for name in ("torch", "openvino") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60)
 
     assert done.stdout == "[]\n", done.stderr
