@@ -41,6 +41,8 @@ class OpenVinoEngine:
         Result of `convert`.
     precision : str
         ``fp32``, ``bf16`` or ``fp16``.
+    core : openvino.Core, optional
+        Compiles the model; by default a new one.
 
     Raises
     ------
@@ -48,7 +50,7 @@ class OpenVinoEngine:
         If OpenVINO cannot run it on this CPU, or not in this precision.
     """
 
-    def __init__(self, model: openvino.Model, precision: str) -> None:
+    def __init__(self, model: openvino.Model, precision: str, core: openvino.Core | None = None) -> None:
         self.precision = precision
         self.name = f"openvino {VERSION}, cpu"
         self.batch_size = int(model.inputs[0].shape[0])
@@ -58,7 +60,9 @@ class OpenVinoEngine:
             # thread, the next Ctrl-C would be a segmentation fault.
             with ThreadPoolExecutor(1) as short_lived:
                 settings = {"INFERENCE_PRECISION_HINT": wanted, "PERFORMANCE_HINT": "THROUGHPUT"}
-                self._compiled = short_lived.submit(openvino.Core().compile_model, model, "CPU", settings).result()
+                self._compiled = short_lived.submit(
+                    (core or openvino.Core()).compile_model, model, "CPU", settings
+                ).result()
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot run the network on this CPU: {_reason(error)}") from error
         found = self._compiled.get_property("INFERENCE_PRECISION_HINT")

@@ -1,6 +1,8 @@
-"""A network of a few channels, and engines that leave nothing behind."""
+"""A network of a few channels, and engines that are closed after each test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 import torch
@@ -8,14 +10,12 @@ from torch import nn
 
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.spec import Spec
-from bottleneck.engines import torch_engine
 from bottleneck.engines.torch_engine import TorchEngine
-from bottleneck.utils.process_settings import SharedContext, attribute_set
 
 
 @pytest.fixture
 def tiny(spec: Spec) -> Backbone:
-    """Return a backbone of 16 features whose batch norms have statistics of their own."""
+    """Return a backbone of 16 features whose batch norms have non-trivial statistics."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, bias=False),
@@ -33,22 +33,12 @@ def tiny(spec: Spec) -> Backbone:
     return Backbone(network.eval().requires_grad_(False), spec, 16)
 
 
-@pytest.fixture(autouse=True)
-def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TorchEngine]]:
-    """Close every engine of torch that a test makes, and give torch its threads back; give the list of them."""
-    engines: list[TorchEngine] = []
-    begin, threads = TorchEngine.__init__, torch.get_num_threads()
+@pytest.fixture
+def make() -> Iterator[Callable[..., TorchEngine]]:
+    """Return a function that makes engines of torch, which are closed after the test."""
+    with ExitStack() as stack:
 
-    def watch(self: TorchEngine, *args: object, **options: object) -> None:
-        begin(self, *args, **options)  # type: ignore[arg-type]
-        engines.append(self)
+        def function(*args: Any, **options: Any) -> TorchEngine:
+            return stack.enter_context(closing(TorchEngine(*args, **{"device": "cpu", **options})))
 
-    monkeypatch.setattr(TorchEngine, "__init__", watch)
-    # Fresh ones: engines of other tests in this process may not have been closed.
-    monkeypatch.setattr(torch_engine, "_few_threads", SharedContext(torch_engine._threads_per_lane))
-    without_tf32 = SharedContext(lambda: attribute_set(torch.backends.cudnn, "allow_tf32", False))
-    monkeypatch.setattr(torch_engine, "_without_tf32", without_tf32)
-    yield engines
-    for engine in reversed(engines):
-        engine.close()
-    torch.set_num_threads(threads)
+        yield function

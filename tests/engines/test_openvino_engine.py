@@ -16,8 +16,8 @@ from bottleneck.engines import openvino_engine as module  # noqa: E402
 from bottleneck.engines.hardware import native_bf16  # noqa: E402
 from bottleneck.engines.openvino_engine import OpenVinoEngine, convert, read  # noqa: E402
 from bottleneck.engines.records import EngineRecords  # noqa: E402
-from bottleneck.engines.torch_engine import TorchEngine  # noqa: E402
 from bottleneck.errors import ModelError  # noqa: E402
+from tests.variants import each  # noqa: E402
 
 needs_bf16 = pytest.mark.skipif(not native_bf16(), reason="this CPU has no bfloat16 of its own")
 PRECISIONS = ["fp32", pytest.param("bf16", marks=needs_bf16)]
@@ -38,9 +38,9 @@ def backbone(tiny) -> Backbone:
 
 
 @pytest.fixture
-def expected(backbone) -> np.ndarray:
-    """What torch makes of four images in fp32."""
-    return TorchEngine(backbone, batch_size=4, device="cpu", plain=True)(pixels(4))
+def expected(backbone, make) -> np.ndarray:
+    """Return the features of four images from torch in fp32."""
+    return make(backbone, batch_size=4, plain=True)(pixels(4))
 
 
 @pytest.fixture(params=PRECISIONS)
@@ -164,7 +164,7 @@ def test_the_mean_and_std_are_part_of_the_graph(spec):
 
 
 class Compiled:
-    """Stands where a compiled model stands that computes in another precision than it was asked for."""
+    """A compiled model that computes in another precision than the requested one."""
 
     def __init__(self, precision: object) -> None:
         self._precision = precision
@@ -174,38 +174,39 @@ class Compiled:
         return self._precision
 
 
-@pytest.mark.parametrize(
-    ("asked", "reported", "words"),
+@each(
+    "requested, reported, words",
     [
         ("bf16", "f32", "no bf16 on this CPU; it would compute in f32"),
         ("fp16", "f32", "no fp16"),
         ("fp32", "bf16", "no fp32"),
     ],
 )
-def test_another_precision_than_was_requested_is_a_model_error(backbone, monkeypatch, asked, reported, words):
+def test_another_precision_than_the_requested_one_is_a_model_error(requested, reported, words):
     class Core:
         def compile_model(self, model: object, device: str, settings: dict[str, object]) -> Compiled:
             assert device == "CPU"
-            assert settings["INFERENCE_PRECISION_HINT"].get_type_name() == {"fp32": "f32", "fp16": "f16"}.get(
-                asked, asked
-            )
+            name = settings["INFERENCE_PRECISION_HINT"].get_type_name()
+            assert name == {"fp32": "f32", "fp16": "f16"}.get(requested, requested)
             return Compiled(getattr(openvino.Type, reported))
 
-    model = convert(backbone, "fp32", 2)
-    monkeypatch.setattr(module.openvino, "Core", Core)
     with pytest.raises(ModelError, match=f"^OpenVINO has {words}"):
-        OpenVinoEngine(model, asked)
+        OpenVinoEngine(graph(), requested, Core())
 
 
-def test_a_model_that_openvino_cannot_compile_is_a_model_error(backbone, monkeypatch):
+def test_a_model_that_openvino_cannot_compile_is_a_model_error():
     class Core:
         def compile_model(self, *_: object) -> None:
             raise RuntimeError("Exception from src/inference:\n\nout of memory\n\n")
 
-    model = convert(backbone, "fp32", 2)
-    monkeypatch.setattr(module.openvino, "Core", Core)
     with pytest.raises(ModelError, match=r"^OpenVINO cannot run the network on this CPU: out of memory$"):
-        OpenVinoEngine(model, "fp32")
+        OpenVinoEngine(graph(), "fp32", Core())
+
+
+def graph():
+    """Return a graph of two images."""
+    given = openvino.op.Parameter(openvino.Type.u8, openvino.PartialShape([2, 28, 28, 3]))
+    return openvino.Model([given], [given], "tiny")
 
 
 class Odd(nn.Module):
@@ -220,9 +221,7 @@ class Failing(nn.Module):
         raise ValueError("of no use\nat all")
 
 
-@pytest.mark.parametrize(
-    ("network", "words"), [(Odd(), "aten::linalg_svdvals"), (Failing(), "at all")], ids=["odd", "failing"]
-)
+@each("network, words", [(Odd(), "aten::linalg_svdvals"), (Failing(), "at all")])
 def test_a_network_that_cannot_be_converted_is_a_model_error(spec, network, words):
     with pytest.raises(ModelError, match=r"^OpenVINO cannot convert the network: ") as error:
         convert(Backbone(network.eval(), spec, 28), "fp32", 2)
@@ -232,7 +231,7 @@ def test_a_network_that_cannot_be_converted_is_a_model_error(spec, network, word
     assert len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"<xml/>"], ids=repr)
+@each("data", [b"", b"\x89PNG\r\n\x1a\n", b"<xml/>"])
 def test_a_conversion_that_is_garbage_is_none(tmp_path, data):
     path = tmp_path / "model.xml"
     path.write_bytes(data)

@@ -44,13 +44,19 @@ def test_the_value_of_ci_is_restored(tmp_path: Path) -> None:
 def test_a_conversion_reports_nothing(tmp_path: Path) -> None:
     code = """
 import numpy as np
-from bottleneck.backbones.registry import load
-from bottleneck.backbones.request import Request
+from torch import nn
+from bottleneck.backbones.backbone import Backbone
+from bottleneck.backbones.spec import Spec
 from bottleneck.engines.openvino_engine import OpenVinoEngine, convert
-engine = OpenVinoEngine(convert(load(Request(crop=64, resize=64)), "fp32", 1), "fp32")
-print(engine(np.zeros((1, 64, 64, 3), np.uint8)).shape)
+from bottleneck.images.preprocessing import Preprocessing
+size = Preprocessing(resize=32, crop=28, interpolation="bilinear", antialias=True, mean=(0.5,) * 3, std=(0.5,) * 3)
+spec = Spec(backbone="tiny", weights="0" * 64, layer="fc:input", pooling="avg", preprocessing=size,
+            transform_input=False, precision="fp32", decoder=1)
+network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().requires_grad_(False)
+engine = OpenVinoEngine(convert(Backbone(network, spec, 4), "fp32", 1), "fp32")
+print(engine(np.zeros((1, 28, 28, 3), np.uint8)).shape)
 """
-    assert run(tmp_path, code) == "(1, 1280)"
+    assert run(tmp_path, code) == "(1, 4)"
 
 
 def test_without_the_switch_it_would_report(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from bottleneck.engines.records import Check, EngineRecords
-from bottleneck.utils.tree import Tree
+from tests.conftest import write
+from tests.variants import each
 
 CHECK = Check("openvino 2026.4.1, cpu", "bf16", 0.99951, 0.9993, 8)
 
@@ -23,7 +25,7 @@ def engines(tmp_path) -> Path:
 # Checks
 
 
-@pytest.mark.parametrize("check", [CHECK, Check("torch 2.15.0, cpu", "fp32", 1.0), Check("x", "fp16", None, None, 3)])
+@each("check", [CHECK, Check("torch 2.15.0, cpu", "fp32", 1.0), Check("x", "fp16", None, None, 3)])
 def test_a_check_is_read_back_unchanged(kept, check):
     kept.keep_check("one", check)
 
@@ -31,15 +33,13 @@ def test_a_check_is_read_back_unchanged(kept, check):
     assert kept.checks() == [check]
 
 
-@pytest.mark.parametrize(
-    ("cosine", "passed"), [(1.0, True), (0.9990, True), (0.9989999, False), (0.0, False), (-1.0, False), (None, False)]
-)
+@each("cosine, passed", [(1.0, True), (0.9990, True), (0.9989999, False), (0.0, False), (-1.0, False), (None, False)])
 def test_a_check_is_passed_from_0_999_on(cosine, passed):
     assert Check("x", "bf16", cosine).passed is passed
 
 
-@pytest.mark.parametrize(
-    ("own", "images", "suits", "lowest"),
+@each(
+    "own, images, suits, lowest",
     [
         (None, 0, True, 0.9995),
         (None, 3, False, None),
@@ -75,7 +75,7 @@ def test_of_what_was_never_checked_nothing_is_known(kept):
     assert kept.checks() == []
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         b"",
@@ -101,13 +101,8 @@ def test_a_check_that_is_damaged_is_none(kept, engines, data):
     assert kept.checks() == [CHECK]
 
 
-def refuse(*args: object, **options: object) -> None:
-    raise PermissionError(13, "Permission denied")
-
-
-@pytest.mark.parametrize("name", ["at", "write_json"])
-def test_a_check_that_cannot_be_written_does_no_harm(kept, monkeypatch, name):
-    monkeypatch.setattr(Tree, name, refuse)
+def test_a_check_that_cannot_be_written_is_not_an_error(kept, engines):
+    write(engines, b"a file in place of the folder")
     kept.keep_check("one", CHECK)
 
     assert kept.check("one") is None
@@ -157,19 +152,17 @@ def shorten(path: Path) -> None:
 DAMAGES = {"flipped": flip, "cut short": shorten, "lost": Path.unlink, "emptied": lambda path: path.write_bytes(b"")}
 
 
-@pytest.mark.parametrize("name", ["model.xml", "model.bin", "hashes.json"])
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_conversion_that_is_damaged_is_none_and_can_be_replaced(kept, engines, model, name, damage):
-    kept.keep_conversion("one", model)
-    damage(engines / "one" / name)
-    assert kept.conversion("one") is None
+def test_a_damaged_conversion_is_none_and_can_be_replaced(kept, engines, model):
+    for name, (damage, spoil) in product(("model.xml", "model.bin", "hashes.json"), DAMAGES.items()):
+        kept.keep_conversion("one", model)
+        spoil(engines / "one" / name)
+        assert kept.conversion("one") is None, (name, damage)
 
     kept.keep_conversion("one", model)
-
     assert kept.conversion("one") == engines / "one" / "model.xml"
 
 
-@pytest.mark.parametrize("hashes", [[], {}, None, "x", {"model.xml": "0" * 64}])
+@each("hashes", [[], {}, None, "x", {"model.xml": "0" * 64}])
 def test_a_conversion_whose_hashes_are_others_is_none(kept, engines, model, hashes):
     kept.keep_conversion("one", model)
     (engines / "one" / "hashes.json").write_text(json.dumps(hashes))
@@ -191,34 +184,24 @@ def test_conversions_are_not_checks(kept, model):
     assert kept.checks() == []
 
 
-def test_a_folder_that_cannot_be_made_does_no_harm(kept, model, monkeypatch):
-    monkeypatch.setattr(Tree, "at", refuse)
-    kept.keep_conversion("one", model)
+def test_a_conversion_that_cannot_be_written_is_not_an_error(kept, engines, model):
+    write(engines, b"a file in place of the folder")
 
+    assert kept.keep_conversion("one", model) is None
     assert kept.conversion("one") is None
 
 
-@pytest.mark.parametrize("error", [RuntimeError("cannot be opened for writing"), OSError(28, "No space left")])
-def test_a_disk_that_is_full_does_no_harm_and_keeps_no_rest(kept, engines, model, monkeypatch, error):
-    import openvino
+def test_a_full_disk_keeps_the_old_conversion_and_nothing_else(kept, engines, model):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept.keep_conversion("old", model)
+    for size in (0, 10, 200):  # bytes that fit into a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            found = [kept.keep_conversion(name, model) for name in ("old", "new")]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    def fail(_: object, path: Path, **options: object) -> None:
-        Path(path).write_bytes(b"<half")
-        raise error
-
-    monkeypatch.setattr(openvino, "save_model", fail)
-    kept.keep_conversion("one", model)
-
-    assert kept.conversion("one") is None
-    assert list(engines.iterdir()) == []
-
-
-def test_a_conversion_of_before_stays_where_a_new_one_cannot_be_written(kept, model, monkeypatch):
-    import openvino
-
-    kept.keep_conversion("one", model)
-
-    monkeypatch.setattr(openvino, "save_model", refuse)
-    kept.keep_conversion("one", model)
-
-    assert kept.conversion("one")
+        assert found == [None, None], size
+        assert kept.conversion("old") == engines / "old" / "model.xml"
+        assert [path.name for path in engines.iterdir()] == ["old"]
