@@ -4,24 +4,25 @@ import pytest
 from bottleneck.engines.engine import padded
 from bottleneck.engines.options import ENGINES, EngineOptions
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 
 def test_nothing_is_requested_by_default():
     assert EngineOptions() == EngineOptions(engine="auto", device=None, batch_size=None, compile=False)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@each("engine", ENGINES)
 def test_every_listed_engine_may_be_requested(engine):
     assert EngineOptions(engine=engine).engine == engine
 
 
-@pytest.mark.parametrize("engine", ["", "OpenVINO", "tensorflow"])
+@each("engine", ["", "OpenVINO", "tensorflow"])
 def test_another_engine_is_a_model_error(engine):
     with pytest.raises(ModelError, match=f"expected --engine auto, torch, openvino, got '{engine}'"):
         EngineOptions(engine=engine)
 
 
-@pytest.mark.parametrize("device", ["cuda", "mps", "cpu:0", ""])
+@each("device", ["cuda", "mps", "cpu:0", ""])
 def test_openvino_runs_on_the_cpu_only(device):
     with pytest.raises(ModelError, match=f"expected --device cpu for the engine openvino, got '{device}'"):
         EngineOptions(engine="openvino", device=device)
@@ -36,7 +37,7 @@ def test_compiling_is_torchs():
     assert EngineOptions(compile=True).compile
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 4])
+@each("count", [0, 1, 3, 4])
 def test_what_a_batch_lacks_is_black(count):
     pixels = np.random.default_rng(0).integers(1, 256, (count, 5, 6, 3), np.uint8)
 

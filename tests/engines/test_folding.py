@@ -6,6 +6,7 @@ from timm.layers import BatchNormAct2d, StdConv2d
 from torch import Tensor, nn
 
 from bottleneck.engines.folding import ReversibleChanges, prepared, probe, rounded
+from tests.variants import each
 
 SIZE = (28, 28)
 
@@ -85,7 +86,7 @@ CHANGES: dict[str, Callable[[ReversibleChanges], object]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@each("change", CHANGES.values())
 def test_every_change_is_undone_bit_for_bit(network, change):
     before, features = state(network), network(images())
     parameters = {name: id(value) for name, value in network.named_parameters()}
@@ -101,7 +102,7 @@ def test_every_change_is_undone_bit_for_bit(network, change):
     assert torch.equal(network(images()), features)
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@each("change", CHANGES.values())
 def test_changes_are_undone_after_an_error(network, change):
     before = state(network)
 
@@ -243,7 +244,7 @@ UNFOLDABLE = {
 }
 
 
-@pytest.mark.parametrize("make", UNFOLDABLE.values(), ids=UNFOLDABLE)
+@each("make", UNFOLDABLE.values())
 def test_what_cannot_be_folded_is_left_unchanged(make):
     network = make().eval().requires_grad_(False)
     for module in network.modules():
@@ -258,7 +259,7 @@ def test_what_cannot_be_folded_is_left_unchanged(make):
         assert torch.equal(network(images()), features)
 
 
-@pytest.mark.parametrize("make", [Residual, InPlace])
+@each("make", [Residual, InPlace])
 def test_a_network_that_folding_would_change_stays_unchanged(make):
     network = settled(make())
     before, features = state(network), network(images())
@@ -273,7 +274,7 @@ def test_a_network_that_folding_would_change_stays_unchanged(make):
     assert state(network) == before
 
 
-@pytest.mark.parametrize("make", [Twice, NormTwice])
+@each("make", [Twice, NormTwice])
 def test_what_is_used_twice_does_not_keep_the_rest_from_being_folded(make):
     network = settled(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), make()))
     features = network(images())
@@ -293,7 +294,7 @@ def test_a_batch_norm_in_training_mode_is_not_folded(network):
         assert overridden(network) == ["4", "7"]
 
 
-@pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.Identity])
+@each("act", [nn.ReLU, nn.SiLU, nn.Identity])
 def test_a_batch_norm_of_timm_keeps_its_activation(act):
     network = settled(nn.Sequential(nn.Conv2d(3, 6, 3), BatchNormAct2d(6, act_layer=act), nn.Flatten()))
     features = network(images())
@@ -308,12 +309,12 @@ def test_a_batch_norm_of_timm_keeps_its_activation(act):
 
 def test_folding_adds_no_module_and_no_name(network):
     timms = settled(nn.Sequential(nn.Conv2d(3, 6, 3), BatchNormAct2d(6)))
-    for each in (network, timms):
-        modules = [name for name, _ in each.named_modules()]
-        with prepared(each) as changes:
+    for one in (network, timms):
+        modules = [name for name, _ in one.named_modules()]
+        with prepared(one) as changes:
             changes.fold(probe(SIZE))
 
-            assert [name for name, _ in each.named_modules()] == modules
+            assert [name for name, _ in one.named_modules()] == modules
 
 
 def test_a_network_whose_features_are_not_finite_stays_unchanged(network):
@@ -355,7 +356,7 @@ def weights() -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("weight", weights().values(), ids=weights())
+@each("weight", weights().values())
 def test_rounded_weights_are_numbers_of_bfloat16_near_the_weights(weight):
     found = rounded(weight)
 
@@ -367,14 +368,14 @@ def test_rounded_weights_are_numbers_of_bfloat16_near_the_weights(weight):
     assert ((found.double() - weight.double()).abs() < bf16_steps(weight)).all() or torch.equal(found, weight)
 
 
-@pytest.mark.parametrize("weight", weights().values(), ids=weights())
+@each("weight", weights().values())
 def test_the_sum_of_no_kernel_is_farther_off_than_by_plain_rounding(weight):
     plain = weight.to(torch.bfloat16).float()
 
     assert (sum_errors(weight, rounded(weight)) <= sum_errors(weight, plain)).all()
 
 
-@pytest.mark.parametrize("name", ["random", "differences", "depthwise", "one row"])
+@each("name", ["random", "differences", "depthwise", "one row"])
 def test_the_sums_of_kernels_stay_much_nearer_than_by_plain_rounding(name):
     weight = weights()[name]
 
@@ -406,7 +407,7 @@ def test_what_bfloat16_has_stays():
     assert torch.equal(rounded(weight), weight)
 
 
-@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 2.0**-126])
+@each("value", [0.0, -0.0, 1.0, 2.0**-126])
 def test_a_kernel_of_one_value_that_bfloat16_has_stays(value):
     weight = torch.full((2, 2, 3, 3), value)
 
@@ -419,7 +420,7 @@ def test_kernels_of_one_pixel_are_rounded_plainly():
     assert torch.equal(rounded(weight), weight.to(torch.bfloat16).float())
 
 
-@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@each("value", [torch.inf, -torch.inf, torch.nan])
 def test_weights_that_are_not_finite_are_rounded_plainly(value):
     weight = torch.randn(2, 2, 3, 3)
     weight[0, 0, 0, 0] = value

@@ -89,7 +89,7 @@ def test_features_are_bit_for_bit_equal_in_whatever_company(engine):
     assert len({row.tobytes() for row in engine(batch)}) == 4
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 4])
+@each("count", [0, 1, 3, 4])
 def test_batches_up_to_the_engines_size_are_taken(engine, count):
     assert engine(pixels(count)).shape == (count, 16)
 
@@ -134,7 +134,7 @@ def test_an_engine_works_on_after_a_batch_that_failed(engine):
     assert engine(pixels(4)).tobytes() == expected
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@each("precision", ["fp32", "bf16", "fp16"])
 def test_converting_leaves_the_backbone_unchanged(backbone, precision):
     network = backbone.network
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -3,14 +3,15 @@ import pytest
 
 from bottleneck.engines.parity import lowest_cosine, shortfall
 from bottleneck.engines.records import Check
+from tests.variants import each
 
 
 def rows(*values: list[float]) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-@pytest.mark.parametrize(
-    ("features", "reference", "cosine"),
+@each(
+    "features, reference, cosine",
     [
         (rows([1, 2]), rows([1, 2]), 1.0),
         (rows([2, 4]), rows([1, 2]), 1.0),
@@ -44,8 +45,8 @@ def test_the_lowest_cosine_is_rounded_down():
     assert Check("x", "bf16", lowest_cosine(rows([1, 0]), rows([1, limit * 0.999]))).passed is True
 
 
-@pytest.mark.parametrize(
-    ("cosine", "words"),
+@each(
+    "cosine, words",
     [(None, "some features are not finite"), (0.5, "lowest cosine 0.50000"), (-1.0, "lowest cosine -1.00000")],
 )
 def test_a_cosine_that_is_too_low_is_reported(cosine, words):

@@ -3,9 +3,9 @@
 import hashlib
 
 import numpy as np
-import pytest
 
 from bottleneck.engines.probe import PROBES, probe_images
+from tests.variants import each
 
 
 def test_they_are_the_same_in_every_process():
@@ -17,7 +17,7 @@ def test_they_are_the_same_in_every_process():
     assert first.mean(axis=(1, 2, 3)).round().tolist() == [97, 112, 157, 118]
 
 
-@pytest.mark.parametrize("shape", [(224, 224), (28, 28), (299, 299), (12, 33), (1, 8)])
+@each("shape", [(224, 224), (28, 28), (299, 299), (12, 33), (1, 8)])
 def test_any_size_will_do(shape):
     images = probe_images(*shape)
 
