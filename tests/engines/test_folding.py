@@ -175,7 +175,7 @@ def test_a_folded_batch_norm_is_not_computed_any_more(network):
         assert network(images()).abs().max() < 1e3
 
 
-def test_folding_makes_a_bias_where_there_was_none(network):
+def test_folding_adds_a_missing_bias(network):
     assert network[0].bias is None
 
     with prepared(network) as changes:
@@ -428,7 +428,7 @@ def test_weights_that_are_not_finite_are_rounded_plainly(value):
     torch.testing.assert_close(rounded(weight), weight.to(torch.bfloat16).float(), rtol=0, atol=0, equal_nan=True)
 
 
-def test_the_largest_weights_do_not_become_infinite_where_plain_rounding_would_not():
+def test_the_largest_weights_stay_finite_if_plain_rounding_keeps_them_finite():
     weight = torch.full((1, 1, 3, 3), 3.3895e38) * torch.linspace(0.99, 1, 9).view(1, 1, 3, 3)
     assert torch.isfinite(weight.to(torch.bfloat16)).all()
 

@@ -66,7 +66,7 @@ def test_features_in_bf16_are_near_those_of_torch(backbone, expected):
     assert np.abs(features - expected).max() > 1e-4, "it was computed in fp32"
 
 
-def test_the_engine_says_what_it_is(engine):
+def test_the_engine_has_a_name_a_precision_and_a_batch_size(engine):
     assert engine.name == f"openvino {module.VERSION}, cpu"
     assert module.VERSION.replace(".", "").isdigit()
     assert engine.precision in ("fp32", "bf16")
@@ -80,7 +80,7 @@ def test_by_default_eight_images_pass_at_once(backbone):
     assert OpenVinoEngine(convert(backbone, "fp32"), "fp32").batch_size == 8
 
 
-def test_features_are_bit_for_bit_equal_in_whatever_company(engine):
+def test_features_do_not_depend_on_the_rest_of_the_batch(engine):
     batch, other = pixels(4), pixels(4, seed=1)
     alone = engine(batch[:1])[0].tobytes()
 
@@ -232,7 +232,7 @@ def test_a_network_that_cannot_be_converted_is_a_model_error(spec, network, word
 
 
 @each("data", [b"", b"\x89PNG\r\n\x1a\n", b"<xml/>"])
-def test_a_conversion_that_is_garbage_is_none(tmp_path, data):
+def test_a_damaged_conversion_is_none(tmp_path, data):
     path = tmp_path / "model.xml"
     path.write_bytes(data)
 
@@ -279,7 +279,7 @@ def kept(backbone, tmp_path) -> Path:
     return path
 
 
-def test_a_conversion_that_was_kept_gives_the_same_features(backbone, kept):
+def test_a_stored_conversion_computes_the_same_features(backbone, kept):
     made = OpenVinoEngine(convert(backbone, "fp32", 4), "fp32")
     again, once_more = (OpenVinoEngine(read(kept), "fp32") for _ in range(2))
 
@@ -288,7 +288,7 @@ def test_a_conversion_that_was_kept_gives_the_same_features(backbone, kept):
     assert again(pixels(4)).tobytes() == once_more(pixels(4)).tobytes()
 
 
-def test_several_threads_may_be_the_first_to_call_in_a_process_without_torch(kept, expected):
+def test_several_threads_can_make_the_first_call_in_a_process_without_torch(kept, expected):
     for _ in range(2):  # where they waited for each other, they did not always
         done = subprocess.run(
             [sys.executable, "-c", FRESH, str(kept)], capture_output=True, text=True, check=False, timeout=60

@@ -48,13 +48,13 @@ def test_a_check_is_passed_from_0_999_on(cosine, passed):
         (1.0, 1, True, 0.9995),
     ],
 )
-def test_what_a_check_says_of_the_users_images(own, images, suits, lowest):
+def test_a_check_on_images_of_the_user(own, images, suits, lowest):
     check = Check("x", "bf16", 0.9995, own, images)
 
     assert (check.passed, check.suits, check.lowest) == (True, suits, lowest)
 
 
-def test_a_later_check_takes_the_place_of_an_earlier_one(kept):
+def test_a_later_check_replaces_an_earlier_one(kept):
     kept.keep_check("one", Check("x", "bf16", 0.5))
     kept.keep_check("one", CHECK)
 
@@ -70,7 +70,7 @@ def test_the_checks_of_all_engines_are_listed(kept):
     assert kept.checks() == others
 
 
-def test_of_what_was_never_checked_nothing_is_known(kept):
+def test_a_missing_check_is_none(kept):
     assert kept.check("one") is None
     assert kept.checks() == []
 
@@ -92,7 +92,7 @@ def test_of_what_was_never_checked_nothing_is_known(kept):
         b'{"engine": "x", "precision": "bf16", "cosine": 1.0, "images": 8, "more": 1}',
     ],
 )
-def test_a_check_that_is_damaged_is_none(kept, engines, data):
+def test_a_damaged_check_is_none(kept, engines, data):
     kept.keep_check("one", CHECK)
     kept.keep_check("other", CHECK)
     (engines / "one.json").write_bytes(data)
@@ -119,7 +119,7 @@ def model():
     return openvino.Model([openvino.opset13.add(given, weights)], [given], "tiny")
 
 
-def test_a_conversion_is_kept_and_read_back(kept, engines, model):
+def test_a_conversion_is_stored_and_read_back(kept, engines, model):
     kept.keep_conversion("one", model)
 
     path = kept.conversion("one")
@@ -135,7 +135,7 @@ def test_a_conversion_is_kept_and_read_back(kept, engines, model):
     assert not list(engines.glob(".tmp-*"))
 
 
-def test_a_conversion_that_was_never_made_is_none(kept):
+def test_a_missing_conversion_is_none(kept):
     assert kept.conversion("one") is None
 
 
@@ -163,14 +163,14 @@ def test_a_damaged_conversion_is_none_and_can_be_replaced(kept, engines, model):
 
 
 @each("hashes", [[], {}, None, "x", {"model.xml": "0" * 64}])
-def test_a_conversion_whose_hashes_are_others_is_none(kept, engines, model, hashes):
+def test_a_conversion_with_other_hashes_is_none(kept, engines, model, hashes):
     kept.keep_conversion("one", model)
     (engines / "one" / "hashes.json").write_text(json.dumps(hashes))
 
     assert kept.conversion("one") is None
 
 
-def test_a_conversion_that_was_kept_twice_is_whole(kept, engines, model):
+def test_a_conversion_stored_twice_is_complete(kept, engines, model):
     kept.keep_conversion("one", model)
     kept.keep_conversion("one", model)
 

@@ -73,7 +73,7 @@ def test_another_mean_gives_other_features(flat, make):
     assert (shifted > one).all()
 
 
-def test_features_are_bit_for_bit_equal_in_whatever_company_and_place(backbone, make):
+def test_features_do_not_depend_on_the_rest_of_the_batch_nor_on_the_position(backbone, make):
     engine = make(backbone, batch_size=4)
     image, others = pixels(1, 64), pixels(3, 64, seed=1)
     alone = engine(image)[0].tobytes()
@@ -138,7 +138,7 @@ def test_two_engines_of_one_backbone_agree_bit_for_bit(backbone, make):
     assert found[0] == found[1]
 
 
-def test_no_gradients_are_kept(spec, make):
+def test_no_gradients_are_recorded(spec, make):
     seen: list[torch.Tensor] = []
 
     class Watched(nn.Module):
@@ -155,7 +155,7 @@ def test_no_gradients_are_kept(spec, make):
     assert not seen[0].requires_grad
 
 
-def test_the_engine_says_what_it_is(flat, make):
+def test_the_engine_has_a_name_a_precision_and_a_batch_size(flat, make):
     engine = make(flat)
 
     assert engine.name == f"torch {torch.__version__.partition('+')[0]}, cpu"
