@@ -8,9 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController
+
+from bottleneck.utils.process_settings import SharedContext
 
 _MAX_THREADS = 8  # each holds a block of rows and its results
 
@@ -26,7 +29,7 @@ def single_threaded_blas() -> Iterator[int]:
     50 s while other processes ran.
     """
     cores = min(_MAX_THREADS, _blas_threads())
-    with threadpool_limits(1, "blas"):
+    with _one_thread:
         yield cores
 
 
@@ -47,7 +50,16 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], cores
 
 def _blas_threads() -> int:
     """Return the number of threads of BLAS; 1 for OpenMP, whose limit would not hold in other Python threads."""
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    libraries = [library for library in _controller().info() if library["user_api"] == "blas"]
     if any(library.get("threading_layer") == "openmp" for library in libraries):
         return 1
     return min([library["num_threads"] for library in libraries], default=1)
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Return the libraries that have threads. Finding them takes milliseconds; NumPy's BLAS is always loaded here."""
+    return ThreadpoolController()
+
+
+_one_thread = SharedContext(lambda: _controller().limit(limits=1, user_api="blas"))

@@ -19,12 +19,23 @@ def blas_threads() -> set[int]:
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
 
-def test_a_product_has_one_core_and_then_what_it_had():
+def test_a_product_runs_on_one_core_and_the_number_of_cores_is_restored():
     before = blas_threads()
     with single_threaded_blas() as cores:
         assert blas_threads() <= {1}
         assert 1 <= cores <= 8
 
+    assert blas_threads() == before
+
+
+def test_contexts_that_overlap_keep_one_core_until_the_last_ends():
+    before, first, second = blas_threads(), single_threaded_blas(), single_threaded_blas()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert blas_threads() <= {1}
+
+    second.__exit__(None, None, None)
     assert blas_threads() == before
 
 
