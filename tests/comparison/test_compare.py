@@ -19,6 +19,7 @@ from bottleneck.heads.learning_curve import subsampled
 from bottleneck.images.dataset import Failure
 from bottleneck.images.scan import scan
 from tests import tiny
+from tests.variants import each
 
 DIM = 16
 
@@ -210,43 +211,45 @@ def test_many_neighbours_need_many_images(folder, extracted):
     assert found.curve.points[0].n >= found.best.params["neighbours"]
 
 
-@pytest.mark.parametrize("heads", [np.array(["ridge", "centroid"]), ("ridge", "centroid"), np.str_("ridge,centroid")])
-def test_numpy_arguments_are_accepted(folder, extracted, heads):
+def test_numpy_arguments_are_accepted(folder, extracted):
     extracted(folder(PARTS), {"weak": 0.5})
-    found = compare(
-        heads=heads, models=np.array(names("weak")), seed=np.int64(0), folds=np.uint8(3), learning_curve=np.False_
-    )
+    for heads in (np.array(["ridge", "centroid"]), ("ridge", "centroid"), np.str_("ridge,centroid")):
+        found = compare(
+            heads=heads, models=np.array(names("weak")), seed=np.int64(0), folds=np.uint8(3), learning_curve=np.False_
+        )
 
-    assert {row.head for row in found.rows} == {"ridge", "centroid"}
-    json.dumps(found.to_json())
+        assert {row.head for row in found.rows} == {"ridge", "centroid"}, heads
+        assert json.loads(json.dumps(found.to_json()))["n_train"] == 120
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"heads": 3}, {"models": [3]}, {"folds": "3"}, {"seed": True}, {"learning_curve": "no"}, {"memory": -1}],
-    ids=repr,
-)
-def test_invalid_arguments_are_bottleneck_errors(folder, extracted, wrong):
+def test_invalid_arguments_are_bottleneck_errors(folder, extracted):
     extracted(folder(files(12)), {"weak": 0.5})
-
-    with pytest.raises(BottleneckError, match="expected"):
-        compare(**wrong)
+    for name, value in [
+        ("heads", 3),
+        ("models", [3]),
+        ("folds", "3"),
+        ("seed", True),
+        ("learning_curve", "no"),
+        ("memory", -1),
+    ]:
+        with pytest.raises(BottleneckError, match=rf"expected .*got .*{value}"):
+            compare(**{name: value})
 
 
 @pytest.mark.slow
 @pytest.mark.shared
 def test_pretrained_features_of_ants_and_bees_beat_random_ones(hymenoptera):
-    models = ["mobilenet_v3_small@none", "efficientnet_lite0", "resnet18@none"]
+    models = ["mobilenet_v3_small@none", "efficientnet_lite0"]
     with pytest.warns(UserWarning, match="random weights"):
         found = compare(hymenoptera, models=models, heads="logistic")
     assert found.best.model == "efficientnet_lite0"
     assert found.best.cv_accuracy >= 0.955
     assert found.best.accuracy >= 0.935
-    assert [row.verdict for row in found.rows] == ["best", "worse", "worse"]
+    assert [row.verdict for row in found.rows] == ["best", "worse"]
 
 
-@pytest.mark.parametrize(
-    ("name", "is_run"),
+@each(
+    "name, is_run",
     [
         ("run:x", True), ("runs/x", True), ("./resnet18", True), ("/runs/x", True), ("~/runs/x", True), ("./a@b", True),
         ("resnet18", False), ("timm/resnet18", False), ("timm/resnet18.a1_in1k", False), ("resnet18@./w.pth", False),

@@ -5,6 +5,7 @@ import pytest
 
 from bottleneck.evaluation.confusion import DENSE, Confusion, as_json, predicted_classes
 from bottleneck.evaluation.metrics import evaluate
+from tests.variants import each
 
 
 def confusion_of(labels, predicted, size):
@@ -34,7 +35,7 @@ def test_counts_are_sums_of_rows_columns_and_the_diagonal():
     assert np.array_equal(found.prediction_counts(), dense.sum(axis=0))
 
 
-@pytest.mark.parametrize("cell", [(3, 0, 1), (-1, 0, 1), (0, 3, 1), (0, 0, 0), (0, 0, -1)])
+@each("cell", [(3, 0, 1), (-1, 0, 1), (0, 3, 1), (0, 0, 0), (0, 0, -1)])
 def test_an_invalid_count_is_refused(cell):
     with pytest.raises(ValueError, match="expected positive counts"):
         Confusion(3, *np.array([cell], np.int64).T)
@@ -45,7 +46,7 @@ def test_a_repeated_cell_is_refused():
         Confusion(3, *np.array([(0, 1, 1), (0, 1, 2)], np.int64).T)
 
 
-@pytest.mark.parametrize("classes", [3, DENSE, DENSE + 1, 100_000])
+@each("classes", [3, DENSE, DENSE + 1, 100_000])
 def test_metrics_of_any_number_of_classes_are_those_of_their_images(classes):
     names = [f"c{number:06d}" for number in range(classes)]
     found = evaluate(["c000000", "c000001", "c000001"], ["c000000", "c000002", "c000002"], names)

@@ -9,6 +9,7 @@ from bottleneck.evaluation import leakage as leaks
 from bottleneck.evaluation.leakage import find_leaks, one_label
 from bottleneck.evaluation.near_duplicates import NEAR, NearDuplicates, find_near_duplicates, near_duplicates
 from bottleneck.images.dataset import Dataset
+from tests.variants import each
 
 
 def dataset(*rows):
@@ -94,7 +95,7 @@ def brute_force(train, heldout, labels):
     return cosines
 
 
-@pytest.mark.parametrize("block", [7, 16, 1000])
+@each("block", [7, 16, 1000])
 def test_the_nearest_row_is_that_of_brute_force_for_any_block_size(rows, block):
     train, heldout, labels = rows
     expected = brute_force(train, heldout, labels)

@@ -12,6 +12,7 @@ from bottleneck.evaluation.stats import (
     mcnemar,
     wilson_interval,
 )
+from tests.variants import each
 
 
 def test_wilson_interval_agrees_with_the_literature():
@@ -85,8 +86,8 @@ def test_an_image_without_a_group_is_a_group_of_one():
     assert cross_validated_interval(4 / 6, right, names) == cross_validated_interval(4 / 6, right, list("aacdbb"))
 
 
-@pytest.mark.parametrize("alike", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("groups", [12, 60])
+@each("alike", [0.0, 0.3, 1.0])
+@each("groups", [12, 60])
 def test_the_interval_of_groups_covers_their_accuracy(alike, groups):
     random, truth, covered, replicates = np.random.default_rng(5), 0.85, 0, 400
     for _ in range(replicates):
@@ -117,14 +118,14 @@ def test_mcnemar_agrees_with_the_literature():
     assert found["p_value"] == pytest.approx(3.716e-5, rel=1e-3)
 
 
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 1), (0, 6), (3, 9), (9, 3), (40, 61), (350, 500)])
+@each("only_a, only_b", [(0, 1), (0, 6), (3, 9), (9, 3), (40, 61), (350, 500)])
 def test_mcnemar_is_twice_the_sum_of_the_binomial_tail(only_a, only_b):
     trials = only_a + only_b
     tail = Fraction(sum(comb(trials, k) for k in range(min(only_a, only_b) + 1)), 2**trials)
     assert mcnemar(*differing(only_a, only_b))["p_value"] == pytest.approx(float(min(1, 2 * tail)), rel=1e-9)
 
 
-@pytest.mark.parametrize("count", [0, 1, 17, 50_000])
+@each("count", [0, 1, 17, 50_000])
 def test_equal_accuracies_have_the_p_value_1(count):
     assert mcnemar(*differing(count, count))["p_value"] == pytest.approx(1.0)
 
