@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 PYTHON_OLDEST ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 python3.13,$(shell $(python) -c "print('$(python)')" 2>/dev/null)) $(PYTHON))
 OLDEST := .venv-oldest
 
+# Tests write thousands of small files: in memory, if there is room for 4 GB, which saves a third of the time.
+SCRATCH ?= $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4e6 { print "/dev/shm" }')
+IN_MEMORY := $(if $(SCRATCH),PYTEST_DEBUG_TEMPROOT=$(SCRATCH))
 TESTS := -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune docs lint clean
@@ -16,11 +19,11 @@ demo: $(VENV)/.installed
 
 # Run two processes with one thread each, because OpenMP threads that share a core wait for each other.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python $(TESTS)
+	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python $(TESTS)
 
 # Run the same tests with the oldest versions that pyproject.toml allows, in a separate environment.
 test-oldest: $(OLDEST)/.installed-dev
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(TESTS)
+	$(IN_MEMORY) OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(TESTS)
 
 # Run the long form of the crash tests: every call of every job fails in every way, and hundreds of processes are killed.
 torture: $(VENV)/.installed-dev

@@ -229,7 +229,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
                 f"expected a run in {folder}, found an unfinished fine-tuning: continue it with `bottleneck finetune "
                 f"--resume {folder.name}`"
             ) from None
-        raise RunError(f"expected a run in {folder}, found no card.json; `bottleneck fit` creates one") from None
+        found = "no card.json" if folder.is_dir() else "no such folder"
+        raise RunError(f"expected a run in {folder}, found {found}; {_runs_in(folder.parent)}") from None
     except (OSError, ValueError) as error:
         raise RunError(f"expected a run in {folder}, cannot read its card, {file}: {error}. Fit it again") from error
 
@@ -284,7 +285,7 @@ def _runs_in(folder: Path) -> str:
         if names := sorted((path.name for path in folder.iterdir() if (path / "card.json").is_file()), reverse=True):
             more = "" if len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
             return f"runs in {folder}: {', '.join(names[:_SHOWN])}{more}"
-    return "`bottleneck fit` makes one"
+    return "`bottleneck fit` creates one"
 
 
 def find_run(folder: str | os.PathLike[str], name: str | os.PathLike[str]) -> Run:
