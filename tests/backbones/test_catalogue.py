@@ -17,6 +17,7 @@ from bottleneck.backbones.names import nearest_names
 from bottleneck.backbones.request import Request
 from bottleneck.errors import ModelError
 from tests.conftest import write
+from tests.variants import each
 
 MEASURED = [
     "resnet18",
@@ -110,7 +111,7 @@ def test_nearly_all_models_have_parameters_and_features():
     assert len(lacking) <= 100, "models of a later version than the table's: `make catalogue` writes it anew"
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@each("name", MEASURED)
 def test_a_network_measured_anew_is_as_the_table_says(name):
     entry = next(entry for entry in catalogue.entries() if entry.name == name)
 
@@ -165,13 +166,13 @@ def test_the_same_is_listed_by_the_table_and_by_the_sources(versions):
     ]
 
 
-@pytest.mark.parametrize("look", [models, lambda: models("resnet*"), lambda: [entry.is_here for entry in models()]])
+@each("look", [models, lambda: models("resnet*"), lambda: [entry.is_here for entry in models()]])
 def test_models_are_listed_without_torch(versions, without_torch, look):
     assert look()
 
 
-@pytest.mark.parametrize(
-    ("request_", "message"),
+@each(
+    "request_, message",
     [
         (Request(model="resnt18"), "got 'resnt18'; did you mean resnet18"),
         (Request(model="timm/vit_tinny_patch16_224"), "did you mean timm/vit_tiny_patch16_224"),
@@ -186,14 +187,13 @@ def test_models_are_listed_without_torch(versions, without_torch, look):
         (Request(model="timm/resnet18.qqqq", weights="none"), "got 'qqqq'; there are a1_in1k, "),
         (Request(model="timm/test_mambaout", weights="in1k"), "weights of timm/test_mambaout in timm, got 'in1k'"),
     ],
-    ids=lambda one: f"{one.model}@{one.weights}" if isinstance(one, Request) else "",
 )
 def test_names_that_are_none_are_refused_without_torch(versions, without_torch, request_, message):
     with pytest.raises(ModelError, match=message):
         check_request(request_)
 
 
-@pytest.mark.parametrize(
+@each(
     "request_",
     [
         Request(),
@@ -211,7 +211,7 @@ def test_names_that_there_are_pass_without_torch(versions, without_torch, reques
     check_request(request_)
 
 
-@pytest.mark.parametrize("code", ["describe('resnt18')", "compare(Path('x.pth'), 'resnt18')"])
+@each("code", ["describe('resnt18')", "compare(Path('x.pth'), 'resnt18')"])
 def test_an_unknown_model_is_described_without_torch(code):
     script = f"""
 import sys
@@ -317,8 +317,8 @@ def test_capitals_do_not_matter_in_a_part_of_a_name():
     assert names("ResNet18") == names("resnet18")
 
 
-@pytest.mark.parametrize(
-    ("pattern", "found", "left"),
+@each(
+    "pattern, found, left",
     [
         ("resnet1*", {"resnet18", "resnet101", "resnet152"}, {"timm/resnet18", "resnet50"}),
         ("resnet1?", {"resnet18"}, {"resnet101"}),
@@ -337,7 +337,7 @@ def test_a_model_is_listed_with_its_default_weights():
     assert found.weights == "IMAGENET1K_V2"
 
 
-@pytest.mark.parametrize("pattern", ["resnet50.", "resnet50.*"])
+@each("pattern", ["resnet50.", "resnet50.*"])
 def test_a_pattern_with_a_dot_lists_all_weights_the_default_first(pattern):
     assert [entry.weights for entry in models(pattern) if entry.name == "resnet50"] == [
         "IMAGENET1K_V2",
@@ -356,7 +356,7 @@ def test_one_tag_can_be_requested():
     assert (only("timm/resnet18.tv_in1k").name, only("timm/resnet18.tv_in1k").weights) == ("timm/resnet18", "tv_in1k")
 
 
-@pytest.mark.parametrize("pattern", ["resnet50.IMAGENET1K_V1", "resnet50.imagenet1k_v1", "resnet50.*V1"])
+@each("pattern", ["resnet50.IMAGENET1K_V1", "resnet50.imagenet1k_v1", "resnet50.*V1"])
 def test_torchvisions_weights_can_be_requested_by_their_name(pattern):
     assert [entry.weights for entry in models(pattern) if entry.name == "resnet50"] == ["IMAGENET1K_V1"]
 
@@ -368,10 +368,7 @@ def test_weights_can_be_requested_by_a_word():
     ]
 
 
-@pytest.mark.parametrize(
-    ("misspelt", "meant"),
-    [("rsnet18", "resnet18"), ("timm/resnet18x", "timm/resnet18d"), ("tset_vit", "timm/test_vit")],
-)
+@each("misspelt, meant", [("rsnet18", "resnet18"), ("timm/resnet18x", "timm/resnet18d"), ("tset_vit", "timm/test_vit")])
 def test_a_pattern_that_finds_nothing_names_the_nearest(misspelt, meant):
     with pytest.raises(ModelError, match=rf"got '{misspelt}'; did you mean .*\b{meant}\b"):
         models(misspelt)
@@ -382,8 +379,8 @@ def test_a_pattern_that_is_near_to_nothing_says_what_lists_all():
         models("qqqqzzzz")
 
 
-@pytest.mark.parametrize(
-    ("asked", "nearest"),
+@each(
+    "asked, nearest",
     [
         ("resnet81", "resnet18"),
         ("RESNET18", "resnet18"),
@@ -426,7 +423,7 @@ def test_only_the_weights_that_are_here_are_said_to_be(torch_home):
     assert found == {"IMAGENET1K_V1": True, "IMAGENET1K_V2": False}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@each("name", ["model.safetensors", "pytorch_model.bin"])
 def test_weights_of_timm_are_here_when_the_hubs_cache_has_them(hub_cache, name):
     folder = hub_cache / "models--timm--test_vit.r160_in1k"
     write(folder / "refs" / "main", b"c" * 40)

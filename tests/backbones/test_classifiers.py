@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from bottleneck.backbones.registry import build_without_numbers
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.restore import Restored, match, misfit
 from bottleneck.backbones.weights import Checkpoint
+from tests.variants import each
 
 Tensors = dict[str, Tensor]
 
@@ -74,8 +74,8 @@ REPLACED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("model", "place", "width", "head"),
+@each(
+    "model, place, width, head",
     [*((*one, mlp) for one in REPLACED), *((*one, residual) for one in (REPLACED[0], REPLACED[6], REPLACED[16]))],
 )
 def test_whatever_is_in_the_place_of_the_classifier_is_not_needed(model, place, width, head):
@@ -85,8 +85,8 @@ def test_whatever_is_in_the_place_of_the_classifier_is_not_needed(model, place, 
     assert {name for name in found.unneeded if name.startswith(f"{place}.")}
 
 
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "model.", "module.backbone."])
-@pytest.mark.parametrize(("model", "place", "width"), [REPLACED[0], REPLACED[6], REPLACED[-3]])
+@each("prefix", ["module.", "backbone.", "model.", "module.backbone."])
+@each("model, place, width", [REPLACED[0], REPLACED[6], REPLACED[-3]])
 def test_so_it_is_behind_a_prefix(model, place, width, prefix):
     tensors = with_module(model, place, mlp(width))
 
@@ -96,7 +96,7 @@ def test_so_it_is_behind_a_prefix(model, place, width, prefix):
     assert found.remarks == (f"prefix {prefix!r} dropped",)
 
 
-@pytest.mark.parametrize("place", ["AuxLogits", "AuxLogits.fc"])
+@each("place", ["AuxLogits", "AuxLogits.fc"])
 def test_a_replaced_auxiliary_classifier_is_not_needed(place):
     model = "inception_v3"
     changed = {name: value for name, value in _whole(model).items() if not name.startswith(f"{place}.")}
@@ -113,7 +113,7 @@ def test_replaced_auxiliary_classifiers_of_googlenet_are_not_needed():
     assert fitted("googlenet", changed).complete
 
 
-@pytest.mark.parametrize(
+@each(
     "names",
     [
         ("projection_head.0.weight", "projection_head.1.running_mean", "projection_head.3.weight"),
@@ -121,7 +121,6 @@ def test_replaced_auxiliary_classifiers_of_googlenet_are_not_needed():
         ("prototypes.weight", "projector.net.0.weight"),
         ("classifier.0.weight", "classifier.3.weight", "classifier.3.bias"),
     ],
-    ids=" ".join,
 )
 def test_a_deep_classifier_of_another_name_is_not_needed(names):
     heads = {name: torch.ones(4, 4) if name.endswith(("weight", "_g")) else torch.ones(4) for name in names}
@@ -140,8 +139,8 @@ def test_a_part_behind_the_norm_of_a_classifier_is_not_needed():
     assert fitted(model, {**tensors, **heads}).complete
 
 
-@pytest.mark.parametrize(("model", "place", "width"), [REPLACED[0], REPLACED[2], REPLACED[6]])
-@pytest.mark.parametrize("where", [0, -1])
+@each("model, place, width", [REPLACED[0], REPLACED[2], REPLACED[6]])
+@each("where", [0, -1])
 def test_a_missing_tensor_of_the_backbone_is_refused_whatever_the_classifier_is(model, place, width, where):
     tensors = with_module(model, place, mlp(width))
     lacking = fitted(model, tensors).restored[where]
@@ -153,7 +152,7 @@ def test_a_missing_tensor_of_the_backbone_is_refused_whatever_the_classifier_is(
     assert not found.complete
 
 
-@pytest.mark.parametrize(("model", "place", "width"), REPLACED[:1])
+@each("model, place, width", REPLACED[:1])
 def test_a_tensor_of_the_backbone_of_another_shape_is_refused_too(model, place, width):
     tensors = with_module(model, place, mlp(width))
     wrong = next(name for name, value in tensors.items() if value.dim() == 4)
@@ -163,13 +162,12 @@ def test_a_tensor_of_the_backbone_of_another_shape_is_refused_too(model, place, 
     assert list(found.misshapen) == [wrong]
 
 
-@pytest.mark.parametrize(
+@each(
     "extra",
     [
         {"classifier.1.weight": 4096, "classifier.1.bias": 4096, "classifier.1.running_mean": 4096},
         {"classifier.4.0.weight": 4096},
     ],
-    ids=["a norm before the last layer", "a layer before the last"],
 )
 def test_what_is_before_the_features_in_the_module_of_the_classifier_is_unexpected(extra):
     tensors = {**_whole("vgg11"), **{name: torch.ones(width) for name, width in extra.items()}}
@@ -183,14 +181,14 @@ def test_layers_behind_the_last_one_of_the_network_are_not_needed():
     assert fitted("vgg11", tensors).complete
 
 
-@pytest.mark.parametrize(("deeper", "model"), [("resnet34", "resnet18"), ("vgg13", "vgg11"), ("swin_s", "swin_t")])
+@each("deeper, model", [("resnet34", "resnet18"), ("vgg13", "vgg11"), ("swin_s", "swin_t")])
 def test_the_checkpoint_of_a_deeper_network_is_refused_with_any_classifier(deeper, model):
     place = {"resnet34": "fc", "vgg13": "classifier.6", "swin_s": "head"}[deeper]
 
     assert not fitted(model, with_module(deeper, place, mlp(16))).complete
 
 
-@pytest.mark.parametrize(("model", "width"), [("mobilenet_v3_small", 576), ("vgg11", 25088), ("convnext_tiny", 768)])
+@each("model, width", [("mobilenet_v3_small", 576), ("vgg11", 25088), ("convnext_tiny", 768)])
 def test_where_features_come_from_inside_of_what_was_replaced_an_earlier_layer_is_named(model, width):
     found = fitted(model, with_module(model, "classifier", mlp(width)))
 
@@ -207,7 +205,7 @@ def test_an_auxiliary_classifier_that_the_network_never_had_is_not_needed():
     assert fitted("timm/resnet18", {**_whole("timm/resnet18"), **tensors}).complete
 
 
-@pytest.mark.parametrize("layer", ["avgpool", "layer2"])
+@each("layer", ["avgpool", "layer2"])
 def test_at_an_earlier_layer_the_classifier_is_not_needed_either(tmp_path, layer):
     from bottleneck.backbones.registry import load
 

@@ -13,6 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from bottleneck.backbones.cut import Cut, cut
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 SIZE = (32, 32)
 
@@ -190,7 +191,7 @@ def mean(output: Tensor) -> Tensor:
 # What a layer gives
 
 
-@pytest.mark.parametrize("layer", ["conv1", "maxpool", "layer1", "layer2.0.downsample", "layer4.1", "avgpool", "fc"])
+@each("layer", ["conv1", "maxpool", "layer1", "layer2.0.downsample", "layer4.1", "avgpool", "fc"])
 def test_a_layer_of_a_residual_network_gives_what_torchvision_extracts(layer):
     with torch.no_grad():
         wanted = create_feature_extractor(resnet18(), [layer])(images())[layer]
@@ -206,16 +207,14 @@ def test_joined_layers_of_a_residual_network_give_what_torchvision_extracts():
     assert torch.equal(features(resnet18(), layers), torch.cat([mean(wanted[layer]) for layer in layers], 1))
 
 
-@pytest.mark.parametrize(
-    "layer", ["stem", "relu", "block", "block.conv", "block.relu", "late", "late.0", "late.1", "fc"]
-)
+@each("layer", ["stem", "relu", "block", "block.conv", "block.relu", "late", "late.0", "late.1", "fc"])
 def test_a_layer_gives_what_a_hook_sees_the_last_time(layer):
     wanted = outputs(seeded(Net), layer, images())[-1]
 
     assert torch.equal(features(seeded(Net), [layer]), mean(wanted))
 
 
-@pytest.mark.parametrize("layer", ["stem", "relu", "block", "block.norm", "block.relu", "late", "late.1", "fc"])
+@each("layer", ["stem", "relu", "block", "block.norm", "block.relu", "late", "late.1", "fc"])
 def test_an_input_is_what_a_hook_sees_the_last_time(layer):
     wanted = inputs(seeded(Net), layer, images())[-1]
 
@@ -243,15 +242,15 @@ def test_the_output_and_the_input_of_one_layer_can_be_joined():
     assert torch.equal(features(seeded(Net), ["late", "late:input"]), wanted)
 
 
-@pytest.mark.parametrize("pool", ["avg", "none"])
-@pytest.mark.parametrize("layer", ["block.norm", "block.relu", "block.conv"])
+@each("pool", ["avg", "none"])
+@each("layer", ["block.norm", "block.relu", "block.conv"])
 def test_work_in_place_after_a_layer_does_not_reach_its_features(layer, pool):
     alone = features(seeded(Net), [layer], pool)
 
     assert torch.equal(features(seeded(Net), [layer, "fc"], pool)[:, : alone.shape[1]], alone)
 
 
-@pytest.mark.parametrize("pool", ["avg", "none"])
+@each("pool", ["avg", "none"])
 def test_work_in_place_after_a_layer_of_a_residual_network_does_not_reach_its_features(pool):
     wanted = outputs(resnet18(), "layer1.0.bn2", images())[-1]
     wanted = mean(wanted) if pool == "avg" else wanted.flatten(1)
@@ -261,7 +260,7 @@ def test_work_in_place_after_a_layer_of_a_residual_network_does_not_reach_its_fe
     assert torch.equal(joined[:, : wanted.shape[1]], wanted)
 
 
-@pytest.mark.parametrize("pool", ["avg", "max", "gem", "none"])
+@each("pool", ["avg", "max", "gem", "none"])
 def test_a_layer_is_pooled_as_asked(pool):
     output = outputs(seeded(Net), "late", images())[0]
     wanted = {
@@ -277,10 +276,9 @@ def test_a_layer_is_pooled_as_asked(pool):
     assert (pooling, dim) == (pool, wanted.shape[1])
 
 
-@pytest.mark.parametrize(
-    ("layers", "pooling", "dim"),
+@each(
+    "layers, pooling, dim",
     [(["late"], "avg", 8), (["fc"], "none", 10), (["fc:input"], "none", 8), (["late", "fc"], "avg", 18)],
-    ids=str,
 )
 def test_positions_are_averaged_by_default(layers, pooling, dim):
     assert cut(seeded(Net), layers, None, SIZE)[1:] == (pooling, dim)
@@ -312,8 +310,8 @@ def test_a_rectangular_image_is_taken():
 # Class tokens
 
 
-@pytest.mark.parametrize("layer", ["encoder.layers.encoder_layer_0", "encoder.ln", "encoder"])
-@pytest.mark.parametrize("pool", ["cls", "avg", "max", None])
+@each("layer", ["encoder.layers.encoder_layer_0", "encoder.ln", "encoder"])
+@each("pool", ["cls", "avg", "max", None])
 def test_the_class_token_is_before_the_positions(layer, pool):
     output = outputs(seeded(vit), layer, images())[0]
     wanted = {"cls": output[:, 0], "max": output[:, 1:].max(1).values}.get(pool, output[:, 1:].mean(1))
@@ -335,15 +333,14 @@ def test_without_pooling_the_class_token_is_kept_too():
     assert torch.equal(features(seeded(vit), ["encoder"], "none"), wanted.flatten(1))
 
 
-@pytest.mark.parametrize(
-    ("build", "layers"),
+@each(
+    "build, layers",
     [
         (lambda: Tokens(0), ["norm"]),
         (lambda: Tokens(1), ["patches"]),
         (lambda: Tokens(1), ["norm", "patches"]),
         (Net, ["late"]),
     ],
-    ids=["tokens", "map", "joined", "convolutions"],
 )
 def test_without_a_class_token_there_is_none_to_use(build, layers):
     with pytest.raises(ModelError, match=r"class token for --pool cls, .* has none") as error:
@@ -403,8 +400,8 @@ def test_a_network_that_ends_before_its_layer_is_a_model_error():
 # What comes after the cut
 
 
-@pytest.mark.parametrize(
-    ("layers", "kept"),
+@each(
+    "layers, kept",
     [
         (["stem"], {"stem", "never"}),
         (["stem:input"], {"never"}),
@@ -416,7 +413,6 @@ def test_a_network_that_ends_before_its_layer_is_a_model_error():
         (["fc:input"], {"stem", "never", "block.conv", "block.norm", "late.0", "late.1"}),
         (["relu"], {"stem", "never", "block.conv", "block.norm", "late.0", "late.1", "fc"}),
     ],
-    ids=lambda value: ",".join(value) if isinstance(value, list) else "",
 )
 def test_what_comes_after_the_last_layer_is_dropped_and_nothing_else(layers, kept):
     network = seeded(Net)
@@ -442,8 +438,8 @@ def test_modules_inside_a_list_are_dropped():
     assert list(network.state_dict()) == ["blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "blocks.1.bias"]
 
 
-@pytest.mark.parametrize(
-    ("layers", "trapped"),
+@each(
+    "layers, trapped",
     [
         (["block"], "late"),
         (["late:input"], "fc"),
@@ -451,7 +447,6 @@ def test_modules_inside_a_list_are_dropped():
         (["block", "stem"], "late"),
         (["late"], "fc"),
     ],
-    ids=str,
 )
 def test_what_comes_after_the_cut_does_not_run(layers, trapped):
     network = seeded(Net)
@@ -473,8 +468,8 @@ def test_a_trap_before_the_cut_goes_off():
         ended(images())
 
 
-@pytest.mark.parametrize(
-    ("layer", "changed", "counts"),
+@each(
+    "layer, changed, counts",
     [
         ("block.conv", "stem.weight", True),
         ("block.conv", "block.conv.bias", True),
@@ -487,7 +482,6 @@ def test_a_trap_before_the_cut_goes_off():
         ("fc:input", "fc.bias", False),
         ("fc", "fc.bias", True),
     ],
-    ids=str,
 )
 def test_the_digest_depends_on_the_weights_before_the_cut_only(layer, changed, counts):
     one, other = seeded(Net), seeded(Net)
@@ -498,7 +492,7 @@ def test_the_digest_depends_on_the_weights_before_the_cut_only(layer, changed, c
     assert (tensors_digest(one) != tensors_digest(other)) is counts
 
 
-@pytest.mark.parametrize("changed", ["stem.weight", "block.conv.bias", "block.norm.running_mean", "late.0.weight"])
+@each("changed", ["stem.weight", "block.conv.bias", "block.norm.running_mean", "late.0.weight"])
 def test_features_change_where_the_digest_does(changed):
     other = seeded(Net)
     other.state_dict()[changed].add_(1)
@@ -509,8 +503,8 @@ def test_features_change_where_the_digest_does(changed):
 # What cannot be used
 
 
-@pytest.mark.parametrize(
-    ("layer", "hint"),
+@each(
+    "layer, hint",
     [
         ("steam", r"did you mean stem\?"),
         ("block.cnv", r"did you mean block\.conv"),
@@ -535,8 +529,8 @@ def test_one_wrong_name_of_several_is_refused():
         cut(seeded(Net), ["stem", "wrong"], None, SIZE)
 
 
-@pytest.mark.parametrize(
-    ("build", "layer", "words"),
+@each(
+    "build, layer, words",
     [
         (Net, "never", "does not run, or has no tensor"),
         (Net, "never:input", "does not run, or has no tensor"),
@@ -565,8 +559,8 @@ def test_images_that_the_network_rejects_are_a_model_error():
         cut(seeded(vit), ["encoder"], None, (33, 33))
 
 
-@pytest.mark.parametrize("pool", ["avg", "max", "gem", "cls"])
-@pytest.mark.parametrize("layer", ["fc", "fc:input"])
+@each("pool", ["avg", "max", "gem", "cls"])
+@each("layer", ["fc", "fc:input"])
 def test_a_row_has_nothing_to_pool(layer, pool):
     words = f"--pool {pool} has nothing to pool: {layer} is one row per image, without positions: .*--layer late$"
     with pytest.raises(ModelError, match=words):
@@ -579,7 +573,7 @@ def test_a_network_without_positions_is_not_an_example():
         cut(network, ["1"], "avg", SIZE)
 
 
-@pytest.mark.parametrize(("width", "fits"), [(128, True), (129, False)])
+@each("width, fits", [(128, True), (129, False)])
 def test_there_is_a_limit_to_features_without_pooling(width, fits):
     network = nn.Sequential(nn.Conv2d(3, width, 1))
     if fits:
@@ -615,7 +609,7 @@ def test_a_cut_is_a_module_around_the_network():
     assert ended.network is network
 
 
-@pytest.mark.parametrize("pool", [None, "avg", "max", "none"])
+@each("pool", [None, "avg", "max", "none"])
 def test_one_position_is_pooled_in_one_way_only(pool):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)).eval()
 
@@ -626,8 +620,8 @@ def test_one_position_is_pooled_in_one_way_only(pool):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "layer"),
+@each(
+    "name, layer",
     [("pit_ti_224", "transformers.2.blocks.3"), ("coat_tiny", "serial_blocks4.1"), ("crossvit_9_240", "norm.0")],
 )
 def test_the_class_token_is_left_out_of_the_mean_and_can_be_taken_alone(name, layer):
@@ -671,7 +665,7 @@ class Meeting(nn.Module):
         return images
 
 
-@pytest.mark.parametrize("layers", [("3",), ("1", "3")], ids=["one layer", "two layers"])
+@each("layers", [("3",), ("1", "3")])
 def test_a_cut_network_gives_two_threads_at_once_the_rows_of_their_own_images(layers):
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Identity(), nn.Conv2d(4, 5, 1), nn.Conv2d(5, 6, 1))
     found, _, _ = cut(network.eval(), layers, None, SIZE)

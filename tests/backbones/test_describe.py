@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from bottleneck.backbones.describe import Description, Module, compare, describe
 from bottleneck.errors import ModelError, WeightsUnavailable
+from tests.variants import each
 
 LAYERS = {"layer4": (512, 7, 7), "layer4.1": (512, 7, 7), "layer1": (64, 56, 56), "fc": (1000,), "avgpool": (512, 1, 1)}
 
@@ -70,7 +71,7 @@ def test_parameters_of_auxiliary_classifiers_do_not_count():
     assert describe("inception_v3").parameters == official("inception_v3")[0] - auxiliary
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@each("name", LAYERS)
 def test_a_layer_has_the_shape_of_what_it_gives_for_one_image(resnet18, name):
     assert module(resnet18, name).output == LAYERS[name]
 
@@ -111,8 +112,8 @@ def test_inception_maps_its_input():
     assert module(found, "Mixed_7c").output == (2048, 8, 8)
 
 
-@pytest.mark.parametrize(
-    ("model", "weights"),
+@each(
+    "model, weights",
     [
         ("resnet50", ["IMAGENET1K_V2", "IMAGENET1K_V1"]),
         ("efficientnet_lite0", ["DEFAULT"]),
@@ -132,7 +133,7 @@ def test_a_vision_transformers_tokens_are_the_shape_of_its_layers():
     assert (found.source, found.layer, found.dim) == ("timm", "head:input", 64)
 
 
-@pytest.mark.parametrize("model", ["timm/pit_ti_224", "timm/cait_xxs24_224"])
+@each("model", ["timm/pit_ti_224", "timm/cait_xxs24_224"])
 def test_a_network_whose_parameters_reach_modules_as_views_is_described(model):
     found = describe(model)
 
@@ -153,7 +154,7 @@ def test_the_largest_network_is_described_in_little_memory():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
 
 
-@pytest.mark.parametrize("model", ["rsnet18", "timm/tset_vit", ""])
+@each("model", ["rsnet18", "timm/tset_vit", ""])
 def test_an_unknown_model_is_a_model_error(model):
     with pytest.raises(ModelError, match=rf"expected the name of a model.*got '{model}'"):
         describe(model)
@@ -201,8 +202,8 @@ def test_missing_and_unexpected_tensors_are_distinguished(tensors, tmp_path):
     assert not found.complete
 
 
-@pytest.mark.parametrize(
-    ("wrap", "remarks"),
+@each(
+    "wrap, remarks",
     [
         (lambda tensors: {"state_dict": tensors, "epoch": 3}, ("taken from 'state_dict'",)),
         (lambda tensors: {"model": {"state_dict": tensors}}, ("taken from 'model'", "taken from 'state_dict'")),
@@ -212,7 +213,6 @@ def test_missing_and_unexpected_tensors_are_distinguished(tensors, tmp_path):
             ("taken from 'state_dict'", "prefix 'net.backbone.' dropped"),
         ),
     ],
-    ids=["state_dict", "two wrappers", "module.", "wrapper and prefix"],
 )
 def test_wrappers_are_taken_off_and_reported(tensors, tmp_path, wrap, remarks):
     torch.save(wrap(tensors), tmp_path / "w.pth")

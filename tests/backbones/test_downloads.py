@@ -12,6 +12,7 @@ import pytest
 from bottleneck.backbones.downloads import check_download, check_reachable, unreachable
 from bottleneck.errors import ModelError, WeightsUnavailable
 from tests.conftest import write
+from tests.variants import each
 
 DIGEST = hashlib.sha256(b"weights").hexdigest()
 
@@ -61,12 +62,12 @@ def closed() -> str:
         return f"http://127.0.0.1:{one.getsockname()[1]}/w.pth"
 
 
-@pytest.mark.parametrize("digits", [8, 10, 64])
+@each("digits", [8, 10, 64])
 def test_a_kept_file_of_the_wanted_hash_is_accepted(tmp_path, digits):
     check_download(write(tmp_path / "w.pth", b"weights"), DIGEST[:digits])
 
 
-@pytest.mark.parametrize("wanted", ["0" * 8, DIGEST[:-1] + "g", DIGEST[1:9]])
+@each("wanted", ["0" * 8, DIGEST[:-1] + "g", DIGEST[1:9]])
 def test_a_kept_file_of_another_hash_is_refused_and_left_where_it_is(tmp_path, wanted):
     path = write(tmp_path / "w.pth", b"weights")
 
@@ -80,9 +81,9 @@ def test_where_no_file_is_kept_there_is_nothing_to_check(tmp_path):
     check_download(tmp_path / "w.pth", "0" * 8)
 
 
-@pytest.mark.parametrize("status", [200, 204, 401, 403, 404, 405, 500, 503])
+@each("status", [200, 204, 401, 403, 404, 405, 500, 503])
 def test_a_server_that_answers_is_reachable_whatever_it_says(server, status):
-    server.status = status
+    server.status, server.asked = status, []
 
     check_reachable("w.pth", server.url)
 
@@ -119,7 +120,7 @@ def test_a_server_that_hangs_up_is_not_reachable():
         thread.join()
 
 
-@pytest.mark.parametrize("url", ["hub.example/w.pth", "gopher://127.0.0.1/w.pth", "http://127.0.0.1:port/w.pth"])
+@each("url", ["hub.example/w.pth", "gopher://127.0.0.1/w.pth", "http://127.0.0.1:port/w.pth"])
 def test_an_address_that_is_none_is_not_reachable(url):
     with pytest.raises(WeightsUnavailable, match=r"expected w\.pth"):
         check_reachable("w.pth", url)
@@ -171,6 +172,6 @@ def test_the_first_line_of_a_long_reason_is_enough():
     assert "cannot be reached (one)." in str(unreachable("w.pth", "http://h", OSError("one\ntwo\nthree")))
 
 
-@pytest.mark.parametrize("error", [OSError(), TimeoutError(), ConnectionResetError("")], ids=repr)
+@each("error", [OSError(), TimeoutError(), ConnectionResetError("")])
 def test_a_reason_without_words_is_named_by_its_kind(error):
     assert type(error).__name__ in str(unreachable("w.pth", "http://h/w.pth", error))

@@ -9,6 +9,7 @@ from bottleneck import extract
 from bottleneck.backbones.downloads import Published
 from bottleneck.backbones.first_use import FILE, check_first_use
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 A, B = "a" * 64, "b" * 64
 
@@ -34,7 +35,7 @@ def test_other_weights_are_not_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("found", ["", "[]", "5", '{"x": 5}', '{"x": "A"}', '{"x": null}', "[" * 100_000, '{"x": {}}'])
+@each("found", ["", "[]", "5", '{"x": 5}', '{"x": "A"}', '{"x": null}', "[" * 100_000, '{"x": {}}'])
 def test_a_memo_that_is_damaged_is_none(tmp_path: Path, found: str) -> None:
     (tmp_path / FILE).write_text(found)
     check_first_use(Published("x", A), tmp_path)

@@ -17,6 +17,7 @@ import torch
 from bottleneck.backbones.unpickling import interpret
 from bottleneck.backbones.weights import read_checkpoint
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 SYSTEM = {"protocol_version": 1001, "little_endian": sys.byteorder == "little", "type_sizes": {}}
@@ -114,8 +115,8 @@ FORMS: dict[str, Callable[[Path], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ""])
-@pytest.mark.parametrize("form", FORMS)
+@each("suffix", [".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ""])
+@each("form", FORMS)
 def test_no_file_runs_code(tmp_path: Path, form: str, suffix: str) -> None:
     marker, path = tmp_path / "it ran", tmp_path / f"w{suffix}"
     path.write_bytes(FORMS[form](marker))
@@ -241,7 +242,7 @@ def test_nothing_is_taken_that_a_file_only_claims(tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("", 0), done.stderr
 
 
-@pytest.mark.parametrize("claim", ["in one place", "the same numbers, often", "compressed"])
+@each("claim", ["in one place", "the same numbers, often", "compressed"])
 def test_the_claims_of_these_tests_are_else_what_torch_writes(tmp_path: Path, claim: str) -> None:
     (tmp_path / "w.pth").write_bytes(CLAIMS[claim]())
     with zipfile.ZipFile(tmp_path / "w.pth") as found:
@@ -297,8 +298,8 @@ def test_what_is_doubled_is_as_large_as_it_says() -> None:
     assert interpret(io.BytesIO(doubled(2) + b".")) == (((), ()), ((), ()))
 
 
-@pytest.mark.parametrize("form", ["archive", "old format"])
-@pytest.mark.parametrize("name", ENDLESS)
+@each("form", ["archive", "old format"])
+@each("name", ENDLESS)
 def test_nothing_takes_time_without_end(tmp_path: Path, name: str, form: str) -> None:
     content = ENDLESS[name]
     (tmp_path / "w.pth").write_bytes(archive(content) if form == "archive" else old(content, []))

@@ -1,6 +1,5 @@
-import pytest
-
 from bottleneck.backbones.names import did_you_mean, nearest
+from tests.variants import each
 
 
 def test_the_nearest_come_first_and_three_at_most():
@@ -12,8 +11,8 @@ def test_nothing_is_near_to_nonsense():
     assert nearest("zzzz", ["resnet18", "vgg11"]) == []
 
 
-@pytest.mark.parametrize(
-    ("names", "words"),
+@each(
+    "names, words",
     [
         ([], ""),
         (["a"], "did you mean a?"),

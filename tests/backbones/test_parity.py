@@ -25,6 +25,7 @@ from bottleneck.backbones import torchvision_models
 from bottleneck.backbones.catalogue import models
 from bottleneck.errors import BottleneckWarning
 from tests.conftest import SHARED
+from tests.variants import each
 
 ALL = bool(os.environ.get("BOTTLENECK_PARITY"))
 PHOTOGRAPHS = 8
@@ -149,7 +150,7 @@ def assert_equal(found: np.ndarray, wanted: np.ndarray) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in torchvision_models.names() if ALL or name in QUICK])
+@each("name", [name for name in torchvision_models.names() if ALL or name in QUICK])
 def test_features_are_those_of_torchvision(photographs, tmp_path, name):
     features, dim = cached(photographs, name, tmp_path / "cache")
     entry = torchvision.models.get_model_weights(name).DEFAULT
@@ -186,7 +187,7 @@ def torchvisions(name: str, entry: object) -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TIMM if ALL else QUICK_TIMM)
+@each("name", TIMM if ALL else QUICK_TIMM)
 def test_features_are_those_of_timm(photographs, tmp_path, name):
     features, dim = cached(photographs, f"timm/{name}", tmp_path / "cache")
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ import torch
 from bottleneck.backbones.restore import place
 from bottleneck.backbones.weights import Checkpoint
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 WANTED = {
     "stem.weight": torch.zeros(4, 3, 2, 2),
@@ -58,8 +59,8 @@ def test_other_forms_behind_a_prefix_are_renamed_too():
     assert placed.remarks == ("prefix 'module.' dropped", "1 tensor renamed")
 
 
-@pytest.mark.parametrize("resized", [False, True])
-@pytest.mark.parametrize("name", ["stem.weight", "block.bias"])
+@each("resized", [False, True])
+@each("name", ["stem.weight", "block.bias"])
 def test_values_are_never_interpolated(name, resized):
     other = {**WANTED, name: torch.ones(5)}
     placed = place(checkpoint(other), WANTED, rename=doubled, resized=resized)

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from bottleneck.backbones.pooling import GEM_POWER, GEM_SMALLEST, OutputLayout, layout_of, pooled
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 SQUARE, TALL, WIDE = (224, 224), (256, 128), (64, 160)
 MAP, LAST, TOKENS = OutputLayout((2, 3)), OutputLayout((1, 2)), OutputLayout((1,))
@@ -34,8 +35,8 @@ def formula(rows: list[Tensor], pooling: str) -> Tensor:
 # Where the positions stand
 
 
-@pytest.mark.parametrize(
-    ("shape", "image", "prefix", "wanted"),
+@each(
+    "shape, image, prefix, wanted",
     [
         ((2, 512), SQUARE, 0, OutputLayout(())),
         ((2, 512), SQUARE, 1, OutputLayout(())),
@@ -57,23 +58,22 @@ def formula(rows: list[Tensor], pooling: str) -> Tensor:
         ((2, 32, 96), TALL, 1, TOKENS),
         ((2, 41, 96), WIDE, 1, OutputLayout((1,), 1)),
     ],
-    ids=str,
 )
 def test_positions_are_distinguished_from_channels(shape, image, prefix, wanted):
     assert layout_of(shape, image, prefix) == wanted
 
 
-@pytest.mark.parametrize("shape", [(2, 512, 15, 7), (2, 512, 16, 8), (2, 512, 9, 4)], ids=str)
+@each("shape", [(2, 512, 15, 7), (2, 512, 16, 8), (2, 512, 9, 4)])
 def test_a_map_may_be_one_position_off_the_proportions_of_the_image(shape):
     assert layout_of(shape, (250, 128), 0) == MAP
 
 
-@pytest.mark.parametrize("shape", [(2, 7, 7, 7), (2, 4, 4, 4)], ids=str)
+@each("shape", [(2, 7, 7, 7), (2, 4, 4, 4)])
 def test_of_a_cube_the_channels_come_first(shape):
     assert layout_of(shape, SQUARE, 0) == MAP
 
 
-@pytest.mark.parametrize("prefix", [0, 1, 2])
+@each("prefix", [0, 1, 2])
 def test_tokens_that_form_no_grid_are_refused(prefix):
     with pytest.raises(ModelError, match=r"the shape \(2, 40, 96\), in which positions cannot be distinguished"):
         layout_of((2, 40, 96), SQUARE, prefix)
@@ -87,8 +87,8 @@ def test_a_prefix_that_leaves_no_token_is_none():
     assert layout_of((2, 1, 96), SQUARE, 1) == TOKENS
 
 
-@pytest.mark.parametrize(
-    ("shape", "image"),
+@each(
+    "shape, image",
     [
         ((2, 64, 7, 8), SQUARE),
         ((2, 64, 1, 7), SQUARE),
@@ -97,7 +97,6 @@ def test_a_prefix_that_leaves_no_token_is_none():
         ((2,), SQUARE),
         ((), SQUARE),
     ],
-    ids=str,
 )
 def test_a_shape_without_clear_positions_is_refused(shape, image):
     with pytest.raises(ModelError, match="positions cannot be distinguished from channels") as error:
@@ -108,9 +107,9 @@ def test_a_shape_without_clear_positions_is_refused(shape, image):
 # What becomes of them
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
-@pytest.mark.parametrize(
-    ("shape", "layout"),
+@each("pooling", ["avg", "max", "gem"])
+@each(
+    "shape, layout",
     [
         ((3, 5, 4, 4), MAP),
         ((3, 5, 2, 6), MAP),
@@ -120,7 +119,6 @@ def test_a_shape_without_clear_positions_is_refused(shape, image):
         ((3, 9, 5), OutputLayout((1,), 1)),
         ((3, 9, 5), OutputLayout((1,), 4)),
     ],
-    ids=str,
 )
 def test_the_pooled_row_is_that_of_the_formula(pooling, shape, layout):
     output = values(*shape)
@@ -143,28 +141,28 @@ def test_the_generalised_mean_of_nothing_positive_is_its_smallest_value():
     assert torch.allclose(row, torch.full((2, 3), GEM_SMALLEST), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("layout", [MAP, LAST, TOKENS, OutputLayout((1,), 1), OutputLayout(())], ids=str)
+@each("layout", [MAP, LAST, TOKENS, OutputLayout((1,), 1), OutputLayout(())])
 def test_none_takes_all_as_they_stand(layout):
     output = values(2, 3, 4, 5) if layout in (MAP, LAST) else values(2, 3, 4)
 
     assert torch.equal(pooled(output, layout, "none"), output.reshape(2, -1))
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max", "gem", "cls", "none"])
+@each("pooling", ["avg", "max", "gem", "cls", "none"])
 def test_a_row_stays_unchanged(pooling):
     output = values(3, 5)
 
     assert torch.equal(pooled(output, OutputLayout(()), pooling), output)
 
 
-@pytest.mark.parametrize("prefix", [1, 4])
+@each("prefix", [1, 4])
 def test_the_class_token_is_the_first(prefix):
     output = values(2, 9, 5)
 
     assert torch.equal(pooled(output, OutputLayout((1,), prefix), "cls"), output[:, 0])
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
+@each("pooling", ["avg", "max", "gem"])
 def test_tokens_of_the_prefix_do_not_count(pooling):
     output, other = values(2, 9, 5), values(2, 9, 5)
     other[:, :2] = 1000
@@ -177,9 +175,9 @@ def test_tokens_of_the_prefix_do_not_count(pooling):
     )
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max", "gem", "none", "cls"])
-@pytest.mark.parametrize(
-    ("shape", "layout"),
+@each("pooling", ["avg", "max", "gem", "none", "cls"])
+@each(
+    "shape, layout",
     [
         ((2, 5), OutputLayout(())),
         ((2, 5, 4, 4), MAP),
@@ -188,7 +186,6 @@ def test_tokens_of_the_prefix_do_not_count(pooling):
         ((2, 1, 5), TOKENS),
         ((2, 9, 5), OutputLayout((1,), 1)),
     ],
-    ids=str,
 )
 def test_the_row_is_safe_from_work_in_place(pooling, shape, layout):
     output = values(*shape)

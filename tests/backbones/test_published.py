@@ -17,6 +17,7 @@ from bottleneck.backbones.published import (
     timm_tags,
     torchvision_entries,
 )
+from tests.variants import each
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_the_names_are_those_of_the_registries():
     assert sorted(model_names(models_folder("torchvision"))) == torchvision.models.list_models(torchvision.models)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_base_patch32_clip_224", "mnasnet_050", "tf_efficientnet_lite0"])
+@each("name", ["resnet18", "vit_base_patch32_clip_224", "mnasnet_050", "tf_efficientnet_lite0"])
 def test_the_tags_are_those_of_the_registry(name):
     wanted = [full.partition(".")[2] for full in timm.models.get_arch_pretrained_cfgs(name)]
 
@@ -59,7 +60,7 @@ def test_a_package_that_is_not_here_is_not_plain():
         models_folder("no_such_package")
 
 
-@pytest.mark.parametrize("kind", ["one module", "a package without models"])
+@each("kind", ["one module", "a package without models"])
 def test_a_package_without_a_folder_of_models_is_not_plain(tmp_path, monkeypatch, kind):
     if kind == "one module":
         (tmp_path / "quite_other.py").write_text("")
@@ -121,8 +122,8 @@ def net9(pretrained=False, **kwargs) -> Net:
 """
 
 
-@pytest.mark.parametrize(
-    ("configs", "tags"),
+@each(
+    "configs, tags",
     [
         ("{'net9.a': _cfg(url='x/a.pth'), 'net9.b': _cfg(url='x/b.pth')}", [("a", "a.pth"), ("b", "b.pth")]),
         ("{'net9.a': _cfg(), 'net9.b': _cfg(hf_hub_id='timm/')}", [("b", "timm/net9.b")]),
@@ -172,7 +173,7 @@ def test_all_tags_are_those_without_weights_too(tmp_path):
     assert timm_tags(folder, "net10") == timm_tags(folder, "none") == []
 
 
-@pytest.mark.parametrize(
+@each(
     "networks",
     [
         "@decorated\nclass Net(nn.Module):\n    x = 1\n\n    def forward(self, x):\n        return x\n",
@@ -188,7 +189,7 @@ def test_networks_between_the_configurations_are_no_matter(tmp_path, networks):
     assert rows(written(tmp_path, source)) == [("timm/net9", "a", "a.pth"), ("timm/net10", "", "")]
 
 
-@pytest.mark.parametrize(
+@each(
     "source",
     [
         "for name in ('a', 'b'):\n    register_model(make(name))\n",
@@ -253,7 +254,7 @@ def test_weights_are_listed_with_torchvisions_default_first(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
+@each(
     "builder",
     [
         BUILDER.replace("Optional[Net_Weights]", "Net_Weights | None"),
@@ -267,7 +268,7 @@ def test_the_annotation_says_whose_weights_they_are(tmp_path, builder):
     assert [one.weights for one in torchvision_entries(tmp_path)] == ["V2", "V1"]
 
 
-@pytest.mark.parametrize(
+@each(
     "source",
     [
         ENUM + BUILDER.replace("Optional[Net_Weights]", "Any"),

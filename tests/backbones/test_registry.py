@@ -6,9 +6,10 @@ import torch
 from bottleneck.backbones.registry import load, names
 from bottleneck.backbones.request import Request
 from bottleneck.errors import BottleneckWarning, ModelError
+from tests.variants import each
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "inception_v3", "resnet50", "vit_b_16"])
+@each("name", ["efficientnet_lite0", "inception_v3", "resnet50", "vit_b_16"])
 def test_names_holds(name):
     assert name in names()
 
@@ -17,15 +18,13 @@ def test_names_are_sorted_and_different():
     assert names() == sorted(set(names()))
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet50_quantized", "fcn_resnet50", "r3d_18", "fasterrcnn_resnet50_fpn", "raft_large"]
-)
+@each("name", ["resnet50_quantized", "fcn_resnet50", "r3d_18", "fasterrcnn_resnet50_fpn", "raft_large"])
 def test_names_holds_classifiers_of_images_alone(name):
     assert name not in names()
 
 
-@pytest.mark.parametrize(
-    ("misspelt", "meant"),
+@each(
+    "misspelt, meant",
     [
         ("resnet5O", "resnet50"),
         ("ResNet50", "resnet50"),
@@ -38,7 +37,7 @@ def test_a_misspelt_name_names_the_nearest(misspelt, meant):
         load(Request(model=misspelt))
 
 
-@pytest.mark.parametrize("name", ["", "zzzzqqqq", "../../etc/passwd"])
+@each("name", ["", "zzzzqqqq", "../../etc/passwd"])
 def test_a_name_that_is_near_to_none_gets_examples(name):
     with pytest.raises(ModelError, match="some are alexnet"):
         load(Request(model=name))
@@ -59,7 +58,7 @@ def test_trained_weights_do_not_warn():
     assert [str(one.message) for one in told if issubclass(one.category, BottleneckWarning)] == []
 
 
-@pytest.mark.parametrize("model", ["resnet18", "efficientnet_lite0"])
+@each("model", ["resnet18", "efficientnet_lite0"])
 def test_a_backbone_is_frozen_and_in_eval_mode(model):
     with pytest.warns(BottleneckWarning):
         backbone = load(Request(model=model, weights="none"))
@@ -74,7 +73,7 @@ def test_the_spec_has_the_requested_name():
         assert load(Request(model="resnet18", weights="none")).spec.backbone == "resnet18"
 
 
-@pytest.mark.parametrize("sizes", [{"resize": 256}, {"crop": 224}, {"resize": 256, "crop": 224}])
+@each("sizes", [{"resize": 256}, {"crop": 224}, {"resize": 256, "crop": 224}])
 @pytest.mark.filterwarnings("ignore::bottleneck.errors.BottleneckWarning")
 def test_sizes_that_are_the_usual_ones_change_nothing(sizes):
     assert load(Request(model="resnet18", weights="none", **sizes)).spec == (
@@ -82,7 +81,7 @@ def test_sizes_that_are_the_usual_ones_change_nothing(sizes):
     )
 
 
-@pytest.mark.parametrize(("sizes", "advice"), [({"resize": 128}, "--crop 112"), ({"crop": 320}, "--resize 366")])
+@each("sizes, advice", [({"resize": 128}, "--crop 112"), ({"crop": 320}, "--resize 366")])
 def test_a_crop_that_does_not_fit_gets_advice_on_what_was_not_requested(sizes, advice):
     with pytest.raises(ModelError, match=f"add {advice}$"):
         load(Request(model="resnet18", weights="none", **sizes))

@@ -11,6 +11,7 @@ from bottleneck import extract
 from bottleneck.backbones.request import DEFAULT_MODEL, POOLS, PRECISIONS, Request
 from bottleneck.cli.extract import extract as command
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 CHANGED = {
     "model": "timm/resnet18.a1_in1k",
@@ -28,17 +29,17 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("weights", ["w.pth", "W.PT", "w.safetensors", "folder/weights", "/tmp/x.bin", "~/w"])
+@each("weights", ["w.pth", "W.PT", "w.safetensors", "folder/weights", "/tmp/x.bin", "~/w"])
 def test_a_path_is_known_as_one(weights):
     assert Request(weights=weights).file == Path(weights).expanduser()
 
 
-@pytest.mark.parametrize("weights", ["DEFAULT", "IMAGENET1K_V2", "IMAGENET1K_SWAG_E2E_V1", "none"])
+@each("weights", ["DEFAULT", "IMAGENET1K_V2", "IMAGENET1K_SWAG_E2E_V1", "none"])
 def test_a_name_is_not_a_path(weights):
     assert Request(weights=weights).file is None
 
 
-@pytest.mark.parametrize(("weights", "random"), [("none", True), ("None", True), ("DEFAULT", False), ("n.pth", False)])
+@each("weights, random", [("none", True), ("None", True), ("DEFAULT", False), ("n.pth", False)])
 def test_none_asks_for_random_weights(weights, random):
     assert Request(weights=weights).random is random
 
@@ -67,7 +68,7 @@ def test_every_field_is_tried():
     assert not [name for name, value in CHANGED.items() if value == getattr(Request(), name)]
 
 
-@pytest.mark.parametrize("name", CHANGED)
+@each("name", CHANGED)
 def test_each_field_survives_json(name):
     needed = {"weights": "/data/w.pth"} if name in ("restore_exclude", "allow_partial") else {}
     asked = Request(**{**needed, name: CHANGED[name]})
@@ -102,18 +103,18 @@ def test_lists_become_tuples():
     )
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@each("pool", POOLS)
 def test_every_pooling_can_be_requested(pool):
     assert Request(pool=pool).pool == pool
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@each("precision", PRECISIONS)
 def test_every_precision_can_be_requested(precision):
     assert Request(precision=precision).precision == precision
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
+@each(
+    "options, words",
     [
         ({"precision": "fp64"}, r"expected --precision auto, fp32, bf16, fp16, got 'fp64'"),
         ({"pool": "mean"}, r"expected --pool avg, max, gem, none, cls, got 'mean'"),
@@ -129,19 +130,18 @@ def test_every_precision_can_be_requested(precision):
         ({"allow_partial": True}, r"--allow-partial need a weights file.*got 'DEFAULT'"),
         ({"restore_exclude": ("fc",), "weights": "none"}, r"--restore-exclude.*expected --weights PATH.*got 'none'"),
     ],
-    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
 )
 def test_a_request_that_makes_no_sense_is_a_model_error(options, words):
     with pytest.raises(ModelError, match=words):
         Request(**options)
 
 
-@pytest.mark.parametrize(("short", "full"), [("lite0", "efficientnet_lite0"), ("lite2", "efficientnet_lite2")])
+@each("short, full", [("lite0", "efficientnet_lite0"), ("lite2", "efficientnet_lite2")])
 def test_a_short_name_is_the_full_one(short, full):
     assert Request(model=short) == Request(model=full)
 
 
-@pytest.mark.parametrize("weights", ["default", "Default", "DEFAULT"])
+@each("weights", ["default", "Default", "DEFAULT"])
 def test_capitals_do_not_matter_in_default(weights):
     assert Request(weights=weights).weights == "DEFAULT"
 
@@ -151,7 +151,7 @@ def test_one_name_is_a_list_of_one():
     assert Request(restore_exclude="fc", weights="w.pth").restore_exclude == ("fc",)
 
 
-@pytest.mark.parametrize(
+@each(
     "asked",
     [
         Request(),
@@ -159,7 +159,6 @@ def test_one_name_is_a_list_of_one():
         Request(**CHANGED),
         Request(weights="/a b/it's.pth", seed=1),
     ],
-    ids=["default", "random", "all fields", "spaces and quotes"],
 )
 def test_the_command_asks_for_the_same(asked):
     context = command.make_context("extract", shlex.split(asked.command()))
@@ -171,8 +170,8 @@ def test_the_command_says_no_more_than_it_has_to():
     assert Request(flip=True, layer=("layer3",)).command() == "--model efficientnet_lite0 --layer layer3 --flip"
 
 
-@pytest.mark.parametrize(
-    ("given", "plain"),
+@each(
+    "given, plain",
     [
         ({"seed": np.int64(3), "flip": np.True_}, {"seed": 3, "flip": True}),
         ({"resize": np.int32(64), "crop": np.array(56)}, {"resize": 64, "crop": 56}),
@@ -191,16 +190,12 @@ def test_values_of_numpy_and_paths_make_the_same_request(given, plain):
     assert json.loads(json.dumps(Request(**given).to_json())) == json.loads(json.dumps(Request(**plain).to_json()))
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
+@each("wrong", [
         {"seed": True}, {"seed": -1}, {"seed": 0.5}, {"seed": "1"}, {"seed": 2**64}, {"resize": "64"}, {"crop": 64.5},
         {"resize": np.nan}, {"flip": "yes"}, {"flip": None}, {"layer": 4}, {"layer": [b"layer4"]}, {"pool": 1},
         {"model": None}, {"model": Path("resnet18")}, {"weights": None}, {"weights": b"w.pth"}, {"precision": 16},
         {"allow_partial": 2}, {"restore_exclude": {"fc": 1}},
-    ],
-    ids=repr,
-)  # fmt: skip
+    ])  # fmt: skip
 def test_values_of_another_kind_are_refused(wrong):
     with pytest.raises(ModelError, match=r"expected .* to be"):
         Request(**wrong)

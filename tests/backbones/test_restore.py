@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from bottleneck.backbones.restore import Restored, match, restore
 from bottleneck.backbones.weights import Checkpoint, tensors_digest
 from bottleneck.errors import ModelError, WeightsMismatch
+from tests.variants import each
 
 Tensors = dict[str, Tensor]
 
@@ -112,7 +113,7 @@ def test_the_classifier_of_the_network_is_not_needed_once_it_is_cut_off():
     assert tensors_digest(target) == tensors_digest(network(2))
 
 
-@pytest.mark.parametrize(
+@each(
     "names",
     [
         ("classifier.weight", "classifier.bias"),
@@ -120,7 +121,6 @@ def test_the_classifier_of_the_network_is_not_needed_once_it_is_cut_off():
         ("classifier.6.weight", "classifier.6.bias"),
         ("logits.weight",),
     ],
-    ids=str,
 )
 def test_a_classifier_of_another_name_and_width_is_not_needed(names):
     target = network()
@@ -149,7 +149,7 @@ def test_a_new_classifier_next_to_that_of_the_network_is_not_needed():
     assert found.unneeded == (*old, *new)
 
 
-@pytest.mark.parametrize(
+@each(
     "extra",
     [
         {"neck.weight": torch.ones(4, 4, 1, 1)},
@@ -176,7 +176,7 @@ def test_a_classifier_inside_a_module_of_the_network_is_unexpected():
     assert refused(network(), {**tensors(), **extra}).found.unexpected == tuple(extra)
 
 
-@pytest.mark.parametrize("where", ["step", "blocks.step"])
+@each("where", ["step", "blocks.step"])
 def test_a_single_number_too_many_is_not_needed(where):
     found = restore(network(), checkpoint({**tensors(), where: torch.tensor(3.0)}))
 
@@ -198,7 +198,7 @@ def test_a_single_number_of_the_network_may_not_be_missing():
     assert refused(network(), found).found.missing == ("scale",)
 
 
-@pytest.mark.parametrize("name", ["blocks.0.1.num_batches_tracked", "head.num_batches_tracked"])
+@each("name", ["blocks.0.1.num_batches_tracked", "head.num_batches_tracked"])
 def test_counters_are_neither_wanted_nor_unexpected(name):
     target, found = network(), tensors()
     del found["blocks.1.1.num_batches_tracked"]
@@ -209,7 +209,7 @@ def test_counters_are_neither_wanted_nor_unexpected(name):
     assert target.state_dict()["blocks.0.1.num_batches_tracked"] == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@each("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_floats_of_another_precision_are_converted(dtype):
     target = network()
     restore(target, checkpoint({name: value.to(dtype) for name, value in tensors().items()}))
@@ -336,7 +336,7 @@ def test_what_fits_is_taken_when_a_part_is_enough():
         assert torch.equal(target.state_dict()[name], wanted), name
 
 
-@pytest.mark.parametrize("allow_partial", [False, True])
+@each("allow_partial", [False, True])
 def test_a_part_is_not_nothing(allow_partial):
     error = refused(network(), {"other.weight": torch.ones(2, 2)}, allow_partial=allow_partial)
 
@@ -347,8 +347,8 @@ def test_a_part_is_not_nothing(allow_partial):
 # Left out
 
 
-@pytest.mark.parametrize(
-    ("patterns", "excluded"),
+@each(
+    "patterns, excluded",
     [
         (["stem.weight"], ["stem.weight"]),
         (["stem"], ["stem.weight"]),
@@ -360,7 +360,6 @@ def test_a_part_is_not_nothing(allow_partial):
         (["scale", "stem"], ["scale", "stem.weight"]),
         (["*.running_*", "scale"], ["scale", *(name for name in WANTED if "running" in name)]),
     ],
-    ids=str,
 )
 def test_what_is_excluded_stays_unchanged(patterns, excluded):
     target = network()
@@ -375,7 +374,7 @@ def test_what_is_excluded_stays_unchanged(patterns, excluded):
         assert torch.equal(target.state_dict()[name], wanted), name
 
 
-@pytest.mark.parametrize("wrong", [None, torch.ones(4, 7, 3, 3)], ids=["missing", "another shape"])
+@each("wrong", [None, torch.ones(4, 7, 3, 3)])
 def test_what_is_excluded_need_not_fit(wrong):
     found = {**tensors(), "stem.weight": wrong}
     if wrong is None:
@@ -394,8 +393,8 @@ def test_tensors_of_the_checkpoint_can_be_excluded():
     assert done.excluded == done.unexpected == done.unneeded == ()
 
 
-@pytest.mark.parametrize(
-    ("pattern", "hint"),
+@each(
+    "pattern, hint",
     [
         ("stm", "did you mean stem"),
         ("blocks.0.0.wieght", r"did you mean blocks\.0\.0\.weight"),
@@ -417,9 +416,7 @@ def test_a_pattern_that_fits_nothing_is_refused_with_the_nearest(pattern, hint):
 # Other names
 
 
-@pytest.mark.parametrize(
-    "prefix", ["module.", "model.", "encoder.backbone.", "module.encoder.", "_orig_mod.", "a.b.c."]
-)
+@each("prefix", ["module.", "model.", "encoder.backbone.", "module.encoder.", "_orig_mod.", "a.b.c."])
 def test_a_prefix_is_dropped_and_reported(prefix):
     target = network()
 
@@ -454,7 +451,7 @@ def test_a_classifier_inside_of_a_prefix_is_not_needed():
     assert found.unneeded == FC
 
 
-@pytest.mark.parametrize("lacking", ["stem.weight", "scale", "blocks.1.1.bias"])
+@each("lacking", ["stem.weight", "scale", "blocks.1.1.bias"])
 def test_a_prefix_is_dropped_from_a_checkpoint_that_does_not_fit(lacking):
     found = prefixed("module.", tensors())
     del found[f"module.{lacking}"]
@@ -486,7 +483,7 @@ def test_names_that_fit_as_they_are_keep_a_prefix_that_fits_too():
     assert set(error.found.unexpected) == set(prefixed("ema.", dict.fromkeys(WANTED))) - {"ema.scale"}
 
 
-@pytest.mark.parametrize("part", [["stem.weight"], WANTED[1:]], ids=["less", "as much"])
+@each("part", [["stem.weight"], WANTED[1:]])
 def test_names_that_fit_as_they_are_are_not_given_up_for_a_prefix(part):
     found = tensors()
     del found["stem.weight"]
@@ -497,7 +494,7 @@ def test_names_that_fit_as_they_are_are_not_given_up_for_a_prefix(part):
     assert error.found.remarks == ()
 
 
-@pytest.mark.parametrize("prefixes", [("student.", "teacher."), ("model.a.", "model.b.")])
+@each("prefixes", [("student.", "teacher."), ("model.a.", "model.b.")])
 def test_two_prefixes_that_fit_alike_are_refused(prefixes):
     one, other = prefixes
     target = network()
@@ -512,7 +509,7 @@ def stem_for_first(found: Tensors) -> Tensors:
     return {"stem.weight" if name == "first.weight" else name: value for name, value in found.items()}
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@each("prefix", ["", "module."])
 def test_names_of_other_forms_are_changed_by_the_rule_of_the_network(prefix):
     target = network()
     other = {"first.weight" if name == "stem.weight" else name: value for name, value in tensors().items()}
@@ -522,7 +519,7 @@ def test_names_of_other_forms_are_changed_by_the_rule_of_the_network(prefix):
     assert tensors_digest(target) == tensors_digest(network(2))
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@each("prefix", ["", "module."])
 def test_the_rule_is_not_used_where_the_names_fit(prefix):
     def never(found: Tensors) -> Tensors:
         if prefix and any(name.startswith(prefix) for name in found):
@@ -559,8 +556,8 @@ def test_the_line_names_what_is_not_restored():
     )
 
 
-@pytest.mark.parametrize(
-    ("change", "complete", "wanted"),
+@each(
+    "change, complete, wanted",
     [
         ({}, True, 1),
         ({"excluded": ("b", "c")}, True, 3),
@@ -569,7 +566,6 @@ def test_the_line_names_what_is_not_restored():
         ({"missing": ("b", "c")}, False, 3),
         ({"misshapen": {"b": ((1,), (2,))}}, False, 2),
     ],
-    ids=str,
 )
 def test_complete_is_what_lacks_nothing_and_leaves_nothing_over(change, complete, wanted):
     nothing = dict.fromkeys(("remarks", "excluded", "missing", "unexpected", "unneeded"), ())

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bottleneck.backbones.sources import Unknown, values
+from tests.variants import each
 
 
 def found(source: str, *names: str, **given: Any) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def test_what_a_value_depends_on_runs_wherever_it_stands():
     ) == {"configs": {"a": {"url": "x", "size": 1}, "b": {"url": "", "size": 2}}}
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         "found['b'] = 2",
@@ -66,7 +67,7 @@ def test_the_standard_library_is_imported():
     ) == {"value": 7}
 
 
-@pytest.mark.parametrize("line", ["from .constants import MEAN", "from no_such.place import MEAN", "import MEAN", ""])
+@each("line", ["from .constants import MEAN", "from no_such.place import MEAN", "import MEAN", ""])
 def test_what_comes_from_elsewhere_is_unknown(line):
     assert isinstance(found(f"{line}\nvalue = MEAN", "value")["value"], Unknown)
 

@@ -9,6 +9,7 @@ from bottleneck.backbones.spec import SPEC_VERSION, Spec
 from bottleneck.errors import CacheError
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.view import View
+from tests.variants import each
 
 SPEC_CHANGES: dict[str, Any] = {
     "backbone": "other",
@@ -46,12 +47,12 @@ def test_the_changes_below_cover_every_field():
     assert {field.name for field in fields(Preprocessing)} == set(PREPROCESSING_CHANGES)
 
 
-@pytest.mark.parametrize("name", SPEC_CHANGES)
+@each("name", SPEC_CHANGES)
 def test_every_field_changes_the_fingerprint(spec, name):
     assert replace(spec, **{name: SPEC_CHANGES[name]}).fingerprint != spec.fingerprint
 
 
-@pytest.mark.parametrize("name", PREPROCESSING_CHANGES)
+@each("name", PREPROCESSING_CHANGES)
 def test_every_field_of_the_preprocessing_changes_the_fingerprint(spec, name):
     other = changed(spec.preprocessing, **{name: PREPROCESSING_CHANGES[name]})
 
@@ -92,7 +93,7 @@ def test_a_spec_with_a_view_survives_json(spec):
     assert seen.fingerprint == "84019debe20fd29151c833483082dee901ac980a25d6eff956d96fd2282176fd"
 
 
-@pytest.mark.parametrize("garbage", [None, 5, "x", [], {}, {"augmentation": "light"}, {"number": "0"}, ["light", 0, 0]])
+@each("garbage", [None, 5, "x", [], {}, {"augmentation": "light"}, {"number": "0"}, ["light", 0, 0]])
 def test_a_spec_with_garbage_for_a_view_is_refused(spec, garbage):
     preprocessing = {**spec.preprocessing.to_json(), "view": garbage}
 
@@ -100,19 +101,19 @@ def test_a_spec_with_garbage_for_a_view_is_refused(spec, garbage):
         Spec.from_json({**spec.to_json(), "preprocessing": preprocessing})
 
 
-@pytest.mark.parametrize("version", [0, SPEC_VERSION + 1, "1", None])
+@each("version", [0, SPEC_VERSION + 1, "1", None])
 def test_a_spec_of_another_version_is_refused(spec, version):
     with pytest.raises(CacheError, match="version"):
         Spec.from_json({**spec.to_json(), "version": version})
 
 
-@pytest.mark.parametrize("garbage", [None, 5, "spec", [], {}, {"version": SPEC_VERSION}, [["version", SPEC_VERSION]]])
+@each("garbage", [None, 5, "spec", [], {}, {"version": SPEC_VERSION}, [["version", SPEC_VERSION]]])
 def test_what_is_not_a_spec_is_refused(garbage):
     with pytest.raises(CacheError, match="expected a spec"):
         Spec.from_json(garbage)
 
 
-@pytest.mark.parametrize("name", [*sorted(SPEC_CHANGES.keys() - {"flip"}), "preprocessing", "version"])
+@each("name", [*sorted(SPEC_CHANGES.keys() - {"flip"}), "preprocessing", "version"])
 def test_a_spec_that_lacks_a_field_is_refused(spec, name):
     value = spec.to_json()
     del value[name]
@@ -126,13 +127,13 @@ def test_a_spec_with_a_field_too_many_is_refused(spec):
         Spec.from_json({**spec.to_json(), "colour": "red"})
 
 
-@pytest.mark.parametrize("garbage", [None, 5, "x", [], {}, {"resize": 1}])
+@each("garbage", [None, 5, "x", [], {}, {"resize": 1}])
 def test_a_spec_with_garbage_for_preprocessing_is_refused(spec, garbage):
     with pytest.raises(CacheError, match="expected a spec"):
         Spec.from_json({**spec.to_json(), "preprocessing": garbage})
 
 
-@pytest.mark.parametrize(("name", "value"), [("crop", -33), ("crop", 0), ("interpolation", "magic"), ("resize", "32")])
+@each("name, value", [("crop", -33), ("crop", 0), ("interpolation", "magic"), ("resize", "32")])
 def test_a_spec_with_impossible_preprocessing_is_refused(spec, name, value):
     preprocessing = {**spec.preprocessing.to_json(), name: value}
 

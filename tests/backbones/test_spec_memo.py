@@ -14,6 +14,7 @@ from bottleneck.backbones.spec_memo import recall, remember_spec
 from bottleneck.errors import ModelError
 from bottleneck.images import digest
 from tests.conftest import write
+from tests.variants import each
 
 PACKAGES = (
     "torch",
@@ -58,7 +59,7 @@ def test_without_a_memo_there_is_no_answer(cache):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize(
+@each(
     "other",
     [
         Request(model="resnet34", weights="none", seed=3),
@@ -66,7 +67,6 @@ def test_without_a_memo_there_is_no_answer(cache):
         Request(model="resnet18", weights="DEFAULT", seed=3),
         Request(model="resnet18", weights="IMAGENET1K_V1", seed=3),
     ],
-    ids=["model", "seed", "weights", "named weights"],
 )
 def test_another_request_has_no_answer(spec, cache, other):
     remember_spec(Request(model="resnet18", weights="none", seed=3), spec, cache)
@@ -81,7 +81,7 @@ def test_the_seed_is_not_part_of_a_request_for_trained_weights(spec, cache):
     assert recall(Request(model="resnet18", weights="DEFAULT", seed=4), cache) == spec
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@each("package", PACKAGES)
 def test_another_version_of_a_package_has_no_answer(spec, cache, monkeypatch, package):
     version = metadata.version
     remember_spec(Request(), spec, cache)
@@ -92,7 +92,7 @@ def test_another_version_of_a_package_has_no_answer(spec, cache, monkeypatch, pa
     assert recall(Request(), cache) is None
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@each("package", PACKAGES)
 def test_a_package_that_is_gone_has_no_answer(spec, cache, monkeypatch, package):
     version = metadata.version
     remember_spec(Request(), spec, cache)
@@ -115,7 +115,7 @@ def test_another_decoder_has_no_answer(spec, cache, monkeypatch):
     assert recall(Request(), cache) is None
 
 
-@pytest.mark.parametrize("settled", [False, True], ids=["fresh file", "remembered digest"])
+@each("settled", [False, True])
 def test_a_changed_weights_file_has_no_answer(spec, cache, tmp_path, monkeypatch, settled):
     if settled:
         monkeypatch.setattr(digest, "FRESH_SECONDS", -1e9)  # the digest of a file this young is remembered too
@@ -146,7 +146,7 @@ def test_a_deleted_memo_is_not_an_error(spec, cache):
     assert recall(Request(), cache) is None
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"5", b'"spec"', b"{}", b"\xff\xfe", b"\0" * 100])
+@each("garbage", [b"", b"{", b"[]", b"null", b"5", b'"spec"', b"{}", b"\xff\xfe", b"\0" * 100])
 def test_a_corrupt_memo_is_not_an_error(spec, cache, garbage):
     remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
@@ -173,7 +173,7 @@ def test_a_corrupt_memo_is_mended(spec, cache):
     assert recall(Request(), cache) == spec
 
 
-@pytest.mark.parametrize("garbage", [None, b"", b"no database at all" * 100])
+@each("garbage", [None, b"", b"no database at all" * 100])
 def test_the_memo_of_digests_can_be_deleted_or_damaged(spec, cache, tmp_path, monkeypatch, garbage):
     monkeypatch.setattr(digest, "FRESH_SECONDS", -1e9)
     request = Request(model="resnet18", weights=str(write(tmp_path / "weights.pth", b"one")))
@@ -201,7 +201,7 @@ def test_what_was_remembered_last_is_recalled(spec, cache):
     assert recall(Request(), cache) == replace(spec, weights="1" * 64)
 
 
-@pytest.mark.parametrize("model", ["resnet18", DEFAULT_MODEL])
+@each("model", ["resnet18", DEFAULT_MODEL])
 def test_a_missing_weights_file_is_a_model_error(cache, tmp_path, model):
     request = Request(model=model, weights=str(tmp_path / "missing.pth"))
 
@@ -229,7 +229,7 @@ OTHER = {  # a value that is not the default, for each field that the key has to
 }
 
 
-@pytest.mark.parametrize("name", OTHER)
+@each("name", OTHER)
 def test_each_field_of_a_request_changes_the_key(spec, cache, tmp_path, name):
     request = Request(model="resnet18", weights=str(write(tmp_path / "w.pth", b"tensors")))
     other = replace(request, **{name: OTHER[name]})
@@ -246,15 +246,14 @@ def test_every_field_but_the_seed_and_the_precision_is_tried():
     assert OTHER.keys() == {field.name for field in fields(Request)} - {"seed", "precision"}
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
+@each(
+    "one, other",
     [
         ({"layer": ("layer3", "layer4")}, {"layer": ("layer4", "layer3")}),
         ({"layer": ("layer3",)}, {"layer": ("layer3:input",)}),
         ({"resize": 300}, {"crop": 300}),
         ({"pool": "avg"}, {"pool": "none"}),
     ],
-    ids=["order of layers", "output and input", "resize and crop", "pool"],
 )
 def test_requests_that_are_nearly_equal_have_keys_of_their_own(spec, cache, one, other):
     remember_spec(Request(**one), spec, cache)
@@ -263,7 +262,7 @@ def test_requests_that_are_nearly_equal_have_keys_of_their_own(spec, cache, one,
     assert recall(Request(**other), cache) is None
 
 
-@pytest.mark.parametrize("option", [{"restore_exclude": ("fc",)}, {"allow_partial": True}])
+@each("option", [{"restore_exclude": ("fc",)}, {"allow_partial": True}])
 def test_the_seed_counts_where_a_file_may_leave_tensors_random(spec, cache, tmp_path, option):
     request = Request(weights=str(write(tmp_path / "w.pth", b"tensors")), seed=3, **option)
     remember_spec(request, spec, cache)
@@ -285,7 +284,7 @@ def test_lists_and_tuples_are_one_request(spec, cache):
     assert recall(Request(layer=["layer3"]), cache) == spec
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@each("precision", ["fp32", "bf16", "fp16"])
 def test_the_precision_is_not_part_of_the_question(spec, cache, precision):
     remember_spec(Request(), spec, cache)
 

@@ -1,8 +1,8 @@
-import pytest
 from torch import nn
 
 from bottleneck.backbones.describe import describe
 from bottleneck.backbones.stages import stages
+from tests.variants import each
 
 
 class Net(nn.Module):
@@ -19,8 +19,8 @@ def test_stages_are_what_has_parameters_at_the_top_and_in_what_holds_stages():
     assert stages(Net()) == ["stem", "blocks.0", "blocks.2", "layers", "fc"]
 
 
-@pytest.mark.parametrize(
-    ("model", "some"),
+@each(
+    "model, some",
     [
         ("resnet18", ("layer3", "layer4", "fc")),
         ("efficientnet_lite0", ("conv_stem", "blocks.0", "blocks.6", "conv_head", "classifier")),

@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import re
+import shutil
 import socket
 import threading
 import time
@@ -32,6 +33,7 @@ from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
 from tests.conftest import photo
+from tests.variants import each
 
 TINY = ["test_vit", "test_resnet", "test_efficientnet", "test_convnext", "test_byobnet"]
 DISTILLED = ["deit_tiny_distilled_patch16_224", "levit_128s"]
@@ -60,8 +62,8 @@ def features(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
 # --- random weights and features ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "equal"), [(5, True), (6, False)])
-@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+@each("seed, equal", [(5, True), (6, False)])
+@each("name", ["test_vit", "test_resnet"])
 def test_random_weights_are_those_timm_gives_for_the_seed(name, seed, equal):
     network = timms(name, 5)
     network.reset_classifier(0)
@@ -69,7 +71,7 @@ def test_random_weights_are_those_timm_gives_for_the_seed(name, seed, equal):
     assert (randomly(f"timm/{name}", seed).spec.weights == tensors_digest(network)) is equal
 
 
-@pytest.mark.parametrize("name", [*TINY, *DISTILLED])
+@each("name", [*TINY, *DISTILLED])
 def test_features_are_timms_pre_logits(name):
     network = timms(name, 3)
     backbone = randomly(f"timm/{name}", 3)
@@ -81,8 +83,8 @@ def test_features_are_timms_pre_logits(name):
     torch.testing.assert_close(features(backbone, images), theirs)
 
 
-@pytest.mark.parametrize(
-    ("name", "layer", "dim"),
+@each(
+    "name, layer, dim",
     [
         ("test_vit", "head:input", 64),
         ("test_resnet", "fc:input", 96),
@@ -130,7 +132,7 @@ def test_the_features_pass_the_engine_with_the_models_own_mean_and_std():
     np.testing.assert_allclose(TorchEngine(backbone, device="cpu", plain=True)(pixels), theirs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("layer", [(), ("layer3",)], ids=["default", "layer3"])
+@each("layer", [(), ("layer3",)])
 def test_with_flip_the_features_are_the_mean_of_an_images_and_its_mirror_images(layer):
     plain, both = (randomly("timm/test_resnet", 3, layer=layer, flip=flip) for flip in (False, True))
     images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
@@ -208,12 +210,12 @@ def assert_timms_pixels(config: dict[str, Any]) -> None:
         np.testing.assert_allclose(ours, np.rint((theirs * std + mean) * 255), rtol=0, atol=2)  # see test_resize.py
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@each("kind", CONFIGS)
 def test_the_preprocessing_is_what_timms_transform_does(kind):
     assert_timms_pixels({"input_size": (3, 224, 224), **CONFIGS[kind]})
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@each("name", PUBLISHED)
 def test_the_preprocessing_of_published_weights_is_what_timms_transform_does(name):
     assert_timms_pixels(timm_weights.config_of(*name.split(".", 1)))
 
@@ -292,7 +294,7 @@ def test_a_crop_that_the_network_cannot_take_is_a_model_error():
 # --- files, tags and names ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TINY)
+@each("name", TINY)
 def test_a_files_tensors_are_in_the_network(name, tmp_path):
     torch.save(timms(name, 5).state_dict(), tmp_path / "w.pth")
 
@@ -306,14 +308,13 @@ def test_the_file_of_another_network_is_a_model_error(tmp_path):
         from_file("timm/test_resnet", tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize(
+@each(
     "request_",
     [
         Request(model="timm/resnet18.a9_in1k", weights="none"),
         Request(model="timm/resnet18.a9_in1k"),
         Request(model="timm/resnet18", weights="a9_in1k"),
     ],
-    ids=["random", "in the model", "in the weights"],
 )
 def test_an_unknown_tag_names_the_nearest(request_):
     with pytest.raises(ModelError, match=r"weights of timm/resnet18 .* got 'a9_in1k'; did you mean .*\ba1_in1k\b"):
@@ -330,13 +331,13 @@ def test_two_tags_that_differ_are_a_model_error():
         load(Request(model="timm/resnet18.a1_in1k", weights="tv_in1k"))
 
 
-@pytest.mark.parametrize(("misspelt", "meant"), [("timm/test_vitt", "timm/test_vit"), ("test_vit", "timm/test_vit")])
+@each("misspelt, meant", [("timm/test_vitt", "timm/test_vit"), ("test_vit", "timm/test_vit")])
 def test_a_misspelt_name_names_the_nearest(misspelt, meant):
     with pytest.raises(ModelError, match=rf"got '{misspelt}'; did you mean .*\b{meant}\b"):
         load(Request(model=misspelt, weights="none"))
 
 
-@pytest.mark.parametrize("model", ["timm/test_mambaout", "timm/test_vit_relpos", "timm/test_vit_relpos.untrained"])
+@each("model", ["timm/test_mambaout", "timm/test_vit_relpos", "timm/test_vit_relpos.untrained"])
 def test_a_model_without_published_weights_says_so(model):
     with pytest.raises(WeightsUnavailable, match=rf"timm has no weights of {model}.*--weights none"):
         load(Request(model=model))
@@ -441,7 +442,8 @@ def pickled(value: object) -> bytes:
 
 
 def lay_out(hub_cache: Path, name: str, data: bytes, blob: str = "") -> Path:
-    """Put a file into the hub's cache, as an earlier download would have left it."""
+    """Put a file into the hub's cache, and nothing else, as an earlier download would have left it."""
+    shutil.rmtree(hub_cache, ignore_errors=True)
     folder = hub_cache / f"models--{REPOSITORY.replace('/', '--')}"
     kept = folder / "blobs" / (blob or hashlib.sha256(data).hexdigest())
     snapshot = folder / "snapshots" / ("c" * 40)
@@ -461,7 +463,7 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=["default", "tag in the model", "tag in the weights", "tag in both"])
+@each("asked", ASKED)
 def test_weights_are_fetched_from_the_hub(hub, trained, spec_of_trained, asked):
     hub.files[f"{REPOSITORY}/model.safetensors"] = save(trained)
 
@@ -505,7 +507,7 @@ def test_fetched_weights_are_kept_and_need_no_network(hub, trained, monkeypatch)
     assert hub.asked == []
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@each("name", ["model.safetensors", "pytorch_model.bin"])
 def test_weights_that_were_kept_by_others_are_used(hub_cache, trained, spec_of_trained, name):
     lay_out(hub_cache, name, save(trained) if name.endswith("safetensors") else pickled(trained))
 
@@ -557,7 +559,7 @@ def test_a_hub_without_the_file_is_weights_unavailable(hub):
         load(Request(model="timm/test_vit"))
 
 
-@pytest.mark.parametrize("asked", ASKED[:3], ids=["default", "tag in the model", "tag in the weights"])
+@each("asked", ASKED[:3])
 def test_without_a_network_the_error_says_within_seconds_what_to_fetch_and_how_to_use_it(hub_cache, asked):
     started = time.monotonic()
     with pytest.raises(
@@ -570,13 +572,14 @@ def test_without_a_network_the_error_says_within_seconds_what_to_fetch_and_how_t
     assert re.search(rf"--model {asked.model}(\.r160_in1k)? --weights PATH", str(caught.value))
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "fetched"])
-@pytest.mark.parametrize("kind", ["another network", "no tensors at all"])
+@each("kept", [True, False])
+@each("kind", ["another network", "no tensors at all"])
 def test_a_hubs_file_that_does_not_fit_is_a_model_error(request, hub_cache, kept, kind):
     content = save({"fc.weight": torch.ones(3)}) if kind == "another network" else b"<html>" * 100
     if kept:
         lay_out(hub_cache, "model.safetensors", content)
     else:
+        shutil.rmtree(hub_cache)
         request.getfixturevalue("hub").files[f"{REPOSITORY}/model.safetensors"] = content
 
     with pytest.raises(ModelError, match=r"model\.safetensors|timm/test_vit"):
@@ -591,14 +594,15 @@ class Bomb:
         return Path.touch, (self.marker,)
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "fetched"])
-@pytest.mark.parametrize("form", ["zip", "legacy"])
+@each("kept", [True, False])
+@each("form", ["zip", "legacy"])
 def test_a_pickle_of_the_hub_runs_no_code(request, hub_cache, tmp_path, kept, form):
     bomb = Bomb(tmp_path / "it ran")
     content = pickled({"pos_embed": bomb}) if form == "zip" else pickle.dumps(bomb, protocol=2)
     if kept:
         lay_out(hub_cache, "pytorch_model.bin", content)
     else:
+        shutil.rmtree(hub_cache)
         request.getfixturevalue("hub").files[f"{REPOSITORY}/pytorch_model.bin"] = content
 
     with pytest.raises(ModelError):

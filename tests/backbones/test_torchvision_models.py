@@ -28,6 +28,7 @@ from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
 from tests.conftest import photo
+from tests.variants import each
 
 PHOTOS = [photo(1, (400, 300)), photo(2, (260, 500)), photo(3, (300, 300), "PNG")]
 OFFICIAL = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
@@ -108,7 +109,7 @@ def test_resnet18s_features_are_torchvisions_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_features_are_the_input_of_torchvisions_classifier(name):
     layer, dim = CASES[name]
     backbone = randomly(name)
@@ -131,7 +132,7 @@ def test_the_spec_says_whether_the_network_maps_its_input(name, expected):
     assert randomly(name).spec.transform_input is expected
 
 
-@pytest.mark.parametrize(("seed", "equal"), [(5, True), (6, False)])
+@each("seed, equal", [(5, True), (6, False)])
 def test_random_weights_are_those_torchvision_gives_for_the_seed(seed, equal):
     network = torchvisions("resnet18", 5)
     network.fc = nn.Identity()
@@ -139,7 +140,7 @@ def test_random_weights_are_those_torchvision_gives_for_the_seed(seed, equal):
     assert (randomly("resnet18", seed).spec.weights == tensors_digest(network)) is equal
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+@each("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_the_preprocessing_is_that_of_the_default_weights(name):
     transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     found = randomly(name).spec.preprocessing
@@ -161,7 +162,7 @@ def test_decoded_and_normalised_pixels_are_those_of_the_transforms():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", torchvision_models.names())
+@each("name", torchvision_models.names())
 def test_every_classifier_can_be_cut_and_fed(name, monkeypatch):
     # On the device "meta" tensors have shapes and no values: the largest network takes no memory and no time.
     on_meta = BlockParams.from_init_params
@@ -288,7 +289,7 @@ def fetch() -> Backbone:
     return load(Request(model="resnet18", weights="DEFAULT"))
 
 
-@pytest.mark.parametrize("weights", ["DEFAULT", "IMAGENET1K_V1"])
+@each("weights", ["DEFAULT", "IMAGENET1K_V1"])
 def test_without_a_network_the_error_says_what_to_fetch_and_how_to_use_it(address, closed_port, weights):
     url = f"http://127.0.0.1:{closed_port}/models/resnet18-f37072fd.pth"
     address(url)
@@ -349,7 +350,7 @@ def test_a_connection_that_is_reset_is_weights_unavailable(address, checkpoint, 
         fetch()
 
 
-@pytest.mark.parametrize("status", [404, 503])
+@each("status", [404, 503])
 def test_an_address_that_answers_with_an_error_is_weights_unavailable(address, server, checkpoint, status):
     server.status = status
     address(server.url(hashed(checkpoint)))
@@ -368,12 +369,12 @@ def test_the_tensors_of_another_network_at_the_address_are_a_model_error(address
         fetch()
 
 
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.999])
+@each("part", [0.0, 0.3, 0.999])
 def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(
     address, closed_port, checkpoint, torch_home, part
 ):
     kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
-    kept.parent.mkdir(parents=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(checkpoint[: int(part * len(checkpoint))])
     address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
 
@@ -385,7 +386,7 @@ def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(
 
 def test_a_file_with_other_values_in_torchs_own_cache_is_refused(address, closed_port, checkpoint, torch_home):
     kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
-    kept.parent.mkdir(parents=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     torch.save(torchvisions("resnet18", 6).state_dict(), kept)
     address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
 
@@ -403,7 +404,7 @@ class Bomb:
 
 def test_a_pickle_in_torchs_own_cache_runs_no_code(address, closed_port, checkpoint, torch_home, tmp_path):
     kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
-    kept.parent.mkdir(parents=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(pickle.dumps(Bomb(tmp_path / "it ran"), protocol=2))
     address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
 
@@ -413,8 +414,8 @@ def test_a_pickle_in_torchs_own_cache_runs_no_code(address, closed_port, checkpo
     assert not (tmp_path / "it ran").exists()
 
 
-@pytest.mark.parametrize("form", ["pickle", "archive", "old format"])
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "fetched"])
+@each("form", ["pickle", "archive", "old format"])
+@each("kept", [True, False])
 def test_a_file_made_to_have_the_hash_of_its_name_runs_no_code(
     address, server, torch_home, tmp_path, monkeypatch, form, kept
 ):
@@ -428,7 +429,7 @@ def test_a_file_made_to_have_the_hash_of_its_name_runs_no_code(
     address(server.url(name))
     if kept:
         place = torch_home / "hub" / "checkpoints" / name
-        place.parent.mkdir(parents=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(server.content)
 
     with pytest.raises(ModelError, match=name):
@@ -437,12 +438,12 @@ def test_a_file_made_to_have_the_hash_of_its_name_runs_no_code(
     assert not (tmp_path / "it ran").exists()
 
 
-@pytest.mark.parametrize("model", ["googlenet", "inception_v3", "densenet121", "squeezenet1_0", "vit_b_16"])
+@each("model", ["googlenet", "inception_v3", "densenet121", "squeezenet1_0", "vit_b_16"])
 def test_kept_weights_are_those_torchvision_would_load(torch_home, model, monkeypatch):
     official = torchvision.models.get_model_weights(model).DEFAULT
     monkeypatch.setattr(official.value, "url", f"http://127.0.0.1:9/{model}.pth")
     place = torch_home / "hub" / "checkpoints" / f"{model}.pth"
-    place.parent.mkdir(parents=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     torch.save(torchvisions(model, 3).state_dict(), place)
 
     assert load(Request(model=model)).spec == randomly(model, 3).spec

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from bottleneck.backbones.tracing import first_tensor, run, trace
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 DEVICES = ["cpu", "meta"]
 
@@ -67,7 +68,7 @@ def hooks(network: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules())
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@each("device", DEVICES)
 def test_modules_are_in_the_order_in_which_they_are_entered(device):
     calls = trace(Net().to(device), images(device))
 
@@ -85,7 +86,7 @@ def test_repeated_calls_are_counted():
     assert {name: call.calls for name, call in calls.items() if call.calls > 1} == {"shared": 3}
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@each("device", DEVICES)
 def test_shapes_are_those_of_the_last_call(device):
     calls = trace(Net().to(device), images(device))
 
@@ -114,9 +115,7 @@ def test_what_had_been_entered_before_the_last_run_and_after_it():
     }
 
 
-@pytest.mark.parametrize(
-    ("kind", "shape"), [("tuple", (2, 3)), ("dict", None), ("None", None), ("number", None)], ids=str
-)
+@each("kind, shape", [("tuple", (2, 3)), ("dict", None), ("None", None), ("number", None)])
 def test_the_shape_is_that_of_the_first_tensor(kind, shape):
     calls = trace(Several(kind), images())
 
@@ -136,8 +135,8 @@ def test_an_input_that_is_a_sequence_counts_with_its_first_tensor():
     assert trace(Outer(), images())["inner"].inputs == (2, 3, 4, 4)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("count", [1, 2])
+@each("device", DEVICES)
+@each("count", [1, 2])
 def test_multiply_adds_of_convolutions_and_linear_layers(device, count):
     calls = trace(Net().to(device), images(device, count))
 
@@ -153,14 +152,14 @@ def test_multiply_adds_of_convolutions_and_linear_layers(device, count):
     }
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@each("device", DEVICES)
 def test_multiply_adds_of_a_grouped_convolution(device):
     network = nn.Conv2d(3, 6, (3, 1), groups=3).to(device)
 
     assert trace(network, images(device, 1))[""].macs == (6 * 8) * 6 * 3
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@each("device", DEVICES)
 def test_multiply_adds_of_all_calls_of_a_module_count(device):
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -173,7 +172,7 @@ def test_multiply_adds_of_all_calls_of_a_module_count(device):
     assert trace(Twice().to(device), images(device, 1))["conv"].macs == (8 * 8 + 4 * 4) * 3 * 3 * 9
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@each("device", DEVICES)
 def test_multiply_adds_of_attention(device):
     tokens, width = 64, 8
     projections, products = 4 * tokens * width * width, 2 * tokens * tokens * width
@@ -183,7 +182,7 @@ def test_multiply_adds_of_attention(device):
     assert calls["attention"].macs == calls[""].macs == 2 * (projections + products)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@each("device", DEVICES)
 def test_multiply_adds_of_fused_attention(device):
     assert trace(Attention(fused=True).eval().to(device), images(device))[""].macs == 2 * 2 * 64 * 64 * 8
 
@@ -197,9 +196,9 @@ HEADS = {  # arguments of attention between 64 tokens in 2 heads of 4 numbers ea
 }
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", HEADS)
+@each("device", DEVICES)
+@each("dtype", [torch.float32, torch.bfloat16])
+@each("kind", HEADS)
 def test_multiply_adds_of_attention_are_the_same_whatever_kernel_it_may_take(device, dtype, kind):
     class Heads(nn.Module):
         def forward(self, given: Tensor) -> Tensor:
@@ -213,8 +212,8 @@ def test_multiply_adds_of_attention_are_the_same_whatever_kernel_it_may_take(dev
     assert trace(Heads(), images(device))[""].macs == 2 * 2 * (2 * 64 * 64 * 4)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("weights", [True, False])
+@each("device", DEVICES)
+@each("weights", [True, False])
 def test_multiply_adds_of_multi_head_attention_with_and_without_its_weights(device, weights):
     class Weighed(nn.Module):
         def __init__(self) -> None:
@@ -230,7 +229,7 @@ def test_multiply_adds_of_multi_head_attention_with_and_without_its_weights(devi
     assert found[""].macs == 2 * (4 * 64 * 8 * 8 + 2 * 64 * 64 * 8)
 
 
-@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "swin_v2_t", "maxvit_t", "convnext_tiny", "resnet50"])
+@each("name", ["vit_b_16", "swin_t", "swin_v2_t", "maxvit_t", "convnext_tiny", "resnet50"])
 def test_multiply_adds_are_those_that_torchvision_publishes(name):
     with torch.device("meta"):
         network = torchvision.models.get_model(name, weights=None).eval()
@@ -250,7 +249,7 @@ def test_the_choice_of_attentions_kernel_is_unchanged():
         torch.backends.cuda.enable_flash_sdp(flash)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@each("device", DEVICES)
 def test_the_layers_of_a_transformer_run_one_by_one(device):
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     network = nn.Sequential(nn.Flatten(2), nn.Linear(64, 8), layer).eval().to(device)
@@ -282,8 +281,8 @@ def test_a_residual_network_without_numbers_has_the_multiply_adds_that_its_autho
     assert calls["layer1.0.relu"].calls == 2
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
+@each(
+    "error, reason",
     [
         (AssertionError("Input height (9) doesn't match"), "Input height \\(9\\) doesn't match"),
         (AssertionError(), "AssertionError"),
@@ -291,7 +290,6 @@ def test_a_residual_network_without_numbers_has_the_multiply_adds_that_its_autho
         (ValueError("x" * 1000), "x{300}$"),
         (KeyError("size"), "'size'"),
     ],
-    ids=repr,
 )
 def test_images_that_the_network_rejects_are_a_model_error(error, reason):
     class Picky(nn.Module):
@@ -359,7 +357,7 @@ def test_a_second_trace_is_like_the_first():
     assert trace(network, images()) == trace(network, images())
 
 
-@pytest.mark.parametrize("value", [None, 3, "text", b"bytes", [], (), ["text", [None]], {"a": torch.ones(1)}], ids=repr)
+@each("value", [None, 3, "text", b"bytes", [], (), ["text", [None]], {"a": torch.ones(1)}])
 def test_there_may_be_no_tensor(value):
     assert first_tensor(value) is None
 

@@ -11,6 +11,7 @@ from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned, weights_of_run
 from bottleneck.errors import BottleneckError
+from tests.variants import each
 
 SAID = Tuned(model="resnet18", weights="IMAGENET1K_V1", options={"crop": 48}, dataset="d" * 64, score=0.75)
 
@@ -25,13 +26,10 @@ def test_it_comes_back_unchanged(tmp_path):
     assert read_tuned(written(tmp_path / "MODEL.SAFETENSORS")) == SAID
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
+@each("said", [
         "", "{", "[]", "5", "null", '"text"', "{}", '{"model": "resnet18"}', "[" * 100_000,
         json.dumps({**vars(SAID), "more": 1}),
-    ],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_files_that_say_something_else_are_none_of_ours(tmp_path, said):
     assert read_tuned(written(tmp_path / "model.safetensors", {"bottleneck": said})) is None
 
@@ -70,10 +68,8 @@ def test_the_weights_of_a_run_by_folder_and_by_name(tmp_path, monkeypatch):
         assert weights_of_run(name, "runs") == name
 
 
-@pytest.mark.parametrize("where", [".", "runs"])
-@pytest.mark.parametrize(
-    "name", ["DEFAULT", "none", "None", "IMAGENET1K_V1", "a1_in1k", "resnet18", "efficientnet_lite0"]
-)
+@each("where", [".", "runs"])
+@each("name", ["DEFAULT", "none", "None", "IMAGENET1K_V1", "a1_in1k", "resnet18", "efficientnet_lite0"])
 def test_a_word_stays_one_whatever_folder_is_called_so(tmp_path, where, name):
     folder = tmp_path / where / name
     folder.mkdir(parents=True)
@@ -90,9 +86,7 @@ def tensors():
     return {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
 
 
-@pytest.mark.parametrize(
-    ("weights", "resize"), [("IMAGENET1K_V1", 256), ("imagenet1k_v2", 232), ("DEFAULT", 232), ("none", 232)]
-)
+@each("weights, resize", [("IMAGENET1K_V1", 256), ("imagenet1k_v2", 232), ("DEFAULT", 232), ("none", 232)])
 def test_images_are_prepared_as_for_the_weights_that_it_began_with(tmp_path, weights, resize):
     said = Tuned(model="resnet50", weights=weights, options={}, dataset="", score=0.0)
     save_torch(tensors(), tmp_path / "model.safetensors", said.metadata())

@@ -20,6 +20,7 @@ from bottleneck.backbones.torch_files import module_tensors, read_plain, read_te
 from bottleneck.backbones.unpickling import HoldsCode, Inert
 from bottleneck.backbones.weights import read_checkpoint
 from bottleneck.errors import ModelError
+from tests.variants import each
 
 
 class Mode(enum.Enum):
@@ -126,8 +127,8 @@ BESIDE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
-@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+@each("old", [False, True])
+@each("beside", BESIDE.values())
 def test_plain_things_next_to_tensors_do_no_harm(tmp_path, beside, old):
     file = tmp_path / "w.pth"
     torch.save({"epoch": 3, "beside": beside(), "model": tensors()}, file, _use_new_zipfile_serialization=not old)
@@ -138,8 +139,8 @@ def test_plain_things_next_to_tensors_do_no_harm(tmp_path, beside, old):
     assert found.remarks == ("taken from 'model'",)
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
+@each("protocol", [2, 3, 4, 5])
+@each("old", [False, True])
 def test_any_pickle_protocol_is_read(tmp_path, protocol, old):
     content = {"state_dict": tensors(), "best": np.float64(0.5), "out": Path("/out")}
     file = tmp_path / "w.pt"
@@ -158,7 +159,7 @@ def test_nothing_is_registered_with_torch(tmp_path):
         torch.load(tmp_path / "w.pth", weights_only=True)
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
+@each("old", [False, True])
 def test_the_rest_of_the_file_is_not_read(tmp_path, monkeypatch, old):
     content = {"best": np.float64(0.5), "model": {"a": torch.ones(2)}, "optimizer": [torch.zeros(1000)]}
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
@@ -169,7 +170,7 @@ def test_the_rest_of_the_file_is_not_read(tmp_path, monkeypatch, old):
     assert "bytes" not in vars(found["optimizer"][0].storage.region)
 
 
-@pytest.mark.parametrize("checksums", [False, True])
+@each("checksums", [False, True])
 def test_a_file_without_checksums_is_read(tmp_path, checksums):
     if not hasattr(torch.serialization, "set_crc32_options"):
         checksums = True  # this version always writes them
@@ -201,9 +202,9 @@ def touch(marker: Path) -> None:
     marker.touch()
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
-@pytest.mark.parametrize("where", ["beside", "inside", "alone"])
-@pytest.mark.parametrize("code", CODE.values(), ids=CODE)
+@each("old", [False, True])
+@each("where", ["beside", "inside", "alone"])
+@each("code", CODE.values())
 def test_no_code_of_a_file_runs(tmp_path, code, where, old):
     marker, file = tmp_path / "it ran", tmp_path / "w.pth"
     bomb = Calls(*code(marker))
@@ -220,7 +221,7 @@ def test_no_code_of_a_file_runs(tmp_path, code, where, old):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["os.system", "eval", "exec", "open", "a method", "its own function"])
+@each("name", ["os.system", "eval", "exec", "open", "a method", "its own function"])
 def test_a_file_that_calls_functions_is_refused_and_they_are_named(tmp_path, name):
     function, *arguments = CODE[name](tmp_path / "it ran")
     torch.save({"model": tensors(), "extra": Calls(function, *arguments)}, tmp_path / "w.pth")
@@ -237,15 +238,14 @@ def build(target: bytes, attribute: str) -> bytes:
     return b"\x80\x02" + target + b"N" + name + b"\x86b."
 
 
-@pytest.mark.parametrize(
-    ("target", "attribute", "victim"),
+@each(
+    "target, attribute, victim",
     [
         (b"cargparse\nNamespace\n", "__eq__", argparse.Namespace),
         (b"ctorch._utils\n_rebuild_tensor_v2\n", "__wrapped__", torch._utils._rebuild_tensor_v2),
         (b"cpathlib\nPath\n", "marked", pathlib.Path),
         (b"ccollections\nOrderedDict\n", "marked", collections.OrderedDict),
     ],
-    ids=["class", "torch's function", "path", "dictionary"],
 )
 def test_a_pickle_cannot_change_the_classes_of_this_process(tmp_path, target, attribute, victim):
     archive = tmp_path / "w.pth"
@@ -262,7 +262,7 @@ def test_a_pickle_cannot_change_the_classes_of_this_process(tmp_path, target, at
     assert getattr(read_plain(archive), "marked", None) is None  # nor what a later file is read with
 
 
-@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"], ids=["to Python 3.12", "of Python 3.13"])
+@each("module", ["pathlib", "pathlib._local"])
 def test_paths_of_any_python_do_no_harm(tmp_path, module):
     called = f"c{module}\nPosixPath\n".encode() + pickle.dumps("/out", 2)[2:-1] + b"\x85R"
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as file:
@@ -291,14 +291,13 @@ def network() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize(
-    ("wrap", "wrappers"),
+@each(
+    "wrap, wrappers",
     [
         (lambda net: net, ()),
         (lambda net: {"model": net, "epoch": 3}, ("taken from 'model'",)),
         (lambda net: {"net": {"state": net, "best": np.float64(1)}}, ("taken from 'net'", "taken from 'state'")),
     ],
-    ids=["alone", "wrapped", "twice"],
 )
 def test_the_tensors_of_a_pickled_network_are_read(tmp_path, wrap, wrappers):
     torch.save(wrap(network()), tmp_path / "w.pth")
@@ -326,8 +325,8 @@ def test_a_dictionary_that_has_some_values_that_are_not_tensors_is_read(tmp_path
     assert found.remarks == ("epoch, best not used: not tensors",)
 
 
-@pytest.mark.parametrize(
-    ("content", "key", "others"),
+@each(
+    "content, key, others",
     [
         ({"student": 1, "teacher": 0}, "teacher", "'student'"),
         ({"encoder": 1, "predictor": 1, "target_encoder": 0}, "target_encoder", "'encoder', 'predictor'"),
@@ -344,8 +343,8 @@ def test_of_a_student_and_its_teacher_the_teacher_is_taken_and_it_is_reported(tm
     assert found.remarks == (f"taken from {key!r} ({others} not used)",)
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
-@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+@each("old", [False, True])
+@each("part", [0.3, 0.6, 0.95])
 def test_a_truncated_file_is_a_model_error(tmp_path, old, part):
     file = tmp_path / "w.pth"
     torch.save({"model": tensors(), "best": np.float64(0.5)}, file, _use_new_zipfile_serialization=not old)

@@ -11,6 +11,7 @@ from torch import nn
 from bottleneck.backbones.restore import restore
 from bottleneck.backbones.weights import Checkpoint, read_checkpoint, tensors_digest
 from bottleneck.errors import ModelError, WeightsUnavailable
+from tests.variants import each
 
 
 class Bomb:
@@ -36,7 +37,7 @@ def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> boo
     return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.safetensors", "w.SafeTensors", "checkpoint"])
+@each("name", ["w.pth", "w.pt", "w.safetensors", "w.SafeTensors", "checkpoint"])
 def test_each_kind_of_file_is_read(tmp_path, name):
     path = tmp_path / name
     (save_file if "safetensors" in name.lower() else torch.save)(tensors(), path)
@@ -50,7 +51,7 @@ def test_a_file_of_pytorchs_old_format_is_read(tmp_path):
     assert same(read_checkpoint(tmp_path / "w.pth").tensors, tensors())
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
+@each("wrapper", ["state_dict", "model_state_dict", "model"])
 def test_a_wrapper_is_taken_off(tmp_path, wrapper):
     torch.save({wrapper: OrderedDict(tensors()), "epoch": 7, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
 
@@ -68,7 +69,7 @@ def test_what_has_no_wrapper_has_no_remark(tmp_path):
     assert read_checkpoint(tmp_path / "w.pth").remarks == ()
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "net", "network", "weights", "params_ema"])
+@each("wrapper", ["state_dict", "net", "network", "weights", "params_ema"])
 def test_a_wrapper_that_is_taken_off_is_named(tmp_path, wrapper):
     torch.save({wrapper: tensors(), "epoch": 7, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
 
@@ -78,8 +79,8 @@ def test_a_wrapper_that_is_taken_off_is_named(tmp_path, wrapper):
     assert found.remarks == (f"taken from {wrapper!r}",)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "left"),
+@each(
+    "chosen, left",
     [
         ("state_dict", ["model"]),
         ("state_dict", ["model_ema", "network"]),
@@ -88,7 +89,6 @@ def test_a_wrapper_that_is_taken_off_is_named(tmp_path, wrapper):
         ("net", ["network"]),
         ("network", ["discriminator"]),
     ],
-    ids=str,
 )
 def test_of_several_wrappers_the_best_known_counts_and_the_others_are_named(tmp_path, chosen, left):
     torch.save({**{name: others(2) for name in left}, chosen: tensors()}, tmp_path / "w.pth")
@@ -119,9 +119,7 @@ def test_the_state_of_an_optimizer_is_not_a_wrapper(tmp_path):
     assert found.remarks == ("taken from 'weights'",)
 
 
-@pytest.mark.parametrize(
-    ("outer", "inner"), [("checkpoint", "model"), ("model", "state_dict"), ("a", "b"), ("state_dict", "a")]
-)
+@each("outer, inner", [("checkpoint", "model"), ("model", "state_dict"), ("a", "b"), ("state_dict", "a")])
 def test_wrappers_in_wrappers_are_taken_off_and_named(tmp_path, outer, inner):
     torch.save({outer: {inner: tensors(), "epoch": 3}, "args": {"lr": 0.1}}, tmp_path / "w.pth")
 
@@ -141,7 +139,7 @@ def test_the_wrapper_of_a_wrapper_names_what_it_leaves(tmp_path):
     )
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["new format", "old format"])
+@each("old", [False, True])
 def test_the_settings_of_a_training_script_are_accepted(tmp_path, old):
     settings = argparse.Namespace(lr=0.1, arch="resnet18", layers=[1, 2], resume=None)
     torch.save({"model": tensors(), "args": settings}, tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
@@ -177,8 +175,8 @@ def test_a_module_that_is_called_module_keeps_its_name(tmp_path):
     assert same(read_checkpoint(tmp_path / "w.pth").tensors, found)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
-@pytest.mark.parametrize("how", ["pickle", "torch.save", "wrapped", "old format"])
+@each("suffix", [".pth", ".pt", ".safetensors"])
+@each("how", ["pickle", "torch.save", "wrapped", "old format"])
 def test_a_pickle_that_would_run_code_runs_none(tmp_path, suffix, how):
     marker, path = tmp_path / "it ran", tmp_path / f"w{suffix}"
     if how == "pickle":
@@ -200,8 +198,8 @@ def test_the_bomb_of_these_tests_goes_off(tmp_path):
     assert (tmp_path / "it ran").exists()
 
 
-@pytest.mark.parametrize("save", [torch.save, save_file], ids=[".pth", ".safetensors"])
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
+@each("save", [torch.save, save_file])
+@each("part", [0.0, 0.01, 0.5, 0.99])
 def test_a_truncated_file_is_a_model_error(tmp_path, save, part):
     path = tmp_path / ("w.pth" if save is torch.save else "w.safetensors")
     save(tensors(), path)
@@ -212,8 +210,8 @@ def test_a_truncated_file_is_a_model_error(tmp_path, save, part):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@pytest.mark.parametrize("garbage", [b"<!doctype html><html>404</html>", b"version https://git-lfs", b"\xff" * 500])
+@each("name", ["w.pth", "w.safetensors"])
+@each("garbage", [b"<!doctype html><html>404</html>", b"version https://git-lfs", b"\xff" * 500])
 def test_garbage_is_a_model_error(tmp_path, name, garbage):
     (tmp_path / name).write_bytes(garbage)
 
@@ -221,13 +219,13 @@ def test_garbage_is_a_model_error(tmp_path, name, garbage):
         read_checkpoint(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@each("name", ["w.pth", "w.safetensors"])
 def test_a_missing_file_is_weights_unavailable(tmp_path, name):
     with pytest.raises(WeightsUnavailable, match=name):
         read_checkpoint(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@each("name", ["w.pth", "w.safetensors"])
 def test_a_folder_is_a_model_error(tmp_path, name):
     (tmp_path / name).mkdir()
 
@@ -235,10 +233,9 @@ def test_a_folder_is_a_model_error(tmp_path, name):
         read_checkpoint(tmp_path / name)
 
 
-@pytest.mark.parametrize(
+@each(
     "content",
     [torch.ones(3), [torch.ones(3)], {}, {"a": 1}, {"a": torch.ones(1), "b": "text"}, {"state_dict": {}}, 5, None],
-    ids=["tensor", "list", "empty", "number", "mixed", "empty state_dict", "5", "None"],
 )
 def test_what_is_not_a_state_dict_is_a_model_error(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
@@ -299,7 +296,7 @@ def test_a_counter_of_batches_may_be_missing():
     assert tensors_digest(target) == tensors_digest(network(2))
 
 
-@pytest.mark.parametrize("name", [name for name in tensors() if "num_batches" not in name])
+@each("name", [name for name in tensors() if "num_batches" not in name])
 def test_the_digest_changes_with_any_value_of_any_tensor(name):
     one, other = network(), network()
     with torch.no_grad():

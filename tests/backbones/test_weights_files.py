@@ -8,12 +8,17 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.weights_files import RecordedRequest, described, recorded_at, recorded_request
 from bottleneck.errors import ModelError
 from bottleneck.utils.files import sha256_hex
+from tests.variants import each
 
 DATA, OTHER = b"the weights", b"not weights"  # of equal length
 
 
 @pytest.fixture
 def project(tmp_path):
+    return renamed_project(tmp_path)
+
+
+def renamed_project(tmp_path: Path) -> Path:
     """Return the folder of a project that recorded a weights file and was then renamed."""
     before = tmp_path / "before"
     (before / "runs" / "one").mkdir(parents=True)
@@ -42,7 +47,7 @@ def test_what_is_recorded_is_json_from_which_the_request_is_made_again(project):
     assert here.value["weights_file"]["place"] == "../../mine.pth"
 
 
-@pytest.mark.parametrize("weights", ["DEFAULT", "none", "IMAGENET1K_V1"])
+@each("weights", ["DEFAULT", "none", "IMAGENET1K_V1"])
 def test_weights_that_are_not_a_file_are_unchanged(tmp_path, weights):
     request = Request(model="resnet18", weights=weights)
     value = described(request, None, tmp_path)
@@ -83,8 +88,9 @@ def test_a_file_of_another_size_is_another_file(project):
     assert found(project, project) == project.parent / "before" / "mine.pth"
 
 
-@pytest.mark.parametrize("name", ["renamed.pth", "weights/mine.pth", "models/other.pt", "checkpoints/last.ckpt"])
-def test_a_file_with_another_name_is_found_by_its_hash(project, name):
+@each("name", ["renamed.pth", "weights/mine.pth", "models/other.pt", "checkpoints/last.ckpt"])
+def test_a_file_with_another_name_is_found_by_its_hash(tmp_path, name):
+    project = renamed_project(tmp_path)
     (project / name).parent.mkdir(exist_ok=True)
     (project / "mine.pth").rename(project / name)
     (project / "decoy.pth").write_bytes(OTHER)
@@ -113,8 +119,9 @@ def test_a_file_that_is_nowhere_keeps_its_path_and_the_error_tells_which_it_is(p
     assert "--crop 48" in text
 
 
-@pytest.mark.parametrize("path", ["mine.pth", "deep/er/mine.pth"])
-def test_of_older_versions_the_end_of_the_path_is_looked_for(project, path):
+@each("path", ["mine.pth", "deep/er/mine.pth"])
+def test_of_older_versions_the_end_of_the_path_is_looked_for(tmp_path, path):
+    project = renamed_project(tmp_path)
     old = str(project.parent / "before" / path)
     (project / path).parent.mkdir(parents=True, exist_ok=True)
     (project / path).write_bytes(DATA)
@@ -122,8 +129,9 @@ def test_of_older_versions_the_end_of_the_path_is_looked_for(project, path):
     assert found(project, project, weights=old, weights_file=None) == project / path
 
 
-@pytest.mark.parametrize("told", [5, [], "text", {"sha256": 5, "bytes": "many", "place": 7}, {"place": "\0"}])
-def test_what_was_tampered_with_is_no_hint(project, told):
+@each("told", [5, [], "text", {"sha256": 5, "bytes": "many", "place": 7}, {"place": "\0"}])
+def test_what_was_tampered_with_is_no_hint(tmp_path, told):
+    project = renamed_project(tmp_path)
     (project / "mine.pth").unlink()
 
     assert found(project, weights_file=told) == project.parent / "before" / "mine.pth"
@@ -141,9 +149,7 @@ def test_it_can_be_recorded_in_another_folder(project):
     assert RecordedRequest(value, project / "cache" / "features" / "x").located().file == project / "mine.pth"
 
 
-@pytest.mark.parametrize(
-    "weights", ["~no-such-user/x", "~no-such-user.pth", "./a\0b", "x" * 5000 + ".pth", "/" + "b" * 300]
-)
+@each("weights", ["~no-such-user/x", "~no-such-user.pth", "./a\0b", "x" * 5000 + ".pth", "/" + "b" * 300])
 def test_a_strangers_request_for_a_path_that_cannot_be_is_none(tmp_path, weights):
     value = {"model": "resnet18", "weights": weights, "seed": 0}
     assert recorded_request(value, tmp_path, (), "fp32") is None

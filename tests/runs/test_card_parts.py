@@ -19,6 +19,7 @@ from bottleneck.runs.save import save_run, write_run
 from bottleneck.utils.files import sha256_hex
 from bottleneck.utils.tree import Tree
 from tests.runs.test_run import card, head
+from tests.variants import each
 
 ODD = ("=1+1", "'tis", 'a "b", c', "two\nlines", "\u00e9", "caf\udce9", " x")
 
@@ -45,8 +46,8 @@ def save(names: tuple[str, ...], **sizes: int) -> tuple[dict, Run]:
     return made, save_run("runs", "x", head(classes=names), made, ["path", "label"], [["p", name] for name in names])
 
 
-@pytest.mark.parametrize(
-    ("names", "sizes"),
+@each(
+    "names, sizes",
     [
         (tuple(f"c{n:05d}" for n in range(2_600)), {}),
         (tuple(f"c{n:05d}" for n in range(20_000)), {}),
@@ -55,7 +56,6 @@ def save(names: tuple[str, ...], **sizes: int) -> tuple[dict, Run]:
         (("a", "b"), {"failures": 20_000}),
         (("a", "b"), {"leaks": 50_000}),
     ],
-    ids=["classes", "very many classes", "long names", "odd names", "failures", "leaks"],
 )
 def test_a_run_of_any_size_has_a_small_card_and_comes_back_as_it_was(names, sizes):
     made, run = save(names, **sizes)
@@ -94,8 +94,8 @@ def test_a_class_may_be_called_as_what_a_reference_holds():
     assert load_run(run.path).part("dataset", "labels") == {"file": 3, "sha256": 3}
 
 
-@pytest.mark.parametrize("file", ["classes.csv", "per_class.csv", "confusion.csv", "labels.csv", "failures.csv"])
-@pytest.mark.parametrize("damage", ["missing", "changed", "a folder"])
+@each("file", ["classes.csv", "per_class.csv", "confusion.csv", "labels.csv", "failures.csv"])
+@each("damage", ["missing", "changed", "a folder"])
 def test_a_part_that_is_not_as_it_was_written_is_an_error_of_ours(file, damage):
     _, run = save(LONG, failures=5_000)
     path = run.path / file
@@ -126,8 +126,8 @@ def replaced(run: Run, part: str, data: bytes) -> Run:
     return Run(run.path, {**run.card, "metrics": metrics, **({} if part in metrics else {part: reference})})
 
 
-@pytest.mark.parametrize(
-    ("part", "data"),
+@each(
+    "part, data",
     [
         ("confusion", b"label,predicted,images\na,nobody,1\n"),
         ("confusion", b"label,predicted,images\na,b,-1\n"),
@@ -185,7 +185,7 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize("part", SPOILED)
+@each("part", SPOILED)
 def test_a_run_that_cannot_be_read_back_is_an_error_and_leaves_nothing(part, monkeypatch):
     made = large_card(("a", "b"), failures=5_000)
     with monkeypatch.context() as patch:
@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_read_back_is_an_error_and_leaves_nothing(part, mon
     assert os.listdir("runs") == []
 
 
-@pytest.mark.parametrize("part", SPOILED)
+@each("part", SPOILED)
 def test_a_folder_whose_run_cannot_be_read_back_does_not_become_a_run(part, tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "tuned"
     folder.mkdir(parents=True)

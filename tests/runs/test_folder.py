@@ -24,6 +24,7 @@ from bottleneck.runs.run import SETTINGS, Run, list_runs, load_run
 from bottleneck.runs.save import new_folder, save_run
 from bottleneck.utils.folder import Folder
 from bottleneck.utils.tree import Tree
+from tests.variants import each
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and FIFOs")
 HASH = "0" * 64
@@ -106,7 +107,7 @@ def test_a_run_that_the_user_names_may_be_a_link(tmp_path):
     assert load_run(tmp_path / "best").images is not None
 
 
-@pytest.mark.parametrize("name", ["card.json", "head.safetensors", IMAGES])
+@each("name", ["card.json", "head.safetensors", IMAGES])
 def test_a_link_in_the_place_of_a_file_of_a_run_is_not_read(tmp_path, name):
     run = save()
     (run.path / name).rename(tmp_path / name)
@@ -256,8 +257,8 @@ KINDS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["card.json", "head.safetensors", IMAGES, "predictions.csv"])
+@each("kind", KINDS)
+@each("name", ["card.json", "head.safetensors", IMAGES, "predictions.csv"])
 def test_no_other_kind_of_file_is_waited_for_or_read_without_end(name, kind):
     run = save()
     (run.path / name).unlink()
@@ -271,7 +272,7 @@ def test_no_other_kind_of_file_is_waited_for_or_read_without_end(name, kind):
     assert stat.S_IFMT((run.path / name).lstat().st_mode) != stat.S_IFREG
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_settings_and_weights_of_another_kind_are_errors_or_none(kind):
     run = new_folder("runs", "x")
     for name in (SETTINGS, "model.safetensors"):
@@ -284,8 +285,8 @@ def test_settings_and_weights_of_another_kind_are_errors_or_none(kind):
     assert read_tuned(run / "model.safetensors") is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["state.json", f"{HASH}.safetensors"])
+@each("kind", KINDS)
+@each("name", ["state.json", f"{HASH}.safetensors"])
 def test_a_checkpoint_of_another_kind_is_an_error(name, kind):
     torch = pytest.importorskip("torch")
     from bottleneck.finetuning.checkpoint import load_checkpoint

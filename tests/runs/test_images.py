@@ -4,6 +4,7 @@ import pytest
 from bottleneck.errors import RunError
 from bottleneck.images.keys import as_digests
 from bottleneck.runs.images import IMAGES, Role, RunImages, load_run_images, with_correctness
+from tests.variants import each
 
 
 def digests(*numbers):
@@ -19,7 +20,7 @@ def images(roles, first=0, complete=True):
     )
 
 
-@pytest.mark.parametrize("complete", [True, False])
+@each("complete", [True, False])
 def test_images_are_read_back(tmp_path, complete):
     kept = with_correctness(images([0, 1, 2, 3], complete=complete), digests(3, 0), [True, False])
     (tmp_path / IMAGES).write_bytes(kept.to_bytes())
@@ -52,7 +53,7 @@ def test_mismatched_shapes_are_refused(tmp_path):
         load_run_images(tmp_path)
 
 
-@pytest.mark.parametrize(("role", "right"), [(4, 0), (255, 0), (0, 2), (0, -2)])
+@each("role, right", [(4, 0), (255, 0), (0, 2), (0, -2)])
 def test_unknown_values_are_refused(tmp_path, role, right):
     found = RunImages(digests=digests(1), roles=np.array([role], np.uint8), right=np.array([right], np.int8))
     (tmp_path / IMAGES).write_bytes(found.to_bytes())

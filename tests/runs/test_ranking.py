@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from bottleneck.images.keys import as_digests
 from bottleneck.runs.images import Role, RunImages
@@ -9,6 +8,7 @@ from bottleneck.runs.ranking import choose, default_run
 from bottleneck.runs.run import Run
 from bottleneck.runs.save import save_run
 from tests.runs.test_run import head
+from tests.variants import each
 
 IMAGES = 200
 
@@ -62,7 +62,7 @@ def test_a_significantly_better_run_on_the_same_images_is_chosen():
     assert "of 200 images that neither run was trained on, only this run classifies 16 correctly" in found.reason
 
 
-@pytest.mark.parametrize("order", [1, -1], ids=["the worse first", "the better first"])
+@each("order", [1, -1])
 def test_splits_may_differ_and_the_better_run_is_used_in_whatever_order(order):
     worse = run("worse", data="split 1", images=judged(range(30)))
     better = run("better", data="split 2", images=judged(range(2)))
@@ -102,7 +102,7 @@ def test_runs_on_other_images_do_not_compete():
     assert found.reason == "the only run on the images of the latest run"
 
 
-@pytest.mark.parametrize(("gained", "lost", "wins"), [(4, 0, False), (6, 0, True), (10, 6, False), (12, 1, True)])
+@each("gained, lost, wins", [(4, 0, False), (6, 0, True), (10, 6, False), (12, 1, True)])
 def test_a_fine_tuning_replaces_its_head_by_the_validation_images(gained, lost, wins):
     first = run("head", images=judged())
     second = tuned("tuned", "head", gained, lost)
@@ -116,7 +116,7 @@ def test_a_fine_tuning_from_another_head_must_beat_the_default():
     assert choose([default, own, tuned("tuned", "own", 20, 0, score=0.97)]).run is default
 
 
-@pytest.mark.parametrize(("cv", "wins"), [(0.92, False), (0.945, False), (0.97, True), (1.0, True)])
+@each("cv, wins", [(0.92, False), (0.945, False), (0.97, True), (1.0, True)])
 def test_runs_of_earlier_versions_are_compared_by_their_scores(cv, wins):
     # Wilson's half widths at 0.90 and 0.97 of 200 images are 0.042 and 0.025: together 0.049.
     first, second = run("a", cv=0.90), run("b", cv=cv)
@@ -147,7 +147,7 @@ def test_a_significantly_worse_final_head_is_not_chosen():
     assert "no other is significantly better" in found.reason
 
 
-@pytest.mark.parametrize(("wrong", "wins"), [(range(2), False), (range(0), True)])
+@each("wrong, wins", [(range(2), False), (range(0), True)])
 def test_a_run_after_a_final_head_must_be_significantly_better(wrong, wins):
     first, kept = run("a", images=judged(range(9))), final("b", images=judged(range(7)))
     later, last = run("c", images=judged(wrong)), final("d", images=judged(range(6)))
@@ -163,8 +163,8 @@ def test_a_final_head_of_which_only_the_score_is_known_is_chosen():
     assert choose([run("c", cv=0.99), second]).run.name == "c"
 
 
-@pytest.mark.parametrize(("gained", "wins"), [(4, False), (6, True)])
-@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2)])
+@each("gained, wins", [(4, False), (6, True)])
+@each("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2)])
 def test_a_fine_tuning_from_the_tested_head_is_compared_with_the_final_head(gained, wins, order):
     runs = [run("head", head_sha256="1" * 64), final("final", tested="1" * 64), tuned("tuned", "head", gained, 0)]
     assert choose([runs[place] for place in order]).run is runs[2 if wins else 1]
@@ -195,7 +195,7 @@ def test_the_default_of_a_folder_is_that_of_its_runs():
     assert default_run("runs").run.path != better.path
 
 
-@pytest.mark.parametrize(("only_tuned", "only_head", "winner"), [(12, 1, "b"), (3, 2, "a"), (1, 12, "a")])
+@each("only_tuned, only_head, winner", [(12, 1, "b"), (3, 2, "a"), (1, 12, "a")])
 def test_folds_decide_instead_of_the_images_that_selected_the_epoch(only_tuned, only_head, winner):
     from bottleneck.evaluation.stats import mcnemar
 

@@ -14,6 +14,7 @@ from bottleneck.runs.ranking import default_run
 from bottleneck.runs.run import find_run, list_runs, load_run
 from bottleneck.runs.save import new_folder, save_run
 from bottleneck.utils.files import LARGEST_TEXT
+from tests.variants import each
 
 
 def head(fingerprint="f", classes=("a", "b")):
@@ -75,11 +76,7 @@ def test_without_runs_the_error_names_the_command():
         default_run("runs")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b"null", b"{}", b'{"version": 1}', b"\xff\xfe", b"[" * 100_000],
-    ids=["empty", "cut", "list", "null", "object", "bare", "binary", "deep"],
-)
+@each("content", [b"", b"{", b"[]", b"null", b"{}", b'{"version": 1}', b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_card_is_a_run_error(content):
     run = save()
     (run.path / "card.json").write_bytes(content)
@@ -222,7 +219,7 @@ def test_two_runs_with_one_number_are_ordered_by_time(clock, monkeypatch):
     assert names() == ["sooner", "later"]
 
 
-@pytest.mark.parametrize("number", [None, "9", 9.5, True, -3, [], {}, float("inf"), float("nan")])
+@each("number", [None, "9", 9.5, True, -3, [], {}, float("inf"), float("nan")])
 def test_an_invalid_number_counts_as_that_of_an_earlier_version(number):
     save_called("first")
     odd = save_called("odd")
