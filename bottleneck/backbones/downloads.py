@@ -12,7 +12,6 @@ from bottleneck.errors import ModelError, WeightsUnavailable
 from bottleneck.utils.files import file_sha256
 
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # as torch.hub does: the first digits of the SHA-256
-_PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,15 @@ def check_download(file: Path, wanted: str) -> str:
     return found
 
 
-def check_reachable(wanted: str, url: str, tag: str = "") -> None:
+def check_reachable(wanted: str, url: str, model: str = "", *, timeout: float = 10.0) -> None:
     """Check that the server of `url` answers, so that no library retries for a minute.
+
+    Parameters
+    ----------
+    wanted, url, model : str
+        As for `unreachable`.
+    timeout : float
+        Seconds to wait for an answer.
 
     Raises
     ------
@@ -89,11 +95,11 @@ def check_reachable(wanted: str, url: str, tag: str = "") -> None:
     """
     with contextlib.suppress(urllib.error.HTTPError):  # the server has answered
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
         except urllib.error.HTTPError:
             raise
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: not an address
-            raise unreachable(wanted, url, error, tag) from error
+            raise unreachable(wanted, url, error, model) from error
 
 
 def unreachable(wanted: str, url: str, error: Exception, model: str = "") -> WeightsUnavailable:

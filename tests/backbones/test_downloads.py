@@ -101,14 +101,9 @@ def test_a_closed_port_is_not_reachable(closed):
     assert "--model timm/some --weights PATH" in str(caught.value)
 
 
-def test_a_name_that_nobody_knows_is_not_reachable(monkeypatch):
-    def unknown(*args: object, **options: object) -> None:
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # a real one may wait for a name server
-
-    with pytest.raises(WeightsUnavailable, match=r"http://hub\.invalid/w\.pth cannot be reached .*not known"):
-        check_reachable("w.pth", "http://hub.invalid/w.pth")
+def test_a_name_that_nobody_knows_is_not_reachable():
+    with pytest.raises(WeightsUnavailable, match=r"/w\.pth cannot be reached .*not known"):
+        check_reachable("w.pth", "http://[fe80::1%nosuch]/w.pth")  # no name server is needed to refuse this one
 
 
 def test_a_server_that_hangs_up_is_not_reachable():
@@ -142,13 +137,12 @@ def test_a_server_that_speaks_another_language_is_not_reachable():
             thread.join()
 
 
-def test_a_server_that_says_nothing_is_not_reachable_after_a_while(monkeypatch):
-    monkeypatch.setattr("bottleneck.backbones.downloads._PATIENCE", 0.2)
+def test_a_server_that_says_nothing_is_not_reachable_after_a_while():
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         pytest.raises(WeightsUnavailable, match="timed out"),
     ):
-        check_reachable("w.pth", f"http://127.0.0.1:{listening.getsockname()[1]}/w.pth")
+        check_reachable("w.pth", f"http://127.0.0.1:{listening.getsockname()[1]}/w.pth", timeout=0.2)
 
 
 def test_the_error_says_what_is_wanted_from_where_why_it_failed_and_what_to_do():

@@ -1,7 +1,7 @@
+import hashlib
 import json
 import subprocess
 import sys
-import time
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -10,9 +10,10 @@ import pytest
 
 from bottleneck.backbones import registry
 from bottleneck.backbones.request import DEFAULT_MODEL, Request
-from bottleneck.backbones.spec_memo import recall, remember_spec
+from bottleneck.backbones.spec_memo import file_digest, recall, remember_spec, versions
 from bottleneck.errors import ModelError
-from bottleneck.images import digest
+from bottleneck.images.decode import DECODER_VERSION
+from bottleneck.images.digest import Signature, digest_file
 from tests.conftest import write
 from tests.variants import each
 
@@ -81,54 +82,56 @@ def test_the_seed_is_not_part_of_a_request_for_trained_weights(spec, cache):
     assert recall(Request(model="resnet18", weights="DEFAULT", seed=4), cache) == spec
 
 
-@each("package", PACKAGES)
-def test_another_version_of_a_package_has_no_answer(spec, cache, monkeypatch, package):
-    version = metadata.version
+def test_another_version_of_what_affects_a_spec_has_no_answer(spec, cache):
     remember_spec(Request(), spec, cache)
+    now = versions()
+    others = [{**now, "memo": 99}, {**now, "decoder": 99}]
+    others += [
+        {**now, "packages": {**now["packages"], name: found}} for name in PACKAGES for found in ("99.0", "absent")
+    ]
+
     assert recall(Request(), cache) == spec
-
-    monkeypatch.setattr(metadata, "version", lambda name: "99.0" if name == package else version(name))
-
-    assert recall(Request(), cache) is None
+    assert [recall(Request(), cache, lambda other=other: other) for other in others] == [None] * 14
 
 
-@each("package", PACKAGES)
-def test_a_package_that_is_gone_has_no_answer(spec, cache, monkeypatch, package):
-    version = metadata.version
-    remember_spec(Request(), spec, cache)
+def test_the_versions_are_those_of_the_installed_packages(tmp_path, monkeypatch):
+    write(tmp_path / "timm-99.0.dist-info" / "METADATA", b"Name: timm\nVersion: 99.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
 
-    def without(name: str) -> str:
-        if name == package:
-            raise metadata.PackageNotFoundError(name)
-        return version(name)
-
-    monkeypatch.setattr(metadata, "version", without)
-
-    assert recall(Request(), cache) is None
+    assert versions()["packages"] == {**{name: metadata.version(name) for name in PACKAGES}, "timm": "99.0"}
+    assert versions()["decoder"] == DECODER_VERSION
 
 
-def test_another_decoder_has_no_answer(spec, cache, monkeypatch):
-    remember_spec(Request(), spec, cache)
-
-    monkeypatch.setattr("bottleneck.backbones.spec_memo.DECODER_VERSION", 99)
-
-    assert recall(Request(), cache) is None
-
-
-@each("settled", [False, True])
-def test_a_changed_weights_file_has_no_answer(spec, cache, tmp_path, monkeypatch, settled):
-    if settled:
-        monkeypatch.setattr(digest, "FRESH_SECONDS", -1e9)  # the digest of a file this young is remembered too
+@each("remembered", [False, True])
+def test_a_changed_weights_file_has_no_answer(spec, cache, tmp_path, remembered):
     path = write(tmp_path / "weights.pth", b"one")
+    if remembered:
+        file_digest(path, cache, read_later)
     request = Request(model="resnet18", weights=str(path))
     remember_spec(request, spec, cache)
     assert recall(request, cache) == spec
-    assert (cache / "digests.sqlite").exists() == settled
+    assert (cache / "digests.sqlite").exists() == remembered
 
-    time.sleep(0.02)  # a tick of the file system's clock
-    write(path, b"two")
+    write(path, b"two", age=30)
 
     assert recall(request, cache) is None
+
+
+def read_later(path: Path, largest: int) -> tuple[bytes, Signature, float]:
+    """Read a file in an hour: only the digest of a file that is not this young is recorded."""
+    digest, found, now = digest_file(path, largest)
+    return digest, found, now + 3600
+
+
+def test_a_weights_file_is_read_once(cache, tmp_path):
+    path, reads = write(tmp_path / "weights.pth", b"one"), []
+
+    def read(path: Path, largest: int) -> tuple[bytes, Signature, float]:
+        reads.append(path)
+        return read_later(path, largest)
+
+    assert [file_digest(path, cache, read) for _ in range(2)] == [hashlib.sha256(b"one").hexdigest()] * 2
+    assert reads == [path]
 
 
 def test_equal_bytes_under_another_name_have_the_answer(spec, cache, tmp_path):
@@ -174,9 +177,10 @@ def test_a_corrupt_memo_is_mended(spec, cache):
 
 
 @each("garbage", [None, b"", b"no database at all" * 100])
-def test_the_memo_of_digests_can_be_deleted_or_damaged(spec, cache, tmp_path, monkeypatch, garbage):
-    monkeypatch.setattr(digest, "FRESH_SECONDS", -1e9)
-    request = Request(model="resnet18", weights=str(write(tmp_path / "weights.pth", b"one")))
+def test_the_memo_of_digests_can_be_deleted_or_damaged(spec, cache, tmp_path, garbage):
+    path = write(tmp_path / "weights.pth", b"one")
+    request = Request(model="resnet18", weights=str(path))
+    file_digest(path, cache, read_later)
     remember_spec(request, spec, cache)
     database = cache / "digests.sqlite"
     database.unlink()
