@@ -5,7 +5,7 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TextIO
 
@@ -53,12 +53,12 @@ def measured(entry: ModelEntry) -> ModelEntry:
     return replace(entry, parameters=parameters, dim=pretrained.dim)
 
 
-def write(target: TextIO) -> None:
-    """Write the table."""
+def write(target: TextIO, entries: Iterable[ModelEntry]) -> None:
+    """Write the table of these models, and count their parameters and features."""
     target.write("# " + " ".join(f"{name} {version}" for name, version in installed().items()) + "\n")
     rows = csv.writer(target, lineterminator="\n")
     rows.writerow(COLUMNS)
-    for entry in published():
+    for entry in entries:
         found = measured(entry)
         rows.writerow([found.name, found.weights, found.parameters, *found.input_size, found.dim, found.file])
         target.flush()
@@ -70,4 +70,4 @@ def _entry(name: str, weights: str, size: Sequence[int], file: str) -> ModelEntr
 
 
 if __name__ == "__main__":
-    write_output(sys.argv[1] if len(sys.argv) > 1 else TABLE, in_utf8(write))
+    write_output(sys.argv[1] if len(sys.argv) > 1 else TABLE, in_utf8(lambda target: write(target, published())))

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -94,9 +95,9 @@ def written_for(path: Path) -> dict[str, str]:
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def installed() -> dict[str, str]:
+def installed(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Return the installed versions of torchvision and timm; empty if unknown."""
-    return {name: _version(name).partition("+")[0] for name in PACKAGES}
+    return {name: _version(name).partition("+")[0] for name in packages}
 
 
 def _version(package: str) -> str:

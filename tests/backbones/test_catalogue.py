@@ -1,19 +1,20 @@
+import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import timm
 import torch
 import torchvision
 
-from bottleneck.backbones import catalogue, catalogue_maker, catalogue_table, published
-from bottleneck.backbones.catalogue import check_request, models
-from bottleneck.backbones.catalogue_table import COLUMNS, TABLE, ModelEntry, read_table
+from bottleneck.backbones import catalogue_maker
+from bottleneck.backbones.catalogue import Catalogue, entries, models
+from bottleneck.backbones.catalogue_table import COLUMNS, TABLE, ModelEntry, installed, read_table, written_for
 from bottleneck.backbones.names import nearest_names
+from bottleneck.backbones.published import NotPlain
 from bottleneck.backbones.request import Request
 from bottleneck.errors import ModelError
 from tests.conftest import write
@@ -32,29 +33,10 @@ MEASURED = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    """Let no test see what another has looked up."""
-    forget()
-    yield
-    forget()
-
-
-@pytest.fixture
-def torch_home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path / "torch" / "hub" / "checkpoints"
-
-
-@pytest.fixture
-def hub_cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-def forget() -> None:
-    catalogue.entries.cache_clear()
-    catalogue.names.cache_clear()
+@pytest.fixture(scope="module")
+def published() -> list[ModelEntry]:
+    """Return what the packages say that they publish."""
+    return list(catalogue_maker.published())
 
 
 def names(pattern: str = "", **options: bool) -> list[str]:
@@ -84,7 +66,7 @@ def test_every_torchvision_classifier_is_listed_once_for_each_of_its_weights():
         for name in torchvision.models.list_models(module=torchvision.models)
         for entry in torchvision.models.get_model_weights(name)
     ]
-    found = [(entry.name, entry.weights) for entry in catalogue.entries() if entry.source == "torchvision"]
+    found = [(entry.name, entry.weights) for entry in entries() if entry.source == "torchvision"]
 
     assert sorted(found) == sorted(wanted)
 
@@ -93,40 +75,39 @@ def test_every_timm_model_is_listed_once_for_each_of_its_weights():
     wanted = [f"timm/{name}" for name in timm.list_pretrained()]
     with_weights = {name.partition(".")[0] for name in wanted}
     wanted += [f"timm/{name}." for name in timm.list_models() if f"timm/{name}" not in with_weights]
-    found = [f"{entry.name}.{entry.weights}" for entry in catalogue.entries() if entry.source == "timm"]
+    found = [f"{entry.name}.{entry.weights}" for entry in entries() if entry.source == "timm"]
 
     assert sorted(found) == sorted(wanted)
 
 
-def test_all_is_listed_in_the_order_of_what_is_published_with_the_default_weights_first():
-    found = [replace(entry, parameters=None, dim=None) for entry in catalogue.entries()]
+def test_all_is_listed_in_the_order_of_what_is_published_with_the_default_weights_first(published):
+    found = [replace(entry, parameters=None, dim=None) for entry in entries()]
 
-    assert found == list(catalogue_maker.published())
+    assert found == published
     assert next(entry.weights for entry in found if entry.name == "resnet50") == "IMAGENET1K_V2"
 
 
 def test_nearly_all_models_have_parameters_and_features():
-    lacking = {entry.name for entry in catalogue.entries() if entry.parameters is None or entry.dim is None}
+    lacking = {entry.name for entry in entries() if entry.parameters is None or entry.dim is None}
 
     assert len(lacking) <= 100, "models of a later version than the table's: `make catalogue` writes it anew"
 
 
 @each("name", MEASURED)
 def test_a_network_measured_anew_is_as_the_table_says(name):
-    entry = next(entry for entry in catalogue.entries() if entry.name == name)
+    entry = next(entry for entry in entries() if entry.name == name)
 
     assert catalogue_maker.measured(replace(entry, parameters=None, dim=None)) == entry
 
 
-def test_what_is_written_can_be_read(monkeypatch, tmp_path):
-    published = [entry for entry in catalogue_maker.published() if entry.name in ("resnet18", "timm/test_vit")]
-    monkeypatch.setattr(catalogue_maker, "published", lambda: published)
+def test_what_is_written_can_be_read(published, tmp_path):
+    chosen = [entry for entry in published if entry.name in ("resnet18", "timm/test_vit")]
     with open(tmp_path / "table.csv", "w", encoding="ascii") as file:
-        catalogue_maker.write(file)
+        catalogue_maker.write(file, chosen)
     found = read_table(tmp_path / "table.csv")
 
     assert (tmp_path / "table.csv").read_text().splitlines()[1] == ",".join(COLUMNS)
-    assert catalogue.written_for(tmp_path / "table.csv") == catalogue.installed()
+    assert written_for(tmp_path / "table.csv") == installed()
     assert [(entry.name, entry.parameters, entry.dim, entry.input_size) for entry in found] == [
         ("resnet18", 11_689_512, 512, (224, 224)),
         ("timm/test_vit", sum(map(torch.numel, timm.create_model("test_vit").parameters())), 64, (160, 160)),
@@ -135,130 +116,102 @@ def test_what_is_written_can_be_read(monkeypatch, tmp_path):
 
 # --- without torch, whatever the versions -------------------------------------------------------------------------
 
-VERSIONS = {
-    "the table's": lambda: catalogue.written_for(TABLE),
-    "others": lambda: {"torchvision": "0.20.0", "timm": "99.0"},
-}
-
-
-@pytest.fixture(params=VERSIONS)
-def versions(request, monkeypatch) -> None:
-    """Let the table be of the installed versions, or of others."""
-    found = VERSIONS[request.param]()
-    monkeypatch.setattr(catalogue, "installed", lambda: found)
-
-
-@pytest.fixture
-def without_torch(monkeypatch) -> None:
-    """Let every import of torch, and of what would import it, fail."""
-    for module in list(sys.modules):
-        if module.partition(".")[0] in ("torch", "torchvision", "timm") or module.endswith("catalogue_maker"):
-            monkeypatch.delitem(sys.modules, module)
-    for module in ("torch", "bottleneck.backbones.catalogue_maker"):
-        monkeypatch.setitem(sys.modules, module, None)
-
-
-def test_the_same_is_listed_by_the_table_and_by_the_sources(versions):
-    with_weights = [entry for entry in catalogue.entries() if entry.weights]
-
-    assert [replace(entry, parameters=None, dim=None) for entry in with_weights] == [
-        entry for entry in catalogue_maker.published() if entry.weights
-    ]
-
-
-@each("look", [models, lambda: models("resnet*"), lambda: [entry.is_here for entry in models()]])
-def test_models_are_listed_without_torch(versions, without_torch, look):
-    assert look()
-
-
-@each(
-    "request_, message",
-    [
-        (Request(model="resnt18"), "got 'resnt18'; did you mean resnet18"),
-        (Request(model="timm/vit_tinny_patch16_224"), "did you mean timm/vit_tiny_patch16_224"),
-        (Request(model="resnet18.IMAGENET1K_V1"), "got 'resnet18.IMAGENET1K_V1'; did you mean resnet18"),
-        (Request(model="resnet18", weights="IMAGENET1K_V7"), "DEFAULT, IMAGENET1K_V1, none, .*got 'IMAGENET1K_V7'"),
-        (Request(model="efficientnet_lite0", weights="V1"), "weights of efficientnet_lite0: DEFAULT, none, .*got 'V1'"),
-        (
-            Request(model="timm/resnet18.a1_in1x"),
-            "of timm/resnet18 in timm, got 'a1_in1x'; did you mean a1_in1k",
-        ),
-        (Request(model="timm/resnet18", weights="qqqq"), "got 'qqqq'; there are a1_in1k, "),
-        (Request(model="timm/resnet18.qqqq", weights="none"), "got 'qqqq'; there are a1_in1k, "),
-        (Request(model="timm/test_mambaout", weights="in1k"), "weights of timm/test_mambaout in timm, got 'in1k'"),
-    ],
-)
-def test_names_that_are_none_are_refused_without_torch(versions, without_torch, request_, message):
-    with pytest.raises(ModelError, match=message):
-        check_request(request_)
-
-
-@each(
-    "request_",
-    [
-        Request(),
-        Request(model="lite1", weights="none"),
-        Request(model="resnet50", weights="imagenet1k_v1"),
-        Request(model="vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1"),
-        Request(model="timm/resnet18.tv_in1k"),
-        Request(model="timm/resnet18", weights="tv_in1k"),
-        Request(model="timm/test_mambaout"),
-        Request(model="timm/mnasnet_050.untrained", weights="none"),
-    ],
-    ids=lambda one: f"{one.model}@{one.weights}",
-)
-def test_names_that_there_are_pass_without_torch(versions, without_torch, request_):
-    check_request(request_)
-
-
-@each("code", ["describe('resnt18')", "compare(Path('x.pth'), 'resnt18')"])
-def test_an_unknown_model_is_described_without_torch(code):
-    script = f"""
-import sys
+OTHERS = Catalogue(versions={"torchvision": "0.20.0", "timm": "99.0"})  # so the sources are read, not the table
+REFUSED = [
+    (Request(model="resnt18"), "got 'resnt18'; did you mean resnet18"),
+    (Request(model="timm/vit_tinny_patch16_224"), "did you mean timm/vit_tiny_patch16_224"),
+    (Request(model="resnet18.IMAGENET1K_V1"), "got 'resnet18.IMAGENET1K_V1'; did you mean resnet18"),
+    (Request(model="resnet18", weights="IMAGENET1K_V7"), "DEFAULT, IMAGENET1K_V1, none, .*got 'IMAGENET1K_V7'"),
+    (Request(model="efficientnet_lite0", weights="V1"), "weights of efficientnet_lite0: DEFAULT, none, .*got 'V1'"),
+    (
+        Request(model="timm/resnet18.a1_in1x"),
+        "of timm/resnet18 in timm, got 'a1_in1x'; did you mean a1_in1k",
+    ),
+    (Request(model="timm/resnet18", weights="qqqq"), "got 'qqqq'; there are a1_in1k, "),
+    (Request(model="timm/resnet18.qqqq", weights="none"), "got 'qqqq'; there are a1_in1k, "),
+    (Request(model="timm/test_mambaout", weights="in1k"), "weights of timm/test_mambaout in timm, got 'in1k'"),
+]
+ACCEPTED = [
+    Request(),
+    Request(model="lite1", weights="none"),
+    Request(model="resnet50", weights="imagenet1k_v1"),
+    Request(model="vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1"),
+    Request(model="timm/resnet18.tv_in1k"),
+    Request(model="timm/resnet18", weights="tv_in1k"),
+    Request(model="timm/test_mambaout"),
+    Request(model="timm/mnasnet_050.untrained", weights="none"),
+]
+WITHOUT_TORCH = """
+import json, sys
 from pathlib import Path
+from bottleneck.backbones.catalogue import Catalogue
 from bottleneck.backbones.describe import compare, describe
+from bottleneck.backbones.published import NotPlain
+from bottleneck.backbones.request import Request
 from bottleneck.errors import ModelError
-try:
-    {code}
-except ModelError as error:
-    print("did you mean resnet18" in str(error), sorted({{"torch", "torchvision", "timm"}} & set(sys.modules)))
+
+def answer(call, *arguments):
+    try:
+        return call(*arguments) or "accepted"
+    except ModelError as error:
+        return str(error)
+
+requests = [Request(**value) for value in json.load(sys.stdin)]
+for catalogue in (Catalogue(), Catalogue(versions={"torchvision": "0.20.0", "timm": "99.0"})):
+    counts = [len(catalogue.models(pattern)) for pattern in ("", "resnet*")]
+    here = [entry.is_here for entry in catalogue.models()]
+    print(json.dumps([counts, len(here), [answer(catalogue.check, request) for request in requests]]))
+print(json.dumps([answer(describe, "resnt18"), answer(compare, Path("x.pth"), "resnt18")]))
+print(json.dumps(sorted({"torch", "torchvision", "timm"} & set(sys.modules))))
 """
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-
-    assert answer.stdout.strip() == "True []"
 
 
-def test_where_the_sources_do_not_tell_the_packages_do(monkeypatch):
-    table = catalogue.entries()
-    forget()
-    monkeypatch.setattr(catalogue, "installed", lambda: {"torchvision": "99.0", "timm": "99.0"})
+def test_the_same_is_listed_by_the_table_and_by_the_sources(published):
+    with_weights = [entry for entry in published if entry.weights]
 
-    def fail(folder, *_):
-        raise published.NotPlain("another way")
+    for found in (entries(), OTHERS.entries):
+        assert [replace(entry, parameters=None, dim=None) for entry in found if entry.weights] == with_weights
 
-    for reader in ("model_names", "torchvision_entries", "timm_entries", "timm_tags"):
-        monkeypatch.setattr(published, reader, fail)
 
-    assert catalogue.entries() == table
-    assert catalogue.names() == {entry.name for entry in table}
-    check_request(Request(model="timm/mnasnet_050.untrained", weights="none"))
+def test_models_are_listed_and_requests_checked_without_torch_whatever_the_versions():
+    requests = [*(request for request, _ in REFUSED), *ACCEPTED]
+    script, given = [sys.executable, "-c", WITHOUT_TORCH], json.dumps([request.to_json() for request in requests])
+    done = subprocess.run(script, input=given, capture_output=True, text=True, check=True)
+    by_table, by_sources, described, imported = map(json.loads, done.stdout.splitlines())
+
+    for (everything, some), here, answers in (by_table, by_sources):
+        assert everything == here > some > 0
+        for (request, message), answer in zip(REFUSED, answers, strict=False):
+            assert re.search(message, answer), (request, answer)
+        assert answers[len(REFUSED) :] == ["accepted"] * len(ACCEPTED)
+    assert ["did you mean resnet18" in answer for answer in described] == [True, True]
+    assert imported == []
+
+
+def test_where_the_sources_do_not_tell_the_packages_do():
+    def none(package: str) -> Path:
+        raise NotPlain("another way")
+
+    found = replace(OTHERS, models_folder=none)
+
+    assert found.entries == entries()
+    assert found.names == {entry.name for entry in entries()}
+    found.check(Request(model="timm/mnasnet_050.untrained", weights="none"))
 
 
 # --- another version of the packages ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def short_table(tmp_path, monkeypatch) -> None:
-    """Let the table be one of other versions that knew only a part of a single model."""
+def test_a_table_of_other_versions_gives_what_it_knows_and_the_installed_packages_the_names(tmp_path):
     text = "# torchvision 0.1 timm 0.2\n" + ",".join(COLUMNS) + "\n"
     text += "resnet18,IMAGENET1K_V1,11689512,224,224,512,resnet18-f37072fd.pth\n"
     text += "gone,IMAGENET1K_V1,7,224,224,512,gone.pth\n"
-    monkeypatch.setattr(catalogue, "TABLE", write(tmp_path / "table.csv", text.encode()))
+    short = Catalogue(table=write(tmp_path / "table.csv", text.encode()))
+    found = {f"{entry.name}.{entry.weights}": entry for entry in short.entries}
 
-
-def test_a_table_of_other_versions_gives_what_it_knows_and_the_installed_packages_the_names(short_table):
-    assert (only("resnet18").parameters, only("resnet18").dim) == (11_689_512, 512)
-    assert only("squeezenet1_1") == ModelEntry(
+    assert found["resnet18.IMAGENET1K_V1"].parameters == 11_689_512
+    assert found["resnet18.IMAGENET1K_V1"].dim == 512
+    assert found["squeezenet1_1.IMAGENET1K_V1"] == ModelEntry(
         name="squeezenet1_1",
         weights="IMAGENET1K_V1",
         parameters=None,
@@ -266,28 +219,22 @@ def test_a_table_of_other_versions_gives_what_it_knows_and_the_installed_package
         dim=None,
         file="squeezenet1_1-b8a52dc0.pth",
     )
-    assert only("timm/test_vit.r160_in1k").parameters is None
-
-
-def test_a_model_that_the_installed_packages_no_longer_have_is_not_listed(short_table):
-    assert "gone" not in names()
+    assert found["timm/test_vit.r160_in1k"].parameters is None
+    assert "gone" not in short.names
     with pytest.raises(ModelError):
-        models("gone")
+        short.models("gone")
 
 
-def test_a_local_version_is_that_version(monkeypatch):
-    monkeypatch.setattr(catalogue_table.metadata, "version", lambda name: "0.29.2+cu130")
+def test_a_local_version_is_that_version(tmp_path, monkeypatch):
+    for name, version in (("torchvision", "0.29.2+cu130"), ("timm", "1.2.3")):
+        write(tmp_path / f"{name}-{version}.dist-info" / "METADATA", f"Name: {name}\nVersion: {version}\n".encode())
+    monkeypatch.syspath_prepend(tmp_path)
 
-    assert catalogue.installed() == {"torchvision": "0.29.2", "timm": "0.29.2"}
+    assert installed() == {"torchvision": "0.29.2", "timm": "1.2.3"}
 
 
-def test_a_package_whose_version_is_not_recorded_is_of_no_known_version(monkeypatch):
-    def missing(name):
-        raise catalogue_table.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(catalogue_table.metadata, "version", missing)
-
-    assert catalogue.installed() == {"torchvision": "", "timm": ""}
+def test_a_package_whose_version_is_not_recorded_is_of_no_known_version():
+    assert installed(["no-such-package"]) == {"no-such-package": ""}
 
 
 # --- patterns -----------------------------------------------------------------------------------------------------

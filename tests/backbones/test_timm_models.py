@@ -5,11 +5,9 @@ import io
 import pickle
 import re
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -394,32 +392,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def point_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    constants = huggingface_hub.constants
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-
-
 @pytest.fixture
-def hub_cache(tmp_path, monkeypatch) -> Path:
-    """Return the folder of an empty hub cache; nothing is reachable."""
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        point_to(monkeypatch, f"http://127.0.0.1:{one.getsockname()[1]}")
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def hub(hub_cache, monkeypatch) -> Iterator[Hub]:
+def hub(hub_cache, move_hub) -> Iterator[Hub]:
     """Return a running hub that has no files, with an empty cache on this side."""
     with Hub(("127.0.0.1", 0), Handler) as running:
         running.files, running.asked, running.agents = {}, [], set()
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        point_to(monkeypatch, running.url)
+        move_hub(running.url)
         yield running
         running.shutdown()
         thread.join()
@@ -471,9 +451,9 @@ def test_weights_are_fetched_from_the_hub(hub, trained, spec_of_trained, asked):
     assert f"GET /{REPOSITORY}/resolve/main/model.safetensors" in hub.asked
 
 
-def test_a_download_asks_for_the_file_alone_and_tells_nothing_of_this_machine(hub, trained, monkeypatch):
+def test_a_download_asks_for_the_file_alone_and_tells_nothing_of_this_machine(hub, trained, change_hub):
     hub.files[f"{REPOSITORY}/model.safetensors"] = save(trained)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    change_hub(HF_HUB_DISABLE_TELEMETRY=False)
 
     load(Request(model="timm/test_vit"))
 
@@ -482,9 +462,9 @@ def test_a_download_asks_for_the_file_alone_and_tells_nothing_of_this_machine(hu
     assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY is False
 
 
-def test_where_the_hub_is_not_to_be_asked_nothing_is(hub, trained, monkeypatch):
+def test_where_the_hub_is_not_to_be_asked_nothing_is(hub, trained, change_hub):
     hub.files[f"{REPOSITORY}/model.safetensors"] = save(trained)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    change_hub(HF_HUB_OFFLINE=True)
 
     with pytest.raises(WeightsUnavailable, match="HF_HUB_OFFLINE is set"):
         load(Request(model="timm/test_vit"))
@@ -498,7 +478,7 @@ def test_a_hub_that_has_a_pickle_only_gives_its_tensors(hub, trained, spec_of_tr
     assert load(Request(model="timm/test_vit")).spec == spec_of_trained
 
 
-def test_fetched_weights_are_kept_and_need_no_network(hub, trained, monkeypatch):
+def test_fetched_weights_are_kept_and_need_no_network(hub, trained):
     hub.files[f"{REPOSITORY}/model.safetensors"] = save(trained)
     first = load(Request(model="timm/test_vit")).spec
     hub.asked.clear()
@@ -544,10 +524,10 @@ def test_when_the_damaged_file_that_the_error_names_is_deleted_it_is_fetched_aga
     assert load(Request(model="timm/test_vit")).spec == spec_of_trained
 
 
-def test_a_download_that_breaks_off_is_weights_unavailable(hub, trained, monkeypatch):
+def test_a_download_that_breaks_off_is_weights_unavailable(hub, trained, monkeypatch, change_hub):
     hub.files[f"{REPOSITORY}/model.safetensors"] = save(trained)[:100_000]
     hub.length = len(save(trained))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    change_hub(HF_HUB_DOWNLOAD_TIMEOUT=1)
     monkeypatch.setattr(time, "sleep", lambda _: None)  # the hub's client waits before it tries again
 
     with pytest.raises(WeightsUnavailable, match=r"model\.safetensors"):
@@ -611,43 +591,46 @@ def test_a_pickle_of_the_hub_runs_no_code(request, hub_cache, tmp_path, kept, fo
     assert not (tmp_path / "it ran").exists()
 
 
-def file_at(monkeypatch: pytest.MonkeyPatch, hub: Hub, name: str, content: bytes) -> None:
-    """Let test_vit's weights lie at an address of their own, not in a repository."""
+def at_address(hub: Hub, name: str, content: bytes) -> dict[str, Any]:
+    """Return a configuration of test_vit whose weights are at an address, not in a repository."""
     hub.files[name] = content
-    config = replace(timm.get_pretrained_cfg("test_vit"), hf_hub_id=None, url=f"{hub.url}/{name}")
-    for model in ("test_vit", "test_vit.r160_in1k"):
-        monkeypatch.setitem(timm.models._registry._model_pretrained_cfgs, model, config)
+    return {**timm_weights.config_of("test_vit", ""), "hf_hub_id": None, "url": f"{hub.url}/{name}"}
 
 
-def test_weights_are_fetched_from_an_address_of_their_own_once(hub, trained, spec_of_trained, tmp_path, monkeypatch):
+def loaded_from(config: dict[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
+    network, published = timm_weights.pretrained("test_vit", config, {})
+    return network.state_dict(), published.name
+
+
+def test_weights_are_fetched_from_an_address_once(hub, trained, torch_home):
     name = f"vit-{hashlib.sha256(pickled(trained)).hexdigest()[:8]}.pth"
-    file_at(monkeypatch, hub, name, pickled(trained))
+    config = at_address(hub, name, pickled(trained))
 
-    assert load(Request(model="timm/test_vit")).spec == spec_of_trained
-    assert (tmp_path / "torch" / "hub" / "checkpoints" / name).is_file()
-    hub.asked.clear()
-    assert load(Request(model="timm/test_vit")).spec == spec_of_trained
-    assert hub.asked == []
-
-
-def test_a_file_of_another_hash_than_in_its_name_is_not_kept(hub, trained, tmp_path, monkeypatch):
-    file_at(monkeypatch, hub, "vit-00000000.pth", pickled(trained))
-
-    with pytest.raises(WeightsUnavailable, match=r"did not return vit-00000000\.pth.*hash"):
-        load(Request(model="timm/test_vit"))
-
-    assert not [path for path in (tmp_path / "torch").rglob("*") if path.is_file()]
+    for requests in (["HEAD", "GET"], []):
+        hub.asked.clear()
+        tensors, published = loaded_from(config)
+        assert all(torch.equal(tensors[key], value) for key, value in trained.items())
+        assert published == name
+        assert hub.asked == [f"{method} /{name}" for method in requests]
+    assert (torch_home / name).is_file()
 
 
-def test_300_epochs_are_not_a_hash(hub, trained, spec_of_trained, monkeypatch):
-    file_at(monkeypatch, hub, "IN1K-vit.h.14-300e.pth.tar", pickled(trained))  # so timm's I-JEPA files are called
+def test_a_file_of_another_hash_than_in_its_name_is_not_kept(hub, trained, torch_home):
+    with pytest.raises(WeightsUnavailable, match=r"did not give vit-00000000\.pth.*hash"):
+        loaded_from(at_address(hub, "vit-00000000.pth", pickled(trained)))
+
+    assert list(torch_home.iterdir()) == []
+
+
+def test_300_epochs_are_not_a_hash(hub, trained):
+    config = at_address(hub, "IN1K-vit.h.14-300e.pth.tar", pickled(trained))  # so timm's I-JEPA files are called
 
     for _ in ("fetched", "kept"):
-        assert load(Request(model="timm/test_vit")).spec == spec_of_trained
+        assert loaded_from(config)[0].keys() == trained.keys()
 
 
-def test_a_kept_file_of_another_hash_than_in_its_name_is_refused(hub_cache, tmp_path):
-    kept = tmp_path / "torch" / "hub" / "checkpoints" / "seresnet18-4bb0ce65.pth"
+def test_a_kept_file_of_another_hash_than_in_its_name_is_refused(torch_home):
+    kept = torch_home / "seresnet18-4bb0ce65.pth"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"others")
 

@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 import socket
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from bottleneck.backbones.weights import tensors_digest
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
+from tests.backbones.conftest import closed_address
 from tests.conftest import photo
 from tests.variants import each
 
@@ -221,23 +223,9 @@ def test_old_names_of_densenets_tensors_are_understood(tmp_path):
 
 
 @pytest.fixture
-def torch_home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("no_proxy", "*")
-    return tmp_path / "torch"
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@pytest.fixture
-def address(monkeypatch, torch_home) -> Callable[[str], None]:
+def address(move_weights, torch_home) -> Callable[[str], None]:
     """Return a function that moves resnet18's weights to another address."""
-    return lambda url: monkeypatch.setattr(OFFICIAL.value, "url", url)
+    return lambda url: move_weights(OFFICIAL, url)
 
 
 class Server(ThreadingHTTPServer):
@@ -290,8 +278,8 @@ def fetch() -> Backbone:
 
 
 @each("weights", ["DEFAULT", "IMAGENET1K_V1"])
-def test_without_a_network_the_error_says_what_to_fetch_and_how_to_use_it(address, closed_port, weights):
-    url = f"http://127.0.0.1:{closed_port}/models/resnet18-f37072fd.pth"
+def test_without_a_network_the_error_says_what_to_fetch_and_how_to_use_it(address, weights):
+    url = f"{closed_address()}/models/resnet18-f37072fd.pth"
     address(url)
 
     with pytest.raises(WeightsUnavailable, match=r"expected resnet18-f37072fd\.pth") as caught:
@@ -306,7 +294,7 @@ def test_weights_are_fetched_from_their_address(address, server, checkpoint, tor
     address(server.url(hashed(checkpoint)))
 
     assert fetch().spec == randomly("resnet18", 5).spec
-    assert (torch_home / "hub" / "checkpoints" / hashed(checkpoint)).read_bytes() == checkpoint
+    assert (torch_home / hashed(checkpoint)).read_bytes() == checkpoint
 
 
 def test_fetched_weights_are_kept(address, server, checkpoint):
@@ -325,7 +313,7 @@ def test_other_bytes_than_the_names_hash_are_weights_unavailable(address, server
     with pytest.raises(WeightsUnavailable, match=hashed(checkpoint)):
         fetch()
 
-    assert not [path for path in torch_home.rglob("*") if path.is_file()]
+    assert not [path for path in torch_home.parents[1].rglob("*") if path.is_file()]
 
 
 def test_a_download_that_breaks_off_is_weights_unavailable(address, server, checkpoint, torch_home):
@@ -335,19 +323,21 @@ def test_a_download_that_breaks_off_is_weights_unavailable(address, server, chec
     with pytest.raises(WeightsUnavailable, match=hashed(checkpoint)):
         fetch()
 
-    assert not [path for path in torch_home.rglob("*") if path.is_file()]
+    assert not [path for path in torch_home.parents[1].rglob("*") if path.is_file()]
 
 
-def test_a_connection_that_is_reset_is_weights_unavailable(address, checkpoint, monkeypatch):
-    address(f"http://127.0.0.1:1/{hashed(checkpoint)}")
+def test_a_connection_that_is_reset_is_weights_unavailable(address, checkpoint):
+    def reset() -> None:
+        with listening.accept()[0] as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def reset(*args: object, **options: object) -> None:
-        raise ConnectionResetError(104, "Connection reset by peer")
-
-    monkeypatch.setattr(torch.hub, "urlopen", reset)
-
-    with pytest.raises(WeightsUnavailable, match="reset by peer"):
-        fetch()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address(f"http://127.0.0.1:{listening.getsockname()[1]}/{hashed(checkpoint)}")
+        thread = threading.Thread(target=reset)
+        thread.start()
+        with pytest.raises(WeightsUnavailable, match="reset by peer"):
+            fetch()
+        thread.join()
 
 
 @each("status", [404, 503])
@@ -370,13 +360,11 @@ def test_the_tensors_of_another_network_at_the_address_are_a_model_error(address
 
 
 @each("part", [0.0, 0.3, 0.999])
-def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(
-    address, closed_port, checkpoint, torch_home, part
-):
-    kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
+def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(address, checkpoint, torch_home, part):
+    kept = torch_home / hashed(checkpoint)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(checkpoint[: int(part * len(checkpoint))])
-    address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
+    address(f"{closed_address()}/{hashed(checkpoint)}")
 
     with pytest.raises(ModelError, match=hashed(checkpoint)) as caught:
         fetch()
@@ -384,11 +372,11 @@ def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(
     assert str(kept) in str(caught.value)
 
 
-def test_a_file_with_other_values_in_torchs_own_cache_is_refused(address, closed_port, checkpoint, torch_home):
-    kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
+def test_a_file_with_other_values_in_torchs_own_cache_is_refused(address, checkpoint, torch_home):
+    kept = torch_home / hashed(checkpoint)
     kept.parent.mkdir(parents=True, exist_ok=True)
     torch.save(torchvisions("resnet18", 6).state_dict(), kept)
-    address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
+    address(f"{closed_address()}/{hashed(checkpoint)}")
 
     with pytest.raises(ModelError, match=hashed(checkpoint)):
         fetch()
@@ -402,11 +390,11 @@ class Bomb:
         return Path.touch, (self.marker,)
 
 
-def test_a_pickle_in_torchs_own_cache_runs_no_code(address, closed_port, checkpoint, torch_home, tmp_path):
-    kept = torch_home / "hub" / "checkpoints" / hashed(checkpoint)
+def test_a_pickle_in_torchs_own_cache_runs_no_code(address, checkpoint, torch_home, tmp_path):
+    kept = torch_home / hashed(checkpoint)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(pickle.dumps(Bomb(tmp_path / "it ran"), protocol=2))
-    address(f"http://127.0.0.1:{closed_port}/{hashed(checkpoint)}")
+    address(f"{closed_address()}/{hashed(checkpoint)}")
 
     with contextlib.suppress(Exception):
         fetch()
@@ -428,7 +416,7 @@ def test_a_file_made_to_have_the_hash_of_its_name_runs_no_code(
     server.content, name = content.getvalue(), hashed(content.getvalue())
     address(server.url(name))
     if kept:
-        place = torch_home / "hub" / "checkpoints" / name
+        place = torch_home / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(server.content)
 
@@ -442,7 +430,7 @@ def test_a_file_made_to_have_the_hash_of_its_name_runs_no_code(
 def test_kept_weights_are_those_torchvision_would_load(torch_home, model, monkeypatch):
     official = torchvision.models.get_model_weights(model).DEFAULT
     monkeypatch.setattr(official.value, "url", f"http://127.0.0.1:9/{model}.pth")
-    place = torch_home / "hub" / "checkpoints" / f"{model}.pth"
+    place = torch_home / f"{model}.pth"
     place.parent.mkdir(parents=True, exist_ok=True)
     torch.save(torchvisions(model, 3).state_dict(), place)
 
