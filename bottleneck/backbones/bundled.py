@@ -58,11 +58,11 @@ def _packaged(request: Request) -> Tensors:
         ) from error
     size = request.model[-1]
     file = Path(getattr(module, f"EfficientnetLite{size}ModelFile").get_model_file_path())
-    _check_recorded(file, package)
+    check_recorded(file, package)
     return read_checkpoint(file).tensors
 
 
-def _check_recorded(file: Path, package: str) -> None:
+def check_recorded(file: Path, package: str) -> None:
     """Compare a file with the SHA-256 that its package recorded at installation, if any.
 
     Raises

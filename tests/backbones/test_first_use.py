@@ -2,13 +2,15 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
-import torchvision
+from safetensors.torch import save
 
 from bottleneck import extract
 from bottleneck.backbones.downloads import Published
 from bottleneck.backbones.first_use import FILE, check_first_use
 from bottleneck.errors import ModelError
+from tests.conftest import write
 from tests.variants import each
 
 A, B = "a" * 64, "b" * 64
@@ -43,28 +45,25 @@ def test_a_memo_that_is_damaged_is_none(tmp_path: Path, found: str) -> None:
         check_first_use(Published("x", B), tmp_path)
 
 
-def test_weights_that_changed_under_their_name_give_no_features(folder, tmp_path: Path, monkeypatch) -> None:
-    # As of a file that was made to have the same eight digits.
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.value, "url", "http://127.0.0.1:9/s.pth")
-    kept = tmp_path / "torch" / "hub" / "checkpoints" / "s.pth"
-    kept.parent.mkdir(parents=True)
-    asked = {"model": "squeezenet1_1", "crop": 64, "resize": 64, "engine": "torch", "precision": "fp32"}
+def test_weights_that_changed_under_their_name_give_no_features(folder, hub_cache: Path) -> None:
+    kept = hub_cache / "models--timm--test_vit.r160_in1k" / "snapshots" / ("c" * 40) / "model.safetensors"
+    write(hub_cache / "models--timm--test_vit.r160_in1k" / "refs" / "main", b"c" * 40)
+    options = {"model": "timm/test_vit", "engine": "torch", "precision": "fp32"}
     images = folder({"a.jpg": 1, "b.jpg": 2})
 
     def keep(seed: int) -> None:
         torch.manual_seed(seed)
-        torch.save(torchvision.models.squeezenet1_1().state_dict(), kept)
+        write(kept, save(timm.create_model("test_vit").state_dict()))
 
     keep(1)
-    assert extract(images, **asked).computed == 2
+    assert extract(images, **options).computed == 2
     keep(2)
-    assert extract(images, **asked).computed == 0  # the features that there are
+    assert extract(images, **options).computed == 0  # the features are in the cache
     folder({"c.jpg": 3})
-    with pytest.raises(ModelError, match=r"s\.pth that this cache recorded at first use"):
-        extract(images, **asked)
+    with pytest.raises(ModelError, match=r"model\.safetensors that this cache recorded at first use"):
+        extract(images, **options)
     keep(1)
-    assert extract(images, **asked).computed == 1
+    assert extract(images, **options).computed == 1
 
 
 def test_hashes_are_not_written_through_a_link(tmp_path: Path) -> None:
