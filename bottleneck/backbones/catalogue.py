@@ -126,7 +126,7 @@ class Catalogue:
                 raise ModelError(no_such_tag(name, tag, known))
 
     def _may_be_tag(self, name: str, tag: str) -> bool:
-        """Whether timm knows a tag, with weights or without; True if only building the network can tell."""
+        """Return whether timm has a tag, with or without weights; True if only building the network can show it."""
         try:
             return tag in published.timm_tags(self.models_folder("timm"), name.removeprefix(TIMM))
         except published.NotPlain:

@@ -150,7 +150,7 @@ def check_read_back(run: CardParts, card: dict[str, Any], rows: int) -> None:
         raise RunError(f"expected to read the new run as it was written, but it differs: {error}") from error
 
 
-def store_parts(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
+def store_parts(tree: Tree, folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     """Write the large parts of a card to files, and return the card with references to them.
 
     A reference has the name of the file (``file``) and the SHA-256 of its bytes (``sha256``).
@@ -165,7 +165,7 @@ def store_parts(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
         value = value_at(card, part.keys)
         if value is not None and _is_large(value):
             data = part.to_bytes(value, names)
-            Tree.above(folder, 1).write(folder / part.file, data)
+            tree.write(folder / part.file, data)
             card = _with(card, part.keys, {"file": part.file, "sha256": sha256_hex(data)})
     return card
 

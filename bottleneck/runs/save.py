@@ -30,6 +30,8 @@ def save_run(
     columns: Sequence[str],
     predictions: Iterable[Sequence[object]],
     images: RunImages | None = None,
+    *,
+    tree: type[Tree] = Tree,
 ) -> Run:
     """Write a run below `folder` atomically.
 
@@ -48,6 +50,8 @@ def save_run(
         Its rows.
     images : RunImages, optional
         The roles of the images.
+    tree : type of Tree
+        Writes the files.
 
     Returns
     -------
@@ -62,9 +66,9 @@ def save_run(
     home = expanded(folder)
     temporary = temporary_path(home / name)
     try:
-        Tree(home).make(temporary)
-        card = write_run(temporary, head, card, columns, predictions, images).card
-        path = _named(home, dated(name), lambda path: Tree(home).rename(temporary, path))
+        tree(home).make(temporary)
+        card = write_run(temporary, head, card, columns, predictions, images, tree=tree).card
+        path = make_under_free_name(home, dated(name), lambda path: tree(home).rename(temporary, path))
         fsync_folder(home)
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
@@ -80,6 +84,8 @@ def write_run(
     columns: Sequence[str],
     predictions: Iterable[Sequence[object]],
     images: RunImages | None = None,
+    *,
+    tree: type[Tree] = Tree,
 ) -> Run:
     """Write the files of a run into a folder, and read them back; the card, which makes it a run, is written last.
 
@@ -90,7 +96,7 @@ def write_run(
     RunError
         If they cannot be read back; the folder is then not a run.
     """
-    runs, data = Tree.above(path, 1), head.to_bytes()
+    runs, data = tree.above(path, 1), head.to_bytes()
     runs.write(path / "head.safetensors", data)
     if images is not None:
         runs.write(path / IMAGES, images.to_bytes())
@@ -106,7 +112,7 @@ def write_run(
     }
     if "source" in card.get("dataset", {}):
         card["dataset"] = {**card["dataset"], "place": relative_to(card["dataset"]["source"], path)}
-    runs.write_json(path / "card.json", store_parts(path, card))
+    runs.write_json(path / "card.json", store_parts(runs, path, card))
     try:
         run = load_run(path)
         check_read_back(run, card, len(rows))
@@ -127,7 +133,7 @@ def new_folder(folder: str | os.PathLike[str], name: str) -> Path:
     home = expanded(folder)
     try:
         Tree(home).make(home)
-        path = _named(home, dated(name), os.mkdir)
+        path = make_under_free_name(home, dated(name), os.mkdir)
         fsync_folder(home)
     except OSError as error:
         raise RunError(f"cannot write a run below {home}: {error.strerror or error}") from error
@@ -139,8 +145,22 @@ def dated(name: str) -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
 
 
-def _named(home: Path, name: str, make: Callable[[Path], object]) -> Path:
-    """Create a folder called `name`, with a number appended if the name is taken, and return its path."""
+def make_under_free_name(home: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """Make a folder called `name`, with a number appended if the name is taken, and return its path.
+
+    Parameters
+    ----------
+    home : Path
+        The folder of all runs.
+    name : str
+    make : callable
+        Makes the folder of a path; raises FileExistsError if another process made it a moment ago.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made.
+    """
     for number in range(1, 1000):
         path = home / (name if number == 1 else f"{name}-{number}")
         if os.path.lexists(path):

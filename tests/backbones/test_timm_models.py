@@ -616,7 +616,7 @@ def test_weights_are_fetched_from_an_address_once(hub, trained, torch_home):
 
 
 def test_a_file_of_another_hash_than_in_its_name_is_not_kept(hub, trained, torch_home):
-    with pytest.raises(WeightsUnavailable, match=r"did not give vit-00000000\.pth.*hash"):
+    with pytest.raises(WeightsUnavailable, match=r"did not return vit-00000000\.pth.*hash"):
         loaded_from(at_address(hub, "vit-00000000.pth", pickled(trained)))
 
     assert list(torch_home.iterdir()) == []

@@ -23,7 +23,6 @@ from bottleneck.runs.images import IMAGES, RunImages, load_run_images
 from bottleneck.runs.run import SETTINGS, Run, list_runs, load_run
 from bottleneck.runs.save import new_folder, save_run
 from bottleneck.utils.folder import Folder
-from bottleneck.utils.tree import Tree
 from tests.variants import each
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and FIFOs")
@@ -209,31 +208,6 @@ def test_a_run_is_deleted_completely():
     delete_run(run.path)
 
     assert os.listdir("runs") == []
-
-
-def test_a_fit_that_fails_deletes_its_own_folder_and_no_other(monkeypatch):
-    Path("runs/.tmp-1-0123abcd").mkdir(parents=True)
-    Path("runs/.tmp-1-0123abcd/thesis").write_text("mine")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Tree, "write_json", full)
-        with pytest.raises(RunError, match="No space left"):
-            save()
-
-    assert os.listdir("runs") == [".tmp-1-0123abcd"]
-    assert Path("runs/.tmp-1-0123abcd/thesis").read_text() == "mine"
-
-
-def test_a_name_that_is_taken_is_not_used(monkeypatch):
-    monkeypatch.setattr("bottleneck.runs.save.dated", lambda name: name)
-    Path("runs").mkdir()
-    Path("runs/x").symlink_to("nowhere")
-
-    assert save().name == "x-2"
-    assert Path("runs/x").is_symlink()
 
 
 # --- other kinds of files ---------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-from datetime import datetime, timezone
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from bottleneck.heads.linear import LinearHead
 from bottleneck.runs.backbone_request import located_source
 from bottleneck.runs.card import next_number
 from bottleneck.runs.ranking import default_run
-from bottleneck.runs.run import find_run, list_runs, load_run
-from bottleneck.runs.save import new_folder, save_run
+from bottleneck.runs.run import list_runs, load_run
+from bottleneck.runs.save import make_under_free_name, save_run
 from bottleneck.utils.files import LARGEST_TEXT
+from bottleneck.utils.tree import Tree
 from tests.variants import each
 
 
@@ -143,34 +143,33 @@ def test_damaged_runs_are_left_out_with_a_warning():
         assert [run.path for run in list_runs("runs")] == [good.path]
 
 
-def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, tmp_path):
-    def full(*_):
+class FullDisk(Tree):
+    """Writes all files of a run but its card."""
+
+    def write_json(self, path, value):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bottleneck.runs.save.Tree.write_json", full)
+
+def test_a_run_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "runs" / ".tmp-1-0123abcd").mkdir(parents=True)  # of another process
+    (tmp_path / "runs" / ".tmp-1-0123abcd" / "thesis").write_text("mine")
     with pytest.raises(RunError, match="No space left"):
-        save()
-    assert list((tmp_path / "runs").iterdir()) == []
+        save_run("runs", "x", head(), card(), ["path"], [["p"]], tree=FullDisk)
+    assert list((tmp_path / "runs").iterdir()) == [tmp_path / "runs" / ".tmp-1-0123abcd"]
+    assert (tmp_path / "runs" / ".tmp-1-0123abcd" / "thesis").read_text() == "mine"
 
 
 # --- which is the latest ------------------------------------------------------------------------------------------
 
 
-class Clock(datetime):
-    """A clock that is set by hand."""
-
-    time = datetime(2026, 5, 1, tzinfo=timezone.utc)
-
-    @classmethod
-    def now(cls, tz=None):
-        return cls.time
+def changed(run, **values):
+    """Give values of a card others; without those that are None."""
+    changed = {name: value for name, value in {**run.card, **values}.items() if value is not None}
+    (run.path / "card.json").write_text(json.dumps(changed))
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    monkeypatch.setattr("bottleneck.runs.save.datetime", Clock)
-    monkeypatch.setattr(Clock, "time", Clock.time)
-    return Clock
+def at(year):
+    return f"{year}-05-01T00:00:00.000+00:00"
 
 
 def names(folder="runs"):
@@ -181,41 +180,33 @@ def save_called(called, folder="runs", **fields):
     return save_run(folder, called, head(), {**card(**fields), "called": called}, ["path"], [["p"]])
 
 
-def test_a_clock_that_jumps_back_does_not_change_the_order(clock):
+def test_a_clock_that_jumps_back_does_not_change_the_order():
     for called, year in (("first", 2026), ("second", 2031), ("third", 2025), ("fourth", 2026)):
-        clock.time = clock.time.replace(year=year)
-        save_called(called, data=called)
+        changed(save_called(called, data=called), created=at(year))
     assert names() == ["first", "second", "third", "fourth"]
     assert default_run("runs").run.card["called"] == "fourth"
 
 
-def test_a_copied_run_is_older_than_the_next(clock, tmp_path):
+def test_a_copied_run_is_older_than_the_next(tmp_path):
     for called in ("a", "b", "c"):
         save_called(called, "elsewhere")
     save_called("ours")
     for run in list_runs("elsewhere"):
         shutil.copytree(run.path, tmp_path / "runs" / f"copy-{run.name}")
-    clock.time = clock.time.replace(year=2020)
-    save_called("new")
+    changed(save_called("new"), created=at(2020))
     assert names()[-1] == "new"
 
 
-def test_runs_of_earlier_versions_come_first_by_their_time(clock):
-    for called, year in (("later", 2030), ("sooner", 2029)):
-        clock.time = clock.time.replace(year=year)
-        run = save_called(called)
-        file = run.path / "card.json"
-        file.write_text(json.dumps({name: value for name, value in run.card.items() if name != "number"}))
-    clock.time = clock.time.replace(year=2026)
-    save_called("new")
+def test_runs_of_earlier_versions_come_first_by_their_time():
+    changed(save_called("later"), created=at(2030), number=None)
+    changed(save_called("sooner"), created=at(2029), number=None)
+    changed(save_called("new"), created=at(2026))
     assert names() == ["sooner", "later", "new"]
 
 
-def test_two_runs_with_one_number_are_ordered_by_time(clock, monkeypatch):
-    monkeypatch.setattr("bottleneck.runs.save.next_number", lambda folder: 7)
-    for called, year in (("later", 2030), ("sooner", 2029)):
-        clock.time = clock.time.replace(year=year)
-        save_called(called)
+def test_two_runs_with_one_number_are_ordered_by_time():
+    changed(save_called("later"), created=at(2030), number=7)
+    changed(save_called("sooner"), created=at(2029), number=7)
     assert names() == ["sooner", "later"]
 
 
@@ -238,12 +229,20 @@ def test_an_unreadable_card_has_no_number(tmp_path):
     assert next_number(tmp_path / "nothing") == 1
 
 
-def test_two_processes_that_create_a_folder_of_one_name_get_two_folders(tmp_path, monkeypatch):
-    monkeypatch.setattr("bottleneck.runs.save.dated", lambda name: f"20260101-000000-{name}")
-    first = new_folder("runs", "one")  # and nothing is in it yet
-    monkeypatch.setattr("os.path.lexists", lambda path: False)  # as both have looked before either made it
-    second = new_folder("runs", "one")
-    assert [first.name, second.name] == ["20260101-000000-one", "20260101-000000-one-2"]
+def test_two_processes_that_create_a_folder_of_one_name_get_two_folders(tmp_path):
+    def make(path):
+        if path.name == "x":
+            path.mkdir()  # by the other process, after both have found that the name is free
+        path.mkdir()
+
+    assert make_under_free_name(tmp_path, "x", make) == tmp_path / "x-2"
+    assert sorted(os.listdir(tmp_path)) == ["x", "x-2"]
+
+
+def test_a_name_that_is_taken_by_a_link_is_not_used(tmp_path):
+    (tmp_path / "x").symlink_to("nowhere")
+    assert make_under_free_name(tmp_path, "x", os.mkdir) == tmp_path / "x-2"
+    assert (tmp_path / "x").is_symlink()
 
 
 def test_runs_of_another_folder_are_not_the_default(tmp_path, monkeypatch):
