@@ -169,7 +169,9 @@ def left(home):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
-@pytest.mark.parametrize("place", ["bottleneck.runs.save._named", "bottleneck.finetuning.finetune.save_config"])
+@pytest.mark.parametrize(
+    "place", ["bottleneck.runs.save.make_under_free_name", "bottleneck.finetuning.finetune.save_config"]
+)
 def test_an_error_before_the_start_leaves_no_folder(home, monkeypatch, place, error):
     def fail(*_):
         raise error("here")

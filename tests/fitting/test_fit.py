@@ -687,7 +687,7 @@ def test_invalid_arguments_are_head_errors_before_anything_is_read(folder, extra
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
-@pytest.mark.parametrize("place", ["bottleneck.runs.run.Tree.write_json", "bottleneck.runs.save._named"])
+@pytest.mark.parametrize("place", ["bottleneck.runs.run.Tree.write_json", "bottleneck.runs.save.make_under_free_name"])
 def test_a_fit_that_fails_leaves_nothing(folder, extracted, monkeypatch, place, error):
     extracted(folder(files()))
 
