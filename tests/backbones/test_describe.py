@@ -39,27 +39,29 @@ def test_resnet18_has_the_parameters_and_multiply_adds_that_torchvision_says(res
     assert resnet18.macs == pytest.approx(1.814e9, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    "name",
+@pytest.mark.slow
+@each(
+    "name, tolerance",
     [
-        "squeezenet1_1",
-        "mobilenet_v3_small",
-        "shufflenet_v2_x0_5",
-        "mnasnet0_5",
-        pytest.param("densenet121", marks=pytest.mark.slow),
-        "inception_v3",
-        "regnet_x_400mf",
-        "vit_b_16",
-        "swin_t",
-        "convnext_tiny",
-        pytest.param("maxvit_t", marks=pytest.mark.slow),
+        ("squeezenet1_1", 0.02),
+        ("mobilenet_v3_small", 0.02),
+        ("shufflenet_v2_x0_5", 0.02),
+        ("mnasnet0_5", 0.02),
+        ("densenet121", 0.02),
+        ("inception_v3", 0.02),
+        ("regnet_x_400mf", 0.02),
+        ("vit_b_16", 0),
+        ("swin_t", 0),
+        ("swin_v2_t", 0),
+        ("convnext_tiny", 0),
+        ("maxvit_t", 0),
     ],
 )
-def test_multiply_adds_are_those_that_torchvision_says(name):
+def test_multiply_adds_are_those_that_torchvision_publishes(name, tolerance):
     found = describe(name)
     parameters, giga = official(name)
 
-    assert found.macs == pytest.approx(giga * 1e9, rel=0.02)
+    assert found.macs / 1e9 == pytest.approx(giga, rel=tolerance, abs=6e-4)
     if name != "inception_v3":  # torchvision counts its auxiliary classifier
         assert found.parameters == parameters
 

@@ -23,12 +23,14 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 import bottleneck
 from bottleneck.backbones import torchvision_models
 from bottleneck.backbones.catalogue import models
+from bottleneck.backbones.registry import build_without_numbers
+from bottleneck.backbones.request import Request
 from bottleneck.errors import BottleneckWarning
 from tests.conftest import SHARED
 from tests.variants import each
 
 ALL = bool(os.environ.get("BOTTLENECK_PARITY"))
-PHOTOGRAPHS = 8
+PHOTOGRAPHS = 8 if ALL else 4
 
 # How the names of torchvision's models begin: the layer whose input is their feature.
 CLASSIFIERS = {
@@ -52,6 +54,13 @@ CLASSIFIERS = {
     "wide_resnet": "fc",
 }
 QUICK = {"googlenet", "inception_v3", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "squeezenet1_1", "swin_t"}
+CUT = {  # two of each family, as far as there are; those above have their features compared
+    *("alexnet", "convnext_tiny", "convnext_large", "densenet121", "densenet161", "efficientnet_b0"),
+    *("efficientnet_v2_s", "googlenet", "inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2"),
+    *("mobilenet_v3_small", "mobilenet_v3_large", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet152"),
+    *("resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x2_0", "squeezenet1_0", "squeezenet1_1", "swin_t"),
+    *("swin_v2_t", "vgg11", "vgg19_bn", "vit_b_16", "vit_h_14", "wide_resnet50_2"),
+}
 
 TIMM = [
     "caformer_s18",
@@ -111,7 +120,7 @@ QUICK_TIMM = [
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory) -> list[Path]:
-    """8 real photographs of different sizes: of ants and bees, or cut out of those of scikit-learn."""
+    """Real photographs of different sizes: of ants and bees, or cut out of those of scikit-learn."""
     sizes: dict[tuple[int, int], Path] = {}
     for path in sorted(SHARED.glob("val/*/*.jpg")):
         sizes.setdefault(Image.open(path).size, path)
@@ -164,6 +173,25 @@ def test_features_are_those_of_torchvision(photographs, tmp_path, name):
     assert {entry.dim for entry in models(name) if entry.name == name} == {dim} == {features.shape[1]}
 
 
+@pytest.mark.slow
+@each("name", [name for name in torchvision_models.names() if ALL or name in CUT])
+def test_a_classifier_of_torchvision_is_cut_and_fed(name):
+    # On the device "meta" tensors have shapes and no values: the largest network takes no memory and little time.
+    whole = build_without_numbers(Request(model=name, weights="none"))
+    with torch.inference_mode():
+        features = whole.remove_classifier()(torch.empty(2, 3, *whole.preprocessing.crop_size, device="meta"))
+
+    assert tuple(features.shape) == (2, whole.dim)
+    assert whole.layer.endswith(":input")
+    assert classifier_of(name).startswith(whole.layer.removesuffix(":input"))
+    assert whole.pooling == ("avg" if name.startswith("squeezenet") else "none")
+
+
+def classifier_of(name: str) -> str:
+    (classifier,) = [layer for beginning, layer in CLASSIFIERS.items() if name.startswith(beginning)]
+    return classifier
+
+
 def torchvisions(name: str, entry: object) -> nn.Module:
     """Torchvision's own network up to the input of its classifier."""
     sized = {"image_size": entry.transforms().crop_size[0]} if name.startswith("vit") else {}
@@ -173,9 +201,8 @@ def torchvisions(name: str, entry: object) -> nn.Module:
         network = torchvision.models.get_model(name, weights=None, **sized).eval()
     if hasattr(network, "transform_input"):
         network.transform_input = True  # as with trained weights
-    (classifier,) = [layer for beginning, layer in CLASSIFIERS.items() if name.startswith(beginning)]
     nodes = get_graph_node_names(network)[1]
-    before = nodes[next(i for i, node in enumerate(nodes) if node == classifier) - 1]
+    before = nodes[nodes.index(classifier_of(name)) - 1]
     extractor = create_feature_extractor(network, {before: "features"})
 
     class Reference(nn.Module):

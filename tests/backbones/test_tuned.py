@@ -3,11 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from bottleneck.backbones import torchvision_models
-from bottleneck.backbones.registry import load
+from bottleneck.backbones.registry import build_without_numbers, load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned, weights_of_run
 from bottleneck.errors import BottleneckError
@@ -81,15 +82,19 @@ def test_a_word_stays_one_whatever_folder_is_called_so(tmp_path, where, name):
         assert Request(weights=weights_of_run(Path(name), "runs")).file == Path(name) / WEIGHTS
 
 
-def tensors():
-    network = torchvision_models.build(Request(model="resnet50", weights="none")).network
-    return {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
-
-
 @each("weights, resize", [("IMAGENET1K_V1", 256), ("imagenet1k_v2", 232), ("DEFAULT", 232), ("none", 232)])
 def test_images_are_prepared_as_for_the_weights_that_it_began_with(tmp_path, weights, resize):
     said = Tuned(model="resnet50", weights=weights, options={}, dataset="", score=0.0)
-    save_torch(tensors(), tmp_path / "model.safetensors", said.metadata())
-    found = load(Request(model="resnet50", weights=str(tmp_path / "model.safetensors")))
-    assert found.spec.preprocessing.resize == resize
+    save_torch({"fc.bias": torch.zeros(3)}, tmp_path / "model.safetensors", said.metadata())
+    found = build_without_numbers(Request(model="resnet50", weights=str(tmp_path / "model.safetensors")))
+    assert found.preprocessing.resize == resize
+
+
+def test_its_tensors_are_restored(tmp_path):
+    tensors = torchvision_models.build(Request(model="resnet18", weights="none", seed=5)).network.state_dict()
+    said = Tuned(model="resnet18", weights="DEFAULT", options={}, dataset="", score=0.0)
+    left = {name: value for name, value in tensors.items() if "num_batches" not in name}
+    save_torch(left, tmp_path / "model.safetensors", said.metadata())
+    found = load(Request(model="resnet18", weights=str(tmp_path / "model.safetensors")))
     assert found.restored.complete
+    assert torch.equal(found.network.state_dict()["conv1.weight"], tensors["conv1.weight"])
