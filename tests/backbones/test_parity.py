@@ -139,7 +139,14 @@ def cached(photographs: Sequence[Path], model: str, cache: Path) -> tuple[np.nda
     table.write_text("path\n" + "".join(f"{path}\n" for path in photographs))
     with pytest.warns(BottleneckWarning, match="random weights"):
         done = bottleneck.extract(
-            table, model=model, weights="none", precision="fp32", engine="torch", labels=False, cache=cache
+            table,
+            model=model,
+            weights="none",
+            precision="fp32",
+            engine="torch",
+            labels=False,
+            cache=cache,
+            batch_size=len(photographs),  # a batch is never smaller
         )
     rows = {Path(path).name: row for row, path in enumerate(done.dataset.paths)}
     order = [rows[path.name] for path in photographs]
