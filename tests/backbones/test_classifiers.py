@@ -5,7 +5,6 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from bottleneck.backbones.backbone import replace
 from bottleneck.backbones.registry import build_without_numbers
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.restore import Restored, match, misfit
@@ -45,9 +44,8 @@ def fitted(model: str, tensors: Tensors) -> Restored:
 
 def with_module(model: str, name: str, module: nn.Module) -> Tensors:
     """Return the tensors of a network in which a module was replaced."""
-    network = build_without_numbers(Request(model=model, weights="none")).network
-    replace(network, name, module)
-    return dict(network.state_dict())
+    kept = {key: value for key, value in _whole(model).items() if not key.startswith(f"{name}.")}
+    return {**kept, **{f"{name}.{key}": value for key, value in module.state_dict().items()}}
 
 
 REPLACED = [

@@ -71,7 +71,7 @@ def archive(content: bytes, members: dict[str, bytes] | None = None, compression
     with zipfile.ZipFile(buffer, "w") as found:
         found.writestr("archive/data.pkl", content)
         for name, data in (members or {}).items():
-            found.writestr(f"archive/{name}", data, compression)
+            found.writestr(f"archive/{name}", data, compression, compresslevel=1)
     return buffer.getvalue()
 
 

@@ -30,7 +30,7 @@ from tests.conftest import SHARED
 from tests.variants import each
 
 ALL = bool(os.environ.get("BOTTLENECK_PARITY"))
-PHOTOGRAPHS = 8 if ALL else 4
+PHOTOGRAPHS = 8 if ALL else 3
 
 # How the names of torchvision's models begin: the layer whose input is their feature.
 CLASSIFIERS = {
@@ -127,7 +127,7 @@ def photographs(tmp_path_factory) -> list[Path]:
     if len(sizes) >= PHOTOGRAPHS:
         return list(sizes.values())[:PHOTOGRAPHS]
     folder, found = tmp_path_factory.mktemp("photographs"), []
-    for number, pixels in enumerate(load_sample_images().images * (PHOTOGRAPHS // 2)):
+    for number, pixels in enumerate((load_sample_images().images * PHOTOGRAPHS)[:PHOTOGRAPHS]):
         height, width = pixels.shape[0] - 23 * number, pixels.shape[1] - 61 * number
         found.append(folder / f"{number}.png")
         Image.fromarray(pixels[:height, :width]).save(found[-1])
