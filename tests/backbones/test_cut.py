@@ -624,7 +624,7 @@ def test_one_position_is_pooled_in_one_way_only(pool):
 @pytest.mark.slow
 @each(
     "name, layer",
-    [("pit_ti_224", "transformers.2.blocks.3"), ("coat_tiny", "serial_blocks4.1"), ("crossvit_9_240", "norm.0")],
+    [("pit_ti_224", "transformers.2.blocks.3"), ("coat_lite_tiny", "serial_blocks4.1"), ("crossvit_9_240", "norm.0")],
 )
 def test_the_class_token_is_left_out_of_the_mean_and_can_be_taken_alone(name, layer):
     side = int(name[-3:]) if name[-3:].isdigit() else 224

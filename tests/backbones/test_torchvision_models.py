@@ -31,11 +31,10 @@ from tests.conftest import photo
 from tests.variants import each
 
 PHOTOS = [photo(1, (400, 300)), photo(2, (260, 500)), photo(3, (300, 300), "PNG")]
-OFFICIAL = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+OFFICIAL = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
 
 # name: the module whose input is the feature, how many features; tests/backbones/test_parity.py has more
 CASES = {
-    "alexnet": ("classifier.6", 4096),
     "vit_b_32": ("heads.head", 768),
     "densenet121": ("classifier", 1024),
 }
@@ -202,7 +201,7 @@ def test_old_names_of_densenets_tensors_are_understood(tmp_path):
 
 @pytest.fixture
 def address(move_weights, torch_home) -> Callable[[str], None]:
-    """Return a function that moves resnet18's weights to another address."""
+    """Return a function that moves squeezenet1_1's weights to another address."""
     return lambda url: move_weights(OFFICIAL, url)
 
 
@@ -243,25 +242,25 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def checkpoint() -> bytes:
     buffer = io.BytesIO()
-    torch.save(torchvisions("resnet18", 5).state_dict(), buffer)
+    torch.save(torchvisions("squeezenet1_1", 5).state_dict(), buffer)
     return buffer.getvalue()
 
 
 def hashed(data: bytes) -> str:
-    return f"resnet18-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+    return f"squeezenet1_1-{hashlib.sha256(data).hexdigest()[:8]}.pth"
 
 
 def fetch() -> Backbone:
-    return load(Request(model="resnet18", weights="DEFAULT"))
+    return load(Request(model="squeezenet1_1", weights="DEFAULT"))
 
 
 @each("weights", ["DEFAULT", "IMAGENET1K_V1"])
 def test_without_a_network_the_error_says_what_to_fetch_and_how_to_use_it(address, weights):
-    url = f"{closed_address()}/models/resnet18-f37072fd.pth"
+    url = f"{closed_address()}/models/squeezenet1_1-f37072fd.pth"
     address(url)
 
-    with pytest.raises(WeightsUnavailable, match=r"expected resnet18-f37072fd\.pth") as caught:
-        load(Request(model="resnet18", weights=weights))
+    with pytest.raises(WeightsUnavailable, match=r"expected squeezenet1_1-f37072fd\.pth") as caught:
+        load(Request(model="squeezenet1_1", weights=weights))
 
     assert url in str(caught.value)
     assert "--weights PATH" in str(caught.value)
@@ -271,7 +270,7 @@ def test_weights_are_fetched_from_their_address(address, server, checkpoint, tor
     server.content = checkpoint
     address(server.url(hashed(checkpoint)))
 
-    assert fetch().spec == randomly("resnet18", 5).spec
+    assert fetch().spec == randomly("squeezenet1_1", 5).spec
     assert (torch_home / hashed(checkpoint)).read_bytes() == checkpoint
 
 
@@ -353,7 +352,7 @@ def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(addre
 def test_a_file_with_other_values_in_torchs_own_cache_is_refused(address, checkpoint, torch_home):
     kept = torch_home / hashed(checkpoint)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(torchvisions("resnet18", 6).state_dict(), kept)
+    torch.save(torchvisions("squeezenet1_1", 6).state_dict(), kept)
     address(f"{closed_address()}/{hashed(checkpoint)}")
 
     with pytest.raises(ModelError, match=hashed(checkpoint)):
