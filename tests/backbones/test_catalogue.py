@@ -51,7 +51,7 @@ def only(pattern: str) -> ModelEntry:
 # --- the table ----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_is_readable_and_integers_are_in_it():
+def test_the_table_can_be_read_and_holds_integers():
     for entry in read_table(TABLE):
         assert entry.name
         assert entry.parameters > 0
@@ -80,7 +80,7 @@ def test_every_timm_model_is_listed_once_for_each_of_its_weights():
     assert sorted(found) == sorted(wanted)
 
 
-def test_all_is_listed_in_the_order_of_what_is_published_with_the_default_weights_first(published):
+def test_models_are_listed_in_the_published_order_with_the_default_weights_first(published):
     found = [replace(entry, parameters=None, dim=None) for entry in entries()]
 
     assert found == published
@@ -94,7 +94,7 @@ def test_nearly_all_models_have_parameters_and_features():
 
 
 @each("name", MEASURED)
-def test_a_network_measured_anew_is_as_the_table_says(name):
+def test_a_network_has_the_parameters_and_features_that_the_table_lists(name):
     entry = next(entry for entry in entries() if entry.name == name)
 
     assert catalogue_maker.measured(replace(entry, parameters=None, dim=None)) == entry
@@ -188,7 +188,7 @@ def test_models_are_listed_and_requests_checked_without_torch_whatever_the_versi
     assert imported == []
 
 
-def test_where_the_sources_do_not_tell_the_packages_do():
+def test_the_packages_are_imported_if_their_sources_cannot_be_read():
     def none(package: str) -> Path:
         raise NotPlain("another way")
 
@@ -202,7 +202,7 @@ def test_where_the_sources_do_not_tell_the_packages_do():
 # --- another version of the packages ------------------------------------------------------------------------------
 
 
-def test_a_table_of_other_versions_gives_what_it_knows_and_the_installed_packages_the_names(tmp_path):
+def test_a_table_of_other_versions_gives_counts_and_the_installed_packages_give_names(tmp_path):
     text = "# torchvision 0.1 timm 0.2\n" + ",".join(COLUMNS) + "\n"
     text += "resnet18,IMAGENET1K_V1,11689512,224,224,512,resnet18-f37072fd.pth\n"
     text += "gone,IMAGENET1K_V1,7,224,224,512,gone.pth\n"
@@ -233,7 +233,7 @@ def test_a_local_version_is_that_version(tmp_path, monkeypatch):
     assert installed() == {"torchvision": "0.29.2", "timm": "1.2.3"}
 
 
-def test_a_package_whose_version_is_not_recorded_is_of_no_known_version():
+def test_a_package_that_is_not_installed_has_no_version():
     assert installed(["no-such-package"]) == {"no-such-package": ""}
 
 
@@ -299,7 +299,7 @@ def test_all_weights_of_timms_models_are_listed_too():
     assert {f"timm/resnet18.{tag}" for tag in found} == {f"timm/{one}" for one in timm.list_pretrained("resnet18.*")}
 
 
-def test_one_tag_can_be_requested():
+def test_a_pattern_can_be_a_single_tag():
     assert (only("timm/resnet18.tv_in1k").name, only("timm/resnet18.tv_in1k").weights) == ("timm/resnet18", "tv_in1k")
 
 
@@ -308,7 +308,7 @@ def test_torchvisions_weights_can_be_requested_by_their_name(pattern):
     assert [entry.weights for entry in models(pattern) if entry.name == "resnet50"] == ["IMAGENET1K_V1"]
 
 
-def test_weights_can_be_requested_by_a_word():
+def test_all_weights_can_be_listed_with_a_flag():
     assert [entry.weights for entry in models("resnet50", weights=True) if entry.name == "resnet50"] == [
         "IMAGENET1K_V2",
         "IMAGENET1K_V1",
@@ -321,7 +321,7 @@ def test_a_pattern_that_finds_nothing_names_the_nearest(misspelt, meant):
         models(misspelt)
 
 
-def test_a_pattern_that_is_near_to_nothing_says_what_lists_all():
+def test_a_pattern_without_similar_names_names_the_command_that_lists_all():
     with pytest.raises(ModelError, match="got 'qqqqzzzz'; `bottleneck models` lists all"):
         models("qqqqzzzz")
 
@@ -339,14 +339,14 @@ def test_the_nearest_name_comes_first(asked, nearest):
     assert nearest_names(asked, ["resnet18", "timm/resnet18", "timm/resnet18d", "vgg11"])[0] == nearest
 
 
-def test_a_name_that_is_near_to_none_has_no_nearest():
+def test_a_name_without_similar_names_has_no_nearest():
     assert nearest_names("qqqqzzzz", ["resnet18", "vgg11"]) == []
 
 
 # --- what is on this machine --------------------------------------------------------------------------------------
 
 
-def test_weights_of_torchvision_are_here_when_torch_has_fetched_them(torch_home):
+def test_weights_of_torchvision_are_here_once_torch_has_downloaded_them(torch_home):
     assert not only("squeezenet1_1").is_here
 
     write(torch_home / "squeezenet1_1-b8a52dc0.pth", b"tensors")
@@ -363,7 +363,7 @@ def test_torchs_cache_is_found_without_torch_home_too(tmp_path, monkeypatch):
     assert only("squeezenet1_1").is_here
 
 
-def test_only_the_weights_that_are_here_are_said_to_be(torch_home):
+def test_only_downloaded_weights_are_here(torch_home):
     write(torch_home / "resnet50-0676ba61.pth", b"tensors")
     found = {entry.weights: entry.is_here for entry in models("resnet50.*") if entry.name == "resnet50"}
 
@@ -380,7 +380,7 @@ def test_weights_of_timm_are_here_when_the_hubs_cache_has_them(hub_cache, name):
     assert not only("timm/test_resnet").is_here
 
 
-def test_a_repository_of_which_only_the_settings_were_fetched_has_no_weights_here(hub_cache):
+def test_a_repository_with_only_its_settings_downloaded_has_no_weights_here(hub_cache):
     folder = hub_cache / "models--timm--test_vit.r160_in1k"
     write(folder / "refs" / "main", b"c" * 40)
     write(folder / "snapshots" / ("c" * 40) / "config.json", b"{}")
@@ -395,7 +395,7 @@ def test_weights_of_a_package_are_here_when_it_is_installed():
     assert not replace(entry, file="pip no-such-package-of-weights").is_here
 
 
-def test_weights_that_nobody_published_are_never_here(hub_cache, torch_home):
+def test_unpublished_weights_are_never_here(hub_cache, torch_home):
     write(torch_home / "x", b"")
 
     assert not only("timm/test_vit_relpos").is_here

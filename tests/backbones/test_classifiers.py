@@ -76,7 +76,7 @@ REPLACED = [
     "model, place, width, head",
     [*((*one, mlp) for one in REPLACED), *((*one, residual) for one in (REPLACED[0], REPLACED[6], REPLACED[16]))],
 )
-def test_whatever_is_in_the_place_of_the_classifier_is_not_needed(model, place, width, head):
+def test_a_replaced_classifier_is_not_needed_whatever_it_is(model, place, width, head):
     found = fitted(model, with_module(model, place, head(width)))
 
     assert found.complete, misfit(found, model)
@@ -85,7 +85,7 @@ def test_whatever_is_in_the_place_of_the_classifier_is_not_needed(model, place, 
 
 @each("prefix", ["module.", "backbone.", "model.", "module.backbone."])
 @each("model, place, width", [REPLACED[0], REPLACED[6], REPLACED[-3]])
-def test_so_it_is_behind_a_prefix(model, place, width, prefix):
+def test_a_replaced_classifier_behind_a_prefix_is_not_needed(model, place, width, prefix):
     tensors = with_module(model, place, mlp(width))
 
     found = fitted(model, {f"{prefix}{name}": value for name, value in tensors.items()})

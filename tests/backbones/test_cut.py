@@ -263,7 +263,7 @@ def test_work_in_place_after_a_layer_of_a_residual_network_does_not_reach_its_fe
 
 
 @each("pool", ["avg", "max", "gem", "none"])
-def test_a_layer_is_pooled_as_asked(pool):
+def test_a_layer_is_pooled_as_requested(pool):
     output = outputs(seeded(Net), "late", images())[0]
     wanted = {
         "avg": output.mean((2, 3)),
@@ -286,7 +286,7 @@ def test_positions_are_averaged_by_default(layers, pooling, dim):
     assert cut(seeded(Net), layers, None, SIZE)[1:] == (pooling, dim)
 
 
-def test_of_a_tuple_the_first_tensor_counts():
+def test_the_first_tensor_of_a_tuple_is_used():
     wanted = outputs(seeded(lambda: Tokens(0)), "attention", images())[0]
 
     assert wanted.shape == (2, 4, 8)
@@ -344,7 +344,7 @@ def test_without_pooling_the_class_token_is_kept_too():
         (Net, ["late"]),
     ],
 )
-def test_without_a_class_token_there_is_none_to_use(build, layers):
+def test_a_network_without_a_class_token_cannot_be_pooled_by_it(build, layers):
     with pytest.raises(ModelError, match=r"class token for --pool cls, .* has none") as error:
         cut(seeded(build), layers, "cls", SIZE)
     assert "+".join(layers) in str(error.value)
@@ -461,7 +461,7 @@ def test_what_comes_after_the_cut_does_not_run(layers, trapped):
         assert torch.equal(ended(images()), wanted)
 
 
-def test_a_trap_before_the_cut_goes_off():
+def test_modules_before_the_cut_run():
     network = seeded(Net)
     ended, *_ = cut(network, ["late"], None, SIZE)
     network.stem = Trap()
@@ -519,7 +519,7 @@ def test_features_change_where_the_digest_does(changed):
         ("stem.weight", "stem"),
     ],
 )
-def test_a_name_that_is_none_is_refused_with_the_nearest(layer, hint):
+def test_an_unknown_layer_is_refused_with_the_nearest_names(layer, hint):
     with pytest.raises(ModelError, match=hint) as error:
         cut(seeded(Net), [layer], None, SIZE)
     assert f"got {layer!r}" in str(error.value)
@@ -569,7 +569,7 @@ def test_a_row_has_nothing_to_pool(layer, pool):
         cut(seeded(Net), [layer], pool, SIZE)
 
 
-def test_a_network_without_positions_is_not_an_example():
+def test_a_network_without_positions_suggests_no_layer():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     with pytest.raises(ModelError, match=r"without positions$"):
         cut(network, ["1"], "avg", SIZE)

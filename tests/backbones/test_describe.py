@@ -34,7 +34,7 @@ def official(name: str) -> tuple[int, float]:
     return meta["num_params"], meta["_ops"]
 
 
-def test_resnet18_has_the_parameters_and_multiply_adds_that_torchvision_says(resnet18):
+def test_resnet18_has_the_parameters_and_multiply_adds_that_torchvision_publishes(resnet18):
     assert resnet18.parameters == 11_689_512 == official("resnet18")[0]
     assert resnet18.macs == pytest.approx(1.814e9, rel=0.01)
 
@@ -162,7 +162,7 @@ def test_an_unknown_model_is_a_model_error(model):
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 
-def test_the_models_own_checkpoint_fits_whole_but_for_the_classifier(tensors, tmp_path):
+def test_the_checkpoint_of_a_model_fits_except_for_the_classifier(tensors, tmp_path):
     torch.save(tensors, tmp_path / "w.pth")
     checkpoint, found = compare(tmp_path / "w.pth", "resnet18")
 
@@ -213,7 +213,7 @@ def test_missing_and_unexpected_tensors_are_distinguished(tensors, tmp_path):
         ),
     ],
 )
-def test_wrappers_are_taken_off_and_reported(tensors, tmp_path, wrap, remarks):
+def test_wrappers_are_removed_and_reported(tensors, tmp_path, wrap, remarks):
     torch.save(wrap(tensors), tmp_path / "w.pth")
     _, found = compare(tmp_path / "w.pth", "resnet18")
 
@@ -221,7 +221,7 @@ def test_wrappers_are_taken_off_and_reported(tensors, tmp_path, wrap, remarks):
     assert found.remarks == remarks
 
 
-def test_what_is_left_out_is_reported(tensors, tmp_path):
+def test_excluded_tensors_are_reported(tensors, tmp_path):
     torch.save(tensors, tmp_path / "w.pth")
     _, found = compare(tmp_path / "w.pth", "resnet18", ["layer4.1.conv1", "bn1.*"])
 

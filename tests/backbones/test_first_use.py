@@ -16,7 +16,7 @@ from tests.variants import each
 A, B = "a" * 64, "b" * 64
 
 
-def test_the_hash_of_the_first_use_is_kept_and_another_is_refused(tmp_path: Path) -> None:
+def test_the_hash_of_the_first_use_is_recorded_and_another_is_refused(tmp_path: Path) -> None:
     for _ in range(2):
         check_first_use(Published("x-12345678.pth", A), tmp_path)
     check_first_use(Published("timm/x/model.safetensors", B), tmp_path)
@@ -27,18 +27,18 @@ def test_the_hash_of_the_first_use_is_kept_and_another_is_refused(tmp_path: Path
     assert json.loads((tmp_path / FILE).read_text()) == {"x-12345678.pth": A, "timm/x/model.safetensors": B}
 
 
-def test_each_cache_has_its_own(tmp_path: Path) -> None:
+def test_each_cache_records_its_hashes(tmp_path: Path) -> None:
     check_first_use(Published("x", A), tmp_path / "one")
     check_first_use(Published("x", B), tmp_path / "two")
 
 
-def test_other_weights_are_not_kept(tmp_path: Path) -> None:
+def test_unpublished_weights_are_not_recorded(tmp_path: Path) -> None:
     check_first_use(None, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @each("found", ["", "[]", "5", '{"x": 5}', '{"x": "A"}', '{"x": null}', "[" * 100_000, '{"x": {}}'])
-def test_a_memo_that_is_damaged_is_none(tmp_path: Path, found: str) -> None:
+def test_a_damaged_memo_is_ignored(tmp_path: Path, found: str) -> None:
     (tmp_path / FILE).write_text(found)
     check_first_use(Published("x", A), tmp_path)
     with pytest.raises(ModelError):

@@ -245,7 +245,7 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_nothing_is_taken_that_a_file_only_claims(tmp_path: Path) -> None:
+def test_memory_is_not_allocated_for_what_a_file_only_claims(tmp_path: Path) -> None:
     paths = []
     for number, make in enumerate(CLAIMS.values()):
         paths.append(tmp_path / f"{number}.pth")
@@ -262,7 +262,7 @@ def test_nothing_is_taken_that_a_file_only_claims(tmp_path: Path) -> None:
 
 
 @each("claim", ["in one place", "the same numbers, often", "compressed"])
-def test_the_claims_of_these_tests_are_else_what_torch_writes(tmp_path: Path, claim: str) -> None:
+def test_the_files_with_false_claims_are_otherwise_in_the_format_of_torch(tmp_path: Path, claim: str) -> None:
     (tmp_path / "w.pth").write_bytes(CLAIMS[claim]())
     with zipfile.ZipFile(tmp_path / "w.pth") as found:
         assert "archive/data.pkl" in found.namelist()
@@ -311,7 +311,7 @@ ENDLESS = {
 }  # fmt: skip
 
 
-def test_what_is_doubled_is_as_large_as_it_says() -> None:
+def test_a_doubled_tuple_is_read() -> None:
     *_, (last, _, _) = pickletools.genops(doubled(3) + b".")
     assert last.name == "STOP"
     assert interpret(io.BytesIO(doubled(2) + b".")) == (((), ()), ((), ()))
@@ -319,7 +319,7 @@ def test_what_is_doubled_is_as_large_as_it_says() -> None:
 
 @each("form", ["archive", "old format"])
 @each("name", ENDLESS)
-def test_nothing_takes_time_without_end(tmp_path: Path, name: str, form: str) -> None:
+def test_no_file_takes_endless_time(tmp_path: Path, name: str, form: str) -> None:
     content = ENDLESS[name]
     (tmp_path / "w.pth").write_bytes(archive(content) if form == "archive" else old(content, []))
     with pytest.raises(ModelError):
@@ -334,7 +334,7 @@ class Net:
         self._modules = {"a": inner, "b": inner} if inner else {}
 
 
-def test_modules_in_each_other_end(tmp_path: Path) -> None:
+def test_nested_modules_end(tmp_path: Path) -> None:
     found: Net | None = None
     for _ in range(100):
         found = Net(found)

@@ -7,7 +7,7 @@ def test_the_nearest_come_first_and_three_at_most():
     assert len(nearest("resnet", [f"resnet{number}" for number in range(9)])) == 3
 
 
-def test_nothing_is_near_to_nonsense():
+def test_a_nonsense_name_has_no_nearest():
     assert nearest("zzzz", ["resnet18", "vgg11"]) == []
 
 
@@ -20,5 +20,5 @@ def test_nothing_is_near_to_nonsense():
         (["a", "b", "c"], "did you mean a, b or c?"),
     ],
 )
-def test_names_are_listed_as_one_speaks(names, words):
+def test_names_are_listed_with_commas_and_or(names, words):
     assert did_you_mean(names) == words

@@ -32,7 +32,7 @@ def joined(tensors):
     return {**left, "block.qkv.weight": torch.cat(parts), "block.bias": tensors["block.bias"]} if parts else tensors
 
 
-def test_what_fits_is_left_alone():
+def test_tensors_that_fit_are_unchanged():
     placed = place(checkpoint(WANTED), WANTED, rename=lambda tensors: {})
 
     assert placed.tensors == WANTED
@@ -78,7 +78,7 @@ def test_position_embeddings_are_interpolated_where_another_size_was_requested()
     assert placed.remarks == ("pos_embed interpolated",)
 
 
-def test_a_tensor_that_only_interpolation_gives_is_none():
+def test_a_tensor_that_only_interpolation_would_give_is_not_placed():
     other = {name: value for name, value in WANTED.items() if name != "stem.weight"}
     placed = place(checkpoint(other), WANTED, rename=lambda tensors: {**tensors, "stem.weight": torch.ones(4, 3, 2, 2)})
 
@@ -92,7 +92,7 @@ def test_names_without_the_prefix_are_outside():
     assert (placed.prefix, placed.outside) == ("encoder.", ("criterion.weight",))
 
 
-def test_two_networks_are_not_chosen_between():
+def test_no_choice_is_made_between_two_networks():
     other = {f"{prefix}.{name}": value for prefix in ("q", "k") for name, value in WANTED.items()}
 
     with pytest.raises(ModelError, match=r"several networks that fit, under the prefixes k\. and q\."):

@@ -69,7 +69,7 @@ def test_a_map_may_be_one_position_off_the_proportions_of_the_image(shape):
 
 
 @each("shape", [(2, 7, 7, 7), (2, 4, 4, 4)])
-def test_of_a_cube_the_channels_come_first(shape):
+def test_channels_come_first_in_a_cube(shape):
     assert layout_of(shape, SQUARE, 0) == MAP
 
 
@@ -83,7 +83,7 @@ def test_tokens_that_are_last_are_found():
     assert layout_of((2, 96, 49), SQUARE, 0) == OutputLayout((2,))
 
 
-def test_a_prefix_that_leaves_no_token_is_none():
+def test_a_prefix_that_leaves_no_token_is_ignored():
     assert layout_of((2, 1, 96), SQUARE, 1) == TOKENS
 
 
@@ -142,7 +142,7 @@ def test_the_generalised_mean_of_nothing_positive_is_its_smallest_value():
 
 
 @each("layout", [MAP, LAST, TOKENS, OutputLayout((1,), 1), OutputLayout(())])
-def test_none_takes_all_as_they_stand(layout):
+def test_no_pooling_keeps_all_values(layout):
     output = values(2, 3, 4, 5) if layout in (MAP, LAST) else values(2, 3, 4)
 
     assert torch.equal(pooled(output, layout, "none"), output.reshape(2, -1))
@@ -187,7 +187,7 @@ def test_tokens_of_the_prefix_do_not_count(pooling):
         ((2, 9, 5), OutputLayout((1,), 1)),
     ],
 )
-def test_the_row_is_safe_from_work_in_place(pooling, shape, layout):
+def test_the_row_is_unaffected_by_work_in_place(pooling, shape, layout):
     output = values(*shape)
     row = pooled(output, layout, pooling)
     before = row.clone()

@@ -29,14 +29,14 @@ def imported() -> list:
 # --- the installed packages ---------------------------------------------------------------------------------------
 
 
-def test_torchvisions_sources_say_what_its_registry_says(imported):
+def test_the_sources_of_torchvision_list_what_its_registry_lists(imported):
     found = torchvision_entries(models_folder("torchvision"))
 
     assert found == [entry for entry in imported if entry.source == "torchvision"]
     assert len(found) >= 100
 
 
-def test_timms_sources_say_what_its_registry_says(imported):
+def test_the_sources_of_timm_list_what_its_registry_lists(imported):
     found = timm_entries(models_folder("timm"))
 
     assert found == [entry for entry in imported if entry.source == "timm"]
@@ -159,7 +159,7 @@ def test_configurations_may_be_changed_before_they_are_registered(tmp_path):
     ]
 
 
-def test_a_configuration_without_a_size_has_timms(tmp_path):
+def test_a_configuration_without_a_size_has_the_default_of_timm(tmp_path):
     folder = written(tmp_path, f"default_cfgs = generate_default_cfgs({{'net9.a': dict(url='a.pth')}})\n{BUILDERS}")
 
     assert timm_entries(folder)[0].input_size == (224, 224)
@@ -183,7 +183,7 @@ def test_all_tags_are_those_without_weights_too(tmp_path):
         "def helper(\n    x,\n):\n    return x\n",
     ],
 )
-def test_networks_between_the_configurations_are_no_matter(tmp_path, networks):
+def test_networks_between_the_configurations_do_not_matter(tmp_path, networks):
     source = f"{networks}\ndefault_cfgs = generate_default_cfgs({{'net9.a': _cfg(url='x/a.pth')}})\n{BUILDERS}"
 
     assert rows(written(tmp_path, source)) == [("timm/net9", "a", "a.pth"), ("timm/net10", "", "")]
@@ -204,7 +204,7 @@ def test_networks_between_the_configurations_are_no_matter(tmp_path, networks):
         "default_cfgs = generate_default_cfgs({'net.a': \n@register_model\ndef net(): ...\n",
     ],
 )
-def test_sources_that_say_it_in_another_way_are_noticed(tmp_path, source):
+def test_sources_of_another_form_are_refused(tmp_path, source):
     with pytest.raises(NotPlain, match="expected"):
         rows(written(tmp_path, source))
 
@@ -262,7 +262,7 @@ def test_weights_are_listed_with_torchvisions_default_first(tmp_path):
         BUILDER.replace("Optional[Net_Weights]", "Union[None, Net_Weights, Other]"),
     ],
 )
-def test_the_annotation_says_whose_weights_they_are(tmp_path, builder):
+def test_the_annotation_names_the_weights_of_a_model(tmp_path, builder):
     (tmp_path / "net.py").write_text(ENUM + ENUM.replace("Net_Weights", "Other_Weights") + builder)
 
     assert [one.weights for one in torchvision_entries(tmp_path)] == ["V2", "V1"]
@@ -279,7 +279,7 @@ def test_the_annotation_says_whose_weights_they_are(tmp_path, builder):
         ENUM + BUILDER.replace("register_model()", "register_model(name='other')").replace("def net", "class Net: #"),
     ],
 )
-def test_weights_that_are_written_in_another_form_are_noticed(tmp_path, source):
+def test_weights_of_another_form_are_refused(tmp_path, source):
     (tmp_path / "net.py").write_text(source)
 
     with pytest.raises(NotPlain, match="expected"):

@@ -10,7 +10,7 @@ from tests.variants import each
 
 
 @each("name", ["efficientnet_lite0", "inception_v3", "resnet50", "vit_b_16"])
-def test_names_holds(name):
+def test_names_of_all_sources_are_listed(name):
     assert name in names()
 
 
@@ -19,7 +19,7 @@ def test_names_are_sorted_and_different():
 
 
 @each("name", ["resnet50_quantized", "fcn_resnet50", "r3d_18", "fasterrcnn_resnet50_fpn", "raft_large"])
-def test_names_holds_classifiers_of_images_alone(name):
+def test_names_holds_only_classifiers_of_images(name):
     assert name not in names()
 
 
@@ -38,7 +38,7 @@ def test_a_misspelt_name_names_the_nearest(misspelt, meant):
 
 
 @each("name", ["", "zzzzqqqq", "../../etc/passwd"])
-def test_a_name_that_is_near_to_none_gets_examples(name):
+def test_a_name_without_similar_names_gets_examples(name):
     with pytest.raises(ModelError, match="some are alexnet"):
         load(Request(model=name))
 

@@ -40,7 +40,7 @@ def test_a_name_is_not_a_path(weights):
 
 
 @each("weights, random", [("none", True), ("None", True), ("DEFAULT", False), ("n.pth", False)])
-def test_none_asks_for_random_weights(weights, random):
+def test_none_requests_random_weights(weights, random):
     assert Request(weights=weights).random is random
 
 
@@ -52,7 +52,7 @@ def test_a_request_can_be_made_again_from_another_folder(tmp_path, monkeypatch):
     assert Request(**value) == Request(model="resnet18", weights=str(tmp_path / "w.pth"), seed=5)
 
 
-def test_the_name_of_weights_stays_as_it_is_in_json():
+def test_the_name_of_weights_is_unchanged_in_json():
     assert Request(weights="DEFAULT").to_json() == {"model": DEFAULT_MODEL, "weights": "DEFAULT", "seed": 0}
 
 
@@ -142,11 +142,11 @@ def test_a_short_name_is_the_full_one(short, full):
 
 
 @each("weights", ["default", "Default", "DEFAULT"])
-def test_capitals_do_not_matter_in_default(weights):
+def test_default_may_be_written_in_any_case(weights):
     assert Request(weights=weights).weights == "DEFAULT"
 
 
-def test_one_name_is_a_list_of_one():
+def test_a_name_is_a_list_of_one_name():
     assert Request(layer="layer3").layer == ("layer3",)
     assert Request(restore_exclude="fc", weights="w.pth").restore_exclude == ("fc",)
 
@@ -160,13 +160,13 @@ def test_one_name_is_a_list_of_one():
         Request(weights="/a b/it's.pth", seed=1),
     ],
 )
-def test_the_command_asks_for_the_same(asked):
+def test_the_command_makes_the_same_request(asked):
     context = command.make_context("extract", shlex.split(asked.command()))
 
     assert Request(**{name: context.params[name] for name in asked.options()}) == asked
 
 
-def test_the_command_says_no_more_than_it_has_to():
+def test_the_command_has_no_unnecessary_options():
     assert Request(flip=True, layer=("layer3",)).command() == "--model efficientnet_lite0 --layer layer3 --flip"
 
 

@@ -279,7 +279,7 @@ def test_a_classifier_of_another_width_does_not_fit():
     }
 
 
-def test_of_many_the_first_four_are_named():
+def test_the_first_four_of_many_tensors_are_named():
     error = refused(network(), {"stem.weight": tensors()["stem.weight"]})
 
     first = "blocks.0.0.weight, blocks.0.0.bias, blocks.0.1.weight and 9 more"
@@ -337,7 +337,7 @@ def test_what_fits_is_taken_when_a_part_is_enough():
 
 
 @each("allow_partial", [False, True])
-def test_a_part_is_not_nothing(allow_partial):
+def test_a_checkpoint_without_any_fitting_tensor_is_refused(allow_partial):
     error = refused(network(), {"other.weight": torch.ones(2, 2)}, allow_partial=allow_partial)
 
     assert error.found.restored == ()
@@ -532,7 +532,7 @@ def test_the_rule_is_not_used_where_the_names_fit(prefix):
 # What is said
 
 
-def test_a_line_sums_it_up():
+def test_a_line_summarises_what_was_restored():
     whole = restore(network(), checkpoint(tensors(), "taken from 'model'"))
 
     assert whole.summary() == "w.pth: 14 of 14 tensors restored; taken from 'model'"
@@ -567,7 +567,7 @@ def test_the_line_names_what_is_not_restored():
         ({"misshapen": {"b": ((1,), (2,))}}, False, 2),
     ],
 )
-def test_complete_is_what_lacks_nothing_and_leaves_nothing_over(change, complete, wanted):
+def test_complete_means_that_no_tensor_is_missing_or_unexpected(change, complete, wanted):
     nothing = dict.fromkeys(("remarks", "excluded", "missing", "unexpected", "unneeded"), ())
     found = Restored(**{"source": "w.pth", "restored": ("a",), "misshapen": {}, **nothing, **change})
 

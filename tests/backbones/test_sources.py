@@ -14,7 +14,7 @@ def found(source: str, *names: str, **given: Any) -> dict[str, Any]:
     return values(ast.parse(dedent(source)), names, given)
 
 
-def test_nothing_else_runs():
+def test_only_required_statements_run():
     assert found(
         """
         raise RuntimeError("this module is not to be imported")
@@ -26,7 +26,7 @@ def test_nothing_else_runs():
     ) == {"value": 3}
 
 
-def test_what_a_value_depends_on_runs_wherever_it_stands():
+def test_statements_that_a_value_depends_on_run_wherever_they_are():
     assert found(
         """
         def _cfg(url="", **more):
@@ -68,11 +68,11 @@ def test_the_standard_library_is_imported():
 
 
 @each("line", ["from .constants import MEAN", "from no_such.place import MEAN", "import MEAN", ""])
-def test_what_comes_from_elsewhere_is_unknown(line):
+def test_imported_values_are_unknown(line):
     assert isinstance(found(f"{line}\nvalue = MEAN", "value")["value"], Unknown)
 
 
-def test_what_is_unknown_can_be_called_and_has_attributes():
+def test_unknown_values_can_be_called_and_have_attributes():
     value = found("from torch import nn\nvalue = nn.Sequential(nn.ReLU(inplace=True)).weight", "value")["value"]
 
     assert isinstance(value, Unknown)
@@ -82,7 +82,7 @@ def test_what_is_unknown_can_be_called_and_has_attributes():
         list(value)
 
 
-def test_annotations_and_decorators_of_others_are_no_matter():
+def test_other_annotations_and_decorators_do_not_matter():
     source = """
         from typing import Dict
         from elsewhere import Config, noted
@@ -106,5 +106,5 @@ def test_names_that_the_module_does_not_have_are_left_out():
     assert found("value = 3", "value", "none") == {"value": 3}
 
 
-def test_a_builtin_is_itself():
+def test_builtins_are_known():
     assert found("value = sorted(dict(b=1, a=2))", "value") == {"value": ["a", "b"]}

@@ -94,7 +94,7 @@ def test_a_spec_with_a_view_survives_json(spec):
 
 
 @each("garbage", [None, 5, "x", [], {}, {"augmentation": "light"}, {"number": "0"}, ["light", 0, 0]])
-def test_a_spec_with_garbage_for_a_view_is_refused(spec, garbage):
+def test_a_spec_with_an_invalid_view_is_refused(spec, garbage):
     preprocessing = {**spec.preprocessing.to_json(), "view": garbage}
 
     with pytest.raises(CacheError, match="expected a spec"):
@@ -128,7 +128,7 @@ def test_a_spec_with_a_field_too_many_is_refused(spec):
 
 
 @each("garbage", [None, 5, "x", [], {}, {"resize": 1}])
-def test_a_spec_with_garbage_for_preprocessing_is_refused(spec, garbage):
+def test_a_spec_with_invalid_preprocessing_is_refused(spec, garbage):
     with pytest.raises(CacheError, match="expected a spec"):
         Spec.from_json({**spec.to_json(), "preprocessing": garbage})
 

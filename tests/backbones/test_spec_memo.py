@@ -55,7 +55,7 @@ def test_a_memo_gives_the_spec_back_without_torch(spec, cache):
     assert printed[:2] == [spec.fingerprint, "[]"]
 
 
-def test_without_a_memo_there_is_no_answer(cache):
+def test_without_a_memo_no_spec_is_recalled(cache):
     assert recall(Request(), cache) is None
     assert not cache.exists()
 
@@ -69,7 +69,7 @@ def test_without_a_memo_there_is_no_answer(cache):
         Request(model="resnet18", weights="IMAGENET1K_V1", seed=3),
     ],
 )
-def test_another_request_has_no_answer(spec, cache, other):
+def test_no_spec_is_recalled_for_another_request(spec, cache, other):
     remember_spec(Request(model="resnet18", weights="none", seed=3), spec, cache)
 
     assert recall(Request(model="resnet18", weights="none", seed=3), cache) == spec
@@ -82,7 +82,7 @@ def test_the_seed_is_not_part_of_a_request_for_trained_weights(spec, cache):
     assert recall(Request(model="resnet18", weights="DEFAULT", seed=4), cache) == spec
 
 
-def test_another_version_of_what_affects_a_spec_has_no_answer(spec, cache):
+def test_no_spec_is_recalled_for_other_versions(spec, cache):
     remember_spec(Request(), spec, cache)
     now = versions()
     others = [{**now, "memo": 99}, {**now, "decoder": 99}]
@@ -103,7 +103,7 @@ def test_the_versions_are_those_of_the_installed_packages(tmp_path, monkeypatch)
 
 
 @each("remembered", [False, True])
-def test_a_changed_weights_file_has_no_answer(spec, cache, tmp_path, remembered):
+def test_no_spec_is_recalled_for_a_changed_weights_file(spec, cache, tmp_path, remembered):
     path = write(tmp_path / "weights.pth", b"one")
     if remembered:
         file_digest(path, cache, read_later)
@@ -134,7 +134,7 @@ def test_a_weights_file_is_read_once(cache, tmp_path):
     assert reads == [path]
 
 
-def test_equal_bytes_under_another_name_have_the_answer(spec, cache, tmp_path):
+def test_a_spec_is_recalled_for_equal_bytes_under_another_name(spec, cache, tmp_path):
     first, second = write(tmp_path / "a.pth", b"tensors"), write(tmp_path / "b" / "c.pth", b"tensors")
     remember_spec(Request(model="resnet18", weights=str(first)), spec, cache)
 
@@ -166,7 +166,7 @@ def test_a_memo_of_a_newer_spec_is_not_an_error(spec, cache):
     assert recall(Request(), cache) is None
 
 
-def test_a_corrupt_memo_is_mended(spec, cache):
+def test_a_corrupt_memo_is_replaced(spec, cache):
     remember_spec(Request(), spec, cache)
     (memo,) = memos(cache)
     memo.write_bytes(b"{")
@@ -190,7 +190,7 @@ def test_the_memo_of_digests_can_be_deleted_or_damaged(spec, cache, tmp_path, ga
     assert recall(request, cache) == spec
 
 
-def test_a_memo_that_cannot_be_written_is_done_without(spec, tmp_path):
+def test_a_memo_that_cannot_be_written_is_not_an_error(spec, tmp_path):
     blocked = write(tmp_path / "file", b"not a folder")
 
     remember_spec(Request(), spec, blocked)
@@ -259,7 +259,7 @@ def test_every_field_but_the_seed_and_the_precision_is_tried():
         ({"pool": "avg"}, {"pool": "none"}),
     ],
 )
-def test_requests_that_are_nearly_equal_have_keys_of_their_own(spec, cache, one, other):
+def test_requests_that_are_nearly_equal_have_different_keys(spec, cache, one, other):
     remember_spec(Request(**one), spec, cache)
 
     assert recall(Request(**one), cache) == spec
@@ -289,7 +289,7 @@ def test_lists_and_tuples_are_one_request(spec, cache):
 
 
 @each("precision", ["fp32", "bf16", "fp16"])
-def test_the_precision_is_not_part_of_the_question(spec, cache, precision):
+def test_the_precision_does_not_matter(spec, cache, precision):
     remember_spec(Request(), spec, cache)
 
     assert recall(Request(precision=precision), cache) == spec

@@ -16,7 +16,7 @@ class Net(nn.Module):
         self.fc = nn.Linear(2, 2)
 
 
-def test_stages_are_what_has_parameters_at_the_top_and_in_what_holds_stages():
+def test_stages_are_modules_with_parameters_at_the_top_and_in_containers_of_stages():
     assert stages(Net()) == ["stem", "blocks.0", "blocks.2", "layers", "fc"]
 
 

@@ -100,7 +100,7 @@ def assert_equal_features(ours: np.ndarray, theirs: np.ndarray) -> None:
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1), rtol=5e-4)
 
 
-def test_resnet18s_features_are_torchvisions_own():
+def test_features_of_resnet18_are_those_of_torchvision():
     extractor = create_feature_extractor(torchvisions("resnet18"), ["flatten"])
     with torch.inference_mode():
         theirs = extractor(official_pixels("resnet18"))["flatten"].numpy()
@@ -255,7 +255,7 @@ def fetch() -> Backbone:
 
 
 @each("weights", ["DEFAULT", "IMAGENET1K_V1"])
-def test_without_a_network_the_error_says_what_to_fetch_and_how_to_use_it(address, weights):
+def test_without_a_network_the_error_names_the_file_and_the_options_that_use_it(address, weights):
     url = f"{closed_address()}/models/squeezenet1_1-f37072fd.pth"
     address(url)
 
@@ -337,7 +337,7 @@ def test_the_tensors_of_another_network_at_the_address_are_a_model_error(address
 
 
 @each("part", [0.0, 0.3, 0.999])
-def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(address, checkpoint, torch_home, part):
+def test_a_damaged_file_in_the_cache_of_torch_is_a_model_error_that_names_it(address, checkpoint, torch_home, part):
     kept = torch_home / hashed(checkpoint)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(checkpoint[: int(part * len(checkpoint))])
@@ -349,7 +349,7 @@ def test_a_damaged_file_in_torchs_own_cache_is_a_model_error_that_names_it(addre
     assert str(kept) in str(caught.value)
 
 
-def test_a_file_with_other_values_in_torchs_own_cache_is_refused(address, checkpoint, torch_home):
+def test_a_file_with_other_values_in_the_cache_of_torch_is_refused(address, checkpoint, torch_home):
     kept = torch_home / hashed(checkpoint)
     kept.parent.mkdir(parents=True, exist_ok=True)
     torch.save(torchvisions("squeezenet1_1", 6).state_dict(), kept)
@@ -367,7 +367,7 @@ class Bomb:
         return Path.touch, (self.marker,)
 
 
-def test_a_pickle_in_torchs_own_cache_runs_no_code(address, checkpoint, torch_home, tmp_path):
+def test_a_pickle_in_the_cache_of_torch_runs_no_code(address, checkpoint, torch_home, tmp_path):
     kept = torch_home / hashed(checkpoint)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(pickle.dumps(Bomb(tmp_path / "it ran"), protocol=2))

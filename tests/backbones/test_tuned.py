@@ -22,7 +22,7 @@ def written(path: Path, metadata: dict[str, str] | None = None) -> Path:
     return path
 
 
-def test_it_comes_back_unchanged(tmp_path):
+def test_metadata_are_read_back_unchanged(tmp_path):
     assert read_tuned(written(tmp_path / "model.safetensors")) == SAID
     assert read_tuned(written(tmp_path / "MODEL.SAFETENSORS")) == SAID
 
@@ -31,11 +31,11 @@ def test_it_comes_back_unchanged(tmp_path):
         "", "{", "[]", "5", "null", '"text"', "{}", '{"model": "resnet18"}', "[" * 100_000,
         json.dumps({**vars(SAID), "more": 1}),
     ])  # fmt: skip
-def test_files_that_say_something_else_are_none_of_ours(tmp_path, said):
+def test_files_with_other_metadata_are_not_fine_tuned_networks(tmp_path, said):
     assert read_tuned(written(tmp_path / "model.safetensors", {"bottleneck": said})) is None
 
 
-def test_files_of_others_and_damaged_ones_are_none_of_ours(tmp_path):
+def test_foreign_and_damaged_files_are_not_fine_tuned_networks(tmp_path):
     assert read_tuned(written(tmp_path / "other.safetensors", {"format": "pt"})) is None
     save_file({"a": np.zeros(2, np.float32)}, tmp_path / "plain.safetensors")
     assert read_tuned(tmp_path / "plain.safetensors") is None
@@ -71,7 +71,7 @@ def test_the_weights_of_a_run_by_folder_and_by_name(tmp_path, monkeypatch):
 
 @each("where", [".", "runs"])
 @each("name", ["DEFAULT", "none", "None", "IMAGENET1K_V1", "a1_in1k", "resnet18", "efficientnet_lite0"])
-def test_a_word_stays_one_whatever_folder_is_called_so(tmp_path, where, name):
+def test_a_name_of_weights_is_not_taken_for_a_folder(tmp_path, where, name):
     folder = tmp_path / where / name
     folder.mkdir(parents=True)
     written(folder / WEIGHTS)
@@ -83,14 +83,14 @@ def test_a_word_stays_one_whatever_folder_is_called_so(tmp_path, where, name):
 
 
 @each("weights, resize", [("IMAGENET1K_V1", 256), ("imagenet1k_v2", 232), ("DEFAULT", 232), ("none", 232)])
-def test_images_are_prepared_as_for_the_weights_that_it_began_with(tmp_path, weights, resize):
+def test_images_are_preprocessed_as_for_the_initial_weights(tmp_path, weights, resize):
     said = Tuned(model="resnet50", weights=weights, options={}, dataset="", score=0.0)
     save_torch({"fc.bias": torch.zeros(3)}, tmp_path / "model.safetensors", said.metadata())
     found = build_without_numbers(Request(model="resnet50", weights=str(tmp_path / "model.safetensors")))
     assert found.preprocessing.resize == resize
 
 
-def test_its_tensors_are_restored(tmp_path):
+def test_tensors_of_a_fine_tuned_network_are_restored(tmp_path):
     tensors = torchvision_models.build(Request(model="resnet18", weights="none", seed=5)).network.state_dict()
     said = Tuned(model="resnet18", weights="DEFAULT", options={}, dataset="", score=0.0)
     left = {name: value for name, value in tensors.items() if "num_batches" not in name}

@@ -333,7 +333,7 @@ def test_a_dictionary_that_has_some_values_that_are_not_tensors_is_read(tmp_path
         ({"params": 1, "params_ema": 0}, "params_ema", "'params'"),
     ],
 )
-def test_of_a_student_and_its_teacher_the_teacher_is_taken_and_it_is_reported(tmp_path, content, key, others):
+def test_the_teacher_is_used_instead_of_the_student_and_reported(tmp_path, content, key, others):
     states = {name: {"a": torch.full((2,), float(value))} for name, value in content.items()}
     torch.save({**states, "best": np.float64(1)}, tmp_path / "w.pth")
 
@@ -355,7 +355,7 @@ def test_a_truncated_file_is_a_model_error(tmp_path, old, part):
         read_checkpoint(file)
 
 
-def test_wrappers_without_end_are_refused(tmp_path):
+def test_endless_wrappers_are_refused(tmp_path):
     endless: dict[str, object] = {"b": {"a": torch.ones(2)}}
     endless["model"] = endless
     torch.save(endless, tmp_path / "w.pth")

@@ -52,7 +52,7 @@ def test_a_file_of_pytorchs_old_format_is_read(tmp_path):
 
 
 @each("wrapper", ["state_dict", "model_state_dict", "model"])
-def test_a_wrapper_is_taken_off(tmp_path, wrapper):
+def test_a_wrapper_is_removed(tmp_path, wrapper):
     torch.save({wrapper: OrderedDict(tensors()), "epoch": 7, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
 
     assert same(read_checkpoint(tmp_path / "w.pth").tensors, tensors())
@@ -70,7 +70,7 @@ def test_what_has_no_wrapper_has_no_remark(tmp_path):
 
 
 @each("wrapper", ["state_dict", "net", "network", "weights", "params_ema"])
-def test_a_wrapper_that_is_taken_off_is_named(tmp_path, wrapper):
+def test_a_removed_wrapper_is_named(tmp_path, wrapper):
     torch.save({wrapper: tensors(), "epoch": 7, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
 
     found = read_checkpoint(tmp_path / "w.pth")
@@ -90,7 +90,7 @@ def test_a_wrapper_that_is_taken_off_is_named(tmp_path, wrapper):
         ("network", ["discriminator"]),
     ],
 )
-def test_of_several_wrappers_the_best_known_counts_and_the_others_are_named(tmp_path, chosen, left):
+def test_the_best_known_of_several_wrappers_is_used_and_the_rest_are_named(tmp_path, chosen, left):
     torch.save({**{name: others(2) for name in left}, chosen: tensors()}, tmp_path / "w.pth")
 
     found = read_checkpoint(tmp_path / "w.pth")
@@ -99,7 +99,7 @@ def test_of_several_wrappers_the_best_known_counts_and_the_others_are_named(tmp_
     assert found.remarks == (f"taken from {chosen!r} ({', '.join(repr(name) for name in left)} not used)",)
 
 
-def test_of_several_wrappers_that_nobody_knows_none_is_chosen(tmp_path):
+def test_none_of_several_unknown_wrappers_is_used(tmp_path):
     torch.save({"generator": tensors(), "discriminator": others()}, tmp_path / "w.pth")
 
     with pytest.raises(ModelError, match="found a dictionary of generator, discriminator"):
@@ -120,7 +120,7 @@ def test_the_state_of_an_optimizer_is_not_a_wrapper(tmp_path):
 
 
 @each("outer, inner", [("checkpoint", "model"), ("model", "state_dict"), ("a", "b"), ("state_dict", "a")])
-def test_wrappers_in_wrappers_are_taken_off_and_named(tmp_path, outer, inner):
+def test_nested_wrappers_are_removed_and_named(tmp_path, outer, inner):
     torch.save({outer: {inner: tensors(), "epoch": 3}, "args": {"lr": 0.1}}, tmp_path / "w.pth")
 
     found = read_checkpoint(tmp_path / "w.pth")
@@ -212,7 +212,7 @@ def test_a_truncated_file_is_a_model_error(tmp_path, save, part):
 
 @each("name", ["w.pth", "w.safetensors"])
 @each("garbage", [b"<!doctype html><html>404</html>", b"version https://git-lfs", b"\xff" * 500])
-def test_garbage_is_a_model_error(tmp_path, name, garbage):
+def test_invalid_content_is_a_model_error(tmp_path, name, garbage):
     (tmp_path / name).write_bytes(garbage)
 
     with pytest.raises(ModelError, match="could not read"):
@@ -266,7 +266,7 @@ def test_missing_tensors_are_named_and_counted():
         restore(network(), Checkpoint("w.pth", lacking))
 
 
-def test_of_many_missing_tensors_the_first_are_named():
+def test_the_first_of_many_missing_tensors_are_named():
     with pytest.raises(ModelError, match=r"8 missing: 0\.weight, 0\.bias, .* and 4 more"):
         restore(network(), Checkpoint("w.pth", {"other": torch.ones(1)}))
 
@@ -280,7 +280,7 @@ def test_a_network_that_does_not_fit_is_left_unchanged():
     assert tensors_digest(target) == tensors_digest(network(1))
 
 
-def test_more_tensors_than_the_network_has_do_no_harm():
+def test_unneeded_tensors_do_no_harm():
     target = network(1)
     restore(target, Checkpoint("w.pth", {**tensors(2), "classifier.weight": torch.ones(1000, 4)}))
 
@@ -320,7 +320,7 @@ def test_the_digest_changes_with_a_name():
     assert tensors_digest(one) != tensors_digest(other)
 
 
-def test_the_digest_tells_shapes_and_types_of_equal_bytes_apart():
+def test_the_digest_depends_on_shapes_and_types():
     values = (torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(6), torch.zeros(6, dtype=torch.int32))
     digests = set()
     for value in values:
@@ -353,7 +353,7 @@ def test_the_digest_does_not_depend_on_the_order_of_the_modules():
     assert tensors_digest(one) == tensors_digest(other)
 
 
-def test_a_torchscript_program_is_called_what_it_is(tmp_path):
+def test_a_torchscript_program_is_named_in_the_error(tmp_path):
     torch.jit.script(network()).save(str(tmp_path / "w.pt"))
 
     with pytest.raises(ModelError, match="it is a TorchScript program, not tensors") as caught:
@@ -362,7 +362,7 @@ def test_a_torchscript_program_is_called_what_it_is(tmp_path):
     assert "weights_only" not in str(caught.value)
 
 
-def test_a_page_is_not_accused_of_code(tmp_path):
+def test_a_web_page_is_not_reported_as_code(tmp_path):
     (tmp_path / "w.pth").write_text("<!doctype html><html>404</html>")
 
     with pytest.raises(ModelError, match=r"it was not written by torch\.save"):

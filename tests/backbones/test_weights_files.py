@@ -39,7 +39,7 @@ def found(project: Path, *folders: Path, **changes) -> Path:
     return recorded(project, **changes).located(folders).file
 
 
-def test_what_is_recorded_is_json_from_which_the_request_is_made_again(project):
+def test_a_request_is_restored_from_its_json_record(project):
     here = recorded(project)
 
     assert here.request == Request(model="resnet18", weights=str(project.parent / "before" / "mine.pth"), crop=48)
@@ -56,17 +56,17 @@ def test_weights_that_are_not_a_file_are_unchanged(tmp_path, weights):
     assert RecordedRequest(value, tmp_path).located() == request
 
 
-def test_it_is_found_where_the_project_is_now(project):
+def test_a_weights_file_is_found_in_a_renamed_project(project):
     assert found(project) == project / "mine.pth"
 
 
-def test_of_a_copied_project_the_copy_is_taken(project):
+def test_the_weights_file_of_a_copied_project_is_the_copy(project):
     shutil.copytree(project, project.parent / "before")
 
     assert found(project) == project / "mine.pth"
 
 
-def test_where_only_the_runs_moved_it_is_found_where_it_was(project):
+def test_a_weights_file_is_found_if_only_the_runs_moved(project):
     project.rename(project.parent / "before")
     home = shutil.copytree(project.parent / "before" / "runs", project.parent / "elsewhere" / "runs") / "one"
 
@@ -74,7 +74,7 @@ def test_where_only_the_runs_moved_it_is_found_where_it_was(project):
     assert RecordedRequest(value, home).located().file == project.parent / "before" / "mine.pth"
 
 
-def test_of_several_files_the_hash_decides(project):
+def test_the_hash_decides_between_several_files(project):
     (project.parent / "before").mkdir()
     (project / "mine.pth").rename(project.parent / "before" / "mine.pth")
     (project / "mine.pth").write_bytes(OTHER)
@@ -106,7 +106,7 @@ def test_the_current_folder_is_searched_too(project, tmp_path, monkeypatch):
     assert found(project).resolve() == tmp_path / "here" / "new.pth"
 
 
-def test_a_file_that_is_nowhere_keeps_its_path_and_the_error_tells_which_it_is(project):
+def test_a_missing_file_keeps_its_path_and_the_error_describes_it(project):
     (project / "mine.pth").unlink()
     here = recorded(project)
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_nowhere_keeps_its_path_and_the_error_tells_which_it_is(p
 
 
 @each("path", ["mine.pth", "deep/er/mine.pth"])
-def test_of_older_versions_the_end_of_the_path_is_looked_for(tmp_path, path):
+def test_requests_of_older_versions_are_found_by_the_end_of_the_path(tmp_path, path):
     project = renamed_project(tmp_path)
     old = str(project.parent / "before" / path)
     (project / path).parent.mkdir(parents=True, exist_ok=True)
@@ -130,19 +130,19 @@ def test_of_older_versions_the_end_of_the_path_is_looked_for(tmp_path, path):
 
 
 @each("told", [5, [], "text", {"sha256": 5, "bytes": "many", "place": 7}, {"place": "\0"}])
-def test_what_was_tampered_with_is_no_hint(tmp_path, told):
+def test_an_invalid_record_of_a_file_is_ignored(tmp_path, told):
     project = renamed_project(tmp_path)
     (project / "mine.pth").unlink()
 
     assert found(project, weights_file=told) == project.parent / "before" / "mine.pth"
 
 
-def test_what_is_not_a_request_is_an_error(project):
+def test_an_invalid_request_is_an_error(project):
     with pytest.raises((TypeError, ModelError)):
         recorded(project, unknown=5).located()
 
 
-def test_it_can_be_recorded_in_another_folder(project):
+def test_a_request_can_be_recorded_in_another_folder(project):
     value = recorded(project).at(project / "cache" / "features" / "x")
 
     assert value["weights_file"]["place"] == "../../../mine.pth"
@@ -150,7 +150,7 @@ def test_it_can_be_recorded_in_another_folder(project):
 
 
 @each("weights", ["~no-such-user/x", "~no-such-user.pth", "./a\0b", "x" * 5000 + ".pth", "/" + "b" * 300])
-def test_a_strangers_request_for_a_path_that_cannot_be_is_none(tmp_path, weights):
+def test_a_foreign_request_for_an_impossible_path_is_none(tmp_path, weights):
     value = {"model": "resnet18", "weights": weights, "seed": 0}
     assert recorded_request(value, tmp_path, (), "fp32") is None
     assert recorded_at(value, tmp_path, tmp_path / "there") == value

@@ -57,7 +57,7 @@ def save(names: tuple[str, ...], **sizes: int) -> tuple[dict, Run]:
         (("a", "b"), {"leaks": 50_000}),
     ],
 )
-def test_a_run_of_any_size_has_a_small_card_and_comes_back_as_it_was(names, sizes):
+def test_a_run_of_any_size_has_a_small_card_and_is_read_back(names, sizes):
     made, run = save(names, **sizes)
     assert (run.path / "card.json").stat().st_size < 5 * INLINE
 
@@ -88,7 +88,7 @@ def test_a_card_of_an_earlier_version_has_all_parts():
     assert Run(Path("nowhere"), {}).part("leaks") is None
 
 
-def test_a_class_may_be_called_as_what_a_reference_holds():
+def test_a_class_may_have_the_name_of_a_key_of_a_reference():
     made, run = save(("file", "sha256"))
     assert load_run(run.path).metrics == made["metrics"]
     assert load_run(run.path).part("dataset", "labels") == {"file": 3, "sha256": 3}
@@ -103,7 +103,7 @@ def long_run(tmp_path_factory) -> Run:
 
 @each("file", ["classes.csv", "per_class.csv", "confusion.csv", "labels.csv", "failures.csv"])
 @each("damage", ["missing", "changed", "a folder"])
-def test_a_part_that_is_not_as_it_was_written_is_an_error_of_ours(long_run, tmp_path, file, damage):
+def test_a_changed_part_is_a_run_error(long_run, tmp_path, file, damage):
     run = load_run(shutil.copytree(long_run.path, tmp_path / "run"))
     path = run.path / file
     if damage == "changed":
@@ -145,14 +145,14 @@ def replaced(run: Run, part: str, data: bytes) -> Run:
         ("failures", b""),
     ],
 )
-def test_a_strangers_part_that_makes_no_sense_is_an_error_of_ours(part, data):
+def test_an_invalid_part_of_a_foreign_run_is_a_run_error(part, data):
     _, run = save(("a", "b"))
     found = replaced(run, part, data)
     with pytest.raises(RunError, match=f"{part}.csv"):
         _ = found.failures if part == "failures" else found.metrics
 
 
-def test_failures_of_a_card_that_are_none_are_an_error_of_ours():
+def test_invalid_failures_of_a_card_are_a_run_error():
     with pytest.raises(RunError, match="expected failures"):
         _ = Run(Path("nowhere"), {"failures": [{"place": "x"}]}).failures
 

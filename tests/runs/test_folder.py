@@ -233,7 +233,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @each("kind", KINDS)
 @each("name", ["card.json", "head.safetensors", IMAGES, "predictions.csv"])
-def test_no_other_kind_of_file_is_waited_for_or_read_without_end(name, kind):
+def test_other_kinds_of_files_are_neither_waited_for_nor_read_endlessly(name, kind):
     run = save()
     (run.path / name).unlink()
     KINDS[kind](run.path / name)

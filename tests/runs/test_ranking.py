@@ -63,7 +63,7 @@ def test_a_significantly_better_run_on_the_same_images_is_chosen():
 
 
 @each("order", [1, -1])
-def test_splits_may_differ_and_the_better_run_is_used_in_whatever_order(order):
+def test_splits_may_differ_and_the_better_run_is_used_in_any_order(order):
     worse = run("worse", data="split 1", images=judged(range(30)))
     better = run("better", data="split 2", images=judged(range(2)))
     assert choose([worse, better][::order]).run is better
@@ -103,7 +103,7 @@ def test_runs_on_other_images_do_not_compete():
 
 
 @each("gained, lost, wins", [(4, 0, False), (6, 0, True), (10, 6, False), (12, 1, True)])
-def test_a_fine_tuning_replaces_its_head_by_the_validation_images(gained, lost, wins):
+def test_a_fine_tuning_replaces_its_head_if_better_on_the_validation_images(gained, lost, wins):
     first = run("head", images=judged())
     second = tuned("tuned", "head", gained, lost)
     assert choose([first, second]).run is (second if wins else first)
