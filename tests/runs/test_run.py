@@ -10,7 +10,7 @@ from bottleneck.heads.linear import LinearHead
 from bottleneck.runs.backbone_request import located_source
 from bottleneck.runs.card import next_number
 from bottleneck.runs.ranking import default_run
-from bottleneck.runs.run import list_runs, load_run
+from bottleneck.runs.run import find_run, list_runs, load_run
 from bottleneck.runs.save import make_under_free_name, save_run
 from bottleneck.utils.files import LARGEST_TEXT
 from bottleneck.utils.tree import Tree
