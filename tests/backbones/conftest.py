@@ -2,11 +2,16 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 from torchvision.models import WeightsEnum
+
+from bottleneck.backbones.backbone import Backbone
+from bottleneck.engines.torch_engine import TorchEngine
 
 ChangeHub = Callable[..., None]
 MoveWeights = Callable[[WeightsEnum, str], None]
@@ -57,3 +62,9 @@ def closed_address() -> str:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{one.getsockname()[1]}"
+
+
+def torch_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
+    """Return the features of up to 8 images from torch in fp32."""
+    with closing(TorchEngine(backbone, device="cpu", plain=True)) as engine:
+        return engine(pixels)

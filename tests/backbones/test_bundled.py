@@ -18,9 +18,9 @@ from bottleneck.backbones.bundled import check_recorded
 from bottleneck.backbones.registry import load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.weights import tensors_digest
-from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
+from tests.backbones.conftest import torch_features
 from tests.conftest import photo, write
 from tests.variants import each
 
@@ -56,7 +56,7 @@ def randomly(seed: int) -> Backbone:
 
 def test_features_are_finite_and_1280_wide(default):
     pixels = np.stack([decode(photo(seed), default.spec.preprocessing).pixels for seed in range(3)])
-    features = TorchEngine(default, batch_size=4, device="cpu", plain=True)(pixels)
+    features = torch_features(default, pixels)
 
     assert features.shape == (3, 1280)
     assert features.dtype == np.float32
@@ -78,12 +78,11 @@ def test_every_tensor_is_the_packages_in_order(default, packaged):
 @pytest.mark.shared
 def test_the_network_knows_ants_and_bees(default, packaged, hymenoptera):
     weight, bias = packaged["_fc.weight"].numpy(), packaged["_fc.bias"].numpy()
-    engine = TorchEngine(default, device="cpu", plain=True)
     hits = 0
     for kind, code in (("ants", ANT), ("bees", BEE)):
         paths = sorted(hymenoptera.rglob(f"{kind}/*.jpg"))[:6]
         pixels = np.stack([decode(path.read_bytes(), default.spec.preprocessing).pixels for path in paths])
-        logits = engine(pixels) @ weight.T + bias
+        logits = torch_features(default, pixels) @ weight.T + bias
         hits += int((np.argsort(-logits)[:, :5] == code).any(axis=1).sum())
 
     assert hits >= 8  # of 12; of 1000 classes chance would give 0

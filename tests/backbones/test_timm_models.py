@@ -27,9 +27,9 @@ from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import build_without_numbers, load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.weights import tensors_digest
-from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
+from tests.backbones.conftest import torch_features
 from tests.conftest import photo
 from tests.variants import each
 
@@ -127,7 +127,7 @@ def test_the_features_pass_the_engine_with_the_models_own_mean_and_std():
     theirs = features(backbone, transform(Image.open(io.BytesIO(data)).convert("RGB"))[None])
     pixels = decode(data, backbone.spec.preprocessing).pixels[None]
 
-    np.testing.assert_allclose(TorchEngine(backbone, device="cpu", plain=True)(pixels), theirs, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(torch_features(backbone, pixels), theirs, rtol=1e-3, atol=1e-4)
 
 
 @each("layer", [(), ("layer3",)])

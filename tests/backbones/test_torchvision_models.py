@@ -23,10 +23,9 @@ from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import build_without_numbers, load
 from bottleneck.backbones.request import Request
 from bottleneck.backbones.weights import tensors_digest
-from bottleneck.engines.torch_engine import TorchEngine
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
-from tests.backbones.conftest import closed_address
+from tests.backbones.conftest import closed_address, torch_features
 from tests.conftest import photo
 from tests.variants import each
 
@@ -73,7 +72,7 @@ def official_pixels(name: str) -> torch.Tensor:
 
 def our_features(backbone: Backbone) -> np.ndarray:
     pixels = np.stack([decode(data, backbone.spec.preprocessing).pixels for data in PHOTOS])
-    return TorchEngine(backbone, batch_size=3, device="cpu", plain=True)(pixels)
+    return torch_features(backbone, pixels)
 
 
 def input_of(network: nn.Module, layer: str, images: torch.Tensor) -> np.ndarray:
