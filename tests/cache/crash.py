@@ -1,18 +1,23 @@
 """Break a writer at every call that changes the disk, and check that the cache keeps its guarantees.
 
-A script, so that the writers are forked from a small process::
+A script, so that the writers are forked from a small process. It takes any number of scenarios, and forks a process for
+each, so that the library is imported once::
 
-    python tests/cache/crash.py JOB FAILURE [FLAW WORDS]  # at every call of a small job
-    python tests/cache/crash.py storm KILLS               # at random times of a larger one
-    python tests/cache/crash.py crowd KILLS               # of many processes at once
+    python tests/cache/crash.py SCENARIO...
 
-It prints one JSON object: the number of calls, or kills, and every broken guarantee. FLAW puts a known fault into the
-library, to check that this script finds it: it stops at the first broken guarantee that contains WORDS.
+    JOB:FAILURE[:FLAW:WORDS]  # at every call of a small job
+    storm:KILLS               # at random times of a larger one
+    crowd:KILLS               # of many processes at once
+
+It prints a JSON list with an object for each scenario: the number of calls, or kills, and every broken guarantee. FLAW
+puts a known fault into the library, to check that this script finds it: it stops at the first broken guarantee that
+contains WORDS.
 """
 
 import builtins
 import contextlib
 import errno
+import gc as gc_module
 import hashlib
 import io
 import json
@@ -27,6 +32,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +119,17 @@ def make_images(folder: Path, numbers: range) -> None:
     for number in numbers:
         path = folder / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(noise).save(buffer, "PNG")
-        path.write_bytes(buffer.getvalue())
+        path.write_bytes(png(number))
         os.utime(path, (1e9, 1e9))
+
+
+@cache
+def png(number: int) -> bytes:
+    """Return the file of an image that is known by a number."""
+    noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 # --- jobs: what is there before, what is done, what must be there afterwards ------------------------------------
@@ -274,11 +286,11 @@ def not_resumed(world: World, job: Callable[[World], None], final: Rows) -> list
         job(world)
         if rows_of(world.store) != final:
             found.append("the job, run again, does not end where an undisturbed one does")
-        rows_of(world.store)
-        before = snapshot(world.cache.root)
-        job(world)
-        if job not in (append, service) and snapshot(world.cache.root) != before:
-            found.append("a run with nothing left to do writes")
+        if job not in (append, service):
+            before = snapshot(world.cache.root)
+            job(world)
+            if snapshot(world.cache.root) != before:
+                found.append("a run with nothing left to do writes")
     return found
 
 
@@ -460,18 +472,19 @@ def every_call(name: str, failure: str, root: Path, until: str | None = None) ->
             found.append("a failed write of a shard was taken for a success")
         if not failure.startswith("kill") and "unlink" not in place and (left := sorted(world.root.rglob(".tmp-*"))):
             found.append(f"an unfinished file is left behind: {left[0].name}")
-        found += not_resumed(world, job, final)
+        if not until:
+            found += not_resumed(world, job, final)
         broken += [f"call {k} ({place}): {what}" for what in found]
-        shutil.rmtree(world.root)
+        shutil.rmtree(world.root, ignore_errors=True)  # the first call may have been to make it
         if until and any(until in what for what in found):
             return {"calls": k, "broken": broken}
     raise RuntimeError("the job never ends")
 
 
 def storm(kills: int, root: Path) -> dict[str, Any]:
-    """Kill extractions of 600 images at random moments, each going on from what the last one left."""
+    """Kill extractions of many images at random moments, each going on from what the last one left."""
     images = root / "images"
-    make_images(images, range(600))
+    make_images(images, range(600 if kills > 100 else 120))
     TinyEngine.seconds = 0.004  # most of the time is spent between the first row and the last
 
     def extract_into(world: World) -> None:
@@ -595,6 +608,35 @@ def _unproven(store: Store, name: str) -> Any:
         return None
 
 
+def run(scenario: str, root: Path) -> dict[str, Any]:
+    """Run one scenario in an empty folder."""
+    name, failure, *flaw = scenario.split(":")
+    if name in ("storm", "crowd"):
+        return {"storm": storm, "crowd": crowd}[name](int(failure), root)
+    if flaw:
+        put_flaw(flaw[0])
+    return every_call(name, failure, root, *flaw[1:])
+
+
+def in_a_fork(scenario: str, root: Path) -> dict[str, Any]:
+    """Run one scenario in a process forked from this one, which a flaw then leaves unchanged."""
+    (root / "world").mkdir()
+    answer = root / "answer.json"
+    process = os.fork()
+    if not process:
+        try:
+            answer.write_text(json.dumps(run(scenario, root / "world")))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(70)
+        os._exit(0)
+    if status := os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
+        raise RuntimeError(f"{scenario} ended with status {status}")
+    shutil.rmtree(root / "world")
+    found: dict[str, Any] = json.loads(answer.read_text())
+    return found
+
+
 def main() -> None:
     extraction.plan_features, extraction.start_engine = plan_features, start_engine
     commits._FIRST_COMMIT_SECONDS = 0.0
@@ -606,17 +648,12 @@ def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="crash-", dir=memory if os.access(memory, os.W_OK) else os.getcwd()))
     os.chdir(root)
     warnings.simplefilter("ignore", BottleneckWarning)
+    gc_module.freeze()  # what is imported stays, so a forked process need not copy it
     try:
-        if sys.argv[1] in ("storm", "crowd"):
-            result = {"storm": storm, "crowd": crowd}[sys.argv[1]](int(sys.argv[2]), root)
-        else:
-            name, failure, *flaw = sys.argv[1:]
-            if flaw:
-                put_flaw(flaw[0])
-            result = every_call(name, failure, root, *flaw[1:])
+        results = [in_a_fork(scenario, root) for scenario in sys.argv[1:]]
     finally:
         shutil.rmtree(root)
-    print(json.dumps(result))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":
