@@ -1,11 +1,13 @@
 import csv
 import io
-import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bottleneck.utils.csv_text import csv_bytes, csv_lines, escape_cell, parse_csv, read_csv, unescape_cell
+from tests.variants import each
 
 FORMULAS = [
     "=1+1",
@@ -51,13 +53,13 @@ PLAIN = [
 ]
 
 
-@pytest.mark.parametrize("text", FORMULAS)
+@each("text", FORMULAS)
 def test_a_text_that_a_spreadsheet_may_run_is_behind_an_apostrophe(text: str) -> None:
     assert escape_cell(text) == f"'{text}"
     assert unescape_cell(escape_cell(text)) == text
 
 
-@pytest.mark.parametrize("text", PLAIN)
+@each("text", PLAIN)
 def test_any_other_text_stays(text: str) -> None:
     assert escape_cell(text) == text
     assert unescape_cell(text) == text
@@ -71,7 +73,7 @@ def test_numbers_are_not_texts() -> None:
     assert list(csv_lines([[-0.5, -1, None, 1e-7, "-0.5", True]])) == ["-0.5,-1,,1e-07,'-0.5,True\n"]
 
 
-@pytest.mark.parametrize("cell", ["a,b", 'a"b', "a\nb", "a\rb", "a\tb", "a;b", " a", "a "])
+@each("cell", ["a,b", 'a"b', "a\nb", "a\rb", "a\tb", "a;b", " a", "a "])
 def test_a_cell_is_quoted_where_a_reader_would_split_or_strip_it(cell: str) -> None:
     assert list(csv_lines([["x", cell]])) == ['x,"' + cell.replace('"', '""') + '"\n']
 
@@ -102,11 +104,11 @@ PIECES = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("quote_all", [True, False])
-def test_whatever_the_names_a_reader_gets_them_back(seed: int, quote_all: bool, tmp_path: Path) -> None:
-    draw = random.Random(seed)
-    rows = [["".join(draw.choices(PIECES, k=draw.randrange(7))) for _ in range(3)] for _ in range(200)]
+CELLS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+
+
+@given(rows=st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=80), quote_all=st.booleans())
+def test_a_reader_gets_any_names_back(rows: list[list[str]], quote_all: bool, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(csv_bytes([["path", "label", "=note"], *rows], quote_all=quote_all))
 
@@ -127,7 +129,7 @@ def test_pandas_joins_as_documented(tmp_path: Path) -> None:
     assert table["path"].str.removeprefix("'").tolist() == names
 
 
-@pytest.mark.parametrize("data", [b"", b"a,b\n1\n", b"a,b\n1,2,3\n", b'a\n"x', b'a\n"x"y\n'])
+@each("data", [b"", b"a,b\n1\n", b"a,b\n1,2,3\n", b'a\n"x', b'a\n"x"y\n'])
 def test_what_is_not_a_table_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected|unpack"):
         parse_csv(data)

@@ -5,6 +5,7 @@ import pytest
 
 from bottleneck.errors import BottleneckError, RunError
 from bottleneck.utils.names import is_path, run_folder, written
+from tests.variants import each
 
 
 def run(*parts: str, mark: str = "card.json") -> Path:
@@ -14,26 +15,24 @@ def run(*parts: str, mark: str = "card.json") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("text", ["./DEFAULT", "runs/x", "/x", "~/w", "~nobody/x", "~x", ".", "..", "../x", "x/"])
+@each("text", ["./DEFAULT", "runs/x", "/x", "~/w", "~nobody/x", "~x", ".", "..", "../x", "x/"])
 def test_a_path_has_a_separator(text: str) -> None:
     assert is_path(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["DEFAULT", "none", "w.pth", "run:x", "20260101-101010-photos", "...", ".x", "a~b", ""]
-)
+@each("text", ["DEFAULT", "none", "w.pth", "run:x", "20260101-101010-photos", "...", ".x", "a~b", ""])
 def test_a_word_has_none(text: str) -> None:
     assert not is_path(text)
 
 
-@pytest.mark.parametrize("path", ["none", "x.pth", "runs/x", "~", ".", "/x"])
+@each("path", ["none", "x.pth", "runs/x", "~", ".", "/x"])
 def test_a_path_object_is_a_path_however_short(path: str) -> None:
     assert is_path(written(Path(path)))
     assert Path(written(Path(path))) == Path(path)
 
 
-@pytest.mark.parametrize("mark", ["card.json", "finetune.json"])
-@pytest.mark.parametrize("name", ["x", "run:x"])
+@each("mark", ["card.json", "finetune.json"])
+@each("name", ["x", "run:x"])
 def test_a_name_is_a_run_in_its_folder(name: str, mark: str) -> None:
     found = run("runs", "x", mark=mark)
     Path("x").mkdir()  # no run
@@ -62,14 +61,14 @@ def test_the_current_folder_may_be_the_folder_of_runs() -> None:
     assert run_folder(".", "x") == run_folder(os.getcwd(), "x").relative_to(os.getcwd()) == Path("x")
 
 
-@pytest.mark.parametrize("name", ["run:", "run:../x", "run:a/b", "run:.", "run:~x", "run:/x"])
+@each("name", ["run:", "run:../x", "run:a/b", "run:.", "run:~x", "run:/x"])
 def test_run_and_a_path_do_not_go_together(name: str) -> None:
     run("x")
     with pytest.raises(RunError, match="write a path without run:"):
         run_folder("runs", name)
 
 
-@pytest.mark.parametrize("name", ["a\0b", "run:a\0b", "./a\0", "x" * 5000, "~nobody-at-all/x", b"x", 3])
+@each("name", ["a\0b", "run:a\0b", "./a\0", "x" * 5000, "~nobody-at-all/x", b"x", 3])
 def test_what_nothing_can_be_called_is_an_error_of_ours(name: object) -> None:
     with pytest.raises(BottleneckError):
         run_folder("runs", name)  # type: ignore[arg-type]

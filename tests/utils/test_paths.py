@@ -5,6 +5,7 @@ import pytest
 
 from bottleneck.errors import BottleneckError, PathError
 from bottleneck.utils.paths import expanded, moved, relative_to
+from tests.variants import each
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("path", ["~/a/b", Path("~/a/b"), Path("~") / "a" / "b"])
+@each("path", ["~/a/b", Path("~/a/b"), Path("~") / "a" / "b"])
 def test_a_tilde_is_a_home(home: Path, path: str | Path) -> None:
     assert expanded(path) == home / "a" / "b"
 
@@ -26,7 +27,7 @@ def test_a_tilde_alone_is_a_home_even_where_a_folder_has_that_name(home: Path) -
     assert expanded("./~/x") == Path("~/x")
 
 
-@pytest.mark.parametrize("path", ["a~", "a/~/b", "./~x", "", "/~"])
+@each("path", ["a~", "a/~/b", "./~x", "", "/~"])
 def test_a_tilde_elsewhere_is_a_character(path: str) -> None:
     assert expanded(path) == Path(path)
 
@@ -43,7 +44,7 @@ def test_an_unknown_user_is_an_error_that_says_what_to_do() -> None:
         expanded("~no-such-user/x")
 
 
-@pytest.mark.parametrize("path", ["a\0b", "~\0", "~/\0", "\0", "x" * 5000, "~/" + "x" * 300, "a/" + "é" * 200 + "/b"])
+@each("path", ["a\0b", "~\0", "~/\0", "\0", "x" * 5000, "~/" + "x" * 300, "a/" + "é" * 200 + "/b"])
 def test_what_no_file_can_be_called_is_an_error_of_ours(home: Path, path: str) -> None:
     with pytest.raises(PathError, match="expected a path, found"):
         expanded(path)
@@ -76,7 +77,7 @@ def test_where_both_are_there_the_one_that_moved_with_the_folder_is_meant(tmp_pa
     assert moved(str(tmp_path / "original/photos"), "../photos", tmp_path / "copy/run") == tmp_path / "copy/photos"
 
 
-@pytest.mark.parametrize("place", [None, 3, "../elsewhere"])
+@each("place", [None, 3, "../elsewhere"])
 def test_without_a_place_it_is_where_it_was_or_in_other_folders_or_nowhere(tmp_path: Path, place: object) -> None:
     recorded, folder, other = tmp_path / "photos", tmp_path / "run", tmp_path / "other"
     assert moved(str(recorded), place, folder, [other]) == recorded

@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 import pytest
 
 from bottleneck.utils.schema import Finite, Number, Share, Whole, checked, expect_canonical
+from tests.variants import each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ def test_a_dataclass_is_made_of_an_object_and_a_tuple_of_an_array() -> None:
     assert checked({"rows": [["x", 0]]}, Table) == {"rows": [("x", 0.0)]}
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
+@each(
+    "value, message",
     [
         (5, "expected `object`, got `int`"),
         ({}, "missing required field `name`"),
@@ -51,7 +52,7 @@ def test_what_is_of_another_type_is_refused_with_its_place(value: Any, message: 
         checked(value, Thing)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "1", None])
+@each("value", [math.nan, math.inf, -math.inf, True, "1", None])
 def test_what_is_not_a_finite_number_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="rows"):
         checked({"rows": [["x", value]]}, Table)
@@ -73,7 +74,7 @@ def test_a_message_is_one_line_of_a_few_words() -> None:
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("value", [{"a": 1, "b": 2}, {"a": 1.0}, {}, {"a": [1]}])
+@each("value", [{"a": 1, "b": 2}, {"a": 1.0}, {}, {"a": [1]}])
 def test_what_would_be_written_otherwise_is_refused(value: dict[str, Any]) -> None:
     expect_canonical({"a": 1}, {"a": 1})
     with pytest.raises(ValueError, match="unusual"):

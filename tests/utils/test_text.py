@@ -1,7 +1,6 @@
-import pytest
-
 from bottleneck.errors import printable
 from bottleneck.utils.text import Spellings, counted, is_unicode, look_alikes, normal, one_line
+from tests.variants import each
 
 
 def test_names_have_one_form() -> None:
@@ -12,8 +11,8 @@ def test_names_have_one_form() -> None:
     assert normal("\ufb01sh") == "\ufb01sh"  # alike, and not the same
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
+@each(
+    "names, expected",
     [
         (["cat", "dog"], []),
         (["Cat", "cat", "CAT", "dog"], [("CAT", "Cat", "cat")]),
@@ -34,8 +33,8 @@ def test_what_is_unicode() -> None:
     assert not is_unicode(b"caf\xe9".decode("utf-8", "surrogateescape"))
 
 
-@pytest.mark.parametrize(
-    ("count", "noun", "expected"),
+@each(
+    "count, noun, expected",
     [
         (1, "image", "1 image"),
         (0, "image", "0 images"),
@@ -54,8 +53,8 @@ def test_a_plural_can_be_given():
     assert [counted(count, "copy", "copies") for count in (1, 2)] == ["1 copy", "2 copies"]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@each(
+    "text, expected",
     [
         ("photos/café 猫.jpg", "photos/café 猫.jpg"),
         ("[bold]\\", "[bold]\\"),
