@@ -1,5 +1,6 @@
 """Small real files for all tests, and the real photographs where a checkout has them beside it."""
 
+import builtins
 import io
 import os
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from PIL import Image
 
 from bottleneck.backbones.spec import Spec
 from bottleneck.images.preprocessing import Preprocessing
+from tests.faults import Wrap
 
 _SUPPRESSED = [HealthCheck.function_scoped_fixture]
 _PROFILE = settings(derandomize=True, deadline=None, database=None, max_examples=25, suppress_health_check=_SUPPRESSED)
@@ -42,6 +44,20 @@ def write(path: Path, data: bytes, age: float = 60) -> Path:
 def remembered_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let digests of files in memory be remembered, too: on some systems the temporary folder is there."""
     monkeypatch.setattr("bottleneck.images.clock._in_memory", lambda device: False)
+
+
+@pytest.fixture
+def wrap(monkeypatch: pytest.MonkeyPatch) -> Wrap:
+    """Return a function that replaces a call by a wrapper, which gets the replaced function and its arguments.
+
+    It is for faults of the system, which no argument can bring about.
+    """
+
+    def install(target: object, name: str, wrapper: Callable[..., object]) -> None:
+        call = getattr(target, name, None) or getattr(builtins, name)
+        monkeypatch.setattr(target, name, lambda *args, **options: wrapper(call, *args, **options), raising=False)
+
+    return install
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ class Folder:
         self._descriptor = descriptor
 
     @classmethod
-    def of(cls, path: Path) -> "Folder":
+    def of(cls, path: Path, by_descriptor: bool | None = None) -> "Folder":
         """Open a folder named by the user; it may be a link."""
-        if BY_DESCRIPTOR:
+        if BY_DESCRIPTOR if by_descriptor is None else by_descriptor:
             return cls(path, os.open(path, _PASSED))
         if not stat.S_ISDIR(os.stat(path).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))

@@ -22,6 +22,8 @@ class Tree:
     Parameters
     ----------
     root : Path
+    by_descriptor : bool, optional
+        Whether to work in folders by their descriptors; by default if the operating system can.
 
     Raises
     ------
@@ -33,8 +35,9 @@ class Tree:
         If the operating system reports an error.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, by_descriptor: bool | None = None) -> None:
         self.root = root
+        self._by_descriptor = by_descriptor
 
     @classmethod
     def above(cls, path: Path, levels: int) -> "Tree":
@@ -45,12 +48,12 @@ class Tree:
         """Open a folder; with `make`, create missing folders durably."""
         parts = self._parts(path)
         try:
-            here = Folder.of(self.root)
+            here = Folder.of(self.root, self._by_descriptor)
         except FileNotFoundError:
             if not make:
                 raise
             make_folder(self.root)
-            here = Folder.of(self.root)
+            here = Folder.of(self.root, self._by_descriptor)
         try:
             for part in parts:
                 inner = here.folder(part, make=make)

@@ -1,4 +1,3 @@
-import builtins
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +9,7 @@ import bottleneck.cache.shard
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
-
-Wrap = Callable[[object, str, Callable[..., object]], None]
+from tests.faults import Wrap
 
 
 @pytest.fixture
@@ -28,20 +26,6 @@ def store(cache: FeatureCache, spec: Spec) -> Store:
 def activations(cache: FeatureCache, spec: Spec) -> Store:
     """Return a store of activations, of the same network as `store`."""
     return cache.activations().store(replace(spec, layer="layer3", pooling="none"))
-
-
-@pytest.fixture
-def wrap(monkeypatch: pytest.MonkeyPatch) -> Wrap:
-    """Return a function that replaces a call by a wrapper, which gets the replaced function and its arguments.
-
-    It is for faults of the system, which no argument can bring about.
-    """
-
-    def install(target: object, name: str, wrapper: Callable[..., object]) -> None:
-        call = getattr(target, name, None) or getattr(builtins, name)
-        monkeypatch.setattr(target, name, lambda *args, **options: wrapper(call, *args, **options), raising=False)
-
-    return install
 
 
 @pytest.fixture

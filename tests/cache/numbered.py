@@ -1,10 +1,9 @@
-"""Images that are known by a number: their digests, features and shards; and faults that tests bring about."""
+"""Images that are known by a number: their digests, features and shards; and damage to shards."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -99,32 +98,3 @@ def case(*names: object) -> Iterator[None]:
         yield
     except (Exception, pytest.fail.Exception) as error:
         raise AssertionError(f"in the case {', '.join(map(str, names))}: {error!r}") from error
-
-
-@dataclass
-class Fault:
-    """A wrapper that raises an error as long as it is active."""
-
-    error: BaseException
-    active: bool = True
-
-    def __call__(self, call: Callable[..., object], *args: object, **options: object) -> object:
-        if self.active:
-            raise self.error
-        return call(*args, **options)
-
-
-def before_first(act: Callable[..., object], *, path: Path | None = None) -> Callable[..., object]:
-    """Return a wrapper that does something before the first call, or the first call for a path."""
-    todo = [act]
-
-    def wrapper(call: Callable[..., object], *args: object, **options: object) -> object:
-        if todo and (path is None or path in args):
-            todo.pop()()
-        return call(*args, **options)
-
-    return wrapper
-
-
-def system_error(code: int) -> OSError:
-    return OSError(code, os.strerror(code))

@@ -11,7 +11,8 @@ import pytest
 from bottleneck.cache.export import export
 from bottleneck.errors import CacheError, MissingFeatures
 from bottleneck.images.dataset import Dataset
-from tests.cache.numbered import D, Fault, add, case, digests, features, system_error
+from tests.cache.numbered import D, add, case, digests, features
+from tests.faults import Fault, system_error
 
 LAYOUTS = ["npz", "h5", "parquet"]
 NAMES = ("digest", "path", "label", "split")

@@ -9,7 +9,7 @@ import pytest
 
 from bottleneck.cache.lock import maintenance
 from bottleneck.errors import CacheError
-from tests.cache.numbered import Fault, system_error
+from tests.faults import Fault, system_error
 
 HOLDER = """
 import sys, time

@@ -17,19 +17,8 @@ from bottleneck.cache.shard import Buffer
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard
 from bottleneck.utils.tree import Tree
-from tests.cache.numbered import (
-    D,
-    Fault,
-    add,
-    before_first,
-    case,
-    digests,
-    features,
-    files,
-    flip_a_feature,
-    overwrite,
-    system_error,
-)
+from tests.cache.numbered import D, add, case, digests, features, files, flip_a_feature, overwrite
+from tests.faults import Fault, before_first, system_error
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 CALLS: dict[str, Callable[[Store], object]] = {

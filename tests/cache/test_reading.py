@@ -18,7 +18,8 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
 from bottleneck.utils.tree import Tree
-from tests.cache.numbered import D, add, before_first, case, damage_behind_the_memo, digests, features, rows
+from tests.cache.numbered import D, add, case, damage_behind_the_memo, digests, features, rows
+from tests.faults import before_first
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 

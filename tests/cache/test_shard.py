@@ -28,7 +28,8 @@ from bottleneck.cache.shard import (
     write_shard,
 )
 from bottleneck.errors import CacheError, ShardError
-from tests.cache.numbered import case, named, system_error
+from tests.cache.numbered import case, named
+from tests.faults import system_error
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 MIB = 1 << 20

@@ -24,7 +24,8 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.shard import read_shard
 from bottleneck.errors import CacheError, MissingFeatures, ShardError
 from bottleneck.utils.folder import Folder
-from tests.cache.numbered import D, Fault, add, before_first, case, digests, features, files, system_error
+from tests.cache.numbered import D, add, case, digests, features, files
+from tests.faults import Fault, before_first, system_error
 
 FULL_DISK = system_error(errno.ENOSPC)
 

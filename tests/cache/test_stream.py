@@ -32,9 +32,7 @@ from bottleneck.images.clock import _in_memory as in_memory
 from bottleneck.images.digest import signature
 from tests.cache.numbered import (
     D,
-    Fault,
     add,
-    before_first,
     case,
     damage_behind_the_memo,
     digests,
@@ -42,8 +40,8 @@ from tests.cache.numbered import (
     flip_a_feature,
     named,
     overwrite,
-    system_error,
 )
+from tests.faults import Fault, before_first, system_error
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 N = 3000

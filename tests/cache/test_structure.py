@@ -17,8 +17,9 @@ from bottleneck.cache.shard import Rows, read_shard, write_shard
 from bottleneck.cache.structure import Unsound, check_structure
 from bottleneck.cache.verified import verify_shard
 from bottleneck.errors import CacheError, NewerShard, ShardError
-from tests.cache.numbered import Fault, case, system_error
+from tests.cache.numbered import case
 from tests.conftest import write
+from tests.faults import Fault, system_error
 
 CHUNKS = 70  # more than one node of an index holds
 NUMBERS = (0, 1, 2, 7, 8, 31, 32, 63, 64, 255, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1)

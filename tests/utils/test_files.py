@@ -1,9 +1,7 @@
 import errno
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -20,38 +18,10 @@ from bottleneck.utils.files import (
     sha256_hex,
     write_atomic,
 )
+from tests.faults import Fault, Wrap, file_sizes_limited, system_error
+from tests.variants import each
 
-
-class _Small:
-    """A file on a disk that is full after its first 1000 bytes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        self._file.write(data[:1000])
-        if len(data) > 1000:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return len(data)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._file, name)
-
-    def __enter__(self) -> "_Small":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-@pytest.fixture
-def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no file grow beyond 1000 bytes: a write of more fails in the middle, as on a full disk."""
-    monkeypatch.setattr(files, "open", lambda path, mode: _Small(io.FileIO(path, mode)), raising=False)
-
-
-def fail(*args: object) -> None:
-    raise OSError(errno.EIO, "Input/output error")
+BROKEN = Fault(system_error(errno.EIO))
 
 
 def names(folder: Path) -> list[str]:
@@ -81,50 +51,44 @@ def test_write_atomic_never_opens_the_file_itself(tmp_path: Path) -> None:
         assert reader.read() == b"old"
 
 
-def test_a_failed_fsync_is_raised_and_leaves_the_old_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_fsync_is_raised_and_leaves_the_old_file_alone(tmp_path: Path, wrap: Wrap) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    monkeypatch.setattr(os, "fsync", fail)
+    wrap(os, "fsync", BROKEN)
     with pytest.raises(OSError, match="Input/output error"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 
 
-def test_the_bytes_are_synced_before_the_rename_and_the_folder_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bytes_are_synced_before_the_rename_and_the_folder_after_it(tmp_path: Path, wrap: Wrap) -> None:
     path = tmp_path / "file"
     seen: list[tuple[str, bool]] = []
-    fsync = os.fsync
 
-    def watch(descriptor: int) -> None:
+    def watch(fsync: Callable[[int], None], descriptor: int) -> None:
         kind = "folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file"
         seen.append((kind, path.exists()))
         fsync(descriptor)
 
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("no /proc on this machine")
-    monkeypatch.setattr(os, "fsync", watch)
+    wrap(os, "fsync", watch)
     write_atomic(path, b"new")
     assert seen == [("file", False), ("folder", True)]
 
 
-def test_a_memo_is_whole_and_takes_no_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memo_is_whole_and_takes_no_fsync(tmp_path: Path, wrap: Wrap) -> None:
     write_atomic(tmp_path / "file", b"old")
-    monkeypatch.setattr(os, "fsync", fail)
+    wrap(os, "fsync", BROKEN)
     write_atomic(tmp_path / "file", b"new", durable=False)
 
     assert (tmp_path / "file").read_bytes() == b"new"
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_memo_that_fails_half_way_leaves_the_old_one_alone(tmp_path: Path) -> None:
     write_atomic(tmp_path / "file", b"old", durable=False)
-    with pytest.raises(OSError, match="No space"):
+    with file_sizes_limited(), pytest.raises(OSError, match="too large"):
         write_atomic(tmp_path / "file", b"x" * 2000, durable=False)
 
     assert (tmp_path / "file").read_bytes() == b"old"
@@ -145,7 +109,7 @@ def test_what_was_written_under_the_temporary_name_takes_the_place_of_the_old(tm
     assert names(path.parent) == ["file"]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@each("error", [ValueError, KeyboardInterrupt])
 def test_a_writer_that_fails_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]) -> None:
     write_atomic(tmp_path / "file", b"old")
 
@@ -168,11 +132,9 @@ def test_a_writer_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_what_a_writer_wrote_is_synced_before_it_takes_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_writer_wrote_is_synced_before_it_takes_its_place(tmp_path: Path, wrap: Wrap) -> None:
     write_atomic(tmp_path / "file", b"old")
-    monkeypatch.setattr(os, "fsync", fail)
+    wrap(os, "fsync", BROKEN)
 
     def new() -> None:
         with replacing(tmp_path / "file") as temporary:
@@ -186,10 +148,9 @@ def test_what_a_writer_wrote_is_synced_before_it_takes_its_place(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such call on Windows")
-def test_each_new_folder_is_made_durable_in_the_one_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_new_folder_is_made_durable_in_the_one_above(tmp_path: Path, wrap: Wrap) -> None:
     seen: list[int] = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.fstat(descriptor).st_ino) or fsync(descriptor))
+    wrap(os, "fsync", lambda fsync, descriptor: seen.append(os.fstat(descriptor).st_ino) or fsync(descriptor))
     make_folder(tmp_path / "a" / "b" / "c")
 
     assert seen == [path.stat().st_ino for path in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")]
@@ -207,40 +168,35 @@ def test_a_failed_rename_is_raised_and_leaves_no_temporary_file(tmp_path: Path) 
     assert names(path) == ["full"]
 
 
-def test_a_failed_replace_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_replace_leaves_the_old_file_alone(tmp_path: Path, wrap: Wrap) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    monkeypatch.setattr(os, "replace", fail)
-    monkeypatch.setattr(Path, "replace", fail)  # Python 3.10 binds os.replace when it is imported
+    wrap(Path, "replace", BROKEN)
     with pytest.raises(OSError, match="Input/output error"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_write_that_fails_half_way_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(OSError, match="No space left"):
+    with file_sizes_limited(), pytest.raises(OSError, match="too large"):
         write_atomic(path, b"x" * 100_000)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 
 
-def test_ctrl_c_during_a_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(descriptor: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
+def test_ctrl_c_during_a_write_leaves_no_temporary_file(tmp_path: Path, wrap: Wrap) -> None:
+    wrap(os, "fsync", Fault(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "file", b"new")
     assert names(tmp_path) == []
 
 
-def test_fsync_folder_closes_what_it_opens_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsync_folder_closes_what_it_opens_when_it_fails(tmp_path: Path, wrap: Wrap) -> None:
     opened: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: fail(opened.append(descriptor)))
+    wrap(os, "fsync", lambda fsync, descriptor: opened.append(descriptor) or BROKEN(fsync))
     with pytest.raises(OSError, match="Input/output error"):
         fsync_folder(tmp_path)
     with pytest.raises(OSError, match=r"\w"):
@@ -256,7 +212,7 @@ def test_canonical_json_depends_on_the_order_of_lists() -> None:
     assert canonical_json([1, 2]) != canonical_json([2, 1])
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@each("number", [float("nan"), float("inf"), float("-inf")])
 def test_canonical_json_refuses_what_is_not_a_json_number(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"mean": [number]})
@@ -266,16 +222,15 @@ def test_sha256_hex_is_that_of_the_standard() -> None:
     assert sha256_hex(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_a_temporary_name_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_name_is_hidden(tmp_path: Path, wrap: Wrap) -> None:
     seen: list[str] = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.extend(os.listdir(tmp_path)), fsync(descriptor)))
+    wrap(os, "fsync", lambda fsync, descriptor: (seen.extend(os.listdir(tmp_path)), fsync(descriptor)))
     write_atomic(tmp_path / "file", b"new")
     assert seen[0].startswith(files.TEMPORARY)
     assert files.TEMPORARY.startswith(".")
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+@each("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
 def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "it")
     with pytest.raises(NotRegularError):
@@ -289,23 +244,20 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_whole(tmp_path / "it", 4)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+@each("text", [
         b"", b"{", b"\xff", "{}".encode("utf-16"), b"[" * 200_000, b"[" * 50 + b"]" * 50,
         b'{"a":' * 40 + b"1" + b"}" * 40,
         b'{"a": 1, "a": 2}', b'[{"b": {"a": 1, "a": 1}}]', b'"\\ud800"', b'{"x": ["\\uDBFF"]}', b'{"\\ud800": 1}',
         b'"\xed\xa0\x80"', b'["\\ude00\\ud83d"]', b"9" * 5000,
         b"[-" + b"9" * 400 + b"]",
-    ],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_json_that_could_be_taken_for_something_else_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - json's own, and ours
         parse_json(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
+@each(
+    "text, value",
     [
         (b'{"a": [1, {"a": 2}]}', {"a": [1, {"a": 2}]}),
         (b'["\\ud83d\\ude00", "caf\\udce9", "C:\\\\ud800"]', ["😀", "caf\udce9", "C:\\ud800"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bottleneck.utils.memory import free_memory, parse_size, shown_size
+from tests.variants import each
 
 GB = 10**9
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's files are Linux's")
@@ -39,11 +40,6 @@ class Machine:
         return free_memory(self.root, lambda: self.available)
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
-
-
 V1 = "/sys/fs/cgroup/memory"
 V2 = "/sys/fs/cgroup"
 
@@ -62,7 +58,8 @@ def version_2(machine: Machine, path: str, mounted: str = "/") -> None:
 # Of the machine
 
 
-def test_without_a_limit_it_is_what_the_machine_has(machine):
+def test_without_a_limit_it_is_what_the_machine_has(tmp_path):
+    machine = Machine(tmp_path)
     assert machine.free() == 64 * GB
 
 
@@ -73,14 +70,16 @@ def test_without_the_files_of_linux_it_is_what_the_system_has(tmp_path):
 # Of control groups
 
 
-def test_a_group_of_version_1_leaves_its_limit_less_what_is_used(machine):
+def test_a_group_of_version_1_leaves_its_limit_less_what_is_used(tmp_path):
+    machine = Machine(tmp_path)
     version_1(machine, "/job")
     machine.group(f"{V1}/job", memory_limit_in_bytes=2 * GB, memory_usage_in_bytes=900_000_000)
     machine.write(f"{V1}/job/memory.stat", "cache 700000000\ninactive_file 5\ntotal_inactive_file 600000000\n")
     assert machine.free() == 2 * GB - 300_000_000
 
 
-def test_a_group_of_version_2_leaves_its_limit_less_what_is_used(machine):
+def test_a_group_of_version_2_leaves_its_limit_less_what_is_used(tmp_path):
+    machine = Machine(tmp_path)
     version_2(machine, "/user.slice/job.scope")
     folder = f"{V2}/user.slice/job.scope"
     machine.group(folder, memory_max=2 * GB, memory_high="max", memory_current=900_000_000)
@@ -88,21 +87,23 @@ def test_a_group_of_version_2_leaves_its_limit_less_what_is_used(machine):
     assert machine.free() == 2 * GB - 300_000_000
 
 
-def test_a_group_is_slowed_down_before_it_is_ended(machine):
+def test_a_group_is_slowed_down_before_it_is_ended(tmp_path):
+    machine = Machine(tmp_path)
     version_2(machine, "/job")
     machine.group(f"{V2}/job", memory_max=4 * GB, memory_high=GB, memory_current=0)
     assert machine.free() == GB
 
 
-@pytest.mark.parametrize(
-    ("begin", "names"),
+@each(
+    "begin, names",
     [
         (version_1, ("memory_limit_in_bytes", "memory_usage_in_bytes", V1)),
         (version_2, ("memory_max", "memory_current", V2)),
     ],
 )
-@pytest.mark.parametrize(("inner", "outer", "expected"), [(3 * GB, 2 * GB, 2 * GB), (GB, 2 * GB, GB), (None, GB, GB)])
-def test_the_least_of_nested_groups_counts(machine, begin, names, inner, outer, expected):
+@each("inner, outer, expected", [(3 * GB, 2 * GB, 2 * GB), (GB, 2 * GB, GB), (None, GB, GB)])
+def test_the_least_of_nested_groups_counts(tmp_path, begin, names, inner, outer, expected):
+    machine = Machine(tmp_path)
     limit, usage, top = names
     begin(machine, "/outer/inner/own")
     none = 9223372036854771712 if begin is version_1 else "max"
@@ -113,8 +114,8 @@ def test_the_least_of_nested_groups_counts(machine, begin, names, inner, outer, 
     assert machine.free() == expected
 
 
-@pytest.mark.parametrize(
-    ("path", "mounted"),
+@each(
+    "path, mounted",
     [
         ("/docker/0f3a", "/docker/0f3a"),  # a container of version 1: only its own group is mounted
         ("/", "/"),  # a name space of control groups
@@ -123,15 +124,17 @@ def test_the_least_of_nested_groups_counts(machine, begin, names, inner, outer, 
         ("/hidden/by/the/container", "/"),  # nothing of it can be seen
     ],
 )
-@pytest.mark.parametrize("version", [1, 2])
-def test_in_a_container_the_group_that_is_mounted_counts(machine, path, mounted, version):
+@each("version", [1, 2])
+def test_in_a_container_the_group_that_is_mounted_counts(tmp_path, path, mounted, version):
+    machine = Machine(tmp_path)
     (version_1 if version == 1 else version_2)(machine, path, mounted)
     machine.group(V1, memory_limit_in_bytes=2 * GB, memory_usage_in_bytes=GB)
     machine.group(V2, memory_max=2 * GB, memory_current=GB)
     assert machine.free() == GB
 
 
-def test_the_limit_of_a_hybrid_system_is_that_of_version_1(machine):
+def test_the_limit_of_a_hybrid_system_is_that_of_version_1(tmp_path):
+    machine = Machine(tmp_path)
     version_1(machine, "/job")
     machine.mount("cgroup2", "/sys/fs/cgroup/unified")
     machine.group(f"{V1}/job", memory_limit_in_bytes=GB, memory_usage_in_bytes=0)
@@ -139,28 +142,32 @@ def test_the_limit_of_a_hybrid_system_is_that_of_version_1(machine):
     assert machine.free() == GB
 
 
-def test_a_mount_with_a_space_in_its_name_is_found(machine):
+def test_a_mount_with_a_space_in_its_name_is_found(tmp_path):
+    machine = Machine(tmp_path)
     machine.write("proc/self/cgroup", "0::/job\n")
     machine.mount("cgroup2", "/my groups")
     machine.group("/my groups/job", memory_max=GB, memory_current=0)
     assert machine.free() == GB
 
 
-def test_a_group_that_is_over_its_limit_leaves_nothing(machine):
+def test_a_group_that_is_over_its_limit_leaves_nothing(tmp_path):
+    machine = Machine(tmp_path)
     version_2(machine, "/job")
     machine.group(f"{V2}/job", memory_max=GB, memory_current=3 * GB)
     assert machine.free() == 0
 
 
-@pytest.mark.parametrize("value", ["", "-1", "1e9", "9" * 400, "\u0663", "nan"])
-def test_a_limit_that_is_not_a_number_is_none(machine, value):
+@each("value", ["", "-1", "1e9", "9" * 400, "\u0663", "nan"])
+def test_a_limit_that_is_not_a_number_is_none(tmp_path, value):
+    machine = Machine(tmp_path)
     version_2(machine, "/job")
     machine.group(f"{V2}/job", memory_max=value, memory_current=value)
     assert machine.free() == 64 * GB
 
 
-@pytest.mark.parametrize("text", ["", "0::", ":::", "\n\n", "a b c - d\n", "1 2 3 4 5 - cgroup2\n" * 3])
-def test_broken_files_of_groups_limit_nothing(machine, text):
+@each("text", ["", "0::", ":::", "\n\n", "a b c - d\n", "1 2 3 4 5 - cgroup2\n" * 3])
+def test_broken_files_of_groups_limit_nothing(tmp_path, text):
+    machine = Machine(tmp_path)
     machine.write("proc/self/cgroup", text)
     machine.write("proc/self/mountinfo", text)
     assert machine.free() == 64 * GB
@@ -180,8 +187,8 @@ def test_the_limit_of_the_address_space_counts(tmp_path):
 # Sizes
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
+@each(
+    "text, size",
     [
         ("2G", 2 * GB),
         ("2g", 2 * GB),
@@ -202,7 +209,7 @@ def test_a_size_is_read(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",
@@ -233,8 +240,8 @@ def test_what_is_not_a_size_is_refused(text):
         parse_size(text)
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
+@each(
+    "size, text",
     [
         (0, "0 bytes"),
         (999, "999 bytes"),

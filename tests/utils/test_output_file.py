@@ -18,16 +18,11 @@ import pytest
 
 from bottleneck.errors import BottleneckError, OutputError, PathError
 from bottleneck.utils.output_file import check_output, in_utf8, write_output
+from tests.variants import each
 
 posix = pytest.mark.skipif(os.name == "nt", reason="permissions and special files of POSIX")
 not_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everything")
 root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def new(file: BinaryIO) -> None:
@@ -63,9 +58,9 @@ THINGS: dict[str, Callable[[Path], None]] = {
 
 
 @posix
-@pytest.mark.parametrize("kind", THINGS)
-def test_what_is_not_a_file_is_refused_before_the_work_and_stays(here: Path, kind: str) -> None:
-    out = here / "out"
+@each("kind", THINGS)
+def test_what_is_not_a_file_is_refused_before_the_work_and_stays(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
     THINGS[kind](out)
     before = os.lstat(out)
     for refuse in (lambda: check_output(out), lambda: write_output(out, new)):
@@ -78,11 +73,11 @@ def test_what_is_not_a_file_is_refused_before_the_work_and_stays(here: Path, kin
 
 
 @posix
-@pytest.mark.parametrize("kind", THINGS)
-def test_what_appears_meanwhile_is_refused_too(here: Path, kind: str) -> None:
+@each("kind", THINGS)
+def test_what_appears_meanwhile_is_refused_too(tmp_path: Path, kind: str) -> None:
     def write(file: BinaryIO) -> None:
         file.write(b"new")
-        THINGS[kind](here / "out")
+        THINGS[kind](tmp_path / "out")
 
     with pytest.raises(OutputError, match=kind.strip(", ")):
         write_output("out", write)
@@ -98,7 +93,7 @@ def test_a_device_is_refused() -> None:
 
 
 @posix
-@pytest.mark.parametrize("out", ["/dev/stdout", "/dev/stderr", "/dev/fd/1"])
+@each("out", ["/dev/stdout", "/dev/stderr", "/dev/fd/1"])
 def test_stdout_by_its_path_is_refused_with_the_way_to_it(out: str) -> None:
     if not os.path.lexists(out):
         pytest.skip(f"there is no {out}")
@@ -106,10 +101,10 @@ def test_stdout_by_its_path_is_refused_with_the_way_to_it(out: str) -> None:
         check_output(out)
 
 
-@pytest.mark.parametrize("out", ["folder/", "out\0", "x" * 300, "file/out", "link/out"])
-def test_a_name_that_no_file_can_have_is_refused_before_the_work(here: Path, out: str) -> None:
-    (here / "file").write_bytes(b"")
-    (here / "link").symlink_to("nowhere")
+@each("out", ["folder/", "out\0", "x" * 300, "file/out", "link/out"])
+def test_a_name_that_no_file_can_have_is_refused_before_the_work(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises((OutputError, PathError)):
         check_output(out)
 
@@ -126,15 +121,15 @@ def test_folders_that_are_missing_are_made_when_it_is_written() -> None:
     assert Path("a/b/out").read_bytes() == b"new"
 
 
-def test_a_folder_may_be_a_link(here: Path) -> None:
-    (here / "elsewhere").mkdir()
-    (here / "folder").symlink_to("elsewhere")
+def test_a_folder_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "folder").symlink_to("elsewhere")
     write_output("folder/out", new)
     assert Path("elsewhere/out").read_bytes() == b"new"
 
 
 @posix
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o666, 0o755, 0o400, 0o604])
+@each("mode", [0o600, 0o640, 0o644, 0o666, 0o755, 0o400, 0o604])
 def test_the_new_file_has_the_permissions_of_the_old_one_and_never_more(mode: int) -> None:
     def write(file: BinaryIO) -> None:
         (temporary,) = (name for name in os.listdir() if name != "out")
@@ -153,7 +148,7 @@ def test_the_new_file_has_the_permissions_of_the_old_one_and_never_more(mode: in
 
 
 @posix
-@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+@each("umask", [0o022, 0o077, 0o002])
 def test_a_new_file_has_what_the_umask_says(umask: int) -> None:
     before = os.umask(umask)
     try:
@@ -182,7 +177,7 @@ def test_owner_and_group_stay() -> None:
 
 
 @posix
-@pytest.mark.parametrize(("mode", "left"), [(0o660, 0o600), (0o664, 0o644), (0o670, 0o600), (0o775, 0o755)])
+@each("mode, left", [(0o660, 0o600), (0o664, 0o644), (0o670, 0o600), (0o775, 0o755)])
 def test_a_group_that_cannot_be_kept_gets_what_everybody_has(
     monkeypatch: pytest.MonkeyPatch, mode: int, left: int
 ) -> None:
@@ -223,11 +218,11 @@ def test_other_hard_links_keep_the_old_content() -> None:
     assert (Path("out").read_bytes(), Path("other").read_bytes()) == (b"new", b"old")
 
 
-@pytest.mark.parametrize("name", ["list.csv", "./list.csv", "folder/../list.csv", "link.csv", "hard.csv"])
-def test_an_output_that_is_read_is_refused(here: Path, name: str) -> None:
-    (here / "folder").mkdir()
-    (here / "list.csv").write_text("path\n")
-    (here / "link.csv").symlink_to("list.csv")
+@each("name", ["list.csv", "./list.csv", "folder/../list.csv", "link.csv", "hard.csv"])
+def test_an_output_that_is_read_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "list.csv").write_text("path\n")
+    (tmp_path / "link.csv").symlink_to("list.csv")
     os.link("list.csv", "hard.csv")
     with pytest.raises(OutputError, match="expected an output file that is not an input"):
         check_output("list.csv", ["folder", "missing.csv", name])
@@ -237,21 +232,21 @@ def test_an_output_that_is_read_is_refused(here: Path, name: str) -> None:
 
 @posix
 @not_root
-def test_a_protected_file_or_folder_is_refused_before_the_work(here: Path) -> None:
+def test_a_protected_file_or_folder_is_refused_before_the_work(tmp_path: Path) -> None:
     Path("out").write_bytes(b"old")
     os.chmod("out", 0o444)
     with pytest.raises(OutputError, match="write-protected"):
         check_output("out")
-    os.chmod(here, 0o555)
+    os.chmod(tmp_path, 0o555)
     try:
         with pytest.raises(OutputError, match="write-protected"):
             check_output("new/out")
     finally:
-        os.chmod(here, 0o755)
+        os.chmod(tmp_path, 0o755)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "broken"), ValueError(), SystemExit()])
-@pytest.mark.parametrize("old", [True, False])
+@each("error", [KeyboardInterrupt(), OSError(errno.EIO, "broken"), ValueError(), SystemExit()])
+@each("old", [True, False])
 def test_an_error_leaves_the_old_file_and_nothing_else(error: BaseException, old: bool) -> None:
     def write(file: BinaryIO) -> None:
         file.write(b"half")
@@ -266,7 +261,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(error: BaseException, old
     assert {name: Path(name).read_bytes() for name in os.listdir()} == ({"out": b"old"} if old else {})
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace", "fdopen"])
+@each("step", ["fsync", "replace", "fdopen"])
 def test_a_failing_step_leaves_the_old_file_and_nothing_else(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -280,8 +275,8 @@ def test_a_failing_step_leaves_the_old_file_and_nothing_else(monkeypatch: pytest
     assert {name: Path(name).read_bytes() for name in os.listdir()} == {"out": b"old"}
 
 
-@pytest.mark.parametrize(
-    ("number", "advice"),
+@each(
+    "number, advice",
     [
         (errno.ENOSPC, "Free some space"),
         (errno.EFBIG, "Free some space"),
@@ -314,7 +309,7 @@ except OutputError as error:
 """
 
 
-@pytest.mark.parametrize("size", [1001, 20_000, 1_000_000])
+@each("size", [1001, 20_000, 1_000_000])
 def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_else(size: int) -> None:
     pytest.importorskip("resource")
     Path("out").write_bytes(b"old")
@@ -344,7 +339,7 @@ except KeyboardInterrupt:
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@each("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_the_old_file_and_nothing_else(number: signal.Signals) -> None:
     Path("out").write_bytes(b"old")
     with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True) as process:
@@ -419,7 +414,7 @@ def test_where_an_acl_is_lost_the_group_gets_nothing_of_its_mask(monkeypatch: py
     assert mode_of("out") == 0o600
 
 
-def test_the_folders_default_acl_opens_no_private_file(here: Path) -> None:
+def test_the_folders_default_acl_opens_no_private_file(tmp_path: Path) -> None:
     Path("out").write_bytes(b"old")
     os.chmod("out", 0o640)
     set_acl(".", "default")

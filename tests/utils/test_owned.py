@@ -1,6 +1,7 @@
 """Only files of ours are deleted: by a layout of names and the beginnings of contents."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from bottleneck.utils.folder import Folder
 from bottleneck.utils.owned import Layout, any_content, beginning, delete, is_ours, json_with
 from bottleneck.utils.tree import Tree
+from tests.variants import each
 
 LAYOUT: Layout = {
     "data": {r"\d+\.bin": beginning(b"OURS"), "inner": {r".*\.txt": any_content}},
@@ -41,8 +43,8 @@ def test_what_is_ours_goes_with_its_folder_and_is_counted(tmp_path):
     assert delete(tree, root, LAYOUT).bytes == 0  # nothing is there any more
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
+@each(
+    "name, text",
     [
         ("thesis", "x"),
         ("data/thesis", "x"),
@@ -73,7 +75,7 @@ def test_what_is_not_ours_stays_with_its_folders_and_is_named(tmp_path, name, te
     assert any((root / name) == path or path in (root / name).parents for path in done.left)
 
 
-@pytest.mark.parametrize("name", ["data/5.bin", "data", "note.json", "data/inner", "data/.tmp-1-0123abcd"])
+@each("name", ["data/5.bin", "data", "note.json", "data/inner", "data/.tmp-1-0123abcd"])
 def test_links_are_never_ours_and_never_followed(tmp_path, name):
     home = write(tmp_path / "home", OURS)
     root = write(tmp_path / "it", {"spare": ""} if name == "data" else {"data/1.bin": "OURS"})
@@ -94,27 +96,25 @@ def test_a_folder_above_that_is_a_link_is_not_passed(tmp_path):
     assert left_in(home / "it") == set(OURS)
 
 
-def test_a_file_that_comes_while_its_folder_is_deleted_stays(tmp_path, monkeypatch):
+def test_a_file_that_comes_while_its_folder_is_deleted_stays(tmp_path, wrap):
     root = write(tmp_path / "it", OURS)
-    rmdir = Folder.rmdir
 
-    def late(folder: Folder, name: str) -> None:
+    def late(rmdir: Callable[[Folder, str], None], folder: Folder, name: str) -> None:
         if name == "inner":
             (folder.path / name / "thesis").write_text("x")
         rmdir(folder, name)
 
-    monkeypatch.setattr(Folder, "rmdir", late)
+    wrap(Folder, "rmdir", late)
     done = delete(Tree(tmp_path), root, LAYOUT)
 
     assert done.left == [root / "data" / "inner"]
     assert left_in(root) == {"data/inner/thesis"}
 
 
-def test_what_is_first_in_a_layout_goes_first(tmp_path, monkeypatch):
+def test_what_is_first_in_a_layout_goes_first(tmp_path, wrap):
     root = write(tmp_path / "it", {"b": "", "a": "", "c": ""})
     gone: list[str] = []
-    unlink = Folder.unlink
-    monkeypatch.setattr(Folder, "unlink", lambda folder, name: (gone.append(name), unlink(folder, name)))
+    wrap(Folder, "unlink", lambda unlink, folder, name: (gone.append(name), unlink(folder, name)))
     delete(Tree(tmp_path), root, {"c": any_content, "a|b": any_content})
 
     assert gone == ["c", "a", "b"]

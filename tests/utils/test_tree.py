@@ -1,6 +1,5 @@
 """A tree is worked on by descriptors: no link below its root is followed, not even one that comes meanwhile."""
 
-import errno
 import json
 import os
 import stat
@@ -9,31 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.utils import folder as module
 from bottleneck.utils.files import NotRegularError
-from bottleneck.utils.folder import Folder, LinkError, is_temporary
+from bottleneck.utils.folder import BY_DESCRIPTOR, Folder, LinkError, is_temporary
 from bottleneck.utils.tree import Tree, memo
+from tests.faults import file_sizes_limited
+from tests.variants import each
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and FIFOs")
 
 
-@pytest.fixture(params=[True, False], ids=["descriptors", "names"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work by descriptors, and as on a system that has none."""
-    monkeypatch.setattr(module, "BY_DESCRIPTOR", request.param and module.BY_DESCRIPTOR)
+EACH_WAY = each("by_descriptor", [BY_DESCRIPTOR, False])  # as on a system that has no descriptors of folders, too
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    return Tree(tmp_path / "root")
+def a_tree(folder: Path, by_descriptor: bool) -> Tree:
+    return Tree(folder / "root", by_descriptor)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """Return a folder outside of the tree, with a file."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "file").write_bytes(b"mine")
-    return tmp_path / "home"
+def a_home(folder: Path) -> Path:
+    """Make a folder outside of the tree, with a file."""
+    (folder / "home").mkdir()
+    (folder / "home" / "file").write_bytes(b"mine")
+    return folder / "home"
 
 
 CALLS: dict[str, Callable[[Tree, Path], object]] = {
@@ -56,9 +51,11 @@ CALLS: dict[str, Callable[[Tree, Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("depth", [1, 2], ids=["the last folder", "one above"])
-@pytest.mark.parametrize("call", CALLS)
-def test_a_folder_that_is_a_link_is_refused_by_every_call(tree, home, call, depth):
+@EACH_WAY
+@each("depth", [1, 2])
+@each("call", CALLS)
+def test_a_folder_that_is_a_link_is_refused_by_every_call(tmp_path, by_descriptor, call, depth):
+    tree, home = a_tree(tmp_path, by_descriptor), a_home(tmp_path)
     tree.write(tree.root / "own", b"own")
     (home / "in").mkdir()
     (home / "in" / "file").write_bytes(b"mine")
@@ -72,9 +69,11 @@ def test_a_folder_that_is_a_link_is_refused_by_every_call(tree, home, call, dept
     assert (home / "file").read_bytes() == (home / "in" / "file").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("target", ["file", "nowhere"])
-@pytest.mark.parametrize("call", ["open", "read", "write", "write_changed", "write_json", "unlink"])
-def test_a_file_that_is_a_link_is_refused(tree, home, call, target):
+@EACH_WAY
+@each("target", ["file", "nowhere"])
+@each("call", ["open", "read", "write", "write_changed", "write_json", "unlink"])
+def test_a_file_that_is_a_link_is_refused(tmp_path, by_descriptor, call, target):
+    tree, home = a_tree(tmp_path, by_descriptor), a_home(tmp_path)
     tree.make(tree.root)
     (tree.root / "link").symlink_to(home / target)
     with pytest.raises(NotRegularError, match=f"expected a regular file at {tree.root / 'link'}, found a link"):
@@ -99,9 +98,11 @@ KINDS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("call", ["open", "read", "write", "unlink"])
-def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(tree, kind, call):
+@EACH_WAY
+@each("kind", KINDS)
+@each("call", ["open", "read", "write", "unlink"])
+def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(tmp_path, by_descriptor, kind, call):
+    tree = a_tree(tmp_path, by_descriptor)
     tree.make(tree.root)
     KINDS[kind](tree.root / "it")
     before = os.lstat(tree.root / "it").st_mode
@@ -112,16 +113,20 @@ def test_what_is_not_a_regular_file_is_neither_read_nor_replaced(tree, kind, cal
     assert os.listdir(tree.root) == ["it"]
 
 
-def test_the_root_may_be_a_link(home, tmp_path):
+@EACH_WAY
+def test_the_root_may_be_a_link(tmp_path, by_descriptor):
+    home = a_home(tmp_path)
     (tmp_path / "named").symlink_to(home)
-    tree = Tree(tmp_path / "named")
+    tree = Tree(tmp_path / "named", by_descriptor)
     tree.write(tree.root / "a" / "b", b"new")
 
     assert (home / "a" / "b").read_bytes() == b"new"
     assert tree.names(tree.root) == ["a", "file"]
 
 
-def test_a_root_that_is_missing_is_made_where_something_is_written(tree):
+@EACH_WAY
+def test_a_root_that_is_missing_is_made_where_something_is_written(tmp_path, by_descriptor):
+    tree = a_tree(tmp_path, by_descriptor)
     assert tree.names(tree.root) == []
     assert not tree.exists(tree.root / "a")
     with pytest.raises(FileNotFoundError):
@@ -131,15 +136,19 @@ def test_a_root_that_is_missing_is_made_where_something_is_written(tree):
     assert tree.read(tree.root / "b" / "a") == b"new"
 
 
-@pytest.mark.parametrize("path", ["/elsewhere/file", "../file", "a/../../file", "a/.."])
-def test_a_path_that_is_not_below_the_root_is_refused(tree, path):
+@EACH_WAY
+@each("path", ["/elsewhere/file", "../file", "a/../../file", "a/.."])
+def test_a_path_that_is_not_below_the_root_is_refused(tmp_path, by_descriptor, path):
+    tree = a_tree(tmp_path, by_descriptor)
     tree.make(tree.root / "a")
     for call in ("read", "write", "unlink", "make"):
         with pytest.raises(ValueError, match=r"expected a (path below|name in)"):
             CALLS[call](tree, tree.root / path)
 
 
-def test_folders_and_links_to_folders_are_distinguished(tree, home):
+@EACH_WAY
+def test_folders_and_links_to_folders_are_distinguished(tmp_path, by_descriptor):
+    tree, home = a_tree(tmp_path, by_descriptor), a_home(tmp_path)
     tree.write(tree.root / "own" / "file", b"")
     (tree.root / "link").symlink_to(home)
     (tree.root / "file").write_bytes(b"")
@@ -149,7 +158,9 @@ def test_folders_and_links_to_folders_are_distinguished(tree, home):
     assert tree.links(tree.root) == [tree.root / "link"]
 
 
-def test_an_error_has_the_full_path(tree):
+@EACH_WAY
+def test_an_error_has_the_full_path(tmp_path, by_descriptor):
+    tree = a_tree(tmp_path, by_descriptor)
     tree.make(tree.root / "a")
     for call in ("read", "status"):
         with pytest.raises(FileNotFoundError) as caught:
@@ -160,21 +171,21 @@ def test_an_error_has_the_full_path(tree):
     assert str(tree.root / "a" / "b") in str(caught.value)
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tree, monkeypatch):
+@EACH_WAY
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, by_descriptor):
+    tree = a_tree(tmp_path, by_descriptor)
     tree.write(tree.root / "a", b"old")
 
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        tree.write(tree.root / "a", b"new")
+    with file_sizes_limited(), pytest.raises(OSError, match="too large"):
+        tree.write(tree.root / "a", b"x" * 2000)
 
     assert tree.read(tree.root / "a") == b"old"
     assert tree.names(tree.root) == ["a"]
 
 
-def test_what_is_up_to_date_is_not_touched(tree):
+@EACH_WAY
+def test_what_is_up_to_date_is_not_touched(tmp_path, by_descriptor):
+    tree = a_tree(tmp_path, by_descriptor)
     path = tree.root / "a.json"
     tree.write_json(path, {"a": 1})
     before = path.stat()
@@ -184,7 +195,9 @@ def test_what_is_up_to_date_is_not_touched(tree):
     assert tree.read_json(path) == {"a": 2}
 
 
-def test_nothing_stays_open(tree, home):
+@EACH_WAY
+def test_nothing_stays_open(tmp_path, by_descriptor):
+    tree, home = a_tree(tmp_path, by_descriptor), a_home(tmp_path)
     tree.write(tree.root / "a" / "b" / "c", b"x")
     (tree.root / "a" / "link").symlink_to(home)
     before = len(os.listdir("/dev/fd"))
@@ -201,8 +214,10 @@ def test_nothing_stays_open(tree, home):
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_a_ctrl_c_while_a_folder_is_closed_closes_nothing_twice(tree, monkeypatch):
-    if not module.BY_DESCRIPTOR:
+@EACH_WAY
+def test_a_ctrl_c_while_a_folder_is_closed_closes_nothing_twice(tmp_path, by_descriptor, monkeypatch):
+    tree = a_tree(tmp_path, by_descriptor)
+    if not by_descriptor:
         pytest.skip("nothing is open where the system has no descriptors of folders")
     tree.make(tree.root / "a" / "b")
     close, closed = os.close, []
@@ -214,14 +229,16 @@ def test_a_ctrl_c_while_a_folder_is_closed_closes_nothing_twice(tree, monkeypatc
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "close", interrupted)
+        patch.setattr(os, "close", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tree.at(tree.root / "a" / "b")
     assert len(closed) == 1
 
 
-def test_a_folder_that_is_swapped_for_a_link_is_not_written_into(tree, home, monkeypatch):
-    if not module.BY_DESCRIPTOR:
+@EACH_WAY
+def test_a_folder_that_is_swapped_for_a_link_is_not_written_into(tmp_path, by_descriptor, monkeypatch):
+    tree, home = a_tree(tmp_path, by_descriptor), a_home(tmp_path)
+    if not by_descriptor:
         pytest.skip("there is a moment between look and use where the system has no descriptors of folders")
     tree.make(tree.root / "a")
     write = Folder.write
@@ -239,7 +256,7 @@ def test_a_folder_that_is_swapped_for_a_link_is_not_written_into(tree, home, mon
     assert (tree.root / "away" / "file").read_bytes() == b"new"
 
 
-def test_a_missing_memo_is_ignored_and_a_link_in_its_way_is_reported(tree, home, recwarn):
+def test_a_missing_memo_is_ignored_and_a_link_in_its_way_is_reported(recwarn):
     for error in (OSError, FileNotFoundError, NotRegularError, ValueError):
         with memo(ValueError):
             raise error("it")
@@ -250,8 +267,8 @@ def test_a_missing_memo_is_ignored_and_a_link_in_its_way_is_reported(tree, home,
         raise KeyError
 
 
-@pytest.mark.parametrize(
-    ("name", "is_one"),
+@each(
+    "name, is_one",
     [
         (".tmp-1-0123abcd", True),
         (".tmp-4294967295-ffffffff", True),
@@ -299,7 +316,7 @@ def test_write_json_replaces_another_value(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(b"}\n")
 
 
-@pytest.mark.parametrize("name", ["café", "caf\udce9"])
+@each("name", ["café", "caf\udce9"])
 def test_write_json_keeps_any_file_name(tmp_path: Path, name: str) -> None:
     Tree(tmp_path).write_json(tmp_path / "value.json", [name])
     assert json.loads((tmp_path / "value.json").read_bytes()) == [name]
