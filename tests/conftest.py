@@ -61,6 +61,12 @@ def wrap(monkeypatch: pytest.MonkeyPatch) -> Wrap:
 
 
 @pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the digests of files that were written just now be remembered, too."""
+    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes ``{relative path: bytes or seed}`` below a new folder and returns it."""
 

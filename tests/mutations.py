@@ -81,8 +81,8 @@ MUTATIONS = (
     ),
     Mutation(
         "late in an extraction, features are still committed every two seconds",
-        "max(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE",
-        "min(_FIRST_COMMIT_SECONDS, _COMMIT_SHARE",
+        "max(pace.first_seconds, pace.share",
+        "min(pace.first_seconds, pace.share",
         ("extraction/test_commits.py",),
     ),
     Mutation(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from bottleneck.backbones.spec import Spec
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.engines.options import EngineOptions
 from bottleneck.extraction import extract
+from bottleneck.extraction.collaborators import Collaborators
 from bottleneck.extraction.plan import EngineStart, Plan
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
@@ -65,12 +67,12 @@ class TinyEngine:
 def plan_features(
     request: Request, options: EngineOptions, cache: FeatureCache, images: object, spec: Spec | None = None
 ) -> Plan:
-    """Stands for `bottleneck.extraction.plan.plan_features`."""
+    """Replace `bottleneck.extraction.plan.plan_features`."""
     return Plan(request, options, cache, SPEC, built=True)
 
 
 def start_engine(plan: Plan, sample: object) -> EngineStart:
-    """Stands for `bottleneck.extraction.plan.start_engine`."""
+    """Replace `bottleneck.extraction.plan.start_engine`."""
     engine = TinyEngine(plan.options.batch_size or 4)
     return EngineStart(engine, replace(plan, engine=engine.name))
 
@@ -85,12 +87,14 @@ def features(data: bytes) -> np.ndarray:
     return TinyEngine()(decode(data, PREPROCESSING).pixels[None])
 
 
-def use(monkeypatch: Any) -> None:
-    """Let `extract` use the tiny backbone, whatever model it is asked for."""
-    monkeypatch.setattr(extract, "plan_features", plan_features)
-    monkeypatch.setattr(extract, "start_engine", start_engine)
+TOOLS = {"plan_features": plan_features, "start_engine": start_engine}
 
 
-def use_for_ever() -> None:
+def use(monkeypatch: Any, **tools: Any) -> None:
+    """Let `extract` use the tiny backbone for any model, or other collaborators."""
+    monkeypatch.setattr(extract, "Collaborators", partial(Collaborators, **{**TOOLS, **tools}))
+
+
+def use_for_ever(**tools: Any) -> None:
     """Do the same in a process that ends after it."""
-    extract.plan_features, extract.start_engine = plan_features, start_engine
+    extract.Collaborators = partial(Collaborators, **{**TOOLS, **tools})

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bottleneck.cache.index import Index
 from bottleneck.images.keys import as_digests
 
-_REFRESH_SECONDS = 1.0  # between two refreshes of the index
+LOOK_SECONDS = 1.0  # between two refreshes of the index
 
 
 class Claims:
@@ -21,15 +21,27 @@ class Claims:
     index : Index
         The cached features.
     known : set of bytes
-        Digests of images that must not be tried again.
+        Digests of images that are not to be tried again.
+    look_seconds : float
+        Least time between two refreshes of the index.
+    clock : callable
+        Returns the time in seconds.
     """
 
-    def __init__(self, index: Index, known: Set[bytes]) -> None:
+    def __init__(
+        self,
+        index: Index,
+        known: Set[bytes],
+        look_seconds: float = LOOK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.index = index
         self.known = known
+        self._look_seconds = look_seconds
+        self._clock = clock
         self._claimed: set[bytes] = set()
         self._lock = threading.RLock()
-        self._refreshed = time.monotonic()
+        self._looked = clock()
 
     def take(self, digest: bytes) -> bool:
         """Claim an image; return False if nothing is left to do for it."""
@@ -48,9 +60,9 @@ class Claims:
         with self._lock:
             return self.index.has(as_digests(digests))
 
-    def refresh(self) -> None:
-        """Add to the index what other processes have committed, at most once a second."""
+    def look(self) -> None:
+        """Refresh the index with what other processes have committed, unless that was done a moment ago."""
         with self._lock:
-            if time.monotonic() - self._refreshed >= _REFRESH_SECONDS:
+            if self._clock() - self._looked >= self._look_seconds:
                 self.index.refresh()
-                self._refreshed = time.monotonic()
+                self._looked = self._clock()

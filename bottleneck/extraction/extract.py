@@ -21,10 +21,11 @@ from bottleneck.cache.scans import conflicts_path, failures_path, has_scan, save
 from bottleneck.cache.store import Store
 from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import CacheError, ImageError, ModelError
+from bottleneck.extraction.collaborators import Collaborators
 from bottleneck.extraction.image_source import ImageSource, listing_of, remembered
 from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
 from bottleneck.extraction.loop import run_until_settled
-from bottleneck.extraction.plan import Plan, plan_features, start_engine
+from bottleneck.extraction.plan import Plan
 from bottleneck.extraction.result import Extraction, Note, NothingUsable
 from bottleneck.extraction.workers import on_first_device, work_together
 from bottleneck.images.columns import Columns
@@ -167,8 +168,11 @@ def extract(
         found = source.index(home.root, runs)
         if check.flag("rehash", rehash):
             found.forget()
-        plan = plan_features(request, on_first_device(options), home, found, spec)
-        job = ExtractionJob(images=found, limits=limits, undecodable=memo.load(), progress=progress)
+        tools = Collaborators()
+        plan = tools.plan_features(request, on_first_device(options), home, found, spec)
+        job = ExtractionJob(
+            images=found, limits=limits, undecodable=memo.load(), progress=progress, collaborators=tools
+        )
         outcomes = Outcomes()
 
         def begin(store: Store) -> None:
@@ -181,8 +185,8 @@ def extract(
         if remember and rows:
             save_listing(home.root, rows)
         begin(plan.store)
-        shared = work_together(job, plan, outcomes, start_engine, options)
-        if shared:  # the other processes have read files too
+        shared = work_together(job, plan, outcomes, tools.start_engine, options)
+        if shared:  # the other processes have read files, too
             plan = shared.plan
             job = replace(job, images=source.index(home.root, runs), undecodable=memo.load())
         filled = _fill(job, plan, outcomes, begin)
@@ -257,7 +261,7 @@ def _fill(job: ExtractionJob, plan: Plan, outcomes: Outcomes, begin: Callable[[S
         If features are deleted as fast as they are computed.
     """
     for _ in range(_PASSES):
-        plan = run_until_settled(job, plan, outcomes, start_engine, begin)
+        plan = run_until_settled(job, plan, outcomes, job.collaborators.start_engine, begin)
         store = plan.store
         dataset, index = job.images.dataset(), store.index()
         has = index.has(dataset.digests)

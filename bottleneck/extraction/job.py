@@ -1,13 +1,16 @@
 """The images of an extraction, its limits, and the outcome of each image so far."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from bottleneck.errors import ImageError, ImagesError
+from bottleneck.extraction.collaborators import Collaborators
 from bottleneck.extraction.memory import LEAST_MEMORY, usual_memory
 from bottleneck.images.decode import MAX_PIXELS
 from bottleneck.images.file_index import FileIndex
 from bottleneck.images.scan import Progress
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.memory import free_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +43,9 @@ class Limits:
         object.__setattr__(self, "threads", check.optional(check.whole, "--threads", self.threads, least=1))
         object.__setattr__(self, "max_pixels", check.whole("--max-pixels", self.max_pixels, least=1))
 
-    def divided(self, processes: int) -> "Limits":
+    def divided(self, processes: int, free_memory: Callable[[], int] = free_memory) -> "Limits":
         """Return the limits of each of several processes on this machine, which share the memory."""
-        each = usual_memory(processes) if self.memory is None else self.memory // processes
+        each = usual_memory(processes, free_memory) if self.memory is None else self.memory // processes
         return replace(self, memory=max(LEAST_MEMORY, each))
 
 
@@ -61,6 +64,7 @@ class ExtractionJob:
         ``(i, n)``: this is process i, from 0, of n processes that divide the images.
     progress : callable, optional
         See `bottleneck.extract`.
+    collaborators : Collaborators
     """
 
     images: FileIndex
@@ -68,6 +72,7 @@ class ExtractionJob:
     undecodable: dict[bytes, ImageError] = field(default_factory=dict)
     share: tuple[int, int] = (0, 1)
     progress: Progress | None = None
+    collaborators: Collaborators = field(default_factory=Collaborators)
 
     def divided(self, number: int, count: int) -> "ExtractionJob":
         """Return the job of process `number`, from 0, of several that share the images and the memory."""

@@ -46,12 +46,26 @@ class Loader:
     memory : MemoryBudget
     preprocessing : Preprocessing
     max_pixels : int
+    decode : callable
+        `bottleneck.images.decode.decode`, or one in its place.
+    open_file : callable
+        `bottleneck.images.digest.ImageFile`, or one in its place.
     """
 
-    def __init__(self, memory: MemoryBudget, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        memory: MemoryBudget,
+        preprocessing: Preprocessing,
+        max_pixels: int = MAX_PIXELS,
+        *,
+        decode: Callable[..., Decoded] = decode,
+        open_file: Callable[[str], ImageFile] = ImageFile,
+    ) -> None:
         self.memory = memory
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels
+        self._to_pixels = decode
+        self._open_file = open_file
 
     def decode(self, data: bytes) -> Decoded | ImageError:
         """Decode the bytes of a small file, for which memory is already reserved."""
@@ -93,7 +107,7 @@ class Loader:
             return answers[digest]
 
         when = time.time()
-        with ImageFile(path) as file:
+        with self._open_file(path) as file:
             refused = header_failure(file, self._max_pixels) if file.size > self.memory.small else None
             if refused:
                 digest, error = file.digest(refused.read), refused.error
@@ -134,7 +148,7 @@ class Loader:
 
     def _decode(self, data: bytes, grant: "_MemoryGrant") -> Decoded | ImageError:
         try:
-            return decode(data, self._preprocessing, self._max_pixels, grant)
+            return self._to_pixels(data, self._preprocessing, self._max_pixels, grant)
         except ImageError as error:
             return without_history(error)
         finally:

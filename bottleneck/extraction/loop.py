@@ -6,14 +6,13 @@ from functools import partial
 import numpy as np
 
 from bottleneck.cache.store import Store
-from bottleneck.engines.hardware import cores
 from bottleneck.engines.parity import Sample
 from bottleneck.errors import CacheError, ImageError
 from bottleneck.extraction.claims import Claims
 from bottleneck.extraction.commits import Commits
 from bottleneck.extraction.items import items_of
 from bottleneck.extraction.job import ExtractionJob, Outcomes
-from bottleneck.extraction.memory import MemoryBudget, usual_memory
+from bottleneck.extraction.memory import usual_memory
 from bottleneck.extraction.plan import EngineStart, Plan, StartEngine
 from bottleneck.extraction.stages import Computed, Crashed, Read, Stages
 from bottleneck.images.file_index import FileIndex
@@ -47,13 +46,12 @@ def run_pass(
     CacheError
         If features cannot be committed. Those that were committed before are kept, as after Ctrl-C.
     """
-    images = job.images
-    claims = Claims(store.index(), job.undecodable.keys() | outcomes.undecodable.keys())
+    images, tools = job.images, job.collaborators
+    claims = Claims(store.index(), job.undecodable.keys() | outcomes.undecodable.keys(), tools.look_seconds)
     items = items_of(images, claims, job.share)
-    memory = MemoryBudget(usual_memory() if job.limits.memory is None else job.limits.memory)
-    threads = job.limits.threads or cores()
-    stages = Stages(images.paths, store.spec.preprocessing, job.limits.max_pixels, claims, memory, threads)
-    commits = Commits(store, memory.committed)
+    memory = tools.budget(usual_memory() if job.limits.memory is None else job.limits.memory)
+    stages = Stages(images.paths, job.limits, tools, store.spec.preprocessing, claims, memory)
+    commits = Commits(store, memory.committed, tools.pace)
     start: EngineStart | None = None
     starting = False
     read = waiting = 0  # items that were read; images whose features are not computed yet
@@ -67,7 +65,7 @@ def run_pass(
                 start = event
                 if not start.engine:
                     return start
-                commits = Commits(store, memory.committed)  # its clock starts now
+                commits = Commits(store, memory.committed, tools.pace)  # whose clock begins now
                 stages.compute(start.engine)
             elif isinstance(event, Computed):
                 waiting -= event.count

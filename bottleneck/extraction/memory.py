@@ -227,7 +227,7 @@ def size_waiting(size: int) -> int:
     return size + _FILE
 
 
-def usual_memory(processes: int = 1) -> int:
+def usual_memory(processes: int = 1, free_memory: Callable[[], int] = free_memory) -> int:
     """Return the default budget, in bytes, of each of several processes on this machine.
 
     It is two thirds of the free memory that the networks leave. A network is assumed to take 1 GiB, or half of the free

@@ -7,7 +7,7 @@ memo, or the precision that ``--precision auto`` chose changes the features of t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bottleneck.backbones.first_use import check_first_use
@@ -37,6 +37,30 @@ _SLOW_FP16 = "fp16 is slow on a CPU; fp32 and bf16 are faster"
 _FASTEST_FIRST = ("bf16", "fp16", "fp32")
 
 
+def _load(request: Request) -> "Backbone":
+    with no_collection():
+        from bottleneck.backbones.registry import load
+
+        return load(request)
+
+
+@dataclass(frozen=True)
+class Builders:
+    """What builds networks and engines.
+
+    Parameters
+    ----------
+    load : callable
+        `bottleneck.backbones.registry.load`, or one in its place.
+    choose, precisions : callable
+        Those of `bottleneck.engines.choice`, or others in their place.
+    """
+
+    load: Callable[[Request], "Backbone"] = _load
+    choose: Callable[..., EngineChoice] = choose
+    precisions: Callable[[EngineOptions, str], tuple[str, ...]] = precisions
+
+
 @dataclass(frozen=True)
 class Plan:
     """A backbone, the spec of its features, and the facts known about its engine.
@@ -61,7 +85,8 @@ class Plan:
     engine : str or None
         The engine's name, once one has started.
     remarks : tuple of str
-        Messages for the user about the choice.
+        What the user should know of the choice.
+    builders : Builders
     """
 
     request: Request
@@ -75,6 +100,7 @@ class Plan:
     check: Check | None = None
     engine: str | None = None
     remarks: tuple[str, ...] = ()
+    builders: Builders = field(default_factory=Builders)
 
     @property
     def store(self) -> Store:
@@ -114,7 +140,12 @@ class _OtherNetwork(Exception):
 
 
 def plan_features(
-    request: Request, options: EngineOptions, cache: FeatureCache, images: FileIndex, spec: Spec | None = None
+    request: Request,
+    options: EngineOptions,
+    cache: FeatureCache,
+    images: FileIndex,
+    spec: Spec | None = None,
+    builders: Builders | None = None,
 ) -> Plan:
     """Return the first plan; the network is built only if its spec is unknown.
 
@@ -126,19 +157,21 @@ def plan_features(
     images : FileIndex
         With the precision ``auto``, features are computed in the precision in which most of these images have features.
     spec : Spec, optional
-        The spec of the request, if the caller knows it.
+        The spec of the request, where the caller knows it.
+    builders : Builders, optional
 
     Raises
     ------
     ModelError
         If the network must be built but cannot be.
     """
+    builders = builders or Builders()
     known = _usable(spec, cache, images) or recall(request, cache.root)
     if known:
-        plan = Plan(request, options, cache, known)
+        plan = Plan(request, options, cache, known, builders=builders)
     else:
-        backbone = _load(request, cache)
-        plan = _with_network(Plan(request, options, cache, backbone.spec), backbone)
+        backbone = _built(request, cache, builders)
+        plan = _with_network(Plan(request, options, cache, backbone.spec, builders=builders), backbone)
     precision, continues = _first_precision(plan, images)
     return replace(plan.in_precision(precision), continues=continues)
 
@@ -166,7 +199,7 @@ def start_engine(plan: Plan, sample: Sample) -> EngineStart:
 
     def build() -> "Backbone":
         nonlocal plan
-        backbone = plan.backbone or _load(plan.request, plan.cache)
+        backbone = plan.backbone or _built(plan.request, plan.cache, plan.builders)
         found = replace(backbone.spec, precision=plan.spec.precision)
         fits, plan = found == plan.spec, replace(_with_network(plan, backbone), spec=found)
         if not fits:
@@ -176,7 +209,7 @@ def start_engine(plan: Plan, sample: Sample) -> EngineStart:
     store = plan.store
     first = plan.spec.precision != "fp32" and not store.shards()
     try:
-        choice = choose(plan.options, plan.spec, build, store.engines, sample if first else None)
+        choice = plan.builders.choose(plan.options, plan.spec, build, store.engines, sample if first else None)
     except _OtherNetwork:
         return EngineStart(None, plan)
     except NoEngine as error:
@@ -230,15 +263,15 @@ def _first_precision(plan: Plan, images: FileIndex) -> tuple[str, bool]:
     counts = {each: int(store.has(some).sum()) for each, store in begun.items()}
     complete = [each for each, count in counts.items() if count == len(some) > 0]
     if complete and not images.unknown():
-        return complete[0], False  # nothing has to be computed, so the speed of this machine does not matter
-    tried = precisions(plan.options, "auto")
-    chosen = max(tried, key=lambda each: counts.get(each, 0))  # the first one in case of ties
+        return complete[0], False  # nothing is to be computed, whatever this machine is fast at
+    tried = plan.builders.precisions(plan.options, "auto")
+    chosen = max(tried, key=lambda each: counts.get(each, 0))  # the first of equals
     return chosen, bool(counts.get(chosen))
 
 
 def _following_precision(plan: Plan) -> str | None:
     """Return the precision that ``auto`` tries after that of the plan."""
-    tried = precisions(plan.options, plan.request.precision)
+    tried = plan.builders.precisions(plan.options, plan.request.precision)
     following = tried[tried.index(plan.spec.precision) + 1 :] if plan.spec.precision in tried else ()
     return following[0] if following else None
 
@@ -248,7 +281,7 @@ def _why_not_faster(plan: Plan, engine: Engine) -> tuple[str, ...]:
     if plan.request.precision != "auto":
         slow = plan.request.precision == "fp16" and engine.name.split(", ")[1:2] == ["cpu"]
         return (_SLOW_FP16,) if slow else ()
-    fastest = precisions(plan.options, "auto")[0]
+    fastest = plan.builders.precisions(plan.options, "auto")[0]
     if fastest == "fp32":
         return (_SLOW,)
     if plan.continues and plan.spec.precision != fastest:
@@ -262,13 +295,10 @@ def _with_network(plan: Plan, backbone: "Backbone") -> Plan:
     return replace(plan, backbone=backbone, built=True, restored=backbone.restored)
 
 
-def _load(request: Request, cache: FeatureCache) -> "Backbone":
-    """Build the network, and record its spec in the memo."""
-    with no_collection():
-        from bottleneck.backbones.registry import load
-
-        backbone = load(request)
-    pretrained = getattr(backbone, "pretrained", None)  # a test double has none
+def _built(request: Request, cache: FeatureCache, builders: Builders) -> "Backbone":
+    """Build the network, and remember its spec."""
+    backbone = builders.load(request)
+    pretrained = getattr(backbone, "pretrained", None)  # of a stand-in there is none
     check_first_use(pretrained.published if pretrained else None, cache.root)
     remember_spec(request, backbone.spec, cache.root)
     return backbone

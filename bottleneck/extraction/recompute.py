@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.catalogue import entries
 from bottleneck.backbones.request import Request
-from bottleneck.backbones.spec import Spec
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.merge import Inspection, NewRows
 from bottleneck.cache.scans import read_scan, scanned
@@ -27,6 +26,7 @@ from bottleneck.extraction.loading import Loader
 from bottleneck.extraction.memory import MemoryBudget, usual_memory
 from bottleneck.images.decode import DECODER_VERSION, Decoded
 from bottleneck.images.keys import DigestSet, as_digests
+from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.utils.process_settings import ignored_warnings
 from bottleneck.utils.text import counted
 
@@ -50,9 +50,20 @@ class Recomputation:
         The other cache.
     count : int
         Images of each spec.
+    loader : callable
+        Returns a loader for a preprocessing; by default with the usual memory.
     """
 
-    def __init__(self, cache: FeatureCache, source: str | os.PathLike[str], count: int = RECOMPUTED) -> None:
+    def __init__(
+        self,
+        cache: FeatureCache,
+        source: str | os.PathLike[str],
+        count: int = RECOMPUTED,
+        loader: Callable[[Preprocessing], Loader] = lambda preprocessing: Loader(
+            MemoryBudget(usual_memory()), preprocessing
+        ),
+    ) -> None:
+        self._loader = loader
         self._cache = cache
         self._source = FeatureCache(source)
         self._count = count
@@ -95,7 +106,7 @@ class Recomputation:
         for row in self._random.sample(rows, min(len(rows), _MAX_CHECKS)):
             if not (paths := self._files.of(digests[row])):
                 continue
-            if pixels := _pixels(paths, digests[row].tobytes(), theirs.spec):
+            if pixels := _pixels(paths, digests[row].tobytes(), self._loader(theirs.spec.preprocessing)):
                 shard = int(np.searchsorted(starts, row, side="right")) - 1
                 with suppress(FileNotFoundError, CacheError):
                     features = read_shard(held[shard].path, theirs.spec).features
@@ -177,9 +188,8 @@ class _ScannedFiles:
         return list(dict.fromkeys(found))
 
 
-def _pixels(paths: Sequence[str], digest: bytes, spec: Spec) -> tuple[str, NDArray[np.uint8]] | None:
-    """Return a path and the pixels of an image; None if no file has its bytes, or they cannot be decoded."""
-    loader = Loader(MemoryBudget(usual_memory()), spec.preprocessing)
+def _pixels(paths: Sequence[str], digest: bytes, loader: Loader) -> tuple[str, NDArray[np.uint8]] | None:
+    """Return a path and the pixels of an image; None where no file has its bytes, or they cannot be decoded."""
     for path in paths:
         with suppress(ImageError):
             found = loader.load(path, lambda read: read == digest).found

@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.engines.engine import Engine
+from bottleneck.engines.hardware import cores
 from bottleneck.engines.parity import Sample
 from bottleneck.errors import ImageError
 from bottleneck.extraction.claims import Claims
+from bottleneck.extraction.collaborators import Collaborators
 from bottleneck.extraction.items import Item
+from bottleneck.extraction.job import Limits
 from bottleneck.extraction.loading import Loaded, Loader, without_history
 from bottleneck.extraction.memory import MemoryBudget, Reservation, size_waiting
 from bottleneck.extraction.plan import EngineStart
 from bottleneck.extraction.queues import ByteBoundedQueue, Cancelled
 from bottleneck.extraction.sample import SAMPLE, some_images
 from bottleneck.images.decode import Decoded
-from bottleneck.images.digest import LARGEST_FILE, Signature, read_file
+from bottleneck.images.digest import LARGEST_FILE, Signature
 from bottleneck.images.preprocessing import Preprocessing
-
-# These threads wait for a disk or a network, not for a core.
-_READERS = 8
 
 THREADS = "bottleneck-"  # prefix of the names of all threads
 
@@ -121,31 +121,32 @@ class Stages:
     ----------
     paths : list of str
         The path of each row.
+    limits : Limits
+    collaborators : Collaborators
     preprocessing : Preprocessing
-    max_pixels : int
     claims : Claims
     memory : MemoryBudget
-    threads : int
-        Threads that decode.
     """
 
     def __init__(
         self,
         paths: list[str],
+        limits: Limits,
+        collaborators: Collaborators,
         preprocessing: Preprocessing,
-        max_pixels: int,
         claims: Claims,
         memory: MemoryBudget,
-        threads: int,
     ) -> None:
         self.events: ByteBoundedQueue[Read | EngineStart | Computed | Crashed] = ByteBoundedQueue(
             memory.waiting_features
         )
         self._paths = paths
-        self._loader = Loader(memory, preprocessing, max_pixels)
+        self._loader = Loader(memory, preprocessing, limits.max_pixels, decode=collaborators.decode)
         self._claims = claims
         self._memory = memory
-        self._decoders = threads
+        self._decoders = limits.threads or cores()
+        self._readers = collaborators.readers
+        self._read_file = collaborators.read_file
         self._files: ByteBoundedQueue[_File] = ByteBoundedQueue()  # bounded by `MemoryBudget.files`
         self._pixels: ByteBoundedQueue[Pixels] = ByteBoundedQueue(memory.waiting_pixels)
         self._filling = threading.Lock()
@@ -154,7 +155,7 @@ class Stages:
     def read(self, items: list[Item]) -> None:
         """Start reading and decoding; each item yields one `Read` event."""
         source = _Source(items)
-        self._start("read", min(_READERS, len(items)), lambda: self._read_all(source), self._files)
+        self._start("read", min(self._readers, len(items)), lambda: self._read_all(source), self._files)
         self._start("decode", self._decoders, self._decode_all, self._pixels)
 
     def start(self, start_engine: Callable[[Sample], EngineStart]) -> None:
@@ -247,7 +248,7 @@ class Stages:
         for place, row in enumerate(item.rows):
             now, reservation = time.time(), Reservation(self._memory.files)
             try:
-                data, signature = read_file(self._paths[row], LARGEST_FILE, self._admission(reservation))
+                data, signature = self._read_file(self._paths[row], LARGEST_FILE, self._admission(reservation))
             except _Large:
                 return _File(item, None, reservation, tuple(item.rows[place:]), problem)
             except ImageError as error:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,8 +33,25 @@ _MAIN = f"import sys; sys.path[0] = {_CHECKOUT!r}; from bottleneck.extraction.wo
 _PATIENCE = 0.5  # seconds to wait for the workers after Ctrl-C
 
 
-def devices_of(options: EngineOptions) -> tuple[str | None, ...]:
-    """Return the devices to use: those named, separated by commas; by default all visible CUDA devices.
+def _cuda_devices() -> tuple[str, ...]:
+    """Return the names of all visible CUDA devices; import torch only if there may be one."""
+    if not gpu_possible():
+        return ()
+    from bottleneck.engines.torch_engine import cuda_devices
+
+    return cuda_devices()
+
+
+def devices_of(
+    options: EngineOptions, visible: Callable[[], tuple[str, ...]] = _cuda_devices
+) -> tuple[str | None, ...]:
+    """Return the devices to use: those named, with commas between; by default all visible CUDA devices.
+
+    Parameters
+    ----------
+    options : EngineOptions
+    visible : callable
+        Returns the names of all visible CUDA devices.
 
     Raises
     ------
@@ -42,11 +60,8 @@ def devices_of(options: EngineOptions) -> tuple[str | None, ...]:
     """
     if options.device is not None:
         return _names(options.device)
-    if options.engine != "openvino" and gpu_possible():
-        from bottleneck.engines.torch_engine import cuda_devices
-
-        if len(found := cuda_devices()) > 1:
-            return found
+    if options.engine != "openvino" and len(found := visible()) > 1:
+        return found
     return (None,)
 
 
@@ -85,12 +100,21 @@ class WorkerPool:
     plan : Plan
     devices : tuple of str or None
         The devices of all processes.
+    start_process : callable
+        `subprocess.Popen`, or one in its place.
     """
 
-    def __init__(self, job: ExtractionJob, plan: Plan, devices: tuple[str | None, ...]) -> None:
+    def __init__(
+        self,
+        job: ExtractionJob,
+        plan: Plan,
+        devices: tuple[str | None, ...],
+        start_process: "Callable[..., subprocess.Popen[str]]" = subprocess.Popen,
+    ) -> None:
         self.job = job
         self._plan = plan
         self._devices = devices
+        self._start_process = start_process
         self._processes: list[tuple[str | None, subprocess.Popen[str]]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()  # `start` is called in the thread that starts the engine
@@ -122,8 +146,10 @@ class WorkerPool:
                 "limits": asdict(share.limits),
                 "share": share.share,
             }
-            with open(self._log(number), "wb") as log:  # a pipe that is not read would fill up
-                process = subprocess.Popen([sys.executable, "-c", _MAIN], stdin=subprocess.PIPE, stderr=log, text=True)
+            with open(self._log(number), "wb") as log:  # a pipe that nobody reads would fill up
+                process = self._start_process(
+                    [sys.executable, "-c", _MAIN], stdin=subprocess.PIPE, stderr=log, text=True
+                )
             assert process.stdin is not None
             with suppress(BrokenPipeError):  # it has ended; `finish` reports why
                 process.stdin.write(json.dumps(job) + "\n")

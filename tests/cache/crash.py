@@ -32,7 +32,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ from bottleneck.cache.merge import merge
 from bottleneck.cache.store import Store
 from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import BottleneckError, BottleneckWarning, CacheError
-from bottleneck.extraction import commits
 from bottleneck.extraction import extract as extraction
+from bottleneck.extraction.collaborators import Collaborators
+from bottleneck.extraction.commits import CommitPace
 from bottleneck.extraction.plan import EngineStart, Plan
 from bottleneck.images import clock
 from bottleneck.images.digest import signature
@@ -638,8 +639,8 @@ def in_a_fork(scenario: str, root: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    extraction.plan_features, extraction.start_engine = plan_features, start_engine
-    commits._FIRST_COMMIT_SECONDS = 0.0
+    tools = {"plan_features": plan_features, "start_engine": start_engine, "pace": CommitPace(first_seconds=0.0)}
+    extraction.Collaborators = partial(Collaborators, **tools)
     of_spec = FeatureCache.store
     FeatureCache.store = lambda self, spec: replace(of_spec(self, spec), sizes=ShardSizes(many=3))
     os.fsync = lambda descriptor: None  # the power does not fail here; that it is called is tested

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,7 @@ COMMANDS = ["info", "verify", "merge", "compact", "export", "rm", "gc"]
 @pytest.fixture(autouse=True)
 def one_shard(monkeypatch):
     """Let an extraction leave one shard, however slow the machine is."""
-    monkeypatch.setattr(commits, "_FIRST_COMMIT_SECONDS", 1e9)
-    monkeypatch.setattr(commits, "_LAST_COMMIT_SECONDS", 1e9)
+    monkeypatch.setattr(commits, "CommitPace", partial(commits.CommitPace, first_seconds=1e9, last_seconds=1e9))
 
 
 def run(*words, code=0):

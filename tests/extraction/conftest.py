@@ -6,7 +6,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ import pytest
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.errors import ImageError
-from bottleneck.extraction import loading, stages
+from bottleneck.extraction.collaborators import Collaborators
 from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
 from bottleneck.extraction.loop import run_pass
 from bottleneck.extraction.memory import LEAST_MEMORY, ByteBudget, MemoryBudget, size_waiting
 from bottleneck.extraction.plan import EngineStart
+from bottleneck.images.decode import decode
 from bottleneck.images.digest import read_file
 from bottleneck.images.file_index import FileIndex, index_files
 from bottleneck.images.splits import Shares
@@ -26,6 +29,7 @@ from tests import tiny
 from tests.conftest import photo
 from tests.tiny import TinyEngine
 
+Tools = dict[str, Any]  # parameters of `Collaborators`
 SOON = 10.0  # seconds after which what should happen at once has not happened
 PIXELS = 12 * 12 * 3  # bytes that an image takes before the tiny engine
 
@@ -36,9 +40,8 @@ def store() -> Store:
 
 
 @pytest.fixture(autouse=True)
-def settled(monkeypatch) -> None:
+def remembered(settled: None) -> None:
     """Let files that were written just now be remembered."""
-    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -48,35 +51,40 @@ def heard() -> None:
 
 
 @pytest.fixture
-def reads(monkeypatch) -> Counter[str]:
-    """Return how often each file has been read, by name, from now on."""
+def tools() -> Tools:
+    """Return what a pass works with besides its images, by name; other fixtures add to it, and so may a test."""
+    return {}
+
+
+@pytest.fixture
+def reads(tools: Tools) -> Counter[str]:
+    """Return how often each file is read, by name."""
     found: Counter[str] = Counter()
 
-    def spy(path: str, *args: object) -> object:
+    def counted(path: str, *args: object) -> object:
         found[Path(path).name] += 1
         return read_file(path, *args)
 
-    monkeypatch.setattr(stages, "read_file", spy)
+    tools["read_file"] = counted
     return found
 
 
 @pytest.fixture
-def decodes(monkeypatch) -> Counter[str]:
-    """Return how often each image has been decoded, by digest, from now on."""
+def decodes(tools: Tools) -> Counter[str]:
+    """Return how often each image is decoded, by digest."""
     found: Counter[str] = Counter()
-    decode = loading.decode
 
-    def spy(data: bytes, *args: object) -> object:
+    def counted(data: bytes, *args: object) -> object:
         found[hashlib.sha256(data).hexdigest()] += 1
         return decode(data, *args)
 
-    monkeypatch.setattr(loading, "decode", spy)
+    tools["decode"] = counted
     return found
 
 
 @pytest.fixture
-def limited(monkeypatch) -> Callable[..., MemoryBudget]:
-    """Return a function that makes a memory with limits of our own, which everything has from then on."""
+def limited(tools: Tools) -> Callable[..., MemoryBudget]:
+    """Return a function that makes a memory budget with other limits, for all stages."""
 
     def limit(
         *, files: int = 1 << 20, pixels: int = 1 << 20, decoding: int = 1 << 24, small: int | None = None
@@ -84,10 +92,16 @@ def limited(monkeypatch) -> Callable[..., MemoryBudget]:
         memory = MemoryBudget(LEAST_MEMORY)
         memory.files, memory.decoding, memory.waiting_pixels = ByteBudget(files), ByteBudget(decoding), pixels
         memory.small = files if small is None else small
-        monkeypatch.setattr("bottleneck.extraction.loop.MemoryBudget", lambda total: memory)
+        tools["budget"] = lambda total: memory
         return memory
 
     return limit
+
+
+@pytest.fixture
+def go(tools: Tools) -> Callable[..., Outcomes]:
+    """Return `one_pass` with the tools of the test."""
+    return partial(one_pass, tools)
 
 
 @pytest.fixture
@@ -98,7 +112,7 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
-WHERE = {"read_file": stages, "decode": loading}  # modules that call them
+WHOLE = {"read_file": read_file, "decode": decode}
 ONE_FILE = size_waiting(max(len(photo(seed)) for seed in range(60)))  # bytes: room for a photo, and not for two
 
 
@@ -106,7 +120,8 @@ def found_in(source: Path) -> FileIndex:
     return index_files(source, labels=False, shares=Shares(), cache="cache", exclude=())
 
 
-def go(
+def one_pass(
+    tools: Tools,
     source: Path | FileIndex,
     store: Store,
     engine: TinyEngine | None = None,
@@ -120,13 +135,33 @@ def go(
     """Run one pass over some images; `start` returns the engine, by default `engine`."""
     images = source if isinstance(source, FileIndex) else found_in(source)
     outcomes, start = outcomes or Outcomes(), start or (lambda sample: engine or TinyEngine())
-    job = ExtractionJob(images=images, limits=Limits(**limits), undecodable=known or {}, share=share, progress=progress)
+    job = ExtractionJob(
+        images=images,
+        limits=Limits(**limits),
+        undecodable=known or {},
+        share=share,
+        progress=progress,
+        collaborators=Collaborators(**tools),
+    )
     run_pass(job, store, outcomes, lambda sample: EngineStart(start(sample)))
     return outcomes
 
 
 def many(count: int) -> dict[str, int]:
     return {f"{number:03}.jpg": number for number in range(count)}
+
+
+def broken(store: Store, *errors: BaseException | None) -> Store:
+    """Return a store whose appends raise these errors, one after the other; then it works."""
+    left = iter(errors)
+
+    class Broken(Store):
+        def append(self, digests: np.ndarray, features: np.ndarray) -> list[str]:
+            if error := next(left, None):
+                raise error
+            return super().append(digests, features)
+
+    return Broken(store.folder, store.spec)
 
 
 def by_digest(store: Store) -> dict[bytes, bytes]:

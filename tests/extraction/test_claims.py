@@ -2,11 +2,8 @@
 
 from types import SimpleNamespace
 
-import pytest
-
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
-from bottleneck.extraction import claims
 from bottleneck.extraction.claims import Claims
 from bottleneck.images.keys import as_digests
 from tests.cache import numbered
@@ -62,9 +59,8 @@ def test_it_tells_nothing_of_no_images(store):
     assert as_digests([]).shape == (0, 32)
 
 
-def test_what_others_commit_is_seen_when_it_looks(store, monkeypatch):
-    monkeypatch.setattr(claims, "_REFRESH_SECONDS", 0.0)
-    found = Claims(store.index(), set())
+def test_what_others_commit_is_seen_when_it_looks(store):
+    found = Claims(store.index(), set(), look_seconds=0.0)
     commit(store, 1)
 
     assert not found.has(*digests(1))
@@ -73,15 +69,12 @@ def test_what_others_commit_is_seen_when_it_looks(store, monkeypatch):
     assert not found.take(*digests(1))
 
 
-def test_it_looks_only_now_and_then(store, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(claims, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    found = Claims(store.index(), set())
-    looks: list[float] = []
-    refresh = found.index.refresh
-    monkeypatch.setattr(found.index, "refresh", lambda: looks.append(now[0]) or refresh())
+def test_it_looks_only_now_and_then():
+    now, looks = [100.0], []
+    index = SimpleNamespace(refresh=lambda: looks.append(now[0]))
+    found = Claims(index, set(), look_seconds=2.0, clock=lambda: now[0])
     for _ in range(50):
-        now[0] += 0.25 * claims._REFRESH_SECONDS
-        found.refresh()
+        now[0] += 0.5
+        found.look()
 
-    assert looks == pytest.approx([100 + place * claims._REFRESH_SECONDS for place in range(1, 13)])
+    assert looks == [100 + 2 * place for place in range(1, 13)]

@@ -1,16 +1,14 @@
 """Features on their way into the cache: how often they are committed, and that none is lost or written twice."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from bottleneck.cache.store import Store
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import CacheError
-from bottleneck.extraction import commits
-from bottleneck.extraction.commits import Commits
+from bottleneck.extraction.commits import CommitPace, Commits
+from tests import tiny
 from tests.cache import numbered
-from tests.extraction.conftest import by_digest, expected, go, many
+from tests.extraction.conftest import broken, by_digest, expected, many
 from tests.tiny import TinyEngine
 
 
@@ -19,24 +17,22 @@ def rows(*numbers: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Clock:
-    """Stands for `time`: it goes on when it is told to."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(commits, "time", found)
-    return found
+def clock() -> Clock:
+    return Clock()
 
 
 def test_nothing_is_committed_before_it_is_time(store, clock):
-    found = Commits(store)
+    found = Commits(store, clock=clock)
     clock.now += 1.9
     found.add(*rows(1, 2))
 
@@ -44,7 +40,7 @@ def test_nothing_is_committed_before_it_is_time(store, clock):
 
 
 def test_what_has_come_together_is_one_shard(store, clock):
-    found = Commits(store)
+    found = Commits(store, clock=clock)
     for number in range(5):
         found.add(*rows(2 * number, 2 * number + 1))
     found.flush()
@@ -56,7 +52,7 @@ def test_what_has_come_together_is_one_shard(store, clock):
 
 @pytest.mark.parametrize(("most", "shards"), [(1, 5), (4 * rows(1)[1].nbytes, 2), (1 << 20, 0)])
 def test_features_are_committed_before_they_take_more_memory_than_they_may(store, clock, most, shards):
-    found = Commits(store, most)
+    found = Commits(store, most, clock=clock)
     for number in range(5):
         found.add(*rows(2 * number, 2 * number + 1))
 
@@ -64,7 +60,7 @@ def test_features_are_committed_before_they_take_more_memory_than_they_may(store
 
 
 def test_what_was_committed_is_not_committed_again(store, clock):
-    found = Commits(store)
+    found = Commits(store, clock=clock)
     found.add(*rows(1, 2))
     found.flush()
     before = store.shards()
@@ -85,7 +81,7 @@ def test_where_there_is_nothing_to_commit_nothing_is_written(store, tmp_path):
 
 @pytest.mark.parametrize(("running", "patience"), [(0, 2), (90, 2), (490, 10), (2450, 50), (3000, 60), (30_000, 60)])
 def test_the_longer_it_runs_the_longer_a_commit_may_wait(store, clock, running, patience):
-    found = Commits(store)
+    found = Commits(store, clock=clock)
     clock.now += running
     found.flush()
     clock.now += patience - 0.1
@@ -98,7 +94,7 @@ def test_the_longer_it_runs_the_longer_a_commit_may_wait(store, clock, running, 
 
 
 def test_a_commit_begins_the_wait_for_the_next(store, clock):
-    found = Commits(store)
+    found = Commits(store, clock=clock)
     counts = []
     for number in range(12):
         clock.now += 0.75
@@ -108,9 +104,8 @@ def test_a_commit_begins_the_wait_for_the_next(store, clock):
     assert counts == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
 
 
-def test_many_rows_are_committed_at_once(store, clock, monkeypatch):
-    monkeypatch.setattr(commits, "_COMMIT_ROWS", 5)
-    found = Commits(store)
+def test_many_rows_are_committed_at_once(store, clock):
+    found = Commits(store, pace=CommitPace(rows=5), clock=clock)
     counts = []
     for number in range(6):
         found.add(*rows(2 * number, 2 * number + 1))
@@ -119,53 +114,36 @@ def test_many_rows_are_committed_at_once(store, clock, monkeypatch):
     assert counts == [0, 0, 1, 1, 1, 2]
 
 
-def test_a_commit_that_fails_is_told_and_the_next_is_another(store, clock, monkeypatch):
-    append = Store.append
-    problem = SimpleNamespace(there=True)
-
-    def fail(self: Store, *rows: object) -> list[str]:
-        if problem.there:
-            raise CacheError("the disk is full")
-        return append(self, *rows)
-
-    monkeypatch.setattr(Store, "append", fail)
-    found = Commits(store)
+def test_a_commit_that_fails_is_raised_and_its_features_are_not_committed_later(store, clock):
+    store = broken(store, CacheError("the disk is full"))
+    found = Commits(store, clock=clock)
     found.add(*rows(1))
     with pytest.raises(CacheError, match="the disk is full"):
         found.flush()
-    problem.there = False
     found.add(*rows(2))
     found.flush()
 
-    assert numbered.digests(2).tobytes() in {row.tobytes() for row in store.digests()}
+    assert store.digests().tobytes() == numbered.digests(2).tobytes()
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "shards"),
-    [("_FIRST_COMMIT_SECONDS", 0.0, 6), ("_COMMIT_ROWS", 8, 3), ("_COMMIT_ROWS", 9, 2), ("_COMMIT_ROWS", 100, 1)],
-)
-def test_the_pipeline_commits_after_some_time_and_some_rows(folder, store, monkeypatch, setting, value, shards):
-    monkeypatch.setattr(commits, setting, value)
-    if setting == "_FIRST_COMMIT_SECONDS":
-        monkeypatch.setattr(commits, "_COMMIT_SHARE", 0.0)
-    go(folder(many(24)), store, TinyEngine(4))
+def test_the_pipeline_commits_after_some_time_and_some_rows(folder, go, tools):
+    images = folder(many(24))
+    paces = [
+        (CommitPace(first_seconds=0, share=0), 6),
+        *((CommitPace(rows=n), m) for n, m in ((8, 3), (9, 2), (99, 1))),
+    ]
+    for number, (pace, shards) in enumerate(paces):
+        store = FeatureCache(f"cache-{number}").store(tiny.SPEC)
+        tools["pace"] = pace
+        go(images, store, TinyEngine(4))
 
-    assert len(store.shards()) == shards
-    assert by_digest(store) == expected(*range(24))
+        assert (pace, len(store.shards())) == (pace, shards)
+        assert by_digest(store) == expected(*range(24))
 
 
-def test_ctrl_c_in_the_middle_of_a_commit_loses_nothing_that_was_computed(folder, store, monkeypatch):
-    monkeypatch.setattr(commits, "_COMMIT_ROWS", 8)
-    append, calls = Store.append, []
-
-    def interrupt_once(self: Store, *rows: object) -> list[str]:
-        calls.append(rows)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        return append(self, *rows)
-
-    monkeypatch.setattr(Store, "append", interrupt_once)
+def test_ctrl_c_in_the_middle_of_a_commit_loses_nothing_that_was_computed(folder, store, go, tools):
+    tools["pace"] = CommitPace(rows=8)
     with pytest.raises(KeyboardInterrupt):
-        go(folder(many(24)), store, TinyEngine(4))
+        go(folder(many(24)), broken(store, KeyboardInterrupt()), TinyEngine(4))
 
     assert len(store.digests()) >= 8

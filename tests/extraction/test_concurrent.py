@@ -21,16 +21,18 @@ WRITERS = 8
 
 WRITER = """
 import json, sys, time
+from dataclasses import replace
 from pathlib import Path
 from bottleneck.extraction.extract import extract
-from bottleneck.extraction import claims, commits, stages
+from bottleneck.extraction.plan import EngineStart
+from bottleneck.extraction.commits import CommitPace
 from tests import tiny
 
-tiny.use_for_ever()
-claims._REFRESH_SECONDS = 0.01
-commits._FIRST_COMMIT_SECONDS = commits._COMMIT_SHARE = 0.0
-compute = tiny.TinyEngine.__call__
-tiny.TinyEngine.__call__ = lambda engine, pixels: time.sleep(0.02) or compute(engine, pixels)
+def start_engine(plan, sample):
+    return EngineStart(tiny.TinyEngine(before=lambda: time.sleep(0.02)), replace(plan, engine="tiny"))
+
+pace = CommitPace(first_seconds=0.0, share=0.0)
+tiny.use_for_ever(start_engine=start_engine, look_seconds=0.01, pace=pace)
 Path(f"ready-{sys.argv[1]}").touch()
 while not Path("go").exists():
     time.sleep(0.001)

@@ -43,8 +43,7 @@ def test_features_of_every_image_are_cached(folder):
     assert len(np.unique(features, axis=0)) == 10
 
 
-def test_a_second_extraction_computes_nothing_and_writes_nothing(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+def test_a_second_extraction_computes_nothing_and_writes_nothing(folder, tmp_path):
     images = folder(CLASSES)
     extract(images)
     before = snapshot(tmp_path)
@@ -53,8 +52,7 @@ def test_a_second_extraction_computes_nothing_and_writes_nothing(folder, tmp_pat
     assert snapshot(tmp_path) == before
 
 
-def test_rehash_finds_the_image_that_a_wrong_memo_hides(folder, monkeypatch):
-    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+def test_rehash_finds_the_image_that_a_wrong_memo_hides(folder):
     images = folder(CLASSES)
     first = extract(images)
     path, other = first.dataset.paths[:2]
@@ -289,10 +287,11 @@ def test_by_default_the_fastest_engine_is_taken_that_gives_the_features_of_torch
 
 
 CHILD = """
-import bottleneck
+from functools import partial
 from bottleneck.extraction import commits
-commits._FIRST_COMMIT_SECONDS = commits._COMMIT_SHARE = 0.0
-bottleneck.extract("images", cache="killed", batch_size=2, engine="torch", precision="fp32")
+from bottleneck.extraction.extract import extract
+commits.CommitPace = partial(commits.CommitPace, first_seconds=0.0, share=0.0)
+extract("images", cache="killed", batch_size=2, engine="torch", precision="fp32")
 """
 
 

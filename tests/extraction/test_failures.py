@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -14,15 +13,15 @@ import pytest
 from PIL import Image
 
 from bottleneck.errors import BottleneckWarning, ImageError, ImagesError
-from bottleneck.extraction import commits, stages
+from bottleneck.extraction.commits import CommitPace
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction.result import Note
-from bottleneck.images.digest import read_file
 from bottleneck.images.scan import scan
 from bottleneck.images.undecodable import UndecodableMemo
 from tests import tiny
 from tests.cache.numbered import overwrite
 from tests.conftest import photo, write
+from tests.variants import each
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(5)}
 
@@ -162,12 +161,10 @@ def test_a_failure_is_remembered_by_its_bytes_under_any_name(folder):
     assert [(Path(failure.path).name, failure.code) for failure in done.failures] == [("renamed.jpg", "truncated")]
 
 
-def test_failures_told_from_memory_are_those_of_the_first_time_without_reading(folder, monkeypatch):
-    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+def test_remembered_failures_are_those_of_the_first_time_without_reading(folder, monkeypatch, reads, tools):
     images = folder({**CLASSES, "a/cut.jpg": cut(1), "b/page.jpg": b"<html>"})
     first = extract(images)
-    reads: Counter[str] = Counter()
-    monkeypatch.setattr(stages, "read_file", lambda path, *_: reads.update([Path(path).name]) or read_file(path))
+    tiny.use(monkeypatch, **tools)
     second = extract(images)
 
     assert second.failures == first.failures
@@ -218,7 +215,7 @@ def test_larger_images_than_allowed_are_failures_until_they_are_allowed(folder):
 
 
 def test_a_shard_that_was_changed_in_place_is_found_quarantined_and_computed_again(folder, monkeypatch):
-    monkeypatch.setattr(commits, "_COMMIT_ROWS", 4)
+    tiny.use(monkeypatch, pace=CommitPace(rows=4))
     images = folder(CLASSES)
     first = extract(images)
     features = first.store.read(first.dataset.digests)
@@ -238,10 +235,10 @@ def test_a_shard_that_was_changed_in_place_is_found_quarantined_and_computed_aga
     assert extract(images).computed == 0
 
 
-@pytest.mark.parametrize("damage", ["deleted", "all deleted", "cut short", "emptied"])
+@each("damage", ["deleted", "all deleted", "cut short", "emptied"])
 def test_features_that_were_lost_are_computed_again(folder, damage):
     images = folder(CLASSES)
-    first = extract(images)
+    first = extract(images)  # into the cache of this variant
     features = first.store.read(first.dataset.digests)
     (shard,) = first.store.shards()
     if damage == "deleted":
@@ -264,7 +261,7 @@ def test_features_that_were_lost_are_computed_again(folder, damage):
 @pytest.fixture
 def losing(monkeypatch) -> Callable[[str, int, int], None]:
     """Return a callback for the progress of `extract` that once deletes a shard which it has just committed."""
-    monkeypatch.setattr(commits, "_COMMIT_ROWS", 4)
+    tiny.use(monkeypatch, pace=CommitPace(rows=4))
     lost: list[Path] = []
 
     def lose(stage: str, done: int, total: int) -> None:
@@ -275,17 +272,11 @@ def losing(monkeypatch) -> Callable[[str, int, int], None]:
     return lose
 
 
-def test_features_that_are_lost_while_others_are_computed_are_computed_again(folder, losing):
+def test_features_that_are_lost_while_others_are_computed_are_computed_again_and_count_once(folder, losing):
     done = extract(folder(CLASSES), progress=losing)
 
-    assert len(done.usable) == 10
+    assert (len(done.usable), done.computed, done.reused) == (10, 10, 0)
     assert np.array_equal(done.store.read(tiny.digest(photo(104))), tiny.features(photo(104)))
-
-
-def test_images_that_were_computed_twice_count_once(folder, losing):
-    done = extract(folder(CLASSES), progress=losing)
-
-    assert (done.computed, done.reused) == (10, 0)
 
 
 def test_a_failure_is_listed_once_however_many_passes_there_are(folder, losing):

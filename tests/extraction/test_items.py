@@ -8,17 +8,16 @@ import pytest
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.errors import ImagesError
-from bottleneck.extraction import items as work
-from bottleneck.extraction import stages
 from bottleneck.extraction.claims import Claims
 from bottleneck.extraction.items import Item, items_of
 from bottleneck.extraction.job import Limits
 from bottleneck.extraction.memory import LEAST_MEMORY
+from bottleneck.images.digest import read_file
 from bottleneck.images.file_index import FileIndex
 from bottleneck.images.scan import scan
 from tests import tiny
 from tests.conftest import photo
-from tests.extraction.conftest import found_in, go, many
+from tests.extraction.conftest import found_in, many
 
 
 def digest(seed: int) -> bytes:
@@ -50,12 +49,10 @@ def test_a_memory_that_is_too_small_or_no_number_is_refused(memory):
         Limits(memory=memory)
 
 
-def test_processes_of_one_machine_divide_the_memory(monkeypatch):
-    monkeypatch.setattr("bottleneck.extraction.memory.free_memory", lambda: 16 << 30)
-
+def test_processes_of_one_machine_divide_the_memory():
     assert Limits(memory=10**9).divided(4).memory == 250_000_000
     assert Limits(memory=LEAST_MEMORY).divided(4).memory == LEAST_MEMORY
-    assert Limits().divided(4).memory == (2 << 30)  # each has a network, which takes 1 GiB
+    assert Limits().divided(4, lambda: 16 << 30).memory == (2 << 30)  # each has a network, which takes 1 GiB
 
 
 def test_each_unknown_file_is_an_item_though_it_may_be_a_copy(folder, store):
@@ -108,9 +105,8 @@ def test_neighbours_are_read_together_in_blocks_whose_order_is_left_to_chance(st
         assert all(order[start] % block == 0 for start in starts)
 
 
-def test_the_size_of_a_block_is_limited(store, monkeypatch):
-    monkeypatch.setattr(work, "_BLOCK", 3)
-    order = [item.rows[0] for item in items(unknown(300), store)]
+def test_the_size_of_a_block_is_limited(store):
+    order = [item.rows[0] for item in items_of(unknown(300), Claims(store.index(), set()), (0, 1), block=3)]
     jumps = sum(two != one + 1 for one, two in pairwise(order))
 
     assert sorted(order) == list(range(300))
@@ -136,7 +132,7 @@ def test_a_share_is_the_same_however_often_it_is_asked_for(store):
     assert not one & other
 
 
-def test_processes_that_share_the_images_compute_each_once(folder, store):
+def test_processes_that_share_the_images_compute_each_once(folder, store, go):
     images = folder(many(40))
     done = []
     for place in range(3):  # each sees the images as they were before the others began
@@ -146,14 +142,13 @@ def test_processes_that_share_the_images_compute_each_once(folder, store):
     assert len(set().union(*done)) == 40
 
 
-def test_processes_begin_in_different_places_and_go_on_through_neighbours(folder, monkeypatch):
+def test_processes_begin_in_different_places_and_go_on_through_neighbours(folder, tools, go):
     images = folder({f"{number:03}.jpg": b"x" for number in range(64)})
-    monkeypatch.setattr(stages, "_READERS", 1)
-    read_file, orders = stages.read_file, []
+    orders = []
     for cache in ("one", "two"):
         names: list[str] = []
-        monkeypatch.setattr(
-            stages, "read_file", lambda path, *_, names=names: names.append(Path(path).name) or read_file(path)
+        tools.update(
+            readers=1, read_file=lambda path, *_, names=names: names.append(Path(path).name) or read_file(path)
         )
         go(found_in(images), FeatureCache(cache).store(tiny.SPEC), threads=1)
         orders.append([int(name[:3]) for name in names])

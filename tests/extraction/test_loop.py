@@ -19,10 +19,12 @@ from PIL import Image
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.errors import CacheError
-from bottleneck.extraction import claims, commits, loading, stages
+from bottleneck.extraction.collaborators import Collaborators
+from bottleneck.extraction.commits import CommitPace
 from bottleneck.extraction.job import Outcomes
 from bottleneck.extraction.memory import size_waiting
 from bottleneck.extraction.sample import SAMPLE, spread_rows
+from bottleneck.extraction.stages import THREADS
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.decode import decode
 from bottleneck.images.digest import read_file
@@ -35,12 +37,13 @@ from tests.conftest import photo, write
 from tests.extraction.conftest import (
     ONE_FILE,
     PIXELS,
-    WHERE,
+    WHOLE,
+    Tools,
+    broken,
     by_digest,
     ends,
     expected,
     found_in,
-    go,
     in_a_thread,
     many,
     soon,
@@ -58,14 +61,14 @@ def forbidden(sample: object) -> TinyEngine:
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_every_image_gets_its_own_features(folder, store, threads, batch_size):
+def test_every_image_gets_its_own_features(folder, store, threads, batch_size, go):
     outcomes = go(folder(many(21)), store, TinyEngine(batch_size), threads=threads)
 
     assert (len(outcomes.computed), outcomes.undecodable, outcomes.unread) == (21, {}, {})
     assert by_digest(store) == expected(*range(21))
 
 
-def test_views_have_a_store_of_their_own_and_depend_on_the_image_alone(folder, store):
+def test_views_have_a_store_of_their_own_and_depend_on_the_image_alone(folder, store, go):
     view = View(augmentation="strong", seed=0, number=1)
     preprocessing = replace(tiny.PREPROCESSING, view=view)
     spec = replace(tiny.SPEC, preprocessing=preprocessing)
@@ -82,16 +85,15 @@ def test_views_have_a_store_of_their_own_and_depend_on_the_image_alone(folder, s
     assert views.folder.name != store.folder.name
 
 
-def test_every_file_is_read_exactly_once(folder, store, reads, monkeypatch):
+def test_every_file_is_read_exactly_once(folder, store, reads, wrap, go):
     images = folder({**many(21), "page.jpg": b"<html>", "copy.jpg": 3})
     opened: Counter[str] = Counter()
-    open_ = os.open
 
-    def spy(path: str, *args: object, **options: object) -> int:
+    def spy(call: Callable[..., int], path: str, *args: object, **options: object) -> int:
         opened[Path(path).name] += str(path).endswith(".jpg")
-        return open_(path, *args, **options)
+        return call(path, *args, **options)
 
-    monkeypatch.setattr(os, "open", spy)
+    wrap(os, "open", spy)
     go(images, store)
 
     names = {path.name: 1 for path in images.iterdir()}
@@ -99,10 +101,10 @@ def test_every_file_is_read_exactly_once(folder, store, reads, monkeypatch):
     assert dict(+opened) == names
 
 
-def test_digest_and_pixels_come_from_the_same_bytes(folder, store, monkeypatch):
+def test_digest_and_pixels_come_from_the_same_bytes(folder, store, tools, go):
     images = folder({"a.jpg": 1})
     contents = iter([photo(10), photo(11), photo(12)])  # a file that changes whenever it is looked at
-    monkeypatch.setattr(stages, "read_file", lambda path, *_: (next(contents), read_file(path)[1]))
+    tools["read_file"] = lambda path, *_: (next(contents), read_file(path)[1])
     found = found_in(images)
     go(found, store)
 
@@ -110,7 +112,7 @@ def test_digest_and_pixels_come_from_the_same_bytes(folder, store, monkeypatch):
     assert by_digest(store) == expected(10)
 
 
-def test_copies_are_decoded_and_computed_once(folder, store, decodes):
+def test_copies_are_decoded_and_computed_once(folder, store, decodes, go):
     engine = TinyEngine()
     images = folder({**many(5), **{f"copy-{number}.jpg": 2 for number in range(9)}})
     outcomes = go(images, store, engine)
@@ -120,7 +122,7 @@ def test_copies_are_decoded_and_computed_once(folder, store, decodes):
     assert len(decodes) == 5
 
 
-def test_copies_whose_digests_are_known_are_read_once(folder, store, reads):
+def test_copies_whose_digests_are_known_are_read_once(folder, store, reads, go):
     images = folder({"a.jpg": 1, "b.jpg": 1, "c.jpg": 1, "d.jpg": 2})
     go(FileIndex.of(scan(images, labels=False)), store)
 
@@ -128,7 +130,7 @@ def test_copies_whose_digests_are_known_are_read_once(folder, store, reads):
     assert by_digest(store) == expected(1, 2)
 
 
-def test_images_with_features_are_neither_read_nor_decoded_again(folder, store, reads, decodes):
+def test_images_with_features_are_neither_read_nor_decoded_again(folder, store, reads, decodes, go):
     images = folder(many(6))
     go(images, store)
     reads.clear(), decodes.clear()
@@ -139,7 +141,7 @@ def test_images_with_features_are_neither_read_nor_decoded_again(folder, store, 
     assert not decodes
 
 
-def test_unknown_files_whose_images_have_features_are_read_and_not_decoded(folder, store, reads, decodes):
+def test_unknown_files_whose_images_have_features_are_read_and_not_decoded(folder, store, reads, decodes, go):
     go(folder(many(6)), store)
     reads.clear(), decodes.clear()
     outcomes = go(folder(many(6), name="moved"), store, start=forbidden)
@@ -149,7 +151,7 @@ def test_unknown_files_whose_images_have_features_are_read_and_not_decoded(folde
     assert not decodes
 
 
-def test_the_engine_is_not_asked_for_when_nothing_is_to_be_computed(folder, store):
+def test_the_engine_is_not_asked_for_when_nothing_is_to_be_computed(folder, store, go):
     outcomes = go(folder({"a.jpg": b"<html>", "b.jpg": b""}), store, start=forbidden)
 
     assert [error.code for error in outcomes.undecodable.values()] == ["not-an-image"]
@@ -159,7 +161,7 @@ def test_the_engine_is_not_asked_for_when_nothing_is_to_be_computed(folder, stor
 
 
 @pytest.mark.parametrize(("count", "sampled"), [(1, 1), (3, 3), (8, 8), (30, 8)])
-def test_the_engine_is_asked_for_with_images_that_are_computed_too(folder, store, count, sampled):
+def test_the_engine_is_asked_for_with_images_that_are_computed_too(folder, store, count, sampled, go):
     samples: list[np.ndarray] = []
     engine = TinyEngine()
     images = folder({**many(count), "page.jpg": b"<html>"})
@@ -173,7 +175,7 @@ def test_the_engine_is_asked_for_with_images_that_are_computed_too(folder, store
     assert by_digest(store) == expected(*range(count))
 
 
-def test_the_sample_is_what_has_come_where_hardly_a_file_is_an_image(folder, store):
+def test_the_sample_is_what_has_come_where_hardly_a_file_is_an_image(folder, store, go):
     samples: list[np.ndarray] = []
     files = {f"{number:03}.jpg": b"<html>" for number in range(300)}
     rows = sorted(set(range(300)) - set(spread_rows(300, 64)))
@@ -192,14 +194,14 @@ def test_the_sample_is_what_has_come_where_hardly_a_file_is_an_image(folder, sto
     assert by_digest(store) == expected(*rows)
 
 
-def test_images_are_not_decoded_for_a_sample_that_nobody_wants(folder, store, monkeypatch):
-    monkeypatch.setattr(stages, "some_images", forbidden)
+def test_images_are_not_decoded_for_a_sample_that_nobody_wants(folder, store, decodes, go):
     go(folder(many(3)), store)
 
+    assert sorted(decodes.values()) == [1, 1, 1]
     assert by_digest(store) == expected(0, 1, 2)
 
 
-def test_an_engine_that_cannot_be_had_ends_the_work_and_what_was_read_is_remembered(folder, store, reads):
+def test_an_engine_that_cannot_be_had_ends_the_work_and_what_was_read_is_remembered(folder, store, reads, go):
     def nothing(sample: object) -> TinyEngine:
         raise LookupError("no engine")
 
@@ -230,14 +232,14 @@ class Closing(TinyEngine):
         self.closed += 1
 
 
-def test_the_engine_is_closed_in_the_end(folder, store):
+def test_the_engine_is_closed_in_the_end(folder, store, go):
     engine = Closing(fails_at=-1)
     go(folder(many(10)), store, engine)
 
     assert engine.closed == 1
 
 
-def test_an_engine_that_fails_is_closed_too(folder, store):
+def test_an_engine_that_fails_is_closed_too(folder, store, go):
     engine = Closing(fails_at=2)
     with pytest.raises(RuntimeError, match="out of order"):
         go(folder(many(20)), store, engine)
@@ -247,7 +249,7 @@ def test_an_engine_that_fails_is_closed_too(folder, store):
 
 @pytest.mark.parametrize("parallel", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 4, 21, 24])
-def test_at_most_one_batch_is_partial_however_many_are_computed_at_once(folder, store, parallel, count):
+def test_at_most_one_batch_is_partial_however_many_are_computed_at_once(folder, store, parallel, count, go):
     engine = TinyEngine()
     engine.parallel = parallel
     go(folder(many(count)), store, engine, threads=2)
@@ -258,7 +260,7 @@ def test_at_most_one_batch_is_partial_however_many_are_computed_at_once(folder, 
 
 
 @pytest.mark.parametrize("parallel", [1, 2, 3])
-def test_the_engine_is_called_from_as_many_threads_as_it_wants(folder, store, parallel):
+def test_the_engine_is_called_from_as_many_threads_as_it_wants(folder, store, parallel, go):
     barrier = threading.Barrier(parallel, timeout=10)  # passed when so many wait at it
     names: set[str] = set()
     engine = TinyEngine(before=lambda: names.add(threading.current_thread().name) or barrier.wait())
@@ -272,7 +274,7 @@ def test_the_engine_is_called_from_as_many_threads_as_it_wants(folder, store, pa
 # --- images that cannot be used ---------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_decoded_is_told_by_digest_and_what_cannot_be_read_by_path(folder, store):
+def test_what_cannot_be_decoded_is_told_by_digest_and_what_cannot_be_read_by_path(folder, store, go):
     cut = photo(1, size=(300, 200))[:2000]
     images = folder({"a.jpg": 1, "cut.jpg": cut, "copy.jpg": cut, "empty.jpg": b""})
     found = found_in(images)
@@ -284,7 +286,7 @@ def test_what_cannot_be_decoded_is_told_by_digest_and_what_cannot_be_read_by_pat
 
 
 @pytest.mark.parametrize("forget", ["nothing", "the table", "the memo"])
-def test_what_is_known_to_be_undecodable_is_not_read_again_until_it_is_forgotten(folder, store, reads, forget):
+def test_what_is_known_to_be_undecodable_is_not_read_again_until_it_is_forgotten(folder, store, reads, forget, go):
     memo = UndecodableMemo("cache/digests.sqlite")
     images = folder({"a.jpg": 1, "page.jpg": b"<html>", "cut.jpg": photo(1, size=(300, 200))[:2000]})
     memo.remember(go(images, store, known=memo.load()).undecodable)
@@ -302,7 +304,7 @@ def test_what_is_known_to_be_undecodable_is_not_read_again_until_it_is_forgotten
     assert len(outcomes.undecodable) == (0 if forget == "nothing" else 2)
 
 
-def test_what_is_known_to_be_undecodable_is_not_decoded_under_another_name_either(folder, store, reads, decodes):
+def test_what_is_known_to_be_undecodable_is_not_decoded_under_another_name_either(folder, store, reads, decodes, go):
     known = go(folder({"page.jpg": b"<html>"}), store).undecodable
     reads.clear(), decodes.clear()
     outcomes = go(folder({"renamed.jpg": b"<html>"}, name="others"), store, known=known, start=forbidden)
@@ -312,7 +314,7 @@ def test_what_is_known_to_be_undecodable_is_not_decoded_under_another_name_eithe
     assert outcomes.undecodable == {}
 
 
-def test_an_image_that_is_too_large_is_tried_again_with_a_larger_limit(folder, store):
+def test_an_image_that_is_too_large_is_tried_again_with_a_larger_limit(folder, store, go):
     memo = UndecodableMemo("cache/digests.sqlite")
     images = folder({"small.jpg": 1, "large.jpg": photo(2, size=(200, 200))})
     refused = go(images, store, known=memo.load(), max_pixels=10_000)
@@ -329,7 +331,7 @@ def pictures() -> int:
     return sum(issubclass(type(found), Image.Image) for found in gc.get_objects())
 
 
-def test_nothing_of_an_image_that_cannot_be_decoded_stays_in_memory_but_the_reason(folder, store):
+def test_nothing_of_an_image_that_cannot_be_decoded_stays_in_memory_but_the_reason(folder, store, go):
     Image.init()  # one of Pillow's own modules holds a picture
     before = pictures()
     outcomes = go(folder({f"{number}.jpg": photo(number, size=(300, 200))[:2000] for number in range(9)}), store)
@@ -354,7 +356,7 @@ class NaNs(TinyEngine):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("batches", [{0}, {1}, {0, 1, 2}])
-def test_rows_that_are_not_finite_are_told_and_the_rest_of_their_batch_is_kept(folder, store, batches, value):
+def test_rows_that_are_not_finite_are_told_and_the_rest_of_their_batch_is_kept(folder, store, batches, value, go):
     outcomes = go(folder(many(12)), store, NaNs(batches, value))
 
     assert len(outcomes.computed) == 12 - len(batches)
@@ -364,7 +366,7 @@ def test_rows_that_are_not_finite_are_told_and_the_rest_of_their_batch_is_kept(f
     assert kept == {key: row for key, row in expected(*range(12)).items() if key not in outcomes.undecodable}
 
 
-def test_a_batch_without_one_finite_row_is_no_error(folder, store):
+def test_a_batch_without_one_finite_row_is_no_error(folder, store, go):
     engine = NaNs({0}, np.nan)
     engine.batch_size = 1
     outcomes = go(folder(many(1)), store, engine)
@@ -373,7 +375,7 @@ def test_a_batch_without_one_finite_row_is_no_error(folder, store):
     assert store.shards() == []
 
 
-def test_a_known_image_that_is_gone_or_has_changed_is_a_failure_with_its_digest(folder, store):
+def test_a_known_image_that_is_gone_or_has_changed_is_a_failure_with_its_digest(folder, store, go):
     images = folder({"a.jpg": 1, "b.jpg": 2, "c.jpg": 3})
     dataset = scan(images, labels=False)
     (images / "a.jpg").unlink()
@@ -387,7 +389,7 @@ def test_a_known_image_that_is_gone_or_has_changed_is_a_failure_with_its_digest(
     assert by_digest(store) == expected(3)
 
 
-def test_a_known_image_is_read_from_whichever_of_its_paths_still_holds_it(folder, store):
+def test_a_known_image_is_read_from_whichever_of_its_paths_still_holds_it(folder, store, go):
     images = folder({"a.jpg": 1, "b.jpg": 1, "c.jpg": 1})
     dataset = scan(images, labels=False)
     (images / "a.jpg").unlink()
@@ -398,7 +400,7 @@ def test_a_known_image_is_read_from_whichever_of_its_paths_still_holds_it(folder
     assert by_digest(store) == expected(1)
 
 
-def test_several_frames_are_noted(folder, store):
+def test_several_frames_are_noted(folder, store, go):
     frames = [np.full((20, 20, 3), level, np.uint8) for level in (0, 255)]
     buffer = BytesIO()
     first, second = map(Image.fromarray, frames)
@@ -419,17 +421,17 @@ def commit(store: Store, *seeds: int) -> None:
 
 
 @pytest.fixture
-def others_commit(store, monkeypatch) -> TinyEngine:
+def others_commit(store, tools) -> TinyEngine:
     """Return an engine before whose first batch another process commits 60 images; what is new is looked at always."""
-    monkeypatch.setattr(claims, "_REFRESH_SECONDS", 0.0)
+    tools["look_seconds"] = 0.0
     once = [lambda: commit(store, *range(60))]
     return TinyEngine(before=lambda: once.pop()() if once else None)
 
 
 @pytest.fixture
-def tight(monkeypatch, limited) -> None:
+def tight(tools, limited) -> None:
     """Let one file and one image wait between two stages."""
-    monkeypatch.setattr(stages, "_READERS", 1)
+    tools["readers"] = 1
     limited(files=ONE_FILE, pixels=PIXELS)
 
 
@@ -438,7 +440,7 @@ AHEAD = 4 + 4
 
 
 @pytest.mark.usefixtures("tight")
-def test_what_another_process_has_committed_meanwhile_is_not_computed_again(folder, store, others_commit):
+def test_what_another_process_has_committed_meanwhile_is_not_computed_again(folder, store, others_commit, go):
     outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
     assert others_commit.batches[0] == 4
@@ -448,7 +450,7 @@ def test_what_another_process_has_committed_meanwhile_is_not_computed_again(fold
 
 @pytest.mark.usefixtures("tight")
 def test_known_images_that_another_process_has_committed_meanwhile_are_not_even_read(
-    folder, store, others_commit, reads
+    folder, store, others_commit, reads, go
 ):
     dataset = scan(folder(many(60)), labels=False)
     seen: list[tuple[str, int, int]] = []
@@ -460,7 +462,7 @@ def test_known_images_that_another_process_has_committed_meanwhile_are_not_even_
 
 
 def test_what_another_process_commits_when_all_files_have_been_read_is_not_computed_again(
-    folder, store, others_commit, reads
+    folder, store, others_commit, reads, go
 ):
     first = others_commit._before
     others_commit._before = lambda: soon(lambda: len(reads) == 60) and first()
@@ -470,8 +472,8 @@ def test_what_another_process_commits_when_all_files_have_been_read_is_not_compu
 
 
 @pytest.mark.usefixtures("tight")
-def test_where_nobody_looks_all_is_computed(folder, store, others_commit, monkeypatch):
-    monkeypatch.setattr(claims, "_REFRESH_SECONDS", 1000.0)
+def test_where_nobody_looks_all_is_computed(folder, store, others_commit, tools, go):
+    tools["look_seconds"] = 1000.0
     outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
     assert len(outcomes.computed) == 60
@@ -482,13 +484,13 @@ def test_where_nobody_looks_all_is_computed(folder, store, others_commit, monkey
 
 def running() -> list[str]:
     """Return the threads of a pipeline that have not ended."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(stages.THREADS)]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(THREADS)]
 
 
-def blocks(monkeypatch: pytest.MonkeyPatch, what: str, seed: int, gate: threading.Event) -> threading.Event:
+def blocks(tools: Tools, what: str, seed: int, gate: threading.Event) -> threading.Event:
     """Let the reading or the decoding of the photo of a seed wait at the gate; return an event that says it does."""
     waits = threading.Event()
-    whole, slow = getattr(WHERE[what], what), {"read_file": f"{seed:03}.jpg", "decode": photo(seed)}[what]
+    whole, slow = WHOLE[what], {"read_file": f"{seed:03}.jpg", "decode": photo(seed)}[what]
 
     def blocked(given: object, *args: object) -> object:
         if (Path(given).name if isinstance(given, str) else given) == slow:
@@ -496,14 +498,14 @@ def blocks(monkeypatch: pytest.MonkeyPatch, what: str, seed: int, gate: threadin
             gate.wait(20)
         return whole(given, *args)
 
-    monkeypatch.setattr(WHERE[what], what, blocked)
+    tools[what] = blocked
     return waits
 
 
 @pytest.mark.parametrize("what", ["read_file", "decode"])
 @pytest.mark.parametrize("slow", [0, 13, 20])
-def test_one_slow_image_does_not_keep_others_from_being_computed(folder, store, monkeypatch, gate, what, slow):
-    waits = blocks(monkeypatch, what, slow, gate)
+def test_one_slow_image_does_not_keep_others_from_being_computed(folder, store, tools, gate, what, slow, go):
+    waits = blocks(tools, what, slow, gate)
     engine, images = TinyEngine(), folder(many(21))
     thread = in_a_thread(lambda: go(images, store, engine, threads=2))
 
@@ -515,7 +517,7 @@ def test_one_slow_image_does_not_keep_others_from_being_computed(folder, store, 
     assert by_digest(store) == expected(*range(21))
 
 
-def test_a_slow_engine_does_not_keep_files_from_being_read_and_decoded(folder, store, reads, decodes, gate):
+def test_a_slow_engine_does_not_keep_files_from_being_read_and_decoded(folder, store, reads, decodes, gate, go):
     engine, images = TinyEngine(before=lambda: gate.wait(20)), folder(many(21))
     thread = in_a_thread(lambda: go(images, store, engine))
 
@@ -527,17 +529,16 @@ def test_a_slow_engine_does_not_keep_files_from_being_read_and_decoded(folder, s
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_as_many_threads_decode_as_were_asked_for(folder, store, monkeypatch, threads):
+def test_as_many_threads_decode_as_were_asked_for(folder, store, tools, threads, go):
     barrier = threading.Barrier(threads, timeout=10)  # passed when so many wait at it
     names: set[str] = set()
-    whole = loading.decode
 
     def spy(*args: object) -> object:
         names.add(threading.current_thread().name)
         barrier.wait()
-        return whole(*args)
+        return decode(*args)
 
-    monkeypatch.setattr(loading, "decode", spy)
+    tools["decode"] = spy
     go(folder(many(12)), store, threads=threads)
 
     assert len(names) == threads
@@ -549,14 +550,14 @@ def test_as_many_threads_decode_as_were_asked_for(folder, store, monkeypatch, th
 
 @pytest.mark.parametrize(("threads", "waiting"), [(1, 1), (1, 6), (3, 6)])
 def test_no_more_is_read_and_decoded_ahead_of_the_engine_than_memory_was_given(
-    folder, store, reads, decodes, limited, gate, threads, waiting
+    folder, store, reads, decodes, limited, gate, threads, waiting, go
 ):
     limited(files=ONE_FILE, pixels=waiting * PIXELS + 5)
     engine, images = TinyEngine(before=lambda: gate.wait(20)), folder(many(60))
     thread = in_a_thread(lambda: go(images, store, engine, threads=threads))
 
     pixels = 4 + waiting + threads  # in the engine; waiting for it; in the hands of those that decode
-    files = pixels + 1 + stages._READERS  # one has been read; all readers wait for room
+    files = pixels + 1 + Collaborators().readers  # one has been read; all readers wait for room
     assert soon(lambda: sum(decodes.values()) == pixels)
     assert steady(lambda: sum(reads.values())) == files
     assert sum(decodes.values()) == pixels
@@ -565,7 +566,7 @@ def test_no_more_is_read_and_decoded_ahead_of_the_engine_than_memory_was_given(
     assert by_digest(store) == expected(*range(60))
 
 
-def test_the_pixels_that_wait_never_exceed_the_memory_given_to_them(folder, store, decodes, limited):
+def test_the_pixels_that_wait_never_exceed_the_memory_given_to_them(folder, store, decodes, limited, go):
     limited(pixels=6 * PIXELS)
     ahead: list[int] = []
     engine = TinyEngine(before=lambda: ahead.append(sum(decodes.values()) - sum(engine.batches)))
@@ -575,12 +576,10 @@ def test_the_pixels_that_wait_never_exceed_the_memory_given_to_them(folder, stor
     assert len(ahead) == 30
 
 
-def test_files_are_counted_by_their_bytes_until_they_are_decoded(folder, store, reads, monkeypatch, limited, gate):
+def test_files_are_counted_by_their_bytes_until_they_are_decoded(folder, store, reads, tools, limited, gate, go):
     whole = photo(5)
     limited(files=10 * size_waiting(len(whole)) + 9)  # of the ten first ones each but one is a byte longer
-    monkeypatch.setattr(stages, "_READERS", 1)
-    decode_ = loading.decode
-    monkeypatch.setattr(loading, "decode", lambda *args: gate.wait(20) and decode_(*args))
+    tools.update(readers=1, decode=lambda *args: gate.wait(20) and decode(*args))
     images = folder({f"{number:03}.jpg": whole + bytes([number]) for number in range(60)})
     thread = in_a_thread(lambda: go(images, store, threads=1))
 
@@ -595,7 +594,7 @@ def test_files_are_counted_by_their_bytes_until_they_are_decoded(folder, store, 
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-def test_progress_never_falls_and_ends_with_every_file(folder, store, parallel):
+def test_progress_never_falls_and_ends_with_every_file(folder, store, parallel, go):
     seen: list[tuple[str, int, int]] = []
     engine = TinyEngine()
     engine.parallel = parallel
@@ -608,7 +607,7 @@ def test_progress_never_falls_and_ends_with_every_file(folder, store, parallel):
     assert (min(done) >= 0, done[-1]) == (True, 44)
 
 
-def test_images_count_as_done_when_they_have_been_computed_and_others_at_once(folder, store, gate):
+def test_images_count_as_done_when_they_have_been_computed_and_others_at_once(folder, store, gate, go):
     seen: list[int] = []
     images = folder({**many(10), "page.jpg": b"<html>", "empty.jpg": b"", "copy.jpg": 3})
     engine = TinyEngine(before=lambda: gate.wait(20))
@@ -625,7 +624,7 @@ def test_images_count_as_done_when_they_have_been_computed_and_others_at_once(fo
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_engine_that_raises_ends_the_work_and_what_was_computed_before_is_kept(folder, store, reads, error):
+def test_an_engine_that_raises_ends_the_work_and_what_was_computed_before_is_kept(folder, store, reads, error, go):
     images = folder(many(40))
 
     def stop() -> None:
@@ -648,16 +647,16 @@ def test_an_engine_that_raises_ends_the_work_and_what_was_computed_before_is_kep
 
 
 @pytest.mark.parametrize("what", ["read_file", "decode"])
-def test_an_error_that_is_not_the_images_own_ends_the_work(folder, store, monkeypatch, limited, what):
-    whole, calls = getattr(WHERE[what], what), Counter()
+def test_an_error_that_is_not_the_images_own_ends_the_work(folder, store, tools, limited, what, go):
+    calls = Counter()
 
     def broken(*args: object) -> object:
         calls[what] += 1
         if calls[what] == 30:
             raise ZeroDivisionError("a mistake of ours")
-        return whole(*args)
+        return WHOLE[what](*args)
 
-    monkeypatch.setattr(WHERE[what], what, broken)
+    tools[what] = broken
     limited(pixels=4 * PIXELS)
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         go(folder(many(40)), store)
@@ -667,11 +666,11 @@ def test_an_error_that_is_not_the_images_own_ends_the_work(folder, store, monkey
 
 
 @pytest.mark.parametrize("what", ["read_file", "decode"])
-def test_an_error_before_the_first_image_is_decoded_ends_the_work_too(folder, store, monkeypatch, what):
+def test_an_error_before_the_first_image_is_decoded_ends_the_work_too(folder, store, tools, what, go):
     def broken(*args: object) -> object:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(WHERE[what], what, broken)
+    tools[what] = broken
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         go(folder(many(40)), store, start=forbidden)
 
@@ -694,9 +693,9 @@ class Interruption:
 
 @pytest.mark.parametrize("what", ["read_file", "decode"])
 def test_ctrl_c_while_an_image_takes_for_ever_ends_at_once_and_keeps_what_was_computed(
-    folder, store, monkeypatch, gate, what
+    folder, store, tools, gate, what, go
 ):
-    waits = blocks(monkeypatch, what, 7, gate)
+    waits = blocks(tools, what, 7, gate)
     images, seen = folder(many(21)), [0]
     ctrl_c = Interruption(lambda: waits.is_set() and seen[-1] == 20)
     with pytest.raises(KeyboardInterrupt):
@@ -706,7 +705,7 @@ def test_ctrl_c_while_an_image_takes_for_ever_ends_at_once_and_keeps_what_was_co
     assert by_digest(store) == expected(*(set(range(21)) - {7}))
 
 
-def test_ctrl_c_while_the_engine_takes_for_ever_ends_at_once_and_keeps_what_was_computed(folder, store, gate):
+def test_ctrl_c_while_the_engine_takes_for_ever_ends_at_once_and_keeps_what_was_computed(folder, store, gate, go):
     images, seen = folder(many(40)), [0]
     engine = TinyEngine(before=lambda: len(engine.batches) < 3 or gate.wait(20))
     ctrl_c = Interruption(lambda: seen[-1] == 12)
@@ -718,8 +717,8 @@ def test_ctrl_c_while_the_engine_takes_for_ever_ends_at_once_and_keeps_what_was_
     assert by_digest(store).items() <= expected(*range(40)).items()
 
 
-def test_ctrl_c_while_the_first_images_are_waited_for_ends_at_once(folder, store, monkeypatch, gate):
-    waits = blocks(monkeypatch, "read_file", 1, gate)
+def test_ctrl_c_while_the_first_images_are_waited_for_ends_at_once(folder, store, tools, gate, go):
+    waits = blocks(tools, "read_file", 1, gate)
     images = folder(many(3))
     ctrl_c = Interruption(waits.is_set)
     with pytest.raises(KeyboardInterrupt):
@@ -728,7 +727,7 @@ def test_ctrl_c_while_the_first_images_are_waited_for_ends_at_once(folder, store
     assert time.monotonic() - ctrl_c.at < 1
 
 
-def test_ctrl_c_while_an_engine_is_started_ends_at_once(folder, store, gate):
+def test_ctrl_c_while_an_engine_is_started_ends_at_once(folder, store, gate, go):
     images, starts = folder(many(20)), threading.Event()
     ctrl_c = Interruption(starts.is_set)
     with pytest.raises(KeyboardInterrupt):
@@ -738,7 +737,7 @@ def test_ctrl_c_while_an_engine_is_started_ends_at_once(folder, store, gate):
     assert store.shards() == []
 
 
-def test_while_an_engine_is_started_files_are_read_and_progress_goes_on(folder, store, reads, decodes, gate):
+def test_while_an_engine_is_started_files_are_read_and_progress_goes_on(folder, store, reads, decodes, gate, go):
     seen: list[int] = []
     images = folder({**many(20), "page.jpg": b"<html>", "empty.jpg": b""})
     engine = TinyEngine()
@@ -756,7 +755,7 @@ def test_while_an_engine_is_started_files_are_read_and_progress_goes_on(folder, 
     assert by_digest(store) == expected(*range(20))
 
 
-def test_what_is_stopped_computes_no_further(folder, store, gate):
+def test_what_is_stopped_computes_no_further(folder, store, gate, go):
     images, seen, begun = folder(many(40)), [0], []
     engine = TinyEngine(before=lambda: begun.append(1) or len(begun) < 4 or gate.wait(20))
     Interruption(lambda: seen[-1] == 12 and len(begun) == 4)
@@ -768,25 +767,15 @@ def test_what_is_stopped_computes_no_further(folder, store, gate):
     assert len(engine.batches) == 4  # the one that was in it
 
 
-def test_a_commit_that_fails_ends_the_work_and_leaves_what_was_committed(folder, store, monkeypatch):
-    monkeypatch.setattr(commits, "_COMMIT_ROWS", 4)
-    append, calls = Store.append, []
-
-    def fail_the_third(self: Store, *args: object) -> list[str]:
-        calls.append(args)
-        if len(calls) == 3:
-            raise CacheError("the disk is full")
-        return append(self, *args)
-
-    monkeypatch.setattr(Store, "append", fail_the_third)
+def test_a_commit_that_fails_ends_the_work_and_leaves_what_was_committed(folder, store, tools, go):
+    tools["pace"] = CommitPace(rows=4)
     with pytest.raises(CacheError, match="the disk is full"):
-        go(folder(many(40)), store)
+        go(folder(many(40)), broken(store, None, None, CacheError("the disk is full")))
 
-    assert len(calls) == 3
     assert len(store.digests()) == 8
 
 
-def test_no_file_at_all_is_no_work(store, tmp_path):
+def test_no_file_at_all_is_no_work(store, tmp_path, go):
     empty = Dataset(
         source=tmp_path, paths=(), digests=np.empty((0, 32), np.uint8), labels=(), given_splits=(), groups=()
     )

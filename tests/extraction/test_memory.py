@@ -241,11 +241,10 @@ def test_the_parts_are_not_more_than_the_whole(total):
         (0, LEAST_MEMORY),
     ],
 )
-def test_by_default_it_is_two_thirds_of_what_a_network_leaves(monkeypatch, free, expected):
-    monkeypatch.setattr(module, "free_memory", lambda: free)
-
-    assert usual_memory() == pytest.approx(expected, rel=1e-6)
-    assert usual_memory(2) == pytest.approx(max(LEAST_MEMORY, 2 * max(free / 4, free / 2 - (1 << 30)) / 3), rel=1e-6)
+def test_by_default_it_is_two_thirds_of_what_a_network_leaves(free, expected):
+    assert usual_memory(1, lambda: free) == pytest.approx(expected, rel=1e-6)
+    each = max(LEAST_MEMORY, 2 * max(free / 4, free / 2 - (1 << 30)) / 3)
+    assert usual_memory(2, lambda: free) == pytest.approx(each, rel=1e-6)
 
 
 # --- many at once ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,9 +24,8 @@ from bottleneck.engines.options import EngineOptions
 from bottleneck.engines.parity import Sample
 from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckWarning, ModelError, RunError
-from bottleneck.extraction import plan
 from bottleneck.extraction.extract import extract
-from bottleneck.extraction.plan import Plan, plan_features, start_engine
+from bottleneck.extraction.plan import Builders, Plan, plan_features, start_engine
 from bottleneck.fitting.fit import fit
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.file_index import FileIndex
@@ -58,6 +58,15 @@ class Machine:
         self.closed = 0  # engines that were not used
         self.spec = tiny.SPEC
 
+    @property
+    def builders(self) -> Builders:
+        return Builders(self.load, lambda *given: self.choose(*given), self.precisions)
+
+    def precisions(self, options: EngineOptions, precision: str) -> tuple[str, ...]:
+        if precision != "auto":
+            return (precision,)
+        return ("bf16", "fp32") if self.bf16 else ("fp32",)
+
     def load(self, request: Request) -> object:
         self.loads.append(request)
         return SimpleNamespace(spec=self.spec, restored=None)
@@ -87,10 +96,8 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch) -> Machine:
     found = Machine()
-    monkeypatch.setattr("bottleneck.backbones.registry.load", found.load)
-    monkeypatch.setattr(plan, "choose", found.choose)
-    monkeypatch.setattr("bottleneck.engines.choice.native_bf16", lambda: found.bf16)
-    monkeypatch.setattr("bottleneck.engines.choice.gpu_possible", lambda: False)
+    planned = partial(plan_features, builders=found.builders)
+    tiny.use(monkeypatch, plan_features=planned, start_engine=start_engine)
     return found
 
 
@@ -99,8 +106,9 @@ NO_IMAGES = FileIndex.of(
 )
 
 
-def planned(precision: str = "auto", options: EngineOptions | None = None) -> Plan:
-    return plan_features(Request(precision=precision), options or EngineOptions(), FeatureCache("cache"), NO_IMAGES)
+def planned(machine: Machine, engine: str = "auto") -> Plan:
+    request, options = Request(precision="auto"), EngineOptions(engine=engine)
+    return plan_features(request, options, FeatureCache("cache"), NO_IMAGES, builders=machine.builders)
 
 
 def memo() -> Spec | None:
@@ -112,16 +120,16 @@ def memo() -> Spec | None:
 
 
 def test_the_first_time_the_network_is_built_and_the_spec_remembered(machine):
-    found = planned()
+    found = planned(machine)
 
     assert (found.spec, found.built, len(machine.loads)) == (replace(tiny.SPEC, precision="bf16"), True, 1)
     assert memo() == tiny.SPEC
 
 
 def test_the_second_time_the_memo_tells_the_spec_and_nothing_is_built(machine):
-    first = planned().spec
+    first = planned(machine).spec
     machine.loads.clear()
-    found = planned()
+    found = planned(machine)
 
     assert (found.spec, found.built, machine.loads) == (first, False, [])
 
@@ -167,7 +175,7 @@ def test_the_network_is_built_once_where_the_memo_knows_it_and_an_engine_needs_i
 
 
 def test_a_memo_of_another_spec_is_mended_and_nothing_is_stored_under_it(folder, machine):
-    right = planned().spec
+    right = planned(machine).spec
     (path,) = Path("cache/specs").glob("*.json")
     path.write_text(json.dumps({**right.to_json(), "weights": "f" * 64}))
     machine.loads.clear()
@@ -179,9 +187,9 @@ def test_a_memo_of_another_spec_is_mended_and_nothing_is_stored_under_it(folder,
 
 
 def test_a_memo_that_is_wrong_says_so_before_an_engine_is_there(machine):
-    planned()
+    planned(machine)
     machine.spec = replace(tiny.SPEC, weights="e" * 64)
-    start = start_engine(planned(), sample())
+    start = start_engine(planned(machine), sample())
 
     assert start.engine is None
     assert start.plan.spec == replace(machine.spec, precision="bf16")
@@ -204,12 +212,12 @@ def test_auto_is_what_the_cpu_has(folder, machine, bf16, precision):
 
 
 def test_on_another_machine_auto_is_another_spec(machine):
-    first = planned().spec
+    first = planned(machine).spec
     machine.bf16 = False
 
-    assert (first.precision, planned().spec.precision) == ("bf16", "fp32")
+    assert (first.precision, planned(machine).spec.precision) == ("bf16", "fp32")
     machine.bf16 = True
-    assert planned().spec == first
+    assert planned(machine).spec == first
 
 
 def test_where_no_engine_passes_in_bf16_auto_is_fp32(folder, machine):
@@ -238,10 +246,10 @@ def test_where_no_engine_passes_at_all_it_is_an_error(folder, machine):
     assert machine.chosen == ["bf16", "fp32"]
 
 
-def test_auto_is_fp32_too_where_the_engine_was_named_and_is_remembered_to_be_wrong_in_bf16(machine, monkeypatch):
+def test_auto_is_fp32_too_where_the_engine_was_named_and_is_remembered_to_be_wrong_in_bf16(machine):
     module = pytest.importorskip("bottleneck.engines.openvino_engine")
-    monkeypatch.setattr(plan, "choose", choice.choose)
-    found = planned(options=EngineOptions(engine="openvino"))
+    machine.choose = choice.choose
+    found = planned(machine, "openvino")
     name = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{module.BATCH}-{cpu_id()}"
     EngineRecords(FeatureCache("cache").store(found.spec).engines).keep_check(name, Check("openvino", "bf16", 0.5, 8))
 
@@ -318,8 +326,7 @@ def test_what_was_begun_in_a_precision_that_was_asked_for_is_gone_on_with(folder
     assert (extract(images).computed, machine.chosen) == (2, ["fp32", "fp32"])
 
 
-def test_all_features_that_are_here_will_do_on_any_machine(folder, machine, monkeypatch):
-    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0.0)
+def test_all_features_that_are_here_will_do_on_any_machine(folder, machine):
     images = folder(FILES)
     extract(images)
     machine.bf16 = False
@@ -353,19 +360,17 @@ def test_it_is_said_each_time_that_features_are_less_exact(folder, machine):
     assert done.remarks[0].endswith("on 8 images; features in fp32 have no such error")
 
 
-def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, machine, monkeypatch):
+def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, machine):
     machine.cosine = 0.9
-    right = machine.choose
+    choose = machine.choose
 
-    def choose(*args: object) -> EngineChoice:
-        chosen = right(*args)
-        with monkeypatch.context() as other:
-            other.setattr(machine, "cosine", 0.9995)
-            other.setattr(plan, "choose", right)
-            extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="suits"))
+    def late(*given: object) -> EngineChoice:
+        chosen = choose(*given)
+        machine.cosine, machine.choose = 0.9995, choose
+        extract(folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="suits"))
         return chosen
 
-    monkeypatch.setattr(plan, "choose", choose)
+    machine.choose = late
     done = extract(folder(FILES))
 
     assert (done.store.spec.precision, done.computed) == ("bf16", 12)

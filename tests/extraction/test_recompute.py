@@ -1,23 +1,24 @@
 """A cache from elsewhere whose rows are whole, and are not the features of its images."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-import bottleneck.extraction.recompute as module
 from bottleneck.backbones.request import Request
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.merge import Inspection, Merge, NewRows, merge
 from bottleneck.cache.store import Store
 from bottleneck.extraction.extract import extract
-from bottleneck.extraction.memory import LEAST_MEMORY
+from bottleneck.extraction.loading import Loaded, Loader
+from bottleneck.extraction.memory import LEAST_MEMORY, MemoryBudget, usual_memory
 from bottleneck.extraction.recompute import Recomputation
+from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
@@ -51,9 +52,29 @@ def lie(store: Store, change: Change) -> None:
     store.append(digests, features)
 
 
-def merged(count: int = 3, source: str = "elsewhere/cache") -> Merge:
+def merged(count: int = 3, source: str = "elsewhere/cache", **options: object) -> Merge:
     cache = FeatureCache("ours")
-    return merge(cache, source, inspect=Recomputation(cache, source, count))
+    return merge(cache, source, inspect=Recomputation(cache, source, count, **options))
+
+
+class Watched(Loader):
+    """A loader that notes the paths that it is to load."""
+
+    opened: ClassVar[list[str]] = []
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__(MemoryBudget(usual_memory()), preprocessing)
+
+    def load(self, path: str, wanted: Callable[[bytes], bool] = lambda _: True) -> Loaded:
+        self.opened.append(path)
+        return super().load(path, wanted)
+
+
+@pytest.fixture
+def opened() -> list[str]:
+    """Return the paths that a `Watched` loader loads."""
+    Watched.opened.clear()
+    return Watched.opened
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -118,15 +139,12 @@ def test_all_images_are_drawn_where_so_many_are_wanted_and_one_lie_is_found(thei
     assert "1 of 8 images" in done.problems[0]
 
 
-def test_which_are_drawn_is_different_each_time(theirs, monkeypatch):
-    drawn = []
-    pixels = module._pixels
-    monkeypatch.setattr(module, "_pixels", lambda paths, *rest: drawn.append(paths[0]) or pixels(paths, *rest))
+def test_which_are_drawn_is_different_each_time(theirs, opened):
     for number in range(12):
-        merged(1)
+        merged(1, loader=Watched)
         shutil.rmtree("ours")
-        assert len(drawn) == number + 1
-    assert len(set(drawn)) > 1
+        assert len(opened) == number + 1
+    assert len(set(opened)) > 1
 
 
 def test_our_own_images_are_at_hand_wherever_theirs_are(theirs, tmp_path):
@@ -153,27 +171,28 @@ def test_files_that_have_changed_are_not_taken_for_the_images(theirs, tmp_path):
     assert "none of its images is on this machine" in merged().notes[0]
 
 
-def test_a_file_that_a_stranger_names_elsewhere_is_not_opened(theirs, tmp_path, monkeypatch):
+def test_a_file_that_a_stranger_names_elsewhere_is_not_opened(theirs, tmp_path, opened):
     (tmp_path / "elsewhere" / "images").rename(tmp_path / "private")
     (tmp_path / "elsewhere" / "images").symlink_to(tmp_path / "private")
-    opened = []
-    monkeypatch.setattr(module.Loader, "load", lambda loader, path, wanted: opened.append(path))
-    assert "none of its images is on this machine" in merged().notes[0]
+    assert "none of its images is on this machine" in merged(loader=Watched).notes[0]
     assert opened == []
 
 
-def test_an_image_that_takes_more_memory_than_there_is_is_passed_over(tmp_path, monkeypatch, spec):
-    path = write(tmp_path / "a.jpg", photo(1))
-    os.truncate(path, 40 << 20)
-    digest = hashlib.sha256(path.read_bytes()).digest()
-    assert module._pixels([str(path)], digest, spec) is not None
-    monkeypatch.setattr(module, "usual_memory", lambda: LEAST_MEMORY)
-    assert module._pixels([str(path)], digest, spec) is None
+def test_an_image_that_takes_more_memory_than_there_is_is_passed_over(folder):
+    images = folder({"a.jpg": 1}, "elsewhere/images")
+    os.truncate(images / "a.jpg", 40 << 20)
+    options = {"model": "resnet18", "weights": "none", "crop": 32, "resize": 32, "labels": False}
+    extract(images, **options, engine="torch", precision="fp32", cache="elsewhere/cache")
+
+    done = merged(loader=lambda preprocessing: Loader(MemoryBudget(LEAST_MEMORY), preprocessing))
+    assert (done.recomputed, len(done.notes)) == (0, 1)
+    shutil.rmtree("ours")
+    assert merged().recomputed == 1
 
 
 def test_where_the_weights_are_not_here_a_line_says_so_and_nothing_is_downloaded(theirs, monkeypatch):
     theirs.remember_request(Request(model="resnet18", weights="IMAGENET1K_V1").to_json())
-    monkeypatch.setattr("bottleneck.backbones.catalogue_table.torch_checkpoints", lambda: Path("nowhere"))
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
     done = merged()
     assert done.added == 8
     assert "weights of its backbone are not on this machine" in done.notes[0]
@@ -181,8 +200,8 @@ def test_where_the_weights_are_not_here_a_line_says_so_and_nothing_is_downloaded
 
 def test_where_the_recorded_request_leads_to_another_network_a_line_says_so(theirs, monkeypatch):
     theirs.remember_request(replace(theirs.asked(), seed=5).to_json())
-    monkeypatch.setattr("bottleneck.backbones.catalogue_table.torch_checkpoints", lambda: Path("nowhere"))
-    assert "now selects another" in merged().notes[0]
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
+    assert "leads to another" in merged().notes[0]
 
 
 def test_what_is_known_here_need_not_be_computed_again(theirs):

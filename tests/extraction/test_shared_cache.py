@@ -24,12 +24,6 @@ def two_classes(count: int, first: int = 0) -> dict[str, int]:
     return {f"{label}/{k}.png": first + 20 * place + k for place, label in enumerate("ab") for k in range(count)}
 
 
-@pytest.fixture
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let files be remembered that were written just now."""
-    monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0)
-
-
 @pytest.fixture(params=[0o002, 0o007, 0o027], ids=oct)
 def mask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
@@ -60,7 +54,7 @@ def test_whatever_is_written_takes_the_umask_and_the_group_of_the_folder(folder,
         assert path.stat().st_gid == group, path
 
 
-def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_once(folder, monkeypatch, settled):
+def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_once(folder, monkeypatch):
     images = folder(two_classes(10))
     scan(images, cache="cache")
     monkeypatch.setattr(DigestMemo, "remember", lambda *_: None)
@@ -80,7 +74,7 @@ def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_onc
         scan(images, cache="cache")  # nothing is to be kept
 
 
-def test_a_user_who_may_not_write_the_memo_reads_it(folder, monkeypatch, settled):
+def test_a_user_who_may_not_write_the_memo_reads_it(folder, monkeypatch):
     images = folder(two_classes(3))
     scan(images, cache="cache")
     monkeypatch.setattr(DigestMemo, "is_writable", False)

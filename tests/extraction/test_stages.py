@@ -10,17 +10,18 @@ import pytest
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
 from bottleneck.errors import ImageError
-from bottleneck.extraction import loading, stages
 from bottleneck.extraction.claims import Claims
+from bottleneck.extraction.collaborators import Collaborators
 from bottleneck.extraction.items import Item
+from bottleneck.extraction.job import Limits
 from bottleneck.extraction.memory import LEAST_MEMORY, MemoryBudget
 from bottleneck.extraction.plan import EngineStart
 from bottleneck.extraction.queues import Cancelled
-from bottleneck.extraction.stages import Computed, Crashed, Read, Stages
+from bottleneck.extraction.stages import THREADS, Computed, Crashed, Read, Stages
 from bottleneck.images.decode import decode
 from tests import tiny
 from tests.conftest import photo
-from tests.extraction.conftest import ONE_FILE, PIXELS, WHERE, many, soon, steady
+from tests.extraction.conftest import ONE_FILE, PIXELS, many, soon, steady
 from tests.tiny import TinyEngine
 
 
@@ -29,11 +30,11 @@ def digest(seed: int) -> bytes:
 
 
 def running() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(stages.THREADS)]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(THREADS)]
 
 
 @pytest.fixture
-def begun(store):
+def begun(store, tools):
     """Return a function that begins to read and decode items; all threads are stopped in the end."""
     all_of_them: list[Stages] = []
 
@@ -46,7 +47,8 @@ def begun(store):
     ) -> Stages:
         paths = [str(path) for path in sorted(images.iterdir())]
         claims, memory = Claims(store.index(), known), memory or MemoryBudget(LEAST_MEMORY)
-        found = Stages(paths, tiny.PREPROCESSING, 10_000, claims, memory, threads)
+        limits = Limits(threads=threads, max_pixels=10_000)
+        found = Stages(paths, limits, Collaborators(**tools), tiny.PREPROCESSING, claims, memory)
         all_of_them.append(found)
         found.read(items)
         return found
@@ -186,13 +188,13 @@ def test_a_batch_that_others_have_committed_whole_does_not_reach_the_engine(fold
 
 
 @pytest.mark.parametrize("what", ["read_file", "decode"])
-def test_an_error_that_nobody_expects_is_an_event(folder, begun, monkeypatch, what):
+def test_an_error_that_nobody_expects_is_an_event(folder, begun, tools, what):
     error = ZeroDivisionError("a mistake of ours")
 
     def broken(*args: object) -> object:
         raise error
 
-    monkeypatch.setattr(WHERE[what], what, broken)
+    tools[what] = broken
     (event,) = take(begun(folder({"a.jpg": 1}), unknown(1)), 1)
 
     assert event == Crashed(error)
@@ -211,11 +213,11 @@ def test_an_error_of_the_engine_is_an_event(folder, begun):
     assert isinstance(event.error, ZeroDivisionError)
 
 
-def test_errors_of_images_are_no_crashes(folder, begun, monkeypatch):
+def test_errors_of_images_are_no_crashes(folder, begun, tools):
     def refuse(*args: object) -> object:
         raise ImageError("corrupt", "not today")
 
-    monkeypatch.setattr(loading, "decode", refuse)
+    tools["decode"] = refuse
     events = take(begun(folder(many(12)), unknown(12)), 12)
 
     assert [event.undecodable.code for event in events] == ["corrupt"] * 12
@@ -230,8 +232,8 @@ def test_threads_end_when_there_is_no_more_to_do(folder, begun):
     assert soon(lambda: not running())
 
 
-def test_no_more_files_are_read_by_more_threads_than_there_are_files(folder, begun, gate, monkeypatch):
-    monkeypatch.setattr(stages, "read_file", lambda path, *_: gate.wait(20))
+def test_no_more_files_are_read_by_more_threads_than_there_are_files(folder, begun, gate, tools):
+    tools["read_file"] = lambda path, *_: gate.wait(20)
     begun(folder(many(3)), unknown(3))
 
     assert sum("read" in name for name in running()) == 3
@@ -247,8 +249,8 @@ def test_stopped_threads_that_wait_for_one_another_end(folder, begun, reads, lim
         found.events.get()
 
 
-def test_a_thread_that_cannot_end_is_waited_for_so_long_and_no_longer(folder, begun, monkeypatch, gate):
-    monkeypatch.setattr(stages, "read_file", lambda path, *_: gate.wait(20))
+def test_a_thread_that_cannot_end_is_waited_for_so_long_and_no_longer(folder, begun, tools, gate):
+    tools["read_file"] = lambda path, *_: gate.wait(20)
     found = begun(folder(many(3)), unknown(3))
     started = time.monotonic()
     found.stop(0.2)
@@ -259,18 +261,17 @@ def test_a_thread_that_cannot_end_is_waited_for_so_long_and_no_longer(folder, be
 
 
 @pytest.mark.parametrize(("sizes", "together"), [((60, 60), 2), ((100, 60), 1), ((60, 100), 1)])
-def test_large_images_are_decoded_one_at_a_time(folder, begun, monkeypatch, limited, gate, sizes, together):
+def test_large_images_are_decoded_one_at_a_time(folder, begun, tools, limited, gate, sizes, together):
     inside: list[int] = []
-    whole = loading.decode
 
     def spy(data: bytes, preprocessing: object, max_pixels: int, room: object) -> object:
         with room(max(sizes) * 1000 if len(data) == max(map(len, contents)) else min(sizes) * 1000):
             inside.append(1)
             gate.wait(20)
-        return whole(data, preprocessing, max_pixels)
+        return decode(data, preprocessing, max_pixels)
 
     contents = [photo(1), photo(2) + b"longer"]
-    monkeypatch.setattr(loading, "decode", spy)
+    tools["decode"] = spy
     memory = limited(decoding=120_000 + sum(map(len, contents)))
     found = begun(folder({"a.jpg": contents[0], "b.jpg": contents[1]}), unknown(2), memory=memory)
 

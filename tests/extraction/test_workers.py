@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import bottleneck.extraction.workers
 from bottleneck.backbones.request import Request
 from bottleneck.cache.feature_cache import FeatureCache
-from bottleneck.engines import torch_engine
 from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import ModelError
 from bottleneck.extraction.extract import extract
@@ -28,11 +26,11 @@ def many(count: int) -> dict[str, int]:
     return {f"{number:03}.jpg": number for number in range(count)}
 
 
-def pool_of(source: Path, device: str | None) -> WorkerPool:
+def pool_of(source: Path, device: str | None, start_process: object) -> WorkerPool:
     images = index_files(source, labels=False, shares=Shares(), cache="cache", exclude=())
     job = ExtractionJob(images=images, limits=Limits(memory=900_000_000))
     plan = Plan(REQUEST, EngineOptions(device="cpu"), FeatureCache("cache"), tiny.SPEC)
-    return WorkerPool(job, plan, devices_of(EngineOptions(device=device)))
+    return WorkerPool(job, plan, devices_of(EngineOptions(device=device)), start_process)
 
 
 @pytest.mark.parametrize(
@@ -49,23 +47,15 @@ def test_a_device_without_a_name_is_refused(device):
 
 
 @pytest.mark.parametrize(
-    ("possible", "visible", "names"),
-    [
-        (False, ("cuda:0", "cuda:1"), (None,)),
-        (True, (), (None,)),
-        (True, ("cuda:0",), (None,)),
-        (True, ("cuda:0", "cuda:1"), ("cuda:0", "cuda:1")),
-    ],
+    ("visible", "names"),
+    [((), (None,)), (("cuda:0",), (None,)), (("cuda:0", "cuda:1"), ("cuda:0", "cuda:1"))],
 )
-def test_by_default_all_cuda_devices_are_used(monkeypatch, possible, visible, names):
-    monkeypatch.setattr(bottleneck.extraction.workers, "gpu_possible", lambda: possible)
-    monkeypatch.setattr(torch_engine, "cuda_devices", lambda: visible)
-
-    assert devices_of(EngineOptions()) == names
-    assert devices_of(EngineOptions(engine="openvino")) == (None,)
+def test_by_default_all_cuda_devices_are_used(visible, names):
+    assert devices_of(EngineOptions(), lambda: visible) == names
+    assert devices_of(EngineOptions(engine="openvino"), lambda: visible) == (None,)
 
 
-def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
+def test_each_process_has_a_device_and_a_share(folder):
     jobs = []
 
     class Process:
@@ -90,9 +80,8 @@ def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
 
         def kill(self) -> None: ...
 
-    monkeypatch.setattr(bottleneck.extraction.workers.subprocess, "Popen", Process)
     images = folder(many(3))
-    pool = pool_of(images, "cuda:0,cuda:1,cuda:2")
+    pool = pool_of(images, "cuda:0,cuda:1,cuda:2", Process)
     pool.start("bf16")
     pool.start("bf16")  # once is enough
     pool.finish()
@@ -106,9 +95,8 @@ def test_each_process_has_a_device_and_a_share(folder, monkeypatch):
     assert jobs[0]["paths"] == sorted(str(path) for path in images.iterdir())
 
 
-def test_one_device_needs_no_other_process(folder, monkeypatch):
-    monkeypatch.setattr(bottleneck.extraction.workers.subprocess, "Popen", None)
-    pool = pool_of(folder(many(1)), "cpu")
+def test_one_device_needs_no_other_process(folder):
+    pool = pool_of(folder(many(1)), "cpu", None)
     pool.start("fp32")
 
     assert pool.finish() == ()

@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.comparison.compare import compare
 from bottleneck.errors import BottleneckError, BottleneckWarning, RunError
 from bottleneck.extraction import extract as extraction
+from bottleneck.extraction import plan as plan_module
+from bottleneck.extraction.collaborators import Collaborators
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction.plan import EngineStart, Plan
 from bottleneck.finetuning.recipe import Recipe
@@ -82,13 +85,11 @@ def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
 
 
 def test_remarks_on_the_engine_are_passed_on(run, folder, monkeypatch):
-    right = extraction.start_engine
-
     def start_engine(plan: Plan, sample: object) -> EngineStart:
-        start = right(plan, sample)
+        start = plan_module.start_engine(plan, sample)
         return EngineStart(start.engine, replace(start.plan, remarks=("a remark",)))
 
-    monkeypatch.setattr(extraction, "start_engine", start_engine)
+    monkeypatch.setattr(extraction, "Collaborators", partial(Collaborators, start_engine=start_engine))
     new = folder({"x.jpg": 900}, name="new")
 
     assert predict(new).remarks == ("a remark",)
