@@ -10,6 +10,7 @@ from tests import tiny
 from tests.cache import numbered
 from tests.extraction.conftest import broken, by_digest, expected, many
 from tests.tiny import TinyEngine
+from tests.variants import each
 
 
 def rows(*numbers: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +51,7 @@ def test_what_has_come_together_is_one_shard(store, clock):
     assert np.array_equal(store.read(digests), features)
 
 
-@pytest.mark.parametrize(("most", "shards"), [(1, 5), (4 * rows(1)[1].nbytes, 2), (1 << 20, 0)])
+@each("most, shards", [(1, 5), (4 * rows(1)[1].nbytes, 2), (1 << 20, 0)])
 def test_features_are_committed_before_they_take_more_memory_than_they_may(store, clock, most, shards):
     found = Commits(store, most, clock=clock)
     for number in range(5):
@@ -79,7 +80,7 @@ def test_where_there_is_nothing_to_commit_nothing_is_written(store, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("running", "patience"), [(0, 2), (90, 2), (490, 10), (2450, 50), (3000, 60), (30_000, 60)])
+@each("running, patience", [(0, 2), (90, 2), (490, 10), (2450, 50), (3000, 60), (30_000, 60)])
 def test_the_longer_it_runs_the_longer_a_commit_may_wait(store, clock, running, patience):
     found = Commits(store, clock=clock)
     clock.now += running

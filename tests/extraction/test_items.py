@@ -18,6 +18,7 @@ from bottleneck.images.scan import scan
 from tests import tiny
 from tests.conftest import photo
 from tests.extraction.conftest import found_in, many
+from tests.variants import each
 
 
 def digest(seed: int) -> bytes:
@@ -43,7 +44,7 @@ def unknown(count: int) -> FileIndex:
     return found
 
 
-@pytest.mark.parametrize("memory", [0, -1, LEAST_MEMORY - 1, float("nan"), float("inf"), 1e9 + 0.5, "2G", True])
+@each("memory", [0, -1, LEAST_MEMORY - 1, float("nan"), float("inf"), 1e9 + 0.5, "2G", True])
 def test_a_memory_that_is_too_small_or_no_number_is_refused(memory):
     with pytest.raises(ImagesError, match="expected --memory to be"):
         Limits(memory=memory)
@@ -93,7 +94,7 @@ def test_nothing_to_do_is_no_items(store):
     assert items(unknown(0), store, share=(1, 3)) == []
 
 
-@pytest.mark.parametrize(("count", "block"), [(64, 4), (100, 6), (10_000, 256), (15, 1)])
+@each("count, block", [(64, 4), (100, 6), (10_000, 256), (15, 1)])
 def test_neighbours_are_read_together_in_blocks_whose_order_is_left_to_chance(store, count, block):
     found = unknown(count)
     orders = [[item.rows[0] for item in items(found, store)] for _ in range(2)]
@@ -113,8 +114,8 @@ def test_the_size_of_a_block_is_limited(store):
     assert jumps >= 80  # of 99: by chance some blocks follow their neighbours
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 15, 16, 17, 100, 1000])
-@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+@each("count", [0, 1, 2, 15, 16, 17, 100, 1000])
+@each("processes", [1, 2, 3, 8])
 def test_shares_are_disjoint_and_complete(store, count, processes):
     found = unknown(count)
     shares = [[item.rows[0] for item in items(found, store, share=(i, processes))] for i in range(processes)]

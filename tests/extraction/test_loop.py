@@ -50,6 +50,7 @@ from tests.extraction.conftest import (
     steady,
 )
 from tests.tiny import TinyEngine
+from tests.variants import each
 
 
 def forbidden(sample: object) -> TinyEngine:
@@ -59,8 +60,8 @@ def forbidden(sample: object) -> TinyEngine:
 # --- once -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
+@each("threads", [1, 4])
+@each("batch_size", [1, 4, 100])
 def test_every_image_gets_its_own_features(folder, store, threads, batch_size, go):
     outcomes = go(folder(many(21)), store, TinyEngine(batch_size), threads=threads)
 
@@ -160,11 +161,11 @@ def test_the_engine_is_not_asked_for_when_nothing_is_to_be_computed(folder, stor
 # --- the choice of an engine ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "sampled"), [(1, 1), (3, 3), (8, 8), (30, 8)])
+@each("count, sampled", [(1, 1), (3, 3), (8, 8), (30, 8)])
 def test_the_engine_is_asked_for_with_images_that_are_computed_too(folder, store, count, sampled, go):
     samples: list[np.ndarray] = []
     engine = TinyEngine()
-    images = folder({**many(count), "page.jpg": b"<html>"})
+    images = folder({**many(count), "page.jpg": b"<html>"}, f"images-{count}")
     go(images, store, start=lambda sample: samples.append(sample()) or engine)
 
     (sample,) = samples
@@ -247,19 +248,19 @@ def test_an_engine_that_fails_is_closed_too(folder, store, go):
     assert engine.closed == 1
 
 
-@pytest.mark.parametrize("parallel", [1, 2, 3])
-@pytest.mark.parametrize("count", [1, 4, 21, 24])
+@each("parallel", [1, 2, 3])
+@each("count", [1, 4, 21, 24])
 def test_at_most_one_batch_is_partial_however_many_are_computed_at_once(folder, store, parallel, count, go):
     engine = TinyEngine()
     engine.parallel = parallel
-    go(folder(many(count)), store, engine, threads=2)
+    go(folder(many(count), f"images-{count}"), store, engine, threads=2)
 
     left = [count % 4] if count % 4 else []
     assert sorted(engine.batches) == left + [4] * (count // 4)
     assert by_digest(store) == expected(*range(count))
 
 
-@pytest.mark.parametrize("parallel", [1, 2, 3])
+@each("parallel", [1, 2, 3])
 def test_the_engine_is_called_from_as_many_threads_as_it_wants(folder, store, parallel, go):
     barrier = threading.Barrier(parallel, timeout=10)  # passed when so many wait at it
     names: set[str] = set()
@@ -285,7 +286,7 @@ def test_what_cannot_be_decoded_is_told_by_digest_and_what_cannot_be_read_by_pat
     assert by_digest(store) == expected(1)
 
 
-@pytest.mark.parametrize("forget", ["nothing", "the table", "the memo"])
+@each("forget", ["nothing", "the table", "the memo"])
 def test_what_is_known_to_be_undecodable_is_not_read_again_until_it_is_forgotten(folder, store, reads, forget, go):
     memo = UndecodableMemo("cache/digests.sqlite")
     images = folder({"a.jpg": 1, "page.jpg": b"<html>", "cut.jpg": photo(1, size=(300, 200))[:2000]})
@@ -354,8 +355,8 @@ class NaNs(TinyEngine):
         return features
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("batches", [{0}, {1}, {0, 1, 2}])
+@each("value", [np.nan, np.inf, -np.inf])
+@each("batches", [{0}, {1}, {0, 1, 2}])
 def test_rows_that_are_not_finite_are_told_and_the_rest_of_their_batch_is_kept(folder, store, batches, value, go):
     outcomes = go(folder(many(12)), store, NaNs(batches, value))
 
@@ -416,8 +417,8 @@ def test_several_frames_are_noted(folder, store, go):
 
 def commit(store: Store, *seeds: int) -> None:
     """Do what another process does."""
-    for seed in seeds:
-        FeatureCache("cache").store(store.spec).append(tiny.digest(photo(seed)), tiny.features(photo(seed)))
+    rows = [(tiny.digest(photo(seed)), tiny.features(photo(seed))) for seed in seeds]
+    FeatureCache("cache").store(store.spec).append(*map(np.concatenate, zip(*rows, strict=True)))
 
 
 @pytest.fixture
@@ -528,7 +529,7 @@ def test_a_slow_engine_does_not_keep_files_from_being_read_and_decoded(folder, s
     assert by_digest(store) == expected(*range(21))
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@each("threads", [1, 3])
 def test_as_many_threads_decode_as_were_asked_for(folder, store, tools, threads, go):
     barrier = threading.Barrier(threads, timeout=10)  # passed when so many wait at it
     names: set[str] = set()
@@ -593,7 +594,7 @@ def test_files_are_counted_by_their_bytes_until_they_are_decoded(folder, store, 
 # --- progress ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parallel", [1, 3])
+@each("parallel", [1, 3])
 def test_progress_never_falls_and_ends_with_every_file(folder, store, parallel, go):
     seen: list[tuple[str, int, int]] = []
     engine = TinyEngine()
@@ -623,7 +624,7 @@ def test_images_count_as_done_when_they_have_been_computed_and_others_at_once(fo
 # --- how it ends ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@each("error", [KeyboardInterrupt, RuntimeError])
 def test_an_engine_that_raises_ends_the_work_and_what_was_computed_before_is_kept(folder, store, reads, error, go):
     images = folder(many(40))
 

@@ -5,11 +5,14 @@ import threading
 from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bottleneck.extraction import memory as module
 from bottleneck.extraction.memory import LEAST_MEMORY, ByteBudget, MemoryBudget, NoRoom, Reservation, usual_memory
 from bottleneck.extraction.queues import Cancelled
 from tests.extraction.conftest import SOON, ends, in_a_thread, soon, steady
+from tests.variants import each
 
 PLENTY = 1 << 50
 
@@ -62,7 +65,7 @@ def test_several_have_room_at_once_within_the_limit():
     assert guests.gone()
 
 
-@pytest.mark.parametrize("size", [101, 10_000, 1 << 60])
+@each("size", [101, 10_000, 1 << 60])
 def test_what_is_larger_than_all_room_is_refused_at_once(size):
     room = room_of(100)
     room.take(60)
@@ -104,7 +107,7 @@ def test_who_does_not_wait_takes_nothing_from_those_who_do():
     assert room.try_to_take(40)
 
 
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@each("error", [MemoryError, KeyboardInterrupt])
 def test_room_is_given_back_after_an_exception(error):
     room = room_of(100)
     for _ in range(3):
@@ -210,7 +213,7 @@ def test_a_share_that_grows_at_once_keeps_what_it_has():
     assert room._taken == 0
 
 
-@pytest.mark.parametrize("grow", [Reservation.grow, Reservation.grow_at_once])
+@each("grow", [Reservation.grow, Reservation.grow_at_once])
 def test_a_share_never_shrinks_before_its_end(grow):
     with Reservation(room_of(100)) as share:
         share.grow(60)
@@ -221,7 +224,7 @@ def test_a_share_never_shrinks_before_its_end(grow):
 # --- the budget -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("total", [LEAST_MEMORY, 64_000_000, 10**9, 10**11])
+@each("total", [LEAST_MEMORY, 64_000_000, 10**9, 10**11])
 def test_the_parts_are_not_more_than_the_whole(total):
     memory = MemoryBudget(total)
     parts = memory.files.limit + memory.decoding.limit + memory.waiting_pixels + memory.waiting_features
@@ -231,8 +234,8 @@ def test_the_parts_are_not_more_than_the_whole(total):
     assert 0 < memory.small < memory.files.limit / 3
 
 
-@pytest.mark.parametrize(
-    ("free", "expected"),
+@each(
+    "free, expected",
     [
         (100 << 30, 66 << 30),
         (4 << 30, 2 << 30),
@@ -250,7 +253,8 @@ def test_by_default_it_is_two_thirds_of_what_a_network_leaves(free, expected):
 # --- many at once ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
+@settings(max_examples=5)
+@given(seed=st.integers(0, 1000))
 def test_many_threads_with_files_and_images_of_any_size_all_come_to_an_end(seed):
     """Readers, decoders and large files as the stages have them; sizes are near the limits, where threads block."""
     files, decoding = room_of(100), room_of(100)

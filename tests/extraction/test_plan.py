@@ -34,6 +34,7 @@ from bottleneck.prediction.predict import predict
 from tests import tiny
 from tests.conftest import photo
 from tests.tiny import TinyEngine
+from tests.variants import each
 
 
 def sample(count: int = 2) -> Callable[[], np.ndarray]:
@@ -396,9 +397,10 @@ def test_fp32_needs_no_images_to_be_trusted(folder, machine):
     assert machine.sampled == []
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+@each("precision", ["bf16", "fp16", "fp32"])
 def test_a_precision_that_was_asked_for_is_not_replaced(folder, machine, precision):
     machine.distant = {precision}
+    machine.chosen.clear()
     with pytest.raises(NoEngine, match=f"expected an engine for {precision}"):
         extract(folder(FILES), precision=precision)
 
@@ -406,9 +408,10 @@ def test_a_precision_that_was_asked_for_is_not_replaced(folder, machine, precisi
     assert not list(Path("cache").glob("features/*/shards/*.h5"))
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+@each("precision", ["bf16", "fp16", "fp32"])
 def test_a_precision_that_was_asked_for_is_that_of_the_spec(folder, machine, precision):
     machine.bf16 = False
+    machine.chosen.clear()
     done = extract(folder(FILES), precision=precision)
 
     assert (done.store.spec.precision, machine.chosen) == (precision, [precision])

@@ -6,6 +6,7 @@ import pytest
 
 from bottleneck.extraction.queues import ByteBoundedQueue, Cancelled
 from tests.extraction.conftest import ends, in_a_thread, steady
+from tests.variants import each
 
 # --- a channel --------------------------------------------------------------------------------------------------
 
@@ -25,7 +26,7 @@ def test_items_come_out_in_the_order_in_which_they_went_in():
     assert [channel.get() for _ in range(6)] == [0, 1, 2, 3, 4, None]
 
 
-@pytest.mark.parametrize(("limit", "waiting"), [(30, 3), (35, 3), (39, 3), (40, 4), (1, 1), (0, 1)])
+@each("limit, waiting", [(30, 3), (35, 3), (39, 3), (40, 4), (1, 1), (0, 1)])
 def test_no_more_bytes_wait_than_the_limit(limit, waiting):
     channel: ByteBoundedQueue[int] = ByteBoundedQueue(limit)
     done: list[int] = []

@@ -140,7 +140,7 @@ def test_all_images_are_drawn_where_so_many_are_wanted_and_one_lie_is_found(thei
 
 
 def test_which_are_drawn_is_different_each_time(theirs, opened):
-    for number in range(12):
+    for number in range(6):
         merged(1, loader=Watched)
         shutil.rmtree("ours")
         assert len(opened) == number + 1

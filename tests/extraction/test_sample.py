@@ -1,7 +1,6 @@
 """The images that the first features of a spec are checked on: the same each time, from all over the list."""
 
 import numpy as np
-import pytest
 
 from bottleneck.extraction.loading import Loader
 from bottleneck.extraction.memory import LEAST_MEMORY, MemoryBudget
@@ -9,13 +8,14 @@ from bottleneck.extraction.sample import SAMPLE, some_images, spread_rows
 from bottleneck.images.decode import decode
 from tests import tiny
 from tests.conftest import photo
+from tests.variants import each
 
 
 def sampled(paths: list[str]) -> list[bytes]:
     return [pixels.tobytes() for pixels in some_images(paths, Loader(MemoryBudget(LEAST_MEMORY), tiny.PREPROCESSING))]
 
 
-@pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (7, 7), (8, 8), (30, 8)])
+@each("count, expected", [(0, 0), (1, 1), (7, 7), (8, 8), (30, 8)])
 def test_up_to_eight_different_images_are_decoded(folder, count, expected):
     root = folder({f"{number:02}.jpg": number for number in range(count)})
     known = {decode(photo(seed), tiny.PREPROCESSING).pixels.tobytes() for seed in range(count)}
@@ -48,7 +48,7 @@ def test_of_images_sorted_by_class_all_classes_are_seen(folder):
     assert {row // 25 for row in rows} == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("count", [1, 2, 8, 64, 65, 1000, 10**6])
+@each("count", [1, 2, 8, 64, 65, 1000, 10**6])
 def test_rows_are_different_and_in_range(count):
     rows = spread_rows(count, 64)
 
@@ -57,7 +57,7 @@ def test_rows_are_different_and_in_range(count):
     assert set(rows) <= set(range(count))
 
 
-@pytest.mark.parametrize("first", [2, 4, 8, 16])
+@each("first", [2, 4, 8, 16])
 def test_the_first_rows_lie_far_apart(first):
     rows = np.sort(spread_rows(10**6, 64)[:first])
 
