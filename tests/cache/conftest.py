@@ -13,8 +13,8 @@ from tests.faults import Wrap
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> FeatureCache:
-    return FeatureCache(tmp_path / "cache")
+def cache() -> FeatureCache:
+    return FeatureCache("cache")
 
 
 @pytest.fixture

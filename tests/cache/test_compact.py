@@ -18,6 +18,7 @@ from bottleneck.cache.shard import Rows
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError
 from tests.cache.numbered import add, case, digests, features, files, flip_a_feature, rows, served
+from tests.variants import each
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 ROW = features(1).nbytes
@@ -214,15 +215,15 @@ def test_there_are_few_shards_however_many_images_come_one_by_one(store):
             return super().commit(rows)
 
     store = Counted(store.folder, store.spec, ShardSizes(rows=64, many=4))
-    for number in range(300):
+    for number in range(150):
         one_by_one(store, range(number, number + 1))
         counts.append(len(os.listdir(store.folder / "shards")))
 
-    full = 300 // 64
+    full = 150 // 64
     assert max(counts) <= full + 3 * 4 + 1  # fewer than four of 1, of 4 and of 16 rows, and the one just written
-    assert sum(written) <= 300 * 4
-    assert len(store.digests()) == 300
-    assert served(store, *range(300))
+    assert sum(written) <= 150 * 4
+    assert len(store.digests()) == 150
+    assert served(store, *range(150))
 
 
 def test_commits_of_any_small_size_are_joined(store):
@@ -298,7 +299,7 @@ class NothingDeleted(Store):
         raise CacheError("cannot delete: Input/output error")
 
 
-@pytest.mark.parametrize("broken", [Locked, NoSpaceToJoin, NothingDeleted])
+@each("broken", [Locked, NoSpaceToJoin, NothingDeleted])
 def test_a_commit_does_not_fail_if_shards_cannot_be_joined(store, broken: Callable[[Path, object], Store]):
     one_by_one(store, range(32))
     one_by_one(broken(store.folder, store.spec), range(32, 34))

@@ -13,6 +13,7 @@ from bottleneck.errors import CacheError, MissingFeatures
 from bottleneck.images.dataset import Dataset
 from tests.cache.numbered import D, add, case, digests, features
 from tests.faults import Fault, system_error
+from tests.variants import each
 
 LAYOUTS = ["npz", "h5", "parquet"]
 NAMES = ("digest", "path", "label", "split")
@@ -48,9 +49,7 @@ def load(path: Path, layout: str) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize(
-    ("layout", "dtype"), [("npz", "float16"), ("npz", "float32"), ("h5", "float16"), ("parquet", "float32")]
-)
+@each("layout, dtype", [("npz", "float16"), ("npz", "float32"), ("h5", "float16"), ("parquet", "float32")])
 def test_every_layout_has_one_row_per_path_in_the_order_of_the_paths(store, tmp_path, layout, dtype):
     add(store, 3, 1, dtype=dtype)
     add(store, 2, dtype=dtype)
@@ -66,7 +65,7 @@ def test_every_layout_has_one_row_per_path_in_the_order_of_the_paths(store, tmp_
     assert np.array_equal(found["features"], features(1, 2, 3, 1, dtype=dtype))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_labels_and_paths_that_are_missing_or_not_utf8_are_written_as_documented(store, tmp_path, layout):
     add(store, 1, 2, 3)
     out = tmp_path / "out"
@@ -101,7 +100,7 @@ except OSError as error:
 """
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_a_full_disk_is_an_error_and_no_crash(layout):
     pytest.importorskip("resource")
     done = subprocess.run([sys.executable, "-c", FULL_DISK, layout], capture_output=True, text=True)

@@ -16,6 +16,7 @@ from bottleneck.errors import NewerShard, ShardError
 from bottleneck.utils.files import canonical_json
 from tests.cache.numbered import case, named
 from tests.cache.test_shard import D, N, rows
+from tests.variants import each
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_missing_and_wrong_attributes_are_refused(craft, spec):
         assert refused(craft({"spec": np.bytes_(value)}), spec, "spec", value)
 
 
-@pytest.mark.parametrize("name", ["digests", "features"])
+@each("name", ["digests", "features"])
 def test_a_link_is_refused(craft, spec, tmp_path, name):
     with h5py.File(tmp_path / "secret.h5", "w") as secret:
         store(secret, "values", getattr(rows(), name))
@@ -116,7 +117,7 @@ def test_a_link_is_refused(craft, spec, tmp_path, name):
         assert refused(craft(**{name: link}), spec, link, match="link")
 
 
-@pytest.mark.parametrize("name", ["digests", "features"])
+@each("name", ["digests", "features"])
 def test_values_that_are_stored_elsewhere_are_refused(craft, spec, tmp_path, name):
     values = getattr(rows(), name)
     (tmp_path / "secret.bin").write_bytes(values.tobytes())
@@ -207,7 +208,7 @@ def test_more_or_fewer_than_two_datasets_are_refused(craft, spec):
         assert refused(path, spec, "without", name, match="expected the datasets")
 
 
-@pytest.mark.parametrize("name", ["digests", "features"])
+@each("name", ["digests", "features"])
 def test_other_filters_and_chunks_are_refused(craft, spec, name):
     plain = getattr(rows(), name)
     filters = (

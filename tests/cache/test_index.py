@@ -15,6 +15,7 @@ from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, MissingFeatures
 from bottleneck.images.digest import signature
 from tests.cache.numbered import D, add, case, digests, features, flip_a_feature
+from tests.variants import each
 
 STEPS = st.tuples(
     st.sampled_from(["add", "add", "add", "delete", "replace", "forget"]),
@@ -317,7 +318,7 @@ def test_deleting_the_index_changes_no_result(store):
     assert store.dim() == D
 
 
-@pytest.mark.parametrize("obstacle", ["a file in its place", "a folder in the place of a memo"])
+@each("obstacle", ["a file in its place", "a folder in the place of a memo"])
 def test_an_index_that_cannot_be_written_changes_no_result(store, obstacle):
     path = add(store, 1, 2)
     shutil.rmtree(store.folder / "index")

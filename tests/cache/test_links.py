@@ -31,6 +31,7 @@ from bottleneck.utils import folder as folder_module
 from bottleneck.utils.files import canonical_json
 from bottleneck.utils.folder import Folder
 from tests.cache.numbered import add, case, digests, features, flip_a_feature, scan
+from tests.variants import each
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and FIFOs"),
@@ -180,7 +181,7 @@ def expect_untouched(fill: Fill, spec: Spec, root: Path, folder: str, full: bool
         assert place.is_symlink(), name
 
 
-@pytest.mark.parametrize("folder", NEEDED)
+@each("folder", NEEDED)
 def test_features_behind_a_link_are_refused_by_name_and_other_specs_still_work(cache, store, spec, tmp_path, folder):
     other = cache.store(replace(spec, backbone="other")) if folder != "features" else cache.activations().store(spec)
     add(store, 1), add(other, 1, 9)
@@ -366,7 +367,7 @@ def test_gc_keeps_foreign_files_and_names_them(fill, spec, tmp_path):
             assert not (store.folder / "index" / HASH).exists()
 
 
-@pytest.mark.parametrize("kind", ["features", "activations"])
+@each("kind", ["features", "activations"])
 def test_rm_keeps_foreign_files_with_their_folder(fill, spec, tmp_path, kind):
     for number, where in enumerate(["", "shards", "index", "quarantine", "engines", "engines/conversion", "thesis"]):
         with case(where):

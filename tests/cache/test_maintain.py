@@ -14,6 +14,7 @@ from bottleneck.cache.merge import merge
 from bottleneck.errors import BottleneckWarning, CacheError
 from bottleneck.utils.files import TEMPORARY
 from tests.cache.numbered import D, add, case, digests, features, files, flip_a_feature, named, scan
+from tests.variants import each
 
 DAY = 86_400
 UNFINISHED = f"{TEMPORARY}9-0123abcd"
@@ -365,7 +366,7 @@ def grow_old(store, days: float = 20) -> None:
         age(path, days)
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
+@each("dry_run", [True, False])
 def test_old_activations_are_deleted_completely_but_features_are_not(cache, store, activations, dry_run):
     scan(cache.root, 1)
     add(store, 1), add(activations, 1)
@@ -379,7 +380,7 @@ def test_old_activations_are_deleted_completely_but_features_are_not(cache, stor
     assert store.has(digests(1)).all()
 
 
-@pytest.mark.parametrize("sign", ["a shard", "an unfinished shard", "in use"])
+@each("sign", ["a shard", "an unfinished shard", "in use"])
 def test_activations_that_were_written_or_used_are_kept(cache, activations, sign):
     scan(cache.root, 1, 2)
     add(activations, 1)

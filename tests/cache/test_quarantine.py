@@ -19,6 +19,7 @@ from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, Ne
 from bottleneck.utils.tree import Tree
 from tests.cache.numbered import D, add, case, digests, features, files, flip_a_feature, overwrite
 from tests.faults import Fault, before_first, system_error
+from tests.variants import each
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 CALLS: dict[str, Callable[[Store], object]] = {
@@ -91,7 +92,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("call", ["digests", "dim", "has", "index"])
+@each("call", ["digests", "dim", "has", "index"])
 def test_damage_is_noticed_without_reading_features(cache, spec, call):
     for number, (name, damage) in enumerate(DAMAGES.items()):
         with case(name):
@@ -152,7 +153,7 @@ def test_a_hostile_shard_under_its_own_hash_is_quarantined(store):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("call", ["digests", "read"])
+@each("call", ["digests", "read"])
 def test_a_newer_shard_is_refused_and_stays_in_place(store, call):
     add(store, 1)
     newer = hostile(store, lambda file: file.attrs.modify("format_version", 2))

@@ -20,6 +20,7 @@ from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
 from bottleneck.utils.tree import Tree
 from tests.cache.numbered import D, add, case, damage_behind_the_memo, digests, features, rows
 from tests.faults import before_first
+from tests.variants import each
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -128,7 +129,7 @@ def test_several_threads_may_read_one_store(store):
 
 
 @pytest.mark.filterwarnings("ignore::bottleneck.errors.BottleneckWarning")
-@pytest.mark.parametrize("width", [D - 1, D + 1])
+@each("width", [D - 1, D + 1])
 def test_shards_that_differ_in_d_are_an_error_that_names_both(store, width):
     add(store, 1)
     store.append(digests(2), np.ones((1, width), np.float32))
@@ -176,7 +177,7 @@ def test_a_damaged_shard_that_is_not_needed_is_left_for_later(store):
     assert path.exists()
 
 
-@pytest.mark.parametrize("wanted", [(1,), (4, 3, 2, 1), (5, 4, 3, 2, 1, 1)])
+@each("wanted", [(1,), (4, 3, 2, 1), (5, 4, 3, 2, 1, 1)])
 def test_shards_that_are_compacted_while_they_are_read_are_read_from_the_new_one(store, when_opened, wanted):
     first, second = add(store, 1, 2), add(store, 3, 4)
     add(store, 5)
@@ -242,11 +243,7 @@ def test_a_damaged_shard_that_is_written_again_before_quarantine_is_read_again(s
     assert store.shards() == [path]
 
 
-@pytest.mark.parametrize(
-    ("call", "with_memo"),
-    [(lambda store: store.read(digests(1, 2, 3)), True), (Store.digests, False)],
-    ids=["read", "digests"],
-)
+@each("call, with_memo", [(lambda store: store.read(digests(1, 2, 3)), True), (Store.digests, False)])
 def test_a_shard_that_is_absent_for_a_moment_is_not_missing(store, when_opened, call, with_memo):
     # As when another process takes it for damaged, finds it intact in quarantine and restores it.
     path = add(store, 1, 2)

@@ -30,6 +30,7 @@ from bottleneck.cache.shard import (
 from bottleneck.errors import CacheError, ShardError
 from tests.cache.numbered import case, named
 from tests.faults import system_error
+from tests.variants import each
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 MIB = 1 << 20
@@ -111,7 +112,7 @@ def test_chunks_are_about_a_mebibyte(shards, spec):
             expect_chunks(write_shard(shards, spec, rows(count, dim, "float16")), MIB)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@each("dtype", ["float16", "float32"])
 def test_extreme_values_and_zeros_come_back(shards, spec, dtype):
     limits = np.finfo(dtype)
     values = np.array([[0.0, -0.0, limits.max, limits.min, limits.tiny, limits.smallest_subnormal]], dtype)
@@ -247,7 +248,7 @@ def test_other_readers_of_hdf5_notice_a_flipped_byte_by_its_checksum(shards, spe
             file[name][:]
 
 
-@pytest.mark.parametrize("renamed", [False, True])
+@each("renamed", [False, True])
 def test_a_truncated_file_or_garbage_is_refused_even_if_its_name_matches(shards, spec, renamed):
     data = write_shard(shards, spec, rows(50, 50)).read_bytes()
     size = len(data)

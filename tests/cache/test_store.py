@@ -26,6 +26,7 @@ from bottleneck.errors import CacheError, MissingFeatures, ShardError
 from bottleneck.utils.folder import Folder
 from tests.cache.numbered import D, add, case, digests, features, files
 from tests.faults import Fault, before_first, system_error
+from tests.variants import each
 
 FULL_DISK = system_error(errno.ENOSPC)
 
@@ -44,7 +45,7 @@ def test_a_new_store_is_empty_and_writes_nothing(store, tmp_path):
     assert not files(tmp_path)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@each("dtype", ["float16", "float32"])
 def test_what_was_appended_is_read_bit_for_bit(store, dtype):
     add(store, 1, 2, 3, dtype=dtype)
     found = store.read(digests(1, 2, 3))
