@@ -23,6 +23,7 @@ import io
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sys
@@ -420,6 +421,10 @@ class Child:
             return 70
         return 0
 
+    def wait_for_rows(self) -> None:
+        """Wait until rows were acknowledged, or the process has ended."""
+        select.select([self._pipe], [], [])
+
     def kill(self) -> None:
         os.kill(self._process, signal.SIGKILL)
 
@@ -433,10 +438,12 @@ class Child:
         return os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
 
 
-def in_a_child(world: World, work: Callable[[], None], moment: float | None = None) -> int:
-    """Run `work` in a child, which is killed after `moment` seconds; return its status."""
+def in_a_child(world: World, work: Callable[[], None], moment: float | None = None, *, rows: bool = False) -> int:
+    """Run `work` in a child, which is killed after `moment` seconds, perhaps from its first rows; return its status."""
     child = Child(work)
     if moment is not None:
+        if rows:
+            child.wait_for_rows()
         time.sleep(moment)
         child.kill()
     return child.wait(world.acked)
@@ -485,7 +492,7 @@ def every_call(name: str, failure: str, root: Path, until: str | None = None) ->
 def storm(kills: int, root: Path) -> dict[str, Any]:
     """Kill extractions of many images at random moments, each going on from what the last one left."""
     images = root / "images"
-    make_images(images, range(600 if kills > 100 else 120))
+    make_images(images, range(600 if kills > 100 else 80))
     TinyEngine.seconds = 0.004  # most of the time is spent between the first row and the last
 
     def extract_into(world: World) -> None:
@@ -503,7 +510,9 @@ def storm(kills: int, root: Path) -> dict[str, Any]:
         world = World(root / f"round{rounds}")
         status = -signal.SIGKILL
         while status == -signal.SIGKILL and done < kills:
-            status = in_a_child(world, lambda world=world: extract_into(world), random.uniform(0, seconds))
+            rows = done % 2 == 0
+            moment = random.uniform(0, seconds / 3 if rows else seconds)
+            status = in_a_child(world, lambda world=world: extract_into(world), moment, rows=rows)
             done += status == -signal.SIGKILL
             broken += [f"round {rounds}: {what}" for what in broken_guarantees(world, right)]
             resumed += bool(world.acked) and status == -signal.SIGKILL
@@ -639,8 +648,8 @@ def in_a_fork(scenario: str, root: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    tools = {"plan_features": plan_features, "start_engine": start_engine, "pace": CommitPace(first_seconds=0.0)}
-    extraction.Collaborators = partial(Collaborators, **tools)
+    tiny = {"plan_features": plan_features, "start_engine": start_engine}
+    extraction.Collaborators = partial(Collaborators, **tiny, pace=CommitPace(first_seconds=0.0), readers=2)
     of_spec = FeatureCache.store
     FeatureCache.store = lambda self, spec: replace(of_spec(self, spec), sizes=ShardSizes(many=3))
     os.fsync = lambda descriptor: None  # the power does not fail here; that it is called is tested
