@@ -14,13 +14,13 @@ from click.testing import CliRunner
 
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cli.main import cli
-from bottleneck.extraction import extract as extraction
+from bottleneck.extraction.plan import plan_features, start_engine
 from tests import tiny
 from tests.conftest import photo
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(9)}
 
-REAL = {name: getattr(extraction, name) for name in ("plan_features", "start_engine")}
+REAL = {"plan_features": plan_features, "start_engine": start_engine}
 
 
 @pytest.fixture(autouse=True)
@@ -253,8 +253,7 @@ def words(value: object) -> str:
 @pytest.fixture
 def images(folder, monkeypatch) -> Path:
     """Return a folder of four images, and let `extract` use the network that it is asked for."""
-    for name, function in REAL.items():
-        monkeypatch.setattr(extraction, name, function)
+    tiny.use(monkeypatch, **REAL)
     return folder({"a/0.jpg": 1, "a/1.jpg": 2, "b/0.jpg": 3, "b/1.jpg": 4})
 
 
@@ -389,8 +388,7 @@ def test_with_the_same_options_nothing_is_computed_again_and_torch_is_not_import
 
 
 def test_a_run_predicts_with_the_layer_and_the_flip_that_it_was_fitted_on(folder, monkeypatch):
-    for name, function in REAL.items():
-        monkeypatch.setattr(extraction, name, function)
+    tiny.use(monkeypatch, **REAL)
     images = folder(CLASSES)
     randomly(images, "--layer", "layer3", "--flip", model="resnet18")
     for words in (["fit", "--split", "60/0/40", "--C", "1"], ["predict", folder({"x.jpg": 900, "y.jpg": 901}, "new")]):
