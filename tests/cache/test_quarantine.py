@@ -216,7 +216,7 @@ def test_a_shard_that_another_process_writes_again_before_quarantine_is_not_lost
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
-def test_a_fifo_in_place_of_a_shard_is_quarantined_and_nobody_waits(store):
+def test_a_fifo_in_place_of_a_shard_is_quarantined_without_waiting(store):
     path = add(store, 1)
     path.unlink()
     os.mkfifo(path)

@@ -37,14 +37,14 @@ def test_each_image_goes_to_one_of_many_threads(store):
     assert sorted(taken) == sorted(images)
 
 
-def test_what_has_features_or_need_not_be_tried_is_not_to_be_had(store):
+def test_images_with_features_and_known_failures_cannot_be_claimed(store):
     commit(store, 1, 2)
     found = Claims(store.index(), set(digests(3)))
 
     assert [found.take(digest) for digest in digests(1, 2, 3, 4)] == [False, False, False, True]
 
 
-def test_it_tells_which_images_have_features(store):
+def test_claims_know_which_images_have_features(store):
     commit(store, 1, 2)
     found = Claims(store.index(), set(digests(3)))
 
@@ -52,14 +52,14 @@ def test_it_tells_which_images_have_features(store):
     assert [found.has(digest) for digest in digests(3, 2, 4, 1)] == [False, True, False, True]
 
 
-def test_it_tells_nothing_of_no_images(store):
+def test_claims_of_no_images_are_empty(store):
     found = Claims(store.index(), set())
 
     assert found.have_features([]).tolist() == []
     assert as_digests([]).shape == (0, 32)
 
 
-def test_what_others_commit_is_seen_when_it_looks(store):
+def test_images_that_other_processes_commit_are_seen_at_the_next_look(store):
     found = Claims(store.index(), set(), look_seconds=0.0)
     commit(store, 1)
 
@@ -69,7 +69,7 @@ def test_what_others_commit_is_seen_when_it_looks(store):
     assert not found.take(*digests(1))
 
 
-def test_it_looks_only_now_and_then():
+def test_claims_look_at_other_processes_only_now_and_then():
     now, looks = [100.0], []
     index = SimpleNamespace(refresh=lambda: looks.append(now[0]))
     found = Claims(index, set(), look_seconds=2.0, clock=lambda: now[0])

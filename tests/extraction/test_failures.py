@@ -174,7 +174,7 @@ def test_remembered_failures_are_those_of_the_first_time_without_reading(folder,
     assert sum(reads.values()) == 12
 
 
-def test_an_image_with_features_is_no_failure_whatever_is_remembered_of_it(folder):
+def test_an_image_with_features_is_no_failure_even_if_it_is_remembered_as_one(folder):
     images = folder(CLASSES)
     extract(images)
     wrong = {tiny.digest(photo(3)).tobytes(): ImageError("corrupt", "not by this decoder")}

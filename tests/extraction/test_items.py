@@ -125,7 +125,7 @@ def test_shares_are_disjoint_and_complete(store, count, processes):
         assert max(map(len, shares)) <= count / processes + max(1, count // 16)
 
 
-def test_a_share_is_the_same_however_often_it_is_asked_for(store):
+def test_a_share_is_the_same_each_time(store):
     found = unknown(200)
 
     one, again, other = ({item.rows[0] for item in items(found, store, share=(i, 3))} for i in (1, 1, 2))

@@ -192,7 +192,7 @@ def test_a_large_file_has_the_pixels_of_a_small_one(tmp_path, limited, kind):
 
 @each("error", [ZeroDivisionError, KeyboardInterrupt, MemoryError])
 @each("small", [0, PLENTY])
-def test_room_is_given_back_whatever_the_decoder_raises(file, limited, error, small):
+def test_memory_is_released_after_any_error_of_the_decoder(file, limited, error, small):
     def broken(data: bytes, preprocessing: object, max_pixels: int, room: Callable[[int], object]) -> None:
         with room(100):
             raise error

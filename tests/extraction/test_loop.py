@@ -69,7 +69,7 @@ def test_every_image_gets_its_own_features(folder, store, threads, batch_size, g
     assert by_digest(store) == expected(*range(21))
 
 
-def test_views_have_a_store_of_their_own_and_depend_on_the_image_alone(folder, store, go):
+def test_views_have_their_own_store_and_depend_on_the_image_alone(folder, store, go):
     view = View(augmentation="strong", seed=0, number=1)
     preprocessing = replace(tiny.PREPROCESSING, view=view)
     spec = replace(tiny.SPEC, preprocessing=preprocessing)
@@ -152,7 +152,7 @@ def test_unknown_files_whose_images_have_features_are_read_and_not_decoded(folde
     assert not decodes
 
 
-def test_the_engine_is_not_asked_for_when_nothing_is_to_be_computed(folder, store, go):
+def test_the_engine_is_not_started_when_nothing_is_to_be_computed(folder, store, go):
     outcomes = go(folder({"a.jpg": b"<html>", "b.jpg": b""}), store, start=forbidden)
 
     assert [error.code for error in outcomes.undecodable.values()] == ["not-an-image"]
@@ -162,7 +162,7 @@ def test_the_engine_is_not_asked_for_when_nothing_is_to_be_computed(folder, stor
 
 
 @each("count, sampled", [(1, 1), (3, 3), (8, 8), (30, 8)])
-def test_the_engine_is_asked_for_with_images_that_are_computed_too(folder, store, count, sampled, go):
+def test_the_engine_is_started_with_images_that_are_computed_too(folder, store, count, sampled, go):
     samples: list[np.ndarray] = []
     engine = TinyEngine()
     images = folder({**many(count), "page.jpg": b"<html>"}, f"images-{count}")
@@ -195,14 +195,14 @@ def test_the_sample_is_what_has_come_where_hardly_a_file_is_an_image(folder, sto
     assert by_digest(store) == expected(*rows)
 
 
-def test_images_are_not_decoded_for_a_sample_that_nobody_wants(folder, store, decodes, go):
+def test_images_are_not_decoded_for_an_unused_sample(folder, store, decodes, go):
     go(folder(many(3)), store)
 
     assert sorted(decodes.values()) == [1, 1, 1]
     assert by_digest(store) == expected(0, 1, 2)
 
 
-def test_an_engine_that_cannot_be_had_ends_the_work_and_what_was_read_is_remembered(folder, store, reads, go):
+def test_without_an_engine_the_pass_ends_and_the_digests_are_remembered(folder, store, reads, go):
     def nothing(sample: object) -> TinyEngine:
         raise LookupError("no engine")
 
@@ -261,7 +261,7 @@ def test_at_most_one_batch_is_partial_however_many_are_computed_at_once(folder, 
 
 
 @each("parallel", [1, 2, 3])
-def test_the_engine_is_called_from_as_many_threads_as_it_wants(folder, store, parallel, go):
+def test_the_engine_is_called_from_as_many_threads_as_it_requests(folder, store, parallel, go):
     barrier = threading.Barrier(parallel, timeout=10)  # passed when so many wait at it
     names: set[str] = set()
     engine = TinyEngine(before=lambda: names.add(threading.current_thread().name) or barrier.wait())
@@ -275,7 +275,7 @@ def test_the_engine_is_called_from_as_many_threads_as_it_wants(folder, store, pa
 # --- images that cannot be used ---------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_decoded_is_told_by_digest_and_what_cannot_be_read_by_path(folder, store, go):
+def test_undecodable_images_are_reported_by_digest_and_unreadable_files_by_path(folder, store, go):
     cut = photo(1, size=(300, 200))[:2000]
     images = folder({"a.jpg": 1, "cut.jpg": cut, "copy.jpg": cut, "empty.jpg": b""})
     found = found_in(images)
@@ -357,7 +357,7 @@ class NaNs(TinyEngine):
 
 @each("value", [np.nan, np.inf, -np.inf])
 @each("batches", [{0}, {1}, {0, 1, 2}])
-def test_rows_that_are_not_finite_are_told_and_the_rest_of_their_batch_is_kept(folder, store, batches, value, go):
+def test_rows_that_are_not_finite_are_reported_and_the_rest_of_their_batch_is_kept(folder, store, batches, value, go):
     outcomes = go(folder(many(12)), store, NaNs(batches, value))
 
     assert len(outcomes.computed) == 12 - len(batches)
@@ -441,7 +441,7 @@ AHEAD = 4 + 4
 
 
 @pytest.mark.usefixtures("tight")
-def test_what_another_process_has_committed_meanwhile_is_not_computed_again(folder, store, others_commit, go):
+def test_images_that_another_process_commits_are_not_computed_again(folder, store, others_commit, go):
     outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
     assert others_commit.batches[0] == 4
@@ -450,9 +450,7 @@ def test_what_another_process_has_committed_meanwhile_is_not_computed_again(fold
 
 
 @pytest.mark.usefixtures("tight")
-def test_known_images_that_another_process_has_committed_meanwhile_are_not_even_read(
-    folder, store, others_commit, reads, go
-):
+def test_known_images_that_another_process_commits_are_not_read(folder, store, others_commit, reads, go):
     dataset = scan(folder(many(60)), labels=False)
     seen: list[tuple[str, int, int]] = []
     go(FileIndex.of(dataset), store, others_commit, threads=1, progress=lambda *event: seen.append(event))
@@ -462,7 +460,7 @@ def test_known_images_that_another_process_has_committed_meanwhile_are_not_even_
     assert by_digest(store) == expected(*range(60))
 
 
-def test_what_another_process_commits_when_all_files_have_been_read_is_not_computed_again(
+def test_images_that_another_process_commits_after_all_files_were_read_are_not_computed_again(
     folder, store, others_commit, reads, go
 ):
     first = others_commit._before
@@ -473,7 +471,7 @@ def test_what_another_process_commits_when_all_files_have_been_read_is_not_compu
 
 
 @pytest.mark.usefixtures("tight")
-def test_where_nobody_looks_all_is_computed(folder, store, others_commit, tools, go):
+def test_without_a_look_at_other_processes_all_images_are_computed(folder, store, others_commit, tools, go):
     tools["look_seconds"] = 1000.0
     outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
@@ -530,7 +528,7 @@ def test_a_slow_engine_does_not_keep_files_from_being_read_and_decoded(folder, s
 
 
 @each("threads", [1, 3])
-def test_as_many_threads_decode_as_were_asked_for(folder, store, tools, threads, go):
+def test_the_requested_number_of_threads_decode(folder, store, tools, threads, go):
     barrier = threading.Barrier(threads, timeout=10)  # passed when so many wait at it
     names: set[str] = set()
 
@@ -693,9 +691,7 @@ class Interruption:
 
 
 @pytest.mark.parametrize("what", ["read_file", "decode"])
-def test_ctrl_c_while_an_image_takes_for_ever_ends_at_once_and_keeps_what_was_computed(
-    folder, store, tools, gate, what, go
-):
+def test_ctrl_c_during_a_slow_image_ends_at_once_and_keeps_what_was_computed(folder, store, tools, gate, what, go):
     waits = blocks(tools, what, 7, gate)
     images, seen = folder(many(21)), [0]
     ctrl_c = Interruption(lambda: waits.is_set() and seen[-1] == 20)
@@ -706,7 +702,7 @@ def test_ctrl_c_while_an_image_takes_for_ever_ends_at_once_and_keeps_what_was_co
     assert by_digest(store) == expected(*(set(range(21)) - {7}))
 
 
-def test_ctrl_c_while_the_engine_takes_for_ever_ends_at_once_and_keeps_what_was_computed(folder, store, gate, go):
+def test_ctrl_c_during_a_slow_batch_ends_at_once_and_keeps_what_was_computed(folder, store, gate, go):
     images, seen = folder(many(40)), [0]
     engine = TinyEngine(before=lambda: len(engine.batches) < 3 or gate.wait(20))
     ctrl_c = Interruption(lambda: seen[-1] == 12)
@@ -738,7 +734,7 @@ def test_ctrl_c_while_an_engine_is_started_ends_at_once(folder, store, gate, go)
     assert store.shards() == []
 
 
-def test_while_an_engine_is_started_files_are_read_and_progress_goes_on(folder, store, reads, decodes, gate, go):
+def test_files_are_read_and_progress_is_shown_while_an_engine_starts(folder, store, reads, decodes, gate, go):
     seen: list[int] = []
     images = folder({**many(20), "page.jpg": b"<html>", "empty.jpg": b""})
     engine = TinyEngine()

@@ -78,7 +78,7 @@ def test_what_is_larger_than_all_room_is_refused_at_once(size):
     assert room.try_to_take(40)
 
 
-def test_who_comes_first_is_served_first_so_that_small_ones_never_keep_a_large_one_waiting():
+def test_threads_are_served_in_order_so_that_small_requests_never_keep_a_large_one_waiting():
     guests = Guests(room_of(100))
     first = guests.send(50)
     assert soon(lambda: guests.inside == [first])
@@ -94,7 +94,7 @@ def test_who_comes_first_is_served_first_so_that_small_ones_never_keep_a_large_o
     assert guests.gone()
 
 
-def test_who_does_not_wait_takes_nothing_from_those_who_do():
+def test_a_request_that_does_not_wait_takes_nothing_from_waiting_threads():
     room = room_of(100)
     room.take(50)
     assert room.try_to_take(10)
@@ -118,7 +118,7 @@ def test_room_is_given_back_after_an_exception(error):
     assert room.try_to_take(100)
 
 
-def test_all_who_wait_are_let_go_when_it_is_cancelled_and_all_who_come_are_sent_away():
+def test_cancelling_ends_all_waiting_threads_and_refuses_later_ones():
     room = room_of(100)
     room.take(100)
     raised: list[int] = []
@@ -169,7 +169,7 @@ def test_a_large_image_waits_for_free_memory_while_others_may_leave_some():
     assert room._taken == 5 * LARGE
 
 
-def test_of_small_images_nobody_asks_how_much_is_free():
+def test_small_images_do_not_query_free_memory():
     def never() -> int:
         raise AssertionError("asked")
 

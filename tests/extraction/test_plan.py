@@ -288,7 +288,7 @@ def test_what_has_features_in_bf16_takes_more_and_later_images_do_not_change_tha
     assert machine.sampled == [8]
 
 
-def test_images_decide_for_themselves_and_for_those_beside_them(folder, machine):
+def test_images_decide_on_the_precision_of_later_images_in_their_folder(folder, machine):
     machine.cosine = 0.9
     odd = folder({"a/x.jpg": 900, "b/y.jpg": 901}, name="odd")
     assert extract(odd).store.spec.precision == "fp32"
@@ -319,7 +319,7 @@ def test_what_has_features_keeps_its_precision_where_the_memos_are_lost(folder, 
     assert len(machine.sampled) == 1
 
 
-def test_what_was_begun_in_a_precision_that_was_asked_for_is_gone_on_with(folder, machine):
+def test_auto_continues_with_a_requested_precision(folder, machine):
     images = folder(FILES)
     extract(images, precision="fp32")
     folder({"a/x.jpg": 900, "b/y.jpg": 901})
@@ -338,7 +338,7 @@ def test_all_features_that_are_here_will_do_on_any_machine(folder, machine):
     assert (done.store.spec.precision, done.computed) == ("fp32", 14)
 
 
-def test_of_two_precisions_that_in_which_most_images_have_features_goes_on(folder, machine):
+def test_the_precision_in_which_most_images_have_features_is_continued(folder, machine):
     images = folder(MORE)
     extract(images, precision="fp32")
     part = {name: seed for name, seed in MORE.items() if name.startswith("a")}
@@ -349,7 +349,7 @@ def test_of_two_precisions_that_in_which_most_images_have_features_goes_on(folde
     assert (done.store.spec.precision, done.computed) == ("fp32", 2)
 
 
-def test_it_is_said_each_time_that_features_are_less_exact(folder, machine):
+def test_each_extraction_remarks_that_features_are_less_exact(folder, machine):
     machine.cosine = 0.9
     images = folder(FILES)
     extract(images, precision="bf16")
@@ -361,7 +361,7 @@ def test_it_is_said_each_time_that_features_are_less_exact(folder, machine):
     assert done.remarks[0].endswith("on 8 images; features in fp32 have no such error")
 
 
-def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, machine):
+def test_the_precision_of_another_process_that_began_first_stays(folder, machine):
     machine.cosine = 0.9
     choose = machine.choose
 
@@ -378,7 +378,7 @@ def test_where_another_process_has_begun_meanwhile_its_precision_stays(folder, m
     assert done.remarks[0].endswith("on 8 images; features in fp32 have no such error")
 
 
-def test_a_precision_that_was_asked_for_is_used_whatever_the_images_and_it_is_said(folder, machine):
+def test_a_requested_precision_is_used_for_any_images_with_a_remark(folder, machine):
     machine.cosine = 0.9
     done = extract(folder(FILES), precision="bf16")
 
@@ -398,7 +398,7 @@ def test_fp32_needs_no_images_to_be_trusted(folder, machine):
 
 
 @each("precision", ["bf16", "fp16", "fp32"])
-def test_a_precision_that_was_asked_for_is_not_replaced(folder, machine, precision):
+def test_a_requested_precision_is_not_replaced(folder, machine, precision):
     machine.distant = {precision}
     machine.chosen.clear()
     with pytest.raises(NoEngine, match=f"expected an engine for {precision}"):
@@ -409,7 +409,7 @@ def test_a_precision_that_was_asked_for_is_not_replaced(folder, machine, precisi
 
 
 @each("precision", ["bf16", "fp16", "fp32"])
-def test_a_precision_that_was_asked_for_is_that_of_the_spec(folder, machine, precision):
+def test_a_requested_precision_is_that_of_the_spec(folder, machine, precision):
     machine.bf16 = False
     machine.chosen.clear()
     done = extract(folder(FILES), precision=precision)
@@ -417,7 +417,7 @@ def test_a_precision_that_was_asked_for_is_that_of_the_spec(folder, machine, pre
     assert (done.store.spec.precision, machine.chosen) == (precision, [precision])
 
 
-def test_precisions_have_features_of_their_own(folder, machine):
+def test_each_precision_has_its_own_features(folder, machine):
     images = folder(FILES)
     one, other = (extract(images, precision=precision) for precision in ("fp32", "bf16"))
 
@@ -465,7 +465,7 @@ def test_a_card_of_the_time_before_precisions_means_that_of_its_spec(folder, mac
     assert machine.chosen == ["fp32"]
 
 
-def test_a_run_whose_precision_is_not_to_be_had_is_an_error(folder, machine, run):
+def test_a_run_whose_precision_is_not_available_is_an_error(folder, machine, run):
     machine.distant = {"fp32"}
     machine.bf16 = True
     with pytest.raises((ModelError, RunError), match="fp32"):

@@ -39,7 +39,7 @@ def test_no_more_bytes_wait_than_the_limit(limit, waiting):
     assert ends(thread)
 
 
-def test_without_a_limit_nobody_waits_to_put_something():
+def test_without_a_limit_no_thread_waits():
     channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     thread = in_a_thread(lambda: put_all(channel, [1 << 40] * 1000, []))
 
@@ -58,7 +58,7 @@ def test_one_item_that_is_larger_than_the_limit_passes_but_alone():
     assert ends(thread)
 
 
-def test_who_gets_waits_for_an_item():
+def test_get_waits_for_an_item():
     channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     found: list[int | None] = []
     thread = in_a_thread(lambda: found.append(channel.get()))
@@ -69,7 +69,7 @@ def test_who_gets_waits_for_an_item():
     assert found == [7]
 
 
-def test_all_who_wait_learn_that_no_more_will_come():
+def test_closing_ends_all_threads_that_wait_for_an_item():
     channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     found: list[int | None] = []
     threads = [in_a_thread(lambda: found.append(channel.get())) for _ in range(3)]
@@ -107,7 +107,7 @@ def test_each_item_reaches_one_of_many_threads():
     assert sorted(found) == sorted([*range(200)] * 3)
 
 
-def test_all_who_wait_are_let_go_when_it_is_cancelled():
+def test_cancelling_ends_all_waiting_threads():
     full: ByteBoundedQueue[int] = ByteBoundedQueue(1)
     full.put(1, 1)
     empty: ByteBoundedQueue[int] = ByteBoundedQueue()
@@ -128,7 +128,7 @@ def test_all_who_wait_are_let_go_when_it_is_cancelled():
     assert sorted(raised) == ["get", "get", "put", "put"]
 
 
-def test_who_comes_after_it_was_cancelled_is_sent_away():
+def test_a_cancelled_queue_refuses_later_calls():
     channel: ByteBoundedQueue[int] = ByteBoundedQueue()
     channel.put(1)
     channel.cancel()

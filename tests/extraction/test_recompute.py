@@ -219,7 +219,7 @@ def test_one_spec_that_lies_leaves_another_alone(theirs, images):
     assert store.folder.name != theirs.folder.name
 
 
-def test_what_comes_into_the_other_cache_meanwhile_is_inspected_too(theirs):
+def test_rows_that_are_added_to_the_other_cache_during_a_merge_are_inspected_too(theirs):
     features, seen = theirs.read(theirs.digests()), []
 
     def inspect(store: Store, held: Sequence[NewRows]) -> Inspection:

@@ -31,7 +31,7 @@ def mask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
-def test_whatever_is_written_takes_the_umask_and_the_group_of_the_folder(folder, monkeypatch, mask):
+def test_every_file_takes_the_umask_and_the_group_of_the_folder(folder, monkeypatch, mask):
     tiny.use(monkeypatch)
     group = os.getgid()
     if os.getuid() == 0:  # who may give a folder to any group
@@ -54,7 +54,7 @@ def test_whatever_is_written_takes_the_umask_and_the_group_of_the_folder(folder,
         assert path.stat().st_gid == group, path
 
 
-def test_where_digests_cannot_be_kept_images_are_read_again_and_this_is_said_once(folder, monkeypatch):
+def test_digests_that_cannot_be_remembered_are_warned_of_once(folder, monkeypatch):
     images = folder(two_classes(10))
     scan(images, cache="cache")
     monkeypatch.setattr(DigestMemo, "remember", lambda *_: None)

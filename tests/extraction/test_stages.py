@@ -83,7 +83,7 @@ def test_of_each_item_comes_one_event(folder, begun, store):
     assert found.events._items == found._pixels._items.__class__()  # no more events
 
 
-def test_an_event_tells_all_that_the_memo_of_digests_needs(folder, begun):
+def test_an_event_has_all_that_the_memo_of_digests_needs(folder, begun):
     images = folder({"a.jpg": 1})
     before = time.time()
     (event,) = take(begun(images, unknown(1)), 1)
@@ -188,7 +188,7 @@ def test_a_batch_that_others_have_committed_whole_does_not_reach_the_engine(fold
 
 
 @pytest.mark.parametrize("what", ["read_file", "decode"])
-def test_an_error_that_nobody_expects_is_an_event(folder, begun, tools, what):
+def test_an_unexpected_error_is_an_event(folder, begun, tools, what):
     error = ZeroDivisionError("a mistake of ours")
 
     def broken(*args: object) -> object:
@@ -280,7 +280,7 @@ def test_large_images_are_decoded_one_at_a_time(folder, begun, tools, limited, g
     assert len(take(found, 2)) == 2
 
 
-def test_features_are_those_of_the_image_whatever_came_along(folder, begun):
+def test_features_belong_to_their_image_in_any_batch(folder, begun):
     found = begun(folder(many(5)), unknown(5), threads=3)
     take(found, 5)
     engine = TinyEngine(2)

@@ -74,7 +74,7 @@ def test_what_is_not_a_file_is_refused_before_the_work_and_stays(tmp_path: Path,
 
 @posix
 @each("kind", THINGS)
-def test_what_appears_meanwhile_is_refused_too(tmp_path: Path, kind: str) -> None:
+def test_another_kind_of_file_that_appears_during_the_work_is_refused_too(tmp_path: Path, kind: str) -> None:
     def write(file: BinaryIO) -> None:
         file.write(b"new")
         THINGS[kind](tmp_path / "out")
