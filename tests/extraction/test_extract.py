@@ -16,6 +16,7 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.scans import load_scan
 from bottleneck.errors import BottleneckWarning, ImagesError, ModelError
 from bottleneck.extraction.extract import extract
+from bottleneck.extraction.result import Extraction
 from bottleneck.images.decode import decode
 from bottleneck.images.digest import DigestMemo, signature
 from bottleneck.images.scan import scan
@@ -45,9 +46,16 @@ def tiny_network(monkeypatch) -> None:
 # --- with a real network ----------------------------------------------------------------------------------------
 
 
-def test_features_of_every_image_are_cached_and_a_second_extraction_does_not_import_torch(folder):
-    images = folder(CLASSES)
-    done = extract_with_torch(images)
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Extraction:
+    """Return an extraction of all images with torch in fp32."""
+    root = tmp_path_factory.mktemp("extraction")
+    for name, seed in CLASSES.items():
+        write(root / "images" / name, photo(seed))
+    return extract_with_torch(root / "images", cache=root / "cache", runs=root / "runs")
+
+
+def test_features_of_every_image_are_cached_and_a_second_extraction_does_not_import_torch(done):
     assert (done.images, done.unique, done.computed, done.reused, done.failures) == (10, 10, 10, 0, ())
     features = done.store.read(done.dataset.digests)
     assert features.shape == (10, 1280)
@@ -55,41 +63,39 @@ def test_features_of_every_image_are_cached_and_a_second_extraction_does_not_imp
     assert len(np.unique(features, axis=0)) == 10
     code = (
         "import sys, bottleneck\n"
-        f"done = bottleneck.extract({str(images)!r}, engine='torch', precision='fp32')\n"
+        "done = bottleneck.extract('images', engine='torch', precision='fp32')\n"
         "print(done.reused, 'torch' in sys.modules)"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, cwd=done.dataset.source.parent, capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["10", "False"]
 
 
-def test_specs_never_mix_and_batches_and_threads_do_not_change_which_rows_are_computed(folder):
+def test_specs_never_mix_and_batches_and_threads_do_not_change_which_rows_are_computed(done, folder):
     images = folder(CLASSES)
-    first = extract_with_torch(images, batch_size=1, threads=1)
+    first = extract_with_torch(images, batch_size=3, threads=4)
     with pytest.warns(BottleneckWarning, match="random weights"):
         second = extract_with_torch(images, weights="none", seed=1)
     assert second.computed == 10
     assert first.store.folder != second.store.folder
     assert len(FeatureCache("cache").stores()) == 2
-    third = extract_with_torch(images, cache="third", batch_size=3, threads=4)
-    assert first.store.read(first.dataset.digests) == pytest.approx(third.store.read(third.dataset.digests), abs=1e-4)
+    assert first.store.read(first.dataset.digests) == pytest.approx(done.store.read(first.dataset.digests), abs=1e-4)
 
 
-def test_memos_that_are_deleted_or_wrong_change_no_result(folder):
+def test_memos_that_are_deleted_or_wrong_change_no_result(done, folder):
     images = folder(CLASSES)
-    first = extract_with_torch(images)
-    for memo in (Path("cache/specs"), Path("cache/datasets"), first.store.folder / "index"):
-        shutil.rmtree(memo)
-    Path("cache/digests.sqlite").unlink(missing_ok=True)
+    shutil.copytree(done.store.folder.parent, "cache/features")
+    shutil.rmtree(Path("cache/features") / done.store.name / "index")
     second = extract_with_torch(images)
-    assert (second.computed, second.reused, second.store.folder) == (0, 10, first.store.folder)
+    assert (second.computed, second.reused, second.store.name) == (0, 10, done.store.name)
 
     (memo,) = Path("cache/specs").glob("*.json")
     right = json.loads(memo.read_bytes())
     memo.write_text(json.dumps({**right, "weights": "f" * 64}))
     shutil.rmtree("cache/features")
-    done = extract_with_torch(images)
-    assert done.computed == 10
-    assert done.store.spec.weights == right["weights"]
+    third = extract_with_torch(images)
+    assert third.computed == 10
+    assert third.store.spec.weights == right["weights"]
     assert [store.name for store in FeatureCache("cache").stores()] == [done.store.name]
     assert json.loads(memo.read_bytes()) == right
 
@@ -119,18 +125,16 @@ def test_a_device_that_is_not_there_is_an_error_that_names_one_that_is(folder):
         extract_with_torch(folder(CLASSES), device="nonsense")
 
 
-def test_by_default_the_fastest_engine_is_taken_that_gives_the_features_of_torch(folder):
-    images = folder(CLASSES)
-    done = extract(images)
-    reference = extract_with_torch(images)
-    found, expected = (one.store.read(one.dataset.digests) for one in (done, reference))
+def test_by_default_the_fastest_engine_is_taken_that_gives_the_features_of_torch(done, folder):
+    fastest = extract(folder(CLASSES))
+    found, expected = (one.store.read(done.dataset.digests) for one in (fastest, done))
     cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosine.min() > 0.999
-    assert done.check.passed
-    assert done.check.precision == done.store.spec.precision
-    assert done.check.cosine == pytest.approx(cosine.min(), abs=1e-3)
-    assert done.engine == done.check.engine
-    assert reference.store.spec.precision == "fp32"
+    assert fastest.check.passed
+    assert fastest.check.precision == fastest.store.spec.precision
+    assert fastest.check.cosine == pytest.approx(cosine.min(), abs=1e-3)
+    assert fastest.engine == fastest.check.engine
+    assert done.store.spec.precision == "fp32"
 
 
 @pytest.mark.slow
