@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bottleneck.cache.index import Index
 from bottleneck.images.keys import as_digests
 
-LOOK_SECONDS = 1.0  # between two refreshes of the index
+REFRESH_SECONDS = 1.0  # between two refreshes of the index
 
 
 class Claims:
@@ -21,8 +21,8 @@ class Claims:
     index : Index
         The cached features.
     known : set of bytes
-        Digests of images that are not to be tried again.
-    look_seconds : float
+        Digests of images that must not be tried again.
+    refresh_seconds : float
         Least time between two refreshes of the index.
     clock : callable
         Returns the time in seconds.
@@ -32,16 +32,16 @@ class Claims:
         self,
         index: Index,
         known: Set[bytes],
-        look_seconds: float = LOOK_SECONDS,
+        refresh_seconds: float = REFRESH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.index = index
         self.known = known
-        self._look_seconds = look_seconds
+        self._refresh_seconds = refresh_seconds
         self._clock = clock
         self._claimed: set[bytes] = set()
         self._lock = threading.RLock()
-        self._looked = clock()
+        self._refreshed = clock()
 
     def take(self, digest: bytes) -> bool:
         """Claim an image; return False if nothing is left to do for it."""
@@ -60,9 +60,9 @@ class Claims:
         with self._lock:
             return self.index.has(as_digests(digests))
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Refresh the index with what other processes have committed, unless that was done a moment ago."""
         with self._lock:
-            if self._clock() - self._looked >= self._look_seconds:
+            if self._clock() - self._refreshed >= self._refresh_seconds:
                 self.index.refresh()
-                self._looked = self._clock()
+                self._refreshed = self._clock()

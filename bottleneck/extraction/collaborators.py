@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bottleneck.extraction.claims import LOOK_SECONDS
+from bottleneck.extraction.claims import REFRESH_SECONDS
 from bottleneck.extraction.commits import CommitPace
 from bottleneck.extraction.memory import MemoryBudget
 from bottleneck.extraction.plan import Plan, StartEngine, plan_features, start_engine
@@ -29,8 +29,8 @@ class Collaborators:
         How often features are committed.
     readers : int
         Threads that read files. They wait for a disk or a network, not for a core.
-    look_seconds : float
-        Least time between two looks at what other processes have committed.
+    refresh_seconds : float
+        Least time between two refreshes of the index.
     """
 
     plan_features: Callable[..., Plan] = plan_features
@@ -40,4 +40,4 @@ class Collaborators:
     budget: Callable[[int], MemoryBudget] = MemoryBudget
     pace: CommitPace | None = None
     readers: int = 8
-    look_seconds: float = LOOK_SECONDS
+    refresh_seconds: float = REFRESH_SECONDS

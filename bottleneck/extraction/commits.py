@@ -41,7 +41,7 @@ class Commits:
     ----------
     store : Store
     most : int
-        Bytes that are committed at once, at most.
+        Maximum number of bytes that are committed at once.
     pace : CommitPace, optional
     clock : callable
         Returns the time in seconds.

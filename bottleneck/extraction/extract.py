@@ -186,7 +186,7 @@ def extract(
             save_listing(home.root, rows)
         begin(plan.store)
         shared = work_together(job, plan, outcomes, tools.start_engine, options)
-        if shared:  # the other processes have read files, too
+        if shared:  # the other processes have read files too
             plan = shared.plan
             job = replace(job, images=source.index(home.root, runs), undecodable=memo.load())
         filled = _fill(job, plan, outcomes, begin)

@@ -47,7 +47,7 @@ def run_pass(
         If features cannot be committed. Those that were committed before are kept, as after Ctrl-C.
     """
     images, tools = job.images, job.collaborators
-    claims = Claims(store.index(), job.undecodable.keys() | outcomes.undecodable.keys(), tools.look_seconds)
+    claims = Claims(store.index(), job.undecodable.keys() | outcomes.undecodable.keys(), tools.refresh_seconds)
     items = items_of(images, claims, job.share)
     memory = tools.budget(usual_memory() if job.limits.memory is None else job.limits.memory)
     stages = Stages(images.paths, job.limits, tools, store.spec.preprocessing, claims, memory)
@@ -65,7 +65,7 @@ def run_pass(
                 start = event
                 if not start.engine:
                     return start
-                commits = Commits(store, memory.committed, tools.pace)  # whose clock begins now
+                commits = Commits(store, memory.committed, tools.pace)  # its clock starts now
                 stages.compute(start.engine)
             elif isinstance(event, Computed):
                 waiting -= event.count

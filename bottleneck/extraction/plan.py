@@ -85,7 +85,7 @@ class Plan:
     engine : str or None
         The engine's name, once one has started.
     remarks : tuple of str
-        What the user should know of the choice.
+        Messages for the user about the choice.
     builders : Builders
     """
 
@@ -157,7 +157,7 @@ def plan_features(
     images : FileIndex
         With the precision ``auto``, features are computed in the precision in which most of these images have features.
     spec : Spec, optional
-        The spec of the request, where the caller knows it.
+        The spec of the request, if the caller knows it.
     builders : Builders, optional
 
     Raises
@@ -263,9 +263,9 @@ def _first_precision(plan: Plan, images: FileIndex) -> tuple[str, bool]:
     counts = {each: int(store.has(some).sum()) for each, store in begun.items()}
     complete = [each for each, count in counts.items() if count == len(some) > 0]
     if complete and not images.unknown():
-        return complete[0], False  # nothing is to be computed, whatever this machine is fast at
+        return complete[0], False  # nothing has to be computed, so the speed of this machine does not matter
     tried = plan.builders.precisions(plan.options, "auto")
-    chosen = max(tried, key=lambda each: counts.get(each, 0))  # the first of equals
+    chosen = max(tried, key=lambda each: counts.get(each, 0))  # the first one in case of ties
     return chosen, bool(counts.get(chosen))
 
 
@@ -296,9 +296,9 @@ def _with_network(plan: Plan, backbone: "Backbone") -> Plan:
 
 
 def _built(request: Request, cache: FeatureCache, builders: Builders) -> "Backbone":
-    """Build the network, and remember its spec."""
+    """Build the network, and record its spec in the memo."""
     backbone = builders.load(request)
-    pretrained = getattr(backbone, "pretrained", None)  # of a stand-in there is none
+    pretrained = getattr(backbone, "pretrained", None)  # a test double has none
     check_first_use(pretrained.published if pretrained else None, cache.root)
     remember_spec(request, backbone.spec, cache.root)
     return backbone

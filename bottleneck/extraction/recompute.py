@@ -189,7 +189,7 @@ class _ScannedFiles:
 
 
 def _pixels(paths: Sequence[str], digest: bytes, loader: Loader) -> tuple[str, NDArray[np.uint8]] | None:
-    """Return a path and the pixels of an image; None where no file has its bytes, or they cannot be decoded."""
+    """Return a path and the pixels of an image; None if no file has its bytes, or they cannot be decoded."""
     for path in paths:
         with suppress(ImageError):
             found = loader.load(path, lambda read: read == digest).found

@@ -45,7 +45,7 @@ def _cuda_devices() -> tuple[str, ...]:
 def devices_of(
     options: EngineOptions, visible: Callable[[], tuple[str, ...]] = _cuda_devices
 ) -> tuple[str | None, ...]:
-    """Return the devices to use: those named, with commas between; by default all visible CUDA devices.
+    """Return the devices to use: those named, separated by commas; by default all visible CUDA devices.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class WorkerPool:
                 "limits": asdict(share.limits),
                 "share": share.share,
             }
-            with open(self._log(number), "wb") as log:  # a pipe that nobody reads would fill up
+            with open(self._log(number), "wb") as log:  # a pipe that is not read would fill up
                 process = self._start_process(
                     [sys.executable, "-c", _MAIN], stdin=subprocess.PIPE, stderr=log, text=True
                 )

@@ -60,7 +60,7 @@ def test_claims_of_no_images_are_empty(store):
 
 
 def test_images_that_other_processes_commit_are_seen_at_the_next_look(store):
-    found = Claims(store.index(), set(), look_seconds=0.0)
+    found = Claims(store.index(), set(), refresh_seconds=0.0)
     commit(store, 1)
 
     assert not found.has(*digests(1))
@@ -72,9 +72,9 @@ def test_images_that_other_processes_commit_are_seen_at_the_next_look(store):
 def test_claims_look_at_other_processes_only_now_and_then():
     now, looks = [100.0], []
     index = SimpleNamespace(refresh=lambda: looks.append(now[0]))
-    found = Claims(index, set(), look_seconds=2.0, clock=lambda: now[0])
+    found = Claims(index, set(), refresh_seconds=2.0, clock=lambda: now[0])
     for _ in range(50):
         now[0] += 0.5
-        found.look()
+        found.refresh()
 
     assert looks == [100 + 2 * place for place in range(1, 13)]

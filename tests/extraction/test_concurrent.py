@@ -32,7 +32,7 @@ def start_engine(plan, sample):
     return EngineStart(tiny.TinyEngine(before=lambda: time.sleep(0.02)), replace(plan, engine="tiny"))
 
 pace = CommitPace(first_seconds=0.0, share=0.0)
-tiny.use_for_ever(start_engine=start_engine, look_seconds=0.01, pace=pace)
+tiny.use_for_ever(start_engine=start_engine, refresh_seconds=0.01, pace=pace)
 Path(f"ready-{sys.argv[1]}").touch()
 while not Path("go").exists():
     time.sleep(0.001)

@@ -424,7 +424,7 @@ def commit(store: Store, *seeds: int) -> None:
 @pytest.fixture
 def others_commit(store, tools) -> TinyEngine:
     """Return an engine before whose first batch another process commits 60 images; what is new is looked at always."""
-    tools["look_seconds"] = 0.0
+    tools["refresh_seconds"] = 0.0
     once = [lambda: commit(store, *range(60))]
     return TinyEngine(before=lambda: once.pop()() if once else None)
 
@@ -472,7 +472,7 @@ def test_images_that_another_process_commits_after_all_files_were_read_are_not_c
 
 @pytest.mark.usefixtures("tight")
 def test_without_a_look_at_other_processes_all_images_are_computed(folder, store, others_commit, tools, go):
-    tools["look_seconds"] = 1000.0
+    tools["refresh_seconds"] = 1000.0
     outcomes = go(folder(many(60)), store, others_commit, threads=1)
 
     assert len(outcomes.computed) == 60

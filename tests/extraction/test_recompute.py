@@ -201,7 +201,7 @@ def test_where_the_weights_are_not_here_a_line_says_so_and_nothing_is_downloaded
 def test_where_the_recorded_request_leads_to_another_network_a_line_says_so(theirs, monkeypatch):
     theirs.remember_request(replace(theirs.asked(), seed=5).to_json())
     monkeypatch.setenv("TORCH_HOME", "nowhere")
-    assert "leads to another" in merged().notes[0]
+    assert "now selects another" in merged().notes[0]
 
 
 def test_what_is_known_here_need_not_be_computed_again(theirs):
