@@ -17,9 +17,8 @@ from bottleneck.backbones.request import Request
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.spec_memo import recall
 from bottleneck.cache.feature_cache import FeatureCache
-from bottleneck.engines import choice
+from bottleneck.engines import choice, hardware
 from bottleneck.engines.choice import EngineChoice, NoEngine
-from bottleneck.engines.hardware import Machine
 from bottleneck.engines.options import EngineOptions
 from bottleneck.engines.parity import Sample
 from bottleneck.engines.records import Check, EngineRecords
@@ -251,7 +250,7 @@ def test_auto_is_fp32_too_where_the_engine_was_named_and_is_remembered_to_be_wro
     module = pytest.importorskip("bottleneck.engines.openvino_engine")
     machine.choose = choice.choose
     found = planned(machine, "openvino")
-    name = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{module.BATCH}-{Machine().cpu_id()}"
+    name = f"openvino-{module.VERSION}-{module.CONVERSION}-batch{module.BATCH}-{hardware.Machine().cpu_id()}"
     EngineRecords(FeatureCache("cache").store(found.spec).engines).keep_check(name, Check("openvino", "bf16", 0.5, 8))
 
     start = start_engine(found, sample())

@@ -117,7 +117,8 @@ def test_columns_of_a_folder_are_an_error(files: list[str], work: object) -> Non
 def test_all_images_under_two_labels_are_in_a_table(files: list[str]) -> None:
     torn = [write(Path(f"torn/{number}.jpg"), photo(number)) for number in range(30)]
     labels = [*LABELS, *("dog" if label == "cat" else "cat" for label in LABELS[:30])]
-    with pytest.warns(BottleneckWarning, match=r"^30 images with two labels each, .* and 28 more\. All: ") as caught:
+    message = r"^30 images with two labels each, .* and 28 more\. Full list: "
+    with pytest.warns(BottleneckWarning, match=message) as caught:
         done = extract(paths=[*files, *torn], labels=labels)
     assert len(caught) == 1
     listed = Path(str(caught[0].message).rpartition("Full list: ")[2])
