@@ -43,7 +43,15 @@ def test_a_bomb_is_found_anywhere_in_a_file() -> None:
     assert not has_bomb(b"ftyp" + bytes(99) + block(2, 60, 65_000) + b"II*\0" * 500)
 
 
-def test_a_bomb_says_nothing_about_the_orientation() -> None:
+class Unreadable(Image.Image):
+    """An image whose EXIF block Pillow cannot read."""
+
+    def getexif(self) -> Image.Exif:
+        raise struct.error("unpack requires 4 bytes")
+
+
+def test_an_exif_block_that_cannot_be_read_says_nothing_about_the_orientation() -> None:
+    assert transpose_of(Unreadable()) is None
     image = Image.new("RGB", (4, 4))
     image.info["exif"] = block(5000, 60_000, 65_000)
     assert transpose_of(image) is None

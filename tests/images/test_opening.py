@@ -11,6 +11,25 @@ from tests.conftest import photo
 from tests.images.codes import code
 from tests.variants import each
 
+
+@each(
+    "error, code",
+    [
+        (MemoryError(), "no-memory"),
+        (OSError("out of memory when reading image file"), "no-memory"),
+        (SyntaxError("broken PNG file"), "corrupt"),
+        (ValueError("bad"), "corrupt"),
+        (OSError("decoder error -2"), "corrupt"),
+        (RuntimeError("Failed to decode frame 0: Decoding of color planes failed"), "corrupt"),
+        (OSError("image file is truncated (3 bytes not processed)"), "truncated"),
+        (EOFError(""), "truncated"),
+        (struct.error("unpack requires 4 bytes"), "truncated"),
+    ],
+)
+def test_every_error_of_pillow_has_a_code(error: Exception, code: str) -> None:
+    assert opening.image_error(error, photo(1)).code == code
+
+
 # WebP and AVIF
 
 
