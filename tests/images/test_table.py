@@ -32,34 +32,43 @@ def rows(path: Path, *, labelled: bool = True) -> Rows:
     return list(zip(names, found.labels, found.splits, found.groups, strict=True))
 
 
-def test_paths_are_relative_to_the_csv(table: Table) -> None:
+def test_paths_are_relative_to_the_csv_absolute_or_upwards(table: Table, tmp_path: Path) -> None:
     path = table("path,label", "a.jpg,cat", "sub/b.jpg,dog")
     assert find_listed(path, labelled=True).paths == [str(path.parent / "a.jpg"), str(path.parent / "sub" / "b.jpg")]
 
-
-def test_absolute_paths_and_paths_upwards_are_taken(table: Table, tmp_path: Path) -> None:
     write(tmp_path / "up.jpg", photo(1))
     write(tmp_path / "elsewhere" / "far.jpg", photo(2))
     dataset = scan(table("path,label", "../up.jpg,cat", f"{tmp_path}/elsewhere/far.jpg,dog"))
     assert sorted(dataset.labels) == ["cat", "dog"]
     assert not dataset.failures
 
+    path = table("path", "../up.jpg", "../gone/../far.jpg")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(path.parent)
+    assert find_listed(path, labelled=False).paths == [str(tmp_path / "far.jpg"), str(tmp_path / "up.jpg")]
 
-def test_rows_are_in_the_order_of_their_paths(table: Table) -> None:
+
+def test_a_row_counts_once_in_the_order_of_its_path_with_every_column(table: Table) -> None:
     assert [name for name, *_ in rows(table("path,label", "b.jpg,x", "c.jpg,y", "a.jpg,x"))] == [
         "a.jpg",
         "b.jpg",
         "c.jpg",
     ]
 
-
-def test_every_column_is_read(table: Table) -> None:
     path = table("path,label,split,group", "a.jpg,cat,train,g1", "b.jpg,dog,test,g2", "c.jpg,dog,,")
     assert rows(path) == [
         ("a.jpg", "cat", "train", "g1"),
         ("b.jpg", "dog", "test", "g2"),
         ("c.jpg", "dog", None, None),
     ]
+
+    path = table("path,label", "a.jpg,cat", "b.jpg,dog", "a.jpg,cat", " a.jpg,cat")
+    assert rows(path) == [("a.jpg", "cat", None, None), ("b.jpg", "dog", None, None)]
+
+    assert [label for _, label, *_ in rows(table("path,label", "a.jpg,dog", "a.jpg,cat"))] == ["cat", "dog"]
+
+    path = table("path,label", 'a.jpg,"Paris, France"', 'b.jpg,"Paris, Texas"')
+    assert [label for _, label, *_ in rows(path)] == ["Paris, France", "Paris, Texas"]
 
 
 @each(
@@ -103,15 +112,6 @@ def test_splits_have_other_names(table: Table, word: str, split: str) -> None:
     assert rows(table("path,label,split", f"a.jpg,cat,{word}")) == [("a.jpg", "cat", split, None)]
 
 
-def test_a_row_that_stands_twice_counts_once(table: Table) -> None:
-    path = table("path,label", "a.jpg,cat", "b.jpg,dog", "a.jpg,cat", " a.jpg,cat")
-    assert rows(path) == [("a.jpg", "cat", None, None), ("b.jpg", "dog", None, None)]
-
-
-def test_a_path_under_two_labels_stands_twice(table: Table) -> None:
-    assert [label for _, label, *_ in rows(table("path,label", "a.jpg,dog", "a.jpg,cat"))] == ["cat", "dog"]
-
-
 @each("header", ["label,split", "file,label", "", "a.jpg,cat", "path|label"])
 def test_a_missing_path_column_is_an_error_that_names_what_is_there(table: Table, header: str) -> None:
     with pytest.raises(ImagesError, match="expected the columns path,label") as error:
@@ -120,37 +120,12 @@ def test_a_missing_path_column_is_an_error_that_names_what_is_there(table: Table
     assert "images.csv" in str(error.value)
 
 
-def test_a_csv_without_labels_is_a_list_of_images(table: Table) -> None:
+def test_without_labels_only_the_paths_are_read(table: Table) -> None:
     assert rows(table("path", "a.jpg", "b.jpg")) == [("a.jpg", None, None, None), ("b.jpg", None, None, None)]
 
-
-def test_without_labels_only_the_paths_are_read(table: Table) -> None:
     path = table("path,label,split,group", "a.jpg,,nonsense,g", "a.jpg,cat,train,h")
     assert rows(path, labelled=False) == [("a.jpg", None, None, None)]
 
-
-@each("row", ["b.jpg,,train", "b.jpg,  ,train", "b.jpg,,"])
-def test_an_empty_label_is_an_error_that_names_the_line(table: Table, row: str) -> None:
-    with pytest.raises(ImagesError, match=r"images\.csv, line 3: expected a label for b\.jpg"):
-        find_listed(table("path,label,split", "a.jpg,cat,", row, "c.jpg,dog,"), labelled=True)
-
-
-def test_an_empty_path_is_an_error_that_names_the_line(table: Table) -> None:
-    with pytest.raises(ImagesError, match=r"images\.csv, line 4: expected a path"):
-        find_listed(table("path,label", "a.jpg,cat", "", ",dog"), labelled=True)
-
-
-def test_an_unknown_split_is_an_error_that_names_the_line(table: Table) -> None:
-    with pytest.raises(ImagesError, match=r"images\.csv, line 3: expected a split train, val or test, found 'dev'"):
-        find_listed(table("path,label,split", "a.jpg,cat,train", "b.jpg,dog,dev"), labelled=True)
-
-
-def test_what_is_no_csv_is_an_error(table: Table) -> None:
-    with pytest.raises(ImagesError, match="expected a CSV"):
-        find_listed(table("path,label", "x" * 200_000 + ",cat"), labelled=True)
-
-
-def test_a_scan_without_labels_reads_only_the_paths(table: Table) -> None:
     path = table("path,label,split", "a.jpg,,nonsense")
     write(path.parent / "a.jpg", photo(1))
     dataset = scan(path, labels=False)
@@ -169,6 +144,25 @@ def test_a_missing_file_is_a_failure_and_the_others_are_used(table: Table) -> No
         ("lists", "unreadable"),
     }
 
+    path = table("path,label", "a.gif,cat", "b.jpg,dog")
+    write(path.parent / "a.gif", photo(1, kind="GIF"))
+    write(path.parent / "b.jpg", photo(2))
+    assert scan(path).labels == ("cat", "dog")
+
+    path = table(data=b"path,label\ncaf\xe9.jpg,cat\nb.jpg,dog\n")
+    write(path.parent / "b.jpg", photo(2))
+    write(path.parent / os.fsdecode(b"caf\xe9.jpg"), photo(1))
+    dataset = scan(path)
+    assert dataset.labels == ("dog", "cat")
+    assert not dataset.failures
+
+    path = table("path,label,split,group", "a.jpg,cat,test,", "b.jpg,dog,,g", "c.jpg,dog,val,g")
+    for number, name in enumerate("abc"):
+        write(path.parent / f"{name}.jpg", photo(number))
+    dataset = scan(path)
+    assert dataset.groups == (None, "g", "g")
+    assert dataset.splits == ("test", "val", "val")
+
 
 @each("name", ["x" * 5000, "nul\0", "\0", "a\0\0b", "a\0/../b", "../\0/c", "x/../\0d/e"])
 def test_a_path_that_no_file_can_have_is_a_failure_too(table: Table, name: str) -> None:
@@ -180,44 +174,7 @@ def test_a_path_that_no_file_can_have_is_a_failure_too(table: Table, name: str) 
     assert [failure.code for failure in dataset.failures] == ["unreadable"]
 
 
-def test_a_gif_that_is_listed_is_used(table: Table) -> None:
-    path = table("path,label", "a.gif,cat", "b.jpg,dog")
-    write(path.parent / "a.gif", photo(1, kind="GIF"))
-    write(path.parent / "b.jpg", photo(2))
-    assert scan(path).labels == ("cat", "dog")
-
-
-def test_a_name_that_is_not_utf_8_is_found(table: Table) -> None:
-    path = table(data=b"path,label\ncaf\xe9.jpg,cat\nb.jpg,dog\n")
-    write(path.parent / "b.jpg", photo(2))
-    write(path.parent / os.fsdecode(b"caf\xe9.jpg"), photo(1))
-    dataset = scan(path)
-    assert dataset.labels == ("dog", "cat")
-    assert not dataset.failures
-
-
-def test_given_splits_and_groups_reach_the_dataset(table: Table) -> None:
-    path = table("path,label,split,group", "a.jpg,cat,test,", "b.jpg,dog,,g", "c.jpg,dog,val,g")
-    for number, name in enumerate("abc"):
-        write(path.parent / f"{name}.jpg", photo(number))
-    dataset = scan(path)
-    assert dataset.groups == (None, "g", "g")
-    assert dataset.splits == ("test", "val", "val")
-
-
-def test_one_class_is_an_error(table: Table) -> None:
-    path = table("path,label", "a.jpg,cat")
-    write(path.parent / "a.jpg", photo(1))
-    with pytest.raises(ImagesError, match=r"at least two classes .* found one: 'cat'"):
-        scan(path)
-
-
-def test_a_csv_with_no_rows_is_an_error(table: Table) -> None:
-    with pytest.raises(ImagesError, match="found none"):
-        scan(table("path,label"))
-
-
-def test_the_suffix_may_be_written_large(table: Table) -> None:
+def test_a_suffix_in_capitals_is_that_of_a_table(table: Table) -> None:
     table("path", "a.jpg").rename("LIST.CSV")
     write(Path("a.jpg"), photo(1))
     dataset = scan("LIST.CSV")
@@ -225,13 +182,36 @@ def test_the_suffix_may_be_written_large(table: Table) -> None:
     assert not dataset.failures
 
 
-def test_a_misspelt_label_column_is_an_error_and_not_a_list_of_images(folder):
-    root = folder({"a.jpg": 1, "list.csv": b"path,lable\na.jpg,a\n"})
-    with pytest.raises(ImagesError, match="path,lable"):
-        scan(root / "list.csv")
-
-
 # Rows that are broken
+
+
+@each(
+    "text, said",
+    [
+        ("path,label,split\na.jpg,cat,\nb.jpg,,train\nc.jpg,dog,", r"images\.csv, line 3: expected a label for b\.jpg"),
+        (
+            "path,label,split\na.jpg,cat,\nb.jpg,  ,train\nc.jpg,dog,",
+            r"images\.csv, line 3: expected a label for b\.jpg",
+        ),
+        ("path,label,split\na.jpg,cat,\nb.jpg,,\nc.jpg,dog,", r"images\.csv, line 3: expected a label for b\.jpg"),
+        ("path,label\na.jpg,cat\n\n,dog", r"images\.csv, line 4: expected a path"),
+        (
+            "path,label,split\na.jpg,cat,train\nb.jpg,dog,dev",
+            r"images\.csv, line 3: expected a split train, val or test, found 'dev'",
+        ),
+        ("path,label\n" + "x" * 200_000 + ",cat", "expected a CSV"),
+        ("a.jpg,cat\nb.jpg,dog", "in the first line"),
+        ("path,lable\na.jpg,a", "path,lable"),  # and it is no list of images without labels
+        ("path,label\na.jpg,cat", r"at least two classes .* found one: 'cat'"),
+        ("path,label", "found none"),
+        ("path,label\na.jpg,cat\n".encode("utf-16"), "expected UTF-8, found UTF-16"),
+        (b"path,label,group\na.jpg,caf\xe9,g\n", "line 2: expected UTF-8, found other bytes"),
+        (b"path,label,group\na.jpg,cat,caf\xe9\n", "line 2: expected UTF-8, found other bytes"),
+    ],
+)
+def test_a_table_that_is_broken_is_an_error_that_names_the_line(table: Table, text: str | bytes, said: str) -> None:
+    with pytest.raises(ImagesError, match=said):
+        scan(table(data=text.encode() if isinstance(text, str) else text))
 
 
 @each(
@@ -275,16 +255,6 @@ def test_a_row_of_another_length_is_an_error_that_says_what_to_do(
             find_listed(path, labelled=labelled)
 
 
-def test_a_separator_in_quotation_marks_is_a_part_of_the_name(table: Table) -> None:
-    path = table("path,label", 'a.jpg,"Paris, France"', 'b.jpg,"Paris, Texas"')
-    assert [label for _, label, *_ in rows(path)] == ["Paris, France", "Paris, Texas"]
-
-
-def test_a_list_without_a_header_is_an_error_and_loses_no_image(table: Table) -> None:
-    with pytest.raises(ImagesError, match="in the first line"):
-        find_listed(table("a.jpg,cat", "b.jpg,dog"), labelled=True)
-
-
 @each("column", ["label", "group"])
 def test_names_that_differ_by_spaces_around_them_are_one_and_are_reported(table: Table, column: str) -> None:
     other = {"label": "group", "group": "label"}[column]
@@ -315,14 +285,16 @@ def test_the_cells_of_a_table_of_ours_are_as_they_were(table: Table, header: str
     assert rows(path) == [("=a.jpg", "'tis", None, None)]
 
 
-def test_the_cells_of_any_other_table_stay(table: Table) -> None:
+def test_an_apostrophe_is_part_of_a_name_in_any_other_table_and_in_that_of_a_file(table: Table) -> None:
     assert rows(table("path,label", "'=a.jpg,''tis")) == [("'=a.jpg", "''tis", None, None)]
 
-
-def test_a_file_whose_own_name_has_the_apostrophe_is_found(table: Table) -> None:
     path = table("path,digest", "'=a.jpg,")
     write(path.parent / "'=a.jpg", photo(1))
     assert [name for name, *_ in rows(path, labelled=False)] == ["'=a.jpg"]
+
+    path = table("path", '"two\nlines.jpg"')
+    write(path.parent / "two\nlines.jpg", photo(1))
+    assert [name for name, *_ in rows(path)] == ["two\nlines.jpg"]
 
 
 @each(
@@ -368,22 +340,11 @@ def test_quotation_marks_that_swallow_rows_are_an_error(
         find_listed(path, labelled=True)
 
 
-def test_a_path_of_two_lines_that_exists_is_taken(table: Table) -> None:
-    path = table("path", '"two\nlines.jpg"')
-    write(path.parent / "two\nlines.jpg", photo(1))
-    assert [name for name, *_ in rows(path)] == ["two\nlines.jpg"]
-
-
 @each("name", [" a.jpg", "a.jpg ", "a.jpg\u3000"])
 def test_a_name_with_a_space_at_its_end_is_found(table: Table, name: str) -> None:
     path = table("path", name)
     write(path.parent / name, photo(1))
     assert [found for found, *_ in rows(path)] == [name]
-
-
-def test_another_encoding_is_an_error_that_says_so(table: Table) -> None:
-    with pytest.raises(ImagesError, match="expected UTF-8, found UTF-16"):
-        find_listed(table(data="path,label\na.jpg,cat\n".encode("utf-16")), labelled=True)
 
 
 # Names in any script
@@ -407,12 +368,6 @@ def test_every_label_of_valid_utf_8_is_taken(table: Table, label: str) -> None:
     assert rows(table("path,label,group", f"a.jpg,{label},{label}")) == [("a.jpg", label, None, label)]
 
 
-@each("row", [b"a.jpg,caf\xe9,g", b"a.jpg,cat,caf\xe9"])
-def test_a_label_or_group_of_other_bytes_is_an_error(table: Table, row: bytes) -> None:
-    with pytest.raises(ImagesError, match="line 2: expected UTF-8, found other bytes"):
-        find_listed(table(data=b"path,label,group\n" + row + b"\n"), labelled=True)
-
-
 def test_a_home_in_a_cell_is_found(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -423,17 +378,10 @@ def test_a_home_in_a_cell_is_found(table: Table, tmp_path: Path, monkeypatch: py
     )
 
 
-def test_a_path_upwards_is_shown_without_the_way_there(table: Table, tmp_path: Path) -> None:
-    path = table("path", "../up.jpg", "../gone/../far.jpg")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "link").symlink_to(path.parent)
-    assert find_listed(path, labelled=False).paths == [str(tmp_path / "far.jpg"), str(tmp_path / "up.jpg")]
-
-
 # Columns of other names
 
 
-def test_a_column_that_is_named_is_used(table: Table) -> None:
+def test_a_column_is_used_by_its_exact_name_or_as_it_is_named(table: Table) -> None:
     path = table("image,species,fold,patient,label", "a.jpg,cat,train,p1,7", "b.jpg,dog,test,p2,8")
     found = find_listed(path, labelled=True, columns=Columns("image", "species", "fold", "patient"))
     assert found.labels == ["cat", "dog"]
@@ -441,15 +389,11 @@ def test_a_column_that_is_named_is_used(table: Table) -> None:
     assert found.groups == ["p1", "p2"]
     assert found.remarks == []
 
-
-def test_a_column_that_is_not_used_and_looks_like_a_split_is_told(table: Table) -> None:
     found = find_listed(table("path,label,is_valid", "a.jpg,cat,True"), labelled=True)
     assert found.splits == [None]
     assert len(found.remarks) == 1
     assert "column not used: is_valid (a split? --split-column is_valid)" in found.remarks[0]
 
-
-def test_an_exact_name_goes_before_one_of_another_case(table: Table) -> None:
     found = find_listed(table("path,Label,label", "a.jpg,1,cat", "b.jpg,2,dog"), labelled=True)
     assert found.labels == ["cat", "dog"]
     assert "Label" in found.remarks[0]
