@@ -13,22 +13,28 @@ def remark(text: str, columns: Columns | None = None, *rows: str) -> str | None:
     return header(text, columns).remark("images.csv", [row.split(",") for row in rows])
 
 
-@each(
-    "name",
-    ["is_valid", "valid", "subset", "fold", "set", "partition", "phase", "isValid", "Usage", "is test", "data-split"],
-)
-def test_a_name_that_looks_like_a_split_is_told(name: str) -> None:
-    assert f"{name} (a split? --split-column " in str(remark(f"path,label,{name}"))
+ROLES = {
+    "split": [
+        "is_valid",
+        "valid",
+        "subset",
+        "fold",
+        "set",
+        "partition",
+        "phase",
+        "isValid",
+        "Usage",
+        "data-split",
+        "is test",
+    ],
+    "label": ["class", "category", "target", "species", "y", "Label", "LABEL ", "class_name"],
+    "group": ["patient", "PatientID", "subject_id", "video", "video id", "Scene", "studyid"],
+}
 
 
-@each("name", ["class", "category", "target", "species", "y", "Label", "LABEL ", "class_name"])
-def test_a_name_that_looks_like_a_label_is_told(name: str) -> None:
-    assert f"{name.strip()} (a label? --label-column " in str(remark(f"path,label,{name}"))
-
-
-@each("name", ["patient", "PatientID", "subject_id", "video", "video id", "Scene", "studyid"])
-def test_a_name_that_looks_like_a_group_is_told(name: str) -> None:
-    assert f"{name} (a group? --group-column " in str(remark(f"path,label,{name}"))
+@each("role, name", [(role, name) for role, names in ROLES.items() for name in names])
+def test_a_name_that_looks_like_a_role_is_told(role: str, name: str) -> None:
+    assert f"{name.strip()} (a {role}? --{role}-column " in str(remark(f"path,label,{name}"))
 
 
 @each("name", ["width", "note", "id", "date", "image", "", "validity", "bid"])
@@ -36,21 +42,17 @@ def test_other_names_are_no_reason_to_speak(name: str) -> None:
     assert remark(f"path,label,{name}") is None
 
 
-def test_a_role_that_the_user_has_named_is_not_asked_about() -> None:
+def test_only_the_columns_of_unnamed_roles_are_looked_for() -> None:
     text = "path,label,fold,subset"
     assert remark(text, Columns(split="fold")) is None
     assert "2 more" in str(remark("path,label,a,fold,subset,set,phase,patient"))
 
-
-def test_without_labels_only_the_path_is_looked_for() -> None:
     found = header("path,lable,fold", labelled=False)
     assert found.places == {"path": 0}
     assert not found.unused
 
-
-@each("name", ["species", "Species", " SPECIES "])
-def test_a_named_column_may_be_written_in_another_case(name: str) -> None:
-    assert header("path,species", Columns(label=name)).places == {"path": 0, "label": 1}
+    for name in ["species", "Species", " SPECIES "]:
+        assert header("path,species", Columns(label=name)).places == {"path": 0, "label": 1}
 
 
 @each(
@@ -69,24 +71,19 @@ def test_a_column_that_is_missing_or_twice_is_an_error(text: str, columns: Colum
         header(text, columns)
 
 
-@each(
-    "column, yes, no",
-    [
+def test_a_column_may_say_yes_or_no() -> None:
+    for column, yes, no in [
         ("is_valid", "val", "train"),
         ("valid", "val", "train"),
         ("is_test", "test", "train"),
         ("isTrain", "train", "test"),
-    ],
-)
-def test_a_column_may_say_yes_or_no(column: str, yes: str, no: str) -> None:
-    found = header(f"path,label,{column}", Columns(split=column))
-    assert [found.split(word) for word in ("True", "1", "yes", " TRUE", "1.0")] == [yes] * 5
-    assert [found.split(word) for word in ("False", "0", "no", "f")] == [no] * 4
-    assert found.split("validation") == "val"
-    assert found.split("2") is None
+    ]:
+        found = header(f"path,label,{column}", Columns(split=column))
+        assert [found.split(word) for word in ("True", "1", "yes", " TRUE", "1.0")] == [yes] * 5
+        assert [found.split(word) for word in ("False", "0", "no", "f")] == [no] * 4
+        assert found.split("validation") == "val"
+        assert found.split("2") is None
 
-
-def test_yes_or_no_means_nothing_in_another_column() -> None:
     assert header("path,label,fold", Columns(split="fold")).split("1") is None
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bottleneck.errors import ImageError
 from bottleneck.images import digest
 from bottleneck.images.digest import DigestMemo, ImageFile, Signature, digest_file, is_settled, read_file, signature
+from bottleneck.images.memo import Memo
 from tests.conftest import write
 from tests.variants import each
 
@@ -28,10 +29,6 @@ def remembered(place: Path, signature: Signature = SETTLED) -> DigestMemo:
     return memo
 
 
-def place_of(memo: DigestMemo) -> Path:
-    return memo._memo.path
-
-
 def execute(place: Path, statement: str) -> None:
     connection = sqlite3.connect(place)
     with connection:
@@ -42,7 +39,7 @@ def execute(place: Path, statement: str) -> None:
 # Reading
 
 
-def test_the_digest_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
+def test_a_file_is_read_whole_with_its_digest_and_signature(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jpg", b"abc")
     found, its_signature, now = digest_file(path)
     assert found.hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -50,16 +47,23 @@ def test_the_digest_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
     assert its_signature == (3, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     assert abs(now - time.time()) < 60
 
-
-def test_read_file_returns_every_byte(tmp_path: Path) -> None:
     data = random.Random(0).randbytes(3_000_000)
     assert read_file(write(tmp_path / "a.jpg", data))[0] == data
 
-
-def test_a_link_is_read_as_what_it_points_to(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", b"abc")
     (tmp_path / "link.jpg").symlink_to("a.jpg")
     assert read_file(tmp_path / "link.jpg") == read_file(tmp_path / "a.jpg")
+
+    path = write(tmp_path / "a.jpg", b"abcdef")
+    sizes: list[int] = []
+    assert read_file(path, 6, sizes.append)[0] == b"abcdef"
+    assert sizes == [6]
+
+    def refuse(size: int) -> None:
+        raise LookupError(f"{size} bytes are too many")
+
+    with pytest.raises(LookupError, match="6 bytes are too many"):
+        read_file(path, 6, refuse)
 
 
 def make_nothing(path: Path) -> None:
@@ -109,34 +113,11 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, later: 
     with pytest.raises(ImageError, match="changed") as error:
         read_file(path, admit=lambda size: path.write_bytes(later))
     assert error.value.code == "changed"
-
-
-@each("how", [read_file, digest_file])
-@each("change", ["longer", "shorter"])
-def test_a_file_that_grows_or_shrinks_before_its_bytes_are_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[Path], object], change: str
-) -> None:
-    path = write(tmp_path / "a.jpg", b"abcdef")
-    before = path.stat()
-    path.write_bytes(b"abcdefghi" if change == "longer" else b"abc")
-    monkeypatch.setattr(os, "fstat", lambda _: before)  # even where its times tell nothing
-    monkeypatch.setattr(digest, "open_regular", os.open)
-    with pytest.raises(ImageError, match="changed") as error:
-        how(path)
-    assert error.value.code == "changed"
-
-
-def test_a_file_is_admitted_by_its_size_before_it_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jpg", b"abcdef")
-    sizes: list[int] = []
-    assert read_file(path, 6, sizes.append)[0] == b"abcdef"
-    assert sizes == [6]
-
-    def refuse(size: int) -> None:
-        raise LookupError(f"{size} bytes are too many")
-
-    with pytest.raises(LookupError, match="6 bytes are too many"):
-        read_file(path, 6, refuse)
+    path.write_bytes(b"abc")
+    with ImageFile(path) as file:
+        path.write_bytes(later)
+        with pytest.raises(ImageError, match="changed"):
+            file.digest()
 
 
 def test_a_large_file_is_digested_in_little_memory(tmp_path: Path) -> None:
@@ -180,33 +161,27 @@ def test_a_digest_is_of_the_bytes_that_were_seen_before(
 # The memo
 
 
-def test_the_memo_recalls_what_it_was_told(tmp_path: Path) -> None:
+def test_the_memo_recalls_the_last_digest_of_each_file(tmp_path: Path) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
     asked = {"/images/a": SETTLED, "/images/b": SETTLED, "/images/c": SETTLED}
     assert memo.lookup(asked) == {"/images/a": A, "/images/b": B}
     assert DigestMemo(tmp_path / "digests.sqlite").lookup(asked) == {"/images/a": A, "/images/b": B}
 
-
-@each("field", range(4))
-def test_a_change_of_any_part_of_the_signature_is_a_miss(tmp_path: Path, field: int) -> None:
-    memo = remembered(tmp_path / "digests.sqlite")
-    changed = tuple(value + (index == field) for index, value in enumerate(SETTLED))
-    assert memo.lookup({"/images/a": changed, "/images/b": SETTLED}) == {"/images/b": B}
-
-
-def test_a_later_digest_replaces_an_earlier_one(tmp_path: Path) -> None:
-    memo = remembered(tmp_path / "digests.sqlite")
+    memo = remembered(tmp_path / "second.sqlite")
     later = (11, *SETTLED[1:])
     memo.remember([("/images/a", later, B, NOW)])
     assert memo.lookup({"/images/a": later}) == {"/images/a": B}
     assert memo.lookup({"/images/a": SETTLED}) == {}
 
-
-def test_the_memo_takes_more_files_than_one_query(tmp_path: Path) -> None:
     digests = {f"/images/{number}": hashlib.sha256(b"%d" % number).digest() for number in range(1201)}
-    memo = DigestMemo(tmp_path / "digests.sqlite")
+    memo = DigestMemo(tmp_path / "third.sqlite")
     memo.remember((path, SETTLED, found, NOW) for path, found in digests.items())
     assert memo.lookup(dict.fromkeys(digests, SETTLED)) == digests
+
+    for field in range(4):
+        memo = remembered(tmp_path / "fourth.sqlite")
+        changed = tuple(value + (index == field) for index, value in enumerate(SETTLED))
+        assert memo.lookup({"/images/a": changed, "/images/b": SETTLED}) == {"/images/b": B}
 
 
 @each("path", ["/images/café", os.fsdecode(b"/images/caf\xe9"), "/images/a'b\n?#%41"])
@@ -214,21 +189,19 @@ def test_the_memo_takes_any_name(tmp_path: Path, path: str) -> None:
     memo = DigestMemo(tmp_path / "odd ?#%41" / "digests.sqlite")
     memo.remember([(path, SETTLED, A, NOW)])
     assert memo.lookup({path: SETTLED}) == {path: A}
-    assert place_of(memo).is_file()
+    assert memo.path.is_file()
 
 
-@each("time_ns", [-(2**62), -1, 2**62, 2**63 + 5])
-def test_a_time_long_ago_or_far_ahead_fits(tmp_path: Path, time_ns: int) -> None:
-    odd = (10, time_ns, -5, 7)
-    memo = DigestMemo(tmp_path / "digests.sqlite")
-    memo.remember([("/images/a", odd, A, 2**40)])
-    assert memo.lookup({"/images/a": odd}) == {"/images/a": A}
-    assert memo.lookup({"/images/a": (10, time_ns + 1, -5, 7)}) == {}
+def test_any_time_and_inode_fits(tmp_path: Path) -> None:
+    for time_ns in [-(2**62), -1, 2**62, 2**63 + 5]:
+        odd = (10, time_ns, -5, 7)
+        memo = DigestMemo(tmp_path / "digests.sqlite")
+        memo.remember([("/images/a", odd, A, 2**40)])
+        assert memo.lookup({"/images/a": odd}) == {"/images/a": A}
+        assert memo.lookup({"/images/a": (10, time_ns + 1, -5, 7)}) == {}
 
-
-def test_the_largest_inode_fits(tmp_path: Path) -> None:
     status = os.stat_result((0o100644, 2**64 - 1, 0, 1, 0, 0, 10, 0, 0, 0))
-    memo = remembered(tmp_path / "digests.sqlite", (10, 10**18, 10**18, signature(status)[3]))
+    memo = remembered(tmp_path / "second.sqlite", (10, 10**18, 10**18, signature(status)[3]))
     assert len(memo.lookup({"/images/a": (10, 10**18, 10**18, signature(status)[3])})) == 1
 
 
@@ -249,39 +222,42 @@ def test_a_file_is_settled_two_seconds_after_its_last_change(mtime_age: float, c
     assert is_settled(found, NOW) is settled
 
 
-@each("field", [1, 2])
-def test_a_young_file_is_not_remembered(tmp_path: Path, field: int) -> None:
-    young = tuple(int((NOW - 1) * 1e9) if index == field else value for index, value in enumerate(SETTLED))
-    memo = remembered(tmp_path / "digests.sqlite", young)
-    assert memo.lookup({"/images/a": young}) == {}
+def test_a_young_file_is_not_remembered(tmp_path: Path) -> None:
+    for field in [1, 2]:
+        young = tuple(int((NOW - 1) * 1e9) if index == field else value for index, value in enumerate(SETTLED))
+        memo = remembered(tmp_path / "digests.sqlite", young)
+        assert memo.lookup({"/images/a": young}) == {}
 
-
-def test_a_file_just_written_is_not_remembered(tmp_path: Path) -> None:
     path = str(write(tmp_path / "a.jpg", b"abc"))  # its mtime is old, its ctime is not
     found, its_signature, now = digest_file(path)
-    memo = DigestMemo(tmp_path / "digests.sqlite")
+    memo = DigestMemo(tmp_path / "second.sqlite")
     memo.remember([(path, its_signature, found, now)])
     assert memo.lookup({path: its_signature}) == {}
 
+    assert digest.FRESH_SECONDS == 2.0
 
-def test_nothing_is_written_when_there_is_nothing_to_remember(tmp_path: Path) -> None:
+
+def test_nothing_is_written_by_looking_up_or_without_digests(tmp_path: Path) -> None:
     DigestMemo(tmp_path / "cache" / "digests.sqlite").remember([])
     assert not (tmp_path / "cache").exists()
 
-
-def test_looking_up_writes_nothing(tmp_path: Path) -> None:
-    assert DigestMemo(tmp_path / "cache" / "digests.sqlite").lookup({"/images/a": SETTLED}) == {}
-    assert not (tmp_path / "cache").exists()
+    assert DigestMemo(tmp_path / "other" / "second.sqlite").lookup({"/images/a": SETTLED}) == {}
+    assert not (tmp_path / "other").exists()
 
 
 # A memo that is lost or damaged
 
 
-def test_a_deleted_memo_is_empty_and_made_anew(tmp_path: Path) -> None:
+def test_a_deleted_memo_or_one_of_another_schema_is_made_anew(tmp_path: Path) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
-    place_of(memo).unlink()
+    memo.path.unlink()
     assert memo.lookup({"/images/a": SETTLED}) == {}
-    assert remembered(place_of(memo)).lookup({"/images/a": SETTLED}) == {"/images/a": A}
+    assert remembered(memo.path).lookup({"/images/a": SETTLED}) == {"/images/a": A}
+
+    place = tmp_path / "second.sqlite"
+    execute(place, "create table digests (path blob)")
+    assert DigestMemo(place).lookup({"/images/a": SETTLED}) == {}
+    assert remembered(place).lookup({"/images/a": SETTLED}) == {"/images/a": A}
 
 
 @each("content", [b"", b"no database " * 1000, b"SQLite format 3\0" + b"\xff" * 4080])
@@ -292,7 +268,7 @@ def test_a_memo_that_is_no_database_is_empty_and_made_anew(tmp_path: Path, conte
     assert remembered(place).lookup({"/images/a": SETTLED}) == {"/images/a": A}
 
 
-def test_a_memo_cut_short_gives_nothing_wrong(tmp_path: Path) -> None:
+def test_a_memo_cut_short_or_overwritten_gives_nothing_wrong(tmp_path: Path) -> None:
     place = tmp_path / "digests.sqlite"
     memo = remembered(place)
     whole = place.read_bytes()
@@ -300,11 +276,23 @@ def test_a_memo_cut_short_gives_nothing_wrong(tmp_path: Path) -> None:
         place.write_bytes(whole[:length])
         assert memo.lookup({"/images/a": SETTLED}) in ({}, {"/images/a": A})
 
+    place = tmp_path / "second.sqlite"
+    memo = remembered(place)
+    place.write_bytes(place.read_bytes().replace(b"CREATE TABLE digests", b"CR\xe6ATE TABLE digests"))
+    assert memo.lookup({"/images/a": SETTLED}) == {}
+    memo.remember([("/images/a", SETTLED, A, NOW)])
+    assert memo.lookup({"/images/a": SETTLED}) == {"/images/a": A}
+
+    place = tmp_path / "third.sqlite"
+    memo = remembered(place)
+    place.write_bytes(place.read_bytes().replace(A, bytes([A[0] ^ 1]) + A[1:]))
+    assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
+
 
 @each("value", ["null", "5", "'" + "x" * 64 + "'", "x'00'", "x''"])
 def test_an_entry_that_is_not_what_was_written_is_a_miss(tmp_path: Path, value: str) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
-    execute(place_of(memo), f"update digests_2 set value = {value} where key = cast('/images/a' as blob)")
+    execute(memo.path, f"update digests_2 set value = {value} where key = cast('/images/a' as blob)")
     assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
 
 
@@ -335,35 +323,13 @@ def test_a_path_overwritten_in_the_memo_is_a_miss(tmp_path: Path, name: int, byt
     assert recalled.items() <= digests.items()
 
 
-def test_a_schema_overwritten_in_the_memo_is_no_error(tmp_path: Path) -> None:
-    place = tmp_path / "digests.sqlite"
-    memo = remembered(place)
-    place.write_bytes(place.read_bytes().replace(b"CREATE TABLE digests", b"CR\xe6ATE TABLE digests"))
-    assert memo.lookup({"/images/a": SETTLED}) == {}
-    memo.remember([("/images/a", SETTLED, A, NOW)])
-    assert memo.lookup({"/images/a": SETTLED}) == {"/images/a": A}
-
-
 @each("length", [0, 31, 63, 65, 96])
 def test_an_entry_of_another_length_is_a_miss_though_its_seal_holds(tmp_path: Path, length: int) -> None:
     memo = remembered(tmp_path / "digests.sqlite")
-    [value] = memo._memo.get([b"/images/a"]).values()
-    memo._memo.put([(b"/images/a", (value + value)[:length])])
+    rows = Memo(memo.path, "digests_2")
+    [value] = rows.get([b"/images/a"]).values()
+    rows.put([(b"/images/a", (value + value)[:length])])
     assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
-
-
-def test_a_flipped_bit_in_a_remembered_digest_is_a_miss(tmp_path: Path) -> None:
-    place = tmp_path / "digests.sqlite"
-    memo = remembered(place)
-    place.write_bytes(place.read_bytes().replace(A, bytes([A[0] ^ 1]) + A[1:]))
-    assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
-
-
-def test_a_memo_of_another_schema_is_made_anew(tmp_path: Path) -> None:
-    place = tmp_path / "digests.sqlite"
-    execute(place, "create table digests (path blob)")
-    assert DigestMemo(place).lookup({"/images/a": SETTLED}) == {}
-    assert remembered(place).lookup({"/images/a": SETTLED}) == {"/images/a": A}
 
 
 def place_that_is_a_folder(root: Path) -> Path:
@@ -389,35 +355,8 @@ def test_a_memo_that_cannot_be_there_is_done_without(tmp_path: Path, place: Call
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_memo_in_a_read_only_folder_is_read_and_not_written(tmp_path: Path) -> None:
     memo = remembered(tmp_path / "cache" / "digests.sqlite")
-    place_of(memo).chmod(0o444)
-    place_of(memo).parent.chmod(0o555)
+    memo.path.chmod(0o444)
+    memo.path.parent.chmod(0o555)
     memo.remember([("/images/c", SETTLED, A, NOW)])
     assert memo.lookup({"/images/a": SETTLED, "/images/c": SETTLED}) == {"/images/a": A}
-    place_of(memo).parent.chmod(0o755)
-
-
-@each("message", ["attempt to write a readonly database", "database is locked", "disk is full"])
-def test_a_memo_that_cannot_be_written_is_kept_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
-) -> None:
-    memo = remembered(tmp_path / "digests.sqlite")
-
-    def refuse(rows: object) -> None:
-        raise sqlite3.OperationalError(message)
-
-    monkeypatch.setattr(memo._memo, "_write", refuse)
-    memo.remember([("/images/c", SETTLED, A, NOW)])
-    assert memo.lookup({"/images/a": SETTLED, "/images/c": SETTLED}) == {"/images/a": A}
-
-
-def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **options: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    memo = remembered(tmp_path / "cache" / "digests.sqlite")
-    assert memo.lookup({"/images/a": SETTLED}) == {}
-
-
-def test_fresh_is_two_seconds() -> None:
-    assert digest.FRESH_SECONDS == 2.0
+    memo.path.parent.chmod(0o755)
