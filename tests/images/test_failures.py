@@ -1,5 +1,4 @@
 import csv
-import errno
 import os
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from tests.variants import each
 # How many may fail
 
 
-@each(
-    "text, value, percent",
-    [
+def test_a_limit_is_a_number_or_a_share() -> None:
+    for text, value, percent in [
         ("10%", 10, True),
         ("0", 0, False),
         ("25", 25, False),
@@ -25,31 +23,38 @@ from tests.variants import each
         (" 10% ", 10, True),
         ("10 %", 10, True),
         ("1e3", 1000, False),
-    ],
-)
-def test_a_limit_is_a_number_or_a_share(text: str, value: float, percent: bool) -> None:
-    assert Limit.parse(text) == Limit(value, percent)
+    ]:
+        assert Limit.parse(text) == Limit(value, percent)
+
+    for text in [
+        "",
+        " ",
+        "%",
+        "ten",
+        "10%%",
+        "%10",
+        "-1",
+        "-1%",
+        "101%",
+        "2.5",
+        "nan",
+        "nan%",
+        "inf",
+        "inf%",
+        "1e999",
+        "1/2",
+    ]:
+        with pytest.raises(ValueError, match=r"such as 25, or a share, such as 10%; got") as error:
+            Limit.parse(text)
+        assert str(error.value).endswith(repr(text))
+
+    for text in ["10%", "0", "25", "2.5%", "100%", "0%"]:
+        assert str(Limit.parse(text)) == text
+        assert Limit.parse(str(Limit.parse(text))) == Limit.parse(text)
 
 
-@each(
-    "text",
-    ["", " ", "%", "ten", "10%%", "%10", "-1", "-1%", "101%", "2.5", "nan", "nan%", "inf", "inf%", "1e999", "1/2"],
-)
-def test_another_text_is_no_limit_and_the_error_shows_it(text: str) -> None:
-    with pytest.raises(ValueError, match=r"such as 25, or a share, such as 10%; got") as error:
-        Limit.parse(text)
-    assert str(error.value).endswith(repr(text))
-
-
-@each("text", ["10%", "0", "25", "2.5%", "100%", "0%"])
-def test_a_limit_is_shown_as_it_is_written(text: str) -> None:
-    assert str(Limit.parse(text)) == text
-    assert Limit.parse(str(Limit.parse(text))) == Limit.parse(text)
-
-
-@each(
-    "text, most, total",
-    [
+def test_so_many_may_fail_and_no_more() -> None:
+    for text, most, total in [
         ("0", 0, 100),
         ("0%", 0, 100),
         ("25", 25, 1000),
@@ -61,16 +66,12 @@ def test_a_limit_is_shown_as_it_is_written(text: str) -> None:
         ("2.5%", 5, 200),
         ("33%", 33, 100),
         ("0.57%", 57, 10_000),  # 0.57 * 10000 / 100 is a little less than 57 in floats
-    ],
-)
-def test_so_many_may_fail_and_no_more(text: str, most: int, total: int) -> None:
-    limit = Limit.parse(text)
-    assert [limit.exceeded(failed, total) for failed in (0, most, most + 1)] == [False, False, True]
+    ]:
+        limit = Limit.parse(text)
+        assert [limit.exceeded(failed, total) for failed in (0, most, most + 1)] == [False, False, True]
 
-
-@each("text", ["0", "0%", "10%", "100%"])
-def test_of_no_images_none_failed_too_often(text: str) -> None:
-    assert not Limit.parse(text).exceeded(0, 0)
+    for text in ["0", "0%", "10%", "100%"]:
+        assert not Limit.parse(text).exceeded(0, 0)
 
 
 def test_the_problem_names_the_limit_the_counts_the_table_and_the_way_out() -> None:
@@ -99,8 +100,6 @@ def test_failures_are_grouped_the_most_frequent_reason_first() -> None:
     assert [each.path for each in groups["truncated"]] == ["1", "3", "6"]
     assert sum(map(len, groups.values())) == len(failures)
 
-
-def test_reasons_as_frequent_as_each_other_are_in_the_order_of_their_names() -> None:
     assert list(by_reason([failure("1", "empty"), failure("2", "corrupt"), failure("3", "changed")])) == [
         "changed",
         "corrupt",
@@ -150,14 +149,9 @@ def test_where_nothing_failed_an_old_table_is_removed(tmp_path: Path) -> None:
     write_table(tmp_path / "nowhere" / "failures.csv", [])
     assert os.listdir(tmp_path) == []
 
-
-def test_where_nothing_failed_and_none_did_nothing_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_only(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(Path, "unlink", read_only)
-    write_table(tmp_path / "failures.csv", [])
-    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").write_bytes(b"")
+    write_table(tmp_path / "file" / "failures.csv", [])
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_table_that_is_up_to_date_is_not_touched(tmp_path: Path) -> None:

@@ -83,32 +83,26 @@ def test_random_sets_of_digests_that_are_alike_are_those_of_a_dict(members: list
     check(digests, np.concatenate([digests[:30], rows_of(ONES, *others), digests[:30] ^ np.uint8(1)]))
 
 
-def test_nothing_is_found_among_no_digests_and_no_digests_are_asked_for() -> None:
+def test_no_digests_and_digests_that_do_not_lie_together_are_found() -> None:
     assert DigestSet(random_digests(0)).find(random_digests(3)).tolist() == [-1, -1, -1]
     assert DigestSet(random_digests(3)).find(random_digests(0)).tolist() == []
 
+    for taken in [np.s_[:, ::2], np.s_[::-1, 32:]]:
+        wide = np.random.default_rng(0).integers(0, 256, (20, 64), np.uint8)
+        digests: NDArray[np.uint8] = wide[taken]
+        assert not digests.flags.c_contiguous
+        check(digests, digests[::-1])
 
-def test_the_order_of_a_set_is_that_of_its_bytes_and_not_of_the_machines_numbers() -> None:
-    digests = rows_of(b"\1\0\0\0\0\0\0\2", b"\2\0\0\0\0\0\0\1", b"\0\0\0\0\0\0\0\3")
-    assert DigestSet(digests).sorted_rows.tolist() == [2, 0, 1]
-
-
-@each("taken", [np.s_[:, ::2], np.s_[::-1, 32:]])
-def test_digests_need_not_lie_together(taken: tuple[slice, slice]) -> None:
-    wide = np.random.default_rng(0).integers(0, 256, (20, 64), np.uint8)
-    digests: NDArray[np.uint8] = wide[taken]
-    assert not digests.flags.c_contiguous
-    check(digests, digests[::-1])
-
-
-def test_a_set_leaves_its_digests_alone() -> None:
     digests = np.concatenate([alike(50, 2), random_digests(50)])
     before = digests.copy()
     DigestSet(digests).find(digests)
     assert np.array_equal(digests, before)
 
 
-def test_keys_become_rows_in_their_order() -> None:
+def test_keys_become_rows_and_a_set_has_the_order_of_their_bytes() -> None:
+    digests = rows_of(b"\1\0\0\0\0\0\0\2", b"\2\0\0\0\0\0\0\1", b"\0\0\0\0\0\0\0\3")
+    assert DigestSet(digests).sorted_rows.tolist() == [2, 0, 1]
+
     digests = as_digests([ONES, ZEROS, bytes(range(32))])
     assert digests.dtype == np.uint8
     assert [row.tobytes() for row in digests] == [ONES, ZEROS, bytes(range(32))]

@@ -96,57 +96,44 @@ def test_every_kind_of_list_is_taken_in_its_order(kind: Callable[[list[str]], An
     assert (dataset.digests[0] == dataset.digests[3]).all()
 
 
-def test_paths_may_be_of_any_kind(files: None) -> None:
+def test_paths_may_be_of_any_kind_and_stand_for_images(files: None) -> None:
     assert scan(paths=[Path("b.jpg"), b"a.jpg", np.str_("sub/c.jpg")]).paths == ("b.jpg", "a.jpg", "sub/c.jpg")
 
-
-def test_a_list_may_stand_for_images(files: None) -> None:
     assert scan(PATHS).paths == tuple(PATHS)
     assert scan(PATHS).labels == (None,) * 4
 
-
-def test_splits_and_groups_are_taken() -> None:
-    found = listing(PATHS, LABELS, splits=["train", "Valid", None, NAN], groups=[1, np.int64(2), None, NA])
-    assert found.splits == ("train", "val", None, None)
-    assert found.groups == ("1", "2", None, None)
-
-
-@each(
-    "labels, expected",
-    [
-        ([0, 1, 1, 0], ("0", "1", "1", "0")),
-        (np.array([0, 1, 1, 0], np.int8), ("0", "1", "1", "0")),
-        (np.array([True, False, False, True]), ("True", "False", "False", "True")),
-        (np.array([b"x", b"y", b"y", b"x"]), ("x", "y", "y", "x")),
-        ([" x ", "y", "y", "x"], ("x", "y", "y", "x")),
-    ],
-)
-def test_labels_may_be_numbers(labels: Any, expected: tuple[str, ...]) -> None:
-    assert listing(PATHS, labels).labels == expected
-
-
-def test_a_table_is_taken_with_its_own_columns() -> None:
-    found = listing(images=Frame(label=LABELS, path=PATHS, group=[None, "g", NAN, 5]))
-    assert found.paths == tuple(PATHS)
-    assert found.labels == tuple(LABELS)
-    assert found.groups == (None, "g", None, "5")
-
-
-@each("given", ["images", "paths"])
-def test_columns_of_a_table_can_be_named(given: str) -> None:
-    frame = Frame(file=PATHS, species=LABELS, is_valid=np.array([True, False, True, False]))
-    found = listing(**{given: frame}, columns=Columns("file", "species", "is_valid"))
-    assert found.labels == tuple(LABELS)
-    assert found.splits == ("val", "train", "val", "train")
-
-
-def test_columns_that_are_not_used_are_told(files: None) -> None:
     with pytest.warns(BottleneckWarning, match="the table: column not used: patient "):
         dataset = scan(Frame(path=PATHS, label=LABELS, patient=[1, 2, 3, 4]))
     assert dataset.labels == tuple(LABELS)
 
 
-def test_a_table_without_labels() -> None:
+def test_labels_splits_and_groups_are_taken_as_text() -> None:
+    found = listing(PATHS, LABELS, splits=["train", "Valid", None, NAN], groups=[1, np.int64(2), None, NA])
+    assert found.splits == ("train", "val", None, None)
+    assert found.groups == ("1", "2", None, None)
+
+    for labels, expected in [
+        ([0, 1, 1, 0], ("0", "1", "1", "0")),
+        (np.array([0, 1, 1, 0], np.int8), ("0", "1", "1", "0")),
+        (np.array([True, False, False, True]), ("True", "False", "False", "True")),
+        (np.array([b"x", b"y", b"y", b"x"]), ("x", "y", "y", "x")),
+        ([" x ", "y", "y", "x"], ("x", "y", "y", "x")),
+    ]:
+        assert listing(PATHS, labels).labels == expected
+
+
+def test_a_table_is_taken_with_its_own_columns_or_those_that_are_named() -> None:
+    found = listing(images=Frame(label=LABELS, path=PATHS, group=[None, "g", NAN, 5]))
+    assert found.paths == tuple(PATHS)
+    assert found.labels == tuple(LABELS)
+    assert found.groups == (None, "g", None, "5")
+
+    for given in ["images", "paths"]:
+        frame = Frame(file=PATHS, species=LABELS, is_valid=np.array([True, False, True, False]))
+        found = listing(**{given: frame}, columns=Columns("file", "species", "is_valid"))
+        assert found.labels == tuple(LABELS)
+        assert found.splits == ("val", "train", "val", "train")
+
     assert listing(images=Frame(path=PATHS, label=[None] * 4), labels=False).labels == (None,) * 4
 
 
@@ -198,8 +185,6 @@ def test_nothing_is_listed_where_images_are_on_the_disk() -> None:
     for images in ("photos", Path("photos"), None):
         assert listed(images, paths=None, labels=True, splits=None, groups=None, columns=Columns(), cache=None) is None
 
-
-def test_it_is_named_by_what_it_says() -> None:
     names = {listing(PATHS, LABELS).source, listing(PATHS).source, listing(PATHS[::-1], LABELS[::-1]).source}
     assert len(names) == 3
     assert listing(iter(PATHS), np.array(LABELS)).source in names

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from bottleneck.errors import SplitError
 from bottleneck.images.splits import SPLITS, Shares, across_splits, assign, split_of
-from tests.variants import each
 
 SHARES = Shares()
 
@@ -24,30 +23,24 @@ def undecided(images: NDArray[np.uint8], shares: Shares = SHARES) -> tuple[str, 
 # Shares
 
 
-@each("text", ["80/10/10", "90/10/0", "80/0/20", "1/1/98", "34/33/33"])
-def test_shares_are_read_as_they_are_written(text: str) -> None:
-    assert str(Shares.parse(text)) == text
+def test_shares_are_read_as_they_are_written() -> None:
+    for text in ["80/10/10", "90/10/0", "80/0/20", "1/1/98", "34/33/33"]:
+        assert str(Shares.parse(text)) == text
 
-
-def test_the_default_is_eighty_ten_ten() -> None:
     assert Shares.parse("80/10/10") == Shares() == Shares(80, 10, 10)
 
 
-@each("text", ["", "80", "80/20", "80/10/10/0", "a/b/c", "80/10/", "80.5/10/9.5", "80,10,10"])
-def test_what_is_not_three_percentages_is_refused(text: str) -> None:
-    with pytest.raises(SplitError, match="as in 80/10/10, got") as error:
-        Shares.parse(text)
-    assert repr(text) in str(error.value)
+def test_what_makes_no_split_is_refused() -> None:
+    for text in ["", "80", "80/20", "80/10/10/0", "a/b/c", "80/10/", "80.5/10/9.5", "80,10,10"]:
+        with pytest.raises(SplitError, match="as in 80/10/10, got") as error:
+            Shares.parse(text)
+        assert repr(text) in str(error.value)
 
+    for text in ["80/10/5", "80/20/10", "0/50/50", "100/0/0", "110/-10/0", "-10/100/10"]:
+        with pytest.raises(SplitError, match="add up to 100") as error:
+            Shares.parse(text)
+        assert text in str(error.value)
 
-@each("text", ["80/10/5", "80/20/10", "0/50/50", "100/0/0", "110/-10/0", "-10/100/10"])
-def test_percentages_that_make_no_split_are_refused(text: str) -> None:
-    with pytest.raises(SplitError, match="add up to 100") as error:
-        Shares.parse(text)
-    assert text in str(error.value)
-
-
-def test_a_split_error_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="percentages"):
         Shares(1, 2, 3)
 
@@ -60,20 +53,16 @@ def test_the_rule_is_that_of_the_first_version() -> None:
     sign = {"train": "-", "val": "v", "test": "t"}
     assert "".join(sign[split_of(key, Shares(50, 25, 25))] for key in keys) == "--ttv-----vvvttt-t-vv---"
 
-
-def test_the_ends_of_the_interval_belong_to_a_split() -> None:
     assert {split_of(bytes([a, b]), Shares(98, 1, 1)) for a in range(8) for b in range(256)} == set(SPLITS)
 
 
-@each("seed", range(5), ids=lambda seed: f"class{seed}")
-def test_each_class_gets_its_shares_in_expectation(seed: int) -> None:
-    n = 3000
-    splits = undecided(digests(n, seed))
-    for split, share in zip(SPLITS, (0.8, 0.1, 0.1), strict=True):
-        assert abs(splits.count(split) - share * n) < 4 * math.sqrt(n * share * (1 - share))
+def test_each_class_gets_its_shares_in_expectation() -> None:
+    for seed in range(5):
+        n = 3000
+        splits = undecided(digests(n, seed))
+        for split, share in zip(SPLITS, (0.8, 0.1, 0.1), strict=True):
+            assert abs(splits.count(split) - share * n) < 4 * math.sqrt(n * share * (1 - share))
 
-
-def test_a_split_with_no_share_gets_no_image() -> None:
     assert set(undecided(digests(1000), Shares(80, 0, 20))) == {"train", "test"}
     assert set(undecided(digests(1000), Shares(80, 20, 0))) == {"train", "val"}
 
@@ -81,35 +70,16 @@ def test_a_split_with_no_share_gets_no_image() -> None:
 # Growing sets
 
 
-@each("n", [1, 2, 17, 250])
-def test_an_image_stays_in_its_split_as_others_are_added(n: int) -> None:
-    images = digests(500)
-    assert undecided(images)[:n] == undecided(images[:n])
-
-
 def test_an_image_has_the_split_that_it_has_alone_whatever_the_set() -> None:
+    for n in [1, 2, 17, 250]:
+        images = digests(500)
+        assert undecided(images)[:n] == undecided(images[:n])
+
     images = digests(60)
     for seed in range(20):
         chosen = np.random.default_rng(seed).permutation(60)[: seed + 5]
         assert undecided(images[chosen]) == tuple(undecided(images[[row]])[0] for row in chosen)
 
-
-def test_a_group_stays_in_its_split_as_images_join_it() -> None:
-    images = digests(400)
-    groups = [f"patient {row % 40} of a study whose name is longer than a digest" for row in range(400)]
-    first, all_of_them = (assign(images[:n], groups[:n], [None] * n, SHARES) for n in (40, 400))
-    assert all_of_them[:40] == first
-    assert all_of_them == first * 10
-
-
-def test_the_name_of_a_group_decides_and_not_its_images() -> None:
-    names = [f"patient {number}" for number in range(100)]
-    a, b = (assign(digests(100, seed), names, [None] * 100, SHARES) for seed in (1, 2))
-    assert a == b
-    assert set(a) == set(SPLITS)
-
-
-def test_the_order_of_the_images_changes_nothing() -> None:
     images = np.concatenate([digests(100), digests(50)])
     groups = [None if row % 3 else f"g{row % 7}" for row in range(150)]
     order = np.random.default_rng(1).permutation(150)
@@ -117,6 +87,22 @@ def test_the_order_of_the_images_changes_nothing() -> None:
     assert assign(images[order], [groups[row] for row in order], [None] * 150, SHARES) == tuple(
         there[row] for row in order
     )
+
+
+def test_the_name_of_a_group_decides_and_not_its_images() -> None:
+    images = digests(400)
+    groups = [f"patient {row % 40} of a study whose name is longer than a digest" for row in range(400)]
+    first, all_of_them = (assign(images[:n], groups[:n], [None] * n, SHARES) for n in (40, 400))
+    assert all_of_them[:40] == first
+    assert all_of_them == first * 10
+
+    names = [f"patient {number}" for number in range(100)]
+    a, b = (assign(digests(100, seed), names, [None] * 100, SHARES) for seed in (1, 2))
+    assert a == b
+    assert set(a) == set(SPLITS)
+
+    splits = assign(digests(100), [f"g{row}" for row in range(100)], [None] * 100, Shares(34, 33, 33))
+    assert set(splits) == set(SPLITS)
 
 
 # Ties
@@ -139,28 +125,19 @@ def test_images_tied_by_digests_and_groups_never_part(images: list[tuple[int, in
         assert group is None or of_key.setdefault(("group", group), split) == split
 
 
-def test_images_that_share_nothing_are_not_tied() -> None:
-    splits = assign(digests(100), [f"g{row}" for row in range(100)], [None] * 100, Shares(34, 33, 33))
-    assert set(splits) == set(SPLITS)
+def test_an_undecided_image_follows_a_given_one() -> None:
+    for split in SPLITS:
+        images = np.repeat(digests(20), 2, axis=0)
+        assert assign(images, [None] * 40, [split, None] * 20, SHARES) == (split,) * 40
 
+    for split in SPLITS:
+        groups = [f"g{row // 3}" for row in range(60)]
+        assert assign(digests(60), groups, [None, split, None] * 20, SHARES) == (split,) * 60
 
-@each("split", SPLITS)
-def test_an_undecided_image_follows_a_given_one_of_the_same_bytes(split: str) -> None:
-    images = np.repeat(digests(20), 2, axis=0)
-    assert assign(images, [None] * 40, [split, None] * 20, SHARES) == (split,) * 40
-
-
-@each("split", SPLITS)
-def test_an_undecided_image_follows_a_given_one_of_its_group(split: str) -> None:
-    groups = [f"g{row // 3}" for row in range(60)]
-    assert assign(digests(60), groups, [None, split, None] * 20, SHARES) == (split,) * 60
-
-
-@each("split", SPLITS)
-def test_an_undecided_image_follows_a_given_one_through_others(split: str) -> None:
-    a, b, c = digests(3)
-    images = np.stack([a, b, b, c])
-    assert assign(images, ["g", "g", "h", "h"], [split, None, None, None], SHARES) == (split,) * 4
+    for split in SPLITS:
+        a, b, c = digests(3)
+        images = np.stack([a, b, b, c])
+        assert assign(images, ["g", "g", "h", "h"], [split, None, None, None], SHARES) == (split,) * 4
 
 
 # Given splits
@@ -173,8 +150,6 @@ def test_given_splits_are_kept() -> None:
     undone = [row for row in range(300) if given[row] is None]
     assert [splits[row] for row in undone] == [undecided(digests(300))[row] for row in undone]
 
-
-def test_given_splits_are_kept_even_where_they_part_what_is_tied() -> None:
     images = np.repeat(digests(1), 2, axis=0)
     assert assign(images, ["g", "g"], ["train", "test"], SHARES) == ("train", "test")
     assert assign(np.repeat(images, 2, axis=0), [None] * 4, ["train", "test", "val", None], SHARES)[:3] == (
@@ -183,8 +158,6 @@ def test_given_splits_are_kept_even_where_they_part_what_is_tied() -> None:
         "val",
     )
 
-
-def test_no_images_have_no_splits() -> None:
     assert undecided(digests(0)) == ()
 
 
@@ -197,15 +170,11 @@ def moves(before: Shares, after: Shares) -> set[tuple[str, str]]:
     return {(a, b) for a, b in pairs if a != b}
 
 
-def test_a_smaller_share_of_train_moves_only_images_of_train() -> None:
+def test_other_shares_move_images_only_between_neighbours() -> None:
     assert moves(Shares(80, 10, 10), Shares(70, 20, 10)) == {("train", "val")}
 
-
-def test_a_larger_share_of_test_takes_only_from_its_neighbour() -> None:
     assert moves(Shares(80, 10, 10), Shares(80, 5, 15)) == {("val", "test")}
 
-
-def test_no_image_enters_a_split_that_shrinks_at_the_ends() -> None:
     moved = moves(Shares(80, 10, 10), Shares(60, 20, 20))
     assert not {("val", "train"), ("test", "train"), ("test", "val")} & moved
 
