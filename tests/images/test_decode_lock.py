@@ -13,7 +13,7 @@ def run_threads(*bodies: Callable[[], None]) -> None:
         thread.join(30)
 
 
-def test_many_threads_share_the_lock() -> None:
+def test_the_lock_is_shared_by_many_or_held_by_one() -> None:
     lock, met, passed = SharedLock(), threading.Barrier(3, timeout=10), []
 
     def share() -> None:
@@ -23,8 +23,6 @@ def test_many_threads_share_the_lock() -> None:
     run_threads(share, share, share)
     assert sorted(passed) == [0, 1, 2]
 
-
-def test_an_exclusive_holder_is_the_only_one() -> None:
     lock, sharing, seen = SharedLock(), [], []
 
     def share() -> None:

@@ -111,13 +111,11 @@ def test_what_cannot_be_read_has_its_place_among_the_files(folder):
     assert [one.path for one in index.dataset().failures] == ["images/cat/b.jpg"]
 
 
-def test_one_path_that_does_not_exist_is_an_error_and_one_of_several_is_not():
+def test_a_path_that_does_not_exist_is_an_error_alone_and_a_failure_among_others() -> None:
     with pytest.raises(ImagesError, match="does not exist"):
         listed("gone.jpg")
     assert listed("gone.jpg", "lost.jpg").names == ("gone.jpg", "lost.jpg")
 
-
-def test_the_home_of_nobody_is_an_error_alone_and_a_failure_among_others():
     with pytest.raises(PathError, match="no home folder"):
         listed("~nobody-here/x.jpg")
     found = listed("~nobody-here/x.jpg", "lost.jpg")

@@ -2,10 +2,10 @@ import hashlib
 import os
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -33,7 +33,7 @@ def execute(place: Path, statement: str, *values: object) -> None:
         connection.execute(statement, values)
 
 
-def test_what_was_put_is_got_again(place: Path) -> None:
+def test_what_was_put_last_is_got_again_whatever_its_bytes(place: Path) -> None:
     filled(place)
     memo = Memo(str(place), "things_1")
     assert memo.all() == KNOWN
@@ -44,8 +44,6 @@ def test_what_was_put_is_got_again(place: Path) -> None:
     }
     assert memo.get([]) == {}
 
-
-def test_a_later_value_replaces_an_earlier_one(place: Path) -> None:
     memo = filled(place)
     memo.put([(b"one", b"again"), (b"three", b"third"), (b"one", b"at last")])
     assert memo.all() == {**KNOWN, b"one": b"at last", b"three": b"third"}
@@ -81,8 +79,13 @@ def test_a_memo_is_made_when_there_is_something_to_keep(tmp_path: Path) -> None:
     memo.put(iter([(b"one", b"first")]))
     assert memo.all() == {b"one": b"first"}
 
+    (tmp_path / "file").write_bytes(b"as it was")
+    memo = filled(tmp_path / "file" / "memo.sqlite")
+    assert memo.all() == memo.get([b"one"]) == {}
+    assert (tmp_path / "file").read_bytes() == b"as it was"
 
-def test_reading_writes_nothing(place: Path) -> None:
+
+def test_reading_writes_nothing_and_no_connection_stays_open(place: Path) -> None:
     memo = filled(place)
     before = place.read_bytes(), place.stat().st_mtime_ns
     memo.get([b"one"])
@@ -90,16 +93,6 @@ def test_reading_writes_nothing(place: Path) -> None:
     assert (place.read_bytes(), place.stat().st_mtime_ns) == before
     assert os.listdir(place.parent) == [place.name]
 
-
-def test_reading_makes_no_memo_anew_that_another_process_removes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(os.path, "exists", lambda path: True)  # it was there a moment ago
-        memo = Memo(place, "things_1")
-        assert memo.all() == memo.get([b"one"]) == {}
-    assert not place.exists()
-
-
-def test_no_connection_stays_open(place: Path) -> None:
     memo = filled(place)
     memo.get([b"one"])
     memo.all()
@@ -108,6 +101,14 @@ def test_no_connection_stays_open(place: Path) -> None:
         assert str(place.resolve()) not in opened
     place.unlink()
     assert memo.all() == {}
+
+
+def test_reading_makes_no_memo_anew_that_another_process_removes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "exists", lambda path: True)  # it was there a moment ago
+        memo = Memo(place, "things_1")
+        assert memo.all() == memo.get([b"one"]) == {}
+    assert not place.exists()
 
 
 # Damage
@@ -141,13 +142,12 @@ def test_text_that_is_none_is_no_error(place: Path, column: str) -> None:
     assert memo.get([b"two"]) == {b"two": b"second"}
 
 
-def test_the_seal_of_a_row_does_not_fit_another(place: Path) -> None:
+def test_the_seal_of_a_row_does_not_fit_another_nor_moved_bytes(place: Path) -> None:
     memo = filled(place, known={b"one": b"first", b"two": b"second"})
     execute(place, "update things_1 set value = ?, seal = (select seal from things_1 where key = ?)", b"first", b"one")
     assert memo.all() == {b"one": b"first"}
 
-
-def test_a_byte_that_moved_from_the_key_to_the_value_breaks_the_seal(place: Path) -> None:
+    place.unlink()
     memo = filled(place, known={b"one": b"first"})
     execute(place, "update things_1 set key = ?, value = ?", b"on", b"efirst")
     assert memo.all() == {}
@@ -188,13 +188,6 @@ def test_what_is_no_database_is_empty_and_made_anew(place: Path, content: bytes)
     assert memo.all() == memo.get([b"one"]) == {}
     memo.put(KNOWN.items())
     assert memo.all() == KNOWN
-
-
-def test_a_memo_below_a_file_is_done_without(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"as it was")
-    memo = filled(tmp_path / "file" / "memo.sqlite")
-    assert memo.all() == memo.get([b"one"]) == {}
-    assert (tmp_path / "file").read_bytes() == b"as it was"
 
 
 def test_a_memo_that_cannot_be_written_now_keeps_what_it_has(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,44 +242,36 @@ def test_its_file_takes_the_umask(place: Path, umask: Callable[[int], int], mask
     assert stat.S_IMODE(place.stat().st_mode) == mode
 
 
-@pytest.fixture
-def of_another(place: Path, monkeypatch: pytest.MonkeyPatch) -> Memo:
-    """Return a memo whose file another user has written, for himself alone."""
-    memo = filled(place)
-    place = place.absolute()
-    theirs = place.stat().st_ino
-
-    def connect(name: str, **options: Any) -> sqlite3.Connection:
-        is_theirs = place.exists() and place.stat().st_ino == theirs and name.startswith(place.as_uri())
-        return real(name.replace("mode=rwc", "mode=ro") if is_theirs else name, **options)
-
-    def access(path: Any, mode: int) -> bool:
-        return may(path, mode) and not (
-            Path(path).absolute() == place and place.stat().st_ino == theirs and mode == os.W_OK
-        )
-
-    real, may = sqlite3.connect, os.access
-    monkeypatch.setattr(sqlite3, "connect", connect)
-    monkeypatch.setattr(os, "access", access)
-    return memo
+@contextmanager
+def of_another(folder_mode: int) -> Iterator[Memo]:
+    """Give a memo whose file this user may not write."""
+    is_root = os.geteuid() == 0
+    if is_root and not hasattr(os, "setresuid"):
+        pytest.skip("needs a system on which root can become another user for a while")
+    with tempfile.TemporaryDirectory() as folder:  # which another user can reach, unlike the folders of pytest
+        memo = filled(Path(folder) / "memo.sqlite")
+        memo.path.chmod(0o444)
+        Path(folder).chmod(folder_mode)
+        if is_root:
+            os.setresuid(65534, 65534, 0)
+        try:
+            yield memo
+        finally:
+            if is_root:
+                os.setresuid(0, 0, 0)
+            Path(folder).chmod(0o700)
 
 
-def test_the_file_of_another_user_is_replaced_by_a_copy_with_what_is_new(of_another: Memo, place: Path) -> None:
-    assert not of_another.is_writable
-    of_another.put([(b"three", b"third"), (b"one", b"changed")])
-    assert of_another.is_writable
-    assert of_another.all() == {**KNOWN, b"three": b"third", b"one": b"changed"}
-    assert os.listdir(place.parent) == [place.name]
-
-
-def test_where_that_is_refused_it_is_kept_as_it_is(
-    of_another: Memo, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError("not your folder")
-
-    before = place.read_bytes()
-    monkeypatch.setattr(Path, "replace", refuse)
-    of_another.put([(b"three", b"third")])
-    assert (place.read_bytes(), os.listdir(place.parent)) == (before, [place.name])
-    assert of_another.all() == KNOWN
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_the_file_of_another_user_is_replaced_by_a_copy_with_what_is_new() -> None:
+    with of_another(folder_mode=0o777) as memo:
+        assert not memo.is_ours_to_write
+        memo.put([(b"three", b"third"), (b"one", b"changed")])
+        assert memo.is_ours_to_write
+        assert memo.all() == {**KNOWN, b"three": b"third", b"one": b"changed"}
+        assert os.listdir(memo.path.parent) == ["memo.sqlite"]
+    with of_another(folder_mode=0o555) as memo:  # where no copy can be made, it is kept as it is
+        before = memo.path.read_bytes()
+        memo.put([(b"three", b"third")])
+        assert (memo.path.read_bytes(), os.listdir(memo.path.parent)) == (before, ["memo.sqlite"])
+        assert memo.all() == KNOWN

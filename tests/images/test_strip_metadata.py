@@ -89,24 +89,19 @@ def test_other_formats_have_no_such_limits(kind: str, preprocessing: Preprocessi
     assert (found.pixels == decode(photo(1, kind=kind, lossless=True), preprocessing).pixels).all()
 
 
-@each(
-    "turn",
-    [
+def test_orientation_transparency_and_palette_are_kept(preprocessing: Preprocessing) -> None:
+    for turn in [
         chunk(b"eXIf", EXIF.tobytes()[6:]),
         chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
         chunk(b"iTXt", PACKED_XMP),
         chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0en\0x\0" + zlib.compress(XMP)),
-    ],
-)
-def test_the_orientation_is_kept(turn: bytes, preprocessing: Preprocessing) -> None:
-    turned = Image.open(io.BytesIO(PNG)).transpose(Image.Transpose.ROTATE_270)
-    expected = io.BytesIO()
-    turned.save(expected, "PNG")
-    found = decode(with_chunks(PNG, DEEP, turn), preprocessing).pixels
-    assert (found == decode(expected.getvalue(), preprocessing).pixels).all()
+    ]:
+        turned = Image.open(io.BytesIO(PNG)).transpose(Image.Transpose.ROTATE_270)
+        expected = io.BytesIO()
+        turned.save(expected, "PNG")
+        found = decode(with_chunks(PNG, DEEP, turn), preprocessing).pixels
+        assert (found == decode(expected.getvalue(), preprocessing).pixels).all()
 
-
-def test_transparency_and_palette_are_kept(preprocessing: Preprocessing) -> None:
     image = Image.new("P", (40, 40), 1)
     image.putpalette([0, 0, 0, 200, 10, 10])
     buffer = io.BytesIO()
@@ -114,39 +109,30 @@ def test_transparency_and_palette_are_kept(preprocessing: Preprocessing) -> None
     assert (decode(with_chunks(buffer.getvalue(), DEEP), preprocessing).pixels == 255).all()
 
 
-@each("image", [with_chunks(PNG, DEEP), with_segments(JPEG, segment(0xEE, b"Adobe"))])
-def test_what_is_left_out_does_not_hide_damage(image: bytes, preprocessing: Preprocessing) -> None:
-    with pytest.raises(ImageError) as error:
-        decode(image[: len(image) // 2], preprocessing)
-    assert error.value.code == "truncated"
+def test_damage_and_size_are_seen_behind_what_is_left_out(preprocessing: Preprocessing) -> None:
+    for image in [with_chunks(PNG, DEEP), with_segments(JPEG, segment(0xEE, b"Adobe"))]:
+        with pytest.raises(ImageError) as error:
+            decode(image[: len(image) // 2], preprocessing)
+        assert error.value.code == "truncated"
 
-
-def test_what_is_left_out_does_not_hide_the_size(preprocessing: Preprocessing) -> None:
     with pytest.raises(ImageError) as error:
         decode(with_chunks(PNG, DEEP), preprocessing, max_pixels=64)
     assert error.value.code == "too-large"
 
-
-def test_a_wrong_checksum_of_the_pixels_is_no_metadata(preprocessing: Preprocessing) -> None:
     place = PNG.index(b"IHDR")
     damaged = PNG[: place + 17] + bytes(4) + PNG[place + 21 :]
     with pytest.raises(ImageError):
         decode(with_chunks(damaged, DEEP), preprocessing)
 
-
-@each(
-    "turn",
-    [
+    for turn in [
         chunk(b"eXIf", EXIF.tobytes()[6:], wrong=1),
         chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x tiff:Orientation="6"/>', wrong=1),
         chunk(b"tEXt", b"Raw profile type exif\0exif 4", wrong=1 << 31),
         chunk(b"tRNR", b"\0\0", wrong=7),
-    ],
-)
-def test_a_wrong_checksum_of_what_may_decide_pixels_is_refused(turn: bytes, preprocessing: Preprocessing) -> None:
-    with pytest.raises(ImageError) as error:
-        decode(with_chunks(PNG, DEEP, turn), preprocessing)
-    assert error.value.code in ("corrupt", "truncated")
+    ]:
+        with pytest.raises(ImageError) as error:
+            decode(with_chunks(PNG, DEEP, turn), preprocessing)
+        assert error.value.code in ("corrupt", "truncated")
 
 
 def test_settings_of_pillow_stay(preprocessing: Preprocessing) -> None:
@@ -158,19 +144,17 @@ def test_settings_of_pillow_stay(preprocessing: Preprocessing) -> None:
     assert settings() == before
 
 
-@each("data", [PNG, JPEG[:2] + JPEG[2:], b"", b"GIF89a", PNG[:8], b"\xff\xd8"])
-def test_nothing_to_leave_out(data: bytes) -> None:
-    bare = without_metadata(data)
-    assert bare is None or len(bare) < len(data)
-    if data == PNG:
-        assert bare is None
+def test_any_beginning_of_a_file_can_be_read() -> None:
+    for data in [PNG, JPEG[:2] + JPEG[2:], b"", b"GIF89a", PNG[:8], b"\xff\xd8"]:
+        bare = without_metadata(data)
+        assert bare is None or len(bare) < len(data)
+        if data == PNG:
+            assert bare is None
 
-
-@each("cut", range(8, 120, 7))
-def test_any_beginning_of_a_file_can_be_read(cut: int) -> None:
-    for whole, data in ((PNG, with_chunks(PNG, DEEP)), (JPEG, with_segments(JPEG, segment(0xFE, b"c" * 30)))):
-        bare = without_metadata(data[:cut])
-        assert bare is None or whole.startswith(bare)
+    for cut in range(8, 120, 7):
+        for whole, data in ((PNG, with_chunks(PNG, DEEP)), (JPEG, with_segments(JPEG, segment(0xFE, b"c" * 30)))):
+            bare = without_metadata(data[:cut])
+            assert bare is None or whole.startswith(bare)
 
 
 def test_text_that_says_the_orientation_is_bounded() -> None:
