@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 import PIL
@@ -15,26 +16,34 @@ from bottleneck.utils.files import canonical_json
 _REMEMBERED = ("not-an-image", "truncated", "corrupt")
 
 
+def decoder_key() -> bytes:
+    """Return the key of the decoder: another version of Pillow, or other plugins, may decode more."""
+    return f"{DECODER_VERSION} {PIL.__version__} {','.join(formats())} ".encode()
+
+
 class UndecodableMemo:
     """Digest -> error of this version of the decoder. It can always be deleted.
 
     It stores only confirmed failures: decoded again, exclusively and with spare memory, the image failed with the same
     code. Tables of earlier versions, which also contained other failures, are not read.
+
+    Parameters
+    ----------
+    path : path
+        Path of the database.
+    decoder : callable
+        Returns the key of the decoder.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], decoder: Callable[[], bytes] = decoder_key) -> None:
         self._memo = Memo(os.fspath(path), "undecodable_3")
-
-    @property
-    def _decoder(self) -> bytes:
-        """Key of the decoder: another version of Pillow, or other plugins, may decode more."""
-        return f"{DECODER_VERSION} {PIL.__version__} {','.join(formats())} ".encode()
+        self._decoder = decoder
 
     def load(self) -> dict[bytes, ImageError]:
         """Return the stored errors of this decoder."""
         found: dict[bytes, ImageError] = {}
         rows = self._memo.all()
-        this = self._decoder if rows else b""
+        this = self._decoder() if rows else b""
         for key, value in rows.items():
             decoder, digest = key[:-32], key[-32:]
             with suppress(ValueError, TypeError, RecursionError):
@@ -47,7 +56,7 @@ class UndecodableMemo:
         """Store the confirmed errors of images by digest."""
         if not errors:
             return
-        this = self._decoder
+        this = self._decoder()
         self._memo.put(
             (this + digest, canonical_json([error.code, str(error)]))
             for digest, error in errors.items()
