@@ -40,16 +40,14 @@ def test_bands_are_what_the_whole_is(mode: str, clear: bool) -> None:
         assert found.tobytes() == whole.tobytes()
 
 
-@each("level", [0.4, 200.0, 60_000.0])
-def test_the_range_of_floats_is_that_of_the_whole_image(level: float) -> None:
-    levels = np.full((20, 10), 0.2, np.float32)
-    levels[-1, -1] = level
-    image = Image.fromarray(levels)
-    whole = as_rgb(image).tobytes()
-    assert as_rgb(image, 10).tobytes() == whole
+def test_the_range_of_floats_is_that_of_the_whole_image() -> None:
+    for level in [0.4, 200.0, 60_000.0]:
+        levels = np.full((20, 10), 0.2, np.float32)
+        levels[-1, -1] = level
+        image = Image.fromarray(levels)
+        whole = as_rgb(image).tobytes()
+        assert as_rgb(image, 10).tobytes() == whole
 
-
-def test_a_number_that_is_none_in_the_last_band_is_found() -> None:
     levels = np.zeros((20, 10), np.float32)
     levels[-1, -1] = np.nan
     with pytest.raises(ImageError, match="NaN"):

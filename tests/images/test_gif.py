@@ -66,22 +66,17 @@ def test_of_several_frames_only_the_first_is_looked_at(preprocessing: Preprocess
     assert np.array_equal(done.pixels, decode(gif_of(first), preprocessing).pixels)
 
 
-@each(
-    "extra",
-    [
+def test_metadata_without_end_costs_little_or_is_too_costly(preprocessing: Preprocessing) -> None:
+    for extra in [
         b"!\xfe\0" * 50_000,
         b"!\xfe" + blocks(b"c" * 2_000_000),
         b"!\xff\x0bNETSCAPE2.0" + b"\x03\x01\0\0" * 5000 + b"\0",
-    ],
-)
-def test_metadata_without_end_costs_little(preprocessing: Preprocessing, extra: bytes) -> None:
-    image = frame((12, 10), 120, 5)
-    for before in ((), (transparent(8),)):
-        found = decode(gif_of(extra, *before, image), preprocessing).pixels
-        assert np.array_equal(found, decode(gif_of(*before, image), preprocessing).pixels)
+    ]:
+        image = frame((12, 10), 120, 5)
+        for before in ((), (transparent(8),)):
+            found = decode(gif_of(extra, *before, image), preprocessing).pixels
+            assert np.array_equal(found, decode(gif_of(*before, image), preprocessing).pixels)
 
-
-def test_millions_of_blocks_before_the_image_are_too_costly(preprocessing: Preprocessing) -> None:
     image, extra = frame((12, 10), 120, 5), b"!\xfe\0" * 1_000_001
     assert code(gif_of(extra, image), preprocessing) == "too-costly"
     assert code(gif_of(image, extra), preprocessing) is None

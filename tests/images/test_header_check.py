@@ -22,7 +22,7 @@ from tests.variants import each
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF|Truncated File|Tag data|.*Input:UserWarning")  # of Pillow
 
 KINDS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"]
-SPARSE = 64 << 20
+SPARSE = 16 << 20
 
 
 def asked(path: Path, max_pixels: int = MAX_PIXELS) -> ImageError | None:
@@ -52,32 +52,42 @@ def sparse(path: Path, start: bytes, size: int = SPARSE) -> Path:
     return path
 
 
-@each("kind", KINDS)
-@each("more", [b"", b"\0" * 100_000])
-def test_a_sound_image_is_not_refused(tmp_path, kind, more):
-    (tmp_path / "a").write_bytes(photo(1, kind=kind) + more)
-    assert asked(tmp_path / "a") is None
+def test_a_sound_image_is_not_refused_whatever_its_metadata(tmp_path, preprocessing) -> None:
+    for kind in KINDS:
+        for more in [b"", b"\0" * 100_000]:
+            (tmp_path / "a").write_bytes(photo(1, kind=kind) + more)
+            assert asked(tmp_path / "a") is None
+
+    data = photo(5, kind="PNG")
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80 << 20)))
+    data = data[:33] + bomb + data[33:]
+    path = write(tmp_path / "a.png", data)
+
+    assert of_whole(data, preprocessing) is None
+    assert asked(path) is None
+
+    text = chunk(b"tEXt", b"Comment\0" + b"x" * (_MAX_BYTES + 1))
+    data = photo(6, kind="PNG")
+    assert asked(write(tmp_path / "a.png", data[:33] + text + data[33:])) is None
 
 
-@each("kind", KINDS)
-@each("place", [0, 4, 12, 30, 200, 900])
-def test_what_is_refused_is_refused_by_the_whole_file_for_the_same_reason(tmp_path, preprocessing, kind, place):
-    data = bytearray(photo(2, kind=kind))
-    data[place : place + 6] = b"\xff" * 6
-    (tmp_path / "a").write_bytes(data)
-    found = asked(tmp_path / "a")
+def test_what_is_refused_is_refused_by_the_whole_file_for_the_same_reason(tmp_path, preprocessing) -> None:
+    for kind in KINDS:
+        for place in [0, 4, 12, 30, 200, 900]:
+            data = bytearray(photo(2, kind=kind))
+            data[place : place + 6] = b"\xff" * 6
+            (tmp_path / "a").write_bytes(data)
+            found = asked(tmp_path / "a")
 
-    assert found is None or told(found) == told(of_whole(bytes(data), preprocessing))
+            assert found is None or told(found) == told(of_whole(bytes(data), preprocessing))
 
+    for cut in [1, 3, 8, 20, 60]:
+        for kind in KINDS:
+            data = photo(3, kind=kind)[:cut]
+            (tmp_path / "a").write_bytes(data)
+            found = asked(tmp_path / "a")
 
-@each("cut", [1, 3, 8, 20, 60])
-@each("kind", KINDS)
-def test_a_file_that_is_cut_short_is_refused_only_if_the_whole_is(tmp_path, preprocessing, kind, cut):
-    data = photo(3, kind=kind)[:cut]
-    (tmp_path / "a").write_bytes(data)
-    found = asked(tmp_path / "a")
-
-    assert found is None or told(found) == told(of_whole(data, preprocessing))
+            assert found is None or told(found) == told(of_whole(data, preprocessing))
 
 
 @each(
@@ -105,10 +115,29 @@ def test_a_huge_file_that_is_no_image_costs_no_memory(tmp_path, start, code):
 
     assert found is not None
     assert found.code == code
-    assert most < 8 << 20
+    assert most < 4 << 20
 
 
-def test_a_tiff_whose_header_lies_at_its_end_is_read_there(tmp_path):
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_too_many_pixels_are_refused_with_the_words_of_the_decoder(tmp_path, preprocessing) -> None:
+    for kind in ["JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"]:
+        data = photo(4, (64, 48), kind)
+        path = write(tmp_path / "a", data + b"\0" * 100_000)
+
+        assert told(asked(path, 64 * 48 - 1)) == told(of_whole(data, preprocessing, 64 * 48 - 1))
+        assert asked(path, 64 * 48) is None
+
+    for largest in [MAX_PIXELS, 1 << 60]:
+        header = b"P6 40000 40000 255\n"
+        path = sparse(tmp_path / "a.ppm", header)
+        found = asked(path, largest)
+
+        assert found is None if largest > MAX_PIXELS else found.code == "too-large"
+
     """As many programs write them: the pixels first."""
     pixels = np.zeros((2000, 3000, 3), np.uint8)
     file = io.BytesIO()
@@ -117,47 +146,8 @@ def test_a_tiff_whose_header_lies_at_its_end_is_read_there(tmp_path):
     assert asked(tmp_path / "a", 5_999_999).code == "too-large"
 
 
-def write(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
-
-@each("kind", ["JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"])
-def test_too_many_pixels_are_refused_with_the_words_of_the_decoder(tmp_path, preprocessing, kind):
-    data = photo(4, (64, 48), kind)
-    path = write(tmp_path / "a", data + b"\0" * 100_000)
-
-    assert told(asked(path, 64 * 48 - 1)) == told(of_whole(data, preprocessing, 64 * 48 - 1))
-    assert asked(path, 64 * 48) is None
-
-
-@each("largest", [MAX_PIXELS, 1 << 60])
-def test_a_header_that_claims_a_decompression_bomb_is_refused_unless_it_is_allowed(tmp_path, largest):
-    header = b"P6 40000 40000 255\n"
-    path = sparse(tmp_path / "a.ppm", header)
-    found = asked(path, largest)
-
-    assert found is None if largest > MAX_PIXELS else found.code == "too-large"
-
-
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def test_metadata_that_the_decoder_leaves_out_is_no_reason_to_refuse(tmp_path, preprocessing):
-    data = photo(5, kind="PNG")
-    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80 << 20)))
-    data = data[:33] + bomb + data[33:]
-    path = write(tmp_path / "a.png", data)
-
-    assert of_whole(data, preprocessing) is None
-    assert asked(path) is None
-
-
-def test_a_header_that_is_larger_than_may_be_held_is_left_to_whoever_reads_the_whole(tmp_path):
-    text = chunk(b"tEXt", b"Comment\0" + b"x" * (_MAX_BYTES + 1))
-    data = photo(6, kind="PNG")
-    assert asked(write(tmp_path / "a.png", data[:33] + text + data[33:])) is None
 
 
 def test_a_tag_that_claims_more_than_there_is_does_not_make_it_be_read(tmp_path):

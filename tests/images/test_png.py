@@ -61,16 +61,7 @@ def test_an_image_of_the_colour_of_what_is_missing_is_whole(preprocessing: Prepr
     assert code(buffer.getvalue(), preprocessing) is None
 
 
-@each("bits", [1, 2, 4, 16])
-def test_rows_of_other_depths_may_not_be_missing_either(preprocessing: Preprocessing, bits: int) -> None:
-    header = struct.pack(">IIBBBBB", 16, 8, bits, 0, 0, 0, 0)
-    for rows in (8, 7, 3, 0):
-        stream = zlib.compress(b"".join(b"\0" + bytes(2 * bits) for _ in range(rows)))
-        data = png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
-        assert code(data, preprocessing) == (None if rows == 8 else "truncated")
-
-
-def test_every_flipped_bit_of_the_pixels_is_found(preprocessing: Preprocessing) -> None:
+def test_damage_of_the_pixels_is_found(preprocessing: Preprocessing) -> None:
     data = photo(1, kind="PNG")
     first = data.index(b"IDAT") + 4
     for place in range(first, len(data) - 12, 41):
@@ -78,14 +69,28 @@ def test_every_flipped_bit_of_the_pixels_is_found(preprocessing: Preprocessing) 
         damaged[place] ^= 1 << place % 8
         assert code(bytes(damaged), preprocessing) == "corrupt", place
 
-
-def test_zeros_in_place_of_the_end_are_damage(preprocessing: Preprocessing) -> None:
     data = photo(1, (200, 150), kind="PNG")
     for length in range(60, len(data) - 16, len(data) // 30):
         assert code(data[:length] + bytes(len(data) - length), preprocessing) in ("corrupt", "truncated"), length
 
+    for bits in [1, 2, 4, 16]:
+        header = struct.pack(">IIBBBBB", 16, 8, bits, 0, 0, 0, 0)
+        for rows in (8, 7, 3, 0):
+            stream = zlib.compress(b"".join(b"\0" + bytes(2 * bits) for _ in range(rows)))
+            data = png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+            assert code(data, preprocessing) == (None if rows == 8 else "truncated")
 
-def test_pixels_in_many_chunks_are_joined(preprocessing: Preprocessing) -> None:
+
+def test_chunks_without_pixels_cost_little_or_are_too_costly(preprocessing: Preprocessing) -> None:
+    for kind in [b"teSt", b"tEXt"]:
+        data = photo(1, kind="PNG")
+        place = data.index(b"IDAT") - 4
+        many = data[:place] + chunk(kind, b"k\0v") * 50_000 + data[place:]
+        assert np.array_equal(decode(many, preprocessing).pixels, decode(data, preprocessing).pixels)
+
+    place = data.index(b"IDAT") - 4
+    assert code(data[:place] + chunk(b"teSt", b"") * 1_000_001 + data[place:], preprocessing) == "too-costly"
+
     levels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     whole = png_of(levels)
     place = whole.index(b"IDAT") - 4
@@ -93,17 +98,3 @@ def test_pixels_in_many_chunks_are_joined(preprocessing: Preprocessing) -> None:
     parts = b"".join(chunk(b"IDAT", stream[k : k + 1]) + chunk(b"IDAT", b"") for k in range(len(stream)))
     found = decode(whole[:place] + parts + chunk(b"IEND", b""), preprocessing).pixels
     assert np.array_equal(found, decode(whole, preprocessing).pixels)
-
-
-@each("kind", [b"teSt", b"tEXt"])
-def test_thousands_of_chunks_without_pixels_cost_little(preprocessing: Preprocessing, kind: bytes) -> None:
-    data = photo(1, kind="PNG")
-    place = data.index(b"IDAT") - 4
-    many = data[:place] + chunk(kind, b"k\0v") * 50_000 + data[place:]
-    assert np.array_equal(decode(many, preprocessing).pixels, decode(data, preprocessing).pixels)
-
-
-def test_millions_of_chunks_are_too_costly(preprocessing: Preprocessing) -> None:
-    data = photo(1, kind="PNG")
-    place = data.index(b"IDAT") - 4
-    assert code(data[:place] + chunk(b"teSt", b"") * 1_000_001 + data[place:], preprocessing) == "too-costly"
