@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bottleneck.errors import ImageError
@@ -296,7 +296,6 @@ def test_an_entry_that_is_not_what_was_written_is_a_miss(tmp_path: Path, value: 
     assert memo.lookup({"/images/a": SETTLED, "/images/b": SETTLED}) == {"/images/b": B}
 
 
-@settings(max_examples=40)
 @given(damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=60))
 def test_overwritten_bytes_in_the_memo_are_no_error(tmp_path: Path, damage: list[tuple[float, int]]) -> None:
     place = tmp_path / "digests.sqlite"

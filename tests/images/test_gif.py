@@ -6,7 +6,7 @@ from bottleneck.images import gif
 from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.images.codes import code
-from tests.variants import each
+from tests.variants import each, pairwise
 
 CLEAR, END = 256, 257
 PALETTE = bytes(range(256)) * 3
@@ -39,18 +39,23 @@ def transparent(colour: int) -> bytes:
     return b"!\xf9\x04\x01\0\0" + bytes([colour]) + b"\0"
 
 
-@each("interlaced", [False, True])
-@each("clear", [None, 0, 9, 255])
-@each("last", [0, 9, 255])
-@each("size, place", [((12, 10), (0, 0)), ((5, 4), (3, 2)), ((1, 1), (0, 0)), ((7, 1), (1, 1))])
+@each(
+    "sizes, last, clear, interlaced",
+    pairwise(
+        [((12, 10), (0, 0)), ((5, 4), (3, 2)), ((1, 1), (0, 0)), ((7, 1), (1, 1))],
+        [0, 9, 255],
+        [None, 0, 9, 255],
+        [False, True],
+    ),
+)
 def test_data_that_ends_early_is_truncated_and_no_other(
     preprocessing: Preprocessing,
-    size: tuple[int, int],
-    place: tuple[int, int],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
     last: int,
     clear: int | None,
     interlaced: bool,
 ) -> None:
+    size, place = sizes
     whole = size[0] * size[1]
     before = () if clear is None else (transparent(clear),)
     for count in {0, 1, whole // 2, whole - 1, whole}:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bottleneck.images.memo import Memo
@@ -165,7 +165,6 @@ def test_every_flipped_bit_of_a_row_is_noticed(place: Path, text: bytes) -> None
         assert memo.all() == memo.get([b"one"]) == {}
 
 
-@settings(max_examples=40)
 @given(damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=60))
 def test_overwritten_bytes_give_nothing_wrong_and_are_mended(place: Path, damage: list[tuple[float, int]]) -> None:
     place.unlink(missing_ok=True)

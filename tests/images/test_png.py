@@ -11,7 +11,7 @@ from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from tests.conftest import photo
 from tests.images.codes import code
-from tests.variants import each
+from tests.variants import each, pairwise
 
 PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
@@ -34,10 +34,12 @@ def png_of(levels: NDArray[np.uint8], interlaced: bool = False, rows: int | None
     return png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
 
 
-@each("interlaced", [False, True])
-@each("bands", [1, 2, 3, 4])
-@each("level", [0, 137, 255, None])
-@each("size", [(1, 1), (1, 5), (2, 1), (9, 1), (6, 2), (7, 9), (16, 16)])
+@each(
+    "size, level, bands, interlaced",
+    pairwise(
+        [(1, 1), (1, 5), (2, 1), (9, 1), (6, 2), (7, 9), (16, 16)], [0, 137, 255, None], [1, 2, 3, 4], [False, True]
+    ),
+)
 def test_a_stream_that_ends_early_is_truncated_and_no_other(
     preprocessing: Preprocessing, size: tuple[int, int], level: int | None, bands: int, interlaced: bool
 ) -> None:

@@ -166,9 +166,10 @@ def test_values_and_tables_without_end_are_too_costly(preprocessing: Preprocessi
         assert code(huge, preprocessing) == "too-costly"
 
 
-@each("cut", range(0, 300, 3))
-def test_any_beginning_can_be_followed(cut: int) -> None:
-    for data, directory_end in ((strips(3), 122), (strips(6, tiles=(16, 16), big=True), 232)):
-        whole, page = tiff.first_page(data), tiff.first_page(data[:cut])
-        assert whole is not None
-        assert (page.tags if page else None) == (whole.tags if cut >= directory_end else None)
+@each("data, directory_end", [(strips(3), 122), (strips(6, tiles=(16, 16), big=True), 232)])
+def test_any_beginning_can_be_followed(data: bytes, directory_end: int) -> None:
+    whole = tiff.first_page(data)
+    assert whole is not None
+    for cut in range(0, 300, 3):
+        page = tiff.first_page(data[:cut])
+        assert (page.tags if page else None) == (whole.tags if cut >= directory_end else None), cut

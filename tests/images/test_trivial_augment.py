@@ -6,7 +6,7 @@ from torchvision.transforms import InterpolationMode, TrivialAugmentWide
 from torchvision.transforms.autoaugment import _apply_op
 
 from bottleneck.images.trivial_augment import BINS, OPERATIONS, Operation, draw, trivial_augment
-from tests.variants import each
+from tests.variants import each, pairwise
 
 SPACE = TrivialAugmentWide()._augmentation_space(BINS)
 
@@ -51,9 +51,7 @@ def test_the_operations_and_their_magnitudes_are_torchvisions() -> None:
         assert found[:middle] + found[middle + 1 :] == expected[:middle] + expected[middle + 1 :]
 
 
-@each("size", [(45, 32), (28, 28), (33, 47), (1, 1), (5, 2)])
-@each("mode", ["RGB", "L"])
-@each("name", OPERATIONS)
+@each("name, mode, size", pairwise(list(OPERATIONS), ["RGB", "L"], [(45, 32), (28, 28), (33, 47), (1, 1), (5, 2)]))
 def test_every_operation_does_what_torchvisions_does(name: str, mode: str, size: tuple[int, int]) -> None:
     image = picture(mode, size)
     for magnitude in signed(name):
