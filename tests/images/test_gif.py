@@ -74,7 +74,7 @@ def test_of_several_frames_only_the_first_is_looked_at(preprocessing: Preprocess
 def test_metadata_without_end_costs_little_or_is_too_costly(preprocessing: Preprocessing) -> None:
     for extra in [
         b"!\xfe\0" * 50_000,
-        b"!\xfe" + blocks(b"c" * 2_000_000),
+        b"!\xfe" + blocks(b"c" * 300_000),
         b"!\xff\x0bNETSCAPE2.0" + b"\x03\x01\0\0" * 5000 + b"\0",
     ]:
         image = frame((12, 10), 120, 5)

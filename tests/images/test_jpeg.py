@@ -86,7 +86,7 @@ def test_an_image_that_ends_early_is_truncated_though_it_has_an_end(
 ) -> None:
     data = encoded(picture((160, 120), kind).convert(mode), **options)
     whole, first = pillows(data), scans_of(data)[0] + 20
-    for length in (*range(first, len(data) - 70, max(1, len(data) // 41)),):
+    for length in (*range(first, len(data) - 70, max(1, len(data) // 23)),):
         with pytest.raises((ImageError, OSError)) as error:
             loaded(data[:length] + EOI)
         if isinstance(error.value, ImageError):

@@ -17,7 +17,7 @@ from bottleneck.images.decode import decode
 from bottleneck.images.preprocessing import Preprocessing
 from bottleneck.images.view import View
 
-SIDE = 600
+SIDE = 480
 colours._BAND = opening._ROWS = SIDE * SIDE // 16  # as many bands as a large image has
 values = dict(resize=256, crop=224, interpolation="bicubic", antialias=True, mean=(0, 0, 0), std=(1, 1, 1))
 plain, seen = Preprocessing(**values), Preprocessing(**values, view=View(augmentation="light", seed=0, number=0))
@@ -122,4 +122,4 @@ def test_decoding_never_takes_more_than_it_asked_for() -> None:
     assert len(found) > 30
     for name, (asked, peak) in found.items():
         assert 0 < peak <= asked, name
-        assert asked < 45 * 600 * 600, name  # nor much more than any image needs
+        assert asked < 45 * 480 * 480, name  # nor much more than any image needs
