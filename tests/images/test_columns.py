@@ -33,12 +33,12 @@ ROLES = {
 
 
 @each("role, name", [(role, name) for role, names in ROLES.items() for name in names])
-def test_a_name_that_looks_like_a_role_is_told(role: str, name: str) -> None:
+def test_an_unused_column_that_looks_like_a_role_is_named(role: str, name: str) -> None:
     assert f"{name.strip()} (a {role}? --{role}-column " in str(remark(f"path,label,{name}"))
 
 
 @each("name", ["width", "note", "id", "date", "image", "", "validity", "bid"])
-def test_other_names_are_no_reason_to_speak(name: str) -> None:
+def test_other_unused_columns_are_not_named(name: str) -> None:
     assert remark(f"path,label,{name}") is None
 
 

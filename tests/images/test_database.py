@@ -105,7 +105,7 @@ def journal_naming(name: Path) -> bytes:
 
 @each("ending", ["-journal", "-wal", "-shm"])
 @each("content", [b"", b"\0" * 5000, b"of some years"])
-def test_a_link_beside_the_file_is_not_followed(place: Path, tmp_path: Path, ending: str, content: bytes) -> None:
+def test_a_link_next_to_the_file_is_not_followed(place: Path, tmp_path: Path, ending: str, content: bytes) -> None:
     memo = filled(place)
     thesis = tmp_path / "thesis"
     thesis.write_bytes(content)
@@ -117,7 +117,7 @@ def test_a_link_beside_the_file_is_not_followed(place: Path, tmp_path: Path, end
     assert memo.all() == {b"three": b"third", b"four": b"fourth"}
 
 
-def test_writing_leaves_no_journal_and_a_strangers_deletes_nothing(place: Path, tmp_path: Path) -> None:
+def test_writing_leaves_no_journal_and_a_foreign_journal_deletes_nothing(place: Path, tmp_path: Path) -> None:
     filled(place)
     with database.opened(place, "rwc", 5) as connection, connection:
         connection.execute("delete from things_1")
@@ -232,7 +232,7 @@ def test_no_more_is_kept_and_read_than_is_allowed(place: Path, monkeypatch: pyte
         assert len(memo.all()) == 7
 
 
-def test_a_page_in_the_place_of_another_gives_nothing_that_was_not_asked_for(place: Path) -> None:
+def test_a_page_in_the_place_of_another_returns_only_requested_rows(place: Path) -> None:
     known = {b"%03d" % number: bytes([number]) * 64 for number in range(60)}
     memo = Memo(place, "first_1")
     memo.put(known.items())

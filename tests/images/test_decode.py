@@ -166,7 +166,7 @@ def test_exif_orientation_is_obeyed(preprocessing: Preprocessing) -> None:
 
 @each("block", [b"broken", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
 @pytest.mark.filterwarnings("ignore:.*EXIF")
-def test_broken_exif_is_no_reason_to_refuse_an_image(preprocessing: Preprocessing, block: bytes) -> None:
+def test_an_image_with_broken_exif_is_decoded(preprocessing: Preprocessing, block: bytes) -> None:
     broken = photo(1, exif=b"Exif\0\0" + block)
     assert np.array_equal(pixels_of(broken, preprocessing), pixels_of(photo(1), preprocessing))
 
@@ -363,7 +363,7 @@ class Watched(AbstractContextManager[None]):
 
 @each("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
-def test_room_is_asked_for_once_before_the_pixels_are_there(preprocessing: Preprocessing, kind: str) -> None:
+def test_memory_is_reserved_once_before_the_pixels_are_loaded(preprocessing: Preprocessing, kind: str) -> None:
     happened: list[object] = []
     data = photo(1, (64, 48), kind)
     decode(data, preprocessing, room=Watched(happened))
@@ -377,7 +377,7 @@ def test_room_is_asked_for_once_before_the_pixels_are_there(preprocessing: Prepr
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
-def test_room_is_given_back_and_none_is_asked_for_what_is_refused_unseen(preprocessing: Preprocessing) -> None:
+def test_memory_is_released_after_an_error_and_not_reserved_for_a_rejected_header(preprocessing: Preprocessing) -> None:
     happened: list[object] = []
     data = encode(noise(50, 40), "JPEG")
 
@@ -516,7 +516,7 @@ def test_only_several_frames_are_noted(preprocessing: Preprocessing) -> None:
 
 @each("kind", ["GIF", "TIFF"])
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
-def test_a_broken_second_frame_is_no_reason_to_refuse_the_first(preprocessing: Preprocessing, kind: str) -> None:
+def test_a_broken_second_frame_does_not_fail_the_first(preprocessing: Preprocessing, kind: str) -> None:
     first = encode(noise(50, 40), kind)
     both = encode(noise(50, 40), kind, save_all=True, append_images=[noise(50, 40, 1)])
     for length in range(len(first) + 20, len(both), 97):
@@ -623,7 +623,7 @@ BROKEN = [
 
 
 @each("number", range(len(BROKEN)))
-def test_an_error_on_sound_pixels_is_not_held_against_the_image(preprocessing: Preprocessing, number: int) -> None:
+def test_an_error_while_resizing_does_not_mark_the_image_as_corrupt(preprocessing: Preprocessing, number: int) -> None:
     wanted = replace(preprocessing, view=Broken(augmentation="light", seed=0, number=number))
     with pytest.raises(ImageError, match="no memory for 64 x 48" if number == 0 else "cannot be resized") as error:
         decode(photo(1), wanted)
@@ -646,13 +646,13 @@ def failing(*errors: ImageError) -> Callable[[int], AbstractContextManager[objec
 
 
 @each("code", ["truncated", "corrupt"])
-def test_what_fails_once_is_decoded_again_alone(preprocessing: Preprocessing, code: str) -> None:
+def test_an_image_that_fails_once_is_decoded_again_alone(preprocessing: Preprocessing, code: str) -> None:
     data = photo(1, kind="WEBP")
     room = failing(ImageError(code, "failed to decode next frame"))
     assert np.array_equal(decode(data, preprocessing, room=room).pixels, pixels_of(data, preprocessing))
 
 
-def test_a_failure_is_proven_where_the_image_fails_twice_alike(preprocessing: Preprocessing) -> None:
+def test_a_failure_is_confirmed_if_the_image_fails_twice_alike(preprocessing: Preprocessing) -> None:
     for data in [b"hello, world", encode(noise(50, 40))[:900], encode(noise(50, 40), "WEBP")[:500]]:
         with pytest.raises(ImageError) as error:
             decode(data, preprocessing)
@@ -666,7 +666,7 @@ def test_a_failure_is_proven_where_the_image_fails_twice_alike(preprocessing: Pr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds a process as Linux does")
-def test_without_memory_to_spare_nothing_is_proven(preprocessing: Preprocessing) -> None:
+def test_without_spare_memory_no_failure_is_confirmed(preprocessing: Preprocessing) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
 
     def short(size: int) -> AbstractContextManager[object]:
@@ -713,7 +713,7 @@ for kind in ("WEBP", "JPEG2000", "TIFF", "JPEG"):
     assert {kind for kind, _ in found} == {"WEBP", "JPEG2000", "TIFF", "JPEG"}
 
 
-def test_the_limit_of_pillow_neither_holds_nor_warns_nor_changes() -> None:
+def test_the_pixel_limit_of_pillow_has_no_effect_and_does_not_change() -> None:
     script = """
 import io
 from PIL import Image

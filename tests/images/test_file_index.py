@@ -188,7 +188,7 @@ def test_a_file_is_recalled_by_another_way_to_it(root: Path, tmp_path: Path) -> 
     assert index(table).digests == [sha(1), None]
 
 
-def test_what_is_learnt_is_saved_once_now_and_then(tmp_path: Path) -> None:
+def test_digests_are_saved_in_batches(tmp_path: Path) -> None:
     for seed in range(7):
         write(tmp_path / "images" / f"{seed}.jpg", photo(seed))
     found = replace(index(tmp_path / "images"), batch=3)

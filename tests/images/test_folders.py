@@ -195,13 +195,13 @@ def test_split_folders_have_other_names(folder: Make, train: str, other: str, sp
 
 
 @each("name", ["train", "training", "val", "valid", "validation", "test", "testing"])
-def test_a_lone_split_folder_is_divided_as_if_it_were_the_whole(folder: Make, name: str) -> None:
+def test_a_single_split_folder_is_divided_like_a_folder_without_splits(folder: Make, name: str) -> None:
     assert name in SPLIT_FOLDERS
     root = folder({f"{name}/cat/1.jpg": 1, f"{name}/dog/2.jpg": 2})
     assert labelled(root)[0] == {f"{name}/cat/1.jpg": ("cat", None), f"{name}/dog/2.jpg": ("dog", None)}
 
 
-def test_splits_beside_classes_are_an_error_that_names_both(folder: Make) -> None:
+def test_splits_next_to_classes_are_an_error_that_names_both(folder: Make) -> None:
     root = folder({"train/cat/1.jpg": 1, "val/cat/2.jpg": 2, "dog/3.jpg": 3, "bird/deep/4.jpg": 4})
     with pytest.raises(ImagesError, match=r"either splits .* the splits train/, val/ and also bird/, dog/"):
         find_labelled(root, ())

@@ -212,7 +212,7 @@ def test_a_row_that_sqlite_finds_no_memory_for_is_done_without(place: Path, monk
     assert memo.all() == KNOWN
 
 
-def test_an_error_of_whoever_gives_the_rows_is_not_hidden(place: Path) -> None:
+def test_an_error_while_rows_are_generated_is_raised(place: Path) -> None:
     memo = filled(place)
     with pytest.raises(ZeroDivisionError):
         memo.put((b"one", b"%d" % (1 // number)) for number in (1, 0))

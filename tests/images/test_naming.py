@@ -3,7 +3,7 @@ from pathlib import Path
 from bottleneck.images.naming import examples, from_images
 
 
-def test_a_path_is_told_from_a_folder_or_the_folder_of_a_table_on(tmp_path: Path) -> None:
+def test_a_path_is_shown_relative_to_the_images_or_the_folder_of_the_table(tmp_path: Path) -> None:
     (tmp_path / "photos.v2").mkdir()
     assert from_images(f"{tmp_path}/photos.v2/a/1.jpg", tmp_path / "photos.v2") == "a/1.jpg"
     assert from_images("photos/a/1.jpg", Path("photos").absolute()) == "a/1.jpg"

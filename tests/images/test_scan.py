@@ -281,7 +281,7 @@ def test_an_image_under_two_labels_warns_once_with_the_first_path_of_each(folder
         (("a\u00a0b", "a b"), r"a b and a\\xa0b"),
     ],
 )
-def test_classes_that_are_nearly_the_same_are_told_and_kept_apart(
+def test_classes_with_nearly_equal_names_warn_and_stay_separate(
     folder: Make, names: tuple[str, str], said: str
 ) -> None:
     root = folder({f"{names[0]}/1.jpg": 1, f"{names[1]}/2.jpg": 2})
@@ -308,7 +308,7 @@ def test_classes_of_one_name_in_two_forms_of_unicode_are_one(folder: Make, compo
     assert any(decomposed in path for path in dataset.paths)  # as it is on the disk
 
 
-def test_groups_of_one_name_are_one_and_nearly_the_same_are_told(tmp_path: Path) -> None:
+def test_groups_of_one_name_are_merged_and_nearly_equal_names_warn(tmp_path: Path) -> None:
     rows = ["a.jpg,x,Zo\u00eb", "b.jpg,y,Zoe\u0308", "c.jpg,x,P 1", "d.jpg,y,p_1"]
     write(tmp_path / "list.csv", "\n".join(["path,label,group", *rows]).encode())
     for seed, row in enumerate(rows):

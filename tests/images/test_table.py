@@ -174,7 +174,7 @@ def test_a_path_that_no_file_can_have_is_a_failure_too(table: Table, name: str) 
     assert [failure.code for failure in dataset.failures] == ["unreadable"]
 
 
-def test_a_suffix_in_capitals_is_that_of_a_table(table: Table) -> None:
+def test_a_table_may_have_its_suffix_in_capitals(table: Table) -> None:
     table("path", "a.jpg").rename("LIST.CSV")
     write(Path("a.jpg"), photo(1))
     dataset = scan("LIST.CSV")
@@ -278,14 +278,14 @@ def test_spaces_behind_every_separator_are_no_remark(table: Table, recwarn: pyte
 
 
 @each("header", ["path,digest,label", "path,label,digest", "code,path,label,digest"])
-def test_the_cells_of_a_table_of_ours_are_as_they_were(table: Table, header: str) -> None:
+def test_cells_of_a_table_written_by_bottleneck_are_restored(table: Table, header: str) -> None:
     cells = {"path": "'=a.jpg", "digest": "00", "label": "''tis", "code": ""}
     path = table(header, ",".join(cells[name] for name in header.split(",")))
     write(path.parent / "=a.jpg", photo(1))
     assert rows(path) == [("=a.jpg", "'tis", None, None)]
 
 
-def test_an_apostrophe_is_part_of_a_name_in_any_other_table_and_in_that_of_a_file(table: Table) -> None:
+def test_an_apostrophe_or_a_line_break_may_be_part_of_a_name(table: Table) -> None:
     assert rows(table("path,label", "'=a.jpg,''tis")) == [("'=a.jpg", "''tis", None, None)]
 
     path = table("path,digest", "'=a.jpg,")
@@ -381,7 +381,7 @@ def test_a_home_in_a_cell_is_found(table: Table, tmp_path: Path, monkeypatch: py
 # Columns of other names
 
 
-def test_a_column_is_used_by_its_exact_name_or_as_it_is_named(table: Table) -> None:
+def test_a_column_is_chosen_by_its_exact_name_or_an_option(table: Table) -> None:
     path = table("image,species,fold,patient,label", "a.jpg,cat,train,p1,7", "b.jpg,dog,test,p2,8")
     found = find_listed(path, labelled=True, columns=Columns("image", "species", "fold", "patient"))
     assert found.labels == ["cat", "dog"]
