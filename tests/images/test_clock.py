@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -23,6 +24,16 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems stamp 
 @pytest.fixture(autouse=True)
 def remembered_in_memory() -> None:
     """Leave files in memory as they are, unlike the fixture of all other tests."""
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """Return a temporary folder on a disk, if there is one."""
+    if clock._in_memory(os.stat(tmp_path).st_dev):
+        with TemporaryDirectory() as folder:
+            yield Path(folder).resolve()
+    else:
+        yield tmp_path
 
 
 @pytest.fixture

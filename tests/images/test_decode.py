@@ -366,14 +366,14 @@ class Watched(AbstractContextManager[None]):
 def test_memory_is_reserved_once_before_the_pixels_are_loaded(preprocessing: Preprocessing, kind: str) -> None:
     happened: list[object] = []
     data = photo(1, (64, 48), kind)
-    decode(data, preprocessing, room=Watched(happened))
+    decode(data, preprocessing, reserve=Watched(happened))
 
     assert happened[1:] == ["in", "out"]
     assert isinstance(happened[0], int)
     assert happened[0] > 3 * 64 * 48
     if kind not in ("PNG", "WEBP"):  # whose parsers see at once that the pixels are cut short
         with pytest.raises(LookupError, match="no room"):
-            decode(data[: len(data) // 2 + 200], preprocessing, room=refuse(LookupError("no room")))
+            decode(data[: len(data) // 2 + 200], preprocessing, reserve=refuse(LookupError("no room")))
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
@@ -391,7 +391,7 @@ def test_memory_is_released_after_an_error_and_not_reserved_for_a_rejected_heade
         happened: list[object] = []
 
         with pytest.raises(ImageError):
-            decode(data, preprocessing, room=Watched(happened))
+            decode(data, preprocessing, reserve=Watched(happened))
 
         assert not happened
 
@@ -649,7 +649,7 @@ def failing(*errors: ImageError) -> Callable[[int], AbstractContextManager[objec
 def test_an_image_that_fails_once_is_decoded_again_alone(preprocessing: Preprocessing, code: str) -> None:
     data = photo(1, kind="WEBP")
     room = failing(ImageError(code, "failed to decode next frame"))
-    assert np.array_equal(decode(data, preprocessing, room=room).pixels, pixels_of(data, preprocessing))
+    assert np.array_equal(decode(data, preprocessing, reserve=room).pixels, pixels_of(data, preprocessing))
 
 
 def test_a_failure_is_confirmed_if_the_image_fails_twice_alike(preprocessing: Preprocessing) -> None:
@@ -660,7 +660,7 @@ def test_a_failure_is_confirmed_if_the_image_fails_twice_alike(preprocessing: Pr
 
     errors = ImageError("truncated", "cut"), ImageError("corrupt", "broken")
     with pytest.raises(ImageError) as found:
-        decode(photo(1, kind="WEBP"), preprocessing, room=failing(*errors))
+        decode(photo(1, kind="WEBP"), preprocessing, reserve=failing(*errors))
     assert found.value.code == "corrupt"
     assert found.value.doubtful
 
@@ -676,7 +676,7 @@ def test_without_spare_memory_no_failure_is_confirmed(preprocessing: Preprocessi
 
     try:
         with pytest.raises(ImageError) as found:
-            decode(photo(1), preprocessing, room=short)
+            decode(photo(1), preprocessing, reserve=short)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert found.value.code == "no-memory"

@@ -98,7 +98,7 @@ def test_a_dataset_keeps_its_order_when_learnt_in_any(root: Path) -> None:
     for row, seed in enumerate((1, 2, 3, 1)):
         learn(found, row, seed)
     message = conflicts(found.dataset(), "Here")
-    assert message == "the same image under two labels, left out by fit: cat/1.jpg (cat) and dog/4.jpg (dog). Here"
+    assert message == "one image with two labels, left out by fit: cat/1.jpg (cat) and dog/4.jpg (dog). Here"
 
 
 def test_reading_what_is_unknown_gives_the_dataset_of_a_scan(root: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_file_that_is_old_failed_or_unknown_is_not_recent(root: Path) -> None:
 
     found = index(root)
     learn(found, 0, 1)
-    found.fail(1, ImageError("empty", "why"))
+    found.record_failure(1, ImageError("empty", "why"))
     assert found.recent().paths == []
     assert found.recent().unknown() == []
 
@@ -307,7 +307,7 @@ def test_a_young_file_that_changed_since_is_remembered_as_it_is_now(root: Path) 
     write(root / "dog" / "4.jpg", photo(9) + b"longer")
     part = found.recent(NOW)
     row = part.paths.index(str(root / "dog" / "4.jpg"))
-    part.learn(row, *digest.digest_file(part.paths[row])[:2], NOW)
+    part.record_digest(row, *digest.digest_file(part.paths[row])[:2], NOW)
     part.save()
     assert recalled(found)["4.jpg"] == hashlib.sha256(photo(9) + b"longer").digest()
     assert np.array_equal(found.dataset().digests, before)  # which goes on as it began

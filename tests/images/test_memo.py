@@ -264,9 +264,9 @@ def of_another(folder_mode: int) -> Iterator[Memo]:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
 def test_the_file_of_another_user_is_replaced_by_a_copy_with_what_is_new() -> None:
     with of_another(folder_mode=0o777) as memo:
-        assert not memo.is_ours_to_write
+        assert not memo.is_writable
         memo.put([(b"three", b"third"), (b"one", b"changed")])
-        assert memo.is_ours_to_write
+        assert memo.is_writable
         assert memo.all() == {**KNOWN, b"three": b"third", b"one": b"changed"}
         assert os.listdir(memo.path.parent) == ["memo.sqlite"]
     with of_another(folder_mode=0o555) as memo:  # where no copy can be made, it is kept as it is

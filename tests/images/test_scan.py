@@ -260,7 +260,7 @@ def test_an_image_under_two_labels_warns_once_with_the_first_path_of_each(folder
     root = folder(
         {f"{label}/{name} {number}.jpg": number for label in ("cat", "dog") for number in range(30)}, name="third"
     )
-    with pytest.warns(BottleneckWarning, match=r"^30 images under two labels each, .* and 29 more\. ") as caught:
+    with pytest.warns(BottleneckWarning, match=r"^30 images with two labels each, .* and 29 more\. ") as caught:
         scan(root)
     assert len(caught) == 1
     assert len(str(caught[0].message)) <= 240
@@ -401,7 +401,7 @@ def test_files_that_were_too_young_can_be_remembered_later(folder: Make, reads: 
     later = time.time() + 60
     part = found.recent(later)
     for row, known in enumerate(found.digests):
-        part.learn(row, known, signature(os.stat(part.paths[row])), later)
+        part.record_digest(row, known, signature(os.stat(part.paths[row])), later)
     part.save()
     reads.clear()
     assert hexadecimal(scan(root)) == hexadecimal(found.dataset())
