@@ -34,16 +34,24 @@ def demo(dataset: str, folder: str, as_json: bool, cache: str, runs: str) -> Non
 
     Extract features with the default backbone, fit three heads, and show their accuracy and the next commands.
     """
-    from bottleneck.cli.show import engine_line, examples_table, runs_table
-    from bottleneck.demo.tour import examples, prepare
-    from bottleneck.extraction.extract import extract
-    from bottleneck.fitting.fit import fit
-    from bottleneck.runs.ranking import default_run
+    from bottleneck.demo.tour import prepare
 
     started = time.perf_counter()
     with progress_bar(hidden=as_json) as progress:
         images = prepare(dataset, Path(folder), progress)
         show(f"1. Images: {images}, one folder per class")
+    take_tour(images, started=started, as_json=as_json, cache=cache, runs=runs)
+
+
+def take_tour(images: Path, *, started: float, as_json: bool, cache: str, runs: str) -> None:
+    """Extract features, fit three heads, and show their accuracy and the next commands."""
+    from bottleneck.cli.show import engine_line, examples_table, runs_table
+    from bottleneck.demo.tour import examples
+    from bottleneck.extraction.extract import extract
+    from bottleneck.fitting.fit import fit
+    from bottleneck.runs.ranking import default_run
+
+    with progress_bar(hidden=as_json) as progress:
         show("2. Extract: a frozen EfficientNet-Lite0 processes each image once")
         done = extract(images, cache=cache, runs=runs, progress=progress)
         show(f"   {done.computed} computed, {done.reused} reused, {done.dim} features each, {done.seconds:.1f} s")

@@ -15,17 +15,26 @@ MARGIN = 20
 PAPER, INK = 245, 25  # grey levels
 
 
-def write_digits(folder: Path) -> Path:
+def write_digits(folder: Path, *, labels: str = "0123456789", count: int | None = None) -> Path:
     """Write the digits to `folder`, one folder per class, and return it; keep existing files, and follow no link.
 
     The 8 x 8 originals are enlarged smoothly, as dark ink on a light page with a margin, so that a backbone trained on
     photographs sees strokes instead of blocks.
+
+    Parameters
+    ----------
+    folder : Path
+    labels : str
+        Classes to write.
+    count : int, optional
+        Number of digits of each class; by default all.
     """
     digits, tree = load_digits(), Tree.above(folder, 1)
-    for number, (levels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        path = folder / str(label) / f"{number:04d}.png"
-        if not tree.exists(path):
-            tree.write(path, _png(levels))
+    for label in labels:
+        for number in np.flatnonzero(digits.target == int(label))[:count]:
+            path = folder / label / f"{number:04d}.png"
+            if not tree.exists(path):
+                tree.write(path, _png(digits.images[number]))
     return folder
 
 

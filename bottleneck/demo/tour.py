@@ -1,10 +1,11 @@
 """Prepare the images of the demo, and select example predictions of a run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bottleneck.demo.digits import write_digits
-from bottleneck.demo.download import ARCHIVES, fetch_images, placing
+from bottleneck.demo.download import ARCHIVES, Archive, fetch_images, placing
 from bottleneck.images.scan import Progress
 from bottleneck.runs.run import Run
 
@@ -21,7 +22,9 @@ class Example:
     probability: float
 
 
-def prepare(dataset: str, folder: Path, progress: Progress | None = None) -> Path:
+def prepare(
+    dataset: str, folder: Path, progress: Progress | None = None, *, archives: Mapping[str, Archive] = ARCHIVES
+) -> Path:
     """Put the images of `dataset`, one of `DATASETS`, into `folder`, and return their folder.
 
     Raises
@@ -32,7 +35,7 @@ def prepare(dataset: str, folder: Path, progress: Progress | None = None) -> Pat
     if dataset == "digits":
         with placing(folder):
             return write_digits(folder / "digits")
-    return fetch_images(ARCHIVES[dataset], folder, progress)
+    return fetch_images(archives[dataset], folder, progress)
 
 
 def examples(run: Run, count: int) -> list[Example]:

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bottleneck.demo.download import ARCHIVES
 from bottleneck.demo.tour import examples, prepare
 from bottleneck.errors import DownloadError
 from bottleneck.runs.run import Run
+from tests.variants import each
 
 ROWS = [("a1", "a", "a", 0.9), ("a2", "a", "b", 0.6), ("b1", "b", "b", 0.8), ("b2", "b", "b", 0.7)]
 
@@ -25,18 +28,13 @@ def test_no_mistake_is_shown_twice(run):
     assert [example.path for example in examples(run, 4)] == ["a1", "a2", "b1", "b2"]
 
 
-def test_a_set_that_must_be_fetched_says_so_offline(monkeypatch):
-    import socket
-
-    def offline(*_, **__):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", offline)
+def test_a_set_that_cannot_be_downloaded_is_an_error():
+    nowhere = {"hymenoptera": replace(ARCHIVES["hymenoptera"], url="http://127.0.0.1:9/hymenoptera_data.zip")}
     with pytest.raises(DownloadError, match=r"hymenoptera_data\.zip cannot be reached"):
-        prepare("hymenoptera", Path("demo"))
+        prepare("hymenoptera", Path("demo"), archives=nowhere)
 
 
-@pytest.mark.parametrize("place", ["digits", "digits/3"])
+@each("place", ["digits", "digits/3"])
 def test_digits_are_not_written_through_a_link(tmp_path, place):
     (tmp_path / "home").mkdir()
     link = tmp_path / "demo" / place
