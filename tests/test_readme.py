@@ -29,7 +29,8 @@ def test_the_picture_fetches_nothing():
 def test_the_cache_format_can_be_read_as_the_page_says(folder):
     from bottleneck import extract
 
-    done = extract(folder({f"{name}/{number}.jpg": 1000 * ord(name) + number for name in "ab" for number in range(3)}))
+    images = folder({f"{name}/{number}.jpg": 1000 * ord(name) + number for name in "ab" for number in range(3)})
+    done = extract(images, engine="torch", precision="fp32", resize=32, crop=32)
     (example,) = re.findall(
         r"```python\n(.*?)```", (ROOT / "cache" / "README.md").read_text(encoding="utf-8"), re.DOTALL
     )
