@@ -35,6 +35,7 @@ from bottleneck.runs.backbone_request import located_source, spec_of
 from bottleneck.runs.ranking import choose
 from bottleneck.runs.run import Run, list_runs, load_run
 from tests.conftest import photo, write
+from tests.variants import each
 
 GONE = object()
 ODD: list[Any] = [
@@ -57,7 +58,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         store = extract("images", engine="torch", **ASKED).store
         for _ in range(2):
-            fit(split="60/20/20")
+            fit(split="60/20/20", C=1.0)
         record_tuned(
             store.folder, Tuned(model=MODEL, weights="none", options={"crop": 32}, dataset="0" * 64, score=0.5)
         )
@@ -136,8 +137,9 @@ def asked_of_stores() -> None:
         store.asked()
 
 
-@pytest.mark.parametrize("name", ["request.json", "spec.json", "tuned.json", "engines/one.json"])
-def test_what_lies_beside_features(project: Path, name: str) -> None:
+@each("name", ["request.json", "spec.json", "tuned.json", "engines/one.json"])
+def test_the_files_of_a_store(project: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(project / "cache", "cache")
     file = the_store() / name
     for text, what in mutations(file):
         file.write_text(text)
@@ -151,11 +153,11 @@ def test_what_lies_beside_features(project: Path, name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["request.json", "spec.json", "tuned.json"])
-def test_a_merge_takes_over_only_what_can_be_read_again(project: Path, name: str) -> None:
-    file = the_store() / name
-    shutil.move("cache", "theirs")
-    file = "theirs" / file.relative_to("cache")
+@each("name", ["request.json", "spec.json", "tuned.json"])
+def test_a_merge_takes_over_only_what_can_be_read_again(project: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(project / "cache", "theirs")
+    (folder,) = Path("theirs/features").iterdir()
+    file = folder / name
     for text, what in mutations(file, 3):
         file.write_text(text)
         shutil.rmtree("cache", ignore_errors=True)
@@ -264,7 +266,7 @@ def test_a_card_of_a_run(project: Path) -> None:
 def test_a_card_of_a_final_run(project: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BottleneckWarning)  # of few images
-        final = fit("images", split="60/20/20", final=True)
+        final = fit("images", split="60/20/20", C=1.0, final=True)
     file = final.path / "card.json"
     value = json.loads(file.read_text())
     for place in places(value["final"], ("final",)):
@@ -277,8 +279,8 @@ def test_a_card_of_a_final_run(project: Path) -> None:
         load_run(final.path)
 
 
-@pytest.mark.parametrize(
-    ("place", "other"),
+@each(
+    "place, other",
     [
         (("request", "weights"), 5),
         (("request", "weights"), "~nobody9/x.pth"),
@@ -289,10 +291,12 @@ def test_a_card_of_a_final_run(project: Path) -> None:
     ],
 )
 def test_images_are_not_predicted_with_a_card_that_is_wrong(project: Path, place: tuple[Any, ...], other: Any) -> None:
-    file = sorted(Path("runs").glob("*/card.json"))[0]
-    file.write_text(json.dumps(changed(json.loads(file.read_text()), place, other)))
+    file = sorted(project.glob("runs/*/card.json"))[0]
+    whole = file.read_text()
+    file.write_text(json.dumps(changed(json.loads(whole), place, other)))
     with pytest.raises(BottleneckError, match=r"card\.json"):
-        predict("images", run=file.parent)
+        predict(project / "images", run=file.parent, cache=project / "cache")
+    file.write_text(whole)
 
 
 def test_the_settings_of_a_fine_tuning(project: Path) -> None:
