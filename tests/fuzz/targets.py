@@ -34,7 +34,7 @@ _AGAIN = 16  # every so many images are decoded twice
 
 
 class Images(Target):
-    name, cases, short = "images", 200_000, 24_000
+    name, cases, short = "images", 200_000, 12_000
 
     @cached_property
     def seeds(self) -> dict[str, bytes]:
@@ -74,7 +74,7 @@ def _room(size: int) -> Iterator[None]:
 class Shards(Target):
     """Shards under the name of their bytes, which must be parsed with care, and every fifth under its old name."""
 
-    name, short = "shards", 6000
+    name, short = "shards", 3000
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -142,7 +142,7 @@ class Shards(Target):
 
 
 class Tables(Target):
-    name, short = "csv", 10_000
+    name, short = "csv", 5000
 
     @cached_property
     def seeds(self) -> dict[str, bytes]:
@@ -176,7 +176,7 @@ class Tables(Target):
 class Memos(Target):
     """Databases and sealed files: whatever is read from them is what was written."""
 
-    name, short = "sqlite", 8000
+    name, short = "sqlite", 4000
 
     @cached_property
     def _values(self) -> dict[bytes, bytes]:

@@ -10,21 +10,16 @@ from bottleneck.images.decode import formats
 from tests.fuzz.kinds import KINDS, class_of, target_of
 from tests.fuzz.supervisor import fuzz
 from tests.fuzz.target import Case
+from tests.variants import each
 
 pytest.importorskip("resource", reason="limits of memory are POSIX's")
 
-_AT_ONCE = 6000  # cases of a test, so that two processes of pytest share them
-_SHARES = [
-    (kind, first, min(_AT_ONCE, class_of(kind).short - first))
-    for kind in KINDS
-    for first in range(0, class_of(kind).short, _AT_ONCE)
-]
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "first", "cases"), _SHARES)
-def test_no_mutated_file_does_harm(kind, first, cases):
-    report = fuzz(kind, cases, first=first)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_mutated_file_does_harm(kind):
+    cases = class_of(kind).short
+    report = fuzz(kind, cases)
 
     assert report.findings == []
     assert report.codes.total() == cases
@@ -32,7 +27,7 @@ def test_no_mutated_file_does_harm(kind, first, cases):
     assert report.codes["accepted"] < cases
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_sound_files_are_accepted(kind, tmp_path):
     target = target_of(kind, tmp_path)
     codes = {name: target.read(Case(name, data, ())) for name, data in target.seeds.items()}
@@ -40,7 +35,7 @@ def test_sound_files_are_accepted(kind, tmp_path):
     assert set(codes.values()) == {"accepted"}, codes
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_a_case_is_made_again_by_its_number(kind, tmp_path):
     one, other = (target_of(kind, tmp_path / name) for name in ("one", "other"))
     numbers = range(0, 300, 7)
@@ -61,7 +56,7 @@ def test_every_format_that_is_read_is_mutated(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="the time of another process is not told")
 def test_crashes_hangs_memory_and_exceptions_are_found_and_the_rest_is_read():
-    report = fuzz("trap", 40, workers=2, longest=4.0, largest=300 << 20)
+    report = fuzz("trap", 40, workers=2, longest=1.0, largest=300 << 20)
     found = {number: finding.what for number, finding in report.findings}
 
     assert found == {3: "wrong", 7: "exception", 11: "crash", 15: "hang", 19: "memory", 23: "exception"}
