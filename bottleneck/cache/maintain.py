@@ -199,7 +199,7 @@ def verify(cache: FeatureCache, progress: Progress | None = None) -> Verificatio
     return Verification(len(paths), damage)
 
 
-def remove(cache: FeatureCache, name: str) -> StoreInfo:
+def remove(cache: FeatureCache, name: str, *, patience: float = PATIENCE) -> StoreInfo:
     """Delete all features or activations of a spec; warn of foreign files in its folder, which are kept.
 
     Parameters
@@ -207,6 +207,8 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
     cache : FeatureCache
     name : str
         See `bottleneck.cache.feature_cache.find_anywhere`.
+    patience : float
+        Seconds to wait for another maintenance job to finish.
 
     Raises
     ------
@@ -216,13 +218,13 @@ def remove(cache: FeatureCache, name: str) -> StoreInfo:
     expect_folder(cache)
     store = find_anywhere(cache, name)
     store_info = _info(store)
-    if left := delete_store(store).left:
+    if left := delete_store(store, patience=patience).left:
         names = ", ".join(map(str, left[:_MAX_NAMES])) + (", ..." if len(left) > _MAX_NAMES else "")
         warn(f"expected only files of bottleneck in {store.folder}, found other files, which are kept: {names}")
     return store_info
 
 
-def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> GarbageCollection:
+def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False, patience: float = PATIENCE) -> Garbage:
     """Delete files and rows that are no longer needed.
 
     Parameters
@@ -232,6 +234,8 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
         Minimum age of what is deleted: younger files may belong to a running extraction. Less than a million.
     dry_run : bool
         Only report what would be deleted.
+    patience : float
+        Seconds to wait for another maintenance job to finish.
 
     Raises
     ------
@@ -252,9 +256,9 @@ def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False) -> Gar
     features, activations = cache.rooms()
     recent, old = _split_by_age(activations.stores(), before)
     for store in old:
-        _delete_store(store, found, dry_run)
+        _delete_store(store, found, dry_run, patience)
     for store in [*features.stores(), *recent]:
-        with nullcontext() if dry_run else maintenance(store.folder, patience=PATIENCE):
+        with nullcontext() if dry_run else maintenance(store.folder, patience=patience):
             _sweep_shards(store, referenced, before, found, dry_run)
             sweep_files(store, before, found, dry_run)
     sweep_temporaries(cache.root, before, found, dry_run)
@@ -285,8 +289,8 @@ def _written(store: Store) -> Iterator[Path]:
     yield from (store.folder / "shards" / name for name in store.tree.names(store.folder / "shards"))
 
 
-def _delete_store(store: Store, found: GarbageCollection, dry_run: bool) -> None:
-    done = delete_store(store, dry_run=dry_run)
+def _delete_store(store: Store, found: Garbage, dry_run: bool, patience: float) -> None:
+    done = delete_store(store, dry_run=dry_run, patience=patience)
     found.activations += 1
     found.bytes += done.bytes
     found.left += done.left

@@ -70,7 +70,7 @@ class GarbageCollection:
         return {**vars(self), "paths": [str(path) for path in self.paths], "left": [str(path) for path in self.left]}
 
 
-def delete_store(store: Store, *, dry_run: bool = False) -> Sweep:
+def delete_store(store: Store, *, dry_run: bool = False, patience: float = PATIENCE) -> Sweep:
     """Delete all files of a store that are ours.
 
     Raises
@@ -82,7 +82,7 @@ def delete_store(store: Store, *, dry_run: bool = False) -> Sweep:
     try:
         if dry_run:
             return delete(tree, store.folder, _STORE, dry_run=True)
-        with maintenance(store.folder, patience=PATIENCE):
+        with maintenance(store.folder, patience=patience):
             if delete(tree, store.folder, _STORE, dry_run=True).left:
                 return delete(tree, store.folder, _STORE)
             renamed = tree.rename(store.folder, temporary_path(store.folder))  # so that nobody sees a partial store
