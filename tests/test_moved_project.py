@@ -1,12 +1,13 @@
 """A project that is renamed, copied or mounted elsewhere goes on; so does one without its weights file."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import torch
-import torchvision
 
 from bottleneck.comparison.compare import compare
 from bottleneck.errors import RunError, WeightsUnavailable
@@ -21,22 +22,23 @@ from bottleneck.runs.run import list_runs
 from bottleneck.utils.files import file_sha256
 from tests.conftest import write
 from tests.finetuning.conftest import make_images, picture
+from tests.variants import each
 
-ASKED = {"model": "resnet18", "resize": 48, "crop": 48, "engine": "torch", "precision": "fp32"}
+ASKED = {"model": "timm/test_resnet", "resize": 32, "crop": 32, "engine": "torch", "precision": "fp32"}
 RECIPE = Recipe(last=0, epochs=1, views=1, augment="none")
 
 
 def save_weights(path: Path, seed: int = 1) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        torch.save(torchvision.models.resnet18().state_dict(), path)
+        torch.save(timm.create_model("test_resnet").state_dict(), path)
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """Return a project of relative paths that was renamed since."""
     root = tmp_path_factory.mktemp("projects") / "before"
-    make_images(root / "photos", {"train": 8, "val": 4, "test": 4})
+    make_images(root / "photos", {"train": 6, "val": 3, "test": 3})
     save_weights(root / "mine.pth")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -59,8 +61,8 @@ def run(project):
     return found
 
 
-def new_image(project: Path) -> Path:
-    return write(project / "new" / "1.png", picture("red", 77))
+def new_image(project: Path, seed: int = 77) -> Path:
+    return write(project / "new" / f"{seed}.png", picture("red", seed))
 
 
 def forget(project: Path) -> None:
@@ -93,7 +95,7 @@ def test_nothing_is_written_for_images_that_are_cached(project, run):
 
     before = files()
 
-    assert len(predict("photos/test", run=run.name)) == 12
+    assert len(predict("photos/test", run=run.name)) == 9
 
     assert files() == before
 
@@ -113,18 +115,16 @@ def test_without_the_weights_file_cached_images_are_predicted_and_new_ones_tell_
     assert (digest in str(caught.value)) is not old
 
 
-@pytest.mark.parametrize("place", ["other-name.pth", "weights/mine.pth"])
-def test_a_weights_file_that_was_renamed_is_found(project, run, place):
-    Path(place).parent.mkdir(exist_ok=True)
-    Path("mine.pth").rename(place)
+def test_a_weights_file_that_was_renamed_or_named_again_is_found(project, run, tmp_path):
+    file = Path("mine.pth")
+    for seed, place in enumerate(["other-name.pth", "weights/mine.pth"]):
+        Path(place).parent.mkdir(exist_ok=True)
+        file = file.rename(place)
+        assert len(predict(new_image(project, seed), run=run.name)) == 1, place
 
-    assert len(predict(new_image(project), run=run.name)) == 1
-
-
-def test_a_weights_file_that_was_named_again_is_known_to_all_runs(project, run, tmp_path):
     far = tmp_path / "far" / "away"
     far.mkdir(parents=True)
-    Path("mine.pth").rename(far / "x.pth")
+    file.rename(far / "x.pth")
     with pytest.raises(WeightsUnavailable):
         predict(new_image(project), run=run.name)
 
@@ -147,7 +147,7 @@ def test_all_commands_go_on(project, run):
 
     done = extract("photos", weights=asked.weights, **ASKED)
 
-    assert (done.computed, done.reused) == (1, 48)
+    assert (done.computed, done.reused) == (1, 36)
     assert fit("photos", head="centroid").card["fingerprint"] == run.card["fingerprint"]
     compared = compare("photos", models=[done.store.short_name], heads=["ridge"])
     assert len(compared.rows) == 1
@@ -170,8 +170,7 @@ def test_its_head_is_fine_tuned_on_the_images_where_they_are_now(project, run, o
     assert len(predict(moved / "new", run=again, cache=moved / "cache", runs=moved / "runs")) == 2
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["", "of an older version"])
-@pytest.mark.parametrize("moved", [False, True])
+@each("moved, old", itertools.product([False, True], repeat=2))
 def test_a_fine_tuning_that_is_resumed_finds_its_run_and_images(tmp_path, moved, old):
     home = tmp_path / "before"
     for name in ("runs/one", "runs/tuned", "photos"):
