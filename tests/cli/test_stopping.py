@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import EXTRACT
+from tests.variants import each
+
 HERE = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 LISTENS = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # where these tests are in the background, too
 SAYS = "Stopped. Committed work is kept; run the same command again to continue.\n"
@@ -30,7 +33,7 @@ def in_the_command(body: str, *words: str, **settings: str) -> subprocess.Comple
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**HERE, **settings})
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         "send()",
@@ -39,18 +42,15 @@ def in_the_command(body: str, *words: str, **settings: str) -> subprocess.Comple
         "import time, weakref; x = set(); r = weakref.ref(x, lambda _: send()); del x; time.sleep(5)",
         "open('interrupted.py', 'w').write('import os; os.kill(os.getpid(), 2)'); import interrupted",
     ],
-    ids=["signal", "in an import", "of another maker", "in a callback", "of a module"],
 )
-def test_ctrl_c_exits_with_130_and_a_message(tmp_path, monkeypatch, body):
-    monkeypatch.chdir(tmp_path)
+def test_ctrl_c_exits_with_130_and_a_message(body):
     done = in_the_command(body)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", SAYS)
 
 
-@pytest.mark.parametrize("body", ["send()", "__import__('interrupted')"])
-def test_with_json_it_is_an_object(tmp_path, monkeypatch, body):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "interrupted.py").write_text("import os; os.kill(os.getpid(), 2)")
+@each("body", ["send()", "__import__('interrupted')"])
+def test_with_json_it_is_an_object(body):
+    Path("interrupted.py").write_text("import os; os.kill(os.getpid(), 2)")
     done = in_the_command(body, "--json")
     assert done.returncode == 130
     assert done.stdout == f'{{"error": {{"type": "interrupted", "message": "{SAYS.strip()}"}}}}\n'
@@ -80,20 +80,14 @@ def test_an_ignored_sigint_stays_ignored(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_from_the_first_import_to_the_last_line_there_is_never_a_traceback(folder, tmp_path, number):
+def test_from_the_first_import_to_the_last_line_there_is_never_a_traceback(folder):
     images = folder({f"{name}/{place}.jpg": 100 * ord(name) + place for name in "ab" for place in range(20)})
-    words = ["extract", str(images), "--engine", "torch", "--precision", "fp32"]
-    for moment in (0.15, 0.3, 0.6, 1.0, 1.5, 2.0):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bottleneck", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=HERE,
-        )
-        time.sleep(moment)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode in (128 + number, -signal.SIGTERM, 0), (moment, err)
-        assert "Traceback" not in err, (moment, err)
+    command = [sys.executable, "-m", "bottleneck", *EXTRACT, str(images)]
+    for number, moments in ((signal.SIGINT, (0.15, 0.6, 1.5)), (signal.SIGTERM, (0.3, 1.0, 2.0))):
+        for moment in moments:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=HERE)
+            time.sleep(moment)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+            assert process.returncode in (128 + number, -signal.SIGTERM, 0), (number, moment, err)
+            assert "Traceback" not in err, (number, moment, err)
