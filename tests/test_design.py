@@ -14,6 +14,7 @@ from typing import TypeGuard
 import pytest
 
 import bottleneck
+from tests.variants import each
 
 PACKAGE = Path(bottleneck.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -219,7 +220,7 @@ def in_a_fresh_process(code: str, *options: str) -> str:
 # --- who imports whom -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("party", HOMES)
+@each("party", HOMES)
 def test_third_parties_stay_in_their_rooms(party):
     offenders = [
         found
@@ -230,7 +231,7 @@ def test_third_parties_stay_in_their_rooms(party):
     assert not offenders, f"{party} belongs in {', '.join(HOMES[party])} alone:{listed(offenders)}"
 
 
-@pytest.mark.parametrize("party", HOMES)
+@each("party", HOMES)
 def test_each_third_party_is_imported(party):
     # Else the test above reads nothing, and would say nothing.
     assert [found for found in all_imports() if found.name.split(".")[0] == party]
@@ -272,8 +273,8 @@ def test_a_class_name_means_one_thing():
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
+@each(
+    "source, expected",
     [
         ("import torch.nn as nn", ["torch.nn"]),
         ("from torch import nn, Tensor", ["torch.nn", "torch.Tensor"]),
@@ -312,8 +313,8 @@ def test_no_module_changes_how_python_imports():
     assert {module: lines for module, lines in offenders.items() if lines} == {}
 
 
-@pytest.mark.parametrize(
-    ("source", "found"),
+@each(
+    "source, found",
     [
         ("sys.modules['torch'] = None", True),
         ("del sys.modules['torch']", True),
@@ -389,7 +390,7 @@ def test_importing_it_imports_nothing_heavy():
     assert heavy.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", sorted(PUBLIC.keys() - {"__version__"}))
+@each("name", sorted(PUBLIC.keys() - {"__version__"}))
 def test_each_public_name_is_where_it_is_said_to_be(name):
     assert getattr(bottleneck, name).__module__ == f"bottleneck.{PUBLIC[name]}"
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.variants import each
+
 ROOT = Path(__file__).parent.parent
 constraints = runpy.run_path(str(ROOT / ".ci" / "lower_bounds.py"))["constraints"]
 
@@ -30,8 +32,8 @@ def test_each_dependency_has_a_lower_bound():
     assert all(re.fullmatch(r"[\w-]+==\d[\w.]*", one) for one in found)
 
 
-@pytest.mark.parametrize(
-    ("requirements", "found"),
+@each(
+    "requirements, found",
     [
         (["click>=8.2"], ["click==8.2"]),
         (["pyarrow>=15; extra == 'parquet'", "pyarrow>=15; extra == 'dev'"], ["pyarrow==15"]),
@@ -46,9 +48,7 @@ def test_a_lower_bound_is_a_constraint(requirements, found):
     assert constraints(requirements) == found
 
 
-@pytest.mark.parametrize(
-    "requirement", ["click", "click<9", "click>=8.2,<9", "click==8.2", "click; extra == 'dev'", ""]
-)
+@each("requirement", ["click", "click<9", "click>=8.2,<9", "click==8.2", "click; extra == 'dev'", ""])
 def test_a_dependency_without_a_lower_bound_or_with_more_is_refused(requirement):
     with pytest.raises(SystemExit, match="expected NAME>=VERSION"):
         constraints(["torch>=2.5", requirement])

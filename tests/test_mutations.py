@@ -7,11 +7,12 @@ import pytest
 
 import bottleneck
 from tests.mutations import MUTATIONS, ROOT, Mutation
+from tests.variants import each
 
 PACKAGE = Path(bottleneck.__file__).parent
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.mistake)
+@each("mutation", MUTATIONS, ids=lambda mutation: mutation.mistake)
 def test_the_text_is_found_once_and_so_are_the_tests(mutation):
     assert len(mutation.files(PACKAGE)) == 1
     assert mutation.old != mutation.new
@@ -29,7 +30,7 @@ def test_one_text_is_replaced(tmp_path):
     assert (tmp_path / "utils" / "one.py").read_text() == "a = 1 + 2\n"
 
 
-@pytest.mark.parametrize("count", [0, 2])
+@each("count", [0, 2])
 def test_a_text_that_is_not_found_once_is_refused(tmp_path, count):
     (tmp_path / "one.py").write_text("a = 1 - 2\n" * count)
 

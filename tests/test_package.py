@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import bottleneck
+from tests.variants import each
 
 PUBLIC = {
     *("FeatureCache", "Recipe", "__version__", "compare", "describe", "errors", "evaluate", "extract", "finetune"),
@@ -11,7 +12,7 @@ PUBLIC = {
 }
 
 
-@pytest.mark.parametrize("name", ["scan", "extract", "FeatureCache", "fit", "predict", "load_run"])
+@each("name", ["scan", "extract", "FeatureCache", "fit", "predict", "load_run"])
 def test_public_names_have_docstrings(name):
     value = getattr(bottleneck, name)
     assert callable(value)

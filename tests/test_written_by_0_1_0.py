@@ -5,6 +5,7 @@ names: the tests only look for those of 0.1.0.
 """
 
 import hashlib
+import os
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import bottleneck
 from bottleneck import FeatureCache, evaluate, extract, fit, load_run, predict, scan
 from tests import interface
 from tests.project_0_1_0 import HOME, recorded, unpacked
+from tests.variants import each
 
 EXPECTED, INTERFACE = recorded("expected"), recorded("interface")
 RUNS = EXPECTED["runs"]
@@ -37,8 +39,9 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def opened(shared, monkeypatch):
-    """Run the test in a copy of the project, in which others may have run before."""
+    """Run the test in a copy of the project, in which others may have run before; return its folder."""
     monkeypatch.chdir(shared)
+    return shared
 
 
 @pytest.fixture
@@ -72,8 +75,9 @@ def test_features_are_read_bit_for_bit(opened):
         assert hashlib.sha256(np.ascontiguousarray(features).tobytes()).hexdigest() == wanted["sha256"]
 
 
-@pytest.mark.parametrize("asked", [TINY, BUNDLED], ids=["weights file", "bundled weights"])
+@each("asked", [TINY, BUNDLED])
 def test_extract_finds_all_features_and_computes_none(opened, asked):
+    os.chdir(opened)
     done = extract("photos", **asked)
 
     assert (done.computed, done.reused) == (0, 45)
@@ -91,8 +95,9 @@ def test_no_shard_is_damaged(project):
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("purpose", RUNS)
+@each("purpose", RUNS)
 def test_a_run_is_loaded_and_predicts_and_is_evaluated_as_it_was(opened, purpose):
+    os.chdir(opened)
     wanted = RUNS[purpose]
 
     run = load_run(Path("runs", wanted["name"]))
@@ -129,8 +134,8 @@ def test_a_fine_tuning_that_was_stopped_is_resumed(project):
     assert [epoch["number"] for epoch in run.card["curves"]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("purpose", "asked"),
+@each(
+    "purpose, asked",
     [
         ("logistic", {"head": "logistic"}),
         ("svm", {"head": "svm"}),
@@ -141,6 +146,7 @@ def test_a_fine_tuning_that_was_stopped_is_resumed(project):
     ],
 )
 def test_a_head_that_is_fitted_to_the_cache_is_as_good_as_it_was(opened, purpose, asked):
+    os.chdir(opened)
     model = load_run(Path("runs", RUNS[purpose]["name"])).card["model"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bottleneck.errors.BottleneckWarning)

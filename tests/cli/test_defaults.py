@@ -4,7 +4,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import click
-import pytest
 
 from bottleneck.backbones.catalogue import models
 from bottleneck.backbones.request import DEFAULT_MODEL, Request
@@ -31,6 +30,7 @@ from bottleneck.images.splits import Shares
 from bottleneck.images.view import AUGMENTATIONS
 from bottleneck.prediction.evaluate import evaluate
 from bottleneck.prediction.predict import predict
+from tests.variants import each
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,7 +105,7 @@ def test_every_command_is_listed():
     assert COMMANDS.keys() == CALLED.keys()
 
 
-@pytest.mark.parametrize("name", CALLED)
+@each("name", CALLED)
 def test_an_option_has_the_default_of_the_keyword_argument(name):
     functions, arguments = CALLED[name]
     values = COMMANDS[name].make_context(name, list(arguments)).params
@@ -116,7 +116,7 @@ def test_an_option_has_the_default_of_the_keyword_argument(name):
             assert (plain(values[option.name]), plain(known[option.name])) == tuple(map(plain, expected)), option.name
 
 
-@pytest.mark.parametrize("name", ["extract", "fit", "finetune", "compare", "predict", "evaluate"])
+@each("name", ["extract", "fit", "finetune", "compare", "predict", "evaluate"])
 def test_a_keyword_argument_takes_every_option(name):
     known = keywords(CALLED[name][0])
     missing = {one.name for one in options_of(COMMANDS[name])} - known.keys()
@@ -124,7 +124,7 @@ def test_a_keyword_argument_takes_every_option(name):
     assert missing - {found for command, found in SAME if command == name} == set()
 
 
-@pytest.mark.parametrize("function", [fit, compare])
+@each("function", [fit, compare])
 def test_the_functions_have_the_defaults_of_the_options_of_a_head(function):
     known = keywords([function])
     options = {field.name: field.default for field in fields(HeadOptions)}
@@ -140,7 +140,7 @@ def test_extract_has_the_defaults_of_the_request_and_of_the_engine():
                 assert plain(known[name]) == plain(default), name
 
 
-@pytest.mark.parametrize("function", [extract, fit, compare, predict, evaluate, finetune, scan])
+@each("function", [extract, fit, compare, predict, evaluate, finetune, scan])
 def test_the_folders_have_the_same_default_everywhere(function):
     known = keywords([function])
 
@@ -152,8 +152,8 @@ def test_images_are_divided_alike_by_a_scan_and_by_the_options():
     assert keywords([scan])["split"] == str(Shares())
 
 
-@pytest.mark.parametrize(
-    ("command", "name", "possible"),
+@each(
+    "command, name, possible",
     [
         ("fit", "head", NAMES),
         ("fit", "normalize", NORMALIZE_OPTIONS),

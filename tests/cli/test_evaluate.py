@@ -5,6 +5,7 @@ import pytest
 
 from tests import tiny
 from tests.cli.test_compare import run
+from tests.variants import each
 
 IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(30)}
 NEW = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(50, 70)}
@@ -52,14 +53,14 @@ def test_another_run_is_compared(new):
     assert "McNemar's test p =" in out
 
 
-@pytest.mark.parametrize("words", [["evaluate"], ["evaluate", "new", "--out", "report.html"], ["predict"]])
+@each("words", [["evaluate"], ["evaluate", "new", "--out", "report.html"], ["predict"]])
 def test_a_usage_error_is_exit_code_2(new, words):
     out, err = run(*words, code=2)
     assert out == ""
     assert "Error: " in err
 
 
-@pytest.mark.parametrize("images", ["images/a", "nowhere"])
+@each("images", ["images/a", "nowhere"])
 def test_what_cannot_be_evaluated_is_exit_code_1(new, images):
     assert "expected" in run("evaluate", images, code=1)[1]
 

@@ -13,6 +13,7 @@ from bottleneck.cli.main import cli
 from bottleneck.cli.show import _cautions
 from tests import tiny
 from tests.conftest import write
+from tests.variants import each
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -139,8 +140,8 @@ def test_the_scaling_and_the_rule_are_named_in_the_card() -> None:
     assert max(accuracies[:place], default=0) < max(accuracies)  # a simpler point is worse
 
 
-@pytest.mark.parametrize(
-    ("balanced", "words"),
+@each(
+    "balanced, words",
     [
         (0.915, "always predicting ok would be right for 95.5% of these images: the balanced accuracy shows how well"),
         (

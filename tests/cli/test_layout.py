@@ -6,6 +6,7 @@ import shlex
 import pytest
 
 from bottleneck.cli.layout import Column, Command, TextTable, cells, fold, right
+from tests.variants import each
 
 WIDTHS = [24, 40, 60, 80, 100, 120, 200]
 LONG = "timm/vit_so400m_patch14_siglip_gap_896.pali2_10b_pt"
@@ -28,7 +29,7 @@ def squeezed(lines: list[str]) -> str:
     return re.sub(r"\s+", "", "".join(lines))
 
 
-@pytest.mark.parametrize("width", WIDTHS[1:])
+@each("width", WIDTHS[1:])
 def test_no_line_of_a_table_is_too_wide_and_no_number_is_truncated(width):
     lines = table().lines(width)
     assert max(map(cells, lines)) <= width
@@ -119,9 +120,7 @@ def test_a_sentence_is_folded_between_words_and_whole(text, width):
     assert all(len(word) <= width and (PATH.split()[0][:5] in text or "aaa" in word) for word in broken)
 
 
-@pytest.mark.parametrize(
-    "figure", ["95 %", "12.5 s", "49.6 MB", "1.0 GB", "63.6% ± 6.0%", "112 x 14 x 14", "(64, 64, 3, 3)"]
-)
+@each("figure", ["95 %", "12.5 s", "49.6 MB", "1.0 GB", "63.6% ± 6.0%", "112 x 14 x 14", "(64, 64, 3, 3)"])
 def test_a_number_stays_with_its_unit(figure):
     for width in range(24, 60):
         assert any(figure in line for line in fold(f"{'word ' * 6}{figure} and more words after it", width))
@@ -143,7 +142,7 @@ def test_a_path_that_fits_into_a_line_is_never_folded():
     ]
 
 
-@pytest.mark.parametrize("width", [34, 50, 80])
+@each("width", [34, 50, 80])
 def test_a_command_is_continued_after_backslashes(width):
     words = ["bottleneck", "fit", "/data/my photos", "--model", "efficientnet_lite0-002c64fa", "--head", "logistic"]
     lines = Command("to save the best as a run:", *words).lines(width)

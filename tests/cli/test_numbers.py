@@ -1,11 +1,11 @@
 from collections.abc import Iterator
 
 import click
-import pytest
 from click.testing import CliRunner
 
 from bottleneck.cli.main import cli
 from bottleneck.cli.numbers import RealNumber, WholeNumber
+from tests.variants import each
 
 NO_NUMBERS = ("nan", "NaN", "-nan", "inf", "-inf", "infinity", "1e400", "-1e400", "1e308", "-1", "", "1_0e", "0x10")
 OTHERS = ("C", "lr_mult", "max_failures", "split")  # texts that hold numbers, which a function reads
@@ -44,7 +44,7 @@ def given(path: tuple[str, ...], option: click.Parameter, value: str) -> list[st
     return [*path, f"{option.opts[0]}={value}"]
 
 
-@pytest.mark.parametrize(("path", "option"), NUMBERS, ids=NAMES)
+@each("path, option", NUMBERS, ids=NAMES)
 def test_a_number_that_is_not_finite_or_out_of_range_is_a_usage_error(path, option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for value in NO_NUMBERS:
@@ -54,7 +54,7 @@ def test_a_number_that_is_not_finite_or_out_of_range_is_a_usage_error(path, opti
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@each("name", OTHERS)
 def test_numbers_within_texts_are_finite_too(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path, option = next((path, option) for path, option in OPTIONS if option.name == name)
@@ -64,8 +64,8 @@ def test_numbers_within_texts_are_finite_too(name, tmp_path, monkeypatch):
         assert result.exit_code == 2, (value, result.output)
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "value"),
+@each(
+    "kind, text, value",
     [(RealNumber(0), "1e30", 1e30), (RealNumber(0, 1), "1", 1.0), (WholeNumber(1), "9223372036854775807", 2**63 - 1)],
 )
 def test_numbers_up_to_the_bounds_are_taken(kind, text, value):

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from bottleneck.cli.show_finetune import Watcher, ended
 from bottleneck.finetuning.folds import Fold
 from bottleneck.finetuning.head_comparison import compare_with_head
 from bottleneck.runs.run import Run
+from tests.variants import each
 
 EPOCHS = [{"val_accuracy": 0.9, "val_loss": 0.3}, {"val_accuracy": 0.9, "val_loss": 0.2}]
 
@@ -46,8 +46,8 @@ def test_an_undecided_test_names_the_smallest_gain_it_could_show(capsys):
     assert out[4] == "--folds 5 would also compare fine-tuning with the head on 244 training images"
 
 
-@pytest.mark.parametrize(
-    ("test", "verdict"),
+@each(
+    "test, verdict",
     [
         (against(9, 1, 153), "the network is better"),
         (against(1, 9, 153), "the network is worse"),

@@ -12,6 +12,7 @@ import pytest
 
 from bottleneck.demo.download import ARCHIVES, Archive, fetch_images
 from bottleneck.errors import DownloadError
+from tests.variants import each
 
 
 def tgz(files, kind=tarfile.REGTYPE):
@@ -75,7 +76,7 @@ def archive(address, data, name="photos.tgz"):
     return Archive(f"{address}/{name}", len(data), hashlib.sha256(data).hexdigest(), "photos")
 
 
-@pytest.mark.parametrize(("name", "pack"), [("photos.tgz", tgz), ("photos.zip", zipped)])
+@each("name, pack", [("photos.tgz", tgz), ("photos.zip", zipped)])
 def test_images_are_fetched_checked_and_unpacked_once(server, tmp_path, name, pack):
     data = pack(FILES)
     address, asked = server(data)
@@ -110,7 +111,7 @@ def test_a_connection_that_breaks_keeps_what_came_and_says_so(server, tmp_path):
     assert (tmp_path / "photos.tgz.part").read_bytes() == data[:120]
 
 
-@pytest.mark.parametrize("wrong", [b"?" * 50, None], ids=["longer", "other bytes"])
+@each("wrong", [b"?" * 50, None])
 def test_what_is_not_the_expected_file_is_deleted(server, tmp_path, wrong):
     data = tgz(FILES)
     served = data + wrong if wrong else bytes(len(data))
@@ -151,7 +152,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path, file, pack, name):
     assert not list(tmp_path.rglob("evil*"))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@each("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
 def test_links_and_devices_are_refused(tmp_path, kind):
     data = tgz({"photos/a/1.jpg": b""}, kind)
     (tmp_path / "photos.tgz").write_bytes(data)
@@ -174,7 +175,7 @@ def test_the_classic_sets_are_named_with_size_and_hash():
         assert len(known.sha256) == 64
 
 
-@pytest.mark.parametrize("name", ["photos", "photos.tgz", "photos.tgz.part"])
+@each("name", ["photos", "photos.tgz", "photos.tgz.part"])
 def test_what_is_linked_is_neither_used_nor_written_through(server, tmp_path, name):
     data = tgz(FILES)
     address, _ = server(data)
@@ -192,7 +193,7 @@ def test_what_is_linked_is_neither_used_nor_written_through(server, tmp_path, na
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
-@pytest.mark.parametrize("name", ["photos.tgz", "photos.tgz.part"])
+@each("name", ["photos.tgz", "photos.tgz.part"])
 def test_a_fifo_in_place_of_a_file_is_refused_at_once(server, tmp_path, name):
     data = tgz(FILES)
     address, _ = server(data)
@@ -223,10 +224,9 @@ def leftover(folder, files, age):
     os.utime(folder / ".tmp-9-0123abcd", (when, when))
 
 
-@pytest.mark.parametrize(
-    ("more", "age", "stays"),
+@each(
+    "more, age, stays",
     [({}, 100_000, False), ({}, 0, True), ({"photos/thesis.tex": b"mine"}, 100_000, True)],
-    ids=["old", "at work", "not ours"],
 )
 def test_what_a_killed_process_has_unpacked_goes_if_it_is_old_and_of_this_archive(tmp_path, more, age, stays):
     data = zipped(FILES)
