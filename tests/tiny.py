@@ -71,9 +71,9 @@ def plan_features(
     return Plan(request, options, cache, SPEC, built=True)
 
 
-def start_engine(plan: Plan, sample: object) -> EngineStart:
-    """Replace `bottleneck.extraction.plan.start_engine`."""
-    engine = TinyEngine(plan.options.batch_size or 4)
+def start_engine(plan: Plan, sample: object, before: Callable[[], object] | None = None) -> EngineStart:
+    """Stands for `bottleneck.extraction.plan.start_engine`."""
+    engine = TinyEngine(plan.options.batch_size or 4, before)
     return EngineStart(engine, replace(plan, engine=engine.name))
 
 
@@ -87,7 +87,10 @@ def features(data: bytes) -> np.ndarray:
     return TinyEngine()(decode(data, PREPROCESSING).pixels[None])
 
 
-TOOLS = {"plan_features": plan_features, "start_engine": start_engine}
+def use(monkeypatch: Any, before: Callable[[], object] | None = None) -> None:
+    """Let `extract` use the tiny backbone, whatever the model is; something may be called before each batch."""
+    monkeypatch.setattr(extract, "plan_features", plan_features)
+    monkeypatch.setattr(extract, "start_engine", partial(start_engine, before=before))
 
 
 def use(monkeypatch: Any, **tools: Any) -> None:

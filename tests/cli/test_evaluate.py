@@ -1,22 +1,38 @@
 import csv
 import json
+import shutil
 
 import pytest
 
 from tests import tiny
-from tests.cli.test_compare import run
+from tests.cli.conftest import run
+from tests.conftest import photo, write
 from tests.variants import each
 
 IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(30)}
 NEW = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(50, 70)}
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Return a folder of images, their features, a run, and new images."""
+    root = tmp_path_factory.mktemp("evaluate")
+    for folder, files in (("images", IMAGES), ("new", NEW)):
+        for name, seed in files.items():
+            write(root / folder / name, photo(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use(patch)
+        patch.chdir(root)
+        run("extract", "images", "--model", "resnet18")
+        run("fit")
+    return root
+
+
 @pytest.fixture
-def new(folder, monkeypatch):
+def new(original, tmp_path, monkeypatch):
+    """Return the new images, in a copy of the folder."""
     tiny.use(monkeypatch)
-    run("extract", folder(IMAGES), "--model", "resnet18")
-    run("fit")
-    return folder(NEW, name="new")
+    return shutil.copytree(original, tmp_path, dirs_exist_ok=True) / "new"
 
 
 def test_a_report_on_stdout_and_the_run_with_the_reason_first_on_stderr(new):

@@ -14,18 +14,22 @@ from click.testing import CliRunner
 
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cli.main import cli
-from bottleneck.extraction.plan import plan_features, start_engine
 from tests import tiny
 from tests.conftest import photo
+from tests.variants import each
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("ab") for number in range(9)}
 
-REAL = {"plan_features": plan_features, "start_engine": start_engine}
+
+@pytest.fixture
+def network() -> None:
+    """Let `extract` use the network that it is given."""
 
 
 @pytest.fixture(autouse=True)
-def _tiny(monkeypatch) -> None:
-    tiny.use(monkeypatch)
+def _tiny(request, monkeypatch) -> None:
+    if "network" not in request.fixturenames:
+        tiny.use(monkeypatch)
 
 
 def run(*words: object, code: int = 0) -> tuple[str, str]:
@@ -49,8 +53,8 @@ def kept() -> int:
     return len(store.digests())
 
 
-@pytest.mark.parametrize(
-    ("size", "words"),
+@each(
+    "size, words",
     [
         ("31M", "expected 32 MB or more"),
         ("2X", "expected a size such as 2G"),
@@ -64,7 +68,7 @@ def test_an_invalid_memory_size_is_a_usage_error(folder, size, words):
     assert words in err
 
 
-@pytest.mark.parametrize("size", ["32M", "0.032", "1GiB"])
+@each("size", ["32M", "0.032", "1GiB"])
 def test_a_small_memory_is_enough_for_small_images(folder, size):
     assert run_json(folder(CLASSES), "--memory", size)["computed"] == 18
 
@@ -87,8 +91,8 @@ def two_of_twenty(folder) -> Path:
     return folder({**CLASSES, "a/page.jpg": b"<html>", "b/empty.jpg": b""})
 
 
-@pytest.mark.parametrize(
-    ("options", "code"),
+@each(
+    "options, code",
     [
         ([], 0),  # 10 %, of which no more is too many
         (["--max-failures", "10%"], 0),
@@ -129,15 +133,15 @@ def test_without_failures_strict_exits_with_0(folder):
     assert (found["failed"], found["failures"], found["failures_table"], found["problem"]) == (0, [], None, None)
 
 
-@pytest.mark.parametrize("value", ["-1", "101%", "x", "1.5", "%", "nan", "inf", ""])
+@each("value", ["-1", "101%", "x", "1.5", "%", "nan", "inf", ""])
 def test_an_invalid_limit_is_a_usage_error(folder, value):
     _, err = run(folder(CLASSES), f"--max-failures={value}", code=2)
 
     assert "expected a number of images, such as 25, or a share, such as 10%" in " ".join(err.split())
 
 
-@pytest.mark.parametrize(
-    ("files", "code", "error"),
+@each(
+    "files, code, error",
     [
         (CLASSES, 0, None),
         ({**CLASSES, "a/page.jpg": b"<html>"}, 0, None),
@@ -146,10 +150,9 @@ def test_an_invalid_limit_is_a_usage_error(folder, value):
         ({"a/x.jpg": 1}, 1, "ImagesError"),
         ({"notes.txt": b"x"}, 1, "ImagesError"),
     ],
-    ids=["all good", "one fails", "a third fails", "all fail", "one class", "no image"],
 )
-def test_stdout_holds_one_json_object_in_every_case(folder, files, code, error):
-    found = run_json(folder(files), code=code)
+def test_stdout_holds_one_json_object_in_every_case(folder, tmp_path, files, code, error):
+    found = run_json(folder(files, f"images-{tmp_path.name}"), code=code)
 
     if error:
         assert found["error"]["type"] == error
@@ -159,10 +162,10 @@ def test_stdout_holds_one_json_object_in_every_case(folder, files, code, error):
 
 
 def test_an_interrupt_gives_one_json_object(folder, monkeypatch):
-    def interrupt(*_: object, **__: object) -> None:
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tiny.TinyEngine, "__call__", interrupt)
+    tiny.use(monkeypatch, before=interrupt)
     found = run_json(folder(CLASSES), code=130)
 
     assert found["error"]["type"] == "interrupted"
@@ -207,7 +210,7 @@ def test_images_of_more_pixels_than_allowed_are_refused(folder):
     assert run_json(images, "--max-pixels", 40_000)["computed"] == 1
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
+@each("value", ["0", "-1", "many"])
 def test_an_invalid_number_of_pixels_is_a_usage_error(folder, value):
     out, err = run(folder(CLASSES), "--max-pixels", value, code=2)
     assert out == ""
@@ -251,9 +254,8 @@ def words(value: object) -> str:
 
 
 @pytest.fixture
-def images(folder, monkeypatch) -> Path:
-    """Return a folder of four images, and let `extract` use the network that it is asked for."""
-    tiny.use(monkeypatch, **REAL)
+def images(folder, network) -> Path:
+    """Return a folder of four images."""
     return folder({"a/0.jpg": 1, "a/1.jpg": 2, "b/0.jpg": 3, "b/1.jpg": 4})
 
 
@@ -279,13 +281,12 @@ def from_file(images: Path, path: Path, *options: object) -> dict[str, object]:
     return run_json(images, "--model", MODEL, "--weights", path, *SMALL, *options)
 
 
-@pytest.mark.parametrize(("options", "dim"), CHANGED, ids=words)
-def test_each_option_gives_separate_features(images, options, dim):
+def test_each_option_gives_separate_features(images):
     default = randomly(images)
-    found = randomly(images, *options)
-
-    assert found["fingerprint"] != default["fingerprint"]
-    assert (found["dim"], found["computed"], found["reused"]) == (dim, 4, 0)
+    for options, dim in CHANGED:
+        found = randomly(images, *options)
+        assert found["fingerprint"] != default["fingerprint"], options
+        assert (found["dim"], found["computed"], found["reused"]) == (dim, 4, 0), options
     assert randomly(images)["reused"] == 4
 
 
@@ -293,8 +294,8 @@ def test_the_default_layer_by_its_name_gives_the_default_features(images):
     assert randomly(images, "--layer", "fc:input")["fingerprint"] == randomly(images)["fingerprint"]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
+@each(
+    "options, words",
     [
         (["--layer", "layer5"], r"expected the name of a layer, got 'layer5'; did you mean layer4"),
         (["--layer", "layer3", "--layer", "layer3"], r"expected different layers to concatenate, got layer3, layer3"),
@@ -316,7 +317,7 @@ def test_an_option_that_the_network_cannot_use_exits_with_1_and_a_reason(images,
     assert re.search(f"error: .*{words}", err)
 
 
-@pytest.mark.parametrize("options", [["--pool", "mean"], ["--resize", "0"], ["--crop", "-1"], ["--crop", "large"]])
+@each("options", [["--pool", "mean"], ["--resize", "0"], ["--crop", "-1"], ["--crop", "large"]])
 def test_an_option_that_no_network_can_use_is_a_usage_error(images, options):
     out, err = run(images, *options, code=2)
     assert out == ""
@@ -387,10 +388,9 @@ def test_with_the_same_options_nothing_is_computed_again_and_torch_is_not_import
     assert imported == "[]"
 
 
-def test_a_run_predicts_with_the_layer_and_the_flip_that_it_was_fitted_on(folder, monkeypatch):
-    tiny.use(monkeypatch, **REAL)
+def test_a_run_predicts_with_the_layer_and_the_flip_that_it_was_fitted_on(folder, network):
     images = folder(CLASSES)
-    randomly(images, "--layer", "layer3", "--flip", model="resnet18")
+    randomly(images, "--layer", "layer3", "--flip", model="timm/test_resnet")
     for words in (["fit", "--split", "60/0/40", "--C", "1"], ["predict", folder({"x.jpg": 900, "y.jpg": 901}, "new")]):
         found = CliRunner().invoke(cli, [str(word) for word in [*words, "--json"]])
         assert found.exit_code == 0, found.output

@@ -6,7 +6,6 @@ import os
 import pickle
 import pty
 import re
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from bottleneck.cli.main import cli
+from tests.variants import each
 
 ODD = "a_module_with_a_name_that_is_longer.than_any_terminal_is_wide.so_that_it_has_to_be_folded.weight"
 
@@ -58,10 +58,12 @@ def in_a_terminal(monkeypatch) -> Callable[..., list[str]]:
         seen = bytearray()
         reading = threading.Thread(target=read, args=(ours, seen))
         reading.start()
-        with monkeypatch.context() as patch, os.fdopen(theirs, "w") as terminal:
-            patch.setattr(sys, "stdout", terminal)
-            with contextlib.suppress(SystemExit):
-                cli.main([str(word) for word in words], standalone_mode=False)
+        with (
+            os.fdopen(theirs, "w") as terminal,
+            contextlib.redirect_stdout(terminal),
+            contextlib.suppress(SystemExit),
+        ):
+            cli.main([str(word) for word in words], standalone_mode=False)
         reading.join()
         os.close(ours)
         return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in seen.decode().splitlines()]
@@ -133,8 +135,8 @@ def test_models_says_which_weights_are_here(nothing_here):
     assert "3 models; the weights of 1 are on this machine" in err
 
 
-@pytest.mark.parametrize(
-    ("name", "last"),
+@each(
+    "name, last",
     [("efficientnet_lite0", "here"), ("timm/test_vit_relpos", "unpublished"), ("timm/test_vit", "download")],
 )
 def test_models_says_where_weights_come_from(nothing_here, name, last):
@@ -201,7 +203,7 @@ def test_inspect_shows_that_inception_maps_its_input_and_takes_larger_images():
     assert "AuxLogits" not in out
 
 
-@pytest.mark.parametrize(("depth", "deepest"), [("1", 1), ("2", 2), ("all", 4), ("99", 4)])
+@each("depth, deepest", [("1", 1), ("2", 2), ("all", 4), ("99", 4)])
 def test_inspect_shows_the_requested_levels(depth, deepest):
     out, _ = run("inspect", "resnet18", "--depth", depth)
     shown = {name for name, _ in torchvision.models.resnet18().named_modules() if name and name.count(".") < deepest}
@@ -211,7 +213,7 @@ def test_inspect_shows_the_requested_levels(depth, deepest):
     assert ("; --depth all shows " in out) is (deepest < 4)
 
 
-@pytest.mark.parametrize("depth", ["x", "0", "-1", "1.5", ""])
+@each("depth", ["x", "0", "-1", "1.5", ""])
 def test_an_invalid_depth_is_a_usage_error(depth):
     _, err = run("inspect", "resnet18", f"--depth={depth}", code=2)
 
@@ -234,7 +236,7 @@ def test_inspect_of_a_model_as_json(nothing_here):
     assert len(found["modules"]) == len(list(torchvision.models.resnet18().modules())) - 1
 
 
-@pytest.mark.parametrize("model", ["timm/test_vit", "timm/test_vit.r160_in1k"])
+@each("model", ["timm/test_vit", "timm/test_vit.r160_in1k"])
 def test_inspect_of_a_timm_model_with_and_without_its_tag(nothing_here, model):
     out, _ = run("inspect", model, "--depth", "1")
 
@@ -339,7 +341,7 @@ def test_inspect_of_a_pickle_runs_no_code(tmp_path):
     assert not (tmp_path / "it ran").exists()
 
 
-@pytest.mark.parametrize("words", [["missing.pth"], ["missing.pth", "--against", "resnet18"], ["no/such.safetensors"]])
+@each("words", [["missing.pth"], ["missing.pth", "--against", "resnet18"], ["no/such.safetensors"]])
 def test_inspect_of_a_missing_file_exits_with_1_and_names_it(words):
     _, err = run("inspect", *words, code=1)
 
@@ -352,7 +354,7 @@ def test_a_model_is_not_compared_with_a_model():
     assert err == "error: expected a checkpoint file with --against, got 'resnet18'\n"
 
 
-@pytest.mark.parametrize("thing", ["resnet18", "w.pth"])
+@each("thing", ["resnet18", "w.pth"])
 def test_what_is_excluded_is_excluded_from_a_comparison(thing):
     assert "--restore-exclude needs --against MODEL" in run("inspect", thing, "--restore-exclude", "fc", code=2)[1]
 
@@ -373,8 +375,8 @@ def assert_fits(lines: list[str], *whole: str) -> None:
         assert name in first, lines
 
 
-@pytest.mark.parametrize(
-    ("words", "name"),
+@each(
+    "words, name",
     [
         (["models", "timm/vit_so400m*"], "timm/vit_so400m_patch14_siglip_gap_896"),
         (["models", "timm/resnet50.*"], "timm/resnet50"),
@@ -382,13 +384,12 @@ def assert_fits(lines: list[str], *whole: str) -> None:
         (["inspect", "inception_v3", "--depth", "1"], "Conv2d_1a_3x3"),
         (["inspect", "timm/test_vit", "--depth", "all"], "blocks.0.attn.qkv"),
     ],
-    ids=["models", "tags", "weights", "inspect", "inspect deep"],
 )
 def test_tables_fit_into_a_terminal_of_80_columns_and_no_name_is_cut(in_a_terminal, words, name):
     assert_fits(in_a_terminal(*words), name)
 
 
-@pytest.mark.parametrize("against", [[], ["--against", "resnet18"]], ids=["alone", "against"])
+@each("against", [[], ["--against", "resnet18"]])
 def test_the_tables_of_a_checkpoint_fit_into_a_terminal_too(in_a_terminal, tmp_path, against):
     torch.save({ODD: torch.zeros(512, 512, 3, 3), "conv1.weight": torch.zeros(1, 1)}, tmp_path / "w.pth")
 
@@ -401,7 +402,7 @@ def test_in_a_pipe_a_name_is_on_one_line(tmp_path):
     assert row(run("inspect", tmp_path / "w.safetensors")[0], ODD) == [ODD, "512x512x3x3", "float32"]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "timm/resnet18"])
+@each("name", ["resnet18", "timm/resnet18"])
 def test_a_model_is_inspected_even_if_a_file_has_its_name(name):
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_bytes(b"no checkpoint")

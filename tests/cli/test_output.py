@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from bottleneck.cli import output
 from bottleneck.cli.common import progress_bar
 from bottleneck.cli.layout import TextTable, right
 from bottleneck.errors import BottleneckWarning, RunError
+from tests.variants import each
 
 SENTENCE = "error: expected a folder of images, a CSV or an image; /nowhere/at/all does not exist on this machine"
 
@@ -63,19 +64,22 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(monkeypatch) -> Callable[..., Terminal]:
-    """Return a function that makes a terminal, and lets stdout and stderr be it."""
+def terminal(monkeypatch) -> Iterator[Callable[..., Terminal]]:
+    """Yield a function that makes a terminal, and lets stdout and stderr be it."""
 
-    def make(columns: int = 60, term: str = "xterm", names: tuple[str, ...] = ("stdout", "stderr")) -> Terminal:
+    redirections = {"stdout": contextlib.redirect_stdout, "stderr": contextlib.redirect_stderr}
+
+    def make(columns: int = 60, term: str = "xterm", names: Iterable[str] = tuple(redirections)) -> Terminal:
         made = Terminal(columns)
         for name in names:
-            monkeypatch.setattr(sys, name, made.file)
+            stack.enter_context(redirections[name](made.file))
         monkeypatch.setenv("TERM", term)
         return made
 
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    return make
+    with contextlib.ExitStack() as stack:
+        yield make
 
 
 def table() -> TextTable:
@@ -87,7 +91,7 @@ def table() -> TextTable:
 # --- how wide ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+@each("columns", [60, 80, 100, 200])
 def test_the_width_of_a_terminal_is_used(terminal, columns):
     made = terminal(columns)
     output.say(SENTENCE)
@@ -119,7 +123,7 @@ def test_columns_decides_in_a_pipe_and_in_a_terminal_alike(capsys, monkeypatch, 
     assert (len(piped) == 1) is (columns == 200)
 
 
-@pytest.mark.parametrize("asked", ["", "0", "-5", "wide", "²"])
+@each("asked", ["", "0", "-5", "wide", "²"])
 def test_an_invalid_columns_variable_is_ignored(monkeypatch, terminal, asked):
     monkeypatch.setenv("COLUMNS", asked)
     made = terminal(70)
@@ -136,8 +140,8 @@ def test_a_terminal_of_width_0_has_the_default_width(terminal):
 # --- colours ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("settings", "coloured"),
+@each(
+    "settings, coloured",
     [
         ({}, True),
         ({"NO_COLOR": "1"}, False),
@@ -165,7 +169,7 @@ def test_a_pipe_has_no_colours(capsys, monkeypatch):
 # --- a bar ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+@each("columns", [60, 80, 100, 200])
 def test_output_is_printed_above_the_bar(terminal, columns):
     made = terminal(columns)
     with progress_bar() as progress:
@@ -213,7 +217,7 @@ def test_a_completed_stage_is_hidden(terminal):
     assert "activations" not in made.raw[before:].decode().partition("epoch 1")[2]
 
 
-@pytest.mark.parametrize("term", ["dumb", "unknown", "DUMB"])
+@each("term", ["dumb", "unknown", "DUMB"])
 def test_a_dumb_terminal_has_no_bar_and_no_escape_codes(terminal, term):
     made = terminal(term=term)
     with progress_bar() as progress:
@@ -240,8 +244,8 @@ def test_control_characters_in_a_name_are_escaped(capsys):
     assert capsys.readouterr().err == "warning: a\\nerror: fake\\x1b[2J.jpg [red]x[/red]\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"),
+@each(
+    "name, shown",
     [
         ("a\n  0 failed", r"a\n  0 failed"),  # the indented line of a list, forged
         ("\x9b2J\x9d0;title\x9c", r"\x9b2J\x9d0;title\x9c"),  # the same commands in one byte each
@@ -272,7 +276,7 @@ def test_data_in_a_pipe_are_unchanged(capfdbinary):
     assert capfdbinary.readouterr().out == b"x\x1b]0;OWNED\x07.jpg\n"
 
 
-@pytest.mark.parametrize("raises", ["say()", "threading.Thread(target=say).start()"])
+@each("raises", ["say()", "threading.Thread(target=say).start()"])
 def test_a_traceback_is_escaped_too(raises, tmp_path):
     code = f"""
 import threading; from bottleneck.cli import main
@@ -301,7 +305,7 @@ def test_data_keep_their_bytes_and_people_see_them_escaped(tmp_path):
     assert done.stdout == b"caf\xe9,\xc3\xa9\n" + rb"caf\xe9 " + "é\n".encode("latin-1")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@each("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_character_that_the_encoding_lacks_is_no_error(tmp_path, encoding):
     done = in_a_process(
         "from bottleneck.cli.layout import TextTable\n"
@@ -327,7 +331,7 @@ def test_a_closed_pipe_is_no_error(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full is Linux's")
-@pytest.mark.parametrize("words", [["cache", "info"], ["cache", "info", "--json"], ["--help"]], ids=" ".join)
+@each("words", [["cache", "info"], ["cache", "info", "--json"], ["--help"]], ids=" ".join)
 def test_a_full_disk_is_a_message_and_exit_code_1(tmp_path, words):
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 
 import pytest
 
 from tests import tiny
-from tests.cli.test_compare import run
+from tests.cli.conftest import run
+from tests.variants import each
 
 IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(20)}
 
@@ -18,9 +20,10 @@ def fitted(folder, monkeypatch):
     run("fit", "--head", "centroid")
 
 
-@pytest.mark.parametrize("good", [0, 1])
-def test_a_row_for_each_path_even_where_none_can_be_used(folder, good):
-    new = folder({"bad.jpg": b"<html>", **dict.fromkeys(["good.jpg"][:good], 7)}, name="new")
+@each("good", [0, 1])
+def test_a_row_for_each_path_even_where_none_can_be_used(folder, tmp_path, good):
+    os.chdir(tmp_path.parent)
+    new = folder({"bad.jpg": b"<html>", **dict.fromkeys(["good.jpg"][:good], 7)}, name=f"new{good}")
     given = [new, "nowhere.jpg", new / "bad.jpg"]
 
     out, err = run("predict", *given, "--format", "csv", code=0 if good else 1)
