@@ -145,7 +145,7 @@ def _accuracy_report(run: Run) -> None:
     show(f"log-loss {shown['log_loss']:.3f}, calibration error {shown['ece']:.3f}{top5}")
     if by_folds:
         _small_split(held, card["heldout"])
-    _cautions(shown)
+    cautions(shown)
     _constant_prediction(shown, "training" if by_folds else "held-out", card["class_weight"])
 
 
@@ -173,7 +173,7 @@ def _small_split(held: dict[str, Any], split: str) -> None:
     )
 
 
-def _cautions(metrics: dict[str, Any]) -> None:
+def cautions(metrics: dict[str, Any]) -> None:
     """Print a caution if the interval is too wide to draw a conclusion."""
     low, high = metrics["accuracy_ci95"]
     counts = {name: row["n"] for name, row in metrics["per_class"].items()}

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from bottleneck.cli.main import cli
-from bottleneck.cli.show import _cautions
+from bottleneck.cli.show import cautions
 from tests import tiny
 from tests.conftest import write
 from tests.variants import each
@@ -153,5 +153,5 @@ def test_the_scaling_and_the_rule_are_named_in_the_card() -> None:
 )
 def test_a_head_that_finds_a_rare_class_is_not_called_guessing(capsys, balanced, words) -> None:
     per_class = {"bad": {"n": 18}, "ok": {"n": 382}}
-    _cautions({"accuracy_ci95": (0.888, 0.947), "balanced_accuracy": balanced, "per_class": per_class})
+    cautions({"accuracy_ci95": (0.888, 0.947), "balanced_accuracy": balanced, "per_class": per_class})
     assert words in " ".join(capsys.readouterr().out.split())

@@ -1,9 +1,8 @@
 """Tables and sentences at any width: no line is wider, and nothing of them is lost."""
 
+import itertools
 import re
 import shlex
-
-import pytest
 
 from bottleneck.cli.layout import Column, Command, TextTable, cells, fold, right
 from tests.variants import each
@@ -99,16 +98,17 @@ def test_no_cell_breaks_a_line_or_moves_a_cursor():
     assert len(made.lines(24)) == 4
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(
-    "text",
-    [
-        "accuracy 96.1% on 153 held-out images (val), 95 % interval 91.7% to 98.2%; balanced 95.9%, macro F1 0.960",
-        f"warning: 27 held-out images have a near copy: {PATH} is like {PATH} (0.98); and 24 more, in card.json",
-        "  1.0 GB, 49.6 MB of them to be computed, once, at blocks.4 (112 x 14 x 14) (63.6% ± 6.0%) in 12.5 s",
-        "a" * 300,
-    ],
-    ids=["figures", "paths", "units", "no place to break"],
+@each(
+    "text, width",
+    itertools.product(
+        [
+            "accuracy 96.1% on 153 held-out images (val), 95 % interval 91.7% to 98.2%; balanced 95.9%, macro F1 0.960",
+            f"warning: 27 held-out images have a near copy: {PATH} is like {PATH} (0.98); and 24 more, in card.json",
+            "  1.0 GB, 49.6 MB of them to be computed, once, at blocks.4 (112 x 14 x 14) (63.6% ± 6.0%) in 12.5 s",
+            "a" * 300,
+        ],
+        WIDTHS,
+    ),
 )
 def test_a_sentence_is_folded_between_words_and_whole(text, width):
     lines = fold(text, width)
