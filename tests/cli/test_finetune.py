@@ -16,9 +16,10 @@ from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import CHOICES, REAL, WHOLE, Recipe
 from bottleneck.runs.run import list_runs
-from tests.finetuning.conftest import MODEL, Killed, fitted, make_images, remember
+from tests.finetuning.conftest import Killed, fitted, make_images, remember
 from tests.variants import each
 
+MODEL = "timm/test_resnet"
 QUICK = ("--last", "0", "--augment", "none", "--precision", "fp32")
 KEYS = {
     "run", "from_run", "start_accuracy", "accuracy", "accuracy_ci95", "best_epoch", "epochs", "trained_parameters",
@@ -30,7 +31,7 @@ KEYS = {
 def made(tmp_path_factory) -> Path:
     """Return a folder with a run and what fine-tuning caches."""
     root = tmp_path_factory.mktemp("made")
-    fitted(root, make_images(root / "images"))
+    fitted(root, make_images(root / "images"), model=MODEL)
     return root
 
 
@@ -59,9 +60,9 @@ def test_progress_is_on_stderr_and_the_result_on_stdout(home):
     out, err = run(*QUICK, "--epochs", "2", "--folds", "2")
     lines = err.splitlines()
     assert any(line.startswith(f"{MODEL} with the logistic head of 2") for line in lines)
-    assert "trains the head alone: 1,539 parameters in fp32; 11,176,512 stay frozen" in err
-    assert "36 training images; 18 validation images; 18 held-out images (test)" in err
-    assert "activations at avgpool (512 x 1 x 1), 1 view of each training image:" in err
+    assert "trains the head alone: 291 parameters in fp32; 372,688 stay frozen" in err
+    assert "36 training images; 18 validate; 18 held out (test)" in err
+    assert "activations at global_pool (96), 1 view of each training image:" in err
     assert "all labels equal, probabilities within" in err
     assert [line.split()[0] for line in lines if line[:5].strip().isdigit()] == ["0", "1", "2"]
     assert "then 2 folds of the training images, to compare fine-tuning with the head" in err
@@ -86,7 +87,7 @@ def test_progress_is_on_stderr_and_the_result_on_stdout(home):
 def test_the_options_are_those_of_the_recipe_and_json_is_one_object(home):
     (before,) = list_runs("runs")
     words = [
-        "--unfreeze", "layer4.1.conv2", "--unfreeze", "fc", "--lr-mult", "layer4=0.1", "--lr-mult", "fc=2",
+        "--unfreeze", "layer4.0.conv2", "--unfreeze", "fc", "--lr-mult", "layer4=0.1", "--lr-mult", "fc=2",
         "--epochs", "1", "--batch-size", "5", "--optimizer", "adamw", "--lr", "0.01", "--weight-decay", "0.2",
         "--layer-decay", "0.5", "--schedule", "step", "--step-epochs", "3", "--warmup", "0.5",
         "--label-smoothing", "0.1", "--class-weight",
@@ -96,7 +97,7 @@ def test_the_options_are_those_of_the_recipe_and_json_is_one_object(home):
     out, _ = run(*words, "--json")
     (done,) = tuned()
     assert Recipe(**done.card["recipe"]) == Recipe(
-        unfreeze=("layer4.1.conv2", "fc"), train_bn=True, epochs=1, batch_size=5, optimizer="adamw", lr=0.01,
+        unfreeze=("layer4.0.conv2", "fc"), train_bn=True, epochs=1, batch_size=5, optimizer="adamw", lr=0.01,
         momentum=0.8, weight_decay=0.2, lr_mult=(("layer4", 0.1), ("fc", 2.0)), layer_decay=0.5, schedule="step",
         step_epochs=3, warmup=0.5, label_smoothing=0.1, class_weight="balanced", clip=2.0, precision="fp32", ema=0.9,
         patience=4, augment="standard", views=1, seed=7,
@@ -110,7 +111,7 @@ def test_the_options_are_those_of_the_recipe_and_json_is_one_object(home):
     assert found["accuracy_ci95"][0] <= found["accuracy"] <= found["accuracy_ci95"][1]
     assert found["best_epoch"] in (0, 1)
     assert found["trained"] == done.card["trained"]
-    assert found["trained_parameters"] > 3 * 513
+    assert found["trained_parameters"] > 3 * 97
     assert 0 < found["seconds_per_epoch"] < found["seconds"]
     assert (found["n_train"], found["n_validation"], found["n_heldout"]) == (36, 18, 18)
     assert len(found["curves"]) == 2
