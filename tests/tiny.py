@@ -72,7 +72,7 @@ def plan_features(
 
 
 def start_engine(plan: Plan, sample: object, before: Callable[[], object] | None = None) -> EngineStart:
-    """Stands for `bottleneck.extraction.plan.start_engine`."""
+    """Replace `bottleneck.extraction.plan.start_engine`."""
     engine = TinyEngine(plan.options.batch_size or 4, before)
     return EngineStart(engine, replace(plan, engine=engine.name))
 
@@ -87,14 +87,13 @@ def features(data: bytes) -> np.ndarray:
     return TinyEngine()(decode(data, PREPROCESSING).pixels[None])
 
 
-def use(monkeypatch: Any, before: Callable[[], object] | None = None) -> None:
-    """Let `extract` use the tiny backbone, whatever the model is; something may be called before each batch."""
-    monkeypatch.setattr(extract, "plan_features", plan_features)
-    monkeypatch.setattr(extract, "start_engine", partial(start_engine, before=before))
+TOOLS = {"plan_features": plan_features, "start_engine": start_engine}
 
 
-def use(monkeypatch: Any, **tools: Any) -> None:
-    """Let `extract` use the tiny backbone for any model, or other collaborators."""
+def use(monkeypatch: Any, before: Callable[[], object] | None = None, **tools: Any) -> None:
+    """Let `extract` use the tiny backbone for any model, and call `before` before each batch; or other collaborators."""
+    if before:
+        tools["start_engine"] = partial(start_engine, before=before)
     monkeypatch.setattr(extract, "Collaborators", partial(Collaborators, **{**TOOLS, **tools}))
 
 

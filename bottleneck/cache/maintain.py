@@ -224,7 +224,9 @@ def remove(cache: FeatureCache, name: str, *, patience: float = PATIENCE) -> Sto
     return store_info
 
 
-def gc(cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False, patience: float = PATIENCE) -> Garbage:
+def gc(
+    cache: FeatureCache, *, days: float = 14.0, dry_run: bool = False, patience: float = PATIENCE
+) -> GarbageCollection:
     """Delete files and rows that are no longer needed.
 
     Parameters
@@ -289,7 +291,7 @@ def _written(store: Store) -> Iterator[Path]:
     yield from (store.folder / "shards" / name for name in store.tree.names(store.folder / "shards"))
 
 
-def _delete_store(store: Store, found: Garbage, dry_run: bool, patience: float) -> None:
+def _delete_store(store: Store, found: GarbageCollection, dry_run: bool, patience: float) -> None:
     done = delete_store(store, dry_run=dry_run, patience=patience)
     found.activations += 1
     found.bytes += done.bytes

@@ -61,7 +61,7 @@ def test_progress_is_on_stderr_and_the_result_on_stdout(home):
     lines = err.splitlines()
     assert any(line.startswith(f"{MODEL} with the logistic head of 2") for line in lines)
     assert "trains the head alone: 291 parameters in fp32; 372,688 stay frozen" in err
-    assert "36 training images; 18 validate; 18 held out (test)" in err
+    assert "36 training images; 18 validation images; 18 held-out images (test)" in err
     assert "activations at global_pool (96), 1 view of each training image:" in err
     assert "all labels equal, probabilities within" in err
     assert [line.split()[0] for line in lines if line[:5].strip().isdigit()] == ["0", "1", "2"]

@@ -151,7 +151,7 @@ def test_a_final_head_is_reported_and_predicts(extracted):
     _, err = run("predict", "images")
     source = f"{extracted / 'images'} (16 images, including held-out ones)"
     assert err.startswith(f"{final['run']}, trained on {source}: a final head, and ")
-    assert "16 images left out, on which" in err
+    assert "16 images left out, because" in err
 
 
 def test_with_json_the_same_report_is_on_stderr(extracted):

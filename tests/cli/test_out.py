@@ -116,7 +116,7 @@ def test_a_dash_is_stdout_where_data_may_go(project):
     out, _ = run(*COMMANDS["predict"], "--out", "-")
     assert out.startswith("path,digest,label,")
     _, err = run(*COMMANDS["export"], "--out", "-", code=2)
-    assert "features are not written to stdout" in err
+    assert "features cannot be written to stdout" in err
     assert not Path("-").exists()
 
 
