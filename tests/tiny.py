@@ -91,7 +91,7 @@ TOOLS = {"plan_features": plan_features, "start_engine": start_engine}
 
 
 def use(monkeypatch: Any, before: Callable[[], object] | None = None, **tools: Any) -> None:
-    """Let `extract` use the tiny backbone for any model, and call `before` before each batch; or other collaborators."""
+    """Let `extract` use the tiny backbone for any model, and call `before` before each batch."""
     if before:
         tools["start_engine"] = partial(start_engine, before=before)
     monkeypatch.setattr(extract, "Collaborators", partial(Collaborators, **{**TOOLS, **tools}))
