@@ -172,8 +172,8 @@ def joined(device: str | None) -> Iterator[Processes]:
     meeting, _, _ = next(rendezvous("env://"))
     store = PrefixStore(f"bottleneck {next(_groups)}", meeting)
     kind = (device or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")[0]
-    with _reported_once(store), ExitStack() as stack:
-        processes = TorchrunProcesses(_local_device(kind))
+    with reported_once(store), ExitStack() as stack:
+        processes = TorchrunProcesses(local_device(kind))
         if processes.device.type == "cuda":
             stack.enter_context(torch.cuda.device(processes.device))
         if not dist.is_initialized():
@@ -181,7 +181,7 @@ def joined(device: str | None) -> Iterator[Processes]:
         yield processes
 
 
-def _local_device(kind: str) -> torch.device:
+def local_device(kind: str) -> torch.device:
     """Return the device of this process.
 
     Raises
@@ -232,7 +232,7 @@ def _destroy() -> None:
 
 
 @contextmanager
-def _reported_once(store: Store) -> Iterator[None]:
+def reported_once(store: Store) -> Iterator[None]:
     """Let only the first process that raises an error, or warns of something, report it.
 
     Raises

@@ -13,11 +13,11 @@ from bottleneck.finetuning import activations
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config, unfinished
 from bottleneck.finetuning.context import FineTuningContext, build_context
-from bottleneck.finetuning.distributed import Processes, joined
+from bottleneck.finetuning.distributed import joined
 from bottleneck.finetuning.folds import compare_by_folds, prepare_folds
 from bottleneck.finetuning.handback import fold_head, refit_or_keep
 from bottleneck.finetuning.history import History, Tensors
-from bottleneck.finetuning.lock import locked, remove_lock
+from bottleneck.finetuning.lock import lock_unfinished, locked, remove_lock
 from bottleneck.finetuning.optim import build_optimizer
 from bottleneck.finetuning.outline import Outline, Watch
 from bottleneck.finetuning.recipe import Recipe
@@ -130,7 +130,7 @@ def finetune(
             progress = None
         path = None
         if resume is not None:
-            path = _locked(unfinished(runs, resume), runs, processes, stack)
+            path = lock_unfinished(unfinished(runs, resume), runs, processes, stack)
             config = load_config(path)
             images = config.source if images is None else images
         context = build_context(
@@ -196,14 +196,6 @@ def _name(check: Arguments, option: str, value: "str | os.PathLike[str] | Run | 
     path = value.path if isinstance(value, Run) else value
     check.path(option, path)
     return written(path)
-
-
-def _locked(path: Path, runs: str, processes: Processes, stack: ExitStack) -> Path:
-    """Let rank 0 lock a fine-tuning to resume."""
-    if processes.is_rank_zero:
-        stack.enter_context(locked(path))
-    unfinished(runs, path)  # the process that had locked it may have finished it
-    return path
 
 
 def _new_run(context: FineTuningContext, runs: str | os.PathLike[str], stack: ExitStack) -> Path:

@@ -14,13 +14,17 @@ from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.last import Last, save_last
 from bottleneck.errors import BottleneckWarning
 from bottleneck.extraction.extract import extract
+from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning.recipe import Recipe
 from bottleneck.fitting.fit import fit
-from bottleneck.runs.run import Run, load_run
+from bottleneck.runs.run import Run, list_runs, load_run
 from tests.conftest import write
 
-MODEL, CROP = "resnet18", 48
+MODEL, CROP = "timm/test_resnet", 32
 CLASSES = ("blue", "green", "red")
 COUNTS = {"train": 12, "val": 6, "test": 6}
+SHORT = Recipe(unfreeze=("layer4",), epochs=1, batch_size=8, views=2, precision="fp32", lr=1e-3)
+LEARNS = Recipe(unfreeze=("layer4",), epochs=2, batch_size=8, views=1, precision="fp32", lr=1e-3, augment="none")
 
 
 class Seen:
@@ -48,7 +52,7 @@ def picture(label: str, seed: int) -> bytes:
     pixels = random.integers(0, 200, (12, 12, 3))
     pixels[..., CLASSES[::-1].index(label) if label in CLASSES else 0] += 30
     buffer = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((64, 56), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((40, 36), Image.Resampling.BICUBIC).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -86,15 +90,67 @@ def original(tmp_path_factory) -> Path:
     return root
 
 
+def copied(source: Path, target: Path, images: Path) -> None:
+    """Copy a cache and runs into the current folder."""
+    for name in ("cache", "runs"):
+        shutil.copytree(source / name, target / name)
+    remember(images)
+    warnings.filterwarnings("ignore", message=".*random weights", category=BottleneckWarning)
+
+
 @pytest.fixture
 def home(original, tmp_path, monkeypatch) -> Path:
     """Return a temporary folder with a cache and a run, which is the current folder."""
-    for name in ("cache", "runs"):
-        shutil.copytree(original / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    remember(original / "images")
-    warnings.filterwarnings("ignore", message=".*random weights", category=BottleneckWarning)
+    copied(original, tmp_path, original / "images")
     return tmp_path
+
+
+class Finished:
+    """A copy of a run and of its fine-tuning, in the current folder, with the events of that."""
+
+    def __init__(self, folder: Path, seen: Seen) -> None:
+        self.folder, self.seen = folder, seen
+        by_kind = {run.is_tuned: run for run in list_runs(folder / "runs")}
+        self.head, self.run = by_kind[False], by_kind[True]
+
+
+def finished(original: Path, root: Path, recipe: Recipe, **options: Any) -> tuple[Path, Seen]:
+    """Fine-tune in a folder; return it, and the events."""
+    seen = Seen()
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        copied(original, root, original / "images")
+        finetune(recipe=recipe, watch=seen, **options)
+    return root, seen
+
+
+@pytest.fixture(scope="session")
+def finished_from_head(original, tmp_path_factory) -> tuple[Path, Seen]:
+    return finished(original, tmp_path_factory.mktemp("from-head"), SHORT)
+
+
+@pytest.fixture(scope="session")
+def finished_from_weights(original, tmp_path_factory) -> tuple[Path, Seen]:
+    return finished(original, tmp_path_factory.mktemp("from-weights"), LEARNS, begin="weights")
+
+
+@pytest.fixture
+def tuned(finished_from_head, original, tmp_path, monkeypatch) -> Finished:
+    """Return a fine-tuning by `SHORT` that started from the head."""
+    root, seen = finished_from_head
+    monkeypatch.chdir(tmp_path)
+    copied(root, tmp_path, original / "images")
+    return Finished(tmp_path, seen)
+
+
+@pytest.fixture
+def learned(finished_from_weights, original, tmp_path, monkeypatch) -> Finished:
+    """Return a fine-tuning by `LEARNS` that started from a random layer, and whose last epochs are better."""
+    root, seen = finished_from_weights
+    monkeypatch.chdir(tmp_path)
+    copied(root, tmp_path, original / "images")
+    return Finished(tmp_path, seen)
 
 
 @pytest.fixture

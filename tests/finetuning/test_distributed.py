@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -19,38 +18,20 @@ import torch
 from safetensors.torch import load_file
 
 from bottleneck.errors import BottleneckWarning, OtherFailed, TuningError
-from bottleneck.finetuning import distributed as module
 from bottleneck.finetuning.config import FineTuneConfig
 from bottleneck.finetuning.context import build_context
-from bottleneck.finetuning.distributed import Processes, TorchrunProcesses, joined
+from bottleneck.finetuning.distributed import Processes, TorchrunProcesses, local_device, reported_once
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs.run import list_runs, load_run
+from tests.finetuning.conftest import Killed
+from tests.finetuning.processes import command, fine_tunings, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
 
 WITHIN = 1e-5
 SHORT = Recipe(unfreeze=("layer4",), epochs=2, batch_size=7, views=2, precision="fp32", lr=1e-4)
-
-DRIVER = """
-import json, os, sys, warnings
-import torch
-from bottleneck.errors import Diverged
-from bottleneck.finetuning.finetune import finetune
-from bottleneck.finetuning.recipe import Recipe
-
-warnings.simplefilter("ignore")
-left = []
-for recipe, options in json.loads(sys.argv[1]):
-    try:
-        left.append(str(finetune(recipe=Recipe(**recipe), **options).path))
-    except Diverged as error:
-        left.append(str(error.run.path))
-assert not torch.distributed.is_initialized()
-if os.environ["RANK"] == "0":
-    print(json.dumps(left))
-"""
 
 FAILING = """
 import os
@@ -103,15 +84,13 @@ def test_two_processes_train_the_weights_of_one(home):
         ),
         ({"lr": 1e29, "epochs": 1, "views": 1}, {}),
     ]
-    script = home / "driver.py"
-    script.write_text(DRIVER)
     said = [({**SHORT.to_json(), **changes}, options) for changes, options in cases]
-    done = torchrun(str(script), json.dumps(said))
-    assert done.returncode == 0, done.stderr
-    together = [load_run(path) for path in json.loads(done.stdout)]
+    codes, errors = together(fine_tunings, said, home / "paths.json", folder=home)
+    assert codes == [0, 0], errors
+    shared = [load_run(path) for path in json.loads((home / "paths.json").read_text())]
     assert len(list_runs("runs")) == 1 + len(cases)  # that of the head, and one for each
-    assert together[-1].card["diverged"]
-    for (changes, options), run in zip(cases[:-1], together, strict=False):
+    assert shared[-1].card["diverged"]
+    for (changes, options), run in zip(cases[:-1], shared, strict=False):
         alone = finetune(recipe=replace(SHORT, **changes), **options)
         assert alone.card["best_epoch"] > 0
         assert_same(alone, run)
@@ -119,9 +98,6 @@ def test_two_processes_train_the_weights_of_one(home):
 
 @pytest.mark.slow
 def test_two_processes_resume_a_killed_one_and_report_once(home):
-    class Killed(BaseException):
-        pass
-
     def kill(event):
         if isinstance(event, Epoch) and event.number == 1:
             raise Killed
@@ -129,15 +105,15 @@ def test_two_processes_resume_a_killed_one_and_report_once(home):
     whole = finetune(recipe=SHORT, begin="weights")
     with pytest.raises(Killed):
         finetune(recipe=SHORT, begin="weights", watch=kill)
-    done = torchrun("-m", "bottleneck", "finetune", "--resume", "--json")
-    assert done.returncode == 0, done.stderr
-    assert_same(whole, load_run(json.loads(done.stdout)["run"]))
-    lines = done.stderr.splitlines()
+    codes, errors = together(command, ["finetune", "--resume", "--json"], str(home / "stdout"), folder=home)
+    assert codes == [0, 0], errors
+    assert_same(whole, load_run(json.loads((home / "stdout").read_text())["run"]))
+    lines = "".join(errors).splitlines()
     assert len(lines) == len(set(lines))
-    for start in ("warning: resnet18 has random weights", "continues after epoch 1", "    2 ", "accuracy "):
-        assert sum(line.startswith(start) for line in lines) == 1, done.stderr
+    for start in ("warning: timm/test_resnet has random weights", "continues after epoch 1", "    2 ", "accuracy "):
+        assert sum(line.startswith(start) for line in lines) == 1, errors
     for odd in ("Initializing", "destroy", "Warning", "Traceback"):
-        assert odd not in done.stderr
+        assert odd not in "".join(errors)
 
 
 @pytest.mark.slow
@@ -157,38 +133,32 @@ def test_an_error_of_one_process_ends_all_and_is_reported_once(home):
 
 @pytest.fixture
 def torchrun_environ(monkeypatch):
-    """Return a store that processes share, in an environment like that of torchrun."""
+    """Set the numbers of the second of two processes."""
     for name, value in {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
-    monkeypatch.setenv("MASTER_PORT", "29500")
+
+
+def test_a_message_of_another_process_is_not_repeated():
     store = torch.distributed.HashStore()
-    monkeypatch.setattr(module, "rendezvous", lambda _: iter([(store, 1, 2)]))
-    monkeypatch.setattr(module, "_process_group", lambda *_: nullcontext())
-    return store
-
-
-def test_a_message_of_another_process_is_not_repeated(torchrun_environ, monkeypatch):
-    monkeypatch.setattr(module, "_groups", iter([0, 0]))
-    shown = []
-    monkeypatch.setattr(warnings, "showwarning", lambda message, *_, **__: shown.append(str(message)))
 
     def fail():
-        with joined("cpu"):
+        with reported_once(store):
             warnings.simplefilter("always", BottleneckWarning)
             warnings.warn("a warning", BottleneckWarning, stacklevel=1)
             raise TuningError("broken")
 
-    for expected in (TuningError, OtherFailed):
-        with pytest.raises(expected, match="broken"):
-            fail()
-    assert shown == ["a warning"]
+    with warnings.catch_warnings(record=True) as shown:
+        for expected in (TuningError, OtherFailed):
+            with pytest.raises(expected, match="broken"):
+                fail()
+    assert [str(warning.message) for warning in shown] == ["a warning"]
 
 
 def test_only_rank_0_reports_an_interrupt(torchrun_environ, monkeypatch):
+    store = torch.distributed.HashStore()
     for rank, expected in (("1", OtherFailed), ("0", KeyboardInterrupt)):
         monkeypatch.setenv("RANK", rank)
-        with pytest.raises(expected), joined("cpu"):
+        with pytest.raises(expected), reported_once(store):
             raise KeyboardInterrupt
 
 
@@ -199,15 +169,16 @@ def test_processes_that_torchrun_did_not_start_are_refused(monkeypatch):
         finetune(recipe=SHORT)
 
 
-@pytest.mark.parametrize(
-    ("device", "counts", "message"),
-    [("mps", (2, 2), "cpu, cuda"), ("cuda", (64, 64), "a GPU for each of the 64"), ("cpu", (2, 3), "on each machine")],
-)
-def test_devices_that_cannot_be_joined_are_refused(torchrun_environ, monkeypatch, device, counts, message):
-    for name, count in zip(("LOCAL_WORLD_SIZE", "WORLD_SIZE"), counts, strict=True):
-        monkeypatch.setenv(name, str(count))
-    with pytest.raises(TuningError, match=message), joined(device):
-        pass
+def test_devices_that_cannot_be_joined_are_refused(torchrun_environ, monkeypatch):
+    for device, here, everywhere, message in (
+        ("mps", 2, 2, "cpu, cuda"),
+        ("cuda", 64, 64, "a GPU for each of the 64"),
+        ("cpu", 2, 3, "on each machine"),
+    ):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+        monkeypatch.setenv("WORLD_SIZE", str(everywhere))
+        with pytest.raises(TuningError, match=message):
+            local_device(device)
 
 
 def test_batch_norms_are_not_trained_on_several_processes(home, monkeypatch):
@@ -221,9 +192,14 @@ def test_batch_norms_are_not_trained_on_several_processes(home, monkeypatch):
         )  # fmt: skip
 
 
-def test_gradients_are_summed_and_unused_parameters_have_none(torchrun_environ, monkeypatch):
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value.mul_(2))  # the other rank has the same
+def test_gradients_are_summed_and_unused_parameters_have_none(torchrun_environ):
+    class WithATwin(TorchrunProcesses):
+        """The other process has the same images."""
+
+        def sum(self, value):
+            return 2 * value
+
     used, unused = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)), torch.nn.Parameter(torch.ones(2))
-    TorchrunProcesses(torch.device("cpu")).backward((used**2).sum(), [used, unused])
+    WithATwin(torch.device("cpu")).backward((used**2).sum(), [used, unused])
     assert np.allclose(used.grad, 4 * used.detach())
     assert unused.grad is None

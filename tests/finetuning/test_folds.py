@@ -19,25 +19,36 @@ from bottleneck.finetuning.recipe import Recipe
 from bottleneck.fitting.partition import once
 from bottleneck.heads.folds import divide
 from bottleneck.images.scan import scan
-from tests.finetuning.conftest import CLASSES, Killed, Seen, fitted, make_images
+from tests.finetuning.conftest import CLASSES, Finished, Killed, Seen, copied, finished, fitted, make_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
 
 RECIPE = Recipe(unfreeze=("layer4",), epochs=1, batch_size=8, views=1, precision="fp32", lr=0.01, augment="none")
 
 
-def test_each_training_image_is_tested_once(run):
-    seen = Seen()
-    done = finetune(recipe=RECIPE, folds=3, watch=seen)
+@pytest.fixture(scope="module")
+def compared(original, tmp_path_factory):
+    """Return a folder in which a network was compared with its head by 3 folds, and the events."""
+    return finished(original, tmp_path_factory.mktemp("folds"), RECIPE, folds=3)
 
-    folds, found = seen.only(Fold), done.card["fold_test"]
+
+@pytest.fixture
+def whole(compared, original, tmp_path):
+    """Return a copy of that in the current folder."""
+    root, seen = compared
+    copied(root, tmp_path, original / "images")
+    return Finished(tmp_path, seen)
+
+
+def test_each_training_image_is_tested_once(whole):
+    folds, found = whole.seen.only(Fold), whole.run.card["fold_test"]
     assert [(fold.number, fold.folds, len(fold.tuned)) for fold in folds] == [(1, 3, 12), (2, 3, 12), (3, 3, 12)]
     tuned, head = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("tuned", "head"))
     assert (found["folds"], found["n"]) == (3, 36)
     assert (found["tuned_accuracy"], found["head_accuracy"]) == (tuned.mean(), head.mean())
     assert (found["only_tuned"], found["only_head"]) == ((tuned & ~head).sum(), (head & ~tuned).sum())
-    assert len(done.card["curves"]) == 2
-    assert seen.events[-3:] == folds
+    assert len(whole.run.card["curves"]) == 2
+    assert whole.seen.events[-3:] == folds
 
 
 def divided(images, count):
@@ -49,10 +60,9 @@ def divided(images, count):
     return [(train.subset(np.setdiff1d(range(len(train)), rows).tolist()), train.subset(rows)) for rows in columns]
 
 
-def test_the_head_of_a_fold_is_fitted_without_its_images(run, original):
-    seen, store = Seen(), FeatureCache("cache").stores()[0]
-    finetune(recipe=RECIPE, folds=3, watch=seen)
-    for event, (tested, others) in zip(seen.only(Fold), divided(original / "images", 3), strict=True):
+def test_the_head_of_a_fold_is_fitted_without_its_images(whole, original):
+    run, store = whole.head, FeatureCache("cache").stores()[0]
+    for event, (tested, others) in zip(whole.seen.only(Fold), divided(original / "images", 3), strict=True):
         predicted = refit_head(run, others, store).probabilities(store.read(tested.digests)).argmax(axis=1)
         right = [CLASSES[code] == label for code, label in zip(predicted, tested.labels, strict=True)]
         assert event.head.tolist() == right
@@ -107,39 +117,38 @@ def test_folds_do_not_change_the_result_and_share_its_activations(home):
     assert third.missing == 0
 
 
-def test_a_fold_finished_before_a_kill_is_not_repeated(home):
+def kill_after_fold(number):
+    """Return a watcher that simulates a kill."""
+
     def kill(event):
-        if isinstance(event, Fold) and event.number == 2:
+        if isinstance(event, Fold) and event.number == number:
             raise Killed
 
-    whole = finetune(recipe=RECIPE, folds=3)
+    return kill
+
+
+def test_a_fold_finished_before_a_kill_is_not_repeated(whole):
     with pytest.raises(Killed):
-        finetune(recipe=RECIPE, folds=3, watch=kill)
+        finetune(recipe=RECIPE, folds=3, run=whole.head.name, watch=kill_after_fold(2))
     seen = Seen()
     resumed = finetune(resume="last", watch=seen)
 
     assert [fold.number for fold in seen.only(Fold)] == [3]
     assert seen.only(Epoch) == []
-    assert resumed.card["fold_test"] == whole.card["fold_test"]
-    assert resumed.metrics == whole.metrics
+    assert resumed.card["fold_test"] == whole.run.card["fold_test"]
+    assert resumed.metrics == whole.run.metrics
     assert not (resumed.path / "checkpoint").exists()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["{", "[]", '{"version": 2, "folds": []}', '{"version": 1, "folds": [{"tuned": [true], "head": [true]}]}'],
-)
-def test_results_of_other_folds_are_refused(home, text):
-    def kill(event):
-        if isinstance(event, Fold):
-            raise Killed
-
+def test_results_of_other_folds_are_refused(home):
     with pytest.raises(Killed):
-        finetune(recipe=RECIPE, folds=2, watch=kill)
+        finetune(recipe=RECIPE, folds=2, watch=kill_after_fold(1))
     (file,) = (home / "runs").glob("*/checkpoint/folds.json")
-    file.write_text(text)
-    with pytest.raises(RunError, match=r"expected the results of folds in .*folds\.json"):
-        finetune(resume="last")
+    other = '{"version": 1, "folds": [{"tuned": [true], "head": [true]}]}'
+    for text in ("{", "[]", '{"version": 2, "folds": []}', other):
+        file.write_text(text)
+        with pytest.raises(RunError, match=r"expected the results of folds in .*folds\.json"):
+            finetune(resume="last")
 
 
 def test_too_few_images_for_folds_are_refused_before_training(tmp_path, monkeypatch):

@@ -1,0 +1,81 @@
+"""Processes that are forked from a server which has imported the library, so that each starts at once."""
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from bottleneck.cli.main import main
+from bottleneck.errors import Diverged
+from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning.recipe import Recipe
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["bottleneck.cli.main", "bottleneck.finetuning.finetune"])
+
+
+def started(
+    target: Callable[..., None], *arguments: Any, errors: Path, environ: Mapping[str, str] | None = None
+) -> tuple[BaseProcess, TextIO]:
+    """Start a process in the current folder; return it and its standard error, a pipe called `errors`."""
+    os.mkfifo(errors)
+    process = _CONTEXT.Process(target=_run, args=(target, arguments, errors, environ or {}), daemon=True)
+    process.start()
+    return process, errors.open()
+
+
+def together(target: Callable[..., None], *arguments: Any, folder: Path, count: int = 2) -> tuple[list[int], list[str]]:
+    """Run a function in processes that find each other as those of torchrun; return exit codes and standard errors."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    ranks = []
+    for rank in range(count):
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        environ = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+        environ |= {name: str(number) for name, number in numbers.items()}
+        ranks.append(started(target, *arguments, errors=folder / f"stderr-{rank}", environ=environ))
+    texts = [errors.read() for _, errors in ranks]
+    for process, errors in ranks:
+        process.join()
+        errors.close()
+    return [process.exitcode for process, _ in ranks], texts
+
+
+def command(arguments: Sequence[str], output: str = os.devnull) -> None:
+    """Run the command line, with its standard output appended to a file."""
+    with open(output, "a") as file:
+        os.dup2(file.fileno(), 1)
+    sys.argv = ["bottleneck", *arguments]
+    main()
+
+
+def fine_tunings(cases: Sequence[tuple[dict[str, Any], dict[str, Any]]], output: Path) -> None:
+    """Fine-tune by each recipe, also if training diverges, and let rank 0 write the paths of the runs."""
+    warnings.simplefilter("ignore")
+    paths = []
+    for recipe, options in cases:
+        try:
+            run = finetune(recipe=Recipe(**recipe), **options)
+        except Diverged as error:
+            run = error.run
+        paths.append(str(run.path))
+    assert not torch.distributed.is_initialized()
+    if os.environ["RANK"] == "0":
+        output.write_text(json.dumps(paths))
+
+
+def _run(target: Callable[..., None], arguments: tuple[Any, ...], errors: Path, environ: Mapping[str, str]) -> None:
+    os.environ.update(environ)
+    with errors.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    target(*arguments)
