@@ -65,6 +65,17 @@ def each(names: str, values: Iterable[Any], ids: Callable[[Any], object] | None 
 
 
 @contextlib.contextmanager
+def case(*values: object) -> Iterator[None]:
+    """Add the values of a case to what fails in the block, for a loop over cases of a test."""
+    try:
+        yield
+    except (Exception, pytest.fail.Exception) as error:
+        if hasattr(error, "add_note"):  # from Python 3.11
+            error.add_note(f"in the case {', '.join(map(repr, values)):.500}")
+        raise
+
+
+@contextlib.contextmanager
 def _isolated(fixtures: dict[str, Any], number: int) -> Iterator[dict[str, Any]]:
     own = {**fixtures, "tmp_path": fixtures["tmp_path"] / str(number)}
     own["tmp_path"].mkdir()

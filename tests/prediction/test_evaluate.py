@@ -17,16 +17,10 @@ from bottleneck.prediction.predict import predict
 from bottleneck.runs.images import IMAGES as FILE
 from bottleneck.runs.images import Role
 from tests import tiny
+from tests.prediction.conftest import IMAGES
+from tests.variants import case
 
-IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(30)}
 NEW = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(50, 70)}
-
-
-@pytest.fixture
-def run(folder, monkeypatch):
-    tiny.use(monkeypatch)
-    extract(folder(IMAGES))
-    return fit()
 
 
 @pytest.fixture
@@ -156,11 +150,11 @@ def test_only_unknown_labels_are_an_error(run, folder):
         evaluate(folder({"x/1.jpg": 900, "y/2.jpg": 901}, name="other"))
 
 
-@pytest.mark.parametrize("images", ["new/a", "list.csv", ["new/a/50.jpg", "new/b/50.jpg"]])
-def test_images_without_labels_are_an_error(run, new, images):
+def test_images_without_labels_are_an_error(run, new):
     Path("list.csv").write_text("path\nnew/a/50.jpg\n")
-    with pytest.raises(ImagesError, match="expected labels"):
-        evaluate(images)
+    for images in ("new/a", "list.csv", ["new/a/50.jpg", "new/b/50.jpg"]):
+        with case(images), pytest.raises(ImagesError, match="expected labels"):
+            evaluate(images)
 
 
 def test_names_that_differ_in_their_accents_alone_are_one(folder, monkeypatch):

@@ -10,17 +10,7 @@ from bottleneck.extraction.extract import extract
 from bottleneck.fitting.fit import fit
 from bottleneck.images.scan import scan
 from bottleneck.prediction.predict import predict
-from tests import tiny
 from tests.conftest import photo
-
-IMAGES = {f"{name}/{number}.jpg": 100 * ord(name) + number for name in "ab" for number in range(20)}
-
-
-@pytest.fixture
-def run(folder, monkeypatch):
-    tiny.use(monkeypatch)
-    extract(folder(IMAGES))
-    return fit()
 
 
 def test_a_csv_gives_a_row_for_each_of_its_rows(run):
@@ -34,19 +24,18 @@ def test_a_csv_gives_a_row_for_each_of_its_rows(run):
     assert [failure.path for failure in found.failures] == ["../images/gone.jpg"] * 2
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda paths: (Path(path) for path in paths)])
-def test_several_paths_in_their_order(run, kind):
+def test_several_paths_in_their_order(run):
     paths = ["images/b/3.jpg", "images/a/3.jpg", "images/b/3.jpg", "images/lost.jpg"]
-    found = predict(kind(paths))
-    assert [item.path for item in found] == paths
-    assert [item.label is None for item in found] == [False, False, False, True]
+    for kind in (list, tuple, np.array, lambda paths: (Path(path) for path in paths)):
+        found = predict(kind(paths))
+        assert [item.path for item in found] == paths, kind
+        assert [item.label is None for item in found] == [False, False, False, True]
 
 
-@pytest.mark.parametrize("what", ["series", "frame"])
-def test_paths_may_be_a_pandas_series(run, what):
+def test_paths_may_be_a_pandas_series(run):
     frame = pytest.importorskip("pandas").DataFrame({"id": [7, 8], "path": ["images/b/3.jpg", "images/a/3.jpg"]})
-    found = predict(frame.path if what == "series" else frame)
-    assert [item.path for item in found] == list(frame.path)
+    for images in (frame.path, frame):
+        assert [item.path for item in predict(images)] == list(frame.path)
 
 
 def test_each_row_has_the_prediction_of_its_image(run):
@@ -73,10 +62,13 @@ def test_a_copy_and_a_link_have_separate_rows(run, folder):
     assert len({(item.digest, item.probability) for item in found}) == 1
 
 
-@pytest.mark.parametrize("images", [[], ()])
-def test_no_path_is_an_error(run, images):
-    with pytest.raises(ImagesError, match="got none"):
-        predict(images)
+def test_no_path_and_an_empty_name_are_errors(run):
+    for images in ([], ()):
+        with pytest.raises(ImagesError, match="got none"):
+            predict(images)
+    for images in ("", [""], ["images", ""]):  # an empty name is not the current folder
+        with pytest.raises(ImagesError, match="an empty name"):
+            predict(images)
 
 
 def test_unusable_paths_have_rows(run, folder):
@@ -120,9 +112,3 @@ def test_named_columns_of_a_table_are_remembered_and_can_be_replaced(run):
 def test_a_data_frame_has_labels(run):
     frame = pytest.importorskip("pandas").DataFrame({"path": ["images/b/3.jpg", "images/a/3.jpg"], "label": ["b", "a"]})
     assert predict(frame).given.labels == ("b", "a")
-
-
-@pytest.mark.parametrize("images", ["", [""], ["images", ""]])
-def test_an_empty_name_is_not_the_current_folder(run, images):
-    with pytest.raises(ImagesError, match="an empty name"):
-        predict(images)

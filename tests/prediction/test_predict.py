@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from bottleneck.backbones.describe import describe
 from bottleneck.backbones.request import Request  # noqa: F401
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.comparison.compare import compare
-from bottleneck.errors import BottleneckError, BottleneckWarning, RunError
+from bottleneck.errors import BottleneckError, RunError
 from bottleneck.extraction import extract as extraction
 from bottleneck.extraction import plan as plan_module
 from bottleneck.extraction.collaborators import Collaborators
@@ -22,26 +21,30 @@ from bottleneck.fitting.fit import fit
 from bottleneck.images.scan import scan
 from bottleneck.prediction.evaluate import evaluate
 from bottleneck.prediction.predict import predict
+from bottleneck.runs.run import Run
+from tests import tiny
 from tests.conftest import photo, write
+from tests.prediction.conftest import copied, fitted
+from tests.variants import case
 
 CLASSES = {f"{name}/{number}.jpg": 100 * place + number for place, name in enumerate("abcd") for number in range(12)}
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory) -> Path:
-    """Return a cache that has the features of all images, wherever they lie."""
-    root = tmp_path_factory.mktemp("features")
-    for name, seed in CLASSES.items():
-        write(root / "images" / name, photo(seed))
-    extract(root / "images", cache=root / "cache", runs=root / "runs")
-    return root / "cache"
+def four_classes(tmp_path_factory) -> Path:
+    return fitted(tmp_path_factory.mktemp("four"), CLASSES, split="60/0/40")
 
 
 @pytest.fixture
-def run(folder, features):
-    shutil.copytree(features, "cache")
-    extract(folder(CLASSES))
-    return fit(split="60/0/40")
+def run(four_classes, monkeypatch) -> Run:
+    """Return a run of four classes in the current folder, which has its images and their features."""
+    tiny.use(monkeypatch)
+    return copied(four_classes)
+
+
+def change_request(run, request):
+    card = json.loads((run.path / "card.json").read_text())
+    (run.path / "card.json").write_text(json.dumps({**card, "request": request}))
 
 
 def test_predictions_are_those_of_the_head_on_the_features(run):
@@ -113,24 +116,21 @@ def test_unusable_images_keep_their_rows_and_the_others_are_predicted(run, folde
     assert found.usable == (found[1],)
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["first", "from memory"])
-@pytest.mark.parametrize("count", [1, 3])
-def test_only_unusable_images_keep_their_rows(run, folder, count, again):
-    new = folder({f"{number}.jpg": b"<html>" for number in range(count)}, name="new")
-    for _ in range(1 + again):
-        found = predict([new, "nowhere.jpg"])
+def test_only_unusable_images_keep_their_rows(run, folder):
+    for count in (1, 3):
+        new = folder({f"{number}.jpg": b"<html>" for number in range(count)}, name=f"new{count}")
+        for time in ("first", "from memory"):
+            found = predict([new, "nowhere.jpg"])
 
-    assert [(Path(item.path).name, item.label) for item in found] == [
-        *((f"{number}.jpg", None) for number in range(count)),
-        ("nowhere.jpg", None),
-    ]
-    assert [item.failure.code for item in found] == ["not-an-image"] * count + ["unreadable"]
-    assert found.usable == ()
+            rows = [*((f"{number}.jpg", None) for number in range(count)), ("nowhere.jpg", None)]
+            assert [(Path(item.path).name, item.label) for item in found] == rows, time
+            assert [item.failure.code for item in found] == ["not-an-image"] * count + ["unreadable"]
+            assert found.usable == ()
 
 
 def test_predicting_does_not_change_the_default_images(run, folder):
     predict(folder({"x.jpg": 900}, name="new"))
-    assert fit(split="60/0/40").card["dataset"]["source"] == run.card["dataset"]["source"]
+    assert fit(head="centroid", split="60/0/40").card["dataset"]["source"] == str(Path("images").absolute())
 
 
 def test_a_run_is_found_by_path_by_name_and_as_an_object(run):
@@ -143,21 +143,17 @@ def test_an_unknown_run_is_an_error(run):
         predict("images", run="nowhere")
 
 
-def test_a_head_is_never_used_on_features_of_another_spec(run):
-    card = json.loads((run.path / "card.json").read_text())
-    card["request"]["weights"] = "none"
-    (run.path / "card.json").write_text(json.dumps(card))
-    with (
-        pytest.warns(BottleneckWarning, match="random"),
-        pytest.raises(RunError, match="expected features of spec"),
-    ):
+@pytest.mark.filterwarnings("ignore:.*random weights", "ignore:.*near duplicate")
+def test_a_head_is_never_used_on_features_of_another_spec(folder):
+    extract(folder(CLASSES), model="timm/test_resnet", weights="none", resize=32, crop=32, engine="torch")
+    run = fit(head="centroid", split="60/0/40")
+    change_request(run, {**run.card["request"], "seed": 1})
+    with pytest.raises(RunError, match="expected features of spec"):
         predict("images")
 
 
 def test_a_card_without_a_request_is_an_error(run):
-    card = json.loads((run.path / "card.json").read_text())
-    card["request"] = None
-    (run.path / "card.json").write_text(json.dumps(card))
+    change_request(run, None)
     with pytest.raises(RunError, match="how its backbone was built"):
         predict("images")
 
@@ -172,20 +168,19 @@ def test_order_of_files_does_not_move_predictions_between_images(run):
     assert np.allclose([after[digest] for digest in before], list(before.values()))
 
 
-@pytest.mark.parametrize("top", [np.int64(2), np.array(2), 2.0])
-def test_arguments_of_numpy_and_pathlib_are_taken(run, top):
-    found = predict(Path("images"), run=np.str_(run.name), cache=Path("cache"), runs=np.str_("runs"), top=top)
+def test_arguments_of_numpy_and_pathlib_are_taken(run):
+    labels = [item.label for item in predict("images", run=run)]
+    for top in (np.int64(2), np.array(2), 2.0):
+        found = predict(Path("images"), run=np.str_(run.name), cache=Path("cache"), runs=np.str_("runs"), top=top)
 
-    assert [len(item.top) for item in found] == [2] * 48
-    assert [item.label for item in found] == [item.label for item in predict("images", run=run)]
+        assert [len(item.top) for item in found] == [2] * 48, repr(top)
+        assert [item.label for item in found] == labels
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"top": 0}, {"top": -1}, {"top": True}, {"top": "3"}, {"run": 3}, {"runs": None}], ids=repr
-)
-def test_invalid_arguments_are_bottleneck_errors(run, wrong):
-    with pytest.raises(BottleneckError, match="expected"):
-        predict("images", **wrong)
+def test_invalid_arguments_are_bottleneck_errors(run):
+    for wrong in ({"top": 0}, {"top": -1}, {"top": True}, {"top": "3"}, {"run": 3}, {"runs": None}):
+        with case(wrong), pytest.raises(BottleneckError, match="expected"):
+            predict("images", **wrong)
 
 
 def test_results_are_one_short_line_at_the_prompt(run, folder):
@@ -204,7 +199,7 @@ def test_results_are_one_short_line_at_the_prompt(run, folder):
         done.store.spec,
     ]
     results += [FeatureCache(), compared, *compared.rows, compared.curve, evaluate("images", run=run), run.request]
-    results += [done.store.spec, Recipe(epochs=3), describe("resnet18")]
+    results += [done.store.spec, Recipe(epochs=3), describe("timm/test_resnet")]
 
     for result in results:
         assert repr(result).isprintable(), result
