@@ -123,7 +123,7 @@ def _requested(home: FeatureCache, name: str, runs: Path) -> Requested:
     RunError
         If a run cannot be read, or is not fine-tuned.
     """
-    if _is_run(name):
+    if names_a_run(name):
         return _tuned(runs, name)
     if any(name.startswith(store.name[:-64]) and store.name.startswith(name) for store in home.stores()):
         return name
@@ -139,8 +139,8 @@ def _requested(home: FeatureCache, name: str, runs: Path) -> Requested:
     return request
 
 
-def _is_run(name: str) -> bool:
-    """Return whether a name is ``run:NAME`` or a path; ``timm/NAME`` and ``MODEL@PATH`` are models."""
+def names_a_run(name: str) -> bool:
+    """Whether a name is ``run:NAME`` or a path; ``timm/NAME`` and ``MODEL@PATH`` are models."""
     first = name.replace(os.sep, "/").partition("/")[0]
     return name.startswith(RUN) or (is_path(name) and first != TIMM.rstrip("/") and "@" not in first)
 
