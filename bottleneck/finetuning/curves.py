@@ -9,19 +9,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from bottleneck.finetuning.history import Epoch
 from bottleneck.utils.csv_text import csv_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from bottleneck.finetuning.history import Epoch
+
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
 _TRAIN, _VAL, _HEAD = "#6b7a8f", "#0b6bcb", "#c0392b"
 _DPI = 120
 
 
-def table(epochs: Sequence[Epoch]) -> str:
+def table(epochs: "Sequence[Epoch]") -> str:
     """Return the curves as CSV; values that epoch 0 lacks are empty."""
     rows: list[Sequence[str]] = [COLUMNS]
     for epoch in epochs:
@@ -38,7 +39,7 @@ def table(epochs: Sequence[Epoch]) -> str:
     return "".join(csv_lines(rows))
 
 
-def plot(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes:
+def plot(epochs: "Sequence[Epoch]", best: int, title: str, head: bool) -> bytes:
     """Return a PNG of loss and accuracy by epoch, with the values of the head as horizontal lines.
 
     Parameters
@@ -59,7 +60,7 @@ def plot(epochs: Sequence[Epoch], best: int, title: str, head: bool) -> bytes:
         with style.context("default"):  # ignores a matplotlibrc in the current folder
             figure = Figure(figsize=(9, 3.6), layout="constrained")
             FigureCanvasAgg(figure)
-            _fill(figure, epochs, best, title, head)
+            draw(figure, epochs, best, title, head)
             data = io.BytesIO()
             figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})
     return data.getvalue()
@@ -97,7 +98,8 @@ def _variables() -> tuple[str, ...]:
     return ("XDG_CACHE_HOME",) if settings.is_dir() else ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 
-def _fill(figure: "Figure", epochs: Sequence[Epoch], best: int, title: str, head: bool) -> None:
+def draw(figure: "Figure", epochs: "Sequence[Epoch]", best: int, title: str, head: bool) -> None:
+    """Draw loss and accuracy into an empty figure; see `plot`."""
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
     _draw(left, epochs, best, "loss", 1.0, head)
@@ -108,7 +110,7 @@ def _fill(figure: "Figure", epochs: Sequence[Epoch], best: int, title: str, head
     right.legend(fontsize=8, loc="best")
 
 
-def _draw(axes: "Axes", epochs: Sequence[Epoch], best: int, what: str, scale: float, head: bool) -> None:
+def _draw(axes: "Axes", epochs: "Sequence[Epoch]", best: int, what: str, scale: float, head: bool) -> None:
     for part, colour in (("train", _TRAIN), ("val", _VAL)):
         points = [(epoch.number, getattr(epoch, f"{part}_{what}")) for epoch in epochs]
         known = [(number, scale * value) for number, value in points if value is not None]

@@ -13,11 +13,11 @@ from bottleneck.finetuning import activations
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config, unfinished
 from bottleneck.finetuning.context import FineTuningContext, build_context
-from bottleneck.finetuning.distributed import joined
+from bottleneck.finetuning.distributed import Processes, joined
 from bottleneck.finetuning.folds import compare_by_folds, prepare_folds
 from bottleneck.finetuning.handback import fold_head, refit_or_keep
 from bottleneck.finetuning.history import History, Tensors
-from bottleneck.finetuning.lock import lock_unfinished, locked, remove_lock
+from bottleneck.finetuning.lock import locked, remove_lock
 from bottleneck.finetuning.optim import build_optimizer
 from bottleneck.finetuning.outline import Outline, Watch
 from bottleneck.finetuning.recipe import Recipe
@@ -196,6 +196,19 @@ def _name(check: Arguments, option: str, value: "str | os.PathLike[str] | Run | 
     path = value.path if isinstance(value, Run) else value
     check.path(option, path)
     return written(path)
+
+
+def lock_unfinished(path: Path, runs: str, processes: Processes, stack: ExitStack) -> Path:
+    """Let rank 0 lock a fine-tuning to resume, until `stack` is closed.
+
+    Raises
+    ------
+    RunError
+        If another process holds the lock, or has finished the run since it was found.
+    """
+    if processes.is_rank_zero:
+        stack.enter_context(locked(path))
+    return unfinished(runs, path)
 
 
 def _new_run(context: FineTuningContext, runs: str | os.PathLike[str], stack: ExitStack) -> Path:

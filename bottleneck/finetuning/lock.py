@@ -3,15 +3,13 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from bottleneck.errors import RunError
-from bottleneck.finetuning.config import unfinished
-from bottleneck.finetuning.distributed import Processes
 from bottleneck.utils.files import NotRegularError
 from bottleneck.utils.tree import Tree
 from bottleneck.utils.warn import warn
@@ -62,19 +60,6 @@ def locked(path: Path) -> Iterator[None]:
         with suppress(OSError):
             Tree.above(path, 1).unlink(path / HOLDER)
         lock.release()
-
-
-def lock_unfinished(path: Path, runs: str, processes: Processes, stack: ExitStack) -> Path:
-    """Let rank 0 lock a fine-tuning to resume, until `stack` is closed.
-
-    Raises
-    ------
-    RunError
-        If another process holds the lock, or has finished the run since it was found.
-    """
-    if processes.is_rank_zero:
-        stack.enter_context(locked(path))
-    return unfinished(runs, path)
 
 
 def remove_lock(path: Path) -> None:

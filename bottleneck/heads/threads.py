@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+_BRING_BLAS = ("numpy", "scipy.linalg", "sklearn", "torch")  # modules that may load another BLAS
 _MAX_THREADS = 8  # each holds a block of rows and its results
 
 Item = TypeVar("Item")
@@ -28,7 +29,7 @@ def single_threaded_blas() -> Iterator[int]:
     This is also faster on a busy machine: BLAS threads spin while they wait for each other, and a search of 1 s took
     50 s while other processes ran.
     """
-    blas = _blas(len(sys.modules))
+    blas = _blas(*(name in sys.modules for name in _BRING_BLAS))
     cores = min(_MAX_THREADS, _threads(blas))
     with blas.limit(limits=1, user_api="blas"):
         yield cores
@@ -50,8 +51,8 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], cores
 
 
 @functools.lru_cache(maxsize=1)
-def _blas(modules: int) -> ThreadpoolController:
-    """Return the BLAS libraries of this process, which are searched again only if other modules were imported.
+def _blas(*imported: bool) -> ThreadpoolController:
+    """Return the BLAS libraries of this process, searched again if one of `_BRING_BLAS` was imported since.
 
     A search through all shared libraries takes 10 ms once PyTorch is loaded, as long as the fit of a small head.
     """

@@ -22,6 +22,7 @@ from bottleneck.finetuning.freeze import trainable_plan
 from bottleneck.finetuning.loaders import ALL, ImageLoader
 from bottleneck.finetuning.recipe import Recipe
 from tests.finetuning.small import Small, dataset, made
+from tests.variants import each
 
 COUNT = 40
 
@@ -36,6 +37,10 @@ class Recorder:
 
 @pytest.fixture
 def place(tmp_path):
+    return made_in(tmp_path)
+
+
+def made_in(tmp_path):
     """Return a network, a boundary in it, a cache and images."""
     torch.manual_seed(0)
     network = made(Small(), 6)
@@ -182,9 +187,9 @@ def change(network, how):
 HARD = ["all are tiny", "one channel is tiny", "all are subnormal", "one channel is huge", "one channel hardly varies"]
 
 
-@pytest.mark.parametrize("how", HARD)
-def test_activations_that_lose_information_in_float16_are_stored_as_float32(place, how):
-    network, boundary, cache, images = place
+@each("how", HARD)
+def test_activations_that_lose_information_in_float16_are_stored_as_float32(tmp_path, how):
+    network, boundary, cache, images = made_in(tmp_path)
     change(network, how)
     store = clean_store(cache, network, boundary)
     fill([RequiredActivations(store, images)], network, boundary, device="cpu")

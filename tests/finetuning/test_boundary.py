@@ -11,6 +11,7 @@ from bottleneck.finetuning.boundary import Tail, find_boundary
 from bottleneck.finetuning.freeze import trainable_plan
 from bottleneck.finetuning.recipe import Recipe
 from tests.finetuning.small import Small, known, made, pixels
+from tests.variants import each
 
 
 def found_in(network, **recipe):
@@ -67,8 +68,8 @@ def assert_clean(network):
         assert not module._forward_pre_hooks, name
 
 
-@pytest.mark.parametrize(
-    ("model", "unfreeze", "boundary", "crop"),
+@each(
+    "model, unfreeze, boundary, crop",
     [
         ("resnet18", "layer4", "layer3", 64),
         ("resnet18", "layer4.1", "layer4.0", 64),
@@ -139,7 +140,7 @@ def test_a_module_with_a_shortcut_around_it_is_no_boundary():
     check(network, found, chosen, pixels(network))
 
 
-@pytest.mark.parametrize("times", [0.0, 1e-9])
+@each("times", [0.0, 1e-9])
 def test_a_shortcut_multiplied_by_zero_counts(times):
     """LayerScale and ReZero begin with such gates, and training moves them."""
 
@@ -314,7 +315,7 @@ class _Join(nn.Module):
         return torch.cat(self.apart(parts), dim=1)
 
 
-@pytest.mark.parametrize("kind", STRUCTURES)
+@each("kind", STRUCTURES)
 def test_outputs_of_any_structure_are_replaced(kind):
     network = made(Several(kind), 4)
     found, chosen = found_in(network, unfreeze=("last",))

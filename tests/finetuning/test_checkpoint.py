@@ -12,6 +12,7 @@ from bottleneck.finetuning import checkpoint
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.history import Epoch, History
 from bottleneck.utils.tree import Tree
+from tests.variants import each
 
 KINDS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
@@ -63,7 +64,7 @@ def same(one, other):
     return one == other
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_training_continues_from_it_bit_for_bit(tmp_path, kind):
     whole = Training(kind)
     for number in (1, 2, 3):
@@ -106,7 +107,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("file", ["safetensors", "state.json"])
+@each("file", ["safetensors", "state.json"])
 def test_a_kill_before_either_write_leaves_the_previous_checkpoint(tmp_path, monkeypatch, file):
     training = Training("adamw")
     training.step(1)
@@ -151,8 +152,8 @@ def changed_epoch(file, **values):
     changed(file, epochs=[*others, {**last, **values}])
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
+@each(
+    "damage, message",
     [
         (lambda file: changed(file, version=2), "version 1 .* found 2"),
         (lambda file: changed(file, version=None), "version 1 .* found None"),
@@ -241,7 +242,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
     assert Training("adamw").load(tmp_path)[0].epochs == training.history.epochs
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         lambda tensors: tensors.pop("best/weight"),
@@ -273,7 +274,7 @@ def named(folder):
     return folder / json.loads((folder / "state.json").read_text())["tensors"]
 
 
-@pytest.mark.parametrize("moment", ["before the tensors", "before the state", "before cleaning"])
+@each("moment", ["before the tensors", "before the state", "before cleaning"])
 def test_two_writers_never_lose_the_checkpoint(tmp_path, monkeypatch, moment):
     one, two = Training("adamw"), Training("adamw")
     for training in (one, two):  # both have resumed the same epoch, and compute the same numbers

@@ -8,6 +8,7 @@ from bottleneck.finetuning.config import FineTuneConfig, load_config, save_confi
 from bottleneck.finetuning.recipe import Recipe
 from tests.conftest import write
 from tests.finetuning.small import dataset
+from tests.variants import each
 
 FULL = FineTuneConfig(
     recipe=Recipe(unfreeze=("a*",), lr_mult=(("b", 0.5),)),
@@ -19,15 +20,15 @@ FULL = FineTuneConfig(
 )
 
 
-@pytest.mark.parametrize("settings", [FineTuneConfig(recipe=Recipe()), FULL])
+@each("settings", [FineTuneConfig(recipe=Recipe()), FULL])
 def test_a_configuration_is_read_as_it_was_written(tmp_path, settings):
     save_config(tmp_path, settings)
     assert load_config(tmp_path) == settings
     assert json.loads((tmp_path / "finetune.json").read_text())["version"] == 1
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
+@each(
+    "damage, message",
     [
         (lambda file: file.unlink(), "cannot read"),
         (lambda file: file.write_text("{"), "cannot read"),

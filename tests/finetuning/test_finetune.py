@@ -31,10 +31,9 @@ from bottleneck.errors import (
 from bottleneck.extraction.extract import extract
 from bottleneck.finetuning import finetune as module
 from bottleneck.finetuning.distributed import Processes
-from bottleneck.finetuning.finetune import finetune
+from bottleneck.finetuning.finetune import finetune, lock_unfinished
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.initial import default_head
-from bottleneck.finetuning.lock import lock_unfinished
 from bottleneck.finetuning.outline import Outline
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.verify import Start

@@ -6,6 +6,7 @@ from bottleneck.errors import TuningError, UnknownModule
 from bottleneck.finetuning.freeze import is_norm, stages_in_order, trainable_plan
 from bottleneck.finetuning.recipe import Recipe
 from tests.finetuning.small import known, pixels, small
+from tests.variants import each
 
 RESNET = ["conv1+bn1", "layer1", "layer2", "layer3", "layer4"]
 
@@ -64,8 +65,8 @@ def test_stages_that_never_run_are_left_out():
     assert "never.weight" not in found.parameters
 
 
-@pytest.mark.parametrize(
-    ("recipe", "wanted"),
+@each(
+    "recipe, wanted",
     [
         ({}, {"layer4", "fc"}),
         ({"last": 0}, {"fc"}),
@@ -147,7 +148,7 @@ def test_batch_norms_of_timm_with_an_activation_count():
     assert not [name for name in found.parameters if ".bn" in name]
 
 
-@pytest.mark.parametrize("train_bn", [False, True])
+@each("train_bn", [False, True])
 def test_only_trained_parts_are_in_training_mode(train_bn):
     network = small()
     found = trainable_plan(network, Recipe(unfreeze=("middle",), train_bn=train_bn), network.trace())
@@ -196,8 +197,8 @@ def test_exactly_the_trained_parameters_get_gradients():
     }
 
 
-@pytest.mark.parametrize(
-    ("pattern", "hint"),
+@each(
+    "pattern, hint",
     [("layr4", "did you mean layer4"), ("layer4.0.conv3", "did you mean layer4.0.conv"), ("zzzz", "found none; its")],
 )
 def test_an_unknown_name_gets_suggestions_and_the_stages(resnet, pattern, hint):
@@ -221,8 +222,8 @@ def test_the_last_layer_of_squeezenet_is_trained_under_its_name():
     assert trainable_plan(network, Recipe(unfreeze=("classifier",)), calls).trained == 512 * 3 + 3
 
 
-@pytest.mark.parametrize(
-    ("pattern", "message"),
+@each(
+    "pattern, message",
     [
         ("layer4.0.bn1", "only batch norms.*--train-bn"),
         ("*.bn2", "only batch norms"),
@@ -236,6 +237,6 @@ def test_a_pattern_that_trains_nothing_is_refused(resnet, pattern, message):
         assert planned(resnet, unfreeze=(pattern,), train_bn=True).buffers
 
 
-@pytest.mark.parametrize("pattern", ["fc", "fc.weight"])
+@each("pattern", ["fc", "fc.weight"])
 def test_naming_the_classifier_trains_the_head_alone(resnet, pattern):
     assert planned(resnet, unfreeze=(pattern,)).trained == 3 * 513

@@ -11,6 +11,7 @@ from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.options import HeadOptions
 from bottleneck.runs.run import Run
+from tests.variants import each
 
 CARD = {"spec": {}, "head": "logistic", "params": {"C": 1.0}, "normalize": "standard"}
 
@@ -36,8 +37,8 @@ def logits(layer, x):
     return x.astype(np.float64) @ layer.weight.T.astype(np.float64) + layer.bias
 
 
-@pytest.mark.parametrize("family", ["logistic", "softmax", "svm", "ridge", "centroid"])
-@pytest.mark.parametrize("normalize", ["shrunk", "global", "standard", "none"])
+@each("family", ["logistic", "softmax", "svm", "ridge", "centroid"])
+@each("normalize", ["shrunk", "global", "standard", "none"])
 def test_the_layer_predicts_what_the_head_predicts(family, normalize):
     x, head = fitted(family, normalize=normalize)
     layer = fold_head(head)
@@ -123,8 +124,8 @@ def test_zero_images_agree():
     assert (found.images, found.exact) == (0, True)
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
+@each(
+    "changes, reason",
     [
         ({}, None),
         ({"head": "svm", "params": {"kernel": "linear"}}, None),

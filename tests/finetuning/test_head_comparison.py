@@ -1,8 +1,8 @@
 import numpy as np
-import pytest
 
 from bottleneck.finetuning.head_comparison import MIN_DISCORDANT, compare_with_head
 from bottleneck.runs.ranking import LEVEL
+from tests.variants import each
 
 
 def test_only_images_correct_on_one_side_count():
@@ -13,7 +13,7 @@ def test_only_images_correct_on_one_side_count():
     assert (found["p_value"], found["verdict"]) == (1.0, "cannot tell")
 
 
-@pytest.mark.parametrize(("gained", "lost", "verdict"), [(9, 1, "better"), (1, 9, "worse"), (9, 3, "cannot tell")])
+@each("gained, lost, verdict", [(9, 1, "better"), (1, 9, "worse"), (9, 3, "cannot tell")])
 def test_the_verdict_follows_the_p_value(gained, lost, verdict):
     tuned, head = np.ones(40, bool), np.ones(40, bool)
     head[:gained] = tuned[gained : gained + lost] = False

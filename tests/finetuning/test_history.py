@@ -1,9 +1,9 @@
 import math
 
-import pytest
 import torch
 
 from bottleneck.finetuning.history import Epoch, History
+from tests.variants import each
 
 
 def epoch(number=1, accuracy=0.5, loss=1.0, **changes):
@@ -22,8 +22,8 @@ def test_nan_is_never_better():
     assert not epoch(loss=math.nan).better_than(epoch(loss=1.0))
 
 
-@pytest.mark.parametrize(
-    ("changes", "finite"),
+@each(
+    "changes, finite",
     [({}, True), ({"train_loss": None}, True), ({"train_loss": math.inf}, False), ({"loss": math.nan}, False)],
 )
 def test_finite(changes, finite):

@@ -12,6 +12,7 @@ from bottleneck.finetuning.loaders import ALL, ActivationLoader, ImageLoader
 from tests.extraction.conftest import steady
 from tests.finetuning.small import dataset, prepared
 from tests.tiny import SPEC
+from tests.variants import each
 
 SHAPE = (2, 3, 3)
 
@@ -43,7 +44,7 @@ def values_of(batches):
     return {int(row): value for rows, values in batches for row, value in zip(rows, values, strict=True)}
 
 
-@pytest.mark.parametrize("memory", [1e9, 0])
+@each("memory", [1e9, 0])
 def test_each_image_is_loaded_once_with_its_activations(stores, images, memory):
     loader = ActivationLoader(stores[:1], images, SHAPE, memory)
     for random in (None, np.random.default_rng(1)):
@@ -64,14 +65,14 @@ def test_streaming_and_memory_give_the_same_rows(stores, images):
     assert all(torch.equal(one[row], other[row]) for row in one)
 
 
-@pytest.mark.parametrize("memory", [1e9, 0])
+@each("memory", [1e9, 0])
 def test_batches_have_the_requested_size(stores, images, memory):
     loader = ActivationLoader(stores, images, SHAPE, memory)
     sizes = [len(rows) for rows, _ in loader.batches(1, 4, np.random.default_rng(0), ALL)]
     assert sizes == [4, 4, 3]
 
 
-@pytest.mark.parametrize("memory", [1e9, 500, 0])
+@each("memory", [1e9, 500, 0])
 def test_views_alternate_by_epoch(stores, images, memory):
     loader = ActivationLoader(stores, images, SHAPE, memory)
     seen = [values_of(loader.batches(epoch, 4, np.random.default_rng(epoch), ALL))[5] for epoch in (1, 2, 3, 4, 2)]
@@ -106,8 +107,8 @@ def batches_of(kind, stores, images):
     return ActivationLoader(stores, images, SHAPE, {"held": 1e9, "streamed": 0}[kind])
 
 
-@pytest.mark.parametrize("kind", ["held", "streamed", "images"])
-@pytest.mark.parametrize("count", [2, 3, 5])
+@each("kind", ["held", "streamed", "images"])
+@each("count", [2, 3, 5])
 def test_shares_are_a_partition_of_each_batch(stores, images, kind, count):
     def batches(share):
         return list(batches_of(kind, stores, images).batches(1, 4, np.random.default_rng(7), share))
@@ -123,7 +124,7 @@ def test_shares_are_a_partition_of_each_batch(stores, images, kind, count):
         assert sum(len(own) for own, _ in parts) == len(rows)
 
 
-@pytest.mark.parametrize("kind", ["held", "streamed", "images"])
+@each("kind", ["held", "streamed", "images"])
 def test_equal_random_states_give_equal_orders_and_others_do_not(stores, images, kind):
     loader = batches_of(kind, stores, images)
     one, same, other = (rows_of(loader.batches(1, 4, np.random.default_rng(seed), ALL)) for seed in (3, 3, 4))
@@ -170,15 +171,16 @@ def test_validation_and_no_augmentation_give_the_plain_images(images):
     np.testing.assert_array_equal(plain, seen(images, 0, "strong", 5))
 
 
-@pytest.mark.parametrize(
-    ("harm", "message"),
+@each(
+    "harm, message",
     [
         (lambda file: file.unlink(), "expected to read .*05.png: .*Put it back, or extract and fit without it"),
         (lambda file: file.write_bytes(file.read_bytes()[:40]), "05.png has changed since its features were extracted"),
         (lambda file: file.write_bytes(Path(file.parent / "04.png").read_bytes()), "05.png has changed"),
     ],
 )
-def test_changed_or_missing_files_are_an_error(images, harm, message):
+def test_changed_or_missing_files_are_an_error(tmp_path, harm, message):
+    images = dataset(tmp_path / "images", 11)
     harm(Path(images.paths[5]))
     loader = ImageLoader(images, prepared(8))
     with pytest.raises(TuningError, match=message):
@@ -193,7 +195,7 @@ def test_an_image_that_does_not_fit_in_memory_is_an_error(images):
         list(loader.batches(1, 2, None, ALL))
 
 
-@pytest.mark.parametrize(("room", "ahead"), [(0, 0), (2 * 3 * 8 * 8 * 3, 2), (1 << 30, 3)])
+@each("room, ahead", [(0, 0), (2 * 3 * 8 * 8 * 3, 2), (1 << 30, 3)])
 def test_decoding_ahead_is_limited_by_memory(images, monkeypatch, room, ahead):
     memory = MemoryBudget(LEAST_MEMORY)
     memory.waiting_pixels = room

@@ -11,6 +11,7 @@ import pytest
 from bottleneck.errors import BottleneckWarning, RunError
 from bottleneck.finetuning import lock as module
 from bottleneck.finetuning.lock import LOCK, locked, remove_lock
+from tests.variants import each
 
 HOLDER = """
 import sys, time
@@ -89,7 +90,7 @@ def as_folder(path: Path, private: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and FIFOs of POSIX")
-@pytest.mark.parametrize("make", [as_link, as_dangling_link, as_fifo, as_folder])
+@each("make", [as_link, as_dangling_link, as_fifo, as_folder])
 def test_a_lock_that_is_not_a_regular_file_is_refused(tmp_path, make):
     private = tmp_path / "thesis"
     private.write_text("years of work")
@@ -102,7 +103,7 @@ def test_a_lock_that_is_not_a_regular_file_is_refused(tmp_path, make):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
+@each(
     "told",
     ["{", "[]", "null", '{"process": "1; rm", "host": "h", "since": ""}', '{"process": 5}', '{"process": 1e999}'],
 )

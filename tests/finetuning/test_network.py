@@ -11,6 +11,7 @@ from bottleneck.backbones.registry import load as load_backbone
 from bottleneck.backbones.request import Request
 from bottleneck.finetuning.handback import LinearLayer
 from tests.finetuning.small import known, made, pixels, random_layer, small
+from tests.variants import each
 
 
 def restored(model, file, crop):
@@ -77,8 +78,8 @@ def test_the_layer_can_be_read_and_replaced():
     assert network.head.weight.abs().sum() > 0
 
 
-@pytest.mark.parametrize(
-    ("model", "plain"),
+@each(
+    "model, plain",
     [
         ("resnet18", lambda: torchvision.models.resnet18(num_classes=3)),
         ("mobilenet_v3_small", lambda: torchvision.models.mobilenet_v3_small(num_classes=3)),
@@ -135,8 +136,8 @@ def test_tied_tensors_are_written_under_both_names():
     other.load_state_dict(tensors, strict=True)
 
 
-@pytest.mark.parametrize(
-    ("model", "classifier", "dim"),
+@each(
+    "model, classifier, dim",
     [
         ("squeezenet1_1", "classifier", 512),  # a convolution there
         ("timm/deit_tiny_distilled_patch16_224", "bottleneck_head", 192),  # two of them

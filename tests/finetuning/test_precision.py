@@ -1,7 +1,7 @@
 import numpy as np
-import pytest
 
 from bottleneck.finetuning.precision import ActivationStats
+from tests.variants import each
 
 SHAPES = [(5,), (5, 3, 4), (7, 5), (3, 4, 5)]  # features, channels first, tokens, channels last
 
@@ -20,8 +20,8 @@ def measured(found):
     return ActivationStats.of(found.reshape(len(found), -1), found.shape[1:])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@each("shape", SHAPES)
+@each("scale", [1e-3, 1.0, 1e3])
 def test_usual_numbers_are_stored_as_float16(shape, scale):
     found = measured(scale * values(shape))
     assert (found.wide, found.width) == (False, 2)
@@ -50,8 +50,8 @@ def steady(found, at):
     found[at] = 1 + 1e-5 * found[at]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("change", [tiny, subnormal, huge, one_huge, steady])
+@each("shape", SHAPES)
+@each("change", [tiny, subnormal, huge, one_huge, steady])
 def test_one_channel_that_loses_information_makes_all_float32(shape, change):
     found = values(shape)
     change(found, channel(shape))
@@ -61,8 +61,8 @@ def test_one_channel_that_loses_information_makes_all_float32(shape, change):
     assert here.stored(rows) is rows
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("count", [1, 2, 12])
+@each("shape", SHAPES)
+@each("count", [1, 2, 12])
 def test_a_batch_with_larger_numbers_than_the_sample_is_float32(shape, count):
     here = measured(values(shape))
     rows = values(shape, count, seed=1).reshape(count, -1)
@@ -70,22 +70,22 @@ def test_a_batch_with_larger_numbers_than_the_sample_is_float32(shape, count):
     assert here.stored(rows).dtype == np.float32
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@each("shape", SHAPES)
 def test_an_image_with_a_tiny_channel_stays_float16(shape):
     found = values(shape)
     found[3][channel(shape)[1:] if shape in ((5,), (5, 3, 4)) else channel(shape)] *= 1e-9
     assert not measured(found).wide
 
 
-@pytest.mark.parametrize("value", [0.0, 6.0, 0.3])
-@pytest.mark.parametrize("shape", SHAPES)
+@each("value", [0.0, 6.0, 0.3])
+@each("shape", SHAPES)
 def test_a_constant_channel_stays_float16(shape, value):
     found = values(shape)
     found[channel(shape)] = value
     assert not measured(found).wide
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@each("count", [1, 2, 3, 8])
 def test_a_small_batch_is_judged_by_the_sample(count):
     """Two numbers may be alike by chance, and a rare one small."""
     here = measured(values((512,), 16))
@@ -112,7 +112,7 @@ def test_overflow_is_found_in_each_row_of_a_large_batch():
     assert here.stored(rows).dtype == np.float32
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@each("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_left_to_the_cache(value):
     found = values((5,))
     found[3, 2] = value

@@ -6,6 +6,7 @@ import pytest
 
 from bottleneck.errors import TuningError
 from bottleneck.finetuning.recipe import LEARNING_RATES, Recipe
+from tests.variants import each
 
 UNUSUAL = Recipe(
     unfreeze=("layer3", "layer4*"), train_bn=True, epochs=3, batch_size=4, optimizer="adamw", lr=0.02, momentum=0.5,
@@ -15,7 +16,7 @@ UNUSUAL = Recipe(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe(last=0), UNUSUAL])
+@each("recipe", [Recipe(), Recipe(last=0), UNUSUAL])
 def test_it_is_restored_from_json(recipe):
     again = Recipe(**json.loads(json.dumps(recipe.to_json())))
     assert again == recipe
@@ -28,8 +29,8 @@ def test_the_default_learning_rate_depends_on_the_optimizer():
     assert Recipe(lr=0.5).largest_lr == 0.5
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
+@each(
+    "name, value",
     [
         ("epochs", 0), ("batch_size", 0), ("optimizer", "adam"), ("lr", 0), ("lr", -1.0), ("lr", math.inf),
         ("lr", math.nan), ("momentum", 1.0), ("momentum", -0.1), ("momentum", math.nan), ("weight_decay", -1e-9),
@@ -45,7 +46,7 @@ def test_invalid_values_are_refused(name, value):
         Recipe(**{name: value})
 
 
-@pytest.mark.parametrize("factor", [-0.1, math.inf, math.nan])
+@each("factor", [-0.1, math.inf, math.nan])
 def test_invalid_factors_are_refused(factor):
     with pytest.raises(TuningError, match="lr_mult of layer4 to be 0 or more"):
         Recipe(lr_mult=(("layer4", factor),))
@@ -62,7 +63,7 @@ def test_unfreeze_and_last_exclude_each_other():
         Recipe(unfreeze=("layer4",), last=0)
 
 
-@pytest.mark.parametrize(
+@each(
     "good",
     [
         {"epochs": 1}, {"momentum": 0}, {"weight_decay": 0}, {"layer_decay": 1}, {"warmup": 0.25}, {"clip": 1e-9},
@@ -85,9 +86,7 @@ def of_numpy(value):
     return kinds[type(value)](value) if type(value) in kinds else np.array(value, object)
 
 
-@pytest.mark.parametrize(
-    "convert", [of_numpy, lambda value: np.array(of_numpy(value)) if np.ndim(value) == 0 else list(value)]
-)
+@each("convert", [of_numpy, lambda value: np.array(of_numpy(value)) if np.ndim(value) == 0 else list(value)])
 def test_numbers_flags_and_lists_of_numpy_make_the_same_recipe(convert):
     recipe = Recipe(**{name: convert(value) for name, value in PLAIN.items()})
 
@@ -105,7 +104,7 @@ def test_series_and_dicts_make_the_same_recipe():
     assert recipe == Recipe(epochs=3, lr=0.25, unfreeze="layer4", lr_mult=(("layer4", 0.5),))
 
 
-@pytest.mark.parametrize(
+@each(
     "wrong",
     [
         {"epochs": True}, {"epochs": 2.5}, {"epochs": "3"}, {"epochs": np.nan}, {"epochs": [3]}, {"lr": "fast"},

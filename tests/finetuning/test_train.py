@@ -17,6 +17,7 @@ from bottleneck.finetuning.precision import training_precision
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.finetuning.train import LabelledImages, TrainingJob, predict_codes, train, validate
 from tests.finetuning.small import context_of, known, small
+from tests.variants import each
 
 COUNT, VAL = 22, 9
 RECIPE = Recipe(
@@ -252,8 +253,8 @@ def test_validation_uses_the_averages():
 # --- the end ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "patience", "last"),
+@each(
+    "accuracies, patience, last",
     [
         ([0.5, 0.4, 0.4, 0.4, 0.9], 2, 2),
         ([0.5, 0.6, 0.5, 0.5, 0.9], 2, 3),
@@ -283,8 +284,8 @@ def test_patience_continues_after_a_resume(monkeypatch):
     assert history.last == 2
 
 
-@pytest.mark.parametrize(
-    ("model", "unfreeze", "native", "wanted"),
+@each(
+    "model, unfreeze, native, wanted",
     [
         ("resnet18", "layer4", True, "bf16"),
         ("resnet18", "layer4", False, "fp32"),

@@ -11,6 +11,7 @@ from bottleneck.fitting.train import train_head
 from bottleneck.heads.features import InMemoryFeatures
 from bottleneck.heads.options import HeadOptions
 from bottleneck.images.dataset import Dataset
+from tests.variants import each
 
 DIM = 8
 
@@ -53,7 +54,7 @@ def test_without_unknown_classes_there_is_no_warning():
         assert len(images_of_known_classes(usable, part(usable.subset(range(2))))) == 4
 
 
-@pytest.mark.parametrize("head", ["logistic", "knn"])
+@each("head", ["logistic", "knn"])
 def test_a_final_head_is_right_where_the_tested_head_was_wrong(head):
     usable = dataset("ab" * 60, ["train"] * 80 + ["test"] * 40)
     whole = part(usable)
