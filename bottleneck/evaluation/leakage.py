@@ -51,8 +51,8 @@ class Leaks:
                 f"score would be optimistic. Correct the splits, or use --allow-duplicates"
             )
 
-    def card(self, near: NearDuplicates) -> dict[str, Any]:
-        """Return the leaks as a JSON object for a run's card: ``counts`` of each kind, and the first of each."""
+    def card(self, near: NearDuplicates, listed: int = LISTED) -> dict[str, Any]:
+        """Return the leaks as JSON for a run's card: ``counts`` of each kind, and the first `listed` of each."""
         kinds: dict[str, list[Any]] = {
             "near_duplicates": [list(pair) for pair in near.pairs],
             "duplicates_allowed": [list(paths) for paths in self.duplicates],
@@ -65,7 +65,7 @@ class Leaks:
         return {
             "counts": {kind: len(found) for kind, found in kinds.items()},
             "near_threshold": near.threshold,
-            **{kind: found[:LISTED] for kind, found in kinds.items()},
+            **{kind: found[:listed] for kind, found in kinds.items()},
         }
 
 

@@ -1,9 +1,10 @@
 """Cached activations at the freeze boundary: of the images without augmentation, and of augmented views of them."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,11 @@ def drop_narrow(required: Sequence[RequiredActivations], stats: ActivationStats)
 
 
 def check_disk_space(
-    required: Sequence[RequiredActivations], boundary: Boundary, limit: int, width: int = _HALF.itemsize
+    required: Sequence[RequiredActivations],
+    boundary: Boundary,
+    limit: int,
+    width: int = _HALF.itemsize,
+    disk_usage: Callable[[Path], Any] = shutil.disk_usage,
 ) -> None:
     """Refuse activations that take more than `limit` bytes, or more than the free disk space.
 
@@ -138,7 +143,7 @@ def check_disk_space(
     root = required[0].store.folder
     while not root.exists():
         root = root.parent
-    free = shutil.disk_usage(root).free
+    free = disk_usage(root).free
     if missing > free:
         raise TuningError(
             f"expected {missing / 1e9:,.2f} GB of free disk for the activations at {boundary.module}, found "

@@ -2,12 +2,12 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from bottleneck.errors import RunError
 from bottleneck.utils.files import NotRegularError
@@ -19,13 +19,15 @@ HOLDER = "finetune.holder.json"  # not in the lock file, which some versions of 
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, kind: Callable[[Path], BaseFileLock] = FileLock) -> Iterator[None]:
     """Hold the lock of a fine-tuning; the system releases it when the process ends, however it ends.
 
     Parameters
     ----------
     path : Path
         The folder of the run.
+    kind : callable
+        Returns the lock at a path.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def locked(path: Path) -> Iterator[None]:
         If the file system does not support locks.
     """
     _expect_file(path)
-    lock = FileLock(path / LOCK)
+    lock = kind(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

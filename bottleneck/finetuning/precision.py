@@ -1,6 +1,6 @@
 """Numeric precision: of training (fp32 or bf16), and of stored activations (float16 or float32)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,14 @@ _ROWS = 16  # rows of a batch checked for rounding errors; all rows are checked 
 Floats = NDArray[np.float64]
 
 
-def training_precision(recipe: Recipe, network: Network, plan: TrainablePlan, device: torch.device) -> str:
-    """Return the precision of training: for ``auto``, bf16 if it is faster.
+def training_precision(
+    recipe: Recipe,
+    network: Network,
+    plan: TrainablePlan,
+    device: torch.device,
+    native: Callable[[], bool] = native_bf16,
+) -> str:
+    """Return the precision of training: for ``auto``, bf16 where it is faster.
 
     It is faster if the hardware multiplies bfloat16 natively, except for grouped convolutions on a CPU, whose
     gradients oneDNN computes slowly in bfloat16. On 2 cores with AVX512-BF16 a step takes 0.5 times as long as in fp32
@@ -37,7 +43,7 @@ def training_precision(recipe: Recipe, network: Network, plan: TrainablePlan, de
     owners = {name.rpartition(".")[0] for name in plan.parameters}
     modules = (module for name, module in network.base_model.named_modules() if name in owners)
     grouped = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in modules)
-    return "bf16" if device.type == "cpu" and native_bf16() and not grouped else "fp32"
+    return "bf16" if device.type == "cpu" and native() and not grouped else "fp32"
 
 
 @dataclass(frozen=True)

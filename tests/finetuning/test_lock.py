@@ -126,7 +126,7 @@ def test_the_target_of_a_link_is_not_written(tmp_path):
     assert private.read_text() == "years of work"
 
 
-def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_gives_a_warning(tmp_path):
     class NoLock:
         def __init__(self, path):
             pass
@@ -137,8 +137,7 @@ def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch):
         def release(self):
             pass
 
-    monkeypatch.setattr(module, "FileLock", NoLock)
-    with pytest.warns(BottleneckWarning, match="cannot be locked .*No locks available"), locked(tmp_path):
+    with pytest.warns(BottleneckWarning, match="cannot be locked .*No locks available"), locked(tmp_path, NoLock):
         assert (tmp_path / HOLDER_FILE).exists()  # and the block runs
 
 

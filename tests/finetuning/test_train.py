@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bottleneck.finetuning import precision as precision_module
 from bottleneck.finetuning import train as train_module
 from bottleneck.finetuning.boundary import Tail
 from bottleneck.finetuning.config import FineTuneConfig
@@ -294,12 +293,12 @@ def test_patience_continues_after_a_resume(monkeypatch):
         ("timm/vit_tiny_patch16_224", "blocks.11", True, "bf16"),
     ],
 )
-def test_the_precision_of_auto(monkeypatch, model, unfreeze, native, wanted):
-    monkeypatch.setattr(precision_module, "native_bf16", lambda: native)
+def test_the_precision_of_auto(model, unfreeze, native, wanted):
     network = known(model, 32)
     recipe = Recipe(unfreeze=(unfreeze,))
     found = trainable_plan(network, recipe, network.trace())
-    assert training_precision(recipe, network, found, torch.device("cpu")) == wanted
+    hardware = {"native": lambda: native}
+    assert training_precision(recipe, network, found, torch.device("cpu"), **hardware) == wanted
     for asked in ("fp32", "bf16"):
         assert training_precision(replace(recipe, precision=asked), network, found, torch.device("cpu")) == asked
 

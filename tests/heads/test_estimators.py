@@ -47,10 +47,10 @@ def _array_api() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@pytest.mark.parametrize(
+@each(
     "estimator",
     [
-        *(make() for make in ALL),
+        *(make() for make in ALL if make is not Logistic),
         Logistic(normalize="standard", cv=3, class_weight="balanced"),
         Neighbours(3, cv=3),
     ],
@@ -438,7 +438,7 @@ ODD = {
     "one feature": lambda x: x[:, :1],
     "tiny": lambda x: x * 1e-20,
     "large": lambda x: x * 1e8,
-    "very large": lambda x: x * 1e14,
+    "very large": lambda x: x * 1e12,
     "far off": lambda x: x + 1e4,
     "a constant one": lambda x: np.column_stack([x, np.full(len(x), 1e5)]),
 }

@@ -50,19 +50,9 @@ def family_of(name: str) -> Family:
     return family(name.split()[0], **FAMILIES[name])
 
 
-@pytest.fixture(params=FAMILIES)
-def name(request) -> str:
-    return request.param
-
-
-@pytest.fixture
-def some(name: str) -> Family:
-    return family_of(name)
-
-
-@pytest.fixture(params=LINEAR)
-def linear(request) -> LinearFamily:
-    return family(request.param)
+every_name = each("name", FAMILIES)
+every_family = each("some", map(family_of, FAMILIES), ids=lambda some: f"{some.name} {some.title}")
+every_linear_family = each("linear", map(family, LINEAR), ids=lambda linear: linear.name)
 
 
 def fit(some: Family, x: np.ndarray, labels: np.ndarray, **options: object) -> Head:
@@ -112,6 +102,7 @@ def parts(head: Head) -> Iterator[bytes]:
 
 
 @each("classes", [2, 4])
+@every_name
 def test_a_head_is_accurate_typed_and_the_same_after_saving(name, classes, tmp_path):
     head = fitted(name, classes)
     x, labels = blobs(classes, seed=1)
@@ -130,6 +121,7 @@ def test_a_head_is_accurate_typed_and_the_same_after_saving(name, classes, tmp_p
 
 
 @each("classes", [2, 4])
+@every_name
 def test_probabilities_sum_to_one_and_their_best_is_the_prediction(name, classes):
     x = blobs(classes, apart=2.0)[0]
     head = fitted(name, classes, apart=2.0)
@@ -142,6 +134,7 @@ def test_probabilities_sum_to_one_and_their_best_is_the_prediction(name, classes
 
 
 @each("classes", [2, 4])
+@every_name
 def test_a_linear_head_folded_into_a_layer_gives_the_same_probabilities(name, classes):
     head = fitted(name, classes, apart=2.0)
     x = blobs(classes, apart=2.0)[0]
@@ -156,6 +149,7 @@ def test_a_linear_head_folded_into_a_layer_gives_the_same_probabilities(name, cl
 
 
 @each("classes", [2, 4])
+@every_name
 def test_one_seed_gives_one_head_bit_for_bit_and_leaves_the_features(name, classes):
     x, labels = blobs(classes)
     before = x.copy()
@@ -165,6 +159,7 @@ def test_one_seed_gives_one_head_bit_for_bit_and_leaves_the_features(name, class
 
 
 @each("classes", [2, 4])
+@every_family
 def test_probabilities_of_blobs_that_overlap_are_right_as_often_as_they_say(some, classes):
     x, labels = blobs(classes, apart=2.0, each=150)
     new, wanted = blobs(classes, seed=1, apart=2.0, each=1000)
@@ -173,6 +168,7 @@ def test_probabilities_of_blobs_that_overlap_are_right_as_often_as_they_say(some
     assert head.probabilities(new).max(axis=1).mean() == pytest.approx(accuracy(head, new, wanted), abs=0.06)
 
 
+@every_linear_family
 def test_the_sharpness_is_nearly_the_one_that_new_images_ask_for(linear):
     x, labels = blobs(4, apart=2.0, each=150)
     new, wanted = blobs(4, seed=1, apart=2.0, each=1000)
@@ -182,7 +178,7 @@ def test_the_sharpness_is_nearly_the_one_that_new_images_ask_for(linear):
     assert head.inverse_temperature / best == pytest.approx(1, abs=0.25)
 
 
-@pytest.mark.parametrize("linear", sorted({*LINEAR} - {"softmax"}), indirect=True)  # softmax shares batches
+@each("linear", [family(name) for name in LINEAR if name != "softmax"])  # softmax shares batches
 def test_folds_that_are_solved_at_once_are_the_folds_alone(linear):
     x, labels = blobs(4, apart=2.0)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -206,6 +202,7 @@ TRANSFORMED = {
 
 
 @each("transform, normalize", zip(TRANSFORMED, itertools.cycle(["standard", "shrunk", "auto"])))
+@every_family
 def test_features_of_any_scale_and_place_are_told_apart(some, transform, normalize):
     (x, labels), (new, wanted) = ((TRANSFORMED[transform](x), y) for x, y in (blobs(4), blobs(4, seed=1)))
     head = fit(some, x, labels, normalize=normalize)
@@ -214,6 +211,7 @@ def test_features_of_any_scale_and_place_are_told_apart(some, transform, normali
     assert all(np.isfinite(getattr(head, tensor)).all() for tensor in head.tensors)
 
 
+@every_family
 def test_a_class_of_one_image_is_harmless(some):
     x, labels = blobs(4)
     rows = np.r_[0:121]  # one dog
@@ -223,6 +221,7 @@ def test_a_class_of_one_image_is_harmless(some):
     assert accuracy(head, *(part[:120] for part in blobs(4, seed=1))) > 0.95
 
 
+@every_family
 def test_two_images_of_one_class_and_one_of_the_other_are_enough(some):
     x, labels = blobs(2, apart=20.0)
     head = fit(some, x[[0, 1, 40]], labels[[0, 1, 40]], grid=None)
@@ -232,6 +231,7 @@ def test_two_images_of_one_class_and_one_of_the_other_are_enough(some):
 
 
 @each("count", [2, 3, 5, 10])
+@every_family
 def test_a_few_images_of_a_real_backbones_width_give_a_sane_head(some, count):
     x, labels = blobs(2, each=count, dim=1280, apart=100.0)
     head = fit(some, x, labels, grid=None)
@@ -243,6 +243,7 @@ def test_a_few_images_of_a_real_backbones_width_give_a_sane_head(some, count):
 
 
 @each("absent", [0, 2, 3])
+@every_family
 def test_a_class_that_a_fold_has_no_rows_of_never_wins(some, absent):
     x, labels = blobs(4)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -257,6 +258,7 @@ def test_a_class_that_a_fold_has_no_rows_of_never_wins(some, absent):
 
 
 @each("absent", [0, 1])
+@every_family
 def test_the_only_class_that_a_fold_has_always_wins(some, absent):
     x, labels = blobs(2)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -268,6 +270,7 @@ def test_the_only_class_that_a_fold_has_always_wins(some, absent):
 
 
 @each("classes", [2, 4])
+@every_linear_family
 def test_every_C_of_the_familys_grid_gives_finite_and_moderate_weights(linear, classes):
     x, labels = blobs(classes)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -277,6 +280,7 @@ def test_every_C_of_the_familys_grid_gives_finite_and_moderate_weights(linear, c
         assert np.abs(bias).max() < 100, C
 
 
+@every_linear_family
 def test_a_larger_C_regularises_less(linear):
     x, labels = blobs(4, apart=2.0)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -285,6 +289,7 @@ def test_a_larger_C_regularises_less(linear):
     assert norms[0] < norms[1] < norms[2]
 
 
+@every_linear_family
 def test_the_path_at_each_C_is_the_fit_at_that_C_alone(linear):
     x, labels = blobs(4, apart=2.0)
     codes = np.unique(labels, return_inverse=True)[1]
@@ -296,6 +301,7 @@ def test_the_path_at_each_C_is_the_fit_at_that_C_alone(linear):
         np.testing.assert_allclose(bias, alone_bias, atol=2e-3)
 
 
+@every_family
 def test_a_grid_begins_with_the_simplest(some):
     x, labels = blobs(2)
     codes = np.unique(labels, return_inverse=True)[1]

@@ -14,13 +14,8 @@ from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.neighbours import NeighbourHead
 from bottleneck.heads.refit import refit
 from bottleneck.heads.search import Search, search
-from tests.heads.test_family import FAMILIES, accuracy, blobs, family_of, parts
+from tests.heads.test_family import FAMILIES, accuracy, blobs, every_family, family_of, parts
 from tests.variants import each, pairwise
-
-
-@pytest.fixture(params=FAMILIES)
-def some(request) -> Family:
-    return family_of(request.param)
 
 
 def again(found: Search, some: Family, x: np.ndarray, labels: np.ndarray, first: int, **options: object) -> Head:
@@ -51,6 +46,7 @@ def test_on_the_same_rows_it_is_the_same_head(name, normalize, balanced):
     assert 0.75 < head.inverse_temperature / found.head.inverse_temperature < 1.001
 
 
+@every_family
 def test_on_more_rows_it_is_as_right_and_as_sure_as_a_head_should_be(some):
     x, labels, first = parted(4, each=100, apart=2.5)
     new, wanted = blobs(4, seed=1, apart=2.5, each=1000)
@@ -89,6 +85,7 @@ def test_features_are_scaled_by_all_rows():
 
 
 @each("balanced", [False, True])
+@every_family
 def test_where_nothing_was_learnt_the_shares_are_those_of_all_rows_whatever_the_new_ones_show(some, balanced):
     x, labels = np.full((60, 5), 3, np.float32), np.array(list("aaab" * 15))
     labels[40:50] = "b"
@@ -144,6 +141,7 @@ def test_scores_that_shrink_make_it_less_sure():
     assert sureness(head, x[:100]) < sureness(found.head, x[:100]) - 0.05
 
 
+@every_family
 def test_equal_seeds_give_equal_heads_bit_for_bit(some):
     x, labels, first = parted(3)
     found = search(x[:first], labels[:first].tolist(), some, folds=3, repeats=1, seed=4)
