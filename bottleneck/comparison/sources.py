@@ -140,7 +140,7 @@ def _requested(home: FeatureCache, name: str, runs: Path) -> Requested:
 
 
 def names_a_run(name: str) -> bool:
-    """Whether a name is ``run:NAME`` or a path; ``timm/NAME`` and ``MODEL@PATH`` are models."""
+    """Return whether a name is ``run:NAME`` or a path; ``timm/NAME`` and ``MODEL@PATH`` are models."""
     first = name.replace(os.sep, "/").partition("/")[0]
     return name.startswith(RUN) or (is_path(name) and first != TIMM.rstrip("/") and "@" not in first)
 

@@ -29,7 +29,7 @@ def training_precision(
     device: torch.device,
     native: Callable[[], bool] = native_bf16,
 ) -> str:
-    """Return the precision of training: for ``auto``, bf16 where it is faster.
+    """Return the precision of training: for ``auto``, bf16 if it is faster.
 
     It is faster if the hardware multiplies bfloat16 natively, except for grouped convolutions on a CPU, whose
     gradients oneDNN computes slowly in bfloat16. On 2 cores with AVX512-BF16 a step takes 0.5 times as long as in fp32

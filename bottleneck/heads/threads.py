@@ -4,8 +4,6 @@ BLAS splits a product over its threads, and the order of its sums depends on the
 thread, and blocks of rows run in parallel; their sums are added in the order of the rows.
 """
 
-import functools
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +13,8 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-_BRING_BLAS = ("numpy", "scipy.linalg", "sklearn", "torch")  # modules that may load another BLAS
+from bottleneck.utils.process_settings import SharedContext
+
 _MAX_THREADS = 8  # each holds a block of rows and its results
 
 Item = TypeVar("Item")
@@ -29,9 +28,8 @@ def single_threaded_blas() -> Iterator[int]:
     This is also faster on a busy machine: BLAS threads spin while they wait for each other, and a search of 1 s took
     50 s while other processes ran.
     """
-    blas = _blas(*(name in sys.modules for name in _BRING_BLAS))
-    cores = min(_MAX_THREADS, _threads(blas))
-    with blas.limit(limits=1, user_api="blas"):
+    cores = min(_MAX_THREADS, _blas_threads())
+    with _one_thread:
         yield cores
 
 
@@ -50,18 +48,9 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], cores
             yield waiting.popleft().result()
 
 
-@functools.lru_cache(maxsize=1)
-def _blas(*imported: bool) -> ThreadpoolController:
-    """Return the BLAS libraries of this process, searched again if one of `_BRING_BLAS` was imported since.
-
-    A search through all shared libraries takes 10 ms once PyTorch is loaded, as long as the fit of a small head.
-    """
-    return ThreadpoolController().select(user_api="blas")
-
-
-def _threads(blas: ThreadpoolController) -> int:
+def _blas_threads() -> int:
     """Return the number of threads of BLAS; 1 for OpenMP, whose limit would not hold in other Python threads."""
-    libraries = blas.info()
+    libraries = [library for library in _controller().info() if library["user_api"] == "blas"]
     if any(library.get("threading_layer") == "openmp" for library in libraries):
         return 1
     return min([library["num_threads"] for library in libraries], default=1)

@@ -377,7 +377,7 @@ def test_changed_images_are_refused(home):
     shutil.copytree(source, copy)
     write(copy / "val" / "red" / "more.png", picture("red", 77))
     extract(copy, model=MODEL, weights="none", crop=CROP, resize=CROP, engine="torch", precision="fp32")
-    with pytest.raises(TuningError, match="found others"):
+    with pytest.raises(TuningError, match="found different ones"):
         finetune(copy, resume="last")
 
 
