@@ -181,7 +181,7 @@ def left(home):
 
 
 def test_an_error_before_the_start_leaves_no_folder(home, monkeypatch):
-    for place in ("bottleneck.runs.save._named", "bottleneck.finetuning.finetune.save_config"):
+    for place in ("bottleneck.runs.save.make_under_free_name", "bottleneck.finetuning.finetune.save_config"):
         for error in (KeyboardInterrupt, RuntimeError, OSError):
 
             def fail(*_, error=error):

@@ -627,7 +627,7 @@ def test_invalid_arguments_are_head_errors_before_anything_is_read(folder, extra
 
 def test_a_fit_that_fails_leaves_nothing(folder, extracted, monkeypatch):
     extracted(folder(files()))
-    for place in ("bottleneck.runs.run.Tree.write_json", "bottleneck.runs.save._named"):
+    for place in ("bottleneck.runs.run.Tree.write_json", "bottleneck.runs.save.make_under_free_name"):
         for error in (KeyboardInterrupt, RuntimeError, OSError):
 
             def fail(*_: object, error: type[BaseException] = error) -> None:

@@ -1,19 +1,14 @@
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bottleneck.backbones.describe import describe
-from bottleneck.backbones.request import Request  # noqa: F401
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.comparison.compare import compare
 from bottleneck.errors import BottleneckError, RunError
-from bottleneck.extraction import extract as extraction
-from bottleneck.extraction import plan as plan_module
-from bottleneck.extraction.collaborators import Collaborators
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction.plan import EngineStart, Plan
 from bottleneck.finetuning.recipe import Recipe
@@ -89,10 +84,10 @@ def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
 
 def test_remarks_on_the_engine_are_passed_on(run, folder, monkeypatch):
     def start_engine(plan: Plan, sample: object) -> EngineStart:
-        start = plan_module.start_engine(plan, sample)
+        start = tiny.start_engine(plan, sample)
         return EngineStart(start.engine, replace(start.plan, remarks=("a remark",)))
 
-    monkeypatch.setattr(extraction, "Collaborators", partial(Collaborators, start_engine=start_engine))
+    tiny.use(monkeypatch, start_engine=start_engine)
     new = folder({"x.jpg": 900}, name="new")
 
     assert predict(new).remarks == ("a remark",)
@@ -139,7 +134,7 @@ def test_a_run_is_found_by_path_by_name_and_as_an_object(run):
 
 
 def test_an_unknown_run_is_an_error(run):
-    with pytest.raises(RunError, match=r"no card\.json"):
+    with pytest.raises(RunError, match=f"found no such folder; runs in runs: {run.name}"):
         predict("images", run="nowhere")
 
 
