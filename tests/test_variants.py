@@ -2,11 +2,12 @@
 
 import itertools
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.variants import each, pairwise
+from tests.variants import case, each, pairwise
 
 SEEN: list[object] = []
 
@@ -87,3 +88,13 @@ def test_rows_have_all_pairs_and_are_few(shape: tuple[int, ...]) -> None:
     for (i, one), (j, other) in itertools.combinations(enumerate(choices), 2):
         assert {(row[i], row[j]) for row in rows} == set(itertools.product(one, other))
     assert pairwise(*choices) == rows
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes of exceptions")
+def test_a_failing_case_of_a_loop_is_named() -> None:
+    with pytest.raises(ValueError, match="wrong") as caught:
+        for value in ("one", "two"):
+            with case(value, 1):
+                if value == "two":
+                    raise ValueError("wrong")
+    assert caught.value.__notes__ == ["in the case 'two', 1"]

@@ -1,12 +1,14 @@
 """Processes that are forked from a server which has imported the library, so that each starts at once."""
 
+import faulthandler
 import json
 import multiprocessing
 import os
-import socket
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,31 +20,32 @@ from bottleneck.errors import Diverged
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.recipe import Recipe
 
+_LIMIT = 120  # seconds after which a process is killed, so that no test waits for it for ever
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["bottleneck.cli.main", "bottleneck.finetuning.finetune"])
 
 
 def started(
-    target: Callable[..., None], *arguments: Any, errors: Path, environ: Mapping[str, str] | None = None
+    target: Callable[..., None], *arguments: Any, environ: Mapping[str, str] | None = None
 ) -> tuple[BaseProcess, TextIO]:
-    """Start a process in the current folder; return it and its standard error, a pipe called `errors`."""
-    os.mkfifo(errors)
-    process = _CONTEXT.Process(target=_run, args=(target, arguments, errors, environ or {}), daemon=True)
+    """Start a process in the current folder; return it and its standard error. It is killed after two minutes."""
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_run, args=(target, arguments, sender, environ or {}), daemon=True)
     process.start()
-    return process, errors.open()
+    sender.close()
+    return process, os.fdopen(os.dup(receiver.fileno()))
 
 
-def together(target: Callable[..., None], *arguments: Any, folder: Path, count: int = 2) -> tuple[list[int], list[str]]:
+def together(target: Callable[..., None], *arguments: Any, count: int = 2) -> tuple[list[int], list[str]]:
     """Run a function in processes that find each other as those of torchrun; return exit codes and standard errors."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    # As that of torchrun's agent, the store outlives each of several trainings.
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     ranks = []
     for rank in range(count):
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-        environ = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
-        environ |= {name: str(number) for name, number in numbers.items()}
-        ranks.append(started(target, *arguments, errors=folder / f"stderr-{rank}", environ=environ))
+        environ = {**shared, "CUDA_VISIBLE_DEVICES": "", **{name: str(number) for name, number in numbers.items()}}
+        ranks.append(started(target, *arguments, environ=environ))
     texts = [errors.read() for _, errors in ranks]
     for process, errors in ranks:
         process.join()
@@ -73,9 +76,13 @@ def fine_tunings(cases: Sequence[tuple[dict[str, Any], dict[str, Any]]], output:
         output.write_text(json.dumps(paths))
 
 
-def _run(target: Callable[..., None], arguments: tuple[Any, ...], errors: Path, environ: Mapping[str, str]) -> None:
+def _run(
+    target: Callable[..., None], arguments: tuple[Any, ...], errors: Connection, environ: Mapping[str, str]
+) -> None:
     os.environ.update(environ)
-    with errors.open("w") as file:
-        os.dup2(file.fileno(), 2)
+    os.dup2(errors.fileno(), 2)
+    signal.alarm(_LIMIT)
+    faulthandler.dump_traceback_later(_LIMIT - 10, file=2)
+    errors.close()
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     target(*arguments)

@@ -85,7 +85,7 @@ def test_two_processes_train_the_weights_of_one(home):
         ({"lr": 1e29, "epochs": 1, "views": 1}, {}),
     ]
     said = [({**SHORT.to_json(), **changes}, options) for changes, options in cases]
-    codes, errors = together(fine_tunings, said, home / "paths.json", folder=home)
+    codes, errors = together(fine_tunings, said, home / "paths.json")
     assert codes == [0, 0], errors
     shared = [load_run(path) for path in json.loads((home / "paths.json").read_text())]
     assert len(list_runs("runs")) == 1 + len(cases)  # that of the head, and one for each
@@ -105,7 +105,7 @@ def test_two_processes_resume_a_killed_one_and_report_once(home):
     whole = finetune(recipe=SHORT, begin="weights")
     with pytest.raises(Killed):
         finetune(recipe=SHORT, begin="weights", watch=kill)
-    codes, errors = together(command, ["finetune", "--resume", "--json"], str(home / "stdout"), folder=home)
+    codes, errors = together(command, ["finetune", "--resume", "--json"], str(home / "stdout"))
     assert codes == [0, 0], errors
     assert_same(whole, load_run(json.loads((home / "stdout").read_text())["run"]))
     lines = "".join(errors).splitlines()

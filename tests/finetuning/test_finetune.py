@@ -321,7 +321,7 @@ def test_kill_9_at_any_moment_loses_at_most_an_epoch(home):
     options = "--unfreeze layer4 --epochs 2 --batch-size 8 --views 1 --augment none --precision fp32 --lr 0.001"
     first, again = ["finetune", *options.split(), "--from", "weights"], ["finetune", "--resume"]
     for kills in range(3):
-        process, errors = started(command, first if not kills else again, errors=home / f"stderr-{kills}")
+        process, errors = started(command, first if not kills else again)
         with errors:
             for line in errors:
                 if kills < 2 and re.match(r" +\d+ ", line):  # an epoch's line: its checkpoint is there
