@@ -229,7 +229,7 @@ def test_a_full_disk_is_a_cache_error_that_leaves_no_file_and_keeps_what_was_com
     add(store, 1)
     before = files(store.folder)
     fault.active = True
-    with pytest.raises(CacheError, match=r"No space left on device.*committed before is kept"):
+    with pytest.raises(CacheError, match=r"No space left on device.*committed before are kept"):
         store.append(digests(2), features(2))
     assert files(store.folder) == before
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bottleneck.backbones.describe import describe
+from bottleneck.backbones.request import Request
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.comparison.compare import compare
 from bottleneck.errors import BottleneckError, RunError
@@ -202,4 +203,4 @@ def test_results_are_one_short_line_at_the_prompt(run, folder):
     assert repr(found).startswith("<Predictions: 2 images, 1 failed, by ")
     assert "not-an-image" in repr(found[1]) or "not-an-image" in repr(found[0])
     assert repr(Recipe(epochs=3)) == "Recipe(epochs=3)"
-    assert eval(repr(run.request)) == run.request
+    assert eval(repr(run.request), {"Request": Request}) == run.request
