@@ -3,8 +3,9 @@
 import builtins
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from bottleneck.backbones.spec import Spec
+from bottleneck.images.clock import _in_memory as in_memory
 from bottleneck.images.preprocessing import Preprocessing
 from tests.faults import Wrap
 
@@ -119,3 +121,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test in a folder of its own: nothing is left in the checkout."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """Return a temporary folder on a disk: memory maps of files in memory leave no trace in time stamps."""
+    with TemporaryDirectory() as folder:
+        if in_memory(os.stat(folder).st_dev):
+            pytest.skip("the temporary folder of the system is in memory")
+        yield Path(folder).resolve()

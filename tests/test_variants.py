@@ -92,9 +92,12 @@ def test_rows_have_all_pairs_and_are_few(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes of exceptions")
 def test_a_failing_case_of_a_loop_is_named() -> None:
-    with pytest.raises(ValueError, match="wrong") as caught:
+    def loop() -> None:
         for value in ("one", "two"):
             with case(value, 1):
                 if value == "two":
                     raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong") as caught:
+        loop()
     assert caught.value.__notes__ == ["in the case 'two', 1"]

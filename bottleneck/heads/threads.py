@@ -4,17 +4,19 @@ BLAS splits a product over its threads, and the order of its sums depends on the
 thread, and blocks of rows run in parallel; their sums are added in the order of the rows.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 from bottleneck.utils.process_settings import SharedContext
 
+_BLAS_MODULES = ("numpy", "scipy.linalg", "sklearn", "torch")  # they may load another BLAS
 _MAX_THREADS = 8  # each holds a block of rows and its results
 
 Item = TypeVar("Item")
@@ -56,9 +58,14 @@ def _blas_threads() -> int:
     return min([library["num_threads"] for library in libraries], default=1)
 
 
-@cache
 def _controller() -> ThreadpoolController:
-    """Return the libraries that have threads. Finding them takes milliseconds; NumPy's BLAS is always loaded here."""
+    """Return the libraries that have threads, searched again if a module of `_BLAS_MODULES` was imported since."""
+    return _libraries(*(name in sys.modules for name in _BLAS_MODULES))
+
+
+@lru_cache(maxsize=1)
+def _libraries(*imported: bool) -> ThreadpoolController:
+    """Find the libraries, which takes 10 ms once PyTorch is loaded: as long as the fit of a small head."""
     return ThreadpoolController()
 
 

@@ -22,13 +22,13 @@ import bottleneck.cache.stream
 import bottleneck.cache.verified
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.compact import ShardSizes, compact
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.index import save_entry
 from bottleneck.cache.shard import read_shard
 from bottleneck.cache.slices import ReadSizes
 from bottleneck.cache.store import Store
 from bottleneck.cache.stream import Stream
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures, NewerShard, ShardError
-from bottleneck.images.clock import _in_memory as in_memory
 from bottleneck.images.digest import signature
 from tests.cache.numbered import (
     D,
@@ -727,9 +727,8 @@ def test_memory_is_bounded_by_the_pools_whatever_the_number_of_rows(store, read)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems stamp mapped files in other ways")
-def test_changes_through_a_memory_map_after_verification_are_never_returned(store, tmp_path):
-    if in_memory(os.stat(tmp_path).st_dev):
-        pytest.skip("the temporary folder is in memory, where memory maps leave no trace")
+def test_changes_through_a_memory_map_after_verification_are_never_returned(disk, spec):
+    store, tmp_path = FeatureCache(disk / "cache").store(spec), disk
     path = add(store, 1, 2)
     place = path.read_bytes().index(features(1).tobytes())
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -27,19 +26,9 @@ def remembered_in_memory() -> None:
 
 
 @pytest.fixture
-def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """Return a temporary folder on a disk, if there is one."""
-    if clock._in_memory(os.stat(tmp_path).st_dev):
-        with TemporaryDirectory() as folder:
-            yield Path(folder).resolve()
-    else:
-        yield tmp_path
-
-
-@pytest.fixture
-def on_disk(tmp_path: Path) -> None:
-    if clock._in_memory(os.stat(tmp_path).st_dev):
-        pytest.skip("the temporary folder is in memory")
+def tmp_path(disk: Path) -> Path:
+    """Let the tests of this module work on a disk."""
+    return disk
 
 
 @contextmanager
@@ -56,7 +45,7 @@ def ahead(seconds: float) -> Callable[[], float]:
 # The clock of a file system
 
 
-def test_a_clock_that_is_behind_is_seen_and_one_ahead_is_trusted(tmp_path: Path, on_disk: None) -> None:
+def test_a_clock_that_is_behind_is_seen_and_one_ahead_is_trusted(tmp_path: Path) -> None:
     assert FileClock(tmp_path / "cache").lag(str(write(tmp_path / "a", b"a"))) == 0
     assert os.listdir(tmp_path / "cache") == []
 
@@ -69,9 +58,7 @@ def test_a_clock_that_is_behind_is_seen_and_one_ahead_is_trusted(tmp_path: Path,
 
 
 @each("lifetime, expected", [(60.0, 0), (0.0, 600)])
-def test_clocks_are_compared_again_after_a_while(
-    tmp_path: Path, on_disk: None, lifetime: float, expected: float
-) -> None:
+def test_clocks_are_compared_again_after_a_while(tmp_path: Path, lifetime: float, expected: float) -> None:
     seconds = [0.0]
     path = str(write(tmp_path / "a", b"a"))
     found = FileClock(tmp_path, now=lambda: time.time() + seconds[0], lifetime=lifetime)
@@ -82,9 +69,7 @@ def test_clocks_are_compared_again_after_a_while(
 
 
 @linux
-def test_the_clock_is_not_known_of_another_file_system_or_where_nothing_can_be_written(
-    tmp_path: Path, on_disk: None
-) -> None:
+def test_the_clock_is_not_known_of_another_file_system_or_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert FileClock(tmp_path).lag("/proc/version") == 30
 
     write(tmp_path / "file", b"")
@@ -113,7 +98,7 @@ def remembered(folder: Path, path: Path, found: Signature, when: float, behind: 
 
 @each("behind, expected", [(0.0, True), (1.9, True), (3.0, False), (3600.0, False)])
 def test_a_file_that_only_our_clock_takes_for_old_is_not_remembered(
-    tmp_path: Path, on_disk: None, behind: float, expected: bool
+    tmp_path: Path, behind: float, expected: bool
 ) -> None:
     path = write(tmp_path / "a", b"a")
     found = signature(path.stat())
@@ -135,7 +120,7 @@ def test_a_file_whose_last_change_may_be_in_the_same_tick_is_not_remembered(tmp_
 
 
 @linux
-def test_a_change_through_a_memory_map_is_always_a_new_signature(tmp_path: Path, on_disk: None) -> None:
+def test_a_change_through_a_memory_map_is_always_a_new_signature(tmp_path: Path) -> None:
     path = write(tmp_path / "a", bytes(3 * PAGE))
     with mapped(path) as memory:
         memory[0] = 1  # the page is dirty, and takes the next change without a new time stamp
@@ -149,7 +134,7 @@ def test_a_change_through_a_memory_map_is_always_a_new_signature(tmp_path: Path,
 @linux
 @each("place", [0, PAGE + 7, 3 * PAGE - 1])
 @each("flags", [os.O_RDONLY, os.O_RDWR])
-def test_any_page_is_clean_once_it_was_written_back(tmp_path: Path, on_disk: None, place: int, flags: int) -> None:
+def test_any_page_is_clean_once_it_was_written_back(tmp_path: Path, place: int, flags: int) -> None:
     path = write(tmp_path / "a", bytes(3 * PAGE))
     with mapped(path) as memory:
         memory[place] = 1
@@ -165,7 +150,7 @@ def test_any_page_is_clean_once_it_was_written_back(tmp_path: Path, on_disk: Non
 
 @linux
 def test_a_scan_sees_what_a_memory_map_changed_after_the_one_before(
-    tmp_path: Path, on_disk: None, monkeypatch: pytest.MonkeyPatch, folder: Callable[..., Path]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Callable[..., Path]
 ) -> None:
     monkeypatch.setattr("bottleneck.images.digest.FRESH_SECONDS", 0)
     root = folder({"a/0.jpg": photo(0) + bytes(2 * PAGE), "a/1.jpg": 1, "b/2.jpg": 2})
