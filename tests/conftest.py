@@ -1,4 +1,4 @@
-"""Small real files for all tests, and the real photographs where a checkout has them beside it."""
+"""Small real files for all tests, and the real photographs if a checkout has them."""
 
 import builtins
 import io

@@ -354,7 +354,7 @@ def test_the_version_is_below_1_5():
     assert tuple(map(int, re.findall(r"\d+", bottleneck.__version__)[:2])) < (1, 5)
 
 
-def test_pandas_works_beside_it_without_a_warning():
+def test_pandas_is_imported_without_a_warning():
     pytest.importorskip("pandas")
     printed = in_a_fresh_process("import pandas; print(pandas.Series([1., 2.]).median())", "-W", "error")
 

@@ -205,7 +205,7 @@ def test_what_was_extracted_last(project: Path) -> None:
         assert (load_last(Path("cache")), load_latest(Path("cache"), Path("images"))) == right
 
 
-def test_the_memo_of_a_spec_is_as_it_was_written_or_is_not_there(project: Path) -> None:
+def test_the_memo_of_a_spec_is_read_back_or_missing(project: Path) -> None:
     (file,) = Path("cache/specs").iterdir()
     right = recall(Request(**ASKED), Path("cache"))
     assert right is not None

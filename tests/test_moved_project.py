@@ -188,7 +188,7 @@ def test_a_fine_tuning_that_is_resumed_finds_its_run_and_images(tmp_path, moved,
     assert (found.run, found.source) == (str(home / "runs" / "one"), str(home / "photos"))
 
 
-def test_what_a_resumed_fine_tuning_does_not_find_is_told_as_it_was(tmp_path):
+def test_a_resumed_fine_tuning_that_misses_a_file_names_its_former_path(tmp_path):
     (tmp_path / "runs" / "tuned").mkdir(parents=True)
     save_config(tmp_path / "runs" / "tuned", FineTuneConfig(recipe=RECIPE, run="/gone/runs/one", source="/gone/photos"))
 

@@ -119,7 +119,7 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_extract_fit_and_predict_leave_the_process_as_it_was(images):
+def test_extract_fit_and_predict_change_no_setting_of_the_process(images):
     engines = ["openvino"] if find_spec("openvino") else []
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(images), *engines]
     done = subprocess.run(command, capture_output=True, text=True, cwd=images.parent)

@@ -96,7 +96,7 @@ def test_no_shard_is_damaged(project):
 
 
 @each("purpose", RUNS)
-def test_a_run_is_loaded_and_predicts_and_is_evaluated_as_it_was(opened, purpose):
+def test_a_run_is_loaded_predicts_and_is_evaluated_as_before(opened, purpose):
     os.chdir(opened)
     wanted = RUNS[purpose]
 
@@ -118,7 +118,7 @@ def test_a_run_is_loaded_and_predicts_and_is_evaluated_as_it_was(opened, purpose
     assert {key: found[key] for key in wanted["evaluation"]} == pytest.approx(wanted["evaluation"], abs=tolerance)
 
 
-def test_a_fine_tuned_run_tells_where_it_came_from(opened):
+def test_a_fine_tuned_run_names_its_initial_run(opened):
     run = load_run(Path("runs", RUNS["fine-tuned"]["name"]))
 
     assert run.is_tuned
@@ -145,7 +145,7 @@ def test_a_fine_tuning_that_was_stopped_is_resumed(project):
         ("centroid, bundled", {"head": "centroid"}),
     ],
 )
-def test_a_head_that_is_fitted_to_the_cache_is_as_good_as_it_was(opened, purpose, asked):
+def test_a_head_fitted_to_the_cache_is_as_accurate_as_before(opened, purpose, asked):
     os.chdir(opened)
     model = load_run(Path("runs", RUNS[purpose]["name"])).card["model"]
     with warnings.catch_warnings():

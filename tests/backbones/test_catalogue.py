@@ -173,7 +173,7 @@ def test_the_same_is_listed_by_the_table_and_by_the_sources(published):
         assert [replace(entry, parameters=None, dim=None) for entry in found if entry.weights] == with_weights
 
 
-def test_models_are_listed_and_requests_checked_without_torch_whatever_the_versions():
+def test_models_are_listed_and_requests_checked_without_torch_for_any_versions():
     requests = [*(request for request, _ in REFUSED), *ACCEPTED]
     script, given = [sys.executable, "-c", WITHOUT_TORCH], json.dumps([request.to_json() for request in requests])
     done = subprocess.run(script, input=given, capture_output=True, text=True, check=True)

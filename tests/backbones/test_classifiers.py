@@ -76,7 +76,7 @@ REPLACED = [
     "model, place, width, head",
     [*((*one, mlp) for one in REPLACED), *((*one, residual) for one in (REPLACED[0], REPLACED[6], REPLACED[16]))],
 )
-def test_a_replaced_classifier_is_not_needed_whatever_it_is(model, place, width, head):
+def test_a_replaced_classifier_of_any_kind_is_not_needed(model, place, width, head):
     found = fitted(model, with_module(model, place, head(width)))
 
     assert found.complete, misfit(found, model)
@@ -139,7 +139,7 @@ def test_a_part_behind_the_norm_of_a_classifier_is_not_needed():
 
 @each("model, place, width", [REPLACED[0], REPLACED[2], REPLACED[6]])
 @each("where", [0, -1])
-def test_a_missing_tensor_of_the_backbone_is_refused_whatever_the_classifier_is(model, place, width, where):
+def test_a_missing_tensor_of_the_backbone_is_refused_for_any_classifier(model, place, width, where):
     tensors = with_module(model, place, mlp(width))
     lacking = fitted(model, tensors).restored[where]
     del tensors[lacking]

@@ -199,7 +199,7 @@ HEADS = {  # arguments of attention between 64 tokens in 2 heads of 4 numbers ea
 @each("device", DEVICES)
 @each("dtype", [torch.float32, torch.bfloat16])
 @each("kind", HEADS)
-def test_multiply_adds_of_attention_are_the_same_whatever_kernel_it_may_take(device, dtype, kind):
+def test_multiply_adds_of_attention_are_the_same_for_all_kernels(device, dtype, kind):
     class Heads(nn.Module):
         def forward(self, given: Tensor) -> Tensor:
             tokens = given.to(dtype).mean(1).flatten(1)[:, None, :, None].repeat(1, 2, 1, 4)

@@ -108,7 +108,7 @@ def test_damage_is_noticed_without_reading_features(cache, spec, call):
             assert not (store.folder / "index" / first.stem).exists()
 
 
-def test_a_file_of_garbage_is_quarantined_when_it_is_read(store):
+def test_a_file_that_is_not_a_shard_is_quarantined_when_it_is_read(store):
     add(store, 1)
     for damage in (b"", b"garbage", b"\0" * 10_000):
         (store.folder / "shards" / f"{'0' * 64}.h5").write_bytes(damage)

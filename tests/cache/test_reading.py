@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("no_sync")
     order=st.lists(st.floats(0, 1, exclude_max=True), max_size=30),
     chunk_rows=st.integers(1, 8),
 )
-def test_rows_come_in_the_requested_order_whatever_the_shards_are(spec, shards, order, chunk_rows):
+def test_rows_are_returned_in_the_requested_order_for_any_shards(spec, shards, order, chunk_rows):
     with tempfile.TemporaryDirectory() as folder:
         store = replace(FeatureCache(folder).store(spec), sizes=ShardSizes(chunk_bytes=chunk_rows * D * 4))
         for numbers in shards:

@@ -249,7 +249,7 @@ def test_other_readers_of_hdf5_notice_a_flipped_byte_by_its_checksum(shards, spe
 
 
 @each("renamed", [False, True])
-def test_a_truncated_file_or_garbage_is_refused_even_if_its_name_matches(shards, spec, renamed):
+def test_a_truncated_or_random_file_is_refused_even_if_its_name_matches(shards, spec, renamed):
     data = write_shard(shards, spec, rows(50, 50)).read_bytes()
     size = len(data)
     contents = {f"first {kept} bytes": data[:kept] for kept in (0, 1, 100, size // 2, size * 9 // 10, size - 1)}

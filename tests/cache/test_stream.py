@@ -715,7 +715,7 @@ def test_memory_of_wide_rows_is_bounded_by_the_pools(activations, read):
 
 
 @BOTH_WAYS
-def test_memory_is_bounded_by_the_pools_whatever_the_number_of_rows(store, read):
+def test_memory_is_bounded_by_the_pools_for_any_number_of_rows(store, read):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (16_000, 32), np.uint8)
     for rows in np.array_split(np.arange(len(images)), 2):

@@ -326,7 +326,7 @@ class Bomb:
 
 @each("name", ["garbage.pth", "garbage.safetensors", "garbage.bin"])
 @pytest.mark.parametrize("content", [b"", b"<html>" * 100, b"PK\x03\x04" + bytes(100)], ids=["empty", "html", "zip"])
-def test_inspect_of_garbage_exits_with_1_and_a_message(tmp_path, name, content):
+def test_inspect_of_a_damaged_file_exits_with_1_and_a_message(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     out, err = run("inspect", tmp_path / name, code=1)
 

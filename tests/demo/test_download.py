@@ -88,7 +88,7 @@ def test_images_are_fetched_checked_and_unpacked_once(server, tmp_path, name, pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", name]
 
 
-def test_a_download_that_broke_off_goes_on_where_it_stopped(server, tmp_path):
+def test_an_interrupted_download_continues_where_it_stopped(server, tmp_path):
     data = tgz(FILES)
     (tmp_path / "photos.tgz.part").write_bytes(data[:100])
     address, asked = server(data)

@@ -192,7 +192,7 @@ def test_rehash_finds_the_image_that_a_wrong_memo_hides(folder):
 
 
 @pytest.mark.usefixtures("tiny_network")
-def test_only_new_images_are_computed_whatever_the_names_of_the_files(folder):
+def test_only_new_images_are_computed_even_if_files_are_renamed(folder):
     images = folder(CLASSES)
     first = extract(images)
     known = dict(zip(map(bytes, first.dataset.digests), first.store.read(first.dataset.digests), strict=True))

@@ -126,7 +126,7 @@ def test_the_first_time_the_network_is_built_and_the_spec_remembered(machine):
     assert memo() == tiny.SPEC
 
 
-def test_the_second_time_the_memo_tells_the_spec_and_nothing_is_built(machine):
+def test_the_second_time_the_spec_is_read_from_the_memo_and_nothing_is_built(machine):
     first = planned(machine).spec
     machine.loads.clear()
     found = planned(machine)
@@ -424,7 +424,7 @@ def test_each_precision_has_its_own_features(folder, machine):
     assert one.store.folder != other.store.folder
 
 
-def test_auto_uses_what_was_computed_in_the_precision_it_stands_for(folder, machine):
+def test_auto_uses_features_of_the_precision_that_it_selects(folder, machine):
     images = folder(FILES)
     assert extract(images, precision="bf16").computed == 12
 

@@ -78,7 +78,7 @@ def opened() -> list[str]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_cache_that_tells_the_truth_is_taken_over(images, precision):
+def test_a_cache_with_the_right_features_is_merged(images, precision):
     options = {"model": "resnet18", "weights": "none", "crop": 32, "resize": 32}
     extract(images, **options, engine="torch", precision=precision, cache="elsewhere/cache")
     done = merged()

@@ -21,7 +21,7 @@ FULL = FineTuneConfig(
 
 
 @each("settings", [FineTuneConfig(recipe=Recipe()), FULL])
-def test_a_configuration_is_read_as_it_was_written(tmp_path, settings):
+def test_a_configuration_is_read_back(tmp_path, settings):
     save_config(tmp_path, settings)
     assert load_config(tmp_path) == settings
     assert json.loads((tmp_path / "finetune.json").read_text())["version"] == 1

@@ -47,7 +47,7 @@ def test_images_that_two_divisions_have_tested_count_once():
     assert twice == pytest.approx(calibrate(scores, codes), rel=1e-6)
 
 
-def test_the_loss_is_that_of_the_calibrated_scores_whatever_their_scale():
+def test_the_loss_is_that_of_the_calibrated_scores_for_any_scale():
     random = np.random.default_rng(0)
     scores = random.normal(size=(500, 3))
     codes = (softmax(scores).cumsum(axis=1) > random.random((500, 1))).argmax(axis=1)
@@ -166,7 +166,7 @@ def test_the_number_is_the_most_likely_one_of_the_images_and_one_more():
     assert prior_offset(scores, codes, LOG_SHARES) == pytest.approx(min(grid)[1], abs=0.05)
 
 
-def test_where_scores_are_wrong_the_shares_are_the_most_likely_ones_beside_the_least_of_scores():
+def test_wrong_scores_get_the_least_weight_and_the_most_likely_shares():
     scores, codes = of_shares(60)
     scores = -scores
     least = 0.1 / (scores - scores.mean(axis=1, keepdims=True)).std()

@@ -203,7 +203,7 @@ TRANSFORMED = {
 
 @each("transform, normalize", zip(TRANSFORMED, itertools.cycle(["standard", "shrunk", "auto"])))
 @every_family
-def test_features_of_any_scale_and_place_are_told_apart(some, transform, normalize):
+def test_features_of_any_scale_and_offset_are_separated(some, transform, normalize):
     (x, labels), (new, wanted) = ((TRANSFORMED[transform](x), y) for x, y in (blobs(4), blobs(4, seed=1)))
     head = fit(some, x, labels, normalize=normalize)
 

@@ -33,7 +33,7 @@ def test_there_are_no_more_folds_than_images_of_the_largest_class(labels, expect
     assert len(folds(list(labels))) == expected
 
 
-def test_the_number_of_folds_can_be_asked_for():
+def test_the_number_of_folds_can_be_given():
     assert len(folds(list("ab" * 10), folds=3)) == 3
 
 

@@ -78,7 +78,7 @@ def test_the_order_of_the_images_does_not_matter():
 @each("points", [1, 2, 5])
 @each("images", [1, 2, 30, 3000])
 @each("rate", [0.0, 0.5, 0.9, 1.0])
-def test_whatever_the_points_are_there_is_a_forecast(points, images, rate):
+def test_any_points_give_a_forecast(points, images, rate):
     wrong = drawn([rate] * points, images)
     law = fitted(wrong, sizes=(2, 3, 6, 9, 12)[:points])
     gain, (least, most) = law.doubling()

@@ -317,7 +317,7 @@ def test_a_truncated_file_is_refused(tmp_path, part):
 
 
 @each("garbage", [b"garbage" * 50, b"\0" * 100, b"\xff" * 100, b"<!doctype html>", b"{}"])
-def test_garbage_is_refused(tmp_path, garbage):
+def test_a_damaged_file_is_refused(tmp_path, garbage):
     (tmp_path / "head.safetensors").write_bytes(garbage)
 
     assert "head.safetensors" in refused(tmp_path / "head.safetensors")

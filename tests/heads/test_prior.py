@@ -74,7 +74,7 @@ def test_of_equal_classes_the_loss_is_the_logarithm_of_their_number(some, classe
 
 
 @every_family
-def test_a_head_of_the_shares_is_read_as_it_was_saved(some, tmp_path):
+def test_a_head_of_the_class_shares_is_read_back(some, tmp_path):
     labels = list("aab" * 10)
     with pytest.warns(BottleneckWarning, match=THE_SAME):
         search(equal(3, 30), labels, some).head.save(tmp_path / "head.safetensors")

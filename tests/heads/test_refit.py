@@ -86,7 +86,7 @@ def test_features_are_scaled_by_all_rows():
 
 @each("balanced", [False, True])
 @every_family
-def test_where_nothing_was_learnt_the_shares_are_those_of_all_rows_whatever_the_new_ones_show(some, balanced):
+def test_after_constant_training_features_new_rows_get_the_class_shares(some, balanced):
     x, labels = np.full((60, 5), 3, np.float32), np.array(list("aaab" * 15))
     labels[40:50] = "b"
     with pytest.warns(BottleneckWarning, match="the same in all 40 training rows"):

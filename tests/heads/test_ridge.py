@@ -64,7 +64,7 @@ def test_leaving_one_out_is_leaving_one_out(normalize):
     assert leave_one_out(given, CS) == pytest.approx(expected)
 
 
-def test_a_search_tells_the_accuracy_by_leaving_one_out():
+def test_a_search_returns_the_accuracy_of_leave_one_out():
     x, codes = rows(60, 6)
     labels = [str(code) for code in codes]
     found = search(x, labels, family("ridge"))

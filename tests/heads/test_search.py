@@ -57,7 +57,7 @@ def test_a_head_without_C_takes_none(name):
 
 
 @each("name", NAMES)
-def test_rows_in_the_order_of_their_folds_are_told_as_they_were_given(name, monkeypatch):
+def test_results_are_in_the_order_of_the_rows_if_rows_are_sorted_by_fold(name, monkeypatch):
     labels = list("abc" * 400)
     features = rows(labels, apart=1.0)
     given = search(features, labels, family(name), seed=3)

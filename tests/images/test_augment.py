@@ -175,7 +175,7 @@ def test_every_size_has_views(look: Look, augmentation: str, mode: str, size: tu
         assert pixels.flags.c_contiguous
 
 
-def test_an_image_stays_as_it_was_and_its_grey_is_as_three_equal_channels(look: Look) -> None:
+def test_an_image_is_unchanged_and_grey_equals_three_equal_channels(look: Look) -> None:
     for augmentation in AUGMENTATIONS[1:]:
         grey = noise(60, 41).convert("L")
         for seed in range(60):

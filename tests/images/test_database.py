@@ -197,7 +197,7 @@ def test_what_takes_too_many_steps_is_stopped_and_thrown_away(place: Path, monke
         assert memo.all() == {b"three": b"third"}
 
 
-def test_the_steps_that_are_allowed_are_plenty_for_what_is_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maximum_number_of_steps_is_never_needed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(database, "_STEPS", 4000)
         memo = Memo(place, "things_1")

@@ -45,7 +45,7 @@ class Unreadable(Image.Image):
         raise struct.error("unpack requires 4 bytes")
 
 
-def test_a_bomb_or_an_unreadable_block_says_nothing_about_the_orientation() -> None:
+def test_a_bomb_or_an_unreadable_block_gives_no_orientation() -> None:
     assert transpose_of(Unreadable()) is None
     image = Image.new("RGB", (4, 4))
     image.info["exif"] = block(5000, 60_000, 65_000)

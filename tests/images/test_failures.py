@@ -132,7 +132,7 @@ def test_the_table_lists_every_failure_in_the_order_given(tmp_path: Path) -> Non
     "name",
     [os.fsdecode(b"caf\xe9.jpg"), "caf\xe9.jpg", 'a,b "c".jpg', "two\nlines.jpg", "a\rb.jpg", "\u4e2d.jpg", " .jpg"],
 )
-def test_the_table_takes_any_path_and_gives_back_its_bytes(tmp_path: Path, name: str) -> None:
+def test_the_table_stores_any_path_and_returns_its_bytes(tmp_path: Path, name: str) -> None:
     path = tmp_path / "failures.csv"
     write_table(path, [failure(name)])
     assert [os.fsencode(row[0]) for row in read(path)[1:]] == [os.fsencode(name)]

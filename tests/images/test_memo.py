@@ -33,7 +33,7 @@ def execute(place: Path, statement: str, *values: object) -> None:
         connection.execute(statement, values)
 
 
-def test_what_was_put_last_is_got_again_whatever_its_bytes(place: Path) -> None:
+def test_the_last_value_of_any_bytes_is_returned(place: Path) -> None:
     filled(place)
     memo = Memo(str(place), "things_1")
     assert memo.all() == KNOWN

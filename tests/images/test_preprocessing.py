@@ -74,7 +74,7 @@ def test_only_listed_modes_and_interpolations_are_taken(preprocessing: Preproces
             replace(preprocessing, **change)
 
 
-def test_json_keeps_every_field_and_is_as_it_was_before_modes_and_views(preprocessing: Preprocessing) -> None:
+def test_json_has_every_field_and_is_unchanged_without_modes_and_views(preprocessing: Preprocessing) -> None:
     value = json.loads(json.dumps(preprocessing.to_json()))
     assert Preprocessing.from_json(value) == preprocessing
     assert value == {

@@ -205,7 +205,7 @@ def test_every_interpolation_is_that_of_torchvision_and_timm(preprocessing: Prep
         assert distance(resize_and_crop(image, wanted), torchvision(image, wanted)) <= allowed(image.size, wanted)
 
 
-def test_modes_and_interpolations_differ_and_leave_the_image_as_it_was(preprocessing: Preprocessing) -> None:
+def test_modes_and_interpolations_differ_and_leave_the_image_unchanged(preprocessing: Preprocessing) -> None:
     image = noise(64, 48)
     found = {resize_and_crop(image, replace(preprocessing, mode=mode)).tobytes() for mode in MODES}
     assert len(found) == len(MODES)

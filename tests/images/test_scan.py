@@ -131,7 +131,7 @@ def test_without_labels_every_image_is_taken_as_it_is(folder: Make) -> None:
 
 @each("name", ["one.jpg", "one.gif", "one", ".one.png"])
 @each("labels", [True, False])
-def test_one_file_is_a_dataset_of_one_image_whatever_its_name(tmp_path: Path, name: str, labels: bool) -> None:
+def test_one_file_of_any_name_is_a_dataset_of_one_image(tmp_path: Path, name: str, labels: bool) -> None:
     path = write(tmp_path / name, photo(1))
     dataset = scan(path, labels=labels)
     assert dataset.paths == (str(path),)
@@ -428,7 +428,7 @@ def replaced_with_the_old_mtime(path: Path, data: bytes) -> None:
 
 @pytest.mark.usefixtures("settled")
 @each("change", [rewritten, rewritten_with_the_old_mtime, replaced_with_the_old_mtime])
-def test_other_bytes_are_noticed_whatever_the_times_say(
+def test_changed_bytes_are_detected_for_any_time_stamps(
     folder: Make, reads: list[str], change: Callable[[Path, bytes], None]
 ) -> None:
     root = animals(folder)

@@ -70,7 +70,7 @@ def test_each_class_gets_its_shares_in_expectation() -> None:
 # Growing sets
 
 
-def test_an_image_has_the_split_that_it_has_alone_whatever_the_set() -> None:
+def test_the_split_of_an_image_does_not_depend_on_other_images() -> None:
     for n in [1, 2, 17, 250]:
         images = digests(500)
         assert undecided(images)[:n] == undecided(images[:n])

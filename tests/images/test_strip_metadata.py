@@ -71,12 +71,12 @@ JPEGS = {
 
 
 @each("data, sound", [*((data, PNG) for data in PNGS.values())])
-def test_a_png_is_decoded_whatever_its_metadata(data: bytes, sound: bytes, preprocessing: Preprocessing) -> None:
+def test_a_png_is_decoded_with_any_metadata(data: bytes, sound: bytes, preprocessing: Preprocessing) -> None:
     assert (decode(data, preprocessing).pixels == decode(sound, preprocessing).pixels).all()
 
 
 @each("name", JPEGS)
-def test_a_jpeg_is_decoded_whatever_its_metadata(name: str, preprocessing: Preprocessing) -> None:
+def test_a_jpeg_is_decoded_with_any_metadata(name: str, preprocessing: Preprocessing) -> None:
     assert (decode(JPEGS[name], preprocessing).pixels == decode(JPEG, preprocessing).pixels).all()
 
 

@@ -117,7 +117,7 @@ def test_a_strip_that_is_short_is_refused(preprocessing: Preprocessing, compress
 
 @each("order", [1, 2])
 @each("compression", ["group3", "group4"])
-def test_a_fax_is_whole_whatever_its_order_of_bits(preprocessing: Preprocessing, compression: str, order: int) -> None:
+def test_a_fax_image_is_decoded_in_both_bit_orders(preprocessing: Preprocessing, compression: str, order: int) -> None:
     data = encoded(picture("1"), compression=compression, tiffinfo={266: order})
     assert code(data, preprocessing) is None
     assert code(shortened(data, 0.6), preprocessing) in ("truncated", "corrupt")
