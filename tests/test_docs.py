@@ -166,26 +166,27 @@ def table(path: Path, rows: list[tuple[str, ...]]) -> None:
     path.write_text("".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def invoke(line: str) -> None:
+def invoke(line: str) -> int:
     done = CliRunner().invoke(cli, shlex.split(line, comments=True))
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, f"{line}\n{done.output}"
+    return done.exit_code
 
 
-def run_line(line: str) -> None:
-    """Run a command: in this process, as torch is imported here, or in a shell where it needs one."""
+def run_line(line: str) -> int:
+    """Run a command in this process, where torch is imported, or in a shell if it needs one; return its exit code."""
     if not shlex.split(line, comments=True):
-        return
+        return 0
     if SHELL.search(QUOTED.sub("", line.partition("  #")[0])):
         shell = f'bottleneck() {{ "{sys.executable}" -m bottleneck "$@"; }}\n{line}'
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(["bash", "-eo", "pipefail", "-c", shell], capture_output=True, text=True, env=environment)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-    else:
-        name, _, rest = line.partition(" ")
-        assert name == "bottleneck", f"expected a command of bottleneck or a mark <!-- not run: REASON -->, got {line}"
-        invoke(rest)
+        return done.returncode
+    name, _, rest = line.partition(" ")
+    assert name == "bottleneck", f"expected a command of bottleneck or a mark <!-- not run: REASON -->, got {line}"
+    return invoke(rest)
 
 
 def lines(text: str) -> list[str]:
@@ -198,7 +199,7 @@ LONG = {line for line in lines(PAGES["README.md"]) if line.startswith(("bottlene
 
 
 def needs_a_run(page: str) -> bool:
-    """Whether a page shows anything that the README does not show, too."""
+    """Return whether a page shows a command that the README does not show."""
     is_python = any(block.language == "python" for block in runnable(PAGES[page]))
     return page == "README.md" or is_python or not set(lines(PAGES[page])) <= set(lines(PAGES["README.md"]))
 
@@ -218,7 +219,7 @@ def test_a_page_does_what_it_shows(page, prepared, tmp_path, monkeypatch):
         else:
             for line in block.code.splitlines():
                 if page == "README.md" or shlex.join(shlex.split(line, comments=True)) not in LONG:
-                    run_line(line)
+                    assert run_line(line) == 0, line
 
 
 # --- the site ---------------------------------------------------------------------------------------------------------

@@ -135,22 +135,25 @@ def finished_from_weights(original, tmp_path_factory) -> tuple[Path, Seen]:
     return finished(original, tmp_path_factory.mktemp("from-weights"), LEARNS, begin="weights")
 
 
+def copy_of(shared: tuple[Path, Seen], original: Path, folder: Path) -> Finished:
+    """Copy a finished fine-tuning of the session, so that a test may change it."""
+    root, seen = shared
+    copied(root, folder, original / "images")
+    return Finished(folder, seen)
+
+
 @pytest.fixture
 def tuned(finished_from_head, original, tmp_path, monkeypatch) -> Finished:
     """Return a fine-tuning by `SHORT` that started from the head."""
-    root, seen = finished_from_head
     monkeypatch.chdir(tmp_path)
-    copied(root, tmp_path, original / "images")
-    return Finished(tmp_path, seen)
+    return copy_of(finished_from_head, original, tmp_path)
 
 
 @pytest.fixture
 def learned(finished_from_weights, original, tmp_path, monkeypatch) -> Finished:
     """Return a fine-tuning by `LEARNS` that started from a random layer, and whose last epochs are better."""
-    root, seen = finished_from_weights
     monkeypatch.chdir(tmp_path)
-    copied(root, tmp_path, original / "images")
-    return Finished(tmp_path, seen)
+    return copy_of(finished_from_weights, original, tmp_path)
 
 
 @pytest.fixture
