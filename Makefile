@@ -12,6 +12,9 @@ SCRATCH ?= $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 
 IN_MEMORY := $(if $(SCRATCH),PYTEST_DEBUG_TEMPROOT=$(SCRATCH))
 TESTS := -m pytest -n 2 --dist worksteal
 
+# pytest and the processes that tests start reuse compiled modules, even if the environment forbids to write them.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune docs lint clean
 
 demo: $(VENV)/.installed
