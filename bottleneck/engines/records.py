@@ -1,6 +1,9 @@
 """Records of engines, stored with the features of a spec: conversions and parity checks."""
 
+import errno
 import json
+import os
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 LEAST_COSINE = 0.999
 _MODEL, _WEIGHTS, _HASHES = "model.xml", "model.bin", "hashes.json"
+_PLACE = re.compile(rb'offset="(\d+)"[^>]* size="(\d+)"')  # of a constant among the weights
 
 
 _are_hashes = json_with(_MODEL, _WEIGHTS)
@@ -141,6 +145,8 @@ class EngineRecords:
         try:
             with self._tree.at(fresh, make=True) as made:
                 openvino.save_model(model, made.for_others / _MODEL, compress_to_fp16=False)
+                if not is_complete(self._tree.read(fresh / _MODEL), self._tree.status(fresh / _WEIGHTS).st_size):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # not reported by OpenVINO 2025
                 made.write(_HASHES, json.dumps(self._hashes(fresh)).encode(), durable=False)
             delete(self._tree, folder, UNFINISHED_CONVERSION)
             self._tree.rename(fresh, folder)
@@ -152,6 +158,20 @@ class EngineRecords:
 
     def _hashes(self, folder: Path) -> dict[str, str]:
         return {name: file_sha256(folder / name, self._tree.open) for name in (_MODEL, _WEIGHTS)}
+
+
+def is_complete(model: bytes, weights: int) -> bool:
+    """Return whether a conversion has its end and all of its weights.
+
+    Parameters
+    ----------
+    model : bytes
+        Content of ``model.xml``.
+    weights : int
+        Size of ``model.bin``, in bytes.
+    """
+    ends = (int(offset) + int(size) for offset, size in _PLACE.findall(model))
+    return model.rstrip().endswith(b"</net>") and weights >= max(ends, default=0)
 
 
 def _near(cosine: float | None) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bottleneck.engines.records import Check, EngineRecords
+from bottleneck.engines.records import Check, EngineRecords, is_complete
 from tests.conftest import write
 from tests.variants import each
 
@@ -189,6 +189,15 @@ def test_a_conversion_that_cannot_be_written_is_not_an_error(kept, engines, mode
 
     assert kept.keep_conversion("one", model) is None
     assert kept.conversion("one") is None
+
+
+def test_a_conversion_that_ends_early_is_not_complete(kept, model):
+    path = kept.keep_conversion("one", model)
+    text, size = path.read_bytes(), path.with_name("model.bin").stat().st_size
+
+    assert is_complete(text, size)
+    assert not is_complete(text[:200], size)
+    assert not is_complete(text, size - 1)
 
 
 def test_a_full_disk_keeps_the_old_conversion_and_nothing_else(kept, engines, model):
