@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import features
 
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.index import _read_entry, save_entry
@@ -31,6 +33,9 @@ from tests.tiny import PREPROCESSING, SPEC
 _ROOM = 1 << 30  # bytes that one image may take, as `extract --memory` would let it
 _ACCEPTED = "accepted"
 _AGAIN = 16  # every so many images are decoded twice
+_LIBTIFF = tuple(map(int, re.findall(r"\d+", features.version("libtiff") or "")))
+# Rows of damaged fax images that old versions of libtiff leave unwritten have random pixels.
+_RANDOM = ("tiff-fax",) if _LIBTIFF < (4, 7, 2) else ()
 
 
 class Images(Target):
@@ -54,13 +59,21 @@ class Images(Target):
             return error.code
         if pixels.shape != (12, 12, 3) or pixels.dtype != np.uint8:
             raise Wrong(f"pixels {pixels.shape} {pixels.dtype}")
-        again = hashlib.sha256(case.data).digest()[0] % _AGAIN == 0
-        if again and not np.array_equal(decode(case.data, PREPROCESSING, reserve=_room).pixels, pixels):
-            raise Wrong("other pixels at a second look: some were never written")
+        if hashlib.sha256(case.data).digest()[0] % _AGAIN == 0 and case.seed not in _RANDOM:
+            _decoded_again(case.data, pixels)
         checked = case.seed.startswith("png") and set(case.how) <= IN_PLACE
         if checked and not np.array_equal(pixels, self._pixels[case.seed]):
             raise Wrong("other pixels than the original's, though no checksum fits")
         return _ACCEPTED
+
+
+def _decoded_again(data: bytes, pixels: np.ndarray) -> None:
+    try:
+        again = decode(data, PREPROCESSING, reserve=_room).pixels
+    except ImageError as error:
+        raise Wrong(f"an error at a second look: {error}") from error
+    if not np.array_equal(again, pixels):
+        raise Wrong("other pixels at a second look: some were never written")
 
 
 @contextmanager
