@@ -248,7 +248,7 @@ def test_ants_and_bees_reach_what_the_readme_says_and_random_features_do_not(hym
         assert run.cv_accuracy >= 0.955, head
         assert run.metrics["accuracy"] >= 0.935, head
     with pytest.warns(UserWarning, match="random weights"):
-        found = compare(hymenoptera, models=["mobilenet_v3_small@none", "efficientnet_lite0"], heads="logistic")
+        found = compare(hymenoptera, models=["timm/test_resnet@none", "efficientnet_lite0"], heads="logistic")
     assert found.best.model == "efficientnet_lite0"
     assert found.best.cv_accuracy >= 0.955
     assert found.best.accuracy >= 0.935

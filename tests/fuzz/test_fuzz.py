@@ -56,7 +56,7 @@ def test_every_format_that_is_read_is_mutated(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="the time of another process is not told")
 def test_crashes_hangs_memory_and_exceptions_are_found_and_the_rest_is_read():
-    report = fuzz("trap", 40, workers=2, longest=1.0, largest=300 << 20)
+    report = fuzz("trap", 40, workers=2, longest=1.5, largest=300 << 20)
     found = {number: finding.what for number, finding in report.findings}
 
     assert found == {3: "wrong", 7: "exception", 11: "crash", 15: "hang", 19: "memory", 23: "exception"}

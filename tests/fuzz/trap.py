@@ -36,7 +36,7 @@ class Trap(Target):
                 while True:
                     time.process_time()
             case 19:
-                del [b"x" * (400 << 20)][:]
+                del [b"x" * (310 << 20)][:]
             case 23:
                 raise MemoryError
         return "accepted"
