@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
 _TRAIN, _VAL, _HEAD = "#6b7a8f", "#0b6bcb", "#c0392b"
 _DPI = 120
+_MARGINS = {"left": 0.09, "right": 0.985, "bottom": 0.14, "top": 0.88, "wspace": 0.24}  # as a share of the figure
 
 
 def table(epochs: "Sequence[Epoch]") -> str:
@@ -58,7 +59,8 @@ def plot(epochs: "Sequence[Epoch]", best: int, title: str, head: bool) -> bytes:
         from matplotlib.figure import Figure
 
         with style.context("default"):  # ignores a matplotlibrc in the current folder
-            figure = Figure(figsize=(9, 3.6), layout="constrained")
+            figure = Figure(figsize=(9, 3.6))
+            figure.subplots_adjust(**_MARGINS)
             FigureCanvasAgg(figure)
             draw(figure, epochs, best, title, head)
             data = io.BytesIO()
@@ -107,6 +109,7 @@ def draw(figure: "Figure", epochs: "Sequence[Epoch]", best: int, title: str, hea
     left.set_ylabel("loss (cross-entropy, nats)")
     right.set_ylabel("accuracy, %")
     left.set_ylim(bottom=0)
+    left.ticklabel_format(axis="y", scilimits=(-2, 4))  # so that the numbers fit into the margin
     right.legend(fontsize=8, loc="best")
 
 
