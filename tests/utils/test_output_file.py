@@ -321,7 +321,8 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_else(size: int) -> 
 
 
 STOPPED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have begun the tests with the signal ignored
 from bottleneck.cli import stopping
 from bottleneck.utils.output_file import write_output
 stopping.listen(lambda: sys.exit(9))
