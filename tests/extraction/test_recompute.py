@@ -34,7 +34,7 @@ def images(folder) -> Path:
 
 @pytest.fixture
 def theirs(images: Path) -> Store:
-    options = {"model": "resnet18", "weights": "none", "crop": 32, "resize": 32}
+    options = {"model": "timm/test_resnet", "weights": "none", "crop": 32, "resize": 32}
     return extract(images, **options, engine="torch", precision="fp32", cache="elsewhere/cache").store
 
 
@@ -79,7 +79,7 @@ def opened() -> list[str]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_cache_with_the_right_features_is_merged(images, precision):
-    options = {"model": "resnet18", "weights": "none", "crop": 32, "resize": 32}
+    options = {"model": "timm/test_resnet", "weights": "none", "crop": 32, "resize": 32}
     extract(images, **options, engine="torch", precision=precision, cache="elsewhere/cache")
     done = merged()
     assert (done.added, done.recomputed, done.problems, done.notes) == (8, 3, [], [])
@@ -150,7 +150,7 @@ def test_which_are_drawn_is_different_each_time(theirs, opened):
 def test_our_own_images_are_at_hand_wherever_theirs_are(theirs, tmp_path):
     shutil.copytree(tmp_path / "elsewhere" / "images", tmp_path / "here")
     shutil.rmtree(tmp_path / "elsewhere" / "images")
-    extract("here", model="resnet18", weights="none", seed=1, crop=32, resize=32, engine="torch", cache="ours")
+    extract("here", model="timm/test_resnet", weights="none", seed=1, crop=32, resize=32, engine="torch", cache="ours")
     lie(theirs, noise)
     done = merged()
     assert done.recomputed == 3
@@ -181,7 +181,7 @@ def test_a_file_that_a_stranger_names_elsewhere_is_not_opened(theirs, tmp_path, 
 def test_an_image_that_takes_more_memory_than_there_is_is_passed_over(folder):
     images = folder({"a.jpg": 1}, "elsewhere/images")
     os.truncate(images / "a.jpg", 40 << 20)
-    options = {"model": "resnet18", "weights": "none", "crop": 32, "resize": 32, "labels": False}
+    options = {"model": "timm/test_resnet", "weights": "none", "crop": 32, "resize": 32, "labels": False}
     extract(images, **options, engine="torch", precision="fp32", cache="elsewhere/cache")
 
     done = merged(loader=lambda preprocessing: Loader(MemoryBudget(LEAST_MEMORY), preprocessing))
@@ -212,7 +212,7 @@ def test_what_is_known_here_need_not_be_computed_again(theirs):
 
 def test_one_spec_that_lies_leaves_another_alone(theirs, images):
     lie(theirs, noise)
-    extract(images, model="resnet18", weights="none", crop=48, resize=48, engine="torch", cache="elsewhere/cache")
+    extract(images, model="timm/test_resnet", weights="none", crop=48, resize=48, engine="torch", cache="elsewhere/cache")
     done = merged(2)
     assert (done.added, done.recomputed, len(done.problems)) == (8, 4, 1)
     (store,) = FeatureCache("ours").stores()

@@ -146,13 +146,13 @@ def test_deleted_features_are_missing(folder):
         chosen()
 
 
-@pytest.mark.filterwarnings("ignore:resnet18 has random weights")
+@pytest.mark.filterwarnings("ignore:timm/test_resnet has random weights")
 def test_undecodable_images_are_remembered_after_the_project_moves(folder, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
     images = folder({**FILES, "a/bad.jpg": b"no image"}, "home/photos")
-    extract(images, model="resnet18", weights="none", resize=32, crop=32, engine="torch", precision="fp32")
+    extract(images, model="timm/test_resnet", weights="none", resize=32, crop=32, engine="torch", precision="fp32")
     home.rename(tmp_path / "renamed")
     monkeypatch.chdir(tmp_path / "renamed")
     found = select(None, model=None, cache="cache", runs="runs")
@@ -162,12 +162,12 @@ def test_undecodable_images_are_remembered_after_the_project_moves(folder, tmp_p
     assert default_images(Path("cache")).shown == "photos"
 
 
-@pytest.mark.filterwarnings("ignore:resnet18 has random weights")
+@pytest.mark.filterwarnings("ignore:timm/test_resnet has random weights")
 def test_the_next_command_uses_an_interrupted_extraction(folder, monkeypatch):
     images = folder(FILES)
     monkeypatch.setattr("bottleneck.extraction.loop.run_pass", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(images, model="resnet18", weights="none", resize=32, crop=32, engine="torch", precision="fp32")
+        extract(images, model="timm/test_resnet", weights="none", resize=32, crop=32, engine="torch", precision="fp32")
 
     assert load_last(CACHE).finished is False
     with pytest.raises(MissingFeatures, match=r"of resnet18 for 6 images, 5 have none .* --resize 32 --crop 32"):
