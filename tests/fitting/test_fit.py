@@ -437,7 +437,7 @@ def check_order(found, options, grouped):
     )
     order = np.random.default_rng(0).permutation(len(twice)).tolist()
     shuffled = replace(dataset.subset(order), given_splits=tuple(splits[row] for row in order), decided=None)
-    one, other = (fit(images, allow_duplicates=True, final=True, **options) for images in (dataset, shuffled))
+    one, other = (fit(images, allow_duplicates=True, final=True, folds=2, **options) for images in (dataset, shuffled))
 
     assert one.card["final"]["n_train"] == len(found)
     for name in ("head.safetensors", "images.safetensors"):
@@ -467,12 +467,13 @@ def test_features_that_do_not_fit_into_memory_give_nearly_the_same_heads(folder,
     images = extracted(folder(files()))
     x = FeatureCache("cache").stores()[0].read(scan(images).digests)
     for head in ("logistic", "svm", "softmax", "ridge", "centroid"):
-        held = fit(head=head, final=True)
+        options = {"head": head, "folds": 3, "C": None if head == "centroid" else (0.01, 0.1, 1.0, 10.0)}
+        held = fit(**options, final=True)
         rows_of_train = 4 * DIM * 3 * held.card["n_train"]
         for memory, streamed in ((1, [True, True]), (rows_of_train, [False, True])):
             with case(head, memory):
                 with pytest.warns(BottleneckWarning, match=f"{head} reads them from the cache"):
-                    found = fit(head=head, final=True, memory=memory)
+                    found = fit(**options, final=True, memory=memory)
                 assert [found.card["streamed"], found.card["final"]["streamed"]] == streamed
                 assert found.card["final"]["n_train"] == 80
                 np.testing.assert_allclose(found.head.probabilities(x), held.head.probabilities(x), atol=0.05)
@@ -537,7 +538,7 @@ def test_each_run_records_its_options(folder, extracted):
     features = np.random.default_rng(0).normal(size=(5, DIM)).astype(np.float32)
     for options in OPTIONS:
         with case(options):
-            run = load_run(fit(**options).path)
+            run = load_run(fit(**{"folds": 3, **options}).path)
             given = {key: value for key, value in options.items() if key in ("kernel", "dropout", "epochs")}
             assert run.card["params"].items() >= given.items()
             assert run.card["normalize"] == options.get("normalize", "shrunk")

@@ -146,7 +146,7 @@ def test_deleted_features_are_missing(folder):
         chosen()
 
 
-@pytest.mark.filterwarnings("ignore:timm/test_resnet has random weights")
+@pytest.mark.filterwarnings("ignore:timm.test_resnet has random weights")
 def test_undecodable_images_are_remembered_after_the_project_moves(folder, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
@@ -162,7 +162,7 @@ def test_undecodable_images_are_remembered_after_the_project_moves(folder, tmp_p
     assert default_images(Path("cache")).shown == "photos"
 
 
-@pytest.mark.filterwarnings("ignore:timm/test_resnet has random weights")
+@pytest.mark.filterwarnings("ignore:timm.test_resnet has random weights")
 def test_the_next_command_uses_an_interrupted_extraction(folder, monkeypatch):
     images = folder(FILES)
     monkeypatch.setattr("bottleneck.extraction.loop.run_pass", interrupted)
@@ -170,7 +170,7 @@ def test_the_next_command_uses_an_interrupted_extraction(folder, monkeypatch):
         extract(images, model="timm/test_resnet", weights="none", resize=32, crop=32, engine="torch", precision="fp32")
 
     assert load_last(CACHE).finished is False
-    with pytest.raises(MissingFeatures, match=r"of resnet18 for 6 images, 5 have none .* --resize 32 --crop 32"):
+    with pytest.raises(MissingFeatures, match=r"of timm.test_resnet for 6 images, 5 have none .* --resize 32 --crop 32"):
         chosen()
 
 

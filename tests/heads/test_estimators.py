@@ -50,9 +50,9 @@ def _array_api() -> Iterator[None]:
 @each(
     "estimator",
     [
-        *(make() for make in ALL if make is not Logistic),
+        *(make(cv=3) for make in ALL if make is not Logistic),
         Logistic(normalize="standard", cv=3, class_weight="balanced"),
-        Neighbours(3, cv=3),
+        Neighbours(3),
     ],
     ids=repr,
 )
