@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from bottleneck.finetuning.rank import is_rank_zero
 _BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 _SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _TIMEOUT = timedelta(hours=6)  # all ranks wait while rank 0 tests and saves; a process that dies is noticed at once
-_groups = count()
 
 
 class Processes:
@@ -170,7 +168,8 @@ def joined(device: str | None) -> Iterator[Processes]:
             f"{', '.join(missing)}: start them with torchrun, or unset WORLD_SIZE for one process"
         )
     meeting, _, _ = next(rendezvous("env://"))
-    store = PrefixStore(f"bottleneck {next(_groups)}", meeting)
+    number = meeting.add(f"rank {os.environ['RANK']} joins", 1)  # equal on all ranks, each of which counts its own
+    store = PrefixStore(f"bottleneck {number}", meeting)
     kind = (device or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")[0]
     with reported_once(store), ExitStack() as stack:
         processes = TorchrunProcesses(local_device(kind))

@@ -10,7 +10,12 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +25,13 @@ from safetensors.torch import load_file
 from bottleneck.errors import BottleneckWarning, OtherFailed, TuningError
 from bottleneck.finetuning.config import FineTuneConfig
 from bottleneck.finetuning.context import build_context
-from bottleneck.finetuning.distributed import Processes, TorchrunProcesses, local_device, reported_once
+from bottleneck.finetuning.distributed import Processes, TorchrunProcesses, joined, local_device, reported_once
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs.run import list_runs, load_run
 from tests.finetuning.conftest import Killed
-from tests.finetuning.processes import command, fine_tunings, together
+from tests.finetuning.processes import command, fine_tunings, started, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
 
@@ -59,6 +64,25 @@ def torchrun(*arguments):
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
 
 
+@contextmanager
+def with_rank_1(target: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]:
+    """Make this process rank 0 of two for the duration, and run a function in rank 1, which must succeed."""
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "localhost", "MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True,
+        "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
+    }  # fmt: skip
+    ranks = [{name: str(value) for name, value in {**shared, "RANK": n, "LOCAL_RANK": n}.items()} for n in (0, 1)]
+    process, errors = started(target, *arguments, environ=ranks[1])
+    with errors, pytest.MonkeyPatch.context() as patch:
+        for name, value in ranks[0].items():
+            patch.setenv(name, value)
+        yield process
+        text = errors.read()
+        process.join()
+        assert process.exitcode == 0, text
+
+
 def assert_same(run, other):
     assert run.card["best_epoch"] == other.card["best_epoch"]
     for epoch, its in zip(run.card["curves"], other.card["curves"], strict=True):
@@ -84,9 +108,9 @@ def test_two_processes_train_the_weights_of_one(home):
         ),
         ({"lr": 1e29, "epochs": 1, "views": 1}, {}),
     ]
-    said = [({**SHORT.to_json(), **changes}, options) for changes, options in cases]
-    codes, errors = together(fine_tunings, said, home / "paths.json")
-    assert codes == [0, 0], errors
+    said = [({**SHORT.to_json(), **changes}, {**options, "device": "cpu"}) for changes, options in cases]
+    with with_rank_1(fine_tunings, said, home / "paths.json"):
+        fine_tunings(said, home / "paths.json")
     shared = [load_run(path) for path in json.loads((home / "paths.json").read_text())]
     assert len(list_runs("runs")) == 1 + len(cases)  # that of the head, and one for each
     assert shared[-1].card["diverged"]
@@ -126,6 +150,61 @@ def test_an_error_of_one_process_ends_all_and_is_reported_once(home):
     assert json.loads(done.stdout)["error"]["message"].startswith("expected to read an image that this process alone")
     assert done.stderr.count("error: expected to read an image") == 1
     assert done.stderr.count("error: ") == 1
+
+
+def second_of_two(folder: Path) -> None:
+    """Take part in `test_two_processes_share_sums_texts_and_folders` as rank 1."""
+    with joined("cpu") as processes:
+        assert not processes.is_rank_zero
+        tensor = torch.tensor([7.0, 8.0])
+        processes.sync([tensor])
+        assert tensor.tolist() == [1.0, 2.0]
+        assert processes.sum(torch.tensor([3.0])).tolist() == [8.0]
+        assert processes.broadcast("of rank 1") == "of rank 0"
+        assert processes.rank_zero_path("") == folder
+        (folder / "seen").touch()
+        processes.barrier()
+        with joined("cpu"):
+            processes.barrier()
+        processes.barrier()
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.slow
+def test_two_processes_share_sums_texts_and_folders(tmp_path):
+    with with_rank_1(second_of_two, tmp_path), joined("cpu") as processes:
+        assert (processes.rank, processes.world_size, processes.local_world_size) == (0, 2, 2)
+        tensor, own = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
+        processes.sync([tensor])
+        assert tensor.tolist() == [1.0, 2.0]
+        assert (processes.sum(own).tolist(), own.tolist()) == ([8.0], [5.0])
+        assert processes.broadcast("of rank 0") == "of rank 0"
+        assert processes.rank_zero_path(str(tmp_path)) == tmp_path
+        processes.barrier()
+        assert (tmp_path / "seen").exists()
+        with joined("cpu"):  # in the group of the caller, who destroys it
+            processes.barrier()
+        assert torch.distributed.is_initialized()
+        processes.barrier()
+    assert not torch.distributed.is_initialized()
+
+
+def ends_at_once() -> None:
+    """Join, and end without leaving."""
+    with joined("cpu"):
+        os._exit(0)
+
+
+@pytest.mark.slow
+def test_a_process_that_died_is_reported_and_the_group_is_kept_until_exit():
+    with (
+        with_rank_1(ends_at_once),
+        pytest.raises(TuningError, match=r"another process ended without an error message.*--resume continues"),
+        joined("cpu") as processes,
+    ):
+        processes.barrier()
+    assert torch.distributed.is_initialized()  # without it, the others would report a lost connection first
+    torch.distributed.destroy_process_group()
 
 
 # --- without a second process -----------------------------------------------------------------------------------
