@@ -101,16 +101,16 @@ class TorchEngine:
         self._prepared = ReversibleChanges(network)
         self._settings = ExitStack()  # of torch, until `close`
         self._settings.enter_context(_without_tf32)
-        if not plain:
-            try:
+        try:
+            if not plain:
                 self._prepare(preprocessing.crop_size)
-            except BaseException:
-                self.close()
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # the lanes do not wait for the default stream
-        if compile:
-            self._compile(preprocessing.crop_size)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # the lanes do not wait for the default stream
+            if compile:
+                self._compile(preprocessing.crop_size)
+        except BaseException:
+            self.close()
+            raise
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features ``float32 (b, d)`` of ``uint8 (b, h, w, 3)``."""
@@ -159,7 +159,6 @@ class TorchEngine:
         except ModelError:
             raise
         except Exception as error:  # no compiler, or an operation that cannot be compiled
-            self.close()
             raise ModelError(f"torch cannot compile the network: {str(error).strip().splitlines()[0][:200]}") from error
 
 

@@ -278,6 +278,47 @@ def test_the_cores_are_shared_among_the_batches_that_run_at_once(flat, make):
     assert (engine.parallel, torch.get_num_threads()) == shares(cores())
 
 
+class WithoutOperations(nn.Module):
+    """A network that torch.compile traces in no time: all that it does is done outside of the graph."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.compiled: list[bool] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.features(images, torch.compiler.is_compiling())
+
+    @torch.compiler.disable
+    def features(self, images: torch.Tensor, compiled: bool) -> torch.Tensor:
+        self.compiled.append(compiled)
+        if self.error:
+            raise self.error
+        return images.flatten(1)
+
+
+def test_a_network_is_compiled_before_the_first_batch(flat, make):
+    expected = make(flat, batch_size=2)(pixels(2, 28))
+    network = WithoutOperations()
+
+    engine = make(replace(flat, network=network), batch_size=2, plain=True, compile=True)
+
+    assert network.compiled == [True]
+    assert engine.name.endswith(", cpu, compiled")
+    assert np.array_equal(engine(pixels(2, 28)), expected)
+
+
+def test_torchs_threads_are_restored_if_a_network_cannot_be_compiled(flat, five_threads, make):
+    for error, message in (
+        (RuntimeError("no working compiler\nfound"), "^torch cannot compile the network: no working compiler$"),
+        (torch.OutOfMemoryError("2 GiB"), "^not enough memory on cpu for 8 images at once: add --batch-size 2$"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            make(replace(flat, network=WithoutOperations(error)), precision="fp16", compile=True)
+
+        assert torch.get_num_threads() == five_threads, error
+
+
 # Several threads
 
 
