@@ -3,13 +3,14 @@
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bottleneck.utils.csv_text import csv_lines
+from bottleneck.utils.process_settings import environment_variable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def plot(epochs: "Sequence[Epoch]", best: int, title: str, head: bool) -> bytes:
     head : bool
         Whether epoch 0 is a fitted head, whose values are drawn as lines.
     """
-    with _temporary_matplotlib_folders():
+    with temporary_matplotlib_folders():
         from matplotlib import style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -69,31 +70,25 @@ def plot(epochs: "Sequence[Epoch]", best: int, title: str, head: bool) -> bytes:
 
 
 @contextmanager
-def _temporary_matplotlib_folders() -> Iterator[None]:
+def temporary_matplotlib_folders(
+    modules: Container[str] = sys.modules, platform: str = sys.platform
+) -> Iterator[None]:
     """Let matplotlib write its font list to a temporary folder instead of the home folder.
 
     Do nothing if the caller has imported matplotlib before, or has set ``MPLCONFIGDIR``.
     """
-    if "matplotlib" in sys.modules or os.environ.get("MPLCONFIGDIR"):
+    if "matplotlib" in modules or os.environ.get("MPLCONFIGDIR"):
         yield
         return
-    with TemporaryDirectory(prefix="bottleneck-", ignore_cleanup_errors=True) as folder:
-        changed = dict.fromkeys(_variables(), folder)
-        before = {name: os.environ.get(name) for name in changed}
-        os.environ.update(changed)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+    with TemporaryDirectory(prefix="bottleneck-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
+        for name in _variables(platform):
+            stack.enter_context(environment_variable(name, folder))
+        yield
 
 
-def _variables() -> tuple[str, ...]:
+def _variables(platform: str) -> tuple[str, ...]:
     """Return the environment variables of the folders that matplotlib writes to, except a folder with user settings."""
-    if not sys.platform.startswith(("linux", "freebsd")):
+    if not platform.startswith(("linux", "freebsd")):
         settings = Path(os.path.expanduser("~"), ".matplotlib", "matplotlibrc")
         return () if settings.is_file() else ("MPLCONFIGDIR",)
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "matplotlib")

@@ -417,6 +417,19 @@ def test_a_network_that_openvino_cannot_convert_runs_with_torch_unless_openvino_
     assert chosen.remarks == ("OpenVINO cannot convert the network: odd",)
 
 
+def test_an_engine_that_fails_at_the_first_batch_is_closed_and_the_error_names_the_batch_size(start):
+    def fails(features: np.ndarray) -> np.ndarray:
+        raise RuntimeError("a layer cannot run\nat line 3")
+
+    before = state(start.backbone.network)
+    start.engines(changes={"torch": fails}, errors=CANNOT_CONVERT)
+
+    with pytest.raises(ModelError, match=r"^torch cannot run the network: a layer cannot run \(with --batch-size 4\)$"):
+        start(engine="torch")
+
+    assert unchanged(start.backbone.network, before)
+
+
 def test_without_openvino_torch_is_used_with_a_remark_and_openvino_cannot_be_requested(start, tmp_path):
     start.engines(machine(tmp_path / "without", has_openvino=False))
 

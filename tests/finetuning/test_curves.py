@@ -4,13 +4,14 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bottleneck.finetuning.curves import COLUMNS, draw, plot, table
+from bottleneck.finetuning.curves import COLUMNS, draw, plot, table, temporary_matplotlib_folders
 from bottleneck.finetuning.history import Epoch
 from tests.variants import each
 
@@ -100,6 +101,48 @@ def test_a_title_may_contain_any_characters():
 def test_a_loss_of_nan_is_plotted():
     found = [*epochs(1), Epoch(number=2, train_loss=math.nan, train_accuracy=0.1, val_loss=math.nan, val_accuracy=0.1, lr=1.0, seconds=1.0)]  # fmt: skip  # noqa: E501
     assert plot(found, 1, "t", True).startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """Return an empty home folder without settings of matplotlib."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("MPLCONFIGDIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "before"))
+    return tmp_path
+
+
+def redirected(modules=(), platform="linux"):
+    """Return the environment variables that name a temporary folder while matplotlib is imported."""
+    before = dict(os.environ)
+    with temporary_matplotlib_folders(modules, platform):
+        changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        assert all(Path(folder).is_dir() for folder in changed.values())
+    assert dict(os.environ) == before
+    assert not any(Path(folder).exists() for folder in changed.values())
+    return set(changed)
+
+
+def test_matplotlib_writes_to_a_temporary_folder_except_where_the_user_has_settings(user):
+    caches, settings = {"XDG_CACHE_HOME"}, {"XDG_CONFIG_HOME"}
+    assert redirected() == redirected(platform="freebsd14") == caches | settings
+    assert redirected(platform="darwin") == redirected(platform="win32") == {"MPLCONFIGDIR"}
+    (user / ".config" / "matplotlib").mkdir(parents=True)
+    (user / ".matplotlib").mkdir()
+    (user / ".matplotlib" / "matplotlibrc").touch()
+    assert redirected() == caches
+    assert redirected(platform="darwin") == set()
+
+
+def test_the_folders_of_the_caller_are_used_if_matplotlib_is_imported_or_its_folder_is_set(user, monkeypatch):
+    assert redirected(modules=("matplotlib",)) == set()
+    (user / "elsewhere" / "matplotlib").mkdir(parents=True)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(user / "elsewhere"))
+    assert redirected() == {"XDG_CACHE_HOME"}
+    monkeypatch.setenv("MPLCONFIGDIR", str(user))
+    assert redirected() == set()
 
 
 DRAWN = """
