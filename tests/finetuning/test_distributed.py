@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +64,28 @@ def torchrun(*arguments):
 
 
 @contextmanager
-def with_rank_1(target: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]:
-    """Make this process rank 0 of two for the duration, and run a function in rank 1, which must succeed."""
+def as_rank(rank: int, target: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Make this process one of two ranks for the duration, and run a function in the other one, which must succeed."""
     store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     shared = {
         "MASTER_ADDR": "localhost", "MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True,
         "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
     }  # fmt: skip
     ranks = [{name: str(value) for name, value in {**shared, "RANK": n, "LOCAL_RANK": n}.items()} for n in (0, 1)]
-    process, errors = started(target, *arguments, environ=ranks[1])
+    other, errors = started(target, *arguments, environ=ranks[1 - rank])
     with errors, pytest.MonkeyPatch.context() as patch:
-        for name, value in ranks[0].items():
+        for name, value in ranks[rank].items():
             patch.setenv(name, value)
-        yield process
-        text = errors.read()
-        process.join()
-        assert process.exitcode == 0, text
+        try:
+            yield
+        except BaseException:
+            other.join(5)  # it may be reporting the cause
+            other.kill()
+            raise
+        finally:
+            print(errors.read())
+            other.join()
+    assert other.exitcode == 0
 
 
 def assert_same(run, other):
@@ -109,7 +114,7 @@ def test_two_processes_train_the_weights_of_one(home):
         ({"lr": 1e29, "epochs": 1, "views": 1}, {}),
     ]
     said = [({**SHORT.to_json(), **changes}, {**options, "device": "cpu"}) for changes, options in cases]
-    with with_rank_1(fine_tunings, said, home / "paths.json"):
+    with as_rank(1, fine_tunings, said, home / "paths.json"):
         fine_tunings(said, home / "paths.json")
     shared = [load_run(path) for path in json.loads((home / "paths.json").read_text())]
     assert len(list_runs("runs")) == 1 + len(cases)  # that of the head, and one for each
@@ -172,7 +177,7 @@ def second_of_two(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_share_sums_texts_and_folders(tmp_path):
-    with with_rank_1(second_of_two, tmp_path), joined("cpu") as processes:
+    with as_rank(0, second_of_two, tmp_path), joined("cpu") as processes:
         assert (processes.rank, processes.world_size, processes.local_world_size) == (0, 2, 2)
         tensor, own = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
         processes.sync([tensor])
@@ -198,7 +203,7 @@ def ends_at_once() -> None:
 @pytest.mark.slow
 def test_a_process_that_died_is_reported_and_the_group_is_kept_until_exit():
     with (
-        with_rank_1(ends_at_once),
+        as_rank(0, ends_at_once),
         pytest.raises(TuningError, match=r"another process ended without an error message.*--resume continues"),
         joined("cpu") as processes,
     ):
@@ -231,6 +236,28 @@ def test_a_message_of_another_process_is_not_repeated():
             with pytest.raises(expected, match="broken"):
                 fail()
     assert [str(warning.message) for warning in shown] == ["a warning"]
+
+
+def test_a_message_is_reported_if_the_process_that_kept_the_store_has_ended():
+    class Lost(torch.distributed.HashStore):
+        def add(self, *_):
+            raise RuntimeError("Connection reset by peer")
+
+    with pytest.warns(BottleneckWarning, match="a warning"), pytest.raises(TuningError, match="broken"):  # noqa: SIM117
+        with reported_once(Lost()):
+            warnings.warn("a warning", BottleneckWarning, stacklevel=1)
+            raise TuningError("broken")
+
+
+def test_a_folder_that_this_rank_does_not_see_is_an_error(torchrun_environ, tmp_path):
+    class WithAnotherDisk(TorchrunProcesses):
+        """Rank 0 has created a folder on its own disk."""
+
+        def broadcast(self, text):
+            return str(tmp_path / "missing")
+
+    with pytest.raises(TuningError, match=r"missing that rank 0 created, rank 1 does not see it.*keep --runs and"):
+        WithAnotherDisk(torch.device("cpu")).rank_zero_path(str(tmp_path))
 
 
 def test_only_rank_0_reports_an_interrupt(torchrun_environ, monkeypatch):
