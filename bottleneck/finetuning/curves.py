@@ -70,9 +70,7 @@ def plot(epochs: "Sequence[Epoch]", best: int, title: str, head: bool) -> bytes:
 
 
 @contextmanager
-def temporary_matplotlib_folders(
-    modules: Container[str] = sys.modules, platform: str = sys.platform
-) -> Iterator[None]:
+def temporary_matplotlib_folders(modules: Container[str] = sys.modules, platform: str = sys.platform) -> Iterator[None]:
     """Let matplotlib write its font list to a temporary folder instead of the home folder.
 
     Do nothing if the caller has imported matplotlib before, or has set ``MPLCONFIGDIR``.

@@ -222,19 +222,19 @@ def torchrun_environ(monkeypatch):
         monkeypatch.setenv(name, str(value))
 
 
+def warn_and_fail(store):
+    with reported_once(store):
+        warnings.simplefilter("always", BottleneckWarning)
+        warnings.warn("a warning", BottleneckWarning, stacklevel=1)
+        raise TuningError("broken")
+
+
 def test_a_message_of_another_process_is_not_repeated():
     store = torch.distributed.HashStore()
-
-    def fail():
-        with reported_once(store):
-            warnings.simplefilter("always", BottleneckWarning)
-            warnings.warn("a warning", BottleneckWarning, stacklevel=1)
-            raise TuningError("broken")
-
     with warnings.catch_warnings(record=True) as shown:
         for expected in (TuningError, OtherFailed):
             with pytest.raises(expected, match="broken"):
-                fail()
+                warn_and_fail(store)
     assert [str(warning.message) for warning in shown] == ["a warning"]
 
 
@@ -243,10 +243,8 @@ def test_a_message_is_reported_if_the_process_that_kept_the_store_has_ended():
         def add(self, *_):
             raise RuntimeError("Connection reset by peer")
 
-    with pytest.warns(BottleneckWarning, match="a warning"), pytest.raises(TuningError, match="broken"):  # noqa: SIM117
-        with reported_once(Lost()):
-            warnings.warn("a warning", BottleneckWarning, stacklevel=1)
-            raise TuningError("broken")
+    with pytest.warns(BottleneckWarning, match="a warning"), pytest.raises(TuningError, match="broken"):
+        warn_and_fail(Lost())
 
 
 def test_a_folder_that_this_rank_does_not_see_is_an_error(torchrun_environ, tmp_path):

@@ -38,9 +38,9 @@ def verified(tmp_path):
     network, images = small(), dataset(tmp_path)
     features = trunk_features(network, images, "cpu")
 
-    def verify(factor=1.0, precision="fp32", layer=network.layer(), has_run=True):
+    def verify(factor=1.0, precision="fp32", layer=None, has_run=True):
         initial = SimpleNamespace(
-            run=SimpleNamespace(head=LayerHead(layer)) if has_run else None,
+            run=SimpleNamespace(head=LayerHead(layer or network.layer())) if has_run else None,
             cached=SimpleNamespace(store=Cached(features * np.float32(factor), precision)),
             classes=CLASSES,
         )
