@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,12 +70,14 @@ def plot(epochs: "Sequence[Epoch]", best: int, title: str, head: bool) -> bytes:
 
 
 @contextmanager
-def temporary_matplotlib_folders(modules: Container[str] = sys.modules, platform: str = sys.platform) -> Iterator[None]:
+def temporary_matplotlib_folders(imported: bool | None = None, platform: str = sys.platform) -> Iterator[None]:
     """Let matplotlib write its font list to a temporary folder instead of the home folder.
 
     Do nothing if the caller has imported matplotlib before, or has set ``MPLCONFIGDIR``.
     """
-    if "matplotlib" in modules or os.environ.get("MPLCONFIGDIR"):
+    if imported is None:
+        imported = "matplotlib" in sys.modules
+    if imported or os.environ.get("MPLCONFIGDIR"):
         yield
         return
     with TemporaryDirectory(prefix="bottleneck-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:

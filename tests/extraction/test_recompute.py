@@ -212,7 +212,9 @@ def test_what_is_known_here_need_not_be_computed_again(theirs):
 
 def test_one_spec_that_lies_leaves_another_alone(theirs, images):
     lie(theirs, noise)
-    extract(images, model="timm/test_resnet", weights="none", crop=48, resize=48, engine="torch", cache="elsewhere/cache")
+    extract(
+        images, model="timm/test_resnet", weights="none", crop=48, resize=48, engine="torch", cache="elsewhere/cache"
+    )
     done = merged(2)
     assert (done.added, done.recomputed, len(done.problems)) == (8, 4, 1)
     (store,) = FeatureCache("ours").stores()

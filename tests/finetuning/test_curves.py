@@ -114,10 +114,10 @@ def user(tmp_path, monkeypatch):
     return tmp_path
 
 
-def redirected(modules=(), platform="linux"):
+def redirected(imported=False, platform="linux"):
     """Return the environment variables that name a temporary folder while matplotlib is imported."""
     before = dict(os.environ)
-    with temporary_matplotlib_folders(modules, platform):
+    with temporary_matplotlib_folders(imported, platform):
         changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
         assert all(Path(folder).is_dir() for folder in changed.values())
     assert dict(os.environ) == before
@@ -137,7 +137,7 @@ def test_matplotlib_writes_to_a_temporary_folder_except_where_the_user_has_setti
 
 
 def test_the_folders_of_the_caller_are_used_if_matplotlib_is_imported_or_its_folder_is_set(user, monkeypatch):
-    assert redirected(modules=("matplotlib",)) == set()
+    assert redirected(imported=True) == set()
     (user / "elsewhere" / "matplotlib").mkdir(parents=True)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(user / "elsewhere"))
     assert redirected() == {"XDG_CACHE_HOME"}

@@ -170,7 +170,9 @@ def test_the_next_command_uses_an_interrupted_extraction(folder, monkeypatch):
         extract(images, model="timm/test_resnet", weights="none", resize=32, crop=32, engine="torch", precision="fp32")
 
     assert load_last(CACHE).finished is False
-    with pytest.raises(MissingFeatures, match=r"of timm.test_resnet for 6 images, 5 have none .* --resize 32 --crop 32"):
+    with pytest.raises(
+        MissingFeatures, match=r"of timm.test_resnet for 6 images, 5 have none .* --resize 32 --crop 32"
+    ):
         chosen()
 
 
