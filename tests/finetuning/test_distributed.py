@@ -102,6 +102,10 @@ def assert_same(run, other):
         assert (others[name] - value).norm() <= WITHIN * value.norm(), name
 
 
+def never_called(*event):
+    pytest.fail(f"rank 1 reports {event}")
+
+
 @pytest.mark.slow
 def test_two_processes_train_the_weights_of_one(home):
     """With 36 images, the last batch of 7, and that of 5, has one image, and the second process none."""
@@ -115,7 +119,8 @@ def test_two_processes_train_the_weights_of_one(home):
     ]
     said = [({**SHORT.to_json(), **changes}, {**options, "device": "cpu"}) for changes, options in cases]
     with as_rank(1, fine_tunings, said, home / "paths.json"):
-        fine_tunings(said, home / "paths.json")
+        silent = {"progress": never_called, "watch": never_called}
+        fine_tunings([(recipe, {**options, **silent}) for recipe, options in said], home / "paths.json")
     shared = [load_run(path) for path in json.loads((home / "paths.json").read_text())]
     assert len(list_runs("runs")) == 1 + len(cases)  # that of the head, and one for each
     assert shared[-1].card["diverged"]
@@ -157,6 +162,14 @@ def test_an_error_of_one_process_ends_all_and_is_reported_once(home):
     assert done.stderr.count("error: ") == 1
 
 
+def warning_shown() -> float:
+    """Warn in a new group; return how many of its ranks show the warning."""
+    with warnings.catch_warnings(record=True) as shown, joined("cpu") as processes:
+        warnings.simplefilter("always")
+        warnings.warn("each rank finds this", BottleneckWarning, stacklevel=1)
+        return processes.sum(torch.tensor(float(len(shown)))).item()
+
+
 def second_of_two(folder: Path) -> None:
     """Take part in `test_two_processes_share_sums_texts_and_folders` as rank 1."""
     with joined("cpu") as processes:
@@ -172,26 +185,28 @@ def second_of_two(folder: Path) -> None:
         with joined("cpu"):
             processes.barrier()
         processes.barrier()
-    assert not torch.distributed.is_initialized()
+    assert [warning_shown(), warning_shown()] == [1, 1]
 
 
 @pytest.mark.slow
 def test_two_processes_share_sums_texts_and_folders(tmp_path):
-    with as_rank(0, second_of_two, tmp_path), joined("cpu") as processes:
-        assert (processes.rank, processes.world_size, processes.local_world_size) == (0, 2, 2)
-        tensor, own = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
-        processes.sync([tensor])
-        assert tensor.tolist() == [1.0, 2.0]
-        assert (processes.sum(own).tolist(), own.tolist()) == ([8.0], [5.0])
-        assert processes.broadcast("of rank 0") == "of rank 0"
-        assert processes.rank_zero_path(str(tmp_path)) == tmp_path
-        processes.barrier()
-        assert (tmp_path / "seen").exists()
-        with joined("cpu"):  # in the group of the caller, who destroys it
+    with as_rank(0, second_of_two, tmp_path):
+        with joined("cpu") as processes:
+            assert (processes.rank, processes.world_size, processes.local_world_size) == (0, 2, 2)
+            tensor, own = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
+            processes.sync([tensor])
+            assert tensor.tolist() == [1.0, 2.0]
+            assert (processes.sum(own).tolist(), own.tolist()) == ([8.0], [5.0])
+            assert processes.broadcast("of rank 0") == "of rank 0"
+            assert processes.rank_zero_path(str(tmp_path)) == tmp_path
             processes.barrier()
-        assert torch.distributed.is_initialized()
-        processes.barrier()
-    assert not torch.distributed.is_initialized()
+            assert (tmp_path / "seen").exists()
+            with joined("cpu"):  # in the group of the caller, who destroys it
+                processes.barrier()
+            assert torch.distributed.is_initialized()
+            processes.barrier()
+        assert not torch.distributed.is_initialized()
+        assert [warning_shown(), warning_shown()] == [1, 1]
 
 
 def ends_at_once() -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from bottleneck.finetuning import train as train_module
 from bottleneck.finetuning.boundary import Tail
 from bottleneck.finetuning.config import FineTuneConfig
+from bottleneck.finetuning.distributed import Processes
 from bottleneck.finetuning.freeze import trainable_plan
 from bottleneck.finetuning.history import History
 from bottleneck.finetuning.optim import build_optimizer, learning_rate
@@ -237,6 +238,25 @@ def test_classes_without_training_images_count_as_errors_and_not_in_the_loss():
     assert accuracy == pytest.approx(5 / 9)
     assert loss == pytest.approx(functional.cross_entropy(logits[4:], torch.from_numpy(codes[4:])).item(), rel=1e-5)
     assert validate(job(val_codes=[-1] * 3)) == (0.0, 0.0)
+
+
+def test_each_rank_validates_its_share_and_skips_batches_without_an_image():
+    class Rank(Processes):
+        world_size = 2
+
+        def __init__(self, rank):
+            super().__init__(torch.device("cpu"))
+            self.rank = rank
+
+    count = 65  # a batch of 64, and one of a single image
+    made, sizes = job(val_codes=np.random.default_rng(0).integers(0, 3, count)), []
+    made.context.network.trunk.stem.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    whole_loss, whole_accuracy = validate(made)
+    ranks = [replace(made, context=replace(made.context, processes=Rank(rank))) for rank in (0, 1)]
+    (loss, accuracy), (other_loss, other_accuracy) = (validate(one) for one in ranks)
+    assert sizes == [64, 1, 32, 1, 32]
+    assert accuracy + other_accuracy == pytest.approx(whole_accuracy)
+    assert (33 * loss + 32 * other_loss) / count == pytest.approx(whole_loss)
 
 
 def test_validation_uses_the_averages():
