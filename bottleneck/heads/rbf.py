@@ -1,13 +1,13 @@
 """Support vector machines with a Gaussian kernel, trained by scikit-learn's ``SVC`` on precomputed distances."""
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import cpu_count
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
@@ -15,7 +15,7 @@ from bottleneck.heads.family import MASKED, Family, Fitted, Params, Validation
 from bottleneck.heads.features import Features, InMemoryFeatures
 from bottleneck.heads.kernel import KernelHead, pairwise_scores, squared_distances
 from bottleneck.heads.problem import Problem
-from bottleneck.utils.process_settings import SharedContext, ignored_warnings
+from bottleneck.utils.process_settings import ignored_warnings
 
 _C = (0.1, 1.0, 10.0, 100.0)
 _FINER_C = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -24,20 +24,6 @@ _FINER_GAMMA = (0.1, 0.3, 1.0, 3.0)
 _TOLERANCE = 1e-5  # with scikit-learn's 1e-3, rounding of distances changes scores by as much
 _MOST_ROWS = 30_000
 _COPIES = 5  # peak number of distance matrices, with two SVMs in training
-
-
-@contextmanager
-def _start_method() -> Iterator[None]:
-    """Leave the start method of multiprocessing unset if it was: joblib sets it, even if it only uses threads."""
-    decided = multiprocessing.get_start_method(allow_none=True) is not None
-    try:
-        yield
-    finally:
-        if not decided:
-            multiprocessing.set_start_method(None, force=True)
-
-
-_start_method_kept = SharedContext(_start_method)
 
 
 class RbfFamily(Family):
@@ -70,19 +56,17 @@ class RbfFamily(Family):
         shapes = [(len(points), len(rows), problem.count) for rows in tested]
         scores: list[NDArray[np.float32]] = [np.empty(shape, np.float32) for shape in shapes]
 
-        def fit_one(fold: int, number: int, kernel: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+        def fit_one(fold: int, kernel: NDArray[np.float64], other: NDArray[np.float64], number: int) -> None:
             svc = _train(problem, kernel, known[fold], fold, points[number]["C"])
             scores[fold][number] = _scores_of_all_classes(problem, fold, svc(other))
 
-        for fold, rows in enumerate(known):
-            apart, across = squares[np.ix_(rows, rows)], squares[np.ix_(tested[fold], rows)]
-            for gamma in sorted({point["gamma"] for point in points}):
-                kernel, other = np.exp(-gamma * apart), np.exp(-gamma * across)
-                numbers = [number for number, point in enumerate(points) if point["gamma"] == gamma]
-                with _start_method_kept:
-                    Parallel(n_jobs=-1, prefer="threads")(
-                        delayed(fit_one)(fold, number, kernel, other) for number in numbers
-                    )
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            for fold, rows in enumerate(known):
+                apart, across = squares[np.ix_(rows, rows)], squares[np.ix_(tested[fold], rows)]
+                for gamma in sorted({point["gamma"] for point in points}):
+                    kernel, other = np.exp(-gamma * apart), np.exp(-gamma * across)
+                    numbers = [number for number, point in enumerate(points) if point["gamma"] == gamma]
+                    list(pool.map(partial(fit_one, fold, kernel, other), numbers))
         return RbfValidation(len(points), tested, scores)
 
     def fit(self, problem: Problem, point: Params, validation: Validation | None = None) -> Fitted:
