@@ -74,7 +74,8 @@ class StepHistory:
         arrays, xp = self._arrays, self._arrays.xp
         if not self.taken.any():
             return -precondition(gradient)
-        count = self.steps.shape[1]
+        count = min(self.steps.shape[1], int(self.taken.max()))
+        steps, changes = self.steps[:, :count], self.changes[:, :count]
         first = np.where(self.taken > count, self.taken % count, 0)
         order = arrays.put((first[:, None] + np.arange(count)) % count)  # the oldest first
         problem = arrays.put(np.arange(len(first)))[:, None]
@@ -83,15 +84,15 @@ class StepHistory:
         useful = size > 0
         upper = xp.triu(known * useful[:, None] * useful[:, :, None])
         upper = upper + xp.where(useful, 0 * size, 1 + 0 * size)[:, None] * arrays.put(np.eye(count))
-        along = xp.where(useful, _products(self.steps, gradient)[problem, order], 0 * size)
+        along = xp.where(useful, _products(steps, gradient)[problem, order], 0 * size)
         first_loop = xp.linalg.solve(upper, along[..., None])[..., 0]
         parts = xp.zeros_like(along)
         parts[problem, order] = first_loop
-        rest = gradient - _combined(arrays, parts, self.changes)
+        rest = gradient - _combined(arrays, parts, changes)
         turned = precondition(rest) * self._scale(precondition)
-        against = xp.where(useful, size * first_loop - _products(self.changes, turned)[problem, order], 0 * size)
+        against = xp.where(useful, size * first_loop - _products(changes, turned)[problem, order], 0 * size)
         parts[problem, order] = xp.linalg.solve(upper.swapaxes(1, 2), against[..., None])[..., 0]
-        return -(turned + _combined(arrays, parts, self.steps))
+        return -(turned + _combined(arrays, parts, steps))
 
     def _scale(self, precondition: Callable[[Array], Array]) -> Array:
         """Return the factor ``(p, 1)`` that makes the preconditioner exact along the last gradient change."""
