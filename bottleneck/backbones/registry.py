@@ -14,6 +14,7 @@ from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.restore import Restored, restore
 from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.tracing import run
+from bottleneck.backbones.uninitialised import Uninitialised
 from bottleneck.backbones.weights import read_checkpoint, tensors_digest
 from bottleneck.errors import ModelError
 from bottleneck.images.decode import DECODER_VERSION
@@ -82,7 +83,7 @@ def build(request: Request) -> PretrainedModel:
         builder = bundled.build
     elif model in torchvision_models.names():
         builder = torchvision_models.build
-    elif model.startswith(TIMM) and model.partition(".")[0] in timm_models.names():
+    elif model.startswith(TIMM) and timm_models.exists(model.removeprefix(TIMM).partition(".")[0]):
         builder = timm_models.build
     else:
         raise ModelError(unknown(model, names()))
@@ -93,13 +94,14 @@ def build(request: Request) -> PretrainedModel:
 
 def build_without_numbers(request: Request) -> PretrainedModel:
     """Build the requested network on the ``meta`` device: modules and shapes without weights in memory."""
-    try:
-        with torch.device("meta"):
-            return build(request)
-    except NotImplementedError:  # RegNets compute their widths with tensors
-        pretrained = build(request)
-        pretrained.network.to("meta")
-        return pretrained
+    with Uninitialised():
+        try:
+            with torch.device("meta"):
+                return build(request)
+        except NotImplementedError:  # RegNets compute their widths with tensors
+            pretrained = build(request)
+            pretrained.network.to("meta")
+            return pretrained
 
 
 def _cut(pretrained: PretrainedModel, request: Request, image: tuple[int, int]) -> tuple[nn.Module, str, str, int]:

@@ -15,6 +15,7 @@ from bottleneck.backbones.pooling import layout_of, pooled
 from bottleneck.backbones.request import TIMM, Request
 from bottleneck.backbones.restore import Rename
 from bottleneck.backbones.timm_weights import config_of, pretrained
+from bottleneck.backbones.uninitialised import Uninitialised
 from bottleneck.backbones.weights import Tensors
 from bottleneck.errors import ModelError
 from bottleneck.images.preprocessing import Preprocessing
@@ -62,6 +63,11 @@ class MeanFeatures(nn.Module):
 def names() -> list[str]:
     """Return the names of timm's models, without tags."""
     return [f"{TIMM}{name}" for name in timm.list_models()]
+
+
+def exists(name: str) -> bool:
+    """Return whether timm has a model; `name` has no ``timm/`` and no tag."""
+    return name in timm.list_models(name)  # a pattern: sorting all names takes longer
 
 
 def build(request: Request) -> PretrainedModel:
@@ -171,7 +177,7 @@ def _created(
 
 def _check_size(name: str, sized: dict[str, Any]) -> None:
     try:
-        with torch.device("meta"):
+        with Uninitialised(), torch.device("meta"):
             timm.create_model(name, pretrained=False, **sized)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         size = sized["img_size"]
