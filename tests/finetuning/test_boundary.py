@@ -74,7 +74,7 @@ def assert_clean(network):
         ("resnet18", "layer4", "layer3", 64),
         ("resnet18", "layer4.1", "layer4.0", 64),
         ("resnet18", "fc", "avgpool", 64),
-        ("densenet121", "features.denseblock4.denselayer16", "features.transition3", 64),
+        ("densenet121", "features.denseblock4.denselayer6", "features.transition3", 64),
         ("efficientnet_lite0", "blocks.6", "blocks.5", 64),
         ("timm/vit_tiny_patch16_224", "blocks.11", "blocks.10", 32),
         ("swin_t", "features.7", "features.6", 64),

@@ -24,6 +24,7 @@ from tests.finetuning.conftest import CLASSES, Finished, Killed, Seen, copied, f
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
 
 RECIPE = Recipe(unfreeze=("layer4",), epochs=1, batch_size=8, views=1, precision="fp32", lr=0.01, augment="none")
+HEAD_ALONE = replace(RECIPE, unfreeze=(), last=0)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_a_fold_that_diverges_cancels_the_comparison_with_a_warning(home, monkey
     with monkeypatch.context() as patch:
         patch.setattr(folds_module, "train", lambda *_, **__: False)
         with pytest.warns(BottleneckWarning, match="training diverged in fold 1") as warned:
-            done = finetune(recipe=RECIPE, folds=3)
+            done = finetune(recipe=HEAD_ALONE, folds=3)
 
     assert done.card["fold_test"] is None
     assert any("try a smaller learning rate" in str(one.message) for one in warned)
@@ -104,9 +105,9 @@ def test_a_fold_that_diverges_cancels_the_comparison_with_a_warning(home, monkey
 
 def test_folds_do_not_change_the_result_and_share_its_activations(home):
     seen = Seen()
-    alone = finetune(recipe=replace(RECIPE, augment="light"), watch=seen)
-    fold_head = finetune(recipe=replace(RECIPE, augment="light"), folds=2, watch=seen)
-    again = finetune(recipe=replace(RECIPE, augment="light"), folds=3, watch=seen)
+    alone = finetune(recipe=replace(HEAD_ALONE, augment="light"), watch=seen)
+    fold_head = finetune(recipe=replace(HEAD_ALONE, augment="light"), folds=2, watch=seen)
+    again = finetune(recipe=replace(HEAD_ALONE, augment="light"), folds=3, watch=seen)
 
     assert fold_head.metrics == alone.metrics == again.metrics
     assert fold_head.card["heldout_test"] == alone.card["heldout_test"]
@@ -142,7 +143,7 @@ def test_a_fold_finished_before_a_kill_is_not_repeated(whole):
 
 def test_results_of_other_folds_are_refused(home):
     with pytest.raises(Killed):
-        finetune(recipe=RECIPE, folds=2, watch=kill_after_fold(1))
+        finetune(recipe=HEAD_ALONE, folds=2, watch=kill_after_fold(1))
     (file,) = (home / "runs").glob("*/checkpoint/folds.json")
     other = '{"version": 1, "folds": [{"tuned": [true], "head": [true]}]}'
     for text in ("{", "[]", '{"version": 2, "folds": []}', other):
