@@ -8,6 +8,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from bottleneck.backbones.backbone import Backbone
 from bottleneck.backbones.registry import build_without_numbers, load
 from bottleneck.backbones.request import Request
+from bottleneck.backbones.spec import Spec
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.errors import BottleneckWarning, ModelError, WeightsUnavailable
 from bottleneck.images.decode import decode
@@ -42,6 +44,11 @@ CASES = {
 def randomly(name: str, seed: int = 0) -> Backbone:
     with pytest.warns(BottleneckWarning):
         return load(Request(model=name, weights="none", seed=seed))
+
+
+@cache
+def random_spec(name: str, seed: int = 0) -> Spec:
+    return randomly(name, seed).spec
 
 
 def torchvisions(name: str, seed: int = 0) -> nn.Module:
@@ -133,13 +140,13 @@ def test_random_weights_are_those_torchvision_gives_for_the_seed(seed, equal):
     network = torchvisions("resnet18", 5)
     network.fc = nn.Identity()
 
-    assert (randomly("resnet18", seed).spec.weights == tensors_digest(network)) is equal
+    assert (random_spec("resnet18", seed).weights == tensors_digest(network)) is equal
 
 
 @each("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
 def test_the_preprocessing_is_that_of_the_default_weights(name):
     transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    found = randomly(name).spec.preprocessing
+    found = random_spec(name).preprocessing
 
     assert [found.resize, found.crop] == [*transforms.resize_size, *transforms.crop_size]
     assert found.interpolation == transforms.interpolation.value
@@ -149,7 +156,7 @@ def test_the_preprocessing_is_that_of_the_default_weights(name):
 
 
 def test_decoded_and_normalised_pixels_are_those_of_the_transforms():
-    preprocessing = randomly("resnet18").spec.preprocessing
+    preprocessing = random_spec("resnet18").preprocessing
     pixels = np.stack([decode(data, preprocessing).pixels for data in PHOTOS]).astype(np.float32) / 255
     ours = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
 
@@ -165,7 +172,7 @@ def test_weights_that_do_not_exist_are_a_model_error_that_names_those_that_do():
 def test_a_files_tensors_are_in_the_network(tmp_path):
     torch.save(torchvisions("resnet18", 5).state_dict(), tmp_path / "w.pth")
 
-    assert load(Request(model="resnet18", weights=str(tmp_path / "w.pth"))).spec == randomly("resnet18", 5).spec
+    assert load(Request(model="resnet18", weights=str(tmp_path / "w.pth"))).spec == random_spec("resnet18", 5)
 
 
 def test_the_file_of_another_network_is_a_model_error(tmp_path):
@@ -192,7 +199,7 @@ def test_old_names_of_densenets_tensors_are_understood(tmp_path):
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save(old, tmp_path / "w.pth")
 
-    assert load(Request(model="densenet121", weights=str(tmp_path / "w.pth"))).spec == randomly("densenet121", 5).spec
+    assert load(Request(model="densenet121", weights=str(tmp_path / "w.pth"))).spec == random_spec("densenet121", 5)
 
 
 # --- weights from torchvision's address -------------------------------------------------------------------------
@@ -269,7 +276,7 @@ def test_weights_are_fetched_from_their_address(address, server, checkpoint, tor
     server.content = checkpoint
     address(server.url(hashed(checkpoint)))
 
-    assert fetch().spec == randomly("squeezenet1_1", 5).spec
+    assert fetch().spec == random_spec("squeezenet1_1", 5)
     assert (torch_home / hashed(checkpoint)).read_bytes() == checkpoint
 
 

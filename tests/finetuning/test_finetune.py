@@ -80,13 +80,13 @@ def copy_at_epoch_1(event):
         shutil.copytree(path.parent, "runs/killed")
 
 
-def kill_at(kind, **options):
-    """Simulate a kill at the first event of a kind, and return the events until then."""
+def kill_at(kind, epoch=None, **options):
+    """Simulate a kill at the first event of a kind, or at an epoch, and return the events until then."""
     seen = Seen()
 
     def watch(event):
         seen(event)
-        if isinstance(event, kind):
+        if isinstance(event, kind) and epoch in (None, getattr(event, "number", None)):
             raise Killed
 
     with pytest.raises(Killed):
@@ -169,9 +169,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(home):
     first, again = (finetune(recipe=replace(recipe, seed=1), begin="weights") for _ in range(2))
     assert first.card["best_epoch"]
     one, two = (run.card["curves"][1]["train_loss"] for run in (first, again))
-    seen = Seen()
-    with pytest.raises(Killed):
-        finetune(recipe=replace(recipe, seed=2), begin="weights", watch=lambda event: (seen(event), until_epoch_1(event)))
+    seen = kill_at(Epoch, epoch=1, recipe=replace(recipe, seed=2), begin="weights")
     assert one == two != seen.only(Epoch)[1].train_loss
     for name, value in weights(first).items():
         assert torch.equal(value, weights(again)[name]), name
