@@ -10,7 +10,9 @@ OLDEST := .venv-oldest
 # Tests write thousands of small files: in memory, if there is room for 4 GB, which saves a third of the time.
 SCRATCH ?= $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4e6 { print "/dev/shm" }')
 IN_MEMORY := $(if $(SCRATCH),PYTEST_DEBUG_TEMPROOT=$(SCRATCH))
-TESTS := -m pytest -n 2 --dist worksteal
+# One process more than two cores, since some tests wait for other processes.
+WORKERS ?= 3
+TESTS := -m pytest -n $(WORKERS) --dist worksteal
 
 # pytest and the processes that tests start reuse compiled modules, even if the environment forbids to write them.
 export PYTHONDONTWRITEBYTECODE =
@@ -20,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE =
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
 
-# Run two processes with one thread each, because OpenMP threads that share a core wait for each other.
+# Run processes with one thread each, because OpenMP threads that share a core wait for each other.
 test: $(VENV)/.installed-dev
 	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python $(TESTS)
 
