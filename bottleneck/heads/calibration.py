@@ -105,13 +105,14 @@ def prior_offset(
         return float((share * (total - point @ target)).mean() + prior @ point**2 / 2)
 
     point = np.array([1.0, 0.0])  # a, of scores of deviation 1, and b
+    before = loss(point)
     for _ in range(_STEPS):
         shares = softmax(np.where(known, np.tensordot(point, terms, 1), MASKED))
         mean = (shares * terms).sum(axis=2)
         slope = (share * (mean - target)).mean(axis=1) + prior * point
         apart = terms - mean[:, :, None]
         curvature = np.einsum("n,nk,ink,jnk->ij", share, shares, apart, apart) / n + np.diag(prior + 1e-9)
-        step, before = np.linalg.solve(curvature, slope), loss(point)
+        step = np.linalg.solve(curvature, slope)
         if point[0] == _MIN_SCALE and step[0] > 0:  # a is at its bound: only b can move
             step = np.array([0.0, slope[1] / curvature[1, 1]])
         for halving in range(_HALVINGS):
@@ -121,7 +122,8 @@ def prior_offset(
                 break
         else:
             break
-        if before - now < 1e-9:
+        gain, before = before - now, now
+        if gain < 1e-9:
             break
     return float(deviation * point[1] / point[0])
 
