@@ -15,7 +15,7 @@ from bottleneck.heads.folds import divide
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import search
 from bottleneck.heads.selection import RULES
-from tests.variants import each
+from tests.variants import each, pairwise
 
 LOGISTIC = family("logistic")
 
@@ -34,7 +34,7 @@ def rows(labels: list[str], apart: float = 5.0, seed: int = 0) -> np.ndarray:
 @each("name", NAMES)
 def test_the_chosen_point_is_in_the_familys_grid(name):
     labels = list("ab" * 20)
-    found = search(rows(labels), labels, family(name))
+    found = search(rows(labels), labels, family(name), normalize="shrunk")
 
     assert found.params in found.points
     assert found.divided == 5
@@ -58,11 +58,11 @@ def test_a_head_without_C_takes_none(name):
 
 @each("name", NAMES)
 def test_results_are_in_the_order_of_the_rows_if_rows_are_sorted_by_fold(name, monkeypatch):
-    labels = list("abc" * 400)
+    labels = list("abc" * 100)
     features = rows(labels, apart=1.0)
-    given = search(features, labels, family(name), seed=3)
+    given = search(features, labels, family(name), seed=3, repeats=1)
     monkeypatch.setattr(module, "_MIN_SORTED", 1)
-    ordered = search(features, labels, family(name), seed=3)
+    ordered = search(features, labels, family(name), seed=3, repeats=1)
     one, other = (np.argsort(found.rows) for found in (given, ordered))
 
     np.testing.assert_array_equal(ordered.rows[other], given.rows[one])
@@ -73,14 +73,15 @@ def test_results_are_in_the_order_of_the_rows_if_rows_are_sorted_by_fold(name, m
     assert agree.mean() > 0.95
 
 
-@each("name", ["logistic", "knn"])
-def test_each_division_of_ordered_rows_keeps_groups_together(name, monkeypatch):
+@each("name, grid", [("logistic", (0.01, 1.0)), ("knn", None)])
+def test_each_division_of_ordered_rows_keeps_groups_together(name, grid, monkeypatch):
     monkeypatch.setattr(module, "_MIN_SORTED", 1)
     random = np.random.default_rng(0)
     of_group = np.arange(300) % 100
     features = random.normal(size=(100, 40))[of_group] + 0.01 * random.normal(size=(300, 40))
     labels = random.choice(list("abc"), 100)[of_group].tolist()  # which nothing can tell but a copy
-    found = search(features.astype(np.float32), labels, family(name), groups=[f"g{group}" for group in of_group])
+    groups = [f"g{group}" for group in of_group]
+    found = search(features.astype(np.float32), labels, family(name), groups=groups, grid=grid, normalize="standard")
 
     assert found.fold_accuracy.shape[1] == 20
     by_division = found.fold_accuracy.reshape(len(found.points), 4, 5).mean(axis=2)
@@ -123,7 +124,7 @@ def test_the_accuracy_is_the_mean_over_folds_at_the_chosen_C():
 
 def test_the_guesses_of_each_division_give_the_accuracy():
     labels = [*"abc" * 20, "d"]  # the only row of a class is never tested
-    found = search(rows(labels, apart=0.5), labels, LOGISTIC)
+    found = search(rows(labels, apart=0.5), labels, LOGISTIC, grid=(0.01, 0.1))
     codes = np.unique(labels, return_inverse=True)[1]
 
     np.testing.assert_array_equal(found.tested_rows, np.arange(60))
@@ -137,11 +138,11 @@ def test_the_guesses_of_each_division_give_the_accuracy():
 @each("name", NAMES)
 def test_the_guesses_are_those_of_the_probabilities_in_the_first_division(name, monkeypatch):
     monkeypatch.setattr(module, "_MIN_SORTED", 1)  # rows in the order of their folds
-    labels = list("abc" * 400)
-    found = search(rows(labels, apart=1.0), labels, family(name))
+    labels = list("abc" * 100)
+    found = search(rows(labels, apart=1.0), labels, family(name), repeats=2)
     order = np.argsort(found.rows)
 
-    np.testing.assert_array_equal(np.sort(found.tested_rows), np.arange(1200))
+    np.testing.assert_array_equal(np.sort(found.tested_rows), np.arange(300))
     guesses = found.guesses[0, np.argsort(found.tested_rows)]
     np.testing.assert_array_equal(guesses, found.probabilities[order].argmax(axis=1))
 
@@ -160,7 +161,7 @@ def test_the_probabilities_of_a_row_are_of_heads_that_have_not_seen_it():
     # A head that has seen the row is certain of it; these labels are noise.
     labels = list("ab" * 100)
     x = np.random.default_rng(0).normal(size=(200, 400)).astype(np.float32)
-    found = search(x, labels, LOGISTIC, grid=(10.0,))
+    found = search(x, labels, LOGISTIC, grid=(10.0,), repeats=1)
     right = found.probabilities[np.arange(200), [int(label == "b") for label in labels]]
 
     assert found.rows.tolist() == list(range(200))
@@ -185,7 +186,7 @@ OPTIONS = [{}, {"normalize": "l2", "repeats": 1}, {"normalize": "none", "balance
 
 @each("name, options", zip([*NAMES, *NAMES[1:], NAMES[0]], itertools.cycle(OPTIONS)))
 def test_one_seed_gives_one_head_bit_for_bit(name, options):
-    labels = list("abc" * 30)
+    labels = list("abc" * 15)
     one, other = (search(rows(labels, 0.5), labels, family(name), seed=3, **options) for _ in range(2))
 
     for tensor in one.head.tensors:
@@ -247,10 +248,12 @@ def test_a_group_called_like_a_row_is_no_row():
 # --- few images -------------------------------------------------------------------------------------------------
 
 
-@each("name", NAMES)
-@each("labels", ["aab", "abb", "aabb", "aaab", "aaaaabc", "aabbbbbbbbc", "aab" + "cdef"])
-def test_a_class_with_one_image_never_breaks_it(name, labels):
-    found = search(rows(list(labels), apart=50.0), list(labels), family(name), repeats=2)
+FEW = ["aab", "abb", "aabb", "aaab", "aaaaabc", "aabbbbbbbbc", "aab" + "cdef"]
+
+
+@each("name, labels, options", pairwise(NAMES, FEW, [{"repeats": 1}, {"repeats": 2, "normalize": "shrunk"}]))
+def test_a_class_with_one_image_never_breaks_it(name, labels, options):
+    found = search(rows(list(labels), apart=50.0), list(labels), family(name), **options)
 
     assert found.head.classes == tuple(sorted(set(labels)))
     assert np.isfinite(found.head.probabilities(rows(list(labels), apart=50.0))).all()
@@ -262,7 +265,7 @@ def test_a_small_class_is_not_given_up_for_the_large_one(name):
     labels = list("a" * 95 + "b" * 5)
     x = rows(labels, apart=1.5)
 
-    assert "b" in search(x, labels, family(name)).head.predict(x).tolist()
+    assert "b" in search(x, labels, family(name), repeats=2).head.predict(x).tolist()
 
 
 # Here a fold's training rows lack a class: its two groups are both tested at once, as other classes ask for it.
@@ -342,9 +345,10 @@ def test_equations_without_a_solution_are_a_head_error(monkeypatch):
 def test_any_seed_divides_groups(seed):
     labels = list("ab" * 20)
 
-    assert (
-        search(rows(labels), labels, LOGISTIC, groups=[f"g{row // 2}" for row in range(40)], seed=seed).accuracy > 0.5
-    )
+    groups = [f"g{row // 2}" for row in range(40)]
+    found = search(rows(labels), labels, LOGISTIC, groups=groups, grid=(0.1,), repeats=2, seed=seed)
+
+    assert found.accuracy > 0.5
 
 
 def test_each_fold_is_scikit_learns_on_features_that_are_mostly_zero():
@@ -365,12 +369,13 @@ def test_features_are_shrunk_unless_another_scaling_is_better_by_more_than_chanc
     labels = list("ab" * 60)
     x = rows(labels, apart=2.0)[:, 1:]
     noise = 1000 * np.random.default_rng(5).normal(size=(len(labels), 4)).astype(np.float32)
-    usual, drowned = (search(features, labels, LOGISTIC) for features in (x, np.column_stack([x, noise])))
+    both = np.column_stack([x, noise])
+    usual, drowned = (search(features, labels, LOGISTIC, repeats=2) for features in (x, both))
 
     assert (usual.normalize, list(usual.scalings)) == ("shrunk", ["shrunk", "standard"])
     assert drowned.normalize == "standard"  # beside the noise, shrunk scales leave nothing of the others
     assert drowned.scalings["standard"] > drowned.scalings["shrunk"] + 0.1
-    assert drowned.accuracy == search(np.column_stack([x, noise]), labels, LOGISTIC, normalize="standard").accuracy
+    assert drowned.accuracy == search(both, labels, LOGISTIC, repeats=2, normalize="standard").accuracy
 
 
 def test_a_scaling_that_is_named_is_the_only_one_that_is_tried():
@@ -417,7 +422,7 @@ def unequal(n, d, apart, seed=0):
 )
 def test_a_linear_head_knows_how_frequent_a_class_is(name, n, d, apart, loss, accuracy):
     (x, codes), (other, truth) = unequal(n, d, apart), unequal(4000, d, apart, seed=1)
-    found = search(x, np.array(["often", "seldom"])[codes].tolist(), family(name))
+    found = search(x, np.array(["often", "seldom"])[codes].tolist(), family(name), repeats=2)
     probabilities = found.head.probabilities(other)
 
     assert -np.log(probabilities[np.arange(4000), truth]).mean() < loss
