@@ -24,7 +24,7 @@ def again(found: Search, some: Family, x: np.ndarray, labels: np.ndarray, first:
     return refit(found.head, some, found.params, x, labels.tolist(), seen=seen, **{"normalize": "standard", **options})
 
 
-def parted(classes: int, each: int = 40, **options: float) -> tuple[np.ndarray, np.ndarray, int]:
+def parted(classes: int, each: int = 20, **options: float) -> tuple[np.ndarray, np.ndarray, int]:
     """Return blobs in a random order, and how many rows of them are seen first."""
     x, labels = blobs(classes, each=each, **options)
     order = np.random.default_rng(5).permutation(len(x))
@@ -48,9 +48,9 @@ def test_on_the_same_rows_it_is_the_same_head(name, normalize, balanced):
 
 @every_family
 def test_on_more_rows_it_is_as_right_and_as_sure_as_a_head_should_be(some):
-    x, labels, first = parted(4, each=100, apart=2.5)
+    x, labels, first = parted(4, each=80, apart=2.5)
     new, wanted = blobs(4, seed=1, apart=2.5, each=1000)
-    found = search(x[:first], labels[:first].tolist(), some, folds=5, repeats=1, seed=3)
+    found = search(x[:first], labels[:first].tolist(), some, folds=3, repeats=1, seed=3)
     head = again(found, some, x, labels, first, seed=3)
 
     assert accuracy(head, new, wanted) >= accuracy(found.head, new, wanted) - 0.01
@@ -62,7 +62,7 @@ def test_the_point_is_kept_and_the_rows_that_it_holds_are_all():
     x, labels, first = parted(3)
     for name, options in (("knn", {}), ("svm", {"kernel": "rbf"})):
         some = family(name, **options)
-        found = search(x[:first], labels[:first].tolist(), some, folds=3)
+        found = search(x[:first], labels[:first].tolist(), some, folds=3, repeats=1)
         head = again(found, some, x, labels, first)
         if isinstance(head, NeighbourHead):
             assert head.neighbours == found.params["neighbours"]
@@ -154,7 +154,7 @@ def test_equal_seeds_give_equal_heads_bit_for_bit(some):
 def test_what_cannot_be_solved_is_an_error_of_ours():
     x, labels, first = parted(2)
     some = family("logistic")
-    found = search(x[:first], labels[:first].tolist(), some)
+    found = search(x[:first], labels[:first].tolist(), some, grid=[0.1], repeats=1)
     assert isinstance(found.head, LinearHead)
     x[first:] = 1e36
     with pytest.raises(HeadError, match="expected features up to"):
