@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -147,5 +148,11 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version(), "platform": sys.platform, "bottleneck": __version__}
     for package in _PACKAGES:
-        found[package] = metadata.version(package)
+        found[package] = _version(package)
     return found
+
+
+@cache
+def _version(package: str) -> str:
+    """Return the version of a package; reading all its metadata for it takes a millisecond."""
+    return metadata.version(package)
