@@ -405,7 +405,7 @@ def test_neighbours_take_no_weights_as_those_of_scikit_learn():
 @each("shuffled", [False, True])
 def test_folds_may_be_given_as_scikit_learn_takes_them(make, shuffled):
     x, labels = some(3)
-    splitter = StratifiedKFold(4, shuffle=shuffled, random_state=0 if shuffled else None)
+    splitter = StratifiedKFold(3, shuffle=shuffled, random_state=0 if shuffled else None)
     by_splitter = make(cv=splitter).fit(x, labels)
     by_list = make(cv=list(splitter.split(x, labels))).fit(x, labels)
 
@@ -459,7 +459,7 @@ def test_odd_features_give_finite_probabilities(make, odd, normalize):
 @each("scale", [1e4, 1e12])
 @each("make", [Logistic, LinearSVM])
 def test_large_features_are_learnt_from_as_well(make, scale):
-    x, labels = some(3, n=60)
+    x, labels = some(3, n=30)
 
     assert make().fit(x * scale, labels).score(x * scale, labels) >= make().fit(x, labels).score(x, labels) - 0.1
 
@@ -509,7 +509,7 @@ def test_a_number_of_neighbours_out_of_range_is_refused(wrong):
 def test_a_grid_search_in_a_pipeline(make):
     x, labels = some(4)
     name = make.__name__.lower()
-    grid = GridSearchCV(make_pipeline(StandardScaler(), make()), {f"{name}__C": [0.01, 1.0]}, cv=3)
+    grid = GridSearchCV(make_pipeline(StandardScaler(), make()), {f"{name}__C": [0.01, 1.0]}, cv=2)
 
     assert grid.fit(x, labels).best_score_ > 0.6
 
@@ -517,13 +517,13 @@ def test_a_grid_search_in_a_pipeline(make):
 @each("make", LINEAR)
 def test_features_are_chosen_by_their_weights(make):
     random = np.random.default_rng(0)
-    x = random.normal(size=(200, 6))
+    x = random.normal(size=(120, 6))
     labels = np.where(x[:, 2] - x[:, 4] > 0, "ant", "bee")
 
     assert np.flatnonzero(RFE(make(), n_features_to_select=2).fit(x, labels).support_).tolist() == [2, 4]
     chosen = SelectFromModel(make(), max_features=2, threshold=-np.inf).fit(x, labels)
     assert np.flatnonzero(chosen.get_support()).tolist() == [2, 4]
-    ranks = permutation_importance(make().fit(x, labels), x, labels, n_repeats=3, random_state=0).importances_mean
+    ranks = permutation_importance(make().fit(x, labels), x, labels, n_repeats=2, random_state=0).importances_mean
     assert set(np.argsort(ranks)[-2:].tolist()) == {2, 4}
 
 
@@ -584,7 +584,7 @@ def test_sparse_features_and_several_outputs_are_refused(make):
 def test_scores_of_folds(make):
     x, labels = some(4)
 
-    assert cross_val_score(make(cv=5), x, labels, cv=3, scoring="neg_log_loss").mean() > -1.2
+    assert cross_val_score(make(cv=3), x, labels, cv=3, scoring="neg_log_loss").mean() > -1.2
 
 
 @each("make", ALL)
