@@ -1,5 +1,6 @@
 """``python -m bottleneck`` is the command ``bottleneck``."""
 
+import os
 import sys
 
 
@@ -8,8 +9,8 @@ def main() -> None:
     try:
         from bottleneck.cli.main import main as run
     except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        sys.exit(130)
+        print("Stopped.", file=sys.stderr, flush=True)
+        os._exit(130)  # after an interrupt in `exec`, of which dataclasses are made, sys.exit ends by the signal
     run()
 
 
