@@ -1,6 +1,7 @@
 """Small real files for all tests, and the real photographs if a checkout has them."""
 
 import builtins
+import gc
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -23,6 +24,12 @@ settings.register_profile("tests", _PROFILE)
 settings.load_profile("tests")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hymenoptera"
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of garbage collection, which would look at a million objects each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def photo(seed: int, size: tuple[int, int] = (64, 48), kind: str = "JPEG", **options: object) -> bytes:
