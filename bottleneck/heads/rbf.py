@@ -1,7 +1,6 @@
 """Support vector machines with a Gaussian kernel, trained by scikit-learn's ``SVC`` on precomputed distances."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from bottleneck.heads.family import MASKED, Family, Fitted, Params, Validation
 from bottleneck.heads.features import Features, InMemoryFeatures
 from bottleneck.heads.kernel import KernelHead, pairwise_scores, squared_distances
 from bottleneck.heads.problem import Problem
+from bottleneck.heads.threads import ordered_map
 from bottleneck.utils.process_settings import ignored_warnings
 
 _C = (0.1, 1.0, 10.0, 100.0)
@@ -60,13 +60,12 @@ class RbfFamily(Family):
             svc = _train(problem, kernel, known[fold], fold, points[number]["C"])
             scores[fold][number] = _scores_of_all_classes(problem, fold, svc(other))
 
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            for fold, rows in enumerate(known):
-                apart, across = squares[np.ix_(rows, rows)], squares[np.ix_(tested[fold], rows)]
-                for gamma in sorted({point["gamma"] for point in points}):
-                    kernel, other = np.exp(-gamma * apart), np.exp(-gamma * across)
-                    numbers = [number for number, point in enumerate(points) if point["gamma"] == gamma]
-                    list(pool.map(partial(fit_one, fold, kernel, other), numbers))
+        for fold, rows in enumerate(known):
+            apart, across = squares[np.ix_(rows, rows)], squares[np.ix_(tested[fold], rows)]
+            for gamma in sorted({point["gamma"] for point in points}):
+                kernel, other = np.exp(-gamma * apart), np.exp(-gamma * across)
+                numbers = [number for number, point in enumerate(points) if point["gamma"] == gamma]
+                list(ordered_map(partial(fit_one, fold, kernel, other), numbers, cpu_count()))
         return RbfValidation(len(points), tested, scores)
 
     def fit(self, problem: Problem, point: Params, validation: Validation | None = None) -> Fitted:
