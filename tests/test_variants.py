@@ -39,11 +39,11 @@ def test_every_failing_variant_is_named_and_the_others_run(tmp_path: Path) -> No
 
 def test_an_id_is_what_a_failure_shows(tmp_path: Path) -> None:
     @each("value", ["x"], ids=lambda value: f"the {value}")
-    def test(value: str) -> None:
+    def failing(value: str) -> None:
         raise ValueError(value)
 
     with pytest.raises(AssertionError, match="1 of 1 variants failed: the x\nthe first: ValueError: x"):
-        test(tmp_path=tmp_path)
+        failing(tmp_path=tmp_path)
 
 
 def test_a_test_is_skipped_only_if_all_of_its_variants_are(tmp_path: Path) -> None:
