@@ -5,17 +5,19 @@ import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.cache.last import folder_of
 from bottleneck.errors import RunError
-from bottleneck.finetuning.initial import InitialState
 from bottleneck.finetuning.recipe import Recipe
 from bottleneck.runs.card import SETTINGS, next_number, number_in
 from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded, moved, relative_to
 from bottleneck.utils.schema import Finite, Whole, checked
 from bottleneck.utils.tree import Tree
+
+if TYPE_CHECKING:
+    from bottleneck.finetuning.initial import InitialState
 
 LAST = "last"
 _PATHS = ("run", "source")
@@ -54,7 +56,7 @@ class FineTuneConfig:
     memory: Finite | None = None
     folds: Whole | None = None
 
-    def resolved(self, initial: InitialState) -> "FineTuneConfig":
+    def resolved(self, initial: "InitialState") -> "FineTuneConfig":
         """Return the configuration with its defaults replaced by the values found.
 
         Raises
