@@ -9,6 +9,7 @@ from bottleneck.backbones.catalogue import check_request, entries
 from bottleneck.backbones.catalogue_table import ModelEntry, source_of
 from bottleneck.backbones.request import Request
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.gc_paused import no_collection
 from bottleneck.utils.names import written
 from bottleneck.utils.text import one_line
 
@@ -111,11 +112,12 @@ def describe(model: str) -> Description:
     """
     request = Request(model=model, weights="none")
     check_request(request)  # before torch is imported
-    import torch
+    with no_collection():
+        import torch
 
-    from bottleneck.backbones.registry import build_without_numbers
-    from bottleneck.backbones.stages import stages
-    from bottleneck.backbones.tracing import trace
+        from bottleneck.backbones.registry import build_without_numbers
+        from bottleneck.backbones.stages import stages
+        from bottleneck.backbones.tracing import trace
 
     model, pretrained = request.model, build_without_numbers(request)
     network, (height, width) = pretrained.network, pretrained.preprocessing.crop_size
@@ -156,9 +158,10 @@ def compare(path: Path, model: str, exclude: Sequence[str] = ()) -> "tuple[Check
         If the file cannot be read, there is no such model, or a pattern of `exclude` matches nothing.
     """
     check_request(Request(model=model, weights="none"))  # before torch is imported
-    from bottleneck.backbones.registry import build_without_numbers
-    from bottleneck.backbones.restore import match
-    from bottleneck.backbones.weights import read_checkpoint
+    with no_collection():
+        from bottleneck.backbones.registry import build_without_numbers
+        from bottleneck.backbones.restore import match
+        from bottleneck.backbones.weights import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     request = Request(model=model, weights=written(path))  # some files are recognised by their hash

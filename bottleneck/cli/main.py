@@ -21,7 +21,7 @@ from bottleneck.cli.fit import fit
 from bottleneck.cli.models import inspect, models
 from bottleneck.cli.output import is_data_on_stdout, let_streams_take_anything, put_away, say, show_traceback
 from bottleneck.cli.predict import predict
-from bottleneck.engines.memory import allow_malloc_tuning
+from bottleneck.engines.memory import tune_process
 
 _HELP = """Turn folders of images into tested classifiers, without a training cluster.
 
@@ -49,7 +49,7 @@ for _command in (extract, fit, finetune, compare, predict, evaluate, models, ins
 def main() -> None:
     """Run the command line."""
     stopping.listen(_stop_in_import)
-    allow_malloc_tuning()
+    tune_process()
     let_streams_take_anything()
     sys.excepthook = show_traceback
     threading.excepthook = lambda what: show_traceback(what.exc_type, what.exc_value, what.exc_traceback)

@@ -27,6 +27,7 @@ from bottleneck.extraction.memory import MemoryBudget, usual_memory
 from bottleneck.images.decode import DECODER_VERSION, Decoded
 from bottleneck.images.keys import DigestSet, as_digests
 from bottleneck.images.preprocessing import Preprocessing
+from bottleneck.utils.gc_paused import no_collection
 from bottleneck.utils.process_settings import ignored_warnings
 from bottleneck.utils.text import counted
 
@@ -124,8 +125,9 @@ class Recomputation:
         BottleneckError
             If the backbone cannot be built on this machine.
         """
-        from bottleneck.backbones.registry import load
-        from bottleneck.engines.torch_engine import TorchEngine
+        with no_collection():
+            from bottleneck.backbones.registry import load
+            from bottleneck.engines.torch_engine import TorchEngine
 
         problem = BottleneckError("the weights of its backbone are not on this machine")
         for request in self._requests(theirs):

@@ -12,7 +12,7 @@ from typing import Any
 
 from bottleneck.backbones.request import Request
 from bottleneck.cache.feature_cache import FeatureCache
-from bottleneck.engines.memory import allow_malloc_tuning
+from bottleneck.engines.memory import tune_process
 from bottleneck.engines.options import EngineOptions
 from bottleneck.errors import BottleneckError
 from bottleneck.extraction.job import ExtractionJob, Limits, Outcomes
@@ -52,7 +52,7 @@ def work(data: dict[str, Any]) -> None:
 def main() -> None:
     """Run the job read from stdin; stop when stdin is closed, because the main process has then ended."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits the setting to ignore it
-    allow_malloc_tuning()
+    tune_process()
     try:
         job = json.loads(sys.stdin.readline())
         threading.Thread(target=_end_with_stdin, args=(Path(job["images"]).parent,), daemon=True).start()
