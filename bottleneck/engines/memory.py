@@ -1,4 +1,4 @@
-"""Control glibc's malloc: keep freed memory for the next batch, or return it to the system after a large image."""
+"""Tune how a process handles memory: when glibc's malloc returns freed memory, and how often garbage is collected."""
 
 import gc
 import sys

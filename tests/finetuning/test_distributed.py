@@ -35,7 +35,8 @@ from tests.finetuning.processes import command, fine_tunings, started, together
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
 
 WITHIN = 1e-5
-SHORT = Recipe(unfreeze=("layer4",), epochs=2, batch_size=7, views=2, precision="fp32", lr=1e-3)  # epochs differ
+# At a lower rate the losses of two epochs may differ by less than rounding, and either may be the best.
+SHORT = Recipe(unfreeze=("layer4",), epochs=2, batch_size=7, views=2, precision="fp32", lr=1e-3)
 
 FAILING = """
 import os
