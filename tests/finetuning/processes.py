@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from bottleneck.cli.main import main
 from bottleneck.errors import Diverged
@@ -51,6 +52,23 @@ def together(target: Callable[..., None], *arguments: Any, count: int = 2) -> tu
         process.join()
         errors.close()
     return [process.exitcode for process, _ in ranks], texts
+
+
+def by_torchrun(target: Callable[..., None], *arguments: Any, count: int = 2) -> tuple[int, str]:
+    """Run a function in processes under the agent of torchrun; return the exit code and standard error of all."""
+    agent, errors = started(_agent, target, arguments, count, environ={"CUDA_VISIBLE_DEVICES": ""})
+    with errors:
+        text = errors.read()
+    agent.join()
+    return agent.exitcode, text
+
+
+def _agent(target: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
+    """Do what ``torchrun --standalone`` does, but fork the processes instead of starting Python anew in each."""
+    place = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "test"}
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=0, start_method="fork", **place)
+    multiprocessing.current_process().daemon = False  # or it may have no children
+    elastic_launch(config, target)(*arguments)
 
 
 def command(arguments: Sequence[str], output: str = os.devnull) -> None:

@@ -7,10 +7,8 @@ and 1.5e-7 (AdamW) of the norm, 2e-7 of a loss.
 
 import json
 import os
-import subprocess
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,15 +20,17 @@ import torch
 from safetensors.torch import load_file
 
 from bottleneck.errors import BottleneckWarning, OtherFailed, TuningError
+from bottleneck.finetuning import train
 from bottleneck.finetuning.config import FineTuneConfig
 from bottleneck.finetuning.context import build_context
 from bottleneck.finetuning.distributed import Processes, TorchrunProcesses, joined, local_device, reported_once
 from bottleneck.finetuning.finetune import finetune
 from bottleneck.finetuning.history import Epoch
 from bottleneck.finetuning.recipe import Recipe
+from bottleneck.finetuning.train import set_learning_rate
 from bottleneck.runs.run import list_runs, load_run
 from tests.finetuning.conftest import Killed
-from tests.finetuning.processes import command, fine_tunings, started, together
+from tests.finetuning.processes import by_torchrun, command, fine_tunings, started, together
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*random weights:bottleneck.errors.BottleneckWarning")
 
@@ -38,30 +38,19 @@ WITHIN = 1e-5
 # At a lower rate the losses of two epochs may differ by less than rounding, and either may be the best.
 SHORT = Recipe(unfreeze=("layer4",), epochs=2, batch_size=7, views=2, precision="fp32", lr=1e-3)
 
-FAILING = """
-import os
-from bottleneck.cli.main import main
-from bottleneck.errors import TuningError
-from bottleneck.finetuning import train as module
 
-set_learning_rate, calls = module.set_learning_rate, []
+def failing_on_rank_1(arguments: Sequence[str], output: str) -> None:
+    """Run the command line; an error ends rank 1 before its third step."""
+    steps = []
 
-def fail(*arguments):
-    calls.append(1)
-    if os.environ["RANK"] == "1" and len(calls) == 3:
-        raise TuningError("expected to read an image that this process alone has lost")
-    set_learning_rate(*arguments)
+    def fail(*arguments: object) -> None:
+        steps.append(1)
+        if os.environ["RANK"] == "1" and len(steps) == 3:
+            raise TuningError("expected to read an image that this process alone has lost")
+        set_learning_rate(*arguments)
 
-module.set_learning_rate = fail
-main()
-"""
-
-
-def torchrun(*arguments):
-    """Run a script in two processes on the CPU."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    environ = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    train.set_learning_rate = fail
+    command(arguments, output)
 
 
 @contextmanager
@@ -153,14 +142,13 @@ def test_two_processes_resume_a_killed_one_and_report_once(home):
 
 @pytest.mark.slow
 def test_an_error_of_one_process_ends_all_and_is_reported_once(home):
-    script = home / "failing.py"
-    script.write_text(FAILING)
     options = ["--unfreeze", "layer4", "--views", "1", "--batch-size", "6", "--lr", "1e-5", "--precision", "fp32"]
-    done = torchrun(str(script), "finetune", *options, "--json")
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["error"]["message"].startswith("expected to read an image that this process alone")
-    assert done.stderr.count("error: expected to read an image") == 1
-    assert done.stderr.count("error: ") == 1
+    code, errors = by_torchrun(failing_on_rank_1, ["finetune", *options, "--json"], str(home / "stdout"))
+    assert code == 1, errors
+    (error,) = map(json.loads, (home / "stdout").read_text().splitlines())
+    assert error["error"]["message"].startswith("expected to read an image that this process alone")
+    assert errors.count("error: expected to read an image") == 1
+    assert errors.count("error: ") == 1
 
 
 def warning_shown() -> float:
