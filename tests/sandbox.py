@@ -1,4 +1,7 @@
-"""A folder in which commands are run and watched: what they connect to, and what they write outside of it."""
+"""A folder in which commands are run and watched.
+
+An offence is a connection, a write outside of the folder, or a stand-in of ours for a module or for what finds modules.
+"""
 
 import json
 import os
@@ -14,7 +17,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 # Runs before anything else in every Python of the sandbox. Native code is what `strace` is for.
 _WATCH = """
-import os, sys
+import atexit, os, sys
 
 _log = os.open(os.environ["SANDBOX_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 _allowed = tuple(os.environ["SANDBOX_ALLOWED"].split(os.pathsep))
@@ -53,6 +56,19 @@ def _watch(event, arguments):
                 _say("changed:", event, path)
 
 
+def _is_ours(found):
+    return str((found if isinstance(found, type) else type(found)).__module__).startswith("bottleneck")
+
+
+def _look_at_imports(before=[*sys.meta_path, *sys.path_hooks]):
+    now = [*sys.meta_path, *sys.path_hooks]  # other packages may add some
+    for found in (one for one in before if one not in now):
+        _say("imports: without", found)
+    for found in filter(_is_ours, [*now, *sys.modules.values()]):
+        _say("imports: by", found)
+
+
+atexit.register(_look_at_imports)
 sys.addaudithook(_watch)
 """
 
@@ -160,7 +176,7 @@ class Sandbox:
     def commands(self, commands: dict[str, list[str]], first: str = "") -> dict[str, Done]:
         """Run ``bottleneck`` with some arguments, one after the other, and some code before.
 
-        What cannot be told from which command it was, the disk and native code, is under an empty name.
+        What cannot be told from which command it was, the disk, imports and native code, is under an empty name.
         """
         whole = self.run("-c", _DRIVER, json.dumps(commands), first)
         assert whole.code == 0, whole.err

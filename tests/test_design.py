@@ -304,7 +304,7 @@ def test_this_file_reads_relative_imports_of_a_folder():
     assert found.name == "images.scan.scan"
 
 
-# --- what importing and using it leaves unchanged ----------------------------------------------------------------
+# --- how Python imports; `tests/cli/test_sandbox.py` looks at it after every command -----------------------------
 
 
 def test_no_module_changes_how_python_imports():
@@ -331,23 +331,6 @@ def test_no_module_changes_how_python_imports():
 )
 def test_this_file_finds_every_change_of_how_python_imports(source, found):
     assert bool(import_system_writes(ast.parse(source))) == found
-
-
-def test_building_a_backbone_changes_nothing_of_how_python_imports():
-    code = """
-import sys
-before = [*sys.meta_path, *sys.path_hooks]
-import bottleneck.cli.main
-from bottleneck.backbones.registry import load
-from bottleneck.backbones.request import Request
-load(Request())
-after = [*sys.meta_path, *sys.path_hooks]
-print([finder for finder in before if finder not in after])
-new = [finder for finder in after if finder not in before]  # other packages may add some
-is_ours = lambda found: (found if isinstance(found, type) else type(found)).__module__.startswith("bottleneck")
-print([found for found in (*new, *sys.modules.values()) if is_ours(found)])
-"""
-    assert in_a_fresh_process(code).splitlines() == ["[]", "[]"]
 
 
 # --- the name ---------------------------------------------------------------------------------------------------

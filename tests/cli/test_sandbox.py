@@ -1,4 +1,7 @@
-"""Every command connects to nothing, and writes nothing but the cache, runs, its outputs and the temporary folder."""
+"""Every command connects to nothing, and writes nothing but the cache, runs, its outputs and the temporary folder.
+
+Nor does any command change how Python imports.
+"""
 
 import json
 from collections.abc import Iterator
@@ -80,7 +83,7 @@ def sandbox(tmp_path: Path) -> Sandbox:
 
 
 @pytest.mark.slow
-def test_commands_write_only_to_the_given_folders(sandbox: Sandbox) -> None:
+def test_commands_write_only_to_the_given_folders_and_leave_imports_alone(sandbox: Sandbox) -> None:
     done = sandbox.commands({name: words.split() for name, words in COMMANDS.items()}, BEFORE)
 
     assert {name: found.err for name, found in done.items() if found.code != (name in FAILING)} == {}
@@ -115,12 +118,15 @@ LEAKS = {
     "a folder in the home": "import os; os.makedirs(os.path.expanduser('~/.cache/x'))",
     "a file here": "open('x', 'w').close()",
     "a file of the user's": "open('photos', 'a').write('x')",
+    "a stand-in for a module": "import sys; sys.modules['x'] = type('X', (), {'__module__': 'bottleneck.x'})()",
+    "a finder of ours": "import sys; sys.meta_path.append(type('X', (), {'__module__': 'bottleneck.x'}))",
+    "a finder less": "import sys; del sys.meta_path[0]",
     "a child's": "import subprocess, sys; subprocess.run([sys.executable, '-c', \"open('/var/tmp/sandbox', 'w')\"])",
 }
 
 
 @each("leak", LEAKS)
-def test_the_sandbox_detects_a_write(tmp_path: Path, leak: str) -> None:
+def test_the_sandbox_detects_a_leak(tmp_path: Path, leak: str) -> None:
     sandbox = Sandbox(tmp_path, OUTPUTS)
     (sandbox.here / "photos").write_text("mine")
     assert sandbox.run("-c", LEAKS[leak], trace=False).offences
