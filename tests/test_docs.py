@@ -39,7 +39,9 @@ FOUND = {
         "photos/ --layer blocks.5 --pool avg",
         "photos/ --layer blocks.4 --layer blocks.6",
     ),
+    "docs/guides/distributed.md": ("photos/ --cache shared-cache",),
     "docs/guides/fit.md": ("photos/ --model mobilenet_v3_small --weights none",),
+    "docs/guides/notebook.md": ("photos/ --cache ../cache --runs ../runs",),
 }
 CLASSES = {"ants": (150, 60, 40), "bees": (200, 170, 60)}
 OF_OTHERS = {"--nproc-per-node"}  # options of other commands: torchrun
