@@ -77,6 +77,12 @@ def fitted(root: Path, images: Path, head: str = "logistic", model: str = MODEL,
         return fit(head=head, cache=root / "cache", runs=root / "runs", **options)
 
 
+@pytest.fixture(autouse=True)
+def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no curves, which takes half as long as the trainings here; what is made once for all tests has them."""
+    monkeypatch.setattr("bottleneck.finetuning.curves.plot", lambda *_, **__: b"not drawn")
+
+
 def remember(images: Path) -> None:
     """Record images with features in ``cache`` as the last extraction in the current folder."""
     (store,) = FeatureCache("cache").stores()
