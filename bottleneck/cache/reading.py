@@ -1,11 +1,11 @@
 """Read rows from many shards, in the requested order."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.utils.text import counted
 
 _ATTEMPTS = 8  # to read shards while they are compacted: within 2.5 s
-_THREADS = 4  # at most; each holds one shard in memory
+_THREADS = min(4, 1 + (os.cpu_count() or 1))  # one more than cores: there are few shards. Each holds one in memory
+_LARGE_SHARD = 1 << 20  # bytes from which reading and hashing a shard takes longer than parsing it
 
+T = TypeVar("T")
 Load = Callable[[str, Buffer], Blocks | ShardError | None]
 
 
@@ -59,7 +61,7 @@ def read_rows(
     features = np.empty((0, 0), np.float16)
     for needed in plan_reads(index, digests, wanted, done, folder):
         features = _resized(features, index, len(digests), as_stored, folder)
-        for name, problem in _fill(needed, digests, load, features, done):
+        for name, problem in _fill(needed, digests, load, features, done, index):
             if problem:
                 exclude_shard(index, name, problem, quarantine)
     return _copy_duplicates(features, wanted.find(digests))
@@ -134,11 +136,31 @@ class ShardGone(Exception):
     """A shard that no longer exists."""
 
 
+def map_shards(function: Callable[[str], T], names: Collection[str], index: Index) -> Iterator[T]:
+    """Yield the result of a function for each shard, in their order; large shards are processed several at once.
+
+    HDF5 parses one file at a time. Threads that wait for it take up to twice as long for small shards.
+    """
+    large = sum(index.entries[name].feature_bytes >= _LARGE_SHARD for name in names)
+    if min(large, _THREADS) < 2:
+        yield from map(function, names)
+        return
+    with ThreadPoolExecutor(min(large, _THREADS), thread_name_prefix="shards") as pool:
+        yield from pool.map(function, names)
+
+
 def _fill(
-    needed: dict[str, NDArray[np.intp]], digests: Digests, load: Load, features: NDArray[Any], done: NDArray[np.bool_]
+    needed: dict[str, NDArray[np.intp]],
+    digests: Digests,
+    load: Load,
+    features: NDArray[Any],
+    done: NDArray[np.bool_],
+    index: Index,
 ) -> Iterator[tuple[str, ShardError | ShardGone | None]]:
-    """Fill in the needed rows, several shards at once; yield each shard's name and its problem, if any."""
+    """Fill in the needed rows; yield each shard's name and its problem, if any."""
     buffers: SimpleQueue[Buffer] = SimpleQueue()
+    for _ in range(_THREADS):
+        buffers.put(Buffer())
 
     def fill(name: str) -> ShardError | ShardGone | None:
         buffer = buffers.get()
@@ -151,11 +173,7 @@ def _fill(
         finally:
             buffers.put(buffer)
 
-    count = min(_THREADS, 1 + (os.cpu_count() or 1), max(1, len(needed)))  # one more than cores: there are few shards
-    for _ in range(count):
-        buffers.put(Buffer())
-    with ThreadPoolExecutor(count, thread_name_prefix="read") as pool:
-        yield from zip(needed, pool.map(fill, needed), strict=True)
+    yield from zip(needed, map_shards(fill, needed, index), strict=True)
 
 
 def _copy(

@@ -5,6 +5,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from bottleneck.images.digest import Signature
 from bottleneck.images.keys import Digests
 
@@ -29,6 +31,11 @@ class ShardEntry:
     def nbytes(self) -> int:
         """Size in memory, in bytes."""
         return self.digests.nbytes + _OVERHEAD
+
+    @property
+    def feature_bytes(self) -> int:
+        """Size of the features in the shard, in bytes."""
+        return len(self) * self.dim * np.dtype(self.dtype).itemsize
 
 
 class RecentEntries:

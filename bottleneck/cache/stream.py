@@ -1,9 +1,8 @@
 """Read features of more images than fit into memory, repeatedly: in order or shuffled."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ from numpy.typing import NDArray
 
 from bottleneck.backbones.spec import Spec
 from bottleneck.cache.index import Index
-from bottleneck.cache.reading import ShardGone, common_dim, exclude_shard, plan_reads
+from bottleneck.cache.reading import ShardGone, common_dim, exclude_shard, map_shards, plan_reads
 from bottleneck.cache.slices import READ_SIZES, Positions, ReadSizes, ShardSlice, SliceReader
 from bottleneck.cache.verified import VerifiedShard, verify_shard
 from bottleneck.errors import CacheError, NewerShard, ShardError
 from bottleneck.images.keys import Digests, DigestSet
-
-_THREADS = 4  # at most, that verify shards
 
 
 class Stream:
@@ -171,7 +168,9 @@ class Stream:
         """Return the slices that hold the rows, which are in ascending order, except those that are `done`."""
         digests, slices = self._digests[rows], []
         for needed in plan_reads(index, digests, DigestSet(digests), done, self._folder):
-            for name, outcome in self._verified({name: rows[places] for name, places in needed.items()}):
+            of_shard = {name: rows[places] for name, places in needed.items()}
+            outcomes = map_shards(partial(self._slice, of_shard), needed, index)
+            for name, outcome in zip(needed, outcomes, strict=True):
                 if isinstance(outcome, ShardSlice):
                     slices.append(outcome)
                     done[np.searchsorted(rows, outcome.rows)] = True
@@ -179,12 +178,8 @@ class Stream:
                     exclude_shard(index, name, outcome, self._quarantine)
         return slices
 
-    def _verified(self, needed: dict[str, Positions]) -> Iterator[tuple[str, ShardSlice | ShardError | ShardGone]]:
-        """Yield each shard's name with its slice or its problem; several shards are verified at once."""
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="verify") as pool:
-            yield from zip(needed, pool.map(self._slice, needed, needed.values()), strict=True)
-
-    def _slice(self, name: str, rows: Positions) -> ShardSlice | ShardError | ShardGone:
+    def _slice(self, rows: dict[str, Positions], name: str) -> ShardSlice | ShardError | ShardGone:
+        """Verify a shard; return its slice with the given rows, or its problem."""
         try:
             shard, shard_digests = self._verify(name)
         except NewerShard:
@@ -195,7 +190,7 @@ class Stream:
             return ShardGone()
         if shard.dim != self._dim:
             raise CacheError(f"expected {self._dim} features of each image, found {shard.dim} in {shard.path}")
-        return ShardSlice.of(shard, shard_digests, self._digests, rows) or ShardGone()
+        return ShardSlice.of(shard, shard_digests, self._digests, rows[name]) or ShardGone()
 
     def _verify(self, name: str) -> tuple[VerifiedShard, Digests]:
         """Verify a shard; one that replaced several shards during reading is verified only once."""

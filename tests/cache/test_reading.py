@@ -5,8 +5,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 
 from bottleneck.cache.compact import ShardSizes
 from bottleneck.cache.feature_cache import FeatureCache
+from bottleneck.cache.reading import map_shards
+from bottleneck.cache.recent import ShardEntry
 from bottleneck.cache.store import Store
 from bottleneck.errors import BottleneckWarning, CacheError, MissingFeatures
 from bottleneck.utils.tree import Tree
@@ -57,6 +61,32 @@ def test_rows_in_any_order_over_large_shards_are_those_of_one_array(store):
     chosen = [random.permutation(3000)[:count] for count in (1, 2, 100, 2999, 3000)]
     for wanted in (*chosen, random.integers(0, 3000, 5000), np.arange(3000)):
         assert store.read(images[wanted]).tobytes() == values[wanted].tobytes()
+
+
+def test_rows_over_shards_that_are_read_at_once_are_those_of_one_array(store):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (800, 32), np.uint8)
+    values = random.normal(size=(800, 1024)).astype(np.float32)
+    for part in np.array_split(random.permutation(800), 3):  # of 1 MB each
+        store.append(images[part], values[part])
+
+    for wanted in (random.permutation(800), random.integers(0, 800, 50)):
+        assert store.read(images[wanted]).tobytes() == values[wanted].tobytes()
+
+
+@each("rows, at_once", [(255, False), (256, True)])
+def test_shards_of_a_megabyte_are_processed_at_once_and_smaller_ones_in_turn(rows, at_once):
+    entry = ShardEntry(np.zeros((rows, 32), np.uint8), 1024, "float32")
+    index = SimpleNamespace(entries={"a": entry, "b": entry})
+    both = threading.Barrier(2, timeout=10 if at_once else 0.01)
+
+    def meets(name: str) -> tuple[str, bool]:
+        with suppress(threading.BrokenBarrierError):
+            both.wait()
+            return name, True
+        return name, False
+
+    assert list(map_shards(meets, index.entries, index)) == [("a", at_once), ("b", at_once)]
 
 
 def test_only_the_shards_that_are_needed_are_opened(store, opened):
