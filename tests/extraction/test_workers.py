@@ -19,8 +19,16 @@ from bottleneck.images.splits import Shares
 from tests import tiny
 from tests.variants import each
 
-REQUEST = Request(model="mobilenet_v3_small", weights="none")
-OPTIONS = {"model": "mobilenet_v3_small", "weights": "none", "labels": False, "engine": "torch", "precision": "fp32"}
+REQUEST = Request(model="timm/test_resnet", weights="none")
+OPTIONS = {
+    "model": "timm/test_resnet",
+    "weights": "none",
+    "crop": 64,
+    "resize": 64,
+    "labels": False,
+    "engine": "torch",
+    "precision": "fp32",
+}
 
 
 def many(count: int) -> dict[str, int]:
@@ -100,7 +108,7 @@ def test_one_device_needs_no_other_process(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:mobilenet_v3_small has random weights")
+@pytest.mark.filterwarnings("ignore:timm/test_resnet has random weights")
 def test_processes_divide_the_images_and_those_of_one_that_fails_are_left_to_this_one(folder):
     images = folder({**many(20), "copy.jpg": 3, "page.jpg": b"<html>"})
     alone = extract(images, cache="alone", **OPTIONS)
