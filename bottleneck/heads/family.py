@@ -85,6 +85,10 @@ class Family(ABC):
     def cross_validate(self, problem: Problem, points: Sequence[Params]) -> Validation:
         """Train at each point on each fold, and score its tested rows."""
 
+    def cross_validate_all(self, problems: Sequence[Problem], points: Sequence[Params]) -> Sequence[Validation]:
+        """Cross-validate on several divisions of the same rows; see `cross_validate`."""
+        return [self.cross_validate(problem, points) for problem in problems]
+
     def path_facts(self, problem: Problem, points: Sequence[Params]) -> dict[str, Any]:
         """Return further statistics of the points for the card of a run, as a JSON object."""
         return {}

@@ -41,6 +41,12 @@ def everything(count: int) -> Folds:
     return Folds(tested=np.full(count, -1), trained=np.ones((count, 1), bool))
 
 
+def joined(divisions: Sequence[Folds]) -> Folds:
+    """Return the training rows of the folds of several divisions of the same rows; which rows they test is left out."""
+    trained = np.concatenate([folds.trained for folds in divisions], axis=1)
+    return Folds(tested=np.full(len(trained), -1), trained=trained)
+
+
 def divide(codes: Codes, groups: Sequence[str | None] | None, folds: int, seed: int) -> Folds:
     """Divide rows into stratified folds.
 

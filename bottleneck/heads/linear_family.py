@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bottleneck.errors import HeadError
 from bottleneck.heads.calibration import prior_offset
 from bottleneck.heads.family import DECADES, MASKED, Family, Fitted, Params, Validation, finer, of_C
+from bottleneck.heads.folds import joined
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.objective import relative
 from bottleneck.heads.out_of_fold import OutOfFold
@@ -21,6 +22,7 @@ Theta = NDArray[np.float32]  # (g, F, k, d + 1), the bias last, for features sca
 _CELLS = 4 << 20  # scores in memory at once
 _EQUAL = 1e-6  # log priors that differ less are equal
 _ROWS = 10_000  # used to fit the prior offset
+_FEW_WEIGHTS = 1 << 17  # of all folds and classes: two classes, 25 folds and 2048 features
 
 
 class LinearFamily(Family):
@@ -28,9 +30,18 @@ class LinearFamily(Family):
 
     The objective is ``|W|^2 / 2 + C * sum of losses`` on scaled features. Each module documents the precision of its
     solver and whether the bias is penalised.
+
+    Attributes
+    ----------
+    values : tuple of float
+        The values of C.
+    joins : bool
+        Whether few weights of several divisions are solved for together: small problems take time per step, not per
+        fold.
     """
 
     values: ClassVar[tuple[float, ...]] = DECADES
+    joins: ClassVar[bool] = False
 
     @abstractmethod
     def paths(self, problem: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
@@ -52,11 +63,18 @@ class LinearFamily(Family):
 
     def cross_validate(self, problem: Problem, points: Sequence[Params]) -> "LinearValidation":
         """Train on each fold at each C, and fit the prior offsets."""
-        Cs = [point.get("C", 1.0) for point in points]
-        found = LinearValidation(
-            problem, Cs, self._masked_paths(problem, Cs, exact=False), np.zeros((len(Cs), problem.count))
-        )
-        return replace(found, offsets=_offsets(found))
+        Cs = _values(points)
+        return _validation(problem, Cs, self._masked_paths(problem, Cs, exact=False))
+
+    def cross_validate_all(self, problems: Sequence[Problem], points: Sequence[Params]) -> Sequence["LinearValidation"]:
+        """Cross-validate on several divisions of the same rows, together if `joins` says so."""
+        counts, first, Cs = [len(problem.folds) for problem in problems], problems[0], _values(points)
+        if not self.joins or sum(counts) * first.count * (first.table.shape[1] + 1) > _FEW_WEIGHTS:
+            return [self.cross_validate(problem, points) for problem in problems]
+        every = first.with_folds(joined([problem.folds for problem in problems]))
+        theta = self._masked_paths(every, Cs, exact=False)
+        parts = np.split(theta, np.cumsum(counts)[:-1], axis=1)
+        return [_validation(problem, Cs, part) for problem, part in zip(problems, parts, strict=True)]
 
     def fit(self, problem: Problem, point: Params, validation: Validation | None = None) -> Fitted:
         """Train on all rows, starting from the mean of the folds' weights at this C."""
@@ -116,6 +134,16 @@ class LinearValidation:
             return None
         mean: Theta = self.theta[self.Cs.index(C)].mean(axis=0, keepdims=True)[None]
         return mean
+
+
+def _values(points: Sequence[Params]) -> list[float]:
+    return [point.get("C", 1.0) for point in points]
+
+
+def _validation(problem: Problem, Cs: list[float], theta: Theta) -> LinearValidation:
+    """Return the validation of some weights with fitted prior offsets."""
+    found = LinearValidation(problem, Cs, theta, np.zeros((len(Cs), problem.count)))
+    return replace(found, offsets=_offsets(found))
 
 
 def offset_of(validation: Validation, number: int) -> NDArray[np.float64]:

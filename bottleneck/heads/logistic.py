@@ -19,6 +19,7 @@ class LogisticFamily(LinearFamily):
     """Logistic heads; for two classes the log odds ``w x + b`` are split into ``(-w / 2, w / 2)``."""
 
     name = "logistic"
+    joins = True
 
     def paths(self, problem: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:
         """Return weights, see `LinearFamily.paths`."""

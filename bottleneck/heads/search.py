@@ -256,7 +256,7 @@ def _cross_validated(whole: Problem, problem: Problem, family: Family, plan: _Se
         problem.check_magnitudes()
     points = _points(family, problem, plan.grid, full=plan.full)
     problems = [problem, *(problem.with_folds(folds.of(problem.origin)) for folds in plan.divisions[1:])]
-    divisions = [(one, family.cross_validate(one, points)) for one in problems]
+    divisions = list(zip(problems, family.cross_validate_all(problems, points), strict=True))
     return _ScalingTrial(whole, problem, family, points, divisions, performance(divisions, len(points)))
 
 

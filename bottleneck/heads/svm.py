@@ -26,6 +26,7 @@ class SvmFamily(LinearFamily):
     """
 
     name = "svm"
+    joins = True
     values = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
     def paths(self, problem: Problem, Cs: Sequence[float], *, exact: bool, start: Theta | None = None) -> Theta:

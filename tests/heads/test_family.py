@@ -19,7 +19,7 @@ from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import NAMES, Family, family
 from bottleneck.heads.features import InMemoryFeatures
-from bottleneck.heads.folds import Folds
+from bottleneck.heads.folds import Folds, divide
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.linear import LinearHead
 from bottleneck.heads.linear_family import LinearFamily
@@ -267,6 +267,26 @@ def test_the_only_class_that_a_fold_has_always_wins(some, absent):
 
     for _, scores in some.cross_validate(lacking, some.grid(lacking, full=False)).blocks():
         assert (scores.argmax(axis=2) == 1 - absent).all()
+
+
+@each("classes", [2, 3])
+@each("normalize", ["shrunk", "standard"])
+@every_family
+def test_divisions_that_are_cross_validated_together_score_as_each_alone(some, normalize, classes):
+    x, labels = (rows[4:] for rows in blobs(classes, apart=2.0))  # fewer of one class, so that priors are adjusted for
+    codes = np.unique(labels, return_inverse=True)[1]
+    first, *rest = (
+        replace(problem(x, codes, classes, normalize=normalize), folds=divide(codes, None, 3, seed)) for seed in (0, 1)
+    )
+    problems = [first, *(first.with_folds(other.folds) for other in rest)]
+    points = some.grid(first, full=False)[-2:]
+
+    together = some.cross_validate_all(problems, points)
+    for division, found in zip(problems, together, strict=True):
+        alone = some.cross_validate(division, points)
+        for (rows, scores), (same_rows, wanted) in zip(found.blocks(), alone.blocks(), strict=True):
+            assert np.array_equal(rows, same_rows)
+            np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
 
 
 @each("classes", [2, 4])
