@@ -304,7 +304,7 @@ def test_this_file_reads_relative_imports_of_a_folder():
     assert found.name == "images.scan.scan"
 
 
-# --- how Python imports; `tests/cli/test_sandbox.py` looks at it after every command -----------------------------
+# --- how Python imports; `tests/cli/test_sandbox.py` looks at it after all commands -------------------------------
 
 
 def test_no_module_changes_how_python_imports():

@@ -36,8 +36,8 @@ class LinearFamily(Family):
     values : tuple of float
         The values of C.
     joins : bool
-        Whether few weights of several divisions are solved for together: small problems take time per step, not per
-        fold.
+        Whether the folds of several divisions are solved together if they have few weights. A step then takes about as
+        long for all folds as for one.
     """
 
     values: ClassVar[tuple[float, ...]] = DECADES
