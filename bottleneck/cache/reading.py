@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -158,7 +158,7 @@ def _fill(
     index: Index,
 ) -> Iterator[tuple[str, ShardError | ShardGone | None]]:
     """Fill in the needed rows; yield each shard's name and its problem, if any."""
-    buffers: SimpleQueue[Buffer] = SimpleQueue()
+    buffers: LifoQueue[Buffer] = LifoQueue()  # the last used first, so that no more grow than there are threads
     for _ in range(_THREADS):
         buffers.put(Buffer())
 

@@ -66,11 +66,12 @@ class LinearFamily(Family):
         Cs = _values(points)
         return _validation(problem, Cs, self._masked_paths(problem, Cs, exact=False))
 
-    def cross_validate_all(self, problems: Sequence[Problem], points: Sequence[Params]) -> Sequence["LinearValidation"]:
+    def cross_validate_all(self, problems: Sequence[Problem], points: Sequence[Params]) -> Sequence[Validation]:
         """Cross-validate on several divisions of the same rows, together if `joins` says so."""
         counts, first, Cs = [len(problem.folds) for problem in problems], problems[0], _values(points)
-        if not self.joins or sum(counts) * first.count * (first.table.shape[1] + 1) > _FEW_WEIGHTS:
-            return [self.cross_validate(problem, points) for problem in problems]
+        weights = sum(counts) * first.count * (first.table.shape[1] + 1)
+        if not self.joins or len(problems) == 1 or weights > _FEW_WEIGHTS:
+            return super().cross_validate_all(problems, points)
         every = first.with_folds(joined([problem.folds for problem in problems]))
         theta = self._masked_paths(every, Cs, exact=False)
         parts = np.split(theta, np.cumsum(counts)[:-1], axis=1)
