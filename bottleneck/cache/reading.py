@@ -19,7 +19,7 @@ from bottleneck.utils.text import counted
 
 _ATTEMPTS = 8  # to read shards while they are compacted: within 2.5 s
 _THREADS = min(4, 1 + (os.cpu_count() or 1))  # one more than cores: there are few shards. Each holds one in memory
-_LARGE_SHARD = 1 << 20  # bytes from which reading and hashing a shard takes longer than parsing it
+_LARGE_SHARD = 3 << 19  # bytes, 1.5 MiB, from which reading and hashing a shard takes longer than parsing it
 
 T = TypeVar("T")
 Load = Callable[[str, Buffer], Blocks | ShardError | None]

@@ -65,17 +65,17 @@ def test_rows_in_any_order_over_large_shards_are_those_of_one_array(store):
 
 def test_rows_over_shards_that_are_read_at_once_are_those_of_one_array(store):
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (800, 32), np.uint8)
-    values = random.normal(size=(800, 1024)).astype(np.float32)
-    for part in np.array_split(random.permutation(800), 3):  # of 1 MB each
+    images = random.integers(0, 256, (1200, 32), np.uint8)
+    values = random.normal(size=(1200, 1024)).astype(np.float32)
+    for part in np.array_split(random.permutation(1200), 3):  # of 1.6 MB each
         store.append(images[part], values[part])
 
-    for wanted in (random.permutation(800), random.integers(0, 800, 50)):
+    for wanted in (random.permutation(1200), random.integers(0, 1200, 50)):
         assert store.read(images[wanted]).tobytes() == values[wanted].tobytes()
 
 
-@each("rows, at_once", [(255, False), (256, True)])
-def test_shards_of_a_megabyte_are_processed_at_once_and_smaller_ones_in_turn(rows, at_once):
+@each("rows, at_once", [(383, False), (384, True)])
+def test_shards_of_1_5_megabytes_are_processed_at_once_and_smaller_ones_in_turn(rows, at_once):
     entry = ShardEntry(np.zeros((rows, 32), np.uint8), 1024, "float32")
     index = SimpleNamespace(entries={"a": entry, "b": entry})
     both = threading.Barrier(2, timeout=10 if at_once else 0.01)
