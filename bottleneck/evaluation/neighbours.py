@@ -1,19 +1,25 @@
-"""The nearest neighbours of images by the cosine similarity of their features, exactly and in bounded memory."""
+"""The nearest neighbours of images by the cosine similarity of their features, in bounded memory."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.heads.threads import single_threaded_blas
+from bottleneck.heads.threads import ordered_map, single_threaded_blas
 
 Features = NDArray[np.float32]  # (n, d)
 
-_QUERIES = 512  # rows that are compared at once
-_REFERENCES = 4096
 NOBODY = -1  # in place of the row of a neighbour that does not exist
+MOST_EXACT = 30_000  # references that are all compared in full
+_QUERIES = 512  # rows that are compared at once
+_REFERENCES = 2048
+_GROUPED = 16  # references whose largest similarity is compared with the threshold first
+_COMPONENTS = 128  # principal components in which many references are compared first
+_CANDIDATES = 4  # for each neighbour, which are then compared in full
+_RERANKED = 64  # queries whose candidates are compared at once
+_HITS = 128  # for each query, after which only the best are kept
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,16 @@ class Neighbours:
     cosines: NDArray[np.float32]
 
 
+class _Search(NamedTuple):
+    """Queries and references, with their groups; the query of a row is not its own neighbour if `within`."""
+
+    queries: Features
+    references: Features
+    groups: NDArray[np.intp] | None
+    reference_groups: NDArray[np.intp] | None
+    within: bool
+
+
 def unit_rows(features: Features, centre: NDArray[np.float32] | None = None) -> Features:
     """Return the features minus the centre ``(d,)``, each row divided by its Euclidean norm; a row of zeros stays."""
     rows = features.astype(np.float32) if centre is None else features - centre
@@ -48,6 +64,7 @@ def nearest_neighbours(
     *,
     groups: NDArray[np.intp] | None = None,
     reference_groups: NDArray[np.intp] | None = None,
+    most_exact: int = MOST_EXACT,
 ) -> Neighbours:
     """Return the k nearest references of each query.
 
@@ -64,53 +81,157 @@ def nearest_neighbours(
         a negative number is no group.
     reference_groups : ndarray of int, shape (n,), optional
         The groups of the references, by default `groups` where the references are the queries.
+    most_exact : int
+        The number of references up to which all are compared in full. Beyond it, only the 4 k nearest of each query by
+        the leading 128 principal components are.
 
     Returns
     -------
     Neighbours
         m rows and k columns.
+
+    Notes
+    -----
+    The components keep 83 to 97 % of the variance of the features of EfficientNet-Lite0 (photographs of ants and bees,
+    digits, solar cells), and the 4 k nearest by them contain all of the 10 nearest.
     """
     within = references is None
     targets = queries if references is None else references
-    target_groups = groups if within else reference_groups
-    found = Neighbours(np.full((len(queries), k), NOBODY, np.intp), np.full((len(queries), k), -np.inf, np.float32))
+    with single_threaded_blas() as cores:
+        search = _Search(queries, targets, groups, groups if within else reference_groups, within)
+        if len(targets) <= most_exact or targets.shape[1] <= _COMPONENTS:
+            return _collected(search, k, cores)
+        axes = _principal_axes(targets)
+        short = search._replace(queries=queries @ axes, references=targets @ axes)
+        return _compared_in_full(search, _collected(short, _CANDIDATES * k, cores), k, cores)
 
-    def search(start: int) -> None:
-        part = slice(start, start + _QUERIES)
-        rows, cosines = found.rows[part], found.cosines[part]
-        own = None if groups is None else groups[part]
-        for first in range(0, len(targets), _REFERENCES):
-            similar = queries[part] @ targets[first : first + _REFERENCES].T
-            if own is not None and target_groups is not None:
-                others = target_groups[first : first + _REFERENCES]
-                similar[(own[:, None] == others) & (own[:, None] >= 0)] = -np.inf
-            if within:
-                self_rows = np.arange(start, start + len(similar)) - first
-                inside = (self_rows >= 0) & (self_rows < similar.shape[1])
-                similar[np.flatnonzero(inside), self_rows[inside]] = -np.inf
-            _merge(rows, cosines, similar, first)
 
-    with single_threaded_blas() as cores, ThreadPoolExecutor(max(1, cores)) as threads:
-        for _ in threads.map(search, range(0, len(queries), _QUERIES)):
-            pass
+def _collected(search: _Search, k: int, cores: int) -> Neighbours:
+    """Return the k nearest references of all queries."""
+    m = len(search.queries)
+    found = Neighbours(np.full((m, k), NOBODY, np.intp), np.full((m, k), -np.inf, np.float32))
+    parts = [slice(start, start + _QUERIES) for start in range(0, m, _QUERIES)]
+    results = ordered_map(lambda part: _nearest(search, part, k), parts, cores)
+    for part, (rows, cosines) in zip(parts, results, strict=True):
+        found.rows[part], found.cosines[part] = rows, cosines
     return found
 
 
-def _merge(rows: NDArray[np.intp], cosines: NDArray[np.float32], similar: NDArray[Any], first: int) -> None:
-    """Merge the cosines ``(q, r)`` of references from row `first` on into the nearest ones so far ``(q, k)``."""
-    k = rows.shape[1]
-    better = np.flatnonzero((similar > cosines[:, -1:]).any(axis=1))
-    if not len(better):
-        return
-    values = np.concatenate([cosines[better], similar[better]], axis=1)
-    places = np.concatenate(
-        [rows[better], np.broadcast_to(np.arange(first, first + similar.shape[1]), (len(better), similar.shape[1]))],
-        axis=1,
-    )
-    if values.shape[1] > k:
-        few = np.sort(np.argpartition(-values, k - 1, axis=1)[:, :k], axis=1)
-        values, places = np.take_along_axis(values, few, 1), np.take_along_axis(places, few, 1)
-    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-    values, places = np.take_along_axis(values, order, 1), np.take_along_axis(places, order, 1)
-    places[np.isneginf(values)] = NOBODY
-    cosines[better], rows[better] = values, places
+def _nearest(search: _Search, part: slice, k: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return the k nearest references of some queries."""
+    best = _Best(len(search.queries[part]), k)
+    for first, similar in _similarities(search, part):
+        best.add(similar, first)
+    return best.finished()
+
+
+def _similarities(search: _Search, part: slice) -> Iterator[tuple[int, Features]]:
+    """Yield the similarities ``(q, r)`` of some queries to each block of references, and its first reference."""
+    queries = search.queries[part]
+    own = None if search.groups is None else search.groups[part, None]
+    for first in range(0, len(search.references), _REFERENCES):
+        similar = queries @ search.references[first : first + _REFERENCES].T
+        if own is not None and search.reference_groups is not None:
+            similar[(own == search.reference_groups[first : first + _REFERENCES]) & (own >= 0)] = -np.inf
+        if search.within:
+            rows = np.arange(len(queries))
+            columns = rows + part.start - first
+            inside = (columns >= 0) & (columns < similar.shape[1])
+            similar[rows[inside], columns[inside]] = -np.inf
+        yield first, similar
+
+
+class _Best:
+    """The k most similar references of each query so far; new ones are sorted in when there are many.
+
+    Parameters
+    ----------
+    count : int
+        Number of queries.
+    k : int
+    """
+
+    def __init__(self, count: int, k: int) -> None:
+        self._count, self._k = count, k
+        self._least = np.full(count, -np.inf, np.float32)  # similarity of the k-th reference
+        self._hits: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]] = []
+        self._waiting = 0
+
+    def add(self, similar: Features, first: int) -> None:
+        """Add the references from `first` on, whose similarities are ``(q, r)``."""
+        if not self._hits and similar.shape[1] > self._k:
+            highest = np.partition(similar, -self._k, axis=1)[:, -self._k]
+            self._least = np.nextafter(highest, np.float32(-np.inf))
+        rows, columns = self._above(similar)
+        if not len(rows):
+            return
+        self._hits.append((rows, columns + first, similar[rows, columns]))
+        self._waiting += len(rows)
+        if self._waiting > max(_HITS, 2 * self._k) * self._count:
+            self._sort_in()
+
+    def _above(self, similar: Features) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the places in ``(q, r)`` similarities that exceed the k-th of the query.
+
+        The largest of several columns is compared first, because few exceed it.
+        """
+        count, width = similar.shape
+        if width % _GROUPED:
+            return np.nonzero(similar > self._least[:, None])
+        step = width // _GROUPED
+        highest = similar.reshape(count, _GROUPED, step).max(axis=1)
+        rows, groups = np.nonzero(highest > self._least[:, None])
+        columns = groups[:, None] + step * np.arange(_GROUPED)
+        place, which = np.nonzero(similar[rows[:, None], columns] > self._least[rows, None])
+        return rows[place], columns[place, which]
+
+    def _sort_in(self) -> None:
+        """Keep the k best hits of each query."""
+        rows, columns, values = (np.concatenate(kind) for kind in zip(*self._hits, strict=True))
+        order = np.lexsort((columns, -values, rows))
+        rows, columns, values = rows[order], columns[order], values[order]
+        starts = np.searchsorted(rows, np.arange(self._count))
+        place = np.arange(len(rows)) - starts[rows]
+        kept = place < self._k
+        last = place == self._k - 1
+        self._least[rows[last]] = values[last]
+        self._hits = [(rows[kept], columns[kept], values[kept])]
+        self._waiting = int(kept.sum())
+
+    def finished(self) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Return the rows and the similarities of the k best, ``(q, k)``."""
+        found = np.full((self._count, self._k), NOBODY, np.intp)
+        similar = np.full((self._count, self._k), -np.inf, np.float32)
+        if self._hits:
+            self._sort_in()
+            rows, columns, values = self._hits[0]
+            place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(self._count))[rows]
+            found[rows, place], similar[rows, place] = columns, values
+        return found, similar
+
+
+def _principal_axes(rows: Features) -> Features:
+    """Return the leading directions ``(d, components)`` of the rows' second moments."""
+    moments = np.zeros((rows.shape[1], rows.shape[1]))
+    for start in range(0, len(rows), _REFERENCES):
+        block = rows[start : start + _REFERENCES]
+        moments += block.T @ block
+    axes: Features = np.linalg.eigh(moments)[1][:, : -_COMPONENTS - 1 : -1].astype(np.float32)
+    return axes
+
+
+def _compared_in_full(search: _Search, candidates: Neighbours, k: int, cores: int) -> Neighbours:
+    """Return the k nearest of the candidates ``(m, c)`` of each query by all of the features."""
+    queries, references = search.queries, search.references
+
+    def compare(start: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        part = slice(start, start + _RERANKED)
+        rows = candidates.rows[part]
+        similar = np.einsum("qd,qcd->qc", queries[part], references[rows])
+        similar[rows == NOBODY] = -np.inf
+        order = np.lexsort((rows, -similar), axis=1)[:, :k]
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(similar, order, 1)
+
+    parts = list(ordered_map(compare, range(0, len(queries), _RERANKED), cores))
+    rows, cosines = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+    return Neighbours(rows, cosines)
