@@ -23,7 +23,7 @@ _HITS = 128  # for each query, after which only the best are kept
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class CosineNeighbours:
     """The nearest references of each query.
 
     Parameters
@@ -39,7 +39,7 @@ class Neighbours:
     cosines: NDArray[np.float32]
 
 
-class _Search(NamedTuple):
+class _Comparison(NamedTuple):
     """Queries and references, with their groups; the query of a row is not its own neighbour if `within`."""
 
     queries: Features
@@ -51,7 +51,7 @@ class _Search(NamedTuple):
 
 def unit_rows(features: Features, centre: NDArray[np.float32] | None = None) -> Features:
     """Return the features minus the centre ``(d,)``, each row divided by its Euclidean norm; a row of zeros stays."""
-    rows = features.astype(np.float32) if centre is None else features - centre
+    rows: Features = features.astype(np.float32) if centre is None else features - centre
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     rows /= np.where(norms, norms, 1)[:, None]
     return rows
@@ -65,7 +65,7 @@ def nearest_neighbours(
     groups: NDArray[np.intp] | None = None,
     reference_groups: NDArray[np.intp] | None = None,
     most_exact: int = MOST_EXACT,
-) -> Neighbours:
+) -> CosineNeighbours:
     """Return the k nearest references of each query.
 
     Parameters
@@ -87,7 +87,7 @@ def nearest_neighbours(
 
     Returns
     -------
-    Neighbours
+    CosineNeighbours
         m rows and k columns.
 
     Notes
@@ -98,7 +98,7 @@ def nearest_neighbours(
     within = references is None
     targets = queries if references is None else references
     with single_threaded_blas() as cores:
-        search = _Search(queries, targets, groups, groups if within else reference_groups, within)
+        search = _Comparison(queries, targets, groups, groups if within else reference_groups, within)
         if len(targets) <= most_exact or targets.shape[1] <= _COMPONENTS:
             return _collected(search, k, cores)
         axes = _principal_axes(targets)
@@ -106,10 +106,10 @@ def nearest_neighbours(
         return _compared_in_full(search, _collected(short, _CANDIDATES * k, cores), k, cores)
 
 
-def _collected(search: _Search, k: int, cores: int) -> Neighbours:
+def _collected(search: _Comparison, k: int, cores: int) -> CosineNeighbours:
     """Return the k nearest references of all queries."""
     m = len(search.queries)
-    found = Neighbours(np.full((m, k), NOBODY, np.intp), np.full((m, k), -np.inf, np.float32))
+    found = CosineNeighbours(np.full((m, k), NOBODY, np.intp), np.full((m, k), -np.inf, np.float32))
     parts = [slice(start, start + _QUERIES) for start in range(0, m, _QUERIES)]
     results = ordered_map(lambda part: _nearest(search, part, k), parts, cores)
     for part, (rows, cosines) in zip(parts, results, strict=True):
@@ -117,7 +117,7 @@ def _collected(search: _Search, k: int, cores: int) -> Neighbours:
     return found
 
 
-def _nearest(search: _Search, part: slice, k: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _nearest(search: _Comparison, part: slice, k: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Return the k nearest references of some queries."""
     best = _Best(len(search.queries[part]), k)
     for first, similar in _similarities(search, part):
@@ -125,7 +125,7 @@ def _nearest(search: _Search, part: slice, k: int) -> tuple[NDArray[np.intp], ND
     return best.finished()
 
 
-def _similarities(search: _Search, part: slice) -> Iterator[tuple[int, Features]]:
+def _similarities(search: _Comparison, part: slice) -> Iterator[tuple[int, Features]]:
     """Yield the similarities ``(q, r)`` of some queries to each block of references, and its first reference."""
     queries = search.queries[part]
     own = None if search.groups is None else search.groups[part, None]
@@ -177,7 +177,8 @@ class _Best:
         """
         count, width = similar.shape
         if width % _GROUPED:
-            return np.nonzero(similar > self._least[:, None])
+            all_rows, all_columns = np.nonzero(similar > self._least[:, None])
+            return all_rows, all_columns
         step = width // _GROUPED
         highest = similar.reshape(count, _GROUPED, step).max(axis=1)
         rows, groups = np.nonzero(highest > self._least[:, None])
@@ -220,7 +221,7 @@ def _principal_axes(rows: Features) -> Features:
     return axes
 
 
-def _compared_in_full(search: _Search, candidates: Neighbours, k: int, cores: int) -> Neighbours:
+def _compared_in_full(search: _Comparison, candidates: CosineNeighbours, k: int, cores: int) -> CosineNeighbours:
     """Return the k nearest of the candidates ``(m, c)`` of each query by all of the features."""
     queries, references = search.queries, search.references
 
@@ -234,4 +235,4 @@ def _compared_in_full(search: _Search, candidates: Neighbours, k: int, cores: in
 
     parts = list(ordered_map(compare, range(0, len(queries), _RERANKED), cores))
     rows, cosines = (np.concatenate(kind) for kind in zip(*parts, strict=True))
-    return Neighbours(rows, cosines)
+    return CosineNeighbours(rows, cosines)
