@@ -43,6 +43,7 @@ ROOMS = (
     "finetuning",
     "comparison",
     "prediction",
+    "auditing",
     "demo",
     "cli",
     "__main__",
