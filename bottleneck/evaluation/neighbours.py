@@ -1,6 +1,6 @@
 """The nearest neighbours of images by the cosine similarity of their features, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,11 +13,12 @@ Features = NDArray[np.float32]  # (n, d)
 
 NOBODY = -1  # in place of the row of a neighbour that does not exist
 MOST_EXACT = 30_000  # references that are all compared in full
-_QUERIES = 512  # rows that are compared at once
+_QUERY_BITS, _REFERENCE_BITS = 9, 23  # of a packed hit, besides the 32 bits of its similarity
+_QUERIES = 1 << _QUERY_BITS  # rows that are compared at once
 _REFERENCES = 2048
 _GROUPED = 16  # references whose largest similarity is compared with the threshold first
 _COMPONENTS = 128  # principal components in which many references are compared first
-_CANDIDATES = 4  # for each neighbour, which are then compared in full
+_CANDIDATES, _MORE_CANDIDATES = 2, 20  # for each neighbour, and in addition, which are then compared in full
 _RERANKED = 64  # queries whose candidates are compared at once
 _HITS = 128  # for each query, after which only the best are kept
 
@@ -65,6 +66,7 @@ def nearest_neighbours(
     groups: NDArray[np.intp] | None = None,
     reference_groups: NDArray[np.intp] | None = None,
     most_exact: int = MOST_EXACT,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CosineNeighbours:
     """Return the k nearest references of each query.
 
@@ -82,31 +84,44 @@ def nearest_neighbours(
     reference_groups : ndarray of int, shape (n,), optional
         The groups of the references, by default `groups` where the references are the queries.
     most_exact : int
-        The number of references up to which all are compared in full. Beyond it, only the 4 k nearest of each query by
-        the leading 128 principal components are.
+        The number of references up to which all are compared in full. Beyond it, only the 2 k + 20 nearest of each
+        query by the leading 128 principal components are.
+    progress : callable, optional
+        Called with the number of queries that are done, and that of all.
 
     Returns
     -------
     CosineNeighbours
         m rows and k columns.
 
+    Raises
+    ------
+    ValueError
+        If there are more than 8,388,608 references.
+
     Notes
     -----
     The components keep 83 to 97 % of the variance of the features of EfficientNet-Lite0 (photographs of ants and bees,
-    digits, solar cells), and the 4 k nearest by them contain all of the 10 nearest.
+    digits, solar cells), and the nearest by them contain all of the 10, and of the 30, nearest.
     """
     within = references is None
     targets = queries if references is None else references
+    if len(targets) > 1 << _REFERENCE_BITS:
+        raise ValueError(f"expected at most {1 << _REFERENCE_BITS:,} references, got {len(targets):,}")
     with single_threaded_blas() as cores:
         search = _Comparison(queries, targets, groups, groups if within else reference_groups, within)
         if len(targets) <= most_exact or targets.shape[1] <= _COMPONENTS:
-            return _collected(search, k, cores)
+            return _collected(search, k, cores, progress)
         axes = _principal_axes(targets)
         short = search._replace(queries=queries @ axes, references=targets @ axes)
-        return _compared_in_full(search, _collected(short, _CANDIDATES * k, cores), k, cores)
+        return _compared_in_full(
+            search, _collected(short, _CANDIDATES * k + _MORE_CANDIDATES, cores, progress), k, cores
+        )
 
 
-def _collected(search: _Comparison, k: int, cores: int) -> CosineNeighbours:
+def _collected(
+    search: _Comparison, k: int, cores: int, progress: Callable[[int, int], None] | None
+) -> CosineNeighbours:
     """Return the k nearest references of all queries."""
     m = len(search.queries)
     found = CosineNeighbours(np.full((m, k), NOBODY, np.intp), np.full((m, k), -np.inf, np.float32))
@@ -114,6 +129,8 @@ def _collected(search: _Comparison, k: int, cores: int) -> CosineNeighbours:
     results = ordered_map(lambda part: _nearest(search, part, k), parts, cores)
     for part, (rows, cosines) in zip(parts, results, strict=True):
         found.rows[part], found.cosines[part] = rows, cosines
+        if progress:
+            progress(min(part.stop, m), m)
     return found
 
 
@@ -126,11 +143,16 @@ def _nearest(search: _Comparison, part: slice, k: int) -> tuple[NDArray[np.intp]
 
 
 def _similarities(search: _Comparison, part: slice) -> Iterator[tuple[int, Features]]:
-    """Yield the similarities ``(q, r)`` of some queries to each block of references, and its first reference."""
+    """Yield the similarities ``(q, r)`` of some queries to each block of references, and its first reference.
+
+    They are valid until the next block is requested.
+    """
     queries = search.queries[part]
     own = None if search.groups is None else search.groups[part, None]
+    buffer = np.empty((len(queries), min(_REFERENCES, len(search.references))), np.float32)
     for first in range(0, len(search.references), _REFERENCES):
-        similar = queries @ search.references[first : first + _REFERENCES].T
+        block = search.references[first : first + _REFERENCES]
+        similar = np.matmul(queries, block.T, out=buffer if len(block) == buffer.shape[1] else None)
         if own is not None and search.reference_groups is not None:
             similar[(own == search.reference_groups[first : first + _REFERENCES]) & (own >= 0)] = -np.inf
         if search.within:
@@ -142,7 +164,10 @@ def _similarities(search: _Comparison, part: slice) -> Iterator[tuple[int, Featu
 
 
 class _Best:
-    """The k most similar references of each query so far; new ones are sorted in when there are many.
+    """The k most similar references of each query so far.
+
+    A reference is kept as one number, which sorts by query, then by descending similarity, then by reference: sorting
+    such numbers is five times as fast as sorting rows of three. New ones are sorted in when there are many.
 
     Parameters
     ----------
@@ -154,7 +179,7 @@ class _Best:
     def __init__(self, count: int, k: int) -> None:
         self._count, self._k = count, k
         self._least = np.full(count, -np.inf, np.float32)  # similarity of the k-th reference
-        self._hits: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]] = []
+        self._hits: list[NDArray[np.uint64]] = []
         self._waiting = 0
 
     def add(self, similar: Features, first: int) -> None:
@@ -165,7 +190,7 @@ class _Best:
         rows, columns = self._above(similar)
         if not len(rows):
             return
-        self._hits.append((rows, columns + first, similar[rows, columns]))
+        self._hits.append(_packed(rows, similar[rows, columns], columns + first))
         self._waiting += len(rows)
         if self._waiting > max(_HITS, 2 * self._k) * self._count:
             self._sort_in()
@@ -188,16 +213,17 @@ class _Best:
 
     def _sort_in(self) -> None:
         """Keep the k best hits of each query."""
-        rows, columns, values = (np.concatenate(kind) for kind in zip(*self._hits, strict=True))
-        order = np.lexsort((columns, -values, rows))
-        rows, columns, values = rows[order], columns[order], values[order]
-        starts = np.searchsorted(rows, np.arange(self._count))
-        place = np.arange(len(rows)) - starts[rows]
-        kept = place < self._k
+        hits = np.sort(np.concatenate(self._hits))
+        place, rows = self._places(hits)
+        self._hits = [hits[place < self._k]]
+        self._waiting = len(self._hits[0])
         last = place == self._k - 1
-        self._least[rows[last]] = values[last]
-        self._hits = [(rows[kept], columns[kept], values[kept])]
-        self._waiting = int(kept.sum())
+        self._least[rows[last]] = _similarity(hits[last])
+
+    def _places(self, hits: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the place of each sorted hit among those of its query, and the query."""
+        rows = (hits >> np.uint64(64 - _QUERY_BITS)).astype(np.intp)
+        return np.arange(len(hits)) - np.searchsorted(rows, np.arange(self._count))[rows], rows
 
     def finished(self) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Return the rows and the similarities of the k best, ``(q, k)``."""
@@ -205,10 +231,32 @@ class _Best:
         similar = np.full((self._count, self._k), -np.inf, np.float32)
         if self._hits:
             self._sort_in()
-            rows, columns, values = self._hits[0]
-            place = np.arange(len(rows)) - np.searchsorted(rows, np.arange(self._count))[rows]
-            found[rows, place], similar[rows, place] = columns, values
+            (hits,) = self._hits
+            place, rows = self._places(hits)
+            found[rows, place] = (hits & np.uint64((1 << _REFERENCE_BITS) - 1)).astype(np.intp)
+            similar[rows, place] = _similarity(hits)
         return found, similar
+
+
+def _packed(rows: NDArray[np.intp], similar: NDArray[np.float32], references: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """Return query, similarity and reference as one number each; see `_Best`.
+
+    The bits of a float sort as an unsigned integer if those of a negative number are inverted, and the sign of a
+    positive one is set; inverting all of them makes the order descending.
+    """
+    bits = (similar + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
+    ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    packed: NDArray[np.uint64] = rows.astype(np.uint64) << np.uint64(64 - _QUERY_BITS)
+    packed |= (~ascending).astype(np.uint64) << np.uint64(_REFERENCE_BITS)
+    packed |= references.astype(np.uint64)
+    return packed
+
+
+def _similarity(packed: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """Return the similarities of numbers of `_packed`."""
+    ascending = ~((packed >> np.uint64(_REFERENCE_BITS)).astype(np.uint32))
+    bits = np.where(ascending >> 31, ascending & np.uint32((1 << 31) - 1), ~ascending)
+    return bits.astype(np.uint32).view(np.float32)
 
 
 def _principal_axes(rows: Features) -> Features:
