@@ -1,6 +1,6 @@
 """Probable label errors, from out-of-fold probabilities and the labels of the nearest neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.auditing.out_of_fold import OutOfFoldProbabilities
-from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours, unit_rows
+from bottleneck.evaluation.neighbours import NOBODY, CosineNeighbours, nearest_neighbours, unit_rows
 from bottleneck.heads.features import Features, InMemoryFeatures, scalings
 from bottleneck.heads.folds import Codes, everything
 from bottleneck.utils.groups import group_codes
@@ -90,11 +90,14 @@ class LabelErrors:
 
 
 def label_neighbours(
-    features: Features, groups: Sequence[str | None] | None = None, k: int = NEIGHBOURS
-) -> NDArray[np.intp]:
-    """Return the rows of the nearest neighbours of each image, ``(n, k)``, for `find_label_errors`.
+    features: Features,
+    groups: Sequence[str | None] | None = None,
+    k: int = NEIGHBOURS,
+    progress: Callable[[int, int], None] | None = None,
+) -> CosineNeighbours:
+    """Return the nearest neighbours of each image for `find_label_errors`.
 
-    CosineNeighbours are found by the cosine of ``shrunk`` features, see `bottleneck.heads.features.scalings`. Images of the
+    Neighbours are found by the cosine of ``shrunk`` features, see `bottleneck.heads.features.scalings`. Images of the
     same group are not neighbours, nor are those with equal features.
 
     Parameters
@@ -103,10 +106,16 @@ def label_neighbours(
     groups : sequence of str or None, length n
     k : int
         At least 1.
+    progress : callable, optional
+        See `nearest_neighbours`.
     """
     table = InMemoryFeatures(features)
     scaling = scalings(table, everything(len(features)).trained, "shrunk")[0]
-    return nearest_neighbours(unit_rows(scaling(table.features)), k=k, groups=copies_joined(features, groups)).rows
+    joined = copies_joined(features, groups)
+    apart = len(np.unique(joined)) == len(joined)
+    return nearest_neighbours(
+        unit_rows(scaling(table.features)), k=k, groups=None if apart else joined, progress=progress
+    )
 
 
 def copies_joined(features: Features, groups: Sequence[str | None] | None = None) -> NDArray[np.intp]:

@@ -26,6 +26,9 @@ _STAGES = {
     "merge": "merging",
     "train": "training",
     "views": "activations",
+    "neighbours": "comparing",
+    "pictures": "decoding",
+    "worth": "fitting again",
 }
 
 _MESSAGE_TIME = 3  # seconds in which another process prints its message

@@ -10,6 +10,7 @@ import click
 
 from bottleneck._version import __version__
 from bottleneck.cli import stopping
+from bottleneck.cli.audit import audit
 from bottleneck.cli.cache import cache
 from bottleneck.cli.common import InOrder, give_up, stopped
 from bottleneck.cli.compare import compare
@@ -31,6 +32,7 @@ bottleneck fit --head svm     tune and test a head
 bottleneck finetune --last 1  fine-tune the network
 bottleneck predict new/       classify with the best run
 bottleneck evaluate test/     measure its accuracy
+bottleneck audit              find wrong labels, duplicates and outliers
 """
 
 
@@ -42,7 +44,7 @@ def cli() -> None:
     """Group the commands."""
 
 
-for _command in (extract, fit, finetune, compare, predict, evaluate, models, inspect, cache, demo):
+for _command in (extract, fit, finetune, compare, predict, evaluate, audit, models, inspect, cache, demo):
     cli.add_command(_command)
 
 

@@ -15,7 +15,7 @@ FIXED = Selected({"C": 0.1}, "shrunk")
 
 def found_in(features, labels, groups=None, k=30):
     probabilities = out_of_fold_probabilities(features, labels, groups=groups, selected=FIXED)
-    return find_label_errors(probabilities, label_neighbours(features, groups, k))
+    return find_label_errors(probabilities, label_neighbours(features, groups, k).rows)
 
 
 def given(probabilities, codes):
@@ -111,7 +111,7 @@ def test_copies_and_images_of_a_group_are_no_neighbours():
     features[5] = features[4]
     groups = ["x" if row in (0, 7) else "y" if row in (7, 8, 4) else None for row in range(12)]
     joined = copies_joined(features, groups)
-    neighbours = label_neighbours(features, groups, k=11)
+    neighbours = label_neighbours(features, groups, k=11).rows
 
     assert [set(np.flatnonzero(joined == joined[row])) for row in (0, 4, 1)] == [{0, 3, 7}, {4, 5, 8}, {1}]
     for row in range(12):

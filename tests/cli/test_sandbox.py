@@ -35,6 +35,7 @@ COMMANDS = {
     "fit": "fit --head logistic",
     "predict": "predict photos/val --out found.csv",
     "evaluate": "evaluate photos/val",
+    "audit": "audit --out audited.csv",
     "compare": "compare --heads logistic,centroid --out board.json",
     "finetune": "finetune --last 0 --epochs 1 --batch-size 4",
     "finetune, resumed": "finetune --resume",

@@ -1,0 +1,118 @@
+"""The result of an audit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bottleneck.auditing.findings import KINDS, Finding, Kind, finding_rows
+from bottleneck.auditing.overlaps import Overlap
+from bottleneck.auditing.worth import Worth
+from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.utils.frames import as_frame
+from bottleneck.utils.text import counted, one_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit(Sequence[Finding]):
+    """What may be wrong with the images of a dataset.
+
+    A sequence of `Finding`, by kind in the order of `bottleneck.auditing.findings.KINDS`, the most suspicious first.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        All images that could be read.
+    model : str
+        The spec of the features.
+    head : str
+        The head whose out-of-fold predictions are used.
+    n : int
+        Number of audited images, each once.
+    accuracy : float or None
+        Cross-validated accuracy on all images of all splits; None without labels.
+    accuracy_ci95 : tuple of float or None
+        Its 95 % interval.
+    findings : tuple of Finding
+    overlaps : tuple of Overlap
+    border : BorderTest or None
+        How well the outer tenth of the images predicts the label; None if it was not tested.
+    worth : tuple of Worth
+        The change of accuracy if images are removed or corrected; empty if it was not measured.
+    remarks : tuple of str
+        What limits the audit.
+    failures : tuple of Failure
+        The images that cannot be used.
+    seconds : float
+    """
+
+    dataset: Dataset
+    model: str
+    head: str
+    n: int
+    accuracy: float | None
+    accuracy_ci95: tuple[float, float] | None
+    findings: tuple[Finding, ...]
+    overlaps: tuple[Overlap, ...]
+    border: Any
+    worth: tuple[Worth, ...]
+    remarks: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.findings[index]
+
+    def __repr__(self) -> str:
+        counts = [counted(count, kind) for kind, count in self.counts.items() if count]
+        return one_line(self, counted(self.n, "image"), *counts)
+
+    @property
+    def counts(self) -> dict[Kind, int]:
+        """The number of findings of each kind."""
+        return {kind: len(self.of_kind(kind)) for kind in KINDS}
+
+    @property
+    def found_anything(self) -> bool:
+        """Whether there is a finding of any kind: on single images, on classes or on the border."""
+        return bool(self.findings or self.overlaps or (self.border and self.border.is_finding))
+
+    def of_kind(self, kind: str) -> tuple[Finding, ...]:
+        """Return the findings of a kind, the most suspicious first."""
+        return tuple(found for found in self.findings if found.kind == kind)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "images": str(self.dataset.source),
+            "model": self.model,
+            "head": self.head,
+            "n": self.n,
+            "accuracy": self.accuracy,
+            "accuracy_ci95": None if self.accuracy_ci95 is None else list(self.accuracy_ci95),
+            "counts": self.counts,
+            "findings": [found.to_json() for found in self.findings],
+            "overlaps": [vars(pair) for pair in self.overlaps],
+            "border": None if self.border is None else self.border.to_json(),
+            "worth": [one.to_json() for one in self.worth],
+            "remarks": list(self.remarks),
+            "failed": len(self.failures),
+            "failures": [vars(failure) for failure in self.failures],
+            "seconds": round(self.seconds, 3),
+        }
+
+    def to_rows(self) -> Iterator[list[object]]:
+        """Yield the header and one row for each finding."""
+        return finding_rows(self.findings)
+
+    def to_frame(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one row for each finding.
+
+        Raises
+        ------
+        BottleneckError
+            If pandas is not installed.
+        """
+        return as_frame(self.to_rows())

@@ -1,0 +1,51 @@
+"""The dataset of an audit as a table to correct: `extract` and `fit` read it as IMAGES."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bottleneck.auditing.findings import Finding
+from bottleneck.images.dataset import Dataset
+
+_HEADER = ("path", "digest", "label", "suggested", "split", "group", "finding", "reason", "similar")
+
+
+def correction_rows(dataset: Dataset, findings: Sequence[Finding], table: Path) -> Iterator[list[object]]:
+    """Yield the header and one row for each path of the dataset, those with findings first, in their order.
+
+    The column ``label`` has the given labels. Splits are those that the images have now, so that they stay when labels
+    are corrected, or rows deleted.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    findings : sequence of Finding
+    table : Path
+        Where the table is written. Paths of images below its folder are relative to it, others are absolute.
+    """
+    of_image: dict[str, list[Finding]] = {}
+    for found in findings:
+        of_image.setdefault(found.digest, []).append(found)
+    digests = [row.tobytes().hex() for row in dataset.digests]
+    rank = {digest: place for place, digest in enumerate(of_image)}
+    grouped = any(dataset.groups)
+    yield [name for name in _HEADER if grouped or name != "group"]
+    for row in sorted(range(len(dataset)), key=lambda row: (rank.get(digests[row], len(rank)), row)):
+        own = of_image.get(digests[row], [])
+        yield [
+            path_in_table(dataset.paths[row], table),
+            digests[row],
+            dataset.labels[row],
+            next((found.suggested for found in own if found.suggested), None),
+            dataset.splits[row],
+            *([dataset.groups[row]] if grouped else []),
+            "; ".join(found.kind for found in own),
+            "; ".join(found.reason for found in own),
+            "; ".join(dict.fromkeys(str(one) for found in own for one in found.similar)),
+        ]
+
+
+def path_in_table(path: str, table: Path) -> str:
+    """Return the path of an image as a cell of a table: relative if it is below the table's folder, else absolute."""
+    home, full = os.path.abspath(table.parent), os.path.abspath(path)
+    return os.path.relpath(full, home) if full.startswith(os.path.join(home, "")) else full

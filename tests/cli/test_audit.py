@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from bottleneck.utils.csv_text import read_csv
+from tests.auditing.conftest import cache_features, with_wrong_labels
+from tests.cli.conftest import run
+
+QUICK = ("--no-pictures", "--no-refit")
+WRONG = {"images/bee/010.jpg", "images/bee/020.jpg", "images/ant/050.jpg"}
+
+
+@pytest.fixture
+def flipped(spec):
+    return cache_features(spec, *with_wrong_labels(40))
+
+
+def test_a_report_with_the_evidence(flipped):
+    out, err = run("audit", *QUICK)
+    assert "3 probable label errors" in out
+    assert "bee/010.jpg" in out
+    assert "1 outlier" in out
+    assert "images: " in err
+
+
+def test_the_first_findings_are_printed_and_the_others_counted(flipped):
+    out, _ = run("audit", "images", *QUICK, "--top", 1)
+    assert "... and 2 more" in out
+
+
+def test_json_is_one_object_with_all_findings(flipped):
+    out, _ = run("audit", "images", *QUICK, "--json")
+    found = json.loads(out)
+    assert {one["path"] for one in found["findings"] if one["kind"] == "label error"} == WRONG
+    assert found["counts"]["outlier"] == 1
+
+
+def test_the_table_to_correct(flipped):
+    _, err = run("audit", "images", *QUICK, "--out", "corrected.csv")
+    assert "Correct the column label" in err
+    rows = read_csv("corrected.csv")
+    assert len(rows) == 80
+    assert {row["path"] for row in rows if row["suggested"]} == WRONG
+    assert all(row["suggested"] != row["label"] for row in rows)
+
+
+def test_strict_exits_with_1_if_anything_is_found(flipped):
+    out, _ = run("audit", "images", *QUICK, "--strict", "--json", code=1)
+    assert json.loads(out)["counts"]["label error"] == 3
+
+
+def test_without_features_the_command_to_run_is_named(flipped):
+    _, err = run("audit", "images", "--model", "resnet18", code=1)
+    assert "error:" in err
