@@ -1,0 +1,216 @@
+"""How usual an image is for a training set: a p-value from the distances of its features to training images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.evaluation.discriminant import Discriminant, principal_directions
+from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours, unit_rows
+from bottleneck.heads.threads import single_threaded_blas
+from bottleneck.utils.groups import group_codes
+
+REFERENCES = 10_000  # training images that new ones are compared with
+_NEIGHBOURS = 10
+_DIRECTIONS = 256
+_FOLDS = 5
+_LEAST = 20  # references, below which the classes say too little about the directions
+_ROWS = 4096  # compared at once
+_TAIL = 0.95  # the quantile of both distances that weighs the same
+_TINY = 1e-12
+
+Features = NDArray[np.float32]  # (n, d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Familiarity:
+    """Training images, and how far images from the same source are from them.
+
+    Parameters
+    ----------
+    directions : ndarray of float32, shape (d, r)
+        The principal directions of the features, whose rows are divided by their length; r is at most 256.
+    references : ndarray of float16, shape (m, r)
+        Training images along these directions, at most 10,000.
+    discriminant : Discriminant
+        The directions in which they differ most, relative to their differences within a class; there may be none.
+    location, spread : ndarray of float32, shape (2,)
+        Median of each of the two distances of the calibration images, and the distance from there to the 95 %
+        quantile.
+    calibration : ndarray of float32, shape (c,)
+        The larger of both standardised distances of each calibration image, sorted.
+    unseen : bool
+        Whether calibration images were no training images. Otherwise each was compared with other training images.
+
+    Notes
+    -----
+    The statistic is the larger of two standardised distances, each of which is the mean of 1 - cosine to the 10 nearest
+    references: in the features themselves (Sun, Ming, Zhu and Li, "Out-of-distribution detection with deep nearest
+    neighbors", 2022), which recognises images of another kind; and in the discriminant directions, which recognise a
+    new class among similar ones. `benchmarks/audit_unknowns.py` compares it with other methods.
+
+    The familiarity is the p-value of split conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic learning in a
+    random world", 2005): (1 + the number of calibration images that are at least as unusual) / (c + 1). Of images from
+    the same source, at most a share of about p have a familiarity of at most p.
+    """
+
+    directions: Features
+    references: NDArray[np.float16]
+    discriminant: Discriminant
+    location: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    calibration: NDArray[np.float32]
+    unseen: bool
+
+    @property
+    def least(self) -> float:
+        """The smallest possible p-value, that of an image which is further away than all calibration images."""
+        return 1 / (len(self.calibration) + 1)
+
+    @single_threaded_blas()
+    def p_values(self, features: Features) -> NDArray[np.float64]:
+        """Return the familiarity ``(n,)``, in (0, 1], of features ``(n, d)``."""
+        found = np.empty(len(features), np.float32)
+        references = self.references.astype(np.float32)
+        for start in range(0, len(features), _ROWS):
+            rows = slice(start, start + _ROWS)
+            inside = unit_rows(features[rows]) @ self.directions
+            found[rows] = self.joined(_both_distances(inside, references, self.discriminant))
+        as_unusual = len(self.calibration) - np.searchsorted(self.calibration, found, side="left")
+        p_values: NDArray[np.float64] = (1 + as_unusual) / (len(self.calibration) + 1)
+        return p_values
+
+    def joined(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the larger of both standardised distances ``(n, 2)``; one that is NaN does not count."""
+        larger: NDArray[np.float32] = np.fmax.reduce((distances - self.location) / self.spread, axis=1)
+        return larger
+
+
+@single_threaded_blas()
+def familiarity(
+    features: Features,
+    labels: Sequence[str],
+    groups: Sequence[str | None] | None = None,
+    *,
+    unseen: Features | None = None,
+    seed: int = 0,
+) -> Familiarity:
+    """Return the familiarity of images to training images.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, d)
+        Features of the training images, see `reference_rows`. Of equal rows, one is used.
+    labels : sequence of str, length n
+    groups : sequence of str or None, length n, optional
+        A calibration image is not compared with images of its group.
+    unseen : ndarray of float32, shape (c, d), optional
+        Features of calibration images; needed if the backbone was trained on the training images, which are then
+        closer to each other than to new images. By default each training image is compared with the others: in the
+        features with all others, and in the discriminant directions with the other folds, on which these directions
+        are then fitted.
+    seed : int
+        Seed of the folds.
+    """
+    kept = np.sort(np.unique(_as_bytes(features), return_index=True)[1])
+    units = unit_rows(features[kept])
+    codes = np.unique(np.array(labels, dtype=np.str_)[kept], return_inverse=True)[1]
+    names = None if groups is None else [groups[row] for row in kept.tolist()]
+    directions = principal_directions(units, _DIRECTIONS)
+    references = (units @ directions).astype(np.float16)
+    rows = references.astype(np.float32)
+    discriminant = _discriminant(rows, codes)
+    if unseen is None:
+        distances = _cross_validated(rows, codes, group_codes(names, len(kept)), seed)
+    else:
+        distances = _both_distances(unit_rows(unseen) @ directions, rows, discriminant)
+    distances = distances[np.isfinite(distances[:, 0])]
+    found = Familiarity(
+        directions=directions,
+        references=references,
+        discriminant=discriminant,
+        **_standard(distances),
+        calibration=np.empty(0, np.float32),
+        unseen=unseen is not None,
+    )
+    return replace(found, calibration=np.sort(found.joined(distances)))
+
+
+def reference_rows(labels: Sequence[str], most: int = REFERENCES, seed: int = 0) -> NDArray[np.intp]:
+    """Return the rows of at most `most` references, as evenly over the classes as their sizes allow, sorted.
+
+    Parameters
+    ----------
+    labels : sequence of str, length n
+        In an order that does not depend on the order of the files.
+    most : int
+    seed : int
+    """
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    codes = np.unique(np.array(labels, dtype=np.str_), return_inverse=True)[1]
+    order = np.random.default_rng(seed).permutation(len(codes))
+    by_class = order[np.argsort(codes[order], kind="stable")]
+    counts = np.bincount(codes)
+    place = np.empty(len(codes), np.intp)  # within its class
+    place[by_class] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(order[np.argsort(place[order], kind="stable")[:most]])
+
+
+def _both_distances(rows: Features, references: Features, discriminant: Discriminant) -> NDArray[np.float32]:
+    """Return the distances ``(n, 2)`` of rows ``(n, r)``; NaN if there are no discriminant directions."""
+    found = np.full((len(rows), 2), np.nan, np.float32)
+    found[:, 0] = _mean_distance(rows, references)
+    if discriminant.count:
+        found[:, 1] = _mean_distance(discriminant(rows), discriminant(references))
+    return found
+
+
+def _cross_validated(
+    rows: Features, codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
+) -> NDArray[np.float32]:
+    """Return the distances ``(n, 2)`` of each row to rows of other groups; NaN if there are none."""
+    found = np.full((len(rows), 2), np.nan, np.float32)
+    found[:, 0] = _mean_distance(rows, None, groups)
+    numbers = np.unique(groups, return_inverse=True)[1]
+    fold = (np.random.default_rng(seed).permutation(numbers.max(initial=0) + 1) % _FOLDS)[numbers]
+    for number in range(_FOLDS):
+        others, own = rows[fold != number], fold == number
+        discriminant = _discriminant(others, codes[fold != number])
+        if discriminant.count and own.any():
+            found[own, 1] = _mean_distance(discriminant(rows[own]), discriminant(others))
+    return found
+
+
+def _discriminant(rows: Features, codes: NDArray[np.intp]) -> Discriminant:
+    return Discriminant.of(rows, codes) if len(rows) >= _LEAST else Discriminant.none(rows.shape[1])
+
+
+def _mean_distance(
+    rows: Features, references: Features | None, groups: NDArray[np.intp] | None = None
+) -> NDArray[np.float32]:
+    """Return the mean of 1 - cosine to the nearest references ``(n,)``; NaN if there are none."""
+    found = nearest_neighbours(rows, references, _NEIGHBOURS, groups=groups)
+    known = found.rows != NOBODY
+    count = known.sum(axis=1)
+    total = np.where(known, 1 - found.cosines, 0).sum(axis=1)
+    mean: NDArray[np.float32] = np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    return mean
+
+
+def _standard(distances: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Return location and spread of both distances; 0 and 1 for one that is not known."""
+    location, spread = np.zeros(2, np.float32), np.ones(2, np.float32)
+    for column in range(2):
+        known = distances[np.isfinite(distances[:, column]), column]
+        if len(known):
+            location[column], tail = np.quantile(known, [0.5, _TAIL])
+            spread[column] = max(float(tail - location[column]), _TINY)
+    return {"location": location, "spread": spread}
+
+
+def _as_bytes(features: Features) -> NDArray[np.void]:
+    rows = np.ascontiguousarray(features)
+    found: NDArray[np.void] = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    return found
