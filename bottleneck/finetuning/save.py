@@ -15,14 +15,17 @@ from bottleneck.backbones.tuned import WEIGHTS, Tuned, read_tuned, recorded_tune
 from bottleneck.backbones.weights import tensors_digest
 from bottleneck.backbones.weights_files import RecordedRequest, described
 from bottleneck.errors import BottleneckError, RunError
+from bottleneck.evaluation.conformal import measured_coverage
 from bottleneck.evaluation.stats import mcnemar
 from bottleneck.finetuning import curves
 from bottleneck.finetuning.context import FineTuningContext
 from bottleneck.finetuning.handback import LinearLayer
 from bottleneck.finetuning.head_comparison import compare_with_head
 from bottleneck.finetuning.history import History
+from bottleneck.finetuning.uncertainty import uncertainty_of
 from bottleneck.finetuning.verify import Start, layer_probabilities, trunk_features
-from bottleneck.fitting.train import scored
+from bottleneck.fitting.train import Scored, scored
+from bottleneck.fitting.uncertainty import uncertainty_card
 from bottleneck.heads.linear import LinearHead
 from bottleneck.images.dataset import Dataset
 from bottleneck.runs.card import COLUMNS, common_card, prediction_rows
@@ -80,14 +83,21 @@ def save_run(result: FineTuningResult, seconds: float) -> Run:
     context, path = result.context, result.path
     heldout, classes = context.partition.heldout, context.initial.classes
     probabilities = _probabilities(context, heldout)
-    tested = scored(probabilities, [str(label) for label in heldout.labels], classes, heldout.groups)
+    labels = [str(label) for label in heldout.labels]
+    tested = scored(probabilities, labels, classes, heldout.groups)
     before, after = _validated(result)
     try:
         backbone, request = _save_weights(result)
         head = _head(context, backbone)
+        changed = request != context.initial.request
+        uncertainty = uncertainty_of(context, head, after.probabilities, changed=changed)
         card = {
             **_card(result, backbone, request),
-            "validation": _validation_card(context, before, after),
+            "validation": _validation_card(context, before.right, after.right),
+            "uncertainty": uncertainty_card(uncertainty, tuned=False),
+            "coverage": None
+            if context.partition.val_is_heldout
+            else measured_coverage(uncertainty.conformal, probabilities, labels, classes, heldout.groups),
             "heldout_test": _heldout_test(result, tested.right),
             "fold_test": result.fold_test,
             "metrics": tested.metrics,
@@ -97,7 +107,7 @@ def save_run(result: FineTuningResult, seconds: float) -> Run:
         runs.write(path / "curves.csv", curves.table(result.history.epochs).encode())
         runs.write(path / "curves.png", _plot(result))
         rows = prediction_rows(heldout, context.initial.cached.dataset, tested.predicted, probabilities)
-        run = write_run(path, head, card, COLUMNS, rows, _images(result, after))
+        run = write_run(path, head, card, COLUMNS, rows, _images(result, after.right), uncertainty)
         delete_checkpoint(path)
     except BottleneckError:  # some are OSErrors
         raise
@@ -150,16 +160,16 @@ def _score(result: FineTuningResult) -> float:
     return min(1.0, epochs[best].val_accuracy + (run.score - epochs[0].val_accuracy if run else 0.0))
 
 
-def _validated(result: FineTuningResult) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return whether epoch 0, and the best epoch, classify each validation image correctly."""
+def _validated(result: FineTuningResult) -> tuple[Scored, Scored]:
+    """Return the predictions of epoch 0, and of the best epoch, for the validation images."""
     context = result.context
     val, initial = context.partition.val, context.initial
     labels = [str(label) for label in val.labels]
     first = layer_probabilities(result.first_layer, initial.cached.store.read(val.digests))
-    before = scored(first, labels, initial.classes).right
+    before = scored(first, labels, initial.classes)
     if result.history.best == 0:
         return before, before
-    return before, scored(_probabilities(context, val), labels, initial.classes).right
+    return before, scored(_probabilities(context, val), labels, initial.classes)
 
 
 def _validation_card(context: FineTuningContext, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from bottleneck.backbones.tuned import recorded_tuned
 from bottleneck.backbones.weights_files import recorded_at
 from bottleneck.engines.records import EngineRecords
 from bottleneck.errors import HeadError
+from bottleneck.evaluation.conformal import measured_coverage
 from bottleneck.evaluation.leakage import Leaks, find_leaks, one_label
 from bottleneck.evaluation.near_duplicates import NearDuplicates
 from bottleneck.fitting.final_head import FinalHead, images_of_known_classes, train_final
@@ -27,6 +28,7 @@ from bottleneck.fitting.partition import (
     warn_of_near_duplicates,
 )
 from bottleneck.fitting.train import Trained, score_head, score_on_tuned, train_head
+from bottleneck.fitting.uncertainty import uncertainty_card, uncertainty_of, unseen_by_network
 from bottleneck.heads.features import InMemoryFeatures, NormalizeOption
 from bottleneck.heads.head import Head
 from bottleneck.heads.options import HeadOptions, values_of
@@ -39,6 +41,7 @@ from bottleneck.runs.card import COLUMNS, common_card, prediction_rows, run_name
 from bottleneck.runs.images import Role, RunImages, images_of, with_correctness
 from bottleneck.runs.run import Run, images_of_weights
 from bottleneck.runs.save import save_run
+from bottleneck.runs.uncertainty import Uncertainty
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
 
@@ -182,13 +185,14 @@ def fit(
     if not allow_duplicates:
         leaks.refuse()
     context = _context(head, options, selected, memory)
-    result = _train(context, leaks, final=final)
+    result = _train(context, leaks, expanded(runs), final=final)
     card = {**_card(context, result, expanded(runs)), "seconds": time.perf_counter() - started}
     rows = prediction_rows(
         context.test.dataset, selected.dataset, result.trained.predicted, result.trained.probabilities
     )
     name = run_name(selected.dataset.source, selected.store.spec.backbone, head)
-    return save_run(runs, name, result.head, card, COLUMNS, rows, _images(context, result, expanded(runs)))
+    roles = _images(context, result, expanded(runs))
+    return save_run(runs, name, result.head, card, COLUMNS, rows, roles, result.uncertainty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,12 +234,15 @@ class FitResult:
     final : FinalHead or None
     leaks : Leaks
     near : NearDuplicates
+    uncertainty : Uncertainty
+        Of the head that the run contains.
     """
 
     trained: Trained
     final: FinalHead | None
     leaks: Leaks
     near: NearDuplicates
+    uncertainty: Uncertainty
 
     @property
     def head(self) -> Head:
@@ -260,7 +267,7 @@ def _context(head: str, options: HeadOptions, selected: CachedImages, memory: in
     )
 
 
-def _train(context: FitContext, leaks: Leaks, *, final: bool) -> FitResult:
+def _train(context: FitContext, leaks: Leaks, runs: Path, *, final: bool) -> FitResult:
     """Train and test a head, and then the final head."""
     head, options, train, test = context.head, context.options, context.train, context.test
     store, memory = context.selected.store, context.memory
@@ -268,11 +275,13 @@ def _train(context: FitContext, leaks: Leaks, *, final: bool) -> FitResult:
     check_memory(train, options.family(head), memory, more=len(everything) - len(train) if everything else 0)
     near = warn_of_near_duplicates(train, test)
     trained = train_head(head, options, train, test, store.spec.fingerprint)
-    delivered = None
+    delivered, whole = None, train
     if everything:
         whole = part_of(everything, store, memory=memory)
         delivered = train_final(head, options, trained, train, test, whole)
-    return FitResult(trained=trained, final=delivered, leaks=leaks, near=near)
+    unseen = unseen_by_network(context.usable, store, context.heldout, runs, final=final, memory=memory)
+    uncertainty = uncertainty_of(trained, train, whole, unseen, options.seed)
+    return FitResult(trained=trained, final=delivered, leaks=leaks, near=near, uncertainty=uncertainty)
 
 
 def _card(context: FitContext, result: FitResult, runs: Path) -> dict[str, Any]:
@@ -296,6 +305,14 @@ def _card(context: FitContext, result: FitResult, runs: Path) -> dict[str, Any]:
         "n_heldout": len(context.test),
         "headline": trained.headline if score is None else "held-out",  # the backbone was trained on the labels
         "metrics": trained.metrics,
+        "uncertainty": uncertainty_card(result.uncertainty, tuned=score is not None),
+        "coverage": measured_coverage(
+            result.uncertainty.conformal,
+            trained.probabilities,
+            context.test.labels,
+            trained.head.classes,
+            context.test.dataset.groups,
+        ),
         "leaks": result.leaks.card(result.near),
         "request": recorded_at(store.request(), store.folder, runs / "run"),
         "engines": [asdict(check) for check in EngineRecords(store.engines).checks() if check.passed],

@@ -15,6 +15,7 @@ from bottleneck.heads.load import load_head
 from bottleneck.images.dataset import Failure
 from bottleneck.images.failures import COLUMNS
 from bottleneck.runs.images import load_run_images
+from bottleneck.runs.uncertainty import load_uncertainty
 from bottleneck.utils.csv_text import LARGEST, csv_bytes, parse_csv
 from bottleneck.utils.files import parse_json, sha256_hex
 from bottleneck.utils.tree import Tree
@@ -143,6 +144,8 @@ def check_read_back(run: CardParts, card: dict[str, Any], rows: int) -> None:
     try:
         load_head(run.path / "head.safetensors")
         load_run_images(run.path)
+        if "uncertainty_sha256" in run.card:
+            load_uncertainty(run.path, run.card["uncertainty_sha256"])
         wrong = [".".join(part.keys) for part in _PARTS if not _equal(run.part(*part.keys), value_at(card, part.keys))]
         if wrong or len(run.predictions) != rows:
             raise RunError(f"found {', '.join(wrong) or PREDICTIONS} changed")

@@ -100,6 +100,22 @@ class _Final(TypedDict):
     tested_sha256: str
 
 
+class _Uncertainty(TypedDict):
+    references: Whole
+    calibrated: Whole
+    calibrated_sets: Whole
+    unseen: bool
+    optimistic: bool
+
+
+class _Coverage(TypedDict):
+    promised: Share
+    n: Whole
+    covered: Share
+    covered_ci95: tuple[Share, Share]
+    mean_size: Finite
+
+
 class _From(TypedDict, total=False):
     run: str | None
 
@@ -122,6 +138,9 @@ _CardOptional = TypedDict(
         "kind": str,
         "head": str,
         "head_sha256": str,
+        "uncertainty_sha256": str,
+        "uncertainty": _Uncertainty,
+        "coverage": list[_Coverage] | None,
         "model": str,
         "params": _Params,
         "normalize": str,

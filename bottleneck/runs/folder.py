@@ -17,7 +17,7 @@ _CHECKPOINT: Layout = {
 }
 _RUN: Layout = {
     CHECKPOINT: _CHECKPOINT,
-    r"(head|images|model)\.safetensors|curves\.(csv|png)": any_content,
+    r"(head|images|model|uncertainty)\.safetensors|curves\.(csv|png)": any_content,
     "|".join(map(re.escape, (PREDICTIONS, *FILES))): any_content,
     r"(card|finetune)\.json": json_with("version"),
     r"finetune\.(lock|holder\.json)": any_content,

@@ -20,6 +20,7 @@ from bottleneck.runs.card import SETTINGS, number_in
 from bottleneck.runs.card_parts import CardParts
 from bottleneck.runs.card_schema import checked_card
 from bottleneck.runs.images import RunImages, load_run_images
+from bottleneck.runs.uncertainty import Uncertainty, load_uncertainty
 from bottleneck.utils.files import TEMPORARY, sha256_hex
 from bottleneck.utils.names import run_folder
 from bottleneck.utils.paths import expanded
@@ -149,6 +150,18 @@ class Run(CardParts):
             If they cannot be read.
         """
         return load_run_images(self.path)
+
+    @cached_property
+    def uncertainty(self) -> Uncertainty | None:
+        """The familiarity of images, and the prediction sets; None for a run of an earlier version.
+
+        Raises
+        ------
+        RunError
+            If they cannot be read, or do not belong to the card.
+        """
+        digest = self.card.get("uncertainty_sha256")
+        return None if digest is None else load_uncertainty(self.path, digest, len(self.head.mean))
 
     @cached_property
     def head(self) -> Head:

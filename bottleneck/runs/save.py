@@ -16,6 +16,7 @@ from bottleneck.runs.card_schema import VERSION
 from bottleneck.runs.folder import delete_run
 from bottleneck.runs.images import IMAGES, RunImages
 from bottleneck.runs.run import Run, load_run
+from bottleneck.runs.uncertainty import UNCERTAINTY, Uncertainty
 from bottleneck.utils.csv_text import csv_bytes
 from bottleneck.utils.files import fsync_folder, sha256_hex, temporary_path
 from bottleneck.utils.paths import expanded, relative_to
@@ -30,6 +31,7 @@ def save_run(
     columns: Sequence[str],
     predictions: Iterable[Sequence[object]],
     images: RunImages | None = None,
+    uncertainty: Uncertainty | None = None,
     *,
     tree: type[Tree] = Tree,
 ) -> Run:
@@ -50,6 +52,7 @@ def save_run(
         Its rows.
     images : RunImages, optional
         The roles of the images.
+    uncertainty : Uncertainty, optional
     tree : type of Tree
         Writes the files.
 
@@ -67,7 +70,7 @@ def save_run(
     temporary = temporary_path(home / name)
     try:
         tree(home).make(temporary)
-        card = write_run(temporary, head, card, columns, predictions, images, tree=tree).card
+        card = write_run(temporary, head, card, columns, predictions, images, uncertainty, tree=tree).card
         path = make_under_free_name(home, dated(name), lambda path: tree(home).rename(temporary, path))
         fsync_folder(home)
     except OSError as error:
@@ -84,6 +87,7 @@ def write_run(
     columns: Sequence[str],
     predictions: Iterable[Sequence[object]],
     images: RunImages | None = None,
+    uncertainty: Uncertainty | None = None,
     *,
     tree: type[Tree] = Tree,
 ) -> Run:
@@ -100,6 +104,9 @@ def write_run(
     runs.write(path / "head.safetensors", data)
     if images is not None:
         runs.write(path / IMAGES, images.to_bytes())
+    known = None if uncertainty is None else uncertainty.to_bytes()
+    if known is not None:
+        runs.write(path / UNCERTAINTY, known)
     rows = list(predictions)
     runs.write(path / PREDICTIONS, csv_bytes([columns, *rows]))
     card = {
@@ -109,6 +116,7 @@ def write_run(
         "folder": folder_of(path.parent),
         **card,
         "head_sha256": sha256_hex(data),
+        **({} if known is None else {"uncertainty_sha256": sha256_hex(known)}),
     }
     if "source" in card.get("dataset", {}):
         card["dataset"] = {**card["dataset"], "place": relative_to(card["dataset"]["source"], path)}

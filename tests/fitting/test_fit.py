@@ -70,7 +70,13 @@ def test_a_run_contains_the_head_the_card_and_the_predictions(folder, extracted)
     extracted(folder(files(classes="abc")))
     for head in ("logistic", "svm", "softmax"):
         run = load_run(fit(head=head, C=(0.01, 1.0), folds=3).path)
-        files_of_run = {"head.safetensors", "card.json", "predictions.csv", "images.safetensors"}
+        files_of_run = {
+            "head.safetensors",
+            "card.json",
+            "predictions.csv",
+            "images.safetensors",
+            "uncertainty.safetensors",
+        }
         assert {path.name for path in run.path.iterdir()} == files_of_run
         assert run.card["classes"] == ["a", "b", "c"]
         assert run.card["heldout"] == "test"
