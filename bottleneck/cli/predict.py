@@ -9,7 +9,7 @@ import click
 from bottleneck.cli.column_options import column_options
 from bottleneck.cli.common import check_out, command, give_up, layout_of, progress_bar, write_data
 from bottleneck.cli.memory_option import images_memory
-from bottleneck.cli.numbers import WholeNumber
+from bottleneck.cli.numbers import RealNumber, WholeNumber
 from bottleneck.cli.output import say
 from bottleneck.cli.output_options import output_options
 from bottleneck.utils.csv_text import csv_lines
@@ -29,6 +29,21 @@ _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}
 @images_memory
 @output_options(_ENDINGS.values(), "Write to this .txt, .csv, .json or .jsonl file instead of to stdout.")
 @click.option("--top", default=3, show_default=True, type=WholeNumber(1), help="Number of classes per image.")
+@click.option(
+    "--unfamiliar",
+    default=0.01,
+    show_default=True,
+    metavar="P",
+    type=RealNumber(0, 1, max_open=True),
+    help="Call images with a familiarity of at most P unfamiliar.",
+)
+@click.option("--reject", is_flag=True, help="Give unfamiliar images no label.")
+@click.option(
+    "--coverage",
+    metavar="SHARE",
+    type=RealNumber(0, 1, min_open=True, max_open=True),
+    help="Add a set of labels to each image, which contains the right one with this probability.",
+)
 def predict(
     images: tuple[str, ...],
     run: str | None,
@@ -45,6 +60,9 @@ def predict(
     for each row of a CSV, in the same order and with the same path. An image that cannot be used has no label, but a
     code and a message. --json prints one JSON object per line, like --format jsonl.
 
+    Familiarity is a p-value: of images like those of the training set, 1 % have a familiarity of at most 0.01. The
+    label of an unfamiliar image means little, however probable it is.
+
     If images have labels (class folders, or a column label), a line on stderr reports the accuracy. Images that the
     run was trained on are left out.
 
@@ -52,8 +70,9 @@ def predict(
     """
     layout = layout_of(out, "jsonl" if as_json else layout, _ENDINGS, "table")
     with no_collection():
-        from bottleneck.cli.show import failures_list, predictions_table
+        from bottleneck.cli.show import failures_list
         from bottleneck.cli.show_evaluate import summary_lines
+        from bottleneck.cli.show_predict import familiarity_lines, predictions_table
         from bottleneck.images.failures import none_usable
         from bottleneck.prediction.evaluate import summary
         from bottleneck.prediction.predict import predict as classify
@@ -77,6 +96,7 @@ def predict(
         give_up(none_usable(len(found)))
     if not no_labels and (compared := summary(found)):
         summary_lines(compared, found.run)
+    familiarity_lines(found)
     say(f"{len(found.usable)} predicted, {len(found.failures)} failed, by {found.run.path} ({_accuracy(found.run)})")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.cli.layout import TextTable, right
-from bottleneck.cli.output import lines_of, rule_of, say, show, width_of
+from bottleneck.cli.output import say, show
 from bottleneck.evaluation.confusion import predicted_classes
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # importing these modules would take longer than formatting t
     from bottleneck.cache.maintain import StoreInfo
     from bottleneck.demo.tour import Example
     from bottleneck.extraction.result import Extraction, Note
-    from bottleneck.prediction.predict import Predictions
     from bottleneck.runs.run import Run
 
 _FAILURES = 3  # paths per reason
@@ -273,18 +272,6 @@ def activations_list(specs: Sequence[StoreInfo]) -> None:
         f"{sum(spec.bytes for spec in specs) / 1e6:,.1f} MB. They can be deleted at any time with `bottleneck "
         f"cache rm SPEC`; fine-tuning computes them again"
     )
-
-
-def predictions_table(predictions: Predictions, target: IO[str]) -> None:
-    """Print a table of predictions; paths are never truncated."""
-    table = TextTable("path", "label", *right("probability"), "next")
-    for item in predictions:
-        if item.failure:
-            table.add_row(item.path, "", "", f"failed: {item.failure.code}")
-            continue
-        runners_up = ", ".join(f"{label} {share:.3f}" for label, share in item.top[1:])
-        table.add_row(item.path, item.label or "", f"{item.probability:.3f}", runners_up)
-    target.writelines(f"{line}\n" for line in lines_of(table, width_of(target), rule_of(target)))
 
 
 def classes_table(metrics: dict[str, Any]) -> TextTable:

@@ -18,7 +18,8 @@ from bottleneck.images.keys import as_digests
 from bottleneck.images.listing import DataFrameLike, Values
 from bottleneck.images.scan import Progress
 from bottleneck.prediction.evaluation import Evaluation, Misclassification, RunComparison, Summary
-from bottleneck.prediction.predict import Classified, Predictions, classify, run_for
+from bottleneck.prediction.predict import Classified, classify, run_for
+from bottleneck.prediction.prediction import Predictions
 from bottleneck.prediction.unseen import UnseenImages
 from bottleneck.runs.images import Role
 from bottleneck.runs.run import Run
@@ -118,7 +119,7 @@ def summary(found: Predictions) -> Summary | None:
         return None
     digests = [None if item.digest is None or item.failure else bytes.fromhex(item.digest) for item in found.items]
     pool = UnseenImages.among(digests, labels, [found.run], len(found.failures))
-    right = sum(normal(str(found.items[row].label)) == pool.labels[row] for row in pool.rows)
+    right = sum(normal(found.items[row].top[0][0]) == pool.labels[row] for row in pool.rows)  # rejected or not
     return Summary(
         labels_from=tuple(used),
         n=len(pool.rows),

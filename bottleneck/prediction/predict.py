@@ -1,10 +1,10 @@
 """Classify images with a run; features are read from the cache, or computed and cached."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bottleneck.cache.scans import columns_of
 from bottleneck.cache.store import Store
 from bottleneck.errors import ImagesError, RunError
+from bottleneck.evaluation.conformal import needed
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction.result import Extraction, NothingUsable
 from bottleneck.images.columns import Columns
@@ -20,119 +21,15 @@ from bottleneck.images.given import Given, given_by, given_in_memory, list_given
 from bottleneck.images.keys import as_digests
 from bottleneck.images.listing import DataFrameLike, Values, listed_frame
 from bottleneck.images.scan import Progress
+from bottleneck.prediction.prediction import Prediction, Predictions
 from bottleneck.runs.backbone_request import located_request, needing_weights, spec_of
 from bottleneck.runs.ranking import Choice, default_run
 from bottleneck.runs.run import Run, find_run
 from bottleneck.utils.arguments import Arguments
 from bottleneck.utils.paths import expanded
-from bottleneck.utils.text import counted, one_line
+from bottleneck.utils.text import counted
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one image.
-
-    Parameters
-    ----------
-    path : str
-        As it was given: a cell of a CSV, an argument, or a file below a folder.
-    digest : str or None
-        SHA-256 of the image's bytes, hexadecimal; None if they could not be read.
-    label : str or None
-        The most probable class; None if the image cannot be used.
-    probability : float or None
-        Probability of `label`.
-    top : tuple of (str, float)
-        The most probable classes with their probabilities, `label` first.
-    failure : Failure or None
-        Why the image cannot be used.
-    """
-
-    path: str
-    digest: str | None
-    label: str | None
-    probability: float | None
-    top: tuple[tuple[str, float], ...]
-    failure: Failure | None = None
-
-    def __repr__(self) -> str:
-        if self.label is None or self.probability is None:
-            return one_line(self, self.path, self.failure.code if self.failure else "no label")
-        return one_line(self, self.path, f"{self.label} {100 * self.probability:.1f} %")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object: with the most probable classes, or with an ``error`` that has a code and a message."""
-        found = {"path": self.path, "digest": self.digest, "label": self.label, "probability": self.probability}
-        if self.failure:
-            return {**found, "error": {"code": self.failure.code, "message": self.failure.message}}
-        return {**found, "top": [{"label": label, "probability": share} for label, share in self.top]}
-
-
-@dataclass(frozen=True)
-class Predictions(Sequence[Prediction]):
-    """One prediction for each row and file that was given, in that order, including failures.
-
-    A sequence of `Prediction`. An image that cannot be used has the label None and a `failure`.
-
-    Parameters
-    ----------
-    run : Run
-        The run whose head predicted.
-    items : tuple of Prediction
-    failures : tuple of Failure
-        The failures of `items`, with paths as they were given.
-    remarks : tuple of str
-        On the engine, if features were computed, for example that they are less accurate than usual.
-    given : Given
-        The images as they were given, with their labels.
-    top : int
-        Number of classes of each image in `Prediction.top`.
-    """
-
-    run: Run
-    items: tuple[Prediction, ...]
-    failures: tuple[Failure, ...]
-    remarks: tuple[str, ...] = ()
-    given: Given = field(default_factory=lambda: Given((), (), ()), repr=False)
-    top: int = 1
-
-    @property
-    def usable(self) -> tuple[Prediction, ...]:
-        """The items with a prediction."""
-        return tuple(item for item in self.items if item.failure is None)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __repr__(self) -> str:
-        failed = f"{len(self.failures):,} failed" if self.failures else ""
-        return one_line(self, counted(len(self), "image"), failed, f"by {self.run.path}")
-
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Prediction, ...]: ...
-    def __getitem__(self, index: int | slice) -> Prediction | tuple[Prediction, ...]:
-        return self.items[index]
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return a JSON object for each image, see `Prediction.to_json`."""
-        return [item.to_json() for item in self.items]
-
-    def to_rows(self) -> Iterator[list[object]]:
-        """Yield the header and the rows of a table, one row per image; cells without a value are empty.
-
-        Columns are path, digest, label, probability, label_2, probability_2, ..., code and message.
-        """
-        more = [name for place in range(2, self.top + 1) for name in (f"label_{place}", f"probability_{place}")]
-        yield ["path", "digest", "label", "probability", *more, "code", "message"]
-        for item in self.items:
-            if item.failure:
-                failure = [item.failure.code, item.failure.message]
-                yield [item.path, item.digest or "", *[""] * 2 * self.top, *failure]
-                continue
-            cells = [cell for label, share in item.top for cell in (label, f"{share:.6f}")]
-            yield [item.path, item.digest, *cells, "", ""]
+THRESHOLD = 0.01  # familiarity at and below which an image is unfamiliar
 
 
 def predict(
@@ -142,6 +39,9 @@ def predict(
     cache: str | os.PathLike[str] = "cache",
     runs: str | os.PathLike[str] = "runs",
     top: int = 3,
+    unfamiliar: float = THRESHOLD,
+    reject: bool = False,
+    coverage: float | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
     memory: int | None = None,
@@ -159,6 +59,13 @@ def predict(
         Features that are cached are used; others are computed and cached.
     top : int
         The number of classes to return for each image.
+    unfamiliar : float
+        From 0 to below 1. Images with a familiarity of at most this are unfamiliar; of images like those of the
+        training set, about this share is.
+    reject : bool
+        Whether unfamiliar images have no label.
+    coverage : float, optional
+        The probability, above 0 and below 1, with which the label of a new image is in its prediction set.
     path_column, label_column : str, optional
         Columns of tables, by default ``path`` and ``label``.
     memory : int, optional
@@ -175,24 +82,44 @@ def predict(
     Raises
     ------
     RunError
-        If there is no such run, or its backbone cannot be rebuilt.
+        If there is no such run, or its backbone cannot be rebuilt; or if an earlier version wrote it, and `reject` or
+        `coverage` is given.
     ImagesError
         If there is no image.
     """
-    top = Arguments(RunError).whole("top", top, least=1)
+    check = Arguments(RunError)
+    top, reject = check.whole("top", top, least=1), check.flag("reject", reject)
+    unfamiliar = check.number("unfamiliar", unfamiliar, below=1)
+    coverage = None if coverage is None else check.number("coverage", coverage, above=0, below=1)
+    chosen = run_for(run, runs).run
+    _check_recorded(chosen, reject=reject, coverage=coverage)
     columns = Columns(path=path_column, label=label_column)
     found = classify(
         images,
-        run=run_for(run, runs).run,
+        run=chosen,
         cache=cache,
         runs=runs,
         progress=progress,
         columns=columns,
         memory=memory,
+        familiarity=True,
     )
-    items = tuple(_prediction(found, row, top) for row in range(len(found.given)))
+    sets = _sets(found, coverage)
+    items = tuple(_prediction(found, row, top, sets) for row in range(len(found.given)))
+    items = tuple(_marked(item, unfamiliar, reject=reject) for item in items)
     failures = tuple(item.failure for item in items if item.failure is not None)
-    return Predictions(found.run, items, failures, found.remarks, found.given, min(top, len(found.run.classes)))
+    return Predictions(
+        found.run,
+        items,
+        failures,
+        found.remarks,
+        found.given,
+        min(top, len(found.run.classes)),
+        threshold=unfamiliar,
+        reject=reject,
+        coverage=coverage,
+        cautions=tuple(_cautions(chosen, unfamiliar, coverage)),
+    )
 
 
 def run_for(run: "str | os.PathLike[str] | Run | None", runs: str | os.PathLike[str]) -> Choice:
@@ -224,6 +151,8 @@ class Classified:
     places : ndarray of int, shape (n,)
         The row of each image in `probabilities`; -1 if it cannot be used.
     probabilities : ndarray of float64, shape (m, k)
+    familiarity : ndarray of float64, shape (m,), or None
+        None if it was not requested, or the run does not record it.
     store : Store
         The store of their features.
     failures : dict of int to Failure
@@ -237,6 +166,7 @@ class Classified:
     digests: tuple[bytes | None, ...]
     places: NDArray[np.intp]
     probabilities: NDArray[np.float64]
+    familiarity: NDArray[np.float64] | None
     failures: dict[int, Failure]
     remarks: tuple[str, ...]
 
@@ -250,8 +180,12 @@ def classify(
     progress: Progress | None,
     columns: Columns | None = None,
     memory: int | None = None,
+    familiarity: bool = False,
 ) -> Classified:
-    """Return the probabilities of all classes; parameters and errors are those of `predict`."""
+    """Return the probabilities of all classes, and the familiarity if requested.
+
+    The other parameters and errors are those of `predict`.
+    """
     given = _given(images, columns or Columns(), cache, runs)
     named = images if isinstance(images, Dataset) else given
     done = _features(run, named, expanded(cache), expanded(runs), memory, progress)
@@ -265,22 +199,24 @@ def classify(
     }
     unique = dict.fromkeys(digest for row, digest in enumerate(digests) if digest and row not in failures)
     place = {digest: number for number, digest in enumerate(unique)}
+    features = _read(run, done.store, list(unique))
     return Classified(
         run=run,
         given=given,
         store=done.store,
         digests=digests,
         places=np.array([-1 if row in failures else place[digests[row]] for row in range(len(given))], np.intp),
-        probabilities=_probabilities(run, done.store, list(unique)),
+        probabilities=run.head.probabilities(features),
+        familiarity=run.uncertainty.familiarity.p_values(features) if familiarity and run.uncertainty else None,
         failures=failures,
         remarks=done.remarks,
     )
 
 
-def _probabilities(run: Run, store: Store, digests: list[bytes]) -> NDArray[np.float64]:
+def _read(run: Run, store: Store, digests: list[bytes]) -> NDArray[np.float32]:
     if not digests:
-        return np.empty((0, len(run.head.classes)))
-    return run.head.probabilities(store.read(as_digests(digests)))
+        return np.empty((0, len(run.head.mean)), np.float32)
+    return store.read(as_digests(digests))
 
 
 def _given(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Given:
@@ -300,14 +236,71 @@ def _given(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: s
     return list_given(list(paths), columns=columns_at, exclude=(cache, runs))
 
 
-def _prediction(found: Classified, row: int, top: int) -> Prediction:
+def _prediction(found: Classified, row: int, top: int, sets: NDArray[np.bool_] | None) -> Prediction:
     path, digest = found.given.names[row], found.digests[row]
     hexadecimal = digest.hex() if digest else None
     if row in found.failures:
         return Prediction(path, hexadecimal, None, None, (), found.failures[row])
-    shares, classes = found.probabilities[found.places[row]], found.run.head.classes
-    best = tuple((classes[code], float(shares[code])) for code in (-shares).argsort(kind="stable")[:top])
-    return Prediction(path, hexadecimal, *best[0], best)
+    place, classes = found.places[row], found.run.head.classes
+    shares = found.probabilities[place]
+    order = (-shares).argsort(kind="stable")
+    best = tuple((classes[code], float(shares[code])) for code in order[:top])
+    return Prediction(
+        path,
+        hexadecimal,
+        *best[0],
+        best,
+        familiarity=None if found.familiarity is None else float(found.familiarity[place]),
+        set=None if sets is None else tuple(classes[code] for code in order if sets[place, code]),
+    )
+
+
+def _marked(item: Prediction, threshold: float, *, reject: bool) -> Prediction:
+    """Mark an unfamiliar image, and remove its label if it is rejected."""
+    if item.familiarity is None or item.familiarity > threshold:
+        return item
+    if reject:
+        item = replace(item, label=None, probability=None)
+    return replace(item, unfamiliar=True)
+
+
+def _check_recorded(run: Run, *, reject: bool, coverage: float | None) -> None:
+    """Refuse options that need what runs of earlier versions do not record."""
+    if run.uncertainty is None and (reject or coverage is not None):
+        option, what = ("reject", "how familiar images are") if reject else ("coverage", "prediction sets")
+        raise RunError(
+            f"expected {run.path} to record {what}, which {option} needs; an earlier version wrote it: fit again"
+        )
+
+
+def _sets(found: Classified, coverage: float | None) -> NDArray[np.bool_] | None:
+    """Return whether each class is in the set of each image, ``(m, k)``; None without a coverage."""
+    known = found.run.uncertainty
+    return known.conformal.sets(found.probabilities, coverage) if known and coverage is not None else None
+
+
+def _cautions(run: Run, threshold: float, coverage: float | None) -> Iterator[str]:
+    """Yield what limits familiarity and sets."""
+    known = run.uncertainty
+    if known is None:
+        yield f"{run.path} is of an earlier version: fit again to see how familiar images are"
+        return
+    calibrated, scored = len(known.familiarity.calibration), len(known.conformal.scores)
+    if 0 < threshold < known.familiarity.least:
+        yield (
+            f"no image can be unfamiliar at {threshold:g}: familiarity is calibrated on "
+            f"{counted(calibrated, 'image')}, so it is at least {known.familiarity.least:.3g}"
+        )
+    if coverage is not None and scored < needed(coverage):
+        yield (
+            f"each set has all classes: sets of coverage {coverage:g} need {counted(needed(coverage), 'image')} to be "
+            f"calibrated, {run.path} has {scored:,}"
+        )
+    if (run.card.get("uncertainty") or {}).get("optimistic"):
+        yield (
+            "the backbone was trained on the images that calibrate familiarity and sets: more images are unfamiliar, "
+            "and fewer sets contain the label, than stated"
+        )
 
 
 def _features(

@@ -72,9 +72,9 @@ def test_predictions_become_json_and_rows(run, folder):
         "digest": found[0].digest,
         "error": {"code": found[0].failure.code, "message": found[0].failure.message},
     }
-    assert [one["label"] for one in usable["top"]] == row[2:-2:2] == [label for label, _ in found[1].top]
-    assert header[-4:] == ["label_4", "probability_4", "code", "message"]
-    assert failed[2:] == [*[""] * 8, found[0].failure.code, found[0].failure.message]
+    assert [one["label"] for one in usable["top"]] == row[2:-3:2] == [label for label, _ in found[1].top]
+    assert header[-5:] == ["label_4", "probability_4", "code", "message", "familiarity"]
+    assert failed[2:] == [*[""] * 8, found[0].failure.code, found[0].failure.message, ""]
 
 
 def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):
