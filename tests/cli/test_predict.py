@@ -1,10 +1,13 @@
 """Rows for what cannot be used, and how the command ends, with a network that sees nothing."""
 
 import csv
+import io
 import json
 import os
+import re
 
 import pytest
+from PIL import Image
 
 from tests import tiny
 from tests.cli.conftest import run
@@ -43,6 +46,26 @@ def test_one_image_that_cannot_be_used_is_one_row(folder):
     out, err = run("predict", bad, "--json", code=1)
     assert json.loads(out)["error"]["code"] == "not-an-image"
     assert err.endswith("error: the image cannot be used\n")
+
+
+def test_an_unfamiliar_image_is_marked_and_counted_or_rejected(folder):
+    black = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(black, "PNG")
+    new = folder({"a.jpg": 9800, "black.png": black.getvalue()}, name="new")
+    out, err = run("predict", new, "--unfamiliar", "0.05", "--coverage", "0.5")
+    header, _, usual, odd, _ = out.splitlines()
+    assert header.split()[:7] == ["path", "label", "probability", "familiarity", "set", "of", "coverage"]
+    assert "(unfamiliar)" not in usual
+    assert re.search(r"black.png +[ab] \(unfamiliar\) +0\.\d+ +0\.0", odd)
+    assert "1 image is unfamiliar (familiarity at most 0.05): its label is a guess\n" in err
+
+    out, err = run("predict", new, "--unfamiliar", "0.05", "--reject")
+    assert re.search(r"black.png +\(unfamiliar\) +0\.0\d+$", out.splitlines()[3])
+    assert "it has no label\n" in err
+    assert "2 predicted, 0 failed" in err
+
+    _, err = run("predict", new)
+    assert "no image can be unfamiliar at 0.01: familiarity is calibrated on " in err
 
 
 def test_an_extraction_without_usable_images_is_a_public_error(folder):

@@ -526,6 +526,7 @@ def test_a_held_out_val_split_also_selects_the_epoch(tmp_path):
     run = fitted(tmp_path, images, C=0.1)
     done = finetune(recipe=replace(SHORT, views=1))
     assert done.card["validation"]["is_heldout"]
+    assert done.card["coverage"] is None, "the held-out images also calibrate the sets"
     assert done.metrics["accuracy"] >= run.metrics["accuracy"]
 
 
@@ -541,6 +542,18 @@ def test_predict_works_after_the_run_was_moved(learned, original):
     for item in found:
         assert item.label == predictions[item.digest]["predicted"]
         assert item.probability == pytest.approx(float(predictions[item.digest]["probability"]), abs=1e-4)
+        assert item.familiarity in [pytest.approx(number / 19) for number in range(1, 20)]
+
+
+def test_images_that_the_network_was_not_trained_on_calibrate_familiarity_and_sets(learned, original):
+    done = learned.run
+    assert done.card["uncertainty"] == {
+        **{"references": 36, "calibrated": 18, "calibrated_sets": 18, "unseen": True, "optimistic": False},
+    }
+    assert [one["n"] for one in done.card["coverage"]] == [18, 18, 18]
+    val = predict(original / "images" / "val", run=done)
+    ranks = sorted(round(19 * item.familiarity) for item in val)
+    assert sum(ranks) == pytest.approx(sum(range(2, 20)), abs=2), "each is at least as unusual as itself"
 
 
 def test_a_significant_gain_on_validation_makes_it_the_default_run(tuned):
@@ -576,6 +589,13 @@ def test_its_backbone_extracts_features_and_heads_on_them_are_scored_fairly(lear
         head = fit()
     assert head.score <= done.score
     assert head.card["headline"] == "held-out"
+    assert head.card["uncertainty"]["unseen"]
+    assert head.card["uncertainty"]["calibrated_sets"] == head.card["uncertainty"]["calibrated"] == 18
+    with pytest.warns(BottleneckWarning) as caught:
+        final = fit(final=True)
+    assert any("no validation image is left that it was not trained on" in str(one.message) for one in caught)
+    assert final.card["uncertainty"]["optimistic"]
+    assert "more images are unfamiliar" in predict(original / "images" / "test", run=final).cautions[-1]
     done.weights.rename(done.path / "moved.safetensors")  # the warning does not hang on the file
     with pytest.warns(BottleneckWarning, match="the cross-validated accuracy is optimistic"):
         fit(head="centroid")
