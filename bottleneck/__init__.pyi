@@ -3,6 +3,7 @@
 from . import errors as errors
 from ._version import __version__ as __version__
 from .auditing.audit import audit as audit
+from .auditing.suggest import suggest as suggest
 from .backbones.catalogue import models as models
 from .backbones.describe import describe as describe
 from .cache.feature_cache import FeatureCache as FeatureCache

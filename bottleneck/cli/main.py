@@ -20,6 +20,7 @@ from bottleneck.cli.extract import extract
 from bottleneck.cli.finetune import finetune
 from bottleneck.cli.fit import fit
 from bottleneck.cli.models import inspect, models
+from bottleneck.cli.next import next_images
 from bottleneck.cli.output import is_data_on_stdout, let_streams_take_anything, put_away, say, show_traceback
 from bottleneck.cli.predict import predict
 from bottleneck.engines.memory import tune_process
@@ -33,6 +34,7 @@ bottleneck finetune --last 1  fine-tune the network
 bottleneck predict new/       classify with the best run
 bottleneck evaluate test/     measure its accuracy
 bottleneck audit              find wrong labels, duplicates and outliers
+bottleneck next more/ ...     choose which images to label next
 """
 
 
@@ -44,7 +46,7 @@ def cli() -> None:
     """Group the commands."""
 
 
-for _command in (extract, fit, finetune, compare, predict, evaluate, audit, models, inspect, cache, demo):
+for _command in (extract, fit, finetune, compare, predict, evaluate, audit, next_images, models, inspect, cache, demo):
     cli.add_command(_command)
 
 

@@ -186,7 +186,7 @@ def classify(
 
     The other parameters and errors are those of `predict`.
     """
-    given = _given(images, columns or Columns(), cache, runs)
+    given = given_images(images, columns or Columns(), cache, runs)
     named = images if isinstance(images, Dataset) else given
     done = _features(run, named, expanded(cache), expanded(runs), memory, progress)
     failed = {failure.path: failure for failure in done.failures}
@@ -219,7 +219,8 @@ def _read(run: Run, store: Store, digests: list[bytes]) -> NDArray[np.float32]:
     return store.read(as_digests(digests))
 
 
-def _given(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Given:
+def given_images(images: Any, columns: Columns, cache: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Given:
+    """Return images in the order in which they are given; parameters are those of `classify`."""
     if isinstance(images, Given):
         return images
     if isinstance(images, Dataset):

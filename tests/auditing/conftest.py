@@ -28,17 +28,21 @@ def class_features(codes: Sequence[int], spread: float = 1.0, seed: int = 0) -> 
 
 
 def cache_features(
-    spec: Spec, names: Sequence[str], features: NDArray[np.float32], pictures: Sequence[bytes] | None = None
+    spec: Spec,
+    names: Sequence[str],
+    features: NDArray[np.float32],
+    pictures: Sequence[bytes] | None = None,
+    first: int = 1000,
 ) -> Dataset:
-    """Write images below ``images/``, scan them, and cache their features."""
+    """Write images below ``images/``, scan them, and cache their features; `first` is the seed of the first picture."""
     for number, name in enumerate(names):
-        write(Path("images") / name, pictures[number] if pictures else photo(1000 + number))
+        write(Path("images") / name, pictures[number] if pictures else photo(first + number))
     dataset = scan("images", labels=all("/" in name for name in names))
     row_of = {f"images/{name}": row for row, name in enumerate(names)}
     store = FeatureCache("cache").store(spec)
     rows = dataset.first_rows().tolist()
     store.append(dataset.digests[rows], np.stack([features[row_of[dataset.paths[row]]] for row in rows]))
-    store.remember_request({"model": "tiny", "weights": "none", "seed": 0})
+    store.remember_request({"model": "resnet18", "weights": "none", "seed": 0})
     save_scan(Path("cache"), dataset)
     save_last(Path("cache"), Last(str(dataset.source), dataset.labelled, store.name))
     return dataset

@@ -1,0 +1,204 @@
+"""The images to label next, with the reason for each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottleneck.auditing.pool import Pool
+from bottleneck.auditing.table import path_in_table
+from bottleneck.images.dataset import Dataset
+from bottleneck.utils.frames import as_frame
+from bottleneck.utils.text import counted, one_line
+
+_HEADER = (
+    "path",
+    "digest",
+    "label",
+    "suggested",
+    "probability",
+    "second",
+    "margin",
+    "familiarity",
+    "nearest_labelled",
+    "reason",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """An image to label.
+
+    Parameters
+    ----------
+    path : str
+        As it was given.
+    file : str
+        Path of the file, relative to the current folder.
+    digest : str
+        SHA-256 of the image's bytes, hexadecimal.
+    suggested : str or None
+        The most probable class; None without a head.
+    probability : float or None
+        Its probability.
+    second : str or None
+        The next class.
+    margin : float or None
+        The difference of their probabilities.
+    familiarity : float or None
+        See `bottleneck.evaluation.familiarity.Familiarity`.
+    nearest_labelled : float or None
+        Cosine similarity to the nearest labelled image, of centred features; None if there is none.
+    reason : str
+    """
+
+    path: str
+    file: str
+    digest: str
+    suggested: str | None
+    probability: float | None
+    second: str | None
+    margin: float | None
+    familiarity: float | None
+    nearest_labelled: float | None
+    reason: str
+
+    @classmethod
+    def of(cls, pool: Pool, row: int, strategy: str, alike: int, nearest: float | None) -> "Suggestion":
+        """Return the suggestion of a row of a pool.
+
+        Parameters
+        ----------
+        pool : Pool
+        row : int
+        strategy : str
+        alike : int
+            The number of unfamiliar images like this one; 0 if it was not chosen for that.
+        nearest : float, optional
+            See `nearest_labelled`.
+        """
+        common: dict[str, Any] = {
+            "path": pool.names[row],
+            "file": pool.files[row],
+            "digest": pool.digests[row].tobytes().hex(),
+            "familiarity": None if pool.familiarity is None else float(pool.familiarity[row]),
+            "nearest_labelled": nearest,
+            "reason": _reason(strategy, alike),
+        }
+        if pool.probabilities is None or pool.run is None:
+            return cls(**common, suggested=None, probability=None, second=None, margin=None)
+        shares, classes = pool.probabilities[row], pool.run.head.classes
+        best, next_best = np.argsort(-shares, kind="stable")[:2].tolist()
+        return cls(
+            **common,
+            suggested=classes[best],
+            probability=float(shares[best]),
+            second=classes[next_best],
+            margin=float(shares[best] - shares[next_best]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return dict(vars(self))
+
+
+REASONS = {
+    "margin_sampling": "the two most probable classes are nearly equally probable",
+    "entropy": "the probabilities are spread over several classes",
+    "core_set": "far from labelled images and other suggestions",
+    "typi_clust": "typical of a cluster without a labelled image",
+    "random_sampling": "drawn at random",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestions(Sequence[Suggestion]):
+    """The images to label next, the most useful first: a sequence of `Suggestion`.
+
+    Parameters
+    ----------
+    pool : Pool
+    strategy : str
+    budget : int
+        The number of images that were asked for.
+    items : tuple of Suggestion
+    """
+
+    pool: Pool
+    strategy: str
+    budget: int
+    items: tuple[Suggestion, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{len(self)} of {counted(len(self.pool), 'image')}", self.strategy)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        pool = self.pool
+        return {
+            "run": str(pool.run.path) if pool.run else None,
+            "model": pool.model,
+            "strategy": self.strategy,
+            "budget": self.budget,
+            "pool": len(pool),
+            "labelled": len(pool.labelled),
+            "left_out": {"labelled": pool.known, "copies": pool.copies},
+            "suggestions": [item.to_json() for item in self.items],
+            "failed": len(pool.failures),
+            "failures": [vars(failure) for failure in pool.failures],
+        }
+
+    def to_rows(self, table: Path | None = None, labelled: Dataset | None = None) -> Iterator[list[object]]:
+        """Yield the header and the rows of a table to label, whose column ``label`` is empty.
+
+        Parameters
+        ----------
+        table : Path, optional
+            Where the table is written. Paths of images below its folder are relative to it, others are absolute. By
+            default, paths are as they were given.
+        labelled : Dataset, optional
+            Images with labels, which follow in additional rows; the table then has a column ``split``.
+        """
+        header = _HEADER if labelled is None else (*_HEADER, "split")
+        yield list(header)
+        for item in self.items:
+            path = path_in_table(item.file, table) if table else item.path
+            cells = {**vars(item), "label": None, "split": None, "path": path}
+            yield [f"{cell:.6f}" if isinstance(cell, float) else cell for cell in (cells[name] for name in header)]
+        if labelled is not None:
+            yield from (_labelled_row(labelled, row, table, header) for row in range(len(labelled)))
+
+    def to_frame(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one row for each suggestion.
+
+        Raises
+        ------
+        BottleneckError
+            If pandas is not installed.
+        """
+        return as_frame(self.to_rows())
+
+
+def _labelled_row(labelled: Dataset, row: int, table: Path | None, header: Sequence[str]) -> list[object]:
+    path = labelled.paths[row]
+    cells: dict[str, object] = {
+        "path": path_in_table(path, table) if table else path,
+        "digest": labelled.digests[row].tobytes().hex(),
+        "label": labelled.labels[row],
+        "split": labelled.splits[row],
+    }
+    return [cells.get(name) for name in header]
+
+
+def _reason(strategy: str, alike: int) -> str:
+    if not alike:
+        return REASONS[strategy]
+    return f"unlike the labelled images, but like {counted(alike, 'other image')}: a new class?"
