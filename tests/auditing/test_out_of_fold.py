@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
 
-from bottleneck.auditing.out_of_fold import out_of_fold_probabilities
+from bottleneck.auditing.out_of_fold import _probabilities, out_of_fold_probabilities
 from bottleneck.auditing.selection import Selected, select, stratified
 from bottleneck.errors import HeadError
+from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.family import family
+from bottleneck.heads.features import InMemoryFeatures
+from bottleneck.heads.folds import Folds
 from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.problem import Problem
 from tests.auditing.blobs import blobs, flipped
 from tests.variants import case, each
 
@@ -80,14 +85,18 @@ def test_the_only_image_or_group_of_a_class_is_not_tested():
 
 
 def test_an_image_whose_class_is_absent_from_its_fold_is_not_tested():
-    # Two groups of class c1; in some division both may be tested by one fold, which then does not know the class.
-    features, labels = blobs([12, 4], apart=6.0)
-    groups = [f"{label} {row % 2}" if label == "c1" else None for row, label in enumerate(labels)]
-    found = out_of_fold_probabilities(features, labels, groups=groups, selected=FIXED, options=HeadOptions(folds=2))
+    # Division into folds avoids this where it can, so these folds are made here.
+    features, labels = blobs([20, 20, 2], apart=6.0)
+    codes = np.array([int(label[1]) for label in labels])
+    tested = np.where(codes == 2, 0, np.arange(42) % 2)
+    folds = Folds(tested=tested, trained=np.arange(2) != tested[:, None])
+    problem = Problem(table=InMemoryFeatures(features), codes=codes, count=3, folds=folds, arrays=Arrays("cpu"))
+    found = dict(zip(("first", "second"), _probabilities(problem, family("logistic"), {"C": 0.1}), strict=True))
 
-    known = found.self_confidence[found.tested]
-    assert (known > 1e-6).all()
-    assert np.isnan(found.self_confidence[~found.tested]).all()
+    assert found["first"][0].tolist() == np.flatnonzero((tested == 0) & (codes != 2)).tolist()
+    assert found["second"][0].tolist() == np.flatnonzero(tested == 1).tolist()
+    assert (found["first"][1][:, 2] == 0).all()
+    assert (found["second"][1][:, 2] > 0).all()
 
 
 def test_images_of_a_group_are_tested_by_one_fold():
