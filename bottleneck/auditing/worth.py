@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bottleneck.auditing.selection import Selected, checked, select, stratified
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
-from bottleneck.heads.family import Family
+from bottleneck.heads.family import Family, Params
 from bottleneck.heads.features import Features, InMemoryFeatures
 from bottleneck.heads.folds import Codes, Folds, divide
 from bottleneck.heads.options import HeadOptions
@@ -19,9 +19,10 @@ from bottleneck.heads.prior import Prior, prior_if_constant, scored_blocks
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.search import SINGLE_THREAD_SIZE, linalg_errors_as_head_errors, next_seed
 from bottleneck.heads.threads import single_threaded_blas
+from bottleneck.utils.arguments import abbreviated
 from bottleneck.utils.groups import group_codes
 from bottleneck.utils.quantiles import NORMAL
-from bottleneck.utils.text import one_line
+from bottleneck.utils.text import first_few, one_line
 
 MOST_ROWS = 20_000  # of more images, a stratified sample is used
 _ROWS_IN_ALL, _MOST_DIVISIONS = 5000, 5  # few rows are divided repeatedly, until this many rows are tested
@@ -152,7 +153,6 @@ def worth_of(
     tested = np.flatnonzero((divisions[0].tested >= 0) & (np.stack([codes, *changed]) == codes).all(axis=0)[rows])
     if not len(tested):
         raise HeadError("expected images that no change names, to test the changes on, found none")
-    right = np.zeros((1 + len(changes), len(divisions), len(tested)))
     with single_threaded_blas() as cores, linalg_errors_as_head_errors(head):
         problem = Problem(
             table=InMemoryFeatures(features if share == 1 else features[rows]),
@@ -166,23 +166,21 @@ def worth_of(
         )
         if not isinstance(prior_if_constant(family, problem, quiet=True), Prior):
             problem.check_magnitudes()
-        for division, folds in enumerate(divisions):
-            for number, new in enumerate([codes, *changed]):
-                guessed = _guessed(_with(problem.with_folds(folds), new[rows]), family, point)
-                right[number, division] = (guessed == own)[tested]
+        versions = [new[rows] for new in (codes, *changed)]
+        before, *after = (_right(problem, divisions, new, family, point)[:, tested] for new in versions)
     of_group = group_codes(units, len(rows))[tested]
     return [
         Worth(
             name=change.name,
             images=len(np.unique(change.rows)),
-            gain=float((after - right[0]).mean()),
-            ci95=gain_interval(after - right[0], of_group) if len(change.rows) else (0.0, 0.0),
-            accuracy=float(right[0].mean()),
+            gain=float((right - before).mean()),
+            ci95=gain_interval(right - before, of_group) if len(change.rows) else (0.0, 0.0),
+            accuracy=float(before.mean()),
             tested=len(tested),
             used=len(rows),
             divisions=len(divisions),
         )
-        for change, after in zip(changes, right[1:], strict=True)
+        for change, right in zip(changes, after, strict=True)
     ]
 
 
@@ -223,7 +221,9 @@ def _changed(change: Change, classes: tuple[str, ...], codes: Codes) -> Codes:
     """
     rows, n = np.asarray(change.rows, np.intp), len(codes)
     if ((rows < 0) | (rows >= n)).any():
-        raise HeadError(f"expected rows from 0 to {n - 1} in the change {change.name!r}, got {rows.tolist()}")
+        raise HeadError(
+            f"expected rows from 0 to {n - 1} in the change {change.name!r}, got {abbreviated(rows.tolist())}"
+        )
     found = codes.copy()
     found[rows] = -1
     if change.labels is not None:
@@ -231,8 +231,8 @@ def _changed(change: Change, classes: tuple[str, ...], codes: Codes) -> Codes:
         unknown = sorted({str(label) for label in change.labels} - place.keys())
         if unknown or len(change.labels) != len(rows):
             raise HeadError(
-                f"expected a label among {', '.join(classes)} for each of {len(rows)} rows of the change "
-                f"{change.name!r}, got {len(change.labels)}, of which unknown: {', '.join(unknown) or 'none'}"
+                f"expected a label among {first_few(classes)} for each of {len(rows)} rows of the change "
+                f"{change.name!r}, got {len(change.labels)}, of which unknown: {first_few(unknown) or 'none'}"
             )
         found[rows] = [place[label] for label in change.labels]
     if len(np.unique(found[found >= 0])) < 2:
@@ -240,20 +240,21 @@ def _changed(change: Change, classes: tuple[str, ...], codes: Codes) -> Codes:
     return found
 
 
-def _with(problem: Problem, codes: Codes) -> Problem:
-    """Return the problem with other classes of its rows; a row of class -1 is not trained on."""
+def _right(
+    problem: Problem, divisions: Sequence[Folds], codes: Codes, family: Family, point: Params
+) -> NDArray[np.float64]:
+    """Return whether heads trained on other classes of the rows predict the given ones, ``(divisions, n)``: 1 or 0.
+
+    They are not trained on rows of class -1.
+    """
+    guessed = np.full((len(divisions), len(codes)), -1)
     removed = codes < 0
-    if removed.any():
-        folds = problem.folds
-        trained = folds.trained & ~removed[:, None]
-        return problem.with_folds(Folds(tested=folds.tested, trained=trained))
-    return problem if (codes == problem.codes).all() else replace(problem, codes=codes)
-
-
-def _guessed(problem: Problem, family: Family, point: dict[str, float]) -> NDArray[np.intp]:
-    """Return the class that the head of its fold predicts for each tested row, ``(n,)``; -1 for other rows."""
-    found = np.full(len(problem.codes), -1)
-    used = prior_if_constant(family, problem, quiet=True)
-    for rows, scores in scored_blocks(problem, used.cross_validate(problem, [point])):
-        found[rows] = scores[0].argmax(axis=1)
+    for own, folds in zip(guessed, divisions, strict=True):
+        changed = problem.with_folds(replace(folds, trained=folds.trained & ~removed[:, None]))
+        if not removed.any() and (codes != problem.codes).any():
+            changed = replace(changed, codes=codes)
+        used = prior_if_constant(family, changed, quiet=True)
+        for rows, scores in scored_blocks(changed, used.cross_validate(changed, [point])):
+            own[rows] = scores[0].argmax(axis=1)
+    found: NDArray[np.float64] = (guessed == problem.codes).astype(np.float64)
     return found
