@@ -50,6 +50,8 @@ class Pool:
     labelled_digests : ndarray of uint8, shape (m, 32)
     probabilities : ndarray of float64, shape (n, k), or None
     familiarity : ndarray of float64, shape (n,), or None
+    least : float
+        The smallest possible familiarity, see `bottleneck.evaluation.familiarity.Familiarity`.
     known, copies : int
         Numbers of images that were left out because they are images of the run, or copies of others.
     failures : tuple of Failure
@@ -66,6 +68,7 @@ class Pool:
     labelled_digests: Digests
     probabilities: NDArray[np.float64] | None
     familiarity: NDArray[np.float64] | None
+    least: float
     known: int
     copies: int
     failures: tuple[Failure, ...]
@@ -134,6 +137,7 @@ def read_pool(
         labelled_digests=theirs,
         probabilities=None if pool.probabilities is None else pool.probabilities[places],
         familiarity=None if pool.familiarity is None else pool.familiarity[places],
+        least=run.uncertainty.familiarity.least if run and run.uncertainty else 0.0,
         known=len(first) - len(new),
         copies=len(usable) - len(first),
         failures=pool.failures,

@@ -93,8 +93,9 @@ def suggest(
     Of the 20 most uncertain images per suggestion, at least 1,000, each step takes the one with the largest product of
     its squared uncertainty (1 minus the margin, or the entropy divided by the log of the number of classes) and its
     squared distance to the nearest image that is labelled or chosen. With a run, images with a familiarity of at most
-    0.01 are left out, because most of them are of no class. But if five of them are as similar to each other as images
-    of the pool usually are, they may be of a new class: up to a tenth of the budget is spent on such images.
+    0.01, or with fewer than 99 training images the smallest possible one, come last, because most of them are of no
+    class. But if five of them are as similar to each other as images of the pool usually are, they may be of a new
+    class: up to a tenth of the budget is spent on the most typical of such images.
     """
     check = Arguments(ImagesError)
     budget, seed = check.whole("budget", budget, least=1), check.whole("a seed", seed, most=_SEEDS)
@@ -162,20 +163,30 @@ def _check_strategy(strategy: str, run: Run | None) -> None:
 
 
 def _suggestions(pool: Pool, strategy: str, count: int, seed: int) -> tuple[Suggestion, ...]:
-    familiar = _familiar(pool)
-    unknown = _new_classes(pool, ~familiar, -(-count // _UNKNOWN)) if strategy != "random_sampling" else []
-    unknown = unknown[:count]
-    candidates = np.flatnonzero(familiar)
-    wanted = min(count - len(unknown), len(candidates))
-    rows = candidates[_chosen(pool, candidates, strategy, wanted, seed)] if wanted else candidates[:0]
-    left = np.setdiff1d(np.flatnonzero(~familiar), [row for row, _ in unknown])
-    last = left[np.argsort(-_familiarity(pool)[left], kind="stable")][: count - len(rows) - len(unknown)]
-    alike = dict(unknown)
-    order = [*rows.tolist(), *alike, *last.tolist()]
+    chosen = choose(pool, strategy, count, seed)
+    nearest = _nearest_labelled(pool, list(chosen))
     return tuple(
-        Suggestion.of(pool, row, strategy, alike.get(row, 0), nearest)
-        for row, nearest in zip(order, _nearest_labelled(pool, order), strict=True)
+        Suggestion.of(pool, row, strategy, alike, similar)
+        for (row, alike), similar in zip(chosen.items(), nearest, strict=True)
     )
+
+
+def choose(pool: Pool, strategy: str, count: int, seed: int = 0) -> dict[int, int]:
+    """Return the rows of a pool to label, the most useful first, see `suggest`.
+
+    Returns
+    -------
+    dict of int to int
+        For each row, the number of unfamiliar images like it, if it was chosen because it may be of a new class, or 0.
+    """
+    familiar = _familiar(pool) if strategy != "random_sampling" else np.ones(len(pool), bool)
+    new = dict(_new_classes(pool, ~familiar, -(-count // _UNKNOWN)))
+    candidates = np.flatnonzero(familiar)
+    wanted = min(count - len(new), len(candidates))
+    rows = candidates[_chosen(pool, candidates, strategy, wanted, seed)] if wanted else candidates[:0]
+    left = np.setdiff1d(np.flatnonzero(~familiar), list(new))
+    last = left[np.argsort(-_familiarity(pool)[left], kind="stable")][: count - len(rows) - len(new)]
+    return {**dict.fromkeys(rows.tolist(), 0), **new, **dict.fromkeys(last.tolist(), 0)}
 
 
 def _nearest_labelled(pool: Pool, rows: list[int]) -> list[float | None]:
@@ -191,7 +202,7 @@ def _familiarity(pool: Pool) -> NDArray[np.float64]:
 
 
 def _familiar(pool: Pool) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = _familiarity(pool) > UNFAMILIAR
+    found: NDArray[np.bool_] = _familiarity(pool) > max(UNFAMILIAR, pool.least)
     return found
 
 
