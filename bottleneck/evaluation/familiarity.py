@@ -68,18 +68,22 @@ class Familiarity:
         """The smallest possible p-value, that of an image which is further away than all calibration images."""
         return 1 / (len(self.calibration) + 1)
 
-    @single_threaded_blas()
     def p_values(self, features: Features) -> NDArray[np.float64]:
         """Return the familiarity ``(n,)``, in (0, 1], of features ``(n, d)``."""
+        as_unusual = len(self.calibration) - np.searchsorted(self.calibration, self.unusual(features), side="left")
+        p_values: NDArray[np.float64] = (1 + as_unusual) / (len(self.calibration) + 1)
+        return p_values
+
+    @single_threaded_blas()
+    def unusual(self, features: Features) -> NDArray[np.float32]:
+        """Return the statistic ``(n,)`` of features ``(n, d)``, larger for more unusual images."""
         found = np.empty(len(features), np.float32)
         references = self.references.astype(np.float32)
         for start in range(0, len(features), _ROWS):
             rows = slice(start, start + _ROWS)
             inside = unit_rows(features[rows]) @ self.directions
             found[rows] = self.joined(_both_distances(inside, references, self.discriminant))
-        as_unusual = len(self.calibration) - np.searchsorted(self.calibration, found, side="left")
-        p_values: NDArray[np.float64] = (1 + as_unusual) / (len(self.calibration) + 1)
-        return p_values
+        return found
 
     def joined(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the larger of both standardised distances ``(n, 2)``; one that is NaN does not count."""
