@@ -4,6 +4,8 @@ AUROC is the probability that an unknown image is less familiar than a known hel
 images that are less familiar than the most familiar 5 % of the unknown ones (at 95 % recall).
 """
 
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -126,10 +128,15 @@ def _cost(work: Path, images: Path | None, digits: Features | None) -> Iterator[
     run = bottleneck.fit(work / "digits", cache=cache, runs=work / "runs", head="centroid")
     seconds = _least_seconds(lambda: bottleneck.predict(work / "digits", run=run.path, cache=cache))
     own = _least_seconds(lambda: bottleneck.load_run(run.path).uncertainty.familiarity.p_values(x))
+    table = work / "predictions.csv"
+    words = ("predict", work / "digits", "--run", run.path, "--cache", cache, "--out", table, "--no-labels")
+    line = [sys.executable, "-m", "bottleneck", *map(str, words)]
+    command = _least_seconds(lambda: subprocess.run(line, check=True, capture_output=True))
     size = (run.path / "uncertainty.safetensors").stat().st_size
     yield (
-        f"predict, {len(digits.x):,} digits with cached features: {seconds:.3f} s, of which familiarity {own:.3f} s "
-        f"({own / (seconds - own):.0%} of the rest); the file has {size / 1e6:.1f} MB"
+        f"{len(x):,} digits with cached features, {run.card['uncertainty']['references']:,} references: familiarity "
+        f"{own:.3f} s of the {seconds:.3f} s of predict() ({own / (seconds - own):.0%} of the rest) and of the "
+        f"{command:.3f} s of the command ({own / (command - own):.0%} of the rest); the file has {size / 1e6:.1f} MB"
     )
     random, of_class = np.random.default_rng(0), np.arange(10_000) % 10
     many = np.abs(random.normal(size=(10_000, 1280)) + 3 * random.random((10, 1280))[of_class]).astype(np.float32)

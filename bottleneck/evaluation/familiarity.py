@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from bottleneck.evaluation.discriminant import Discriminant, principal_directions
 from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours, unit_rows
+from bottleneck.heads.features import as_float32
 from bottleneck.heads.threads import single_threaded_blas
 from bottleneck.utils.groups import group_codes
 
@@ -78,7 +79,7 @@ class Familiarity:
     def unusual(self, features: Features) -> NDArray[np.float32]:
         """Return the statistic ``(n,)`` of features ``(n, d)``, larger for more unusual images."""
         found = np.empty(len(features), np.float32)
-        references = self.references.astype(np.float32)
+        references = as_float32(self.references)
         for start in range(0, len(features), _ROWS):
             rows = slice(start, start + _ROWS)
             inside = unit_rows(features[rows]) @ self.directions
@@ -123,7 +124,7 @@ def familiarity(
     names = None if groups is None else [groups[row] for row in kept.tolist()]
     directions = principal_directions(units, _DIRECTIONS)
     references = (units @ directions).astype(np.float16)
-    rows = references.astype(np.float32)
+    rows = as_float32(references)
     discriminant = _discriminant(rows, codes)
     if unseen is None:
         distances = _cross_validated(rows, codes, group_codes(names, len(kept)), seed)
