@@ -449,7 +449,7 @@ def check_order(found, options, grouped):
     one, other = (fit(images, allow_duplicates=True, final=True, folds=2, **options) for images in (dataset, shuffled))
 
     assert one.card["final"]["n_train"] == len(found)
-    for name in ("head.safetensors", "images.safetensors"):
+    for name in ("head.safetensors", "images.safetensors", "uncertainty.safetensors"):
         assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
     for key in ("final", "metrics", "search", "params", "sharpness", "n_train", "n_heldout"):  # final: of both heads
         assert one.card[key] == other.card[key]
@@ -487,6 +487,9 @@ def test_features_that_do_not_fit_into_memory_give_nearly_the_same_heads(folder,
                 assert found.card["final"]["n_train"] == 80
                 np.testing.assert_allclose(found.head.probabilities(x), held.head.probabilities(x), atol=0.05)
                 assert found.card["normalize"] == held.card["normalize"]
+                assert np.array_equal(
+                    found.uncertainty.familiarity.p_values(x), held.uncertainty.familiarity.p_values(x)
+                )
                 assert found.metrics["accuracy"] == pytest.approx(held.metrics["accuracy"], abs=0.05)
                 assert (found.card["leaks"]["near_threshold"] is None) == streamed[0]
                 if head != "softmax":  # its batches differ

@@ -20,6 +20,8 @@ from bottleneck.cache.scans import read_scan, save_scan, scanned
 from bottleneck.cache.shard import Rows
 from bottleneck.engines.records import Check, EngineRecords
 from bottleneck.errors import BottleneckError
+from bottleneck.evaluation.conformal import Conformal
+from bottleneck.evaluation.familiarity import familiarity
 from bottleneck.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from bottleneck.finetuning.config import FineTuneConfig, load_config, save_config
 from bottleneck.finetuning.history import Epoch, History
@@ -33,6 +35,7 @@ from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.runs.backbone_request import located_source, spec_of
 from bottleneck.runs.images import RunImages, load_run_images
 from bottleneck.runs.run import load_run
+from bottleneck.runs.uncertainty import Uncertainty, load_uncertainty
 from bottleneck.utils.files import sha256_hex
 from tests.fuzz.data_structures import floats, json_twice, json_value, offsets, safetensors_header
 from tests.fuzz.mutate import Mutator
@@ -147,6 +150,9 @@ class Safetensors(Target):
         digests = np.arange(160, dtype=np.uint8).reshape(5, 32)
         roles = np.arange(5, dtype=np.uint8) % 4
         found["images"] = RunImages(digests=digests, roles=roles, right=np.zeros(5, np.int8)).to_bytes()
+        features = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
+        usual = familiarity(features, ["a", "b"] * 12)
+        found["uncertainty"] = Uncertainty(usual, Conformal(np.array([0.1, 0.5], np.float32))).to_bytes()
         self._training.save(self.folder)
         self._state = json.loads((self.folder / "state.json").read_text())
         found["checkpoint"] = (self.folder / self._state["tensors"]).read_bytes()
@@ -177,6 +183,14 @@ class Safetensors(Target):
             found = load_run_images(self.folder)
             if found is not None and found.digests.shape != (len(found.roles), 32):
                 raise Wrong(f"digests {found.digests.shape} of {len(found.roles)} images")
+        elif case.seed == "uncertainty":
+            (self.folder / "uncertainty.safetensors").write_bytes(case.data)
+            known = load_uncertainty(self.folder, dim=4)
+            with np.errstate(all="ignore"):
+                p_values = known.familiarity.p_values(np.eye(4, dtype=np.float32))
+                known.conformal.sets(np.full((2, 3), 1 / 3), 0.9)
+            if not ((p_values > 0) & (p_values <= 1)).all():
+                raise Wrong(f"familiarity {p_values}")
         elif case.seed == "weights":
             (self.folder / "w.safetensors").write_bytes(case.data)
             read_tuned(self.folder / "w.safetensors")
