@@ -44,7 +44,7 @@ def _columns(predictions: Predictions) -> Iterator[Column]:
     if predictions.has_familiarity:
         yield Column("familiarity", right=True)
     if predictions.coverage is not None:
-        yield Column(f"set of coverage {predictions.coverage:g}")
+        yield Column("set")
 
 
 def _cells(item: Prediction, predictions: Predictions) -> Iterator[str]:

@@ -39,8 +39,8 @@ class Run(CardParts):
     Parameters
     ----------
     path : Path
-        The folder, with ``head.safetensors``, ``card.json`` and ``predictions.csv``; a fine-tuning also has
-        ``model.safetensors``, ``curves.csv`` and ``curves.png``.
+        The folder, with ``head.safetensors``, ``card.json``, ``predictions.csv``, ``images.safetensors`` and
+        ``uncertainty.safetensors``; a fine-tuning also has ``model.safetensors``, ``curves.csv`` and ``curves.png``.
     card : dict
         A description of the trained model and its images, with its scores; `CardParts` reads large parts from other
         files.

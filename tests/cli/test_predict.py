@@ -54,7 +54,7 @@ def test_an_unfamiliar_image_is_marked_and_counted_or_rejected(folder):
     new = folder({"a.jpg": 9800, "black.png": black.getvalue()}, name="new")
     out, err = run("predict", new, "--unfamiliar", "0.05", "--coverage", "0.5")
     header, _, usual, odd, _ = out.splitlines()
-    assert header.split()[:7] == ["path", "label", "probability", "familiarity", "set", "of", "coverage"]
+    assert header.split() == ["path", "label", "probability", "familiarity", "set", "next"]
     assert "(unfamiliar)" not in usual
     assert re.search(r"black.png +[ab] \(unfamiliar\) +0\.\d+ +0\.0", odd)
     assert "1 image is unfamiliar (familiarity at most 0.05): its label is a guess\n" in err
