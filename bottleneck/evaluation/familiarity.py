@@ -99,6 +99,7 @@ def familiarity(
     groups: Sequence[str | None] | None = None,
     *,
     unseen: Features | None = None,
+    calibrates: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> Familiarity:
     """Return the familiarity of images to training images.
@@ -115,6 +116,8 @@ def familiarity(
         closer to each other than to new images. By default each training image is compared with the others: in the
         features with all others, and in the discriminant directions with the other folds, on which these directions
         are then fitted.
+    calibrates : ndarray of bool, shape (n,), optional
+        Which training images calibrate, see `representative`; by default all. Not used with `unseen`.
     seed : int
         Seed of the folds.
     """
@@ -128,6 +131,7 @@ def familiarity(
     discriminant = _discriminant(rows, codes)
     if unseen is None:
         distances = _cross_validated(rows, codes, group_codes(names, len(kept)), seed)
+        distances = distances if calibrates is None else distances[calibrates[kept]]
     else:
         distances = _both_distances(unit_rows(unseen) @ directions, rows, discriminant)
     distances = distances[np.isfinite(distances[:, 0])]
@@ -161,6 +165,25 @@ def reference_rows(labels: Sequence[str], most: int = REFERENCES, seed: int = 0)
     place = np.empty(len(codes), np.intp)  # within its class
     place[by_class] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.sort(order[np.argsort(place[order], kind="stable")[:most]])
+
+
+def representative(labels: Sequence[str], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return which of the references ``(m,)`` calibrate: as many as have the classes in the ratio of all images.
+
+    Parameters
+    ----------
+    labels : sequence of str, length n
+    rows : ndarray of int, shape (m,)
+        From `reference_rows`, which draws large classes less often than small ones.
+    """
+    codes = np.unique(np.array(labels, dtype=np.str_), return_inverse=True)[1]
+    counts, drawn = np.bincount(codes), np.bincount(codes[rows], minlength=codes.max(initial=-1) + 1)
+    wanted = np.ceil(counts * (drawn / counts)[drawn > 0].min())  # with very many classes, some are not drawn
+    order = np.argsort(codes[rows], kind="stable")
+    place = np.empty(len(rows), np.intp)  # within its class
+    place[order] = np.arange(len(rows)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
+    calibrates: NDArray[np.bool_] = place < wanted[codes[rows]]
+    return calibrates
 
 
 def _both_distances(rows: Features, references: Features, discriminant: Discriminant) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.backbones.tuned import recorded_tuned
-from bottleneck.evaluation.familiarity import familiarity, reference_rows
+from bottleneck.evaluation.familiarity import familiarity, reference_rows, representative
 from bottleneck.finetuning.context import FineTuningContext
 from bottleneck.finetuning.verify import trunk_features
 from bottleneck.fitting.uncertainty import conformal
@@ -52,6 +52,7 @@ def uncertainty_of(
         [str(label) for label in own.labels],
         own.groups,
         unseen=features(val) if is_fitted else None,
+        calibrates=representative(labels, rows),
         seed=seed,
     )
     return Uncertainty(usual, conformal(head, probabilities, [str(label) for label in val.labels]))

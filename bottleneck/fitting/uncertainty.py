@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bottleneck.backbones.tuned import recorded_tuned
 from bottleneck.cache.store import Store
 from bottleneck.evaluation.conformal import Conformal
-from bottleneck.evaluation.familiarity import REFERENCES, familiarity, reference_rows
+from bottleneck.evaluation.familiarity import REFERENCES, familiarity, reference_rows, representative
 from bottleneck.fitting.partition import LabelledFeatures, part
 from bottleneck.fitting.train import Trained
 from bottleneck.heads.head import Head
@@ -43,7 +43,12 @@ def uncertainty_of(
     own = references.dataset.subset(rows.tolist())
     aside = None if unseen is None else unseen.table.take(np.arange(min(len(unseen), REFERENCES)))
     usual = familiarity(
-        references.table.take(rows), [str(label) for label in own.labels], own.groups, unseen=aside, seed=seed
+        references.table.take(rows),
+        [str(label) for label in own.labels],
+        own.groups,
+        unseen=aside,
+        calibrates=representative(references.labels, rows),
+        seed=seed,
     )
     if aside is None or unseen is None:
         labels = [train.labels[row] for row in trained.search.rows.tolist()]

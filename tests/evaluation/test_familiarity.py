@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bottleneck.evaluation.discriminant import Discriminant, principal_directions
-from bottleneck.evaluation.familiarity import familiarity, reference_rows
+from bottleneck.evaluation.familiarity import familiarity, reference_rows, representative
 from tests.variants import each
 
 DIM = 12
@@ -130,6 +130,18 @@ def test_references_are_drawn_evenly_over_the_classes():
     assert [sum(labels[row] == name for row in rows) for name in ("large", "small", "medium")] == [50, 5, 50]
     assert reference_rows(labels, 1000).tolist() == list(range(1000))
     assert reference_rows(labels, 105, seed=1).tolist() != rows.tolist()
+
+
+def test_references_calibrate_in_the_ratio_of_the_classes():
+    labels = ["large"] * 900 + ["small"] * 5 + ["medium"] * 95
+    rows = reference_rows(labels, 105)
+    chosen = [labels[row] for row in rows[representative(labels, rows)]]
+    assert [chosen.count(name) for name in ("large", "small", "medium")] == [50, 1, 6]
+    assert representative(labels, np.arange(1000)).all()
+    assert representative(labels, np.array([0, 950])).tolist() == [True, True], "no reference of a class"
+    x = drawn(0, 30)[0]
+    half = np.arange(30) < 15
+    assert len(familiarity(x, ["a", "b"] * 15, calibrates=half).calibration) == 15
 
 
 def test_principal_directions_are_those_of_the_singular_values():
