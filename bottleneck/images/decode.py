@@ -44,10 +44,13 @@ class Decoded:
         Red, green, blue; see `bottleneck.images.resize.resize_and_crop` and `bottleneck.images.augment.augmented`.
     note : str or None
         A message for the user, such as that only the first of several frames was used.
+    size : (int, int)
+        Width and height of the original, upright, in pixels.
     """
 
     pixels: NDArray[np.uint8]
     note: str | None = None
+    size: tuple[int, int] = (0, 0)
 
 
 def decode(
@@ -137,7 +140,7 @@ def _decode(data: bytes, preprocessing: Preprocessing, max_pixels: int, reserve:
             scaled = opened.image.size
             image, note = _upright(opened)
             upright_size = original_size if image.size == scaled else original_size[::-1]
-            return Decoded(_preprocessed(image, preprocessing, upright_size, original), note)
+            return Decoded(_preprocessed(image, preprocessing, upright_size, original), note, upright_size)
 
 
 def _preprocessed(

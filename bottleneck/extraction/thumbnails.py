@@ -1,0 +1,116 @@
+"""The thumbnails of a dataset: pictures are decoded once, in threads and bounded memory, and remembered by digest."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from bottleneck.errors import ImageError
+from bottleneck.extraction.job import Limits
+from bottleneck.extraction.loading import Loader
+from bottleneck.extraction.memory import MemoryBudget, usual_memory
+from bottleneck.images.dataset import Dataset, Failure
+from bottleneck.images.decode import Decoded
+from bottleneck.images.keys import DigestSet
+from bottleneck.images.scan import Progress
+from bottleneck.images.thumbnail_memo import ThumbnailMemo
+from bottleneck.images.thumbnails import PREPROCESSING, Thumbnail, Thumbnails
+from bottleneck.images.undecodable import UndecodableMemo
+
+STAGE = "thumbnails"
+_BATCH = 512  # images that are remembered at once
+
+
+def thumbnails(
+    dataset: Dataset,
+    cache: Path,
+    *,
+    memory: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    loader: Callable[[MemoryBudget], Loader] = lambda budget: Loader(budget, PREPROCESSING),
+) -> Thumbnails:
+    """Return the thumbnails of a dataset; only those that the cache lacks are decoded.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    cache : Path
+        The folder with the memo of thumbnails.
+    memory, threads : int, optional
+        Bytes for files and pixels, and threads that decode, as for `bottleneck.extract`.
+    progress : callable, optional
+        Called with the stage, the number of images done, and the number of images.
+    loader : callable
+        Returns the loader of pictures for a memory budget.
+
+    Returns
+    -------
+    Thumbnails
+        Of each row of the dataset. An image that cannot be read or decoded is listed in the failures.
+    """
+    limits = Limits(memory=memory, threads=threads)
+    budget = usual_memory() if limits.memory is None else limits.memory
+    keys = [digest.tobytes() for digest in dataset.digests]
+    memo = ThumbnailMemo.in_cache(cache)
+    found: dict[bytes, Thumbnail] = {}
+    errors: dict[bytes, ImageError] = UndecodableMemo(cache / "digests.sqlite").load() if keys else {}
+    first = dataset.first_rows().tolist()
+    with ThreadPoolExecutor(limits.threads or os.cpu_count() or 1) as pool:
+        reader = _ThumbnailReader(dataset, loader(MemoryBudget(budget)))
+        for start in range(0, len(first), _BATCH):
+            rows = first[start : start + _BATCH]
+            known = memo.get([keys[row] for row in rows])
+            lacking = [row for row in rows if keys[row] not in known and keys[row] not in errors]
+            fresh: dict[bytes, Thumbnail] = {}
+            for row, one in zip(lacking, pool.map(reader.read, lacking), strict=True):
+                if isinstance(one, ImageError):
+                    errors[keys[row]] = one
+                else:
+                    fresh[keys[row]] = one
+            memo.put(fresh)
+            found |= known | fresh
+            if progress:
+                progress(STAGE, start + len(rows), len(first))
+    return Thumbnails.of([found.get(key) for key in keys], list(_failures(dataset, found, errors)))
+
+
+def remembered_thumbnails(dataset: Dataset, cache: Path) -> Thumbnails:
+    """Return the thumbnails that the cache has, without decoding any."""
+    keys = [digest.tobytes() for digest in dataset.digests]
+    known = ThumbnailMemo.in_cache(cache).get(keys)
+    return Thumbnails.of([known.get(key) for key in keys])
+
+
+class _ThumbnailReader:
+    """Reads pictures by the first row of their digest; a copy at another path is tried if a file has changed."""
+
+    def __init__(self, dataset: Dataset, loader: Loader) -> None:
+        self._dataset, self._loader = dataset, loader
+        self._copies: dict[int, list[int]] = {}
+        places = DigestSet(dataset.digests).find(dataset.digests)
+        for row in np.flatnonzero(places != np.arange(len(dataset))).tolist():
+            self._copies.setdefault(int(places[row]), []).append(row)
+
+    def read(self, row: int) -> Thumbnail | ImageError:
+        """Return the thumbnail of an image, or the error of the last of its files."""
+        digest, problem = self._dataset.digests[row].tobytes(), ImageError("unreadable", "no path")
+        for place in (row, *self._copies.get(row, ())):
+            try:
+                loaded = self._loader.load(self._dataset.paths[place], lambda read: read == digest)
+            except ImageError as error:
+                problem = error
+                continue
+            if isinstance(loaded.found, Decoded):
+                return Thumbnail(loaded.found.pixels, *loaded.found.size)
+            problem = loaded.found or ImageError("changed", "the file changed since it was scanned")
+        return problem
+
+
+def _failures(dataset: Dataset, found: dict[bytes, Thumbnail], errors: dict[bytes, ImageError]) -> Iterator[Failure]:
+    for path, row in zip(dataset.paths, dataset.digests, strict=True):
+        key = row.tobytes()
+        if key not in found:
+            yield Failure(path, errors[key].code, str(errors[key]), key.hex())

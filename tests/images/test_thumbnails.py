@@ -1,0 +1,69 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bottleneck.images.dataset import Failure
+from bottleneck.images.decode import decode
+from bottleneck.images.thumbnails import PREPROCESSING, SIDE, Thumbnail, Thumbnails, grey_levels
+from tests.variants import each
+
+
+def encoded(image, **options):
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    return file.getvalue()
+
+
+@each("width, height", [(64, 32), (16, 16), (160, 320), (8, 8)])
+def test_each_pixel_is_the_mean_of_its_part_of_the_whole_picture(width, height):
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    picture = coarse.repeat(height // 8, axis=0).repeat(width // 8, axis=1)
+    found = decode(encoded(Image.fromarray(picture)), PREPROCESSING)
+    assert found.size == (width, height)
+    assert np.array_equal(found.pixels, coarse.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_the_picture_is_upright_and_so_is_its_size():
+    picture = np.zeros((40, 80, 3), np.uint8)
+    picture[:20] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    found = decode(encoded(Image.fromarray(picture), exif=exif), PREPROCESSING)
+    assert found.size == (40, 80)
+    assert found.pixels[:, : SIDE // 2].max() == 0
+    assert found.pixels[:, SIDE // 2 :].min() == 200
+
+
+def thumbnail(seed=0):
+    return Thumbnail(np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8), 70_000, 3)
+
+
+def test_a_thumbnail_is_read_back_from_its_bytes():
+    one = thumbnail()
+    again = Thumbnail.from_bytes(one.to_bytes())
+    assert np.array_equal(again.pixels, one.pixels)
+    assert (again.width, again.height) == (70_000, 3)
+
+
+@each("data", [b"", b"\0" * 776, thumbnail().to_bytes()[:-1], thumbnail().to_bytes() + b"\0"])
+def test_other_bytes_are_no_thumbnail(data):
+    with pytest.raises(ValueError, match="expected"):
+        Thumbnail.from_bytes(data)
+
+
+def test_missing_thumbnails_are_unknown():
+    found = Thumbnails.of([thumbnail(), None, thumbnail(1)], [Failure("x", "corrupt", "damaged")])
+    assert len(found) == 3
+    assert found.known.tolist() == [True, False, True]
+    assert found.sizes.tolist() == [[70_000, 3], [0, 0], [70_000, 3]]
+    some = found.take([2, 1])
+    assert np.array_equal(some.pixels[0], thumbnail(1).pixels)
+    assert (some.known.tolist(), some.failures) == ([True, False], ())
+    assert len(Thumbnails.of([])) == 0
+
+
+def test_grey_levels_weigh_the_colours():
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]], np.uint8)
+    assert grey_levels(colours) == pytest.approx([76.245, 149.685, 29.07, 9])
