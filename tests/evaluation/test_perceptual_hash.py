@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from bottleneck.evaluation.perceptual_hash import (
+    LEAST_IMAGES,
+    MOST_BITS,
+    Hashes,
+    close_pairs,
+    hashes_of,
+    pairs_within,
+    usual_limit,
+)
+from bottleneck.images.thumbnails import SIDE
+from tests.variants import each
+
+
+def scene(seed):
+    """Return a picture of smooth random shapes."""
+    coarse = np.random.default_rng(seed).integers(30, 200, (6, 9, 3)).astype(np.uint8)
+    return Image.fromarray(coarse).resize((180, 120), Image.Resampling.BICUBIC)
+
+
+def thumbnails(pictures):
+    return np.stack([np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX)) for picture in pictures])
+
+
+EDITS = {
+    "brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.25),
+    "smaller": lambda picture: picture.resize((144, 96)),
+    "mirrored": ImageOps.mirror,
+}
+
+
+@each("edit", EDITS)
+def test_edited_copies_have_close_hashes_and_other_pictures_have_not(edit):
+    pictures = [scene(seed) for seed in range(40)]
+    copies = [EDITS[edit](picture) for picture in pictures[:10]]
+    found = close_pairs(hashes_of(thumbnails([*pictures, *copies])))
+    assert 6 <= found.most <= MOST_BITS
+    assert found.rows.tolist() == [[row, 40 + row] for row in range(10)]
+    assert found.bits.max() <= found.most
+
+
+def test_the_mirrored_hash_is_that_of_the_mirrored_picture():
+    pixels = thumbnails([scene(1), scene(2)])
+    one, other = hashes_of(pixels), hashes_of(pixels[:, :, ::-1])
+    assert (one.words == other.mirrored).all()
+    assert (one.mirrored == other.words).all()
+    assert (one.words != other.words).all()
+
+
+def test_a_uniform_or_unknown_picture_has_no_hash():
+    pixels = thumbnails([scene(seed) for seed in range(30)])
+    pixels[3:6] = 128
+    pixels[3, :2] += 1
+    known = np.arange(30) != 7
+    hashes = hashes_of(pixels, known)
+    assert np.flatnonzero(~hashes.usable).tolist() == [3, 4, 5, 7]
+    assert len(close_pairs(hashes).rows) == 0
+
+
+def random_hashes(count, seed=0):
+    words, mirrored = np.random.default_rng(seed).integers(0, 2**63, (2, count), dtype=np.uint64)
+    return Hashes(words, mirrored, np.ones(count, bool))
+
+
+def by_brute_force(hashes, bits):
+    """Return row a < row b -> bits."""
+    found = {}
+    for b in np.flatnonzero(hashes.usable).tolist():
+        for a in np.flatnonzero(hashes.usable[:b]).tolist():
+            word, others = int(hashes.words[a]), (int(hashes.words[b]), int(hashes.mirrored[b]))
+            least = min(bin(word ^ other).count("1") for other in others)
+            if least <= bits:
+                found[a, b] = least
+    return found
+
+
+@each("bits", [0, 1, 3, 4, 7, 10, 11])
+def test_all_pairs_within_some_bits_are_found_as_by_brute_force(bits):
+    rng = np.random.default_rng(bits)
+    hashes = random_hashes(160)
+    for row in range(60, 160):  # copies of others, directly or mirrored, with up to 12 other bits
+        flipped = sum(1 << int(bit) for bit in rng.permutation(64)[: rng.integers(0, 13)])
+        part = hashes.words if row % 2 else hashes.mirrored
+        part[row] = hashes.words[row - 60] ^ np.uint64(flipped)
+    hashes.usable[[2, 70]] = False
+    rows, found = pairs_within(hashes, bits)
+    expected = by_brute_force(hashes, bits)
+    assert {(a, b): n for (a, b), n in zip(rows.tolist(), found.tolist(), strict=True)} == expected
+    assert len(expected) > 5 + bits
+    assert rows.tolist() == sorted(rows.tolist())
+
+
+def test_of_too_many_pairs_each_picture_keeps_the_closest():
+    hashes = random_hashes(50)
+    hashes.words[10:] = hashes.words[10]
+    hashes.words[49] ^= np.uint64(1)
+    hashes.words[48] = hashes.words[49]
+    rows, bits = pairs_within(hashes, 2, most=100)
+    assert rows[:, 1].tolist() == list(range(11, 50))
+    assert rows[-1].tolist() == [48, 49]
+    assert bits.sum() == 1  # of 48; 49 is equal to it
+
+
+def test_hashes_of_simple_or_few_pictures_do_not_tell_copies():
+    random = random_hashes(LEAST_IMAGES)
+    assert usual_limit(random.take(np.arange(LEAST_IMAGES - 1))) is None
+    assert usual_limit(random) == MOST_BITS
+    assert usual_limit(random.take(np.arange(0))) is None
+
+    words = np.uint64(12345) ^ (np.uint64(1) << np.arange(40).astype(np.uint64))  # each two bits from the others
+    simple = Hashes(words, words, np.ones(40, bool))
+    found = close_pairs(simple)
+    assert (found.most, len(found.rows)) == (None, 0)
+    assert pairs_within(simple, 2)[0].shape == (40 * 39 // 2, 2)
+
+
+def test_hashes_are_joined_and_taken():
+    one, other = random_hashes(5), random_hashes(3, seed=1)
+    both = one.joined(other)
+    assert len(both) == 8
+    assert both.take(np.array([6])).words == pytest.approx(other.words[1:2])
