@@ -122,10 +122,10 @@ MUTATIONS = (
         ("runs/test_ranking.py",),
     ),
     Mutation(
-        "beyond the first 2048 training images the wrong one is named as the near copy",
-        "winner[better] + first",
-        "winner[better]",
-        ("evaluation/test_leakage.py",),
+        "the threshold of near copies is far below the similarity of different images",
+        "return centre, centre + deviations *",
+        "return centre, deviations *",
+        ("evaluation/test_near_duplicates.py",),
     ),
     Mutation(
         "a model that is worse than the best is called better",

@@ -114,7 +114,8 @@ def run_report(run: Run) -> None:
             f"the same label for {final['agreement']:.1%} of the held-out images"
         )
     if run.part("leaks")["near_threshold"] is None:
-        say("the splits were not checked for near duplicates, because the features are read in blocks")
+        reason = "the features are read in blocks" if card["streamed"] else "there are too few training images"
+        say(f"the splits were not checked for near duplicates, because {reason}")
     failures_list(run.failures)
     show(f"{len(run.failures)} failed; {run.path} in {card['seconds']:.1f} s")
 

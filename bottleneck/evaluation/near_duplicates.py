@@ -1,16 +1,27 @@
-"""Find held-out images that are near duplicates of training images, by the cosine similarity of features."""
+"""Find images that are near duplicates, edited copies of one photograph, by features and by perceptual hashes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.evaluation.flattening import Flattening, spread
+from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours
+from bottleneck.evaluation.perceptual_hash import Hashes, close_pairs
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples, from_images
+from bottleneck.utils.groups import group_codes
 
-NEAR = 0.9  # see `near_duplicates`
-BLOCK = 2048  # rows of each matrix that are compared at once
+LEAST_IMAGES = 20  # with fewer, it is unknown how similar different images are
+LOWEST, HIGHEST = 0.3, 0.98  # cosines; bounds of the threshold, see `near_duplicates`
+ALIKE = 0.8  # cosine; if it is usual, the images are as similar as copies
+_DEVIATIONS = 7.0
+_FAR = 10  # the neighbour that is rarely a copy
+_OF_FEW = 10  # images, for which the deviations count twice
+_SAMPLE = 1000  # images that tell how similar different images are
+_LARGEST = 1 - 1e-6  # cosine, whose inverse hyperbolic tangent is finite
 Features = NDArray[np.float32]  # (n, d)
 
 
@@ -21,16 +32,30 @@ class NearDuplicates:
     Parameters
     ----------
     pairs : tuple of (str, str, float)
-        Path of the training image, path of the held-out image, and cosine similarity, the most similar first.
+        Path of the training image, path of the held-out image, and cosine similarity, the most similar first; see
+        `near_duplicates`. Pairs that only their perceptual hashes show may have any cosine similarity.
     threshold : float or None
-        The lowest cosine similarity; None if near duplicates were not searched for.
+        The lowest cosine similarity of near duplicates; None if they were not searched for by features.
+    usual : float or None
+        The median cosine similarity of a training image and the one most similar to it.
     """
 
     pairs: tuple[tuple[str, str, float], ...]
     threshold: float | None
+    usual: float | None = None
+
+    @property
+    def alike(self) -> bool:
+        """Whether most images are as similar to another one as copies are, as the frames of a video."""
+        return self.usual is not None and self.usual >= ALIKE
 
     def message(self, images: Path) -> str:
-        """Return a warning, with paths relative to the folder of images."""
+        """Return a warning, with paths relative to the folder of images; empty if there is nothing to report."""
+        return ". ".join([*self._named(images), *self._of_most_images()])
+
+    def _named(self, images: Path) -> list[str]:
+        if not self.pairs:
+            return []
         shown = examples(
             (
                 f"{from_images(held_out, images)} is like {from_images(train, images)} ({cosine:.2f})"
@@ -39,125 +64,209 @@ class NearDuplicates:
             most=2,
         )
         noun = "image has" if len(self.pairs) == 1 else "images have"
-        return (
+        return [
             f"{len(self.pairs)} held-out {noun} a near duplicate in the training images, so the score may be "
             f"optimistic: {shown}. Give such images the same group; the card.json of a fit lists all pairs"
-        )
+        ]
+
+    def _of_most_images(self) -> list[str]:
+        if not self.alike:
+            return []
+        return [
+            f"Most training images are as similar to another one as edited copies are (median {self.usual:.2f}), like "
+            f"the frames of a video, so near duplicates cannot be told from other images: if images were taken "
+            f"together, give them the same group"
+        ]
+
+
+@dataclass(frozen=True)
+class CopyPairs:
+    """Rows of images that are near duplicates.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (p, 2)
+    cosines : ndarray of float32, shape (p,)
+        The most similar first.
+    threshold, usual : float or None
+        See `NearDuplicates`.
+    """
+
+    rows: NDArray[np.intp]
+    cosines: NDArray[np.float32]
+    threshold: float | None
+    usual: float | None
 
 
 def find_near_duplicates(
-    train: Dataset, train_features: Features, heldout: Dataset, heldout_features: Features, threshold: float = NEAR
+    train: Dataset,
+    train_features: Features,
+    heldout: Dataset,
+    heldout_features: Features,
+    hashes: tuple[Hashes, Hashes] | None = None,
 ) -> NearDuplicates:
     """Return the held-out images with a near duplicate in the training split; exact copies do not count.
 
     Parameters
     ----------
     train, heldout : Dataset
-        Each image once; those of `train` have labels.
+        Each image once.
     train_features, heldout_features : ndarray of float32, shape (n, d) and (m, d)
-    threshold : float
-        See `near_duplicates`.
+    hashes : (Hashes, Hashes), optional
+        Perceptual hashes of the training and held-out images, as far as they are known.
     """
     exact = {row.tobytes() for row in train.digests}
     other = np.array([row for row, digest in enumerate(heldout.digests) if digest.tobytes() not in exact], np.intp)
-    if len(other) < len(heldout):
-        heldout, heldout_features = heldout.subset(other.tolist()), heldout_features[other]
-    labels = np.unique(np.array(train.labels, str), return_inverse=True)[1]
-    rows, cosines = near_duplicates(train_features, heldout_features, threshold, labels=labels)
-    pairs = zip(rows.tolist(), cosines.tolist(), strict=True)
+    found = near_duplicates(train_features, heldout_features[other], groups=train.groups)
+    pairs = {(int(a), int(other[b])): float(cosine) for (a, b), cosine in zip(found.rows, found.cosines, strict=True)}
+    if hashes is not None and len(other):
+        named = {heldout_row for _, heldout_row in pairs}
+        more = [(a, int(other[b])) for a, b in _by_hash(hashes[0], hashes[1].take(other)) if int(other[b]) not in named]
+        cosines = _cosines(train_features, heldout_features, more)
+        pairs |= dict(zip(more, cosines, strict=True))
+    ordered = sorted(pairs.items(), key=lambda pair: -pair[1])
     return NearDuplicates(
-        tuple((train.paths[a], heldout.paths[b], round(cosine, 4)) for (a, b), cosine in pairs), threshold
+        tuple((train.paths[a], heldout.paths[b], round(cosine, 4)) for (a, b), cosine in ordered),
+        found.threshold,
+        found.usual,
     )
 
 
 def near_duplicates(
     train_features: Features,
     heldout_features: Features,
-    threshold: float = NEAR,
     *,
-    labels: NDArray[np.intp] | None = None,
-    block_size: int = BLOCK,
-) -> tuple[NDArray[np.intp], Features]:
+    groups: Sequence[str | None] | None = None,
+) -> CopyPairs:
     """Return the held-out rows whose nearest training row is a near duplicate: the same photograph, edited.
 
     Parameters
     ----------
     train_features, heldout_features : ndarray of float32, shape (n, d) and (m, d)
-    threshold : float
-        The lowest cosine similarity of a near duplicate.
-    labels : ndarray of int, shape (n,), optional
-        The class of each training row, from 0; by default all have the same class.
-    block_size : int
-        Number of rows that are compared at once, which bounds the memory.
+    groups : sequence of str or None, length n, optional
+        Groups of the training images. How similar different images are is measured between groups.
 
     Returns
     -------
-    rows : ndarray of int, shape (p, 2)
-        Held-out rows and their nearest training rows, as (training row, held-out row), the most similar first.
-    cosines : ndarray of float32, shape (p,)
+    CopyPairs
+        Rows are (training row, held-out row). Without a threshold, because there are fewer than `LEAST_IMAGES` training
+        rows or all have the same features, there is no pair.
 
     Notes
     -----
-    Features are mostly positive, and those of a class are similar, so that the cosine similarity of any two images of a
-    class is high. Features are therefore centred at the mean of the training row's class, which is shrunk towards the
-    mean of all rows by 1 / (1 + number of rows), so that the centred features of a class of one image are not zero.
+    How similar different images are depends on the backbone and on the images: the cosine similarity of two different
+    photographs is about 0.5 with EfficientNet-Lite0, and above 0.99 with random weights. Two steps make it comparable.
 
-    The threshold was chosen with EfficientNet-Lite0. Different images: for 153 held-out photographs of ants and bees,
-    the highest cosine similarity to one of 244 training images is 0.63; of 366 digits of scikit-learn, which are all
-    similar, 2 are above 0.9 (the highest is 0.91). Share of edited copies of 60 photographs above 0.9: brightness +10 %
-    100 %, +25 % 96 %, resized to 80 % 100 %, 5 % cropped 88 %, mirrored 83 %, rotated by 3° 91 %, JPEG of quality 50
-    26 %. Stronger edits are missed: this function finds leaks, but cannot rule them out.
+    Features are flattened (see `bottleneck.evaluation.flattening.Flattening`): what many images of the set share, such
+    as their class, no longer makes them similar.
+
+    The threshold comes from the training images. Their cosine similarity to the nearest other one is transformed to
+    z = atanh(cosine) (R. A. Fisher 1915, "Frequency distribution of the values of the correlation coefficient in
+    samples from an indefinitely large population", Biometrika 10, 507-521), and the threshold is the median plus 7
+    median absolute deviations; with few images n, whose deviations are uncertain, plus 7 (1 + 10 / n). A minority of
+    copies changes it little. In a set of which more than half are copies, both numbers are those of copies: then
+    `usual` is high, and only the most similar images are named, because the threshold is at most `HIGHEST`, or that of
+    the tenth nearest neighbours if it is higher, as for features of few numbers.
+
+    `benchmarks/bench_audit.py` measures how many edited copies are found. Stronger edits are missed: this function
+    finds leaks, but cannot rule them out.
     """
     n, m = len(train_features), len(heldout_features)
-    nearest, best = np.zeros(m, np.intp), np.full(m, -np.inf, np.float32)
-    if n and m:
-        codes = np.zeros(n, np.intp) if labels is None else labels
-        centre = train_features.mean(axis=0, dtype=np.float64).astype(np.float32)
-        means = _class_means(train_features, codes, centre, block_size)
-        for start in range(0, m, block_size):
-            part = slice(start, start + block_size)
-            rows = heldout_features[part] - centre
-            lengths = _distances(rows, means)
-            for first in range(0, n, block_size):
-                block = slice(first, first + block_size)
-                cosines = _cosines(rows, lengths, train_features[block] - centre, means, codes[block])
-                winner = cosines.argmax(axis=1)
-                found = cosines[np.arange(len(rows)), winner]
-                better = found > best[part]
-                best[part][better], nearest[part][better] = found[better], winner[better] + first
-    order = np.argsort(-best, kind="stable")
-    order = order[best[order] >= threshold]
-    return np.column_stack([nearest[order], order]), best[order]
+    if n < LEAST_IMAGES:
+        return _none()
+    flat = Flattening.of(train_features)
+    train = flat.unit_rows(train_features)
+    threshold, usual = threshold_of(train, group_codes(groups, n))
+    if threshold is None or not m:
+        return _none(threshold, usual)
+    nearest = nearest_neighbours(flat.unit_rows(heldout_features), train, k=1)
+    rows = np.column_stack([nearest.rows[:, 0], np.arange(m)])
+    return _chosen(rows, nearest.cosines[:, 0], threshold, usual)
 
 
-def _class_means(features: Features, codes: NDArray[np.intp], centre: Features, block_size: int) -> Features:
-    """Return the mean ``(k, d)`` of each class minus the centre, with the centre as one more row of each class."""
-    counts = np.bincount(codes)
-    sums = np.zeros((len(counts), features.shape[1]))
-    for first in range(0, len(features), block_size):
-        part = codes[first : first + block_size]
-        order = np.argsort(part, kind="stable")
-        present, starts = np.unique(part[order], return_index=True)
-        sums[present] += np.add.reduceat(features[first : first + block_size][order] - centre, starts, axis=0)
-    means: Features = (sums / (counts + 1)[:, None]).astype(np.float32)
-    return means
+def near_duplicates_within(
+    features: Features, *, groups: Sequence[str | None] | None = None, most: int = 10
+) -> CopyPairs:
+    """Return all pairs of rows that are near duplicates, each once; see `near_duplicates`.
 
-
-def _distances(rows: Features, means: Features) -> Features:
-    """Return the distance ``(n, k)`` of each row from the mean of each class."""
-    squares = (rows**2).sum(axis=1)[:, None] - 2 * rows @ means.T + (means**2).sum(axis=1)
-    distances: Features = np.sqrt(np.maximum(squares, 0))
-    return distances
-
-
-def _cosines(rows: Features, lengths: Features, block: Features, means: Features, codes: NDArray[np.intp]) -> Features:
-    """Return the cosines ``(m, n)`` of `rows` (m, d) and `block` (n, d), centred at the class means of `block`.
-
-    `lengths` (m, k) are the distances of `rows` from the means; (x - a)(y - a) = x (y - a) - a (y - a).
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, d)
+    groups : sequence of str or None, length n, optional
+    most : int
+        Maximum number of near duplicates of each row, the most similar ones.
     """
-    centred = block - means[codes]
-    norms = np.sqrt((centred**2).sum(axis=1))
-    products = rows @ centred.T - (centred * means[codes]).sum(axis=1)
-    scale = lengths[:, codes] * norms
-    cosines: Features = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-    return cosines
+    n = len(features)
+    if n < LEAST_IMAGES:
+        return _none()
+    unit = Flattening.of(features).unit_rows(features)
+    threshold, usual = threshold_of(unit, group_codes(groups, n))
+    if threshold is None:
+        return _none(threshold, usual)
+    found = nearest_neighbours(unit, k=min(most, n - 1))
+    rows = np.column_stack([np.repeat(np.arange(n), found.rows.shape[1]), found.rows.ravel()])
+    cosines = found.cosines.ravel()
+    keep = (cosines >= threshold) & (rows[:, 1] != NOBODY)
+    rows, first = np.unique(np.sort(rows[keep], axis=1), axis=0, return_index=True)
+    return _chosen(rows, cosines[keep][first], threshold, usual)
+
+
+def threshold_of(unit: Features, groups: NDArray[np.intp]) -> tuple[float | None, float | None]:
+    """Return the threshold of near duplicates, and the median cosine similarity of the nearest different row.
+
+    Parameters
+    ----------
+    unit : ndarray of float32, shape (n, d)
+        Flattened features of length 1, or 0.
+    groups : ndarray of int, shape (n,)
+        A row is not compared with rows of the same group.
+    """
+    usable = np.flatnonzero(unit.any(axis=1))
+    rows = usable[spread(len(usable), _SAMPLE)]
+    nearest = nearest_neighbours(unit[rows], unit, k=_FAR, groups=groups[rows], reference_groups=groups)
+    if int((nearest.rows[:, 0] != NOBODY).sum()) < LEAST_IMAGES:
+        return None, None
+    usual, limit = _centre_and_limit(nearest.cosines[:, 0])
+    highest = max(float(np.arctanh(HIGHEST)), _centre_and_limit(nearest.cosines[:, -1])[1])
+    return max(LOWEST, float(np.tanh(min(limit, highest)))), float(np.tanh(usual))
+
+
+def _centre_and_limit(cosines: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the median of the transformed cosine similarities, and the median plus some deviations."""
+    z = np.arctanh(np.clip(cosines[np.isfinite(cosines)], -_LARGEST, _LARGEST).astype(np.float64))
+    if not len(z):
+        return 0.0, 0.0
+    centre = float(np.median(z))
+    deviations = _DEVIATIONS * (1 + _OF_FEW / len(z))
+    return centre, centre + deviations * float(np.median(np.abs(z - centre)))
+
+
+def _chosen(rows: NDArray[np.intp], cosines: Features, threshold: float, usual: float | None) -> CopyPairs:
+    order = np.argsort(-cosines, kind="stable")
+    order = order[cosines[order] >= threshold]
+    return CopyPairs(rows[order], cosines[order], threshold, usual)
+
+
+def _none(threshold: float | None = None, usual: float | None = None) -> CopyPairs:
+    return CopyPairs(np.zeros((0, 2), np.intp), np.zeros(0, np.float32), threshold, usual)
+
+
+def _by_hash(train: Hashes, heldout: Hashes) -> list[tuple[int, int]]:
+    """Return the closest training row of each held-out row whose hash is that of a copy."""
+    both = train.joined(heldout)
+    found = close_pairs(both)
+    n = len(train)
+    best: dict[int, tuple[int, int]] = {}
+    for (a, b), bits in zip(found.rows.tolist(), found.bits.tolist(), strict=True):
+        if a < n <= b and (b not in best or bits < best[b][1]):
+            best[b] = (a, bits)
+    return [(a, b - n) for b, (a, _) in sorted(best.items())]
+
+
+def _cosines(train: Features, heldout: Features, pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """Return the cosine similarities of pairs of flattened rows."""
+    if not pairs:
+        return []
+    flat = Flattening.of(train)
+    a, b = (flat.unit_rows(part[[pair[i] for pair in pairs]]) for i, part in enumerate((train, heldout)))
+    return [float(value) for value in np.einsum("nd,nd->n", a, b)]

@@ -273,7 +273,7 @@ def _train(context: FitContext, leaks: Leaks, runs: Path, *, final: bool) -> Fit
     store, memory = context.selected.store, context.memory
     everything = images_of_known_classes(context.usable, train) if final else None
     check_memory(train, options.family(head), memory, more=len(everything) - len(train) if everything else 0)
-    near = warn_of_near_duplicates(train, test)
+    near = warn_of_near_duplicates(train, test, store.folder.parents[1])
     trained = train_head(head, options, train, test, store.spec.fingerprint)
     delivered, whole = None, train
     if everything:

@@ -3,16 +3,19 @@
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from bottleneck.cache.store import Store
 from bottleneck.errors import HeadError, ImagesError, SplitError
 from bottleneck.evaluation.near_duplicates import NearDuplicates, find_near_duplicates
+from bottleneck.evaluation.perceptual_hash import Hashes, hashes_of
+from bottleneck.extraction.thumbnails import remembered_thumbnails
 from bottleneck.heads.family import Family
 from bottleneck.heads.features import FeatureTable, InMemoryFeatures, StreamedFeatures
-from bottleneck.heads.threads import single_threaded_blas
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.naming import examples
+from bottleneck.images.thumbnail_memo import NAME
 from bottleneck.utils.memory import allowed
 from bottleneck.utils.warn import warn
 
@@ -142,18 +145,35 @@ def check_memory(train: LabelledFeatures, family: Family, memory: int | None = N
     warn(f"{size}: {family.name} reads them from the cache in each pass")
 
 
-@single_threaded_blas()
-def warn_of_near_duplicates(train: LabelledFeatures, test: LabelledFeatures) -> NearDuplicates:
+def warn_of_near_duplicates(
+    train: LabelledFeatures, test: LabelledFeatures, cache: Path | None = None
+) -> NearDuplicates:
     """Return the held-out images with a near duplicate in the training split, and warn if there are any.
 
     Streamed features are not searched, because every held-out image is compared with every training image.
+
+    Parameters
+    ----------
+    train, test : LabelledFeatures
+    cache : Path, optional
+        A cache whose thumbnails are compared, too, as far as it has them; no image is decoded.
     """
     if not isinstance(train.table, InMemoryFeatures) or not isinstance(test.table, InMemoryFeatures):
         return NearDuplicates((), None)
-    near = find_near_duplicates(train.dataset, train.table.features, test.dataset, test.table.features)
-    if near.pairs:
-        warn(near.message(train.dataset.source))
+    hashes = None if cache is None else _hashes(train.dataset, test.dataset, cache)
+    near = find_near_duplicates(train.dataset, train.table.features, test.dataset, test.table.features, hashes)
+    if message := near.message(train.dataset.source):
+        warn(message)
     return near
+
+
+def _hashes(train: Dataset, test: Dataset, cache: Path) -> tuple[Hashes, Hashes] | None:
+    """Return the perceptual hashes of the images that have a thumbnail in the cache; None if it has none."""
+    if not (cache / NAME).exists():
+        return None
+    parts = [remembered_thumbnails(dataset, cache) for dataset in (train, test)]
+    first, second = (hashes_of(part.pixels, part.known) for part in parts)
+    return first, second
 
 
 def warn_of_classes(train: LabelledFeatures, test: LabelledFeatures, split: str) -> None:

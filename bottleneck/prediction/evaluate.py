@@ -200,10 +200,7 @@ def _evaluation(found: Classified, other: Classified | None, pool: UnseenImages)
 
 
 def _near(found: Classified, rows: Sequence[int]) -> tuple[tuple[str, float], ...]:
-    """Return near duplicates of training images; none if features of the latter are not cached or do not fit in memory.
-
-    A run does not record the classes of its training images; those that its head predicts are used instead.
-    """
+    """Return near duplicates of training images; none if features of those are not cached or do not fit in memory."""
     known = found.run.images
     if known is None:
         return ()
@@ -212,12 +209,10 @@ def _near(found: Classified, rows: Sequence[int]) -> tuple[tuple[str, float], ..
     if not len(trained) or (len(trained) + len(rows)) * found.store.dim() * _BYTES > allowed(None):
         return ()
     digests = as_digests([found.digests[row] or b"" for row in rows])
-    features = found.store.read(trained)
-    codes = found.run.head.scores(features).argmax(axis=1)
-    pairs, cosines = near_duplicates(features, found.store.read(digests), labels=codes)
+    near = near_duplicates(found.store.read(trained), found.store.read(digests))
     return tuple(
         (found.given.names[rows[place]], round(float(cosine), 4))
-        for place, cosine in zip(pairs[:, 1].tolist(), cosines, strict=True)
+        for place, cosine in zip(near.rows[:, 1].tolist(), near.cosines, strict=True)
     )
 
 

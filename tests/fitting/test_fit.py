@@ -344,7 +344,7 @@ def test_near_duplicates_across_splits_warn_and_are_in_the_card(folder, extracte
     (found,) = card["leaks"]["near_duplicates"]
     assert found[:2] == [original, edited]
     assert found[2] == pytest.approx(1, abs=0.01)
-    assert card["leaks"]["near_threshold"] == 0.9
+    assert 0.3 <= card["leaks"]["near_threshold"] < found[2]
     assert (card["n_train"], card["n_heldout"]) == (40, 13)  # it is told, not left out
 
 
