@@ -1,0 +1,237 @@
+"""Exact and near duplicates of a dataset, within and across splits and labels, in groups."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.evaluation.near_duplicates import ALIKE, CopyPairs, near_duplicates_within
+from bottleneck.evaluation.perceptual_hash import ClosePairs, close_pairs, hashes_of
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import DigestSet
+from bottleneck.images.thumbnails import Thumbnails
+
+EXACT, NEAR = "exact copies", "near copies"
+Edges = dict[tuple[int, int], tuple[float | None, int | None]]  # rows of two images: cosine similarity, bits
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Paths of one image, or of images that are edited copies of each other.
+
+    Parameters
+    ----------
+    kind : str
+        ``exact copies``, the same bytes at several paths, or ``near copies``.
+    paths : tuple of str
+    digests : tuple of str
+        Of each path, hexadecimal.
+    labels, splits : tuple of str or None
+        Of each path.
+    cosine : float or None
+        Of near copies, the highest cosine similarity of two of them that is above the threshold; see
+        `bottleneck.evaluation.near_duplicates.near_duplicates`.
+    bits : int or None
+        The fewest bits by which the perceptual hashes of two of them differ, if they show that they are copies.
+    grouped : bool
+        Whether all of them have the same given group, so that they are never in different splits or folds.
+    reason : str
+        Why they are together.
+    """
+
+    kind: str
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    splits: tuple[str, ...]
+    cosine: float | None
+    bits: int | None
+    grouped: bool
+    reason: str
+
+    @property
+    def across_labels(self) -> bool:
+        """Whether the images have different labels."""
+        return len({label for label in self.labels if label is not None}) > 1
+
+    @property
+    def across_splits(self) -> bool:
+        """Whether the images are in different splits."""
+        return len(set(self.splits)) > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {**asdict(self), "across_labels": self.across_labels, "across_splits": self.across_splits}
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The duplicates of a dataset.
+
+    Parameters
+    ----------
+    groups : tuple of DuplicateGroup
+        Those with several labels first, then those in several splits, then the others, and those of one given group
+        last; exact copies before near ones, and the most similar ones first.
+    threshold : float or None
+        The lowest cosine similarity of near copies; None if it is unknown, because there are too few images.
+    usual : float or None
+        The median cosine similarity of an image and the one most similar to it.
+    most_bits : int or None
+        By how many bits perceptual hashes of copies differ at most; None if the hashes were not compared.
+    remarks : tuple of str
+        What limits the search.
+    """
+
+    groups: tuple[DuplicateGroup, ...]
+    threshold: float | None
+    usual: float | None
+    most_bits: int | None
+    remarks: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {**vars(self), "groups": [group.to_json() for group in self.groups], "remarks": list(self.remarks)}
+
+
+def find_duplicates(
+    dataset: Dataset, features: NDArray[np.float32] | None, thumbnails: Thumbnails | None = None
+) -> Duplicates:
+    """Return the exact and near duplicates among all images of a dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    features : ndarray of float32, shape (n, d), or None
+        Row i is that of image i of the dataset. None compares only thumbnails.
+    thumbnails : Thumbnails, optional
+        Of the images of the dataset; where there is none, only features are compared.
+
+    Returns
+    -------
+    Duplicates
+        The result does not depend on the order of the images.
+    """
+    rows = DigestSet(dataset.digests).sorted_rows  # each image once
+    groups = [dataset.groups[row] for row in rows.tolist()]
+    near = _no_pairs() if features is None else near_duplicates_within(features[rows], groups=groups)
+    close = ClosePairs(np.zeros((0, 2), np.intp), np.zeros(0, np.intp), None)
+    if thumbnails is not None:
+        some = thumbnails.take(rows)
+        close = close_pairs(hashes_of(some.pixels, some.known))
+    found = [*_exact(dataset, rows), *_near(dataset, rows, _edges(near, close))]
+    return Duplicates(
+        groups=tuple(sorted(found, key=_rank)),
+        threshold=near.threshold,
+        usual=near.usual,
+        most_bits=close.most,
+        remarks=tuple(_remarks(near, close, features is not None, thumbnails)),
+    )
+
+
+def _rank(group: DuplicateGroup) -> tuple[Any, ...]:
+    severity = 0 if group.across_labels else 1 if group.across_splits else 2 + group.grouped
+    bits = 64 if group.bits is None else group.bits
+    return severity, group.kind != EXACT, -(group.cosine or 0.0), bits, group.paths
+
+
+def _no_pairs() -> CopyPairs:
+    return CopyPairs(np.zeros((0, 2), np.intp), np.zeros(0, np.float32), None, None)
+
+
+def _edges(near: CopyPairs, close: ClosePairs) -> Edges:
+    """Return the pairs of images that are near duplicates, with the cosine similarity and the bits that tell so."""
+    edges: Edges = {}
+    for (a, b), cosine in zip(near.rows.tolist(), near.cosines.tolist(), strict=True):
+        edges[a, b] = cosine, None
+    for (a, b), bits in zip(close.rows.tolist(), close.bits.tolist(), strict=True):
+        edges[a, b] = edges.get((a, b), (None, None))[0], bits
+    return edges
+
+
+def _exact(dataset: Dataset, rows: NDArray[np.intp]) -> Iterable[DuplicateGroup]:
+    paths = _paths_of(dataset)
+    for row in rows.tolist():
+        same = paths[row]
+        if len(same) > 1:
+            yield _group(dataset, EXACT, same, None, None, f"the same bytes at {len(same)} paths")
+
+
+def _near(dataset: Dataset, rows: NDArray[np.intp], edges: Edges) -> Iterable[DuplicateGroup]:
+    paths = _paths_of(dataset)
+    component = _components(edges)
+    members: dict[int, list[int]] = defaultdict(list)
+    evidence: dict[int, list[tuple[float | None, int | None]]] = defaultdict(list)
+    for image, number in component.items():
+        members[number] += paths[int(rows[image])]
+    for (image, _), found in edges.items():
+        evidence[component[image]].append(found)
+    for number, same in members.items():
+        cosine = max((cosine for cosine, _ in evidence[number] if cosine is not None), default=None)
+        bits = min((bits for _, bits in evidence[number] if bits is not None), default=None)
+        reasons = [
+            *([] if cosine is None else [f"features with a cosine similarity of up to {cosine:.2f}"]),
+            *([] if bits is None else [f"perceptual hashes that differ by {bits} of 64 bits"]),
+        ]
+        yield _group(dataset, NEAR, same, None if cosine is None else round(cosine, 4), bits, " and ".join(reasons))
+
+
+def _group(
+    dataset: Dataset, kind: str, rows: list[int], cosine: float | None, bits: int | None, reason: str
+) -> DuplicateGroup:
+    rows = sorted(rows, key=lambda row: dataset.paths[row])
+    return DuplicateGroup(
+        kind=kind,
+        paths=tuple(dataset.paths[row] for row in rows),
+        digests=tuple(dataset.digests[row].tobytes().hex() for row in rows),
+        labels=tuple(dataset.labels[row] for row in rows),
+        splits=tuple(dataset.splits[row] for row in rows),
+        cosine=cosine,
+        bits=bits,
+        grouped=len({dataset.groups[row] for row in rows}) == 1 and dataset.groups[rows[0]] is not None,
+        reason=reason,
+    )
+
+
+def _paths_of(dataset: Dataset) -> dict[int, list[int]]:
+    """Return the rows of each image, by its first row."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for row, first in enumerate(DigestSet(dataset.digests).find(dataset.digests).tolist()):
+        found[first].append(row)
+    return found
+
+
+def _components(edges: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Return the number of the connected component of each node of a graph."""
+    neighbours: dict[int, list[int]] = defaultdict(list)
+    for a, b in edges:
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    found: dict[int, int] = {}
+    for start in neighbours:
+        waiting = [] if start in found else [start]
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found[node] = start
+                waiting += neighbours[node]
+    return found
+
+
+def _remarks(near: CopyPairs, close: ClosePairs, has_features: bool, thumbnails: Thumbnails | None) -> Iterable[str]:
+    if has_features and near.threshold is None:
+        yield "near copies were not searched for by features: too few images, or all of them have the same features"
+    if near.usual is not None and near.usual >= ALIKE:
+        yield (
+            f"most images are as similar to another one as edited copies are (median {near.usual:.2f}), like the "
+            f"frames of a video: only the most similar ones are listed; give images that were taken together the same "
+            f"group"
+        )
+    if thumbnails is not None and close.most is None:
+        yield (
+            "near copies were not searched for by perceptual hashes: too few images, or their coarse shapes are too "
+            "similar to tell copies from others"
+        )
