@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.evaluation.near_duplicates import ALIKE, CopyPairs, near_duplicates_within
+from bottleneck.evaluation.copy_threshold import ALIKE
+from bottleneck.evaluation.near_duplicates import CopyPairs, near_duplicates_within
 from bottleneck.evaluation.perceptual_hash import ClosePairs, close_pairs, hashes_of
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
@@ -35,7 +36,8 @@ class DuplicateGroup:
         Of near copies, the highest cosine similarity of two of them that is above the threshold; see
         `bottleneck.evaluation.near_duplicates.near_duplicates`.
     bits : int or None
-        The fewest bits by which the perceptual hashes of two of them differ, if they show that they are copies.
+        The fewest bits by which the perceptual hashes of two of them differ, if their thumbnails show that they are
+        copies; see `bottleneck.evaluation.perceptual_hash.close_pairs`.
     grouped : bool
         Whether all of them have the same given group, so that they are never in different splits or folds.
     reason : str
@@ -80,8 +82,9 @@ class Duplicates:
         The lowest cosine similarity of near copies; None if it is unknown, because there are too few images.
     usual : float or None
         The median cosine similarity of an image and the one most similar to it.
-    most_bits : int or None
-        By how many bits perceptual hashes of copies differ at most; None if the hashes were not compared.
+    thumbnail_threshold : float or None
+        The lowest cosine similarity of the thumbnails of near copies; None if they were not compared, or if it is
+        unknown, because there are too few.
     remarks : tuple of str
         What limits the search.
     """
@@ -89,7 +92,7 @@ class Duplicates:
     groups: tuple[DuplicateGroup, ...]
     threshold: float | None
     usual: float | None
-    most_bits: int | None
+    thumbnail_threshold: float | None
     remarks: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def find_duplicates(
     rows = DigestSet(dataset.digests).sorted_rows  # each image once
     groups = [dataset.groups[row] for row in rows.tolist()]
     near = _no_pairs() if features is None else near_duplicates_within(features[rows], groups=groups)
-    close = ClosePairs(np.zeros((0, 2), np.intp), np.zeros(0, np.intp), None)
+    close = _no_close_pairs()
     if thumbnails is not None:
         some = thumbnails.take(rows)
         close = close_pairs(hashes_of(some.pixels, some.known))
@@ -127,7 +130,7 @@ def find_duplicates(
         groups=tuple(sorted(found, key=_rank)),
         threshold=near.threshold,
         usual=near.usual,
-        most_bits=close.most,
+        thumbnail_threshold=close.threshold,
         remarks=tuple(_remarks(near, close, features is not None, thumbnails)),
     )
 
@@ -140,6 +143,10 @@ def _rank(group: DuplicateGroup) -> tuple[Any, ...]:
 
 def _no_pairs() -> CopyPairs:
     return CopyPairs(np.zeros((0, 2), np.intp), np.zeros(0, np.float32), None, None)
+
+
+def _no_close_pairs() -> ClosePairs:
+    return ClosePairs(np.zeros((0, 2), np.intp), np.zeros(0, np.intp), np.zeros(0, np.float32), None)
 
 
 def _edges(near: CopyPairs, close: ClosePairs) -> Edges:
@@ -230,8 +237,5 @@ def _remarks(near: CopyPairs, close: ClosePairs, has_features: bool, thumbnails:
             f"frames of a video: only the most similar ones are listed; give images that were taken together the same "
             f"group"
         )
-    if thumbnails is not None and close.most is None:
-        yield (
-            "near copies were not searched for by perceptual hashes: too few images, or their coarse shapes are too "
-            "similar to tell copies from others"
-        )
+    if thumbnails is not None and close.threshold is None:
+        yield ("near copies were not searched for by thumbnails: too few pictures, or all of them are nearly uniform")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.evaluation.copy_threshold import ALIKE, FAR, LEAST_IMAGES, SAMPLE, copy_threshold
 from bottleneck.evaluation.flattening import Flattening, spread
 from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours
 from bottleneck.evaluation.perceptual_hash import Hashes, close_pairs
@@ -14,14 +15,6 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples, from_images
 from bottleneck.utils.groups import group_codes
 
-LEAST_IMAGES = 20  # with fewer, it is unknown how similar different images are
-LOWEST, HIGHEST = 0.3, 0.98  # cosines; bounds of the threshold, see `near_duplicates`
-ALIKE = 0.8  # cosine; if it is usual, the images are as similar as copies
-_DEVIATIONS = 7.0
-_FAR = 10  # the neighbour that is rarely a copy
-_OF_FEW = 10  # images, for which the deviations count twice
-_SAMPLE = 1000  # images that tell how similar different images are
-_LARGEST = 1 - 1e-6  # cosine, whose inverse hyperbolic tangent is finite
 Features = NDArray[np.float32]  # (n, d)
 
 
@@ -33,7 +26,7 @@ class NearDuplicates:
     ----------
     pairs : tuple of (str, str, float)
         Path of the training image, path of the held-out image, and cosine similarity, the most similar first; see
-        `near_duplicates`. Pairs that only their perceptual hashes show may have any cosine similarity.
+        `near_duplicates`. Pairs that only their thumbnails show may have any cosine similarity.
     threshold : float or None
         The lowest cosine similarity of near duplicates; None if they were not searched for by features.
     usual : float or None
@@ -160,13 +153,8 @@ def near_duplicates(
     Features are flattened (see `bottleneck.evaluation.flattening.Flattening`): what many images of the set share, such
     as their class, no longer makes them similar.
 
-    The threshold comes from the training images. Their cosine similarity to the nearest other one is transformed to
-    z = atanh(cosine) (R. A. Fisher 1915, "Frequency distribution of the values of the correlation coefficient in
-    samples from an indefinitely large population", Biometrika 10, 507-521), and the threshold is the median plus 7
-    median absolute deviations; with few images n, whose deviations are uncertain, plus 7 (1 + 10 / n). A minority of
-    copies changes it little. In a set of which more than half are copies, both numbers are those of copies: then
-    `usual` is high, and only the most similar images are named, because the threshold is at most `HIGHEST`, or that of
-    the tenth nearest neighbours if it is higher, as for features of few numbers.
+    The threshold comes from the training images and their nearest other ones; see
+    `bottleneck.evaluation.copy_threshold.copy_threshold`.
 
     `benchmarks/bench_audit.py` measures how many edited copies are found. Stronger edits are missed: this function
     finds leaks, but cannot rule them out.
@@ -222,23 +210,9 @@ def threshold_of(unit: Features, groups: NDArray[np.intp]) -> tuple[float | None
         A row is not compared with rows of the same group.
     """
     usable = np.flatnonzero(unit.any(axis=1))
-    rows = usable[spread(len(usable), _SAMPLE)]
-    nearest = nearest_neighbours(unit[rows], unit, k=_FAR, groups=groups[rows], reference_groups=groups)
-    if int((nearest.rows[:, 0] != NOBODY).sum()) < LEAST_IMAGES:
-        return None, None
-    usual, limit = _centre_and_limit(nearest.cosines[:, 0])
-    highest = max(float(np.arctanh(HIGHEST)), _centre_and_limit(nearest.cosines[:, -1])[1])
-    return max(LOWEST, float(np.tanh(min(limit, highest)))), float(np.tanh(usual))
-
-
-def _centre_and_limit(cosines: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the median of the transformed cosine similarities, and the median plus some deviations."""
-    z = np.arctanh(np.clip(cosines[np.isfinite(cosines)], -_LARGEST, _LARGEST).astype(np.float64))
-    if not len(z):
-        return 0.0, 0.0
-    centre = float(np.median(z))
-    deviations = _DEVIATIONS * (1 + _OF_FEW / len(z))
-    return centre, centre + deviations * float(np.median(np.abs(z - centre)))
+    rows = usable[spread(len(usable), SAMPLE)]
+    nearest = nearest_neighbours(unit[rows], unit, k=FAR, groups=groups[rows], reference_groups=groups)
+    return copy_threshold(nearest.cosines)
 
 
 def _chosen(rows: NDArray[np.intp], cosines: Features, threshold: float, usual: float | None) -> CopyPairs:
@@ -252,10 +226,9 @@ def _none(threshold: float | None = None, usual: float | None = None) -> CopyPai
 
 
 def _by_hash(train: Hashes, heldout: Hashes) -> list[tuple[int, int]]:
-    """Return the closest training row of each held-out row whose hash is that of a copy."""
-    both = train.joined(heldout)
-    found = close_pairs(both)
+    """Return the closest training row of each held-out row whose hash and thumbnail are those of a copy."""
     n = len(train)
+    found = close_pairs(train.joined(heldout), basis=n)
     best: dict[int, tuple[int, int]] = {}
     for (a, b), bits in zip(found.rows.tolist(), found.bits.tolist(), strict=True):
         if a < n <= b and (b not in best or bits < best[b][1]):

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.evaluation.flattening import spread
+from bottleneck.evaluation.copy_threshold import FAR, LEAST_IMAGES, SAMPLE, copy_threshold
+from bottleneck.evaluation.flattening import Flattening, spread
+from bottleneck.evaluation.neighbours import nearest_neighbours
 from bottleneck.images.thumbnails import SIDE, grey_levels
 
-MOST_BITS = 10  # by which the hashes of copies differ
-LEAST_IMAGES = 10
-_DEVIATIONS = 4
+MOST_BITS = 11  # by which the hashes of copies differ
 _FLAT = 4.0  # levels; the standard deviation of a picture without shapes
-_SAMPLE = 1000  # images that tell how close the hashes of different images are
+_REFERENCES = 200_000  # images among which the nearest ones of a sample are searched
+_PAIRS = 8192  # whose thumbnails are compared at once
 _LOW = 8  # frequencies in each direction
 _BANDS, _BAND = 4, 16  # bands of bits of a hash
 _AT_ONCE = 1 << 21  # candidates that are compared at once
@@ -36,18 +37,21 @@ class Hashes:
         Those of the mirrored pictures.
     usable : ndarray of bool, shape (n,)
         Whether a picture has a hash: it is known, and not nearly uniform, whose bits are noise.
+    grey : ndarray of uint8, shape (n, SIDE, SIDE)
+        The brightness of the thumbnails.
     """
 
     words: Words
     mirrored: Words
     usable: NDArray[np.bool_]
+    grey: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.words)
 
     def take(self, rows: NDArray[np.intp]) -> "Hashes":
         """Return the hashes of some pictures."""
-        return Hashes(self.words[rows], self.mirrored[rows], self.usable[rows])
+        return Hashes(*(values[rows] for values in vars(self).values()))
 
     def joined(self, other: "Hashes") -> "Hashes":
         """Return the hashes of these pictures, followed by those of others."""
@@ -57,7 +61,7 @@ class Hashes:
 
 @dataclass(frozen=True)
 class ClosePairs:
-    """Pairs of pictures with close hashes.
+    """Pairs of pictures that are copies by their thumbnails.
 
     Parameters
     ----------
@@ -65,13 +69,16 @@ class ClosePairs:
         In increasing order; the second row is the larger one.
     bits : ndarray of int, shape (p,)
         By which the hashes differ, or one and the other's mirror image.
-    most : int or None
-        The largest distance of copies; None if the hashes of these pictures do not tell copies from others.
+    cosines : ndarray of float32, shape (p,)
+        Cosine similarities of the thumbnails.
+    threshold : float or None
+        The lowest cosine similarity of copies; None if it is unknown, because there are too few pictures.
     """
 
     rows: NDArray[np.intp]
     bits: NDArray[np.intp]
-    most: int | None
+    cosines: NDArray[np.float32]
+    threshold: float | None
 
 
 def hashes_of(thumbnails: NDArray[np.uint8], known: NDArray[np.bool_] | None = None) -> Hashes:
@@ -90,7 +97,9 @@ def hashes_of(thumbnails: NDArray[np.uint8], known: NDArray[np.bool_] | None = N
     changes the sign of every second horizontal frequency.
     """
     n = len(thumbnails)
-    found = Hashes(np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, bool))
+    found = Hashes(
+        np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, bool), np.zeros((n, SIDE, SIDE), np.uint8)
+    )
     transform = np.cos(np.pi / SIDE * np.outer(np.arange(_LOW), np.arange(SIDE) + 0.5)) * np.sqrt(2 / SIDE)
     transform[0] /= np.sqrt(2)
     signs = np.tile(np.where(np.arange(_LOW) % 2, -1.0, 1.0), _LOW)
@@ -100,34 +109,37 @@ def hashes_of(thumbnails: NDArray[np.uint8], known: NDArray[np.bool_] | None = N
         low = (transform @ grey @ transform.T).reshape(-1, _LOW * _LOW)
         found.words[part], found.mirrored[part] = _packed(low), _packed(low * signs)
         found.usable[part] = grey.std(axis=(1, 2)) >= _FLAT
+        found.grey[part] = grey.round()
     if known is not None:
         found.usable[~known] = False
     return found
 
 
-def close_pairs(hashes: Hashes) -> ClosePairs:
-    """Return the pairs of pictures whose hashes are as close as those of copies; see `usual_limit`."""
-    most = usual_limit(hashes)
-    if most is None:
-        return ClosePairs(np.zeros((0, 2), np.intp), np.zeros(0, np.intp), None)
-    rows, bits = pairs_within(hashes, most)
-    return ClosePairs(rows, bits, most)
+def close_pairs(hashes: Hashes, basis: int | None = None) -> ClosePairs:
+    """Return the pairs of pictures whose hashes differ by at most `MOST_BITS`, and whose thumbnails are like copies.
 
+    Parameters
+    ----------
+    hashes : Hashes
+    basis : int, optional
+        How many of the first pictures tell how similar different ones are; by default all.
 
-def usual_limit(hashes: Hashes) -> int | None:
-    """Return by how many bits the hashes of copies differ at most: fewer than those of different pictures of this set.
-
-    It is the median distance of a picture to the one nearest to it, minus 4 median absolute deviations (at least one
-    bit each), and at most `MOST_BITS`. Simple pictures, such as digits, have similar hashes: then it may be below 0,
-    and the result is None. It is None, too, for fewer than `LEAST_IMAGES` pictures.
+    Notes
+    -----
+    Hashes find candidates fast, but those of simple pictures, such as digits, are similar. The thumbnails decide: each
+    is centred and scaled, flattened as features are (see `bottleneck.evaluation.flattening.Flattening`), and compared
+    with the other one and its mirror image. The threshold comes from the set (see
+    `bottleneck.evaluation.copy_threshold.copy_threshold`).
     """
-    usable = hashes.take(np.flatnonzero(hashes.usable))
+    usable = np.flatnonzero(hashes.usable[:basis])
     if len(usable) < LEAST_IMAGES:
-        return None
-    nearest = np.array([_nearest(usable, place) for place in spread(len(usable), _SAMPLE)])
-    usual = float(np.median(nearest))
-    limit = int(usual - _DEVIATIONS * max(1.0, float(np.median(np.abs(nearest - usual)))) // 1)
-    return min(limit, MOST_BITS) if limit >= 0 else None
+        return ClosePairs(np.zeros((0, 2), np.intp), np.zeros(0, np.intp), np.zeros(0, np.float32), None)
+    thumbnails = _FlatThumbnails.of(hashes.grey[usable])
+    threshold = thumbnails.threshold()
+    rows, bits = pairs_within(hashes, MOST_BITS)
+    cosines = thumbnails.cosines(hashes.grey, rows)
+    keep = cosines >= (np.inf if threshold is None else threshold)
+    return ClosePairs(rows[keep], bits[keep], cosines[keep], threshold)
 
 
 def pairs_within(hashes: Hashes, bits: int, most: int = _MOST_PAIRS) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -151,6 +163,58 @@ def pairs_within(hashes: Hashes, bits: int, most: int = _MOST_PAIRS) -> tuple[ND
             found.add(queries[keep], candidates[keep], near[keep])
     rows, distances = found.all()
     return usable[rows], distances
+
+
+@dataclass(frozen=True)
+class _FlatThumbnails:
+    """Thumbnails as directions whose cosine similarity tells copies.
+
+    Parameters
+    ----------
+    grey : ndarray of uint8, shape (n, SIDE, SIDE)
+    flat : Flattening
+    """
+
+    grey: NDArray[np.uint8]
+    flat: Flattening
+
+    @classmethod
+    def of(cls, grey: NDArray[np.uint8]) -> "_FlatThumbnails":
+        some = grey[spread(len(grey), _REFERENCES)]
+        return cls(some, Flattening.of(_standardised(some[spread(len(some), SAMPLE)])))
+
+    def threshold(self) -> float | None:
+        """Return the threshold of copies, from a sample and the nearest of all thumbnails and their mirror images."""
+        rows = spread(len(self.grey), SAMPLE)
+        queries = self._directions(self.grey[rows])
+        numbers = np.arange(len(self.grey))
+        found = []
+        for others in (self.grey, self.grey[:, :, ::-1]):
+            unit = self._directions(others)
+            nearest = nearest_neighbours(queries, unit, k=FAR, groups=rows, reference_groups=numbers)
+            found.append(nearest.cosines)
+        return copy_threshold(-np.sort(-np.concatenate(found, axis=1), axis=1)[:, :FAR])[0]
+
+    def cosines(self, grey: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the cosine similarities of pairs ``(p, 2)`` of thumbnails, mirrored or not."""
+        found = np.zeros(len(rows), np.float32)
+        for start in range(0, len(rows), _PAIRS):
+            a, b = rows[start : start + _PAIRS].T
+            one, other, mirrored = (self._directions(part) for part in (grey[a], grey[b], grey[b][:, :, ::-1]))
+            direct, mirror = (np.einsum("nd,nd->n", one, part) for part in (other, mirrored))
+            found[start : start + _PAIRS] = np.maximum(direct, mirror)
+        return found
+
+    def _directions(self, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.flat.unit_rows(_standardised(grey))
+
+
+def _standardised(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the brightness as rows ``(n, SIDE ** 2)`` with a mean of 0 and a variance of almost 1."""
+    rows = grey.reshape(len(grey), -1).astype(np.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    rows /= rows.std(axis=1, keepdims=True) + 1
+    return rows
 
 
 class _Pairs:
@@ -215,15 +279,6 @@ def _parts(sizes: NDArray[np.int32]) -> Iterator[slice]:
         if ends[stop - 1] > before:
             yield slice(start, stop)
         start = stop
-
-
-def _nearest(hashes: Hashes, place: int) -> int:
-    """Return the distance of the hash of a picture to the nearest other one."""
-    direct = _distances(hashes.words[place], hashes.words)
-    direct[place] = 64
-    mirror = _distances(hashes.words[place], hashes.mirrored)
-    mirror[place] = 64
-    return int(min(direct.min(), mirror.min()))
 
 
 def _distances(a: Any, b: Words) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ SIDE = 16  # pixels; a row of the memo then fits on one page of its database
 PREPROCESSING = Preprocessing(
     resize=SIDE,
     crop=SIDE,
-    interpolation="box",
+    interpolation="bilinear",  # a box is not symmetric in small pictures
     antialias=True,
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
@@ -33,7 +33,7 @@ class Thumbnail:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (SIDE, SIDE, 3)
-        The whole picture, upright, averaged over areas; its aspect ratio is ignored.
+        The whole picture, upright, averaged over overlapping areas; its aspect ratio is ignored.
     width, height : int
         Of the picture, upright, in pixels.
     """

@@ -3,19 +3,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bottleneck.evaluation.copy_threshold import HIGHEST, LEAST_IMAGES, LOWEST
 from bottleneck.evaluation.flattening import Flattening
 from bottleneck.evaluation.near_duplicates import (
-    HIGHEST,
-    LEAST_IMAGES,
-    LOWEST,
     NearDuplicates,
     find_near_duplicates,
     near_duplicates,
     near_duplicates_within,
     threshold_of,
 )
-from bottleneck.evaluation.perceptual_hash import Hashes
+from bottleneck.evaluation.perceptual_hash import hashes_of
 from tests.evaluation.test_leakage import dataset
+from tests.evaluation.test_perceptual_hash import scene, thumbnails
 from tests.variants import each
 
 DIM = 64
@@ -176,10 +175,11 @@ def test_exact_copies_are_no_near_duplicates_and_hashes_add_to_features():
     assert "1 held-out image has a near duplicate" in message
     assert "h2 is like t5 (" in message
 
-    words = np.random.default_rng(0).integers(0, 2**63, 34, dtype=np.uint64)
-    words[[30, 32, 33]] = words[[0, 5, 8]]  # the copies, and one that its features do not show
-    hashes = [Hashes(part, part, np.ones(len(part), bool)) for part in (words[:30], words[30:])]
-    more = find_near_duplicates(train, features, heldout, others, tuple(hashes))
+    pixels = thumbnails([scene(seed) for seed in range(34)])
+    pixels[[30, 32, 33]] = pixels[[0, 5, 8]]  # the copies, and one that its features do not show
+    hashes = hashes_of(pixels)
+    some = hashes.take(np.arange(30)), hashes.take(np.arange(30, 34))
+    more = find_near_duplicates(train, features, heldout, others, some)
     assert [pair[:2] for pair in more.pairs] == [("t5", "h2"), ("t8", "h3")]
     assert more.pairs[1][2] < found.threshold == more.threshold
 

@@ -2,15 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from bottleneck.evaluation.perceptual_hash import (
-    LEAST_IMAGES,
-    MOST_BITS,
-    Hashes,
-    close_pairs,
-    hashes_of,
-    pairs_within,
-    usual_limit,
-)
+from bottleneck.evaluation.copy_threshold import LEAST_IMAGES, LOWEST
+from bottleneck.evaluation.perceptual_hash import MOST_BITS, Hashes, close_pairs, hashes_of, pairs_within
 from bottleneck.images.thumbnails import SIDE
 from tests.variants import each
 
@@ -22,7 +15,7 @@ def scene(seed):
 
 
 def thumbnails(pictures):
-    return np.stack([np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX)) for picture in pictures])
+    return np.stack([np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for picture in pictures])
 
 
 EDITS = {
@@ -37,9 +30,10 @@ def test_edited_copies_have_close_hashes_and_other_pictures_have_not(edit):
     pictures = [scene(seed) for seed in range(40)]
     copies = [EDITS[edit](picture) for picture in pictures[:10]]
     found = close_pairs(hashes_of(thumbnails([*pictures, *copies])))
-    assert 6 <= found.most <= MOST_BITS
     assert found.rows.tolist() == [[row, 40 + row] for row in range(10)]
-    assert found.bits.max() <= found.most
+    assert found.bits.max() <= MOST_BITS
+    assert 0.3 <= found.threshold < found.cosines.min()
+    assert found.cosines.max() <= 1 + 1e-6
 
 
 def test_the_mirrored_hash_is_that_of_the_mirrored_picture():
@@ -62,7 +56,7 @@ def test_a_uniform_or_unknown_picture_has_no_hash():
 
 def random_hashes(count, seed=0):
     words, mirrored = np.random.default_rng(seed).integers(0, 2**63, (2, count), dtype=np.uint64)
-    return Hashes(words, mirrored, np.ones(count, bool))
+    return Hashes(words, mirrored, np.ones(count, bool), np.zeros((count, SIDE, SIDE), np.uint8))
 
 
 def by_brute_force(hashes, bits):
@@ -104,17 +98,32 @@ def test_of_too_many_pairs_each_picture_keeps_the_closest():
     assert bits.sum() == 1  # of 48; 49 is equal to it
 
 
-def test_hashes_of_simple_or_few_pictures_do_not_tell_copies():
-    random = random_hashes(LEAST_IMAGES)
-    assert usual_limit(random.take(np.arange(LEAST_IMAGES - 1))) is None
-    assert usual_limit(random) == MOST_BITS
-    assert usual_limit(random.take(np.arange(0))) is None
+def digit(seed, size=24):
+    """Return a picture of one of two shapes, drawn a little differently."""
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((size, size, 3), np.uint8)
+    pixels[4:20, 10:14] = 200
+    if seed % 2:
+        pixels[10:14, 4:20] = 200
+    wobble = rng.integers(0, 50, (8, 8, 1)).repeat(3, axis=0).repeat(3, axis=1)
+    return Image.fromarray(np.clip(pixels + wobble, 0, 255).astype(np.uint8))
 
-    words = np.uint64(12345) ^ (np.uint64(1) << np.arange(40).astype(np.uint64))  # each two bits from the others
-    simple = Hashes(words, words, np.ones(40, bool))
-    found = close_pairs(simple)
-    assert (found.most, len(found.rows)) == (None, 0)
-    assert pairs_within(simple, 2)[0].shape == (40 * 39 // 2, 2)
+
+def test_of_simple_pictures_with_close_hashes_only_copies_are_named():
+    pictures = [digit(seed) for seed in range(60)]
+    pictures += [EDITS["brighter"](pictures[4]), EDITS["mirrored"](pictures[9])]
+    hashes = hashes_of(thumbnails(pictures))
+    assert len(pairs_within(hashes, MOST_BITS)[0]) > 30
+    assert close_pairs(hashes).rows.tolist() == [[4, 60], [9, 61]]
+
+
+def test_few_or_uniform_pictures_are_not_compared():
+    pixels = thumbnails([scene(1)] * LEAST_IMAGES)
+    for few in (pixels[:0], pixels[:1], pixels[:-1], np.full_like(pixels, 7)):
+        found = close_pairs(hashes_of(few))
+        assert (len(found.rows), len(found.bits), len(found.cosines), found.threshold) == (0, 0, 0, None)
+    same = close_pairs(hashes_of(pixels))  # all equal: nothing tells what different pictures are
+    assert (len(same.rows), same.threshold) == (0, LOWEST)
 
 
 def test_hashes_are_joined_and_taken():

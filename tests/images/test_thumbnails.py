@@ -16,13 +16,17 @@ def encoded(image, **options):
     return file.getvalue()
 
 
-@each("width, height", [(64, 32), (16, 16), (160, 320), (8, 8)])
-def test_each_pixel_is_the_mean_of_its_part_of_the_whole_picture(width, height):
-    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    picture = coarse.repeat(height // 8, axis=0).repeat(width // 8, axis=1)
+@each("width, height", [(64, 32), (16, 16), (160, 320), (8, 8), (24, 30)])
+def test_the_whole_picture_is_averaged_and_its_mirror_image_alike(width, height):
+    ramp = np.add.outer(np.arange(height) * 64 / height, np.arange(width) * 128 / width)
+    picture = np.stack([ramp, ramp / 2, 255 - ramp], axis=2).round().astype(np.uint8)
     found = decode(encoded(Image.fromarray(picture)), PREPROCESSING)
     assert found.size == (width, height)
-    assert np.array_equal(found.pixels, coarse.repeat(2, axis=0).repeat(2, axis=1))
+    centres = (np.arange(SIDE) + 0.5) / SIDE
+    expected = np.add.outer(64 * centres - 32 / height, 128 * centres - 64 / width)
+    assert found.pixels[1:-1, 1:-1, 0] == pytest.approx(expected[1:-1, 1:-1], abs=2.5)
+    mirrored = decode(encoded(Image.fromarray(picture[:, ::-1])), PREPROCESSING)
+    assert found.pixels[:, ::-1].astype(int) == pytest.approx(mirrored.pixels.astype(int), abs=1)
 
 
 def test_the_picture_is_upright_and_so_is_its_size():
@@ -32,8 +36,8 @@ def test_the_picture_is_upright_and_so_is_its_size():
     exif[0x0112] = 6  # turned by a quarter
     found = decode(encoded(Image.fromarray(picture), exif=exif), PREPROCESSING)
     assert found.size == (40, 80)
-    assert found.pixels[:, : SIDE // 2].max() == 0
-    assert found.pixels[:, SIDE // 2 :].min() == 200
+    assert found.pixels[:, : SIDE // 2 - 1].max() == 0
+    assert found.pixels[:, SIDE // 2 + 1 :].min() == 200
 
 
 def thumbnail(seed=0):
