@@ -91,7 +91,7 @@ def rates(measured: Measured, seeds: range) -> tuple[str, str]:
     thresholds, named, held = [], 0, 0
     n = len(measured.x)
     for seed in seeds:
-        order = np.random.default_rng(seed).permutation(n)
+        order = np.random.default_rng([7, seed]).permutation(n)
         train, heldout = np.sort(order[n // 5 :]), np.sort(order[: n // 5])
         place = np.full(n, -1)
         place[train] = np.arange(len(train))

@@ -16,7 +16,7 @@ from bottleneck.images.decode import Decoded
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.scan import Progress
 from bottleneck.images.thumbnail_memo import ThumbnailMemo
-from bottleneck.images.thumbnails import PREPROCESSING, Thumbnail, Thumbnails
+from bottleneck.images.thumbnails import PREPROCESSING, Thumbnail, Thumbnails, decode_thumbnail
 from bottleneck.images.undecodable import UndecodableMemo
 
 STAGE = "thumbnails"
@@ -30,7 +30,7 @@ def thumbnails(
     memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-    loader: Callable[[MemoryBudget], Loader] = lambda budget: Loader(budget, PREPROCESSING),
+    loader: Callable[[MemoryBudget], Loader] = lambda budget: Loader(budget, PREPROCESSING, decode=decode_thumbnail),
 ) -> Thumbnails:
     """Return the thumbnails of a dataset; only those that the cache lacks are decoded.
 

@@ -1,4 +1,5 @@
 import io
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from PIL import Image
 
 from bottleneck.images.dataset import Failure
 from bottleneck.images.decode import decode
-from bottleneck.images.thumbnails import PREPROCESSING, SIDE, Thumbnail, Thumbnails, grey_levels
+from bottleneck.images.thumbnails import PREPROCESSING, SIDE, Thumbnail, Thumbnails, decode_thumbnail, grey_levels
 from tests.variants import each
 
 
@@ -38,6 +39,26 @@ def test_the_picture_is_upright_and_so_is_its_size():
     assert found.size == (40, 80)
     assert found.pixels[:, : SIDE // 2 - 1].max() == 0
     assert found.pixels[:, SIDE // 2 + 1 :].min() == 200
+
+
+def test_large_jpegs_are_decoded_fast_with_a_similar_result():
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 9, 3)).astype(np.uint8)).resize((1803, 1201))
+    noisy = np.clip(np.asarray(coarse).astype(int) + rng.integers(-60, 60, (1201, 1803, 3)), 0, 255).astype(np.uint8)
+    large, small = io.BytesIO(), io.BytesIO()
+    Image.fromarray(noisy).save(large, "JPEG", quality=90)
+    coarse.save(small, "JPEG", quality=90)
+    assert len(small.getvalue()) < 1 << 20 < len(large.getvalue())
+    fast, full = (
+        make(large.getvalue(), PREPROCESSING, 10**8, lambda _: nullcontext()) for make in (decode_thumbnail, decode)
+    )
+    assert fast.size == full.size == (1803, 1201)
+    assert not np.array_equal(fast.pixels, full.pixels)
+    assert fast.pixels.astype(int) == pytest.approx(full.pixels.astype(int), abs=10)
+    exact, same = (
+        make(small.getvalue(), PREPROCESSING, 10**8, lambda _: nullcontext()) for make in (decode_thumbnail, decode)
+    )
+    assert np.array_equal(exact.pixels, same.pixels)
 
 
 def thumbnail(seed=0):
