@@ -25,10 +25,13 @@ from bottleneck.errors import (
 from bottleneck.fitting.fit import fit
 from bottleneck.images.dataset import Failure
 from bottleneck.images.scan import scan
+from bottleneck.images.thumbnail_memo import ThumbnailMemo
+from bottleneck.images.thumbnails import Thumbnail
 from bottleneck.runs.images import Role
 from bottleneck.runs.ranking import default_run
 from bottleneck.runs.run import load_run
 from tests.conftest import write
+from tests.evaluation.test_perceptual_hash import scene, thumbnails
 from tests.variants import case
 
 DIM = 16
@@ -346,6 +349,22 @@ def test_near_duplicates_across_splits_warn_and_are_in_the_card(folder, extracte
     assert found[2] == pytest.approx(1, abs=0.01)
     assert 0.3 <= card["leaks"]["near_threshold"] < found[2]
     assert (card["n_train"], card["n_heldout"]) == (40, 13)  # it is told, not left out
+
+
+def test_thumbnails_that_the_cache_has_are_compared_too(folder, extracted):
+    root = folder({**files(20, prefix="train/"), **files(6, prefix="val/")})
+    extracted(root)
+    dataset = scan(root)
+    scenes = thumbnails([scene(seed) for seed in range(len(dataset))])
+    original, copy = (dataset.paths.index(str(root / path)) for path in ("train/a/3.jpg", "val/b/2.jpg"))
+    scenes[copy] = scenes[original]
+    memo = ThumbnailMemo.in_cache(Path("cache"))
+    memo.put({digest.tobytes(): Thumbnail(one, 9, 9) for digest, one in zip(dataset.digests, scenes, strict=True)})
+    with pytest.warns(BottleneckWarning, match=r"1 held-out image has a near dup.*b/2\.jpg is like .*a/3\.jpg"):
+        card = fit(head="centroid").card
+    (found,) = card["leaks"]["near_duplicates"]
+    assert found[:2] == [dataset.paths[original], dataset.paths[copy]]
+    assert found[2] < card["leaks"]["near_threshold"]  # its features do not tell
 
 
 def test_allowed_duplicates_and_ambiguous_images_are_in_the_card(folder, extracted):
