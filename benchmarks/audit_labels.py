@@ -184,8 +184,8 @@ def worths(sets: dict[str, Features], seeds: int) -> Iterator[str]:
     cases = [
         ("digits", 0.1, "symmetric"),
         ("digits", 0.1, "similar"),
-        ("digits", 0.0, "symmetric"),
         ("ants", 0.1, "symmetric"),
+        ("digits", 0.0, "symmetric"),
     ]
     for name, rate, kind in cases:
         if name not in sets:
@@ -213,17 +213,16 @@ def _simulated(name: str, found: Features, rate: float, kind: str, seed: int) ->
         changes += [Change("named removed", rows), Change("named corrected", rows, suggested)]
     right = partial(_right, own.x, found.x[test], names(found.codes[test]), out.selected)
     before = right(np.arange(len(codes)), names(codes))
+    measured = worth_of(own.x, names(codes), changes, selected=out.selected)
     result = {}
-    for change in changes:
-        measured = worth_of(own.x, names(codes), [change], selected=out.selected)[0]
-        labels = names(codes)
-        kept = np.setdiff1d(np.arange(len(codes)), change.rows)
-        if change.labels is not None:
-            kept = np.arange(len(codes))
-            for row, label in zip(change.rows, change.labels, strict=True):
-                labels[row] = label
+    for change, worth in zip(changes, measured, strict=True):
+        labels, kept = names(codes), np.arange(len(codes))
+        if change.labels is None:
+            kept = np.setdiff1d(kept, change.rows)
+        for row, label in zip(change.rows, change.labels or (), strict=False):
+            labels[row] = label
         apart = right(kept, labels) - before
-        result[change.name] = Simulated(measured, apart.mean(), apart.std() / math.sqrt(len(apart)))
+        result[change.name] = Simulated(worth, apart.mean(), apart.std() / math.sqrt(len(apart)))
     return result
 
 
