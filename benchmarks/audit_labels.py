@@ -6,7 +6,7 @@ the nearest mean ("similar"). The labels of both sets are assumed to be correct.
 - Ranking: average precision of the scores for the flipped images, and of cleanlab's on the same probabilities.
 - Naming: how many of the named images are flipped (precision), and of the flipped are named (recall).
 - Correcting: heads are searched on flipped, corrected and clean labels of 1,200 digits, and tested on the other 597.
-- Worth: whether the 95 % intervals contain the change of accuracy on images that were never trained on. These are
+- Worth, of the first list: whether the 95 % intervals contain the change of accuracy on images that were never trained on. These are
   limited, too, so an interval counts as right within their own error, as in ``bench_intervals.py``.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from selection_sets import Features, features
 
-from bottleneck.auditing.label_errors import LabelErrors, find_label_errors, label_neighbours
+from bottleneck.auditing.label_errors import LabelErrors, find_label_errors, find_label_errors_again, label_neighbours
 from bottleneck.auditing.out_of_fold import OutOfFoldProbabilities, out_of_fold_probabilities
 from bottleneck.auditing.selection import Selected
 from bottleneck.auditing.worth import Change, Worth, worth_of
@@ -35,10 +35,10 @@ NORMAL = 1.959963984540054
 def section(work: Path, images: Path | None, *, quick: bool) -> Iterator[str]:
     """Yield the lines of the tables."""
     sets = {name: found for name in ("digits", "ants") if (found := features(name, work, images))}
-    seeds = {"digits": 1, "ants": 2} if quick else {"digits": 5, "ants": 20}
+    seeds = {"digits": 1, "ants": 2} if quick else {"digits": 5, "ants": 10}
     yield from rankings(sets, seeds)
     yield ""
-    yield from corrections(sets["digits"], 2 if quick else 10)
+    yield from corrections(sets["digits"], 2 if quick else 8)
     yield ""
     yield from worths(sets, 2 if quick else 20)
 
@@ -67,11 +67,16 @@ def names(codes: np.ndarray) -> list[str]:
     return [f"c{code:02d}" for code in codes]
 
 
-def audited(
-    x: np.ndarray, codes: np.ndarray, neighbours: np.ndarray | None = None
-) -> tuple[OutOfFoldProbabilities, LabelErrors]:
-    found = out_of_fold_probabilities(x, names(codes))
-    return found, find_label_errors(found, label_neighbours(x) if neighbours is None else neighbours)
+def audited(x: np.ndarray, codes: np.ndarray) -> tuple[OutOfFoldProbabilities, LabelErrors, LabelErrors]:
+    """Return probabilities of the given labels, and the first and the second list."""
+    found, neighbours = out_of_fold_probabilities(x, names(codes)), label_neighbours(x)
+    return found, find_label_errors(found, neighbours), find_label_errors_again(x, found, neighbours)
+
+
+def corrected(codes: np.ndarray, errors: LabelErrors) -> np.ndarray:
+    new = codes.copy()
+    new[errors.rows] = errors.suggested[errors.rows]
+    return new
 
 
 def rankings(sets: dict[str, Features], seeds: dict[str, int]) -> Iterator[str]:
@@ -79,32 +84,42 @@ def rankings(sets: dict[str, Features], seeds: dict[str, int]) -> Iterator[str]:
     from cleanlab.rank import get_label_quality_scores
     from sklearn.metrics import average_precision_score
 
-    yield (
-        "| set | flips | share | seeds | average precision: ours | its spread | "
-        + " | ".join(f"cleanlab {one}" for one in REFEREES)
-        + " | named | precision | recall | wrong labels before | after correction |"
+    yield "Average precision of the scores (and its standard deviation over the seeds) of the first list, of the second"
+    yield "list, and of cleanlab on the probabilities of the first list. Of each list: how many images are named, their"
+    yield "precision and recall, and how many labels are wrong after correction as suggested."
+    titles = ("set", "flips", "share", "seeds", "first", "second", *REFEREES, "wrong labels")
+    yield line(
+        *titles,
+        *(f"{which}: {what}" for which in ("first", "second") for what in ("named", "precision, recall", "left")),
     )
-    yield "|---" * (11 + len(REFEREES)) + "|"
+    yield "|---" * (len(titles) + 6) + "|"
     for name, found in sets.items():
-        neighbours = label_neighbours(found.x)
         for kind in kinds(found):
             for rate in RATES:
                 rows = []
                 for seed in range(seeds[name] if rate else 1):
                     codes = flipped(found, rate, kind, seed)
-                    out, errors = audited(found.x, codes, neighbours)
-                    wrong, corrected = codes != found.codes, codes.copy()
-                    corrected[errors.rows] = errors.suggested[errors.rows]
+                    wrong = codes != found.codes
+                    out, *lists = audited(found.x, codes)
                     quality = [get_label_quality_scores(codes, out.probabilities, method=one) for one in REFEREES]
-                    scores = [errors.scores, *(-one for one in quality)]
-                    precision = [average_precision_score(wrong, one) if rate else math.nan for one in scores]
-                    hits, left = int(wrong[errors.rows].sum()), int((corrected != found.codes).sum())
-                    rows.append([*precision, len(errors.rows), hits, int(wrong.sum()), left])
-                *precision, named, hits, bad, left = np.mean(rows, axis=0)
-                cells = [name, kind, f"{100 * rate:g} %", len(rows), f"{precision[0]:.3f}"]
-                cells += [f"{np.std(rows, axis=0)[0]:.3f}", *(f"{one:.3f}" for one in precision[1:]), f"{named:.1f}"]
-                cells += [f"{hits / max(named, 1e-9):.2f}", f"{hits / bad:.2f}" if bad else "", f"{bad:.0f}"]
-                yield line(*cells, f"{left:.1f}")
+                    scores = [*(errors.scores for errors in lists), *(-one for one in quality)]
+                    row = [average_precision_score(wrong, one) if rate else math.nan for one in scores]
+                    for errors in lists:
+                        left = (corrected(codes, errors) != found.codes).sum()
+                        row += [len(errors.rows), wrong[errors.rows].sum(), left]
+                    rows.append([*row, wrong.sum()])
+                yield line(name, kind, f"{100 * rate:g} %", len(rows), *_cells(np.array(rows, float)))
+
+
+def _cells(rows: np.ndarray) -> Iterator[str]:
+    mean, spread, scores = rows.mean(axis=0), rows.std(axis=0), 2 + len(REFEREES)
+    for place in range(scores):
+        yield f"{mean[place]:.3f} ({spread[place]:.3f})"
+    yield f"{mean[-1]:.0f}"
+    for named, hits, left in mean[scores:-1].reshape(2, 3):
+        yield f"{named:.1f}"
+        yield f"{hits / named if named else 1:.2f}, {hits / mean[-1] if mean[-1] else 1:.2f}"
+        yield f"{left:.1f}"
 
 
 def corrections(found: Features, seeds: int) -> Iterator[str]:
@@ -128,21 +143,21 @@ def _corrected(found: Features, kind: str, seed: int) -> dict[str, float]:
     train, test = drawn("digits", found, seed)
     own = Features(found.x[train], found.codes[train], found.count)
     codes = flipped(own, 0.1, kind, seed)
-    errors = audited(own.x, codes)[1]
-    rows, corrected, reviewed = errors.rows, codes.copy(), codes.copy()
-    corrected[rows], reviewed[rows] = errors.suggested[rows], own.codes[rows]
-    kept = np.setdiff1d(np.arange(len(codes)), rows)
+    first, second = audited(own.x, codes)[1:]
+    reviewed = codes.copy()
+    reviewed[second.rows] = own.codes[second.rows]
+    every = np.arange(len(codes))
 
     def accuracy(some: np.ndarray, labels: np.ndarray) -> float:
         head = search(own.x[some], names(labels[some]), family("logistic")).head
         return float((head.predict(found.x[test]) == names(found.codes[test])).mean())
 
-    every = np.arange(len(codes))
     return {
         "flipped": accuracy(every, codes),
-        "named images removed": accuracy(kept, codes),
-        "named images corrected as suggested": accuracy(every, corrected),
-        "named images reviewed": accuracy(every, reviewed),
+        "first list corrected": accuracy(every, corrected(codes, first)),
+        "second list removed": accuracy(np.setdiff1d(every, second.rows), codes),
+        "second list corrected": accuracy(every, corrected(codes, second)),
+        "second list reviewed": accuracy(every, reviewed),
         "clean": accuracy(every, own.codes),
     }
 
@@ -204,7 +219,8 @@ def _simulated(name: str, found: Features, rate: float, kind: str, seed: int) ->
     train, test = drawn(name, found, seed)
     own = Features(found.x[train], found.codes[train], found.count)
     codes = flipped(own, rate, kind, seed)
-    out, errors = audited(own.x, codes)
+    out = out_of_fold_probabilities(own.x, names(codes))
+    errors = find_label_errors(out, label_neighbours(own.x))
     rows, random = errors.rows, np.random.default_rng(seed)
     some = random.choice(len(codes), max(1, len(codes) // 20), replace=False)
     suggested = names(errors.suggested[rows])

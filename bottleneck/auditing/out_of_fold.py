@@ -45,6 +45,8 @@ class OutOfFoldProbabilities:
         The number of divisions into folds.
     selected : Selected
         The hyperparameters and the scaling of the heads.
+    trained : ndarray of int, shape (n,)
+        The class of each image in the training of the heads; the given one, unless it was corrected.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +56,7 @@ class OutOfFoldProbabilities:
     folds: NDArray[np.intp]
     divisions: int
     selected: Selected
+    trained: Codes
 
     def __repr__(self) -> str:
         n, k = self.probabilities.shape
@@ -81,6 +84,7 @@ def out_of_fold_probabilities(
     groups: Sequence[str | None] | None = None,
     options: HeadOptions | None = None,
     selected: Selected | None = None,
+    corrected: Codes | None = None,
 ) -> OutOfFoldProbabilities:
     """Return calibrated probabilities of all images, by heads that were trained on the other folds.
 
@@ -96,6 +100,9 @@ def out_of_fold_probabilities(
         Its seed decides the folds.
     selected : Selected, optional
         Hyperparameters and scaling, for example those of a run; by default `select` finds them.
+    corrected : ndarray of int, shape (n,), optional
+        The class of each image, an index of the sorted labels, that heads are trained on in place of the given one. The
+        folds are the same.
 
     Returns
     -------
@@ -117,13 +124,14 @@ def out_of_fold_probabilities(
     classes, codes = checked(features, labels)
     family = options.family(head)
     selected = selected or select(features, labels, head=head, groups=groups, options=options)
+    trained = codes if corrected is None else corrected
     seeds = [next_seed(options.seed, number) for number in range(_n_divisions(len(codes)))]
     divisions = [divide(codes, groups, options.folds, seed) for seed in seeds]
     total, times = np.zeros((len(codes), len(classes))), np.zeros(len(codes), np.intp)
     with single_threaded_blas() as cores, linalg_errors_as_head_errors(head):
         problem = Problem(
             table=InMemoryFeatures(features),
-            codes=codes,
+            codes=trained,
             count=len(classes),
             folds=divisions[0],
             normalize=selected.normalize,
@@ -135,12 +143,14 @@ def out_of_fold_probabilities(
         if not isinstance(family, Prior):
             problem.check_magnitudes()
         for folds in divisions:
-            for rows, found in _probabilities(problem.with_folds(folds), family, selected.params):
+            for rows, found in _probabilities(problem.with_folds(folds), family, selected.params, codes):
                 total[rows] += found
                 times[rows] += 1
     total[times == 0] = np.nan
     total /= np.maximum(times, 1)[:, None]
-    return OutOfFoldProbabilities(classes, codes, total, times > 0, divisions[0].tested, len(divisions), selected)
+    return OutOfFoldProbabilities(
+        classes, codes, total, times > 0, divisions[0].tested, len(divisions), selected, trained
+    )
 
 
 def _n_divisions(rows: int) -> int:
@@ -148,9 +158,9 @@ def _n_divisions(rows: int) -> int:
 
 
 def _probabilities(
-    problem: Problem, family: Family, params: Params
+    problem: Problem, family: Family, params: Params, given: Codes
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
-    """Yield, for each fold, the tested rows whose class it was trained on, and their probabilities."""
+    """Yield, for each fold, the tested rows whose given class it was trained on, and their probabilities."""
     scores = np.zeros((len(problem.codes), problem.count))
     for rows, found in scored_blocks(problem, family.cross_validate(problem, [params])):
         scores[rows] = found[0]
@@ -164,5 +174,5 @@ def _probabilities(
             others = np.flatnonzero(calibrating & (tested != fold))
             some = others[:: -(-len(others) // _CALIBRATED) or 1]
             factor = calibrate(scores[some], problem.codes[some], weights=weights[some])
-        known = rows[problem.present[fold, problem.codes[rows]]]
+        known = rows[problem.present[fold, given[rows]]]
         yield known, softmax(factor * scores[known])

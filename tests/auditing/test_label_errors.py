@@ -3,7 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from bottleneck.auditing.label_errors import copies_joined, find_label_errors, label_neighbours, margin, off_diagonal
+from bottleneck.auditing.label_errors import (
+    copies_joined,
+    find_label_errors,
+    find_label_errors_again,
+    label_neighbours,
+    margin,
+    off_diagonal,
+)
 from bottleneck.auditing.out_of_fold import OutOfFoldProbabilities, out_of_fold_probabilities
 from bottleneck.auditing.selection import Selected
 from bottleneck.evaluation.neighbours import NOBODY
@@ -22,7 +29,9 @@ def given(probabilities, codes):
     """Return probabilities as if they were out-of-fold."""
     p, n = np.array(probabilities, float), len(codes)
     classes = tuple("abcdefgh"[: p.shape[1]])
-    return OutOfFoldProbabilities(classes, np.array(codes), p, np.ones(n, bool), np.zeros(n, int), 1, FIXED)
+    return OutOfFoldProbabilities(
+        classes, np.array(codes), p, np.ones(n, bool), np.zeros(n, int), 1, FIXED, np.array(codes)
+    )
 
 
 def test_flipped_labels_are_named_first_with_the_right_suggestion():
@@ -153,3 +162,43 @@ def test_two_images_of_a_class_and_one_of_another():
 
     assert found.errors == ()
     assert np.isnan(found.scores).tolist() == [False, False, True]
+
+
+def test_a_second_list_is_better_than_the_first():
+    features, truth = blobs([80, 80, 80], apart=3.0)
+    labels, wrong = flipped(truth, 0.25)
+    neighbours = label_neighbours(features)
+    probabilities = out_of_fold_probabilities(features, labels, selected=FIXED)
+    first = find_label_errors(probabilities, neighbours)
+    second = find_label_errors_again(features, probabilities, neighbours)
+
+    def mistakes(found):
+        corrected = np.array(labels, object)
+        corrected[found.rows] = [error.suggested for error in found.errors]
+        return (corrected != np.array(truth, object)).sum()
+
+    assert 0 < mistakes(second) < mistakes(first) < wrong.sum()
+    assert [error.label for error in second.errors] == [labels[row] for row in second.rows]
+
+
+def test_without_errors_the_second_list_is_the_first():
+    features, labels = blobs([40, 40], apart=8.0)
+    neighbours = label_neighbours(features)
+    probabilities = out_of_fold_probabilities(features, labels, selected=FIXED)
+
+    assert find_label_errors_again(features, probabilities, neighbours).errors == ()
+
+
+def test_a_class_is_not_corrected_away():
+    # All images of class c2 look like c1, so that most of them are named.
+    features, labels = blobs([40, 60], apart=6.0)
+    for row in [row for row, label in enumerate(labels) if label == "c1"][:4]:
+        labels[row] = "c2"
+    neighbours = label_neighbours(features)
+    probabilities = out_of_fold_probabilities(features, labels, selected=FIXED)
+    first = find_label_errors(probabilities, neighbours)
+    second = find_label_errors_again(features, probabilities, neighbours)
+
+    assert np.isfinite(second.scores).all()
+    assert sum(error.label == "c2" for error in first.errors) >= 2
+    assert second.rows.tolist() == first.rows.tolist()

@@ -91,7 +91,7 @@ def test_an_image_whose_class_is_absent_from_its_fold_is_not_tested():
     tested = np.where(codes == 2, 0, np.arange(42) % 2)
     folds = Folds(tested=tested, trained=np.arange(2) != tested[:, None])
     problem = Problem(table=InMemoryFeatures(features), codes=codes, count=3, folds=folds, arrays=Arrays("cpu"))
-    found = dict(zip(("first", "second"), _probabilities(problem, family("logistic"), {"C": 0.1}), strict=True))
+    found = dict(zip(("first", "second"), _probabilities(problem, family("logistic"), {"C": 0.1}, codes), strict=True))
 
     assert found["first"][0].tolist() == np.flatnonzero((tested == 0) & (codes != 2)).tolist()
     assert found["second"][0].tolist() == np.flatnonzero(tested == 1).tolist()
