@@ -6,8 +6,8 @@ the nearest mean ("similar"). The labels of both sets are assumed to be correct.
 - Ranking: average precision of the scores for the flipped images, and of cleanlab's on the same probabilities.
 - Naming: how many of the named images are flipped (precision), and of the flipped are named (recall).
 - Correcting: heads are searched on flipped, corrected and clean labels of 1,200 digits, and tested on the other 597.
-- Worth, of the first list: whether the 95 % intervals contain the change of accuracy on images that were never trained on. These are
-  limited, too, so an interval counts as right within their own error, as in ``bench_intervals.py``.
+- Worth of the first list: whether the 95 % intervals contain the change of accuracy on images that were never trained
+  on. These are limited, too, so an interval counts as right within their own error, as in ``bench_intervals.py``.
 """
 
 import math
@@ -113,12 +113,13 @@ def rankings(sets: dict[str, Features], seeds: dict[str, int]) -> Iterator[str]:
 
 def _cells(rows: np.ndarray) -> Iterator[str]:
     mean, spread, scores = rows.mean(axis=0), rows.std(axis=0), 2 + len(REFEREES)
+    wrong = mean[-1]
     for place in range(scores):
-        yield f"{mean[place]:.3f} ({spread[place]:.3f})"
-    yield f"{mean[-1]:.0f}"
+        yield f"{mean[place]:.3f} ({spread[place]:.3f})" if wrong else ""
+    yield f"{wrong:.0f}"
     for named, hits, left in mean[scores:-1].reshape(2, 3):
         yield f"{named:.1f}"
-        yield f"{hits / named if named else 1:.2f}, {hits / mean[-1] if mean[-1] else 1:.2f}"
+        yield f"{hits / named if named else 1:.2f}, {hits / wrong:.2f}" if wrong else ""
         yield f"{left:.1f}"
 
 
