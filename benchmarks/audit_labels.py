@@ -69,7 +69,7 @@ def names(codes: np.ndarray) -> list[str]:
 
 def audited(x: np.ndarray, codes: np.ndarray) -> tuple[OutOfFoldProbabilities, LabelErrors, LabelErrors]:
     """Return probabilities of the given labels, and the first and the second list."""
-    found, neighbours = out_of_fold_probabilities(x, names(codes)), label_neighbours(x)
+    found, neighbours = out_of_fold_probabilities(x, names(codes)), label_neighbours(x).rows
     return found, find_label_errors(found, neighbours), find_label_errors_again(x, found, neighbours)
 
 
@@ -221,7 +221,7 @@ def _simulated(name: str, found: Features, rate: float, kind: str, seed: int) ->
     own = Features(found.x[train], found.codes[train], found.count)
     codes = flipped(own, rate, kind, seed)
     out = out_of_fold_probabilities(own.x, names(codes))
-    errors = find_label_errors(out, label_neighbours(own.x))
+    errors = find_label_errors(out, label_neighbours(own.x).rows)
     rows, random = errors.rows, np.random.default_rng(seed)
     some = random.choice(len(codes), max(1, len(codes) // 20), replace=False)
     suggested = names(errors.suggested[rows])

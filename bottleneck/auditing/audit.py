@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,30 +9,36 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bottleneck.auditing.borders import find_border
+from bottleneck.auditing.duplicates import EXACT, NEAR, DuplicateGroup, Duplicates, find_duplicates
 from bottleneck.auditing.evidence import Evidence
-from bottleneck.auditing.findings import KINDS, Finding
-from bottleneck.auditing.label_errors import LabelErrors, find_label_errors, label_neighbours
-from bottleneck.auditing.out_of_fold import OutOfFoldProbabilities, out_of_fold_probabilities
+from bottleneck.auditing.findings import EXACT_KIND, KINDS, LABEL_KIND, NEAR_KIND, Finding, Kind, SimilarImage
+from bottleneck.auditing.label_audit import LabelAudit
+from bottleneck.auditing.label_errors import label_neighbours
 from bottleneck.auditing.outliers import OUTLYING, modified_z_scores, neighbour_distances
-from bottleneck.auditing.overlaps import Overlap, find_overlaps
+from bottleneck.auditing.pictures import find_bad_pictures
 from bottleneck.auditing.reduced import AuditedFeatures, read_features
 from bottleneck.auditing.result import Audit
 from bottleneck.auditing.subject import Subject, subject_of
-from bottleneck.auditing.worth import Change, Worth, worth_of
+from bottleneck.auditing.worth import Change, Worth
 from bottleneck.errors import HeadError
-from bottleneck.evaluation.stats import cross_validated_interval
+from bottleneck.evaluation.neighbours import MOST_EXACT
+from bottleneck.extraction.thumbnails import thumbnails
 from bottleneck.heads.options import HeadOptions
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, as_images
+from bottleneck.images.keys import DigestSet
 from bottleneck.images.scan import Progress
+from bottleneck.images.thumbnails import Thumbnails
 from bottleneck.utils.arguments import Arguments
-from bottleneck.utils.text import counted
+from bottleneck.utils.text import counted, first_few
 from bottleneck.utils.warn import warn
 
 if TYPE_CHECKING:
     from bottleneck.runs.run import Run
 
-_NOUNS = {"label error": "probable label error"}
+_NOUNS = {LABEL_KIND: "probable label error"}
+_KEPT = ("test", "val", "train")  # of copies, the image of the first of these splits is left
 
 
 def audit(
@@ -138,20 +143,23 @@ class _AuditOf:
 
     def result(self, *, pictures: bool, refit: bool, started: float) -> Audit:
         """Return all findings."""
-        found, cached = self.out_of_fold, self.subject.cached
-        findings = [*_label_errors(self.evidence, self.label_errors), *_outliers(self.evidence)]
+        cached, found = self.subject.cached, self.labels.out_of_fold if self.labels else None
+        shown = self._thumbnails() if pictures else None
+        duplicates = self._duplicates(shown)
+        findings = tuple(self._findings(duplicates, shown))
         return Audit(
             dataset=cached.dataset,
             model=cached.store.short_name,
             head=self.subject.head,
             n=len(self.subject.images),
             accuracy=found.accuracy if found else None,
-            accuracy_ci95=self._interval() if found else None,
-            findings=tuple(findings),
-            overlaps=_overlaps(found) if found else (),
-            border=None,
+            accuracy_ci95=self.labels.interval() if self.labels else None,
+            findings=findings,
+            overlaps=self.labels.overlaps() if self.labels else (),
+            near_threshold=duplicates.threshold,
+            border=find_border(self.evidence.images, shown, seed=self.options.seed) if shown else None,
             worth=tuple(self._worth(findings)) if refit else (),
-            remarks=tuple(self._remarks()),
+            remarks=tuple(self._remarks(duplicates, shown)),
             failures=cached.failures,
             seconds=time.perf_counter() - started,
         )
@@ -165,68 +173,51 @@ class _AuditOf:
         return Evidence(images, features, label_neighbours(features, groups, progress=progress))
 
     @cached_property
-    def out_of_fold(self) -> OutOfFoldProbabilities | None:
-        """The out-of-fold probabilities; None if there are no two classes, or no class has two images."""
-        counts = Counter(self.evidence.labels)
-        if len(counts) < 2 or max(counts.values()) < 2:
-            return None
-        return out_of_fold_probabilities(
-            self.read.features,
-            self.evidence.labels,
-            head=self.subject.head,
-            groups=self.subject.images.groups,
-            options=self.options,
-            selected=self.subject.selected if self.read.kept == 1 else None,
-        )
+    def labels(self) -> LabelAudit | None:
+        """The audit of the labels; None if there are no two classes, or no class has two images."""
+        return LabelAudit.of(self.evidence, self.subject, self.read, self.options)
 
-    @cached_property
-    def label_errors(self) -> LabelErrors | None:
-        """Probable label errors; None without out-of-fold probabilities."""
-        return find_label_errors(self.out_of_fold, self.evidence.neighbours.rows) if self.out_of_fold else None
+    def _findings(self, duplicates: Duplicates, shown: Thumbnails | None) -> Iterator[Finding]:
+        yield from self.labels.findings() if self.labels else ()
+        yield from duplicate_findings(duplicates)
+        yield from _outliers(self.evidence)
+        yield from _bad_pictures(self.evidence, shown) if shown else ()
 
-    def _interval(self) -> tuple[float, float]:
-        found = self.out_of_fold
-        assert found is not None
-        rows = np.flatnonzero(found.tested)
-        right = (found.probabilities[rows].argmax(axis=1) == found.codes[rows]).astype(np.float64)
-        groups = [self.subject.images.groups[row] for row in rows.tolist()]
-        return cross_validated_interval(found.accuracy, right, groups, share=1 - 1 / self.options.folds)
+    def _thumbnails(self) -> Thumbnails:
+        return thumbnails(self.subject.images, self.subject.cached.store.folder.parents[1], progress=self.progress)
+
+    def _duplicates(self, shown: Thumbnails | None) -> Duplicates:
+        """Return the duplicates among all paths; of many images, only neighbours are compared by features."""
+        usable = self.subject.cached.usable
+        first = DigestSet(usable.digests).sorted_rows
+        others = np.setdiff1d(np.arange(len(usable)), first)
+        every = usable.subset([*first.tolist(), *others.tolist()])
+        many = len(first) > MOST_EXACT
+        return find_duplicates(every, self.read.features, shown, self.evidence.neighbours.rows if many else None)
 
     def _worth(self, findings: Sequence[Finding]) -> list[Worth]:
         """Return what removing the images of each kind is worth, and what correcting probable label errors is."""
-        changes = list(_changes(self.subject.images, findings))
-        if not changes or not self.out_of_fold:
+        if self.labels is None:
             return []
-        images = self.subject.images
+        changes = list(_changes(self.labels, findings))
         try:
-            return worth_of(
-                self.read.features,
-                self.evidence.labels,
-                changes,
-                head=self.subject.head,
-                groups=images.groups,
-                options=self.options,
-                selected=self.out_of_fold.selected,
-            )
+            return self.labels.worth(changes) if changes else []
         except HeadError as error:
             warn(f"what these changes are worth was not measured: {error}")
             return []
 
-    def _remarks(self) -> Iterator[str]:
+    def _remarks(self, duplicates: Duplicates, shown: Thumbnails | None) -> Iterator[str]:
         yield from self.subject.remarks
         if self.read.remark:
             yield self.read.remark
-        if self.out_of_fold is None:
+        if self.labels is None:
             yield "label errors were not searched for: this needs two classes, one of them with two images"
-
-
-def _label_errors(evidence: Evidence, errors: LabelErrors | None) -> Iterator[Finding]:
-    for error in errors.errors if errors else ():
-        reason = (
-            f"probability {error.probability:.2f} as {error.suggested}, {error.self_confidence:.2f} as labelled; "
-            f"{error.label_share:.0%} of its neighbours share the label"
-        )
-        yield evidence.finding("label error", error.row, reason, error.score, suggested=error.suggested)
+        yield from duplicates.remarks
+        if shown is None:
+            yield "no pictures were decoded: bad pictures and borders were not searched for"
+        elif shown.failures:
+            few = first_few([failure.path for failure in shown.failures])
+            yield f"the pictures of {counted(len(shown.failures), 'image')} cannot be read any more: {few}"
 
 
 def _outliers(evidence: Evidence) -> Iterator[Finding]:
@@ -239,20 +230,55 @@ def _outliers(evidence: Evidence) -> Iterator[Finding]:
         yield evidence.finding("outlier", row, reason, float(scores[row]))
 
 
-def _overlaps(found: OutOfFoldProbabilities) -> tuple[Overlap, ...]:
-    rows = found.tested
-    return find_overlaps(found.codes[rows], found.probabilities[rows].argmax(axis=1), found.classes)
+def _bad_pictures(evidence: Evidence, shown: Thumbnails) -> Iterator[Finding]:
+    row_of = {digest.tobytes().hex(): row for row, digest in enumerate(evidence.images.digests)}
+    for bad in find_bad_pictures(evidence.images, shown):
+        yield evidence.finding("bad picture", row_of[bad.digest], bad.reason, bad.value, similar=())
 
 
-def _changes(images: Dataset, findings: Sequence[Finding]) -> Iterator[Change]:
+def duplicate_findings(duplicates: Duplicates) -> Iterator[Finding]:
+    """Yield a finding for each image of a group of duplicates but one, exact copies first.
+
+    The one that is left is a held-out image if there is one: without its copies in the training split, it is a fair
+    test. Groups that are known to the splits, because all their images have the same given group, are left out.
+    """
+    for kind, name in ((EXACT, EXACT_KIND), (NEAR, NEAR_KIND)):
+        for group in duplicates.groups:
+            if group.kind == kind and not (group.grouped and not group.across_labels):
+                yield from _copies(group, name)
+
+
+def _copies(group: DuplicateGroup, kind: Kind) -> Iterator[Finding]:
+    order = sorted(range(len(group.paths)), key=lambda place: (_KEPT.index(group.splits[place]), group.paths[place]))
+    left, *copies = order
+    cosine = group.cosine if kind == NEAR_KIND else 1.0
+    notes = ["with different labels"] * group.across_labels + ["in different splits"] * group.across_splits
+    kept = SimilarImage(group.paths[left], group.labels[left], None)
+    seen = {group.digests[left]} if kind == NEAR_KIND else set()
+    for place in copies:
+        if kind == NEAR_KIND and group.digests[place] in seen:
+            continue  # another path of the same image
+        seen.add(group.digests[place])
+        yield Finding(
+            kind=kind,
+            path=group.paths[place],
+            digest=group.digests[place],
+            split=group.splits[place],
+            label=group.labels[place],
+            score=cosine or 0.0,
+            reason=", ".join([group.reason, *notes]),
+            similar=(kept,),
+        )
+
+
+def _changes(labels: LabelAudit, findings: Sequence[Finding]) -> Iterator[Change]:
     """Yield the changes of the training images that findings suggest."""
-    row_of = {digest.tobytes().hex(): row for row, digest in enumerate(images.digests)}
     for kind in KINDS:
-        own = [found for found in findings if found.kind == kind and found.digest in row_of]
-        rows = np.array([row_of[found.digest] for found in own], np.intp)
-        if not own or kind == "exact duplicate":
+        own = [found for found in findings if found.kind == kind and found.digest in labels.row_of]
+        rows = np.array([labels.row_of[found.digest] for found in own], np.intp)
+        if not own or kind == EXACT_KIND:  # each image is trained on once
             continue
-        if kind == "label error":
+        if kind == LABEL_KIND:
             suggested = [str(found.suggested) for found in own]
             yield Change(f"give {counted(len(own), 'probable label error')} the suggested label", rows, suggested)
         yield Change(f"remove {counted(len(own), _NOUNS.get(kind, kind))}", rows)

@@ -1,7 +1,6 @@
 """The images of an audit with their features and neighbours, from which findings are made."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +27,6 @@ class Evidence:
     images: Dataset
     features: Features
     neighbours: CosineNeighbours
-
-    @cached_property
-    def labels(self) -> list[str]:
-        """The labels; empty if the images have none."""
-        return [label for label in self.images.labels if label is not None] if self.images.labelled else []
 
     def finding(
         self,

@@ -8,6 +8,7 @@ from bottleneck.utils.text import one_line
 
 Kind = Literal["label error", "exact duplicate", "near duplicate", "outlier", "bad picture"]
 KINDS: tuple[Kind, ...] = ("label error", "exact duplicate", "near duplicate", "outlier", "bad picture")
+LABEL_KIND, EXACT_KIND, NEAR_KIND = KINDS[:3]
 SIMILAR = 3  # images that a finding shows as evidence
 COLUMNS = ("finding", "reason", "path", "digest", "split", "label", "suggested", "score", "similar")
 
@@ -20,17 +21,18 @@ class SimilarImage:
     ----------
     path : str
     label : str or None
-    cosine : float
-        Cosine similarity of their features, centred at the mean of all images.
+    cosine : float or None
+        Cosine similarity of their scaled features, see `bottleneck.auditing.label_errors.label_neighbours`; None for a
+        copy.
     """
 
     path: str
     label: str | None
-    cosine: float
+    cosine: float | None = None
 
     def __str__(self) -> str:
         named = "" if self.label is None else f" {self.label}"
-        return f"{self.path}{named} ({self.cosine:.2f})"
+        return f"{self.path}{named}" + ("" if self.cosine is None else f" ({self.cosine:.2f})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,9 @@ class Finding:
         The label that is more likely; None if the finding is not about the label.
     score : float
         By which findings of a kind are ranked, the most suspicious first: for a label error see
-        `bottleneck.auditing.label_errors`; for a near duplicate the cosine similarity; for an outlier the modified
-        z-score; for a bad picture and an exact duplicate 1.
+        `bottleneck.auditing.label_errors.LabelErrors`; for a near duplicate the cosine similarity, or 0 if only the
+        pictures are similar; for an outlier the modified z-score; for an exact duplicate 1; for a bad picture the
+        measured value.
     reason : str
         What was found, with the measured values.
     similar : tuple of SimilarImage

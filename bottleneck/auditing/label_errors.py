@@ -134,7 +134,7 @@ def copies_joined(features: Features, groups: Sequence[str | None] | None = None
             return joined
 
 
-def find_label_errors(found: OutOfFoldProbabilities, neighbours: NDArray[np.intp]) -> LabelErrors:
+def find_label_errors(found: OutOfFoldProbabilities, neighbours: NDArray[np.intp], *, at_least: int = 0) -> LabelErrors:
     """Find images whose label is probably wrong.
 
     Parameters
@@ -144,6 +144,8 @@ def find_label_errors(found: OutOfFoldProbabilities, neighbours: NDArray[np.intp
         The rows of the nearest neighbours of each image, the nearest first; `bottleneck.evaluation.neighbours.NOBODY`
         where there are fewer than m. Those of `label_neighbours`, or of `nearest_neighbours` on other features. At most
         30 vote.
+    at_least : int
+        The least number of images to name, if their neighbours agree.
 
     Returns
     -------
@@ -176,7 +178,7 @@ def find_label_errors(found: OutOfFoldProbabilities, neighbours: NDArray[np.intp
     other = _without_given(joined, codes).argmax(axis=1)
     shares, scores, suggested = votes / np.maximum(voters, 1), np.full(n, np.nan), np.full(n, -1)
     scores[tested], suggested[tested] = score, other
-    first = np.argsort(-score, kind="stable")[: len(off_diagonal(joined, codes))]
+    first = np.argsort(-score, kind="stable")[: max(at_least, len(off_diagonal(joined, codes)))]
     errors = [
         ProbableError(
             row=int(tested[place]),
@@ -206,8 +208,8 @@ def find_label_errors_again(
     """Find probable errors, correct them, and find them again in the given labels, by what is then trained.
 
     Wrong labels mislead the heads and the votes. With 10 % wrong labels, the second list has about a third fewer wrong
-    suggestions and omissions; see ``docs/explanation/label-errors.md``. An image of the first list is often in the
-    second, but need not be. A class of which half the images or more would be corrected stays as it is.
+    suggestions and omissions; see ``docs/explanation/label-errors.md``. The second list is at least as long as the
+    first, but need not contain it. A class of which half the images or more would be corrected stays as it is.
 
     Parameters
     ----------
@@ -229,7 +231,7 @@ def find_label_errors_again(
     )
     lost = found.tested & ~again.tested  # the folds were left without their class
     again.probabilities[lost] = found.probabilities[lost]
-    return find_label_errors(replace(again, tested=found.tested), neighbours)
+    return find_label_errors(replace(again, tested=found.tested), neighbours, at_least=len(first.errors))
 
 
 def margin(probabilities: Shares, codes: Codes) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bottleneck.auditing.borders import BorderFinding
 from bottleneck.auditing.findings import KINDS, Finding, Kind, finding_rows
 from bottleneck.auditing.overlaps import Overlap
 from bottleneck.auditing.worth import Worth
@@ -34,7 +35,10 @@ class Audit(Sequence[Finding]):
         Its 95 % interval.
     findings : tuple of Finding
     overlaps : tuple of Overlap
-    border : BorderTest or None
+    near_threshold : float or None
+        The lowest cosine similarity of near duplicates, see `bottleneck.evaluation.near_duplicates`; None if it is
+        unknown.
+    border : BorderFinding or None
         How well the outer tenth of the images predicts the label; None if it was not tested.
     worth : tuple of Worth
         The change of accuracy if images are removed or corrected; empty if it was not measured.
@@ -53,7 +57,8 @@ class Audit(Sequence[Finding]):
     accuracy_ci95: tuple[float, float] | None
     findings: tuple[Finding, ...]
     overlaps: tuple[Overlap, ...]
-    border: Any
+    near_threshold: float | None
+    border: BorderFinding | None
     worth: tuple[Worth, ...]
     remarks: tuple[str, ...]
     failures: tuple[Failure, ...]
@@ -95,6 +100,7 @@ class Audit(Sequence[Finding]):
             "counts": self.counts,
             "findings": [found.to_json() for found in self.findings],
             "overlaps": [vars(pair) for pair in self.overlaps],
+            "near_threshold": self.near_threshold,
             "border": None if self.border is None else self.border.to_json(),
             "worth": [one.to_json() for one in self.worth],
             "remarks": list(self.remarks),

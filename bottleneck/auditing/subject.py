@@ -3,14 +3,16 @@
 import os
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bottleneck.auditing.selection import Selected
 from bottleneck.backbones.tuned import recorded_tuned
 from bottleneck.cache.store import Store
-from bottleneck.evaluation.leakage import one_label
 from bottleneck.fitting.inputs import CachedImages, select
 from bottleneck.fitting.partition import once
 from bottleneck.images.columns import Columns
-from bottleneck.images.dataset import Dataset
+from bottleneck.images.dataset import Dataset, two_labels
 from bottleneck.images.scan import Progress
 from bottleneck.images.splits import Shares
 from bottleneck.prediction.predict import run_for
@@ -29,7 +31,9 @@ class Subject:
     ----------
     cached : CachedImages
     images : Dataset
-        The usable images of all splits, each once, without those that have two labels.
+        The usable images of all splits, each once, in the order of their digests.
+    ambiguous : ndarray of bool, shape (n,)
+        Whether each of `images` has more than one label.
     head : str
         One of `HEADS`.
     selected : Selected or None
@@ -39,6 +43,7 @@ class Subject:
 
     cached: CachedImages
     images: Dataset
+    ambiguous: NDArray[np.bool_]
     head: str
     selected: Selected | None
     remarks: tuple[str, ...]
@@ -73,9 +78,11 @@ def subject_of(
         shares = Shares.parse(card["dataset"]["shares"]) if "shares" in card["dataset"] else None
     cached = select(images, model=model, cache=cache, runs=runs, shares=shares, columns=columns, progress=progress)
     own = _head_of(chosen) if head is None else None
+    images_once, ambiguous = once(cached.usable), two_labels(cached.usable)
     return Subject(
         cached=cached,
-        images=once(one_label(cached.usable)),
+        images=images_once,
+        ambiguous=np.array([digest.tobytes() in ambiguous for digest in images_once.digests], np.bool_),
         head=head or (own[0] if own else _HEAD),
         selected=own[1] if own else None,
         remarks=tuple(_remarks(cached.store)),

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bottleneck.auditing.findings import Finding
+from bottleneck.auditing.findings import EXACT_KIND, Finding
 from bottleneck.images.dataset import Dataset
 
 _HEADER = ("path", "digest", "label", "suggested", "split", "group", "finding", "reason", "similar")
@@ -23,15 +23,19 @@ def correction_rows(dataset: Dataset, findings: Sequence[Finding], table: Path) 
     table : Path
         Where the table is written. Paths of images below its folder are relative to it, others are absolute.
     """
-    of_image: dict[str, list[Finding]] = {}
+    of_key: dict[str, list[Finding]] = {}
     for found in findings:
-        of_image.setdefault(found.digest, []).append(found)
+        of_key.setdefault(found.path if found.kind == EXACT_KIND else found.digest, []).append(found)
     digests = [row.tobytes().hex() for row in dataset.digests]
-    rank = {digest: place for place, digest in enumerate(of_image)}
+    findings_of = [
+        of_key.get(digest, []) + of_key.get(path, []) for path, digest in zip(dataset.paths, digests, strict=True)
+    ]
+    rank = {id(found): place for place, found in enumerate(findings)}
+    order = [min((rank[id(found)] for found in own), default=len(rank)) for own in findings_of]
     grouped = any(dataset.groups)
     yield [name for name in _HEADER if grouped or name != "group"]
-    for row in sorted(range(len(dataset)), key=lambda row: (rank.get(digests[row], len(rank)), row)):
-        own = of_image.get(digests[row], [])
+    for row in sorted(range(len(dataset)), key=lambda row: (order[row], row)):
+        own = findings_of[row]
         yield [
             path_in_table(dataset.paths[row], table),
             digests[row],

@@ -52,7 +52,9 @@ def with_wrong_labels(per_class: int) -> tuple[list[str], NDArray[np.float32]]:
     """Return names and features of two classes with three wrong labels, and an outlier."""
     codes = np.repeat([0, 1], per_class)
     features = class_features(codes.tolist())
-    features[5] = 40 * np.random.default_rng(9).normal(size=DIM)
+    between = features[per_class:].mean(axis=0) - features[:per_class].mean(axis=0)
+    aside = 40 * np.random.default_rng(9).normal(size=DIM)
+    features[5] += aside - between * (aside @ between) / (between @ between)  # it stays on the side of its class
     labels = np.array(["ant", "bee"])[codes]
     labels[[10, 20]], labels[per_class + 10] = "bee", "ant"
     return [f"{label}/{number:03d}.jpg" for number, label in enumerate(labels.tolist())], features

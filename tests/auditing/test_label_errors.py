@@ -167,7 +167,7 @@ def test_two_images_of_a_class_and_one_of_another():
 def test_a_second_list_is_better_than_the_first():
     features, truth = blobs([80, 80, 80], apart=3.0)
     labels, wrong = flipped(truth, 0.25)
-    neighbours = label_neighbours(features)
+    neighbours = label_neighbours(features).rows
     probabilities = out_of_fold_probabilities(features, labels, selected=FIXED)
     first = find_label_errors(probabilities, neighbours)
     second = find_label_errors_again(features, probabilities, neighbours)
@@ -183,7 +183,7 @@ def test_a_second_list_is_better_than_the_first():
 
 def test_without_errors_the_second_list_is_the_first():
     features, labels = blobs([40, 40], apart=8.0)
-    neighbours = label_neighbours(features)
+    neighbours = label_neighbours(features).rows
     probabilities = out_of_fold_probabilities(features, labels, selected=FIXED)
 
     assert find_label_errors_again(features, probabilities, neighbours).errors == ()
@@ -194,7 +194,7 @@ def test_a_class_is_not_corrected_away():
     features, labels = blobs([40, 60], apart=6.0)
     for row in [row for row, label in enumerate(labels) if label == "c1"][:4]:
         labels[row] = "c2"
-    neighbours = label_neighbours(features)
+    neighbours = label_neighbours(features).rows
     probabilities = out_of_fold_probabilities(features, labels, selected=FIXED)
     first = find_label_errors(probabilities, neighbours)
     second = find_label_errors_again(features, probabilities, neighbours)

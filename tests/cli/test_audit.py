@@ -50,5 +50,5 @@ def test_strict_exits_with_1_if_anything_is_found(flipped):
 
 
 def test_without_features_the_command_to_run_is_named(flipped):
-    _, err = run("audit", "images", "--model", "resnet18", code=1)
+    _, err = run("audit", "images", "--model", "resnet50", code=1)
     assert "error:" in err

@@ -1,0 +1,133 @@
+"""The part of an audit that needs labels: label errors, classes that overlap, and what changes are worth."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bottleneck.auditing.evidence import Evidence
+from bottleneck.auditing.findings import LABEL_KIND, Finding
+from bottleneck.auditing.label_errors import LabelErrors, find_label_errors, find_label_errors_again
+from bottleneck.auditing.out_of_fold import OutOfFoldProbabilities, out_of_fold_probabilities
+from bottleneck.auditing.overlaps import Overlap, find_overlaps
+from bottleneck.auditing.reduced import AuditedFeatures
+from bottleneck.auditing.subject import Subject
+from bottleneck.auditing.worth import MOST_ROWS, Change, Worth, worth_of
+from bottleneck.evaluation.neighbours import NOBODY
+from bottleneck.evaluation.stats import cross_validated_interval
+from bottleneck.heads.features import Features
+from bottleneck.heads.options import HeadOptions
+
+
+@dataclass(frozen=True)
+class LabelAudit:
+    """Images with one label each, and out-of-fold predictions for them.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        All images.
+    rows : ndarray of int, shape (n,)
+        Those with one label.
+    features : ndarray of float32, shape (n, d)
+    labels : tuple of str, length n
+    head : str
+    options : HeadOptions
+    out_of_fold : OutOfFoldProbabilities
+    """
+
+    evidence: Evidence
+    rows: NDArray[np.intp]
+    features: Features
+    labels: tuple[str, ...]
+    head: str
+    options: HeadOptions
+    out_of_fold: OutOfFoldProbabilities
+
+    @classmethod
+    def of(
+        cls, evidence: Evidence, subject: Subject, read: AuditedFeatures, options: HeadOptions
+    ) -> "LabelAudit | None":
+        """Predict all images out of fold; None if there are no two classes, or no class has two images."""
+        labels = evidence.images.labels
+        rows = np.array([row for row, label in enumerate(labels) if label and not subject.ambiguous[row]], np.intp)
+        own = tuple(str(labels[row]) for row in rows.tolist())
+        counts = Counter(own)
+        if len(counts) < 2 or max(counts.values()) < 2:
+            return None
+        features = read.features if len(rows) == len(labels) else read.features[rows]
+        found = out_of_fold_probabilities(
+            features,
+            own,
+            head=subject.head,
+            groups=[evidence.images.groups[row] for row in rows.tolist()],
+            options=options,
+            selected=subject.selected if read.kept == 1 else None,
+        )
+        return cls(evidence, rows, features, own, subject.head, options, found)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """The row in `features` of each image, by its hexadecimal digest."""
+        digests = self.evidence.images.digests[self.rows]
+        return {digest.tobytes().hex(): row for row, digest in enumerate(digests)}
+
+    @property
+    def groups(self) -> list[str | None]:
+        """The group of each image."""
+        return [self.evidence.images.groups[row] for row in self.rows.tolist()]
+
+    def interval(self) -> tuple[float, float]:
+        """Return the 95 % interval of the cross-validated accuracy."""
+        found, groups = self.out_of_fold, self.groups
+        rows = np.flatnonzero(found.tested)
+        right = (found.probabilities[rows].argmax(axis=1) == found.codes[rows]).astype(np.float64)
+        share = 1 - 1 / self.options.folds
+        return cross_validated_interval(found.accuracy, right, [groups[row] for row in rows.tolist()], share=share)
+
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Return the classes that overlap."""
+        found, rows = self.out_of_fold, self.out_of_fold.tested
+        return find_overlaps(found.codes[rows], found.probabilities[rows].argmax(axis=1), found.classes)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the probable label errors."""
+        for error in self._errors().errors:
+            reason = (
+                f"probability {error.probability:.2f} as {error.suggested}, {error.self_confidence:.2f} as labelled; "
+                f"{error.label_share:.0%} of its neighbours share the label"
+            )
+            row = int(self.rows[error.row])
+            yield self.evidence.finding(LABEL_KIND, row, reason, error.score, suggested=error.suggested)
+
+    def worth(self, changes: Sequence[Change]) -> list[Worth]:
+        """Return what changes are worth; their rows are those of `features`."""
+        return worth_of(
+            self.features,
+            self.labels,
+            changes,
+            head=self.head,
+            groups=self.groups,
+            options=self.options,
+            selected=self.out_of_fold.selected,
+        )
+
+    def _errors(self) -> LabelErrors:
+        """Return the probable label errors; of many images, only the first list."""
+        neighbours = self._neighbours()
+        if len(self.rows) > MOST_ROWS:
+            return find_label_errors(self.out_of_fold, neighbours)
+        return find_label_errors_again(
+            self.features, self.out_of_fold, neighbours, head=self.head, groups=self.groups, options=self.options
+        )
+
+    def _neighbours(self) -> NDArray[np.intp]:
+        """Return the neighbours as rows of `features`."""
+        found = self.evidence.neighbours.rows
+        place = np.full(len(self.evidence.images) + 1, NOBODY)  # the last one is that of NOBODY
+        place[self.rows] = np.arange(len(self.rows))
+        own: NDArray[np.intp] = place[found[self.rows]]
+        return own
