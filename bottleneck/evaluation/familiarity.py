@@ -49,7 +49,11 @@ class Familiarity:
     The statistic is the larger of two standardised distances, each of which is the mean of 1 - cosine to the 10 nearest
     references: in the features themselves (Sun, Ming, Zhu and Li, "Out-of-distribution detection with deep nearest
     neighbors", 2022), which recognises images of another kind; and in the discriminant directions, which recognise a
-    new class among similar ones. `benchmarks/audit_unknowns.py` compares it with other methods.
+    new class among similar ones. In `benchmarks/audit_unknowns.py`, digits, solar cells, noise and single colours have
+    an AUROC of 1.000 if they are shown to a head for ants and bees (1.000 by the first distance alone, 0.65 to 0.86 by
+    the second), and a digit that was left out of the training images has 0.945 (0.833 and 0.959). The other methods
+    are worse at one or the other: Mahalanobis 0.79 to 0.98 and 0.771, maximum probability 0.84 to 0.96 and 0.906, the
+    nearest joined with the maximum probability 0.995 to 1.000 and 0.938.
 
     The familiarity is the p-value of split conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic learning in a
     random world", 2005): (1 + the number of calibration images that are at least as unusual) / (c + 1). Of images from
