@@ -101,10 +101,7 @@ class Duplicates:
 
 
 def find_duplicates(
-    dataset: Dataset,
-    features: NDArray[np.float32] | None,
-    thumbnails: Thumbnails | None = None,
-    candidates: NDArray[np.intp] | None = None,
+    dataset: Dataset, features: NDArray[np.float32] | None, thumbnails: Thumbnails | None = None
 ) -> Duplicates:
     """Return the exact and near duplicates among all images of a dataset.
 
@@ -112,11 +109,9 @@ def find_duplicates(
     ----------
     dataset : Dataset
     features : ndarray of float32, shape (n, d), or None
-        Row i is that of image i of the dataset; copies at its end may be left out. None compares only thumbnails.
+        Row i is that of image i of the dataset. None compares only thumbnails.
     thumbnails : Thumbnails, optional
-        Of the same images; where there is none, only features are compared.
-    candidates : ndarray of int, shape (n, c), optional
-        Of images in the order of their digests, see `bottleneck.evaluation.near_duplicates.near_duplicates_within`.
+        Of the images of the dataset; where there is none, only features are compared.
 
     Returns
     -------
@@ -125,11 +120,7 @@ def find_duplicates(
     """
     rows = DigestSet(dataset.digests).sorted_rows  # each image once
     groups = [dataset.groups[row] for row in rows.tolist()]
-    near = _no_pairs()
-    if features is not None:
-        in_order = np.array_equal(rows, np.arange(len(features)))
-        own = features if in_order else features[rows]
-        near = near_duplicates_within(own, groups=groups, candidates=candidates)
+    near = _no_pairs() if features is None else near_duplicates_within(features[rows], groups=groups)
     close = _no_close_pairs()
     if thumbnails is not None:
         some = thumbnails.take(rows)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from bottleneck.evaluation.copy_threshold import ALIKE, FAR, LEAST_IMAGES, SAMPLE, copy_threshold
 from bottleneck.evaluation.flattening import Flattening, spread
-from bottleneck.evaluation.neighbours import NOBODY, nearest_candidates, nearest_neighbours
+from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours
 from bottleneck.evaluation.perceptual_hash import Hashes, close_pairs
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples, from_images
@@ -174,11 +173,7 @@ def near_duplicates(
 
 
 def near_duplicates_within(
-    features: Features,
-    *,
-    groups: Sequence[str | None] | None = None,
-    candidates: NDArray[np.intp] | None = None,
-    most: int = 10,
+    features: Features, *, groups: Sequence[str | None] | None = None, most: int = 10
 ) -> CopyPairs:
     """Return all pairs of rows that are near duplicates, each once; see `near_duplicates`.
 
@@ -186,9 +181,6 @@ def near_duplicates_within(
     ----------
     features : ndarray of float32, shape (n, d)
     groups : sequence of str or None, length n, optional
-    candidates : ndarray of int, shape (n, c), optional
-        Rows of the nearest neighbours of each row by other features, and `NOBODY`; only these and rows with the same
-        features are compared. By default all are.
     most : int
         Maximum number of near duplicates of each row, the most similar ones.
     """
@@ -199,25 +191,12 @@ def near_duplicates_within(
     threshold, usual = threshold_of(unit, group_codes(groups, n))
     if threshold is None:
         return _none(threshold, usual)
-    if candidates is None:
-        found = nearest_neighbours(unit, k=min(most, n - 1))
-    else:
-        found = nearest_candidates(unit, np.column_stack([candidates, _next_equal(features)]), min(most, n - 1))
+    found = nearest_neighbours(unit, k=min(most, n - 1))
     rows = np.column_stack([np.repeat(np.arange(n), found.rows.shape[1]), found.rows.ravel()])
     cosines = found.cosines.ravel()
     keep = (cosines >= threshold) & (rows[:, 1] != NOBODY)
     rows, first = np.unique(np.sort(rows[keep], axis=1), axis=0, return_index=True)
     return _chosen(rows, cosines[keep][first], threshold, usual)
-
-
-def _next_equal(features: Features) -> NDArray[np.intp]:
-    """Return for each row the next one with the same features, or `NOBODY`."""
-    codes = np.unique([sha256(row.tobytes()).digest() for row in features], return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
-    same = np.flatnonzero(np.diff(codes[order]) == 0)
-    found = np.full(len(features), NOBODY, np.intp)
-    found[order[same]] = order[same + 1]
-    return found
 
 
 def threshold_of(unit: Features, groups: NDArray[np.intp]) -> tuple[float | None, float | None]:

@@ -284,19 +284,3 @@ def _compared_in_full(search: _Comparison, candidates: CosineNeighbours, k: int,
     parts = list(ordered_map(compare, range(0, len(queries), _RERANKED), cores))
     rows, cosines = (np.concatenate(kind) for kind in zip(*parts, strict=True))
     return CosineNeighbours(rows, cosines)
-
-
-def nearest_candidates(units: Features, candidates: NDArray[np.intp], k: int) -> CosineNeighbours:
-    """Return the k nearest of some candidates of each row.
-
-    Parameters
-    ----------
-    units : ndarray of float32, shape (n, d)
-        Rows of length 1, see `unit_rows`; n is at least 1.
-    candidates : ndarray of int, shape (n, c)
-        Rows, and `NOBODY`; c is at least k.
-    k : int
-    """
-    known = CosineNeighbours(candidates, np.empty((0, 0), np.float32))
-    with single_threaded_blas() as cores:
-        return _compared_in_full(_Comparison(units, units, None, None, True), known, k, cores)
