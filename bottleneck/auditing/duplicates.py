@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bottleneck.evaluation.copy_threshold import ALIKE
 from bottleneck.evaluation.near_duplicates import CopyPairs, near_duplicates_within
+from bottleneck.evaluation.neighbours import NOBODY
 from bottleneck.evaluation.perceptual_hash import ClosePairs, close_pairs, hashes_of
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
@@ -101,7 +102,11 @@ class Duplicates:
 
 
 def find_duplicates(
-    dataset: Dataset, features: NDArray[np.float32] | None, thumbnails: Thumbnails | None = None
+    dataset: Dataset,
+    features: NDArray[np.float32] | None,
+    thumbnails: Thumbnails | None = None,
+    *,
+    neighbours: NDArray[np.intp] | None = None,
 ) -> Duplicates:
     """Return the exact and near duplicates among all images of a dataset.
 
@@ -112,6 +117,9 @@ def find_duplicates(
         Row i is that of image i of the dataset. None compares only thumbnails.
     thumbnails : Thumbnails, optional
         Of the images of the dataset; where there is none, only features are compared.
+    neighbours : ndarray of int, shape (n, k), optional
+        Rows of the images nearest to each image, if they are already known, which saves most of the time; see
+        `bottleneck.evaluation.near_duplicates.near_duplicates_within`.
 
     Returns
     -------
@@ -120,7 +128,11 @@ def find_duplicates(
     """
     rows = DigestSet(dataset.digests).sorted_rows  # each image once
     groups = [dataset.groups[row] for row in rows.tolist()]
-    near = _no_pairs() if features is None else near_duplicates_within(features[rows], groups=groups)
+    near = _no_pairs()
+    if features is not None:
+        in_order = len(rows) == len(dataset) and bool((np.diff(rows) == 1).all())
+        known = None if neighbours is None else _renumbered(neighbours, dataset, rows)
+        near = near_duplicates_within(features if in_order else features[rows], groups=groups, neighbours=known)
     close = _no_close_pairs()
     if thumbnails is not None:
         some = thumbnails.take(rows)
@@ -133,6 +145,17 @@ def find_duplicates(
         thumbnail_threshold=close.threshold,
         remarks=tuple(_remarks(near, close, features is not None, thumbnails)),
     )
+
+
+def _renumbered(neighbours: NDArray[np.intp], dataset: Dataset, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the neighbours of each image, numbered among the images; those that are the image itself are nobody."""
+    place = np.full(len(dataset), NOBODY, np.intp)
+    place[rows] = np.arange(len(rows))
+    numbers = place[DigestSet(dataset.digests).find(dataset.digests)]
+    some = neighbours[rows]
+    found = np.where(some == NOBODY, NOBODY, numbers[some])
+    found[found == np.arange(len(rows))[:, None]] = NOBODY
+    return found
 
 
 def _rank(group: DuplicateGroup) -> tuple[Any, ...]:

@@ -65,6 +65,7 @@ class Leaks:
         return {
             "counts": {kind: len(found) for kind, found in kinds.items()},
             "near_threshold": near.threshold,
+            "near_thumbnails": near.thumbnails,
             **{kind: found[:listed] for kind, found in kinds.items()},
         }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from bottleneck.auditing.duplicates import EXACT, NEAR, find_duplicates
+from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours, unit_rows
 from bottleneck.images.thumbnails import Thumbnails
 from tests.auditing.test_pictures import images
 from tests.evaluation.test_near_duplicates import edited, photographs
@@ -73,6 +74,20 @@ def test_the_result_does_not_depend_on_the_order_of_the_images():
     dataset.digests[30], features[30] = dataset.digests[5], features[5]
     order = np.random.default_rng(0).permutation(60)
     assert find_duplicates(dataset.subset(order.tolist()), features[order]) == find_duplicates(dataset, features)
+
+
+def test_known_neighbours_give_the_same_groups():
+    dataset, features = labelled(60), photographs(60)
+    features[40], features[41] = edited(features[3]), edited(features[3], 0.15)
+    dataset.digests[30], features[30] = dataset.digests[41], features[41]
+    order = np.random.default_rng(0).permutation(60)
+    shuffled, rows = dataset.subset(order.tolist()), features[order]
+    expected = find_duplicates(dataset, features)
+    assert len(expected.groups) == 2
+    known = nearest_neighbours(unit_rows(rows, rows.mean(axis=0)), k=2).rows
+    assert find_duplicates(shuffled, rows, neighbours=known) == expected
+    nobody = find_duplicates(shuffled, rows, neighbours=np.full((60, 3), NOBODY))
+    assert [group.kind for group in nobody.groups] == [EXACT]
 
 
 def test_images_of_one_given_group_come_last():

@@ -73,9 +73,10 @@ def test_an_image_with_two_labels_is_reported_and_is_no_duplicate():
 
 def test_the_card_lists_some_leaks_and_counts_all():
     found = replace(find_leaks(CLEAN), duplicates=(("1", "2"), ("3", "4")), groups={"g": {}}, two_labels=(("5", "6"),))
-    assert found.card(NearDuplicates((("t", "h", 0.95), ("u", "i", 0.94)), 0.7), listed=1) == {
+    assert found.card(NearDuplicates((("t", "h", 0.95), ("u", "i", 0.94)), 0.7, 0.4, 9), listed=1) == {
         "counts": {"near_duplicates": 2, "duplicates_allowed": 2, "groups_allowed": 1, "two_labels": 1},
         "near_threshold": 0.7,
+        "near_thumbnails": 9,
         "near_duplicates": [["t", "h", 0.95]],
         "duplicates_allowed": [["1", "2"]],
         "groups_allowed": [{"group": "g"}],

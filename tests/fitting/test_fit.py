@@ -348,6 +348,7 @@ def test_near_duplicates_across_splits_warn_and_are_in_the_card(folder, extracte
     assert found[:2] == [original, edited]
     assert found[2] == pytest.approx(1, abs=0.01)
     assert 0.3 <= card["leaks"]["near_threshold"] < found[2]
+    assert card["leaks"]["near_thumbnails"] == 0
     assert (card["n_train"], card["n_heldout"]) == (40, 13)  # it is told, not left out
 
 
@@ -365,6 +366,7 @@ def test_thumbnails_that_the_cache_has_are_compared_too(folder, extracted):
     (found,) = card["leaks"]["near_duplicates"]
     assert found[:2] == [dataset.paths[original], dataset.paths[copy]]
     assert found[2] < card["leaks"]["near_threshold"]  # its features do not tell
+    assert card["leaks"]["near_thumbnails"] == card["n_heldout"]
 
 
 def test_allowed_duplicates_and_ambiguous_images_are_in_the_card(folder, extracted):
