@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,35 +54,40 @@ def thumbnails(
     """
     limits = Limits(memory=memory, threads=threads)
     budget = usual_memory() if limits.memory is None else limits.memory
-    keys = [digest.tobytes() for digest in dataset.digests]
-    memo = ThumbnailMemo.in_cache(cache)
-    found: dict[bytes, Thumbnail] = {}
-    errors: dict[bytes, ImageError] = UndecodableMemo(cache / "digests.sqlite").load() if keys else {}
-    first = dataset.first_rows().tolist()
+    memo, errors = ThumbnailMemo.in_cache(cache), UndecodableMemo(cache / "digests.sqlite").load()
+    first, found = dataset.first_rows().tolist(), Thumbnails.unknown(len(dataset))
     with ThreadPoolExecutor(limits.threads or os.cpu_count() or 1) as pool:
         reader = _ThumbnailReader(dataset, loader(MemoryBudget(budget)))
         for start in range(0, len(first), _BATCH):
-            rows = first[start : start + _BATCH]
-            known = memo.get([keys[row] for row in rows])
-            lacking = [row for row in rows if keys[row] not in known and keys[row] not in errors]
+            rows = {dataset.digests[row].tobytes(): row for row in first[start : start + _BATCH]}
+            known = memo.get(list(rows))
+            lacking = {key: row for key, row in rows.items() if key not in known and key not in errors}
             fresh: dict[bytes, Thumbnail] = {}
-            for row, one in zip(lacking, pool.map(reader.read, lacking), strict=True):
+            for key, one in zip(lacking, pool.map(reader.read, lacking.values()), strict=True):
                 if isinstance(one, ImageError):
-                    errors[keys[row]] = one
+                    errors[key] = one
                 else:
-                    fresh[keys[row]] = one
+                    fresh[key] = one
             memo.put(fresh)
-            found |= known | fresh
+            for key, one in (known | fresh).items():
+                found.put(rows[key], one)
             if progress:
                 progress(STAGE, start + len(rows), len(first))
-    return Thumbnails.of([found.get(key) for key in keys], list(_failures(dataset, found, errors)))
+    found = found.take(DigestSet(dataset.digests).find(dataset.digests)) if len(first) < len(dataset) else found
+    return replace(found, failures=tuple(_failures(dataset, found, errors)))
 
 
 def remembered_thumbnails(dataset: Dataset, cache: Path) -> Thumbnails:
     """Return the thumbnails that the cache has, without decoding any."""
-    keys = [digest.tobytes() for digest in dataset.digests]
-    known = ThumbnailMemo.in_cache(cache).get(keys)
-    return Thumbnails.of([known.get(key) for key in keys])
+    memo, found = ThumbnailMemo.in_cache(cache), Thumbnails.unknown(len(dataset))
+    for start in range(0, len(dataset), _BATCH):
+        rows: dict[bytes, list[int]] = {}
+        for row, digest in enumerate(dataset.digests[start : start + _BATCH], start):
+            rows.setdefault(digest.tobytes(), []).append(row)
+        for key, one in memo.get(list(rows)).items():
+            for row in rows[key]:
+                found.put(row, one)
+    return found
 
 
 class _ThumbnailReader:
@@ -109,8 +115,7 @@ class _ThumbnailReader:
         return problem
 
 
-def _failures(dataset: Dataset, found: dict[bytes, Thumbnail], errors: dict[bytes, ImageError]) -> Iterator[Failure]:
-    for path, row in zip(dataset.paths, dataset.digests, strict=True):
-        key = row.tobytes()
-        if key not in found:
-            yield Failure(path, errors[key].code, str(errors[key]), key.hex())
+def _failures(dataset: Dataset, found: Thumbnails, errors: dict[bytes, ImageError]) -> Iterator[Failure]:
+    for row in np.flatnonzero(~found.known).tolist():
+        key = dataset.digests[row].tobytes()
+        yield Failure(dataset.paths[row], errors[key].code, str(errors[key]), key.hex())

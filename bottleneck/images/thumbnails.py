@@ -1,7 +1,6 @@
 """Thumbnails: each picture as 16 x 16 pixels, for what coarse pixels tell: copies, borders, dark pictures."""
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,13 +95,13 @@ class Thumbnails:
         return Thumbnails(self.pixels[rows], self.sizes[rows])
 
     @classmethod
-    def of(cls, found: Sequence[Thumbnail | None], failures: Sequence[Failure] = ()) -> "Thumbnails":
-        """Return the thumbnails as arrays."""
-        pixels, sizes = np.zeros((len(found), SIDE, SIDE, 3), np.uint8), np.zeros((len(found), 2), np.int64)
-        for row, one in enumerate(found):
-            if one is not None:
-                pixels[row], sizes[row] = one.pixels, (one.width, one.height)
-        return cls(pixels, sizes, tuple(failures))
+    def unknown(cls, count: int) -> "Thumbnails":
+        """Return arrays for `count` thumbnails, none of which is known yet."""
+        return cls(np.zeros((count, SIDE, SIDE, 3), np.uint8), np.zeros((count, 2), np.int64))
+
+    def put(self, row: int, one: Thumbnail) -> None:
+        """Set the thumbnail of an image."""
+        self.pixels[row], self.sizes[row] = one.pixels, (one.width, one.height)
 
 
 def decode_thumbnail(data: bytes, preprocessing: Preprocessing, max_pixels: int, reserve: Reserve) -> Decoded:

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottleneck.images.dataset import Failure
 from bottleneck.images.decode import decode
 from bottleneck.images.thumbnails import PREPROCESSING, SIDE, Thumbnail, Thumbnails, decode_thumbnail, grey_levels
 from tests.variants import each
@@ -79,14 +78,15 @@ def test_other_bytes_are_no_thumbnail(data):
 
 
 def test_missing_thumbnails_are_unknown():
-    found = Thumbnails.of([thumbnail(), None, thumbnail(1)], [Failure("x", "corrupt", "damaged")])
+    found = Thumbnails.unknown(3)
+    found.put(0, thumbnail())
+    found.put(2, thumbnail(1))
     assert len(found) == 3
     assert found.known.tolist() == [True, False, True]
     assert found.sizes.tolist() == [[70_000, 3], [0, 0], [70_000, 3]]
     some = found.take([2, 1])
     assert np.array_equal(some.pixels[0], thumbnail(1).pixels)
     assert (some.known.tolist(), some.failures) == ([True, False], ())
-    assert len(Thumbnails.of([])) == 0
 
 
 def test_grey_levels_weigh_the_colours():
