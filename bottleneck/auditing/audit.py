@@ -193,7 +193,8 @@ class _AuditOf:
         others = np.setdiff1d(np.arange(len(usable)), first)
         every = usable.subset([*first.tolist(), *others.tolist()])
         many = len(first) > MOST_EXACT
-        return find_duplicates(every, self.read.features, shown, self.evidence.neighbours.rows if many else None)
+        known = self.evidence.neighbours.rows if many else None
+        return find_duplicates(every, self.read.features, shown, neighbours=known)
 
     def _worth(self, findings: Sequence[Finding]) -> list[Worth]:
         """Return what removing the images of each kind is worth, and what correcting probable label errors is."""

@@ -114,9 +114,9 @@ def find_duplicates(
     ----------
     dataset : Dataset
     features : ndarray of float32, shape (n, d), or None
-        Row i is that of image i of the dataset. None compares only thumbnails.
+        Row i is that of image i of the dataset; copies at its end may be left out. None compares only thumbnails.
     thumbnails : Thumbnails, optional
-        Of the images of the dataset; where there is none, only features are compared.
+        Of the same images; where there is none, only features are compared.
     neighbours : ndarray of int, shape (n, k), optional
         Rows of the images nearest to each image, if they are already known, which saves most of the time; see
         `bottleneck.evaluation.near_duplicates.near_duplicates_within`.
@@ -130,7 +130,7 @@ def find_duplicates(
     groups = [dataset.groups[row] for row in rows.tolist()]
     near = _no_pairs()
     if features is not None:
-        in_order = len(rows) == len(dataset) and bool((np.diff(rows) == 1).all())
+        in_order = np.array_equal(rows, np.arange(len(features)))
         known = None if neighbours is None else _renumbered(neighbours, dataset, rows)
         near = near_duplicates_within(features if in_order else features[rows], groups=groups, neighbours=known)
     close = _no_close_pairs()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,8 @@ def near_duplicates_within(
     groups : sequence of str or None, length n, optional
     neighbours : ndarray of int, shape (n, k), optional
         The rows that each row is compared with, or `NOBODY`. By default its 10 nearest ones after flattening, which
-        takes longest. The 10 nearest ones by the features as they are contain almost all near duplicates.
+        takes longest. The 10 nearest ones by the features as they are contain almost all near duplicates. Rows with
+        the same features are compared, too.
     """
     n = len(features)
     if n < LEAST_IMAGES:
@@ -205,11 +207,22 @@ def near_duplicates_within(
         found = nearest_neighbours(unit, k=FAR)
         neighbours, cosines = found.rows, found.cosines
     else:
+        neighbours = np.column_stack([neighbours, _next_equal(features)])
         cosines = _cosines_of(unit, neighbours)
     keep = (cosines >= threshold) & (neighbours != NOBODY)
     rows = np.column_stack([np.nonzero(keep)[0], neighbours[keep]])
     rows, first = np.unique(np.sort(rows, axis=1), axis=0, return_index=True)
     return _chosen(rows, cosines[keep][first], threshold, usual)
+
+
+def _next_equal(features: Features) -> NDArray[np.intp]:
+    """Return for each row the next one with the same features, or `NOBODY`."""
+    codes = np.unique([sha256(row.tobytes()).digest() for row in features], return_inverse=True)[1]
+    order = np.argsort(codes, kind="stable")
+    same = np.flatnonzero(np.diff(codes[order]) == 0)
+    found = np.full(len(features), NOBODY, np.intp)
+    found[order[same]] = order[same + 1]
+    return found
 
 
 def threshold_of(unit: Features, groups: NDArray[np.intp]) -> tuple[float | None, float | None]:
