@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -158,6 +159,7 @@ class _AuditOf:
             overlaps=self.labels.overlaps() if self.labels else (),
             near_threshold=duplicates.threshold,
             border=find_border(self.evidence.images, shown, seed=self.options.seed) if shown else None,
+            has_pictures=shown is not None,
             worth=tuple(self._worth(findings)) if refit else (),
             remarks=tuple(self._remarks(duplicates, shown)),
             failures=cached.failures,
@@ -175,7 +177,18 @@ class _AuditOf:
     @cached_property
     def labels(self) -> LabelAudit | None:
         """The audit of the labels; None if there are no two classes, or no class has two images."""
-        return LabelAudit.of(self.evidence, self.subject, self.read, self.options)
+        evidence = self.evidence
+        with self._stage("folds"):
+            return LabelAudit.of(evidence, self.subject, self.read, self.options)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Report the beginning and the end of a stage without steps."""
+        for done in (0, 1):
+            if self.progress:
+                self.progress(name, done, 1)
+            if not done:
+                yield
 
     def _findings(self, duplicates: Duplicates, shown: Thumbnails | None) -> Iterator[Finding]:
         yield from self.labels.findings() if self.labels else ()
@@ -202,7 +215,8 @@ class _AuditOf:
             return []
         changes = list(_changes(self.labels, findings))
         try:
-            return self.labels.worth(changes) if changes else []
+            with self._stage("worth"):
+                return self.labels.worth(changes) if changes else []
         except HeadError as error:
             warn(f"what these changes are worth was not measured: {error}")
             return []

@@ -40,6 +40,8 @@ class Audit(Sequence[Finding]):
         unknown.
     border : BorderFinding or None
         How well the outer tenth of the images predicts the label; None if it was not tested.
+    has_pictures : bool
+        Whether images were decoded.
     worth : tuple of Worth
         The change of accuracy if images are removed or corrected; empty if it was not measured.
     remarks : tuple of str
@@ -59,6 +61,7 @@ class Audit(Sequence[Finding]):
     overlaps: tuple[Overlap, ...]
     near_threshold: float | None
     border: BorderFinding | None
+    has_pictures: bool
     worth: tuple[Worth, ...]
     remarks: tuple[str, ...]
     failures: tuple[Failure, ...]
@@ -102,6 +105,7 @@ class Audit(Sequence[Finding]):
             "overlaps": [vars(pair) for pair in self.overlaps],
             "near_threshold": self.near_threshold,
             "border": None if self.border is None else self.border.to_json(),
+            "has_pictures": self.has_pictures,
             "worth": [one.to_json() for one in self.worth],
             "remarks": list(self.remarks),
             "failed": len(self.failures),

@@ -27,7 +27,8 @@ _STAGES = {
     "train": "training",
     "views": "activations",
     "neighbours": "comparing",
-    "pictures": "decoding",
+    "thumbnails": "decoding",
+    "folds": "fitting",
     "worth": "fitting again",
 }
 

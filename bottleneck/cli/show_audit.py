@@ -33,9 +33,7 @@ def audit_report(found: Audit, top: int) -> list[Thing]:
     for kind, heading in _HEADINGS.items():
         things += _of_kind(found, kind, heading, top)
     things += [*_overlaps(found, top), *_border(found), *_worth(found)]
-    clean = [heading for kind, heading in _HEADINGS.items() if not found.of_kind(kind)]
-    if clean:
-        things.append(f"found no {', '.join(clean)}")
+    things.append(f"searched for, and not found: {', '.join(_clean(found))}")
     if found.failures:
         things.append(f"{counted(len(found.failures), 'image')} cannot be used, and were not audited")
     return [*things, *found.remarks, f"{_total(found)} in {found.seconds:.1f} s"]
@@ -49,6 +47,21 @@ def _accuracy(found: Audit) -> str:
         f": {found.head}, cross-validated over all splits, classifies {found.accuracy:.1%} as labelled (95 % interval "
         f"{low:.1%} to {high:.1%})"
     )
+
+
+def _clean(found: Audit) -> list[str]:
+    """Return what was searched for and not found."""
+    searched = dict(_HEADINGS)
+    if found.accuracy is None:
+        del searched["label error"]
+    if not found.has_pictures:
+        del searched["bad picture"]
+    clean = [heading for kind, heading in searched.items() if not found.of_kind(kind)]
+    if found.accuracy is not None and not found.overlaps:
+        clean.append("classes that overlap")
+    if found.border is not None and not found.border.is_finding:
+        clean.append("a border that tells the class")
+    return clean or ["nothing else"]
 
 
 def _total(found: Audit) -> str:
