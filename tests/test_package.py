@@ -8,11 +8,11 @@ from tests.variants import each
 
 PUBLIC = {
     *("FeatureCache", "Recipe", "__version__", "compare", "describe", "errors", "evaluate", "extract", "finetune"),
-    *("fit", "load_run", "models", "predict", "scan"),
+    *("fit", "load_run", "models", "predict", "scan", "audit", "suggest"),
 }
 
 
-@each("name", ["scan", "extract", "FeatureCache", "fit", "predict", "load_run"])
+@each("name", ["scan", "extract", "FeatureCache", "fit", "predict", "load_run", "audit", "suggest"])
 def test_public_names_have_docstrings(name):
     value = getattr(bottleneck, name)
     assert callable(value)
@@ -34,7 +34,9 @@ def test_public_functions_are_not_shadowed_by_modules_of_their_name():
     code = (
         "import bottleneck, bottleneck.images.scan;"
         "import bottleneck.extraction.extract, bottleneck.fitting.fit, bottleneck.prediction.predict;"
-        "print(all(callable(getattr(bottleneck, name)) for name in ('scan', 'extract', 'fit', 'predict', 'load_run')))"
+        "import bottleneck.auditing.audit, bottleneck.auditing.suggest;"
+        "names = 'scan', 'extract', 'fit', 'predict', 'load_run', 'audit', 'suggest';"
+        "print(all(callable(getattr(bottleneck, name)) for name in names))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "True"

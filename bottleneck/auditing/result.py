@@ -39,7 +39,7 @@ class Audit(Sequence[Finding]):
         The lowest cosine similarity of near duplicates, see `bottleneck.evaluation.near_duplicates`; None if it is
         unknown.
     border : BorderFinding or None
-        How well the outer tenth of the images predicts the label; None if it was not tested.
+        how well the outer eighth of the images predicts the label; None if it was not tested.
     has_pictures : bool
         Whether images were decoded.
     worth : tuple of Worth

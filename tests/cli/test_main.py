@@ -50,7 +50,7 @@ def all_commands(group: click.Group = cli, name: str = "") -> Iterator[tuple[str
 
 def test_commands_are_listed_in_the_order_of_the_work():
     work, about = (
-        ["extract", "fit", "finetune", "compare", "predict", "evaluate"],
+        ["extract", "fit", "finetune", "compare", "predict", "evaluate", "audit", "next"],
         ["models", "inspect", "cache", "demo"],
     )
     assert list(cli.list_commands(None)) == [*work, *about]
@@ -167,7 +167,7 @@ def test_with_json_the_same_report_is_on_stderr(extracted):
 def test_predictions_as_csv_into_a_file(fitted):
     assert run("predict", "images", "--format", "csv", "--out", "p.csv")[0] == ""
     lines = Path("p.csv").read_text().splitlines()
-    assert lines[0] == "path,digest,label,probability,label_2,probability_2,code,message"
+    assert lines[0] == "path,digest,label,probability,label_2,probability_2,code,message,familiarity"
     assert len(lines) == 17
 
 
