@@ -1,5 +1,6 @@
 """Flatten features: scale their leading principal components down, so that details decide how similar images are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +43,14 @@ class Flattening:
     reduction: NDArray[np.float32]
 
     @classmethod
-    def of(cls, features: Features) -> "Flattening":
-        """Compute the components of up to 1,000 evenly spaced rows ``(n, d)``."""
-        n, d = features.shape
-        rows = features[spread(n, _SAMPLE)].astype(np.float64)
+    def of(cls, *parts: Features) -> "Flattening":
+        """Compute the components of up to 1,000 evenly spaced rows of one or more arrays ``(n, d)``.
+
+        All images that are compared must be among the rows from which these are drawn: the components of a small set
+        fit its own images better than others, which would seem to be more similar than they are.
+        """
+        d = parts[0].shape[1]
+        rows = _spread_rows(parts).astype(np.float64)
         rows = rows[np.isfinite(rows).all(axis=1)]
         centre = rows.sum(axis=0) / max(1, len(rows))
         rows -= centre
@@ -83,6 +88,14 @@ class Flattening:
         rows[largest[:, 0] <= _LEAST * size] = 0  # rounding is no direction
         rows /= np.where(largest, largest, 1)
         return rows
+
+
+def _spread_rows(parts: Sequence[Features]) -> Features:
+    ends = np.cumsum([len(part) for part in parts])
+    places = spread(int(ends[-1]), _SAMPLE)
+    starts = (0, *ends[:-1].tolist())
+    own = [places[(places >= start) & (places < end)] - start for start, end in zip(starts, ends, strict=True)]
+    return np.concatenate([part[rows] for part, rows in zip(parts, own, strict=True)])
 
 
 def spread(count: int, most: int) -> NDArray[np.intp]:

@@ -115,13 +115,14 @@ def find_near_duplicates(
     """
     exact = {row.tobytes() for row in train.digests}
     other = np.array([row for row, digest in enumerate(heldout.digests) if digest.tobytes() not in exact], np.intp)
-    found = near_duplicates(train_features, heldout_features[other], groups=train.groups)
+    heldout_features = heldout_features[other]
+    found = near_duplicates(train_features, heldout_features, groups=train.groups)
     pairs = {(int(a), int(other[b])): float(cosine) for (a, b), cosine in zip(found.rows, found.cosines, strict=True)}
     if hashes is not None and len(other):
-        named = {heldout_row for _, heldout_row in pairs}
-        more = [(a, int(other[b])) for a, b in _by_hash(hashes[0], hashes[1].take(other)) if int(other[b]) not in named]
+        named = set(found.rows[:, 1].tolist())
+        more = [(a, b) for a, b in _by_hash(hashes[0], hashes[1].take(other)) if b not in named]
         cosines = _cosines(train_features, heldout_features, more)
-        pairs |= dict(zip(more, cosines, strict=True))
+        pairs |= {(a, int(other[b])): cosine for (a, b), cosine in zip(more, cosines, strict=True)}
     ordered = sorted(pairs.items(), key=lambda pair: -pair[1])
     return NearDuplicates(
         tuple((train.paths[a], heldout.paths[b], round(cosine, 4)) for (a, b), cosine in ordered),
@@ -157,8 +158,8 @@ def near_duplicates(
     photographs of ants and bees is 0.34 with EfficientNet-Lite0, that of two digits is 0.78, and that of photographs is
     0.999 with a ResNet-50 of random weights. Two steps make it comparable.
 
-    Features are flattened (see `bottleneck.evaluation.flattening.Flattening`): what many images of the set share, such
-    as their class, no longer makes them similar.
+    Features of both splits are flattened (see `bottleneck.evaluation.flattening.Flattening`): what many images share,
+    such as their class, no longer makes them similar.
 
     The threshold comes from the training images and their nearest other ones; see
     `bottleneck.evaluation.copy_threshold.copy_threshold`.
@@ -169,7 +170,7 @@ def near_duplicates(
     n, m = len(train_features), len(heldout_features)
     if n < LEAST_IMAGES:
         return _none()
-    flat = Flattening.of(train_features)
+    flat = Flattening.of(train_features, heldout_features)
     train = flat.unit_rows(train_features)
     threshold, usual = threshold_of(train, group_codes(groups, n))
     if threshold is None or not m:
@@ -275,6 +276,6 @@ def _cosines(train: Features, heldout: Features, pairs: Sequence[tuple[int, int]
     """Return the cosine similarities of pairs of flattened rows."""
     if not pairs:
         return []
-    flat = Flattening.of(train)
+    flat = Flattening.of(train, heldout)
     a, b = (flat.unit_rows(part[[pair[i] for pair in pairs]]) for i, part in enumerate((train, heldout)))
     return [float(value) for value in np.einsum("nd,nd->n", a, b)]

@@ -133,10 +133,14 @@ def close_pairs(hashes: Hashes, basis: int | None = None) -> ClosePairs:
     features are (see `bottleneck.evaluation.flattening.Flattening`), and compared with the other one and its mirror
     image. The threshold comes from the set (see `bottleneck.evaluation.copy_threshold.copy_threshold`).
     """
-    usable = np.flatnonzero(hashes.usable[:basis])
-    if len(usable) < LEAST_IMAGES:
+    usable = np.flatnonzero(hashes.usable)
+    first = usable if basis is None else usable[usable < basis]
+    if len(first) < LEAST_IMAGES:
         return ClosePairs(np.zeros((0, 2), np.intp), np.zeros(0, np.intp), np.zeros(0, np.float32), None)
-    thumbnails = _FlatThumbnails.of(hashes.grey[usable])
+    some = hashes.grey[usable[spread(len(usable), SAMPLE)]]
+    thumbnails = _FlatThumbnails(
+        hashes.grey[first[spread(len(first), _REFERENCES)]], Flattening.of(_standardised(some))
+    )
     threshold = thumbnails.threshold()
     rows, bits = pairs_within(hashes, MOST_BITS if len(hashes) <= _MANY else _MOST_BITS_OF_MANY)
     cosines = thumbnails.cosines(hashes.grey, rows)
@@ -179,11 +183,6 @@ class _FlatThumbnails:
 
     grey: NDArray[np.uint8]
     flat: Flattening
-
-    @classmethod
-    def of(cls, grey: NDArray[np.uint8]) -> "_FlatThumbnails":
-        some = grey[spread(len(grey), _REFERENCES)]
-        return cls(some, Flattening.of(_standardised(some[spread(len(some), SAMPLE)])))
 
     def threshold(self) -> float | None:
         """Return the threshold of copies, from a sample and the nearest of all thumbnails and their mirror images."""

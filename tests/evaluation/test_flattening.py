@@ -19,6 +19,13 @@ def test_the_leading_components_get_the_variance_of_the_last_of_them(n, d):
     assert flat.unit_rows(features) == pytest.approx(expected, abs=1e-4)
 
 
+def test_rows_of_several_arrays_count_alike():
+    features = np.random.default_rng(0).normal(size=(1500, 12)).astype(np.float32)
+    for parts in ([features[:5], features[5:]], [features[:900], features[900:900], features[900:]]):
+        flat = Flattening.of(*parts)
+        assert flat.unit_rows(features[:9]) == pytest.approx(Flattening.of(features).unit_rows(features[:9]), abs=1e-6)
+
+
 def test_a_row_at_the_centre_has_no_direction():
     features = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
     flat = Flattening.of(features)

@@ -45,7 +45,7 @@ def test_the_cosines_are_those_of_brute_force():
     train, heldout = photographs(150), photographs(40, seed=1)
     heldout[:20] = edited(train[:20])
     found = near_duplicates(train, heldout)
-    flat = Flattening.of(train)
+    flat = Flattening.of(train, heldout)
     cosines = flat.unit_rows(heldout) @ flat.unit_rows(train).T
     within = flat.unit_rows(train) @ flat.unit_rows(train).T
     np.fill_diagonal(within, -1)
