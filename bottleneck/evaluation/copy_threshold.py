@@ -10,6 +10,7 @@ FAR = 10  # the neighbour that is rarely a copy
 SAMPLE = 1000  # images whose neighbours are enough
 _DEVIATIONS = 7.0
 _OF_FEW = 10  # images, for which the deviations count twice
+_EQUAL = 1 - 1e-5  # cosine of equal features
 _LARGEST = 1 - 1e-6  # cosine, whose inverse hyperbolic tangent is finite
 
 
@@ -24,8 +25,9 @@ def copy_threshold(cosines: NDArray[np.float32]) -> tuple[float | None, float | 
 
     Returns
     -------
-    (float, float) or (None, None)
-        The latter if fewer than `LEAST_IMAGES` images have a neighbour.
+    (float, float)
+        Both are None if fewer than `LEAST_IMAGES` images have a neighbour. The threshold is None if most images are
+        equal to ten others.
 
     Notes
     -----
@@ -41,7 +43,10 @@ def copy_threshold(cosines: NDArray[np.float32]) -> tuple[float | None, float | 
     if int(np.isfinite(cosines[:, 0]).sum()) < LEAST_IMAGES:
         return None, None
     usual, limit = _centre_and_limit(cosines[:, 0])
-    highest = max(float(np.arctanh(HIGHEST)), _centre_and_limit(cosines[:, -1])[1])
+    far, highest = _centre_and_limit(cosines[:, -1])
+    if np.tanh(far) >= _EQUAL:
+        return None, float(np.tanh(usual))
+    highest = max(float(np.arctanh(HIGHEST)), highest)
     return max(LOWEST, float(np.tanh(min(limit, highest)))), float(np.tanh(usual))
 
 

@@ -82,7 +82,8 @@ class Flattening:
     def _directions(self, features: Features) -> Features:
         """Return the features minus the centre, each row divided by its largest number, so that squares are finite."""
         finite = np.isfinite(features).all(axis=1, keepdims=True)
-        rows: Features = np.where(finite, features, self.centre) - self.centre
+        rows: Features = np.where(finite, features, self.centre)
+        rows = rows * np.float32(0.5) - self.centre * np.float32(0.5)  # halves cannot overflow
         largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
         size = np.abs(self.centre).max(initial=0)
         rows[largest[:, 0] <= _LEAST * size] = 0  # rounding is no direction

@@ -57,7 +57,7 @@ def test_the_cosines_are_those_of_brute_force():
     assert found.cosines == pytest.approx(cosines.max(axis=1)[found.rows[:, 1]], abs=1e-5)
 
 
-@each("scale, shift", [(1.0, 0.0), (1e-12, 0.0), (1e25, 0.0), (1.0, 300.0)])
+@each("scale, shift", [(1.0, 0.0), (1e-12, 0.0), (5e36, 0.0), (-5e36, 0.0), (1.0, 300.0)])
 def test_neither_the_scale_nor_the_origin_of_the_features_matters(scale, shift):
     train, heldout = photographs(100), photographs(30, seed=1)
     heldout[3] = edited(train[40])
@@ -102,6 +102,13 @@ def test_equal_features_of_all_images_tell_nothing():
     with np.errstate(all="raise", under="ignore"):
         found = near_duplicates(same, same)
     assert (len(found.rows), found.threshold, found.usual) == (0, None, None)
+
+    one_number = np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
+    for features in (one_number, one_number * np.float32(1e38), np.vstack([same, photographs(20)])):
+        with np.errstate(all="raise", under="ignore"):
+            found = near_duplicates_within(features)
+        assert (len(found.rows), found.threshold) == (0, None)
+        assert found.usual == pytest.approx(1, abs=1e-5)
 
 
 @each("wrong", [np.nan, np.inf])
