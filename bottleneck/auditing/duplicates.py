@@ -254,7 +254,7 @@ def _components(edges: Iterable[tuple[int, int]]) -> dict[int, int]:
 def _remarks(near: CopyPairs, close: ClosePairs, has_features: bool, thumbnails: Thumbnails | None) -> Iterable[str]:
     if has_features and near.threshold is None:
         yield "near copies were not searched for by features: too few images, or most of them have the same features"
-    if near.usual is not None and near.usual >= ALIKE:
+    if near.threshold is not None and near.usual is not None and near.usual >= ALIKE:
         yield (
             f"most images are as similar to another one as edited copies are (median {near.usual:.2f}), like the "
             f"frames of a video: only the most similar ones are listed; give images that were taken together the same "

@@ -45,7 +45,7 @@ class NearDuplicates:
     @property
     def alike(self) -> bool:
         """Whether most images are as similar to another one as copies are, as the frames of a video."""
-        return self.usual is not None and self.usual >= ALIKE
+        return self.threshold is not None and self.usual is not None and self.usual >= ALIKE
 
     def message(self, images: Path) -> str:
         """Return a warning, with paths relative to the folder of images; empty if there is nothing to report."""
