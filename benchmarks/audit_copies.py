@@ -3,8 +3,8 @@
 A part of ``bench_audit.py``. Some images of each set are edited in six ways, and their features extracted. For each
 seed, four fifths of the originals are training images and the others are held out. A copy is found if it is named as a
 near duplicate of its original, which is a training image. No copies of the held-out images are made: a held-out image
-that is named, and a pair of originals, counts as a false alarm, although a set may contain near copies of its own (ELPV
-has images of the same cell).
+that is named, and a pair of originals, counts as a false alarm, although a set may contain near copies of its own: the
+solar cells of ELPV do.
 """
 
 from collections.abc import Iterator
