@@ -207,9 +207,10 @@ def find_label_errors_again(
 ) -> LabelErrors:
     """Find probable errors, correct them, and find them again in the given labels, by what is then trained.
 
-    Wrong labels mislead the heads and the votes. With 10 % wrong labels, the second list has about a third fewer wrong
-    suggestions and omissions; see ``docs/explanation/label-errors.md``. The second list is at least as long as the
-    first, but need not contain it. A class of which half the images or more would be corrected stays as it is.
+    Wrong labels mislead the heads and the votes. The second list finds more, above all where one class is mistaken for
+    another; with few wrong labels or few images, the first has fewer false alarms. ``docs/explanation/label-errors.md``
+    compares them. The second list is at least as long as the first, but need not contain it. If half of the images
+    of a class or more would be corrected, none of them is.
 
     Parameters
     ----------
