@@ -25,7 +25,7 @@ from bottleneck.utils.quantiles import NORMAL
 from bottleneck.utils.text import first_few, one_line
 
 MOST_ROWS = 20_000  # of more images, a stratified sample is used
-_FOLDS = 10  # wrong labels harm heads of few images more: with five folds, gains were a third too large
+_FOLDS = 10  # heads of fewer images suffer more from wrong labels, so fewer folds would exaggerate the gain
 _ROWS_IN_ALL, _MOST_DIVISIONS = 5000, 3  # few rows are divided repeatedly, until this many rows are tested
 
 
