@@ -165,13 +165,14 @@ class Suggestions(Sequence[Suggestion]):
             Where the table is written. Paths of images below its folder are relative to it, others are absolute. By
             default, paths are as they were given.
         labelled : Dataset, optional
-            Images with labels, which follow in additional rows; the table then has a column ``split``.
+            Images with labels, which follow in additional rows. The table then has a column ``split``, in which
+            suggestions are training images: difficult images would not be a fair test.
         """
         header = _HEADER if labelled is None else (*_HEADER, "split")
         yield list(header)
         for item in self.items:
             path = path_in_table(item.file, table) if table else item.path
-            cells = {**vars(item), "label": None, "split": None, "path": path}
+            cells = {**vars(item), "label": None, "split": "train", "path": path}
             yield [f"{cell:.6f}" if isinstance(cell, float) else cell for cell in (cells[name] for name in header)]
         if labelled is not None:
             yield from (_labelled_row(labelled, row, table, header) for row in range(len(labelled)))

@@ -122,6 +122,7 @@ class TestWithARun:
         dataset = scan(table)
         assert dataset.classes == ("a", "b", "c")
         assert len(dataset) == 2 * N + 3
+        assert {dataset.splits[row] for row, label in enumerate(dataset.labels) if label == "c"} == {"train"}
         before = scan("images", split="80/0/20")
         splits = dict(zip(map(bytes, dataset.digests), dataset.splits, strict=True))
         assert [splits[bytes(row)] for row in before.digests] == list(before.splits)
