@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from bottleneck.auditing.audit import audit
+from bottleneck.auditing.suggest import suggest
 from bottleneck.backbones.catalogue import models
 from bottleneck.backbones.request import DEFAULT_MODEL, Request
 from bottleneck.cache.export import export
@@ -42,6 +44,8 @@ CALLED = {
     "compare": ([compare], []),
     "predict": ([predict], ["x"]),
     "evaluate": ([evaluate], ["x"]),
+    "audit": ([audit], []),
+    "next": ([suggest], ["x", "--budget", "1"]),
     "models": ([models], []),
     "inspect": ([], ["x"]),
     "demo": ([], []),
