@@ -23,6 +23,7 @@ from bottleneck.auditing.result import Audit
 from bottleneck.auditing.subject import Subject, subject_of
 from bottleneck.auditing.worth import Change, Worth
 from bottleneck.errors import HeadError
+from bottleneck.evaluation.copy_threshold import FAR
 from bottleneck.evaluation.neighbours import MOST_EXACT
 from bottleneck.extraction.thumbnails import thumbnails
 from bottleneck.heads.options import HeadOptions
@@ -206,7 +207,7 @@ class _AuditOf:
         others = np.setdiff1d(np.arange(len(usable)), first)
         every = usable.subset([*first.tolist(), *others.tolist()])
         many = len(first) > MOST_EXACT
-        known = self.evidence.neighbours.rows if many else None
+        known = self.evidence.neighbours.rows[:, :FAR] if many else None
         return find_duplicates(every, self.read.features, shown, neighbours=known)
 
     def _worth(self, findings: Sequence[Finding]) -> list[Worth]:

@@ -4,8 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.evaluation.neighbours import NOBODY, CosineNeighbours, Features, unit_rows
+from bottleneck.heads.threads import ordered_map, single_threaded_blas
 
 OUTLYING = 3.5  # modified z-score, see `modified_z_scores`
+_NEIGHBOURS = 10  # that are compared
 _ROWS = 256  # whose neighbours are compared at once
 _LEAST = 1e-6  # a smaller distance is rounding
 _NORMAL_MAD = 0.6745  # the median absolute deviation of a standard normal distribution
@@ -13,7 +15,7 @@ _NORMAL_MEAN = 0.7979  # its mean absolute deviation
 
 
 def neighbour_distances(features: Features, neighbours: CosineNeighbours) -> NDArray[np.float64]:
-    """Return the median cosine distance ``(n,)`` of each image to its neighbours; NaN if it has none.
+    """Return the median cosine distance ``(n,)`` of each image to its 10 nearest neighbours; NaN if it has none.
 
     Parameters
     ----------
@@ -30,19 +32,19 @@ def neighbour_distances(features: Features, neighbours: CosineNeighbours) -> NDA
     digits are 8.7 to 9.0, and the highest of a digit is 2.9.
     """
     distances = np.full(len(features), np.nan)
-    for start in range(0, len(features), _ROWS):
-        rows = neighbours.rows[start : start + _ROWS]
-        known = rows != NOBODY
-        similar = np.einsum(
-            "nd,nkd->nk", unit_rows(features[start : start + _ROWS]), _unit_of(features, np.where(known, rows, 0))
-        )
-        some = known.any(axis=1)
-        distances[start : start + _ROWS][some] = 1 - np.nanmedian(np.where(known, similar, np.nan)[some], axis=1)
+    units, rows = unit_rows(features), neighbours.rows[:, :_NEIGHBOURS]
+    known = rows != NOBODY
+
+    def measure(start: int) -> None:
+        part = slice(start, start + _ROWS)
+        some = known[part].any(axis=1)
+        similar = np.einsum("nd,nkd->nk", units[part], units[rows[part]])
+        distances[part][some] = 1 - np.nanmedian(np.where(known[part], similar, np.nan)[some], axis=1)
+
+    with single_threaded_blas() as cores:
+        for _ in ordered_map(measure, range(0, len(features), _ROWS), cores):
+            pass
     return distances
-
-
-def _unit_of(features: Features, rows: NDArray[np.intp]) -> Features:
-    return unit_rows(features[rows.ravel()]).reshape(*rows.shape, -1)
 
 
 def modified_z_scores(distances: NDArray[np.float64]) -> NDArray[np.float64]:

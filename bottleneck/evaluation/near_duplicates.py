@@ -12,6 +12,7 @@ from bottleneck.evaluation.copy_threshold import ALIKE, FAR, LEAST_IMAGES, SAMPL
 from bottleneck.evaluation.flattening import Flattening, spread
 from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours
 from bottleneck.evaluation.perceptual_hash import Hashes, close_pairs
+from bottleneck.heads.threads import ordered_map, single_threaded_blas
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples, from_images
 from bottleneck.utils.groups import group_codes
@@ -245,9 +246,14 @@ def threshold_of(unit: Features, groups: NDArray[np.intp]) -> tuple[float | None
 def _cosines_of(unit: Features, neighbours: NDArray[np.intp]) -> Features:
     """Return the cosine similarities ``(n, k)`` of rows of length 1 and their neighbours."""
     found = np.empty(neighbours.shape, np.float32)
-    for start in range(0, len(unit), _BLOCK):
+
+    def compare(start: int) -> None:
         part = slice(start, start + _BLOCK)
         found[part] = np.einsum("nd,nkd->nk", unit[part], unit[neighbours[part]])
+
+    with single_threaded_blas() as cores:
+        for _ in ordered_map(compare, range(0, len(unit), _BLOCK), cores):
+            pass
     return found
 
 
