@@ -17,7 +17,7 @@ TESTS := -m pytest -n $(WORKERS) --dist worksteal
 # pytest and the processes that tests start reuse compiled modules, even if the environment forbids to write them.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune docs lint clean
+.PHONY: demo test test-oldest torture fuzz parity catalogue bench-extract bench-heads bench-finetune bench-audit docs lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bottleneck demo
@@ -59,6 +59,12 @@ bench-heads: $(VENV)/.installed-dev
 # Compare fine-tuning from a fitted head with the loop of PyTorch's tutorial (ten minutes).
 bench-finetune: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_finetune.py
+
+# Measure audit, familiarity, prediction sets and suggestions on digits and solar cells (about half an hour). IMAGES=FOLDER
+# adds the ants and bees of PyTorch's tutorial.
+bench-audit: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet elpv-dataset
+	$(BIN)/python -W ignore benchmarks/bench_audit.py --work bench-audit $(if $(IMAGES),--images $(IMAGES))
 
 # Build the manual in site/; a warning is an error.
 docs: $(VENV)/.installed-dev

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bottleneck.auditing.borders import find_border
-from bottleneck.auditing.duplicates import EXACT, NEAR, DuplicateGroup, Duplicates, find_duplicates
+from bottleneck.auditing.duplicates import Duplicates, find_duplicates
 from bottleneck.auditing.evidence import Evidence
-from bottleneck.auditing.findings import EXACT_KIND, KINDS, LABEL_KIND, NEAR_KIND, Finding, Kind, SimilarImage
+from bottleneck.auditing.findings import EXACT_KIND, KINDS, LABEL_KIND, Finding
+from bottleneck.auditing.image_findings import duplicate_findings, outlier_findings, picture_findings
 from bottleneck.auditing.label_audit import LabelAudit
 from bottleneck.auditing.label_errors import label_neighbours
-from bottleneck.auditing.outliers import OUTLYING, modified_z_scores, neighbour_distances
-from bottleneck.auditing.pictures import find_bad_pictures
 from bottleneck.auditing.reduced import AuditedFeatures, read_features
 from bottleneck.auditing.result import Audit
 from bottleneck.auditing.subject import Subject, subject_of
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from bottleneck.runs.run import Run
 
 _NOUNS = {LABEL_KIND: "probable label error"}
-_KEPT = ("test", "val", "train")  # of copies, the image of the first of these splits is left
 
 
 def audit(
@@ -185,17 +183,16 @@ class _AuditOf:
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         """Report the beginning and the end of a stage without steps."""
-        for done in (0, 1):
-            if self.progress:
-                self.progress(name, done, 1)
-            if not done:
-                yield
+        report = self.progress or (lambda *_: None)
+        report(name, 0, 1)
+        yield
+        report(name, 1, 1)
 
     def _findings(self, duplicates: Duplicates, shown: Thumbnails | None) -> Iterator[Finding]:
         yield from self.labels.findings() if self.labels else ()
         yield from duplicate_findings(duplicates)
-        yield from _outliers(self.evidence)
-        yield from _bad_pictures(self.evidence, shown) if shown else ()
+        yield from outlier_findings(self.evidence)
+        yield from picture_findings(self.evidence, shown) if shown else ()
 
     def _thumbnails(self) -> Thumbnails:
         return thumbnails(self.subject.images, self.subject.cached.store.folder.parents[1], progress=self.progress)
@@ -234,57 +231,6 @@ class _AuditOf:
         elif shown.failures:
             few = first_few([failure.path for failure in shown.failures])
             yield f"the pictures of {counted(len(shown.failures), 'image')} cannot be read any more: {few}"
-
-
-def _outliers(evidence: Evidence) -> Iterator[Finding]:
-    distances = neighbour_distances(evidence.features, evidence.neighbours)
-    scores = modified_z_scores(distances)
-    usual = float(np.nanmedian(distances)) if not np.isnan(distances).all() else 0.0
-    rows = np.flatnonzero(np.nan_to_num(scores) > OUTLYING)
-    for row in rows[np.argsort(-scores[rows], kind="stable")].tolist():
-        reason = f"cosine distance {distances[row]:.2f} to its neighbours, usually {usual:.2f}"
-        yield evidence.finding("outlier", row, reason, float(scores[row]))
-
-
-def _bad_pictures(evidence: Evidence, shown: Thumbnails) -> Iterator[Finding]:
-    row_of = {digest.tobytes().hex(): row for row, digest in enumerate(evidence.images.digests)}
-    for bad in find_bad_pictures(evidence.images, shown):
-        yield evidence.finding("bad picture", row_of[bad.digest], bad.reason, bad.value, similar=())
-
-
-def duplicate_findings(duplicates: Duplicates) -> Iterator[Finding]:
-    """Yield a finding for each image of a group of duplicates but one, exact copies first.
-
-    The one that is left is a held-out image if there is one: without its copies in the training split, it is a fair
-    test. Groups that are known to the splits, because all their images have the same given group, are left out.
-    """
-    for kind, name in ((EXACT, EXACT_KIND), (NEAR, NEAR_KIND)):
-        for group in duplicates.groups:
-            if group.kind == kind and not (group.grouped and not group.across_labels):
-                yield from _copies(group, name)
-
-
-def _copies(group: DuplicateGroup, kind: Kind) -> Iterator[Finding]:
-    order = sorted(range(len(group.paths)), key=lambda place: (_KEPT.index(group.splits[place]), group.paths[place]))
-    left, *copies = order
-    cosine = group.cosine if kind == NEAR_KIND else 1.0
-    notes = ["with different labels"] * group.across_labels + ["in different splits"] * group.across_splits
-    kept = SimilarImage(group.paths[left], group.labels[left], None)
-    seen = {group.digests[left]} if kind == NEAR_KIND else set()
-    for place in copies:
-        if kind == NEAR_KIND and group.digests[place] in seen:
-            continue  # another path of the same image
-        seen.add(group.digests[place])
-        yield Finding(
-            kind=kind,
-            path=group.paths[place],
-            digest=group.digests[place],
-            split=group.splits[place],
-            label=group.labels[place],
-            score=cosine or 0.0,
-            reason=", ".join([group.reason, *notes]),
-            similar=(kept,),
-        )
 
 
 def _changes(labels: LabelAudit, findings: Sequence[Finding]) -> Iterator[Change]:

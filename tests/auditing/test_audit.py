@@ -1,13 +1,17 @@
+import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bottleneck.auditing.audit import audit
 from bottleneck.errors import BottleneckWarning, HeadError
 from bottleneck.fitting.fit import fit
 from tests.auditing.conftest import DIM, class_features, with_wrong_labels
+from tests.conftest import photo
 from tests.variants import case
 
 N = 40  # images per class
@@ -16,6 +20,19 @@ IMAGES = "images"
 
 def names_of(labels):
     return [f"{label}/{number:03d}.jpg" for number, label in enumerate(labels)]
+
+
+def bordered(data: bytes, colour: tuple[int, int, int]) -> Image.Image:
+    """Return a picture with a coloured border of a sixth of its height."""
+    image = Image.new("RGB", (64, 48), colour)
+    image.paste(Image.open(io.BytesIO(data)).resize((48, 32)), (8, 8))
+    return image
+
+
+def as_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -66,6 +83,83 @@ class TestSubject:
 
     def test_a_head_without_usable_probabilities_is_replaced(self, flipped):
         assert audit(run=fit(head="centroid"), pictures=False, refit=False).head == "logistic"
+
+
+class TestPictures:
+    @pytest.fixture
+    def pictures(self, extracted):
+        """Two classes with coloured borders, an edited copy with another label, a black picture, and an exact copy."""
+        codes = np.repeat([0, 1], N)
+        features, names = class_features(codes), names_of(np.array(["ant", "bee"])[codes].tolist())
+        shown = [bordered(photo(row), ((200, 30, 30), (30, 30, 200))[code]) for row, code in enumerate(codes)]
+        shown[3] = Image.new("RGB", (64, 48), (2, 2, 2))
+        names, features = [*names, "bee/copy.jpg", "ant/same.jpg"], np.vstack([features, features[[7, 8]]])
+        edited = shown[7].point(lambda level: min(255, int(1.1 * level)))
+        data = [as_png(one) for one in shown]
+        return extracted(names, features, [*data, as_png(edited), data[8]])
+
+    def test_a_bad_picture_copies_and_a_border(self, pictures):
+        found = audit(pictures, refit=False)
+        (bad,) = found.of_kind("bad picture")
+        assert bad.path == "images/ant/003.jpg"
+        (near,) = found.of_kind("near duplicate")
+        assert {near.path, near.similar[0].path} == {"images/bee/copy.jpg", "images/ant/007.jpg"}
+        assert "with different labels" in near.reason
+        (exact,) = found.of_kind("exact duplicate")
+        assert {exact.path, exact.similar[0].path} == {"images/ant/008.jpg", "images/ant/same.jpg"}
+        assert found.border.is_finding
+        assert found.border.balanced_accuracy > 0.9
+        assert found.found_anything
+
+    def test_without_decoding(self, pictures):
+        found = audit(pictures, pictures=False, refit=False)
+        assert found.of_kind("bad picture") == ()
+        assert found.border is None
+        assert any("no pictures were decoded" in remark for remark in found.remarks)
+        assert len(found.of_kind("near duplicate")) == 1  # its features are equal
+
+    def test_of_copies_the_held_out_image_is_left(self, pictures):
+        splits = tuple("test" if "copy" in path else "train" for path in pictures.paths)
+        (near,) = audit(replace(pictures, given_splits=splits), refit=False).of_kind("near duplicate")
+        assert near.path == "images/ant/007.jpg"
+        assert near.similar[0].path == "images/bee/copy.jpg"
+        assert "in different splits" in near.reason
+
+    def test_pictures_that_cannot_be_read_any_more_are_listed(self, pictures):
+        shutil.rmtree("images/bee")
+        found = audit(pictures, refit=False)
+        assert any("cannot be read any more" in remark for remark in found.remarks)
+        assert len(found.of_kind("bad picture")) == 1
+
+
+class TestWorth:
+    def test_each_kind_of_findings_has_its_worth(self, flipped):
+        found = audit(IMAGES, pictures=False)
+        names = [one.name for one in found.worth]
+        assert names == [
+            "give 3 probable label errors the suggested label",
+            "remove 3 probable label errors",
+            "remove 1 outlier",
+        ]
+        for one in found.worth:
+            low, high = one.ci95
+            assert low <= one.gain <= high
+            assert one.tested == 2 * N - 4
+
+    def test_an_image_with_two_labels_is_an_exact_duplicate_and_trains_nothing(self, flipped):
+        twice = replace(
+            flipped,
+            paths=(*flipped.paths, "images/again.jpg"),
+            digests=np.vstack([flipped.digests, flipped.digests[:1]]),
+            labels=(*flipped.labels, "bee"),
+            given_splits=(*flipped.given_splits, None),
+            groups=(*flipped.groups, None),
+        )
+        found = audit(twice, pictures=False)
+        (exact,) = found.of_kind("exact duplicate")
+        assert "with different labels" in exact.reason
+        assert found.n == 2 * N
+        assert found.worth[0].tested == 2 * N - 5
 
 
 class TestUnusualData:
