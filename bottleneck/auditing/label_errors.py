@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from bottleneck.auditing.out_of_fold import OutOfFoldProbabilities, out_of_fold_probabilities
 from bottleneck.evaluation.neighbours import NOBODY, CosineNeighbours, nearest_neighbours, unit_rows
-from bottleneck.heads.features import Features, InMemoryFeatures, scalings
+from bottleneck.heads.features import Features, InMemoryFeatures, equal_rows, scalings
 from bottleneck.heads.folds import Codes, everything
 from bottleneck.heads.options import HeadOptions
 from bottleneck.utils.groups import group_codes
@@ -121,7 +120,7 @@ def label_neighbours(
 
 def copies_joined(features: Features, groups: Sequence[str | None] | None = None) -> NDArray[np.intp]:
     """Return a group ``(n,)`` for each image, such that images of the same group, or with equal features, share it."""
-    copies = np.unique([sha256(row.tobytes()).digest() for row in features], return_inverse=True)[1]
+    copies = equal_rows(features)
     units = group_codes(groups, len(features))
     joined = np.arange(len(features))
     while True:

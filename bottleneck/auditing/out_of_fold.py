@@ -6,18 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.auditing.selection import Selected, checked, select
-from bottleneck.heads.arrays import Arrays
+from bottleneck.auditing.selection import Selected, checked, problem_on_folds, select
 from bottleneck.heads.calibration import calibrate
 from bottleneck.heads.family import Family, Params
-from bottleneck.heads.features import Features, InMemoryFeatures
+from bottleneck.heads.features import Features
 from bottleneck.heads.folds import Codes, divide
 from bottleneck.heads.head import softmax
 from bottleneck.heads.options import HeadOptions
-from bottleneck.heads.prior import Prior, prior_if_constant, scored_blocks
+from bottleneck.heads.prior import Prior, scored_blocks
 from bottleneck.heads.problem import Problem
-from bottleneck.heads.search import SINGLE_THREAD_SIZE, linalg_errors_as_head_errors, next_seed
-from bottleneck.heads.threads import single_threaded_blas
+from bottleneck.heads.search import next_seed
 from bottleneck.utils.text import one_line
 
 _CALIBRATED = 10_000  # rows that calibrate a fold
@@ -122,26 +120,13 @@ def out_of_fold_probabilities(
     """
     options = options or HeadOptions()
     classes, codes = checked(features, labels)
-    family = options.family(head)
     selected = selected or select(features, labels, head=head, groups=groups, options=options)
     trained = codes if corrected is None else corrected
     seeds = [next_seed(options.seed, number) for number in range(_n_divisions(len(codes)))]
     divisions = [divide(codes, groups, options.folds, seed) for seed in seeds]
     total, times = np.zeros((len(codes), len(classes))), np.zeros(len(codes), np.intp)
-    with single_threaded_blas() as cores, linalg_errors_as_head_errors(head):
-        problem = Problem(
-            table=InMemoryFeatures(features),
-            codes=trained,
-            count=len(classes),
-            folds=divisions[0],
-            normalize=selected.normalize,
-            balanced=options.class_weight == "balanced",
-            seed=options.seed,
-            arrays=Arrays(options.device, cores if features.size >= SINGLE_THREAD_SIZE else 1),
-        )
-        family = prior_if_constant(family, problem, quiet=True)
-        if not isinstance(family, Prior):
-            problem.check_magnitudes()
+    used = problem_on_folds(features, trained, len(classes), divisions[0], selected, head, options)
+    with used as (problem, family):
         for folds in divisions:
             for rows, found in _probabilities(problem.with_folds(folds), family, selected.params, codes):
                 total[rows] += found

@@ -1,16 +1,21 @@
-"""The hyperparameters of the heads of an audit, and the rows that they are selected on."""
+"""The hyperparameters of the heads of an audit, and the problem that they are trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
-from bottleneck.heads.family import Params
-from bottleneck.heads.features import Features, Normalize
-from bottleneck.heads.folds import Codes
+from bottleneck.heads.arrays import Arrays
+from bottleneck.heads.family import Family, Params
+from bottleneck.heads.features import Features, InMemoryFeatures, Normalize
+from bottleneck.heads.folds import Codes, Folds, stratified
 from bottleneck.heads.options import HeadOptions
+from bottleneck.heads.prior import Prior, prior_if_constant
+from bottleneck.heads.problem import Problem
+from bottleneck.heads.search import SINGLE_THREAD_SIZE, linalg_errors_as_head_errors
+from bottleneck.heads.threads import single_threaded_blas
 
 _SEARCHED = 5_000  # rows
 _ROWS = 16_384  # checked at once
@@ -99,14 +104,29 @@ def checked(features: Features, labels: Sequence[str]) -> tuple[tuple[str, ...],
     return tuple(classes.tolist()), codes
 
 
-def stratified(codes: Codes, most: int, least: int, seed: int) -> NDArray[np.intp]:
-    """Return all rows if there are at most `most`, else about that many, with at least `least` or all of each class."""
-    n, counts = len(codes), np.bincount(codes)
-    if n <= most:
-        return np.arange(n)
-    order = np.random.default_rng(seed).permutation(n)
-    order = order[np.argsort(codes[order], kind="stable")]
-    place = np.empty(n, np.intp)  # rank of each row within its class
-    place[order] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
-    wanted = np.maximum(np.floor(counts * (most / n)), np.minimum(counts, least))
-    return np.flatnonzero(place < wanted[codes])
+@contextmanager
+def problem_on_folds(
+    features: Features, codes: Codes, count: int, folds: Folds, selected: Selected, head: str, options: HeadOptions
+) -> Iterator[tuple[Problem, Family]]:
+    """Yield labelled features and the family of their heads, or the `Prior` if features are constant.
+
+    Raises
+    ------
+    HeadError
+        If features are too large, or equations cannot be solved.
+    """
+    with single_threaded_blas() as cores, linalg_errors_as_head_errors(head):
+        problem = Problem(
+            table=InMemoryFeatures(features),
+            codes=codes,
+            count=count,
+            folds=folds,
+            normalize=selected.normalize,
+            balanced=options.class_weight == "balanced",
+            seed=options.seed,
+            arrays=Arrays(options.device, cores if features.size >= SINGLE_THREAD_SIZE else 1),
+        )
+        family = prior_if_constant(options.family(head), problem, quiet=True)
+        if not isinstance(family, Prior):
+            problem.check_magnitudes()
+        yield problem, family

@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottleneck.auditing.selection import Selected, checked, select, stratified
+from bottleneck.auditing.selection import Selected, checked, problem_on_folds, select
 from bottleneck.errors import HeadError
-from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import Family, Params
-from bottleneck.heads.features import Features, InMemoryFeatures
-from bottleneck.heads.folds import Codes, Folds, divide
+from bottleneck.heads.features import Features
+from bottleneck.heads.folds import Codes, Folds, divide, stratified
 from bottleneck.heads.options import HeadOptions
-from bottleneck.heads.prior import Prior, prior_if_constant, scored_blocks
+from bottleneck.heads.prior import prior_if_constant, scored_blocks
 from bottleneck.heads.problem import Problem
-from bottleneck.heads.search import SINGLE_THREAD_SIZE, linalg_errors_as_head_errors, next_seed
-from bottleneck.heads.threads import single_threaded_blas
+from bottleneck.heads.search import next_seed
 from bottleneck.utils.arguments import abbreviated
 from bottleneck.utils.groups import group_codes
 from bottleneck.utils.quantiles import NORMAL
@@ -143,7 +141,6 @@ def worth_of(
     options = options or HeadOptions()
     classes, codes = checked(features, labels)
     changed = [_changed(change, classes, codes) for change in changes]
-    family = options.family(head)
     selected = selected or select(features, labels, head=head, groups=groups, options=options)
     rows = stratified(codes, MOST_ROWS, 2 * _FOLDS, options.seed)
     share = len(rows) / len(codes)
@@ -154,19 +151,8 @@ def worth_of(
     tested = np.flatnonzero((divisions[0].tested >= 0) & (np.stack([codes, *changed]) == codes).all(axis=0)[rows])
     if not len(tested):
         raise HeadError("expected images that no change names, to test the changes on, found none")
-    with single_threaded_blas() as cores, linalg_errors_as_head_errors(head):
-        problem = Problem(
-            table=InMemoryFeatures(features if share == 1 else features[rows]),
-            codes=own,
-            count=len(classes),
-            folds=divisions[0],
-            normalize=selected.normalize,
-            balanced=options.class_weight == "balanced",
-            seed=options.seed,
-            arrays=Arrays(options.device, cores if len(rows) * features.shape[1] >= SINGLE_THREAD_SIZE else 1),
-        )
-        if not isinstance(prior_if_constant(family, problem, quiet=True), Prior):
-            problem.check_magnitudes()
+    some = features if share == 1 else features[rows]
+    with problem_on_folds(some, own, len(classes), divisions[0], selected, head, options) as (problem, family):
         versions = [new[rows] for new in (codes, *changed)]
         before, *after = (_right(problem, divisions, new, family, point)[:, tested] for new in versions)
     of_group = group_codes(units, len(rows))[tested]

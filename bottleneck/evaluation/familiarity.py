@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from bottleneck.evaluation.discriminant import Discriminant, principal_directions
 from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours, unit_rows
-from bottleneck.heads.features import as_float32
+from bottleneck.heads.features import as_float32, equal_rows
 from bottleneck.heads.threads import single_threaded_blas
-from bottleneck.utils.groups import group_codes
+from bottleneck.utils.groups import group_codes, places_within
 
 REFERENCES = 10_000  # training images that new ones are compared with
 _NEIGHBOURS = 10
@@ -125,7 +125,7 @@ def familiarity(
     seed : int
         Seed of the folds.
     """
-    kept = np.sort(np.unique(_as_bytes(features), return_index=True)[1])
+    kept = np.unique(equal_rows(features), return_index=True)[1]
     units = unit_rows(features[kept])
     codes = np.unique(np.array(labels, dtype=np.str_)[kept], return_inverse=True)[1]
     names = None if groups is None else [groups[row] for row in kept.tolist()]
@@ -164,11 +164,7 @@ def reference_rows(labels: Sequence[str], most: int = REFERENCES, seed: int = 0)
         return np.arange(len(labels))
     codes = np.unique(np.array(labels, dtype=np.str_), return_inverse=True)[1]
     order = np.random.default_rng(seed).permutation(len(codes))
-    by_class = order[np.argsort(codes[order], kind="stable")]
-    counts = np.bincount(codes)
-    place = np.empty(len(codes), np.intp)  # within its class
-    place[by_class] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(order[np.argsort(place[order], kind="stable")[:most]])
+    return np.sort(order[np.argsort(places_within(codes, order)[order], kind="stable")[:most]])
 
 
 def representative(labels: Sequence[str], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -183,10 +179,7 @@ def representative(labels: Sequence[str], rows: NDArray[np.intp]) -> NDArray[np.
     codes = np.unique(np.array(labels, dtype=np.str_), return_inverse=True)[1]
     counts, drawn = np.bincount(codes), np.bincount(codes[rows], minlength=codes.max(initial=-1) + 1)
     wanted = np.ceil(counts * (drawn / counts)[drawn > 0].min())  # with very many classes, some are not drawn
-    order = np.argsort(codes[rows], kind="stable")
-    place = np.empty(len(rows), np.intp)  # within its class
-    place[order] = np.arange(len(rows)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
-    calibrates: NDArray[np.bool_] = place < wanted[codes[rows]]
+    calibrates: NDArray[np.bool_] = places_within(codes[rows]) < wanted[codes[rows]]
     return calibrates
 
 
@@ -240,9 +233,3 @@ def _standard(distances: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
             location[column], tail = np.quantile(known, [0.5, _TAIL])
             spread[column] = max(float(tail - location[column]), _TINY)
     return {"location": location, "spread": spread}
-
-
-def _as_bytes(features: Features) -> NDArray[np.void]:
-    rows = np.ascontiguousarray(features)
-    found: NDArray[np.void] = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    return found

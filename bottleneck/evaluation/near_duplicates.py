@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from bottleneck.evaluation.copy_threshold import ALIKE, FAR, LEAST_IMAGES, SAMPL
 from bottleneck.evaluation.flattening import Flattening, spread
 from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours
 from bottleneck.evaluation.perceptual_hash import Hashes, close_pairs
+from bottleneck.heads.features import equal_rows
 from bottleneck.heads.threads import ordered_map, single_threaded_blas
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples, from_images
@@ -219,7 +219,7 @@ def near_duplicates_within(
 
 def _next_equal(features: Features) -> NDArray[np.intp]:
     """Return for each row the next one with the same features, or `NOBODY`."""
-    codes = np.unique([sha256(row.tobytes()).digest() for row in features], return_inverse=True)[1]
+    codes = equal_rows(features)
     order = np.argsort(codes, kind="stable")
     same = np.flatnonzero(np.diff(codes[order]) == 0)
     found = np.full(len(features), NOBODY, np.intp)

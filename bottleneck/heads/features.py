@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
@@ -182,6 +183,13 @@ def as_float32(features: NDArray[Any]) -> Features:
     wide: Features = bits.view(np.float32)
     wide *= np.float32(2.0**112)
     return wide
+
+
+def equal_rows(features: Features) -> NDArray[np.intp]:
+    """Return a number ``(n,)`` for each row, equal for rows with the same bytes, in the order of their first rows."""
+    numbers: dict[bytes, int] = {}
+    hashes = (sha256(row.tobytes()).digest() for row in features)
+    return np.fromiter((numbers.setdefault(one, len(numbers)) for one in hashes), np.intp, len(features))
 
 
 def l2_normalized(features: Features) -> Features:

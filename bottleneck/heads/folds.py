@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import HeadError
-from bottleneck.utils.groups import group_codes
+from bottleneck.utils.groups import group_codes, places_within
 from bottleneck.utils.process_settings import ignored_warnings
 
 Codes = NDArray[np.intp]  # (n,), the class of each row as a number from 0 to k - 1
@@ -96,3 +96,20 @@ def _stratified(codes: Codes, folds: int, seed: int) -> NDArray[np.intp]:
     found = np.empty(len(codes), np.intp)
     found[order] = np.arange(len(codes)) % folds
     return found
+
+
+def stratified(codes: Codes, most: int, least: int, seed: int) -> NDArray[np.intp]:
+    """Return all rows if there are at most `most`, else about that many, with at least `least` or all of each class.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n,)
+    most, least : int
+    seed : int
+    """
+    n, counts = len(codes), np.bincount(codes)
+    if n <= most:
+        return np.arange(n)
+    places = places_within(codes, np.random.default_rng(seed).permutation(n))
+    wanted = np.maximum(np.floor(counts * (most / n)), np.minimum(counts, least))
+    return np.flatnonzero(places < wanted[codes])

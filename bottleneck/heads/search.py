@@ -13,7 +13,7 @@ from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.calibrated_fit import calibrated
 from bottleneck.heads.family import Family, Params
 from bottleneck.heads.features import Features, FeatureTable, InMemoryFeatures, Normalize, NormalizeOption
-from bottleneck.heads.folds import Folds, divide
+from bottleneck.heads.folds import Folds, divide, stratified
 from bottleneck.heads.head import Head, softmax
 from bottleneck.heads.linear_family import offset_of
 from bottleneck.heads.out_of_fold import Division, OutOfFold, cross_calibrated, guesses, performance
@@ -345,13 +345,7 @@ def _subsampled(problem: Problem) -> Problem:
     n = len(problem.codes)
     if n <= _FAST_ROWS:
         return problem
-    order = np.random.default_rng(problem.seed).permutation(n)
-    order = order[np.argsort(problem.codes[order], kind="stable")]
-    place = np.empty(n, np.intp)  # rank of each row within its class
-    counts = np.bincount(problem.codes, minlength=problem.count)
-    place[order] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
-    most = np.maximum(np.floor(counts * (_FAST_ROWS / n)), np.minimum(counts, 2 * len(problem.folds)))
-    rows = np.flatnonzero(place < most[problem.codes])
+    rows = stratified(problem.codes, _FAST_ROWS, 2 * len(problem.folds), problem.seed)
     return replace(
         problem,
         table=InMemoryFeatures(problem.table.take(rows)),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bottleneck.auditing.out_of_fold import _probabilities, out_of_fold_probabilities
-from bottleneck.auditing.selection import Selected, select, stratified
+from bottleneck.auditing.selection import Selected, select
 from bottleneck.errors import HeadError
 from bottleneck.heads.arrays import Arrays
 from bottleneck.heads.family import family
@@ -45,12 +45,6 @@ def test_a_search_on_some_rows_weighs_them_as_all():
     found = select(features, labels, options=HeadOptions(C=(0.02,), normalize="none"))
 
     assert found.params["C"] == pytest.approx(0.02)
-    rows = stratified(np.array([0] * 7000 + [1] * 995 + [2] * 5), 800, 10, 0)
-    assert [((rows >= low) & (rows < high)).sum() for low, high in ((0, 7000), (7000, 7995), (7995, 8000))] == [
-        700,
-        99,
-        5,
-    ]
 
 
 @each("head", ["logistic", "svm", "ridge", "centroid", "knn"])

@@ -11,6 +11,7 @@ from bottleneck.heads.features import (
     Scaling,
     StreamedFeatures,
     as_float32,
+    equal_rows,
     scaled,
     scalings,
 )
@@ -226,3 +227,9 @@ def test_a_huge_constant_feature_changes_no_scale_of_others(normalize):
 
     np.testing.assert_allclose(scaled.scale[:3], without.scale * np.sqrt([0.875] * 3), rtol=0.2)
     assert np.abs(scaled(x)[:, 3]).max() < 10
+
+
+def test_equal_rows_have_the_number_of_the_first():
+    rows = np.array([[1, 2], [0, 2], [1, 2], [1, 3]], np.float32)
+    assert equal_rows(rows).tolist() == [0, 1, 0, 2]
+    assert equal_rows(rows[:0]).tolist() == []

@@ -1,6 +1,6 @@
 import numpy as np
 
-from bottleneck.heads.folds import divide, everything
+from bottleneck.heads.folds import divide, everything, stratified
 from tests.variants import each
 
 
@@ -80,3 +80,10 @@ def test_everything_is_one_fold_that_tests_nothing():
     assert len(found) == 1
     assert found.trained.all()
     assert (found.tested == -1).all()
+
+
+def test_a_stratified_sample_keeps_the_shares_but_no_fewer_than_the_least():
+    codes = np.repeat([0, 1, 2], [7000, 995, 5])
+    assert np.bincount(codes[stratified(codes, 800, 10, 0)]).tolist() == [700, 99, 5]
+    assert stratified(codes, 8000, 10, 0).tolist() == list(range(8000))
+    assert (stratified(codes, 800, 10, 0) == stratified(codes, 800, 10, 0)).all()
