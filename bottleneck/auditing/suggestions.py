@@ -1,7 +1,7 @@
 """The images to label next, with the reason for each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -178,14 +178,15 @@ class Suggestions(Sequence[Suggestion]):
             yield from (_labelled_row(labelled, row, table, header) for row in range(len(labelled)))
 
     def to_frame(self) -> Any:
-        """Return a ``pandas.DataFrame`` with one row for each suggestion.
+        """Return a ``pandas.DataFrame`` with one row for each suggestion, and its fields as columns.
 
         Raises
         ------
         BottleneckError
             If pandas is not installed.
         """
-        return as_frame(self.to_rows())
+        names = [field.name for field in fields(Suggestion)]
+        return as_frame([names, *([getattr(item, name) for name in names] for item in self.items)])
 
 
 def _labelled_row(labelled: Dataset, row: int, table: Path | None, header: Sequence[str]) -> list[object]:

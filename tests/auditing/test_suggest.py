@@ -109,6 +109,7 @@ class TestWithARun:
         assert [one["path"] for one in value["suggestions"]] == [one.path for one in found]
         assert value["pool"] == KNOWN + BETWEEN + NEW + JUNK
         assert found.to_frame()["suggested"].tolist() == [one.suggested for one in found]
+        assert found.to_frame()["margin"].tolist() == [one.margin for one in found]
         assert 0 <= found[0].margin <= found[0].probability <= 1
 
     def test_a_table_with_the_labelled_images_is_the_next_dataset(self, project):
