@@ -13,7 +13,7 @@ import numpy as np
 from bottleneck.auditing.borders import find_border
 from bottleneck.auditing.duplicates import Duplicates, find_duplicates
 from bottleneck.auditing.evidence import Evidence
-from bottleneck.auditing.findings import EXACT_KIND, KINDS, LABEL_KIND, Finding
+from bottleneck.auditing.findings import EXACT_KIND, KINDS, LABEL_KIND, Finding, Kind
 from bottleneck.auditing.image_findings import duplicate_findings, outlier_findings, picture_findings
 from bottleneck.auditing.label_audit import LabelAudit
 from bottleneck.auditing.label_errors import label_neighbours
@@ -157,9 +157,10 @@ class _AuditOf:
             findings=findings,
             overlaps=self.labels.overlaps() if self.labels else (),
             near_threshold=duplicates.threshold,
+            thumbnail_threshold=duplicates.thumbnail_threshold,
             border=find_border(self.evidence.images, shown, seed=self.options.seed) if shown else None,
             has_pictures=shown is not None,
-            worth=tuple(self._worth(findings)) if refit else (),
+            worth=self._worth(findings) if refit else {},
             remarks=tuple(self._remarks(duplicates, shown)),
             failures=cached.failures,
             seconds=time.perf_counter() - started,
@@ -173,20 +174,30 @@ class _AuditOf:
         progress = partial(self.progress, "neighbours") if self.progress else None
         return Evidence(images, features, label_neighbours(features, groups, progress=progress))
 
-    @cached_property
+    @property
     def labels(self) -> LabelAudit | None:
-        """The audit of the labels; None if there are no two classes, or no class has two images."""
+        """The audit of the labels; None if they cannot be audited."""
+        return None if isinstance(self._labels_or_reason, str) else self._labels_or_reason
+
+    @cached_property
+    def _labels_or_reason(self) -> LabelAudit | str:
+        """The audit of the labels, or why they cannot be audited."""
         evidence = self.evidence
-        with self._stage("folds"):
-            return LabelAudit.of(evidence, self.subject, self.read, self.options)
+        try:
+            with self._stage("folds"):
+                return LabelAudit.of(evidence, self.subject, self.read, self.options)
+        except HeadError as error:
+            return str(error)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         """Report the beginning and the end of a stage without steps."""
         report = self.progress or (lambda *_: None)
         report(name, 0, 1)
-        yield
-        report(name, 1, 1)
+        try:
+            yield
+        finally:
+            report(name, 1, 1)
 
     def _findings(self, duplicates: Duplicates, shown: Thumbnails | None) -> Iterator[Finding]:
         yield from self.labels.findings() if self.labels else ()
@@ -207,24 +218,27 @@ class _AuditOf:
         known = self.evidence.neighbours.rows[:, :FAR] if many else None
         return find_duplicates(every, self.read.features, shown, neighbours=known)
 
-    def _worth(self, findings: Sequence[Finding]) -> list[Worth]:
-        """Return what removing the images of each kind is worth, and what correcting probable label errors is."""
-        if self.labels is None:
-            return []
-        changes = list(_changes(self.labels, findings))
+    def _worth(self, findings: Sequence[Finding]) -> dict[Kind, tuple[Worth, ...]]:
+        """Return, by kind, what removing its images is worth, and what correcting probable label errors is."""
+        changes = _changes(self.labels, findings) if self.labels else {}
+        if self.labels is None or not changes:
+            return {}
         try:
             with self._stage("worth"):
-                return self.labels.worth(changes) if changes else []
+                found = iter(self.labels.worth([change for group in changes.values() for change in group]))
         except HeadError as error:
             warn(f"what these changes are worth was not measured: {error}")
-            return []
+            return {}
+        return {kind: tuple(next(found) for _ in group) for kind, group in changes.items()}
 
     def _remarks(self, duplicates: Duplicates, shown: Thumbnails | None) -> Iterator[str]:
         yield from self.subject.remarks
         if self.read.remark:
             yield self.read.remark
-        if self.labels is None:
-            yield "label errors were not searched for: this needs two classes, one of them with two images"
+        if isinstance(self._labels_or_reason, str):
+            yield f"label errors were not searched for: {self._labels_or_reason}"
+        if any(self.subject.images.groups) and len(self.subject.images) > MOST_EXACT:
+            yield f"of more than {MOST_EXACT:,} images, near duplicates in one group are found by their pictures alone"
         yield from duplicates.remarks
         if shown is None:
             yield "no pictures were decoded: bad pictures and borders were not searched for"
@@ -233,14 +247,17 @@ class _AuditOf:
             yield f"the pictures of {counted(len(shown.failures), 'image')} cannot be read any more: {few}"
 
 
-def _changes(labels: LabelAudit, findings: Sequence[Finding]) -> Iterator[Change]:
-    """Yield the changes of the training images that findings suggest."""
+def _changes(labels: LabelAudit, findings: Sequence[Finding]) -> dict[Kind, list[Change]]:
+    """Return the changes of the training images that findings suggest, if they leave two classes."""
+    changes: dict[Kind, list[Change]] = {}
     for kind in KINDS:
         own = [found for found in findings if found.kind == kind and found.digest in labels.row_of]
         rows = np.array([labels.row_of[found.digest] for found in own], np.intp)
         if not own or kind == EXACT_KIND:  # each image is trained on once
             continue
+        some = [Change(f"remove {counted(len(own), _NOUNS.get(kind, kind))}", rows)]
         if kind == LABEL_KIND:
-            suggested = [str(found.suggested) for found in own]
-            yield Change(f"give {counted(len(own), 'probable label error')} the suggested label", rows, suggested)
-        yield Change(f"remove {counted(len(own), _NOUNS.get(kind, kind))}", rows)
+            name = f"give {counted(len(own), 'probable label error')} the suggested label"
+            some.insert(0, Change(name, rows, [str(found.suggested) for found in own]))
+        changes[kind] = [change for change in some if labels.leaves_two_classes(change)]
+    return {kind: some for kind, some in changes.items() if some}

@@ -8,6 +8,7 @@ from bottleneck.evaluation.neighbours import Features, nearest_neighbours
 _ROWS = 4096
 _PASSES = 10  # of k-means
 _TYPICAL = 20  # neighbours within a cluster
+_MOST_CLUSTERS = 500  # unless more rows are wanted
 
 
 def far_apart(
@@ -102,11 +103,13 @@ def typical_rows(
     Notes
     -----
     TypiClust: G. Hacohen, A. Dekel and D. Weinshall 2022, "Active learning on a budget: opposite strategies suit high
-    and low budgets". Typicality is the mean similarity to the 20 nearest rows of the cluster. Clusters with few
-    labelled rows come first.
+    and low budgets". There is a cluster for each wanted and each labelled row, but at most 500 if fewer rows are
+    wanted. Typicality is the mean similarity to the 20 nearest rows of the cluster. Clusters with few labelled rows
+    come first.
     """
     known = np.zeros(len(units), bool) if labelled is None else labelled
-    clusters = k_means(units, min(len(units), count + int(known.sum())), seed)
+    wanted = max(count, min(count + int(known.sum()), _MOST_CLUSTERS))
+    clusters = k_means(units, min(len(units), wanted), seed)
     of_cluster = {int(number): np.flatnonzero(clusters == number) for number in np.unique(clusters)}
     typicality = np.zeros(len(units))
     for rows in of_cluster.values():

@@ -43,6 +43,10 @@ class DuplicateGroup:
         Whether all of them have the same given group, so that they are never in different splits or folds.
     reason : str
         Why they are together.
+    closest : tuple of str
+        For each path, that of the image in the group that is most like it.
+    reasons : tuple of str
+        How each is like its closest image.
     """
 
     kind: str
@@ -54,6 +58,8 @@ class DuplicateGroup:
     bits: int | None
     grouped: bool
     reason: str
+    closest: tuple[str, ...]
+    reasons: tuple[str, ...]
 
     @property
     def across_labels(self) -> bool:
@@ -187,31 +193,61 @@ def _exact(dataset: Dataset, rows: NDArray[np.intp]) -> Iterable[DuplicateGroup]
     for row in rows.tolist():
         same = paths[row]
         if len(same) > 1:
-            yield _group(dataset, EXACT, same, None, None, f"the same bytes at {len(same)} paths")
+            reason = f"the same bytes at {len(same)} paths"
+            others = {row: (same[row == same[0]], reason) for row in same}
+            yield _group(dataset, EXACT, same, _Evidence(None, None), others)
 
 
 def _near(dataset: Dataset, rows: NDArray[np.intp], edges: Edges) -> Iterable[DuplicateGroup]:
     paths = _paths_of(dataset)
     component = _components(edges)
     members: dict[int, list[int]] = defaultdict(list)
-    evidence: dict[int, list[tuple[float | None, int | None]]] = defaultdict(list)
+    closest: dict[int, tuple[int, _Evidence]] = {}
+    for (a, b), (cosine, bits) in edges.items():
+        found = _Evidence(cosine, bits)
+        for image, other in ((a, b), (b, a)):
+            if image not in closest or found.rank() < closest[image][1].rank():
+                closest[image] = other, found
     for image, number in component.items():
-        members[number] += paths[int(rows[image])]
-    for (image, _), found in edges.items():
-        evidence[component[image]].append(found)
-    for number, same in members.items():
-        cosine = max((cosine for cosine, _ in evidence[number] if cosine is not None), default=None)
-        bits = min((bits for _, bits in evidence[number] if bits is not None), default=None)
-        reasons = [
-            *([] if cosine is None else [f"features with a cosine similarity of up to {cosine:.2f}"]),
-            *([] if bits is None else [f"perceptual hashes that differ by {bits} of 64 bits"]),
+        members[number].append(image)
+    for images in members.values():
+        evidence = [closest[image][1] for image in images]
+        best = _Evidence(
+            max((one.cosine for one in evidence if one.cosine is not None), default=None),
+            min((one.bits for one in evidence if one.bits is not None), default=None),
+        )
+        others = {
+            row: (int(rows[closest[image][0]]), closest[image][1].reason())
+            for image in images
+            for row in paths[int(rows[image])]
+        }
+        yield _group(dataset, NEAR, list(others), best, others)
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """How similar two images are: the cosine similarity of features, and the bits by which hashes differ."""
+
+    cosine: float | None
+    bits: int | None
+
+    def rank(self) -> tuple[float, int]:
+        """Return what sorts the most similar pair first."""
+        return -(self.cosine or 0.0), 64 if self.bits is None else self.bits
+
+    def reason(self, up_to: str = "") -> str:
+        """Return it as text."""
+        parts = [
+            *([] if self.cosine is None else [f"features with a cosine similarity of {up_to}{self.cosine:.2f}"]),
+            *([] if self.bits is None else [f"perceptual hashes that differ by {self.bits} of 64 bits"]),
         ]
-        yield _group(dataset, NEAR, same, None if cosine is None else round(cosine, 4), bits, " and ".join(reasons))
+        return " and ".join(parts)
 
 
 def _group(
-    dataset: Dataset, kind: str, rows: list[int], cosine: float | None, bits: int | None, reason: str
+    dataset: Dataset, kind: str, rows: list[int], best: _Evidence, others: dict[int, tuple[int, str]]
 ) -> DuplicateGroup:
+    """Return a group; `others` has the row of the closest image of each row, and how they are alike."""
     rows = sorted(rows, key=lambda row: dataset.paths[row])
     return DuplicateGroup(
         kind=kind,
@@ -219,10 +255,12 @@ def _group(
         digests=tuple(dataset.digests[row].tobytes().hex() for row in rows),
         labels=tuple(dataset.labels[row] for row in rows),
         splits=tuple(dataset.splits[row] for row in rows),
-        cosine=cosine,
-        bits=bits,
+        cosine=None if best.cosine is None else round(best.cosine, 4),
+        bits=best.bits,
         grouped=len({dataset.groups[row] for row in rows}) == 1 and dataset.groups[rows[0]] is not None,
-        reason=reason,
+        reason=best.reason("up to ") or others[rows[0]][1],
+        closest=tuple(dataset.paths[others[row][0]] for row in rows),
+        reasons=tuple(others[row][1] for row in rows),
     )
 
 

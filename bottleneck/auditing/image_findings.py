@@ -29,9 +29,8 @@ def duplicate_findings(duplicates: Duplicates) -> Iterator[Finding]:
 def _copies(group: DuplicateGroup, kind: Kind) -> Iterator[Finding]:
     order = sorted(range(len(group.paths)), key=lambda place: (_KEPT.index(group.splits[place]), group.paths[place]))
     left, *copies = order
-    cosine = group.cosine if kind == NEAR_KIND else 1.0
     notes = ["with different labels"] * group.across_labels + ["in different splits"] * group.across_splits
-    kept = SimilarImage(group.paths[left], group.labels[left], None)
+    label_of = dict(zip(group.paths, group.labels, strict=True))
     seen = {group.digests[left]} if kind == NEAR_KIND else set()
     for place in copies:
         if kind == NEAR_KIND and group.digests[place] in seen:
@@ -43,9 +42,9 @@ def _copies(group: DuplicateGroup, kind: Kind) -> Iterator[Finding]:
             digest=group.digests[place],
             split=group.splits[place],
             label=group.labels[place],
-            score=cosine or 0.0,
-            reason=", ".join([group.reason, *notes]),
-            similar=(kept,),
+            score=1.0 if kind == EXACT_KIND else group.cosine or 0.0,
+            reason=", ".join([group.reasons[place], *notes]),
+            similar=(SimilarImage(group.closest[place], label_of[group.closest[place]]),),
         )
 
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from bottleneck.auditing.evidence import Evidence
 from bottleneck.auditing.findings import LABEL_KIND, Finding
-from bottleneck.auditing.label_errors import LabelErrors, find_label_errors, find_label_errors_again
+from bottleneck.auditing.label_errors import LabelErrors, find_label_errors, find_label_errors_again, label_neighbours
 from bottleneck.auditing.out_of_fold import OutOfFoldProbabilities, out_of_fold_probabilities
 from bottleneck.auditing.overlaps import Overlap, find_overlaps
 from bottleneck.auditing.reduced import AuditedFeatures
 from bottleneck.auditing.subject import Subject
 from bottleneck.auditing.worth import MOST_ROWS, Change, Worth, worth_of
-from bottleneck.evaluation.neighbours import NOBODY
+from bottleneck.errors import HeadError
 from bottleneck.evaluation.stats import cross_validated_interval
 from bottleneck.heads.features import Features
 from bottleneck.heads.options import HeadOptions
@@ -48,16 +48,20 @@ class LabelAudit:
     out_of_fold: OutOfFoldProbabilities
 
     @classmethod
-    def of(
-        cls, evidence: Evidence, subject: Subject, read: AuditedFeatures, options: HeadOptions
-    ) -> "LabelAudit | None":
-        """Predict all images out of fold; None if there are no two classes, or no class has two images."""
+    def of(cls, evidence: Evidence, subject: Subject, read: AuditedFeatures, options: HeadOptions) -> "LabelAudit":
+        """Predict all images out of fold.
+
+        Raises
+        ------
+        HeadError
+            If there are no two classes, or no class has two images (of two groups).
+        """
         labels = evidence.images.labels
         rows = np.array([row for row, label in enumerate(labels) if label and not subject.ambiguous[row]], np.intp)
         own = tuple(str(labels[row]) for row in rows.tolist())
         counts = Counter(own)
         if len(counts) < 2 or max(counts.values()) < 2:
-            return None
+            raise HeadError("this needs two classes, one of them with two images")
         features = read.features if len(rows) == len(labels) else read.features[rows]
         found = out_of_fold_probabilities(
             features,
@@ -103,6 +107,11 @@ class LabelAudit:
             row = int(self.rows[error.row])
             yield self.evidence.finding(LABEL_KIND, row, reason, error.score, suggested=error.suggested)
 
+    def leaves_two_classes(self, change: Change) -> bool:
+        """Return whether heads can be trained after a change."""
+        left = set(np.delete(np.array(self.labels), change.rows).tolist()) | set(change.labels or ())
+        return len(left) > 1
+
     def worth(self, changes: Sequence[Change]) -> list[Worth]:
         """Return what changes are worth; their rows are those of `features`."""
         return worth_of(
@@ -125,9 +134,7 @@ class LabelAudit:
         )
 
     def _neighbours(self) -> NDArray[np.intp]:
-        """Return the neighbours as rows of `features`."""
-        found = self.evidence.neighbours.rows
-        place = np.full(len(self.evidence.images) + 1, NOBODY)  # the last one is that of NOBODY
-        place[self.rows] = np.arange(len(self.rows))
-        own: NDArray[np.intp] = place[found[self.rows]]
-        return own
+        """Return the nearest images with one label, as rows of `features`."""
+        if len(self.rows) == len(self.evidence.images):
+            return self.evidence.neighbours.rows
+        return label_neighbours(self.features, self.groups if any(self.groups) else None).rows

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bottleneck.evaluation.stats import wilson_interval
 
-OVERLAPPING = 0.05  # a pair is named if more of its images than this are confused, by the lower end of the interval
+OVERLAPPING = 0.05  # two classes overlap if more images of one are predicted as the other, by the end of the interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Overlap:
     images : tuple of (int, int)
         Images of each class.
     share : float
-        The share of the images of both classes that are predicted as the other.
+        The larger of the shares of the images of one class that are predicted as the other.
     share_ci95 : tuple of float
         Its 95 % interval, by Wilson.
     """
@@ -61,13 +61,13 @@ def _pairs(codes: NDArray[np.intp], predicted: NDArray[np.intp], classes: tuple[
     cells, found = np.unique(np.column_stack([codes[wrong], predicted[wrong]]), axis=0, return_counts=True)
     confused = {(a, b): count for (a, b), count in zip(cells.tolist(), found.tolist(), strict=True)}
     for a, b in sorted({(min(pair), max(pair)) for pair in confused}):
-        first, second = sorted((a, b), key=lambda code: -confused.get((code, a + b - code), 0) / counts[code])
+        first, second = sorted((a, b), key=lambda code: -confused.get((code, a + b - code), 0) / max(1, counts[code]))
         hits = confused.get((first, second), 0), confused.get((second, first), 0)
         images = int(counts[first]), int(counts[second])
         yield Overlap(
             classes=(classes[first], classes[second]),
             confused=hits,
             images=images,
-            share=sum(hits) / sum(images),
-            share_ci95=wilson_interval(sum(hits), sum(images)),
+            share=hits[0] / images[0],
+            share_ci95=wilson_interval(hits[0], images[0]),
         )

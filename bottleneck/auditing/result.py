@@ -38,12 +38,14 @@ class Audit(Sequence[Finding]):
     near_threshold : float or None
         The lowest cosine similarity of near duplicates, see `bottleneck.evaluation.near_duplicates`; None if it is
         unknown.
+    thumbnail_threshold : float or None
+        The same of thumbnails.
     border : BorderFinding or None
-        how well the outer eighth of the images predicts the label; None if it was not tested.
+        How well the outer eighth of the images predicts the label; None if it was not tested.
     has_pictures : bool
         Whether images were decoded.
-    worth : tuple of Worth
-        The change of accuracy if images are removed or corrected; empty if it was not measured.
+    worth : dict of str to tuple of Worth
+        By kind of finding, the change of accuracy if its images are removed or corrected; empty if it was not measured.
     remarks : tuple of str
         What limits the audit.
     failures : tuple of Failure
@@ -60,9 +62,10 @@ class Audit(Sequence[Finding]):
     findings: tuple[Finding, ...]
     overlaps: tuple[Overlap, ...]
     near_threshold: float | None
+    thumbnail_threshold: float | None
     border: BorderFinding | None
     has_pictures: bool
-    worth: tuple[Worth, ...]
+    worth: dict[Kind, tuple[Worth, ...]]
     remarks: tuple[str, ...]
     failures: tuple[Failure, ...]
     seconds: float
@@ -104,9 +107,10 @@ class Audit(Sequence[Finding]):
             "findings": [found.to_json() for found in self.findings],
             "overlaps": [vars(pair) for pair in self.overlaps],
             "near_threshold": self.near_threshold,
+            "thumbnail_threshold": self.thumbnail_threshold,
             "border": None if self.border is None else self.border.to_json(),
             "has_pictures": self.has_pictures,
-            "worth": [one.to_json() for one in self.worth],
+            "worth": {kind: [one.to_json() for one in found] for kind, found in self.worth.items()},
             "remarks": list(self.remarks),
             "failed": len(self.failures),
             "failures": [vars(failure) for failure in self.failures],

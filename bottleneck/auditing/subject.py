@@ -69,7 +69,7 @@ def subject_of(
     ImagesError, CacheError, MissingFeatures
         See `bottleneck.fitting.inputs.select`.
     """
-    chosen = None if run is None else run_for(run, runs).run
+    chosen, named = None if run is None else run_for(run, runs).run, model is not None
     shares = None
     if chosen is not None:
         card = chosen.card
@@ -77,7 +77,7 @@ def subject_of(
         model = model or f"{spec_of(card).backbone.replace('/', '_')}-{card['fingerprint'][:8]}"
         shares = Shares.parse(card["dataset"]["shares"]) if "shares" in card["dataset"] else None
     cached = select(images, model=model, cache=cache, runs=runs, shares=shares, columns=columns, progress=progress)
-    own = _head_of(chosen) if head is None else None
+    own = _head_of(chosen) if head is None and not named else None
     images_once, ambiguous = once(cached.usable), two_labels(cached.usable)
     return Subject(
         cached=cached,

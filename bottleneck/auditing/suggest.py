@@ -14,13 +14,13 @@ from bottleneck.evaluation.neighbours import nearest_neighbours
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
-from bottleneck.prediction.predict import run_for
+from bottleneck.prediction.predict import THRESHOLD, run_for
 from bottleneck.runs.run import Run, list_runs
 from bottleneck.utils.arguments import Arguments
 
 STRATEGIES = ("margin_sampling", "entropy", "core_set", "typi_clust", "random_sampling")
 UNCERTAIN = STRATEGIES[:2]  # which need a head
-UNFAMILIAR = 0.01  # images with at most this familiarity are not like the training images
+_FEWEST_CALIBRATED = 0.1  # the smallest possible familiarity, above which there are too few training images to tell
 _PREFERRED = 20  # of the most uncertain images for each suggestion, those that are far apart are chosen
 _FEWEST = 1000
 _UNKNOWN = 10  # one suggestion in so many may be of images unlike the training images, but like each other
@@ -163,10 +163,10 @@ def _check_strategy(strategy: str, run: Run | None) -> None:
 
 
 def _suggestions(pool: Pool, strategy: str, count: int, seed: int) -> tuple[Suggestion, ...]:
-    chosen = choose(pool, strategy, count, seed)
+    chosen, familiar = choose(pool, strategy, count, seed), _familiar(pool)
     nearest = _nearest_labelled(pool, list(chosen))
     return tuple(
-        Suggestion.of(pool, row, strategy, alike, similar)
+        Suggestion.of(pool, row, strategy, alike, similar, familiar=bool(familiar[row]))
         for (row, alike), similar in zip(chosen.items(), nearest, strict=True)
     )
 
@@ -202,16 +202,18 @@ def _familiarity(pool: Pool) -> NDArray[np.float64]:
 
 
 def _familiar(pool: Pool) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = _familiarity(pool) > max(UNFAMILIAR, pool.least)
+    if pool.least > _FEWEST_CALIBRATED:
+        return np.ones(len(pool), bool)
+    found: NDArray[np.bool_] = _familiarity(pool) > max(THRESHOLD, pool.least)
     return found
 
 
 def _new_classes(pool: Pool, unfamiliar: NDArray[np.bool_], most: int) -> list[tuple[int, int]]:
     """Return unfamiliar images that are like at least four others, and the number of those; one of each cluster."""
     rows = np.flatnonzero(unfamiliar)
-    if len(rows) < _ALIKE or unfamiliar.all():
-        return []
     familiar = pool.units[~unfamiliar]
+    if len(rows) < _ALIKE or len(familiar) <= _ALIKE:
+        return []
     usual = float(np.median(nearest_neighbours(familiar[:_FEWEST], familiar, k=_ALIKE).cosines[:, -1]))
     closeness = nearest_neighbours(pool.units[rows], k=_ALIKE - 1).cosines[:, -1]
     rows = rows[np.argsort(-closeness, kind="stable")[:_FEWEST]]

@@ -66,7 +66,9 @@ class Suggestion:
     reason: str
 
     @classmethod
-    def of(cls, pool: Pool, row: int, strategy: str, alike: int, nearest: float | None) -> "Suggestion":
+    def of(
+        cls, pool: Pool, row: int, strategy: str, alike: int, nearest: float | None, *, familiar: bool = True
+    ) -> "Suggestion":
         """Return the suggestion of a row of a pool.
 
         Parameters
@@ -78,6 +80,8 @@ class Suggestion:
             The number of unfamiliar images like this one; 0 if it was not chosen for that.
         nearest : float, optional
             See `nearest_labelled`.
+        familiar : bool
+            Whether the image is like the training images of the run.
         """
         common: dict[str, Any] = {
             "path": pool.names[row],
@@ -85,7 +89,7 @@ class Suggestion:
             "digest": pool.digests[row].tobytes().hex(),
             "familiarity": None if pool.familiarity is None else float(pool.familiarity[row]),
             "nearest_labelled": nearest,
-            "reason": _reason(strategy, alike),
+            "reason": _reason(strategy, alike, familiar=familiar),
         }
         if pool.probabilities is None or pool.run is None:
             return cls(**common, suggested=None, probability=None, second=None, margin=None)
@@ -122,7 +126,7 @@ class Suggestions(Sequence[Suggestion]):
     pool : Pool
     strategy : str
     budget : int
-        The number of images that were asked for.
+        The number of images to choose.
     items : tuple of Suggestion
     """
 
@@ -152,6 +156,7 @@ class Suggestions(Sequence[Suggestion]):
             "labelled": len(pool.labelled),
             "left_out": {"labelled": pool.known, "copies": pool.copies},
             "suggestions": [item.to_json() for item in self.items],
+            "remarks": list(pool.remarks),
             "failed": len(pool.failures),
             "failures": [vars(failure) for failure in pool.failures],
         }
@@ -200,7 +205,9 @@ def _labelled_row(labelled: Dataset, row: int, table: Path | None, header: Seque
     return [cells.get(name) for name in header]
 
 
-def _reason(strategy: str, alike: int) -> str:
-    if not alike:
-        return REASONS[strategy]
-    return f"unlike the labelled images, but like {counted(alike, 'other image')}: a new class?"
+def _reason(strategy: str, alike: int, *, familiar: bool) -> str:
+    if alike:
+        return f"unlike the labelled images, but like {counted(alike, 'other image')}: a new class?"
+    if not familiar and strategy != "random_sampling":
+        return "unlike the labelled images; the pool has no others"
+    return REASONS[strategy]

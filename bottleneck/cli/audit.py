@@ -43,7 +43,7 @@ def audit(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Find what may be wrong with images and their labels, and measure what mending it is worth.
+    """Find what may be wrong with images and their labels, and measure what fixing it is worth.
 
     The features of IMAGES must be cached. IMAGES defaults to the images last extracted in this folder. Training and
     held-out images are audited alike: probable label errors, exact and near duplicates, outliers, bad pictures, classes

@@ -35,7 +35,7 @@ def next_images(pool: tuple[str, ...], out: str | None, with_labelled: bool, as_
 
     POOL is any number of folders, images and CSVs with a column path. With a run, images of which it is uncertain are
     chosen, and which differ from each other and from its images. Without a run, typical and diverse images are chosen.
-    Images of the run, copies, and images like none that the run knows are left out.
+    Images of the run and copies are left out, and images like none that the run knows come last.
 
     --out writes a table: fill its column label, and use it as IMAGES.
     """
@@ -44,6 +44,8 @@ def next_images(pool: tuple[str, ...], out: str | None, with_labelled: bool, as_
         from bottleneck.cli.show_next import suggestion_lines, suggestions_table
         from bottleneck.utils.paths import expanded
 
+    if with_labelled and not out:
+        raise click.UsageError("--with-labelled writes into a table: name it with --out FILE.csv")
     check_out(out, pool)
     with progress_bar(hidden=as_json) as progress:
         found = suggest(list(pool), progress=progress, **options)

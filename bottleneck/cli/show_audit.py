@@ -27,12 +27,12 @@ _HEADINGS = {
 
 
 def audit_report(found: Audit, top: int) -> list[Thing]:
-    """Return the findings of each kind, at most `top`, and what mending them is worth."""
+    """Return the findings of each kind, at most `top`, with what removing or correcting them is worth."""
     images = f"{counted(found.n, 'image')} of {found.dataset.source}, features of {found.model}"
     things: list[Thing] = [images + _accuracy(found)]
     for kind, heading in _HEADINGS.items():
         things += _of_kind(found, kind, heading, top)
-    things += [*_overlaps(found, top), *_border(found), *_worth(found)]
+    things += [*_overlaps(found, top), *_border(found)]
     things.append(f"searched for, and not found: {', '.join(_clean(found))}")
     if found.failures:
         things.append(f"{counted(len(found.failures), 'image')} cannot be used, and were not audited")
@@ -54,6 +54,8 @@ def _clean(found: Audit) -> list[str]:
     searched = dict(_HEADINGS)
     if found.accuracy is None:
         del searched["label error"]
+    if found.near_threshold is None and found.thumbnail_threshold is None:
+        del searched["near duplicate"]
     if not found.has_pictures:
         del searched["bad picture"]
     clean = [heading for kind, heading in searched.items() if not found.of_kind(kind)]
@@ -76,6 +78,8 @@ def _of_kind(found: Audit, kind: str, heading: str, top: int) -> Iterator[Thing]
     yield _table(own[:top], found.dataset.source)
     if len(own) > top:
         yield f"... and {len(own) - top} more: --top {len(own)} prints, and --out FILE.csv writes them"
+    for one in found.worth.get(own[0].kind, ()):
+        yield worth_line(one)
 
 
 def _table(findings: Sequence[Finding], images: Path) -> TextTable:
@@ -107,14 +111,6 @@ def _overlaps(found: Audit, top: int) -> Iterator[Thing]:
 def _border(found: Audit) -> Iterator[Thing]:
     if found.border is not None and found.border.is_finding:
         yield from ("", found.border.reason)
-
-
-def _worth(found: Audit) -> Iterator[Thing]:
-    if not found.worth:
-        return
-    yield from ("", "what it is worth, by heads trained again, on held-out folds without the named images:")
-    for one in found.worth:
-        yield f"  {worth_line(one)}"
 
 
 def worth_line(one: Worth) -> str:

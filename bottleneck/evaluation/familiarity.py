@@ -57,7 +57,8 @@ class Familiarity:
 
     The familiarity is the p-value of split conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic learning in a
     random world", 2005): (1 + the number of calibration images that are at least as unusual) / (c + 1). Of images from
-    the same source, at most a share of about p have a familiarity of at most p.
+    the same source, at most a share p have a familiarity of at most p if `unseen` images calibrate; if the training
+    images calibrate themselves, this holds approximately.
     """
 
     directions: Features

@@ -195,7 +195,7 @@ def near_duplicates_within(
     groups : sequence of str or None, length n, optional
     neighbours : ndarray of int, shape (n, k), optional
         The rows that each row is compared with, or `NOBODY`. By default its 10 nearest ones after flattening, which
-        takes longest. The 10 nearest ones by the features as they are contain almost all near duplicates. Rows with
+        takes longest. The 10 nearest ones by the features, scaled or not, contain almost all near duplicates. Rows with
         the same features are compared, too.
     """
     n = len(features)

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
 from bottleneck.images.dataset import Failure
 from bottleneck.images.given import Given
 from bottleneck.runs.run import Run
+from bottleneck.utils.frames import as_frame
 from bottleneck.utils.text import counted, one_line
 
 UNFAMILIAR = "unfamiliar"
@@ -162,6 +163,17 @@ class Predictions(Sequence[Prediction]):
         yield ["path", "digest", "label", "probability", *more, "code", "message", *columns]
         for item in self.items:
             yield [item.path, item.digest or "", *self._labels(item), *self._failure(item), *self._trust(item)]
+
+    def to_frame(self) -> Any:
+        """Return a ``pandas.DataFrame`` with one row per image, and the fields of `Prediction` as columns.
+
+        Raises
+        ------
+        BottleneckError
+            If pandas is not installed.
+        """
+        names = [field.name for field in fields(Prediction)]
+        return as_frame([names, *([getattr(item, name) for name in names] for item in self.items)])
 
     def _labels(self, item: Prediction) -> list[str]:
         if item.label is None:

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from bottleneck.auditing.audit import audit
+from bottleneck.backbones.tuned import Tuned, record_tuned
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import BottleneckWarning, HeadError
 from bottleneck.fitting.fit import fit
 from tests.auditing.conftest import DIM, class_features, with_wrong_labels
@@ -135,13 +137,11 @@ class TestPictures:
 class TestWorth:
     def test_each_kind_of_findings_has_its_worth(self, flipped):
         found = audit(IMAGES, pictures=False)
-        names = [one.name for one in found.worth]
-        assert names == [
-            "give 3 probable label errors the suggested label",
-            "remove 3 probable label errors",
-            "remove 1 outlier",
-        ]
-        for one in found.worth:
+        assert {kind: [one.name for one in worth] for kind, worth in found.worth.items()} == {
+            "label error": ["give 3 probable label errors the suggested label", "remove 3 probable label errors"],
+            "outlier": ["remove 1 outlier"],
+        }
+        for one in (*found.worth["label error"], *found.worth["outlier"]):
             low, high = one.ci95
             assert low <= one.gain <= high
             assert one.tested == 2 * N - 4
@@ -159,10 +159,35 @@ class TestWorth:
         (exact,) = found.of_kind("exact duplicate")
         assert "with different labels" in exact.reason
         assert found.n == 2 * N
-        assert found.worth[0].tested == 2 * N - 5
+        assert found.worth["outlier"][0].tested == 2 * N - 5
 
 
 class TestUnusualData:
+    def test_one_group_per_class_leaves_the_rest_of_the_audit(self, extracted):
+        dataset = extracted(names_of(["a"] * 12 + ["b"] * 12), class_features([0] * 12 + [1] * 12))
+        found = audit(replace(dataset, groups=tuple(dataset.labels)), pictures=False, refit=False)
+        assert found.accuracy is None
+        assert any("label errors were not searched for" in remark for remark in found.remarks)
+
+    def test_features_of_a_fine_tuned_network_know_the_labels(self, extracted):
+        dataset = extracted(names_of(["a"] * 20 + ["b"] * 20), class_features([0] * 20 + [1] * 20))
+        (store,) = FeatureCache("cache").stores()
+        record_tuned(store.folder, Tuned(model="resnet18", weights="none", options={}, dataset="0" * 64, score=0.9))
+        found = audit(dataset, pictures=False, refit=False)
+        assert any("fine-tuned on labels" in remark for remark in found.remarks)
+
+    def test_images_without_a_label_do_not_vote(self, extracted):
+        codes = np.repeat([0, 1], 60)
+        labels = np.array(["a", "b"])[codes]
+        labels[[5, 70]] = "b", "a"
+        dataset = extracted(names_of(labels.tolist()), class_features(codes))
+        some = tuple(
+            label if row % 3 == 0 or "005" in path or "070" in path else None
+            for row, (path, label) in enumerate(zip(dataset.paths, dataset.labels, strict=True))
+        )
+        found = audit(replace(dataset, labels=some), pictures=False, refit=False)
+        assert {one.path for one in found.of_kind("label error")} == {"images/b/005.jpg", "images/a/070.jpg"}
+
     def test_without_labels_only_pictures_and_features_are_audited(self, extracted):
         features = class_features([0] * N)
         features[3] = -features[3]

@@ -144,3 +144,15 @@ def test_all_paths_may_be_one_image():
     dataset.digests[:] = 7
     (group,) = find_duplicates(dataset, np.ones((25, 8), np.float32)).groups
     assert (group.kind, len(group.paths)) == (EXACT, 25)
+
+
+def test_each_image_of_a_chain_has_its_own_closest_image():
+    dataset = labelled(60)
+    features = photographs(60)
+    features[41], features[42] = edited(features[40], 0.05), edited(features[40], 0.3)
+    (group,) = find_duplicates(dataset, features).groups
+    assert names(group) == ["40", "41", "42"]
+    closest = dict(zip(names(group), (Path(path).stem for path in group.closest), strict=True))
+    assert (closest["40"], closest["41"]) == ("41", "40")
+    assert closest["42"] in ("40", "41")
+    assert group.reasons[0] == group.reasons[1] != group.reasons[2]

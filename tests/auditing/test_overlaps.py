@@ -17,9 +17,16 @@ def test_the_most_confused_pair_comes_first_and_its_worse_class_before_the_other
     assert [pair.classes for pair in found] == [("bee", "ant"), ("cat", "ant")]
     assert found[0].confused == (20, 5)
     assert found[0].images == (50, 100)
-    assert found[0].share == pytest.approx(25 / 150)
-    assert found[0].share_ci95 == pytest.approx(wilson_interval(25, 150))
+    assert found[0].share == pytest.approx(20 / 50)
+    assert found[0].share_ci95 == pytest.approx(wilson_interval(20, 50))
     assert found[1].confused == (30, 0)
+
+
+def test_a_small_class_that_is_predicted_as_a_large_one_overlaps():
+    codes = np.repeat([0, 1], [1000, 20])
+    (pair,) = find_overlaps(codes, np.zeros(1020, np.intp), ("ant", "bee"))
+    assert pair.classes == ("bee", "ant")
+    assert pair.share == 1
 
 
 def test_a_few_errors_are_no_overlap():

@@ -36,6 +36,7 @@ def test_familiarity_is_in_objects_json_and_rows(run, odd):
     bad, black = found[2], found[3]
     values = run.uncertainty.familiarity
     assert bad.familiarity is None
+    assert found.to_frame()["familiarity"].tolist()[3] == black.familiarity
     assert black.familiarity == values.least
     assert [item.unfamiliar for item in found] == [False, False, False, True]
     assert found.unfamiliar == (black,)
