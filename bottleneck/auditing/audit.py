@@ -53,6 +53,7 @@ def audit(
     label_column: str | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
+    labels: bool | None = None,
     pictures: bool = True,
     refit: bool = True,
     memory: int | None = None,
@@ -78,6 +79,8 @@ def audit(
         Features are read from `cache`; they must be there.
     path_column, label_column, split_column, group_column : str, optional
         Columns of a table, see `bottleneck.scan`; by default those that were named in its last extraction.
+    labels : bool, optional
+        Whether folders, or the table, give labels; by default as in the last extraction of the images.
     pictures : bool
         Whether images are decoded, once, to find bad pictures, edited copies, and borders that tell the class.
     refit : bool
@@ -116,6 +119,7 @@ def audit(
         head=head,
         cache=cache,
         runs=runs,
+        labels=check.optional(check.flag, "labels", labels),
         columns=Columns(path_column, label_column, split_column, group_column),
         progress=progress,
     )
@@ -200,8 +204,9 @@ class _AuditOf:
             report(name, 1, 1)
 
     def _findings(self, duplicates: Duplicates, shown: Thumbnails | None) -> Iterator[Finding]:
-        yield from self.labels.findings() if self.labels else ()
-        yield from duplicate_findings(duplicates)
+        wrong = tuple(self.labels.findings()) if self.labels else ()
+        yield from wrong
+        yield from duplicate_findings(duplicates, {found.digest for found in wrong})
         yield from outlier_findings(self.evidence)
         yield from picture_findings(self.evidence, shown) if shown else ()
 
@@ -237,6 +242,14 @@ class _AuditOf:
             yield self.read.remark
         if isinstance(self._labels_or_reason, str):
             yield f"label errors were not searched for: {self._labels_or_reason}"
+        if self.labels and not self.labels.is_informative:
+            yield (
+                f"label errors were not searched for: {self.subject.head} is not significantly better than guessing on "
+                f"these images, so its predictions say nothing about their labels"
+            )
+        if self.labels and self.labels.untested:
+            count = self.labels.untested
+            yield f"labels that cannot be tested, because no other image (or group) has them: {counted(count, 'image')}"
         if any(self.subject.images.groups) and len(self.subject.images) > MOST_EXACT:
             yield f"of more than {MOST_EXACT:,} images, near duplicates in one group are found by their pictures alone"
         yield from duplicates.remarks

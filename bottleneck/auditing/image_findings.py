@@ -1,6 +1,6 @@
 """Findings on single images that need no labels: duplicates, outliers and bad pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -14,20 +14,30 @@ from bottleneck.images.thumbnails import Thumbnails
 _KEPT = ("test", "val", "train")  # of copies, the image of the first of these splits is left
 
 
-def duplicate_findings(duplicates: Duplicates) -> Iterator[Finding]:
+def duplicate_findings(duplicates: Duplicates, suspected: Collection[str] = ()) -> Iterator[Finding]:
     """Yield a finding for each image of a group of duplicates but one, exact copies first.
 
-    The one that is left is a held-out image if there is one: without its copies in the training split, it is a fair
-    test. Groups that are known to the splits, because all their images have the same given group, are left out.
+    The one that is left is an image whose label is not suspected, if there is one, and a held-out image: without its
+    copies in the training split, it is a fair test. Groups that are known to the splits, because all their images have
+    the same given group, are left out.
+
+    Parameters
+    ----------
+    duplicates : Duplicates
+    suspected : collection of str
+        Digests of probable label errors.
     """
     for kind, name in ((EXACT, EXACT_KIND), (NEAR, NEAR_KIND)):
         for group in duplicates.groups:
             if group.kind == kind and not (group.grouped and not group.across_labels):
-                yield from _copies(group, name)
+                yield from _copies(group, name, suspected)
 
 
-def _copies(group: DuplicateGroup, kind: Kind) -> Iterator[Finding]:
-    order = sorted(range(len(group.paths)), key=lambda place: (_KEPT.index(group.splits[place]), group.paths[place]))
+def _copies(group: DuplicateGroup, kind: Kind, suspected: Collection[str]) -> Iterator[Finding]:
+    def rank(place: int) -> tuple[bool, int, str]:
+        return group.digests[place] in suspected, _KEPT.index(group.splits[place]), group.paths[place]
+
+    order = sorted(range(len(group.paths)), key=rank)
     left, *copies = order
     notes = ["with different labels"] * group.across_labels + ["in different splits"] * group.across_splits
     label_of = dict(zip(group.paths, group.labels, strict=True))

@@ -92,13 +92,37 @@ class LabelAudit:
         share = 1 - 1 / self.options.folds
         return cross_validated_interval(found.accuracy, right, [groups[row] for row in rows.tolist()], share=share)
 
+    @cached_property
+    def is_informative(self) -> bool:
+        """Whether predictions are better than guessing; otherwise they say nothing about labels.
+
+        Neither the accuracy is significantly above the share of the largest class, nor the balanced accuracy above 1/k.
+        """
+        found, rows = self.out_of_fold, self.out_of_fold.tested
+        codes, right = found.codes[rows], found.probabilities[rows].argmax(axis=1) == found.codes[rows]
+        counts = np.bincount(codes)
+        present = np.flatnonzero(counts)
+        balanced = float((np.bincount(codes[right], minlength=len(counts))[present] / counts[present]).mean())
+        low, high = self.interval()
+        guessed = low <= counts.max() / len(codes) and balanced - (high - low) / 2 <= 1 / len(present)
+        return len(present) > 1 and not guessed
+
+    @property
+    def untested(self) -> int:
+        """The number of images that no head could be tested on: the only ones of their class, or of its only group."""
+        return int((~self.out_of_fold.tested).sum())
+
     def overlaps(self) -> tuple[Overlap, ...]:
-        """Return the classes that overlap."""
+        """Return the classes that overlap; none if predictions are not better than guessing."""
+        if not self.is_informative:
+            return ()
         found, rows = self.out_of_fold, self.out_of_fold.tested
         return find_overlaps(found.codes[rows], found.probabilities[rows].argmax(axis=1), found.classes)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield the probable label errors."""
+        """Yield the probable label errors; none if predictions are not better than guessing."""
+        if not self.is_informative:
+            return
         for error in self._errors().errors:
             reason = (
                 f"probability {error.probability:.2f} as {error.suggested}, {error.self_confidence:.2f} as labelled; "

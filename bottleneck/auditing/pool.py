@@ -23,6 +23,7 @@ from bottleneck.images.listing import DataFrameLike, Values
 from bottleneck.images.scan import Progress
 from bottleneck.prediction.predict import classify, given_images
 from bottleneck.runs.run import Run
+from bottleneck.utils.text import first_few
 
 Images = str | os.PathLike[str] | Values | DataFrameLike | Dataset
 
@@ -115,12 +116,14 @@ def read_pool(
     pool = _predicted(given, run, options) if run else _extracted(given, model, options)
     usable = [row for row, digest in enumerate(pool.digests) if digest is not None]
     if not usable:
-        raise ImagesError(none_usable(len(pool.given)))
+        reasons = first_few([f"{failure.path}: {failure.message}" for failure in pool.failures])
+        raise ImagesError(f"{none_usable(len(pool.given))} ({reasons})")
     digests = as_digests([pool.digests[row] or b"" for row in usable])
     first = DigestSet(digests).sorted_rows
     theirs = _of_run(run)
     new = first[DigestSet(theirs).find(digests[first]) < 0] if len(theirs) else first
     rows = np.array(usable, np.intp)[new]
+    all_of_run = len(theirs)
     theirs = theirs[pool.store.has(theirs)] if len(theirs) else theirs
     features, labelled = pool.store.read(digests[new]), pool.store.read(theirs) if len(theirs) else None
     every = features if labelled is None else np.concatenate([features, labelled])
@@ -141,8 +144,18 @@ def read_pool(
         known=len(first) - len(new),
         copies=len(usable) - len(first),
         failures=pool.failures,
-        remarks=pool.remarks,
+        remarks=(*pool.remarks, *_missing(all_of_run - len(theirs), all_of_run)),
     )
+
+
+def _missing(count: int, total: int) -> list[str]:
+    """Return a remark on images of the run without features."""
+    if not count:
+        return []
+    return [
+        f"{count} of the {total} images of the run have no cached features, so that distances to labelled images leave "
+        f"them out: extract them with the model of the run"
+    ]
 
 
 def _of_run(run: Run | None) -> Digests:

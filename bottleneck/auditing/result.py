@@ -87,11 +87,19 @@ class Audit(Sequence[Finding]):
 
     @property
     def found_anything(self) -> bool:
-        """Whether there is a finding of any kind: on single images, on classes or on the border."""
-        return bool(self.findings or self.overlaps or (self.border and self.border.is_finding))
+        """Whether there is a finding of any kind, on images, classes or the border, or an image that cannot be used."""
+        return bool(self.findings or self.overlaps or self.failures or (self.border and self.border.is_finding))
 
     def of_kind(self, kind: str) -> tuple[Finding, ...]:
-        """Return the findings of a kind, the most suspicious first."""
+        """Return the findings of a kind, the most suspicious first.
+
+        Raises
+        ------
+        ValueError
+            If there is no such kind.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"expected one of {', '.join(KINDS)}, got {kind!r}")
         return tuple(found for found in self.findings if found.kind == kind)
 
     def to_json(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from bottleneck.auditing.selection import Selected
 from bottleneck.backbones.tuned import recorded_tuned
 from bottleneck.cache.store import Store
+from bottleneck.evaluation.leakage import one_label
 from bottleneck.fitting.inputs import CachedImages, select
 from bottleneck.fitting.partition import once
 from bottleneck.images.columns import Columns
@@ -57,6 +58,7 @@ def subject_of(
     head: str | None,
     cache: str | os.PathLike[str],
     runs: str | os.PathLike[str],
+    labels: bool | None = None,
     columns: Columns,
     progress: Progress | None,
 ) -> Subject:
@@ -76,7 +78,9 @@ def subject_of(
         images = located_source(chosen.path, card) if images is None else images
         model = model or f"{spec_of(card).backbone.replace('/', '_')}-{card['fingerprint'][:8]}"
         shares = Shares.parse(card["dataset"]["shares"]) if "shares" in card["dataset"] else None
-    cached = select(images, model=model, cache=cache, runs=runs, shares=shares, columns=columns, progress=progress)
+    cached = select(
+        images, model=model, cache=cache, runs=runs, labels=labels, shares=shares, columns=columns, progress=progress
+    )
     own = _head_of(chosen) if head is None and not named else None
     images_once, ambiguous = once(cached.usable), two_labels(cached.usable)
     return Subject(
@@ -85,7 +89,7 @@ def subject_of(
         ambiguous=np.array([digest.tobytes() in ambiguous for digest in images_once.digests], np.bool_),
         head=head or (own[0] if own else _HEAD),
         selected=own[1] if own else None,
-        remarks=tuple(_remarks(cached.store)),
+        remarks=(*_remarks(cached.store), *(_run_remarks(chosen, cached, own, head) if chosen else ())),
     )
 
 
@@ -105,3 +109,15 @@ def _remarks(store: Store) -> list[str]:
         f"{store.short_name} are features of a network that was fine-tuned on labels: they hide errors in the labels "
         f"that it was trained on. Audit features of the original network, too"
     ]
+
+
+def _run_remarks(run: Run, cached: CachedImages, own: tuple[str, Selected] | None, head: str | None) -> list[str]:
+    """Return in what an audit differs from the run that was named."""
+    remarks = []
+    if own is None and head is None:
+        remarks.append(f"{_HEAD} is used, because an audit cannot use the head of {run.name}")
+    if one_label(cached.usable).fingerprint() != run.card["dataset"]["digest"]:
+        remarks.append(
+            f"the images, labels or splits of {cached.dataset.source} have changed since {run.name} was fitted"
+        )
+    return remarks

@@ -7,16 +7,21 @@ from numpy.typing import NDArray
 
 from bottleneck.auditing.diversity import far_apart, typical_rows
 from bottleneck.auditing.pool import Images, Pool, read_pool
-from bottleneck.auditing.subject import subject_of
 from bottleneck.auditing.suggestions import Suggestion, Suggestions
+from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.errors import ImagesError
 from bottleneck.evaluation.neighbours import nearest_neighbours
+from bottleneck.fitting.inputs import ImageQuery
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import Progress
+from bottleneck.images.splits import Shares
 from bottleneck.prediction.predict import THRESHOLD, run_for
+from bottleneck.runs.backbone_request import located_source
 from bottleneck.runs.run import Run, list_runs
 from bottleneck.utils.arguments import Arguments
+from bottleneck.utils.paths import expanded
+from bottleneck.utils.text import counted
 
 STRATEGIES = ("margin_sampling", "entropy", "core_set", "typi_clust", "random_sampling")
 UNCERTAIN = STRATEGIES[:2]  # which need a head
@@ -113,6 +118,11 @@ def suggest(
         memory=memory,
         progress=progress,
     )
+    if not len(images):
+        raise ImagesError(
+            f"expected images to label, found none: {counted(images.known, 'image')} of the pool "
+            f"{'is an image' if images.known == 1 else 'are images'} of the run, and the rest are copies or failed"
+        )
     return Suggestions(
         pool=images,
         strategy=strategy,
@@ -121,19 +131,24 @@ def suggest(
     )
 
 
-def labelled_images(found: Suggestions, cache: str | os.PathLike[str], runs: str | os.PathLike[str]) -> Dataset:
-    """Return the labelled images of the run that made suggestions.
+def labelled_images(
+    run: "str | os.PathLike[str] | Run | None", cache: str | os.PathLike[str], runs: str | os.PathLike[str]
+) -> Dataset:
+    """Return the labelled images of a run, by default that of `suggest`.
 
     Raises
     ------
-    ImagesError
-        If there is no run.
+    RunError
+        If there is no run, or it does not record its images.
     """
-    run = found.pool.run
-    if run is None:
-        raise ImagesError("expected a run, whose images have labels, found none: omit --with-labelled")
-    subject = subject_of(None, run=run, model=None, head=None, cache=cache, runs=runs, columns=Columns(), progress=None)
-    return subject.cached.dataset
+    chosen = run_for(run, runs).run
+    return ImageQuery(
+        images=located_source(chosen.path, chosen.card),
+        cache=FeatureCache(cache),
+        runs=expanded(runs),
+        labels=True,
+        shares=Shares.parse(chosen.card["dataset"]["shares"]),
+    ).find()
 
 
 def _run(run: "str | os.PathLike[str] | Run | None", model: str | None, runs: str | os.PathLike[str]) -> Run | None:
@@ -157,8 +172,8 @@ def _check_strategy(strategy: str, run: Run | None) -> None:
     if strategy in UNCERTAIN and run is None:
         others = ", ".join(one for one in STRATEGIES if one not in UNCERTAIN)
         raise ImagesError(
-            f"expected a run, whose probabilities {strategy} needs, found none: fit one, or use another strategy "
-            f"({others})"
+            f"expected a run, whose probabilities {strategy} needs, found none: fit one, name no model, or use another "
+            f"strategy ({others})"
         )
 
 

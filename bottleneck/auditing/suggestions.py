@@ -89,14 +89,17 @@ class Suggestion:
             "digest": pool.digests[row].tobytes().hex(),
             "familiarity": None if pool.familiarity is None else float(pool.familiarity[row]),
             "nearest_labelled": nearest,
-            "reason": _reason(strategy, alike, familiar=familiar),
         }
+        special = _special_reason(alike, familiar=familiar or strategy == "random_sampling")
         if pool.probabilities is None or pool.run is None:
-            return cls(**common, suggested=None, probability=None, second=None, margin=None)
+            reason = special or REASONS[strategy]
+            return cls(**common, reason=reason, suggested=None, probability=None, second=None, margin=None)
         shares, classes = pool.probabilities[row], pool.run.head.classes
         best, next_best = np.argsort(-shares, kind="stable")[:2].tolist()
+        doubt = f"{classes[best]} or {classes[next_best]}, margin {shares[best] - shares[next_best]:.2f}"
         return cls(
             **common,
+            reason=special or (doubt if strategy in _UNCERTAIN else REASONS[strategy]),
             suggested=classes[best],
             probability=float(shares[best]),
             second=classes[next_best],
@@ -108,6 +111,8 @@ class Suggestion:
         return dict(vars(self))
 
 
+UNLIKE = "unlike the labelled images"
+_UNCERTAIN = ("margin_sampling", "entropy")
 REASONS = {
     "margin_sampling": "the two most probable classes are nearly equally probable",
     "entropy": "the probabilities are spread over several classes",
@@ -205,9 +210,8 @@ def _labelled_row(labelled: Dataset, row: int, table: Path | None, header: Seque
     return [cells.get(name) for name in header]
 
 
-def _reason(strategy: str, alike: int, *, familiar: bool) -> str:
+def _special_reason(alike: int, *, familiar: bool) -> str:
+    """Return why an image that is not like the labelled ones is suggested; empty for others."""
     if alike:
-        return f"unlike the labelled images, but like {counted(alike, 'other image')}: a new class?"
-    if not familiar and strategy != "random_sampling":
-        return "unlike the labelled images; the pool has no others"
-    return REASONS[strategy]
+        return f"{UNLIKE}, but like {counted(alike, 'other image')}: a new class?"
+    return "" if familiar else f"{UNLIKE}; the pool has no others"

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bottleneck.auditing.findings import EXACT_KIND, Finding
-from bottleneck.images.dataset import Dataset
+from bottleneck.images.dataset import Dataset, Failure
 
 _HEADER = ("path", "digest", "label", "suggested", "split", "group", "finding", "reason", "similar")
 
 
-def correction_rows(dataset: Dataset, findings: Sequence[Finding], table: Path) -> Iterator[list[object]]:
+def correction_rows(
+    dataset: Dataset, findings: Sequence[Finding], failures: Sequence[Failure], table: Path
+) -> Iterator[list[object]]:
     """Yield the header and one row for each path of the dataset, those with findings first, in their order.
 
     The column ``label`` has the given labels. Splits are those that the images have now, so that they stay when labels
@@ -20,6 +22,8 @@ def correction_rows(dataset: Dataset, findings: Sequence[Finding], table: Path) 
     ----------
     dataset : Dataset
     findings : sequence of Finding
+    failures : sequence of Failure
+        Images of the dataset that cannot be used have the finding "unusable". Files that cannot be read have no row.
     table : Path
         Where the table is written. Paths of images below its folder are relative to it, others are absolute.
     """
@@ -32,6 +36,7 @@ def correction_rows(dataset: Dataset, findings: Sequence[Finding], table: Path) 
     ]
     rank = {id(found): place for place, found in enumerate(findings)}
     order = [min((rank[id(found)] for found in own), default=len(rank)) for own in findings_of]
+    unusable = {failure.path: failure.message for failure in failures}
     grouped = any(dataset.groups)
     yield [name for name in _HEADER if grouped or name != "group"]
     for row in sorted(range(len(dataset)), key=lambda row: (order[row], row)):
@@ -43,8 +48,8 @@ def correction_rows(dataset: Dataset, findings: Sequence[Finding], table: Path) 
             next((found.suggested for found in own if found.suggested), None),
             dataset.splits[row],
             *([dataset.groups[row]] if grouped else []),
-            "; ".join(found.kind for found in own),
-            "; ".join(found.reason for found in own),
+            "; ".join([*(found.kind for found in own), *["unusable"] * (dataset.paths[row] in unusable)]),
+            "; ".join([*(found.reason for found in own), *filter(None, [unusable.get(dataset.paths[row])])]),
             "; ".join(dict.fromkeys(str(one) for found in own for one in found.similar)),
         ]
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import check_out, command, is_file, progress_bar, write_data
+from bottleneck.cli.common import check_out, check_table, command, progress_bar, write_data
 from bottleneck.cli.defaults import images_line
 from bottleneck.cli.memory_option import memory_option
 from bottleneck.cli.numbers import WholeNumber
@@ -26,6 +26,7 @@ _HEADS = ("logistic", "svm", "softmax", "ridge")
 )
 @click.option("--head", type=click.Choice(_HEADS), help="Head whose predictions are used.  [default: logistic]")
 @column_options()
+@click.option("--no-labels", is_flag=True, help="Audit images without labels.")
 @click.option("--no-pictures", is_flag=True, help="Decode no images: skip bad pictures, borders and picture hashes.")
 @click.option("--no-refit", is_flag=True, help="Do not measure what removing or correcting images is worth.")
 @click.option("--top", default=10, show_default=True, type=WholeNumber(1), help="Findings of each kind to print.")
@@ -35,6 +36,7 @@ _HEADS = ("logistic", "svm", "softmax", "ridge")
 @click.option("--seed", default=0, show_default=True, type=WholeNumber(0, 2**32 - 1), help="Random seed.")
 def audit(
     images: str | None,
+    no_labels: bool,
     no_pictures: bool,
     no_refit: bool,
     top: int,
@@ -55,19 +57,24 @@ def audit(
     with no_collection():
         from bottleneck.auditing.audit import audit as run
         from bottleneck.auditing.table import correction_rows
+        from bottleneck.cli.show import failures_list
         from bottleneck.cli.show_audit import audit_report
         from bottleneck.utils.paths import expanded
 
+    check_table(out)
     check_out(out, [images] if images else [])
     if not options["run"]:
         images_line(images, options["cache"], options["model"])
     with progress_bar(hidden=as_json) as progress:
-        found = run(images, pictures=not no_pictures, refit=not no_refit, progress=progress, **options)
+        options |= {"labels": False if no_labels else None, "pictures": not no_pictures, "refit": not no_refit}
+        found = run(images, progress=progress, **options)
     show(*audit_report(found, top))
+    failures_list(found.failures)
     if out:
-        rows = correction_rows(found.dataset, found.findings, expanded(out) if is_file(out) else expanded("audit.csv"))
+        rows = correction_rows(found.dataset, found.findings, found.failures, expanded(out))
         write_data(out, lambda target: target.writelines(csv_lines(rows)))
-        say(f"all images with their labels: {out}. Correct the column label, and use the table as IMAGES")
+        verb = "Correct" if found.dataset.labelled else "Fill"
+        say(f"all images with their labels: {out}. {verb} the column label, and use the table as IMAGES")
     if as_json:
         put_json(found.to_json())
     if strict and found.found_anything:

@@ -186,6 +186,18 @@ def check_out(out: str | None, images: Iterable[str]) -> None:
         raise errors.OutputError(f"expected another name for the output, found the image {out}. Choose a new name")
 
 
+def check_table(out: str | None) -> None:
+    """Refuse an ``--out`` that is not a CSV.
+
+    Raises
+    ------
+    click.UsageError
+        If the name does not end in .csv.
+    """
+    if out is not None and Path(out).suffix.lower() != ".csv":
+        raise click.UsageError(f"expected --out FILE.csv, got {out!r}")
+
+
 def write_data(out: str | None, write: Callable[[TextIO], object]) -> None:
     """Write data to a file atomically, or to stdout if `out` is a dash or None.
 

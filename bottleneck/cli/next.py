@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import check_out, command, is_file, progress_bar, write_data
+from bottleneck.cli.common import check_out, check_table, command, progress_bar, write_data
 from bottleneck.cli.memory_option import images_memory
 from bottleneck.cli.numbers import WholeNumber
 from bottleneck.cli.output import put_json, say, show
@@ -46,15 +46,15 @@ def next_images(pool: tuple[str, ...], out: str | None, with_labelled: bool, as_
 
     if with_labelled and not out:
         raise click.UsageError("--with-labelled writes into a table: name it with --out FILE.csv")
+    check_table(out)
     check_out(out, pool)
+    labelled = labelled_images(options["run"], options["cache"], options["runs"]) if with_labelled else None
     with progress_bar(hidden=as_json) as progress:
         found = suggest(list(pool), progress=progress, **options)
     show(suggestions_table(found))
     suggestion_lines(found)
     if out:
-        table = expanded(out) if is_file(out) else expanded("next.csv")
-        labelled = labelled_images(found, options["cache"], options["runs"]) if with_labelled else None
-        rows = found.to_rows(table, labelled)
+        rows = found.to_rows(expanded(out), labelled)
         write_data(out, lambda target: target.writelines(csv_lines(rows)))
         say(f"images to label: {out}. Fill the column label, and use the table as IMAGES")
     if as_json:

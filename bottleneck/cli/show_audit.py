@@ -34,8 +34,6 @@ def audit_report(found: Audit, top: int) -> list[Thing]:
         things += _of_kind(found, kind, heading, top)
     things += [*_overlaps(found, top), *_border(found)]
     things.append(f"searched for, and not found: {', '.join(_clean(found))}")
-    if found.failures:
-        things.append(f"{counted(len(found.failures), 'image')} cannot be used, and were not audited")
     return [*things, *found.remarks, f"{_total(found)} in {found.seconds:.1f} s"]
 
 
@@ -84,7 +82,7 @@ def _of_kind(found: Audit, kind: str, heading: str, top: int) -> Iterator[Thing]
 
 def _table(findings: Sequence[Finding], images: Path) -> TextTable:
     """Return a table with paths relative to the images."""
-    table = TextTable("path", "split", "label", "suggested", "reason", "similar images")
+    table = TextTable("path", "split", "label", "suggested", "reason", "similar images (cosine)")
     for one in findings:
         shown = (replace(image, path=from_images(image.path, images)) for image in one.similar)
         similar = ", ".join(map(str, shown))

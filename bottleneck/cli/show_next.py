@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bottleneck.auditing.suggestions import REASONS
+from bottleneck.auditing.suggestions import REASONS, UNLIKE
 from bottleneck.cli.layout import Column, TextTable, right
 from bottleneck.cli.output import say
 from bottleneck.cli.show import failures_list
@@ -19,7 +19,7 @@ def suggestions_table(found: Suggestions) -> TextTable:
     has_head, has_labelled = found.pool.probabilities is not None, len(found.pool.labelled) > 0
     predicted = (Column("likely"), *right("probability"), Column("or"), *right("familiarity")) if has_head else ()
     nearest = right("nearest labelled") if has_labelled else ()
-    unusual = any(one.reason != REASONS[found.strategy] for one in found)
+    unusual = any(one.reason.startswith(UNLIKE) for one in found)
     table = TextTable("path", *predicted, *nearest, *(["remark"] if unusual else []))
     for one in found:
         cells = [one.path]
@@ -28,7 +28,7 @@ def suggestions_table(found: Suggestions) -> TextTable:
             cells += [one.suggested or "", f"{one.probability:.3f}", one.second or "", familiarity]
         if has_labelled:
             cells.append(f"{one.nearest_labelled:.2f}")
-        table.add_row(*cells, *([one.reason if one.reason != REASONS[found.strategy] else ""] if unusual else []))
+        table.add_row(*cells, *([one.reason if one.reason.startswith(UNLIKE) else ""] if unusual else []))
     return table
 
 

@@ -105,7 +105,7 @@ class TestPictures:
         (bad,) = found.of_kind("bad picture")
         assert bad.path == "images/ant/003.jpg"
         (near,) = found.of_kind("near duplicate")
-        assert {near.path, near.similar[0].path} == {"images/bee/copy.jpg", "images/ant/007.jpg"}
+        assert (near.path, near.similar[0].path) == ("images/bee/copy.jpg", "images/ant/007.jpg")  # its label is wrong
         assert "with different labels" in near.reason
         (exact,) = found.of_kind("exact duplicate")
         assert {exact.path, exact.similar[0].path} == {"images/ant/008.jpg", "images/ant/same.jpg"}
@@ -122,7 +122,11 @@ class TestPictures:
 
     def test_of_copies_the_held_out_image_is_left(self, pictures):
         splits = tuple("test" if "copy" in path else "train" for path in pictures.paths)
-        (near,) = audit(replace(pictures, given_splits=splits), refit=False).of_kind("near duplicate")
+        labels = tuple(
+            "ant" if "copy" in path else label for path, label in zip(pictures.paths, pictures.labels, strict=True)
+        )
+        dataset = replace(pictures, given_splits=splits, labels=labels)
+        (near,) = audit(dataset, refit=False).of_kind("near duplicate")
         assert near.path == "images/ant/007.jpg"
         assert near.similar[0].path == "images/bee/copy.jpg"
         assert "in different splits" in near.reason
@@ -187,6 +191,13 @@ class TestUnusualData:
         )
         found = audit(replace(dataset, labels=some), pictures=False, refit=False)
         assert {one.path for one in found.of_kind("label error")} == {"images/b/005.jpg", "images/a/070.jpg"}
+
+    def test_of_labels_that_cannot_be_learned_none_is_suspected(self, extracted):
+        labels = np.random.default_rng(0).permutation(["a", "b"] * N)
+        found = audit(extracted(names_of(labels.tolist()), class_features([0] * 2 * N)), pictures=False)
+        assert found.of_kind("label error") == found.overlaps == ()
+        assert "label error" not in found.worth
+        assert any("not significantly better than guessing" in remark for remark in found.remarks)
 
     def test_without_labels_only_pictures_and_features_are_audited(self, extracted):
         features = class_features([0] * N)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bottleneck.auditing.suggest import labelled_images, suggest, uncertainty
-from bottleneck.errors import ImagesError
+from bottleneck.errors import ImagesError, RunError
 from bottleneck.fitting.fit import fit
 from bottleneck.images.scan import scan
 from bottleneck.utils.csv_text import csv_bytes
@@ -115,7 +115,7 @@ class TestWithARun:
     def test_a_table_with_the_labelled_images_is_the_next_dataset(self, project):
         found = suggest("pool", budget=3)
         table = Path("next.csv")
-        header, *rows = found.to_rows(table, labelled_images(found, "cache", "runs"))
+        header, *rows = found.to_rows(table, labelled_images(None, "cache", "runs"))
         assert [row[header.index("label")] for row in rows[:3]] == [None] * 3
         for row in rows[:3]:
             row[header.index("label")] = "c"
@@ -136,8 +136,8 @@ class TestWithoutARun:
         assert found.strategy == "typi_clust"
         assert len({kind(number) for number in numbers(found)}) == 3
         assert found[0].suggested is found[0].probability is found[0].nearest_labelled is None
-        with pytest.raises(ImagesError, match="omit --with-labelled"):
-            labelled_images(found, "cache", "runs")
+        with pytest.raises(RunError):
+            labelled_images(None, "cache", "runs")
 
     def test_a_single_image(self, project):
         (only,) = suggest("pool/pool00.jpg", budget=5, model="tiny")

@@ -32,7 +32,7 @@ def test_the_table_is_the_same_dataset(dataset):
         finding("images/ant/=2.jpg", digests["images/ant/=2.jpg"]),
     ]
     table = Path("tables/corrected.csv")
-    write(table, csv_bytes(correction_rows(dataset, found, table)))
+    write(table, csv_bytes(correction_rows(dataset, found, (), table)))
     rows = parse_csv(table.read_bytes())
     assert [Path(row["path"]).name for row in rows] == ["4.jpg", "=2.jpg", "1.jpg", "3.jpg"]
     assert rows[0]["suggested"] == "ant"
@@ -53,7 +53,7 @@ def test_a_corrected_label_is_the_label_of_the_image(extracted):
     dataset = extracted([f"{label}/{row}.jpg" for row, label in enumerate(labels.tolist())], class_features(codes))
     found = audit(dataset, pictures=False, refit=False)
     table = Path("corrected.csv")
-    rows = list(correction_rows(dataset, found.findings, table))
+    rows = list(correction_rows(dataset, found.findings, (), table))
     header, first = rows[:2]
     assert first[header.index("path")] == "images/bee/10.jpg"
     first[header.index("label")] = first[header.index("suggested")]

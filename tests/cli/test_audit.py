@@ -1,10 +1,16 @@
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
+from bottleneck.errors import ImageError
+from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.utils.csv_text import read_csv
 from tests.auditing.conftest import cache_features, with_wrong_labels
 from tests.cli.conftest import run
+from tests.conftest import photo, write
+from tests.variants import case
 
 QUICK = ("--no-pictures", "--no-refit")
 WRONG = {"images/bee/010.jpg", "images/bee/020.jpg", "images/ant/050.jpg"}
@@ -52,3 +58,20 @@ def test_strict_exits_with_1_if_anything_is_found(flipped):
 def test_without_features_the_command_to_run_is_named(flipped):
     _, err = run("audit", "images", "--model", "resnet50", code=1)
     assert "error:" in err
+
+
+def test_a_table_has_every_path_and_is_never_another_file(flipped):
+    for out in ("notes.md", "images/ant/000.jpg", "-"):
+        with case(out):
+            _, err = run("audit", "images", *QUICK, "--out", out, code=2)
+            assert "expected --out FILE.csv" in err
+
+
+def test_images_that_cannot_be_used_are_listed_and_marked(flipped):
+    write(Path("images/ant/broken.jpg"), photo(77)[:300])
+    digest = hashlib.sha256(Path("images/ant/broken.jpg").read_bytes()).digest()
+    UndecodableMemo("cache/digests.sqlite").remember({digest: ImageError("truncated", "it ends early")})
+    _, err = run("audit", "images", *QUICK, "--out", "all.csv", "--strict", code=1)
+    assert "broken.jpg: it ends early" in err
+    (row,) = [row for row in read_csv("all.csv") if "broken" in row["path"]]
+    assert (row["finding"], row["reason"]) == ("unusable", "it ends early")
