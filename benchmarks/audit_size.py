@@ -77,20 +77,21 @@ def section(work: Path, images: Path | None, *, quick: bool) -> Iterator[str]:
     yield "| images | seconds | peak memory, GB | named label errors | of them wrong | wrong labels | stages, s |"
     yield "|---|---|---|---|---|---|---|"
     seconds: dict[int, float] = {}
+    neighbours: dict[int, float] = {}
     for n in sizes:
         found = _audited(work, n)
-        seconds[n] = found["seconds"]
+        seconds[n], neighbours[n] = found["seconds"], found["stages"]["neighbours"]
         yield _row(n, found)
     last, before = sizes[-1], sizes[-2]
     found = _audited(work, last, memory=last * REDUCED * 4 * 4)
     yield _row(last, found)
     yield f"\nthe last row has memory for {REDUCED} numbers per image: {' '.join(found['remarks'])}\n"
-    square = max(0.0, seconds[last] - 2 * seconds[before]) / (last**2 - 2 * before**2)
+    square = max(0.0, neighbours[last] - 2 * neighbours[before]) / (last**2 - 2 * before**2)
     linear = (seconds[last] - square * last**2) / last
     minutes = (linear * EXTRAPOLATED + square * EXTRAPOLATED**2) / 60
     yield (
-        f"seconds = {1e6 * linear:.0f} us n + {1e12 * square:.0f} ps n^2 by the two largest sizes: "
-        f"{EXTRAPOLATED:,} images would take {minutes:.0f} minutes"
+        f"seconds = {1e6 * linear:.0f} us n + {1e12 * square:.0f} ps n^2, the latter by the neighbours of the two "
+        f"largest sizes: {EXTRAPOLATED:,} images would take {minutes:.0f} minutes"
     )
 
 

@@ -12,7 +12,7 @@ from bottleneck.heads.threads import ordered_map, single_threaded_blas
 Features = NDArray[np.float32]  # (n, d)
 
 NOBODY = -1  # in place of the row of a neighbour that does not exist
-MOST_EXACT = 30_000  # references that are all compared in full
+MOST_EXACT = 15_000  # references that are all compared in full
 _QUERY_BITS, _REFERENCE_BITS = 9, 23  # of a packed hit, besides the 32 bits of its similarity
 _QUERIES = 1 << _QUERY_BITS  # rows that are compared at once
 _REFERENCES = 2048
