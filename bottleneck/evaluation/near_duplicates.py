@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 
 from bottleneck.evaluation.copy_threshold import ALIKE, FAR, LEAST_IMAGES, SAMPLE, copy_threshold
 from bottleneck.evaluation.flattening import Flattening, spread
-from bottleneck.evaluation.neighbours import NOBODY, nearest_neighbours
+from bottleneck.evaluation.neighbours import NOBODY, cosines_with, nearest_neighbours
 from bottleneck.evaluation.perceptual_hash import Hashes, close_pairs
 from bottleneck.heads.features import equal_rows
-from bottleneck.heads.threads import ordered_map, single_threaded_blas
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.naming import examples, from_images
 from bottleneck.utils.groups import group_codes
 
-_BLOCK = 512  # rows that are compared with their neighbours at once
 Features = NDArray[np.float32]  # (n, d)
 
 
@@ -210,7 +208,7 @@ def near_duplicates_within(
         neighbours, cosines = found.rows, found.cosines
     else:
         neighbours = np.column_stack([neighbours, _next_equal(features)])
-        cosines = _cosines_of(unit, neighbours)
+        cosines = cosines_with(unit, unit, neighbours)
     keep = (cosines >= threshold) & (neighbours != NOBODY)
     rows = np.column_stack([np.nonzero(keep)[0], neighbours[keep]])
     rows, first = np.unique(np.sort(rows, axis=1), axis=0, return_index=True)
@@ -241,20 +239,6 @@ def threshold_of(unit: Features, groups: NDArray[np.intp]) -> tuple[float | None
     rows = usable[spread(len(usable), SAMPLE)]
     nearest = nearest_neighbours(unit[rows], unit, k=FAR, groups=groups[rows], reference_groups=groups)
     return copy_threshold(nearest.cosines)
-
-
-def _cosines_of(unit: Features, neighbours: NDArray[np.intp]) -> Features:
-    """Return the cosine similarities ``(n, k)`` of rows of length 1 and their neighbours."""
-    found = np.empty(neighbours.shape, np.float32)
-
-    def compare(start: int) -> None:
-        part = slice(start, start + _BLOCK)
-        found[part] = np.einsum("nd,nkd->nk", unit[part], unit[neighbours[part]])
-
-    with single_threaded_blas() as cores:
-        for _ in ordered_map(compare, range(0, len(unit), _BLOCK), cores):
-            pass
-    return found
 
 
 def _chosen(rows: NDArray[np.intp], cosines: Features, threshold: float, usual: float | None) -> CopyPairs:

@@ -115,9 +115,8 @@ def nearest_neighbours(
             return _collected(search, k, cores, progress)
         axes = _principal_axes(targets)
         short = search._replace(queries=queries @ axes, references=targets @ axes)
-        return _compared_in_full(
-            search, _collected(short, _CANDIDATES * k + _MORE_CANDIDATES, cores, progress), k, cores
-        )
+        candidates = _collected(short, _CANDIDATES * k + _MORE_CANDIDATES, cores, progress)
+    return _compared_in_full(search, candidates, k)
 
 
 def _collected(
@@ -270,18 +269,37 @@ def _principal_axes(rows: Features) -> Features:
     return axes
 
 
-def _compared_in_full(search: _Comparison, candidates: CosineNeighbours, k: int, cores: int) -> CosineNeighbours:
+def _compared_in_full(search: _Comparison, candidates: CosineNeighbours, k: int) -> CosineNeighbours:
     """Return the k nearest of the candidates ``(m, c)`` of each query by all of the features."""
-    queries, references = search.queries, search.references
+    similar = cosines_with(search.queries, search.references, candidates.rows)
+    order = np.lexsort((candidates.rows, -similar), axis=1)[:, :k]
+    return CosineNeighbours(np.take_along_axis(candidates.rows, order, 1), np.take_along_axis(similar, order, 1))
 
-    def compare(start: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+
+def cosines_with(queries: Features, references: Features, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return the cosine similarities of queries with some references each.
+
+    Parameters
+    ----------
+    queries : ndarray of float32, shape (m, d)
+        Rows of length 1, see `unit_rows`.
+    references : ndarray of float32, shape (n, d)
+    rows : ndarray of int, shape (m, c)
+        Rows of references, and `NOBODY`.
+
+    Returns
+    -------
+    ndarray of float32, shape (m, c)
+        -inf for `NOBODY`.
+    """
+    found = np.full(rows.shape, -np.inf, np.float32)
+
+    def compare(start: int) -> None:
         part = slice(start, start + _RERANKED)
-        rows = candidates.rows[part]
-        similar = np.einsum("qd,qcd->qc", queries[part], references[rows])
-        similar[rows == NOBODY] = -np.inf
-        order = np.lexsort((rows, -similar), axis=1)[:, :k]
-        return np.take_along_axis(rows, order, 1), np.take_along_axis(similar, order, 1)
+        known = rows[part] != NOBODY
+        found[part][known] = np.einsum("qd,qcd->qc", queries[part], references[rows[part]])[known]
 
-    parts = list(ordered_map(compare, range(0, len(queries), _RERANKED), cores))
-    rows, cosines = (np.concatenate(kind) for kind in zip(*parts, strict=True))
-    return CosineNeighbours(rows, cosines)
+    with single_threaded_blas() as cores:
+        for _ in ordered_map(compare, range(0, len(queries) if len(references) else 0, _RERANKED), cores):
+            pass
+    return found
