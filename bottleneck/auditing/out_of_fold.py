@@ -15,11 +15,10 @@ from bottleneck.heads.head import softmax
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.prior import Prior, scored_blocks
 from bottleneck.heads.problem import Problem
-from bottleneck.heads.search import next_seed
+from bottleneck.heads.search import n_divisions, next_seed
 from bottleneck.utils.text import one_line
 
 _CALIBRATED = 10_000  # rows that calibrate a fold
-_ROWS_IN_ALL, _MOST_DIVISIONS = 1000, 5  # few rows are divided repeatedly, until this many rows are tested
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def out_of_fold_probabilities(
     classes, codes = checked(features, labels)
     selected = selected or select(features, labels, head=head, groups=groups, options=options)
     trained = codes if corrected is None else corrected
-    seeds = [next_seed(options.seed, number) for number in range(_n_divisions(len(codes)))]
+    seeds = [next_seed(options.seed, number) for number in range(n_divisions(len(codes)))]
     divisions = [divide(codes, groups, options.folds, seed) for seed in seeds]
     total, times = np.zeros((len(codes), len(classes))), np.zeros(len(codes), np.intp)
     used = problem_on_folds(features, trained, len(classes), divisions[0], selected, head, options)
@@ -136,10 +135,6 @@ def out_of_fold_probabilities(
     return OutOfFoldProbabilities(
         classes, codes, total, times > 0, divisions[0].tested, len(divisions), selected, trained
     )
-
-
-def _n_divisions(rows: int) -> int:
-    return int(np.clip(-(-_ROWS_IN_ALL // rows), 1, _MOST_DIVISIONS))
 
 
 def _probabilities(

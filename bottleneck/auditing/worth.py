@@ -16,7 +16,7 @@ from bottleneck.heads.folds import Codes, Folds, divide, stratified
 from bottleneck.heads.options import HeadOptions
 from bottleneck.heads.prior import prior_if_constant, scored_blocks
 from bottleneck.heads.problem import Problem
-from bottleneck.heads.search import next_seed
+from bottleneck.heads.search import n_divisions, next_seed
 from bottleneck.utils.arguments import abbreviated
 from bottleneck.utils.groups import group_codes
 from bottleneck.utils.quantiles import NORMAL
@@ -146,7 +146,7 @@ def worth_of(
     share = len(rows) / len(codes)
     point = {name: value / share if name == "C" else value for name, value in selected.params.items()}
     own, units = codes[rows], None if groups is None else [groups[row] for row in rows]
-    seeds = [next_seed(options.seed, number) for number in range(_n_divisions(len(rows)))]
+    seeds = [next_seed(options.seed, number) for number in range(n_divisions(len(rows), _ROWS_IN_ALL, _MOST_DIVISIONS))]
     divisions = [divide(own, units, _FOLDS, seed) for seed in seeds]
     tested = np.flatnonzero((divisions[0].tested >= 0) & (np.stack([codes, *changed]) == codes).all(axis=0)[rows])
     if not len(tested):
@@ -192,10 +192,6 @@ def gain_interval(differences: NDArray[np.float64], units: NDArray[np.intp]) -> 
     square = (float(np.square(apart).sum(axis=1).mean()) + size**2) * len(sizes) / (len(sizes) - 1)
     half = NORMAL * math.sqrt(square) / total
     return max(-1.0, middle - half), min(1.0, middle + half)
-
-
-def _n_divisions(rows: int) -> int:
-    return int(np.clip(-(-_ROWS_IN_ALL // rows), 1, _MOST_DIVISIONS))
 
 
 def _changed(change: Change, classes: tuple[str, ...], codes: Codes) -> Codes:

@@ -176,7 +176,7 @@ def search(
     table = InMemoryFeatures(features) if isinstance(features, np.ndarray) else features
     n, d = table.shape
     first, *others = _AUTO if normalize == "auto" else (normalize,)
-    seeds = [next_seed(seed, number) for number in range(repeats or _n_divisions(n))]
+    seeds = [next_seed(seed, number) for number in range(repeats or n_divisions(n))]
     plan = _SearchPlan([divide(codes, groups, folds, one) for one in seeds], grid, full=full, grouped=any(groups or ()))
     with single_threaded_blas() as cores, linalg_errors_as_head_errors(family.name):
         whole = Problem(
@@ -322,9 +322,9 @@ def next_seed(seed: int, division: int) -> int:
     return (seed + _NEXT_DIVISION * division) % 2**32
 
 
-def _n_divisions(rows: int) -> int:
-    """Return the number of divisions into folds."""
-    return int(np.clip(-(-_ROWS_IN_ALL // rows), 1, _MOST_REPEATS))
+def n_divisions(rows: int, in_all: int = _ROWS_IN_ALL, most: int = _MOST_REPEATS) -> int:
+    """Return the number of divisions into folds, until `in_all` rows are tested."""
+    return int(np.clip(-(-in_all // rows), 1, most))
 
 
 def _points(family: Family, problem: Problem, grid: Sequence[float] | None, *, full: bool) -> tuple[Params, ...]:
