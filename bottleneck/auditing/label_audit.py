@@ -17,7 +17,7 @@ from bottleneck.auditing.reduced import AuditedFeatures
 from bottleneck.auditing.subject import Subject
 from bottleneck.auditing.worth import MOST_ROWS, Change, Worth, worth_of
 from bottleneck.errors import HeadError
-from bottleneck.evaluation.stats import cross_validated_interval
+from bottleneck.evaluation.stats import cross_validated_interval, is_guessing
 from bottleneck.heads.features import Features
 from bottleneck.heads.options import HeadOptions
 
@@ -94,18 +94,13 @@ class LabelAudit:
 
     @cached_property
     def is_informative(self) -> bool:
-        """Whether predictions are better than guessing; otherwise they say nothing about labels.
-
-        Neither the accuracy is significantly above the share of the largest class, nor the balanced accuracy above 1/k.
-        """
+        """Whether predictions are significantly better than guessing; otherwise they say nothing about labels."""
         found, rows = self.out_of_fold, self.out_of_fold.tested
         codes, right = found.codes[rows], found.probabilities[rows].argmax(axis=1) == found.codes[rows]
         counts = np.bincount(codes)
         present = np.flatnonzero(counts)
         balanced = float((np.bincount(codes[right], minlength=len(counts))[present] / counts[present]).mean())
-        low, high = self.interval()
-        guessed = low <= counts.max() / len(codes) and balanced - (high - low) / 2 <= 1 / len(present)
-        return len(present) > 1 and not guessed
+        return len(present) > 1 and not is_guessing(self.interval(), balanced, counts.tolist())
 
     @property
     def untested(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bottleneck.cli.layout import TextTable, right
 from bottleneck.cli.output import say, show
 from bottleneck.evaluation.confusion import predicted_classes
+from bottleneck.evaluation.stats import is_guessing
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import by_reason
@@ -181,7 +182,7 @@ def cautions(metrics: dict[str, Any]) -> None:
     share = counts[largest] / sum(counts.values())
     if share == 1:
         show(f"only images of {largest} were tested: this does not show whether the head separates the classes")
-    elif low <= share and metrics["balanced_accuracy"] - (high - low) / 2 <= 1 / sum(map(bool, counts.values())):
+    elif is_guessing((low, high), metrics["balanced_accuracy"], list(counts.values())):
         show(
             f"on these images the head is not significantly better than guessing: always predicting {largest} would be "
             f"right for {share:.1%} of them"

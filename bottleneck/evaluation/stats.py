@@ -93,6 +93,24 @@ def cross_validated_interval(
     return wilson_interval(accuracy * n, n)[0], wilson_interval(learned * n, n)[1]
 
 
+def is_guessing(interval: tuple[float, float], balanced: float, counts: Sequence[int]) -> bool:
+    """Return whether predictions are not significantly better than guessing.
+
+    Neither the accuracy is above the share of the largest class, nor the balanced accuracy above 1 / k.
+
+    Parameters
+    ----------
+    interval : (float, float)
+        Of the accuracy, 95 %; half its width is used for the balanced accuracy, too.
+    balanced : float
+        The mean recall of the classes.
+    counts : sequence of int
+        Images of each class; k of them have some.
+    """
+    low, high = interval
+    return low <= max(counts) / sum(counts) and balanced - (high - low) / 2 <= 1 / sum(map(bool, counts))
+
+
 def half_width(n: int, accuracy: float) -> float:
     """Return half the width of the 95 % interval (`wilson_interval`) of an accuracy that is measured on n images.
 

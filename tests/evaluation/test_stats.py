@@ -9,6 +9,7 @@ from bottleneck.evaluation.stats import (
     cross_validated_interval,
     half_width,
     holm,
+    is_guessing,
     mcnemar,
     wilson_interval,
 )
@@ -144,3 +145,11 @@ def test_holm_of_none_one_and_large_ones():
     assert holm([]) == []
     assert holm([0.04]) == [0.04]
     assert holm([0.7, 0.9]) == [1.0, 1.0]
+
+
+def test_guessing_is_neither_better_than_the_largest_class_nor_balanced():
+    assert is_guessing((0.4, 0.6), 0.52, [50, 50])
+    assert not is_guessing((0.6, 0.8), 0.7, [50, 50])
+    assert is_guessing((0.85, 0.95), 0.53, [90, 10])  # always the largest class
+    assert not is_guessing((0.85, 0.95), 0.8, [90, 10])
+    assert not is_guessing((0.85, 0.95), 0.8, [90, 10, 0])
