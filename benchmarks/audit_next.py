@@ -123,7 +123,6 @@ def _rounds(task: Task, first: str, strategy: str, seed: int) -> Iterator[tuple[
             digests=np.empty((0, 32), np.uint8),
             units=units[left],
             labelled=units[used],
-            labelled_digests=np.empty((0, 32), np.uint8),
             probabilities=None if head is None else head.probabilities(task.x[left]),
             familiarity=usual,
             least=1 / (len(used) + 1),

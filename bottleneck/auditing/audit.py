@@ -19,7 +19,7 @@ from bottleneck.auditing.label_audit import LabelAudit
 from bottleneck.auditing.label_errors import label_neighbours
 from bottleneck.auditing.reduced import AuditedFeatures, read_features
 from bottleneck.auditing.result import Audit
-from bottleneck.auditing.subject import Subject, subject_of
+from bottleneck.auditing.subject import HEADS, Subject, subject_of
 from bottleneck.auditing.worth import Change, Worth
 from bottleneck.errors import HeadError
 from bottleneck.evaluation.copy_threshold import FAR
@@ -104,13 +104,15 @@ def audit(
     CacheError
         If there is no such model in the cache, or features are missing: extract first.
     HeadError
-        If the features are not finite.
+        If a value is invalid, or there is not enough memory even for reduced features.
     RunError
         If there is no such run.
     """
     started = time.perf_counter()
     check = Arguments(HeadError)
     images, head = as_images(images), check.optional(check.text, "head", head)
+    if head not in (None, *HEADS):
+        raise HeadError(f"expected a head among {', '.join(HEADS)}, got {head!r}")
     pictures, refit = check.flag("pictures", pictures), check.flag("refit", refit)
     subject = subject_of(
         images,
@@ -163,6 +165,7 @@ class _AuditOf:
             near_threshold=duplicates.threshold,
             thumbnail_threshold=duplicates.thumbnail_threshold,
             border=find_border(self.evidence.images, shown, seed=self.options.seed) if shown else None,
+            has_labels=self.labels is not None and self.labels.is_informative,
             has_pictures=shown is not None,
             worth=self._worth(findings) if refit else {},
             remarks=tuple(self._remarks(duplicates, shown)),

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,6 @@ class DuplicateGroup:
         """Whether the images are in different splits."""
         return len(set(self.splits)) > 1
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {**asdict(self), "across_labels": self.across_labels, "across_splits": self.across_splits}
-
 
 @dataclass(frozen=True)
 class Duplicates:
@@ -101,10 +97,6 @@ class Duplicates:
     usual: float | None
     thumbnail_threshold: float | None
     remarks: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {**vars(self), "groups": [group.to_json() for group in self.groups], "remarks": list(self.remarks)}
 
 
 def find_duplicates(

@@ -1,8 +1,7 @@
 """Probable label errors, from out-of-fold probabilities and the labels of the nearest neighbours."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +48,6 @@ class ProbableError:
     probability: float
     label_share: float
     suggested_share: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Bad pictures: nearly uniform, very dark or bright, tiny, or of an extreme shape, each with its measured value."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +44,6 @@ class BadPicture:
     value: float
     bound: float
     reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

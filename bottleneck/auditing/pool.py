@@ -48,7 +48,6 @@ class Pool:
         Features, centred at the mean of pool and labelled images, each row divided by its length.
     labelled : ndarray of float32, shape (m, d)
         The same of the images of the run whose features are cached.
-    labelled_digests : ndarray of uint8, shape (m, 32)
     probabilities : ndarray of float64, shape (n, k), or None
     familiarity : ndarray of float64, shape (n,), or None
     least : float
@@ -66,7 +65,6 @@ class Pool:
     digests: Digests
     units: Features
     labelled: Features
-    labelled_digests: Digests
     probabilities: NDArray[np.float64] | None
     familiarity: NDArray[np.float64] | None
     least: float
@@ -137,7 +135,6 @@ def read_pool(
         digests=digests[new],
         units=units[: len(new)],
         labelled=units[len(new) :],
-        labelled_digests=theirs,
         probabilities=None if pool.probabilities is None else pool.probabilities[places],
         familiarity=None if pool.familiarity is None else pool.familiarity[places],
         least=run.uncertainty.familiarity.least if run and run.uncertainty else 0.0,

@@ -42,6 +42,8 @@ class Audit(Sequence[Finding]):
         The same of thumbnails.
     border : BorderFinding or None
         How well the outer eighth of the images predicts the label; None if it was not tested.
+    has_labels : bool
+        Whether label errors and classes that overlap were searched for.
     has_pictures : bool
         Whether images were decoded.
     worth : dict of str to tuple of Worth
@@ -64,6 +66,7 @@ class Audit(Sequence[Finding]):
     near_threshold: float | None
     thumbnail_threshold: float | None
     border: BorderFinding | None
+    has_labels: bool
     has_pictures: bool
     worth: dict[Kind, tuple[Worth, ...]]
     remarks: tuple[str, ...]
@@ -117,6 +120,7 @@ class Audit(Sequence[Finding]):
             "near_threshold": self.near_threshold,
             "thumbnail_threshold": self.thumbnail_threshold,
             "border": None if self.border is None else self.border.to_json(),
+            "has_labels": self.has_labels,
             "has_pictures": self.has_pictures,
             "worth": {kind: [one.to_json() for one in found] for kind, found in self.worth.items()},
             "remarks": list(self.remarks),

@@ -50,14 +50,14 @@ def _accuracy(found: Audit) -> str:
 def _clean(found: Audit) -> list[str]:
     """Return what was searched for and not found."""
     searched = dict(_HEADINGS)
-    if found.accuracy is None:
+    if not found.has_labels:
         del searched["label error"]
     if found.near_threshold is None and found.thumbnail_threshold is None:
         del searched["near duplicate"]
     if not found.has_pictures:
         del searched["bad picture"]
     clean = [heading for kind, heading in searched.items() if not found.of_kind(kind)]
-    if found.accuracy is not None and not found.overlaps:
+    if found.has_labels and not found.overlaps:
         clean.append("classes that overlap")
     if found.border is not None and not found.border.is_finding:
         clean.append("a border that tells the class")

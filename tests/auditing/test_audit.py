@@ -166,6 +166,12 @@ class TestWorth:
         assert found.worth["outlier"][0].tested == 2 * N - 5
 
 
+def test_a_head_that_an_audit_cannot_use_is_refused(flipped):
+    for head in ("knn", "magic"):
+        with case(head), pytest.raises(HeadError, match="expected a head among logistic"):
+            audit(IMAGES, head=head)
+
+
 class TestUnusualData:
     def test_one_group_per_class_leaves_the_rest_of_the_audit(self, extracted):
         dataset = extracted(names_of(["a"] * 12 + ["b"] * 12), class_features([0] * 12 + [1] * 12))
@@ -197,6 +203,7 @@ class TestUnusualData:
         found = audit(extracted(names_of(labels.tolist()), class_features([0] * 2 * N)), pictures=False)
         assert found.of_kind("label error") == found.overlaps == ()
         assert "label error" not in found.worth
+        assert not found.has_labels
         assert any("not significantly better than guessing" in remark for remark in found.remarks)
 
     def test_without_labels_only_pictures_and_features_are_audited(self, extracted):

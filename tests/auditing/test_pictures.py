@@ -57,7 +57,7 @@ def test_pictures_that_show_nothing_are_named_with_their_levels(kind, pixels, va
     assert found.digest.startswith("03")
     assert f"{found.value:.0f}" in found.reason
     assert f"{bound}" in found.reason
-    assert found.to_json()["kind"] == kind
+    assert found.kind == kind
 
 
 def test_a_coloured_dot_does_not_make_a_dark_picture_bright_but_a_colour_is_a_shape():

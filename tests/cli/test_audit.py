@@ -2,12 +2,13 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bottleneck.errors import ImageError
 from bottleneck.images.undecodable import UndecodableMemo
 from bottleneck.utils.csv_text import read_csv
-from tests.auditing.conftest import cache_features, with_wrong_labels
+from tests.auditing.conftest import cache_features, class_features, with_wrong_labels
 from tests.cli.conftest import run
 from tests.conftest import photo, write
 from tests.variants import case
@@ -75,3 +76,14 @@ def test_images_that_cannot_be_used_are_listed_and_marked(flipped):
     assert "broken.jpg: it ends early" in err
     (row,) = [row for row in read_csv("all.csv") if "broken" in row["path"]]
     assert (row["finding"], row["reason"]) == ("unusable", "it ends early")
+
+
+def test_what_cannot_be_learned_is_not_called_clean(spec):
+    labels = np.random.default_rng(0).permutation(["a", "b"] * 40)
+    names = [f"{label}/{row:03d}.jpg" for row, label in enumerate(labels.tolist())]
+    cache_features(spec, names, class_features([0] * 80))
+    out, _ = run("audit", *QUICK)
+    assert "label errors were not searched for" in out
+    (clean,) = [line for line in out.splitlines() if line.startswith("searched for, and not found")]
+    assert "label errors" not in clean
+    assert "classes that overlap" not in clean

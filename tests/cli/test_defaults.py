@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from bottleneck.auditing.audit import audit
-from bottleneck.auditing.suggest import suggest
+from bottleneck.auditing.subject import HEADS as AUDITED
+from bottleneck.auditing.suggest import STRATEGIES, suggest
 from bottleneck.backbones.catalogue import models
 from bottleneck.backbones.request import DEFAULT_MODEL, Request
 from bottleneck.cache.export import export
@@ -207,3 +208,9 @@ def test_defaults_in_the_tables_of_the_manual_are_those_of_the_options():
                     wrong.append((page.name, first, value))
     assert not wrong
     assert seen >= 2
+
+
+def test_the_choices_of_a_command_are_those_of_the_library():
+    for name, option, known in (("audit", "head", AUDITED), ("next", "strategy", STRATEGIES)):
+        (found,) = [one for one in COMMANDS[name].params if one.name == option]
+        assert tuple(found.type.choices) == known
