@@ -16,6 +16,7 @@ from PIL import Image
 from bottleneck.backbones.spec import Spec
 from bottleneck.images.clock import _in_memory as in_memory
 from bottleneck.images.preprocessing import Preprocessing
+from tests.browser import Open, chromium, visits
 from tests.faults import Wrap
 
 _SUPPRESSED = [HealthCheck.function_scoped_fixture]
@@ -143,3 +144,17 @@ def disk() -> Iterator[Path]:
         if in_memory(os.stat(folder).st_dev):
             pytest.skip("the temporary folder of the system is in memory")
         yield Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Run headless Chromium for all tests of a process."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: object) -> Iterator[Open]:
+    """Return a function that opens an address or a file in Chromium, see `tests.browser.visits`."""
+    with visits(browser) as opening:
+        yield opening

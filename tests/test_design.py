@@ -31,6 +31,7 @@ ROOMS = (
     "errors",
     "_version",
     "utils",
+    "charts",
     "images",
     "backbones",
     "engines",
@@ -44,11 +45,14 @@ ROOMS = (
     "comparison",
     "prediction",
     "auditing",
+    "reporting",
+    "exploring",
+    "diagnostics",
     "demo",
     "cli",
     "__main__",
 )
-MOST_ROOMS = 22  # with __init__.py
+MOST_ROOMS = 24  # with __init__.py
 
 TORCH = ("backbones", "engines", "finetuning")
 HOMES = {
@@ -63,6 +67,10 @@ HOMES = {
     "msgspec": ("utils.schema",),
     "scipy": ("evaluation.stats", "images.splits"),
     "matplotlib": ("finetuning.curves",),
+    "jinja2": ("reporting",),
+    "starlette": ("exploring",),
+    "uvicorn": ("exploring",),
+    "openTSNE": ("exploring",),
 }
 
 LONGEST = 400  # lines

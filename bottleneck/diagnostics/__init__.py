@@ -1,0 +1,1 @@
+"""What this installation and machine can do, for bug reports."""
