@@ -5,7 +5,7 @@ each, so that the library is imported once::
 
     python tests/cache/crash.py SCENARIO...
 
-    JOB:FAILURE[:FLAW:WORDS]  # at every call of a small job
+    JOB:FAILURE[:FLAW:WORDS]  # at every call of a small job; FAILURE/FAILURE takes turns
     storm:KILLS               # at random times of a larger one
     crowd:KILLS               # of many processes at once
 
@@ -458,18 +458,22 @@ def undisturbed(root: Path, before: Callable[[World], None], job: Callable[[Worl
     return right | rows_of(world.store), rows_of(world.store)
 
 
-def every_call(name: str, failure: str, root: Path, until: str | None = None) -> dict[str, Any]:
+def every_call(name: str, failures: str, root: Path, until: str | None = None) -> dict[str, Any]:
     """Break the job at its first call, at its second, and so on until it has no more, or until words are found."""
     before, job = JOBS[name]
     right, final = undisturbed(root / "whole", before, job)
     broken: list[str] = []
     log = root / "log"
     few_first = [k for step in (10, 3, 1) for k in range(step, 100, step)]
+    turns = failures.split("/")
     for k in few_first if until else range(1, 1000):
+        failure = turns[k % len(turns)]
         world = World(root / str(k))
         before(world)
         log.unlink(missing_ok=True)
-        status = in_a_child(world, lambda k=k, world=world: (Saboteur(k, failure, log).install(), job(world)))
+        status = in_a_child(
+            world, lambda k=k, world=world, failure=failure: (Saboteur(k, failure, log).install(), job(world))
+        )
         if not log.exists() and status == 0 and not until:
             return {"calls": k - 1, "broken": broken}
         place = log.read_text() if log.exists() else "?"
