@@ -101,6 +101,13 @@ def as_json(confusion: Sequence[list[int]]) -> Any:
     return {"cells": confusion.cells()} if isinstance(confusion, Confusion) else list(confusion)
 
 
+def cells_of(confusion: Sequence[list[int]]) -> list[list[int]]:
+    """Return ``[label, prediction, images]`` for each nonzero count of a confusion matrix, in order."""
+    if isinstance(confusion, Confusion):
+        return confusion.cells()
+    return [[row, column, n] for row, counts in enumerate(confusion) for column, n in enumerate(counts) if n]
+
+
 def predicted_classes(metrics: dict[str, Any]) -> list[str]:
     """Return the classes that are predicted for any image, given `bottleneck.evaluation.metrics.evaluate`."""
     confusion: Sequence[list[int]] = metrics["confusion"]
