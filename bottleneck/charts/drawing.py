@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from bottleneck.charts.labels import SIZE, shortened, width_of
 from bottleneck.charts.markup import Markup, element
 from bottleneck.charts.theme import FAINT, QUIET, colour, dash, marker
+from bottleneck.errors import printable
 
 WIDTH = 440.0  # of a chart, which leaves text readable on a telephone
 SMALL = 12.0  # size of the text of ticks and notes
@@ -76,7 +77,7 @@ def label(
     most : float, optional
         Largest width.
     """
-    whole = str(text)
+    whole = printable(str(text))
     shown = whole if most is None else shortened(whole, most / 1.1 if bold else most, size or SIZE)
     tooltip = element("title", whole) if shown != whole else None
     return element(

@@ -190,8 +190,10 @@ def _captions(grid: _Grid, side: float, row_label: str, column_label: str) -> li
         stroke_opacity=FAINT,
     )
     down, across = f"{row_label} ↓", f"{column_label} →"
-    x = max(grid.left, width_of(down, SMALL) + 14)
-    return [frame, label(down, 0, 12, size=SMALL, quiet=True), label(across, x, 12, size=SMALL, quiet=True)]
+    room = (grid.left + side) / 2 - 14
+    x = max(grid.left, width_of(shortened(down, room, SMALL), SMALL) + 14)
+    left = label(down, 0, 12, size=SMALL, quiet=True, most=room)
+    return [frame, left, label(across, x, 12, size=SMALL, quiet=True, most=grid.left + side - x)]
 
 
 def _names(grid: _Grid, names: Sequence[str], longest: float) -> list[Markup]:

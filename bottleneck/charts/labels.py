@@ -2,10 +2,10 @@
 
 import unicodedata
 
+from bottleneck.charts.markup import ISOLATES
 from bottleneck.errors import printable
 
 SIZE = 13.0  # of text, in the units of a chart
-_FIRST_STRONG, _END = "\u2068", "\u2069"  # an isolate: the direction of a name does not affect the text around it
 _RIGHT_TO_LEFT = ("R", "AL", "AN")
 _NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] "), frozenset("mwMW@%")
 _BOLD = 1.1  # times as wide
@@ -33,7 +33,7 @@ def isolated(name: str) -> str:
     name = printable(name)
     if name.isascii() or not any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in name):
         return name
-    return f"{_FIRST_STRONG}{name}{_END}"
+    return name.join(ISOLATES)
 
 
 def _ems(char: str) -> float:

@@ -5,6 +5,7 @@ from typing import Final
 
 from bottleneck.errors import printable
 
+ISOLATES = "\u2068\u2069"  # the beginning and the end of an isolate
 _CLOSED: Final = frozenset({"line", "rect", "circle", "path", "img", "br", "col"})  # elements that have no content
 
 
@@ -21,8 +22,11 @@ class Markup(str):
 
 
 def text_of(value: object) -> str:
-    """Return a value as text for a page: markup is escaped, and so are characters that cannot be printed."""
-    return escape(printable(str(value)))
+    """Return a value as text for a page: markup is escaped, and so are characters that cannot be printed.
+
+    The characters that isolate a name from the direction of the text around it are kept.
+    """
+    return escape(printable(str(value), keep=ISOLATES))
 
 
 def markup(*children: object) -> Markup:

@@ -3,11 +3,14 @@
 import math
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_LARGEST_SHARE = 100.0
 _LARGE, _SMALL = 1e7, 1e-3  # outside, a number is written as a power of ten
 
 
 def percent(value: float, decimals: int = 1) -> str:
     """Return a share as a percentage: ``95.1%``."""
+    if abs(value) > _LARGEST_SHARE:
+        return f"{plain(100 * value)}%"
     return _signed(f"{100 * value:.{decimals}f}%")
 
 
