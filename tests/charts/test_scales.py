@@ -90,5 +90,6 @@ def test_every_value_has_a_place_and_ticks_are_few_and_inside(values, log, is_ro
 
     assert all(0 <= scale(value) <= 100 for value in values if is_drawable(value, log=log))
     assert len(ticks) < 20
-    assert all(scale.low - abs(scale.low) * 1e-6 <= tick <= scale.high + abs(scale.high) * 1e-6 for tick in ticks)
+    room = 1e-6 * (scale.high - scale.low)
+    assert all(scale.low - room <= tick <= scale.high + room for tick in ticks)
     assert len(scale.texts(ticks)) == len(ticks)
