@@ -108,10 +108,10 @@ def _staircase(front: list[tuple[float, float]], axes: Axes) -> list[Markup]:
 
 
 def _labels(places: Sequence[tuple[ScatterPoint, float, float]], width: float) -> list[Markup]:
-    """Return the labels that have room, those of the front first."""
+    """Return the labels that have room, those of the front first, and the highest first."""
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for _, x, y in places]
     parts = []
-    for point, x, y in sorted(places, key=lambda one: not one[0].on_front):
+    for point, x, y in sorted(places, key=lambda one: (not one[0].on_front, one[2])):
         length = width_of(shortened(point.label, _LABEL, SMALL), SMALL)
         for left, base in ((x + 8, y + 4), (x - 8 - length, y + 4), (x - length / 2, y - 9), (x - length / 2, y + 18)):
             box = (left, base - 10, left + length, base + 3)
