@@ -8,15 +8,26 @@ import click
 from click.core import ParameterSource
 
 from bottleneck.cli.column_options import column_options
-from bottleneck.cli.common import check_out, command, layout_of, progress_bar, write_data
+from bottleneck.cli.common import at_home, check_out, command, layout_of, progress_bar, write_data
 from bottleneck.cli.defaults import extracted_line, images_line
 from bottleneck.cli.head_options import HEADS, head_options, split_option
 from bottleneck.cli.output import data_on_stdout, put_json
 from bottleneck.cli.output_options import output_options
+from bottleneck.cli.pages import check_page, write_page
 from bottleneck.utils.gc_paused import no_collection
 
 _COMPARED = (*HEADS, "svm-rbf")
-_OWN = ("images", "models", "heads", "learning_curve", "layout", "out", "as_json", "debug")  # not options of `fit`
+_OWN = (
+    "images",
+    "models",
+    "heads",
+    "learning_curve",
+    "layout",
+    "out",
+    "report",
+    "as_json",
+    "debug",
+)  # not options of `fit`
 _ENDINGS = {".txt": "table", ".csv": "csv", ".json": "json", ".md": "markdown"}
 
 
@@ -59,8 +70,17 @@ def _heads(ctx: click.Context, parameter: click.Parameter, text: str) -> list[st
     help="Also train the best head on fewer images, and forecast its accuracy with more images.",
 )
 @click.option("--allow-duplicates", is_flag=True, help="Allow an image or a group in more than one split.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, readable=False),
+    callback=at_home,
+    metavar="FILE.html",
+    help="Also write a page with charts: intervals, which rows are told apart, and what accuracy costs.",
+)
 @output_options(_ENDINGS.values(), "Write the table to this .txt, .csv, .json or .md file.")
-def compare(images: str | None, layout: str | None, out: str | None, as_json: bool, **options: Any) -> None:
+def compare(
+    images: str | None, layout: str | None, out: str | None, report: str | None, as_json: bool, **options: Any
+) -> None:
     """Train each head on the features of each model, on the same images, splits and folds, and rank them.
 
     Missing features are extracted first. IMAGES defaults to the images last extracted in this folder. Cross-validation
@@ -74,6 +94,7 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
         from bottleneck.comparison.compare import compare as run
 
     check_out(out, [images] if images else [])
+    check_page("--report", report, images, out)
     if options["models"]:
         extracted_line(images, options["cache"])
     else:
@@ -82,6 +103,10 @@ def compare(images: str | None, layout: str | None, out: str | None, as_json: bo
         found = run(images, progress=progress, **options)
     with data_on_stdout(is_written):
         comparison_report(found, _given_options())
+        if report:
+            from bottleneck.reporting.comparison import comparison_page
+
+            write_page(report, comparison_page(found, _given_options()))
     if is_written:
         write_data(out, lambda target: target.write(comparison_text(found, layout)))
     if as_json:

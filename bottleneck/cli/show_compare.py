@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bottleneck.cli.layout import Column, Command, TextTable
 from bottleneck.cli.output import say, show
 from bottleneck.cli.show import failures_list
+from bottleneck.comparison.commands import fit_command
 from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.text import counted
 
@@ -40,18 +41,11 @@ def comparison_report(found: Comparison, options: Sequence[str]) -> None:
         _curve_lines(found.curve, found.best)
     failures_list(found.failures)
     failed = f"{len(found.failures)} failed"
-    if found.best.cv_spread is None:
+    fit = fit_command(found, options)
+    if fit is None:
         show(f"{failed}; the best is a run: {found.best.model}")
     else:
-        show(Command(f"{failed}; to save the best as a run:", *_fit_command(found, options)))
-
-
-def _fit_command(found: Comparison, options: Sequence[str]) -> list[str]:
-    """Return the command that fits the best row."""
-    best = found.best
-    kernel = ["--kernel", "rbf"] if best.head == "svm-rbf" else []
-    head = best.head.removesuffix("-rbf")
-    return ["bottleneck", "fit", found.source, "--model", best.spec, "--head", head, *kernel, *options]
+        show(Command(f"{failed}; to save the best as a run:", *fit))
 
 
 def comparison_text(found: Comparison, layout: str) -> str:

@@ -112,3 +112,30 @@ def test_an_ending_that_is_no_format_is_a_usage_error_before_anything_is_done(im
 def test_an_unknown_head_is_a_usage_error(images):
     _, err = run("compare", images, "--heads", "logistic,forest", code=2)
     assert "svm-rbf" in err
+
+
+def test_the_report_is_a_page_with_the_numbers_and_commands_of_the_table(images, tmp_path):
+    out, _ = compare(images, "--report", "pages/board.html", "--seed", "3")
+    page = (tmp_path / "pages" / "board.html").read_text()
+    assert out.splitlines()[-1] == "page: pages/board.html"
+    assert set(numbers(out)) <= set(numbers(page))
+    assert f"bottleneck compare {images} --models resnet18@none --heads" in page
+    assert f"bottleneck fit {images} --model" in page
+    assert page.count("--seed 3") == 2
+
+
+def test_with_json_the_page_is_written_too_and_stdout_is_one_object(images, tmp_path):
+    out, err = compare(images, "--report", "board.html", "--json")
+    assert len(json.loads(out)["rows"]) == 2
+    assert "page: board.html" in err
+    assert (tmp_path / "board.html").exists()
+
+
+def test_a_page_of_another_ending_or_over_another_file_is_refused_before_the_work(images, tmp_path):
+    (tmp_path / "link.html").symlink_to("x")
+    for words, message in (
+        (["--report", "board.pdf"], "expected --report FILE.html, got 'board.pdf'"),
+        (["--report", "a.html", "--out", "a.html", "--format", "csv"], "expected another file for --report"),
+    ):
+        assert message in run("compare", images, *words, code=2)[1]
+    assert "link" in run("compare", images, "--report", "link.html", code=1)[1]

@@ -1,0 +1,37 @@
+"""Options that name an HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bottleneck.cli.common import check_out, write_data
+from bottleneck.cli.output import show
+
+_ENDINGS = (".html", ".htm")
+
+
+def check_page(option: str, path: str | None, images: str | None, out: str | None) -> None:
+    """Refuse the name of a page that does not end in .html, or that must not be overwritten.
+
+    Raises
+    ------
+    click.UsageError
+        If it ends differently, or is that of the other output, `out`.
+    OutputError
+        See `bottleneck.cli.common.check_out`.
+    """
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in _ENDINGS:
+        raise click.UsageError(f"expected {option} FILE.html, got {path!r}")
+    if out is not None and Path(out).absolute() == Path(path).absolute():
+        raise click.UsageError(f"expected another file for {option} than for --out, got {path!r} for both")
+    check_out(path, [images] if images else [])
+
+
+def write_page(path: str, page: str) -> None:
+    """Write a page, and print where it is."""
+    write_data(path, lambda target: target.write(page))
+    show(f"page: {path}")
