@@ -4,13 +4,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bottleneck.auditing.audit_html import findings_html
 from bottleneck.auditing.borders import BorderFinding
 from bottleneck.auditing.findings import KINDS, Finding, Kind, finding_rows
 from bottleneck.auditing.overlaps import Overlap
 from bottleneck.auditing.worth import Worth
+from bottleneck.charts.html import block, line, note
+from bottleneck.charts.labels import isolated
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.utils.frames import as_frame
 from bottleneck.utils.text import counted, one_line
+
+_OVERLAPS = 5  # pairs of classes in a notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,20 @@ class Audit(Sequence[Finding]):
     def __repr__(self) -> str:
         counts = [counted(count, kind) for kind, count in self.counts.items() if count]
         return one_line(self, counted(self.n, "image"), *counts)
+
+    def _repr_html_(self) -> str:
+        accuracy = "" if self.accuracy is None else f"; cross-validated accuracy {self.accuracy:.1%}"
+        pairs = [
+            f"{isolated(pair.classes[0])} and {isolated(pair.classes[1])} overlap" for pair in self.overlaps[:_OVERLAPS]
+        ]
+        return block(
+            f"Audit of {self.dataset.source.name}",
+            line(f"{counted(self.n, 'image')}, {self.head} on {self.model}{accuracy}"),
+            findings_html(self.findings),
+            *map(note, pairs),
+            note(f"{counted(len(self.failures), 'image')} could not be used") if self.failures else None,
+            *map(note, self.remarks),
+        )
 
     @property
     def counts(self) -> dict[Kind, int]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from bottleneck.auditing.pool import Pool
 from bottleneck.auditing.table import path_in_table
+from bottleneck.charts.html import block, line, note
+from bottleneck.images.contact_sheet import MOST, ContactSheet, Tile
 from bottleneck.images.dataset import Dataset
 from bottleneck.utils.frames import as_frame
 from bottleneck.utils.text import counted, one_line
@@ -148,6 +150,15 @@ class Suggestions(Sequence[Suggestion]):
 
     def __repr__(self) -> str:
         return one_line(self, f"{len(self)} of {counted(len(self.pool), 'image')}", self.strategy)
+
+    def _repr_html_(self) -> str:
+        tiles = [Tile(one.file, one.suggested or "?", bytes.fromhex(one.digest)) for one in self.items[:MOST]]
+        return block(
+            f"{len(self)} of {counted(len(self.pool), 'image')} to label next",
+            line(f"chosen by {self.strategy.replace('_', ' ')}; below each picture, the most probable class"),
+            ContactSheet(tiles, left_out=len(self) - len(tiles)).to_html(),
+            *map(note, self.pool.remarks),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""

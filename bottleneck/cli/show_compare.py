@@ -14,7 +14,8 @@ from bottleneck.utils.csv_text import csv_lines
 from bottleneck.utils.text import counted
 
 if TYPE_CHECKING:
-    from bottleneck.comparison.leaderboard import Comparison, LeaderboardRow
+    from bottleneck.comparison.leaderboard import Comparison
+    from bottleneck.comparison.leaderboard_row import LeaderboardRow
     from bottleneck.heads.learning_curve import Curve
 
 _HEADER = ["model", "head", "cross-validated", "held-out", "p", "", "extract s", "fit s", "MB"]

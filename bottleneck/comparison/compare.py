@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from bottleneck.cache.feature_cache import FeatureCache
 from bottleneck.cache.store import Store
-from bottleneck.comparison.leaderboard import LEVEL, Comparison, LeaderboardRow
+from bottleneck.comparison.leaderboard import Comparison
+from bottleneck.comparison.leaderboard_row import LEVEL, LeaderboardRow
 from bottleneck.comparison.sources import ComparedImages, Source, collect_features
 from bottleneck.errors import HeadError
 from bottleneck.evaluation.leakage import find_leaks, one_label

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bottleneck.cache.store import Store
+from bottleneck.charts.html import block, line, note
 from bottleneck.errors import ImagesError
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import by_reason, none_usable
@@ -15,6 +16,8 @@ from bottleneck.utils.text import counted, one_line
 if TYPE_CHECKING:
     from bottleneck.backbones.restore import Restored
     from bottleneck.engines.records import Check
+
+_SHOWN = 5  # failures in a notebook
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ class Extraction:
     def __repr__(self) -> str:
         done = f"{self.computed:,} computed", f"{self.reused:,} reused", f"{len(self.failures):,} failed"
         return one_line(self, counted(self.images, "image"), *done, f"{self.dim} features", self.store.short_name)
+
+    def _repr_html_(self) -> str:
+        return block(
+            f"Features of {self.dataset.source.name}",
+            line(f"{self.dim} features of {counted(self.images, 'image')} by {self.store.short_name}"),
+            line(f"{self.computed:,} computed in {self.seconds:.1f} s, {self.reused:,} reused, {self.copies:,} copies"),
+            *(note(f"{failure.path}: {failure.message}") for failure in self.failures[:_SHOWN]),
+            note(f"{counted(len(self.failures), 'image')} failed") if self.failures else None,
+            *map(note, self.remarks),
+        )
 
     @property
     def usable(self) -> Dataset:

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.errors import ImagesError
 from bottleneck.images.columns import Columns
+from bottleneck.images.contact_sheet import MOST, SIDE, ContactSheet, Tile, contact_sheet
+from bottleneck.images.dataset_html import dataset_html
 from bottleneck.images.keys import Digests, DigestSet
 from bottleneck.images.splits import Shares, assign
 from bottleneck.utils.arguments import Arguments
@@ -73,6 +76,40 @@ class Dataset:
         classes = counted(len(self.classes), "class") if self.labelled else "no labels"
         failed = f"{len(self.failures):,} failed" if self.failures else ""
         return one_line(self, counted(len(self), "image"), classes, failed, str(self.source))
+
+    def _repr_html_(self) -> str:
+        return dataset_html(self.source, self.labels, self.splits, len(self.failures))
+
+    def show(self, rows: Any = None, *, columns: int | None = None, size: int = SIDE, most: int = MOST) -> ContactSheet:
+        """Return a contact sheet, which notebooks show: small pictures with the number of their row and their label.
+
+        Parameters
+        ----------
+        rows : int, sequence of int, slice, or mask of bool, optional
+            By default as many as `most`, evenly spread over the dataset.
+        columns : int, optional
+            By default as many as there is room for.
+        size : int
+            Length of the longer side of each picture, from 16 to 1024 pixels.
+        most : int
+            The largest number of pictures. The sheet tells how many images are left out.
+
+        Returns
+        -------
+        ContactSheet
+            The pictures are upright. One that cannot be read or decoded, or has changed, is shown as such.
+
+        Raises
+        ------
+        ImagesError
+            If there is no such row, or an argument is not one of these.
+        """
+        return contact_sheet(self._tile, len(self), rows, columns=columns, size=size, most=most)
+
+    def _tile(self, row: int) -> Tile:
+        label = self.labels[row]
+        caption = str(row) if label is None else f"{row} · {label}"
+        return Tile(self.paths[row], caption, self.digests[row].tobytes())
 
     @property
     def labelled(self) -> bool:

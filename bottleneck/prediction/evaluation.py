@@ -4,13 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
+from bottleneck.charts.html import block, html_table, line, note
 from bottleneck.evaluation.confusion import as_json
+from bottleneck.evaluation.metrics_html import accuracy_html, confusion_html
 from bottleneck.evaluation.stats import wilson_interval
 from bottleneck.images.dataset import Failure
 from bottleneck.prediction.unseen import LeftOut
 from bottleneck.runs.ranking import LEVEL
 from bottleneck.runs.run import Run
 from bottleneck.utils.text import counted, one_line
+
+_SHOWN = 10  # errors in a notebook
+_ERRORS = ("image", "label", "prediction", "probability")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +135,19 @@ class Evaluation:
         compared = f"{self.against.verdict} against {self.against.run.path}" if self.against else ""
         accuracy = f"accuracy {100 * self.accuracy:.1f} % on {counted(self.n, 'image')}"
         return one_line(self, str(self.run.path), accuracy, compared)
+
+    def _repr_html_(self) -> str:
+        rows = [[one.path, one.label, one.predicted, f"{one.probability:.3f}"] for one in self.errors[:_SHOWN]]
+        matrix = self.metrics.get("confusion")
+        return block(
+            f"{self.run.name} on {counted(self.n, 'image')}",
+            accuracy_html(self.metrics, "image"),
+            None if matrix is None else confusion_html(matrix, self.metrics["classes"]),
+            line("The most confident errors:") if rows else None,
+            html_table(_ERRORS, rows, numbers=_ERRORS[3:], more=len(self.errors) - len(rows)) if rows else None,
+            note(f"{counted(len(self.failures), 'image')} could not be used") if self.failures else None,
+            *map(note, self.remarks),
+        )
 
     @property
     def n(self) -> int:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
+from bottleneck.charts.html import block, line, note
+from bottleneck.images.contact_sheet import MOST, ContactSheet, Tile
 from bottleneck.images.dataset import Failure
 from bottleneck.images.given import Given
 from bottleneck.runs.run import Run
@@ -118,6 +120,13 @@ class Predictions(Sequence[Prediction]):
     coverage: float | None = None
     cautions: tuple[str, ...] = ()
 
+    def _repr_html_(self) -> str:
+        files = self.given.files if len(self.given) == len(self) else tuple(item.path for item in self.items)
+        sheet = ContactSheet(map(_tile, self.items[:MOST], files[:MOST]), left_out=max(0, len(self) - MOST))
+        failed = f", {len(self.failures):,} of which cannot be used" if self.failures else ""
+        head = line(f"{counted(len(self), 'image')}{failed}")
+        return block(f"Predictions of {self.run.name}", head, sheet.to_html(), *map(note, self.cautions))
+
     @property
     def usable(self) -> tuple[Prediction, ...]:
         """The items without a failure."""
@@ -189,3 +198,12 @@ class Predictions(Sequence[Prediction]):
             no_set = item.label is None or item.set is None
             cells.append("" if no_set else json.dumps(item.set, ensure_ascii=False))
         return [*cells, UNFAMILIAR if item.rejected else ""] if self.reject else cells
+
+
+def _tile(item: Prediction, file: str) -> Tile:
+    """Return a picture with its prediction."""
+    digest = bytes.fromhex(item.digest) if item.digest else None
+    if item.label is None or item.probability is None:
+        return Tile(file, item.failure.code if item.failure else UNFAMILIAR, digest)
+    doubt = f" · {UNFAMILIAR}" if item.unfamiliar else ""
+    return Tile(file, f"{item.label} {item.probability:.0%}{doubt}", digest)

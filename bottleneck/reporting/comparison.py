@@ -6,24 +6,21 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from bottleneck.charts.labels import isolated
-from bottleneck.charts.line import Series, line_chart
 from bottleneck.charts.markup import Markup, markup
 from bottleneck.charts.numbers import percent, plain
-from bottleneck.charts.rows import ChartRow, Tone, interval_chart
 from bottleneck.charts.scatter import ScatterPoint, scatter_chart
+from bottleneck.comparison.charts import CHARTED, held_out_chart, learning_curve_chart, ranking_chart
 from bottleneck.comparison.commands import compare_command, fit_command
-from bottleneck.comparison.leaderboard import LEVEL, Comparison, LeaderboardRow
+from bottleneck.comparison.leaderboard import Comparison
+from bottleneck.comparison.leaderboard_row import LEVEL, LeaderboardRow
 from bottleneck.comparison.pareto import pareto_front
-from bottleneck.heads.learning_curve import Curve
 from bottleneck.reporting.page import page
 from bottleneck.runs.card import params_text
 from bottleneck.utils.text import counted
 
-_CHARTED = 40  # rows of a forest plot; the table has all
 _FAILURES = 50  # failures that are listed
 _FRONT = 6  # rows of a Pareto front that a sentence names
 _NAMED = 4  # rows that a sentence names
-_TONES: dict[str, Tone] = {"best": "strong", "worse": "muted"}
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,9 @@ def comparison_page(comparison: Comparison, options: Sequence[str] = ()) -> str:
         lead=markup(_lead(comparison)),
         verdicts=list(map(markup, verdicts(comparison))),
         cheaper=cheaper and markup(cheaper),
-        forests=_forests(rows),
-        left_out=max(0, len(rows) - _CHARTED),
+        ranking=ranking_chart(rows),
+        held_out=held_out_chart(rows),
+        left_out=max(0, len(rows) - CHARTED),
         costs=[cost for cost in (seconds, _megabytes(rows)) if len(rows) > 1],
         curve=comparison.curve,
         curve_chart=comparison.curve and learning_curve_chart(comparison.curve),
@@ -114,35 +112,6 @@ def verdicts(found: Comparison) -> list[str]:
             f"different the accuracies are."
         )
     return sentences or ["There is no other row to compare it with."]
-
-
-def learning_curve_chart(curve: Curve) -> Markup:
-    """Return the chart of a learning curve, with its forecast."""
-    points, ahead = curve.points, curve.forecast
-    measured = Series(
-        "cross-validated",
-        [point.n for point in points],
-        [point.accuracy for point in points],
-        [max(0.0, point.accuracy - point.spread) for point in points],
-        [min(1.0, point.accuracy + point.spread) for point in points],
-    )
-    last = points[-1]
-    forecast = Series(
-        "forecast",
-        [last.n, *(one.n for one in ahead)],
-        [last.accuracy, *(one.accuracy for one in ahead)],
-        [last.accuracy, *(one.ci95[0] for one in ahead)],
-        [last.accuracy, *(one.ci95[1] for one in ahead)],
-        forecast=True,
-    )
-    return line_chart(
-        [measured, forecast] if ahead else [measured],
-        title="Learning curve: accuracy by the number of training images",
-        description=curve.advice(),
-        x_label="training images",
-        y_label="cross-validated accuracy",
-        log_x=True,
-    )
 
 
 def _cells(row: LeaderboardRow) -> dict[str, object]:
@@ -209,26 +178,6 @@ def _listed(rows: Sequence[LeaderboardRow]) -> str:
 
 def _p_value(row: LeaderboardRow) -> str:
     return "–" if row.p_value is None else plain(float(f"{row.p_value:.2g}"))
-
-
-def _forests(rows: Sequence[LeaderboardRow]) -> list[tuple[Markup, str]]:
-    """Return the forest plots of cross-validated and held-out accuracies, with captions."""
-    trained = [_chart_row(row, row.cv_accuracy, row.cv_ci95) for row in rows[:_CHARTED]]
-    tested = [_chart_row(row, row.accuracy, row.accuracy_ci95, row.verdict) for row in rows[:_CHARTED]]
-    name = "Cross-validated accuracy of each model and head"
-    ranking = interval_chart(trained, title=name, x_label="cross-validated accuracy", reference=rows[0].cv_accuracy)
-    name = "Held-out accuracy of each model and head"
-    testing = interval_chart(tested, title=name, x_label="held-out accuracy", reference=rows[0].accuracy)
-    return [
-        (ranking, "Cross-validation on the training images ranks the rows."),
-        (testing, "The held-out images test whether the other rows differ from the best."),
-    ]
-
-
-def _chart_row(row: LeaderboardRow, accuracy: float, interval: tuple[float, float] | None, note: str = "") -> ChartRow:
-    low, high = interval or (None, None)
-    tone = _TONES.get(row.verdict, "plain")
-    return ChartRow(label=f"{row.model} · {row.head}", estimate=accuracy, low=low, high=high, note=note, tone=tone)
 
 
 def _seconds(found: Comparison) -> _Cost:

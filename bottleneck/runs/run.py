@@ -20,6 +20,7 @@ from bottleneck.runs.card import SETTINGS, number_in
 from bottleneck.runs.card_parts import CardParts
 from bottleneck.runs.card_schema import checked_card
 from bottleneck.runs.images import RunImages, load_run_images
+from bottleneck.runs.run_html import run_html
 from bottleneck.runs.uncertainty import Uncertainty, load_uncertainty
 from bottleneck.utils.files import TEMPORARY, sha256_hex
 from bottleneck.utils.names import run_folder
@@ -53,6 +54,9 @@ class Run(CardParts):
         metrics = self.card.get("metrics") or {}
         score = f"accuracy {100 * metrics['accuracy']:.1f} %" if "accuracy" in metrics else ""
         return one_line(self, str(self.path), score)
+
+    def _repr_html_(self) -> str:
+        return run_html(self)
 
     @property
     def name(self) -> str:
