@@ -94,7 +94,7 @@ def heatmap(
     grid = _Grid(longest + 10, head, side)
     tell = _Tooltips(names, size, row_label, column_label)
     parts = [*_captions(grid, many * side, row_label, column_label), *_names(grid, shown, longest)]
-    own = found[:_OWN]
+    own = sorted(found[:_OWN], key=lambda cell: (cell.row, cell.column))  # the order of the keyboard
     parts += _shades(found[_OWN:], grid)
     parts += [_linked(_cell(cell, grid, tell, many), cell, link if size == 1 else None) for cell in own]
     height = grid.y(many) + 10

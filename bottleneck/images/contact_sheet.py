@@ -147,7 +147,7 @@ def _given_rows(rows: Any, count: int) -> list[int]:
 
 
 def _figure(tile: Tile, size: int) -> Markup:
-    text = "font-size:12px;line-height:1.3;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+    text = "font-size:12px;line-height:1.3;margin-top:3px;max-height:2.6em;overflow:hidden;overflow-wrap:anywhere"
     caption = element("figcaption", element("bdi", tile.caption), style=text)
     return element(
         "figure", _picture(tile, size), caption, title=tile.tooltip or tile.path, style="margin:0;min-width:0"
@@ -160,7 +160,7 @@ def _picture(tile: Tile, size: int) -> Markup:
         small_picture,
     )  # Pillow is slow to import, and datasets need it here only
 
-    box = f"height:{size}px;display:flex;align-items:center;justify-content:center"
+    box = f"height:{size}px;display:flex;align-items:flex-end"
     try:
         address = small_picture(tile.path, size, tile.digest)
     except ImageError as error:

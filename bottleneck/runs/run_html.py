@@ -38,10 +38,10 @@ def _trained(card: dict[str, Any]) -> str:
     """Return what was trained, and on how many images."""
     head = card.get("head", "head")
     params = f" ({params_text(card['params'])})" if card.get("params") else ""
-    model = card.get("model", "")
+    model = f" on {card['model']}" if "model" in card else ""
     tuned = "fine-tuned network, from " if card.get("kind") == "finetune" else ""
     images = f", trained on {counted(card['n_train'], 'image')}" if "n_train" in card else ""
-    return f"{tuned}{head}{params} on {model}{images}"
+    return f"{tuned}{head}{params}{model}{images}"
 
 
 def _intervals(card: dict[str, Any], metrics: dict[str, Any]) -> Markup | None:

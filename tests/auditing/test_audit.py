@@ -14,6 +14,7 @@ from bottleneck.errors import BottleneckWarning, HeadError
 from bottleneck.fitting.fit import fit
 from tests.auditing.conftest import DIM, class_features, with_wrong_labels
 from tests.conftest import photo
+from tests.markup import tables
 from tests.variants import case
 
 N = 40  # images per class
@@ -47,6 +48,7 @@ class TestFindings:
         found = audit(IMAGES, pictures=False, refit=False)
         wrong = {one.path: one for one in found.of_kind("label error")}
         assert set(wrong) == {"images/bee/010.jpg", "images/bee/020.jpg", "images/ant/050.jpg"}
+        assert tables(found._repr_html_())[0][1] == ["label error", "3"]
         one = wrong["images/bee/010.jpg"]
         assert (one.label, one.suggested) == ("bee", "ant")
         assert one.split in ("train", "val", "test")

@@ -13,6 +13,7 @@ from bottleneck.images.scan import scan
 from bottleneck.utils.csv_text import csv_bytes
 from tests import tiny
 from tests.auditing.conftest import cache_features, class_features
+from tests.markup import parsed, text_in
 from tests.variants import case
 
 N = 80  # labelled images per class, a fifth of them between both classes
@@ -78,6 +79,8 @@ class TestWithARun:
         (new,) = [one for one in found if "a new class?" in one.reason]
         assert kind(numbers([new])[0]) == "new"
         assert new.familiarity < 0.01
+        assert "5 of 26 images to label next chosen by margin sampling" in text_in(found._repr_html_())
+        assert len(list(parsed(found._repr_html_()).iter("img"))) == 5
 
     def test_unfamiliar_images_come_last(self, project):
         found = suggest("pool", budget=100)

@@ -1,6 +1,7 @@
 """Comparisons that were never run, for pages and notebooks."""
 
-from bottleneck.comparison.leaderboard import Comparison, LeaderboardRow
+from bottleneck.comparison.leaderboard import Comparison
+from bottleneck.comparison.leaderboard_row import LeaderboardRow
 from bottleneck.heads.forecast import PowerLaw
 from bottleneck.heads.learning_curve import Curve, Point
 from bottleneck.images.dataset import Failure

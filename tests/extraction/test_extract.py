@@ -57,6 +57,7 @@ def done(tmp_path_factory) -> Extraction:
 
 def test_features_of_every_image_are_cached_and_a_second_extraction_does_not_import_torch(done):
     assert (done.images, done.unique, done.computed, done.reused, done.failures) == (10, 10, 10, 0, ())
+    assert "1280 features of 10 images by" in done._repr_html_()
     features = done.store.read(done.dataset.digests)
     assert features.shape == (10, 1280)
     assert features.dtype == np.float32

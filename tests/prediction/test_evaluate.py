@@ -17,6 +17,7 @@ from bottleneck.prediction.predict import predict
 from bottleneck.runs.images import IMAGES as FILE
 from bottleneck.runs.images import Role
 from tests import tiny
+from tests.markup import tables, text_in
 from tests.prediction.conftest import IMAGES
 from tests.variants import case
 
@@ -46,6 +47,9 @@ def test_metrics_are_those_of_the_predictions(run, new):
     low, high = found.accuracy_ci95
     assert low < found.accuracy < high
     assert np.sum(found.metrics["confusion"]) == len(NEW)
+    html = found._repr_html_()
+    assert f"{found.accuracy:.1%} of {len(NEW)} images classified correctly" in text_in(html)
+    assert [row[0] for row in tables(html)[0][1:]] == [error.path for error in found.errors[:10]]
     assert {"ece", "log_loss", "brier", "mean_confidence"} <= set(found.metrics)
     wrong = {item.path: item for item in said if item.label != truth(item)}
     assert {error.path for error in found.errors} == set(wrong)

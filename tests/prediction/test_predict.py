@@ -20,6 +20,7 @@ from bottleneck.prediction.predict import predict
 from bottleneck.runs.run import Run
 from tests import tiny
 from tests.conftest import photo, write
+from tests.markup import parsed, text_in
 from tests.prediction.conftest import copied, fitted
 from tests.variants import case
 
@@ -75,6 +76,17 @@ def test_predictions_become_json_and_rows(run, folder):
     assert [one["label"] for one in usable["top"]] == row[2:-3:2] == [label for label, _ in found[1].top]
     assert header[-5:] == ["label_4", "probability_4", "code", "message", "familiarity"]
     assert failed[2:] == [*[""] * 8, found[0].failure.code, found[0].failure.message, ""]
+
+
+def test_a_notebook_shows_pictures_with_their_labels(run, folder):
+    (folder({"x.jpg": 900}, name="new") / "broken.jpg").write_text("no image")
+    found = predict("new")
+    html = found._repr_html_()
+    usable = found[1]
+    assert len(list(parsed(html).iter("img"))) == 1
+    assert "2 images, 1 of which cannot be used" in text_in(html)
+    assert f"{usable.label} {usable.probability:.0%}" in text_in(html)
+    assert found[0].failure.code in text_in(html)
 
 
 def test_new_images_fill_the_cache_and_cached_ones_are_used(run, folder):

@@ -3,7 +3,8 @@
 import re
 from dataclasses import replace
 
-from bottleneck.reporting.comparison import comparison_page, learning_curve_chart, verdicts
+from bottleneck.comparison.charts import learning_curve_chart
+from bottleneck.reporting.comparison import comparison_page, verdicts
 from tests.comparison.boards import CURVE, HOSTILE, ROWS, board, row
 
 
