@@ -59,7 +59,7 @@ CALLED = {
     "cache gc": ([gc], []),
 }
 # Options that decide what a command prints, writes or refuses; no function takes them.
-OF_THE_COMMAND = {"as_json", "debug", "layout", "out", "max_failures", "strict", "no_labels"}
+OF_THE_COMMAND = {"as_json", "debug", "layout", "out", "max_failures", "strict", "no_labels", "report"}
 # Where the command says None or a value of its own, and the function another that means the same.
 SAME = {
     ("extract", "max_pixels"): (None, MAX_PIXELS),
