@@ -13,8 +13,8 @@ from bottleneck.charts.theme import colour, marker
 
 Tone = Literal["strong", "plain", "muted"]
 
-_ROW = 38.0  # height of a row: its text, and its interval below
-_BASE, _BELOW = 16.0, 29.0  # heights of the text and of the interval in a row
+_ROW = 42.0  # height of a row: its text, and its interval below
+_BASE, _BELOW = 16.0, 27.0  # heights of the text and of the interval in a row
 _MARGIN = 10.0
 _AXIS = 40.0
 _INK: dict[Tone, str] = {"strong": colour(0), "plain": colour(0), "muted": colour(5)}

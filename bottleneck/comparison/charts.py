@@ -1,9 +1,12 @@
 """Charts of a comparison: forest plots of the accuracies, and the learning curve."""
 
+from collections import Counter
 from collections.abc import Sequence
 
+from bottleneck.charts.labels import isolated
 from bottleneck.charts.line import Series, line_chart
 from bottleneck.charts.markup import Markup
+from bottleneck.charts.numbers import percent
 from bottleneck.charts.rows import ChartRow, Tone, interval_chart
 from bottleneck.comparison.leaderboard_row import LeaderboardRow
 from bottleneck.heads.learning_curve import Curve
@@ -17,6 +20,7 @@ def ranking_chart(rows: Sequence[LeaderboardRow]) -> Markup:
     return interval_chart(
         [_chart_row(row, row.cv_accuracy, row.cv_ci95) for row in rows[:CHARTED]],
         title="Cross-validated accuracy of each model and head",
+        description=_ranking(rows),
         x_label="cross-validated accuracy",
         reference=rows[0].cv_accuracy,
     )
@@ -27,6 +31,7 @@ def held_out_chart(rows: Sequence[LeaderboardRow]) -> Markup:
     return interval_chart(
         [_chart_row(row, row.accuracy, row.accuracy_ci95, row.verdict) for row in rows[:CHARTED]],
         title="Held-out accuracy of each model and head",
+        description=_verdicts(rows),
         x_label="held-out accuracy",
         reference=rows[0].accuracy,
     )
@@ -59,6 +64,21 @@ def learning_curve_chart(curve: Curve) -> Markup:
         y_label="cross-validated accuracy",
         log_x=True,
     )
+
+
+def _ranking(rows: Sequence[LeaderboardRow]) -> str:
+    """Return the best row and the last one, in words."""
+    best, last = (f"{row.head} on {isolated(row.model)} with {percent(row.cv_accuracy)}" for row in (rows[0], rows[-1]))
+    return f"The best of {len(rows)} is {best}." + (f" The last is {last}." if len(rows) > 1 else "")
+
+
+def _verdicts(rows: Sequence[LeaderboardRow]) -> str:
+    """Return how many rows are told apart from the best, in words."""
+    best = rows[0]
+    counts = Counter(row.verdict for row in rows[1:])
+    others = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    told = f" Of the other rows, compared with it: {others}." if others else ""
+    return f"The best row, {best.head} on {isolated(best.model)}, is right on {percent(best.accuracy)}.{told}"
 
 
 def _chart_row(row: LeaderboardRow, accuracy: float, interval: tuple[float, float] | None, note: str = "") -> ChartRow:
