@@ -16,7 +16,7 @@ _NONE = "no label"
 def dataset_html(
     source: Path, labels: Sequence[str | None], splits: Sequence[str], failures: int, most: int = _CLASSES
 ) -> Markup:
-    """Return the number of images of each class and split, the largest classes first.
+    """Return the number of images of each class and split; of many classes those of the largest.
 
     Parameters
     ----------
@@ -31,11 +31,14 @@ def dataset_html(
     """
     counts = Counter(zip(labels, splits, strict=True))
     sizes, names = Counter(labels), [name for name in SPLITS if name in set(splits)]
+    shown = (
+        sizes.most_common(most) if len(sizes) > most else sorted(sizes.items(), key=lambda one: (one[0] is None, one))
+    )
     header = ["class", *names, *(["all"] if len(names) > 1 else [])]
     rows = [
         [_NONE if label is None else label, *(f"{counts[label, name]:,}" for name in names)]
         + ([f"{size:,}"] if len(names) > 1 else [])
-        for label, size in sizes.most_common(most)
+        for label, size in shown
     ]
     return block(
         source.name or str(source),

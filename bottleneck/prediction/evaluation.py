@@ -142,6 +142,9 @@ class Evaluation:
         return block(
             f"{self.run.name} on {counted(self.n, 'image')}",
             accuracy_html(self.metrics, "image"),
+            line(f"{self.against.verdict} against {self.against.run.name} (p = {self.against.p_value:.2g})")
+            if self.against
+            else None,
             None if matrix is None else confusion_html(matrix, self.metrics["classes"]),
             line("The most confident errors:") if rows else None,
             html_table(_ERRORS, rows, numbers=_ERRORS[3:], more=len(self.errors) - len(rows)) if rows else None,

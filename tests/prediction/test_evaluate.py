@@ -71,6 +71,7 @@ def test_groups_widen_the_intervals(run, new):
     assert wide.accuracy == narrow.accuracy
     assert wide.accuracy_ci95[0] < narrow.accuracy_ci95[0] - 0.1
     assert wide.against.accuracy_ci95[0] < narrow.against.accuracy_ci95[0] - 0.05
+    assert f"{wide.against.verdict} against {other.name} (p = " in text_in(wide._repr_html_())
 
 
 def test_training_images_are_left_out_under_any_path(run, new):
