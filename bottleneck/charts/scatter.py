@@ -13,6 +13,7 @@ from bottleneck.charts.theme import GROUND, colour, marker
 
 _LABEL = 150.0  # largest width of a label
 _MOST = 2000  # points
+_CROWD = 6  # points; with more, only those of the front have labels
 _OTHER = 5  # series whose colour points have that are not on the front; they are rings
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -47,7 +48,7 @@ def scatter_chart(
     width: float = WIDTH,
     height: float = 270.0,
 ) -> Markup:
-    """Return a scatter plot; labels that would cover others are left out, and are tooltips only.
+    """Return a scatter plot; labels that have no room are tooltips only.
 
     Parameters
     ----------
@@ -108,10 +109,11 @@ def _staircase(front: list[tuple[float, float]], axes: Axes) -> list[Markup]:
 
 
 def _labels(places: Sequence[tuple[ScatterPoint, float, float]], width: float) -> list[Markup]:
-    """Return the labels that have room, those of the front first, and the highest first."""
+    """Return the labels that have room, the highest first; of many points only the front has labels."""
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for _, x, y in places]
     parts = []
-    for point, x, y in sorted(places, key=lambda one: (not one[0].on_front, one[2])):
+    named = [one for one in places if one[0].on_front or len(places) <= _CROWD]
+    for point, x, y in sorted(named, key=lambda one: (not one[0].on_front, one[2])):
         length = width_of(shortened(point.label, _LABEL, SMALL), SMALL)
         for left, base in ((x + 8, y + 4), (x - 8 - length, y + 4), (x - length / 2, y - 9), (x - length / 2, y + 18)):
             box = (left, base - 10, left + length, base + 3)

@@ -30,11 +30,17 @@ def test_the_front_is_filled_joined_and_in_the_description():
 
 
 def test_labels_without_room_are_tooltips_only():
-    crowd = [ScatterPoint(f"point {i}", 1 + i / 1e4, 0.5) for i in range(50)]
+    crowd = [ScatterPoint(f"point {i}", 1 + i / 1e4, 0.5, True) for i in range(50)]
     root = checked(scatter_chart(crowd, **_NAMES))
 
     assert len(tooltips(root)) == 50
     assert len([text for text in texts(root) if text.startswith("point")]) < 20
+
+
+def test_of_many_points_only_the_front_has_labels():
+    crowd = [ScatterPoint(f"point {i}", i, 0.5 + i / 100, i == 3) for i in range(1, 12)]
+
+    assert [text for text in texts(checked(scatter_chart(crowd, **_NAMES))) if "point" in text] == ["point 3"]
 
 
 def test_without_data_it_says_so():
