@@ -18,18 +18,7 @@ from tests.sandbox import CHECKOUT, Sandbox, apart, traced
 from tests.variants import each
 
 SMALL = "--model mobilenet_v3_small --weights none --precision fp32 --crop 64 --resize 64"
-OUTPUTS = (
-    "cache",
-    "other",
-    "runs",
-    "demo",
-    "found.csv",
-    "board.json",
-    "board.html",
-    "features.npz",
-    "audited.csv",
-    "to-label.csv",
-)
+OUTPUTS = ("cache", "other", "runs", "demo", "found.csv", "board.json", "features.npz", "audited.csv", "to-label.csv")
 
 BY_OPENVINO = f"--no-labels --cache other --engine openvino --json {SMALL}"
 OPENVINO = {
@@ -48,7 +37,7 @@ COMMANDS = {
     "evaluate": "evaluate photos/val",
     "audit": "audit --out audited.csv",
     "next": "next photos/val --budget 2 --model mobilenet_v3_small --out to-label.csv",
-    "compare": "compare --heads logistic,centroid --out board.json --report board.html",
+    "compare": "compare --heads logistic,centroid --out board.json",
     "finetune": "finetune --last 0 --epochs 1 --batch-size 4",
     "finetune, resumed": "finetune --resume",
     "cache info": "cache info",
