@@ -1,0 +1,57 @@
+"""``bottleneck report``."""
+
+from typing import Any
+
+import click
+
+from bottleneck.cli.common import at_home, check_out, command, progress_bar
+from bottleneck.cli.numbers import WholeNumber
+from bottleneck.cli.output import put_json, say
+from bottleneck.utils.gc_paused import no_collection
+
+_PICTURES, _MOST_PICTURES = 400, 100_000
+
+
+def _page(ctx: click.Context, parameter: click.Parameter, out: str | None) -> str | None:
+    """Refuse a name that browsers would not open as a page."""
+    if out is not None and not out.lower().endswith((".html", ".htm")):
+        raise click.BadParameter(f"expected a name that ends in .html, got {out!r}", ctx, parameter)
+    return at_home(ctx, parameter, out)
+
+
+@command("report", short_help="Write a page that shows what a run does and where it fails.")
+@click.argument("run", required=False)
+@click.option("--out", metavar="FILE.html", callback=_page, help="Write this file.  [default: report-RUN.html]")
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
+@click.option(
+    "--pictures",
+    default=_PICTURES,
+    show_default=True,
+    type=WholeNumber(0, _MOST_PICTURES),
+    help="Pictures in the page, at most.",
+)
+@click.option("--no-audit", is_flag=True, help="Do not search for label errors, copies and outliers.")
+def report(run: str | None, out: str | None, opens: bool, no_audit: bool, as_json: bool, **options: Any) -> None:
+    """Write one HTML file that shows how well a run does, where it fails and how it was made.
+
+    RUN is NAME or run:NAME in --runs, or ./PATH, by default the run that `predict` uses. The file loads nothing from
+    elsewhere, and can be sent to others: it has small pictures, and no path outside of the folder of images. It shows
+    the accuracy in plain words, the confusion matrix with the pictures of each cell, the worst mistakes, the most
+    similar training images, whether the probabilities can be trusted, unfamiliar images, the findings of `audit`, and
+    the commands that make the run again. Nothing is trained, and no feature is computed.
+    """
+    with no_collection():
+        from bottleneck.prediction.predict import run_for
+        from bottleneck.reporting.report import report as write
+
+    check_out(out, [])
+    chosen = run_for(run, options["runs"])
+    say(str(chosen))
+    with progress_bar(hidden=as_json) as progress:
+        found = write(chosen.run, out, audit=not no_audit, progress=progress, **options)
+    missing = f", {found.missing} missing" if found.missing else ""
+    say(f"{found.path}: {found.bytes / 1e6:.1f} MB, {found.pictures} pictures{missing}, in {found.seconds:.1f} s")
+    if opens:
+        click.launch(str(found.path))
+    if as_json:
+        put_json(found.to_json())
