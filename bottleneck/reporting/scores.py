@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.charts.markup import Markup
 from bottleneck.charts.rows import ChartRow, interval_chart
 from bottleneck.evaluation.stats import is_guessing
-from bottleneck.runs.run import Run
 from bottleneck.utils.text import counted
+
+if TYPE_CHECKING:  # commands that show scores would import more than they need
+    from bottleneck.runs.run import Run
 
 _BASES = (100, 1000, 10_000)  # pictures that the accuracy is told of
 _FEWEST_ERRORS = 1.0  # among them, so that rounding hides no difference
@@ -69,7 +71,7 @@ class Headline:
         return next((base for base in _BASES if base * wrong >= _FEWEST_ERRORS), _BASES[-1])
 
 
-def headline(run: Run) -> Headline:
+def headline(run: "Run") -> Headline:
     """Return the accuracy that the run itself reports first."""
     by_folds = run.card.get("headline") == _CROSS
     found = out_of_fold(run) if by_folds else run.metrics
@@ -79,12 +81,12 @@ def headline(run: Run) -> Headline:
     )
 
 
-def accuracies_figure(run: Run) -> Markup:
+def accuracies_figure(run: "Run") -> Markup:
     """Return a chart of the held-out and the cross-validated accuracy, with the share of the largest class."""
-    found = [(f"{counted(int(run.metrics.get('n') or 0), 'held-out image')}", run.metrics)]
+    found = [(f"{run.metrics.get('n') or 0:,} held-out images", run.metrics)]
     search = run.card.get("search") or {}
     if "cv" in search and "cv_ci95" in search:
-        found.append((f"cross-validation of {counted(int(run.card.get('n_train') or 0), 'image')}", out_of_fold(run)))
+        found.append((f"cross-validation of {run.card.get('n_train') or 0:,} images", out_of_fold(run)))
     rows = []
     for label, metrics in found:
         low, high = metrics.get("accuracy_ci95") or (None, None)
@@ -94,7 +96,7 @@ def accuracies_figure(run: Run) -> Markup:
     return interval_chart(rows, title="Accuracy", x_label="accuracy", reference=reference)
 
 
-def out_of_fold(run: Run) -> Metrics:
+def out_of_fold(run: "Run") -> Metrics:
     """Return the metrics of the cross-validation in the form of those of the held-out split."""
     search, per_class = run.card["search"], run.part("search", "cv", "per_class")
     return {
@@ -107,7 +109,7 @@ def out_of_fold(run: Run) -> Metrics:
     }
 
 
-def cautions(run: Run) -> Iterator[str]:
+def cautions(run: "Run") -> Iterator[str]:
     """Yield what makes the headline say less, or more, than it seems to."""
     found = out_of_fold(run) if run.card.get("headline") == _CROSS else run.metrics
     yield from _of_selection(run)
@@ -115,7 +117,7 @@ def cautions(run: Run) -> Iterator[str]:
     yield from _of_classes(found)
 
 
-def _of_selection(run: Run) -> Iterator[str]:
+def _of_selection(run: "Run") -> Iterator[str]:
     card = run.card
     if card.get("validation", {}).get("is_heldout"):
         yield (
@@ -139,7 +141,7 @@ def _of_selection(run: Run) -> Iterator[str]:
         )
 
 
-def _of_leaks(run: Run) -> Iterator[str]:
+def _of_leaks(run: "Run") -> Iterator[str]:
     counts = (run.part("leaks") or {}).get("counts", {})
     if counts.get("near_duplicates"):
         yield (
