@@ -1,0 +1,48 @@
+"""``bottleneck report``."""
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import run
+from tests.variants import each
+
+
+def test_a_page_is_written_beside_the_runs(fitted):
+    (name,) = [folder.name for folder in Path("runs").iterdir()]
+    _, said = run("report", "--no-audit", "--pictures", 3)
+    page = Path(f"report-{name}.html")
+    assert page.read_text().startswith("<!doctype html>")
+    assert f"{page}: " in said
+    assert "3 pictures" in said
+    assert "the only run" in said
+
+
+def test_the_result_is_one_json_object(fitted):
+    (name,) = [folder.name for folder in Path("runs").iterdir()]
+    found = json.loads(run("report", f"run:{name}", "--out", "page.html", "--json")[0])
+    assert found["report"] == "page.html"
+    assert found["bytes"] == Path("page.html").stat().st_size
+    assert (found["audited"], found["missing"]) == (True, 0)
+
+
+@each(
+    "words, code, message",
+    [
+        (("--out", "page.csv"), 2, "expected a name that ends in .html"),
+        (("--pictures", "-1"), 2, "pictures"),
+        (("nothing",), 1, "expected a run"),
+        (("--out", "runs/"), 2, "expected a name that ends in .html"),
+    ],
+)
+def test_what_cannot_be_done_is_said(words, code, message, fitted):
+    assert message in "".join(run("report", *words, code=code))
+    assert list(Path().glob("*.html")) == []
+
+
+def test_the_page_is_opened_on_request(fitted, wrap):
+    opened = []
+    import click
+
+    wrap(click, "launch", lambda call, address: opened.append(address))
+    run("report", "--no-audit", "--out", "page.html", "--open")
+    assert opened == ["page.html"]
