@@ -1,5 +1,6 @@
 """The contents of a report: which pictures are shown, and the sections of the page."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bottleneck.reporting.album import Album, in_turn
 from bottleneck.reporting.confidence import answer_levels, coverage_figure, reliability_figure
 from bottleneck.reporting.evidence import RunEvidence
 from bottleneck.reporting.findings import clean_kinds, heading_of
+from bottleneck.reporting.located import LocatedImages
 from bottleneck.reporting.matrix import MatrixCell, MatrixView, matrix_view
 from bottleneck.reporting.reproduction import reproduction
 from bottleneck.reporting.scores import accuracies_figure, cautions, headline, out_of_fold
@@ -164,7 +166,7 @@ def _data(found: RunEvidence, make: ShotMaker) -> dict[str, Any]:
     return {
         "audit": audit,
         "audit_remark": found.audit.remark if found.audit else "The images were not audited (--no-audit).",
-        "audit_remarks": _remarks(audit) if audit else [],
+        "audit_remarks": list(_remarks(audit, found.located)) if audit else [],
         "clean": clean_kinds(audit) if audit else [],
         "findings": list(_findings(found, audit, make)) if audit else [],
         "leak_counts": leaks.get("counts"),
@@ -195,7 +197,10 @@ def _of_path(make: ShotMaker, digest: str | None, path: str) -> Shot:
     return make.of_image(digest) if digest else Shot(name=make.located.shown(path), picture=None)
 
 
-def _remarks(audit: Audit) -> list[str]:
-    """Return the remarks of an audit, with the dataset by its name instead of its private folder."""
+def _remarks(audit: Audit, located: LocatedImages) -> Iterator[str]:
+    """Yield the remarks of an audit, in which no folder is named that may be private."""
     source = audit.dataset.source
-    return [remark.replace(str(source), source.name) for remark in audit.remarks]
+    for remark in audit.remarks:
+        for path in audit.dataset.paths if os.sep in remark else ():
+            remark = remark.replace(path, located.shown(path)) if path in remark else remark
+        yield remark.replace(str(source), source.name)

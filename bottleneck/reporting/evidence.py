@@ -1,6 +1,6 @@
 """All that a report shows, read and computed once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class RunEvidence:
     similar : dict of str to tuple of SimilarTraining
         By digest, the most similar training images of those.
     similar_remark : str
-        Why there are none, or of which features they are; empty if they are of those that the head sees.
+        A sentence: why there are none, or by which features they are found; empty if by those that the head sees.
     audit : AuditOfRun or None
         None if no audit was wanted.
     """
@@ -93,12 +93,9 @@ def _similar(
     training = _training(run)
     if not digests or not len(training):
         return {}, "" if len(training) else "This run does not record its training images."
-    own, before = _store(cache, spec_of(run.card)), _before_tuning(run, cache)
-    for source in ((own, run.head, ""), (*before, "by the features before fine-tuning") if before else None):
-        if source is None or source[0] is None:
-            continue
+    for store, head, remark in _feature_sources(run, cache):
         with suppress(BottleneckError):
-            return nearest_training(source[0], source[1], digests, training), source[2]
+            return nearest_training(store, head, digests, training), remark
     return {}, "The features of the training images are not in the cache, so similar ones are not shown."
 
 
@@ -113,11 +110,16 @@ def _training(run: Run) -> Digests:
     return kept
 
 
-def _before_tuning(run: Run, cache: Path) -> tuple[Store | None, Head] | None:
-    """Return the features from which a fine-tuning started, and the head on them; None for another run."""
+def _feature_sources(run: Run, cache: Path) -> Iterator[tuple[Store, Head, str]]:
+    """Yield the features that are in the cache, with the head whose scaling they need, and a remark.
+
+    The features of a fine-tuned network often are not, but those that its training started from are.
+    """
+    if own := _store(cache, spec_of(run.card)):
+        yield own, run.head, ""
     came_from = run.card.get("from") or {}
-    if not came_from.get("run"):
-        return None
-    with suppress(BottleneckError, KeyError):
-        return _store(cache, Spec.from_json(came_from["features"])), load_run(run.path.parent / came_from["run"]).head
-    return None
+    if came_from.get("run"):
+        with suppress(BottleneckError, KeyError):
+            head = load_run(run.path.parent / came_from["run"]).head
+            if before := _store(cache, Spec.from_json(came_from["features"])):
+                yield before, head, "Similar images are found by the features before fine-tuning."

@@ -30,10 +30,12 @@ def test_a_fine_tuning_is_audited_with_the_features_before_it(other):
     assert len(found["images"]) == 48
 
 
-def test_many_pictures_are_decoded_only_if_they_are_remembered(run):
+def test_many_pictures_are_decoded_only_if_they_are_remembered(run, tmp_path):
     located = locate(run, Path("cache"), Path("runs"))
     many = located.dataset.subset([*range(48)] * (DECODED // 48 + 1))
-    assert not audited(run, called, LocatedImages(located.source, many)).found["pictures"]
+    many = LocatedImages(located.source, many)
+    found = audit_of(run, many, cache=tmp_path, runs=Path("runs"), progress=None, search=called).found
+    assert not found["pictures"]
 
 
 def refuses(**_):
