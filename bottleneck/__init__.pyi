@@ -15,4 +15,5 @@ from .fitting.fit import fit as fit
 from .images.scan import scan as scan
 from .prediction.evaluate import evaluate as evaluate
 from .prediction.predict import predict as predict
+from .reporting.report import report as report
 from .runs.run import load_run as load_run

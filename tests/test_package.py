@@ -8,11 +8,11 @@ from tests.variants import each
 
 PUBLIC = {
     *("FeatureCache", "Recipe", "__version__", "compare", "describe", "errors", "evaluate", "extract", "finetune"),
-    *("fit", "load_run", "models", "predict", "scan", "audit", "suggest"),
+    *("fit", "load_run", "models", "predict", "scan", "audit", "report", "suggest"),
 }
 
 
-@each("name", ["scan", "extract", "FeatureCache", "fit", "predict", "load_run", "audit", "suggest"])
+@each("name", ["scan", "extract", "FeatureCache", "fit", "predict", "load_run", "audit", "report", "suggest"])
 def test_public_names_have_docstrings(name):
     value = getattr(bottleneck, name)
     assert callable(value)

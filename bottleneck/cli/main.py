@@ -23,6 +23,7 @@ from bottleneck.cli.models import inspect, models
 from bottleneck.cli.next import next_images
 from bottleneck.cli.output import is_data_on_stdout, let_streams_take_anything, put_away, say, show_traceback
 from bottleneck.cli.predict import predict
+from bottleneck.cli.report import report
 from bottleneck.engines.memory import tune_process
 
 _HELP = """Turn folders of images into tested classifiers, without a training cluster.
@@ -33,6 +34,7 @@ bottleneck fit --head svm     tune and test a head
 bottleneck finetune --last 1  fine-tune the network
 bottleneck predict new/       classify with the best run
 bottleneck evaluate test/     measure its accuracy
+bottleneck report             write a page on the best run, with pictures
 bottleneck audit              find wrong labels, duplicates and outliers
 bottleneck next more/ ...     choose which images to label next
 """
@@ -46,7 +48,9 @@ def cli() -> None:
     """Group the commands."""
 
 
-for _command in (extract, fit, finetune, compare, predict, evaluate, audit, next_images, models, inspect, cache, demo):
+_WORK = (extract, fit, finetune, compare, predict, evaluate, report, audit, next_images)
+_ABOUT = (models, inspect, cache, demo)
+for _command in (*_WORK, *_ABOUT):
     cli.add_command(_command)
 
 

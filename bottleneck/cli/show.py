@@ -14,6 +14,7 @@ from bottleneck.evaluation.stats import is_guessing
 from bottleneck.images.columns import Columns
 from bottleneck.images.dataset import Dataset, Failure
 from bottleneck.images.failures import by_reason
+from bottleneck.reporting.scores import out_of_fold
 from bottleneck.runs.card import params_text
 from bottleneck.utils.text import counted
 
@@ -123,7 +124,7 @@ def run_report(run: Run) -> None:
 
 def _accuracy_report(run: Run) -> None:
     """Print the accuracy and its interval on the held-out split or, if that is small, by cross-validation."""
-    card, held, folds = run.card, run.metrics, _out_of_fold(run)
+    card, held, folds = run.card, run.metrics, out_of_fold(run)
     by_folds = card["headline"] == "cross-validation"
     if not by_folds:
         show(f"cross-validated accuracy {_with_interval(folds)}; balanced {folds['balanced_accuracy']:.1%}")
@@ -205,19 +206,6 @@ def _constant_prediction(metrics: dict[str, Any], which: str, class_weight: str 
     if len(predicted) == 1 and several:
         weights = "" if class_weight == "balanced" else "--class-weight balanced, or "
         say(f"every {which} image is predicted as {predicted[0]}: {weights}more images of other classes may help")
-
-
-def _out_of_fold(run: Run) -> dict[str, Any]:
-    """Return the metrics of the cross-validation in the form of those of the held-out split."""
-    search, per_class = run.card["search"], run.part("search", "cv", "per_class")
-    return {
-        **search["cv"],
-        "accuracy": run.cv_accuracy,
-        "accuracy_ci95": search["cv_ci95"],
-        "balanced_accuracy": search["cv_balanced_accuracy"],
-        "classes": list(per_class),
-        "per_class": per_class,
-    }
 
 
 def _tables(metrics: dict[str, Any], heading: str = "") -> None:

@@ -33,6 +33,7 @@ from bottleneck.images.splits import Shares
 from bottleneck.images.view import AUGMENTATIONS
 from bottleneck.prediction.evaluate import evaluate
 from bottleneck.prediction.predict import predict
+from bottleneck.reporting.report import report
 from tests.variants import each
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,7 @@ CALLED = {
     "compare": ([compare], []),
     "predict": ([predict], ["x"]),
     "evaluate": ([evaluate], ["x"]),
+    "report": ([report], []),
     "audit": ([audit], []),
     "next": ([suggest], ["x", "--budget", "1"]),
     "models": ([models], []),

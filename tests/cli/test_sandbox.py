@@ -18,7 +18,10 @@ from tests.sandbox import CHECKOUT, Sandbox, apart, traced
 from tests.variants import each
 
 SMALL = "--model mobilenet_v3_small --weights none --precision fp32 --crop 64 --resize 64"
-OUTPUTS = ("cache", "other", "runs", "demo", "found.csv", "board.json", "features.npz", "audited.csv", "to-label.csv")
+OUTPUTS = (
+    *("cache", "other", "runs", "demo", "found.csv", "report.html", "board.json", "features.npz", "audited.csv"),
+    "to-label.csv",
+)
 
 BY_OPENVINO = f"--no-labels --cache other --engine openvino --json {SMALL}"
 OPENVINO = {
@@ -35,6 +38,7 @@ COMMANDS = {
     "fit": "fit --head logistic",
     "predict": "predict photos/val --out found.csv",
     "evaluate": "evaluate photos/val",
+    "report": "report --out report.html --no-audit",
     "audit": "audit --out audited.csv",
     "next": "next photos/val --budget 2 --model mobilenet_v3_small --out to-label.csv",
     "compare": "compare --heads logistic,centroid --out board.json",
