@@ -8,7 +8,7 @@ from bottleneck.charts.markup import Markup
 from bottleneck.reporting.held_out import Cell, HeldOutImage, HeldOutImages
 
 TABLE_CLASSES = 30  # with more, a table is not readable
-PAIRS = 40
+PAIRS = 20
 _OPENED = 24  # images of a cell, at most
 
 
