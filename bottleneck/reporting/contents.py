@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bottleneck.auditing.findings import KINDS, Finding
+from bottleneck.auditing.findings import EXACT_KIND, KINDS, NEAR_KIND, Finding
 from bottleneck.auditing.result import Audit
 from bottleneck.images.failures import by_reason
 from bottleneck.images.scan import Progress
@@ -35,12 +35,15 @@ class FindingsView:
     Parameters
     ----------
     heading, meaning : str
+    evidence : str
+        What the pictures beside each finding are.
     count : int
     shots : list of Shot
     """
 
     heading: str
     meaning: str
+    evidence: str
     count: int
     shots: list[Shot]
 
@@ -182,8 +185,13 @@ def _findings(found: RunEvidence, audit: Audit, make: ShotMaker) -> Iterator[Fin
     for kind, some in _shown_findings(found).items():
         if some:
             heading, meaning = heading_of(kind)
-            count = len(audit.of_kind(kind))
-            yield FindingsView(heading=heading, meaning=meaning, count=count, shots=list(map(make.of_finding, some)))
+            yield FindingsView(
+                heading=heading,
+                meaning=meaning,
+                evidence="Copy of" if kind in (EXACT_KIND, NEAR_KIND) else "Most similar images",
+                count=len(audit.of_kind(kind)),
+                shots=list(map(make.of_finding, some)),
+            )
 
 
 def _leaked_pairs(found: RunEvidence) -> list[tuple[str | None, str | None, str, str, float]]:

@@ -1,7 +1,8 @@
 """Pictures with their captions, as the templates show them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from bottleneck.auditing.findings import Finding
 from bottleneck.reporting.album import Album, SmallPicture
@@ -63,17 +64,16 @@ class ShotMaker:
     located: LocatedImages
     album: Album
 
-    def of_image(self, digest: str, **caption: object) -> Shot:
-        """Return the shot of an image with the parts of its caption."""
+    def of_image(self, digest: str, **caption: Any) -> Shot:
+        """Return the shot of an image, with some fields of its caption; its label is known by default."""
         found = self.album.picture(digest)
-        known: dict[str, object] = {"label": self.located.label(digest), **caption}
-        is_there = isinstance(found, SmallPicture)
-        return Shot(
+        shot = Shot(
             name=self.located.name(digest),
-            picture=found if is_there else None,  # type: ignore[arg-type]
-            missing="" if is_there else str(found),
-            **known,  # type: ignore[arg-type]
+            picture=found if isinstance(found, SmallPicture) else None,
+            missing=found if isinstance(found, str) else "",
+            label=self.located.label(digest),
         )
+        return replace(shot, **caption)
 
     def of_prediction(self, one: HeldOutImage, similar: Iterable[SimilarTraining] = (), note: str = "") -> Shot:
         """Return the shot of a held-out image."""
