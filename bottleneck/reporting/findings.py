@@ -95,7 +95,7 @@ def clean_kinds(found: Audit) -> list[str]:
 def _subject(run: "Run", dataset: Dataset, cache: Path) -> dict[str, Any]:
     """Return the arguments that name the images and features."""
     if not run.is_tuned:
-        return {"run": run}
+        return {"images": dataset, "run": run}
     spec = Spec.from_json(run.card["from"]["features"])
     return {"images": dataset, "model": FeatureCache(cache).store(spec).short_name}
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import click
+
 from tests.cli.conftest import run
 from tests.variants import each
 
@@ -41,8 +43,6 @@ def test_what_cannot_be_done_is_said(words, code, message, fitted):
 
 def test_the_page_is_opened_on_request(fitted, wrap):
     opened = []
-    import click
-
     wrap(click, "launch", lambda call, address: opened.append(address))
     run("report", "--no-audit", "--out", "page.html", "--open")
     assert opened == ["page.html"]

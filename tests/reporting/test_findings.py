@@ -21,6 +21,7 @@ def called(**arguments):
 def test_a_run_is_audited_with_its_own_features_and_nothing_is_trained_again(run):
     found = audited(run, called).found
     assert (found["run"], found["refit"], found["pictures"]) == (run, False, True)
+    assert len(found["images"]) == 48
 
 
 def test_a_fine_tuning_is_audited_with_the_features_before_it(other):

@@ -100,7 +100,9 @@ def test_names_of_classes_do_nothing_and_are_shown_as_they_are(written, visit):
 
 def test_on_paper_pictures_are_printed_and_controls_are_not(written, visit):
     page = visit(written, scheme="dark")
+    dark = ground(page)
     page.emulate_media(media="print")
+    assert ground(page) != dark
     assert page.locator(".theme:visible, nav:visible").count() == 0
     picture = page.locator(".frame .picture").first
     assert picture.evaluate("one => getComputedStyle(one).printColorAdjust") == "exact"
