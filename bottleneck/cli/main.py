@@ -16,6 +16,7 @@ from bottleneck.cli.common import InOrder, give_up, stopped
 from bottleneck.cli.compare import compare
 from bottleneck.cli.demo import demo
 from bottleneck.cli.evaluate import evaluate
+from bottleneck.cli.explore import explore
 from bottleneck.cli.extract import extract
 from bottleneck.cli.finetune import finetune
 from bottleneck.cli.fit import fit
@@ -48,7 +49,7 @@ def cli() -> None:
     """Group the commands."""
 
 
-_WORK = (extract, fit, finetune, compare, predict, evaluate, report, audit, next_images)
+_WORK = (extract, fit, finetune, compare, predict, evaluate, report, audit, next_images, explore)
 _ABOUT = (models, inspect, cache, demo)
 for _command in (*_WORK, *_ABOUT):
     cli.add_command(_command)

@@ -12,8 +12,8 @@ from bottleneck.errors import ImageError
 from bottleneck.extraction.job import Limits
 from bottleneck.extraction.loading import Loader
 from bottleneck.extraction.memory import MemoryBudget, usual_memory
+from bottleneck.extraction.picture_reader import PictureReader
 from bottleneck.images.dataset import Dataset, Failure
-from bottleneck.images.decode import Decoded
 from bottleneck.images.keys import DigestSet
 from bottleneck.images.scan import Progress
 from bottleneck.images.thumbnail_memo import ThumbnailMemo
@@ -57,17 +57,17 @@ def thumbnails(
     memo, errors = ThumbnailMemo.in_cache(cache), UndecodableMemo(cache / "digests.sqlite").load()
     first, found = dataset.first_rows().tolist(), Thumbnails.unknown(len(dataset))
     with ThreadPoolExecutor(limits.threads or os.cpu_count() or 1) as pool:
-        reader = _ThumbnailReader(dataset, loader(MemoryBudget(budget)))
+        reader = PictureReader(dataset, loader(MemoryBudget(budget)))
         for start in range(0, len(first), _BATCH):
             rows = {dataset.digests[row].tobytes(): row for row in first[start : start + _BATCH]}
             known = memo.get(list(rows))
             lacking = {key: row for key, row in rows.items() if key not in known and key not in errors}
             fresh: dict[bytes, Thumbnail] = {}
-            for key, one in zip(lacking, pool.map(reader.read, lacking.values()), strict=True):
-                if isinstance(one, ImageError):
-                    errors[key] = one
+            for key, read in zip(lacking, pool.map(reader.read, lacking.values()), strict=True):
+                if isinstance(read, ImageError):
+                    errors[key] = read
                 else:
-                    fresh[key] = one
+                    fresh[key] = Thumbnail(read.pixels, *read.size)
             memo.put(fresh)
             for key, one in (known | fresh).items():
                 found.put(rows[key], one)
@@ -88,31 +88,6 @@ def remembered_thumbnails(dataset: Dataset, cache: Path) -> Thumbnails:
             for row in rows[key]:
                 found.put(row, one)
     return found
-
-
-class _ThumbnailReader:
-    """Reads pictures by the first row of their digest; a copy at another path is tried if a file has changed."""
-
-    def __init__(self, dataset: Dataset, loader: Loader) -> None:
-        self._dataset, self._loader = dataset, loader
-        self._copies: dict[int, list[int]] = {}
-        places = DigestSet(dataset.digests).find(dataset.digests)
-        for row in np.flatnonzero(places != np.arange(len(dataset))).tolist():
-            self._copies.setdefault(int(places[row]), []).append(row)
-
-    def read(self, row: int) -> Thumbnail | ImageError:
-        """Return the thumbnail of an image, or the error of the last of its files."""
-        digest, problem = self._dataset.digests[row].tobytes(), ImageError("unreadable", "no path")
-        for place in (row, *self._copies.get(row, ())):
-            try:
-                loaded = self._loader.load(self._dataset.paths[place], lambda read: read == digest)
-            except ImageError as error:
-                problem = error
-                continue
-            if isinstance(loaded.found, Decoded):
-                return Thumbnail(loaded.found.pixels, *loaded.found.size)
-            problem = loaded.found or ImageError("changed", "the file changed since it was scanned")
-        return problem
 
 
 def _failures(dataset: Dataset, found: Thumbnails, errors: dict[bytes, ImageError]) -> Iterator[Failure]:

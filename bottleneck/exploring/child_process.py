@@ -1,0 +1,75 @@
+"""Run a function in another process, so that the server stays small and answers while it computes."""
+
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from bottleneck.errors import BottleneckError
+
+Result = TypeVar("Result")
+Report = Callable[[float], None]
+_NICENESS = 5  # the server goes first
+
+
+def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -> Result:
+    """Return ``function(*arguments, report)`` of a new process, which ends with this one.
+
+    Parameters
+    ----------
+    function : callable
+        A function of a module. Its last argument is a callable that takes the share that is done.
+    *arguments : object
+    report : callable
+        Called in this process with the share that is done.
+
+    Raises
+    ------
+    BottleneckError
+        If the function raises an error, or its process is killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_run, args=(there, function, arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        while True:
+            kind, value = here.recv()
+            if kind == "report":
+                report(value)
+            elif kind == "error":
+                raise BottleneckError(value)
+            else:
+                found: Result = value
+                return found
+    except EOFError:
+        process.join()
+        raise BottleneckError(
+            f"expected a result, found that its process has ended (code {process.exitcode}), perhaps for lack of memory"
+        ) from None
+    finally:
+        here.close()
+        process.terminate()
+        process.join()
+
+
+def _run(there: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Send what a function returns, or its error; the pipe breaks when the other process has ended."""
+    warnings.filterwarnings("ignore", message="Loky-backed", category=UserWarning)  # of scikit-learn in openTSNE
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
+    with suppress(OSError, AttributeError):
+        os.nice(_NICENESS)
+    with suppress(BrokenPipeError):
+        try:
+            there.send(("result", function(*arguments, lambda share: there.send(("report", share)))))
+        except BrokenPipeError:
+            raise
+        except BottleneckError as error:
+            there.send(("error", str(error)))
+        except Exception as error:
+            there.send(("error", f"unexpected {type(error).__name__}: {error}. This is a bug"))

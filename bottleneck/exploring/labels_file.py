@@ -1,0 +1,206 @@
+"""Edited labels on disk: a log of edits, which is the truth, and the table that is made from it."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bottleneck.errors import ImagesError, OutputError
+from bottleneck.exploring.annotations import Annotations, Edit
+from bottleneck.exploring.edit_log import EditLog
+from bottleneck.exploring.labels_table import LabelsTable
+from bottleneck.images.dataset import Dataset
+from bottleneck.utils.csv_text import parse_csv
+from bottleneck.utils.files import read_whole, sha256_hex
+from bottleneck.utils.output_file import check_output, write_output
+
+_LARGEST = 4 << 30  # bytes
+_SUFFIX = ".log"
+
+
+class LabelsFile:
+    """The labels of a dataset, edited by one process and kept in a table and its log.
+
+    An edit is appended to the log and fsynced, then the table is replaced. If the process is killed in between, the
+    next one replays the log and brings the table up to date. The files are created by the first edit; a table that was
+    corrected by hand meanwhile is continued.
+
+    Parameters
+    ----------
+    path : Path
+        The table; the log has its name with ``.log``.
+    images : Dataset
+        Each image once.
+
+    Raises
+    ------
+    OutputError
+        If the table or the log is not of this dataset, is damaged or in use, or cannot be written.
+    """
+
+    def __init__(self, path: Path, images: Dataset) -> None:
+        self.path = check_output(path)
+        self.annotations = Annotations(images.labels)
+        self.problem: str | None = None  # why the table could not be written
+        self._table = LabelsTable(images, path)
+        self._row_of = {digest.tobytes().hex(): row for row, digest in enumerate(images.digests)}
+        self._hex = list(self._row_of)
+        self._lock = threading.RLock()
+        found = self._read()
+        self._sha256 = None if found is None else sha256_hex(found[0])  # of the table on disk
+        self._log = EditLog(path.with_name(path.name + _SUFFIX))
+        try:
+            self._continue(found)
+        except BaseException:
+            self._log.close(remove=self._log.is_new)
+            raise
+
+    def edit(self, action: object, value: object, rows: object) -> tuple[int, ...]:
+        """Make an edit of untrusted values; return the rows that changed, once the edit is on disk.
+
+        Raises
+        ------
+        ImagesError
+            If a value is invalid.
+        OutputError
+            If it cannot be written; nothing is changed.
+        """
+        edit = Edit.checked(action, value, rows, len(self.annotations))
+        with self._lock:
+            changed = self.annotations.changed_by(edit)
+            if changed:
+                self._make(Edit(edit.action, edit.value, changed))
+                self._write()
+            return changed
+
+    def undo(self) -> tuple[str, tuple[int, ...]] | None:
+        """Take back the last edit; return what it was and the rows that changed, or None if there is none."""
+        return self._step("undo", self.annotations.count > 0)
+
+    def redo(self) -> tuple[str, tuple[int, ...]] | None:
+        """Make the last edit that was undone again; see `undo`."""
+        return self._step("redo", self.annotations.can_redo)
+
+    def close(self) -> None:
+        """Release the log; without any edit, it is deleted."""
+        with self._lock:
+            self._log.close(remove=self._log.is_new and not self.annotations.count and not self.annotations.can_redo)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        known = self.annotations
+        return {
+            "file": str(self.path),
+            "count": known.count,
+            "can_undo": known.count > 0,
+            "can_redo": known.can_redo,
+            "problem": self.problem,
+        }
+
+    def _step(self, action: str, possible: bool) -> tuple[str, tuple[int, ...]] | None:
+        with self._lock:
+            if not possible:
+                return None
+            self._log.append({"action": action, "csv": self._sha256})
+            found = self.annotations.undo() if action == "undo" else self.annotations.redo()
+            self._write()
+            return found and (found[0].text, found[1])
+
+    def _make(self, edit: Edit) -> None:
+        """Log an edit, then apply it."""
+        digests = [self._hex[row] for row in edit.rows]
+        self._log.append({"action": edit.action, "value": edit.value, "digests": digests, "csv": self._sha256})
+        self.annotations.apply(edit)
+
+    def _write(self) -> None:
+        """Replace the table; the log has everything if that fails."""
+        data = self._table.to_bytes(self.annotations)
+        try:
+            write_output(self.path, lambda file: file.write(data))
+            self._sha256, self.problem = sha256_hex(data), None
+        except OutputError as error:
+            self.problem = f"{error}. All edits are in {self._log.path}"
+
+    def _read(self) -> tuple[bytes, list[dict[str, str]]] | None:
+        """Return the bytes and the rows of an existing table.
+
+        Raises
+        ------
+        OutputError
+            If it is not one of ours, or of other images.
+        """
+        other = "name another file with --labels FILE.csv"
+        try:
+            data = read_whole(self.path, _LARGEST)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OutputError(f"cannot read {self.path}: {error.strerror or error}") from error
+        header = ",".join(self._table.header)
+        if data.partition(b"\n")[0].decode("utf-8", "replace").strip() != header:
+            raise OutputError(f"expected a table of labels from `explore` in {self.path} ({header}): {other}")
+        try:
+            rows = parse_csv(data)
+        except ValueError as error:
+            raise OutputError(f"cannot read {self.path}: {error}; {other}") from error
+        if rows and not any(row["digest"] in self._row_of for row in rows):
+            raise OutputError(f"expected labels of these images in {self.path}, found none of them: {other}")
+        return data, rows
+
+    def _continue(self, found: tuple[bytes, list[dict[str, str]]] | None) -> None:
+        """Replay the log, take over corrections of the table that were made by hand, and write the table."""
+        entries = self._log.entries
+        known = {entry.get("csv") for entry in entries}
+        for number, entry in enumerate(entries):
+            self._replay(entry, number + 2)
+        if entries and not any(self._is_ours(entry) for entry in entries):
+            raise OutputError(
+                f"expected edits of these images in {self._log.path}, found none: name another file with --labels"
+            )
+        if found is not None:
+            now = self._table.to_bytes(self.annotations)
+            if self._sha256 == sha256_hex(now):
+                return
+            if self._sha256 not in known:
+                for edit in self._by_hand(found[1]):
+                    self._make(edit)
+        if entries or found is not None:
+            self._write()
+
+    def _is_ours(self, entry: dict[str, Any]) -> bool:
+        return any(digest in self._row_of for digest in entry.get("digests", ()))
+
+    def _replay(self, entry: dict[str, Any], line: int) -> None:
+        action, value, digests = entry.get("action"), entry.get("value"), entry.get("digests", [])
+        if action in ("undo", "redo"):
+            (self.annotations.undo if action == "undo" else self.annotations.redo)()
+            return
+        try:
+            rows = [self._row_of[digest] for digest in digests if digest in self._row_of]
+            edit = Edit.checked(action, value, rows, len(self.annotations))
+        except (ImagesError, TypeError) as error:
+            raise OutputError(f"cannot use {self._log.path}, line {line}: {error}. Name another file") from error
+        self.annotations.replay(edit)
+
+    def _by_hand(self, rows: Sequence[dict[str, str]]) -> list[Edit]:
+        """Return the edits that lead from the log's state to that of a table: other labels, and deleted rows."""
+        labels: dict[str, list[int]] = {}
+        listed = set()
+        for cells in rows:
+            row = self._row_of.get(cells["digest"])
+            if row is None:
+                continue
+            listed.add(row)
+            label = cells["label"].strip()
+            if label and (label != self.annotations.labels[row] or self.annotations.excluded[row]):
+                labels.setdefault(label, []).append(row)
+        known = self.annotations
+        shown = [row for row in range(len(known)) if known.labels[row] is not None and not known.excluded[row]]
+        back = [row for row in sorted(listed) if known.excluded[row]]
+        gone = [row for row in shown if row not in listed]
+        count = len(known)
+        return [
+            *(Edit.checked("label", label, some, count) for label, some in labels.items()),
+            *([Edit.checked("include", None, back, count)] if back else []),
+            *([Edit.checked("exclude", None, gone, count)] if gone else []),
+        ]

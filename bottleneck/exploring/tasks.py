@@ -1,0 +1,75 @@
+"""Work in the background: what is idle, running, ready or failed, and how far it is."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from bottleneck.errors import BottleneckError
+
+IDLE, RUNNING, READY, FAILED = "idle", "running", "ready", "failed"
+
+Report = Callable[[float], None]
+
+
+class BackgroundTask:
+    """One job that runs in a thread, and may run again.
+
+    Parameters
+    ----------
+    work : callable
+        Called with a function that takes the share that is done.
+    done : callable
+        Called without arguments after the work has succeeded or failed, for example to increase a revision.
+    """
+
+    def __init__(self, work: Callable[[Report], None], done: Callable[[], None] = lambda: None) -> None:
+        self._work, self._done = work, done
+        self._lock = threading.Lock()
+        self._again = False
+        self._thread: threading.Thread | None = None
+        self.state, self.progress = IDLE, 0.0
+        self.error: str | None = None
+
+    def start(self, *, again: bool = True) -> None:
+        """Start the work; if it is running, run it once more afterwards, unless `again` is False."""
+        with self._lock:
+            if self.state == RUNNING:
+                self._again = self._again or again
+                return
+            self.state, self.progress, self.error = RUNNING, 0.0, None
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def start_once(self) -> None:
+        """Start the work if it was never started."""
+        if self.state == IDLE:
+            self.start(again=False)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until the work has ended."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            state, error = READY, None
+            try:
+                self._work(self._report)
+            except (BottleneckError, OSError) as problem:
+                state, error = FAILED, str(problem)
+            except Exception as problem:
+                state, error = FAILED, f"unexpected {type(problem).__name__}: {problem}. This is a bug"
+            self._done()
+            with self._lock:
+                if not self._again:
+                    self.state, self.error, self.progress = state, error, 1.0 if state == READY else self.progress
+                    return
+                self._again = False
+
+    def _report(self, share: float) -> None:
+        self.progress = max(0.0, min(1.0, share))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"state": self.state, "progress": round(self.progress, 3), "error": self.error}
