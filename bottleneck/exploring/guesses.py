@@ -52,6 +52,8 @@ class Guesses:
         What predicted the images, and how honest that is.
     refitted : bool
         Whether the head was trained on edited labels.
+    selected : Selected or None
+        The hyperparameters of the head, which further ones use; None for that of a run.
     """
 
     classes: tuple[str, ...]
@@ -65,6 +67,7 @@ class Guesses:
     interval: tuple[float, float] | None
     text: str
     refitted: bool = False
+    selected: Selected | None = None
 
     def probabilities(self, row: int) -> list[tuple[str, float]]:
         """Return the most probable classes of an image with their probabilities."""
@@ -132,6 +135,7 @@ def refitted(
     name: str,
     fingerprint: str,
     reduced: bool,
+    selected: Selected | None,
     report: Report,
 ) -> Guesses:
     """Train a head on the images that have a label, and predict all.
@@ -152,6 +156,8 @@ def refitted(
         Of their spec.
     reduced : bool
         Whether the features are principal components.
+    selected : Selected or None
+        Hyperparameters of an earlier head; by default they are searched, which takes most of the time.
     report : callable
 
     Raises
@@ -166,12 +172,13 @@ def refitted(
     if len(set(known)) < 2:
         raise HeadError("expected labels of two classes to train a head; label some images first")
     options = HeadOptions(seed=_SEED)
+    if selected is not None and "C" in selected.params:
+        options = replace(options, C=(selected.params["C"],), normalize=selected.normalize)
     found = options.search_head(head, own, known, units, fingerprint)
     report(0.4)
     names = {key: value for key, value in found.params.items() if key in found.points[0]}
-    honest = out_of_fold_probabilities(
-        own, known, head=head, groups=units, options=options, selected=Selected(names, found.normalize)
-    )
+    selected = Selected(names, found.normalize)
+    honest = out_of_fold_probabilities(own, known, head=head, groups=units, options=options, selected=selected)
     report(0.7)
     best, shares = _all_rows(found.head, honest, features, rows)
     usual, p_values = _usual(features, rows, known, units)
@@ -188,6 +195,7 @@ def refitted(
         reduced=reduced,
         accuracy=honest.accuracy,
         interval=_interval(honest, units, options.folds),
+        selected=selected,
         text=f"{head} on {where}, cross-validated: each labelled image is predicted by heads that were not trained on "
         f"it" + (f"; {counted(others, 'image')} without a label by the head of all labelled ones" if others else ""),
     )

@@ -42,19 +42,19 @@ class Components:
     def of(cls, rows: FeatureRows, count: int = COMPONENTS) -> "Components":
         """Compute the directions from at most 20,000 evenly spaced rows; the sign of each is fixed."""
         some = rows.take(slice(None, None, -(-len(rows) // _SAMPLE) or 1))
-        centre = some.mean(axis=0, dtype=np.float64).astype(np.float32)
-        moments = np.zeros((rows.dim, rows.dim))
+        centre: NDArray[np.float32] = some.mean(axis=0, dtype=np.float64).astype(np.float32)
+        moments: NDArray[np.float64] = np.zeros((rows.dim, rows.dim))
         for start in range(0, len(some), _BLOCK):
             block = some[start : start + _BLOCK] - centre
             moments += block.T @ block
-        axes: NDArray[np.float64] = np.linalg.eigh(moments)[1][:, : -count - 1 : -1]
+        axes = np.linalg.eigh(moments)[1][:, : -count - 1 : -1]
         largest = np.abs(axes).argmax(axis=0)
-        signs = np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1, 1)
-        return cls(centre, (axes * signs).astype(np.float32))
+        signs = np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1, 1).astype(np.float32)
+        return cls(centre, axes.astype(np.float32) * signs)
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return features ``(n, d)`` along the directions, ``(n, c)``."""
-        along: NDArray[np.float32] = (features - self.centre) @ self.axes
+        along: NDArray[np.float32] = np.matmul(features - self.centre, self.axes)
         return along
 
     def project(self, rows: FeatureRows) -> NDArray[np.float32]:

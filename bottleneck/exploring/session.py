@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bottleneck.auditing.selection import Selected
 from bottleneck.auditing.subject import Subject
 from bottleneck.exploring import audit_task
 from bottleneck.exploring.atlas import Atlas
@@ -30,7 +31,8 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.keys import DigestSet
 from bottleneck.runs.run import Run
 
-_IN_FULL = 16 << 20  # numbers of a table of features that a head is trained on; larger ones are reduced
+_IN_FULL = 6 << 20  # numbers of a table of features that a head is trained on; larger ones are reduced
+_IN_THREAD = 4 << 20  # of those that are used in this process, so that it stays small
 _FEWEST, _MOST, _USUAL = 2, 50, 10  # clusters
 _LEAST_BUDGET = 50  # images that are suggested at once
 
@@ -263,12 +265,20 @@ class ExplorerSession:
         labels = [None if out else label for label, out in zip(known.labels, known.excluded.tolist(), strict=True)]
         features, reduced = self._table()
         name, fingerprint = self.store.spec.backbone, self.store.spec.fingerprint
-        arguments = (features, labels, self.images.groups, self.subject.head, name, fingerprint, reduced)
-        if features.size > _IN_FULL // 4:
+        head, selected = self.subject.head, self._selected(reduced)
+        arguments = (features, labels, self.images.groups, head, name, fingerprint, reduced, selected)
+        if features.size > _IN_THREAD:
             found = self._run_child(refitted, *arguments, report=report)
         else:
             found = refitted(*arguments, report)
         self.guesses = as_refitted(found) if asked else found
+
+    def _selected(self, reduced: bool) -> Selected | None:
+        """Return the hyperparameters of the last head on the same features, or of the run; None if there are none."""
+        known = self.guesses
+        if known is not None and known.selected is not None and known.reduced == reduced:
+            return known.selected
+        return None if reduced else self.subject.selected
 
     def _audit(self, report: Report) -> None:
         known = self.annotations
@@ -300,7 +310,7 @@ class ExplorerSession:
             None if guesses is None else guesses.familiarity,
             self._budget,
         )
-        if features.size > _IN_FULL // 4:
+        if features.size > _IN_THREAD:
             self._suggested = self._run_child(next_rows, *arguments, report=report)
         else:
             self._suggested = next_rows(*arguments, report)
