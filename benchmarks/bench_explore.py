@@ -83,12 +83,14 @@ class Server:
         self.url, _, self.token = json.loads(self.process.stdout.readline())["url"].partition("?token=")
 
     def get(self, path: str, data: Any = None) -> bytes:
+        """Return the answer of an address; with data, send them as JSON."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         body = None if data is None else json.dumps(data).encode()
         with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers)) as answer:
             return bytes(answer.read())
 
     def state(self) -> dict[str, Any]:
+        """Return the state."""
         return dict(json.loads(self.get("api/state")))
 
     def until(self, reached: Callable[[dict[str, Any]], bool], most: float) -> float | None:
@@ -104,6 +106,7 @@ class Server:
         return float(psutil.Process(self.process.pid).memory_info().rss / 1e6)
 
     def stop(self) -> None:
+        """End the server."""
         self.process.terminate()
         self.process.wait()
 

@@ -1,5 +1,6 @@
 """The features of all images in memory, as they are stored, with exact cosine neighbours."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bottleneck.cache.store import Store
+from bottleneck.heads.threads import ordered_map, single_threaded_blas
 from bottleneck.images.keys import Digests
 
-_BLOCK = 4096  # rows converted to float32 at once
+_BLOCK = 2048  # rows converted to float32 at once
 _MOST_FLOAT32 = 300 << 20  # bytes; larger features are kept as float16
 
 
@@ -59,11 +61,18 @@ class FeatureRows:
     @cached_property
     def _lengths(self) -> NDArray[np.float32]:
         """The Euclidean norm of each row; 1 for a row of zeros."""
-        lengths = np.empty(len(self), np.float32)
-        for start in range(0, len(self), _BLOCK):
-            block = self.take(slice(start, start + _BLOCK))
-            lengths[start : start + _BLOCK] = np.sqrt(np.einsum("nd,nd->n", block, block))
+        lengths = self._of_blocks(lambda block: np.sqrt(np.einsum("nd,nd->n", block, block)))
         return np.where(lengths > 0, lengths, 1).astype(np.float32)
+
+    def _of_blocks(self, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return a number for each row ``(n,)``, computed block by block in several threads."""
+        parts = [slice(start, start + _BLOCK) for start in range(0, len(self), _BLOCK)]
+        found = np.empty(len(self), np.float32)
+        with single_threaded_blas() as cores:
+            results = ordered_map(lambda part: function(self.take(part)), parts, cores)
+            for part, values in zip(parts, results, strict=True):
+                found[part] = values
+        return found
 
     def nearest(self, query: NDArray[np.float32], k: int, leave_out: int = -1) -> list[tuple[int, float]]:
         """Return the rows with the highest cosine similarity to a query ``(d,)``; each row is compared.
@@ -80,12 +89,8 @@ class FeatureRows:
         list of (int, float)
             Row and similarity, the most similar first; of equally similar ones the first row.
         """
-        cosines = np.empty(len(self), np.float32)
         unit = query / (np.linalg.norm(query) or 1)
-        for start in range(0, len(self), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            cosines[part] = self.take(part) @ unit
-        cosines /= self._lengths
+        cosines = self._of_blocks(lambda block: block @ unit) / self._lengths
         if 0 <= leave_out < len(self):
             cosines[leave_out] = -np.inf
         count = min(k, len(self) - (0 <= leave_out < len(self)))

@@ -55,6 +55,10 @@ class LabelsFile:
             self._log.close(remove=self._log.is_new)
             raise
 
+    def prepare(self) -> None:
+        """Format what edits cannot change, so that the first edit takes no longer than others."""
+        self._table.prepare()
+
     def edit(self, action: object, value: object, rows: object) -> tuple[int, ...]:
         """Make an edit of untrusted values; return the rows that changed, once the edit is on disk.
 

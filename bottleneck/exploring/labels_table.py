@@ -1,5 +1,6 @@
 """The table of edited labels, which `extract` and `fit` take as IMAGES."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,11 +30,20 @@ class LabelsTable:
         self._images, self._path = images, path
         self._grouped = any(images.groups)
         self.header = tuple(name for name in _HEADER if self._grouped or name != "group")
+        self._lock = threading.Lock()
         self._fixed: tuple[list[str], list[str]] | None = None
+
+    def prepare(self) -> None:
+        """Format what edits cannot change."""
+        with self._lock:
+            if self._fixed is None:
+                self._fixed = list(self._before()), list(self._after())
 
     def to_bytes(self, annotations: Annotations) -> bytes:
         """Return the table: a row for each image that has a label and is not excluded."""
-        before, after = self._parts()
+        self.prepare()
+        assert self._fixed is not None
+        before, after = self._fixed
         cells: dict[str, str] = {}
         lines = [next(csv_lines([self.header]))]
         for row in np.flatnonzero(~annotations.excluded).tolist():
@@ -45,12 +55,6 @@ class LabelsTable:
                     cells[str(text)] = _cell(str(text))
             lines.append(f"{before[row]},{cells[label]},{after[row]},{cells['; '.join(tags)] if tags else ''}\n")
         return "".join(lines).encode("utf-8", "surrogateescape")
-
-    def _parts(self) -> tuple[list[str], list[str]]:
-        """Return, for each image, the cells before its label, and those between label and tags."""
-        if self._fixed is None:
-            self._fixed = list(self._before()), list(self._after())
-        return self._fixed
 
     def _before(self) -> Iterator[str]:
         for path, digest in zip(self._images.paths, self._images.digests, strict=True):

@@ -5,10 +5,11 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.auditing.subject import Subject, subject_of
 from bottleneck.errors import BottleneckError, OutputError
+from bottleneck.exploring.child_process import in_child
 from bottleneck.exploring.projection import INSTALL
 from bottleneck.exploring.session import ExplorerSession
 from bottleneck.images.columns import Columns
@@ -41,6 +42,8 @@ def open_session(
     group_column: str | None = None,
     labels: str | os.PathLike[str] | None = None,
     no_labels: bool = False,
+    tsne: bool = True,
+    run_child: Callable[..., Any] = in_child,
     progress: Progress | None = None,
 ) -> ExplorerSession:
     """Find the images and the features to explore, and open the table of edited labels.
@@ -59,6 +62,10 @@ def open_session(
         The table of edited labels, by default ``labels-NAME.csv`` in the current folder with the name of the images.
     no_labels : bool
         Whether labels of folders or of the table are ignored.
+    tsne : bool
+        Whether there is a map by t-SNE, if openTSNE is installed.
+    run_child : callable
+        `bottleneck.exploring.child_process.in_child`, or one in its place.
     progress : callable, optional
 
     Raises
@@ -86,7 +93,15 @@ def open_session(
     place = labels_path(subject) if labels is None else expanded(labels)
     if place.suffix.lower() != ".csv":
         raise OutputError(f"expected a table FILE.csv for the labels, got {place}")
-    return ExplorerSession(subject, run=own, labels=place, cache=expanded(cache), runs=expanded(runs))
+    return ExplorerSession(
+        subject,
+        run=own,
+        labels=place,
+        cache=expanded(cache),
+        runs=expanded(runs),
+        tsne=tsne,
+        run_child=run_child,
+    )
 
 
 def labels_path(subject: Subject) -> Path:

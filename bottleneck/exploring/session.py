@@ -22,7 +22,7 @@ from bottleneck.exploring.feature_rows import FeatureRows
 from bottleneck.exploring.guesses import Guesses, as_refitted, of_run, refitted
 from bottleneck.exploring.labels_file import LabelsFile
 from bottleneck.exploring.layout_memo import LayoutMemo
-from bottleneck.exploring.maps import REDUCED, Maps
+from bottleneck.exploring.maps import PCA, REDUCED, Maps
 from bottleneck.exploring.next_labels import next_rows, remaining
 from bottleneck.exploring.pictures import Pictures
 from bottleneck.exploring.searching import PictureEmbedder
@@ -136,6 +136,7 @@ class ExplorerSession:
     def start(self) -> None:
         """Start to make maps and predictions."""
         self.maps.start()
+        threading.Thread(target=self.labels_file.prepare, daemon=True).start()
         if self.run is not None or len(self.annotations.classes) > 1:
             self.tasks["refit"].start()
 
@@ -258,6 +259,7 @@ class ExplorerSession:
         return self.maps.projected(REDUCED), True
 
     def _predict(self, report: Report) -> None:
+        self.maps.tasks[PCA].wait()  # the first map goes first
         if self.run is not None and not self._asked:
             self.guesses = of_run(self.run, self.features, self.images.digests, report)
             return

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from bottleneck.engines.memory import return_freed_memory
 from bottleneck.errors import BottleneckError
 
 IDLE, RUNNING, READY, FAILED = "idle", "running", "ready", "failed"
@@ -61,6 +62,7 @@ class BackgroundTask:
             except Exception as problem:
                 state, error = FAILED, f"unexpected {type(problem).__name__}: {problem}. This is a bug"
             self._done()
+            return_freed_memory()
             with self._lock:
                 if not self._again:
                     self.state, self.error, self.progress = state, error, 1.0 if state == READY else self.progress

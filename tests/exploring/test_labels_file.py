@@ -1,0 +1,156 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck.errors import OutputError
+from bottleneck.exploring.labels_file import LabelsFile
+from bottleneck.images.dataset import Dataset
+from bottleneck.images.scan import scan
+from tests.conftest import photo, write
+from tests.variants import each
+
+TABLE, LOG = Path("labels.csv"), Path("labels.csv.log")
+NAMES = ("a/0.jpg", "a/1.jpg", "b/2.jpg", "b/3.jpg")
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    for number, name in enumerate(NAMES):
+        write(Path("images") / name, photo(number))
+    return scan("images")
+
+
+def edited(dataset, *edits):
+    file = LabelsFile(TABLE, dataset)
+    for edit in edits:
+        file.edit(*edit)
+    file.close()
+    return file
+
+
+def labels_of(table=TABLE):
+    found = scan(table)
+    return {Path(path).name: label for path, label in zip(found.paths, found.labels, strict=True)}
+
+
+def test_the_table_is_what_fit_reads(dataset):
+    edited(dataset, ("label", "c", [0]), ("exclude", None, [1]), ("label", None, [3]), ("tag", "night", [2]))
+    found = scan(TABLE)
+    assert labels_of() == {"0.jpg": "c", "2.jpg": "b"}
+    assert dict(zip(found.paths, found.splits, strict=True)) == {
+        path: split for path, split in zip(dataset.paths, dataset.splits, strict=True) if path in found.paths
+    }
+    assert "night" in TABLE.read_text()
+
+
+@each(
+    "label", ["=1+1", "a,b", 'a "b"', "'a", "<script>", "\u0645\u0631\u062d\u0628\u0627", "\u8766 \u87f9", "-", "a;b"]
+)
+def test_any_label_comes_back_from_the_table(label):
+    write(Path("images/a/0.jpg"), photo(0))
+    write(Path("images/b/1.jpg"), photo(1))
+    edited(scan("images"), ("label", label, [0]), ("tag", "=a", [0]))
+    assert labels_of()["0.jpg"] == label
+
+
+def test_a_group_stays(dataset):
+    grouped = replace(dataset, groups=("x", "x", "y,z", "y"))
+    edited(grouped, ("label", "b", [0]))
+    assert scan(TABLE).groups == ("x", "x", "y,z", "y")
+
+
+def test_nothing_is_left_if_nothing_is_edited(dataset):
+    edited(dataset)
+    assert not TABLE.exists()
+    assert not LOG.exists()
+
+
+def test_the_next_session_continues_and_can_undo(dataset):
+    edited(dataset, ("label", "b", [0]), ("label", "c", [1]))
+    file = LabelsFile(TABLE, dataset)
+    assert file.annotations.labels == ["b", "c", "b", "b"]
+    assert file.undo() == ("label 1 image c", (1,))
+    file.close()
+    assert labels_of()["1.jpg"] == "a"
+    file = LabelsFile(TABLE, dataset)
+    assert file.redo() == ("label 1 image c", (1,))
+    assert file.redo() is None
+    file.close()
+    assert labels_of()["1.jpg"] == "c"
+
+
+@each("table", ["old", "missing"])
+def test_a_table_that_is_behind_its_log_is_brought_up_to_date(table):
+    for number, name in enumerate(NAMES):
+        write(Path("images") / name, photo(number))
+    dataset = scan("images")
+    edited(dataset, ("label", "b", [0]))
+    old = TABLE.read_bytes()
+    edited(dataset, ("label", "c", [1]), ("label", "c", [0]))
+    newest = TABLE.read_bytes()
+    TABLE.unlink()
+    if table == "old":
+        TABLE.write_bytes(old)
+    assert edited(dataset).annotations.labels == ["c", "c", "b", "b"]
+    assert TABLE.read_bytes() == newest
+
+
+def test_corrections_by_hand_are_continued(dataset):
+    edited(dataset, ("label", "b", [0]), ("exclude", None, [1]))
+    lines = TABLE.read_text().splitlines(keepends=True)
+    changed = [line.replace(",b,", ",z,") if "0.jpg" in line else line for line in lines if "3.jpg" not in line]
+    TABLE.write_text("".join(changed))
+    file = LabelsFile(TABLE, dataset)
+    assert file.annotations.labels[0] == "z"
+    assert file.annotations.excluded.tolist() == [False, True, False, True]
+    assert file.undo() == ("exclude 1 image", (3,))
+    file.close()
+    LOG.unlink()
+    assert edited(dataset).annotations.labels == ["z", "a", "b", "b"]
+
+
+@each(
+    "text, message",
+    [
+        ("path,label\na.jpg,x\n", "expected a table of labels from `explore`"),
+        ("my notes", "expected a table of labels from `explore`"),
+        (f"path,digest,label,split,tagged\nx.jpg,{'0' * 64},x,train,\n", "found none of them"),
+        ("path,digest,label,split,tagged\nx.jpg,x\n", "cannot read"),
+    ],
+)
+def test_a_foreign_table_is_refused_and_left(text, message):
+    write(Path("images/0.jpg"), photo(0))
+    TABLE.write_text(text)
+    with pytest.raises(OutputError, match=message):
+        LabelsFile(TABLE, scan("images", labels=False))
+    assert TABLE.read_text() == text
+    assert not LOG.exists()
+
+
+def test_the_log_of_other_images_is_refused(dataset):
+    edited(dataset, ("label", "b", [0]))
+    TABLE.unlink()
+    other = replace(dataset, digests=np.flip(dataset.digests, axis=1).copy())
+    with pytest.raises(OutputError, match="expected edits of these images"):
+        LabelsFile(TABLE, other)
+    assert LOG.exists()
+
+
+def test_images_that_are_gone_do_not_stop_the_rest(dataset):
+    edited(dataset, ("label", "c", [0, 3]))
+    assert edited(dataset.subset([2, 3])).annotations.labels == ["b", "c"]
+    assert edited(dataset).annotations.labels == ["c", "a", "b", "c"]
+
+
+def test_a_table_that_cannot_be_written_is_reported_and_the_edit_kept(dataset):
+    file = LabelsFile(TABLE, dataset)
+    TABLE.mkdir()
+    assert file.edit("label", "b", [0]) == (0,)
+    assert "All edits are in labels.csv.log" in str(file.problem)
+    TABLE.rmdir()
+    file.edit("label", "c", [1])
+    assert file.problem is None
+    file.close()
+    assert labels_of() == {"0.jpg": "b", "1.jpg": "c", "2.jpg": "b", "3.jpg": "b"}
