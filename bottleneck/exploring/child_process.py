@@ -34,10 +34,11 @@ def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_run, args=(there, function, arguments), daemon=True)
+    process = context.Process(target=_run, args=(there,), daemon=True)
     process.start()
     there.close()
     try:
+        here.send((function, arguments))  # as arguments of the process, it would wait forever for one that has ended
         while True:
             kind, value = here.recv()
             if kind == "report":
@@ -47,7 +48,7 @@ def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -
             else:
                 found: Result = value
                 return found
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         process.join()
         raise BottleneckError(
             f"expected a result, found that its process has ended (code {process.exitcode}), perhaps for lack of memory"
@@ -58,13 +59,17 @@ def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -
         process.join()
 
 
-def _run(there: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Send what a function returns, or its error; the pipe breaks when the other process has ended."""
+def _run(there: Connection) -> None:
+    """Receive a function and its arguments, and send what it returns, or its error.
+
+    The pipe breaks when the other process has ended.
+    """
     warnings.filterwarnings("ignore", message="Loky-backed", category=UserWarning)  # of scikit-learn in openTSNE
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     with suppress(OSError, AttributeError):
         os.nice(_NICENESS)
-    with suppress(BrokenPipeError):
+    with suppress(BrokenPipeError, EOFError):
+        function, arguments = there.recv()
         try:
             there.send(("result", function(*arguments, lambda share: there.send(("report", share)))))
         except BrokenPipeError:

@@ -20,7 +20,7 @@ from bottleneck.runs.run import Run
 from bottleneck.utils.text import counted
 
 TOP = 5  # classes of each image
-_ROWS = 4096  # predicted at once
+_ROWS = 2048  # predicted at once
 _SEED = 0
 
 Report = Callable[[float], None]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PORT = 8766  # and the next free one
 _NEXT = 50  # ports that are tried
 _HOST = "127.0.0.1"
+_WAITING = 128  # connections that are not accepted yet
 _PATIENCE = 2  # seconds for requests that are answered while the server stops
 
 
@@ -124,7 +125,7 @@ def _is_of(run: Run, subject: Subject) -> bool:
 
 
 def bound_socket(port: int | None) -> socket.socket:
-    """Return a socket of the loopback interface; None takes the first free port from 8766 on, 0 any free one.
+    """Return a listening socket of the loopback interface; None takes the first free port from 8766 on, 0 any free one.
 
     Raises
     ------
@@ -138,6 +139,7 @@ def bound_socket(port: int | None) -> socket.socket:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((_HOST, one))
+            found.listen(_WAITING)  # until then, another process may bind the port too
         except OSError as error:
             found.close()
             problem = error
@@ -199,7 +201,6 @@ def serve(session: ExplorerSession, started: Callable[[str], None], *, port: int
                 ws="none",
                 proxy_headers=False,
             )
-            listening.listen(128)
             session.start()
             started(f"http://{_HOST}:{number}/?token={token}")
             with suppress(KeyboardInterrupt):

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from bottleneck.errors import MissingFeatures, OutputError
+from bottleneck.exploring import session as sessions
+from bottleneck.fitting.fit import fit
+from tests.auditing.conftest import cache_features
+from tests.exploring.conftest import FEATURES, NAMES
+
+
+def ready(session):
+    session.start()
+    for task in (*session.maps.tasks.values(), session.tasks["refit"]):
+        task.wait()
+    return session
+
+
+def names(session):
+    return [column["name"] for column in session.state()["columns"]]
+
+
+def test_without_labels_there_are_no_columns_that_need_them(spec, explored):
+    flat = [name.replace("/", "-") for name in NAMES[:20]]
+    cache_features(spec, flat, FEATURES[:20])
+    session = ready(explored())
+    assert names(session) == ["split", "cluster", "tag", "excluded", "edited"]
+    assert session.state()["model"] is None
+    session.suggestions(5)
+    session.tasks["suggestions"].wait()
+    assert len(session.suggestions(5)) == 5
+    session.refit()
+    session.tasks["refit"].wait()
+    assert "expected labels of two classes" in session.tasks["refit"].error
+    session.edit("label", "ant", list(range(5)))
+    session.edit("label", "bee", list(range(5, 10)))
+    session.refit()
+    session.tasks["refit"].wait()
+    assert {"label", "prediction", "error", "confidence"} <= set(names(session))
+    assert "10 images without a label" in session.state()["model"]["text"]
+    error = session.column("error").data
+    assert set(error[10:].tolist()) == {65535}
+
+
+def test_the_head_of_a_run_predicts_and_it_is_said_what_it_was_trained_on(images, explored):
+    run = fit("images", split="60/0/40", C=1.0)
+    session = ready(explored(None, run=run.name, head=None))
+    model = session.state()["model"]
+    assert model["accuracy"] in (run.metrics["accuracy"], run.cv_accuracy)
+    trained = session.images.splits.count("train")
+    assert f"trained on {trained} of these 80 images" in model["text"]
+    probabilities = run.head.probabilities(session.features.stored)
+    assert session.column("confidence").data == pytest.approx(probabilities.max(axis=1), abs=1e-6)
+    familiar = run.uncertainty.familiarity.p_values(session.features.stored)
+    assert session.column("familiarity").data == pytest.approx(familiar, abs=1e-6)
+    session.refit()
+    session.tasks["refit"].wait()
+    assert session.state()["model"]["refitted"]
+    assert "trained on" in session.state()["model"]["text"]
+
+
+def test_predictions_are_out_of_fold(session):
+    wrong = [row for row, path in enumerate(session.images.paths) if path.endswith(("bee/010.jpg", "bee/020.jpg"))]
+    assert [session.guesses.probabilities(row)[0][0] for row in wrong] == ["ant", "ant"]
+    assert session.column("error").data[wrong].tolist() == [1, 1]
+
+
+def test_the_familiarity_of_labelled_images_is_not_that_to_themselves(session):
+    familiar = session.guesses.familiarity
+    assert np.median(familiar) < 0.8
+    outlier = session.images.paths.index("images/ant/005.jpg")
+    assert familiar[outlier] <= 0.05
+
+
+def test_heads_of_many_images_use_components_and_their_hyperparameters_are_searched_once(images, explored, monkeypatch):
+    monkeypatch.setattr(sessions, "_IN_FULL", 100)
+    monkeypatch.setattr(sessions, "REDUCED", 8)
+    session = ready(explored(head="logistic"))
+    assert "8 principal components of tiny" in session.state()["model"]["text"]
+    assert session.state()["model"]["accuracy"] > 0.9
+    selected = session.guesses.selected
+    session.refit()
+    session.tasks["refit"].wait()
+    assert session.guesses.selected == selected
+
+
+def test_an_excluded_image_trains_no_head(session):
+    few = [row for row, label in enumerate(session.images.labels) if label == "ant"]
+    session.edit("exclude", None, few)
+    session.refit()
+    session.tasks["refit"].wait()
+    assert "expected labels of two classes" in session.tasks["refit"].error
+
+
+def test_only_columns_that_change_get_a_new_revision(session):
+    before = {column["name"]: column["revision"] for column in session.state()["columns"]}
+    session.edit("tag", "night", [3])
+    after = {column["name"]: column["revision"] for column in session.state()["columns"]}
+    assert {name for name in after if after[name] != before[name]} == {"tag", "edited"}
+    assert session.state()["revision"] == after["tag"] > max(before.values())
+
+
+def test_copies_are_one_image(spec, explored):
+    pictures = [b"GIF89a" + bytes([number // 2]) for number in range(8)]
+    labels = [f"{'ab'[number // 4]}/{number}.jpg" for number in range(8)]
+    cache_features(spec, labels, np.repeat(FEATURES[[0, 1, 60, 61]], 2, axis=0), pictures)
+    session = explored()
+    assert len(session.images) == 4
+    assert session.images.paths == ("images/a/0.jpg", "images/a/2.jpg", "images/b/4.jpg", "images/b/6.jpg")
+
+
+def test_maps_are_remembered(images, explored):
+    first = ready(explored())
+    again = explored(labels="other.csv")
+    again.maps.start()
+    for task in again.maps.tasks.values():
+        task.wait()
+    np.testing.assert_array_equal(again.maps.layouts["pca"].points, first.maps.layouts["pca"].points)
+    assert again.column("cluster").same_as(first.column("cluster"))
+    assert "_features" not in vars(again)
+
+
+def test_missing_features_and_other_tables_are_errors(images, explored, folder):
+    with pytest.raises(MissingFeatures, match="bottleneck extract"):
+        explored(str(folder({"a/1.jpg": 1, "b/2.jpg": 2}, "others")))
+    with pytest.raises(OutputError, match=r"expected a table FILE.csv"):
+        explored(labels="labels.txt")
