@@ -72,7 +72,7 @@ def _name(action: str, value: object) -> str:
 
 
 @dataclass
-class _Done:
+class _AppliedEdit:
     """An edit that was applied, with what it changed."""
 
     edit: Edit
@@ -93,8 +93,8 @@ class Annotations:
         self.labels = list(labels)
         self.excluded: NDArray[np.bool_] = np.zeros(len(labels), bool)
         self.tags: list[tuple[str, ...]] = [()] * len(labels)
-        self._done: list[_Done] = []
-        self._undone: list[_Done] = []
+        self._done: list[_AppliedEdit] = []
+        self._undone: list[_AppliedEdit] = []
 
     def __len__(self) -> int:
         return len(self.original)
@@ -153,8 +153,8 @@ class Annotations:
         self._done.append(done)
         return done.edit, tuple(done.before)
 
-    def _applied(self, edit: Edit) -> _Done:
-        done = _Done(edit)
+    def _applied(self, edit: Edit) -> _AppliedEdit:
+        done = _AppliedEdit(edit)
         for row in edit.rows:
             before, after = self._state(row), self._after(row, edit)
             if before != after:

@@ -6,8 +6,11 @@ import signal
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
+
+import numpy as np
 
 from bottleneck.errors import BottleneckError
 
@@ -38,7 +41,7 @@ def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -
     process.start()
     there.close()
     try:
-        here.send((function, arguments))  # as arguments of the process, it would wait forever for one that has ended
+        _send(here, function, arguments)  # as arguments of the process, it would wait forever for one that has ended
         while True:
             kind, value = here.recv()
             if kind == "report":
@@ -59,6 +62,36 @@ def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -
         process.join()
 
 
+@dataclass(frozen=True)
+class _ArrayAhead:
+    """Stands for an array whose bytes follow."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def _send(there: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Send a function and its arguments; arrays are sent as they are, because a message needs two copies of them."""
+    arrays = [np.ascontiguousarray(one) for one in arguments if isinstance(one, np.ndarray)]
+    plain = [_ArrayAhead(one.shape, one.dtype.str) if isinstance(one, np.ndarray) else one for one in arguments]
+    there.send((function, plain))
+    for array in arrays:
+        there.send_bytes(array.reshape(-1).view(np.uint8).data)
+
+
+def _received(here: Connection) -> tuple[Callable[..., Any], list[Any]]:
+    function, arguments = here.recv()
+    for place, one in enumerate(arguments):
+        if isinstance(one, _ArrayAhead):
+            array = np.empty(one.shape, one.dtype)
+            if array.size:
+                here.recv_bytes_into(array.reshape(-1).view(np.uint8).data)
+            else:
+                here.recv_bytes()
+            arguments[place] = array
+    return function, arguments
+
+
 def _run(there: Connection) -> None:
     """Receive a function and its arguments, and send what it returns, or its error.
 
@@ -69,7 +102,7 @@ def _run(there: Connection) -> None:
     with suppress(OSError, AttributeError):
         os.nice(_NICENESS)
     with suppress(BrokenPipeError, EOFError):
-        function, arguments = there.recv()
+        function, arguments = _received(there)
         try:
             there.send(("result", function(*arguments, lambda share: there.send(("report", share)))))
         except BrokenPipeError:

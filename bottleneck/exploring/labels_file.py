@@ -10,10 +10,12 @@ from bottleneck.exploring.annotations import Annotations, Edit
 from bottleneck.exploring.edit_log import EditLog
 from bottleneck.exploring.labels_table import LabelsTable
 from bottleneck.images.dataset import Dataset
+from bottleneck.images.keys import DigestSet, as_digests
 from bottleneck.utils.csv_text import parse_csv
 from bottleneck.utils.files import read_whole, sha256_hex
 from bottleneck.utils.output_file import check_output, write_output
 
+_DIGEST = 32  # bytes
 _LARGEST = 4 << 30  # bytes
 _SUFFIX = ".log"
 
@@ -43,8 +45,8 @@ class LabelsFile:
         self.annotations = Annotations(images.labels)
         self.problem: str | None = None  # why the table could not be written
         self._table = LabelsTable(images, path)
-        self._row_of = {digest.tobytes().hex(): row for row, digest in enumerate(images.digests)}
-        self._hex = list(self._row_of)
+        self._digests = images.digests
+        self._known = DigestSet(images.digests)
         self._lock = threading.RLock()
         found = self._read()
         self._sha256 = None if found is None else sha256_hex(found[0])  # of the table on disk
@@ -112,7 +114,7 @@ class LabelsFile:
 
     def _make(self, edit: Edit) -> None:
         """Log an edit, then apply it."""
-        digests = [self._hex[row] for row in edit.rows]
+        digests = [self._digests[row].tobytes().hex() for row in edit.rows]
         self._log.append({"action": edit.action, "value": edit.value, "digests": digests, "csv": self._sha256})
         self.annotations.apply(edit)
 
@@ -145,9 +147,10 @@ class LabelsFile:
             raise OutputError(f"expected a table of labels from `explore` in {self.path} ({header}): {other}")
         try:
             rows = parse_csv(data)
+            ours = self._rows_of([row["digest"] for row in rows])
         except ValueError as error:
             raise OutputError(f"cannot read {self.path}: {error}; {other}") from error
-        if rows and not any(row["digest"] in self._row_of for row in rows):
+        if rows and max(ours) < 0:
             raise OutputError(f"expected labels of these images in {self.path}, found none of them: {other}")
         return data, rows
 
@@ -155,9 +158,8 @@ class LabelsFile:
         """Replay the log, take over corrections of the table that were made by hand, and write the table."""
         entries = self._log.entries
         known = {entry.get("csv") for entry in entries}
-        for number, entry in enumerate(entries):
-            self._replay(entry, number + 2)
-        if entries and not any(self._is_ours(entry) for entry in entries):
+        found_any = [self._replay(entry, number + 2) for number, entry in enumerate(entries)]
+        if entries and not any(found_any):
             raise OutputError(
                 f"expected edits of these images in {self._log.path}, found none: name another file with --labels"
             )
@@ -171,28 +173,39 @@ class LabelsFile:
         if entries or found is not None:
             self._write()
 
-    def _is_ours(self, entry: dict[str, Any]) -> bool:
-        return any(digest in self._row_of for digest in entry.get("digests", ()))
+    def _rows_of(self, digests: Sequence[str]) -> list[int]:
+        """Return the row of each hexadecimal digest; -1 for another image.
 
-    def _replay(self, entry: dict[str, Any], line: int) -> None:
-        action, value, digests = entry.get("action"), entry.get("value"), entry.get("digests", [])
+        Raises
+        ------
+        ValueError
+            If one is not a digest.
+        """
+        keys = [bytes.fromhex(digest) for digest in digests]
+        if any(len(key) != _DIGEST for key in keys):
+            raise ValueError(f"expected digests of {2 * _DIGEST} hexadecimal digits")
+        return self._known.find(as_digests(keys)).tolist() if keys else []
+
+    def _replay(self, entry: dict[str, Any], line: int) -> bool:
+        """Make an edit of the log again; return whether it is of these images."""
+        action, value = entry.get("action"), entry.get("value")
         if action in ("undo", "redo"):
             (self.annotations.undo if action == "undo" else self.annotations.redo)()
-            return
+            return False
         try:
-            rows = [self._row_of[digest] for digest in digests if digest in self._row_of]
+            rows = [row for row in self._rows_of(entry["digests"]) if row >= 0]
             edit = Edit.checked(action, value, rows, len(self.annotations))
-        except (ImagesError, TypeError) as error:
+        except (ImagesError, TypeError, ValueError, KeyError) as error:
             raise OutputError(f"cannot use {self._log.path}, line {line}: {error}. Name another file") from error
         self.annotations.replay(edit)
+        return bool(rows)
 
     def _by_hand(self, rows: Sequence[dict[str, str]]) -> list[Edit]:
         """Return the edits that lead from the log's state to that of a table: other labels, and deleted rows."""
         labels: dict[str, list[int]] = {}
         listed = set()
-        for cells in rows:
-            row = self._row_of.get(cells["digest"])
-            if row is None:
+        for cells, row in zip(rows, self._rows_of([cells["digest"] for cells in rows]), strict=True):
+            if row < 0:
                 continue
             listed.add(row)
             label = cells["label"].strip()

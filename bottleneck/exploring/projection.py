@@ -117,7 +117,7 @@ def embed(
         initialization=start,
         random_state=seed,
         n_jobs=threads,
-        callbacks=_Progress(report, share),
+        callbacks=_IterationsDone(report, share),
         callbacks_every_iters=_STEP,
     ).fit(own)
     found = np.empty((len(components), 2), np.float32)
@@ -136,7 +136,7 @@ def _start(components: NDArray[np.float64]) -> NDArray[np.float64]:
     return start / scale * 1e-4 + np.random.default_rng(SEED).normal(size=start.shape) * 1e-7
 
 
-class _Progress:
+class _IterationsDone:
     """A callback of openTSNE: it reports which share of the iterations is done."""
 
     def __init__(self, report: Report, share: float) -> None:

@@ -1,6 +1,7 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 
 from bottleneck.errors import BottleneckError, HeadError
@@ -10,6 +11,10 @@ from bottleneck.exploring.child_process import in_child
 def half(number, report):
     report(0.5)
     return number / 2, os.getpid()
+
+
+def doubled(array, empty, report):
+    return 2 * array, empty.shape
 
 
 def fails(kind, report):
@@ -24,6 +29,13 @@ def test_a_function_runs_in_another_process_and_reports():
     assert result == 3.5
     assert process != os.getpid()
     assert told == [0.5]
+
+
+def test_arrays_arrive_as_they_are():
+    array = np.arange(60_000, dtype=np.float32).reshape(300, 200)[:, ::2]
+    found, shape = in_child(doubled, array, np.empty((0, 3), bool), report=print)
+    np.testing.assert_array_equal(found, 2 * array)
+    assert shape == (0, 3)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,11 @@ def test_edits_survive_a_kill_and_fit_reads_them_while_the_server_runs_and_after
     table = scan("labels.csv")
     assert len(table) == 79
     assert (table.labels.count("ant"), table.labels.count("bee")) == (36, 43)
-    assert fit("labels.csv", head="centroid", model="tiny").card["dataset"]["n"] == 79
+    fitted = fit("labels.csv", head="centroid", model="tiny")
+    assert (fitted.card["n_train"], fitted.card["n_heldout"]) == (
+        table.splits.count("train"),
+        table.splits.count("test"),
+    )
     second = subprocess.run(server.process.args, capture_output=True, text=True)
     assert second.returncode == 1
     assert "in use: close the other one" in json.loads(second.stdout)["error"]["message"]

@@ -1,0 +1,54 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import run
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Let the server stop at once, as by Ctrl-C; return the addresses that the browser would open."""
+    opened = []
+
+    def interrupted(server, sockets):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("uvicorn.Server.run", interrupted)
+    monkeypatch.setattr("click.launch", opened.append)
+    return opened
+
+
+def test_the_address_is_printed_and_opened_and_nothing_is_left(extracted, stopped):
+    out, err = run("explore")
+    assert out == ""
+    (address,) = stopped
+    assert address.startswith("http://127.0.0.1:")
+    assert f"open {address}" in err
+    assert "images: images" in err
+    assert "labels: labels-images.csv" in err
+    out, err = run("explore", "images", "--no-open", "--labels", "mine.csv", "--json")
+    found = json.loads(out)
+    assert found["url"].partition("?token=")[0].startswith("http://127.0.0.1:")
+    assert found["labels"] == "mine.csv"
+    assert len(stopped) == 1
+    assert not list(Path().glob("*.csv*"))
+
+
+def test_what_cannot_be_explored_is_said(extracted):
+    Path("notes.csv").write_text("my notes\n")
+    for words, code, message in (
+        ("nowhere", 1, "nowhere"),
+        ("images --port 70000", 2, "70000"),
+        ("images --labels mine.txt", 1, "expected a table FILE.csv"),
+        ("images --labels notes.csv", 1, "expected a table of labels from `explore`"),
+        ("run:none", 1, "none"),
+        ("images --model resnet18", 1, "bottleneck extract"),
+    ):
+        assert message in run("explore", *words.split(), "--no-open", code=code)[1], words
+
+
+def test_missing_libraries_are_named_with_the_line_that_installs_them(extracted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    assert "pip install 'bottleneck-vision[explore]'" in run("explore", code=1)[1]
