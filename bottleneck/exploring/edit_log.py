@@ -30,6 +30,8 @@ class EditLog:
     ----------
     entries : list of dict
         What was in the log when it was opened.
+    is_empty : bool
+        Whether there is no entry now.
 
     Raises
     ------
@@ -39,7 +41,6 @@ class EditLog:
 
     def __init__(self, path: Path) -> None:
         self.path = check_output(path)
-        self.is_new = not os.path.lexists(path)
         try:
             make_folder(path.parent)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -49,10 +50,11 @@ class EditLog:
         try:
             self._lock()
             self.entries = self._read()
-            if self.is_new or not os.fstat(self._descriptor).st_size:
+            if not os.fstat(self._descriptor).st_size:
                 self.append({"format": FORMAT, "version": VERSION})
                 with suppress(PermissionError):
                     fsync_folder(path.parent)
+            self.is_empty = not self.entries
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -76,6 +78,7 @@ class EditLog:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, size)
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}; nothing was changed") from error
+        self.is_empty = False
 
     def close(self, *, remove: bool = False) -> None:
         """Release the lock; with `remove`, delete the file first."""

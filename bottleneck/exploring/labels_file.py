@@ -54,7 +54,7 @@ class LabelsFile:
         try:
             self._continue(found)
         except BaseException:
-            self._log.close(remove=self._log.is_new)
+            self._log.close(remove=self._log.is_empty)
             raise
 
     def prepare(self) -> None:
@@ -81,16 +81,16 @@ class LabelsFile:
 
     def undo(self) -> tuple[str, tuple[int, ...]] | None:
         """Take back the last edit; return what it was and the rows that changed, or None if there is none."""
-        return self._step("undo", self.annotations.count > 0)
+        return self._step("undo")
 
     def redo(self) -> tuple[str, tuple[int, ...]] | None:
         """Make the last edit that was undone again; see `undo`."""
-        return self._step("redo", self.annotations.can_redo)
+        return self._step("redo")
 
     def close(self) -> None:
         """Release the log; without any edit, it is deleted."""
         with self._lock:
-            self._log.close(remove=self._log.is_new and not self.annotations.count and not self.annotations.can_redo)
+            self._log.close(remove=self._log.is_empty)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -103,9 +103,9 @@ class LabelsFile:
             "problem": self.problem,
         }
 
-    def _step(self, action: str, possible: bool) -> tuple[str, tuple[int, ...]] | None:
+    def _step(self, action: str) -> tuple[str, tuple[int, ...]] | None:
         with self._lock:
-            if not possible:
+            if not (self.annotations.count if action == "undo" else self.annotations.can_redo):
                 return None
             self._log.append({"action": action, "csv": self._sha256})
             found = self.annotations.undo() if action == "undo" else self.annotations.redo()

@@ -11,7 +11,7 @@ from bottleneck.auditing.subject import Subject, subject_of
 from bottleneck.errors import BottleneckError, OutputError
 from bottleneck.exploring.child_process import in_child
 from bottleneck.exploring.projection import INSTALL
-from bottleneck.exploring.session import ExplorerSession
+from bottleneck.exploring.session import ExplorerSession, name_of
 from bottleneck.images.columns import Columns
 from bottleneck.images.scan import Progress
 from bottleneck.prediction.predict import run_for
@@ -107,8 +107,8 @@ def open_session(
 
 def labels_path(subject: Subject) -> Path:
     """Return the default name of the table of edited labels, in the current folder."""
-    name = "".join(char if char.isalnum() or char in "-_." else "-" for char in subject.images.source.stem)
-    return Path(f"labels-{name[:100] or 'images'}.csv")
+    name = name_of(subject.images.source)
+    return Path(f"labels-{''.join(char if char.isalnum() or char in '-_.' else '-' for char in name)[:60]}.csv")
 
 
 def _names_run(images: object) -> bool:

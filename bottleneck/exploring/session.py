@@ -80,7 +80,7 @@ class ExplorerSession:
         self.first_rows: NDArray[np.intp] = usable.first_rows()
         self.images: Dataset = usable.subset(self.first_rows.tolist())
         self.store = subject.cached.store
-        self.title = self.images.source.stem or str(self.images.source)
+        self.title = name_of(self.images.source)
         self.labels_file = LabelsFile(labels, self.images)
         self.pictures = Pictures(usable, cache)
         self.atlas = Atlas(self.pictures)
@@ -323,6 +323,11 @@ class ExplorerSession:
         home = os.path.abspath(self.images.source)
         home = home if os.path.isdir(home) else os.path.dirname(home)
         return os.path.relpath(path, home) if path.startswith(os.path.join(home, "")) else path
+
+
+def name_of(source: Path) -> str:
+    """Return the name of a folder, or that of a table without its ending."""
+    return (source.name if source.is_dir() else source.stem) or "images"
 
 
 def _errors(labels: list[str | None], guesses: Guesses) -> MapColumn:
