@@ -16,6 +16,7 @@ from bottleneck.errors import BottleneckError
 
 Result = TypeVar("Result")
 Report = Callable[[float], None]
+_HEARTBEAT = 0.2  # seconds
 _NICENESS = 5  # the server goes first
 
 
@@ -28,7 +29,8 @@ def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -
         A function of a module. Its last argument is a callable that takes the share that is done.
     *arguments : object
     report : callable
-        Called in this process with the share that is done.
+        Called in this process with the share that is done, several times a second. If it raises an error, the process
+        is ended.
 
     Raises
     ------
@@ -42,10 +44,15 @@ def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -
     there.close()
     try:
         _send(here, function, arguments)  # as arguments of the process, it would wait forever for one that has ended
+        share = 0.0
         while True:
+            if not here.poll(_HEARTBEAT):
+                report(share)  # it may raise an error, which ends the process
+                continue
             kind, value = here.recv()
             if kind == "report":
-                report(value)
+                share = value
+                report(share)
             elif kind == "error":
                 raise BottleneckError(value)
             else:

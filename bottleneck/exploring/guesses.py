@@ -171,7 +171,7 @@ def refitted(
     own = features if len(rows) == len(features) else features[rows]
     if len(set(known)) < 2:
         raise HeadError("expected labels of two classes to train a head; label some images first")
-    options = HeadOptions(seed=_SEED)
+    options = HeadOptions(seed=_SEED, normalize="shrunk" if reduced else "auto")
     if selected is not None and "C" in selected.params:
         options = replace(options, C=(selected.params["C"],), normalize=selected.normalize)
     found = options.search_head(head, own, known, units, fingerprint)

@@ -59,7 +59,7 @@ class PictureEmbedder:
         with self._lock, ignored_warnings(".*random", BottleneckWarning):
             if self._engine is None:
                 self._engine = self._started()
-            features: NDArray[np.float32] = self._engine(found.pixels[None])[0]
+            features: NDArray[np.float32] = self._engine(found.pixels[None].copy())[0]
         return features
 
     def _started(self) -> Any:

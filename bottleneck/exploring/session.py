@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -34,6 +35,7 @@ from bottleneck.runs.run import Run
 _IN_FULL = 6 << 20  # numbers of a table of features that a head is trained on; larger ones are reduced
 _IN_THREAD = 4 << 20  # of those that are used in this process, so that it stays small
 _FEWEST, _MOST, _USUAL = 2, 50, 10  # clusters
+_PATIENCE = 1.0  # seconds that the end waits for work in the background
 _LEAST_BUDGET = 50  # images that are suggested at once
 
 SPLITS = ("train", "val", "test")
@@ -141,8 +143,14 @@ class ExplorerSession:
             self.tasks["refit"].start()
 
     def close(self) -> None:
-        """Release the labels, and end the threads that decode."""
+        """Release the labels, and end what runs in the background; what does not end within a second is left."""
         self.labels_file.close()
+        running = (*self.tasks.values(), *self.maps.tasks.values())
+        for task in running:
+            task.stop()
+        deadline = time.monotonic() + _PATIENCE
+        for task in running:
+            task.wait(max(0.0, deadline - time.monotonic()))
         self.pictures.close()
 
     def state(self) -> dict[str, Any]:

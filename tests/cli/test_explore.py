@@ -2,8 +2,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bottleneck.errors import ImageError
+from bottleneck.exploring.server import open_session
 from tests.cli.conftest import run
 
 
@@ -52,3 +55,14 @@ def test_what_cannot_be_explored_is_said(extracted):
 def test_missing_libraries_are_named_with_the_line_that_installs_them(extracted, monkeypatch):
     monkeypatch.setitem(sys.modules, "starlette", None)
     assert "pip install 'bottleneck-vision[explore]'" in run("explore", code=1)[1]
+
+
+def test_a_picture_that_is_searched_has_the_features_that_were_extracted(extracted):
+    session = open_session("images", tsne=False)
+    data = Path(session.images.paths[3]).read_bytes()
+    expected, found = session.features.take(slice(3, 4))[0], session.embedder(data)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert session.features.nearest(found, 1)[0][0] == 3
+    with pytest.raises(ImageError):
+        session.embedder(data[:200])
+    session.close()

@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,10 @@ from bottleneck.exploring.child_process import in_child
 def half(number, report):
     report(0.5)
     return number / 2, os.getpid()
+
+
+def sleeps(report):
+    time.sleep(60)
 
 
 def doubled(array, empty, report):
@@ -28,7 +33,7 @@ def test_a_function_runs_in_another_process_and_reports():
     result, process = in_child(half, 7, report=told.append)
     assert result == 3.5
     assert process != os.getpid()
-    assert told == [0.5]
+    assert told[-1] == 0.5
 
 
 def test_arrays_arrive_as_they_are():
@@ -36,6 +41,16 @@ def test_arrays_arrive_as_they_are():
     found, shape = in_child(doubled, array, np.empty((0, 3), bool), report=print)
     np.testing.assert_array_equal(found, 2 * array)
     assert shape == (0, 3)
+
+
+def test_a_process_is_ended_when_its_result_is_not_needed_any_more():
+    def stop(share):
+        raise TimeoutError
+
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        in_child(sleeps, report=stop)
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,14 @@ def test_missing_features_and_other_tables_are_errors(images, explored, folder):
         explored(str(folder({"a/1.jpg": 1, "b/2.jpg": 2}, "others")))
     with pytest.raises(OutputError, match=r"expected a table FILE.csv"):
         explored(labels="labels.txt")
+
+
+def test_few_images_have_maps_too(spec, explored):
+    cache_features(spec, ["0.jpg"], FEATURES[:1])
+    session = ready(explored("images", no_labels=True, tsne=True))
+    assert [one["name"] for one in session.state()["layouts"]] == ["pca"]
+    assert session.maps.layouts["pca"].points.tolist() == [[0.5, 0.5]]
+    assert session.column("cluster").data.tolist() == [0]
+    session.suggestions(3)
+    session.tasks["suggestions"].wait()
+    assert [one["row"] for one in session.suggestions(3)] == [0]

@@ -41,6 +41,24 @@ def test_a_start_while_it_runs_makes_it_run_once_more():
     assert len(times) == 2
 
 
+def test_a_task_that_is_stopped_ends_when_it_next_reports_and_starts_no_more():
+    going, ended = threading.Event(), []
+
+    def work(report):
+        going.wait(5)
+        report(0.5)
+        ended.append("work")
+
+    task = BackgroundTask(work, lambda: ended.append("done"))
+    task.start()
+    task.start()
+    task.stop()
+    going.set()
+    task.wait()
+    task.start()
+    assert (task.state, ended) == ("idle", [])
+
+
 def test_errors_are_told():
     def work(report):
         raise (HeadError("expected two classes") if not told else KeyError("x"))
