@@ -139,11 +139,13 @@ class _Site:
         return self._binary(request, self._layout(name).to_bytes, f"layout-{name}")
 
     def tile(self, request: Request) -> Answer:
-        order = self._layout(request.path_params["name"]).order
+        name = request.path_params["name"]
+        order = self._layout(name).order
         number = _whole(request.path_params["number"], "tile", -(-len(order) // atlas.TILE))
         size = self._size(request, atlas.SIZES)
-        data = self._session.atlas.tile(order[number * atlas.TILE : (number + 1) * atlas.TILE], size)
-        return Response(data, media_type="image/jpeg", headers=_FOR_AN_HOUR)
+        rows = order[number * atlas.TILE : (number + 1) * atlas.TILE]
+        tag = f'"{self._start}-{name}-{number}-{size}"'
+        return self._jpeg(request, lambda: self._session.atlas.tile(rows, size), tag)
 
     def image(self, request: Request) -> Answer:
         row = _whole(request.path_params["row"], "image", len(self._session.images))
@@ -158,14 +160,10 @@ class _Site:
         if row < 0:
             raise _missing("image")
         size = self._size(request, pictures.SIZES)
-        tag = f'"{text}-{size}"'
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers={**_FOR_AN_HOUR, "ETag": tag})
         try:
-            data = self._session.pictures.whole(int(self._session.first_rows[row]), size)
+            return self._jpeg(request, partial(self._whole_picture, row, size), f'"{text}-{size}"')
         except ImageError as error:
             raise HTTPException(410 if error.code == "changed" else 404, f"no picture: {error}") from error
-        return Response(data, media_type="image/jpeg", headers={**_FOR_AN_HOUR, "ETag": tag})
 
     def findings(self, _: Request) -> Answer:
         task = self._session.tasks["audit"]
@@ -229,6 +227,15 @@ class _Site:
         if text not in map(str, sizes):
             raise HTTPException(400, f"expected a size of {', '.join(map(str, sizes))}")
         return int(text)
+
+    def _whole_picture(self, row: int, size: int) -> bytes:
+        return self._session.pictures.whole(int(self._session.first_rows[row]), size)
+
+    def _jpeg(self, request: Request, data: Callable[[], bytes], tag: str) -> Answer:
+        headers = {**_FOR_AN_HOUR, "ETag": tag}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(data(), media_type="image/jpeg", headers=headers)
 
     def _binary(self, request: Request, data: Callable[[], bytes], version: str) -> Answer:
         tag = f'"{self._start}-{version}"'

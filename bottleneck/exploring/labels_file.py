@@ -1,5 +1,6 @@
 """Edited labels on disk: a log of edits, which is the truth, and the table that is made from it."""
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ class LabelsFile:
         self._lock = threading.RLock()
         found = self._read()
         self._sha256 = None if found is None else sha256_hex(found[0])  # of the table on disk
+        self._signature = _signature(self.path)
         self._log = EditLog(path.with_name(path.name + _SUFFIX))
         try:
             self._continue(found)
@@ -73,11 +75,12 @@ class LabelsFile:
         """
         edit = Edit.checked(action, value, rows, len(self.annotations))
         with self._lock:
+            by_hand = self._take_over()
             changed = self.annotations.changed_by(edit)
             if changed:
                 self._make(Edit(edit.action, edit.value, changed))
                 self._write()
-            return changed
+            return tuple(sorted({*by_hand, *changed}))
 
     def undo(self) -> tuple[str, tuple[int, ...]] | None:
         """Take back the last edit; return what it was and the rows that changed, or None if there is none."""
@@ -105,6 +108,7 @@ class LabelsFile:
 
     def _step(self, action: str) -> tuple[str, tuple[int, ...]] | None:
         with self._lock:
+            self._take_over()
             if not (self.annotations.count if action == "undo" else self.annotations.can_redo):
                 return None
             self._log.append({"action": action, "csv": self._sha256})
@@ -112,10 +116,38 @@ class LabelsFile:
             self._write()
             return found and (found[0].text, found[1])
 
-    def _make(self, edit: Edit) -> None:
+    def _take_over(self) -> set[int]:
+        """Make the corrections of the table that were made by hand since it was written; return the changed rows.
+
+        Raises
+        ------
+        OutputError
+            If another file has taken its place.
+        """
+        if self._signature == _signature(self.path):
+            return set()
+        found = self._read()
+        self._signature = _signature(self.path)
+        if found is None or sha256_hex(found[0]) == self._sha256:
+            return set()
+        self._sha256 = sha256_hex(found[0])
+        return self._make_by_hand(found[1])
+
+    def _make_by_hand(self, rows: Sequence[dict[str, str]]) -> set[int]:
+        """Make the edits of a table that was corrected by hand.
+
+        Only the last one names the table: if the process is killed before, the next one finds the rest.
+        """
+        edits = self._by_hand(rows)
+        for number, edit in enumerate(edits, 1):
+            self._make(edit, is_last=number == len(edits))
+        return {row for edit in edits for row in edit.rows}
+
+    def _make(self, edit: Edit, *, is_last: bool = True) -> None:
         """Log an edit, then apply it."""
+        csv = self._sha256 if is_last else None
         digests = [self._digests[row].tobytes().hex() for row in edit.rows]
-        self._log.append({"action": edit.action, "value": edit.value, "digests": digests, "csv": self._sha256})
+        self._log.append({"action": edit.action, "value": edit.value, "digests": digests, "csv": csv})
         self.annotations.apply(edit)
 
     def _write(self) -> None:
@@ -124,6 +156,7 @@ class LabelsFile:
         try:
             write_output(self.path, lambda file: file.write(data))
             self._sha256, self.problem = sha256_hex(data), None
+            self._signature = _signature(self.path)
         except OutputError as error:
             self.problem = f"{error}. All edits are in {self._log.path}"
 
@@ -168,8 +201,7 @@ class LabelsFile:
             if self._sha256 == sha256_hex(now):
                 return
             if self._sha256 not in known:
-                for edit in self._by_hand(found[1]):
-                    self._make(edit)
+                self._make_by_hand(found[1])
         if entries or found is not None:
             self._write()
 
@@ -221,3 +253,12 @@ class LabelsFile:
             *([Edit.checked("include", None, back, count)] if back else []),
             *([Edit.checked("exclude", None, gone, count)] if gone else []),
         ]
+
+
+def _signature(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

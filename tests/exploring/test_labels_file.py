@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bottleneck.errors import OutputError
+from bottleneck.exploring import labels_file
 from bottleneck.exploring.labels_file import LabelsFile
 from bottleneck.images.dataset import Dataset
 from bottleneck.images.scan import scan
@@ -111,6 +112,41 @@ def test_corrections_by_hand_are_continued(dataset):
     assert edited(dataset).annotations.labels == ["z", "a", "b", "b"]
 
 
+def test_corrections_by_hand_while_it_runs_are_not_overwritten(dataset):
+    file = LabelsFile(TABLE, dataset)
+    file.edit("label", "c", [3])
+    TABLE.write_text("".join(line.replace(",a,", ",z,") for line in TABLE.open() if "1.jpg" not in line))
+    assert file.edit("label", "d", [2]) == (0, 1, 2)
+    assert file.annotations.labels == ["z", "a", "d", "c"]
+    assert file.undo() == ("label 1 image d", (2,))
+    assert labels_of() == {"0.jpg": "z", "2.jpg": "b", "3.jpg": "c"}
+    TABLE.write_text("my notes")
+    with pytest.raises(OutputError, match="expected a table of labels"):
+        file.edit("label", "d", [2])
+    assert TABLE.read_text() == "my notes"
+    file.close()
+
+
+def test_corrections_by_hand_are_not_lost_if_the_process_is_killed_while_it_takes_them_over(dataset, monkeypatch):
+    edited(dataset, ("label", "c", [3]))
+    text = TABLE.read_text().replace(",a,", ",z,").replace(",b,", ",y,")
+    TABLE.write_text(text)
+    made = []
+
+    def killed(file, edit, **options):
+        if made:
+            raise KeyboardInterrupt
+        made.append(edit)
+        make(file, edit, **options)
+
+    make = LabelsFile._make
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelsFile, "_make", killed)
+        with pytest.raises(KeyboardInterrupt):
+            LabelsFile(TABLE, dataset)
+    assert edited(dataset).annotations.labels == ["z", "z", "y", "c"]
+
+
 @each(
     "text, message",
     [
@@ -144,12 +180,15 @@ def test_images_that_are_gone_do_not_stop_the_rest(dataset):
     assert edited(dataset).annotations.labels == ["c", "a", "b", "c"]
 
 
-def test_a_table_that_cannot_be_written_is_reported_and_the_edit_kept(dataset):
+def test_a_table_that_cannot_be_written_is_reported_and_the_edit_kept(dataset, monkeypatch):
+    def full(path, write):
+        raise OutputError("no space left")
+
     file = LabelsFile(TABLE, dataset)
-    TABLE.mkdir()
-    assert file.edit("label", "b", [0]) == (0,)
-    assert "All edits are in labels.csv.log" in str(file.problem)
-    TABLE.rmdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(labels_file, "write_output", full)
+        assert file.edit("label", "b", [0]) == (0,)
+        assert file.problem == "no space left. All edits are in labels.csv.log"
     file.edit("label", "c", [1])
     assert file.problem is None
     file.close()
