@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bottleneck.errors import BottleneckError
+from bottleneck.errors import BottleneckError, ImageError
 
 Result = TypeVar("Result")
 Report = Callable[[float], None]
@@ -67,6 +68,88 @@ def in_child(function: Callable[..., Result], *arguments: Any, report: Report) -
         here.close()
         process.terminate()
         process.join()
+
+
+class ChildService:
+    """A function of bytes that another process makes at its first call, and keeps until the end.
+
+    Parameters
+    ----------
+    make : callable
+        A function or class of a module; called in that process, it returns the function.
+    *arguments : object
+        Of `make`.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[bytes], Any]], *arguments: Any) -> None:
+        self._made_by, self._lock = (make, arguments), threading.Lock()
+        self._process: Any = None
+        self._here: Any = None
+
+    def __call__(self, data: bytes) -> Any:
+        """Return what the function returns.
+
+        Raises
+        ------
+        ImageError, BottleneckError
+            If it raises one, or another error, or its process is killed.
+        """
+        with self._lock:
+            if self._process is None:
+                self._start()
+            try:
+                self._here.send_bytes(data)
+                kind, *found = self._here.recv()
+            except (EOFError, OSError) as error:
+                self._end()
+                raise BottleneckError(
+                    "expected a result, found that its process has ended, perhaps for lack of memory"
+                ) from error
+        if kind == "image":
+            raise ImageError(*found)
+        if kind == "error":
+            raise BottleneckError(*found)
+        return found[0]
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there,), daemon=True)
+        self._process.start()
+        there.close()
+        with suppress(OSError):  # the first call finds that it has ended
+            self._here.send(self._made_by)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._here.close()
+            self._process.terminate()
+            self._process.join()
+            self._process = None
+
+
+def _serve(there: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(BrokenPipeError, EOFError):
+        make, arguments = there.recv()
+        function = None
+        while True:
+            data = there.recv_bytes()
+            try:
+                function = function or make(*arguments)
+                answer: tuple[Any, ...] = "result", function(data)
+            except ImageError as error:
+                answer = "image", error.code, str(error)
+            except BottleneckError as error:
+                answer = "error", str(error)
+            except Exception as error:
+                answer = "error", f"unexpected {type(error).__name__}: {error}. This is a bug"
+            there.send(answer)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bottleneck.auditing.subject import Subject
 from bottleneck.exploring import audit_task
 from bottleneck.exploring.atlas import Atlas
 from bottleneck.exploring.audit_task import Findings
-from bottleneck.exploring.child_process import in_child
+from bottleneck.exploring.child_process import ChildService, in_child
 from bottleneck.exploring.columns import NONE, MapColumn, categories, numbers
 from bottleneck.exploring.feature_rows import FeatureRows
 from bottleneck.exploring.guesses import Guesses, as_refitted, of_run, refitted
@@ -86,7 +86,7 @@ class ExplorerSession:
         self.labels_file = LabelsFile(labels, self.images)
         self.pictures = Pictures(usable, cache)
         self.atlas = Atlas(self.pictures)
-        self.embedder = PictureEmbedder(self.store, run, cache)
+        self.embedder = ChildService(PictureEmbedder, self.store, run, cache)  # which keeps torch out of this process
         self.guesses: Guesses | None = None
         self.findings: Findings | None = None
         self._suggested: list[dict[str, Any]] = []
@@ -151,6 +151,7 @@ class ExplorerSession:
         deadline = time.monotonic() + _PATIENCE
         for task in running:
             task.wait(max(0.0, deadline - time.monotonic()))
+        self.embedder.close()
         self.pictures.close()
 
     def state(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bottleneck.errors import ImageError
+from bottleneck.exploring.searching import PictureEmbedder
 from bottleneck.exploring.server import open_session
 from tests.cli.conftest import run
 
@@ -59,10 +60,11 @@ def test_missing_libraries_are_named_with_the_line_that_installs_them(extracted,
 
 def test_a_picture_that_is_searched_has_the_features_that_were_extracted(extracted):
     session = open_session("images", tsne=False)
+    embedder = PictureEmbedder(session.store, None, session.cache)
     data = Path(session.images.paths[3]).read_bytes()
-    expected, found = session.features.take(slice(3, 4))[0], session.embedder(data)
+    expected, found = session.features.take(slice(3, 4))[0], embedder(data)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
     assert session.features.nearest(found, 1)[0][0] == 3
     with pytest.raises(ImageError):
-        session.embedder(data[:200])
+        embedder(data[:200])
     session.close()

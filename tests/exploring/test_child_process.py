@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from bottleneck.errors import BottleneckError, HeadError
-from bottleneck.exploring.child_process import in_child
+from bottleneck.errors import BottleneckError, HeadError, ImageError
+from bottleneck.exploring.child_process import ChildService, in_child
 
 
 def half(number, report):
@@ -26,6 +26,41 @@ def fails(kind, report):
     if kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     raise HeadError("expected two classes") if kind == "error" else ZeroDivisionError("by zero")
+
+
+class Counter:
+    """Counts its calls, and fails in all ways that a function of bytes can."""
+
+    def __init__(self, start):
+        self.calls = start
+
+    def __call__(self, data):
+        self.calls += 1
+        if data == b"kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if data == b"image":
+            raise ImageError("corrupt", "in words")
+        if data:
+            raise HeadError("other words")
+        return self.calls, os.getpid()
+
+
+def test_a_service_keeps_its_process_until_it_ends_or_is_killed():
+    service = ChildService(Counter, 5)
+    assert service(b"")[0] == 6
+    with pytest.raises(ImageError, match="in words") as failed:
+        service(b"image")
+    assert failed.value.code == "corrupt"
+    with pytest.raises(BottleneckError, match="other words"):
+        service(b"other")
+    assert service(b"")[0] == 9
+    with pytest.raises(BottleneckError, match="its process has ended"):
+        service(b"kill")
+    calls, process = service(b"")
+    assert calls == 6
+    assert process != os.getpid()
+    service.close()
+    service.close()
 
 
 def test_a_function_runs_in_another_process_and_reports():
