@@ -18,6 +18,7 @@ from bottleneck.cli.main import cli
 from bottleneck.comparison.compare import HEADS as COMPARED
 from bottleneck.comparison.compare import compare
 from bottleneck.engines.options import EngineOptions
+from bottleneck.exploring.server import open_session
 from bottleneck.extraction.extract import extract
 from bottleneck.extraction.recompute import Recomputation
 from bottleneck.finetuning.finetune import finetune
@@ -49,6 +50,7 @@ CALLED = {
     "report": ([report], []),
     "audit": ([audit], []),
     "next": ([suggest], ["x", "--budget", "1"]),
+    "explore": ([open_session], []),
     "models": ([models], []),
     "inspect": ([], ["x"]),
     "demo": ([], []),

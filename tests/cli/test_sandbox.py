@@ -41,6 +41,7 @@ COMMANDS = {
     "report": "report --out report.html --no-audit",
     "audit": "audit --out audited.csv",
     "next": "next photos/val --budget 2 --model mobilenet_v3_small --out to-label.csv",
+    "explore, with a table that is not its own": "explore --labels found.csv",
     "compare": "compare --heads logistic,centroid --out board.json",
     "finetune": "finetune --last 0 --epochs 1 --batch-size 4",
     "finetune, resumed": "finetune --resume",
@@ -64,7 +65,8 @@ import bottleneck.demo.tour as tour
 tour.write_digits = functools.partial(tour.write_digits, labels="012", count=12)
 tour.write_digits(pathlib.Path("demo/digits"))
 """
-FAILING = ("finetune, resumed",)  # nothing is to be resumed
+# Nothing is to be resumed; and a server listens, as a command of the sandbox must not.
+FAILING = ("finetune, resumed", "explore, with a table that is not its own")
 
 
 def leaves(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[str]:
