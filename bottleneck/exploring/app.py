@@ -25,6 +25,7 @@ from bottleneck.exploring.session import ExplorerSession
 STATIC = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _MOST_BUDGET = 1000
+_BLOCK = 4096  # digests in one answer
 _REVALIDATED = {"Cache-Control": "private, no-cache"}
 _FOR_AN_HOUR = {"Cache-Control": "private, max-age=3600"}
 _NO_PAGE = b"<!doctype html><title>bottleneck</title><p>The page was not built: run <code>make page</code>.</p>"
@@ -55,6 +56,7 @@ def create_app(session: ExplorerSession, token: str, port: int, static: Path = S
         get("/api/layouts/{name}", site.layout),
         get("/api/layouts/{name}/tiles/{number}", site.tile),
         get("/api/images/{row}", site.image),
+        get("/api/digests/{block}", site.digests),
         get("/api/pictures/{digest}", site.picture),
         get("/api/findings", site.findings),
         get("/api/suggestions", site.suggestions),
@@ -150,6 +152,12 @@ class _Site:
     def image(self, request: Request) -> Answer:
         row = _whole(request.path_params["row"], "image", len(self._session.images))
         return PlainJson(card_of(self._session, row))
+
+    def digests(self, request: Request) -> Answer:
+        digests = self._session.images.digests
+        block = _whole(request.path_params["block"], "block", -(-len(digests) // _BLOCK))
+        found = digests[block * _BLOCK : (block + 1) * _BLOCK]
+        return self._binary(request, found.tobytes, f"digests-{block}")
 
     def picture(self, request: Request) -> Answer:
         text = request.path_params["digest"]

@@ -1,0 +1,62 @@
+// Edits: each is on the server's disk before the page shows it.
+
+import { say, counted, percent } from "./dom";
+import { get, post } from "./server";
+import { store } from "./store";
+import type { Action, Card, Changed } from "./types";
+
+/** Make an edit of images; tell what came of it. */
+export async function edit(action: Action, value: string | null, rows: number[]): Promise<void> {
+  if (!rows.length) return say("Select images first: click one, or draw around several with L or Shift.", true);
+  await attempt(async () => {
+    const { changed } = await post<Changed>("/api/edits", { rows, action, ...(value === null ? withoutValue(action) : { value }) });
+    const done = { label: value ? `labelled ${value}` : "unlabelled", exclude: "excluded", include: "included again", tag: `tagged ${value}`, untag: `no longer tagged ${value}` };
+    say(changed.length ? `${counted(changed.length, "image")} ${done[action]}. Saved.` : "Nothing changed.");
+  });
+}
+
+const withoutValue = (action: Action) => (action === "label" ? { value: null } : {});
+
+/** Exclude images, or include them again if all of them are excluded. */
+export async function toggleExcluded(rows: number[]): Promise<void> {
+  const all = rows.length > 0 && rows.every((row) => store.category("excluded", row) === "excluded");
+  await edit(all ? "include" : "exclude", null, rows);
+}
+
+export async function step(what: "undo" | "redo"): Promise<void> {
+  await attempt(async () => {
+    const { text } = await post<Changed>(`/api/${what}`, {});
+    say(`${what === "undo" ? "Undone" : "Done again"}: ${text}.`);
+  });
+}
+
+let before: number | null = null; // accuracy of the head that is replaced
+
+export async function refit(): Promise<void> {
+  await attempt(async () => {
+    before = store.state.model?.refitted ? store.state.model.accuracy : null;
+    await post("/api/refit", {});
+    say("Training a head on the labels of now.");
+  });
+}
+
+/** Tell the accuracy of a head that has just been trained. */
+export function tellRefitted(): void {
+  const model = store.state.model;
+  if (store.state.tasks.refit.state === "failed") return say(`No head: ${store.state.tasks.refit.error}`, true);
+  if (model?.accuracy == null) return;
+  const interval = model.accuracy_ci95?.map((share) => percent(share)).join(" to ");
+  const change = before === null ? "" : `, before ${percent(before)}`;
+  say(`Accuracy ${percent(model.accuracy)}${interval ? ` (${interval})` : ""}${change}.`);
+}
+
+export const readCard = (row: number): Promise<Card> => get<Card>(`/api/images/${row}`);
+
+async function attempt(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    say(`Not saved: ${error instanceof Error ? error.message : error}`, true);
+  }
+  await store.refresh().catch(() => {});
+}
