@@ -111,7 +111,7 @@ function probabilities(found: [string, number][], label: string | null = null): 
     h("caption", { class: "visually-hidden" }, "Probability of the most probable classes"),
     found.map(([title, share]) => {
       const bar = h("span", { class: "bar" });
-      bar.style.width = percent(share);
+      bar.style.width = `${100 * share}%`;
       return h(
         "tr",
         { class: title === label ? "own" : "" },

@@ -2,25 +2,17 @@
 
 import { blend, categoryColour, noneColour, packed, rampColour, type Theme } from "./palette";
 import { NONE, store, type Column } from "./store";
+import { bounds } from "./viewport";
 
 const STEPS = 256; // of the ramp
 const DIMMED = 0.72; // how far rows that are not selected go towards the ground
-
-export function numberRange(numbers: Float32Array): [number, number] {
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of numbers) {
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  return low <= high ? [low, high] : [0, 1];
-}
 
 export function colours(theme: Theme, ground: number): Uint32Array {
   const shown = store.shown();
   const found = new Uint32Array(shown.length);
   const colour = colourOf(store.columns.get(store.colourBy), theme);
   for (let row = 0; row < found.length; row++) if (shown[row]) found[row] = colour(row);
-  if (store.selection.length) dim(found, ground);
+  if (store.selection.length > 1) dim(found, ground);
   return found;
 }
 
@@ -40,7 +32,7 @@ function colourOf(column: Column | undefined, theme: Theme): (row: number) => nu
   const none = packed(noneColour(theme));
   if (!column) return () => none;
   if ("numbers" in column) {
-    const [low, high] = numberRange(column.numbers);
+    const [low, high] = bounds(column.numbers);
     const ramp = Uint32Array.from({ length: STEPS }, (_, step) => packed(rampColour(step / (STEPS - 1))));
     const factor = (STEPS - 1) / (high - low || 1);
     return (row) => {

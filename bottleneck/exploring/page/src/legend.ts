@@ -1,9 +1,9 @@
 // What the colours mean, and filters: a category is hidden by a click, numbers by their lowest and highest.
 
-import { numberRange } from "./colouring";
 import { button, byId, counted, h, name, put } from "./dom";
 import { categoryColour, noneColour, rampStops, type Theme } from "./palette";
 import { NONE, store, type Categories, type Numbers } from "./store";
+import { bounds } from "./viewport";
 
 const MOST = 200; // categories that are listed
 
@@ -77,7 +77,7 @@ export class Legend {
   }
 
   private numbers(column: Numbers): HTMLElement {
-    const [low, high] = numberRange(column.numbers);
+    const [low, high] = bounds(column.numbers);
     const bar = h("div", { class: "ramp", "aria-hidden": "true" });
     bar.style.background = `linear-gradient(to right, ${rampStops()})`;
     const filter = store.filter();

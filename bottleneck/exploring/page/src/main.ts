@@ -271,6 +271,7 @@ async function follow(): Promise<void> {
 }
 
 put(byId("panel-selected-grid"), grid.element);
+byId<HTMLDetailsElement>("legend-box").open = window.innerWidth > 760;
 listen(map);
 tabs.show("image");
 setTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");

@@ -70,7 +70,7 @@ export class ImageMap {
   /** Return the row of the point nearest to a pixel, or -1. */
   rowAt(pixelX: number, pixelY: number): number {
     const [x, y] = [this.view.toPlaceX(pixelX), this.view.toPlaceY(pixelY)];
-    const near = Math.max(NEAR, this.radius() + 3, this.side() / 2) / this.view.scale;
+    const near = Math.max(NEAR, this.radius() + 3, 0.7 * this.side()) / this.view.scale;
     let [best, least] = [-1, near * near];
     for (let row = 0; row < this.x.length; row++) {
       if (!this.colours[row]) continue;
@@ -150,6 +150,8 @@ export class ImageMap {
   private take(): void {
     const layout = store.layout;
     if (!layout) return;
+    this.view.setBounds(layout.x, layout.y);
+    this.view.fit();
     const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (this.x.length !== layout.x.length || still || layout.x.length > MOST_MOVED) {
       [this.x, this.y] = [layout.x, layout.y];
@@ -240,7 +242,7 @@ export class ImageMap {
     const side = this.pictureSide;
     for (const row of this.seen) {
       const [x, y] = [this.view.toPixelX(this.x[row]) - side / 2, this.view.toPixelY(this.y[row]) - side / 2];
-      context.globalAlpha = selected.size && !selected.has(row) ? 0.35 : 1;
+      context.globalAlpha = selected.size > 1 && !selected.has(row) ? 0.35 : 1;
       if (!this.tiles.draw(context, layout, row, x, y, side)) continue;
       context.lineWidth = selected.has(row) ? 3 : 2;
       context.strokeStyle = css(this.colours[row]);

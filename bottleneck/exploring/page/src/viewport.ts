@@ -2,7 +2,7 @@
 
 const LEAST = 0.5;
 const MOST = 4000;
-const MARGIN = 0.04; // of the window, around the whole map
+const MARGIN = 0.05; // of the window, around the whole map
 
 export class Viewport {
   width = 1;
@@ -10,10 +10,19 @@ export class Viewport {
   zoom = 1; // 1 shows all
   x = 0.5; // place in the middle of the window
   y = 0.5;
+  private middle: [number, number] = [0.5, 0.5];
+  private span: [number, number] = [1, 1];
 
   /** Pixels for a unit of the map. */
   get scale(): number {
-    return Math.min(this.width, this.height) * (1 - 2 * MARGIN) * this.zoom;
+    return Math.min(this.width / this.span[0], this.height / this.span[1]) * (1 - 2 * MARGIN) * this.zoom;
+  }
+
+  /** Take the places that must be seen when all are shown. */
+  setBounds(x: Float32Array, y: Float32Array): void {
+    const [[left, right], [top, bottom]] = [bounds(x), bounds(y)];
+    this.middle = [(left + right) / 2, (top + bottom) / 2];
+    this.span = [Math.max(right - left, 0.01), Math.max(bottom - top, 0.01)];
   }
 
   toPixelX = (x: number): number => (x - this.x) * this.scale + this.width / 2;
@@ -22,7 +31,7 @@ export class Viewport {
   toPlaceY = (pixel: number): number => (pixel - this.height / 2) / this.scale + this.y;
 
   fit(): void {
-    [this.zoom, this.x, this.y] = [1, 0.5, 0.5];
+    [this.zoom, this.x, this.y] = [1, ...this.middle];
   }
 
   pan(pixelsX: number, pixelsY: number): void {
@@ -42,6 +51,15 @@ export class Viewport {
   goTo(x: number, y: number, zoom = this.zoom): void {
     [this.x, this.y, this.zoom] = [x, y, Math.max(this.zoom, zoom)];
   }
+}
+
+export function bounds(values: Float32Array): [number, number] {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return low <= high ? [low, high] : [0, 1];
 }
 
 const clamp = (value: number, low: number, high: number): number => Math.min(Math.max(value, low), high);
