@@ -50,10 +50,16 @@ export class Legend {
     toggle.checked = !hidden.has(code);
     const swatch = h("span", { class: "swatch" });
     swatch.style.background = colour;
-    const only = button("only", () => this.only(code), { class: "only", "aria-label": `only ${text ?? "without"}` });
-    const all = button("select", () => this.selectAll(code), { class: "only", "aria-label": `select ${text ?? "without"}` });
-    const title = h("span", { class: "name" }, name(text, "none"));
-    return h("li", {}, h("label", {}, toggle, swatch, title), only, all, h("span", { class: "count" }, count.toLocaleString("en")));
+    const only = button("only", () => this.only(code), { "aria-label": `show only ${text ?? "those without"}` });
+    const all = button("select", () => this.selectAll(code), { "aria-label": `select ${text ?? "those without"}` });
+    const title = h("span", { class: "name", title: text ?? "" }, name(text, "none"));
+    return h(
+      "li",
+      {},
+      h("label", {}, toggle, swatch, title),
+      h("span", { class: "count" }, count.toLocaleString("en")),
+      h("span", { class: "more" }, only, all),
+    );
   }
 
   /** Hide all other categories; or show them again if they are hidden. */

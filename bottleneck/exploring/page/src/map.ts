@@ -53,8 +53,8 @@ export class ImageMap {
   setTheme(theme: Theme): void {
     const style = getComputedStyle(document.documentElement);
     this.theme = theme;
-    this.ground = packed(style.getPropertyValue("--page-plain").trim());
-    this.ink = style.getPropertyValue("--ink-plain").trim();
+    this.ground = packed(style.getPropertyValue("--page").trim());
+    this.ink = style.getPropertyValue("--ink").trim();
     this.recolour();
   }
 
