@@ -88,8 +88,8 @@ def visits(browser: Any) -> Iterator[Open]:
     finally:
         for context, _ in seen:
             context.close()
-    assert [error for _, done in seen for error in done.errors] == []
-    assert [url for _, done in seen for url in done.foreign] == []
+    assert {error for _, done in seen for error in done.errors} == set()
+    assert {url for _, done in seen for url in done.foreign} == set()
 
 
 def serious_faults(page: Any) -> list[str]:

@@ -20,6 +20,7 @@ export async function digestOf(row: number): Promise<string> {
 /** Let an <img> show the picture of a row. */
 export function showPicture(image: HTMLImageElement, row: number, size: 96 | 256 | 1024): void {
   image.dataset.row = String(row);
+  image.addEventListener("error", () => image.classList.add("broken"), { once: true });
   void digestOf(row).then(
     (digest) => {
       if (image.dataset.row === String(row)) image.src = `/api/pictures/${digest}?size=${size}`;

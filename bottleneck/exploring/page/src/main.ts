@@ -248,9 +248,10 @@ document.addEventListener("drop", (event) => {
 
 store.on("columns", () => void card.refresh());
 store.on("state", showHeader);
+store.on("state", () => followIn(store.isBusy ? OFTEN : SELDOM));
 tabs.onShow = (tab) => {
-  if (tab === "findings") void findings.refresh();
-  if (tab === "next") void suggestions.refresh();
+  if (tab === "findings") void findings.refresh().then(() => followIn(OFTEN)); // it may have started an audit
+  if (tab === "next") void suggestions.refresh().then(() => followIn(OFTEN));
   if (tab === "selected") grid.show(store.arranged(store.selection));
 };
 
@@ -265,10 +266,15 @@ async function follow(): Promise<void> {
     if (changed && tabs.current === "findings") await findings.refresh();
     if (changed && tabs.current === "next") await suggestions.refresh();
   } catch {
-    // The banner says so; the next look may find it again.
+    followIn(SELDOM); // the banner says so; the next look may find it again
   }
-  setTimeout(() => void follow(), store.state && store.isBusy ? OFTEN : SELDOM);
 }
+
+function followIn(milliseconds: number): void {
+  clearTimeout(next);
+  next = window.setTimeout(() => void follow(), milliseconds);
+}
+let next = 0;
 
 put(byId("panel-selected-grid"), grid.element);
 byId<HTMLDetailsElement>("legend-box").open = window.innerWidth > 760;
