@@ -184,12 +184,11 @@ def test_filters_hide_categories_and_numbers(page: Any, session: ExplorerSession
     page.keyboard.press("a")
     page.locator("#selected-count", has_text="80 images").wait_for()
     page.locator("#colour-by").select_option("confidence")
-    page.locator("#legend input[type=range]").first.fill("0.9")
+    assert session.guesses is not None
+    middle = float(np.median(session.guesses.shares[:, 0]))
+    page.locator("#legend input[type=range]").first.fill(str(middle))
     page.locator("#select-visible").click()
-    sure = int((session.guesses.shares[:, 0] >= np.float32(0.9)).sum()) if session.guesses else 0
-    shown = int(page.locator("#selected-count").inner_text().split()[0])
-    assert abs(shown - sure) <= 2  # the slider has steps
-    assert shown < 80
+    assert 36 <= int(page.locator("#selected-count").inner_text().split()[0]) <= 44  # the slider has steps
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
