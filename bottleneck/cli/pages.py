@@ -12,7 +12,7 @@ from bottleneck.cli.output import show
 _ENDINGS = (".html", ".htm")
 
 
-def check_page(option: str, path: str | None, images: str | None, out: str | None) -> None:
+def check_page(option: str, path: str | None, images: str | None = None, out: str | None = None) -> None:
     """Refuse the name of a page that does not end in .html, or that must not be overwritten.
 
     Raises

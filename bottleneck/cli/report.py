@@ -4,24 +4,18 @@ from typing import Any
 
 import click
 
-from bottleneck.cli.common import at_home, check_out, command, progress_bar
+from bottleneck.cli.common import at_home, command, progress_bar
 from bottleneck.cli.numbers import WholeNumber
 from bottleneck.cli.output import put_json, say
+from bottleneck.cli.pages import check_page
 from bottleneck.utils.gc_paused import no_collection
 
 _PICTURES, _MOST_PICTURES = 400, 100_000
 
 
-def _page(ctx: click.Context, parameter: click.Parameter, out: str | None) -> str | None:
-    """Refuse a name that browsers would not open as a page."""
-    if out is not None and not out.lower().endswith((".html", ".htm")):
-        raise click.BadParameter(f"expected a name that ends in .html, got {out!r}", ctx, parameter)
-    return at_home(ctx, parameter, out)
-
-
 @command("report", short_help="Write a page that shows what a run does and where it fails.")
 @click.argument("run", required=False)
-@click.option("--out", metavar="FILE.html", callback=_page, help="Write this file.  [default: report-RUN.html]")
+@click.option("--out", metavar="FILE.html", callback=at_home, help="Write this file.  [default: report-RUN.html]")
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
 @click.option(
     "--pictures",
@@ -44,7 +38,7 @@ def report(run: str | None, out: str | None, opens: bool, no_audit: bool, as_jso
         from bottleneck.prediction.predict import run_for
         from bottleneck.reporting.report import report as write
 
-    check_out(out, [])
+    check_page("--out", out)
     chosen = run_for(run, options["runs"])
     say(str(chosen))
     with progress_bar(hidden=as_json) as progress:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bottleneck.exploring.pictures import CELL, Pictures, as_jpeg
+from bottleneck.exploring.pictures import CELL, Pictures
+from bottleneck.images.small_picture import as_jpeg
 
 TILE = 64  # images
 SIDE = 8  # cells in a row

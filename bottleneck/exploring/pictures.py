@@ -1,14 +1,9 @@
 """Pictures of the dataset as JPEG: small cells for the map, and whole ones, made by the decoder of extractions."""
 
-import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from bottleneck.errors import ImageError
 from bottleneck.extraction.loading import Loader
@@ -18,7 +13,7 @@ from bottleneck.images.dataset import Dataset
 from bottleneck.images.decode import Decoded, Reserve, decode
 from bottleneck.images.picture_memo import PictureMemo
 from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.images.resize import new_size
+from bottleneck.images.small_picture import as_jpeg, fitted, without_border
 
 CELL = 64  # pixels of a side of a cell in an atlas
 SIZES = (96, 256, 1024)  # of the longest side of a whole picture
@@ -27,19 +22,6 @@ _TABLE = "cells_1"
 _QUALITY, _CELL_QUALITY = 88, 85
 _MEMORY = 256 << 20  # bytes for the files and pixels that are decoded at once
 _THREADS = 2
-
-
-def _preprocessing(side: int, mode: str) -> Preprocessing:
-    return Preprocessing(
-        resize=side,
-        crop=side,
-        interpolation="bicubic",
-        antialias=True,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        mode=mode,
-        fast_jpeg=True,
-    )
 
 
 class Pictures:
@@ -59,10 +41,9 @@ class Pictures:
         budget = MemoryBudget(memory)
         self._digests = dataset.digests
         self._memo = PictureMemo(cache / NAME, _TABLE)
-        self._cells = PictureReader(dataset, Loader(budget, _preprocessing(CELL, "center")))
+        self._cells = PictureReader(dataset, Loader(budget, fitted(CELL, "center")))
         self._wholes = {
-            size: PictureReader(dataset, Loader(budget, _preprocessing(size, "border"), decode=_decode_whole))
-            for size in SIZES
+            size: PictureReader(dataset, Loader(budget, fitted(size), decode=_decode_whole)) for size in SIZES
         }
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="cells")
 
@@ -110,18 +91,7 @@ class Pictures:
 def _decode_whole(data: bytes, preprocessing: Preprocessing, max_pixels: int, reserve: Reserve) -> Decoded:
     """Decode a picture whose longest side is at most the size of the preprocessing; a smaller one is not enlarged."""
     found = decode(data, preprocessing, max_pixels, reserve)
-    longest = max(found.size)
-    if longest < preprocessing.resize_size[0]:
-        preprocessing = replace(preprocessing, resize=longest, crop=longest)
-        found = decode(data, preprocessing, max_pixels, reserve)
-    side = preprocessing.resize_size[0]
-    width, height = new_size(*found.size, preprocessing)
-    left, top = (side - width) // 2, (side - height) // 2
-    return replace(found, pixels=found.pixels[top : top + height, left : left + width])
-
-
-def as_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """Return pixels ``uint8 (h, w, 3)`` as the bytes of a JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    side, longest = preprocessing.resize_size[0], max(found.size)
+    if longest < side:
+        side, found = longest, decode(data, fitted(longest), max_pixels, reserve)
+    return replace(found, pixels=without_border(found, side))

@@ -1,36 +1,20 @@
 """The pictures of a page: small JPEGs in its text, each there once however often it is shown."""
 
 import base64
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from bottleneck.charts.markup import Markup
 from bottleneck.errors import ImageError
 from bottleneck.extraction.loading import Loader
 from bottleneck.extraction.memory import MemoryBudget, usual_memory
 from bottleneck.images.decode import Decoded
-from bottleneck.images.preprocessing import Preprocessing
-from bottleneck.images.resize import new_size
 from bottleneck.images.scan import Progress
+from bottleneck.images.small_picture import as_jpeg, fitted, without_border
 
 SIDE = 160  # pixels of the longer side
-PREPROCESSING = Preprocessing(
-    resize=SIDE,
-    crop=SIDE,
-    interpolation="bicubic",
-    antialias=True,
-    mean=(0.5, 0.5, 0.5),
-    std=(1.0, 1.0, 1.0),
-    mode="border",
-    fast_jpeg=True,
-)
 MOST_BYTES = 8_000_000  # of all pictures as text, so that a page stays below 10 MB
 STAGE = "thumbnails"
 _QUALITY = 75
@@ -104,7 +88,7 @@ class Album:
         progress : callable, optional
             As for `bottleneck.scan`.
         """
-        loader = Loader(MemoryBudget(usual_memory()), PREPROCESSING)
+        loader = Loader(MemoryBudget(usual_memory()), fitted(SIDE))
         left, wanted = MOST_BYTES, self.wanted
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for start in range(0, len(wanted), _BATCH):
@@ -123,20 +107,6 @@ class Album:
         return Markup("\n".join(rules))
 
 
-def as_jpeg(pixels: NDArray[np.uint8], quality: int = _QUALITY) -> bytes:
-    """Return pixels ``(h, w, 3)`` as a JPEG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
-    return buffer.getvalue()
-
-
-def without_border(found: Decoded) -> NDArray[np.uint8]:
-    """Return the pixels of a picture ``(h, w, 3)`` without the border that makes it square."""
-    width, height = new_size(*found.size, PREPROCESSING)
-    left, top = (SIDE - width) // 2, (SIDE - height) // 2
-    return found.pixels[top : top + height, left : left + width]
-
-
 def _made(loader: Loader, digest: str, paths: list[str]) -> SmallPicture | str:
     """Return a picture, from the first of its paths that has its bytes, or why there is none."""
     key, problem = bytes.fromhex(digest), "missing: the file was not found"
@@ -147,9 +117,9 @@ def _made(loader: Loader, digest: str, paths: list[str]) -> SmallPicture | str:
             problem = f"missing: {error.code}"
             continue
         if isinstance(found, Decoded):
-            pixels = without_border(found)
+            pixels = without_border(found, SIDE)
             height, width = pixels.shape[:2]
-            return SmallPicture(0, width, height, base64.b64encode(as_jpeg(pixels)).decode())
+            return SmallPicture(0, width, height, base64.b64encode(as_jpeg(pixels, _QUALITY, optimize=True)).decode())
         problem = f"missing: {found.code}" if found else "missing: the file has changed"
     return problem
 

@@ -30,10 +30,10 @@ def test_the_result_is_one_json_object(fitted):
 @each(
     "words, code, message",
     [
-        (("--out", "page.csv"), 2, "expected a name that ends in .html"),
+        (("--out", "page.csv"), 2, "expected --out FILE.html"),
         (("--pictures", "-1"), 2, "pictures"),
         (("nothing",), 1, "expected a run"),
-        (("--out", "runs/"), 2, "expected a name that ends in .html"),
+        (("--out", "runs/"), 2, "expected --out FILE.html"),
     ],
 )
 def test_what_cannot_be_done_is_said(words, code, message, fitted):
